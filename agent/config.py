@@ -1,0 +1,293 @@
+"""What a task.yaml may say. Pydantic only: importing this loads nothing heavy."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from agent.records import Demo, Prompt
+
+PolicyName = Literal["rules", "lora-only", "prompt-only", "p -> w -> p"]
+
+
+class Settings(BaseModel):
+    """Closed to unknown keys: a typo is an error, not a default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# --- data ----------------------------------------------------------------------------------------
+
+
+class Cut(Settings):
+    """How to cut splits out of a single file, after a seeded shuffle. Shares of all rows."""
+
+    validation: float = Field(0.2, gt=0, lt=1)
+    test: float = Field(0.2, gt=0, lt=1)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def leaves_rows_to_train(self) -> "Cut":
+        if self.validation + self.test >= 1:
+            raise ValueError(
+                "validation and test together must leave some rows to train on (their sum must be below 1)"
+            )
+        return self
+
+
+class Limit(Settings):
+    """Use only the first so many rows of a split."""
+
+    train: int | None = Field(None, ge=1)
+    validation: int | None = Field(None, ge=1)
+    test: int | None = Field(None, ge=1)
+
+
+class Data(Settings):
+    """Where the rows are: three files, one file to cut, or a hub data set; and which columns to read.
+
+    Paths are relative to the task.yaml. Files end in .jsonl, .json, .csv or .parquet.
+    """
+
+    train: str | None = None
+    validation: str | None = None
+    test: str | None = None
+    path: str | None = Field(None, description="one file, cut by `cut`")
+    hub: str | None = Field(
+        None, description="data set name on the Hugging Face hub; then train, validation and test name its splits"
+    )
+    hub_config: str | None = None
+    cut: Cut | None = None
+    question: str = "question"
+    answer: str = "answer"
+    messages: str | None = Field(None, description="column of chat messages, instead of question and answer")
+    limit: Limit = Limit()
+    skip_invalid: bool = Field(False, description="leave out rows that cannot be read, and count them")
+
+    @model_validator(mode="after")
+    def says_where_rows_come_from(self) -> "Data":
+        splits = [self.train, self.validation, self.test]
+        if self.hub:
+            if self.path:
+                raise ValueError("give `path` or `hub`, not both")
+            if not self.train:
+                raise ValueError("a hub data set needs `train`: the name of the hub's split to train on")
+        elif self.path:
+            if any(splits):
+                raise ValueError("give either `path` (one file to cut) or `train`, `validation` and `test`, not both")
+        elif not all(splits):
+            raise ValueError("give `train`, `validation` and `test` files, or one `path` to cut into them")
+        return self
+
+
+# --- scorers -------------------------------------------------------------------------------------
+
+
+class Exact(Settings):
+    """The whole output is the answer (case and outer white space aside)."""
+
+    kind: Literal["exact"]
+    extract: str | None = Field(None, description="regular expression; its first group (or match) is compared")
+
+
+class Contains(Settings):
+    """The answer stands in the output as whole words."""
+
+    kind: Literal["contains"]
+
+
+class Number(Settings):
+    """The last number after `marker` (or in the whole output) equals the one in the answer."""
+
+    kind: Literal["number"]
+    marker: str = "####"
+
+
+class Choice(Settings):
+    """The option letter, such as (B), in the output equals the one in the answer."""
+
+    kind: Literal["choice"]
+    letters: str = "ABCDE"
+
+
+class TokenF1(Settings):
+    """Word overlap of output and answer, as F1 in [0, 1]."""
+
+    kind: Literal["f1"]
+
+
+ContentScorer = Annotated[Exact | Contains | Number | Choice | TokenF1, Field(discriminator="kind")]
+
+
+class StyleSettings(Settings):
+    """`say` replaces the built-in instruction; `show` is the wanted form of a reference, with `{answer}` in it."""
+
+    say: str | None = None
+    show: str | None = None
+
+
+class StartsWith(StyleSettings):
+    kind: Literal["starts_with"]
+    text: str
+
+
+class Matches(StyleSettings):
+    """A regular expression that must be found in the output (anchor it with ^ and $ if the whole should match)."""
+
+    kind: Literal["regex"]
+    pattern: str
+
+
+class JsonForm(StyleSettings):
+    """The output is a JSON object with these keys, or one that satisfies a JSON schema."""
+
+    kind: Literal["json"]
+    keys: tuple[str, ...] = ()
+    json_schema: dict[str, Any] | None = Field(None, alias="schema")
+
+
+class Words(StyleSettings):
+    """Between `least` and `most` words."""
+
+    kind: Literal["words"]
+    least: int = Field(0, ge=0)
+    most: int | None = Field(None, ge=1)
+
+
+class Forbid(StyleSettings):
+    """None of these words or phrases may appear."""
+
+    kind: Literal["forbid"]
+    words: tuple[str, ...] = Field(min_length=1)
+
+
+class Bullets(StyleSettings):
+    """Between `least` and `most` lines that begin with - or *."""
+
+    kind: Literal["bullets"]
+    least: int = Field(1, ge=0)
+    most: int | None = Field(None, ge=1)
+
+
+StyleScorer = Annotated[StartsWith | Matches | JsonForm | Words | Forbid | Bullets, Field(discriminator="kind")]
+
+
+# --- the run -------------------------------------------------------------------------------------
+
+
+class SeedPrompt(Settings):
+    """The words the run starts from."""
+
+    system: str = ""
+    template: str = "{question}"
+    demos: tuple[Demo, ...] = ()
+
+    @model_validator(mode="after")
+    def keeps_a_place_for_the_question(self) -> "SeedPrompt":
+        if "{question}" not in self.template:
+            raise ValueError("the template must contain {question}")
+        return self
+
+    def prompt(self) -> Prompt:
+        return Prompt(system=self.system, template=self.template, demos=self.demos)
+
+
+class Lora(Settings):
+    """How adapters are made. `options` reaches peft's LoraConfig as it stands."""
+
+    rank: int = Field(16, ge=1, le=256)
+    alpha: float = Field(32, gt=0)
+    targets: str | tuple[str, ...] = "all-linear"
+    dropout: float = Field(0.0, ge=0, lt=1)
+    rslora: bool = False
+    dora: bool = False
+    qlora: bool = Field(False, description="load the base in 4 bit; needs bitsandbytes and CUDA")
+    options: dict[str, Any] = {}
+    epochs: int = Field(3, ge=1, le=20, description="of one LoRA round; the policy may ask for fewer or more")
+    learning_rate: float = Field(1e-3, ge=1e-6, le=1e-2)
+    batch_size: int = Field(8, ge=1, description="rows of one forward pass")
+    accumulate: int = Field(1, ge=1, description="forward passes of one optimizer step")
+    warmup: float = Field(0.1, ge=0, le=1, description="share of all steps")
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(1.0, gt=0, description="largest gradient norm of a step")
+    max_tokens: int = Field(2048, ge=16, description="longest row; longer ones are left out and counted")
+
+
+class Generation(Settings):
+    max_new_tokens: int = Field(64, ge=1)
+    batch_size: int = Field(32, ge=1)
+
+
+class Editing(Settings):
+    """The prompt lever."""
+
+    editor: Literal["rules", "textgrad"] = "rules"
+    minibatch: int = Field(12, ge=1, description="validation rows on which proposals are compared")
+    proposals: int = Field(6, ge=1)
+    demos: int = Field(4, ge=0, description="most demonstrations in a prompt")
+    max_length: int = Field(6000, ge=1, description="most characters in a prompt")
+
+
+class Gate(Settings):
+    """When a trial is kept: see eval/stats.py."""
+
+    alpha: float = Field(0.1, gt=0, lt=1, description="largest one-sided p-value of a kept difference")
+
+
+class Budget(Settings):
+    """The run stops cleanly when any of these is used up. None: no limit."""
+
+    rounds: int = Field(6, ge=0, le=10_000)
+    minutes: float | None = Field(None, gt=0)
+    train_tokens: int | None = Field(None, gt=0)
+    usd: float | None = Field(None, ge=0, description="for the external LLM")
+
+
+class Llm(Settings):
+    """An OpenAI-compatible server. The key is read from the environment variable named here, and nowhere else."""
+
+    model: str
+    base_url: str | None = None
+    key_variable: str = "OPENAI_API_KEY"
+    temperature: float = Field(0.0, ge=0, le=2)
+    timeout: float = Field(60, gt=0, description="seconds of one call")
+    retries: int = Field(2, ge=0, le=10)
+    usd_per_million_input: float = Field(0.0, ge=0)
+    usd_per_million_output: float = Field(0.0, ge=0)
+
+
+class Recall(Settings):
+    """What an earlier run's prompts may contribute at the start of this one."""
+
+    prompts: int = Field(2, ge=0, description="how many to try; 0 turns recall off")
+    similarity: float = Field(0.5, ge=0, le=1, description="least cosine similarity of the tasks")
+
+
+class TaskConfig(Settings):
+    """A task.yaml: model + data + scorers + seed prompt + target + budget + settings."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)
+    about: str = ""
+    model: str = "smollm2-135m"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    data: Data
+    prompt: SeedPrompt = SeedPrompt()
+    content: tuple[ContentScorer, ...] = Field(min_length=1)
+    style: tuple[StyleScorer, ...] = ()
+    target: float = Field(0.95, gt=0, le=1, description="validation reward at which the run is done")
+    budget: Budget = Budget()
+    lora: Lora = Lora()
+    generation: Generation = Generation()
+    edit: Editing = Editing()
+    gate: Gate = Gate()
+    recall: Recall = Recall()
+    policy: PolicyName = "rules"
+    planner: Literal["none", "llm"] = "none"
+    llm: Llm | None = None
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def has_an_llm_where_one_is_needed(self) -> "TaskConfig":
+        if self.llm is None and (self.planner == "llm" or self.edit.editor == "textgrad"):
+            raise ValueError("`planner: llm` and `edit.editor: textgrad` need an `llm:` section with at least `model`")
+        return self

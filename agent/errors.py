@@ -1,0 +1,27 @@
+"""The one error vocabulary. Rooms raise these plainly; the faces turn them into a sentence and an exit code."""
+
+
+class NesyLoraError(Exception):
+    """Anything a user can mend. The message names the thing, the place and the way out."""
+
+    exit_code = 1
+
+
+class BadInput(NesyLoraError):
+    """A task, a row, a path or a flag that cannot be used. Raised before any model is loaded."""
+
+    exit_code = 2
+
+
+class Busy(NesyLoraError):
+    """Another live process holds the run or the memory."""
+
+    exit_code = 3
+
+
+class StepFailed(NesyLoraError):
+    """A lever could not finish (loss not finite, out of memory). The pair before it stands."""
+
+
+class LlmUnavailable(NesyLoraError):
+    """The external LLM did not answer, or its answer cannot be used. The rules go on without it."""

@@ -1,0 +1,109 @@
+"""The external LLM as planner: sees signal, diagnosis and history, calls one bounded tool. The rules stand by."""
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from agent import policy, prompts
+from agent.config import TaskConfig
+from agent.errors import LlmUnavailable
+from agent.protocols import Chat
+from agent.records import (
+    Decision,
+    Diagnosis,
+    EditPrompt,
+    Move,
+    Rollback,
+    Round,
+    Signal,
+    Spend,
+    Stop,
+    TrainLora,
+)
+
+LAST_ROUNDS = 8
+
+
+class PlanTrainLora(TrainLora):
+    reason: str = Field(min_length=1, max_length=600)
+
+
+class PlanEditPrompt(EditPrompt):
+    reason: str = Field(min_length=1, max_length=600)
+
+
+class PlanRollback(Rollback):
+    reason: str = Field(min_length=1, max_length=600)
+
+
+class PlanStop(Stop):
+    reason: str = Field(min_length=1, max_length=600)
+
+
+TOOLS: tuple[type[Move], ...] = (PlanTrainLora, PlanEditPrompt, PlanRollback, PlanStop)
+
+
+class LlmPlanner:
+    """Asks the LLM for the next move; where it cannot answer within bounds, the rules decide and say so."""
+
+    name = "planner"
+
+    def __init__(self, chat: Chat, config: TaskConfig) -> None:
+        self._chat = chat
+        self._config = config
+        self._rules = policy.Rules(config)
+
+    def decide(
+        self, signal: Signal, diagnosis: Diagnosis, history: Sequence[Round], spend: Spend, refused: Sequence[str]
+    ) -> Decision:
+        """One decision; `rules_would` keeps the rules' own. Budgets and target are not the LLM's to pass."""
+        rules = self._rules.decide(signal, diagnosis, history, spend, refused)
+        if policy.stop_reason(signal, history, spend, self._config):
+            return rules
+        question = render(signal, diagnosis, history, spend, rules)
+        try:
+            plan = self._chat.call_tool(prompts.read("planner"), question, TOOLS)
+            move = _bounded(plan, history, refused)
+        except LlmUnavailable as error:
+            return rules.model_copy(update={"reason": f"{rules.reason} (The planner was not used: {error})"})
+        return Decision(
+            move=move, reason=plan.reason, numbers=rules.numbers, by="planner", rules_would=rules.move.action
+        )
+
+
+def _bounded(plan: object, history: Sequence[Round], refused: Sequence[str]) -> Move:
+    """The plan as a plain move. Raises LlmUnavailable for one that cannot be executed now."""
+    move = {tool: tool.__base__ for tool in TOOLS}[type(plan)].model_validate(plan.model_dump(exclude={"reason"}))
+    if move.action in refused:
+        raise LlmUnavailable(f"it chose {move.action}, which has been turned down")
+    if isinstance(move, Rollback) and move.to_round > len(history):
+        raise LlmUnavailable(f"it chose to go back to round {move.to_round} of {len(history)}")
+    return move
+
+
+def render(signal: Signal, diagnosis: Diagnosis, history: Sequence[Round], spend: Spend, rules: Decision) -> str:
+    """What the planner is told of a round. No row of the data is in it."""
+    return prompts.fill(
+        "planner_round",
+        signal=signal.model_dump_json(indent=1, exclude_none=True),
+        failing=diagnosis.failing,
+        total=diagnosis.total,
+        style=f"{diagnosis.share('style'):.0%}",
+        content=f"{diagnosis.share('content'):.0%}",
+        prompt_gap=_number(diagnosis.prompt_gap),
+        weight_gap=_number(diagnosis.weight_gap),
+        history="\n".join(_line(row) for row in history[-LAST_ROUNDS:]) or "none",
+        spend=spend.model_dump_json(),
+        rules=f"{rules.move.action}: {rules.reason}",
+    )
+
+
+def _line(row: Round) -> str:
+    kept = "kept" if row.verdict.kept else "taken back"
+    return (
+        f"{row.number}. {row.decision.move.action}: reward {row.verdict.before:.2f} -> {row.verdict.after:.2f}, {kept}"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2f}"

@@ -1,0 +1,129 @@
+"""Paired statistics, and the gate that keeps a trial or takes it back. Seeded: the same rows, the same verdict."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.records import Evaluation, Verdict
+
+EXACT_UP_TO = 16
+FLIPS = 10_000
+RESAMPLES = 2_000
+NOISE = 1e-9  # rewards are means of small fractions: what differs by less is the same
+
+
+def sign_flip(differences: Sequence[float]) -> float:
+    """One-sided p-value, in (0, 1], that the mean of paired differences is above 0.
+
+    Under the null hypothesis each difference is as likely with the other sign. All sign patterns are counted when at
+    most 16 differences are not zero, else 10,000 random ones with the +1 correction (Phipson & Smyth 2010).
+    """
+    values = np.asarray(differences, dtype=float)
+    values = values[np.abs(values) > NOISE]
+    if not values.size:
+        return 1.0
+    observed = values.sum() - NOISE
+    if values.size <= EXACT_UP_TO:
+        return float(np.mean(_every_sign(values.size) @ np.abs(values) >= observed))
+    generator = np.random.default_rng(0)
+    flips = (generator.integers(0, 2, values.size) * 2 - 1 for _ in range(FLIPS))
+    reached = sum(bool(signs @ values >= observed) for signs in flips)
+    return (reached + 1) / (FLIPS + 1)
+
+
+def _every_sign(count: int) -> NDArray[np.int64]:
+    """All patterns of signs, shape (2^count, count)."""
+    patterns = np.arange(2**count)[:, None] >> np.arange(count)
+    return (patterns & 1) * 2 - 1
+
+
+def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Bootstrap percentile interval of the mean, from 2,000 seeded resamples. Raises ValueError without values."""
+    if not values:
+        raise ValueError("an interval needs at least one value")
+    generator = np.random.default_rng(0)
+    means = [generator.choice(values, len(values)).mean() for _ in range(RESAMPLES)]
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Standard error of the mean; 0.0 for fewer than two values, where none can be told."""
+    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class Change:
+    """How one measure changed from an evaluation to the next, row by row."""
+
+    name: str
+    before: list[float]
+    after: list[float]
+
+    @cached_property
+    def differences(self) -> list[float]:
+        return [after - before for before, after in zip(self.before, self.after, strict=True)]
+
+    @cached_property
+    def p_value(self) -> float:
+        return sign_flip(self.differences)
+
+    @property
+    def gain(self) -> float:
+        """Difference of the means; 0.0 where it is no more than rounding."""
+        gain = fmean(self.differences)
+        return gain if abs(gain) > NOISE else 0.0
+
+    @property
+    def nothing(self) -> bool:
+        return all(abs(difference) <= NOISE for difference in self.differences)
+
+    def rose(self, alpha: float) -> bool:
+        return self.gain > 0 and self.p_value <= alpha
+
+    def __str__(self) -> str:
+        p_value = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.2g}"
+        return f"{self.name} {fmean(self.before):.2f} → {fmean(self.after):.2f} ({p_value})"
+
+
+def judge(before: Evaluation, after: Evaluation, alpha: float, after_is_simpler: bool = False) -> Verdict:
+    """Whether the trial `after` takes the place of the pair `before`, on the same rows.
+
+    Kept if the joint reward rose (p <= alpha); or it did not fall and the merit rose (p <= alpha); or no row differs
+    and the trial is simpler (a cheaper lever, a shorter prompt). Raises ValueError if the rows are not the same.
+    """
+    reward, merit = _changes(before, after)
+    if reward.nothing and merit.nothing:
+        end = "the simpler pair wins the tie" if after_is_simpler else "the pair before stands"
+        return _verdict(after_is_simpler, reward, f"no row differs (joint reward {before.reward:.2f}): {end}")
+    if reward.rose(alpha):
+        return _verdict(True, reward, str(reward))
+    if reward.gain < 0:
+        return _verdict(False, reward, f"{reward}: it fell")
+    reason = f"{reward}, {merit}"
+    if merit.rose(alpha):
+        return _verdict(True, reward, reason, merit.p_value)
+    end = f"within chance (alpha {alpha:g})" if max(reward.gain, merit.gain) > 0 else "no rise"
+    return _verdict(False, reward, f"{reason}: {end}", min(reward.p_value, merit.p_value))
+
+
+def _changes(before: Evaluation, after: Evaluation) -> tuple[Change, Change]:
+    """Reward and merit, paired by the name of the example."""
+    earlier, later = ({score.example: score for score in one.scores} for one in (before, after))
+    if earlier.keys() != later.keys() or len(earlier) != len(before.scores) or len(later) != len(after.scores):
+        raise ValueError("only evaluations of the same rows can be judged against each other")
+    pairs = [(score, later[name]) for name, score in earlier.items()]
+    return (
+        Change("joint reward", [old.reward for old, _ in pairs], [new.reward for _, new in pairs]),
+        Change("merit", [old.merit for old, _ in pairs], [new.merit for _, new in pairs]),
+    )
+
+
+def _verdict(kept: bool, reward: Change, reason: str, p_value: float | None = None) -> Verdict:
+    """`p_value` where another difference than the reward's decided."""
+    decided = reward.p_value if p_value is None else p_value
+    return Verdict(kept=kept, reason=reason, before=fmean(reward.before), after=fmean(reward.after), p_value=decided)

@@ -1,0 +1,129 @@
+"""A task as the judge holds it: settings, rows of three splits, scorers, and one digest over what they measure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from agent.config import TaskConfig
+from agent.errors import BadInput
+from agent.records import Example, Split, digest
+from eval.complaints import KeyPath, complaints
+from eval.scorers import BadScorer, TaskScorers
+from eval.splits import SPLITS, read_splits
+from eval.yamlfile import YamlFile, read_yaml
+
+
+@dataclass(frozen=True)
+class Task:
+    """`digest` changes when a row, a split or a scorer does; `warnings` are sentences for the user."""
+
+    config: TaskConfig
+    folder: Path
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+    scorers: TaskScorers
+    digest: str
+    warnings: tuple[str, ...] = ()
+
+    def rows(self, split: Split) -> tuple[Example, ...]:
+        """The examples of one split, in order."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[split]
+
+
+def load_task(path: Path, overrides: Sequence[str] = ()) -> Task:
+    """The task in a task.yaml, or in a folder that holds one, with its rows read. Raises BadInput."""
+    return build_task(load_config(path, overrides), path if path.is_dir() else path.parent)
+
+
+def build_task(config: TaskConfig, folder: Path) -> Task:
+    """The task that these settings describe; `folder` is where its paths start.
+
+    Raises:
+        BadInput: a scorer that cannot work, or rows that cannot be read or used.
+    """
+    scorers = TaskScorers(config.content, config.style)
+    rows, warnings = read_splits(config.data, folder)
+    content = {split: [example.model_dump(mode="json") for example in rows[split]] for split in SPLITS}
+    return Task(
+        config=config,
+        folder=folder,
+        train=rows["train"],
+        validation=rows["validation"],
+        test=rows["test"],
+        scorers=scorers,
+        digest=digest({"rows": content, "scorers": scorers.digest}),
+        warnings=(*warnings, *_unreachable(rows["train"] + rows["validation"], scorers)),
+    )
+
+
+def _unreachable(examples: Sequence[Example], scorers: TaskScorers) -> list[str]:
+    """A warning if reference answers, put in the wanted form, would not get full marks themselves."""
+    failing = [example for example in examples if not scorers.passes(scorers.show(example.answer), example)]
+    if not failing:
+        return []
+    score = scorers.score(failing[0], scorers.show(failing[0].answer))
+    why = " ".join(score.faults) or f"its content scores {score.content:.2f}"
+    return [
+        f"{len(failing)} of {len(examples)} train and validation answers do not get full marks even in the wanted form "
+        f"({score.example} as {score.output!r}: {why}); give a scorer another `show`, or `exact` an `extract`"
+    ]
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> TaskConfig:
+    """The settings in a task.yaml, or in a folder that holds one, changed by overrides such as `budget.rounds=3`.
+
+    Raises:
+        BadInput: one sentence per fault, with the file and the line, or the override.
+    """
+    file = read_yaml(path / "task.yaml" if path.is_dir() else path)
+    changes = {tuple(override.partition("=")[0].split(".")): override for override in overrides}
+    values: object = file.values
+    for keys, override in changes.items():
+        values = _changed(values, keys, override)
+    try:
+        config = TaskConfig.model_validate(values)
+        TaskScorers(config.content, config.style)
+    except ValidationError as error:
+        found = sorted(complaints(error).items(), key=lambda one: file.find(one[0])[1])
+        raise BadInput("\n".join(f"{_place(file, keys, changes)}: {sentence}" for keys, sentence in found)) from None
+    except BadScorer as error:
+        raise BadInput(f"{_place(file, error.keys, changes)}: {error}") from None
+    return config
+
+
+def _changed(values: object, keys: Sequence[str], override: str) -> object:
+    """The values with the override's value, read as YAML, under these keys. Raises BadInput."""
+    _, equals, text = override.partition("=")
+    if not equals or not all(keys):
+        raise BadInput(f"override '{override}': write it as key=value, such as budget.rounds=3")
+    try:
+        return _with(values, keys, yaml.safe_load(text))
+    except (yaml.YAMLError, ValueError) as error:
+        raise BadInput(f"override '{override}': {' '.join(str(error).split())}") from None
+
+
+def _with(values: object, keys: Sequence[str], new: object) -> object:
+    """A copy of nested sections and lists with the value under these keys replaced. Raises ValueError."""
+    if not keys:
+        return new
+    key, rest = keys[0], keys[1:]
+    if isinstance(values, list):
+        if not key.isdecimal() or int(key) >= len(values):
+            raise ValueError(f"'{key}' is not one of the {len(values)} entries, which are counted from 0")
+        return [_with(one, rest, new) if place == int(key) else one for place, one in enumerate(values)]
+    section = values if isinstance(values, dict) else {}
+    return {**section, key: _with(section.get(key), rest, new)}
+
+
+def _place(file: YamlFile, keys: KeyPath, changes: dict[tuple[str, ...], str]) -> str:
+    """Where a faulty key was given: by an override, or on a line of the file."""
+    names = tuple(map(str, keys))
+    depth, line = file.find(keys)
+    for changed, override in changes.items():
+        if names and names[: len(changed)] == changed[: len(names)]:
+            return f"override '{override}'"
+    return f"{file.path}, line {line}" if depth else str(file.path)

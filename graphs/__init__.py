@@ -1,0 +1,1 @@
+"""Wiring only: the state machine, its nodes, and the context that builds the heavy services."""

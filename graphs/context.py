@@ -1,0 +1,235 @@
+"""The run's services, built when first asked for and then kept: a resume that only reads loads no model."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import BadInput
+from agent.planner import LlmPlanner
+from agent.policy import make_policy
+from agent.protocols import Editor, Listener, Policy
+from agent.records import Example, Prompt, Record, Spend
+from memory.ledger import RunFolder
+
+if TYPE_CHECKING:
+    from eval.runner import Runner
+    from eval.tasks import Task
+    from memory.prompts import Entry, PromptMemory, Recalled
+    from tools.backbone import Backbone
+    from tools.classify import Classifier
+    from tools.llm import LlmChat
+
+PROFILE_QUESTIONS = 5
+
+
+class Silent:
+    """The listener that shows nothing."""
+
+    def __call__(self, what: str, done: int, total: int, note: str = "") -> None: ...
+
+    def event(self, kind: str, data: dict[str, Any]) -> None: ...
+
+
+def new_run(task: Path, overrides: Sequence[str] = (), runs: Path = Path("runs"), name: str | None = None) -> RunFolder:
+    """Read and check a task, and lay its run folder out. Loads no model.
+
+    Raises:
+        BadInput: the task, its rows or its model cannot be used.
+    """
+    import yaml
+
+    from eval.tasks import load_task
+    from tools.presence import check_model
+
+    read = load_task(task, overrides)
+    check_model(read.config.model)
+    text = yaml.safe_dump(read.config.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
+    return RunFolder.create(runs, read.config.name, text, read.folder, read.digest, name)
+
+
+@dataclass
+class Context:
+    """What the nodes work with; LangGraph hands it to them as runtime context.
+
+    Args:
+        run: the run folder. Empty: one is made for `task`, named after the graph's thread.
+        task: task.yaml or its folder; only for a run that does not exist yet.
+        runs: where new runs and the prompt memory live.
+        supervised: ask before every move.
+        listener: told of everything that happens.
+        report: writes the report, after the baseline and after every round.
+    """
+
+    run: str = ""
+    task: str = ""
+    runs: str = "runs"
+    supervised: bool = False
+    listener: Listener = field(default_factory=Silent, repr=False)
+    report: Callable[[RunFolder, Sequence[Example]], object] | None = field(default=None, repr=False)
+
+    # --- the run and its task ---
+
+    @cached_property
+    def folder(self) -> RunFolder:
+        if self.run:
+            return RunFolder.open(Path(self.run))
+        from langgraph.config import get_config
+
+        name = f"thread-{get_config()['configurable']['thread_id']}"
+        path = Path(self.runs) / name
+        return RunFolder.open(path) if path.exists() else new_run(Path(self.task), runs=Path(self.runs), name=name)
+
+    @cached_property
+    def spec(self) -> "Task":
+        """The task, read again from its source. Raises BadInput if its rows or scorers changed since the run began."""
+        from eval.tasks import build_task, load_config
+
+        task = build_task(load_config(self.folder.task_file), Path(self.folder.about.source))
+        if task.digest != self.folder.about.digest:
+            raise BadInput(
+                f"The rows or scorers of task {task.config.name} in {task.folder} have changed since run "
+                f"{self.folder.name} began, so its scores no longer compare. Start a new run."
+            )
+        return task
+
+    @cached_property
+    def examples(self) -> dict[str, Example]:
+        """Train and validation rows by name."""
+        return {example.name: example for example in (*self.spec.train, *self.spec.validation)}
+
+    @cached_property
+    def profile(self) -> str:
+        """What the task is, in words that its near neighbours share: the wanted form and some train questions."""
+        questions = [example.question for example in self.spec.train[:PROFILE_QUESTIONS]]
+        return "\n".join([self.spec.config.about, *self.spec.scorers.instructions(), *questions])
+
+    # --- the rooms' services ---
+
+    @cached_property
+    def model(self) -> "Backbone":
+        from tools.backbone import Backbone, load_model
+
+        config = self.spec.config
+        base, tokenizer = load_model(
+            config.model, device=config.device, dtype=config.dtype, qlora=config.lora.qlora, progress=self.listener
+        )
+        return Backbone(
+            base,
+            tokenizer,
+            name=config.model,
+            locate=self.folder.adapter_folder,
+            batch_size=config.generation.batch_size,
+            progress=self.listener,
+        )
+
+    @cached_property
+    def evaluate(self) -> "Runner":
+        from eval.runner import Runner
+
+        return Runner(self.spec, self.model, self.folder.prompt, self.folder)
+
+    @cached_property
+    def classifier(self) -> "Classifier":
+        from tools.classify import Classifier
+
+        return Classifier(self.model, self.spec.scorers, self.spec.train)
+
+    @cached_property
+    def chat(self) -> "LlmChat":
+        from tools.llm import LlmChat
+
+        config = self.spec.config
+        assert config.llm is not None, "the configuration demands an llm section wherever one is used"
+        spent = max((row.spend.usd for row in self.folder.rounds()), default=0.0)
+        return LlmChat(config.llm, None if config.budget.usd is None else config.budget.usd - spent)
+
+    @cached_property
+    def policy(self) -> Policy:
+        config = self.spec.config
+        return LlmPlanner(self.chat, config) if config.planner == "llm" else make_policy(config)
+
+    @cached_property
+    def editor(self) -> Editor:
+        from tools.prompt_edit import RuleEditor
+
+        config = self.spec.config
+        rules = RuleEditor(self.spec.scorers, config.edit)
+        if config.edit.editor == "rules":
+            return rules
+        from tools.textgrad_edit import EditorChain, TextGradEditor
+
+        return EditorChain(TextGradEditor(self.chat, self.spec.scorers, config.edit, self.examples.__getitem__), rules)
+
+    # --- memory across runs ---
+
+    @contextmanager
+    def memory(self) -> Iterator["PromptMemory"]:
+        """The prompt memory beside the runs, opened only for as long as it is used; rebuilt from the runs if it was lost."""
+        from memory.embedder import MiniLm
+        from memory.ledger import runs
+        from memory.prompts import PromptMemory, rebuild
+
+        root = self.folder.path.parent
+        with PromptMemory.open(root / "memory", self._embedder(MiniLm)) as memory:
+            if memory.rebuilt:
+                self.tell(
+                    "note", text="The prompt memory was corrupt: it is set aside and rebuilt from the run folders."
+                )
+                rebuild(memory, (entry for run in runs(root) for entry in run.remembered()))
+            yield memory
+
+    def remember(self, entry: "Entry") -> None:
+        """Put a prompt into this run's folder and into the memory."""
+        self.folder.keep(entry)
+        with self.memory() as memory:
+            memory.remember(entry)
+
+    def recall(self) -> list["Recalled"]:
+        """Prompts of earlier runs on near tasks whose demonstrations are not among this task's decision rows.
+
+        None for a fixed order: those are there to be compared, so they start from the seed.
+        """
+        wanted = self.spec.config.recall
+        if not wanted.prompts or self.spec.config.policy != "rules":
+            return []
+        with self.memory() as memory:
+            found = memory.recall(
+                self.profile, model=self.spec.config.model, limit=wanted.prompts * 3, similarity=wanted.similarity
+            )
+        return [recalled for recalled in found if not self._leaks(recalled.entry.prompt)][: wanted.prompts]
+
+    def _leaks(self, prompt: Prompt) -> bool:
+        held_out = {example.question for example in (*self.spec.validation, *self.spec.test)}
+        return any(demo.question in held_out for demo in prompt.demos)
+
+    def _embedder(self, kind: type) -> Any:
+        if not hasattr(self, "_minilm"):
+            self._minilm = kind()
+        return self._minilm
+
+    # --- what is told and what is counted ---
+
+    def tell(self, kind: str, **data: Any) -> None:
+        """Note an event in the run folder and show it to the listener."""
+        plain = {
+            key: value.model_dump(mode="json") if isinstance(value, Record) else value for key, value in data.items()
+        }
+        self.folder.event(kind, **plain)
+        self.listener.event(kind, data)
+
+    def show_report(self) -> None:
+        """Rewrite the report, where this run has somebody to write it."""
+        if self.report:
+            self.report(self.folder, (*self.spec.validation, *self.spec.test))
+
+    def used(self) -> Spend:
+        """What this process has used up since it started: a reading to subtract an earlier one from."""
+        built = vars(self)
+        tokens = Spend(seconds=time.monotonic())
+        if "model" in built:
+            tokens += Spend(train_tokens=self.model.trained_tokens, generated_tokens=self.model.generated_tokens)
+        return tokens + self.chat.spend if "chat" in built else tokens

@@ -1,0 +1,113 @@
+"""The nodes that act: train the weights, rewrite the words, go back."""
+
+import time
+from typing import Any
+
+from agent.errors import StepFailed
+from agent.records import Candidate, EditPrompt, Example, Prompt, Rollback, TrainLora, Trial, digest
+from graphs.context import Context
+from graphs.state import State, metered, move_of, seed_of
+
+
+@metered
+def train_lora(state: State, context: Context) -> dict[str, Any]:
+    """Tune the weights. An adapter that was completed before a kill is taken as it is."""
+    from tools.lora import read_training
+
+    move = move_of(state, TrainLora)
+    rows = _training_rows(context, state["best"], move)
+    parent = None if move.fresh else state["best"].adapter
+    settings, seed = context.spec.config.lora, seed_of(state, context)
+    adapter = digest(
+        [context.spec.config.model, parent, move.model_dump(), settings.model_dump(mode="json"), seed,
+         [[prompt.id, example.id] for prompt, example in rows]]
+    )  # fmt: skip
+    folder = context.folder.adapter_folder(adapter)
+    try:
+        training = (
+            read_training(folder) if context.folder.has_adapter(adapter) else _train(context, state, adapter, rows)
+        )
+    except StepFailed as error:
+        return {"trial": Trial(candidate=None, note=f"LoRA failed: {error}")}
+    note = f"{training.row_count} {training.rows} rows, {len(training.epoch_losses)} epochs"
+    return {
+        "trial": Trial(
+            candidate=Candidate(prompt=state["best"].prompt, adapter=adapter),
+            note=f"{note}; {training.stopped}" if training.stopped else note,
+            loss=training.epoch_losses[-1] if training.steps else None,
+            loss_drop=training.loss_drop,
+            grad_norm=training.grad_norm,
+        )
+    }
+
+
+def _train(context: Context, state: State, adapter: str, rows: list[tuple[Prompt, Example]]) -> Any:
+    from tools.lora import train
+
+    move, config = move_of(state, TrainLora), context.spec.config
+    budget, spent = config.budget, state["spend"]
+    return train(
+        context.model,
+        adapter,
+        rows,
+        move,
+        config.lora,
+        folder=context.folder.adapter_folder(adapter),
+        parent=None if move.fresh else state["best"].adapter,
+        seed=seed_of(state, context),
+        token_limit=None if budget.train_tokens is None else budget.train_tokens - spent.train_tokens,
+        deadline=None if budget.minutes is None else time.monotonic() + budget.minutes * 60 - spent.seconds,
+        progress=context.listener,
+    )
+
+
+def _training_rows(context: Context, best: Candidate, move: TrainLora) -> list[tuple[Prompt, Example]]:
+    """(prompt, example) pairs: refined rows under the prompt they were remade with, original rows under the seed's."""
+    from memory.remake import remake, select
+
+    seed_prompt = context.spec.config.prompt.prompt()
+    best_prompt = context.folder.prompt(best.prompt)
+    remade = None if move.rows == "original" else remake(context.spec.train, best_prompt, context.spec.scorers)
+    by_name = context.examples
+    return [
+        (best_prompt if row.prompt else seed_prompt, by_name[row.source].model_copy(update={"answer": row.answer}))
+        for row in select(context.spec.train, remade, move.rows)
+    ]
+
+
+@metered
+def edit_prompt(state: State, context: Context) -> dict[str, Any]:
+    """Rewrite the words: several proposals, compared on a minibatch; the best goes to the gate."""
+    from tools.prompt_edit import choose
+
+    move, config, best = move_of(state, EditPrompt), context.spec.config, state["best"]
+    present = context.folder.prompt(best.prompt)
+    failures = context.evaluate(best, "validation")
+    edits = context.editor.propose(present, failures, context.spec.train, move.parts, seed_of(state, context))
+    if not edits:
+        return {"trial": Trial(candidate=None, note="The editor has no proposal left.")}
+    winner, tried = choose(
+        edits, present, best.adapter, context.evaluate, context.folder.save_prompt, config.edit.minibatch
+    )
+    if winner is None:
+        note = f"None of {len(edits)} proposals beat the present prompt on the minibatch."
+        return {"trial": Trial(candidate=None, note=note, proposals=tuple(tried))}
+    note = next(proposal.note for proposal in tried if proposal.prompt == winner.id)
+    return {
+        "trial": Trial(
+            candidate=Candidate(prompt=winner.id, adapter=best.adapter),
+            note=f"{note}; the best of {len(edits)} proposals",
+            proposals=tuple(tried),
+        )
+    }
+
+
+@metered
+def rollback(state: State, context: Context) -> dict[str, Any]:
+    """Take up the pair that stood after an earlier round."""
+    number = move_of(state, Rollback).to_round
+    first, rounds = context.folder.baseline(), context.folder.rounds()
+    if number > len(rounds) or first is None:
+        return {"trial": Trial(candidate=None, note=f"There is no round {number} to go back to.")}
+    candidate = rounds[number - 1].best if number else first.best
+    return {"trial": Trial(candidate=candidate, note=f"back to the pair after round {number}")}

@@ -1,0 +1,238 @@
+"""The nodes that see, decide, judge and remember. Each reads the state, calls a room, and returns what changed."""
+
+from typing import Any, Literal
+
+from langgraph.types import interrupt
+from pydantic import TypeAdapter
+
+from agent import monitor
+from agent.policy import stop_reason
+from agent.records import (
+    Baseline,
+    Candidate,
+    Decision,
+    Diagnosis,
+    EditPrompt,
+    Evaluation,
+    Move,
+    Outcome,
+    Prompt,
+    Proposal,
+    Rollback,
+    Round,
+    Spend,
+    SplitResult,
+    Stop,
+    TrainLora,
+    Verdict,
+)
+from graphs.context import Context
+from graphs.state import State, decided, metered, seed_of
+
+# --- START → baseline → observe → plan → approve ---------------------------------------------------
+
+
+@metered
+def baseline(state: State, context: Context) -> dict[str, Any]:
+    """Score the seed prompt, and try what memory recalls of earlier runs on near tasks."""
+    seed_prompt = context.spec.config.prompt.prompt()
+    seed = Candidate(prompt=context.folder.save_prompt(seed_prompt))
+    context.tell("note", text="Scoring the seed prompt on the validation rows.")
+    first = context.evaluate(seed, "validation")
+    best, recalled, note = _try_recalled(context, seed_prompt, first)
+    row = Baseline(
+        seed=seed, seed_reward=first.reward, recalled=tuple(recalled), best=best.candidate, reward=best.reward,
+        content=best.content, style=best.style, note=note, spend=Spend(),
+    )  # fmt: skip
+    context.folder.append(row)
+    context.show_report()
+    context.tell("baseline", row=row)
+    return {"run": context.folder.name, "number": 0, "best": best.candidate, "decision": None, "refused": ()}
+
+
+def _try_recalled(context: Context, seed: Prompt, first: Evaluation) -> tuple[Evaluation, list[Proposal], str]:
+    """The better of the seed and the best recalled prompt, by the gate; what was tried; and a sentence about it."""
+    from eval.stats import judge
+    from tools.prompt_edit import choose
+
+    found = context.recall()
+    if not found:
+        return first, [], "Memory holds no prompt of a near task."
+    edits = [(item.entry.prompt, f"recalled from {item.entry.run}, similarity {item.similarity:.2f}") for item in found]
+    config = context.spec.config
+    winner, tried = choose(edits, seed, None, context.evaluate, context.folder.save_prompt, config.edit.minibatch)
+    if winner is None:
+        return first, tried, f"Memory recalled {len(edits)} prompts; none beat the seed on the minibatch."
+    second = context.evaluate(Candidate(prompt=winner.id), "validation")
+    verdict = judge(first, second, config.gate.alpha)
+    kept = "taken up" if verdict.kept else "not taken up"
+    return second if verdict.kept else first, tried, f"A recalled prompt was {kept}: {verdict.reason}"
+
+
+@metered
+def observe(state: State, context: Context) -> dict[str, Any]:
+    """History and the best pair's scores → signal; its failing examples → diagnosis."""
+    from eval.stats import standard_error
+
+    evaluation = context.evaluate(state["best"], "validation")
+    history = context.folder.rounds()[: state["number"]]
+    noise = standard_error([score.reward for score in evaluation.scores])
+    refined = state["best"].prompt != context.spec.config.prompt.prompt().id
+    signal = monitor.observe(evaluation, noise, history, refined)
+    if stop_reason(signal, history, state["spend"], context.spec.config):
+        failing = sum(score.reward < 1 for score in evaluation.scores)
+        return {"signal": signal, "diagnosis": Diagnosis(failing=failing, total=len(evaluation.scores))}
+    context.tell("round-start", number=state["number"] + 1)
+    prompt = context.folder.prompt(state["best"].prompt)
+    seed = seed_of(state, context)
+    return {
+        "signal": signal,
+        "diagnosis": context.classifier.diagnose(evaluation, context.spec.validation, prompt, seed),
+    }
+
+
+@metered
+def plan(state: State, context: Context) -> dict[str, Any]:
+    """Signal, diagnosis and spend → a decision with its reason."""
+    history = context.folder.rounds()[: state["number"]]
+    decision = context.policy.decide(state["signal"], state["diagnosis"], history, state["spend"], state["refused"])
+    context.tell("decision", number=state["number"] + 1, decision=decision)
+    return {"decision": decision}
+
+
+@metered
+def approve(state: State, context: Context) -> dict[str, Any]:
+    """In supervised use, ask. A node of its own without side effect: LangGraph runs it again from its start.
+
+    Resumed with `{"approve": true}`, `{"approve": false}` (plan again, without this lever), or
+    `{"instead": {"action": …}}` (the user's own move).
+    """
+    decision = state["decision"]
+    if not context.supervised or decision is None:
+        return {}
+    answer = interrupt(
+        {
+            "number": state["number"] + 1,
+            "decision": decision.model_dump(mode="json"),
+            "cost": _cost(decision.move, context),
+        }
+    )
+    if "instead" in answer:
+        move = TypeAdapter(Move).validate_python(answer["instead"])
+        asked = Decision(
+            move=move,
+            reason="Asked for by the user.",
+            numbers=decision.numbers,
+            by="user",
+            rules_would=decision.move.action,
+        )
+        return {"decision": asked}
+    if answer.get("approve"):
+        return {}
+    return {"decision": None, "refused": (*state["refused"], decision.move.action)}
+
+
+def _cost(move: Move, context: Context) -> str:
+    """What a move will take, in words: the price a user agrees to."""
+    task, edit = context.spec, context.spec.config.edit
+    if isinstance(move, TrainLora):
+        return (
+            f"{move.epochs} epochs over up to {len(task.train)} rows, then {len(task.validation)} answers to judge it"
+        )
+    if isinstance(move, EditPrompt):
+        tries = f"up to {edit.proposals + 1} prompts on {min(edit.minibatch, len(task.validation))} rows each"
+        return f"{tries}, then {len(task.validation)} answers to judge the best"
+    return f"{2 * len(task.test)} answers on the test rows" if isinstance(move, Stop) else "nothing"
+
+
+def route(state: State) -> Literal["plan", "train_lora", "edit_prompt", "rollback", "finish"]:
+    """The one router: to the lever that was decided on, back to the plan if it was turned down, or to the end."""
+    decision = state["decision"]
+    if decision is None:
+        return "plan"
+    action = decision.move.action
+    return "finish" if action == "stop" else action
+
+
+# --- judge → remember → finish ---------------------------------------------------------------------
+
+
+@metered
+def judge(state: State, context: Context) -> dict[str, Any]:
+    """The gate: the trial's pair against the best pair, paired on the validation rows."""
+    from eval import stats
+
+    before, trial = context.evaluate(state["best"], "validation"), state["trial"]
+    if trial.candidate is None:
+        reward = before.reward
+        return {"verdict": Verdict(kept=False, reason=trial.note, before=reward, after=reward, p_value=1.0)}
+    after = context.evaluate(trial.candidate, "validation")
+    if isinstance(decided(state).move, Rollback):
+        verdict = Verdict(kept=True, reason="Asked for.", before=before.reward, after=after.reward, p_value=1.0)
+        return {"verdict": verdict}
+    return {"verdict": stats.judge(before, after, context.spec.config.gate.alpha, _simpler(context, state))}
+
+
+def _simpler(context: Context, state: State) -> bool:
+    best, trial = state["best"], state["trial"].candidate
+    if trial is None or trial.adapter != best.adapter:
+        return False
+    return context.folder.prompt(trial.prompt).length < context.folder.prompt(best.prompt).length
+
+
+@metered
+def remember(state: State, context: Context) -> dict[str, Any]:
+    """Ledger row, prompt memory and report; each idempotent, so that a kill between them does no harm."""
+    verdict, trial, number = state["verdict"], state["trial"], state["number"] + 1
+    best = trial.candidate if verdict.kept and trial.candidate else state["best"]
+    row = Round(
+        number=number, signal=state["signal"], diagnosis=state["diagnosis"], decision=decided(state), trial=trial,
+        verdict=verdict, best=best, reward=context.evaluate(best, "validation").reward, spend=state["spend"],
+    )  # fmt: skip
+    context.folder.append(row)
+    if isinstance(row.decision.move, EditPrompt) and trial.candidate and (verdict.kept or verdict.gain >= 0):
+        context.remember(_entry(context, row, context.folder.prompt(trial.candidate.prompt)))
+    context.show_report()
+    context.tell("verdict", row=row)
+    return {"number": number, "best": best, "refused": (), "decision": None}
+
+
+def _entry(context: Context, row: Round, prompt: Prompt) -> Any:
+    from memory.prompts import Entry
+
+    return Entry(
+        prompt=prompt, task=context.spec.config.name, profile=context.profile, model=context.spec.config.model,
+        reward=row.verdict.after, gain=row.verdict.gain, kept=row.verdict.kept, round=row.number, run=context.folder.name,
+    )  # fmt: skip
+
+
+@metered
+def finish(state: State, context: Context) -> dict[str, Any]:
+    """Open the test split, once: the baseline and the best pair on rows that nothing was decided by."""
+    from eval import stats
+
+    first = context.folder.baseline()
+    assert first is not None, "the baseline node has run before"
+    before, after = context.evaluate.open_test(first.seed), context.evaluate.open_test(state["best"])
+    outcome = Outcome(
+        stopped=decided(state).reason,
+        best=state["best"],
+        baseline_test=_result(before),
+        best_test=_result(after),
+        p_value=stats.sign_flip([b.reward - a.reward for a, b in zip(before.scores, after.scores, strict=True)]),
+        spend=state["spend"],
+    )
+    context.folder.append(outcome)
+    context.show_report()
+    context.tell("finish", outcome=outcome)
+    return {}
+
+
+def _result(evaluation: Evaluation) -> SplitResult:
+    from eval.stats import interval
+
+    low, high = interval([score.reward for score in evaluation.scores])
+    return SplitResult(
+        candidate=evaluation.candidate, reward=evaluation.reward, low=low, high=high, content=evaluation.content,
+        style=evaluation.style, rows=len(evaluation.scores),
+    )  # fmt: skip

@@ -1,0 +1,106 @@
+"""A run under way: its lock, its checkpoints and its graph, from the first node to the end or the next question."""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
+
+from agent.protocols import Listener
+from agent.records import Decision, Example, Record
+from graphs.adapt import build_graph, steps
+from graphs.context import Context, Silent
+from graphs.state import State
+from memory.ledger import RunFolder
+
+Report = Callable[[RunFolder, Sequence[Example]], object]
+
+
+class Question(Record):
+    """What a supervised run asks before a move."""
+
+    number: int
+    decision: Decision
+    cost: str
+
+
+class Session:
+    """Made by `open_session`. `context` holds the run's services."""
+
+    def __init__(self, context: Context, graph: Any) -> None:
+        self.context = context
+        self._graph = graph
+        self._config = {
+            "configurable": {"thread_id": context.folder.name},
+            "recursion_limit": steps(context.spec.config.budget.rounds),
+        }
+
+    @property
+    def question(self) -> Question | None:
+        """The question that the run is waiting with, if it is."""
+        asked = [question for task in self._snapshot().tasks for question in task.interrupts]
+        return Question.model_validate(asked[0].value) if asked else None
+
+    @property
+    def state(self) -> State:
+        """The state of the last checkpoint."""
+        values: State = self._snapshot().values
+        return values
+
+    @property
+    def finished(self) -> bool:
+        return self.context.folder.outcome() is not None
+
+    def go(self, answer: dict[str, Any] | None = None) -> Question | None:
+        """Run to the end (None), or to the next question. Goes on from the last checkpoint.
+
+        Args:
+            answer: to the open question; see `graphs.nodes.approve`.
+        """
+        from langgraph.types import Command
+
+        if self.finished:
+            return None
+        started = bool(self._snapshot().values)
+        self._tell_start()
+        given: Any = None if started else {"run": self.context.folder.name, "number": 0}
+        if answer is not None:
+            given = Command(resume=answer)
+        elif self.question:
+            return self.question
+        self._graph.invoke(given, self._config, context=self.context, durability="sync")
+        return self.question
+
+    def _snapshot(self) -> Any:
+        return self._graph.get_state(self._config)
+
+    def _tell_start(self) -> None:
+        if not hasattr(self, "_told"):
+            self._told = True
+            config, folder = self.context.spec.config, self.context.folder
+            self.context.tell(
+                "run",
+                name=folder.name,
+                task=config.name,
+                model=config.model,
+                policy=config.policy,
+                folder=str(folder.path),
+            )
+            for warning in self.context.spec.warnings:
+                self.context.tell("note", text=f"Warning: {warning}")
+
+
+@contextmanager
+def open_session(
+    folder: RunFolder, *, supervised: bool = False, listener: Listener | None = None, report: Report | None = None
+) -> Iterator[Session]:
+    """The run for this process alone, with its checkpoints in SQLite.
+
+    Raises:
+        Busy: another live process has the run; names it.
+        BadInput: the run's rows have changed since it began.
+    """
+    from langgraph.checkpoint.sqlite import SqliteSaver
+
+    context = Context(run=str(folder.path), supervised=supervised, listener=listener or Silent(), report=report)
+    with folder.locked(), closing(sqlite3.connect(folder.checkpoints, check_same_thread=False)) as connection:
+        yield Session(context, build_graph(SqliteSaver(connection)))

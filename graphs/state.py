@@ -1,0 +1,66 @@
+"""What a checkpoint holds, and what every node has in common."""
+
+import operator
+from collections.abc import Callable
+from typing import Annotated, Any, TypedDict, TypeVar
+
+from langgraph.runtime import Runtime
+
+from agent.records import Candidate, Decision, Diagnosis, Signal, Spend, Trial, Verdict
+from graphs.context import Context
+
+M = TypeVar("M")
+
+
+class State(TypedDict, total=False):
+    """What a checkpoint holds: ids, scalars and small records. It does not grow; the history is the ledger's."""
+
+    run: str
+    number: int
+    best: Candidate
+    signal: Signal
+    diagnosis: Diagnosis
+    decision: Decision | None
+    refused: tuple[str, ...]
+    trial: Trial
+    verdict: Verdict
+    spend: Annotated[Spend, operator.add]
+
+
+Node = Callable[[State, Context], dict[str, Any]]
+
+
+def metered(node: Node) -> Callable[[State, Runtime[Context]], dict[str, Any]]:
+    """A node as LangGraph calls it, with what it used up added to `spend` (and to the trial, if it made one)."""
+
+    def run(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
+        context = runtime.context
+        before = context.used()
+        update = node(state, context)
+        spent = context.used() - before
+        if "trial" in update:
+            update["trial"] = update["trial"].model_copy(update={"spend": spent})
+        return {**update, "spend": spent}
+
+    # Not functools.wraps: LangGraph reads the signature, and would follow it to the node's own.
+    run.__name__, run.__doc__ = node.__name__, node.__doc__
+    return run
+
+
+def decided(state: State) -> Decision:
+    """The decision under way."""
+    decision = state["decision"]
+    assert decision is not None, "the router sends nobody here without a decision"
+    return decision
+
+
+def move_of(state: State, kind: type[M]) -> M:
+    """The move under way, of the kind that this lever executes."""
+    move = decided(state).move
+    assert isinstance(move, kind), f"the router sends only {kind.__name__} here"
+    return move
+
+
+def seed_of(state: State, context: Context) -> int:
+    """The same for the same round of the same task, in every process."""
+    return context.spec.config.seed * 10_007 + state["number"]

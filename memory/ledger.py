@@ -1,0 +1,222 @@
+"""The run folder: the truth of a run. Every other memory can be rebuilt from it."""
+
+import itertools
+import json
+import re
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from agent.errors import BadInput
+from agent.records import Baseline, Candidate, Evaluation, Outcome, Prompt, Record, Round, Split
+from memory.disk import append_line, whole_lines, write_atomically
+from memory.lock import held
+from memory.prompts import Entry
+from memory.rows import Row, RowFile
+
+R = TypeVar("R", bound=Record)
+
+
+class About(Record):
+    """run.json: where a run comes from. `source` is the absolute folder of its task.yaml, `digest` that of its data."""
+
+    task: str
+    source: str
+    digest: str
+    version: str
+    created: str
+
+
+class RunFolder:
+    """`runs/<name>/`: all that a run decided, made and measured.
+
+    What writes may raise NesyLoraError: the disk is full.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()
+        self.name = self.path.name
+        self.task_file = self.path / "task.yaml"
+        self.checkpoints = self.path / "checkpoints.sqlite"
+        self.report_html = self.path / "report.html"
+        self.report_md = self.path / "report.md"
+        self.bundle = self.path / "bundle"
+        self._ledger = RowFile(self.path / "ledger.jsonl")
+        self._events = self.path / "events.jsonl"
+
+    # --- a run as a whole ---------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls, root: Path, task_name: str, task_yaml: str, source: Path, digest: str, name: str | None = None
+    ) -> "RunFolder":
+        """A new run under `root`.
+
+        Args:
+            task_yaml: the resolved configuration.
+            source: the folder of the original task.yaml, against which its data paths stand.
+            digest: of the task's data, so that a resume can refuse data that has changed.
+            name: by default `<task>-<YYYYmmdd-HHMMSS>`, numbered if that is taken.
+
+        Raises:
+            BadInput: the name cannot be a folder's, or is taken.
+        """
+        run = cls(_new_folder(root, task_name, name))
+        about = About(
+            task=task_name,
+            source=str(source.resolve()),
+            digest=digest,
+            version=_version(),
+            created=datetime.now(UTC).isoformat(),
+        )
+        write_atomically(run.task_file, task_yaml)
+        write_atomically(run.path / "run.json", about.model_dump_json(indent=2))  # last: it makes the folder a run
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """The run at `path`. Raises BadInput with the nearest names if there is none."""
+        run = cls(path)
+        if not (run.path / "run.json").is_file():
+            raise BadInput(f"There is no run at {path}. {_nearest(run.path)}")
+        return run
+
+    @cached_property
+    def about(self) -> About:
+        return _record(About, self.path / "run.json")
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Keeps the run for this process. Raises Busy, naming the holder, when another live one has it."""
+        return held(self.path / "run", f"The run {self.name}")
+
+    # --- artefacts ----------------------------------------------------------------------------------
+
+    def save_prompt(self, prompt: Prompt) -> str:
+        """Its id, once the prompt stands in prompts/<id>.json."""
+        path = self._place("prompts", prompt.id, ".json")
+        if not path.exists():
+            write_atomically(path, prompt.model_dump_json(indent=2))
+        return prompt.id
+
+    def prompt(self, id: str) -> Prompt:
+        """Raises BadInput: not an id, not in this run, or changed since it was saved."""
+        path = self._place("prompts", id, ".json")
+        prompt = _record(Prompt, path)
+        if prompt.id != id:
+            raise BadInput(f"{path} was changed after it was saved (it is now prompt {prompt.id}). Put it back.")
+        return prompt
+
+    def adapter_folder(self, id: str) -> Path:
+        """Where the adapter is, or is to be written. Raises BadInput: not an id."""
+        return self._place("adapters", id)
+
+    def has_adapter(self, id: str) -> bool:
+        """Whether it was written to its end: its last file is an empty one named `complete`."""
+        return (self.adapter_folder(id) / "complete").is_file()
+
+    def save(self, evaluation: Evaluation, limit: int | None = None) -> None:
+        """Keeps the scores of the first `limit` rows (None: all) of a split."""
+        path = self._evaluation(evaluation.candidate, evaluation.split, limit)
+        write_atomically(path, evaluation.model_dump_json(indent=2))
+
+    def load(self, candidate: Candidate, split: Split, limit: int | None = None) -> Evaluation | None:
+        """What `save` kept for just this candidate, split and limit."""
+        path = self._evaluation(candidate, split, limit)
+        return _record(Evaluation, path) if path.exists() else None
+
+    def keep(self, entry: Entry) -> None:
+        """Keeps what the prompt memory is told, so that it can be rebuilt."""
+        write_atomically(self._place("remembered", entry.prompt.id, ".json"), entry.model_dump_json(indent=2))
+
+    def remembered(self) -> list[Entry]:
+        return [_record(Entry, path) for path in sorted((self.path / "remembered").glob("*.json"))]
+
+    # --- the ledger and the events --------------------------------------------------------------------
+
+    def append(self, row: Row) -> None:
+        """Adds a row that is on the disk when this returns. The same kind and number a second time changes nothing."""
+        self._ledger.append(row)
+
+    def baseline(self) -> Baseline | None:
+        return next((row for row in self._ledger.read() if isinstance(row, Baseline)), None)
+
+    def rounds(self) -> list[Round]:
+        return [row for row in self._ledger.read() if isinstance(row, Round)]
+
+    def outcome(self) -> Outcome | None:
+        return next((row for row in self._ledger.read() if isinstance(row, Outcome)), None)
+
+    def event(self, kind: str, **data: object) -> None:
+        """Notes that something happened now. `data` is anything that JSON can say."""
+        time = datetime.now(UTC).isoformat()
+        append_line(self._events, json.dumps({"time": time, "kind": kind, **data}, ensure_ascii=False), sync=False)
+
+    def events(self) -> list[dict[str, object]]:
+        """All events in order, each with `time` (ISO, UTC), `kind` and its data."""
+        return [json.loads(line) for line in whole_lines(self._events)]
+
+    # --- places ---------------------------------------------------------------------------------------
+
+    def _evaluation(self, candidate: Candidate, split: Split, limit: int | None) -> Path:
+        return self._place("evaluations", candidate.id, f"-{split}{'' if limit is None else f'-{limit}'}.json")
+
+    def _place(self, kind: str, id: str, ending: str = "") -> Path:
+        path = (self.path / kind / f"{id}{ending}").resolve()
+        if not re.fullmatch("[0-9a-f]{12}", id) or not path.is_relative_to(self.path):
+            raise BadInput(f"{id!r} names nothing in {self.path / kind}: an id is twelve of the digits 0-9 and a-f.")
+        return path
+
+
+def runs(root: Path) -> list[RunFolder]:
+    """All runs under `root`, newest first."""
+    found = [RunFolder(file.parent) for file in root.glob("*/run.json")]
+    return sorted(found, key=lambda run: run.about.created, reverse=True)
+
+
+def _new_folder(root: Path, task_name: str, name: str | None) -> Path:
+    stem = name or f"{task_name}-{datetime.now():%Y%m%d-%H%M%S}"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", stem):
+        raise BadInput(f"A run cannot be named {stem!r}: use letters, digits, -, _ and . with a letter or digit first.")
+    path = root / stem
+    numbers = itertools.count(2)
+    while not _made(path):
+        if name:
+            raise BadInput(f"There is a run named {name} in {root} already. Resume it, or choose another name.")
+        path = root / f"{stem}-{next(numbers)}"
+    return path
+
+
+def _made(path: Path) -> bool:
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _nearest(path: Path) -> str:
+    names = [run.name for run in runs(path.parent)]
+    near = get_close_matches(path.name, names, n=3, cutoff=0.4) or names[:3]
+    return f"The nearest are: {', '.join(near)}." if near else f"There are no runs in {path.parent} yet."
+
+
+def _record(kind: type[R], path: Path) -> R:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise BadInput(f"{path} does not exist: this run has no such {kind.__name__.lower()}.") from None
+    except ValidationError as error:
+        raise BadInput(f"{path} cannot be read: {error}. Put it back from a copy.") from error
+
+
+def _version() -> str:
+    try:
+        return version("nesylora")
+    except PackageNotFoundError:  # run from a checkout
+        return "unknown"

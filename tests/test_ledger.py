@@ -1,0 +1,283 @@
+"""The run folder: what it keeps, what it refuses, and what a kill or a full disk leaves of it."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.errors import BadInput, Busy
+from agent.records import (
+    Baseline,
+    Candidate,
+    Decision,
+    Demo,
+    Diagnosis,
+    Evaluation,
+    ExampleScore,
+    Outcome,
+    Prompt,
+    Round,
+    Signal,
+    Spend,
+    SplitResult,
+    TrainLora,
+    Trial,
+    Verdict,
+)
+from memory.disk import append_line
+from memory.ledger import RunFolder, runs
+from memory.rows import Row
+
+ROOT = Path(__file__).resolve().parents[1]
+PAIR = Candidate(prompt=Prompt(system="seed").id)
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from memory.ledger import RunFolder
+with RunFolder.open(Path(sys.argv[1])).locked():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return new(tmp_path)
+
+
+def new(root: Path, name: str | None = None) -> RunFolder:
+    return RunFolder.create(root, "valley", "name: valley\n", source=root / "tasks", digest="0123456789ab", name=name)
+
+
+def baseline(note: str = "seed stands") -> Baseline:
+    return Baseline(
+        seed=PAIR, seed_reward=0.25, best=PAIR, reward=0.25, content=0.5, style=0.5, note=note, spend=Spend(seconds=1.5)
+    )
+
+
+def round_(number: int, reason: str = "facts are missing") -> Round:
+    return Round(
+        number=number,
+        signal=Signal(reward=0.25, content=0.5, style=0.5, noise=0.1),
+        diagnosis=Diagnosis(failing=3, total=4),
+        decision=Decision(move=TrainLora(epochs=2), reason=reason, numbers={"weight_gap": 4.5}),
+        trial=Trial(candidate=PAIR, note="trained", loss=0.5),
+        verdict=Verdict(kept=True, reason="better", before=0.25, after=0.5, p_value=0.05),
+        best=PAIR,
+        reward=0.5,
+        spend=Spend(seconds=9, train_tokens=100),
+    )
+
+
+def outcome(stopped: str = "the target is reached") -> Outcome:
+    result = SplitResult(candidate=PAIR, reward=0.5, low=0.4, high=0.6, content=0.7, style=0.7, rows=12)
+    return Outcome(stopped=stopped, best=PAIR, baseline_test=result, best_test=result, p_value=0.5, spend=Spend())
+
+
+def evaluation(output: str = "ANSWER: Ada") -> Evaluation:
+    return Evaluation(
+        candidate=PAIR,
+        split="validation",
+        scores=(ExampleScore(example="validation:1", output=output, content=1.0, style=0.0, faults=("too long",)),),
+    )
+
+
+# --- a run as a whole ------------------------------------------------------------------------------
+
+
+def test_a_created_run_is_opened_with_what_was_given(tmp_path: Path) -> None:
+    made = new(tmp_path)
+    run = RunFolder.open(made.path)
+    assert run.about.source == str(tmp_path / "tasks")
+    assert (run.about.task, run.about.digest) == ("valley", "0123456789ab")
+    assert run.task_file.read_text() == "name: valley\n"
+
+
+def test_runs_of_the_same_second_get_names_of_their_own_and_come_newest_first(tmp_path: Path) -> None:
+    made = [new(tmp_path) for _ in range(4)]
+    assert len({run.name for run in made}) == 4
+    assert all(run.name.startswith("valley-") for run in made)
+    assert [run.name for run in runs(tmp_path)] == [run.name for run in reversed(made)]
+
+
+def test_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:
+    new(tmp_path, name="mine")
+    with pytest.raises(BadInput, match="run named mine"):
+        new(tmp_path, name="mine")
+
+
+@pytest.mark.parametrize("name", ["../out", "a/b", ".hidden", "..", "/abs", "a\n"])
+def test_a_name_that_climbs_out_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadInput, match="cannot be named"):
+        new(tmp_path / "runs", name=name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_run_is_refused_with_the_nearest_names(tmp_path: Path) -> None:
+    new(tmp_path, name="valley-spring")
+    with pytest.raises(BadInput, match="valley-spring"):
+        RunFolder.open(tmp_path / "valley-sprung")
+    with pytest.raises(BadInput, match="no runs in"):
+        RunFolder.open(tmp_path / "elsewhere" / "x")
+
+
+def test_a_folder_whose_making_was_cut_off_is_no_run(tmp_path: Path) -> None:
+    (new(tmp_path, name="cut").path / "run.json").unlink()
+    assert runs(tmp_path) == []
+    with pytest.raises(BadInput, match="no run at"):
+        RunFolder.open(tmp_path / "cut")
+
+
+# --- artefacts -------------------------------------------------------------------------------------
+
+
+def test_a_prompt_comes_back_by_its_id(run: RunFolder) -> None:
+    prompt = Prompt(system="Say \u2028 é", demos=(Demo(question="q", answer="a"),), template="Q: {question}")
+    assert run.save_prompt(prompt) == prompt.id
+    assert run.save_prompt(prompt) == prompt.id
+    assert RunFolder.open(run.path).prompt(prompt.id) == prompt
+
+
+def test_a_prompt_that_is_missing_or_was_changed_is_refused(run: RunFolder) -> None:
+    id = run.save_prompt(Prompt(system="before"))
+    file = run.path / "prompts" / f"{id}.json"
+    file.write_text(file.read_text().replace("before", "behind"))
+    with pytest.raises(BadInput, match="changed after it was saved"):
+        run.prompt(id)
+    with pytest.raises(BadInput, match="no such prompt"):
+        run.prompt("0" * 12)
+
+
+@pytest.mark.parametrize("id", ["../../etc/x", "..", "", "0" * 11, "0" * 13, "0" * 12 + "\n", "A" * 12, "/etc/passwd"])
+def test_what_is_not_an_id_names_no_path(run: RunFolder, id: str) -> None:
+    for look in (run.prompt, run.adapter_folder, run.has_adapter):
+        with pytest.raises(BadInput, match="twelve"):
+            look(id)
+
+
+def test_a_link_that_leads_out_of_the_run_is_not_followed(run: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (run.path / "adapters").symlink_to(tmp_path / "outside")
+    with pytest.raises(BadInput):
+        run.adapter_folder("0" * 12)
+
+
+def test_an_adapter_counts_only_when_its_marker_is_there(run: RunFolder) -> None:
+    folder = run.adapter_folder("a" * 12)
+    folder.mkdir(parents=True)
+    (folder / "adapter_model.safetensors").write_bytes(b"half")
+    assert not run.has_adapter("a" * 12)
+    (folder / "complete").touch()
+    assert run.has_adapter("a" * 12)
+
+
+def test_an_evaluation_is_kept_apart_by_pair_split_and_limit(run: RunFolder) -> None:
+    run.save(evaluation("all"))
+    run.save(evaluation("few"), limit=12)
+    assert run.load(PAIR, "validation") == evaluation("all")
+    assert run.load(PAIR, "validation", 12) == evaluation("few")
+    assert run.load(PAIR, "test") is None
+    assert run.load(PAIR, "validation", 13) is None
+    assert run.load(Candidate(prompt=PAIR.prompt, adapter="b" * 12), "validation") is None
+
+
+# --- the ledger and the events -----------------------------------------------------------------------
+
+
+def test_rows_come_back_typed_and_in_order(run: RunFolder) -> None:
+    assert (run.baseline(), run.rounds(), run.outcome()) == (None, [], None)
+    rows: list[Row] = [baseline(), round_(1), round_(2), outcome()]
+    for row in rows:
+        run.append(row)
+    for reader in (run, RunFolder.open(run.path)):
+        assert [reader.baseline(), *reader.rounds(), reader.outcome()] == rows
+
+
+def test_a_row_is_written_once_and_never_changed(run: RunFolder) -> None:
+    for row in (baseline(), round_(1), outcome()):
+        run.append(row)
+    before = (run.path / "ledger.jsonl").read_bytes()
+    again = RunFolder.open(run.path)
+    for row in (baseline("other"), round_(1, "other"), outcome("other")):
+        run.append(row)
+        again.append(row)
+    assert (run.path / "ledger.jsonl").read_bytes() == before
+
+
+@given(cut=st.integers(min_value=1), reason=st.text(alphabet=st.characters(exclude_categories=["Cs"])))
+def test_a_torn_last_line_is_dropped_and_mended(
+    tmp_path_factory: pytest.TempPathFactory, cut: int, reason: str
+) -> None:
+    run = new(tmp_path_factory.mktemp("runs"))
+    run.append(round_(1, reason))
+    whole = (run.path / "ledger.jsonl").read_bytes()
+    run.append(round_(2, reason))
+    os.truncate(run.path / "ledger.jsonl", len(whole) + cut % len(whole))
+
+    resumed = RunFolder.open(run.path)
+    assert resumed.rounds() == [round_(1, reason)]
+    resumed.append(round_(2, reason))
+    for reader in (resumed, RunFolder.open(run.path), run):
+        assert reader.rounds() == [round_(1, reason), round_(2, reason)]
+
+
+def test_a_whole_line_that_is_no_row_is_named(run: RunFolder) -> None:
+    run.append(round_(1))
+    append_line(run.path / "ledger.jsonl", '{"kind": "rumour"}', sync=False)
+    with pytest.raises(BadInput, match=r"ledger\.jsonl, line 2"):
+        RunFolder.open(run.path).rounds()
+
+
+def test_another_reader_sees_rows_as_they_are_added(run: RunFolder) -> None:
+    reader = RunFolder.open(run.path)
+    for number in (1, 2, 3):
+        run.append(round_(number))
+        assert [row.number for row in reader.rounds()] == list(range(1, number + 1))
+
+
+def test_events_are_kept_in_order_with_their_time(run: RunFolder) -> None:
+    run.event("epoch", loss=0.5, note="line\u2028end")
+    with (run.path / "events.jsonl").open("a") as file:
+        file.write('{"kind": "torn')
+    run.event("kept", candidate=PAIR.id)
+    first, second = RunFolder.open(run.path).events()
+    assert (first["kind"], first["loss"], first["note"]) == ("epoch", 0.5, "line\u2028end")
+    assert (second["kind"], second["candidate"]) == ("kept", PAIR.id)
+    assert str(first["time"]) <= str(second["time"])
+
+
+# --- the lock --------------------------------------------------------------------------------------
+
+
+def hold(run: RunFolder) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", HOLD, str(run.path)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_second_process_is_refused_until_the_first_is_killed(run: RunFolder) -> None:
+    process = hold(run)
+    try:
+        with pytest.raises(Busy, match=rf"{run.name} is in use by process {process.pid} on "), run.locked():
+            pass
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert (run.path / "run.holder").exists()
+    with run.locked():
+        assert f'"pid": {os.getpid()}' in (run.path / "run.holder").read_text()
+
+
+def test_a_lock_is_let_go_after_an_error(run: RunFolder) -> None:
+    with pytest.raises(KeyError), run.locked():
+        raise KeyError
+    with run.locked():
+        pass
+    assert not (run.path / "run.holder").exists()

@@ -1,0 +1,243 @@
+"""What counts as right, what counts as well formed, and what is said about it."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from agent.config import ContentScorer, StyleScorer
+from agent.errors import BadInput
+from agent.records import Example
+from eval.scorers import TaskScorers
+
+CONTENT: TypeAdapter[ContentScorer] = TypeAdapter(ContentScorer)
+STYLE: TypeAdapter[StyleScorer] = TypeAdapter(StyleScorer)
+
+answers = st.text(min_size=1).filter(str.strip)
+
+
+def scorers(*style: dict[str, Any], content: tuple[dict[str, Any], ...] = ({"kind": "contains"},)) -> TaskScorers:
+    return TaskScorers([CONTENT.validate_python(one) for one in content], [STYLE.validate_python(one) for one in style])
+
+
+def content(output: str, answer: str, **settings: Any) -> float:
+    example = Example(name="train:1", question="?", answer=answer)
+    return scorers(content=(settings,)).score(example, output).content
+
+
+# --- content -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("output", "answer", "extract", "right"),
+    [
+        (" PARIS\n", "Paris", None, 1),
+        ("Paris.", "Paris", None, 0),
+        ("ANSWER: Paris", "Paris", "ANSWER: (.*)", 1),
+        ("It is 42, I think", "42", r"\d+", 1),
+        ("no number", "42", r"\d+", 0),
+        ("b", "b", "(a)|b", 0),
+    ],
+)
+def test_exact(output: str, answer: str, extract: str | None, right: float) -> None:
+    assert content(output, answer, kind="exact", extract=extract) == right
+
+
+@pytest.mark.parametrize(
+    ("output", "answer", "right"),
+    [
+        ("It is New\n york!", "new York", 1),
+        ("Parisian", "Paris", 0),
+        ("written in C++.", "C++", 1),
+        ("Cafe\u0301", "Caf\u00e9", 1),
+        ("a.c", "abc", 0),
+    ],
+)
+def test_contains_whole_words(output: str, answer: str, right: float) -> None:
+    assert content(output, answer, kind="contains") == right
+
+
+@pytest.mark.parametrize(
+    ("output", "answer", "right"),
+    [
+        ("1,000.0", "1000", 1),
+        ("It costs $1,000.", "#### 1000", 1),
+        ("first 5 then\n#### 12\n", "12", 1),
+        ("#### 1\n#### 12 (of 30)", "12", 1),
+        ("50%", "50", 1),
+        ("-3", "3", 0),
+        ("\N{MINUS SIGN}3", "-3", 1),
+        ("-$3.50", "-3.5", 1),
+        ("between 5-10", "10", 1),
+        ("1,2,3", "3", 1),
+        ("1.5e3", "1500", 1),
+        (".5", "0.50", 1),
+        ("1e9999", "1", 0),
+        ("none", "3", 0),
+        ("none", "none", 0),
+        ("the answer is 7\n####", "7", 1),
+    ],
+)
+def test_number(output: str, answer: str, right: float) -> None:
+    assert content(output, answer, kind="number") == right
+
+
+@given(st.decimals(-(10**9), 10**9, places=3), st.text("abc .:", max_size=9))
+def test_a_number_is_the_same_however_it_is_written(value: Any, words: str) -> None:
+    assert content(f"1 {words} #### ${value:,} dollars.", str(value), kind="number") == 1
+    assert content(f"7 {words} is {value:,}.", f"{value:.5f}", kind="number") == 1
+    assert content(f"{value + 1}", str(value), kind="number") == 0
+
+
+@pytest.mark.parametrize(
+    ("output", "answer", "right"),
+    [
+        ("B", "(B)", 1),
+        ("b.", "B", 1),
+        ("The answer is (B) because (A) is wrong", "B", 1),
+        ("B) Paris, which A dog knows", "B", 1),
+        ("**Answer: C**", "C", 1),
+        ("(A) one (B) two. So (A)", "A", 1),
+        ("I say D", "D", 1),
+        ("a dog", "A", 0),
+        ("no idea", "A", 0),
+    ],
+)
+def test_choice(output: str, answer: str, right: float) -> None:
+    assert content(output, answer, kind="choice") == right
+
+
+def test_f1_counts_words_as_squad_does() -> None:
+    assert content("The river Seine!", "Seine river", kind="f1") == 1
+    assert content("the Seine", "Seine river", kind="f1") == pytest.approx(2 / 3)
+    assert content("Rhine", "Seine", kind="f1") == 0
+
+
+def test_content_is_the_mean_over_its_scorers() -> None:
+    both = scorers(content=({"kind": "exact"}, {"kind": "contains"}))
+    assert both.score(Example(name="train:1", question="?", answer="5"), "It is 5").content == 0.5
+
+
+# --- style ---------------------------------------------------------------------------------------
+
+STARTS = {"kind": "starts_with", "text": "ANSWER: "}
+JSON = {"kind": "json", "keys": ["answer"]}
+
+
+@pytest.mark.parametrize(
+    ("style", "good", "bad", "said"),
+    [
+        (STARTS, " ANSWER: x", "The capital of France", 'but it starts with "The capital of"'),
+        (STARTS, "ANSWER: x", "", "it is empty"),
+        ({"kind": "regex", "pattern": r"^\d+$"}, "12", "twelve", "twelve"),
+        (JSON, '{"answer": 1, "unit": ""}', '{"reply": 1}', '"answer" is missing'),
+        (JSON, '{"answer": 1}', '```json\n{"answer": 1}\n```', "fence"),
+        (JSON, '{"answer": 1}', "Sure!", "not valid JSON"),
+        (JSON, '{"answer": 1}', '{"answer": NaN}', "NaN"),
+        (JSON, '{"answer": 1}', "[1]", "another kind"),
+        ({"kind": "json", "schema": {"type": "integer"}, "show": "{answer}"}, "3", '"3"', "not of type 'integer'"),
+        ({"kind": "words", "most": 2}, "one two", "one two three", "at most 2 words, but it has 3"),
+        ({"kind": "words", "least": 2}, "one two", "one", "at least 2 words, but it has 1"),
+        ({"kind": "words", "least": 2, "most": 2}, "one two", "one", "exactly 2 words"),
+        ({"kind": "forbid", "words": ["as an AI", "!"]}, "AI as an aid", "Well, As an  AI", '"as an AI"'),
+        ({"kind": "forbid", "words": ["!"]}, "Hi", "Hi!", '"!"'),
+        ({"kind": "bullets", "least": 2}, "- a\nb\n * c", "- a\n---\n**c**", "at least 2 lines"),
+        ({"kind": "bullets", "most": 1}, "- a", "- a\n- b", "it has 2"),
+    ],
+)
+def test_a_style_holds_or_says_why_not(style: dict[str, Any], good: str, bad: str, said: str) -> None:
+    one = scorers(style)
+    example = Example(name="train:1", question="?", answer="x")
+    assert (one.score(example, good).style, one.faults(good), one.instructions(good)) == (1.0, (), ())
+    score = one.score(example, bad)
+    assert score.style == 0.0
+    assert said in score.faults[0]
+    assert score.faults == one.faults(bad)
+    assert one.instructions(bad) == one.instructions() != ()
+
+
+@pytest.mark.parametrize("style", [STARTS, JSON, {"kind": "bullets"}])
+@given(answer=answers)
+def test_what_is_shown_has_the_form(style: dict[str, Any], answer: str) -> None:
+    one = scorers(style)
+    assert one.faults(one.show(answer)) == ()
+
+
+@given(answers)
+def test_prefix_and_bullets_are_put_on_once(answer: str) -> None:
+    for style in (STARTS, {"kind": "bullets"}):
+        one = scorers(style)
+        assert one.show(one.show(answer)) == one.show(answer)
+
+
+@given(answers)
+def test_an_answer_in_a_json_template_stays_json_and_unchanged(answer: str) -> None:
+    one = scorers({"kind": "json", "keys": ["a", "unit"], "show": '{"a": "{answer}", "unit": ""}'})
+    assert json.loads(one.show(answer)) == {"a": answer, "unit": ""}
+
+
+def test_words_and_forbidden_words_leave_a_reference_alone() -> None:
+    assert scorers({"kind": "words", "most": 1}, {"kind": "forbid", "words": ["x"]}).show("x y") == "x y"
+
+
+def test_forms_are_put_on_in_the_order_of_the_task() -> None:
+    assert scorers({"kind": "regex", "pattern": "x", "show": "[{answer}]"}, STARTS).show("5") == "ANSWER: [5]"
+
+
+def test_say_replaces_the_instruction() -> None:
+    assert scorers({**STARTS, "say": "Be brief."}).instructions() == ("Be brief.",)
+    assert scorers(STARTS).instructions() == ('Start your answer with "ANSWER: ".',)
+
+
+def test_style_is_the_mean_and_one_fault_is_no_pass() -> None:
+    one = scorers(STARTS, {"kind": "words", "most": 9})
+    example = Example(name="train:1", question="?", answer="Paris")
+    assert one.score(example, "Paris").style == 0.5
+    assert not one.passes("Paris", example)
+    assert one.passes("ANSWER: Paris", example)
+    assert not one.passes("ANSWER: Rome", example)
+
+
+def test_without_styles_any_form_will_do() -> None:
+    assert scorers().score(Example(name="train:1", question="?", answer="x"), "~").style == 1.0
+
+
+def test_description_is_one_line_that_names_both_wants() -> None:
+    text = scorers(STARTS).describe()
+    assert "ANSWER: " in text
+    assert "the answer's words" in text
+    assert "\n" not in text
+
+
+def test_digest_follows_the_settings() -> None:
+    assert scorers(STARTS).digest == scorers(STARTS).digest
+    assert scorers(STARTS).digest != scorers({**STARTS, "text": "A: "}).digest != scorers().digest
+
+
+@pytest.mark.parametrize(
+    ("style", "said"),
+    [
+        ({"kind": "regex", "pattern": "("}, "not a regular expression"),
+        ({"kind": "json", "keys": ["a", "b"]}, "show"),
+        ({"kind": "json", "schema": {"type": "strin"}, "show": "{answer}"}, "not a JSON schema"),
+        ({"kind": "json", "schema": {"$ref": "#/$defs/x"}, "show": "{answer}"}, "/$defs/x"),
+        ({"kind": "json", "schema": {"items": {"$ref": "http://x.org/y"}}, "show": "{answer}"}, "http://x.org/y"),
+        ({"kind": "words", "least": 5, "most": 2}, "no answer can satisfy both"),
+        ({"kind": "words"}, "set one"),
+    ],
+)
+def test_a_scorer_that_cannot_work_is_refused_by_place(style: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        scorers(STARTS, style)
+    assert "'style.1'" in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_a_content_pattern_that_does_not_compile_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"'content\.0': 'extract' is not a regular expression"):
+        scorers(content=({"kind": "exact", "extract": "["},))
+    with pytest.raises(BadInput, match="letters"):
+        scorers(content=({"kind": "choice", "letters": ""},))

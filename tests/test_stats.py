@@ -1,0 +1,114 @@
+"""The statistics by their laws, and the gate by what it keeps."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.records import Candidate, Evaluation, ExampleScore
+from eval.stats import interval, judge, sign_flip, standard_error
+
+differences = st.lists(st.floats(-1, 1), max_size=20)
+
+
+def evaluation(*scores: tuple[float, float]) -> Evaluation:
+    """An evaluation from (content, style) per row."""
+    rows = (
+        ExampleScore(example=f"validation:{line}", output="", content=content, style=style)
+        for line, (content, style) in enumerate(scores, start=1)
+    )
+    return Evaluation(candidate=Candidate(prompt="p"), split="validation", scores=tuple(rows))
+
+
+@given(differences)
+def test_sign_flip_is_a_p_value(values: list[float]) -> None:
+    assert 0 < sign_flip(values) <= 1
+
+
+@given(differences)
+def test_sign_flip_sees_no_difference_in_zeros(values: list[float]) -> None:
+    assert sign_flip(values) == sign_flip([0.0, *values, 0.0])
+
+
+@given(st.lists(st.floats(0.01, 1), min_size=1, max_size=16))
+def test_when_all_rise_only_one_pattern_of_signs_does_as_well(values: list[float]) -> None:
+    assert sign_flip(values) == 2 ** -len(values)
+    assert sign_flip([-value for value in values]) == 1.0
+
+
+def test_sign_flip_of_two_wins_and_a_loss() -> None:
+    assert sign_flip([1, 1, -1]) == 4 / 8  # of 8 patterns, those with at least two pluses
+
+
+def test_sign_flip_of_many_rows_is_sampled_with_the_correction() -> None:
+    assert sign_flip([1.0] * 40) == 1 / 10_001
+    assert sign_flip([1.0, -1.0] * 20) == pytest.approx(0.56, abs=0.03)  # P(at least 20 heads of 40)
+    assert sign_flip([0.0] * 40) == 1.0
+
+
+def test_interval_holds_the_mean_and_narrows_with_rows() -> None:
+    low, high = interval([0.0, 1.0] * 50)
+    assert low == pytest.approx(0.4, abs=0.03)
+    assert high == pytest.approx(0.6, abs=0.03)
+    assert interval([0.0, 1.0] * 50) == (low, high)
+    wider = interval([0.0, 1.0] * 50, level=0.99)
+    assert wider[0] < low < high < wider[1]
+    assert interval([0.3]) == (0.3, 0.3)
+    with pytest.raises(ValueError, match="at least one"):
+        interval([])
+
+
+def test_standard_error() -> None:
+    assert standard_error([0.0, 1.0, 0.0, 1.0]) == pytest.approx((1 / 3) ** 0.5 / 2)
+    assert standard_error([0.7]) == 0.0
+
+
+def test_a_clear_rise_is_kept_with_its_numbers() -> None:
+    before, after = evaluation(*[(0, 0)] * 12), evaluation(*[(1, 1)] * 10, (0, 0), (0, 0))
+    verdict = judge(before, after, alpha=0.1)
+    assert verdict.kept
+    assert verdict.reason == "joint reward 0.00 → 0.83 (p < 0.001)"
+    assert (verdict.before, verdict.p_value) == (0.0, 2**-10)
+    assert verdict.after == verdict.gain == pytest.approx(10 / 12)
+
+
+def test_a_rise_within_chance_is_discarded() -> None:
+    verdict = judge(evaluation(*[(0, 0)] * 8), evaluation((1, 1), *[(0, 0)] * 7), alpha=0.1)
+    assert not verdict.kept
+    assert verdict.p_value == 0.5
+    assert "within chance" in verdict.reason
+    assert "0.00 → 0.12 (p = 0.5)" in verdict.reason
+
+
+def test_progress_of_one_factor_is_kept_while_the_product_is_flat() -> None:
+    verdict = judge(evaluation(*[(0, 0)] * 6), evaluation(*[(1, 0)] * 6), alpha=0.1)
+    assert verdict.kept
+    assert verdict.p_value == 2**-6
+    assert "merit 0.00 → 0.33 (p = 0.016)" in verdict.reason
+
+
+def test_merit_cannot_pay_for_a_fall_of_the_joint_reward() -> None:
+    before = evaluation((1, 1), *[(0, 0)] * 9)
+    after = evaluation((1, 0), *[(1, 0)] * 9)
+    verdict = judge(before, after, alpha=0.1)
+    assert not verdict.kept
+    assert "fell" in verdict.reason
+
+
+@pytest.mark.parametrize("simpler", [True, False])
+def test_on_a_full_tie_the_simpler_pair_wins(simpler: bool) -> None:
+    same = evaluation((1, 1), (0, 1))
+    verdict = judge(same, same, alpha=0.1, after_is_simpler=simpler)
+    assert verdict.kept is simpler
+    assert verdict.gain == 0
+
+
+def test_being_simpler_does_not_help_where_rows_differ() -> None:
+    assert not judge(evaluation((1, 1), (0, 0)), evaluation((0, 0), (1, 1)), alpha=0.1, after_is_simpler=True).kept
+
+
+def test_rows_are_paired_by_name() -> None:
+    before = evaluation((1, 1), (0, 0))
+    reordered = before.model_copy(update={"scores": before.scores[::-1]})
+    assert "no row differs" in judge(before, reordered, alpha=0.1).reason
+    with pytest.raises(ValueError, match="same rows"):
+        judge(before, evaluation((1, 1)), alpha=0.1)

@@ -1,0 +1,143 @@
+"""A task as a whole: its splits, its digest and its warnings."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.config import Cut
+from agent.errors import BadInput
+from agent.records import Example
+from eval.splits import cut
+from eval.tasks import load_task
+
+TASK = """
+name: valley
+content: [{kind: contains}]
+data: {train: train.jsonl, validation: validation.jsonl, test: test.jsonl}
+"""
+
+Row = dict[str, object]
+
+
+def rows(split: str, count: int = 3) -> list[Row]:
+    return [{"question": f"{split} {n}?", "answer": f"city {n}"} for n in range(count)]
+
+
+def jsonl(path: Path, values: list[Row]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in values))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A task of three files with three rows each."""
+    (tmp_path / "task.yaml").write_text(TASK)
+    for split in ("train", "validation", "test"):
+        jsonl(tmp_path / f"{split}.jsonl", rows(split))
+    return tmp_path
+
+
+def refusal(path: Path, overrides: Sequence[str] = ()) -> str:
+    with pytest.raises(BadInput) as caught:
+        load_task(path, overrides)
+    return str(caught.value)
+
+
+# --- splits --------------------------------------------------------------------------------------
+
+
+def test_a_single_file_is_cut_with_names_by_its_lines(folder: Path) -> None:
+    jsonl(folder / "rows.jsonl", rows("all", 10))
+    task = load_task(folder, ["data={path: rows.jsonl, cut: {validation: 0.3, test: 0.1}}"])
+    assert [len(task.rows(split)) for split in ("train", "validation", "test")] == [6, 3, 1]
+    assert {example.question for example in task.validation} == {
+        f"all {int(example.name.removeprefix('validation:')) - 1}?" for example in task.validation
+    }
+    other = load_task(folder, ["data={path: rows.jsonl, cut: {seed: 1}}"])
+    assert other.digest != load_task(folder, ["data={path: rows.jsonl}"]).digest
+
+
+@given(st.integers(3, 60), st.floats(0.01, 0.4), st.floats(0.01, 0.4), st.integers(0, 99))
+def test_a_cut_is_a_seeded_partition(count: int, validation: float, test: float, seed: int) -> None:
+    examples = [Example(name=f"train:{line}", question=f"{line}?", answer="x") for line in range(1, count + 1)]
+    shares = Cut(validation=validation, test=test, seed=seed)
+    parts = cut(examples, ["validation", "test"], shares)
+    assert parts == cut(examples, ["validation", "test"], shares)
+    assert sorted(example.question for part in parts.values() for example in part) == sorted(
+        e.question for e in examples
+    )
+    assert all(example.name == f"{split}:{example.question[:-1]}" for split, part in parts.items() for example in part)
+    assert len(parts["validation"]) == max(1, round(validation * count))
+
+
+def test_too_few_rows_to_cut_are_refused(folder: Path) -> None:
+    jsonl(folder / "rows.jsonl", rows("all", 2))
+    message = refusal(folder, ["data={path: rows.jsonl}"])
+    assert message == "rows.jsonl: 2 usable rows leave none for the train split; add more"
+
+
+def test_limits_take_the_first_rows(folder: Path) -> None:
+    task = load_task(folder, ["data.limit.train=2"])
+    assert [example.name for example in task.train] == ["train:1", "train:2"]
+    assert len(task.validation) == 3
+
+
+def test_rows_may_lie_elsewhere(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    jsonl(elsewhere / "far.jsonl", rows("far", 1))
+    for path in (elsewhere / "far.jsonl", os.path.relpath(elsewhere / "far.jsonl", folder)):
+        assert load_task(folder, [f"data.train={path}"]).train[0].question == "far 0?"
+
+
+def test_overlap_is_counted_by_pair_of_splits(folder: Path) -> None:
+    jsonl(folder / "test.jsonl", [{"question": "  TRAIN\t1? ", "answer": "x"}, *rows("validation", 2), *rows("test")])
+    assert load_task(folder).warnings == (
+        "1 of 6 test rows ask what a train row asks",
+        "2 of 6 test rows ask what a validation row asks",
+    )
+
+
+def test_a_test_split_that_is_all_in_train_is_refused(folder: Path) -> None:
+    assert "all 3 test rows also stand in train" in refusal(folder, ["data.test=train.jsonl"])
+
+
+# --- the task as a whole -------------------------------------------------------------------------
+
+
+def test_the_digest_is_the_same_in_another_process(folder: Path) -> None:
+    code = f"from pathlib import Path; from eval.tasks import load_task; print(load_task(Path({str(folder)!r})).digest)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == load_task(folder).digest
+
+
+def test_the_digest_follows_rows_and_scorers_and_nothing_else(folder: Path) -> None:
+    before = load_task(folder).digest
+    assert load_task(folder, ["budget.rounds=9", "about=other"]).digest == before
+    assert load_task(folder, ["content.0.kind=exact"]).digest != before
+    assert load_task(folder, ["data.limit.test=2"]).digest != before
+    jsonl(folder / "test.jsonl", rows("other"))
+    assert load_task(folder).digest != before
+
+
+def test_references_that_cannot_get_full_marks_are_warned_of(folder: Path) -> None:
+    style = "style=[{kind: starts_with, text: 'ANSWER: '}]"
+    assert load_task(folder, [style]).warnings == ()
+    (warning,) = load_task(folder, [style, "content.0.kind=exact"]).warnings
+    assert "6 of 6 train and validation answers do not get full marks" in warning
+    assert "'ANSWER: city 0'" in warning
+    assert load_task(folder, [style, "content.0={kind: exact, extract: 'ANSWER: (.*)'}"]).warnings == ()
+
+
+def test_loading_a_task_loads_nothing_heavy(folder: Path) -> None:
+    code = (
+        f"import sys; from pathlib import Path; from eval.tasks import load_task; load_task(Path({str(folder)!r}));"
+        "print(sorted({'torch', 'transformers', 'datasets', 'pandas', 'pyarrow'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,1 @@
+"""The hands: the model under adaptation, the two levers, the classifier and the external LLM."""

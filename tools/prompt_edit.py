@@ -1,0 +1,109 @@
+"""Rewriting words without an LLM: the rule editor. (The TextGrad editor stands beside it, in textgrad_edit.py.)"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from agent.config import Editing
+from agent.protocols import Evaluator, Scorers
+from agent.records import Candidate, Demo, Evaluation, Example, Prompt, Proposal
+
+Edit = tuple[Prompt, str]
+
+
+class RuleEditor:
+    """Reads what the style scorers say of the failures; edits the system text and the demonstrations by rule.
+
+    Args:
+        scorers: say what is wanted and show a reference in the wanted form.
+        settings: how many proposals and demonstrations, how long a prompt may become.
+        recalled: prompts that memory found on near tasks.
+    """
+
+    name = "rules"
+
+    def __init__(self, scorers: Scorers, settings: Editing, recalled: Sequence[Prompt] = ()) -> None:
+        self._scorers = scorers
+        self._settings = settings
+        self._recalled = recalled
+
+    def propose(
+        self, prompt: Prompt, evaluation: Evaluation, train: Sequence[Example], parts: Sequence[str], seed: int
+    ) -> list[Edit]:
+        """At most `settings.proposals` different prompts, each with a note that says what was changed."""
+        told = self._instructed(prompt, evaluation) if "system" in parts else prompt
+        edits = [(told, "the instruction spelled out")]
+        if "demos" in parts:
+            edits += self._demonstrated(told, train, seed)
+        edits += [(recalled, "a prompt recalled from an earlier run") for recalled in self._recalled]
+        edits += _shorter(prompt)
+        return list(_distinct(edits, prompt, self._settings))
+
+    def _instructed(self, prompt: Prompt, evaluation: Evaluation) -> Prompt:
+        """The system text with the instructions of the failing scorers added, the most frequent first."""
+        wanted = Counter(
+            instruction
+            for score in evaluation.scores
+            if score.style < 1
+            for instruction in self._scorers.instructions(score.output)
+        )
+        missing = [instruction for instruction, _ in wanted.most_common() if instruction not in prompt.system]
+        return prompt.model_copy(update={"system": " ".join([prompt.system, *missing]).strip()})
+
+    def _demonstrated(self, prompt: Prompt, train: Sequence[Example], seed: int) -> Iterator[Edit]:
+        """Draws of train rows in the wanted form: few and many, new and beside those the prompt has."""
+        draw = random.Random(seed)
+        has = {demo.question for demo in prompt.demos}
+        rows = [row for row in train if row.question not in has and not row.turns and self._showable(row)]
+        most = min(self._settings.demos, len(rows))
+        for count in sorted({min(2, most), most} - {0}):
+            for _ in range(2):
+                demos = tuple(self._demo(row) for row in draw.sample(rows, count))
+                yield prompt.model_copy(update={"demos": demos}), f"{count} demonstrations from train rows"
+        room = self._settings.demos - len(prompt.demos)
+        if prompt.demos and room > 0 and rows:
+            more = tuple(self._demo(row) for row in draw.sample(rows, min(room, len(rows))))
+            yield prompt.model_copy(update={"demos": prompt.demos + more}), f"{len(more)} more demonstrations"
+
+    def _showable(self, row: Example) -> bool:
+        return self._scorers.passes(self._scorers.show(row.answer), row)
+
+    def _demo(self, row: Example) -> Demo:
+        return Demo(question=row.question, answer=self._scorers.show(row.answer))
+
+
+def _shorter(prompt: Prompt) -> Iterator[Edit]:
+    if prompt.demos:
+        yield prompt.model_copy(update={"demos": prompt.demos[:-1]}), "one demonstration fewer"
+
+
+def _distinct(edits: Sequence[Edit], present: Prompt, settings: Editing) -> Iterator[Edit]:
+    seen = {present.id}
+    for edit, note in edits:
+        if edit.id not in seen and edit.length <= settings.max_length and len(seen) <= settings.proposals:
+            seen.add(edit.id)
+            yield edit, note
+
+
+def choose(
+    edits: Sequence[Edit],
+    present: Prompt,
+    adapter: str | None,
+    evaluate: Evaluator,
+    save: Callable[[Prompt], str],
+    minibatch: int,
+) -> tuple[Prompt | None, list[Proposal]]:
+    """Score edits and the present prompt on the first `minibatch` validation rows; the best, if it is not the present.
+
+    The best has the highest merit; among equals the shortest text wins.
+
+    Returns:
+        The winner (None when nothing beats the present prompt), and every proposal with its merit.
+    """
+    ranked: list[tuple[float, int, Prompt | None]] = []
+    proposals = []
+    for prompt, note in [(present, "the present prompt"), *edits]:
+        merit = evaluate(Candidate(prompt=save(prompt), adapter=adapter), "validation", minibatch).merit
+        proposals.append(Proposal(prompt=prompt.id, note=note, merit=merit))
+        ranked.append((merit, -prompt.length, None if prompt is present else prompt))
+    return max(ranked, key=lambda entry: entry[:2])[2], proposals

@@ -1,0 +1,1 @@
+"""The faces: command line, terminal view, web pages and the report."""

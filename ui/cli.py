@@ -1,0 +1,234 @@
+"""The command line. Parsing imports nothing heavy: `nesylora --help` answers at once."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.errors import NesyLoraError
+
+if TYPE_CHECKING:
+    from memory.ledger import RunFolder
+
+POLICIES = ("rules", "lora-only", "prompt-only", "p -> w -> p")
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Parse, do, and return the exit code: 0 done, 1 failed, 2 bad input, 3 busy, 130 interrupted."""
+    parsed = parser().parse_args(arguments)
+    try:
+        return int(parsed.do(parsed) or 0)
+    except NesyLoraError as error:
+        print(f"nesylora: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\nnesylora: stopped. What was completed is kept; go on with: nesylora resume", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="nesylora",
+        description="Adapt a language model to a task: tune its weights or rewrite its prompt, decided round after round.",
+    )
+    top.add_argument("--version", action="version", version=f"nesylora {_version()}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+
+    demo = commands.add_parser("demo", help="adapt the embedded model to the example task tasks/valley")
+    _add_run_options(demo)
+    demo.set_defaults(do=_run, task=None)
+
+    start = commands.add_parser("run", help="adapt a model to a task")
+    start.add_argument("task", help="a task.yaml, or the folder that holds it")
+    _add_run_options(start)
+    start.set_defaults(do=_run)
+
+    resume = commands.add_parser("resume", help="go on with a run that was stopped or killed")
+    _add_run_name(resume)
+    resume.set_defaults(do=_resume)
+
+    talk = commands.add_parser("chat", help="steer a run yourself: see each plan, approve it, go back, try things")
+    talk.add_argument(
+        "task", nargs="?", help="a task.yaml or its folder, or the name of a run; default: the example task"
+    )
+    _add_run_options(talk)
+    talk.set_defaults(do=_chat)
+
+    compare = commands.add_parser("compare", help="the same task under several policies, side by side on the test rows")
+    compare.add_argument("task", nargs="?", help="a task.yaml or its folder; default: the example task")
+    compare.add_argument("--policies", nargs="+", default=POLICIES, choices=POLICIES, metavar="POLICY")
+    compare.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N")
+    _add_settings(compare)
+    compare.set_defaults(do=_compare)
+
+    score = commands.add_parser("eval", help="score a prompt, and an adapter, on a task's validation rows")
+    score.add_argument("task", help="a task.yaml or its folder")
+    score.add_argument("--prompt", type=Path, metavar="FILE", help="a prompt's JSON; default: the seed prompt")
+    score.add_argument("--adapter", type=Path, metavar="FOLDER", help="a peft adapter; default: none")
+    score.add_argument("--show", type=int, default=5, metavar="N", help="print so many answers (default: 5)")
+    score.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    score.set_defaults(do=_eval)
+
+    report = commands.add_parser("report", help="write a run's report again, and say where it is")
+    _add_run_name(report)
+    report.set_defaults(do=_report)
+
+    listing = commands.add_parser("runs", help="list the runs")
+    _add_runs(listing)
+    listing.set_defaults(do=_runs)
+
+    doctor = commands.add_parser("doctor", help="what is installed, the device, the model cache, room, and the LLM")
+    _add_runs(doctor)
+    doctor.set_defaults(do=_doctor)
+    return top
+
+
+def _add_run_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--policy", choices=POLICIES, help="who decides: the rules (default) or a fixed order")
+    command.add_argument("--name", help="of the run's folder; default: task and time")
+    _add_settings(command)
+
+
+def _add_settings(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
+        help="change a setting of the task, such as budget.rounds=3; may be given again",
+    )  # fmt: skip
+    _add_runs(command)
+
+
+def _add_runs(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="default: ./runs")
+
+
+def _add_run_name(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", nargs="?", help="its name or folder; default: the newest")
+    _add_runs(command)
+
+
+# --- the commands ----------------------------------------------------------------------------------
+
+
+def _run(options: argparse.Namespace) -> int:
+    from graphs.context import new_run
+
+    _start_well()
+    folder = new_run(_task(options.task), _overrides(options), options.runs, options.name)
+    return _go_on(folder)
+
+
+def _resume(options: argparse.Namespace) -> int:
+    _start_well()
+    folder = _find(options)
+    if folder.outcome():
+        print(f"{folder.name} has finished. Its report: {folder.report_html}")
+        return 0
+    return _go_on(folder)
+
+
+def _go_on(folder: "RunFolder") -> int:
+    from graphs.session import open_session
+    from ui.live import LiveView
+    from ui.report import write_report
+
+    with LiveView() as view, open_session(folder, listener=view, report=write_report) as session:
+        session.go()
+    return 0
+
+
+def _chat(options: argparse.Namespace) -> int:
+    from graphs.context import new_run
+    from memory.ledger import RunFolder
+    from ui.chat import chat
+
+    _start_well()
+    named = options.runs / options.task if options.task else None
+    known = named is not None and (named / "run.json").is_file()
+    folder = (
+        RunFolder.open(named)
+        if known
+        else new_run(_task(options.task), _overrides(options), options.runs, options.name)
+    )
+    return chat(folder)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from ui.compare import compare
+
+    _start_well()
+    return compare(_task(options.task), options.policies, options.seeds, options.overrides, options.runs)
+
+
+def _eval(options: argparse.Namespace) -> int:
+    from ui.score import score
+
+    _start_well()
+    return score(options.task, options.prompt, options.adapter, options.overrides, options.show)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from eval.tasks import build_task, load_config
+    from ui.report import write_report
+
+    folder = _find(options)
+    task = build_task(load_config(folder.task_file), Path(folder.about.source))
+    print(write_report(folder, (*task.validation, *task.test)))
+    return 0
+
+
+def _runs(options: argparse.Namespace) -> int:
+    from ui.listing import list_runs
+
+    return list_runs(options.runs)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from ui.doctor import doctor
+
+    return doctor(options.runs)
+
+
+# --- what they share -------------------------------------------------------------------------------
+
+
+def _task(given: str | None) -> Path:
+    return Path(given) if given else Path(str(files("tasks") / "valley"))
+
+
+def _overrides(options: argparse.Namespace) -> list[str]:
+    return [*options.overrides, *([f"policy={options.policy}"] if options.policy else [])]
+
+
+def _find(options: argparse.Namespace) -> "RunFolder":
+    from agent.errors import BadInput
+    from memory.ledger import RunFolder, runs
+
+    if options.run:
+        path = Path(options.run)
+        return RunFolder.open(path if (path / "run.json").is_file() else options.runs / options.run)
+    newest = next(iter(runs(options.runs)), None)
+    if newest is None:
+        raise BadInput(f"there are no runs in {options.runs} yet; start one with: nesylora demo")
+    return newest
+
+
+def _start_well() -> None:
+    """Quiet what libraries say about themselves, and let nobody fetch anything that was not asked for."""
+    import os
+    import warnings
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\b")
+
+
+def _version() -> str:
+    try:
+        return version("nesylora")
+    except PackageNotFoundError:
+        return "from a checkout"

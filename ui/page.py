@@ -1,0 +1,191 @@
+"""The facts of a report, read from a run folder: what both templates are filled with."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from agent.config import Budget
+from agent.errors import BadInput
+from agent.records import Baseline, Candidate, Example, ExampleScore, Outcome, Prompt, Round, Rows, Spend, Split
+from memory.ledger import RunFolder
+from ui.diff import PromptDiff, compare, unified
+
+MOST_CHAPTERS = 60  # rounds told in full; the table has them all
+MOST_PAIRS = 12
+
+
+class Brief(BaseModel):
+    """What a report needs of a task.yaml."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+    model: str
+    policy: str
+    target: float
+    budget: Budget
+
+
+class Step(BaseModel):
+    """One optimizer step of a training."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    loss: float | None = None
+    grad_norm: float | None = None
+
+
+class Training(BaseModel):
+    """The training.json beside an adapter. Losses in nats per token."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    rows: Rows
+    row_count: int
+    epochs: int
+    learning_rate: float
+    rank: int
+    steps: tuple[Step, ...] = ()
+    epoch_losses: tuple[float | None, ...] = ()
+
+
+class Chapter(NamedTuple):
+    """A round told in full. `diff` and `unified` are there if its trial changed the prompt."""
+
+    row: Round
+    training: Training | None
+    diff: PromptDiff | None
+    unified: str
+
+
+class Pair(NamedTuple):
+    """One row's output before (seed prompt) and after (best pair), with the row itself where it is known."""
+
+    before: ExampleScore
+    after: ExampleScore
+    row: Example | None
+
+    @property
+    def changed(self) -> float:
+        """How far reward and merit moved; a little for other words of equal worth."""
+        moved = abs(self.after.reward - self.before.reward) + abs(self.after.merit - self.before.merit)
+        return moved + 1e-6 * (self.after.output != self.before.output)
+
+
+class Page(NamedTuple):
+    """All facts of a report."""
+
+    run: RunFolder
+    task: Brief
+    baseline: Baseline | None
+    rounds: list[Round]
+    outcome: Outcome | None
+    chapters: list[Chapter]
+    trainings: list[tuple[Round, Training]]
+    prompt: Prompt | None
+    split: Split
+    pairs: list[Pair]
+
+    @property
+    def best(self) -> Candidate | None:
+        """The pair that stands, as far as the run has come."""
+        row = self._last
+        return row.best if row else None
+
+    @property
+    def reward(self) -> float | None:
+        """The validation reward of the best pair."""
+        row = self.rounds[-1] if self.rounds else self.baseline
+        return row.reward if row else None
+
+    @property
+    def spend(self) -> Spend:
+        row = self._last
+        return row.spend if row else Spend()
+
+    @property
+    def reached(self) -> bool:
+        return self.reward is not None and self.reward >= self.task.target
+
+    @property
+    def _last(self) -> Baseline | Round | Outcome | None:
+        return self.outcome or (self.rounds[-1] if self.rounds else self.baseline)
+
+
+def read_page(run: RunFolder, rows: Mapping[str, Example]) -> Page:
+    """Reads what the ledger and the artefacts say; a missing evaluation or training log leaves its place empty.
+
+    Raises:
+        BadInput: the task.yaml or a prompt of the run cannot be read.
+    """
+    baseline, rounds, outcome = run.baseline(), run.rounds(), run.outcome()
+    trainings = {row.number: training for row in rounds if (training := _training(run, row))}
+    split: Split = "test" if outcome else "validation"
+    page = Page(
+        run=run,
+        task=_brief(run),
+        baseline=baseline,
+        rounds=rounds,
+        outcome=outcome,
+        chapters=_chapters(run, baseline, rounds, trainings),
+        trainings=[(row, trainings[row.number]) for row in rounds if row.number in trainings],
+        prompt=None,
+        split=split,
+        pairs=[],
+    )
+    if baseline is None or page.best is None:
+        return page
+    return page._replace(prompt=run.prompt(page.best.prompt), pairs=_pairs(run, baseline.seed, page.best, split, rows))
+
+
+def _brief(run: RunFolder) -> Brief:
+    try:
+        return Brief.model_validate(yaml.safe_load(run.task_file.read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise BadInput(f"{run.task_file} cannot be read: {error}. Put it back from a copy.") from error
+
+
+def _chapters(
+    run: RunFolder, baseline: Baseline | None, rounds: Sequence[Round], trainings: Mapping[int, Training]
+) -> list[Chapter]:
+    """The kept and the latest rounds, in order, each against the pair that stood before it."""
+    before = [baseline.best if baseline else None, *(row.best for row in rounds)]
+    told = sorted(zip(rounds, before, strict=False), key=lambda pair: (pair[0].verdict.kept, pair[0].number))
+    told = sorted(told[-MOST_CHAPTERS:], key=lambda pair: pair[0].number)
+    return [_chapter(run, row, stood, trainings.get(row.number)) for row, stood in told]
+
+
+def _chapter(run: RunFolder, row: Round, stood: Candidate | None, training: Training | None) -> Chapter:
+    trial = row.trial.candidate
+    if trial is None or stood is None or trial.prompt == stood.prompt:
+        return Chapter(row, training, None, "")
+    old, new = run.prompt(stood.prompt), run.prompt(trial.prompt)
+    return Chapter(row, training, compare(old, new), unified(old, new))
+
+
+def _training(run: RunFolder, row: Round) -> Training | None:
+    """The log of a LoRA round's training; None where the step failed or its adapter was cleared away."""
+    trial = row.trial.candidate
+    if row.decision.move.action != "train_lora" or trial is None or trial.adapter is None:
+        return None
+    path = run.adapter_folder(trial.adapter) / "training.json"
+    try:
+        return Training.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _pairs(run: RunFolder, seed: Candidate, best: Candidate, split: Split, rows: Mapping[str, Example]) -> list[Pair]:
+    """Rows that both pairs answered, those that changed most first."""
+    before, after = run.load(seed, split), run.load(best, split)
+    if before is None or after is None:
+        return []
+    answered = {score.example: score for score in before.scores}
+    pairs = [
+        Pair(answered[score.example], score, rows.get(score.example))
+        for score in after.scores
+        if score.example in answered
+    ]
+    return sorted(pairs, key=lambda pair: -pair.changed)[:MOST_PAIRS]

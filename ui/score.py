@@ -1,0 +1,65 @@
+"""`nesylora eval`: one prompt, and perhaps an adapter, on a task's validation rows."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from agent.errors import BadInput
+from agent.records import Candidate, Evaluation, Prompt, Split
+
+
+class Unkept:
+    """Keeps no evaluation: a loose prompt has no run folder to keep it in."""
+
+    def load(self, candidate: Candidate, split: Split, limit: int | None) -> None: ...
+
+    def save(self, evaluation: Evaluation, limit: int | None) -> None: ...
+
+
+def score(task_path: str, prompt_file: Path | None, adapter: Path | None, overrides: list[str], show: int) -> int:
+    """Print reward, content and style, and the first answers with what was wrong with them."""
+    from eval.runner import Runner
+    from eval.tasks import load_task
+    from tools.backbone import Backbone, load_model
+    from ui.live import LiveView
+
+    task = load_task(Path(task_path), overrides)
+    prompt = _read(prompt_file) if prompt_file else task.config.prompt.prompt()
+    if adapter is not None and not (adapter / "adapter_model.safetensors").is_file():
+        raise BadInput(f"there is no adapter in {adapter}: give a folder that holds adapter_model.safetensors")
+    config = task.config
+    with LiveView() as view:
+        model, tokenizer = load_model(config.model, device=config.device, dtype=config.dtype, progress=view)
+        backbone = Backbone(
+            model, tokenizer, name=config.model, locate=lambda _: adapter or Path(), progress=view,
+            batch_size=config.generation.batch_size,
+        )  # fmt: skip
+        candidate = Candidate(prompt=prompt.id, adapter="given" if adapter else None)
+        evaluation = Runner(task, backbone, lambda _: prompt, Unkept())(candidate, "validation")
+    _print(view.console, evaluation, show)
+    return 0
+
+
+def _read(file: Path) -> Prompt:
+    try:
+        return Prompt.model_validate_json(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"the prompt {file} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise BadInput(f"{file} is no prompt: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
+
+
+def _print(console: Console, evaluation: Evaluation, show: int) -> None:
+    console.print(
+        f"joint reward {evaluation.reward:.3f}   content {evaluation.content:.3f}   style {evaluation.style:.3f}   "
+        f"({len(evaluation.scores)} validation rows)"
+    )
+    if not show:
+        return
+    table = Table("row", "answer", "content", "style", "what is wrong")
+    for row in evaluation.scores[:show]:
+        table.add_row(row.example, row.output[:200], f"{row.content:.2f}", f"{row.style:.2f}", " ".join(row.faults))
+    console.print(table, markup=False)

@@ -1,0 +1,129 @@
+"""How every face says the same thing: rewards, times, levers, costs."""
+
+import math
+from collections.abc import Callable
+
+from agent.records import Move, Spend, SplitResult, Verdict
+
+LEVERS = {"train_lora": "LoRA", "edit_prompt": "edit", "rollback": "rollback", "stop": "stop"}
+MARKS = {"train_lora": "●", "edit_prompt": "◆", "rollback": "↺", "stop": "■"}
+GLOSSARY = {
+    "joint reward": "content × style, from 0 to 1: an output counts as far as it is right and has the wanted form",
+    "content": "the part of the reward for being right",
+    "style": "the part of the reward for having the wanted form",
+    "prompt gap": "loss that demonstrations take away, in nats per token of the reference: what words can mend",
+    "weight gap": "loss that stays on the answer when form and demonstrations are given: what only weights can mend",
+    "noise": "standard error of the validation reward: smaller differences mean little",
+    "merit": "mean of reward, content and style on a minibatch: it shows progress where the product is still 0",
+    "p": "how often chance alone would show such a difference (paired sign-flip test, one-sided)",
+}
+BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def lever(move: Move) -> str:
+    """One word for a move."""
+    return LEVERS[move.action]
+
+
+def mark(move: Move) -> str:
+    """The sign of a move, the same in charts, tables and terminal."""
+    return MARKS[move.action]
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number to `digits` places; a dash where there is none (None, NaN, infinity). Never a bare `-0.00`."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value and abs(value) < 0.5 * 10**-digits:
+        return f"{value:.1e}"
+    return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def figure(value: float | None) -> str:
+    """A number of unknown scale, to about three digits: 12, 0.25, 0.001."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:.3g}"
+
+
+def signed(value: float) -> str:
+    """A difference of rewards with its sign."""
+    return f"{value:+.2f}".replace("-", "−") if math.isfinite(value) else "–"
+
+
+def percent(share: float) -> str:
+    return f"{share:.0%}"
+
+
+def p_value(value: float) -> str:
+    """A p-value as readers of papers know it."""
+    if not math.isfinite(value):
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+
+
+def duration(seconds: float) -> str:
+    """Wall-clock seconds as `0.4 s`, `48 s`, `4 min 12 s` or `2 h 05 min`."""
+    if not math.isfinite(seconds):
+        return "–"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 1:
+        return f"{rest} s"
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s" if rest else f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def kept(verdict: Verdict) -> str:
+    return "kept" if verdict.kept else "taken back"
+
+
+def interval(result: SplitResult) -> str:
+    """A test reward with its 95 % interval."""
+    return f"{number(result.reward)} [{number(result.low)}, {number(result.high)}]"
+
+
+def cost(spend: Spend) -> str:
+    """What a step or a run used up, in a line; zeros are left out."""
+    parts = [
+        duration(spend.seconds),
+        f"{plural(spend.train_tokens, 'token')} trained" if spend.train_tokens else "",
+        f"{plural(spend.generated_tokens, 'token')} generated" if spend.generated_tokens else "",
+        f"{plural(spend.llm_tokens, 'LLM token')}" if spend.llm_tokens else "",
+        f"${spend.usd:,.2f}" if spend.usd else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def tokens(spend: Spend) -> str:
+    """All tokens of a step together: trained on, generated, and the external LLM's."""
+    return f"{spend.train_tokens + spend.generated_tokens + spend.llm_tokens:,}"
+
+
+def bar(value: float, width: int = 10) -> str:
+    """A reward in [0, 1] as a text bar of `width` characters."""
+    filled = round(min(max(value, 0.0), 1.0) * width) if math.isfinite(value) else 0
+    return "█" * filled + "░" * (width - filled)
+
+
+def sparkline(values: list[float]) -> str:
+    """Rewards in [0, 1] as one block character each; a space where there is no number."""
+    top = len(BLOCKS) - 1
+    return "".join(BLOCKS[round(min(max(v, 0.0), 1.0) * top)] if math.isfinite(v) else " " for v in values)
+
+
+def printable(text: str) -> str:
+    """One line without control characters: text of a model must not be able to steer a terminal."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)
+
+
+SAYINGS: tuple[Callable[..., str], ...] = (
+    *(bar, cost, duration, figure, interval, kept, lever, mark, number),
+    *(p_value, percent, plural, signed, sparkline, tokens),
+)
