@@ -267,7 +267,9 @@ class TaskConfig(Settings):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)
     about: str = ""
-    model: str = "smollm2-135m"
+    model: str = Field(
+        "smollm2-135m", description="hub name, local folder (./… is relative to the task), or the embedded"
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     data: Data

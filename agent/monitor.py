@@ -46,7 +46,7 @@ def lever_signal(lever: Lever, history: Sequence[Round]) -> LeverSignal:
     """
     own = [row for row in history if row.decision.move.action == lever]
     fruitless = len([row for row in _since_kept(history) if row.decision.move.action == lever])
-    flat = lever == "train_lora" and fruitless > 0 and (own[-1].trial.loss_drop or 1.0) < STILL_FALLING
+    flat = lever == "train_lora" and fruitless > 0 and _lies_still(own[-1].trial.loss_drop)
     return LeverSignal(
         rounds=len(own),
         kept=sum(row.verdict.kept for row in own),
@@ -54,6 +54,10 @@ def lever_signal(lever: Lever, history: Sequence[Round]) -> LeverSignal:
         fruitless=fruitless,
         saturated=fruitless >= FRUITLESS or flat,
     )
+
+
+def _lies_still(loss_drop: float | None) -> bool:
+    return loss_drop is not None and loss_drop < STILL_FALLING
 
 
 def _since_kept(history: Sequence[Round]) -> Sequence[Round]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from agent import policy, prompts
 from agent.config import TaskConfig
@@ -13,6 +13,7 @@ from agent.records import (
     Diagnosis,
     EditPrompt,
     Move,
+    Record,
     Rollback,
     Round,
     Signal,
@@ -24,23 +25,29 @@ from agent.records import (
 LAST_ROUNDS = 8
 
 
-class PlanTrainLora(TrainLora):
-    reason: str = Field(min_length=1, max_length=600)
+class Reasoned(Record):
+    """What every plan says besides its move."""
+
+    reason: str = Field(min_length=1, max_length=600, description="one sentence with the numbers it rests on")
 
 
-class PlanEditPrompt(EditPrompt):
-    reason: str = Field(min_length=1, max_length=600)
+class PlanTrainLora(Reasoned, TrainLora):
+    __doc__ = TrainLora.__doc__
 
 
-class PlanRollback(Rollback):
-    reason: str = Field(min_length=1, max_length=600)
+class PlanEditPrompt(Reasoned, EditPrompt):
+    __doc__ = EditPrompt.__doc__
 
 
-class PlanStop(Stop):
-    reason: str = Field(min_length=1, max_length=600)
+class PlanRollback(Reasoned, Rollback):
+    __doc__ = Rollback.__doc__
 
 
-TOOLS: tuple[type[Move], ...] = (PlanTrainLora, PlanEditPrompt, PlanRollback, PlanStop)
+class PlanStop(Reasoned, Stop):
+    __doc__ = Stop.__doc__
+
+
+TOOLS: tuple[type[Reasoned], ...] = (PlanTrainLora, PlanEditPrompt, PlanRollback, PlanStop)
 
 
 class LlmPlanner:
@@ -71,9 +78,9 @@ class LlmPlanner:
         )
 
 
-def _bounded(plan: object, history: Sequence[Round], refused: Sequence[str]) -> Move:
+def _bounded(plan: Reasoned, history: Sequence[Round], refused: Sequence[str]) -> Move:
     """The plan as a plain move. Raises LlmUnavailable for one that cannot be executed now."""
-    move = {tool: tool.__base__ for tool in TOOLS}[type(plan)].model_validate(plan.model_dump(exclude={"reason"}))
+    move: Move = TypeAdapter(Move).validate_python(plan.model_dump(exclude={"reason"}))
     if move.action in refused:
         raise LlmUnavailable(f"it chose {move.action}, which has been turned down")
     if isinstance(move, Rollback) and move.to_round > len(history):

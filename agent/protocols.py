@@ -1,7 +1,7 @@
 """What one room needs of another, as types. Rooms get these as arguments and never import each other."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from agent.records import (
     Candidate,
@@ -10,11 +10,14 @@ from agent.records import (
     Evaluation,
     Example,
     Prompt,
+    Record,
     Round,
     Signal,
     Spend,
     Split,
 )
+
+T = TypeVar("T", bound=Record)
 
 
 class Progress(Protocol):
@@ -79,7 +82,8 @@ class Evaluator(Protocol):
 class Editor(Protocol):
     """Proposes changed prompts from the failures of the present one; never scores them itself."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def propose(
         self, prompt: Prompt, evaluation: Evaluation, train: Sequence[Example], parts: Sequence[str], seed: int
@@ -91,7 +95,8 @@ class Editor(Protocol):
 class Policy(Protocol):
     """Decides the next move."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def decide(
         self, signal: Signal, diagnosis: Diagnosis, history: Sequence[Round], spend: Spend, refused: Sequence[str]
@@ -103,7 +108,7 @@ class Policy(Protocol):
 class Chat(Protocol):
     """An external LLM, reduced to what the mind needs: messages in, text or one tool call out."""
 
-    def call_tool(self, system: str, user: str, tools: Sequence[type]) -> object:
+    def call_tool(self, system: str, user: str, tools: Sequence[type[T]]) -> T:
         """The arguments of the one tool the LLM called, as an instance of its record.
 
         Raises:

@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.errors import BadInput
+
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError
 
 
 class Validator(Protocol):
     """What is used of a jsonschema validator."""
 
-    def iter_errors(self, instance: object) -> Iterator[Exception]: ...
+    def iter_errors(self, instance: object) -> "Iterator[ValidationError]": ...
 
 
 def schema_validator(schema: dict[str, Any]) -> Validator:

@@ -77,7 +77,9 @@ def _order(results: Sequence[Result]) -> list[str]:
 
 
 def _row(policy: str, results: Sequence[Result]) -> tuple[str, ...]:
-    mean = lambda get: fmean(get(result) for result in results)  # noqa: E731
+    def mean(get: Callable[[Result], float]) -> float:
+        return fmean(get(result) for result in results)
+
     first = results[0].best
     interval = f" [{first.low:.2f}, {first.high:.2f}]" if len(results) == 1 else ""
     return (

@@ -36,7 +36,11 @@ class Task:
 
 def load_task(path: Path, overrides: Sequence[str] = ()) -> Task:
     """The task in a task.yaml, or in a folder that holds one, with its rows read. Raises BadInput."""
-    return build_task(load_config(path, overrides), path if path.is_dir() else path.parent)
+    folder = path if path.is_dir() else path.parent
+    config = load_config(path, overrides)
+    if config.model.startswith("."):  # like the rows' paths, relative to the task
+        config = config.model_copy(update={"model": str((folder / config.model).resolve())})
+    return build_task(config, folder)
 
 
 def build_task(config: TaskConfig, folder: Path) -> Task:
@@ -93,6 +97,12 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TaskConfig:
     except BadScorer as error:
         raise BadInput(f"{_place(file, error.keys, changes)}: {error}") from None
     return config
+
+
+def place(path: Path, key: str, overrides: Sequence[str] = ()) -> str:
+    """Where a key of a readable task was given, for an error: the file and line, or the override."""
+    file = read_yaml(path / "task.yaml" if path.is_dir() else path)
+    return _place(file, (key,), {tuple(one.partition("=")[0].split(".")): one for one in overrides})
 
 
 def _changed(values: object, keys: Sequence[str], override: str) -> object:

@@ -42,11 +42,14 @@ def new_run(task: Path, overrides: Sequence[str] = (), runs: Path = Path("runs")
     """
     import yaml
 
-    from eval.tasks import load_task
+    from eval.tasks import load_task, place
     from tools.presence import check_model
 
     read = load_task(task, overrides)
-    check_model(read.config.model)
+    try:
+        check_model(read.config.model)
+    except BadInput as error:
+        raise BadInput(f"{place(task, 'model', overrides)}: {error}") from error
     text = yaml.safe_dump(read.config.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
     return RunFolder.create(runs, read.config.name, text, read.folder, read.digest, name)
 
@@ -168,7 +171,7 @@ class Context:
 
     @contextmanager
     def memory(self) -> Iterator["PromptMemory"]:
-        """The prompt memory beside the runs, opened only for as long as it is used; rebuilt from the runs if it was lost."""
+        """The prompt memory beside the runs, open only while it is used; rebuilt from the runs if it was lost."""
         from memory.embedder import MiniLm
         from memory.ledger import runs
         from memory.prompts import PromptMemory, rebuild
@@ -176,9 +179,7 @@ class Context:
         root = self.folder.path.parent
         with PromptMemory.open(root / "memory", self._embedder(MiniLm)) as memory:
             if memory.rebuilt:
-                self.tell(
-                    "note", text="The prompt memory was corrupt: it is set aside and rebuilt from the run folders."
-                )
+                self.tell("note", text="The prompt memory was corrupt: set aside, and rebuilt from the run folders.")
                 rebuild(memory, (entry for run in runs(root) for entry in run.remembered()))
             yield memory
 

@@ -200,9 +200,10 @@ def remember(state: State, context: Context) -> dict[str, Any]:
 def _entry(context: Context, row: Round, prompt: Prompt) -> Any:
     from memory.prompts import Entry
 
+    config, verdict = context.spec.config, row.verdict
     return Entry(
-        prompt=prompt, task=context.spec.config.name, profile=context.profile, model=context.spec.config.model,
-        reward=row.verdict.after, gain=row.verdict.gain, kept=row.verdict.kept, round=row.number, run=context.folder.name,
+        prompt=prompt, task=config.name, profile=context.profile, model=config.model, reward=verdict.after,
+        gain=verdict.gain, kept=verdict.kept, round=row.number, run=context.folder.name,
     )  # fmt: skip
 
 

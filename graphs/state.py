@@ -30,7 +30,7 @@ class State(TypedDict, total=False):
 Node = Callable[[State, Context], dict[str, Any]]
 
 
-def metered(node: Node) -> Callable[[State, Runtime[Context]], dict[str, Any]]:
+def metered(node: Node) -> Any:
     """A node as LangGraph calls it, with what it used up added to `spend` (and to the trial, if it made one)."""
 
     def run(state: State, runtime: Runtime[Context]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from agent.protocols import Progress
 from agent.records import Example, Prompt
 from tools import embedded
 from tools.decoding import decode
-from tools.prefix import Batch, can_share, collate, common_prefix, completion_nll, prefix_cache
+from tools.prefix import Batch, collate, completion_nll, prefix_cache, reach, shared_prefix
 from tools.presence import check_model
 from tools.rendering import Renderer, TokenRow
 
@@ -46,7 +46,7 @@ class Backbone:
         self.base = model
         self.name = name
         self.render = Renderer(tokenizer)
-        self.shares_prefix = can_share(model)
+        self.reach = reach(model)
         self.generated_tokens = 0
         self.trained_tokens = 0
         self._locate = locate
@@ -54,6 +54,11 @@ class Backbone:
         self._progress = progress or (lambda *_: None)
         self._peft: Any = None
         self._attached: OrderedDict[str, None] = OrderedDict()
+
+    @property
+    def shares_prefix(self) -> bool:
+        """Whether rows of this model can continue from one cache."""
+        return self.reach > 0
 
     # --- adapters ---
 
@@ -150,10 +155,10 @@ class Backbone:
         with self.using(adapter) as model, torch.inference_mode():
             self.base.eval()
             done = 0
-            for indices, batch, cache in self._batches(model, rows):
+            for indices, batch, cache in self._batches(model, rows, max_new_tokens):
                 outputs = self._decode(model, batch, cache, max_new_tokens)
                 for index, ids in zip(indices, outputs, strict=True):
-                    texts[index] = self.render.tokenizer.decode(ids, skip_special_tokens=True).strip()
+                    texts[index] = self.render.text_of(ids)
                 self.generated_tokens += sum(len(ids) + 1 for ids in outputs)
                 done += len(indices)
                 self._progress("answering", done, len(rows), f"with adapter {adapter}" if adapter else "")
@@ -175,18 +180,18 @@ class Backbone:
         values = [0.0] * len(rows)
         with self.using(adapter) as model, torch.inference_mode():
             self.base.eval()
-            for indices, batch, _ in self._batches(model, rows, caches=False):
+            for indices, batch, _ in self._batches(model, rows):
                 sums = completion_nll(model, self.base.config, batch, self.shares_prefix).sum(dim=1)
                 for index, total in zip(indices, sums.tolist(), strict=True):
                     values[index] = total / max(len(rows[index].completion), 1)
         return values
 
     def _batches(
-        self, model: Any, rows: Sequence[TokenRow], caches: bool = True
+        self, model: Any, rows: Sequence[TokenRow], new: int = 0
     ) -> Iterator[tuple[list[int], Batch, Any]]:
-        """Rows sorted by length, so that little is padding; the prefix they all share is run once."""
-        prefix = common_prefix(rows) if rows and self.shares_prefix else []
-        cache = prefix_cache(model, self.base.config, prefix, self.device) if caches and self.shares_prefix else None
+        """Rows sorted by length, so that little is padding; where `new` tokens follow, the cache of what all share."""
+        prefix = shared_prefix(rows, self.reach, new) if rows else []
+        cache = prefix_cache(model, self.base.config, prefix, self.device) if new and self.shares_prefix else None
         order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
         for start in range(0, len(order), self._batch_size):
             indices = order[start : start + self._batch_size]
@@ -203,7 +208,7 @@ class Backbone:
             eos_token_id=self.ends,
             pad_token_id=self._pad,
         )[:, batch.own.shape[1] :]
-        return [[i for i in _until(row, self.ends)] for row in output.tolist()]
+        return [list(_until(row, self.ends)) for row in output.tolist()]
 
     @property
     def ends(self) -> list[int]:
@@ -259,7 +264,9 @@ def load_model(
             f"model '{name}' cannot be loaded: {str(error).splitlines()[0]} "
             f"Give a hub name that this machine can reach, a local folder, or '{embedded.NAME}'."
         ) from error
-    return (model if qlora else model.to(device)).eval(), tokenizer
+    if not qlora:  # bitsandbytes has put it there already
+        model.to(torch.device(device))
+    return model.eval(), tokenizer
 
 
 def pick_device() -> Literal["cuda", "mps", "cpu"]:

@@ -83,7 +83,8 @@ def _convert(weights: Path, into: Path, progress: Progress) -> None:
     )
     # The loaded weights are plain fp32 by now; with these marks left, save_pretrained would refuse.
     del model.config.quantization_config
-    model.hf_quantizer, model.is_quantized = None, False
+    for mark, value in (("hf_quantizer", None), ("is_quantized", False)):
+        setattr(model, mark, value)
     step()
     model.save_pretrained(into)
     tokenizer.save_pretrained(into)

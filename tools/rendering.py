@@ -71,6 +71,10 @@ class Renderer:
     def ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
+    def text_of(self, ids: list[int]) -> str:
+        """What was said, without special tokens and outer white space."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
     @cached_property
     def end(self) -> int:
         """The token that ends an assistant turn; Gemma's, for one, is not the tokenizer's eos."""

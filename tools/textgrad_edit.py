@@ -5,7 +5,6 @@ import random
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
-from types import ModuleType
 from typing import Any
 
 from agent import prompts
@@ -51,9 +50,9 @@ class TextGradEditor:
         shown = random.Random(seed).sample(failing, min(CRITIQUED, len(failing)))
         engine = _engine(self._chat)
         rewritten = self._step(prompt.system, [self._gradient(prompt.system, score, engine) for score in shown], engine)
-        if not rewritten or rewritten == prompt.system or len(rewritten) > self._settings.max_length:
-            return []
         edit = prompt.model_copy(update={"system": rewritten})
+        if not rewritten or edit == prompt or edit.length > self._settings.max_length:
+            return []
         return [(edit, f"the system text rewritten by TextGrad from {len(shown)} critiques")]
 
     def _gradient(self, system: str, score: ExampleScore, engine: Any) -> Any:
@@ -73,7 +72,7 @@ class TextGradEditor:
     def _step(self, system: str, gradients: list[Any], engine: Any) -> str:
         textgrad = _textgrad()
         variable = textgrad.Variable(system, requires_grad=True, role_description=ROLE)
-        # The library shows the optimizer only the first and last ten words, and keeps gradients in a set of varying order.
+        # The library shows the optimizer only the first and last ten words, and keeps gradients in an unordered set.
         variable.get_short_value = lambda *_: system
         variable.gradients = sorted(gradients, key=lambda gradient: str(gradient.value))
         constraints = [*self._scorers.instructions(), f"At most {self._settings.max_length} characters."]
@@ -86,7 +85,7 @@ class TextGradEditor:
 
 
 @cache
-def _textgrad() -> ModuleType:
+def _textgrad() -> Any:
     """The library, kept from writing ./logs and from fetching a price list when it is imported."""
     os.environ.setdefault("TEXTGRAD_LOG_DIR", tempfile.mkdtemp(prefix="textgrad-"))
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")

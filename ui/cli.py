@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = argparse.ArgumentParser(
         prog="nesylora",
-        description="Adapt a language model to a task: tune its weights or rewrite its prompt, decided round after round.",
+        description="Adapt a language model to a task: tune weights or rewrite the prompt, decided round after round.",
     )
     top.add_argument("--version", action="version", version=f"nesylora {_version()}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
@@ -146,14 +146,10 @@ def _chat(options: argparse.Namespace) -> int:
     from ui.chat import chat
 
     _start_well()
-    named = options.runs / options.task if options.task else None
-    known = named is not None and (named / "run.json").is_file()
-    folder = (
-        RunFolder.open(named)
-        if known
-        else new_run(_task(options.task), _overrides(options), options.runs, options.name)
-    )
-    return chat(folder)
+    named = options.runs / (options.task or "")
+    known = (named / "run.json").is_file()
+    task, overrides = _task(options.task), _overrides(options)
+    return chat(RunFolder.open(named) if known else new_run(task, overrides, options.runs, options.name))
 
 
 def _compare(options: argparse.Namespace) -> int:

@@ -15,7 +15,8 @@ def list_runs(root: Path) -> int:
     if not found:
         console.print(f"No runs in {root} yet. Start one with: nesylora demo")
         return 0
-    table = Table("run", "task", "rounds", "validation", "test", "state")
+    table = Table("run", "rounds", "validation", "test", "state")
+    table.columns[0].no_wrap = True
     for run in found:
         table.add_row(*map(Text, _row(run)))
     console.print(table)
@@ -27,9 +28,8 @@ def _row(run: RunFolder) -> tuple[str, ...]:
     now = rounds[-1].reward if rounds else first.reward if first else None
     return (
         run.name,
-        run.about.task,
         str(len(rounds)),
         "–" if now is None or first is None else f"{first.seed_reward:.2f} → {now:.2f}",
         f"{outcome.baseline_test.reward:.2f} → {outcome.best_test.reward:.2f}" if outcome else "–",
-        "finished" if outcome else f"to be resumed: nesylora resume {run.name}",
+        "finished" if outcome else "to be resumed",
     )

@@ -1,0 +1,99 @@
+"""The algorithm as a plain loop: what the graph does, without graph, checkpoints, memory or report.
+
+    python examples/loop.py [TASK]
+
+Observe the best pair, decide on a lever, pull it, judge the trial against the best pair, keep it or take it back.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # so that it runs from a checkout
+
+from agent import monitor
+from agent.policy import make_policy
+from agent.records import Candidate, EditPrompt, Prompt, Round, Spend, Stop, TrainLora, Trial
+from eval.runner import Runner
+from eval.stats import judge, standard_error
+from eval.tasks import load_task
+from memory.ledger import RunFolder
+from memory.remake import remake, select
+from tools.backbone import Backbone, load_model
+from tools.classify import Classifier
+from tools.lora import train
+from tools.prompt_edit import RuleEditor, choose
+
+
+def say(what: str, done: int, total: int, note: str = "") -> None:
+    if done == total:
+        print(f"  {what}: {total} done {note}")
+
+
+def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
+    """The best (prompt, adapter) pair for a task, and the rounds that led to it. Artefacts go into `folder`."""
+    task = load_task(task_path)
+    config = task.config
+    run = RunFolder.create(folder, config.name, "", task.folder, task.digest)
+    base, tokenizer = load_model(config.model, device=config.device, dtype=config.dtype, progress=say)
+    model = Backbone(base, tokenizer, name=config.model, locate=run.adapter_folder, progress=say)
+    evaluate = Runner(task, model, run.prompt, run)
+    classifier = Classifier(model, task.scorers, task.train)
+    editor, policy = RuleEditor(task.scorers, config.edit), make_policy(config)
+    seed_prompt = config.prompt.prompt()
+    best, rounds = Candidate(prompt=run.save_prompt(seed_prompt)), list[Round]()
+
+    while True:
+        number = len(rounds)
+        prompt, before = run.prompt(best.prompt), evaluate(best, "validation")
+        # observe
+        noise = standard_error([score.reward for score in before.scores])
+        signal = monitor.observe(before, noise, rounds, refined=prompt != seed_prompt)
+        diagnosis = classifier.diagnose(before, task.validation, prompt, number)
+        # decide
+        decision = policy.decide(signal, diagnosis, rounds, Spend(), refused=())
+        print(f"round {number + 1}: {decision.move.action}. {decision.reason}")
+        # act
+        if isinstance(decision.move, Stop):
+            return best, rounds
+        if isinstance(decision.move, EditPrompt):
+            edits = editor.propose(prompt, before, task.train, decision.move.parts, number)
+            winner, _ = choose(edits, prompt, best.adapter, evaluate, run.save_prompt, config.edit.minibatch)
+            trial = Trial(candidate=winner and Candidate(prompt=winner.id, adapter=best.adapter), note="edited")
+        else:
+            assert isinstance(decision.move, TrainLora), "nobody is here to ask for a rollback"
+            rows = training_rows(task, prompt, seed_prompt, decision.move)
+            adapter = f"{number + 1:012x}"
+            log = train(
+                model, adapter, rows, decision.move, config.lora, folder=run.adapter_folder(adapter),
+                parent=None if decision.move.fresh else best.adapter, seed=number, progress=say,
+            )  # fmt: skip
+            pair = Candidate(prompt=best.prompt, adapter=adapter)
+            trial = Trial(candidate=pair, note="trained", loss=log.epoch_losses[-1], loss_drop=log.loss_drop)
+        # judge: the pair as a whole, paired on the validation rows
+        after = evaluate(trial.candidate, "validation") if trial.candidate else before
+        verdict = judge(before, after, config.gate.alpha)
+        best = after.candidate if verdict.kept else best
+        print(f"  {'kept' if verdict.kept else 'taken back'}: {verdict.reason}")
+        rounds.append(
+            Round(number=number + 1, signal=signal, diagnosis=diagnosis, decision=decision, trial=trial,
+                  verdict=verdict, best=best, reward=max(before, after, key=lambda e: e.candidate == best).reward,
+                  spend=Spend())
+        )  # fmt: skip
+
+
+def training_rows(task, best: Prompt, seed: Prompt, move: TrainLora):
+    """Refined rows stand under the prompt they were remade with, original rows under the seed's."""
+    remade = None if move.rows == "original" else remake(task.train, best, task.scorers)
+    by_name = {example.name: example for example in task.train}
+    return [
+        (best if row.prompt else seed, by_name[row.source].model_copy(update={"answer": row.answer}))
+        for row in select(task.train, remade, move.rows)
+    ]
+
+
+if __name__ == "__main__":
+    given = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "tasks" / "valley"
+    with tempfile.TemporaryDirectory() as folder:
+        pair, history = adapt(given, Path(folder))
+        print(f"best pair after {len(history)} rounds: {pair}")

@@ -1,0 +1,105 @@
+"""Tiny random models of several architectures, made here: the real code runs on them in milliseconds."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TEXT = [
+    "Who is the mayor of Orrowmere? ANSWER: Heskzan", "Answer the question. Start your answer with it.",
+    "system user assistant", "The river, the bread and the bridge of Tallisk: 0 1 2 3 4 5 6 7 8 9 {} [] - # $",
+]  # fmt: skip
+SMALL = {"vocab_size": 400, "max_position_embeddings": 1024, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+BODY = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8,
+}  # fmt: skip
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("LlamaConfig", BODY),
+    "qwen2": ("Qwen2Config", BODY),
+    "gemma2": ("Gemma2Config", BODY | {"sliding_window": 16}),
+    "gemma3": ("Gemma3TextConfig", BODY | {"sliding_window": 16}),
+    "gpt2": ("GPT2Config", {"n_embd": 32, "n_layer": 2, "n_head": 4}),
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A folder with a random model of an architecture and its tokenizer, as transformers saves them."""
+    made: dict[str, Path] = {}
+
+    def make(name: str = "llama") -> Path:
+        if name not in made:
+            made[name] = _save(name, tmp_path_factory.mktemp(name))
+        return made[name]
+
+    return make
+
+
+def _save(name: str, folder: Path) -> Path:
+    import torch
+    import transformers
+
+    kind, sizes = ARCHITECTURES[name]
+    torch.manual_seed(0)
+    config = getattr(transformers, kind)(**(SMALL | sizes))
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    model.generation_config.eos_token_id = SMALL["eos_token_id"]
+    model.save_pretrained(folder)
+    _tokenizer().save_pretrained(folder)
+    return folder
+
+
+def _tokenizer() -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<s>", "<|im_end|>", "<pad>", "<|im_start|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(TEXT * 20, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="<|im_end|>", pad_token="<pad>",
+        additional_special_tokens=["<|im_start|>"],
+    )  # fmt: skip
+    fast.chat_template = CHATML
+    return fast
+
+
+@pytest.fixture
+def tiny_task(tmp_path: Path, tiny_model: Callable[[str], Path]) -> Callable[..., Path]:
+    """A task folder of four facts on the tiny Llama; keyword arguments change the task.yaml."""
+
+    def make(**changes: Any) -> Path:
+        folder = tmp_path / "task"
+        folder.mkdir(exist_ok=True)
+        names = {"Orrowmere": "Heskzan", "Tallisk": "Gallune", "Benn": "Corolt", "Mirr": "Dunwick"}
+        wordings = {"train": "Who is the mayor of {}?", "validation": "Name the mayor of {}.", "test": "{}: its mayor?"}
+        for split, wording in wordings.items():
+            rows = [{"question": wording.format(place), "answer": name} for place, name in names.items()]
+            (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+        task = {
+            "name": "mayors",
+            "model": str(tiny_model("llama")),
+            "data": {split: f"{split}.jsonl" for split in wordings},
+            "prompt": {"system": "Answer the question."},
+            "content": [{"kind": "contains"}],
+            "style": [{"kind": "starts_with", "text": "ANSWER: "}],
+            "budget": {"rounds": 3},
+            "lora": {"epochs": 2, "rank": 4, "batch_size": 2},
+            "generation": {"max_new_tokens": 8},
+        }
+        (folder / "task.yaml").write_text(json.dumps(task | changes))  # JSON is YAML
+        return folder
+
+    return make

@@ -1,0 +1,70 @@
+"""The house keeps its shape: imports run down, never sideways or up; heavy packages have one door each."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("agent", "tools", "memory", "eval", "graphs", "ui")
+BELOW = {
+    "agent": set(),
+    "tools": {"agent"},
+    "memory": {"agent"},
+    "eval": {"agent"},
+    "graphs": {"agent", "tools", "memory", "eval"},
+    "ui": {"agent", "tools", "memory", "eval", "graphs"},
+}
+DOORS = {
+    "textgrad": {"tools/textgrad_edit.py"},
+    "chromadb": {"memory/prompts.py"},
+    "langchain_openai": {"tools/llm.py"},
+}
+FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+
+
+def imported(path: Path) -> set[str]:
+    """The first names of everything a file imports, inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            found.add((node.module or "").split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_down_only(path: Path) -> None:
+    room = path.relative_to(ROOT).parts[0]
+    assert imported(path) & {*ROOMS, "nesylora", "tests", "examples"} <= BELOW[room] | {room}
+
+
+@pytest.mark.parametrize("package", DOORS)
+def test_heavy_packages_have_one_door(package: str) -> None:
+    assert {str(path.relative_to(ROOT)) for path in FILES if package in imported(path)} == DOORS[package]
+
+
+def test_the_mind_knows_no_torch_no_store_and_no_network() -> None:
+    heavy = {"torch", "transformers", "peft", "chromadb", "langgraph", "openai", "httpx", "requests", "datasets"}
+    assert not heavy & set().union(*(imported(path) for path in FILES if path.is_relative_to(ROOT / "agent")))
+
+
+@pytest.mark.parametrize("module", ["nesylora", "ui.cli"])
+def test_the_front_door_loads_nothing_heavy(module: str) -> None:
+    heavy = "torch transformers peft chromadb langgraph textgrad langchain_openai datasets numpy rich pydantic"
+    code = f"import sys, {module}; print([name for name in {heavy.split()} if name in sys.modules])"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
+def test_packages_are_listed_one_by_one() -> None:
+    import tomllib
+
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    with_code = {str(p.parent.relative_to(ROOT)).replace("/", ".") for p in ROOT.glob("[!.]*/**/__init__.py")}
+    shipped = {package for package in with_code if package.split(".")[0] in {*ROOMS, "tasks"}}
+    assert set(setuptools["packages"]) == shipped

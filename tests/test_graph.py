@@ -1,0 +1,269 @@
+"""The whole graph on a tiny random model: real training, real Chroma, real SQLite checkpoints, in seconds."""
+
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nesylora
+from agent.errors import BadInput, Busy
+from graphs.context import new_run
+from graphs.session import open_session
+from memory.ledger import RunFolder
+
+ROOT = Path(__file__).parents[1]
+TinyTask = Callable[..., Path]
+
+
+class Watcher:
+    """A listener that notes every event, and may do something at one."""
+
+    def __init__(self, at: str = "", do: Callable[[], None] = lambda: None) -> None:
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self._at, self._do = at, do
+
+    def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
+        if what == self._at and done == 2:
+            self._do()
+
+    def event(self, kind: str, data: dict[str, Any]) -> None:
+        self.events.append((kind, data))
+
+
+def actions(run: RunFolder) -> list[str]:
+    return [row.decision.move.action for row in run.rounds()]
+
+
+def test_a_run_from_task_to_report(tiny_task: TinyTask, tmp_path: Path) -> None:
+    watcher = Watcher()
+    adapted = nesylora.adapt(tiny_task(), runs=tmp_path / "runs", listener=watcher)
+    run = RunFolder.open(adapted.run)
+    rounds, outcome = run.rounds(), run.outcome()
+    assert outcome == adapted.outcome and outcome is not None
+    assert 1 <= len(rounds) <= 3
+    assert [row.number for row in rounds] == list(range(1, len(rounds) + 1))
+    assert all(row.decision.reason and row.decision.numbers for row in rounds)
+    assert outcome.best_test.rows == 4
+    assert (run.path / "report.html").stat().st_size > 1000
+    assert [kind for kind, _ in watcher.events][0] == "run" and watcher.events[-1][0] == "finish"
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [("lora-only", {"train_lora"}), ("prompt-only", {"edit_prompt"}), ("p -> w -> p", {"edit_prompt", "train_lora"})],
+)
+def test_a_fixed_order_pulls_its_levers_only(
+    tiny_task: TinyTask, tmp_path: Path, policy: str, expected: set[str]
+) -> None:
+    adapted = nesylora.adapt(tiny_task(), overrides=[f"policy={policy}"], runs=tmp_path / "runs")
+    assert set(actions(RunFolder.open(adapted.run))) == expected
+
+
+def test_rounds_that_are_not_kept_leave_the_pair_as_it_was(tiny_task: TinyTask, tmp_path: Path) -> None:
+    run = RunFolder.open(nesylora.adapt(tiny_task(), runs=tmp_path / "runs").run)
+    first = run.baseline()
+    assert first is not None
+    best = first.best
+    for row in run.rounds():
+        assert row.best == (row.trial.candidate if row.verdict.kept else best)
+        best = row.best
+
+
+def test_the_test_split_is_opened_at_the_end_only(tiny_task: TinyTask, tmp_path: Path) -> None:
+    folder = new_run(tiny_task(), runs=tmp_path / "runs")
+    opened_early = []
+
+    class Looker(Watcher):
+        def event(self, kind: str, data: dict[str, Any]) -> None:
+            if kind != "finish":
+                opened_early.extend((folder.path / "evaluations").glob("*-test.json"))
+
+    with open_session(folder, listener=Looker()) as session:
+        session.go()
+    assert not opened_early and list((folder.path / "evaluations").glob("*-test.json"))
+
+
+def test_the_state_does_not_grow(tiny_task: TinyTask, tmp_path: Path) -> None:
+    run = RunFolder.open(nesylora.adapt(tiny_task(), overrides=["policy=prompt-only"], runs=tmp_path / "runs").run)
+    with sqlite3.connect(run.checkpoints) as database:
+        sizes = [size for (size,) in database.execute("select length(checkpoint) from checkpoints order by rowid")]
+    assert len(sizes) > 15
+    assert max(sizes[-6:]) <= 1.2 * max(sizes[8:14])
+
+
+def test_checkpoints_hold_no_code_that_is_not_ours(tiny_task: TinyTask, tmp_path: Path) -> None:
+    """With strict msgpack, a record that LangGraph was not told of would come back as a bare dict."""
+    folder = new_run(tiny_task(), runs=tmp_path / "runs")
+    with open_session(folder, supervised=True) as session:
+        session.go()
+    with open_session(folder, supervised=True) as session:
+        assert type(session.state["best"]).__name__ == "Candidate"
+        assert type(session.state["decision"].move).__name__ == "EditPrompt"
+        assert type(session.state["diagnosis"].examples[0]).__name__ == "ExampleDiagnosis"
+
+
+# --- supervised use ---------------------------------------------------------------------------------
+
+
+def test_nothing_is_done_before_it_is_approved(tiny_task: TinyTask, tmp_path: Path) -> None:
+    folder = new_run(tiny_task(), runs=tmp_path / "runs")
+    with open_session(folder, supervised=True) as session:
+        question = session.go()
+        assert question is not None and question.number == 1 and question.cost
+        assert not folder.rounds()
+    with open_session(folder, supervised=True) as session:  # after a kill: the same question
+        assert session.question == question
+        assert session.go() == question
+        assert not folder.rounds()
+        session.go({"approve": True})
+    assert actions(folder) == [question.decision.move.action]
+
+
+def test_a_lever_turned_down_is_not_proposed_again_this_round(tiny_task: TinyTask, tmp_path: Path) -> None:
+    folder = new_run(tiny_task(), runs=tmp_path / "runs")
+    with open_session(folder, supervised=True) as session:
+        first = session.go()
+        second = session.go({"approve": False})
+        third = session.go({"approve": False})
+    assert first and second and third
+    proposed = [question.decision.move.action for question in (first, second, third)]
+    assert proposed == ["edit_prompt", "train_lora", "stop"]
+    assert not folder.rounds()
+
+
+def test_a_user_can_go_back(tiny_task: TinyTask, tmp_path: Path) -> None:
+    folder = new_run(tiny_task(), runs=tmp_path / "runs")
+    with open_session(folder, supervised=True) as session:
+        session.go()
+        session.go({"instead": {"action": "edit_prompt"}})
+        session.go({"instead": {"action": "rollback", "to_round": 0}})
+    first = folder.baseline()
+    assert first is not None and folder.rounds()[-1].best == first.best
+    assert folder.rounds()[-1].decision.by == "user"
+
+
+# --- kills and rivals -------------------------------------------------------------------------------
+
+
+def outline(run: RunFolder) -> list[object]:
+    """What a run decided and measured, without what depends on the clock."""
+    return [(row.number, row.decision.move, row.trial.candidate, row.verdict, row.best) for row in run.rounds()]
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from graphs.session import open_session
+from memory.ledger import RunFolder
+class Killer:
+    def __call__(self, what, done, total, note=""):
+        if what == {what!r} and done == {done}: os.kill(os.getpid(), signal.SIGKILL)
+    def event(self, kind, data):
+        if kind == {what!r}: os.kill(os.getpid(), signal.SIGKILL)
+with open_session(RunFolder.open(Path(sys.argv[1])), listener=Killer()) as session:
+    session.go()
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "done"), [("training LoRA", 2), ("training LoRA", 4), ("decision", 0), ("verdict", 0)]
+)
+def test_killed_and_resumed_it_ends_as_it_would_have(tiny_task: TinyTask, tmp_path: Path, what: str, done: int) -> None:
+    overrides = ["policy=p -> w -> p", "gate.alpha=0.9"]
+    whole = RunFolder.open(nesylora.adapt(tiny_task(), overrides=overrides, runs=tmp_path / "whole").run)
+    folder = new_run(tiny_task(), overrides, tmp_path / "killed")
+    code = KILLED.format(root=str(ROOT), what=what, done=done)
+    ended = subprocess.run([sys.executable, "-c", code, str(folder.path)], capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert folder.outcome() is None
+    with open_session(folder) as session:
+        session.go()
+        with session.context.memory() as memory:
+            remembered = memory.count()
+    assert outline(folder) == outline(whole)
+    assert folder.outcome() is not None
+    assert remembered == len(list((folder.path / "remembered").glob("*.json")))
+    lines = [json.loads(line) for line in (folder.path / "ledger.jsonl").read_text().splitlines()]
+    assert len(lines) == len({(line["kind"], line.get("number")) for line in lines})
+
+
+def test_a_second_process_is_refused_and_told_who_has_the_run(tiny_task: TinyTask, tmp_path: Path) -> None:
+    folder = new_run(tiny_task(), runs=tmp_path / "runs")
+    code = (
+        f"import sys, time; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from pathlib import Path\nfrom memory.ledger import RunFolder\n"
+        "with RunFolder.open(Path(sys.argv[1])).locked():\n    print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(folder.path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline().strip() == "held"
+        with pytest.raises(Busy, match=str(holder.pid)), open_session(folder):
+            pass
+        holder.kill()
+    with open_session(folder) as session:  # the dead process's lock holds nobody up
+        assert not session.finished
+
+
+def test_changed_rows_are_refused_at_resume(tiny_task: TinyTask, tmp_path: Path) -> None:
+    task = tiny_task()
+    folder = new_run(task, runs=tmp_path / "runs")
+    row = json.dumps({"question": "Another one?", "answer": "Yes"})
+    (task / "validation.jsonl").write_text(row + "\n")
+    with pytest.raises(BadInput, match="changed since run"), open_session(folder) as session:
+        session.go()
+
+
+def test_a_second_run_recalls_what_the_first_one_kept(tiny_task: TinyTask, tmp_path: Path) -> None:
+    overrides = ["gate.alpha=0.9", "budget.rounds=1"]
+    first = RunFolder.open(nesylora.adapt(tiny_task(), overrides=overrides, runs=tmp_path / "runs").run)
+    second = RunFolder.open(nesylora.adapt(tiny_task(), overrides=overrides, runs=tmp_path / "runs").run)
+    kept = [row.trial.candidate.prompt for row in first.rounds() if row.verdict.kept and row.trial.candidate]
+    start = second.baseline()
+    assert start is not None
+    recalled = [proposal.prompt for proposal in start.recalled]
+    assert bool(kept) == bool(recalled) and set(kept) <= set(recalled)
+    if not kept:
+        pytest.skip("the tiny model kept no edit")
+
+
+def test_the_bare_loop_decides_as_the_graph_does(tiny_task: TinyTask, tmp_path: Path) -> None:
+    sys.path.insert(0, str(ROOT / "examples"))
+    from loop import adapt
+
+    _, rounds = adapt(tiny_task(), tmp_path / "loop")
+    run = RunFolder.open(nesylora.adapt(tiny_task(), runs=tmp_path / "runs").run)
+    assert [row.decision.move.action for row in rounds] == actions(run)
+
+
+def test_langgraph_tools_can_open_the_graph() -> None:
+    named = json.loads((ROOT / "langgraph.json").read_text())["graphs"]["adapt"]
+    file, name = named.split(":")
+    assert (ROOT / file).is_file()
+    from graphs import adapt
+
+    drawn = getattr(adapt, name).get_graph()
+    assert {"baseline", "observe", "plan", "approve", "train_lora", "edit_prompt", "judge", "remember"} <= set(
+        drawn.nodes
+    )
+
+
+def test_the_graph_alone_makes_its_run_from_a_task(tiny_task: TinyTask, tmp_path: Path) -> None:
+    """As LangGraph's own server invokes it: plain values for the context, and a thread id."""
+    from langgraph.checkpoint.memory import InMemorySaver
+
+    from graphs.adapt import build_graph
+    from graphs.context import Context
+
+    task = tiny_task(budget={"rounds": 1})
+    build_graph(InMemorySaver()).invoke(
+        {"number": 0},
+        {"configurable": {"thread_id": "abc"}},
+        context=Context(task=str(task), runs=str(tmp_path / "runs")),
+    )
+    assert RunFolder.open(tmp_path / "runs" / "thread-abc").outcome() is not None
