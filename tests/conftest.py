@@ -3,9 +3,12 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from tools.backbone import Backbone
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -15,7 +18,10 @@ TEXT = [
     "Who is the mayor of Orrowmere? ANSWER: Heskzan", "Answer the question. Start your answer with it.",
     "system user assistant", "The river, the bread and the bridge of Tallisk: 0 1 2 3 4 5 6 7 8 9 {} [] - # $",
 ]  # fmt: skip
-SMALL = {"vocab_size": 400, "max_position_embeddings": 1024, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+SMALL = {
+    "vocab_size": 400, "max_position_embeddings": 1024, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2,
+    "initializer_range": 0.2,  # ten times the usual: what a token attends to must show in the output
+}  # fmt: skip
 BODY = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 8,
@@ -25,7 +31,11 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("Qwen2Config", BODY),
     "gemma2": ("Gemma2Config", BODY | {"sliding_window": 16}),
     "gemma3": ("Gemma3TextConfig", BODY | {"sliding_window": 16}),
-    "gpt2": ("GPT2Config", {"n_embd": 32, "n_layer": 2, "n_head": 4}),
+    "gemma3_wide": ("Gemma3TextConfig", BODY | {"sliding_window": 512}),
+    "gpt2": ("GPT2Config", {
+        "n_embd": 32, "n_layer": 2, "n_head": 4, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0
+    }),
+    "lfm2": ("Lfm2Config", BODY | {"layer_types": ["conv", "full_attention"]}),
 }
 
 
@@ -47,6 +57,7 @@ def _save(name: str, folder: Path) -> Path:
     import transformers
 
     kind, sizes = ARCHITECTURES[name]
+    torch.set_num_threads(1)  # on models this small a second thread only waits
     torch.manual_seed(0)
     config = getattr(transformers, kind)(**(SMALL | sizes))
     model = transformers.AutoModelForCausalLM.from_config(config)
@@ -74,6 +85,40 @@ def _tokenizer() -> Any:
     )  # fmt: skip
     fast.chat_template = CHATML
     return fast
+
+
+@pytest.fixture
+def backbone(tiny_model: Callable[[str], Path], tmp_path: Path) -> "Callable[..., Backbone]":
+    """A backbone on the tiny model of an architecture; its adapters stand in `tmp_path`, each in a folder of its id."""
+
+    def load(name: str = "llama", **options: Any) -> "Backbone":
+        from tools.backbone import Backbone, load_model
+
+        model, tokenizer = load_model(str(tiny_model(name)), device="cpu", progress=lambda *_: None)
+        return Backbone(model, tokenizer, name=name, locate=tmp_path.joinpath, **options)
+
+    return load
+
+
+@pytest.fixture
+def random_adapter(tmp_path: Path) -> "Callable[..., Path]":
+    """Saves a LoRA of random weights, large enough to change what the model says, and returns its folder."""
+
+    def save(backbone: "Backbone", adapter: str, seed: int = 0) -> Path:
+        import torch
+
+        from agent.config import Lora
+        from tools.lora import lora_config
+
+        torch.manual_seed(seed)
+        backbone.create(adapter, lora_config(4, Lora(rank=4, alpha=8)))
+        for weight in filter(lambda weight: weight.requires_grad, backbone.model.parameters()):
+            torch.nn.init.normal_(weight, std=0.2)
+        backbone.save(adapter, tmp_path / adapter)
+        backbone.detach(adapter)
+        return tmp_path / adapter
+
+    return save
 
 
 @pytest.fixture

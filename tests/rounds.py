@@ -39,7 +39,8 @@ def a_signal(**changes: Any) -> Signal:
 
 def a_diagnosis(*, style: int = 0, content: int = 0, both: int = 0, total: int = 10) -> Diagnosis:
     """So many of `total` rows lack this; every failing row was probed."""
-    needs: list[Need] = ["style"] * style + ["content"] * content + ["both"] * both
+    counts: dict[Need, int] = {"style": style, "content": content, "both": both}
+    needs = [need for need, count in counts.items() for _ in range(count)]
     examples = tuple(
         ExampleDiagnosis(example=f"validation:{line}", need=need, prompt_gap=3.0, weight_gap=2.0)
         for line, need in enumerate(needs, 1)
@@ -47,7 +48,9 @@ def a_diagnosis(*, style: int = 0, content: int = 0, both: int = 0, total: int =
     return Diagnosis(failing=len(needs), total=total, examples=examples)
 
 
-def a_round(move: Move, *, number: int = 1, kept: bool = False, gain: float = 0.0, note: str = "", **loss: Any) -> Round:
+def a_round(
+    move: Move, *, number: int = 1, kept: bool = False, gain: float = 0.0, note: str = "", **loss: Any
+) -> Round:
     """A round of this move; `loss` may hold the trial's loss, loss_drop and grad_norm; `note` fills every free text."""
     pair = Candidate(prompt="0" * 12)
     return Round(

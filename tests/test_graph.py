@@ -13,6 +13,7 @@ import pytest
 
 import nesylora
 from agent.errors import BadInput, Busy
+from agent.records import Demo, Prompt
 from graphs.context import new_run
 from graphs.session import open_session
 from memory.ledger import RunFolder
@@ -219,17 +220,38 @@ def test_changed_rows_are_refused_at_resume(tiny_task: TinyTask, tmp_path: Path)
         session.go()
 
 
-def test_a_second_run_recalls_what_the_first_one_kept(tiny_task: TinyTask, tmp_path: Path) -> None:
-    overrides = ["gate.alpha=0.9", "budget.rounds=1"]
-    first = RunFolder.open(nesylora.adapt(tiny_task(), overrides=overrides, runs=tmp_path / "runs").run)
-    second = RunFolder.open(nesylora.adapt(tiny_task(), overrides=overrides, runs=tmp_path / "runs").run)
-    kept = [row.trial.candidate.prompt for row in first.rounds() if row.verdict.kept and row.trial.candidate]
+def test_a_run_tries_what_an_earlier_one_kept(tiny_task: TinyTask, tmp_path: Path) -> None:
+    """The prompt comes back from Chroma on disk, is scored, and stands in the baseline's row."""
+    from memory.prompts import Entry
+
+    first = new_run(tiny_task(), runs=tmp_path / "runs")
+    prompt = Prompt(system="Answer the question, beginning with the word ANSWER.")
+    with open_session(first) as session:
+        context = session.context
+        entry = Entry(
+            prompt=prompt, task="mayors", profile=context.profile, model=context.spec.config.model,
+            reward=0.5, gain=0.5, kept=True, round=1, run=first.name,
+        )  # fmt: skip
+        context.remember(entry)
+    second = RunFolder.open(nesylora.adapt(tiny_task(), runs=tmp_path / "runs").run)
     start = second.baseline()
     assert start is not None
-    recalled = [proposal.prompt for proposal in start.recalled]
-    assert bool(kept) == bool(recalled) and set(kept) <= set(recalled)
-    if not kept:
-        pytest.skip("the tiny model kept no edit")
+    assert prompt.id in [proposal.prompt for proposal in start.recalled]
+
+
+def test_a_prompt_that_shows_a_held_out_row_is_not_recalled(tiny_task: TinyTask, tmp_path: Path) -> None:
+    from memory.prompts import Entry
+
+    folder = new_run(tiny_task(), runs=tmp_path / "runs")
+    leaky = Prompt(demos=(Demo(question="Name the mayor of Benn.", answer="ANSWER: Corolt"),))
+    with open_session(folder) as session:
+        context = session.context
+        entry = Entry(
+            prompt=leaky, task="mayors", profile=context.profile, model=context.spec.config.model,
+            reward=1, gain=1, kept=True, round=1, run=folder.name,
+        )  # fmt: skip
+        context.remember(entry)
+        assert context.recall() == []
 
 
 def test_the_bare_loop_decides_as_the_graph_does(tiny_task: TinyTask, tmp_path: Path) -> None:

@@ -64,15 +64,14 @@ def test_a_record_cannot_be_changed_or_misspelt() -> None:
 def test_reward_and_merit_stay_in_bounds(content: float, style: float) -> None:
     score = ExampleScore(example="validation:1", output="", content=content, style=style)
     assert 0 <= score.reward <= min(content, style)
-    assert score.reward <= score.merit <= max(content, style)
+    assert 0 <= score.merit <= 1
+    assert score.merit >= score.reward - 1e-9
 
 
-@given(SHARES, SHARES, SHARES)
-def test_merit_sees_the_progress_of_one_factor_while_the_other_is_0(style: float, low: float, high: float) -> None:
-    low, high = sorted((low, high))
-    before, after = (ExampleScore(example="e", output="", content=content, style=style) for content in (low, high))
-    assert before.merit <= after.merit
-    assert (after.merit > before.merit) == (high / 3 > low / 3) or style > 0
+def test_merit_sees_the_progress_of_one_factor_while_the_other_is_0() -> None:
+    before, after = (ExampleScore(example="e", output="", content=content, style=0) for content in (0.5, 1))
+    assert before.reward == after.reward == 0
+    assert before.merit < after.merit
 
 
 # --- diagnosis -----------------------------------------------------------------------------------

@@ -114,8 +114,17 @@ class Backbone:
 
     def detach(self, adapter: str) -> None:
         """Forget an attached adapter; its files stay."""
-        if self._attached.pop(adapter, "absent") != "absent":
+        if self._attached.pop(adapter, "absent") == "absent":
+            return
+        if self._attached:
             self._peft.delete_adapter(adapter)
+        else:  # peft's wrapper cannot stand without an adapter
+            self._peft.unload()
+            self._peft = None
+
+    def rank(self, adapter: str) -> int:
+        """Of an attached adapter; a continued one has its parent's."""
+        return int(self._peft.peft_config[adapter].r)
 
     def save(self, adapter: str, folder: Path) -> None:
         """Write an attached adapter as safetensors, with peft's adapter_config.json, straight into `folder`."""

@@ -13,7 +13,7 @@ import transformers
 from pydantic import BaseModel
 
 from agent.config import Lora
-from agent.errors import StepFailed
+from agent.errors import BadInput, StepFailed
 from agent.protocols import Progress
 from agent.records import Example, Prompt, TrainLora
 from tools.backbone import Backbone
@@ -91,6 +91,7 @@ def train(
 
     Raises:
         StepFailed: the loss is not finite, or no row is short enough. The adapter is detached and nothing is saved.
+        BadInput: peft refuses the settings.
     """
     token_rows, left_out = _render(backbone, rows, settings.max_tokens)
     log = Training(
@@ -100,6 +101,7 @@ def train(
     if not token_rows:
         raise StepFailed(f"all {left_out} training rows are longer than lora.max_tokens ({settings.max_tokens})")
     _attach(backbone, adapter, parent, move, settings, seed)
+    log.rank = backbone.rank(adapter)
     started = time.monotonic()
     try:
         _fit(backbone, token_rows, move, settings, log, token_limit, deadline, progress)
@@ -136,8 +138,11 @@ def _attach(backbone: Backbone, adapter: str, parent: str | None, move: TrainLor
     backbone.detach(adapter)
     if parent is not None:
         backbone.attach(adapter, source=parent, trainable=True)
-    else:
+        return
+    try:
         backbone.create(adapter, lora_config(move.rank, settings))
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"lora.targets and lora.options do not make a LoRA of {backbone.name}: {error}") from error
 
 
 def lora_config(rank: int, settings: Lora) -> Any:

@@ -71,7 +71,8 @@ def reach(model: PreTrainedModel) -> float:
     layers = DynamicCache(config=model.config).layers
     if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
         return 0
-    return min((layer.sliding_window for layer in layers if layer.is_sliding), default=math.inf)
+    windows = [layer.sliding_window for layer in layers if isinstance(layer, DynamicSlidingWindowLayer)]
+    return min(windows, default=math.inf)
 
 
 def shared_prefix(rows: Sequence[TokenRow], slots: float, room: int = 0) -> list[int]:

@@ -52,7 +52,9 @@ class Renderer:
         return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     def prompt_ids(self, prompt: Prompt, example: Example) -> list[int]:
-        return self.ids(self.text(prompt, example))
+        """The same as ids. The start of text is written by the chat template or, where there is none, the tokenizer."""
+        text, plain = self.text(prompt, example), not self.tokenizer.chat_template
+        return list(self.tokenizer(text, add_special_tokens=plain)["input_ids"])
 
     def row(self, prompt: Prompt, example: Example) -> TokenRow:
         """A training row: the answer and the end-of-turn token are the completion."""
@@ -83,7 +85,8 @@ class Renderer:
                 self.tokenizer.apply_chat_template([_message("user", "q"), _message("assistant", "§")], tokenize=False)
             )
             after = self.ids(text.rsplit("§", 1)[1].strip())
-            if after and after[0] in self.tokenizer.all_special_ids:
+            special = {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+            if after and after[0] in special:
                 return after[0]
         return int(self.tokenizer.eos_token_id)
 

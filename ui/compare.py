@@ -32,7 +32,9 @@ def compare(task: Path, policies: Sequence[str], seeds: Sequence[int], overrides
     results = list(run_all(policies, seeds, adapt, folder / "results.jsonl"))
     with LiveView() as view:
         head, *rows = table(results)
-        shown = Table(*head, title=f"{read.config.name}: means on the sealed test rows")
+        title = f"{read.config.name}, sealed test rows, seeds {', '.join(map(str, seeds))}; edits and LoRA: rounds kept"
+        shown = Table(*head, title=title)
+        shown.columns[0].no_wrap = True
         for row in rows:
             shown.add_row(*row)
         view.console.print(shown)

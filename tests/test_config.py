@@ -1,0 +1,75 @@
+"""What a task may not say, and the sentence it is told. (Reading the file is tested in test_task_file.py.)"""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from agent.records import Demo, Prompt
+from tests.rounds import a_config
+
+
+def refusal(**changes: Any) -> str:
+    with pytest.raises(ValidationError) as caught:
+        a_config(**changes)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({}, "give `train`, `validation` and `test` files, or one `path`"),
+        ({"train": "a.jsonl", "validation": "b.jsonl"}, "give `train`, `validation` and `test` files"),
+        ({"path": "a.jsonl", "test": "b.jsonl"}, "give either `path` (one file to cut) or"),
+        ({"path": "a.jsonl", "hub": "gsm8k"}, "give `path` or `hub`, not both"),
+        ({"hub": "gsm8k"}, "a hub data set needs `train`"),
+        ({"path": "a.jsonl", "cut": {"validation": 0.5, "test": 0.5}}, "leave some rows to train on"),
+        ({"path": "a.jsonl", "limit": {"train": 0}}, "greater than or equal to 1"),
+    ],
+)
+def test_the_data_must_say_where_every_split_comes_from(data: dict[str, Any], said: str) -> None:
+    assert said in refusal(data=data)
+
+
+@pytest.mark.parametrize(
+    "data", [{"path": "a.jsonl"}, {"hub": "gsm8k", "train": "train"}, {"path": "a.jsonl", "cut": {"validation": 0.5}}]
+)
+def test_one_file_or_a_hub_data_set_will_do(data: dict[str, Any]) -> None:
+    assert a_config(data=data).data.model_dump(exclude_unset=True) == data
+
+
+def test_a_template_without_the_question_is_refused() -> None:
+    assert "the template must contain {question}" in refusal(prompt={"template": "Answer:"})
+
+
+@pytest.mark.parametrize("needy", [{"planner": "llm"}, {"edit": {"editor": "textgrad"}}])
+def test_what_needs_an_llm_asks_for_its_section(needy: dict[str, Any]) -> None:
+    assert "need an `llm:` section with at least `model`" in refusal(**needy)
+    assert a_config(**needy, llm={"model": "gpt"}).llm is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lora": {"rank": 4096}}, "less than or equal to 256"),
+        ({"lora": {"learning_rate": 5}}, "less than or equal to 0.01"),
+        ({"lora": {"epochs": float("nan")}}, "lora.epochs"),
+        ({"budget": {"minutes": 0}}, "greater than 0"),
+        ({"content": []}, "at least 1 item"),
+        ({"content": [{"kind": "vibes"}]}, "'exact', 'contains', 'number', 'choice', 'f1'"),
+        ({"policy": "w -> p"}, "'p -> w -> p'"),
+        ({"name": "../escape"}, "match pattern"),
+        ({"bugdet": {}}, "Extra inputs are not permitted"),
+    ],
+)
+def test_what_is_out_of_bounds_is_told_the_bounds(changes: dict[str, Any], said: str) -> None:
+    assert said in refusal(**changes)
+
+
+def test_no_setting_can_hold_a_key() -> None:
+    assert "Extra inputs" in refusal(llm={"model": "gpt", "api_key": "sk-123"})
+
+
+def test_the_seed_prompt_becomes_a_prompt() -> None:
+    config = a_config(prompt={"system": "Answer.", "demos": [{"question": "2+2?", "answer": "4"}]})
+    assert config.prompt.prompt() == Prompt(system="Answer.", demos=(Demo(question="2+2?", answer="4"),))

