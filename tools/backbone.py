@@ -273,9 +273,11 @@ def load_model(
             f"model '{name}' cannot be loaded: {str(error).splitlines()[0]} "
             f"Give a hub name that this machine can reach, a local folder, or '{embedded.NAME}'."
         ) from error
-    if not qlora:  # bitsandbytes has put it there already
-        model.to(torch.device(device))
-    return model.eval(), tokenizer
+    if qlora:
+        from peft import prepare_model_for_kbit_training
+
+        return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False).eval(), tokenizer
+    return model.to(torch.device(device)).eval(), tokenizer  # type: ignore[arg-type]
 
 
 def pick_device() -> Literal["cuda", "mps", "cpu"]:
