@@ -84,6 +84,8 @@ def _text(values: Mapping[str, object], column: str) -> str:
         raise RowError(f"'{column}' must be text or a number, but it is a {type(value).__name__}")
     if not (text := str(value)).strip():
         raise RowError(f"'{column}' is empty")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise RowError(f"'{column}' holds half a character (a lone surrogate), which no file can store")
     return text
 
 

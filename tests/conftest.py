@@ -1,7 +1,7 @@
 """Tiny random models of several architectures, made here: the real code runs on them in milliseconds."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +32,10 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma2": ("Gemma2Config", BODY | {"sliding_window": 16}),
     "gemma3": ("Gemma3TextConfig", BODY | {"sliding_window": 16}),
     "gemma3_wide": ("Gemma3TextConfig", BODY | {"sliding_window": 512}),
-    "gpt2": ("GPT2Config", {
-        "n_embd": 32, "n_layer": 2, "n_head": 4, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0
-    }),
+    "gpt2": (
+        "GPT2Config",
+        {"n_embd": 32, "n_layer": 2, "n_head": 4, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
+    ),
     "lfm2": ("Lfm2Config", BODY | {"layer_types": ["conv", "full_attention"]}),
 }
 
@@ -57,7 +58,6 @@ def _save(name: str, folder: Path) -> Path:
     import transformers
 
     kind, sizes = ARCHITECTURES[name]
-    torch.set_num_threads(1)  # on models this small a second thread only waits
     torch.manual_seed(0)
     config = getattr(transformers, kind)(**(SMALL | sizes))
     model = transformers.AutoModelForCausalLM.from_config(config)
@@ -76,7 +76,10 @@ def _tokenizer() -> Any:
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<s>", "<|im_end|>", "<pad>", "<|im_start|>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=400,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(TEXT * 20, trainer)
     fast = PreTrainedTokenizerFast(
@@ -88,8 +91,9 @@ def _tokenizer() -> Any:
 
 
 @pytest.fixture
-def backbone(tiny_model: Callable[[str], Path], tmp_path: Path) -> "Callable[..., Backbone]":
+def backbone(tiny_model: Callable[[str], Path], tmp_path: Path) -> "Iterator[Callable[..., Backbone]]":
     """A backbone on the tiny model of an architecture; its adapters stand in `tmp_path`, each in a folder of its id."""
+    import torch
 
     def load(name: str = "llama", **options: Any) -> "Backbone":
         from tools.backbone import Backbone, load_model
@@ -97,7 +101,10 @@ def backbone(tiny_model: Callable[[str], Path], tmp_path: Path) -> "Callable[...
         model, tokenizer = load_model(str(tiny_model(name)), device="cpu", progress=lambda *_: None)
         return Backbone(model, tokenizer, name=name, locate=tmp_path.joinpath, **options)
 
-    return load
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on models this small a second thread only waits
+    yield load
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -84,9 +84,7 @@ def test_likelihoods_are_those_of_a_plain_forward_pass(
 
 def test_the_shared_prefix_is_run_once(backbone: Load) -> None:
     ours, run = backbone(), []
-    ours.base.register_forward_pre_hook(
-        lambda _, __, given: run.append(given["input_ids"].numel()), with_kwargs=True
-    )
+    ours.base.register_forward_pre_hook(lambda _, __, given: run.append(given["input_ids"].numel()), with_kwargs=True)
     ours.generate(PROMPT, ROWS, adapter=None, max_new_tokens=1)
     lengths = [len(ours.render.prompt_ids(PROMPT, row)) for row in ROWS]
     prefix, own = run

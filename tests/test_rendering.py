@@ -14,9 +14,7 @@ from transformers import AutoTokenizer
 from agent.records import Demo, Example, Prompt, Turn
 from tools.rendering import Renderer
 
-PROMPT = Prompt(
-    system="Be brief.", demos=(Demo(question="One?", answer="1"),), template="Q: {question}"
-)
+PROMPT = Prompt(system="Be brief.", demos=(Demo(question="One?", answer="1"),), template="Q: {question}")
 EXAMPLE = Example(
     name="v:1", question="Two?", answer="2",
     turns=(Turn(role="user", content="Hello"), Turn(role="assistant", content="Hi")),

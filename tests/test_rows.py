@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.config import Data
 from agent.errors import BadInput
 from agent.records import Example
+from eval.splits import read_splits
 from eval.tasks import load_task
 
 TASK = """
@@ -187,3 +189,9 @@ def test_a_local_folder_serves_as_a_hub_data_set(folder: Path, monkeypatch: pyte
     assert f"hub data set '{hub}', split 'trian': Unknown split" in message
     assert "data.validation" in message
     assert "'not a name!'" in refusal(folder, ["data={hub: not a name!, train: train}"])
+
+
+def test_half_a_character_is_refused_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"question": "a", "answer": "b"}\n{"question": "\\ud800", "answer": "b"}\n')
+    with pytest.raises(BadInput, match=r"line 2: 'question' holds half a character"):
+        read_splits(Data(path="rows.jsonl"), tmp_path)

@@ -195,9 +195,7 @@ class Backbone:
                     values[index] = total / max(len(rows[index].completion), 1)
         return values
 
-    def _batches(
-        self, model: Any, rows: Sequence[TokenRow], new: int = 0
-    ) -> Iterator[tuple[list[int], Batch, Any]]:
+    def _batches(self, model: Any, rows: Sequence[TokenRow], new: int = 0) -> Iterator[tuple[list[int], Batch, Any]]:
         """Rows sorted by length, so that little is padding; where `new` tokens follow, the cache of what all share."""
         prefix = shared_prefix(rows, self.reach, new) if rows else []
         cache = prefix_cache(model, self.base.config, prefix, self.device) if new and self.shares_prefix else None

@@ -83,6 +83,6 @@ def need(score: ExampleScore, prompt_gap: float, weight_gap: float) -> Need:
 
 
 def _split(shown: str, answer: str) -> tuple[str, str]:
-    """The shown reference as (form before the answer, the answer's own text and what follows)."""
-    at = shown.find(answer)
+    """The shown reference as (form before the answer, the answer's own text). A short answer may stand in its form."""
+    at = shown.rfind(answer)
     return (shown[:at], answer) if at >= 0 else ("", shown)

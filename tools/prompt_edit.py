@@ -34,9 +34,8 @@ class RuleEditor:
         told = self._instructed(prompt, evaluation) if "system" in parts else prompt
         edits = [(told, "the instruction spelled out")]
         if "demos" in parts:
-            edits += self._demonstrated(told, train, seed)
+            edits += [*self._demonstrated(told, train, seed), *_shorter(prompt)]
         edits += [(recalled, "a prompt recalled from an earlier run") for recalled in self._recalled]
-        edits += _shorter(prompt)
         return list(_distinct(edits, prompt, self._settings))
 
     def _instructed(self, prompt: Prompt, evaluation: Evaluation) -> Prompt:
