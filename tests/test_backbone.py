@@ -198,7 +198,7 @@ def test_pickled_weights_are_refused(tiny_model: Models, tmp_path: Path) -> None
 
 
 def test_a_missing_folder_is_named_before_anything_is_loaded(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="no model folder at .*nowhere"):
+    with pytest.raises(BadInput, match=r"no model folder at .*nowhere"):
         load_model(str(tmp_path / "nowhere"), progress=quiet)
 
 

@@ -80,6 +80,29 @@ def test_a_child_starts_with_its_parents_loss_and_gradient_as_computed_plainly(
     assert step.grad_norm == pytest.approx(float(torch.cat([grad.flatten() for grad in tuned]).norm()), rel=1e-4)
 
 
+def test_the_steps_are_those_of_a_bare_loop(
+    backbone: Load, random_adapter: Adapters, tiny_model: Callable[[str], Path], fit: Fit
+) -> None:
+    ours = backbone()
+    plain = Plain(tiny_model("llama"), random_adapter(ours, "parent"))
+    rows = [ours.render.row(*row) for row in ROWS]
+    tuned = [weight for weight in plain.model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(tuned, lr=1e-2, weight_decay=0.1)
+    wanted = []
+    for rate in (0.0, 1e-2, 1e-2 * 2 / 3, 1e-2 / 3):  # one step of warm-up, then down to nothing
+        optimizer.zero_grad()
+        optimizer.param_groups[0]["lr"] = rate
+        loss = torch.cat([plain.losses(row.prompt, row.completion) for row in rows]).mean()
+        loss.backward()
+        wanted.append((loss.item(), float(torch.nn.utils.clip_grad_norm_(tuned, 0.5))))
+        optimizer.step()
+    settings = Lora(rank=4, batch_size=4, warmup=0.25, weight_decay=0.1, clip=0.5)
+    log = fit(ours, parent="parent", settings=settings, move=TrainLora(epochs=4, rank=4, learning_rate=1e-2))
+    assert [step.loss for step in log.steps] == pytest.approx([loss for loss, _ in wanted], rel=1e-3)
+    assert [step.grad_norm for step in log.steps] == pytest.approx([norm for _, norm in wanted], rel=1e-2)
+    assert wanted[3][0] < wanted[0][0]
+
+
 def test_accumulation_changes_the_memory_and_not_the_result(backbone: Load, fit: Fit, tmp_path: Path) -> None:
     fit(backbone(), "at once", settings=Lora(rank=4, batch_size=4))
     fit(backbone(), "in parts", settings=Lora(rank=4, batch_size=1, accumulate=4))

@@ -87,6 +87,8 @@ class Talk:
             command(rest.strip())
         except BadInput as error:
             self.say(escape(str(error)))
+        except EOFError:  # the input ended at a question of ours
+            return False
         return True
 
     def plan(self, _: str) -> None:
