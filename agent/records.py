@@ -322,7 +322,7 @@ class Baseline(Record):
     number: Literal[0] = 0
     seed: Candidate
     seed_reward: float
-    recalled: tuple[Proposal, ...] = ()
+    recalled: tuple[Proposal, ...] = Field((), description="the seed and what memory recalled, as compared; else empty")
     best: Candidate
     reward: float
     content: float

@@ -41,6 +41,12 @@ class Runner:
             raise ValueError(f"limit must be at least 1, but it is {limit}")
         return self._evaluate(candidate, split, limit)
 
+    def surprise(self, candidate: Candidate) -> list[float]:
+        """NLL of each validation row's reference in the wanted form under the candidate, nats per token."""
+        rows = self._task.validation
+        wanted = [("", self._task.scorers.show(row.answer)) for row in rows]
+        return self._model.nll(self._prompt_of(candidate.prompt), rows, wanted, adapter=candidate.adapter)
+
     def open_test(self, candidate: Candidate) -> Evaluation:
         """The candidate's scores on all test rows. For the end of a run: nothing may be decided by them."""
         return self._evaluate(candidate, "test", None)

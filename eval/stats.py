@@ -86,8 +86,7 @@ class Change:
         return self.gain > 0 and self.p_value <= alpha
 
     def __str__(self) -> str:
-        p_value = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.2g}"
-        return f"{self.name} {fmean(self.before):.2f} → {fmean(self.after):.2f} ({p_value})"
+        return f"{self.name} {fmean(self.before):.2f} → {fmean(self.after):.2f} ({_p(self.p_value)})"
 
 
 def judge(before: Evaluation, after: Evaluation, alpha: float, after_is_simpler: bool = False) -> Verdict:
@@ -109,6 +108,30 @@ def judge(before: Evaluation, after: Evaluation, alpha: float, after_is_simpler:
         return _verdict(True, reward, reason, merit.p_value)
     end = f"within chance (alpha {alpha:g})" if max(reward.gain, merit.gain) > 0 else "no rise"
     return _verdict(False, reward, f"{reason}: {end}", min(reward.p_value, merit.p_value))
+
+
+def corroborate(verdict: Verdict, before: Sequence[float], after: Sequence[float], alpha: float) -> Verdict:
+    """A second witness for a trial that raised the joint reward, but on too few rows to be beyond chance.
+
+    Near the top only a row or two are left to change, and no test on rewards can tell. The references' NLL can: it
+    moves on every row. The trial is kept if they became likelier (p <= alpha); else the verdict stands.
+
+    Args:
+        verdict: of `judge`; returned as it is if the trial was kept or its reward did not rise.
+        before, after: NLL of each row's reference in the wanted form, nats per token, in the same order.
+    """
+    if verdict.kept or verdict.gain <= 0:
+        return verdict
+    p_value = sign_flip([old - new for old, new in zip(before, after, strict=True)])
+    nats = f"{fmean(before):.2f} → {fmean(after):.2f} nats per token of the wanted answers ({_p(p_value)})"
+    if p_value > alpha:
+        return verdict.model_copy(update={"reason": f"{verdict.reason}; {nats}: no likelier either"})
+    kept = {"kept": True, "p_value": p_value, "reason": f"{verdict.reason}, but {nats}: they became likelier"}
+    return verdict.model_copy(update=kept)
+
+
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
 
 
 def _changes(before: Evaluation, after: Evaluation) -> tuple[Change, Change]:

@@ -15,12 +15,13 @@ from agent import monitor
 from agent.policy import make_policy
 from agent.records import Candidate, EditPrompt, Prompt, Round, Spend, Stop, TrainLora, Trial
 from eval.runner import Runner
-from eval.stats import judge, standard_error
+from eval.stats import corroborate, judge, standard_error
 from eval.tasks import load_task
 from memory.ledger import RunFolder
 from memory.remake import remake, select
-from tools.backbone import Backbone, load_model
+from tools.backbone import Backbone
 from tools.classify import Classifier
+from tools.loading import load_model
 from tools.lora import train
 from tools.prompt_edit import RuleEditor, choose
 
@@ -73,6 +74,9 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
         # judge: the pair as a whole, paired on the validation rows
         after = evaluate(trial.candidate, "validation") if trial.candidate else before
         verdict = judge(before, after, config.gate.alpha)
+        if verdict.gain > 0 and not verdict.kept:
+            nats = [evaluate.surprise(pair) for pair in (before.candidate, after.candidate)]
+            verdict = corroborate(verdict, *nats, config.gate.alpha)
         best = after.candidate if verdict.kept else best
         print(f"  {'kept' if verdict.kept else 'taken back'}: {verdict.reason}")
         rounds.append(

@@ -114,7 +114,8 @@ class Context:
 
     @cached_property
     def model(self) -> "Backbone":
-        from tools.backbone import Backbone, load_model
+        from tools.backbone import Backbone
+        from tools.loading import load_model
 
         config = self.spec.config
         base, tokenizer = load_model(
@@ -160,7 +161,9 @@ class Context:
         from tools.prompt_edit import RuleEditor
 
         config = self.spec.config
-        rules = RuleEditor(self.spec.scorers, config.edit)
+        first = self.folder.baseline()
+        recalled = [self.folder.prompt(tried.prompt) for tried in first.recalled[1:]] if first else []
+        rules = RuleEditor(self.spec.scorers, config.edit, recalled)
         if config.edit.editor == "rules":
             return rules
         from tools.textgrad_edit import EditorChain, TextGradEditor

@@ -30,6 +30,8 @@ def train_lora(state: State, context: Context) -> dict[str, Any]:
     except StepFailed as error:
         return {"trial": Trial(candidate=None, note=f"LoRA failed: {error}")}
     note = f"{training.row_count} {training.rows} rows, {len(training.epoch_losses)} epochs"
+    if training.left_out:
+        note += f", {training.left_out} rows left out as longer than lora.max_tokens"
     return {
         "trial": Trial(
             candidate=Candidate(prompt=state["best"].prompt, adapter=adapter),

@@ -170,7 +170,12 @@ def judge(state: State, context: Context) -> dict[str, Any]:
     if isinstance(decided(state).move, Rollback):
         verdict = Verdict(kept=True, reason="Asked for.", before=before.reward, after=after.reward, p_value=1.0)
         return {"verdict": verdict}
-    return {"verdict": stats.judge(before, after, context.spec.config.gate.alpha, _simpler(context, state))}
+    alpha = context.spec.config.gate.alpha
+    verdict = stats.judge(before, after, alpha, _simpler(context, state))
+    if verdict.gain > 0 and not verdict.kept:
+        nats = [context.evaluate.surprise(pair) for pair in (state["best"], trial.candidate)]
+        verdict = stats.corroborate(verdict, *nats, alpha)
+    return {"verdict": verdict}
 
 
 def _simpler(context: Context, state: State) -> bool:

@@ -96,7 +96,8 @@ def backbone(tiny_model: Callable[[str], Path], tmp_path: Path) -> "Iterator[Cal
     import torch
 
     def load(name: str = "llama", **options: Any) -> "Backbone":
-        from tools.backbone import Backbone, load_model
+        from tools.backbone import Backbone
+        from tools.loading import load_model
 
         model, tokenizer = load_model(str(tiny_model(name)), device="cpu", progress=lambda *_: None)
         return Backbone(model, tokenizer, name=name, locate=tmp_path.joinpath, **options)

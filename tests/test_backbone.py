@@ -11,7 +11,8 @@ from plain import Plain
 
 from agent.errors import BadInput
 from agent.records import Demo, Example, Prompt
-from tools.backbone import ATTACHED, Backbone, load_model, pick_dtype
+from tools.backbone import ATTACHED, Backbone
+from tools.loading import load_model, pick_dtype
 
 NAMES = ["llama", "qwen2", "gemma2", "gemma3", "gemma3_wide", "gpt2", "lfm2"]
 DEMOS = tuple(Demo(question=f"Who is mayor {n} of Tallisk?", answer="ANSWER: Heskzan") for n in range(3))

@@ -9,8 +9,9 @@ import pytest
 from agent.errors import BadInput
 from agent.records import Example, Prompt
 from tools import embedded
-from tools.backbone import Backbone, load_model
+from tools.backbone import Backbone
 from tools.embedded import NAME, cache_folder, embedded_folder, embedded_model, is_ready
+from tools.loading import load_model
 from tools.presence import check_model
 
 needs_wheel = pytest.mark.skipif(embedded.wheel_weights() is None, reason=embedded.INSTALL)

@@ -52,7 +52,7 @@ def test_a_run_from_task_to_report(tiny_task: TinyTask, tmp_path: Path) -> None:
     assert all(row.decision.reason and row.decision.numbers for row in rounds)
     assert outcome.best_test.rows == 4
     assert (run.path / "report.html").stat().st_size > 1000
-    assert [kind for kind, _ in watcher.events][0] == "run" and watcher.events[-1][0] == "finish"
+    assert watcher.events[0][0] == "run" and watcher.events[-1][0] == "finish"
 
 
 @pytest.mark.parametrize(

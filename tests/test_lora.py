@@ -181,7 +181,17 @@ def test_a_child_has_its_parents_rank_whatever_was_asked(backbone: Load, fit: Fi
 
 def test_an_epoch_loss_is_the_mean_of_its_steps() -> None:
     steps = [Step(loss=loss, grad_norm=norm, epoch=epoch) for loss, norm, epoch in ((4, 1, 1), (2, 1, 1), (1.5, 5, 2))]
-    about: dict[str, Any] = {"row_count": 2, "left_out": 0, "epochs": 2, "learning_rate": 1, "rank": 4, "seed": 0}
+    about: dict[str, Any] = {
+        "model": "m",
+        "data": "d",
+        "settings": Lora(),
+        "row_count": 2,
+        "left_out": 0,
+        "epochs": 2,
+        "learning_rate": 1,
+        "rank": 4,
+        "seed": 0,
+    }
     log = Training(parent=None, rows="original", steps=steps, **about)
     assert (log.epoch_losses, log.loss_drop, log.grad_norm) == ([3, 1.5], 0.5, 5)
     assert Training(parent=None, rows="original", steps=steps[:2], **about).loss_drop is None

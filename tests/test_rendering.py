@@ -57,7 +57,7 @@ def test_a_template_without_system_role_reads_it_in_the_first_user_turn(template
 def test_without_a_chat_template_the_turns_are_plain_lines(tokenizer: Any) -> None:
     tokenizer.chat_template = None
     assert Renderer(tokenizer).text(PROMPT, EXAMPLE.model_copy(update={"turns": ()})) == (
-        "Be brief.\nUser: Q: One?\nAssistant: 1\nUser: Q: Two?\nAssistant: "
+        "Be brief.\nUser:\nQ: One?\nAssistant:\n1\nUser:\nQ: Two?\nAssistant:\n"
     )
 
 

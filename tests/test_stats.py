@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.records import Candidate, Evaluation, ExampleScore
-from eval.stats import interval, judge, sign_flip, standard_error
+from agent.records import Candidate, Evaluation, ExampleScore, Verdict
+from eval.stats import corroborate, interval, judge, sign_flip, standard_error
 
 differences = st.lists(st.floats(-1, 1), max_size=20)
 
@@ -112,3 +112,27 @@ def test_rows_are_paired_by_name() -> None:
     assert "no row differs" in judge(before, reordered, alpha=0.1).reason
     with pytest.raises(ValueError, match="same rows"):
         judge(before, evaluation((1, 1)), alpha=0.1)
+
+
+# --- the second witness ---------------------------------------------------------------------------------
+
+
+def risen_within_chance() -> Verdict:
+    before, after = [(0, 1)] * 2 + [(1, 1)] * 30, [(1, 1)] * 32
+    return judge(evaluation(*before), evaluation(*after), alpha=0.1)
+
+
+def test_too_few_rows_to_tell_are_decided_by_the_likelihood_of_the_wanted_answers() -> None:
+    verdict = risen_within_chance()
+    assert not verdict.kept and verdict.gain > 0
+    likelier = corroborate(verdict, [0.5] * 32, [0.1] * 32, alpha=0.1)
+    assert likelier.kept and likelier.p_value < 0.001 and "0.50 → 0.10 nats" in likelier.reason
+    assert not corroborate(verdict, [0.1] * 32, [0.5] * 32, alpha=0.1).kept
+    assert not corroborate(verdict, [0.1] * 32, [0.1] * 32, alpha=0.1).kept
+
+
+def test_likelihood_alone_keeps_nothing() -> None:
+    fell = judge(evaluation(*[(1, 1)] * 8), evaluation(*[(0, 1)] * 8), alpha=0.1)
+    same = judge(evaluation(*[(0, 1)] * 8), evaluation(*[(0, 1)] * 8), alpha=0.1)
+    assert corroborate(fell, [9.0] * 8, [0.1] * 8, alpha=0.1) == fell
+    assert corroborate(same, [9.0] * 8, [0.1] * 8, alpha=0.1) == same

@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 
 import torch
 import transformers
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from agent.config import Lora
 from agent.errors import BadInput, StepFailed
 from agent.protocols import Progress
-from agent.records import Example, Prompt, TrainLora
+from agent.records import Example, Prompt, TrainLora, digest
 from tools.backbone import Backbone
 from tools.prefix import collate, completion_nll, shared_prefix
 from tools.rendering import TokenRow
@@ -34,7 +34,10 @@ class Step(BaseModel):
 class Training(BaseModel):
     """What made an adapter; stands beside its weights as training.json. Tokens are forward tokens."""
 
+    model: str
     parent: str | None
+    data: str = Field(description="digest of the rows, with the prompts around them")
+    settings: Lora
     rows: str
     row_count: int
     left_out: int
@@ -95,7 +98,8 @@ def train(
     """
     token_rows, left_out = _render(backbone, rows, settings.max_tokens)
     log = Training(
-        parent=parent, rows=move.rows, row_count=len(token_rows), left_out=left_out, epochs=move.epochs,
+        model=backbone.name, parent=parent, data=digest([[prompt.id, example.id] for prompt, example in rows]),
+        settings=settings, rows=move.rows, row_count=len(token_rows), left_out=left_out, epochs=move.epochs,
         learning_rate=move.learning_rate, rank=move.rank, seed=seed,
     )  # fmt: skip
     if not token_rows:

@@ -33,9 +33,9 @@ class RuleEditor:
         """At most `settings.proposals` different prompts, each with a note that says what was changed."""
         told = self._instructed(prompt, evaluation) if "system" in parts else prompt
         edits = [(told, "the instruction spelled out")]
+        edits += [(recalled, "a prompt recalled from an earlier run") for recalled in self._recalled]
         if "demos" in parts:
             edits += [*self._demonstrated(told, train, seed), *_shorter(prompt)]
-        edits += [(recalled, "a prompt recalled from an earlier run") for recalled in self._recalled]
         return list(_distinct(edits, prompt, self._settings))
 
     def _instructed(self, prompt: Prompt, evaluation: Evaluation) -> Prompt:

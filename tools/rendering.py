@@ -112,6 +112,7 @@ def _fold_system(messages: list[Message]) -> list[Message]:
 
 
 def _plain(messages: list[Message]) -> str:
-    labels = {"system": "", "user": "User: ", "assistant": "Assistant: "}
+    """Labels on lines of their own: an answer after a space would be tokenised unlike one after a line's end."""
+    labels = {"system": "", "user": "User:\n", "assistant": "Assistant:\n"}
     lines = [labels[message["role"]] + message["content"] for message in messages]
-    return "\n".join([*lines, "Assistant: "])
+    return "\n".join([*lines, "Assistant:\n"])

@@ -53,7 +53,7 @@ def _package(name: str) -> Check:
 def _device() -> Check:
     if importlib.util.find_spec("torch") is None:
         return False, "device: unknown without torch"
-    from tools.backbone import pick_device, pick_dtype
+    from tools.loading import pick_device, pick_dtype
 
     device = pick_device()
     return True, f"device: {device}, {str(pick_dtype(device)).removeprefix('torch.')}"

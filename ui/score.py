@@ -22,7 +22,8 @@ def score(task_path: str, prompt_file: Path | None, adapter: Path | None, overri
     """Print reward, content and style, and the first answers with what was wrong with them."""
     from eval.runner import Runner
     from eval.tasks import load_task
-    from tools.backbone import Backbone, load_model
+    from tools.backbone import Backbone
+    from tools.loading import load_model
     from ui.live import LiveView
 
     task = load_task(Path(task_path), overrides)
