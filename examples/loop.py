@@ -75,8 +75,8 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
         after = evaluate(trial.candidate, "validation") if trial.candidate else before
         verdict = judge(before, after, config.gate.alpha)
         if verdict.gain > 0 and not verdict.kept:
-            nats = [evaluate.surprise(pair) for pair in (before.candidate, after.candidate)]
-            verdict = corroborate(verdict, *nats, config.gate.alpha)
+            nats_before, nats_after = (evaluate.surprise(pair) for pair in (before.candidate, after.candidate))
+            verdict = corroborate(verdict, nats_before, nats_after, config.gate.alpha)
         best = after.candidate if verdict.kept else best
         print(f"  {'kept' if verdict.kept else 'taken back'}: {verdict.reason}")
         rounds.append(

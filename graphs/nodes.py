@@ -173,8 +173,8 @@ def judge(state: State, context: Context) -> dict[str, Any]:
     alpha = context.spec.config.gate.alpha
     verdict = stats.judge(before, after, alpha, _simpler(context, state))
     if verdict.gain > 0 and not verdict.kept:
-        nats = [context.evaluate.surprise(pair) for pair in (state["best"], trial.candidate)]
-        verdict = stats.corroborate(verdict, *nats, alpha)
+        nats_before, nats_after = (context.evaluate.surprise(pair) for pair in (state["best"], trial.candidate))
+        verdict = stats.corroborate(verdict, nats_before, nats_after, alpha)
     return {"verdict": verdict}
 
 
