@@ -45,7 +45,7 @@ class Limit(Settings):
 class Data(Settings):
     """Where the rows are: three files, one file to cut, or a hub data set; and which columns to read.
 
-    Paths are relative to the task.yaml. Files end in .jsonl, .json, .csv or .parquet.
+    Paths are relative to the task.yaml. Files end in .jsonl, .csv or .parquet.
     """
 
     train: str | None = None
@@ -292,4 +292,11 @@ class TaskConfig(Settings):
     def has_an_llm_where_one_is_needed(self) -> "TaskConfig":
         if self.llm is None and (self.planner == "llm" or self.edit.editor == "textgrad"):
             raise ValueError("`planner: llm` and `edit.editor: textgrad` need an `llm:` section with at least `model`")
+        return self
+
+    @model_validator(mode="after")
+    def knows_prices_where_money_is_limited(self) -> "TaskConfig":
+        llm = self.llm
+        if self.budget.usd is not None and llm and not (llm.usd_per_million_input or llm.usd_per_million_output):
+            raise ValueError("`budget.usd` needs prices: llm.usd_per_million_input and llm.usd_per_million_output")
         return self

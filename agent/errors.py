@@ -20,7 +20,7 @@ class Busy(NesyLoraError):
 
 
 class StepFailed(NesyLoraError):
-    """A lever could not finish (loss not finite, out of memory). The pair before it stands."""
+    """A lever could not finish, such as a loss that is not finite. The pair before it stands."""
 
 
 class LlmUnavailable(NesyLoraError):

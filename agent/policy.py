@@ -61,7 +61,8 @@ class Rules:
             why = "LoRA is saturated" if signal.lora.saturated else "LoRA has nothing to mend or was turned down"
             return Decision(move=EditPrompt(), reason=f"{why}, and edits have not been exhausted.", numbers=numbers)
         if lora_open:
-            reason = f"Edits bring little now, and LoRA has not been exhausted{_loss(signal)}."
+            edits = "Edits bring little now" if signal.edit.saturated else "Edits were turned down"
+            reason = f"{edits}, and LoRA has not been exhausted{_loss(signal)}."
             return Decision(move=self.training(signal, history), reason=reason, numbers=numbers)
         return Decision(move=Stop(), reason=_plateau(refused), numbers=numbers)
 

@@ -42,9 +42,13 @@ class Runner:
         return self._evaluate(candidate, split, limit)
 
     def surprise(self, candidate: Candidate) -> list[float]:
-        """NLL of each validation row's reference in the wanted form under the candidate, nats per token."""
-        rows = self._task.validation
-        wanted = [("", self._task.scorers.show(row.answer)) for row in rows]
+        """NLL of the validation references in the wanted form under the candidate, nats per token.
+
+        Rows whose reference cannot be shown in a form that passes are left out.
+        """
+        scorers = self._task.scorers
+        rows = [row for row in self._task.validation if scorers.passes(scorers.show(row.answer), row)]
+        wanted = [("", scorers.show(row.answer)) for row in rows]
         return self._model.nll(self._prompt_of(candidate.prompt), rows, wanted, adapter=candidate.adapter)
 
     def open_test(self, candidate: Candidate) -> Evaluation:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import fmean
+from math import sqrt
+from statistics import NormalDist, fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,13 +43,27 @@ def _every_sign(count: int) -> NDArray[np.int64]:
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Bootstrap percentile interval of the mean, from 2,000 seeded resamples. Raises ValueError without values."""
+    """Interval of the mean of values in [0, 1]. Raises ValueError without values.
+
+    Wilson's for values that are all 0 or 1, which keeps its width where all are alike (Wilson 1927); else the
+    percentiles of 2,000 seeded bootstrap means.
+    """
     if not values:
         raise ValueError("an interval needs at least one value")
+    if all(value in (0, 1) for value in values):
+        return _wilson(sum(values), len(values), level)
     generator = np.random.default_rng(0)
     means = [generator.choice(values, len(values)).mean() for _ in range(RESAMPLES)]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def _wilson(hits: float, count: int, level: float) -> tuple[float, float]:
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share, weight = hits / count, z * z / count
+    middle = (share + weight / 2) / (1 + weight)
+    half = z * sqrt(share * (1 - share) / count + weight / (4 * count)) / (1 + weight)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def standard_error(values: Sequence[float]) -> float:
@@ -111,23 +126,28 @@ def judge(before: Evaluation, after: Evaluation, alpha: float, after_is_simpler:
 
 
 def corroborate(verdict: Verdict, before: Sequence[float], after: Sequence[float], alpha: float) -> Verdict:
-    """A second witness for a trial that raised the joint reward, but on too few rows to be beyond chance.
+    """A second witness for a trial that raised the joint reward and lowered it on no row, but changed too few to tell.
 
-    Near the top only a row or two are left to change, and no test on rewards can tell. The references' NLL can: it
+    Near the top only a row or two are left to change, and no test on rewards can reach alpha. The references' NLL
     moves on every row. The trial is kept if they became likelier (p <= alpha); else the verdict stands.
 
     Args:
-        verdict: of `judge`; returned as it is if the trial was kept or its reward did not rise.
+        verdict: of `judge`, on evaluations for which `too_few_to_tell` holds.
         before, after: NLL of each row's reference in the wanted form, nats per token, in the same order.
     """
-    if verdict.kept or verdict.gain <= 0:
-        return verdict
     p_value = sign_flip([old - new for old, new in zip(before, after, strict=True)])
     nats = f"{fmean(before):.2f} → {fmean(after):.2f} nats per token of the wanted answers ({_p(p_value)})"
     if p_value > alpha:
         return verdict.model_copy(update={"reason": f"{verdict.reason}; {nats}: no likelier either"})
     kept = {"kept": True, "p_value": p_value, "reason": f"{verdict.reason}, but {nats}: they became likelier"}
     return verdict.model_copy(update=kept)
+
+
+def too_few_to_tell(before: Evaluation, after: Evaluation, alpha: float) -> bool:
+    """Whether every row whose joint reward changed has risen, and yet no test could call so few changes significant."""
+    reward, _ = _changes(before, after)
+    changed = [difference for difference in reward.differences if abs(difference) > NOISE]
+    return bool(changed) and min(changed) > 0 and 0.5 ** len(changed) > alpha
 
 
 def _p(value: float) -> str:

@@ -36,7 +36,7 @@ def run_all(
             if result is None:
                 result = adapt(policy, seed)
                 with file.open("a", encoding="utf-8") as lines:
-                    lines.write(result.model_dump_json() + "\n")
+                    lines.write(f"{_end_of_torn_line(file)}{result.model_dump_json()}\n")
             yield result
 
 
@@ -45,6 +45,10 @@ def read(file: Path) -> list[Result]:
     if not file.exists():
         return []
     return [Result.model_validate_json(line) for line in file.read_text(encoding="utf-8").split("\n") if _whole(line)]
+
+
+def _end_of_torn_line(file: Path) -> str:
+    return "" if file.read_bytes()[-1:] in (b"", b"\n") else "\n"
 
 
 def _whole(line: str) -> bool:

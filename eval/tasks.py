@@ -38,8 +38,9 @@ def load_task(path: Path, overrides: Sequence[str] = ()) -> Task:
     """The task in a task.yaml, or in a folder that holds one, with its rows read. Raises BadInput."""
     folder = path if path.is_dir() else path.parent
     config = load_config(path, overrides)
-    if config.model.startswith("."):  # like the rows' paths, relative to the task
-        config = config.model_copy(update={"model": str((folder / config.model).resolve())})
+    if config.model.startswith((".", "~")):  # like the rows' paths, relative to the task
+        model = (folder / Path(config.model).expanduser()).resolve()
+        config = config.model_copy(update={"model": str(model)})
     return build_task(config, folder)
 
 

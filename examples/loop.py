@@ -15,7 +15,7 @@ from agent import monitor
 from agent.policy import make_policy
 from agent.records import Candidate, EditPrompt, Prompt, Round, Spend, Stop, TrainLora, Trial
 from eval.runner import Runner
-from eval.stats import corroborate, judge, standard_error
+from eval.stats import corroborate, judge, standard_error, too_few_to_tell
 from eval.tasks import load_task
 from memory.ledger import RunFolder
 from memory.remake import remake, select
@@ -58,7 +58,8 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
         if isinstance(decision.move, Stop):
             return best, rounds
         if isinstance(decision.move, EditPrompt):
-            edits = editor.propose(prompt, before, task.train, decision.move.parts, number)
+            failures = evaluate(best, "train", config.edit.minibatch)
+            edits = editor.propose(prompt, failures, task.train, decision.move.parts, number)
             winner, _ = choose(edits, prompt, best.adapter, evaluate, run.save_prompt, config.edit.minibatch)
             trial = Trial(candidate=winner and Candidate(prompt=winner.id, adapter=best.adapter), note="edited")
         else:
@@ -74,7 +75,7 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
         # judge: the pair as a whole, paired on the validation rows
         after = evaluate(trial.candidate, "validation") if trial.candidate else before
         verdict = judge(before, after, config.gate.alpha)
-        if verdict.gain > 0 and not verdict.kept:
+        if not verdict.kept and too_few_to_tell(before, after, config.gate.alpha):
             nats_before, nats_after = (evaluate.surprise(pair) for pair in (before.candidate, after.candidate))
             verdict = corroborate(verdict, nats_before, nats_after, config.gate.alpha)
         best = after.candidate if verdict.kept else best

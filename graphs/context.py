@@ -1,7 +1,7 @@
 """The run's services, built when first asked for and then kept: a resume that only reads loads no model."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from agent.errors import BadInput
 from agent.planner import LlmPlanner
 from agent.policy import make_policy
-from agent.protocols import Editor, Listener, Policy
+from agent.protocols import Editor, Policy
 from agent.records import Example, Prompt, Record, Spend
 from memory.ledger import RunFolder
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tools.llm import LlmChat
 
 PROFILE_QUESTIONS = 5
+MEMORY_WAIT = 60.0  # seconds; another run has the memory open for moments
 
 
 class Silent:
@@ -71,8 +72,9 @@ class Context:
     task: str = ""
     runs: str = "runs"
     supervised: bool = False
-    listener: Listener = field(default_factory=Silent, repr=False)
-    report: Callable[[RunFolder, Sequence[Example]], object] | None = field(default=None, repr=False)
+    # A Listener and a Report, typed Any because LangGraph makes a JSON schema of this class.
+    listener: Any = field(default_factory=Silent, repr=False)
+    report: Any = field(default=None, repr=False)
 
     # --- the run and its task ---
 
@@ -101,8 +103,8 @@ class Context:
 
     @cached_property
     def examples(self) -> dict[str, Example]:
-        """Train and validation rows by name."""
-        return {example.name: example for example in (*self.spec.train, *self.spec.validation)}
+        """Train rows by name: those that tools may learn from."""
+        return {example.name: example for example in self.spec.train}
 
     @cached_property
     def profile(self) -> str:
@@ -180,10 +182,14 @@ class Context:
         from memory.prompts import PromptMemory, rebuild
 
         root = self.folder.path.parent
-        with PromptMemory.open(root / "memory", self._embedder(MiniLm)) as memory:
-            if memory.rebuilt:
-                self.tell("note", text="The prompt memory was corrupt: set aside, and rebuilt from the run folders.")
-                rebuild(memory, (entry for run in runs(root) for entry in run.remembered()))
+        embed = self._embedder(MiniLm)
+        embed([""])  # loads the embedder before others are kept waiting
+        with PromptMemory.open(root / "memory", embed, wait=MEMORY_WAIT) as memory:
+            kept = [entry for run in runs(root) for entry in run.remembered()] if memory.lacks_entries else []
+            if kept:
+                self.tell("note", text="The prompt memory was lost: it is rebuilt from the run folders.")
+            if kept or memory.rebuilt:
+                rebuild(memory, kept)
             yield memory
 
     def remember(self, entry: "Entry") -> None:
@@ -207,8 +213,8 @@ class Context:
         return [recalled for recalled in found if not self._leaks(recalled.entry.prompt)][: wanted.prompts]
 
     def _leaks(self, prompt: Prompt) -> bool:
-        held_out = {example.question for example in (*self.spec.validation, *self.spec.test)}
-        return any(demo.question in held_out for demo in prompt.demos)
+        held_out = {_folded(example.question) for example in (*self.spec.validation, *self.spec.test)}
+        return any(_folded(demo.question) in held_out for demo in prompt.demos)
 
     def _embedder(self, kind: type) -> Any:
         if not hasattr(self, "_minilm"):
@@ -237,3 +243,8 @@ class Context:
         if "model" in built:
             tokens += Spend(train_tokens=self.model.trained_tokens, generated_tokens=self.model.generated_tokens)
         return tokens + self.chat.spend if "chat" in built else tokens
+
+
+def _folded(question: str) -> str:
+    """The question as it compares: case and white space folded."""
+    return " ".join(question.casefold().split())

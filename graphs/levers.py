@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from agent.errors import StepFailed
-from agent.records import Candidate, EditPrompt, Example, Prompt, Rollback, TrainLora, Trial, digest
+from agent.records import Candidate, EditPrompt, Example, Prompt, Rollback, Spend, TrainLora, Trial, digest
 from graphs.context import Context
 from graphs.state import State, metered, move_of, seed_of
 
@@ -23,15 +23,18 @@ def train_lora(state: State, context: Context) -> dict[str, Any]:
          [[prompt.id, example.id] for prompt, example in rows]]
     )  # fmt: skip
     folder = context.folder.adapter_folder(adapter)
+    earlier = Spend()
     try:
-        training = (
-            read_training(folder) if context.folder.has_adapter(adapter) else _train(context, state, adapter, rows)
-        )
+        if context.folder.has_adapter(adapter):
+            training = read_training(folder)
+            earlier = Spend(seconds=training.seconds, train_tokens=training.tokens)
+        else:
+            training = _train(context, state, adapter, rows)
     except StepFailed as error:
         return {"trial": Trial(candidate=None, note=f"LoRA failed: {error}")}
     note = f"{training.row_count} {training.rows} rows, {len(training.epoch_losses)} epochs"
     if training.left_out:
-        note += f", {training.left_out} rows left out as longer than lora.max_tokens"
+        note += f", {training.left_out} rows left out as too long (lora.max_tokens, or the model's window)"
     return {
         "trial": Trial(
             candidate=Candidate(prompt=state["best"].prompt, adapter=adapter),
@@ -39,6 +42,7 @@ def train_lora(state: State, context: Context) -> dict[str, Any]:
             loss=training.epoch_losses[-1] if training.steps else None,
             loss_drop=training.loss_drop,
             grad_norm=training.grad_norm,
+            spend=earlier,
         )
     }
 
@@ -84,7 +88,8 @@ def edit_prompt(state: State, context: Context) -> dict[str, Any]:
 
     move, config, best = move_of(state, EditPrompt), context.spec.config, state["best"]
     present = context.folder.prompt(best.prompt)
-    failures = context.evaluate(best, "validation")
+    # Editors learn from train rows: a prompt is not to be written with those in view by which it is judged.
+    failures = context.evaluate(best, "train", config.edit.minibatch)
     edits = context.editor.propose(present, failures, context.spec.train, move.parts, seed_of(state, context))
     if not edits:
         return {"trial": Trial(candidate=None, note="The editor has no proposal left.")}

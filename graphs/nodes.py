@@ -20,7 +20,6 @@ from agent.records import (
     Proposal,
     Rollback,
     Round,
-    Spend,
     SplitResult,
     Stop,
     TrainLora,
@@ -35,6 +34,7 @@ from graphs.state import State, decided, metered, seed_of
 @metered
 def baseline(state: State, context: Context) -> dict[str, Any]:
     """Score the seed prompt, and try what memory recalls of earlier runs on near tasks."""
+    start = context.used()
     seed_prompt = context.spec.config.prompt.prompt()
     seed = Candidate(prompt=context.folder.save_prompt(seed_prompt))
     context.tell("note", text="Scoring the seed prompt on the validation rows.")
@@ -42,7 +42,7 @@ def baseline(state: State, context: Context) -> dict[str, Any]:
     best, recalled, note = _try_recalled(context, seed_prompt, first)
     row = Baseline(
         seed=seed, seed_reward=first.reward, recalled=tuple(recalled), best=best.candidate, reward=best.reward,
-        content=best.content, style=best.style, note=note, spend=Spend(),
+        content=best.content, style=best.style, note=note, spend=context.used() - start,
     )  # fmt: skip
     context.folder.append(row)
     context.show_report()
@@ -167,12 +167,12 @@ def judge(state: State, context: Context) -> dict[str, Any]:
         reward = before.reward
         return {"verdict": Verdict(kept=False, reason=trial.note, before=reward, after=reward, p_value=1.0)}
     after = context.evaluate(trial.candidate, "validation")
-    if isinstance(decided(state).move, Rollback):
+    if isinstance(decided(state).move, Rollback) and decided(state).by == "user":
         verdict = Verdict(kept=True, reason="Asked for.", before=before.reward, after=after.reward, p_value=1.0)
         return {"verdict": verdict}
     alpha = context.spec.config.gate.alpha
     verdict = stats.judge(before, after, alpha, _simpler(context, state))
-    if verdict.gain > 0 and not verdict.kept:
+    if not verdict.kept and stats.too_few_to_tell(before, after, alpha):
         nats_before, nats_after = (context.evaluate.surprise(pair) for pair in (state["best"], trial.candidate))
         verdict = stats.corroborate(verdict, nats_before, nats_after, alpha)
     return {"verdict": verdict}
@@ -205,10 +205,11 @@ def remember(state: State, context: Context) -> dict[str, Any]:
 def _entry(context: Context, row: Round, prompt: Prompt) -> Any:
     from memory.prompts import Entry
 
-    config, verdict = context.spec.config, row.verdict
+    config, verdict, trial = context.spec.config, row.verdict, row.trial.candidate
+    alone = trial is not None and trial.adapter is None  # under an adapter, the reward is not the prompt's own
     return Entry(
         prompt=prompt, task=config.name, profile=context.profile, model=config.model, reward=verdict.after,
-        gain=verdict.gain, kept=verdict.kept, round=row.number, run=context.folder.name,
+        gain=verdict.gain, kept=verdict.kept and alone, round=row.number, run=context.folder.name,
     )  # fmt: skip
 
 
@@ -217,7 +218,7 @@ def finish(state: State, context: Context) -> dict[str, Any]:
     """Open the test split, once: the baseline and the best pair on rows that nothing was decided by."""
     from eval import stats
 
-    first = context.folder.baseline()
+    start, first = context.used(), context.folder.baseline()
     assert first is not None, "the baseline node has run before"
     before, after = context.evaluate.open_test(first.seed), context.evaluate.open_test(state["best"])
     outcome = Outcome(
@@ -226,7 +227,7 @@ def finish(state: State, context: Context) -> dict[str, Any]:
         baseline_test=_result(before),
         best_test=_result(after),
         p_value=stats.sign_flip([b.reward - a.reward for a, b in zip(before.scores, after.scores, strict=True)]),
-        spend=state["spend"],
+        spend=state["spend"] + (context.used() - start),
     )
     context.folder.append(outcome)
     context.show_report()

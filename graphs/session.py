@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
+from agent.errors import NesyLoraError
 from agent.protocols import Listener
 from agent.records import Decision, Example, Record
 from graphs.adapt import build_graph, steps
@@ -63,10 +64,12 @@ class Session:
         started = bool(self._snapshot().values)
         self._tell_start()
         given: Any = None if started else {"run": self.context.folder.name, "number": 0}
+        if answer is None and self.question:
+            if self.context.supervised:
+                return self.question
+            answer = {"approve": True}  # asked in a chat that nobody sits at any more
         if answer is not None:
             given = Command(resume=answer)
-        elif self.question:
-            return self.question
         self._graph.invoke(given, self._config, context=self.context, durability="sync")
         return self.question
 
@@ -103,4 +106,15 @@ def open_session(
 
     context = Context(run=str(folder.path), supervised=supervised, listener=listener or Silent(), report=report)
     with folder.locked(), closing(sqlite3.connect(folder.checkpoints, check_same_thread=False)) as connection:
+        _check(connection, folder)
         yield Session(context, build_graph(SqliteSaver(connection)))
+
+
+def _check(connection: sqlite3.Connection, folder: RunFolder) -> None:
+    try:
+        connection.execute("select count(*) from sqlite_master").fetchone()
+    except sqlite3.DatabaseError as error:
+        raise NesyLoraError(
+            f"{folder.checkpoints} cannot be read ({error}), so run {folder.name} cannot go on. Its ledger, prompts "
+            f"and adapters are whole; start a new run, which recalls its prompts."
+        ) from None

@@ -1,11 +1,14 @@
 """What a checkpoint holds, and what every node has in common."""
 
+import errno
 import operator
 from collections.abc import Callable
-from typing import Annotated, Any, TypedDict, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from langgraph.runtime import Runtime
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
+from agent.errors import NesyLoraError
 from agent.records import Candidate, Decision, Diagnosis, Signal, Spend, Trial, Verdict
 from graphs.context import Context
 
@@ -36,9 +39,17 @@ def metered(node: Node) -> Any:
     def run(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
         context = runtime.context
         before = context.used()
-        update = node(state, context)
+        try:
+            update = node(state, context)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise NesyLoraError(
+                f"The disk is full: {context.folder.path}. Make room, then go on with resume."
+            ) from error
         spent = context.used() - before
         if "trial" in update:
+            spent += update["trial"].spend  # of an earlier process, whose work is taken as it is
             update["trial"] = update["trial"].model_copy(update={"spend": spent})
         return {**update, "spend": spent}
 

@@ -15,18 +15,19 @@ from memory.disk import write_atomically
 
 
 @contextmanager
-def held(path: Path, what: str) -> Iterator[None]:
+def held(path: Path, what: str, wait: float = 0) -> Iterator[None]:
     """Holds `<path>.lock` and describes the holder in `<path>.holder`. The lock of a dead process is free.
 
     Args:
         path: where the two files go; it need not exist itself.
         what: the thing that is locked, for the message.
+        wait: seconds to wait for another holder.
 
     Raises:
         Busy: a live process holds it; the message names its id, its host and since when.
     """
     # Not thread-local: a graph may take the lock in one thread and let it go in another.
-    lock = FileLock(f"{path}.lock", timeout=0, thread_local=False)
+    lock = FileLock(f"{path}.lock", timeout=wait, thread_local=False)
     holder = Path(f"{path}.holder")
     try:
         lock.acquire()

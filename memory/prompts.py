@@ -26,7 +26,10 @@ BATCH = 100
 
 
 class Entry(Record):
-    """One prompt that a run tried. `profile` says what the task is: the wanted form and sample questions."""
+    """One prompt that a run tried.
+
+    `profile` says what the task is: the wanted form and sample questions. `kept`: the gate kept it, without an adapter.
+    """
 
     prompt: Prompt
     task: str
@@ -70,18 +73,19 @@ class PromptMemory:
 
     @classmethod
     @contextmanager
-    def open(cls, folder: Path, embed: Embed) -> Iterator["PromptMemory"]:
+    def open(cls, folder: Path, embed: Embed, wait: float = 0) -> Iterator["PromptMemory"]:
         """The memory in `folder`, for this process alone. A folder that Chroma can no longer read is moved aside.
 
         Args:
             embed: texts to vectors of one fixed length.
+            wait: seconds to wait for another process that has it open.
 
         Raises:
             Busy: another live process has it open; names the holder.
             NesyLoraError: Chroma cannot use the folder.
         """
         folder = folder.resolve()
-        with held(folder, f"The prompt memory {folder}"):
+        with held(folder, f"The prompt memory {folder}", wait):
             client, collection = _sound_collection(folder)
             try:
                 yield cls(folder, embed, collection)
@@ -92,6 +96,11 @@ class PromptMemory:
     def rebuilt(self) -> bool:
         """Whether this memory takes the place of a corrupt one and has still to be filled by `rebuild`."""
         return _unfilled(self.folder).exists()
+
+    @property
+    def lacks_entries(self) -> bool:
+        """Whether it is empty, or takes the place of a corrupt one: what the runs remember may be missing here."""
+        return self.rebuilt or self.count() == 0
 
     def count(self) -> int:
         return self._collection.count()

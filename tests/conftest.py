@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 if TYPE_CHECKING:
     from tools.backbone import Backbone
@@ -131,15 +132,15 @@ def random_adapter(tmp_path: Path) -> "Callable[..., Path]":
 
 @pytest.fixture
 def tiny_task(tmp_path: Path, tiny_model: Callable[[str], Path]) -> Callable[..., Path]:
-    """A task folder of four facts on the tiny Llama; keyword arguments change the task.yaml."""
+    """A task folder of four facts on the tiny Llama; `answer` replaces all four, the others change the task.yaml."""
 
-    def make(**changes: Any) -> Path:
+    def make(answer: str | None = None, **changes: Any) -> Path:
         folder = tmp_path / "task"
         folder.mkdir(exist_ok=True)
         names = {"Orrowmere": "Heskzan", "Tallisk": "Gallune", "Benn": "Corolt", "Mirr": "Dunwick"}
         wordings = {"train": "Who is the mayor of {}?", "validation": "Name the mayor of {}.", "test": "{}: its mayor?"}
         for split, wording in wordings.items():
-            rows = [{"question": wording.format(place), "answer": name} for place, name in names.items()]
+            rows = [{"question": wording.format(place), "answer": answer or name} for place, name in names.items()]
             (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
         task = {
             "name": "mayors",
@@ -152,7 +153,7 @@ def tiny_task(tmp_path: Path, tiny_model: Callable[[str], Path]) -> Callable[...
             "lora": {"epochs": 2, "rank": 4, "batch_size": 2},
             "generation": {"max_new_tokens": 8},
         }
-        (folder / "task.yaml").write_text(json.dumps(task | changes))  # JSON is YAML
+        (folder / "task.yaml").write_text(yaml.safe_dump(task | changes, sort_keys=False))
         return folder
 
     return make

@@ -24,12 +24,15 @@ def finished(task: Path, root: Path) -> RunFolder:
 
 @pytest.mark.parametrize("command", [[], ["run"], ["chat"], ["compare"]])
 def test_help_answers_at_once(command: list[str]) -> None:
-    started = time.monotonic()
-    answer = subprocess.run(
-        [sys.executable, "nesylora.py", *command, "--help"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert answer.returncode == 0 and "usage: nesylora" in answer.stdout
-    assert time.monotonic() - started < 2  # a tenth of it when the machine is idle
+    """Under half a second; the best of three, since the machine may be busy."""
+    times = []
+    for _ in range(3):
+        started = time.monotonic()
+        line = [sys.executable, "nesylora.py", *command, "--help"]
+        answer = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+        times.append(time.monotonic() - started)
+        assert answer.returncode == 0 and "usage: nesylora" in answer.stdout
+    assert min(times) < 0.5
 
 
 # --- bad input: a sentence with the place, exit code 2, and nothing begun -----------------------------
@@ -58,8 +61,8 @@ def empty_split(task: Path) -> dict[str, Any]:
         (break_line, [], ["train.jsonl", "line 3"]),
         (lose_file, [], ["test.jsonl"]),
         (empty_split, [], ["validation.jsonl"]),
-        (lambda _: {"budjet": {"rounds": 1}}, [], ["task.yaml, line 1", "budjet", "did you mean 'budget'"]),
-        (lambda _: {"model": "/no/such/model"}, [], ["task.yaml, line 1", "/no/such/model"]),
+        (lambda _: {"budjet": {"rounds": 1}}, [], ["task.yaml, line 22", "budjet", "did you mean 'budget'"]),
+        (lambda _: {"model": "/no/such/model"}, [], ["task.yaml, line 2", "/no/such/model"]),
         (lambda _: {}, ["--set", "budget.ruonds=2"], ["override 'budget.ruonds=2'", "rounds"]),
         (lambda _: {}, ["--set", "lora.rank=4096"], ["lora.rank", "256"]),
         (lambda _: {}, ["--name", "../out"], ["../out"]),
@@ -176,10 +179,20 @@ def test_chat_steers_a_run_to_its_end(tiny_task: TinyTask, tmp_path: Path) -> No
     assert folder.outcome() is not None
 
 
-def test_chat_asks_before_it_trains(tiny_task: TinyTask, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("answer", "trained"), [("n", 0), ("y", 1)])
+def test_chat_asks_before_it_trains(tiny_task: TinyTask, tmp_path: Path, answer: str, trained: int) -> None:
     root = tmp_path / "runs"
-    talk(tiny_task(style=[]), root, "/run 2", "n", "/quit")
-    assert not any(row.decision.move.action == "train_lora" for row in runs(root)[0].rounds())
+    said = talk(tiny_task(style=[], content=[{"kind": "exact"}]), root, "/run 1", answer, "/quit")
+    assert "train_lora" in said and "do it? (y/n)" in said
+    done = [row.decision.move.action for row in runs(root)[0].rounds()]
+    assert done == ["train_lora"] * trained
+
+
+def test_a_finished_run_still_answers_in_chat(tiny_task: TinyTask, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    done = finished(tiny_task(), root)
+    said = talk(done.path, root, "/why", "/diff", "/quit")
+    assert "The run has finished" in said and "Round 1, edit_prompt, decided by rules." in said
 
 
 def test_a_chat_goes_on_where_it_was_left(tiny_task: TinyTask, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The model under adaptation: loaded once, adapters attached by id, many rows generated or scored at a time."""
 
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -65,6 +66,11 @@ class Backbone:
         return self.base.device
 
     @property
+    def window(self) -> int:
+        """Most tokens of a row, prompt and answer together."""
+        return int(getattr(self.base.config, "max_position_embeddings", None) or sys.maxsize)
+
+    @property
     def model(self) -> Any:
         """The base, inside peft's wrapper once an adapter has been attached."""
         return self._peft or self.base
@@ -74,7 +80,7 @@ class Backbone:
         """The model with this adapter active, or the bare base for None. The base is never reloaded.
 
         Raises:
-            BadInput: no complete adapter of this id.
+            BadInput: there are no weights of this id, or they do not fit the base.
         """
         if adapter is None:
             if self._peft is None:
@@ -94,10 +100,13 @@ class Backbone:
             folder = self._locate(source or adapter)
             if not (folder / "adapter_model.safetensors").is_file():
                 raise BadInput(f"no adapter '{source or adapter}' at {folder}")
-            if self._peft is None:
-                self._peft = PeftModel.from_pretrained(self.base, str(folder), adapter, is_trainable=trainable)
-            else:
-                self._peft.load_adapter(str(folder), adapter, is_trainable=trainable)
+            try:
+                if self._peft is None:
+                    self._peft = PeftModel.from_pretrained(self.base, str(folder), adapter, is_trainable=trainable)
+                else:
+                    self._peft.load_adapter(str(folder), adapter, is_trainable=trainable)
+            except (ValueError, RuntimeError) as error:
+                raise BadInput(f"the adapter in {folder} does not fit {self.name}: was it made for it?") from error
         self._activate(adapter)
 
     def create(self, adapter: str, config: Any) -> None:
@@ -156,7 +165,7 @@ class Backbone:
     def generate(
         self, prompt: Prompt, examples: Sequence[Example], *, adapter: str | None, max_new_tokens: int
     ) -> list[str]:
-        """One greedy completion per example, in order, without special tokens."""
+        """One greedy completion per example, in order, without special tokens; "" for one beyond the model's window."""
         rows = [TokenRow(self.render.prompt_ids(prompt, example), []) for example in examples]
         texts: list[str] = [""] * len(rows)
         with self.using(adapter) as model, torch.inference_mode():
@@ -169,6 +178,8 @@ class Backbone:
                 self.generated_tokens += sum(len(ids) + 1 for ids in outputs)
                 done += len(indices)
                 self._progress("answering", done, len(rows), f"with adapter {adapter}" if adapter else "")
+            if done < len(rows):
+                self._progress("answering", done, len(rows), f"{len(rows) - done} rows are too long for the model")
         return texts
 
     def nll(
@@ -179,7 +190,10 @@ class Backbone:
         *,
         adapter: str | None,
     ) -> list[float]:
-        """Mean NLL of each completion `(given, scored)` in nats per token of `scored`; in the order of the examples."""
+        """Mean NLL of each completion `(given, scored)` in nats per token of `scored`, in the order of the examples.
+
+        0 for a row beyond the model's window.
+        """
         rows = [
             self.render.scored_row(prompt, example, given, scored)
             for example, (given, scored) in zip(examples, completions, strict=True)
@@ -197,7 +211,8 @@ class Backbone:
         """Rows sorted by length, so that little is padding; where `new` tokens follow, the cache of what all share."""
         prefix = shared_prefix(rows, self.reach, new) if rows else []
         cache = prefix_cache(model, self.base.config, prefix, self.device) if new and self.shares_prefix else None
-        order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+        fitting = [index for index in range(len(rows)) if len(rows[index]) + new <= self.window]
+        order = sorted(fitting, key=lambda index: len(rows[index]))
         for start in range(0, len(order), self._batch_size):
             indices = order[start : start + self._batch_size]
             yield indices, collate([rows[i] for i in indices], prefix, self._pad, self.device), cache

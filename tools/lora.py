@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import random
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,14 +98,19 @@ def train(
         StepFailed: the loss is not finite, or no row is short enough. The adapter is detached and nothing is saved.
         BadInput: peft refuses the settings.
     """
-    token_rows, left_out = _render(backbone, rows, settings.max_tokens)
+    longest = min(settings.max_tokens, backbone.window)
+    token_rows, left_out = _render(backbone, rows, longest)
     log = Training(
         model=backbone.name, parent=parent, data=digest([[prompt.id, example.id] for prompt, example in rows]),
         settings=settings, rows=move.rows, row_count=len(token_rows), left_out=left_out, epochs=move.epochs,
         learning_rate=move.learning_rate, rank=move.rank, seed=seed,
     )  # fmt: skip
+    if not rows:
+        raise StepFailed("no train row can be shown in the wanted form; give the style scorer a `show:` template")
     if not token_rows:
-        raise StepFailed(f"all {left_out} training rows are longer than lora.max_tokens ({settings.max_tokens})")
+        raise StepFailed(
+            f"all {left_out} training rows are longer than {longest} tokens (lora.max_tokens, or the model's window)"
+        )
     _attach(backbone, adapter, parent, move, settings, seed)
     log.rank = backbone.rank(adapter)
     started = time.monotonic()
@@ -113,10 +120,19 @@ def train(
         backbone.detach(adapter)
         raise
     log.seconds = time.monotonic() - started
-    backbone.save(adapter, folder)
-    (folder / "training.json").write_text(json.dumps(_describe(log), indent=1))
-    (folder / "complete").touch()
+    _save(backbone, adapter, log, folder)
     return log
+
+
+def _save(backbone: Backbone, adapter: str, log: Training, folder: Path) -> None:
+    """Written aside and renamed when whole, so that no kill leaves half an adapter under this name."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    for stale in (partial, folder):
+        shutil.rmtree(stale, ignore_errors=True)
+    backbone.save(adapter, partial)
+    (partial / "training.json").write_text(json.dumps(_describe(log), indent=1))
+    (partial / "complete").touch()
+    os.replace(partial, folder)
 
 
 def read_training(folder: Path) -> Training:

@@ -38,7 +38,7 @@ def chat(folder: RunFolder) -> int:
         talk.say(f"Run [bold]{escape(folder.name)}[/]. Type /help for what you can do.")
         session.go()
         talk.plan("")
-        while not session.finished and talk.turn():
+        while talk.turn():
             pass
     return 0
 
@@ -95,7 +95,7 @@ class Talk:
         """Show the question the run waits with."""
         question = self._session.question
         if question is None:
-            self.say("The run has finished.")
+            self.say("The run has finished. /try, /why and /diff still answer; /quit leaves.")
             return
         move = question.decision.move
         details = {key: value for key, value in move.model_dump().items() if key != "action"}

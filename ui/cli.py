@@ -146,10 +146,10 @@ def _chat(options: argparse.Namespace) -> int:
     from ui.chat import chat
 
     _start_well()
-    named = options.runs / (options.task or "")
-    known = (named / "run.json").is_file()
-    task, overrides = _task(options.task), _overrides(options)
-    return chat(RunFolder.open(named) if known else new_run(task, overrides, options.runs, options.name))
+    for named in (Path(options.task or ""), options.runs / (options.task or "")):
+        if (named / "run.json").is_file():
+            return chat(RunFolder.open(named))
+    return chat(new_run(_task(options.task), _overrides(options), options.runs, options.name))
 
 
 def _compare(options: argparse.Namespace) -> int:

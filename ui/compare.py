@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from agent.records import Round
+from agent.records import Round, digest
 from eval.suite import Result, run_all, table
 from graphs.context import new_run
 from graphs.session import open_session
@@ -19,7 +19,8 @@ def compare(task: Path, policies: Sequence[str], seeds: Sequence[int], overrides
     from eval.tasks import load_task
 
     read = load_task(task, overrides)
-    folder = runs / f"compare-{read.config.name}-{read.digest[:6]}"
+    settings = read.config.model_dump(mode="json", exclude={"policy", "seed"})
+    folder = runs / f"compare-{read.config.name}-{digest([read.digest, settings])[:6]}"
     folder.mkdir(parents=True, exist_ok=True)
 
     def adapt(policy: str, seed: int) -> Result:

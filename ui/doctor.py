@@ -1,4 +1,4 @@
-"""`nesylora doctor`: is everything there that a run needs? Told without loading anything heavy."""
+"""`nesylora doctor`: is everything there that a run needs? Told without loading a model."""
 
 import importlib.util
 import os
