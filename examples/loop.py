@@ -1,4 +1,4 @@
-"""The algorithm as a plain loop: what the graph does, without graph, checkpoints, memory or report.
+"""The algorithm as a plain loop: what the graph does, without graph, checkpoints, memory, report, or budgets but rounds.
 
     python examples/loop.py [TASK]
 
