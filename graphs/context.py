@@ -194,8 +194,8 @@ class Context:
 
     def remember(self, entry: "Entry") -> None:
         """Put a prompt into this run's folder and into the memory."""
-        self.folder.keep(entry)
         with self.memory() as memory:
+            self.folder.keep(entry)
             memory.remember(entry)
 
     def recall(self) -> list["Recalled"]:
