@@ -296,6 +296,7 @@ class Verdict(Record):
     before: float
     after: float
     p_value: float = Field(description="one-sided, paired sign-flip test of the deciding difference")
+    measure: Literal["reward", "merit", "likelihood"] = Field("reward", description="whose difference decided")
 
     @property
     def gain(self) -> float:

@@ -120,9 +120,9 @@ def judge(before: Evaluation, after: Evaluation, alpha: float, after_is_simpler:
         return _verdict(False, reward, f"{reward}: it fell")
     reason = f"{reward}, {merit}"
     if merit.rose(alpha):
-        return _verdict(True, reward, reason, merit.p_value)
+        return _verdict(True, reward, reason, merit)
     end = f"within chance (alpha {alpha:g})" if max(reward.gain, merit.gain) > 0 else "no rise"
-    return _verdict(False, reward, f"{reason}: {end}", min(reward.p_value, merit.p_value))
+    return _verdict(False, reward, f"{reason}: {end}", min(reward, merit, key=lambda change: change.p_value))
 
 
 def corroborate(verdict: Verdict, before: Sequence[float], after: Sequence[float], alpha: float) -> Verdict:
@@ -139,7 +139,12 @@ def corroborate(verdict: Verdict, before: Sequence[float], after: Sequence[float
     nats = f"{fmean(before):.2f} → {fmean(after):.2f} nats per token of the wanted answers ({_p(p_value)})"
     if p_value > alpha:
         return verdict.model_copy(update={"reason": f"{verdict.reason}; {nats}: no likelier either"})
-    kept = {"kept": True, "p_value": p_value, "reason": f"{verdict.reason}, but {nats}: they became likelier"}
+    kept = {
+        "kept": True,
+        "p_value": p_value,
+        "measure": "likelihood",
+        "reason": f"{verdict.reason}, but {nats}: they became likelier",
+    }
     return verdict.model_copy(update=kept)
 
 
@@ -166,7 +171,13 @@ def _changes(before: Evaluation, after: Evaluation) -> tuple[Change, Change]:
     )
 
 
-def _verdict(kept: bool, reward: Change, reason: str, p_value: float | None = None) -> Verdict:
-    """`p_value` where another difference than the reward's decided."""
-    decided = reward.p_value if p_value is None else p_value
-    return Verdict(kept=kept, reason=reason, before=fmean(reward.before), after=fmean(reward.after), p_value=decided)
+def _verdict(kept: bool, reward: Change, reason: str, decided: Change | None = None) -> Verdict:
+    """`decided` where another difference than the reward's was the stronger one."""
+    return Verdict(
+        kept=kept,
+        reason=reason,
+        before=fmean(reward.before),
+        after=fmean(reward.after),
+        p_value=(decided or reward).p_value,
+        measure="merit" if decided and decided.name == "merit" else "reward",
+    )

@@ -1,4 +1,4 @@
-"""The algorithm as a plain loop: what the graph does, without graph, checkpoints, memory, report, or budgets but rounds.
+"""The algorithm as a plain loop: the graph's, without checkpoints, memory, report, or any budget but rounds.
 
     python examples/loop.py [TASK]
 

@@ -120,9 +120,11 @@ class Context:
         from tools.loading import load_model
 
         config = self.spec.config
+        self.listener("loading the model", 0, 1, config.model)
         base, tokenizer = load_model(
             config.model, device=config.device, dtype=config.dtype, qlora=config.lora.qlora, progress=self.listener
         )
+        self.listener("loading the model", 1, 1, config.model)
         return Backbone(
             base,
             tokenizer,

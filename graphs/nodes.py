@@ -62,7 +62,7 @@ def _try_recalled(context: Context, seed: Prompt, first: Evaluation) -> tuple[Ev
     config = context.spec.config
     winner, tried = choose(edits, seed, None, context.evaluate, context.folder.save_prompt, config.edit.minibatch)
     if winner is None:
-        return first, tried, f"Memory recalled {len(edits)} prompts; none beat the seed on the minibatch."
+        return first, tried, f"Prompts recalled by memory: {len(edits)}; none beat the seed on the minibatch."
     second = context.evaluate(Candidate(prompt=winner.id), "validation")
     verdict = judge(first, second, config.gate.alpha)
     kept = "taken up" if verdict.kept else "not taken up"

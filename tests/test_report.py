@@ -357,7 +357,7 @@ def test_commands_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path)
     pair = f"--prompt runs/valley-1/prompts/{SHOWN.id}.json --adapter runs/valley-1/adapters/{ADAPTER}"
     for text in read(run)[1:]:
-        assert f"nesylora eval TASK {pair}" in text
+        assert f"nesylora eval runs {pair}" in text  # where this run's task.yaml came from
         assert "nesylora chat valley-1" in text
         assert "nesylora report valley-1" in text
         assert "nesylora resume" not in text  # it has finished

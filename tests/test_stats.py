@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.records import Candidate, Evaluation, ExampleScore, Verdict
-from eval.stats import corroborate, interval, judge, sign_flip, standard_error
+from eval.stats import corroborate, interval, judge, sign_flip, standard_error, too_few_to_tell
 
 differences = st.lists(st.floats(-1, 1), max_size=20)
 
@@ -131,8 +131,9 @@ def test_too_few_rows_to_tell_are_decided_by_the_likelihood_of_the_wanted_answer
     assert not corroborate(verdict, [0.1] * 32, [0.1] * 32, alpha=0.1).kept
 
 
-def test_likelihood_alone_keeps_nothing() -> None:
-    fell = judge(evaluation(*[(1, 1)] * 8), evaluation(*[(0, 1)] * 8), alpha=0.1)
-    same = judge(evaluation(*[(0, 1)] * 8), evaluation(*[(0, 1)] * 8), alpha=0.1)
-    assert corroborate(fell, [9.0] * 8, [0.1] * 8, alpha=0.1) == fell
-    assert corroborate(same, [9.0] * 8, [0.1] * 8, alpha=0.1) == same
+def test_it_is_heard_only_where_few_rows_changed_and_all_for_the_better() -> None:
+    few = evaluation(*[(0, 1)] * 3 + [(1, 1)] * 9)
+    assert too_few_to_tell(few, evaluation(*[(1, 1)] * 12), alpha=0.1)
+    assert not too_few_to_tell(few, few, alpha=0.1)
+    assert not too_few_to_tell(few, evaluation(*[(1, 1)] * 2 + [(0, 1)] * 2 + [(1, 1)] * 8), alpha=0.1)
+    assert not too_few_to_tell(evaluation(*[(0, 1)] * 12), evaluation(*[(1, 1)] * 4 + [(0, 1)] * 8), alpha=0.1)

@@ -171,6 +171,7 @@ class Backbone:
         with self.using(adapter) as model, torch.inference_mode():
             self.base.eval()
             done = 0
+            self._progress("answering", done, len(rows))
             for indices, batch, cache in self._batches(model, rows, max_new_tokens):
                 outputs = self._decode(model, batch, cache, max_new_tokens)
                 for index, ids in zip(indices, outputs, strict=True):

@@ -1,5 +1,6 @@
 """Whether a model can be had, told without loading torch."""
 
+from difflib import get_close_matches
 from pathlib import Path
 
 from agent.errors import BadInput
@@ -34,7 +35,8 @@ def _look_on_hub(name: str) -> None:
     from huggingface_hub import model_info, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
 
-    way_out = f"Give a hub name, a local folder (./…), or '{embedded.NAME}', which needs no network."
+    near = f"Did you mean '{embedded.NAME}'? " if get_close_matches(name, [embedded.NAME]) else ""
+    way_out = f"{near}Give a hub name, a local folder (./…), or '{embedded.NAME}', which needs no network."
     try:
         if not isinstance(try_to_load_from_cache(name, "config.json"), str):
             model_info(name, timeout=HUB_TIMEOUT)

@@ -53,7 +53,7 @@ class Talk:
         self._commands: dict[str, Callable[[str], None]] = {
             "/plan": self.plan,
             "/approve": lambda _: self._answer({"approve": True}),
-            "/reject": lambda _: self._answer({"approve": False}),
+            "/reject": lambda _: self._reject(),
             "/edit": lambda _: self._answer({"instead": {"action": "edit_prompt"}}),
             "/train": lambda _: self._train(),
             "/run": self._run,
@@ -81,7 +81,7 @@ class Talk:
             return True
         command = self._commands.get(name)
         if command is None:
-            self.say(f"There is no command {escape(name)}; /help lists them.")
+            self.say(f"There is no command {escape(name)}; /help lists them, and /try TEXT asks the model.")
             return True
         try:
             command(rest.strip())
@@ -107,6 +107,12 @@ class Talk:
     def _answer(self, answer: dict[str, Any]) -> None:
         self._session.go(answer)
         self.plan("")
+
+    def _reject(self) -> None:
+        question = self._session.question
+        if question and question.decision.move.action == "stop":
+            raise BadInput("Nothing else is proposed; /edit and /train ask for a move of your own, /quit leaves.")
+        self._answer({"approve": False})
 
     def _train(self) -> None:
         rules = Rules(self._session.context.spec.config)

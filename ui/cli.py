@@ -18,7 +18,8 @@ POLICIES = ("rules", "lora-only", "prompt-only", "p -> w -> p")
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Parse, do, and return the exit code: 0 done, 1 failed, 2 bad input, 3 busy, 130 interrupted."""
-    parsed = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    parsed = parser().parse_args(given or ["--help"])
     try:
         return int(parsed.do(parsed) or 0)
     except NesyLoraError as error:

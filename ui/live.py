@@ -95,7 +95,7 @@ class LiveView:
         verdict = row.verdict
         line = Text(f"{wording.number(verdict.before)} → {wording.number(verdict.after)}  ")
         line.append(wording.kept(verdict), "bold green" if verdict.kept else "dim")
-        line.append(f"  p {wording.p_value(verdict.p_value)}  +{wording.duration(row.trial.spend.seconds)}", "dim")
+        line.append(f"  p {wording.evidence(verdict)}  +{wording.duration(row.trial.spend.seconds)}", "dim")
         self._say(line, _so_far(row.spend))
 
     def _finish(self, outcome: Outcome) -> None:

@@ -68,7 +68,7 @@ def _point(row: Round) -> charts.Point:
     reward = math.nan
     if row.trial.candidate is not None:
         reward = verdict.after
-        change = f"{wording.number(verdict.before)} → {wording.number(reward)}, p {wording.p_value(verdict.p_value)}"
+        change = f"{wording.number(verdict.before)} → {wording.number(reward)}, p {wording.evidence(verdict)}"
         title = f"round {row.number}, {wording.lever(move)}, {wording.kept(verdict)}: {change}"
     return charts.Point(row.number, reward, move.action, verdict.kept, title)
 
@@ -95,7 +95,9 @@ def _commands(page: Page) -> list[tuple[str, str]]:
         pair = f"--prompt {_from_here(path / 'prompts' / f'{page.best.prompt}.json')}"
         if page.best.adapter:
             pair += f" --adapter {_from_here(page.run.adapter_folder(page.best.adapter))}"
-        commands.append((f"nesylora eval TASK {pair}", "score the best pair on a task of yours"))
+        commands.append(
+            (f"nesylora eval {_from_here(Path(page.run.about.source))} {pair}", "score the best pair again")
+        )
     commands.append((f"nesylora chat {run}", "steer the run yourself, or ask its best pair something"))
     return [*commands, (f"nesylora report {run}", "write this report again")]
 

@@ -62,6 +62,11 @@ def p_value(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
+def evidence(verdict: Verdict) -> str:
+    """The p-value that decided, and of what, where it is not the joint reward's."""
+    return p_value(verdict.p_value) + (f" ({verdict.measure})" if verdict.measure != "reward" else "")
+
+
 def duration(seconds: float) -> str:
     """Wall-clock seconds as `0.4 s`, `48 s`, `4 min 12 s` or `2 h 05 min`."""
     if not math.isfinite(seconds):
@@ -125,5 +130,5 @@ def printable(text: str) -> str:
 
 SAYINGS: tuple[Callable[..., str], ...] = (
     *(bar, cost, duration, figure, interval, kept, lever, mark, number),
-    *(p_value, percent, plural, signed, sparkline, tokens),
+    *(evidence, p_value, percent, plural, signed, sparkline, tokens),
 )
