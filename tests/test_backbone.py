@@ -110,7 +110,7 @@ def test_every_new_token_is_counted_and_told(backbone: Load) -> None:
     ours = backbone(batch_size=3, progress=lambda *news: told.append(news))
     ours.base.generation_config.eos_token_id = None
     ours.generate(PROMPT, ROWS, adapter=None, max_new_tokens=4)
-    assert [news[1:3] for news in told] == [(3, 7), (6, 7), (7, 7)]
+    assert [news[1:3] for news in told] == [(0, 7), (3, 7), (6, 7), (7, 7)]
     assert ours.generated_tokens >= 4 * len(ROWS)
 
 
