@@ -18,6 +18,7 @@ from memory.ledger import RunFolder
 if TYPE_CHECKING:
     from eval.runner import Runner
     from eval.tasks import Task
+    from memory.embedder import MiniLm
     from memory.prompts import Entry, PromptMemory, Recalled
     from tools.backbone import Backbone
     from tools.classify import Classifier
@@ -176,17 +177,21 @@ class Context:
 
     # --- memory across runs ---
 
+    @cached_property
+    def _embed(self) -> "MiniLm":
+        from memory.embedder import MiniLm
+
+        return MiniLm()
+
     @contextmanager
     def memory(self) -> Iterator["PromptMemory"]:
         """The prompt memory beside the runs, open only while it is used; rebuilt from the runs if it was lost."""
-        from memory.embedder import MiniLm
         from memory.ledger import runs
         from memory.prompts import PromptMemory, rebuild
 
         root = self.folder.path.parent
-        embed = self._embedder(MiniLm)
-        embed([""])  # loads the embedder before others are kept waiting
-        with PromptMemory.open(root / "memory", embed, wait=MEMORY_WAIT) as memory:
+        self._embed([""])  # loads the embedder before others are kept waiting
+        with PromptMemory.open(root / "memory", self._embed, wait=MEMORY_WAIT) as memory:
             kept = [entry for run in runs(root) for entry in run.remembered()] if memory.lacks_entries else []
             if kept:
                 self.tell("note", text="The prompt memory was lost: it is rebuilt from the run folders.")
@@ -217,11 +222,6 @@ class Context:
     def _leaks(self, prompt: Prompt) -> bool:
         held_out = {_folded(example.question) for example in (*self.spec.validation, *self.spec.test)}
         return any(_folded(demo.question) in held_out for demo in prompt.demos)
-
-    def _embedder(self, kind: type) -> Any:
-        if not hasattr(self, "_minilm"):
-            self._minilm = kind()
-        return self._minilm
 
     # --- what is told and what is counted ---
 

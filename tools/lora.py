@@ -116,7 +116,7 @@ def train(
     started = time.monotonic()
     try:
         _fit(backbone, token_rows, move, settings, log, token_limit, deadline, progress)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: nothing half-trained stays attached
         backbone.detach(adapter)
         raise
     log.seconds = time.monotonic() - started
