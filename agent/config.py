@@ -209,6 +209,9 @@ class Lora(Settings):
     warmup: float = Field(0.1, ge=0, le=1, description="share of all steps")
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(1.0, gt=0, description="largest gradient norm of a step")
+    checkpointing: bool = Field(
+        False, description="recompute activations: less memory, a third slower; set by itself where memory runs out"
+    )
     max_tokens: int = Field(2048, ge=16, description="longest row; longer ones are left out and counted")
 
 

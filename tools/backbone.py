@@ -5,17 +5,22 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import transformers
 
-from agent.errors import BadInput
+from agent.errors import BadInput, NesyLoraError
 from agent.protocols import Progress
 from agent.records import Example, Prompt
-from tools.decoding import decode
-from tools.prefix import Batch, collate, completion_nll, prefix_cache, reach, shared_prefix
+from tools.attention import Trunk
+from tools.decoding import decode, grow
+from tools.packing import can_pack, common_prefix, completion_nll, pack
+from tools.padding import generate_padded, padded_nll
 from tools.rendering import Renderer, TokenRow
+from tools.room import Room, ran_out
+
+T = TypeVar("T")
 
 ATTACHED = 4  # adapters kept in memory; an older one is read from disk again when it is wanted
 
@@ -45,19 +50,16 @@ class Backbone:
         self.base = model
         self.name = name
         self.render = Renderer(tokenizer)
-        self.reach = reach(model)
+        self.packs = can_pack(model)
+        self._trunk: tuple[str | None, Trunk] = (None, Trunk())
         self.generated_tokens = 0
         self.trained_tokens = 0
+        self.room: Room | None = None  # what is known to fit into memory in training, once something did not
         self._locate = locate
         self._batch_size = batch_size
         self._progress = progress or (lambda *_: None)
         self._peft: Any = None
         self._attached: OrderedDict[str, None] = OrderedDict()
-
-    @property
-    def shares_prefix(self) -> bool:
-        """Whether rows of this model can continue from one cache."""
-        return self.reach > 0
 
     # --- adapters ---
 
@@ -123,6 +125,7 @@ class Backbone:
         """Forget an attached adapter; its files stay."""
         if self._attached.pop(adapter, "absent") == "absent":
             return
+        self._trunk = None, Trunk()  # of an adapter that may come back with other weights
         if self._attached:
             self._peft.delete_adapter(adapter)
         else:  # peft's wrapper cannot stand without an adapter
@@ -172,8 +175,9 @@ class Backbone:
             self.base.eval()
             done = 0
             self._progress("answering", done, len(rows))
-            for indices, batch, cache in self._batches(model, rows, max_new_tokens):
-                outputs = self._decode(model, batch, cache, max_new_tokens)
+            trunk = self._trunk_of(model, rows, adapter)
+            decode_some = lambda some: self._decode(model, some, trunk, max_new_tokens)  # noqa: E731
+            for indices, outputs in self._in_batches(rows, max_new_tokens, decode_some):
                 for index, ids in zip(indices, outputs, strict=True):
                     texts[index] = self.render.text_of(ids)
                 self.generated_tokens += sum(len(ids) + 1 for ids in outputs)
@@ -202,34 +206,75 @@ class Backbone:
         values = [0.0] * len(rows)
         with self.using(adapter) as model, torch.inference_mode():
             self.base.eval()
-            for indices, batch, _ in self._batches(model, rows):
-                sums = completion_nll(model, self.base.config, batch, self.shares_prefix).sum(dim=1)
-                for index, total in zip(indices, sums.tolist(), strict=True):
-                    values[index] = total / max(len(rows[index].completion), 1)
+            for indices, losses in self._in_batches(rows, 0, lambda some: self.losses(model, some)):
+                parts = losses.split([len(rows[i].completion) for i in indices])
+                for index, part in zip(indices, parts, strict=True):
+                    values[index] = float(part.mean()) if len(part) else 0.0
         return values
 
-    def _batches(self, model: Any, rows: Sequence[TokenRow], new: int = 0) -> Iterator[tuple[list[int], Batch, Any]]:
-        """Rows sorted by length, so that little is padding; where `new` tokens follow, the cache of what all share."""
-        prefix = shared_prefix(rows, self.reach, new) if rows else []
-        cache = prefix_cache(model, self.base.config, prefix, self.device) if new and self.shares_prefix else None
-        fitting = [index for index in range(len(rows)) if len(rows[index]) + new <= self.window]
-        order = sorted(fitting, key=lambda index: len(rows[index]))
-        for start in range(0, len(order), self._batch_size):
-            indices = order[start : start + self._batch_size]
-            yield indices, collate([rows[i] for i in indices], prefix, self._pad, self.device), cache
+    def losses(self, model: Any, rows: Sequence[TokenRow]) -> torch.Tensor:
+        """NLL of every completion token, row after row: [S] in nats. Differentiable. What rows share is run once."""
+        if self.packs:
+            return completion_nll(model, pack(rows, self.device), rows)
+        return padded_nll(model, rows, self._pad, self.device)
 
-    def _decode(self, model: Any, batch: Batch, cache: Any, max_new_tokens: int) -> list[list[int]]:
-        if cache is not None:
-            return decode(model, batch, cache, self.ends, max_new_tokens)
-        output = model.generate(
-            input_ids=batch.own,
-            attention_mask=batch.mask,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            eos_token_id=self.ends,
-            pad_token_id=self._pad,
-        )[:, batch.own.shape[1] :]
-        return [list(_until(row, self.ends)) for row in output.tolist()]
+    @contextmanager
+    def recomputing(self, wanted: bool) -> Iterator[None]:
+        """Activations recomputed in the backward pass instead of kept (gradient checkpointing), if wanted."""
+        if not wanted:
+            yield
+            return
+        self.base.gradient_checkpointing_enable({"use_reentrant": False})
+        try:
+            yield
+        finally:
+            self.base.gradient_checkpointing_disable()
+
+    def cost(self, rows: Sequence[TokenRow]) -> int:
+        """Tokens that `losses` runs for these rows."""
+        shared = len(common_prefix(rows)) if self.packs else 0
+        return sum(map(len, rows)) - shared * (len(rows) - 1)
+
+    def _in_batches(
+        self, rows: Sequence[TokenRow], new: int, run: Callable[[list[TokenRow]], T]
+    ) -> Iterator[tuple[list[int], T]]:
+        """Run the rows that the model's window has room for, in batches of like length; halved where memory runs out.
+
+        Yields:
+            The places of a batch's rows, and what `run` made of them.
+        """
+        fitting = [index for index in range(len(rows)) if len(rows[index]) + new <= self.window]
+        waiting = sorted(fitting, key=lambda index: len(rows[index]))
+        while waiting:
+            indices = waiting[: self._batch_size]
+            try:
+                outcome = run([rows[index] for index in indices])
+            except RuntimeError as error:
+                if not ran_out(error):
+                    raise
+                self._batch_size = len(indices) // 2
+                if not self._batch_size:
+                    raise NesyLoraError(
+                        f"Memory does not hold one row of {len(rows[indices[0]])} tokens and {new} new ones. Lower "
+                        "generation.max_new_tokens, or take a smaller model."
+                    ) from None
+                continue
+            yield indices, outcome
+            waiting = waiting[len(indices) :]
+
+    def _trunk_of(self, model: Any, rows: Sequence[TokenRow], adapter: str | None) -> Trunk:
+        """What these rows share, run; as far as the last rows asked of this adapter shared it too, it was run then."""
+        if not self.packs or not rows:
+            return Trunk()
+        last, trunk = self._trunk
+        trunk = grow(model, trunk if last == adapter else Trunk(), common_prefix(rows), self.device)
+        self._trunk = adapter, trunk
+        return trunk
+
+    def _decode(self, model: Any, rows: Sequence[TokenRow], trunk: Trunk, new: int) -> list[list[int]]:
+        if self.packs:
+            return decode(model, rows, trunk, self.ends, new, self.device)
+        return generate_padded(model, rows, self.ends, self._pad, new, self.device)
 
     @property
     def ends(self) -> list[int]:
@@ -241,10 +286,3 @@ class Backbone:
     @property
     def _pad(self) -> int:
         return int(self.render.tokenizer.pad_token_id or self.render.end)
-
-
-def _until(ids: Sequence[int], ends: Sequence[int]) -> Iterator[int]:
-    for value in ids:
-        if value in ends:
-            return
-        yield value

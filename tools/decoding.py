@@ -1,41 +1,51 @@
-"""Greedy decoding of many rows from one shared prefix; finished rows leave the batch."""
+"""Greedy decoding of many rows from one trunk; finished rows leave the batch."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import DynamicCache
 
-from tools.prefix import Batch, positions, widen
+from tools.attention import KeysValues, Rule, Trunk, capped, softmax
+from tools.packing import Pack, logits, pack
+from tools.rendering import TokenRow
 
 
-def decode(model: Any, batch: Batch, cache: DynamicCache, ends: Sequence[int], max_new_tokens: int) -> list[list[int]]:
-    """The greedy continuation of every row of `batch`, without its end token.
+def grow(model: Any, trunk: Trunk, ids: Sequence[int], device: torch.device) -> Trunk:
+    """A trunk of just these ids, run from where it parts from `trunk`."""
+    alike = next(
+        (i for i, (a, b) in enumerate(zip(trunk.ids, ids, strict=False)) if a != b), min(len(trunk.ids), len(ids))
+    )
+    start = trunk.cut(alike)
+    rest = list(ids[alike:])
+    if not rest:
+        return start
+    run = pack([TokenRow([*ids], [])], device, start)
+    run.kept = {}
+    logits(model, run, run.ids, run.positions, run.scored)
+    return start.grown(rest, run.kept)
 
-    Token for token what `model.generate(do_sample=False)` gives on the padded rows, except where two
-    logits are equal to the last bit of rounding.
+
+def decode(
+    model: Any, rows: Sequence[TokenRow], trunk: Trunk, ends: Sequence[int], max_new_tokens: int, device: torch.device
+) -> list[list[int]]:
+    """The greedy continuation of every row, without its end token.
+
+    Token for token what `model.generate(do_sample=False)` gives on each row alone, except where two logits are
+    equal to the last bits of rounding.
 
     Args:
-        batch: rows with empty completions.
-        cache: the one-row cache of `batch.prefix`.
+        rows: with empty completions; all begin with the trunk's ids.
         ends: ids that end a row.
     """
-    rows = len(batch.own)
-    texts: list[list[int]] = [[] for _ in range(rows)]
-    alive = list(range(rows))
-    mask, cache = batch.mask, widen(cache, rows)
-    ids, where = batch.own, positions(mask)[:, len(batch.prefix) :]
-    stop = torch.tensor(list(ends), device=ids.device)
+    start = pack(rows, device, trunk)
+    start.kept = {}
+    said = logits(model, start, start.ids, start.positions, start.scored)
+    batch = Branches(start, max_new_tokens)
+    texts: list[list[int]] = [[] for _ in rows]
+    alive = list(range(len(rows)))
+    stop = torch.tensor(list(ends), device=device)
     for left in range(max_new_tokens, 0, -1):
-        logits = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=where,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        token = logits.argmax(dim=-1)
+        token = said.argmax(dim=-1)
         going = ~torch.isin(token, stop)
         for row, value, goes in zip(alive, token.tolist(), going.tolist(), strict=True):
             if goes:
@@ -43,10 +53,86 @@ def decode(model: Any, batch: Batch, cache: DynamicCache, ends: Sequence[int], m
         if left == 1 or not going.any():
             break
         if not going.all():
-            keep = going.nonzero().flatten()
-            cache.batch_select_indices(keep)
-            alive = [alive[i] for i in keep.tolist()]
-            token, mask, where = token[keep], mask[keep], where[keep]
-        ids, where = token[:, None], where[:, -1:] + 1
-        mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
+            stay = going.nonzero().flatten()
+            batch.keep(stay)
+            alive = [alive[i] for i in stay.tolist()]
+            token = token[stay]
+        batch.advance()
+        said = logits(model, batch, token[None], batch.positions[None], torch.arange(len(alive), device=device))
     return texts
+
+
+class Branches:
+    """Rows under way, a new token each: the trunk's keys and values once, and each row's own. Satisfies `Packed`.
+
+    Args:
+        start: the pass over the rows' questions, with what it kept.
+        room: new tokens that may follow.
+    """
+
+    def __init__(self, start: Pack, room: int) -> None:
+        assert start.kept is not None, "the pass over the questions keeps its keys and values"
+        self._trunk = start.trunk
+        self._lengths = torch.bincount(start.owner)  # of each row, without the trunk
+        slots = start.positions[0] - len(start.trunk.ids)
+        places = int(self._lengths.max()) + room
+        self._own = {
+            layer: (_spread(key, start.owner, slots, places), _spread(value, start.owner, slots, places))
+            for layer, (key, value) in start.kept.items()
+        }
+        self._hidden: dict[int | None, torch.Tensor] = {}
+
+    @property
+    def positions(self) -> torch.Tensor:
+        """[B] where the newest token of each row stands."""
+        return len(self._trunk.ids) + self._lengths - 1
+
+    def advance(self) -> None:
+        """Make a place for a new token in every row."""
+        self._lengths = self._lengths + 1
+        self._longest = int(self._lengths.max())
+        self._hidden = {}
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Let all rows go but these."""
+        self._lengths = self._lengths[rows]
+        self._own = {layer: (key[:, rows], value[:, rows]) for layer, (key, value) in self._own.items()}
+
+    def attend(self, layer: int, query: torch.Tensor, keys_values: KeysValues, rule: Rule) -> torch.Tensor:
+        """Every row's new token over the trunk and its own row. Inside, axes are [key heads, rows, group, …]."""
+        key, value = self._with_new(layer, keys_values)
+        heads, rows, longest, width = key.shape
+        trunk_key, trunk_value = self._trunk.layers.get(layer, (key[:1, :, :0], value[:1, :, :0]))
+        asks = query[0].view(heads, -1, rows, width).transpose(1, 2) * rule.scaling
+        far = asks.reshape(heads, -1, width) @ trunk_key[0].transpose(1, 2)
+        near = asks @ key.transpose(2, 3)
+        scores = torch.cat([far.view(*near.shape[:3], -1), near], dim=-1)
+        chances = softmax(capped(scores, rule), self._hidden_slots(rule.window), value.dtype)
+        far, near = chances.split([scores.shape[-1] - longest, longest], dim=-1)
+        said: torch.Tensor = near @ value
+        said = said + (far.reshape(heads, -1, far.shape[-1]) @ trunk_value[0]).view_as(said)
+        return said.transpose(1, 2).reshape(1, -1, rows, said.shape[-1])
+
+    def _with_new(self, layer: int, new: KeysValues) -> KeysValues:
+        rows, last = torch.arange(len(self._lengths), device=self._lengths.device), self._lengths - 1
+        for own, token in zip(self._own[layer], new, strict=True):
+            own[:, rows, last] = token[0]
+        key, value = self._own[layer]
+        return key[:, :, : self._longest], value[:, :, : self._longest]
+
+    def _hidden_slots(self, window: int | None) -> torch.Tensor:
+        """[B, 1, P + longest]: true for empty slots, and for tokens out of the window."""
+        if window not in self._hidden:
+            trunk = torch.arange(len(self._trunk.ids), device=self._lengths.device)
+            own = torch.arange(self._longest, device=self._lengths.device)
+            back = self.positions[:, None] - torch.cat([trunk, len(trunk) + own])
+            self._hidden[window] = ((back < 0) if window is None else (back < 0) | (back >= window))[:, None]
+        return self._hidden[window]
+
+
+def _spread(packed: torch.Tensor, owner: torch.Tensor, slots: torch.Tensor, places: int) -> torch.Tensor:
+    """Keys or values of a pass [1, heads, N, width] as [heads, rows, places, width], each row from its first place."""
+    _, heads, _, width = packed.shape
+    own = packed.new_zeros(heads, int(owner[-1]) + 1, places, width)
+    own[:, owner, slots] = packed[0]
+    return own

@@ -19,8 +19,9 @@ from agent.errors import BadInput, StepFailed
 from agent.protocols import Progress
 from agent.records import Example, Prompt, TrainLora, digest
 from tools.backbone import Backbone
-from tools.prefix import collate, completion_nll, shared_prefix
+from tools.gradient import gradient
 from tools.rendering import TokenRow
+from tools.room import room_for
 
 T = TypeVar("T")
 
@@ -51,6 +52,8 @@ class Training(BaseModel):
     tokens: int = 0
     seconds: float = 0.0
     stopped: str | None = None
+    pass_tokens: int | None = Field(None, description="most tokens that one forward pass was given")
+    checkpointing: bool = False
 
     @property
     def epoch_losses(self) -> list[float]:
@@ -193,39 +196,30 @@ def _fit(
 ) -> None:
     parameters = [parameter for parameter in backbone.model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=move.learning_rate, weight_decay=settings.weight_decay)
-    epochs = [plan_epoch(rows, settings.batch_size, log.seed + epoch) for epoch in range(move.epochs)]
-    per_epoch = [chunks(batches, settings.accumulate) for batches in epochs]
-    total = sum(map(len, per_epoch))
-    schedule = transformers.get_linear_schedule_with_warmup(optimizer, round(settings.warmup * total), total)
+    steps = [
+        (epoch, micro_batches)
+        for epoch in range(1, move.epochs + 1)
+        for micro_batches in chunks(plan_epoch(rows, settings.batch_size, log.seed + epoch - 1), settings.accumulate)
+    ]
+    schedule = transformers.get_linear_schedule_with_warmup(optimizer, round(settings.warmup * len(steps)), len(steps))
+    room = room_for(backbone.base, settings.checkpointing, backbone.room)
     backbone.base.train()
-    for epoch, steps in enumerate(per_epoch, 1):
-        for micro_batches in steps:
-            loss, tokens = _backward(backbone, micro_batches)
-            norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.clip))
-            log.tokens += tokens
-            backbone.trained_tokens += tokens
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise StepFailed(f"the loss became {loss} at step {len(log.steps) + 1}; try a lower lora.learning_rate")
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-            log.steps.append(Step(loss=loss, grad_norm=norm, epoch=epoch))
-            progress("training LoRA", len(log.steps), total, f"epoch {epoch}/{move.epochs}, loss {loss:.3f}")
-            log.stopped = _limit_reached(log.tokens, token_limit, deadline)
-            if log.stopped:
-                return
-
-
-def _backward(backbone: Backbone, micro_batches: list[list[TokenRow]]) -> tuple[float, int]:
-    """Accumulate the gradient of the mean loss over all completion tokens of a step: (loss, forward tokens)."""
-    scored = sum(len(row.completion) for rows in micro_batches for row in rows)
-    loss, tokens = 0.0, 0
-    for rows in micro_batches:
-        batch = collate(rows, shared_prefix(rows, backbone.reach), backbone.render.end, backbone.device)
-        part = completion_nll(backbone.model, backbone.base.config, batch, backbone.shares_prefix).sum() / scored
-        part.backward()
-        loss, tokens = loss + part.item(), tokens + batch.tokens
-    return loss, tokens
+    for epoch, micro_batches in steps:
+        loss, tokens = gradient(backbone, micro_batches, room)
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.clip))
+        log.tokens += tokens
+        backbone.trained_tokens += tokens
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise StepFailed(f"the loss became {loss} at step {len(log.steps) + 1}; try a lower lora.learning_rate")
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        log.steps.append(Step(loss=loss, grad_norm=norm, epoch=epoch))
+        progress("training LoRA", len(log.steps), len(steps), f"epoch {epoch}/{move.epochs}, loss {loss:.3f}")
+        log.stopped = _limit_reached(log.tokens, token_limit, deadline)
+        if log.stopped:
+            break
+    log.pass_tokens, log.checkpointing = room.tokens, room.checkpointing
 
 
 def plan_epoch(rows: Sequence[tuple[str, TokenRow]], size: int, seed: int) -> list[list[TokenRow]]:

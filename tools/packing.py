@@ -1,0 +1,193 @@
+"""Rows that begin alike as one sequence: the common prefix is run once, and nothing is padding.
+
+The rows of one prompt share its system text and demonstrations, often ten times as long as a question. Losses,
+gradients and texts are those of the plain forward pass (to rounding).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from tools.attention import NAME, PART, SHARED, KeysValues, Rule, Trunk, joined, weighted
+from tools.rendering import TokenRow
+
+
+@dataclass
+class Pack:
+    """One sequence of N tokens: P shared ones, then each row's own. Satisfies `tools.attention.Packed`.
+
+    Attributes:
+        ids, positions: [1, N]. A token's position is the one it has in its row.
+        owner: [N] the row a token belongs to, or SHARED.
+        shared: P.
+        scored: [S] the tokens whose logits are wanted.
+        parts: ranges of tokens that attend in one call, each beginning where a row or the prefix begins.
+        trunk: what all rows continue from, already run.
+        kept: keys and values of the pass by layer, where they are wanted afterwards.
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    owner: torch.Tensor
+    shared: int
+    scored: torch.Tensor
+    parts: list[tuple[int, int]]
+    trunk: Trunk
+    kept: dict[int, KeysValues] | None = None
+    _masks: dict[tuple[int, int | None], torch.Tensor | None] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are run."""
+        return self.ids.shape[1]
+
+    def attend(self, layer: int, query: torch.Tensor, keys_values: KeysValues, rule: Rule) -> torch.Tensor:
+        """Every token over its row's earlier ones and the shared ones."""
+        if self.kept is not None:
+            self.kept[layer] = keys_values
+        trunk = self.trunk.layers.get(layer)
+        common = joined(trunk, _slice(keys_values, 0, self.shared))
+        outputs = []
+        for part, (start, end) in enumerate(self.parts):
+            before = trunk if start < self.shared else common
+            seen = joined(before, _slice(keys_values, start, end))
+            outputs.append(weighted(query[:, :, start:end], seen, self._mask(part, rule.window), rule))
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+
+    def _mask(self, part: int, window: int | None) -> torch.Tensor | None:
+        """[queries, keys] of a part, true where a key is seen; None where that is plainly causal."""
+        if (part, window) not in self._masks:
+            self._masks[part, window] = self._made_mask(*self.parts[part], window)
+        return self._masks[part, window]
+
+    def _made_mask(self, start: int, end: int, window: int | None) -> torch.Tensor | None:
+        before = slice(0, 0 if start < self.shared else self.shared)
+        where, whose = self.positions[0], self.owner
+        key_where = torch.cat([self._trunk_positions, where[before], where[start:end]])
+        key_whose = torch.cat([whose.new_full(self._trunk_positions.shape, SHARED), whose[before], whose[start:end]])
+        back = where[start:end, None] - key_where
+        mask = (back >= 0) & ((key_whose == SHARED) | (key_whose == whose[start:end, None]))
+        if window is not None:
+            mask &= back < window
+        causal = mask.shape[0] == mask.shape[1] and torch.equal(mask, torch.ones_like(mask).tril())
+        return None if causal else mask
+
+    @cached_property
+    def _trunk_positions(self) -> torch.Tensor:
+        return torch.arange(len(self.trunk.ids), device=self.ids.device)
+
+
+def common_prefix(rows: Sequence[TokenRow]) -> list[int]:
+    """The ids with which all prompts begin, leaving each at least one token of its own."""
+    first, last = min(row.prompt for row in rows), max(row.prompt for row in rows)
+    length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return first[: min(length, min(len(row.prompt) for row in rows) - 1)]
+
+
+def pack(rows: Sequence[TokenRow], device: torch.device, trunk: Trunk | None = None) -> Pack:
+    """Rows as one sequence, scored where a completion token is predicted; after the last token, where there is none.
+
+    Args:
+        trunk: what all prompts begin with, already run; None: what they share is run with them.
+    """
+    prefix = common_prefix(rows) if trunk is None else []
+    skip = len(prefix) if trunk is None else len(trunk.ids)
+    ids, positions, owner = list(prefix), list(range(len(prefix))), [SHARED] * len(prefix)
+    scored: list[int] = []
+    borders = [0] if prefix else []
+    for number, row in enumerate(rows):
+        own = row.prompt[skip:] + row.completion
+        borders.append(len(ids))
+        last = len(ids) + len(own) - 1
+        scored += range(last - len(row.completion), last) if row.completion else [last]
+        ids += own
+        positions += range(skip, skip + len(own))
+        owner += [number] * len(own)
+    return Pack(
+        ids=torch.tensor([ids], device=device), positions=torch.tensor([positions], device=device),
+        owner=torch.tensor(owner, device=device), shared=len(prefix), scored=torch.tensor(scored, device=device),
+        parts=list(_parts([*borders, len(ids)])), trunk=trunk or Trunk(),
+    )  # fmt: skip
+
+
+def _parts(borders: list[int]) -> Iterator[tuple[int, int]]:
+    """Neighbouring stretches taken together while they hold at most PART tokens; a longer one stays alone."""
+    start = borders[0]
+    for end, following in zip(borders[1:], [*borders[2:], None], strict=True):
+        if following is None or following - start > PART:
+            yield start, end
+            start = end
+
+
+def logits(model: Any, packed: Any, ids: torch.Tensor, positions: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
+    """[S, vocabulary] after the tokens `scored` of one packed pass over ids [1, N]."""
+    nothing = ids.new_empty(1, 1, 1, 1)  # four axes: transformers then makes no mask of its own
+    given = {"input_ids": ids, "position_ids": positions, "attention_mask": nothing, "logits_to_keep": scored}
+    return model(**given, use_cache=False, packed=packed).logits[0]  # type: ignore[no-any-return]
+
+
+def completion_nll(model: Any, batch: Pack, rows: Sequence[TokenRow]) -> torch.Tensor:
+    """NLL of every completion token, row after row: [S] in nats. Differentiable."""
+    wanted = torch.tensor([token for row in rows for token in row.completion], device=batch.ids.device)
+    said = logits(model, batch, batch.ids, batch.positions, batch.scored).float()
+    return torch.nn.functional.cross_entropy(said, wanted, reduction="none")
+
+
+def _slice(keys_values: KeysValues, start: int, end: int) -> KeysValues:
+    key, value = keys_values
+    return key[:, :, start:end], value[:, :, start:end]
+
+
+# --- which models can -------------------------------------------------------------------------------
+
+PROBE = [TokenRow([3, 5, 4, 6], [7]), TokenRow([3, 5, 4, 8, 9], [10, 11, 6])]
+
+
+def can_pack(model: PreTrainedModel) -> bool:
+    """Switch a model to packed attention, if it then says of packed rows what it says of each alone.
+
+    The model is asked, and not its configuration only: architectures differ in what they hand on to attention.
+    Where it cannot (state beside keys and values, biases by position, sinks, chunks), it is left as it was.
+    """
+    if not _attends_by_the_book(model):
+        return False
+    with torch.no_grad():
+        alone = [_alone(model, row) for row in PROBE]
+        before = model.config._attn_implementation
+        model.set_attn_implementation(NAME)
+        if model.config._attn_implementation == NAME and _agrees(model, torch.cat(alone)):
+            return True
+    model.set_attn_implementation(before)
+    return False
+
+
+def _attends_by_the_book(model: PreTrainedModel) -> bool:
+    """Whether its layers hold keys and values only, of all tokens or of a window of them."""
+    if model._is_stateful:
+        return False
+    layers = DynamicCache(config=model.config).layers
+    kinds = set(getattr(model.config, "layer_types", None) or ())
+    return kinds <= {"full_attention", "sliding_attention"} and all(
+        type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers
+    )
+
+
+def _alone(model: PreTrainedModel, row: TokenRow) -> torch.Tensor:
+    ids = torch.tensor([[*row.prompt, *row.completion]], device=model.device)
+    said: torch.Tensor = model(input_ids=ids, use_cache=False).logits
+    return said[0, len(row.prompt) - 1 : -1].float()
+
+
+def _agrees(model: PreTrainedModel, alone: torch.Tensor) -> bool:
+    batch = pack(PROBE, model.device)
+    try:
+        said = logits(model, batch, batch.ids, batch.positions, batch.scored).float()
+    except (TypeError, NotImplementedError):  # it takes no positions or hands nothing on to attention; or has sinks
+        return False
+    tolerance = 1e-3 if model.dtype == torch.float32 else 5e-2
+    return bool((said - alone).abs().max() <= tolerance * alone.abs().max())
