@@ -157,6 +157,9 @@ class Backbone:
         (folder / "adapter_config.json").write_text(text)
 
     def _activate(self, adapter: str) -> None:
+        from tools.lean import lean
+
+        lean(self._peft)
         self._attached[adapter] = None
         self._attached.move_to_end(adapter)
         self._peft.set_adapter(adapter)

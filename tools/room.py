@@ -48,7 +48,7 @@ def _bytes_per_token(model: Any, checkpointing: bool) -> float:
     """Of a transformer with gated feed-forward layers and LoRA on all of them: what its backward pass keeps."""
     config, size, layers = model.config, model.dtype.itemsize, model.config.num_hidden_layers
     hidden, inner = config.hidden_size, getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-    layer = (16 * hidden + 7 * inner) * size
+    layer = (13 * hidden + 5 * inner) * size
     logits = 12 * config.vocab_size / 4  # in fp32, with their softmax and gradient; one token in four is scored
     return float((layers * hidden * size + layer if checkpointing else layers * layer) + logits)
 
