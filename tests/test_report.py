@@ -21,11 +21,11 @@ from agent.records import (
     Demo,
     Diagnosis,
     EditPrompt,
-    Evaluation,
     Example,
     ExampleDiagnosis,
     ExampleScore,
     LeverSignal,
+    Measured,
     Move,
     Outcome,
     Prompt,
@@ -87,7 +87,7 @@ def new_run(root: Path) -> RunFolder:
 
 
 def save_scores(run: RunFolder, candidate: Candidate, split: Split, right: int, first: str) -> None:
-    scores = []
+    scores = {}
     for line, fact in enumerate(FACTS, 1):
         text = f"ANSWER: {fact}" if line <= right else f"I believe that in the valley it may well be {fact[::-1]}."
         faults = () if line <= right else ("The output does not begin with ANSWER:",)
@@ -95,8 +95,8 @@ def save_scores(run: RunFolder, candidate: Candidate, split: Split, right: int, 
         score = ExampleScore(
             example=f"{split}:{line}", output=text, content=line <= right, style=line <= right, faults=faults
         )
-        scores.append(score)
-    run.save(Evaluation(candidate=candidate, split=split, scores=tuple(scores)))
+        scores[score.id] = score
+    run.save(Measured(candidate=candidate, split=split, scores=scores))
 
 
 def save_training(run: RunFolder, adapter: str) -> None:
