@@ -88,8 +88,8 @@ def _distinct(edits: Sequence[Edit], present: Prompt, settings: Editing) -> Iter
 def rungs(minibatch: int, batch: int) -> list[int]:
     """How many rows each part of a race takes in: `batch`, twice that, and so on; the last part is the whole.
 
-    Fewer rows than one forward pass holds would save nothing, since a pass costs hardly less for them. Whole passes
-    cost the same one by one as all at once: where nothing is dropped, nothing is lost.
+    Fewer rows than one forward pass holds would save nothing, since a pass costs hardly less for them (docs/LOG.md).
+    Whole passes are as many in parts as all at once: where nothing is dropped, only the prompt's prefix is run again.
     """
     parts, rows = [], batch
     while rows < minibatch:
