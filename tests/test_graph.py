@@ -63,6 +63,7 @@ def test_a_run_from_task_to_report(tiny_task: TinyTask, tmp_path: Path) -> None:
     assert 1 <= len(rounds) <= 3
     assert [row.number for row in rounds] == list(range(1, len(rounds) + 1))
     assert all(row.decision.reason and row.decision.numbers for row in rounds)
+    assert {proposal.rows for row in rounds for proposal in row.trial.proposals} == {4}  # all there are
     assert outcome.best_test.rows == 4
     assert (run.path / "report.html").stat().st_size > 1000
     assert watcher.events[0][0] == "run" and watcher.events[-1][0] == "finish"
