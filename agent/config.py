@@ -224,7 +224,7 @@ class Editing(Settings):
     """The prompt lever."""
 
     editor: Literal["rules", "textgrad"] = "rules"
-    minibatch: int = Field(12, ge=1, description="validation rows on which proposals are compared")
+    minibatch: int = Field(12, ge=1, description="validation rows on which proposals race")
     proposals: int = Field(6, ge=1)
     demos: int = Field(4, ge=0, description="most demonstrations in a prompt")
     max_length: int = Field(6000, ge=1, description="most characters in a prompt")
@@ -233,7 +233,9 @@ class Editing(Settings):
 class Gate(Settings):
     """When a trial is kept: see eval/stats.py."""
 
-    alpha: float = Field(0.1, gt=0, lt=1, description="largest one-sided p-value of a kept difference")
+    alpha: float = Field(
+        0.1, gt=0, lt=1, description="largest one-sided p-value of a kept trial, and of a proposal dropped early"
+    )
 
 
 class Budget(Settings):

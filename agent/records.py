@@ -3,9 +3,9 @@
 import hashlib
 import json
 from statistics import fmean
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Split = Literal["train", "validation", "test"]
 Need = Literal["content", "style", "both"]
@@ -132,6 +132,24 @@ class Evaluation(Record):
     @property
     def merit(self) -> float:
         return fmean(score.merit for score in self.scores)
+
+
+class Measured(Record):
+    """All that is known of a candidate on one split, by the row's key: its score, and its reference's NLL.
+
+    The key names the row, its content and the settings that shape an answer; whoever measures makes it.
+    """
+
+    candidate: Candidate
+    split: Split
+    scores: dict[str, ExampleScore] = {}
+    nats: dict[str, float] = Field({}, description="of the reference in the wanted form, per token")
+
+    @field_validator("scores", mode="before")
+    @classmethod
+    def reads_the_lists_of_older_runs(cls, scores: Any) -> Any:
+        """Under the row's bare name, which is nobody's key: such scores can be shown, but are measured anew."""
+        return {score["example"]: score for score in scores} if isinstance(scores, list) else scores
 
 
 class ExampleDiagnosis(Record):
@@ -281,11 +299,12 @@ class Trial(Record):
 
 
 class Proposal(Record):
-    """One edit that was scored on the minibatch."""
+    """One edit that was scored on the minibatch, or on so many of its rows as it took to see that it loses."""
 
     prompt: str
     note: str
     merit: float | None = None
+    rows: int = Field(0, description="on which the merit was measured; 0 in ledgers that did not count them")
 
 
 class Verdict(Record):

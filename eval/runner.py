@@ -1,21 +1,23 @@
-"""Scores a candidate on rows of a split: served from the store where it was scored before, else generated."""
+"""Scores a candidate on rows of a split: what was measured before is served from the store, row by row."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from agent.protocols import LanguageModel
-from agent.records import Candidate, Evaluation, Example, ExampleScore, Prompt, Split
+from agent.records import Candidate, Evaluation, Example, ExampleScore, Measured, Prompt, Split, digest
 from eval.tasks import Task
 
 
 class EvaluationStore(Protocol):
-    """Where evaluations are kept. The key is the whole candidate: a prompt scores anew after each LoRA update."""
+    """Where measurements are kept. They are the whole candidate's: a prompt scores anew after each LoRA update."""
 
-    def load(self, candidate: Candidate, split: Split, limit: int | None) -> Evaluation | None:
-        """What was saved under exactly this candidate, split and limit, or None."""
+    def load(self, candidate: Candidate, split: Split) -> Measured:
+        """What was saved for exactly this candidate and split; empty if nothing."""
         ...
 
-    def save(self, evaluation: Evaluation, limit: int | None) -> None: ...
+    def save(self, measured: Measured) -> None:
+        """Take the place of what was saved before, in one step."""
+        ...
 
 
 class Runner:
@@ -47,32 +49,44 @@ class Runner:
         Rows whose reference cannot be shown in a form that passes are left out.
         """
         scorers = self._task.scorers
-        rows = [row for row in self._task.validation if scorers.passes(scorers.show(row.answer), row)]
-        wanted = [("", scorers.show(row.answer)) for row in rows]
-        return self._model.nll(self._prompt_of(candidate.prompt), rows, wanted, adapter=candidate.adapter)
+        rows = {self._key(row): row for row in self._task.validation if scorers.passes(scorers.show(row.answer), row)}
+        known = self._store.load(candidate, "validation")
+        missing = {key: row for key, row in rows.items() if key not in known.nats}
+        if missing:
+            known = known.model_copy(update={"nats": known.nats | self._nats(candidate, missing)})
+            self._store.save(known)
+        return [known.nats[key] for key in rows]
 
     def open_test(self, candidate: Candidate) -> Evaluation:
         """The candidate's scores on all test rows. For the end of a run: nothing may be decided by them."""
         return self._evaluate(candidate, "test", None)
 
     def _evaluate(self, candidate: Candidate, split: Split, limit: int | None) -> Evaluation:
-        rows = self._task.rows(split)[:limit]
-        if len(rows) == len(self._task.rows(split)):
-            limit = None
-        # Decoding is greedy, so the first rows of a full evaluation are what a limited one would find.
-        if full := self._store.load(candidate, split, None):
-            return Evaluation(candidate=candidate, split=split, scores=full.scores[:limit])
-        if limit and (partial := self._store.load(candidate, split, limit)):
-            return partial
-        evaluation = Evaluation(candidate=candidate, split=split, scores=self._scores(candidate, rows))
-        self._store.save(evaluation, limit)
-        return evaluation
+        rows = {self._key(row): row for row in self._task.rows(split)[:limit]}
+        known = self._store.load(candidate, split)
+        missing = {key: row for key, row in rows.items() if key not in known.scores}
+        if missing:  # decoding is greedy: a row's answer is the same, whichever rows it is generated with
+            known = known.model_copy(update={"scores": known.scores | self._scores(candidate, missing)})
+            self._store.save(known)
+        return Evaluation(candidate=candidate, split=split, scores=tuple(known.scores[key] for key in rows))
 
-    def _scores(self, candidate: Candidate, rows: Sequence[Example]) -> tuple[ExampleScore, ...]:
+    def _key(self, row: Example) -> str:
+        """Names a row by its content, and by the settings and scorers under which an answer's score stays the same."""
+        return digest([row.id, self._task.config.generation.max_new_tokens, self._task.scorers.digest])
+
+    def _scores(self, candidate: Candidate, rows: Mapping[str, Example]) -> dict[str, ExampleScore]:
         outputs = self._model.generate(
             self._prompt_of(candidate.prompt),
-            rows,
+            list(rows.values()),
             adapter=candidate.adapter,
             max_new_tokens=self._task.config.generation.max_new_tokens,
         )
-        return tuple(self._task.scorers.score(row, output) for row, output in zip(rows, outputs, strict=True))
+        answered = zip(rows.items(), outputs, strict=True)
+        return {key: self._task.scorers.score(row, output) for (key, row), output in answered}
+
+    def _nats(self, candidate: Candidate, rows: Mapping[str, Example]) -> dict[str, float]:
+        wanted = [("", self._task.scorers.show(row.answer)) for row in rows.values()]
+        prompt = self._prompt_of(candidate.prompt)
+        return dict(
+            zip(rows, self._model.nll(prompt, list(rows.values()), wanted, adapter=candidate.adapter), strict=True)
+        )

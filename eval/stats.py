@@ -13,6 +13,7 @@ from agent.records import Evaluation, Verdict
 
 EXACT_UP_TO = 16
 FLIPS = 10_000
+FLIPS_AT_ONCE = 100  # thirty times as fast as one by one, and the same in little memory for many rows
 RESAMPLES = 2_000
 NOISE = 1e-9  # rewards are means of small fractions: what differs by less is the same
 
@@ -31,8 +32,8 @@ def sign_flip(differences: Sequence[float]) -> float:
     if values.size <= EXACT_UP_TO:
         return float(np.mean(_every_sign(values.size) @ np.abs(values) >= observed))
     generator = np.random.default_rng(0)
-    flips = (generator.integers(0, 2, values.size) * 2 - 1 for _ in range(FLIPS))
-    reached = sum(bool(signs @ values >= observed) for signs in flips)
+    blocks = (generator.integers(0, 2, (FLIPS_AT_ONCE, values.size)) * 2 - 1 for _ in range(FLIPS // FLIPS_AT_ONCE))
+    reached = sum(int(np.sum(signs @ values >= observed)) for signs in blocks)
     return (reached + 1) / (FLIPS + 1)
 
 
@@ -40,6 +41,24 @@ def _every_sign(count: int) -> NDArray[np.int64]:
     """All patterns of signs, shape (2^count, count)."""
     patterns = np.arange(2**count)[:, None] >> np.arange(count)
     return (patterns & 1) * 2 - 1
+
+
+def cannot_catch_up(differences: Sequence[float], left: int) -> bool:
+    """Whether who is behind by these differences of merit stays behind, even with all of the `left` rows to come won.
+
+    Certain, since merit lies in [0, 1]. Satisfies `agent.protocols.Bound`.
+    """
+    return sum(differences) + left < -NOISE
+
+
+def loses(differences: Sequence[float], left: int, alpha: float) -> bool:
+    """Whether who is behind cannot catch up, or is behind by more than chance (paired sign-flip test, p <= alpha).
+
+    With `alpha` given, satisfies `agent.protocols.Bound`. No p-value is corrected for how often it is asked.
+    """
+    if cannot_catch_up(differences, left):
+        return True
+    return sum(differences) < -NOISE and sign_flip([-difference for difference in differences]) <= alpha
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:

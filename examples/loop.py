@@ -7,6 +7,7 @@ Observe the best pair, decide on a lever, pull it, judge the trial against the b
 
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that it runs from a checkout
@@ -15,7 +16,7 @@ from agent import monitor
 from agent.policy import make_policy
 from agent.records import Candidate, EditPrompt, Prompt, Round, Spend, Stop, TrainLora, Trial
 from eval.runner import Runner
-from eval.stats import corroborate, judge, standard_error, too_few_to_tell
+from eval.stats import corroborate, judge, loses, standard_error, too_few_to_tell
 from eval.tasks import load_task
 from memory.ledger import RunFolder
 from memory.remake import remake, select
@@ -23,7 +24,7 @@ from tools.backbone import Backbone
 from tools.classify import Classifier
 from tools.loading import load_model
 from tools.lora import train
-from tools.prompt_edit import RuleEditor, choose
+from tools.prompt_edit import RuleEditor, choose, rungs
 
 
 def say(what: str, done: int, total: int, note: str = "") -> None:
@@ -60,7 +61,9 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
         if isinstance(decision.move, EditPrompt):
             failures = evaluate(best, "train", config.edit.minibatch)
             edits = editor.propose(prompt, failures, task.train, decision.move.parts, number)
-            winner, _ = choose(edits, prompt, best.adapter, evaluate, run.save_prompt, config.edit.minibatch)
+            parts = rungs(config.edit.minibatch, config.generation.batch_size)
+            behind = partial(loses, alpha=config.gate.alpha)
+            winner, _ = choose(edits, prompt, best.adapter, evaluate, run.save_prompt, parts, behind)
             trial = Trial(candidate=winner and Candidate(prompt=winner.id, adapter=best.adapter), note="edited")
         else:
             assert isinstance(decision.move, TrainLora), "nobody is here to ask for a rollback"

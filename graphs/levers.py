@@ -1,6 +1,7 @@
 """The nodes that act: train the weights, rewrite the words, go back."""
 
 import time
+from functools import partial
 from typing import Any
 
 from agent.errors import StepFailed
@@ -84,7 +85,8 @@ def _training_rows(context: Context, best: Candidate, move: TrainLora) -> list[t
 @metered
 def edit_prompt(state: State, context: Context) -> dict[str, Any]:
     """Rewrite the words: several proposals, compared on a minibatch; the best goes to the gate."""
-    from tools.prompt_edit import choose
+    from eval.stats import loses
+    from tools.prompt_edit import choose, rungs
 
     move, config, best = move_of(state, EditPrompt), context.spec.config, state["best"]
     present = context.folder.prompt(best.prompt)
@@ -94,8 +96,9 @@ def edit_prompt(state: State, context: Context) -> dict[str, Any]:
     if not edits:
         return {"trial": Trial(candidate=None, note="The editor has no proposal left.")}
     winner, tried = choose(
-        edits, present, best.adapter, context.evaluate, context.folder.save_prompt, config.edit.minibatch
-    )
+        edits, present, best.adapter, context.evaluate, context.folder.save_prompt,
+        rungs(config.edit.minibatch, config.generation.batch_size), partial(loses, alpha=config.gate.alpha),
+    )  # fmt: skip
     if winner is None:
         note = f"None of {len(edits)} proposals beat the present prompt on the minibatch."
         return {"trial": Trial(candidate=None, note=note, proposals=tuple(tried))}

@@ -1,5 +1,6 @@
 """The nodes that see, decide, judge and remember. Each reads the state, calls a room, and returns what changed."""
 
+from functools import partial
 from typing import Any, Literal
 
 from langgraph.types import interrupt
@@ -52,15 +53,18 @@ def baseline(state: State, context: Context) -> dict[str, Any]:
 
 def _try_recalled(context: Context, seed: Prompt, first: Evaluation) -> tuple[Evaluation, list[Proposal], str]:
     """The better of the seed and the best recalled prompt, by the gate; what was tried; and a sentence about it."""
-    from eval.stats import judge
-    from tools.prompt_edit import choose
+    from eval.stats import judge, loses
+    from tools.prompt_edit import choose, rungs
 
     found = context.recall()
     if not found:
         return first, [], "Memory holds no prompt of a near task."
     edits = [(item.entry.prompt, f"recalled from {item.entry.run}, similarity {item.similarity:.2f}") for item in found]
     config = context.spec.config
-    winner, tried = choose(edits, seed, None, context.evaluate, context.folder.save_prompt, config.edit.minibatch)
+    winner, tried = choose(
+        edits, seed, None, context.evaluate, context.folder.save_prompt,
+        rungs(config.edit.minibatch, config.generation.batch_size), partial(loses, alpha=config.gate.alpha),
+    )  # fmt: skip
     if winner is None:
         return first, tried, f"Prompts recalled by memory: {len(edits)}; none beat the seed on the minibatch."
     second = context.evaluate(Candidate(prompt=winner.id), "validation")

@@ -14,7 +14,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from agent.errors import BadInput
-from agent.records import Baseline, Candidate, Evaluation, Outcome, Prompt, Record, Round, Split
+from agent.records import Baseline, Candidate, Measured, Outcome, Prompt, Record, Round, Split
 from memory.disk import append_line, whole_lines, write_atomically
 from memory.lock import held
 from memory.prompts import Entry
@@ -120,15 +120,14 @@ class RunFolder:
         """Whether it was written to its end: its last file is an empty one named `complete`."""
         return (self.adapter_folder(id) / "complete").is_file()
 
-    def save(self, evaluation: Evaluation, limit: int | None = None) -> None:
-        """Keeps the scores of the first `limit` rows (None: all) of a split."""
-        path = self._evaluation(evaluation.candidate, evaluation.split, limit)
-        write_atomically(path, evaluation.model_dump_json(indent=2))
+    def save(self, measured: Measured) -> None:
+        """Keeps all that is known of a candidate on a split, in the place of what was kept before."""
+        write_atomically(self._evaluation(measured.candidate, measured.split), measured.model_dump_json(indent=2))
 
-    def load(self, candidate: Candidate, split: Split, limit: int | None = None) -> Evaluation | None:
-        """What `save` kept for just this candidate, split and limit."""
-        path = self._evaluation(candidate, split, limit)
-        return _record(Evaluation, path) if path.exists() else None
+    def load(self, candidate: Candidate, split: Split) -> Measured:
+        """What `save` kept for just this candidate and split; empty if nothing."""
+        path = self._evaluation(candidate, split)
+        return _record(Measured, path) if path.exists() else Measured(candidate=candidate, split=split)
 
     def keep(self, entry: Entry) -> None:
         """Keeps what the prompt memory is told, so that it can be rebuilt."""
@@ -163,8 +162,8 @@ class RunFolder:
 
     # --- places ---------------------------------------------------------------------------------------
 
-    def _evaluation(self, candidate: Candidate, split: Split, limit: int | None) -> Path:
-        return self._place("evaluations", candidate.id, f"-{split}{'' if limit is None else f'-{limit}'}.json")
+    def _evaluation(self, candidate: Candidate, split: Split) -> Path:
+        return self._place("evaluations", candidate.id, f"-{split}.json")
 
     def _place(self, kind: str, id: str, ending: str = "") -> Path:
         path = (self.path / kind / f"{id}{ending}").resolve()

@@ -14,7 +14,7 @@ import pytest
 import nesylora
 from agent.errors import BadInput, Busy
 from agent.records import Demo, Prompt
-from graphs.context import new_run
+from graphs.context import Context, new_run
 from graphs.session import open_session
 from memory.ledger import RunFolder
 
@@ -63,6 +63,7 @@ def test_a_run_from_task_to_report(tiny_task: TinyTask, tmp_path: Path) -> None:
     assert 1 <= len(rounds) <= 3
     assert [row.number for row in rounds] == list(range(1, len(rounds) + 1))
     assert all(row.decision.reason and row.decision.numbers for row in rounds)
+    assert {proposal.rows for row in rounds for proposal in row.trial.proposals} == {4}  # all there are
     assert outcome.best_test.rows == 4
     assert (run.path / "report.html").stat().st_size > 1000
     assert watcher.events[0][0] == "run" and watcher.events[-1][0] == "finish"
@@ -244,19 +245,22 @@ def test_changed_rows_are_refused_at_resume(tiny_task: TinyTask, tmp_path: Path)
         session.go()
 
 
-def test_a_run_tries_what_an_earlier_one_kept(tiny_task: TinyTask, tmp_path: Path) -> None:
-    """The prompt comes back from Chroma on disk, is scored, and stands in the baseline's row."""
+def remember(context: Context, prompt: Prompt) -> None:
+    """Put a prompt into the memory as one that this run has kept."""
     from memory.prompts import Entry
 
-    first = new_run(tiny_task(), runs=tmp_path / "runs")
+    entry = Entry(
+        prompt=prompt, task="mayors", profile=context.profile, model=context.spec.config.model,
+        reward=0.5, gain=0.5, kept=True, round=1, run=context.folder.name,
+    )  # fmt: skip
+    context.remember(entry)
+
+
+def test_a_run_tries_what_an_earlier_one_kept(tiny_task: TinyTask, tmp_path: Path) -> None:
+    """The prompt comes back from Chroma on disk, is scored, and stands in the baseline's row."""
     prompt = Prompt(system="Answer the question, beginning with the word ANSWER.")
-    with open_session(first) as session:
-        context = session.context
-        entry = Entry(
-            prompt=prompt, task="mayors", profile=context.profile, model=context.spec.config.model,
-            reward=0.5, gain=0.5, kept=True, round=1, run=first.name,
-        )  # fmt: skip
-        context.remember(entry)
+    with open_session(new_run(tiny_task(), runs=tmp_path / "runs")) as session:
+        remember(session.context, prompt)
     second = RunFolder.open(nesylora.adapt(tiny_task(), runs=tmp_path / "runs").run)
     start = second.baseline()
     assert start is not None
@@ -264,18 +268,10 @@ def test_a_run_tries_what_an_earlier_one_kept(tiny_task: TinyTask, tmp_path: Pat
 
 
 def test_a_prompt_that_shows_a_held_out_row_is_not_recalled(tiny_task: TinyTask, tmp_path: Path) -> None:
-    from memory.prompts import Entry
-
-    folder = new_run(tiny_task(), runs=tmp_path / "runs")
     leaky = Prompt(demos=(Demo(question="Name the mayor of Benn.", answer="ANSWER: Corolt"),))
-    with open_session(folder) as session:
-        context = session.context
-        entry = Entry(
-            prompt=leaky, task="mayors", profile=context.profile, model=context.spec.config.model,
-            reward=1, gain=1, kept=True, round=1, run=folder.name,
-        )  # fmt: skip
-        context.remember(entry)
-        assert context.recall() == []
+    with open_session(new_run(tiny_task(), runs=tmp_path / "runs")) as session:
+        remember(session.context, leaky)
+        assert session.context.recall() == []
 
 
 def test_the_bare_loop_decides_as_the_graph_does(tiny_task: TinyTask, tmp_path: Path) -> None:
@@ -337,7 +333,6 @@ def test_the_graph_alone_makes_its_run_from_a_task(tiny_task: TinyTask, tmp_path
     from langgraph.checkpoint.memory import InMemorySaver
 
     from graphs.adapt import build_graph
-    from graphs.context import Context
 
     task = tiny_task(budget={"rounds": 1})
     build_graph(InMemorySaver()).invoke(

@@ -17,13 +17,14 @@ from agent.records import (
     Decision,
     Demo,
     Diagnosis,
-    Evaluation,
     ExampleScore,
+    Measured,
     Outcome,
     Prompt,
     Round,
     Signal,
     Spend,
+    Split,
     SplitResult,
     TrainLora,
     Trial,
@@ -80,12 +81,9 @@ def outcome(stopped: str = "the target is reached") -> Outcome:
     return Outcome(stopped=stopped, best=PAIR, baseline_test=result, best_test=result, p_value=0.5, spend=Spend())
 
 
-def evaluation(output: str = "ANSWER: Ada") -> Evaluation:
-    return Evaluation(
-        candidate=PAIR,
-        split="validation",
-        scores=(ExampleScore(example="validation:1", output=output, content=1.0, style=0.0, faults=("too long",)),),
-    )
+def measured(output: str = "ANSWER: Ada", split: Split = "validation") -> Measured:
+    score = ExampleScore(example=f"{split}:1", output=output, content=1.0, style=0.0, faults=("too long",))
+    return Measured(candidate=PAIR, split=split, scores={"k1": score}, nats={"k1": 0.1 + 0.2})
 
 
 # --- a run as a whole ------------------------------------------------------------------------------
@@ -177,14 +175,15 @@ def test_an_adapter_counts_only_when_its_marker_is_there(run: RunFolder) -> None
     assert run.has_adapter("a" * 12)
 
 
-def test_an_evaluation_is_kept_apart_by_pair_split_and_limit(run: RunFolder) -> None:
-    run.save(evaluation("all"))
-    run.save(evaluation("few"), limit=12)
-    assert run.load(PAIR, "validation") == evaluation("all")
-    assert run.load(PAIR, "validation", 12) == evaluation("few")
-    assert run.load(PAIR, "test") is None
-    assert run.load(PAIR, "validation", 13) is None
-    assert run.load(Candidate(prompt=PAIR.prompt, adapter="b" * 12), "validation") is None
+def test_what_was_measured_is_kept_apart_by_pair_and_split_and_replaced_as_a_whole(run: RunFolder) -> None:
+    run.save(measured("first"))
+    run.save(measured())
+    run.save(measured(split="train"))
+    assert run.load(PAIR, "validation") == measured()
+    assert run.load(PAIR, "train") == measured(split="train")
+    tuned = Candidate(prompt=PAIR.prompt, adapter="b" * 12)
+    assert run.load(tuned, "validation") == Measured(candidate=tuned, split="validation")
+    assert len(list((run.path / "evaluations").iterdir())) == 2
 
 
 # --- the ledger and the events -----------------------------------------------------------------------

@@ -1,17 +1,15 @@
-"""The rule editor and the choice among its proposals."""
+"""The rule editor: what it proposes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config import Contains, Editing, Forbid, StartsWith, Words
-from agent.protocols import Evaluator
-from agent.records import Candidate, Demo, Evaluation, Example, ExampleScore, Prompt, Split, Turn, digest
+from agent.records import Candidate, Demo, Evaluation, Example, Prompt, Turn, digest
 from eval.scorers import TaskScorers
-from tools.prompt_edit import Edit, RuleEditor, choose
+from tools.prompt_edit import Edit, RuleEditor
 
 FORM, CALM = "Start your answer with", "never use"
 SCORERS = TaskScorers(
@@ -168,76 +166,3 @@ def test_a_changed_copy_has_an_id_of_its_own() -> None:
     assert SEED.id == digest(SEED.model_dump(mode="json"))
     for edit, _ in propose(SEED):
         assert edit.id == digest(edit.model_dump(mode="json")) != SEED.id
-
-
-# --- the choice ----------------------------------------------------------------------------------
-
-
-def evaluator(merits: dict[str, float], asked: list[tuple[Candidate, Split, int | None]] | None = None) -> Evaluator:
-    """Gives a prompt's rows the merit that stands under its id."""
-
-    def evaluate(candidate: Candidate, split: Split, limit: int | None = None) -> Evaluation:
-        if asked is not None:
-            asked.append((candidate, split, limit))
-        content = merits[candidate.prompt] * 3  # style is 0, so merit is a third of content
-        score = ExampleScore(example="validation:1", output="", content=content, style=0)
-        return Evaluation(candidate=candidate, split=split, scores=(score,))
-
-    return evaluate
-
-
-def pick(merits: Sequence[float], lengths: Sequence[int]) -> int:
-    """The place of the winner among (present prompt, *edits): 0 where nothing beats the present."""
-    prompts = [Prompt(system=str(place) + "." * length) for place, length in enumerate(lengths)]
-    given = {prompt.id: merit for prompt, merit in zip(prompts, merits, strict=True)}
-    winner, _ = choose([(edit, "") for edit in prompts[1:]], prompts[0], None, evaluator(given), prompt_id, 4)
-    return prompts.index(winner) if winner else 0
-
-
-def prompt_id(prompt: Prompt) -> str:
-    return prompt.id
-
-
-@pytest.mark.parametrize(
-    ("merits", "lengths", "place"),
-    [
-        ([0.1, 0.2, 0.3], [1, 1, 50], 2),  # the highest merit wins, however long
-        ([0.1, 0.3, 0.3], [1, 50, 20], 2),  # among equals the shortest
-        ([0.3, 0.2, 0.1], [50, 1, 1], 0),  # nothing beats the present prompt
-        ([0.3, 0.3, 0.3], [10, 10, 50], 0),  # nor does its equal
-        ([0.3, 0.3, 0.1], [50, 10, 1], 1),  # unless that is shorter
-    ],
-)
-def test_merit_decides_then_length(merits: Sequence[float], lengths: Sequence[int], place: int) -> None:
-    assert pick(merits, lengths) == place
-
-
-@given(st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.2]), st.integers(0, 5)), min_size=1, max_size=6))
-def test_nothing_that_was_tried_is_better_than_the_winner(tried: list[tuple[float, int]]) -> None:
-    merits, lengths = zip(*tried, strict=True)
-    best = pick(merits, lengths)
-    assert all((merit, -length) <= (merits[best], -lengths[best]) for merit, length in tried)
-
-
-def test_all_are_tried_on_the_same_few_validation_rows_with_the_present_adapter() -> None:
-    asked: list[tuple[Candidate, Split, int | None]] = []
-    saved: list[Prompt] = []
-
-    def save(prompt: Prompt) -> str:
-        saved.append(prompt)
-        return prompt.id
-
-    edits = propose()
-    merits = {prompt.id: 0.1 for prompt in [SEED, *(edit for edit, _ in edits)]}
-    _, proposals = choose(edits, SEED, "a1", evaluator(merits, asked), save, 4)
-    assert saved == [SEED, *(edit for edit, _ in edits)]
-    assert asked == [(Candidate(prompt=prompt.id, adapter="a1"), "validation", 4) for prompt in saved]
-    assert [(one.prompt, one.note, one.merit) for one in proposals] == [
-        (SEED.id, "the present prompt", pytest.approx(0.1)),
-        *((edit.id, note, pytest.approx(0.1)) for edit, note in edits),
-    ]
-
-
-def test_no_edits_no_winner() -> None:
-    save: Callable[[Prompt], str] = prompt_id
-    assert choose([], SEED, None, evaluator({SEED.id: 0.1}), save, 4)[0] is None

@@ -1,13 +1,16 @@
-"""The runner against a tiny model, a real task folder and a store in memory."""
+"""The runner against a stand-in for the model, a real task folder and a real run folder."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from agent.records import Candidate, Evaluation, Example, Prompt, Split
+from agent.records import Candidate, Evaluation, Example, Prompt
 from eval.runner import Runner
 from eval.tasks import load_task
+from memory.ledger import RunFolder
 
 TASK = """
 name: capitals
@@ -17,6 +20,7 @@ style: [{kind: starts_with, text: "ANSWER: "}]
 generation: {max_new_tokens: 7}
 """
 PROMPTS = {"plain": Prompt(), "formed": Prompt(system="Start with ANSWER: ")}
+PLAIN = Candidate(prompt="plain")
 
 
 class Parrot:
@@ -24,6 +28,7 @@ class Parrot:
 
     def __init__(self) -> None:
         self.asked: list[tuple[list[str], str | None, int]] = []
+        self.scored: list[list[str]] = []
 
     def generate(
         self, prompt: Prompt, examples: Sequence[Example], *, adapter: str | None, max_new_tokens: int
@@ -32,21 +37,16 @@ class Parrot:
         form = "ANSWER: " if "ANSWER" in prompt.system else ""
         return [form + (example.answer if adapter else "no idea") for example in examples]
 
-    def nll(self, *_: object, **__: object) -> list[float]:
-        raise AssertionError("the runner measures no likelihoods")
+    def nll(
+        self, _: Prompt, examples: Sequence[Example], completions: Sequence[tuple[str, str]], *, adapter: str | None
+    ) -> list[float]:
+        self.scored.append([scored for _, scored in completions])
+        return [len(example.name) + (0.0 if adapter else 0.5) for example in examples]
 
-
-class Shelf:
-    """An EvaluationStore in memory."""
-
-    def __init__(self) -> None:
-        self.kept: dict[tuple[Candidate, Split, int | None], Evaluation] = {}
-
-    def load(self, candidate: Candidate, split: Split, limit: int | None) -> Evaluation | None:
-        return self.kept.get((candidate, split, limit))
-
-    def save(self, evaluation: Evaluation, limit: int | None) -> None:
-        self.kept[evaluation.candidate, evaluation.split, limit] = evaluation
+    @property
+    def answered(self) -> list[str]:
+        """The rows it was asked to answer, in order."""
+        return [name for names, _, _ in self.asked for name in names]
 
 
 @pytest.fixture
@@ -55,12 +55,22 @@ def model() -> Parrot:
 
 
 @pytest.fixture
-def runner(tmp_path: Path, model: Parrot) -> Runner:
+def task(tmp_path: Path) -> Path:
     (tmp_path / "task.yaml").write_text(TASK)
     for split in ("train", "validation", "test"):
         rows = [f'{{"question": "{split} {n}?", "answer": "city {n}"}}\n' for n in range(4)]
         (tmp_path / f"{split}.jsonl").write_text("".join(rows))
-    return Runner(load_task(tmp_path), model, PROMPTS.__getitem__, Shelf())
+    return tmp_path
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path, "capitals", "", source=tmp_path, digest="0" * 12, name="run")
+
+
+@pytest.fixture
+def runner(task: Path, model: Parrot, run: RunFolder) -> Runner:
+    return Runner(load_task(task), model, PROMPTS.__getitem__, run)
 
 
 def test_prompt_and_adapter_reach_the_model_and_the_scores_come_back(runner: Runner, model: Parrot) -> None:
@@ -79,42 +89,96 @@ def test_each_factor_is_told_apart(runner: Runner) -> None:
 
 
 def test_a_second_look_is_served_from_the_store(runner: Runner, model: Parrot) -> None:
-    candidate = Candidate(prompt="plain")
-    assert runner(candidate, "validation") == runner(candidate, "validation")
+    assert runner(PLAIN, "validation") == runner(PLAIN, "validation")
     assert len(model.asked) == 1
 
 
 def test_another_adapter_under_the_same_prompt_is_scored_anew(runner: Runner) -> None:
-    before = runner(Candidate(prompt="plain"), "validation")
+    before = runner(PLAIN, "validation")
     after = runner(Candidate(prompt="plain", adapter="a1"), "validation")
     assert (before.content, after.content) == (0, 1)
 
 
-def test_a_limit_takes_the_first_rows_and_does_not_pass_for_the_whole(runner: Runner, model: Parrot) -> None:
-    candidate = Candidate(prompt="plain")
-    names = [score.example for score in runner(candidate, "train", 2).scores]
-    assert names == ["train:1", "train:2"]
-    runner(candidate, "train", 2)
-    assert len(model.asked) == 1
-    assert len(runner(candidate, "train").scores) == 4
+@given(limits=st.lists(st.none() | st.integers(1, 6), min_size=1, max_size=5))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_row_is_generated_once_whatever_is_asked_for_first(task: Path, limits: list[int | None]) -> None:
+    model, names = Parrot(), [f"train:{line}" for line in (1, 2, 3, 4)]
+    run = RunFolder.create(task, "capitals", "", source=task, digest="0" * 12)
+    runner = Runner(load_task(task), model, PROMPTS.__getitem__, run)
+    for limit in limits:
+        assert [score.example for score in runner(PLAIN, "train", limit).scores] == names[:limit]
+    assert model.answered == names[: max(limit or 4 for limit in limits)]
 
 
-def test_a_limit_is_served_from_the_whole_and_one_past_the_end_is_the_whole(runner: Runner, model: Parrot) -> None:
-    candidate = Candidate(prompt="plain")
-    whole = runner(candidate, "train", 99)
-    assert runner(candidate, "train").scores == whole.scores
-    assert runner(candidate, "train", 3).scores == whole.scores[:3]
-    assert len(model.asked) == 1
+@pytest.mark.parametrize(
+    ("file", "old", "new", "anew"),
+    [
+        ("train.jsonl", "train 2", "another", ["train:3"]),
+        ("train.jsonl", "city 0", "town 0", ["train:1"]),
+        ("task.yaml", "contains", "exact", ["train:1", "train:2", "train:3", "train:4"]),
+        ("task.yaml", "max_new_tokens: 7", "max_new_tokens: 8", ["train:1", "train:2", "train:3", "train:4"]),
+        ("task.yaml", "name: capitals", "name: cities", []),
+    ],
+)
+def test_only_what_changes_an_answer_or_its_score_is_measured_anew(
+    task: Path, model: Parrot, run: RunFolder, file: str, old: str, new: str, anew: list[str]
+) -> None:
+    def asked_with(text: str) -> list[str]:
+        """The rows that are generated while the file says this."""
+        model.asked.clear()
+        (task / file).write_text(text)
+        Runner(load_task(task), model, PROMPTS.__getitem__, run)(PLAIN, "train")
+        return model.answered
+
+    before = (task / file).read_text()
+    asked_with(before)
+    assert asked_with(before.replace(old, new)) == anew
+    assert asked_with(before) == []
+
+
+def test_scores_of_older_runs_can_be_read_and_are_measured_anew(runner: Runner, model: Parrot, run: RunFolder) -> None:
+    """They stood in a list and named their row only, not what it held."""
+    scores = runner(PLAIN, "validation").scores
+    old = Evaluation(candidate=PLAIN, split="validation", scores=scores[:2])
+    [file] = run.path.glob("evaluations/*")
+    file.write_text(old.model_dump_json())
+    assert tuple(run.load(PLAIN, "validation").scores.values()) == scores[:2]
+    model.asked.clear()
+    assert runner(PLAIN, "validation").scores == scores
+    assert len(model.answered) == 4
+
+
+def test_a_kill_while_rows_are_generated_leaves_what_was_known(runner: Runner, model: Parrot, run: RunFolder) -> None:
+    runner(PLAIN, "train", 2)
+    known = run.load(PLAIN, "train")
+    model.generate = cut_off  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        runner(PLAIN, "train")
+    assert run.load(PLAIN, "train") == known
+    assert len(runner(PLAIN, "train", 2).scores) == 2
+
+
+def cut_off(*_: object, **__: object) -> list[str]:
+    raise KeyboardInterrupt
+
+
+def test_the_surprise_of_a_pair_is_measured_once(runner: Runner, model: Parrot) -> None:
+    tuned = Candidate(prompt="plain", adapter="a1")
+    assert runner.surprise(PLAIN) == runner.surprise(PLAIN) == [12.5] * 4
+    assert runner.surprise(tuned) == [12.0] * 4
+    assert model.scored == [[f"ANSWER: city {n}" for n in range(4)]] * 2
+    assert runner(PLAIN, "validation").content == 0  # kept beside the scores, in the way of neither
+    assert runner.surprise(PLAIN) == [12.5] * 4 and len(model.scored) == 2
 
 
 def test_the_test_split_is_sealed(runner: Runner, model: Parrot) -> None:
     with pytest.raises(ValueError, match="sealed"):
-        runner(Candidate(prompt="plain"), "test")
+        runner(PLAIN, "test")
     assert model.asked == []
-    opened = runner.open_test(Candidate(prompt="plain"))
+    opened = runner.open_test(PLAIN)
     assert [score.example for score in opened.scores] == [f"test:{line}" for line in (1, 2, 3, 4)]
 
 
 def test_no_rows_cannot_be_asked_for(runner: Runner) -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        runner(Candidate(prompt="plain"), "train", 0)
+        runner(PLAIN, "train", 0)

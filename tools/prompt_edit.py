@@ -3,9 +3,10 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from statistics import median
 
 from agent.config import Editing
-from agent.protocols import Evaluator, Scorers
+from agent.protocols import Bound, Evaluator, Scorers
 from agent.records import Candidate, Demo, Evaluation, Example, Prompt, Proposal
 
 Edit = tuple[Prompt, str]
@@ -84,25 +85,67 @@ def _distinct(edits: Sequence[Edit], present: Prompt, settings: Editing) -> Iter
             yield edit, note
 
 
+def rungs(minibatch: int, batch: int) -> list[int]:
+    """How many rows each part of a race takes in: `batch`, twice that, and so on; the last part is the whole.
+
+    Fewer rows than one forward pass holds would save nothing, since a pass costs hardly less for them (docs/LOG.md).
+    Whole passes are as many in parts as all at once: where nothing is dropped, only the prompt's prefix is run again.
+    """
+    parts, rows = [], batch
+    while rows < minibatch:
+        parts.append(rows)
+        rows *= 2
+    return [*parts, minibatch]
+
+
 def choose(
     edits: Sequence[Edit],
     present: Prompt,
     adapter: str | None,
     evaluate: Evaluator,
     save: Callable[[Prompt], str],
-    minibatch: int,
+    parts: Sequence[int],
+    loses: Bound,
 ) -> tuple[Prompt | None, list[Proposal]]:
-    """Score edits and the present prompt on the first `minibatch` validation rows; the best, if it is not the present.
+    """Race edits and the present prompt over the first validation rows; the best, if it is not the present.
 
-    The best has the highest merit; among equals the shortest text wins.
+    The best has the highest merit; among equals the shortest text wins. After each part, edits of the lower half that
+    lose to the leader are scored no further: successive halving (Jamieson & Talwalkar 2016) with a paired bound.
+
+    Args:
+        parts: how many rows each part of the race takes in, growing, as `rungs` gives them.
+        loses: whether an edit so far behind the leader is to be dropped.
 
     Returns:
-        The winner (None when nothing beats the present prompt), and every proposal with its merit.
+        The winner (None when nothing beats the present prompt), and every proposal with its merit on the rows it saw.
     """
-    ranked: list[tuple[float, int, Prompt | None]] = []
-    proposals = []
-    for prompt, note in [(present, "the present prompt"), *edits]:
-        merit = evaluate(Candidate(prompt=save(prompt), adapter=adapter), "validation", minibatch).merit
-        proposals.append(Proposal(prompt=prompt.id, note=note, merit=merit))
-        ranked.append((merit, -prompt.length, None if prompt is present else prompt))
-    return max(ranked, key=lambda entry: entry[:2])[2], proposals
+    tried = [(present, "the present prompt"), *edits]
+    pairs = [Candidate(prompt=save(prompt), adapter=adapter) for prompt, _ in tried]
+    scored: dict[int, Evaluation] = {}
+    racing: Sequence[int] = range(len(tried))
+    for rows in parts:
+        latest = {place: evaluate(pairs[place], "validation", rows) for place in racing}
+        scored |= latest
+        racing = _racing_on(latest, parts[-1] - rows, loses)
+    best = max(racing, key=lambda place: (scored[place].merit, -tried[place][0].length))
+    proposals = [
+        Proposal(prompt=pair.prompt, note=note, merit=scored[place].merit, rows=len(scored[place].scores))
+        for place, (pair, (_, note)) in enumerate(zip(pairs, tried, strict=True))
+    ]
+    return tried[best][0] if best else None, proposals
+
+
+def _racing_on(scored: dict[int, Evaluation], left: int, loses: Bound) -> list[int]:
+    """The present prompt (at place 0), the upper half, and whoever else does not lose to the leader."""
+    merits = {place: evaluation.merit for place, evaluation in scored.items()}
+    leader = scored[max(merits, key=merits.__getitem__)]
+    middle = median(merits.values())
+    return [
+        place
+        for place, evaluation in scored.items()
+        if place == 0 or merits[place] > middle or not loses(_differences(evaluation, leader), left)
+    ]
+
+
+def _differences(behind: Evaluation, leader: Evaluation) -> list[float]:
+    return [one.merit - other.merit for one, other in zip(behind.scores, leader.scores, strict=True)]

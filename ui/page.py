@@ -179,13 +179,10 @@ def _training(run: RunFolder, row: Round) -> Training | None:
 
 def _pairs(run: RunFolder, seed: Candidate, best: Candidate, split: Split, rows: Mapping[str, Example]) -> list[Pair]:
     """Rows that both pairs answered, those that changed most first."""
-    before, after = run.load(seed, split), run.load(best, split)
-    if before is None or after is None:
-        return []
-    answered = {score.example: score for score in before.scores}
+    answered = {score.example: score for score in run.load(seed, split).scores.values()}
     pairs = [
         Pair(answered[score.example], score, rows.get(score.example))
-        for score in after.scores
+        for score in run.load(best, split).scores.values()
         if score.example in answered
     ]
     return sorted(pairs, key=lambda pair: -pair.changed)[:MOST_PAIRS]

@@ -7,15 +7,16 @@ from rich.console import Console
 from rich.table import Table
 
 from agent.errors import BadInput
-from agent.records import Candidate, Evaluation, Prompt, Split
+from agent.records import Candidate, Evaluation, Measured, Prompt, Split
 
 
 class Unkept:
-    """Keeps no evaluation: a loose prompt has no run folder to keep it in."""
+    """Keeps nothing: a loose prompt has no run folder to keep it in."""
 
-    def load(self, candidate: Candidate, split: Split, limit: int | None) -> None: ...
+    def load(self, candidate: Candidate, split: Split) -> Measured:
+        return Measured(candidate=candidate, split=split)
 
-    def save(self, evaluation: Evaluation, limit: int | None) -> None: ...
+    def save(self, measured: Measured) -> None: ...
 
 
 def score(task_path: str, prompt_file: Path | None, adapter: Path | None, overrides: list[str], show: int) -> int:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from agent.records import Move, Spend, SplitResult, Verdict
+from agent.records import Move, Proposal, Spend, SplitResult, Verdict
 
 LEVERS = {"train_lora": "LoRA", "edit_prompt": "edit", "rollback": "rollback", "stop": "stop"}
 MARKS = {"train_lora": "●", "edit_prompt": "◆", "rollback": "↺", "stop": "■"}
@@ -89,6 +89,12 @@ def kept(verdict: Verdict) -> str:
     return "kept" if verdict.kept else "taken back"
 
 
+def raced(proposal: Proposal, present: Proposal) -> str:
+    """What a proposal changed, and where it fell out of the race, if the present prompt was scored on more rows."""
+    fell_out = proposal.rows < present.rows
+    return f"{proposal.note} (dropped after {plural(proposal.rows, 'row')})" if fell_out else proposal.note
+
+
 def interval(result: SplitResult) -> str:
     """A test reward with its 95 % interval."""
     return f"{number(result.reward)} [{number(result.low)}, {number(result.high)}]"
@@ -130,5 +136,5 @@ def printable(text: str) -> str:
 
 SAYINGS: tuple[Callable[..., str], ...] = (
     *(bar, cost, duration, figure, interval, kept, lever, mark, number),
-    *(evidence, p_value, percent, plural, signed, sparkline, tokens),
+    *(evidence, p_value, percent, plural, raced, signed, sparkline, tokens),
 )
