@@ -10,6 +10,7 @@ from agent.errors import BadInput
 from eval.bench import document
 from eval.bench.claims import Claim, claims
 from eval.bench.laps import laps, read, run
+from eval.bench.measuring import measure
 from eval.bench.numbers import by_cell
 from eval.bench.plan import Plan, full
 from eval.bench.records import (
@@ -25,7 +26,7 @@ from eval.bench.records import (
     Trained,
     TrainingCell,
 )  # fmt: skip
-from eval.bench.worker import Worker, measure
+from eval.bench.worker import Worker
 
 STEP = TrainingCell(prefix=80, batch=8, steps=2)
 ANSWERS = AnswerCell(prefix=256)
@@ -120,9 +121,8 @@ def test_a_killed_benchmark_goes_on_where_it_was(tmp_path: Path) -> None:
     rest = list(laps(plan, measured, file))
     assert len(read(file)) == len(rest) + 1
     assert asked[:3] == ["ours", "plain", "plain"]
-    assert [line.contender for line in read(file) if line.lap == 0] == [
-        line.contender for line in rest if line.lap == 1
-    ]
+    by_lap = [[line.contender for line in read(file) if line.lap == lap] for lap in range(2)]
+    assert by_lap[0] == by_lap[1]
 
 
 def test_what_would_take_too_long_is_left_out_and_said(tmp_path: Path) -> None:
@@ -175,10 +175,10 @@ def lines(trl: float, generate: float, text: str = "yes") -> list[Line]:
 
 
 def held(trl: float, generate: float, text: str = "yes") -> dict[str, bool | None]:
+    words = ("TRL", "grows", "never slower", "floor", "loss", "answers", "demo", "rewards")
+
     def about(claim: Claim) -> str:
-        return next(
-            word for word in ("TRL", "grows", "never slower", "floor", "loss", "answers") if word in claim.wanted
-        )
+        return next(word for word in words if word in claim.wanted)
 
     return {about(claim): claim.held for claim in claims(by_cell(lines(trl, generate, text)))}
 
@@ -186,6 +186,7 @@ def held(trl: float, generate: float, text: str = "yes") -> dict[str, bool | Non
 def test_claims_say_what_held_and_what_did_not() -> None:
     assert held(5.1, 8.1) == {
         "TRL": True, "grows": None, "never slower": None, "floor": True, "loss": True, "answers": True,
+        "demo": None, "rewards": None,
     }  # fmt: skip
     assert held(4.9, 8.1)["TRL"] is False
     assert held(5.1, 7.9)["answers"] is False

@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not given.only_write:
             here = machine(place, _command(sys.argv[1:] if arguments is None else arguments))
             run((plan.quick if given.quick else plan.full)(given.device), place, folder, here, print)
-            _measure_overheads(folder)
+            if not given.quick:
+                _measure_overheads(folder)
         print(f"Written: {document.write(_measured(folder), docs)}")
     except NesyLoraError as error:
         print(f"bench: {error}", file=sys.stderr)

@@ -23,7 +23,12 @@ too long is left out, with the time it was predicted to take. This page is gener
 
 ABSENT = """\
 Not in the tables: LLaMA-Factory (0.9.5 wants transformers ≤ 5.6 and peft ≤ 0.18.1) and vLLM (0.33 wants
-transformers < 5.21 and another torch) do not install beside the versions pinned here."""
+transformers < 5.21 and another torch) do not install beside the versions pinned here.
+
+TRL 1.16 on a CPU: its loss multiplies every position, prompt and padding included, with the whole vocabulary
+three times over (forward, again in backward, the gradient), and takes entropy and accuracy of them all; no
+setting turns that off. On CUDA it looks at completion tokens only. A subclass that puts transformers' own loss
+in its place trains at the pace of the plain loop: that column is what TRL could reach."""
 
 
 def write(folders: Sequence[Path], docs: Path) -> Path:

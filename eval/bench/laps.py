@@ -7,9 +7,9 @@ from statistics import median
 from pydantic import ValidationError
 
 from agent.errors import BadInput
-from eval.bench.plan import Plan, contenders
+from eval.bench.plan import FLOOR, Plan, contenders
 from eval.bench.records import Answered, Cell, LeftOut, Line, Machine, Outcome, Place, Trained, TrainingCell
-from eval.bench.worker import FLOOR, Worker
+from eval.bench.worker import Worker
 
 Measure = Callable[[str, Cell], Outcome]
 

@@ -67,7 +67,7 @@ class Measured:
 
     @property
     def prefix(self) -> int:
-        """Tokens that the rows really share; as asked where nothing was measured."""
+        """Tokens before the questions; as asked where nothing was measured."""
         return next((run.prefix for run in self.runs(OURS)), self.cell.prefix)
 
     @property

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from eval.bench.records import AnswerCell, Cell, TrainingCell
-from eval.bench.worker import ANSWERERS, FLOOR, TRAINERS
 
+TRAINERS = ("ours", "plain", "trl")
+ANSWERERS = ("ours", "generate", "generate_sorted", "pipeline")
+FLOOR = "floor"
 BATCHES = (1, 8, 64)
 PREFIXES = (0, 80, 256, 1024)
 NEEDS = {"trl": "trl"}

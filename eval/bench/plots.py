@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from eval.bench.numbers import Measured, answers, training
+from eval.bench.plan import ANSWERERS, TRAINERS
 from eval.bench.records import TrainingCell
 from eval.bench.tables import NAMES
-from eval.bench.worker import ANSWERERS, TRAINERS
 
 COLOURS = {"ours": "C3", "plain": "C0", "trl": "C1", "generate": "C0", "generate_sorted": "C1", "pipeline": "C2"}
 

@@ -54,7 +54,7 @@ class Trained(Record):
     seconds: tuple[float, ...]
     loss: float = Field(description="of the last step, nats per token")
     tokens: int
-    prefix: int = Field(description="tokens that all rows really share")
+    prefix: int = Field(description="tokens before the questions, as they really are")
     memory: int
 
 

@@ -23,9 +23,10 @@ LONG = (
 
 @dataclass(frozen=True)
 class Rows:
-    """Examples under one prompt, and their token ids."""
+    """Examples under one prompt of `prefix` tokens, and their token ids."""
 
     prompt: Prompt
+    prefix: int
     examples: tuple[Example, ...]
     tokens: tuple[TokenRow, ...]
 
@@ -61,7 +62,8 @@ def _rows(tokenizer: transformers.PreTrainedTokenizerBase, prefix: int, examples
         tokenizer.chat_template = BARE  # chat templates begin alike, and some add a system text of their own
     render = Renderer(tokenizer)
     prompt = _prompt(render, prefix, form)
-    return Rows(prompt, tuple(examples), tuple(render.row(prompt, example) for example in examples))
+    tokens = tuple(render.row(prompt, example) for example in examples)
+    return Rows(prompt, _length(render, prompt), tuple(examples), tokens)
 
 
 def _prompt(render: Renderer, prefix: int, form: str) -> Prompt:
@@ -76,7 +78,7 @@ def _prompt(render: Renderer, prefix: int, form: str) -> Prompt:
 
 def _length(render: Renderer, prompt: Prompt) -> int:
     """Tokens before the question begins to tell."""
-    ask = [render.prompt_ids(prompt, Example(name="", question=text, answer="")) for text in ("What", "Who")]
+    ask = [render.prompt_ids(prompt, Example(name="", question=text, answer="")) for text in ("What", "Name")]
     return _common(ask)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import datasets
 import torch
 from peft import get_peft_model
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from eval.bench.rows import Rows
@@ -24,6 +24,7 @@ def trl(loaded: Loaded, rows: Rows, steps: int) -> Steps:
             model, args=_settings(folder, loaded, len(rows.tokens), steps), train_dataset=_dataset(rows),
             processing_class=_with_pad(loaded.tokenizer), callbacks=[clock],
         )  # fmt: skip
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
     return Steps(clock.ends, float(trainer.loss))
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from eval.bench.numbers import OURS, Measured, answers, training
+from eval.bench.plan import ANSWERERS, TRAINERS
 from eval.bench.records import AnswerCell, Answered, TrainingCell
-from eval.bench.worker import ANSWERERS, TRAINERS
 
 NAMES = {
     "ours": "ours", "plain": "plain peft loop", "trl": "TRL SFTTrainer", "generate": "`generate`",
@@ -127,7 +127,7 @@ def _same(one: Measured, peer: str) -> str:
 def _floor(one: Measured, peak: float | None) -> list[str]:
     floor, seconds, least = one.floor, one.seconds(OURS), one.least
     assert floor and seconds and least
-    rates = [f"{floor.flops / GIGA:,.0f}", f"{floor.shaped / GIGA:,.0f}", f"{floor.square / GIGA:,.0f}"]
+    rates = [f"{floor.flops / GIGA:,.3g}", f"{floor.shaped / GIGA:,.0f}", f"{floor.square / GIGA:,.0f}"]
     shares = [f"{least / seconds:.0%}", f"{floor.flops / floor.square / seconds:.0%}"]
     used = [f"{floor.flops / seconds / peak:.1%}"] if peak else []
     return [*rates, f"{least:.3g}", f"{seconds:.3g}", *shares, *used]
