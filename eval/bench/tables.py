@@ -86,7 +86,7 @@ def answer_floor(cells: Sequence[Measured]) -> str:
     return table([*head, "share of the floor"], rows)
 
 
-ANSWER_HEAD = ["shared tokens", "most new tokens", "adapter"]
+ANSWER_HEAD = ["shared tokens", "rows", "most new tokens", "adapter"]
 
 
 def _place(one: Measured) -> list[str]:
@@ -96,7 +96,7 @@ def _place(one: Measured) -> list[str]:
 
 def _kind(one: Measured) -> list[str]:
     assert isinstance(one.cell, AnswerCell)
-    return [str(one.prefix), str(one.cell.new), "yes" if one.cell.adapter else "no"]
+    return [str(one.prefix), str(one.cell.rows), str(one.cell.new), "yes" if one.cell.adapter else "no"]
 
 
 def _there(cells: Sequence[Measured], names: Sequence[str]) -> list[str]:
