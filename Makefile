@@ -6,8 +6,9 @@ TORCH_INDEX ?=
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -q
 READY := $(VENV)/ready
 READY_DEV := $(VENV)/ready-dev
+READY_BENCH := $(VENV)/ready-bench
 
-.PHONY: demo test check compare setup clean help
+.PHONY: demo test check compare bench bench-gpu setup clean help
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -24,6 +25,12 @@ check: $(READY_DEV) ## lint, format and types
 
 compare: $(READY) ## the example task under the rules and under fixed orders, side by side (about 20 minutes)
 	@$(VENV)/bin/nesylora compare
+
+bench: $(READY_BENCH) ## what it costs beside peft and TRL, into docs/benchmarks.md (30 minutes; BENCH=--quick: 3)
+	@$(VENV)/bin/python -m eval.bench $(BENCH)
+
+bench-gpu: $(READY_BENCH) ## the same on CUDA
+	@$(VENV)/bin/python -m eval.bench --device cuda $(BENCH)
 
 setup: $(READY) ## only install
 
@@ -44,6 +51,11 @@ $(READY): pyproject.toml constraints.txt models.txt
 $(READY_DEV): $(READY)
 	@echo "[dev] the test tools"
 	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(READY_BENCH): $(READY)
+	@echo "[bench] TRL and matplotlib"
+	@$(PIP) install -c constraints.txt -e '.[bench]'
 	@touch $@
 
 clean: ## remove the virtual environment

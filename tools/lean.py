@@ -43,7 +43,7 @@ class LoraSum(torch.autograd.Function):
     """x Wᵀ + bias + s · (x Aᵀ) Bᵀ for x [..., in], W [out, in], A [r, in], B [out, r]; W and the bias are frozen."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         x: torch.Tensor,
         weight: torch.Tensor,
@@ -59,7 +59,7 @@ class LoraSum(torch.autograd.Function):
         return torch.nn.functional.linear(rows, weight, bias).addmm_(low, up.t()).view(*x.shape[:-1], -1)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         rows, weight, down, up, low = ctx.saved_tensors
         wide = grad.reshape(-1, grad.shape[-1])
         narrow = (wide @ up).mul_(ctx.scale)

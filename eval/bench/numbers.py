@@ -1,0 +1,118 @@
+"""From lines to the figures of the tables."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TypeVar
+
+from agent.records import Record
+from eval.bench.laps import took
+from eval.bench.records import AnswerCell, Answered, Cell, Floor, LeftOut, Line, Trained, TrainingCell
+
+T = TypeVar("T", bound=Record)
+OURS = "ours"
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times faster ours is: the median of the laps, and the two ends."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} × [{self.low:.2f}, {self.high:.2f}]"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All lines of one cell."""
+
+    cell: Cell
+    lines: tuple[Line, ...]
+
+    def of(self, contender: str, kind: type[T]) -> list[T]:
+        """The contender's outcomes of this kind, lap by lap."""
+        own = [line.outcome for line in self.lines if line.contender == contender]
+        return [outcome for outcome in own if isinstance(outcome, kind)]
+
+    def runs(self, contender: str) -> list[Trained | Answered]:
+        """Its measured laps."""
+        return [*self.of(contender, Trained), *self.of(contender, Answered)]
+
+    def value(self, contender: str, get: Callable[[Trained | Answered], float]) -> float | None:
+        """The median over its laps, or None where it was left out."""
+        values = [get(run) for run in self.runs(contender)]
+        return median(values) if values else None
+
+    def seconds(self, contender: str) -> float | None:
+        """Of a step, or of all answers."""
+        return self.value(contender, took)
+
+    def ratio(self, peer: str) -> Ratio | None:
+        """Lap against lap; None where either was left out."""
+        pairs = zip(self.runs(OURS), self.runs(peer), strict=False)
+        values = [took(theirs) / took(mine) for mine, theirs in pairs]
+        return Ratio(median(values), min(values), max(values)) if values else None
+
+    def why_not(self, contender: str) -> str:
+        """Why it was left out, or nothing."""
+        return next((outcome.why for outcome in self.of(contender, LeftOut)), "")
+
+    @property
+    def examples(self) -> int:
+        """Rows of a step, or of all answers."""
+        return self.cell.batch if isinstance(self.cell, TrainingCell) else self.cell.rows
+
+    @property
+    def prefix(self) -> int:
+        """Tokens before the questions; as asked where nothing was measured."""
+        return next((run.prefix for run in self.runs(OURS)), self.cell.prefix)
+
+    @property
+    def floor(self) -> Floor | None:
+        """The rates of the median lap."""
+        floors = sorted(self.of("floor", Floor), key=lambda floor: floor.shaped)
+        return floors[len(floors) // 2] if floors else None
+
+    @property
+    def least(self) -> float | None:
+        """The floor's seconds for what ours does here."""
+        runs = self.runs(OURS)
+        if not runs or not self.floor:
+            return None
+        return self.floor.least_seconds(sum(runs[0].generated) if isinstance(runs[0], Answered) else 0)
+
+    @property
+    def share(self) -> float | None:
+        """The floor's seconds over ours, in [0, 1]."""
+        seconds = self.seconds(OURS)
+        return self.least / seconds if self.least is not None and seconds else None
+
+    def same_texts(self, peer: str) -> int | None:
+        """How many of the peer's texts are ours, in the worst lap."""
+        pairs = zip(self.of(OURS, Answered), self.of(peer, Answered), strict=False)
+        return min((sum(map(str.__eq__, mine.texts, theirs.texts)) for mine, theirs in pairs), default=None)
+
+    def loss(self, contender: str) -> float | None:
+        """Of the last step, nats per token."""
+        return next((run.loss for run in self.of(contender, Trained)), None)
+
+
+def by_cell(lines: Sequence[Line]) -> list[Measured]:
+    """Lines gathered by cell, in the order in which the cells were measured."""
+    cells = dict.fromkeys(line.cell for line in lines)
+    return [Measured(cell, tuple(line for line in lines if line.cell == cell)) for cell in cells]
+
+
+def training(cells: Sequence[Measured]) -> list[Measured]:
+    """The training cells, by prefix and batch."""
+    own = [(one.cell, one) for one in cells if isinstance(one.cell, TrainingCell)]
+    return [one for cell, one in sorted(own, key=lambda pair: (pair[0].prefix, pair[0].batch))]
+
+
+def answers(cells: Sequence[Measured]) -> list[Measured]:
+    """The answer cells, by prefix, length and adapter."""
+    own = [(one.cell, one) for one in cells if isinstance(one.cell, AnswerCell)]
+    return [one for cell, one in sorted(own, key=lambda pair: (pair[0].prefix, pair[0].new, pair[0].adapter))]
