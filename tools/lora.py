@@ -95,7 +95,7 @@ def train(
 
     Starts from `parent`'s weights, or from a new LoRA. Every batch holds rows of one prompt, whose shared prefix
     runs once. Ends early, and says so in `stopped`, after the step that reaches `token_limit` (forward tokens) or
-    `deadline` (time.monotonic seconds).
+    `deadline` (time.monotonic seconds), and after the epoch whose mean loss is below `settings.enough`.
 
     Raises:
         StepFailed: the loss is not finite, or no row is short enough. The adapter is detached and nothing is saved.
@@ -204,7 +204,7 @@ def _fit(
     schedule = transformers.get_linear_schedule_with_warmup(optimizer, round(settings.warmup * len(steps)), len(steps))
     room = room_for(backbone.base, settings.checkpointing, backbone.room)
     backbone.base.train()
-    for epoch, micro_batches in steps:
+    for number, (epoch, micro_batches) in enumerate(steps, 1):
         loss, tokens = gradient(backbone, micro_batches, room)
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.clip))
         log.tokens += tokens
@@ -216,7 +216,8 @@ def _fit(
         optimizer.zero_grad()
         log.steps.append(Step(loss=loss, grad_norm=norm, epoch=epoch))
         progress("training LoRA", len(log.steps), len(steps), f"epoch {epoch}/{move.epochs}, loss {loss:.3f}")
-        log.stopped = _limit_reached(log.tokens, token_limit, deadline)
+        ends_epoch = number == len(steps) or steps[number][0] > epoch
+        log.stopped = _limit_reached(log.tokens, token_limit, deadline) or (_learned(log) if ends_epoch else None)
         if log.stopped:
             break
     log.pass_tokens, log.checkpointing = room.tokens, room.checkpointing
@@ -243,6 +244,13 @@ def _limit_reached(tokens: int, token_limit: int | None, deadline: float | None)
     if deadline is not None and time.monotonic() >= deadline:
         return "the time budget was used up"
     return None
+
+
+def _learned(log: Training) -> str | None:
+    """More steps over rows that are known by heart cost time and teach nothing."""
+    if log.epoch_losses[-1] >= log.settings.enough or log.steps[-1].epoch == log.epochs:
+        return None
+    return f"the rows were learned after {log.steps[-1].epoch} of {log.epochs} epochs"
 
 
 def _mean(values: Sequence[float]) -> float:
