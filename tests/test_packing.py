@@ -73,7 +73,7 @@ def test_what_is_scored_stands_before_a_completion_token_or_at_the_end_of_a_ques
 @given(ROWS, st.integers(1, 9))
 def test_every_token_attends_once_and_no_row_is_cut(rows: list[TokenRow], size: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tools.packing.PART", size)
+        patch.setattr("tools.packing.PART", {"cpu": size})
         packed = pack(rows, CPU)
     assert [start for start, _ in packed.parts[1:]] == [end for _, end in packed.parts[:-1]]
     assert (packed.parts[0][0], packed.parts[-1][1]) == (0, packed.tokens)
@@ -91,7 +91,7 @@ def test_losses_and_gradients_are_those_of_each_row_alone(
     name: str, rows: list[TokenRow], part: int, backbone: Callable[..., Backbone],
     random_adapter: Callable[..., Path], tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("tools.packing.PART", part)
+    monkeypatch.setattr("tools.packing.PART", {"cpu": part})
     ours = backbone(name)
     plain = Plain(tiny_model(name), random_adapter(ours, "tuned"))
     ours.attach("tuned", trainable=True)

@@ -16,7 +16,6 @@ from transformers.masking_utils import sdpa_mask
 
 NAME = "packed"
 SHARED = -1  # the row number of tokens that belong to all rows
-PART = 128  # queries of one attention call: enough to keep the cores busy, few enough that little is masked away
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]  # each [1, heads, tokens, width]
 

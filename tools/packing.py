@@ -13,8 +13,13 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from tools.attention import NAME, PART, SHARED, KeysValues, Rule, Trunk, joined, weighted
+from tools.attention import NAME, SHARED, KeysValues, Rule, Trunk, joined, weighted
 from tools.rendering import TokenRow
+
+# Queries of one attention call. On a processor few, so that little is computed only to be masked away; elsewhere calls
+# cost more than that.
+PART = {"cpu": 128}
+PART_ELSEWHERE = 1024
 
 
 @dataclass
@@ -45,6 +50,11 @@ class Pack:
     def tokens(self) -> int:
         """Tokens that are run."""
         return self.ids.shape[1]
+
+    @property
+    def windows(self) -> set[int | None]:
+        """Those that layers have attended within so far."""
+        return {window for _, window in self._masks}
 
     def attend(self, layer: int, query: torch.Tensor, keys_values: KeysValues, rule: Rule) -> torch.Tensor:
         """Every token over its row's earlier ones and the shared ones."""
@@ -111,15 +121,15 @@ def pack(rows: Sequence[TokenRow], device: torch.device, trunk: Trunk | None = N
     return Pack(
         ids=torch.tensor([ids], device=device), positions=torch.tensor([positions], device=device),
         owner=torch.tensor(owner, device=device), shared=len(prefix), scored=torch.tensor(scored, device=device),
-        parts=list(_parts([*borders, len(ids)])), trunk=trunk or Trunk(),
+        parts=list(_parts([*borders, len(ids)], PART.get(device.type, PART_ELSEWHERE))), trunk=trunk or Trunk(),
     )  # fmt: skip
 
 
-def _parts(borders: list[int]) -> Iterator[tuple[int, int]]:
-    """Neighbouring stretches taken together while they hold at most PART tokens; a longer one stays alone."""
+def _parts(borders: list[int], most: int) -> Iterator[tuple[int, int]]:
+    """Neighbouring stretches taken together while they hold at most so many tokens; a longer one stays alone."""
     start = borders[0]
     for end, following in zip(borders[1:], [*borders[2:], None], strict=True):
-        if following is None or following - start > PART:
+        if following is None or following - start > most:
             yield start, end
             start = end
 
@@ -154,27 +164,30 @@ def can_pack(model: PreTrainedModel) -> bool:
     The model is asked, and not its configuration only: architectures differ in what they hand on to attention.
     Where it cannot (state beside keys and values, biases by position, sinks, chunks), it is left as it was.
     """
-    if not _attends_by_the_book(model):
+    windows = _windows(model)
+    if windows is None:
         return False
     with torch.no_grad():
-        alone = [_alone(model, row) for row in PROBE]
+        alone = torch.cat([_alone(model, row) for row in PROBE])
         before = model.config._attn_implementation
         model.set_attn_implementation(NAME)
-        if model.config._attn_implementation == NAME and _agrees(model, torch.cat(alone)):
+        if model.config._attn_implementation == NAME and _agrees(model, alone, windows):
             return True
     model.set_attn_implementation(before)
     return False
 
 
-def _attends_by_the_book(model: PreTrainedModel) -> bool:
-    """Whether its layers hold keys and values only, of all tokens or of a window of them."""
-    if model._is_stateful:
-        return False
-    layers = DynamicCache(config=model.config).layers
+def _windows(model: PreTrainedModel) -> set[int | None] | None:
+    """The windows of its layers; instead, None where layers keep more than keys and values, or attend in chunks."""
     kinds = set(getattr(model.config, "layer_types", None) or ())
-    return kinds <= {"full_attention", "sliding_attention"} and all(
-        type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers
-    )
+    if model._is_stateful or not kinds <= {"full_attention", "sliding_attention"}:
+        return None
+    if not model._can_set_attn_implementation():
+        return None
+    layers = DynamicCache(config=model.config).layers
+    if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
+        return None
+    return {getattr(layer, "sliding_window", None) for layer in layers} or {None}
 
 
 def _alone(model: PreTrainedModel, row: TokenRow) -> torch.Tensor:
@@ -183,11 +196,13 @@ def _alone(model: PreTrainedModel, row: TokenRow) -> torch.Tensor:
     return said[0, len(row.prompt) - 1 : -1].float()
 
 
-def _agrees(model: PreTrainedModel, alone: torch.Tensor) -> bool:
+def _agrees(model: PreTrainedModel, alone: torch.Tensor, windows: set[int | None]) -> bool:
     batch = pack(PROBE, model.device)
     try:
         said = logits(model, batch, batch.ids, batch.positions, batch.scored).float()
     except (TypeError, NotImplementedError):  # it takes no positions or hands nothing on to attention; or has sinks
+        return False
+    if batch.windows != windows:  # rows as short as the probe's do not feel a window
         return False
     tolerance = 1e-3 if model.dtype == torch.float32 else 5e-2
     return bool((said - alone).abs().max() <= tolerance * alone.abs().max())
