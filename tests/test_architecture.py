@@ -16,6 +16,7 @@ BELOW = {
     "eval": {"agent"},
     "graphs": {"agent", "tools", "memory", "eval"},
     "ui": {"agent", "tools", "memory", "eval", "graphs"},
+    "eval/bench": {*ROOMS, "nesylora"},  # a program of its own, at the top of the house
 }
 DOORS = {
     "textgrad": {"tools/textgrad_edit.py"},
@@ -23,6 +24,11 @@ DOORS = {
     "langchain_openai": {"tools/llm.py"},
 }
 FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+
+
+def room_of(path: Path) -> str:
+    room, inside = path.relative_to(ROOT).parts[:2]
+    return "eval/bench" if (room, inside) == ("eval", "bench") else room
 
 
 def imported(path: Path) -> set[str]:
@@ -39,8 +45,13 @@ def imported(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_run_down_only(path: Path) -> None:
-    room = path.relative_to(ROOT).parts[0]
+    room = room_of(path)
     assert imported(path) & {*ROOMS, "nesylora", "tests", "examples"} <= BELOW[room] | {room}
+
+
+def test_nobody_imports_the_benchmarks() -> None:
+    users = [path for path in FILES if "eval.bench" in path.read_text() and room_of(path) != "eval/bench"]
+    assert not users
 
 
 @pytest.mark.parametrize("package", DOORS)
@@ -66,5 +77,6 @@ def test_packages_are_listed_one_by_one() -> None:
 
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     with_code = {str(p.parent.relative_to(ROOT)).replace("/", ".") for p in ROOT.glob("[!.]*/**/__init__.py")}
-    shipped = {package for package in with_code if package.split(".")[0] in {*ROOMS, "tasks"}}
+    rooms = {package for package in with_code if package.split(".")[0] in {*ROOMS, "tasks"}}
+    shipped = rooms - {"eval.bench"}  # the benchmarks run from a checkout
     assert set(setuptools["packages"]) == shipped

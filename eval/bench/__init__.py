@@ -1,0 +1,1 @@
+"""What it costs, beside what people would otherwise run."""
