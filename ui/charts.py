@@ -136,11 +136,15 @@ def _best_line(frame: Frame, points: Sequence[Point], start: float | None, last:
 
 
 def _dots(frame: Frame, points: Sequence[Point]) -> Iterable[Markup]:
-    """One path a kind: a mark each would be most of a long run's page."""
-    for kind in sorted({point.kind for point in points}):
-        places = [(point.round, point.reward) for point in points if point.kind == kind and math.isfinite(point.reward)]
-        path = "".join(f"M{frame.x(x):.1f} {frame.y(y):.1f}h0" for x, y in places)
-        yield Markup('<path class="dots {}" d="{}"><title>{}</title></path>').format(kind, path, "taken back")
+    """One path a kind, those without a finite reward on the axis: a mark each would be most of a long run's page."""
+    paths: dict[str, list[str]] = {}
+    for point in points:
+        finite = math.isfinite(point.reward)
+        place = f"M{frame.x(point.round):.1f} {frame.y(point.reward if finite else 0):.1f}h0"
+        paths.setdefault(point.kind if finite else "none", []).append(place)
+    for kind, places in paths.items():
+        title = "no trial" if kind == "none" else "taken back"
+        yield Markup('<path class="dots {}" d="{}"><title>{}</title></path>').format(kind, "".join(places), title)
 
 
 def _mark(frame: Frame, point: Point) -> Markup:
@@ -173,7 +177,7 @@ def _training(run: LossRun, offset: int, upper: Frame, lower: Frame, steps: int)
     count = max(len(run.losses), len(run.norms))
     if offset:
         yield _line(upper.x(offset), upper.top, upper.x(offset), lower.bottom, "parting")
-    if count > steps / 12:
+    if count > steps / 8:
         yield _text(run.label, upper.x(offset + count) - 6, upper.top + 12, "tick", "end")
     width = max(1, math.ceil(steps / MOST_POINTS))
     yield _curve(upper, run.losses, offset, width, "loss", f"{run.label}: step loss")

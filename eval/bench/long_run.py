@@ -154,7 +154,7 @@ def _train(model: object, adapter: str, rows: Sequence[object], move: TrainLora,
     )  # fmt: skip
     folder: Path = rest["folder"]
     folder.mkdir(parents=True)
-    (folder / "training.json").write_text(log.model_dump_json())
+    (folder / "training.json").write_text(json.dumps(log.model_dump() | {"epoch_losses": log.epoch_losses}))
     (folder / "complete").touch()
     return log
 
