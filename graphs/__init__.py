@@ -1,1 +1,6 @@
 """Wiring only: the state machine, its nodes, and the context that builds the heavy services."""
+
+import os
+
+# Before langgraph is imported: checkpoints hold our records only.
+os.environ.setdefault("LANGGRAPH_STRICT_MSGPACK", "true")

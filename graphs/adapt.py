@@ -1,11 +1,6 @@
 """The state machine: observe, decide, act, judge, remember; until the target, a budget or a plateau."""
 
-import os
 from typing import Any
-
-os.environ.setdefault(
-    "LANGGRAPH_STRICT_MSGPACK", "true"
-)  # before langgraph is imported: checkpoints hold our records only
 
 from langgraph.graph import END, START, StateGraph
 

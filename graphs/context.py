@@ -13,6 +13,7 @@ from agent.planner import LlmPlanner
 from agent.policy import make_policy
 from agent.protocols import Editor, Policy
 from agent.records import Example, Prompt, Record, Spend
+from graphs.collector import collector_at_rest
 from memory.ledger import RunFolder
 
 if TYPE_CHECKING:
@@ -117,14 +118,15 @@ class Context:
 
     @cached_property
     def model(self) -> "Backbone":
-        from tools.backbone import Backbone
-        from tools.loading import load_model
-
         config = self.spec.config
         self.listener("loading the model", 0, 1, config.model)
-        base, tokenizer = load_model(
-            config.model, device=config.device, dtype=config.dtype, qlora=config.lora.qlora, progress=self.listener
-        )
+        with collector_at_rest():
+            from tools.backbone import Backbone
+            from tools.loading import load_model
+
+            base, tokenizer = load_model(
+                config.model, device=config.device, dtype=config.dtype, qlora=config.lora.qlora, progress=self.listener
+            )
         self.listener("loading the model", 1, 1, config.model)
         return Backbone(
             base,

@@ -3,16 +3,31 @@
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import NesyLoraError
 from agent.protocols import Listener
 from agent.records import Decision, Example, Record
-from graphs.adapt import build_graph, steps
+from graphs.collector import collector_at_rest
 from graphs.context import Context, Silent
-from graphs.state import State
 from memory.ledger import RunFolder
 
+if TYPE_CHECKING:
+    from graphs.state import State
+
+# The history is the ledger's; a resume needs the last checkpoint only, and the one before if that is broken. The
+# trigger forgets older ones in the transaction that writes a new one.
+KEEP_TWO = """
+CREATE TRIGGER IF NOT EXISTS keep_two AFTER INSERT ON checkpoints BEGIN
+    DELETE FROM checkpoints WHERE thread_id = NEW.thread_id AND checkpoint_ns = NEW.checkpoint_ns
+        AND checkpoint_id NOT IN (SELECT checkpoint_id FROM checkpoints WHERE thread_id = NEW.thread_id
+            AND checkpoint_ns = NEW.checkpoint_ns ORDER BY checkpoint_id DESC LIMIT 2);
+    DELETE FROM writes WHERE thread_id = NEW.thread_id AND checkpoint_ns = NEW.checkpoint_ns
+        AND checkpoint_id NOT IN (SELECT checkpoint_id FROM checkpoints WHERE thread_id = NEW.thread_id
+            AND checkpoint_ns = NEW.checkpoint_ns);
+END;
+"""
 Report = Callable[[RunFolder, Sequence[Example]], object]
 
 
@@ -27,13 +42,9 @@ class Question(Record):
 class Session:
     """Made by `open_session`. `context` holds the run's services."""
 
-    def __init__(self, context: Context, graph: Any) -> None:
+    def __init__(self, context: Context, checkpoints: sqlite3.Connection) -> None:
         self.context = context
-        self._graph = graph
-        self._config = {
-            "configurable": {"thread_id": context.folder.name},
-            "recursion_limit": steps(context.spec.config.budget.rounds),
-        }
+        self._checkpoints = checkpoints
 
     @property
     def question(self) -> Question | None:
@@ -42,7 +53,7 @@ class Session:
         return Question.model_validate(asked[0].value) if asked else None
 
     @property
-    def state(self) -> State:
+    def state(self) -> "State":
         """The state of the last checkpoint."""
         values: State = self._snapshot().values
         return values
@@ -57,21 +68,41 @@ class Session:
         Args:
             answer: to the open question; see `graphs.nodes.approve`.
         """
-        from langgraph.types import Command
-
         if self.finished:
             return None
-        started = bool(self._snapshot().values)
         self._tell_start()
+        started = bool(self._snapshot().values)
         given: Any = None if started else {"run": self.context.folder.name, "number": 0}
         if answer is None and self.question:
             if self.context.supervised:
                 return self.question
             answer = {"approve": True}  # asked in a chat that nobody sits at any more
         if answer is not None:
+            from langgraph.types import Command
+
             given = Command(resume=answer)
         self._graph.invoke(given, self._config, context=self.context, durability="sync")
         return self.question
+
+    @cached_property
+    def _graph(self) -> Any:
+        """Importing LangGraph takes a second: the user reads what the run is meanwhile."""
+        with collector_at_rest():
+            from langgraph.checkpoint.sqlite import SqliteSaver
+
+            from graphs.adapt import build_graph
+
+        saver = SqliteSaver(self._checkpoints)
+        saver.setup()
+        self._checkpoints.executescript(KEEP_TWO)
+        return build_graph(saver)
+
+    @cached_property
+    def _config(self) -> dict[str, Any]:
+        from graphs.adapt import steps
+
+        limit = steps(self.context.spec.config.budget.rounds)
+        return {"configurable": {"thread_id": self.context.folder.name}, "recursion_limit": limit}
 
     def _snapshot(self) -> Any:
         return self._graph.get_state(self._config)
@@ -102,12 +133,10 @@ def open_session(
         Busy: another live process has the run; names it.
         BadInput: the run's rows have changed since it began.
     """
-    from langgraph.checkpoint.sqlite import SqliteSaver
-
     context = Context(run=str(folder.path), supervised=supervised, listener=listener or Silent(), report=report)
     with folder.locked(), closing(sqlite3.connect(folder.checkpoints, check_same_thread=False)) as connection:
         _check(connection, folder)
-        yield Session(context, build_graph(SqliteSaver(connection)))
+        yield Session(context, connection)
 
 
 def _check(connection: sqlite3.Connection, folder: RunFolder) -> None:

@@ -46,7 +46,6 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints.sqlite"
         self.report_html = self.path / "report.html"
         self.report_md = self.path / "report.md"
-        self.bundle = self.path / "bundle"
         self._ledger = RowFile(self.path / "ledger.jsonl")
         self._events = self.path / "events.jsonl"
 

@@ -116,10 +116,14 @@ class PromptMemory:
             model: only prompts that were tried on this model; None: on any.
             similarity: least cosine similarity.
         """
-        kept: Where = {"kept": True}
-        near = self.search(profile, NEAREST, kept if model is None else {"$and": [kept, {"model": model}]})
+        near = self.search(profile, NEAREST)
+        fitting = [found for found in near if found.entry.kept and model in (None, found.entry.model)]
+        if len(fitting) < limit and len(near) == NEAREST and near[-1].similarity >= similarity:
+            # Rare ones may stand farther out. Not asked like this at first: Chroma goes through all entries to filter.
+            kept: Where = {"kept": True}
+            fitting = self.search(profile, NEAREST, kept if model is None else {"$and": [kept, {"model": model}]})
         best: dict[str, Recalled] = {}
-        for found in sorted(near, key=lambda found: found.rank, reverse=True):
+        for found in sorted(fitting, key=lambda found: found.rank, reverse=True):
             if found.similarity >= similarity:
                 best.setdefault(found.entry.prompt.id, found)
         return list(best.values())[:limit]
@@ -197,7 +201,7 @@ def _chroma(folder: Path) -> "tuple[Client, Collection]":
 
 
 def _is_sound(folder: Path) -> bool:
-    """Whether the folder is new, or its database is a whole one."""
+    """Whether the folder is new, or its database has a head and its full length; at once, however much is in it."""
     if not folder.exists() or not any(folder.iterdir()):
         return True
     file = folder / "chroma.sqlite3"
@@ -205,11 +209,12 @@ def _is_sound(folder: Path) -> bool:
         return False
     try:
         with closing(sqlite3.connect(file)) as database:
-            return bool(database.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
+            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return False
         raise NesyLoraError(f"The prompt memory {folder} cannot be opened: {error}. Mend that, then resume.") from error
+    return True
 
 
 def _answers(collection: "Collection") -> bool:

@@ -18,6 +18,14 @@ def test_reward_curve_of_any_numbers_is_drawable(rewards: list[float], start: fl
     assert drawn.count("<title>&lt;&amp;&gt;</title>") == len(points)
 
 
+@given(st.lists(numbers, min_size=1, max_size=40))
+def test_reward_curve_of_many_trials_has_a_dot_for_each_that_was_taken_back(rewards: list[float]) -> None:
+    many = [charts.Point(i, rewards[i % len(rewards)], "train_lora", False, "") for i in range(charts.MOST_MARKS + 1)]
+    drawn = str(charts.reward_curve(many, 0.0, 0.9))
+    assert drawable(drawn)
+    assert sum(path.count("M") for path in re.findall(r'class="dots \w+" d="([^"]*)"', drawn)) == len(many)
+
+
 @given(st.lists(st.lists(numbers, max_size=20), max_size=4))
 def test_loss_curve_of_any_numbers_is_drawable(runs: list[list[float]]) -> None:
     drawn = str(charts.loss_curve([charts.LossRun("<b>", values, values[::-1], values[:2]) for values in runs]))

@@ -101,7 +101,13 @@ def test_run_report_runs_and_resume(tiny_task: TinyTask, tmp_path: Path, capsys:
     root = tmp_path / "runs"
     done = finished(tiny_task(), root)
     assert run(["runs", "--runs", str(root)]) == 0
+    assert done.name in capsys.readouterr().out
+    older = RunFolder.create(root, "mayors", "", root, "0" * 12, name="older")
+    about = older.about.model_copy(update={"created": "2020-01-01T00:00:00+00:00"})
+    (older.path / "run.json").write_text(about.model_dump_json())
     assert run(["report", "--runs", str(root)]) == 0
+    newest = capsys.readouterr()
+    assert newest.out.strip() == str(done.report_html) and f"the newest run, {done.name}" in newest.err
     assert run(["resume", done.name, "--runs", str(root)]) == 0
     said = capsys.readouterr().out
     assert done.name in said and "has finished" in said

@@ -106,12 +106,37 @@ def test_the_test_split_is_opened_at_the_end_only(tiny_task: TinyTask, tmp_path:
     assert not opened_early and list((folder.path / "evaluations").glob("*-test.json"))
 
 
-def test_the_state_does_not_grow(tiny_task: TinyTask, tmp_path: Path) -> None:
-    run = RunFolder.open(nesylora.adapt(tiny_task(), overrides=["policy=prompt-only"], runs=tmp_path / "runs").run)
-    with sqlite3.connect(run.checkpoints) as database:
-        sizes = [size for (size,) in database.execute("select length(checkpoint) from checkpoints order by rowid")]
-    assert len(sizes) > 15
-    assert max(sizes[-6:]) <= 1.2 * max(sizes[8:14])
+def test_of_the_checkpoints_only_the_last_two_are_kept(tiny_task: TinyTask, tmp_path: Path) -> None:
+    folder = new_run(tiny_task(), overrides=["policy=prompt-only"], runs=tmp_path / "runs")
+    with open_session(folder, supervised=True) as session:
+        for answer in (None, {"approve": True}, {"approve": True}):
+            assert session.go(answer) is not None
+            assert kept_in(folder) == 2
+    with open_session(folder) as session:  # and from these, a run goes on
+        session.go()
+    assert folder.outcome() is not None and len(folder.rounds()) == 3
+    assert kept_in(folder) == 2
+
+
+def kept_in(folder: RunFolder) -> int:
+    """Checkpoints in the database; none of its other rows belongs to one that is gone."""
+    with sqlite3.connect(folder.checkpoints) as database:
+        strays = "select count(*) from writes where checkpoint_id not in (select checkpoint_id from checkpoints)"
+        assert database.execute(strays).fetchone() == (0,)
+        return int(database.execute("select count(*) from checkpoints").fetchone()[0])
+
+
+def test_a_run_says_what_it_is_before_anything_heavy_is_loaded(tiny_task: TinyTask, tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from ui.live import LiveView\n"
+        "LiveView.event = lambda *_: (print([n for n in ('langgraph', 'torch') if n in sys.modules]), sys.exit())\n"
+        "from ui.cli import run\n"
+        "run(['run', *sys.argv[1:]])"
+    )
+    command = [sys.executable, "-c", code, str(tiny_task()), "--runs", str(tmp_path / "runs")]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert answer.stdout.strip() == "[]", answer.stderr
 
 
 def test_checkpoints_hold_no_code_that_is_not_ours(tiny_task: TinyTask, tmp_path: Path) -> None:

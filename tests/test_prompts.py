@@ -13,7 +13,7 @@ import pytest
 from agent.errors import Busy, NesyLoraError
 from agent.records import Demo, Prompt
 from memory.embedder import MiniLm
-from memory.prompts import Entry, PromptMemory, rebuild
+from memory.prompts import NEAREST, Entry, PromptMemory, rebuild
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ["answer", "valley", "bees", "number", "apples", "cost"]
@@ -128,6 +128,20 @@ def test_recall_gives_each_prompt_once_at_its_best_by_reward_then_gain_then_simi
         assert found[0].entry.run == "valley-2"
         assert memory.recall("answer valley bees", model=None, limit=2, similarity=0.5) == found[:2]
         assert memory.recall("answer valley bees", model=None, limit=0, similarity=0.5) == []
+
+
+def test_recall_finds_what_stands_behind_many_that_do_not_fit(folder: Path) -> None:
+    near = [entry(prompt=words(str(number)), model="big", kept=number % 2 == 0) for number in range(NEAREST + 50)]
+    with PromptMemory.open(folder, count_words) as memory:
+        rebuild(memory, near)
+        memory.remember(entry("answer valley bees bees", prompt=words("rare")))
+
+        def systems(similarity: float) -> list[str]:
+            found = memory.recall("answer valley bees", model="tiny", limit=3, similarity=similarity)
+            return [recalled.entry.prompt.system for recalled in found]
+
+        assert systems(0.5) == ["rare"]
+        assert systems(0.999) == []
 
 
 def test_search_is_by_meaning_and_takes_a_filter(folder: Path) -> None:

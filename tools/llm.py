@@ -14,11 +14,6 @@ T = TypeVar("T", bound=BaseModel)
 Message = tuple[str, str]
 
 
-def key_is_set(settings: Llm) -> bool:
-    """Whether the environment holds a key. Its value is read in one place, and shown nowhere."""
-    return bool(os.environ.get(settings.key_variable))
-
-
 class LlmChat:
     """Messages in, a tool call or text out; tokens and money of every call are added up in `spend`.
 

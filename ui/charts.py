@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 WIDTH, LEFT, RIGHT = 560, 44, 14
 MOST_POINTS = 400  # of a line: more than a screen can show
+MOST_MARKS = 100  # above it, what was taken back is a dot
 
 
 class Point(NamedTuple):
@@ -59,7 +60,8 @@ def reward_curve(points: Sequence[Point], start: float | None, target: float | N
     """Validation reward of each trial over rounds, the best so far as a step line, the target dashed.
 
     Args:
-        points: trials in the order of rounds; those without a finite reward stand as a cross on the axis.
+        points: trials in the order of rounds; those without a finite reward stand as a cross on the axis. Where they
+            are many, those taken back are dots.
         start: the baseline's reward, drawn at round 0; None when it is not measured yet.
     """
     last = max([point.round for point in points], default=0)
@@ -70,7 +72,9 @@ def reward_curve(points: Sequence[Point], start: float | None, target: float | N
     parts.append(_best_line(frame, points, start, last))
     if start is not None and math.isfinite(start):
         parts.append(_mark(frame, Point(0, start, "baseline", True, f"baseline: {start:.2f}")))
-    parts += [_mark(frame, point) for point in points]
+    many = len(points) > MOST_MARKS
+    parts += _dots(frame, [point for point in points if not point.kept]) if many else []
+    parts += [_mark(frame, point) for point in points if point.kept or not many]
     return _svg(296, "validation reward over rounds", parts)
 
 
@@ -131,6 +135,18 @@ def _best_line(frame: Frame, points: Sequence[Point], start: float | None, last:
     return Markup('<path class="best" d="{}"><title>best so far</title></path>').format("".join(path))
 
 
+def _dots(frame: Frame, points: Sequence[Point]) -> Iterable[Markup]:
+    """One path a kind, those without a finite reward on the axis: a mark each would be most of a long run's page."""
+    paths: dict[str, list[str]] = {}
+    for point in points:
+        finite = math.isfinite(point.reward)
+        place = f"M{frame.x(point.round):.1f} {frame.y(point.reward if finite else 0):.1f}h0"
+        paths.setdefault(point.kind if finite else "none", []).append(place)
+    for kind, places in paths.items():
+        title = "no trial" if kind == "none" else "taken back"
+        yield Markup('<path class="dots {}" d="{}"><title>{}</title></path>').format(kind, "".join(places), title)
+
+
 def _mark(frame: Frame, point: Point) -> Markup:
     x = frame.x(point.round)
     finite = math.isfinite(point.reward)
@@ -161,7 +177,7 @@ def _training(run: LossRun, offset: int, upper: Frame, lower: Frame, steps: int)
     count = max(len(run.losses), len(run.norms))
     if offset:
         yield _line(upper.x(offset), upper.top, upper.x(offset), lower.bottom, "parting")
-    if count > steps / 12:
+    if count > steps / 8:
         yield _text(run.label, upper.x(offset + count) - 6, upper.top + 12, "tick", "end")
     width = max(1, math.ceil(steps / MOST_POINTS))
     yield _curve(upper, run.losses, offset, width, "loss", f"{run.label}: step loss")

@@ -210,6 +210,7 @@ def _find(options: argparse.Namespace) -> "RunFolder":
     newest = next(iter(runs(options.runs)), None)
     if newest is None:
         raise BadInput(f"there are no runs in {options.runs} yet; start one with: nesylora demo")
+    print(f"nesylora: the newest run, {newest.name}", file=sys.stderr)
     return newest
 
 

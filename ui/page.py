@@ -12,7 +12,8 @@ from agent.records import Baseline, Candidate, Example, ExampleScore, Outcome, P
 from memory.ledger import RunFolder
 from ui.diff import PromptDiff, compare, unified
 
-MOST_CHAPTERS = 60  # rounds told in full; the table has them all
+LONG = 24  # rounds of a run up to which all are told in full
+MOST_KEPT, LATEST = 30, 10  # told in full of a longer run; its table has them all, folded
 MOST_PAIRS = 12
 
 
@@ -83,10 +84,23 @@ class Page(NamedTuple):
     rounds: list[Round]
     outcome: Outcome | None
     chapters: list[Chapter]
-    trainings: list[tuple[Round, Training]]
     prompt: Prompt | None
     split: Split
     pairs: list[Pair]
+
+    @property
+    def told(self) -> list[Round]:
+        """The rounds that are told in full."""
+        return [chapter.row for chapter in self.chapters]
+
+    @property
+    def trainings(self) -> list[tuple[Round, Training]]:
+        """Of the rounds that are told in full."""
+        return [(chapter.row, chapter.training) for chapter in self.chapters if chapter.training]
+
+    @property
+    def long(self) -> bool:
+        return len(self.rounds) > LONG
 
     @property
     def best(self) -> Candidate | None:
@@ -121,7 +135,6 @@ def read_page(run: RunFolder, rows: Mapping[str, Example]) -> Page:
         BadInput: the task.yaml or a prompt of the run cannot be read.
     """
     baseline, rounds, outcome = run.baseline(), run.rounds(), run.outcome()
-    trainings = {row.number: training for row in rounds if (training := _training(run, row))}
     split: Split = "test" if outcome else "validation"
     page = Page(
         run=run,
@@ -129,8 +142,7 @@ def read_page(run: RunFolder, rows: Mapping[str, Example]) -> Page:
         baseline=baseline,
         rounds=rounds,
         outcome=outcome,
-        chapters=_chapters(run, baseline, rounds, trainings),
-        trainings=[(row, trainings[row.number]) for row in rounds if row.number in trainings],
+        chapters=_chapters(run, baseline, rounds),
         prompt=None,
         split=split,
         pairs=[],
@@ -147,18 +159,20 @@ def _brief(run: RunFolder) -> Brief:
         raise BadInput(f"{run.task_file} cannot be read: {error}. Put it back from a copy.") from error
 
 
-def _chapters(
-    run: RunFolder, baseline: Baseline | None, rounds: Sequence[Round], trainings: Mapping[int, Training]
-) -> list[Chapter]:
-    """The kept and the latest rounds, in order, each against the pair that stood before it."""
+def _chapters(run: RunFolder, baseline: Baseline | None, rounds: Sequence[Round]) -> list[Chapter]:
+    """The rounds told in full, in order, each against the pair that stood before it: all, or of a long run those that
+    were kept and the latest.
+    """
     before = [baseline.best if baseline else None, *(row.best for row in rounds)]
-    told = sorted(zip(rounds, before, strict=False), key=lambda pair: (pair[0].verdict.kept, pair[0].number))
-    told = sorted(told[-MOST_CHAPTERS:], key=lambda pair: pair[0].number)
-    return [_chapter(run, row, stood, trainings.get(row.number)) for row, stood in told]
+    places: Sequence[int] = range(len(rounds))
+    if len(rounds) > LONG:
+        kept = [place for place in places if rounds[place].verdict.kept]
+        places = sorted({*kept[-MOST_KEPT:], *places[-LATEST:]})
+    return [_chapter(run, rounds[place], before[place]) for place in places]
 
 
-def _chapter(run: RunFolder, row: Round, stood: Candidate | None, training: Training | None) -> Chapter:
-    trial = row.trial.candidate
+def _chapter(run: RunFolder, row: Round, stood: Candidate | None) -> Chapter:
+    training, trial = _training(run, row), row.trial.candidate
     if trial is None or stood is None or trial.prompt == stood.prompt:
         return Chapter(row, training, None, "")
     old, new = run.prompt(stood.prompt), run.prompt(trial.prompt)
