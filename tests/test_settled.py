@@ -40,8 +40,9 @@ STYLES: list[dict[str, Any]] = [
 ANSWERS = st.sampled_from(["Paris", "new York", "C++", "é", "B", "5", "no Paris", " "])
 PIECES = [
     " ", "\n", "\u2003", "ANSWER:", "Paris", "par", "is", "New", "York", "C++", "e", "\u0301", "é", "B", "(A)", "5",
-    ".", ",", "#### ", "no", "not", "!", "- ", "* ", "```", "{", "}", "[", "]", '"', '"answer"', '{"answer": "Paris"}', ": ",
-    "nul", "l", "-", "Inf", "inity", "N", "aN", "1e", "\\", "\\ud83d", "\\ude", "00", "Sure! Here it is:", "好",
+    ".", ",", "#### ", "no", "not", "!", "- ", "* ", "```", "{", "}", "[", "]", '"', '"answer"', ": ",
+    '{"answer": "Paris"}', "nul", "l", "-", "Inf", "inity", "N", "aN", "1e", "\\", "\\ud83d", "\\ude", "00",
+    "Sure! Here it is:", "好",
 ]  # fmt: skip
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=14).map("".join) | st.text(max_size=20)
 
@@ -79,6 +80,7 @@ def test_no_continuation_changes_a_settled_content_score(
 @pytest.mark.parametrize("kind", STYLES, ids=str)
 @given(text=TEXTS, cut=st.integers(0, 60))
 @example(text='"\\u1234 and more"', cut=9)
+@example(text='{"answer": "Paris is the capital"}', cut=31)
 @example(text='["Here is 1.5e10 of it", -Infinity]', cut=31)
 @settings(max_examples=200)
 def test_no_continuation_changes_a_settled_style_score_or_its_sentence(
