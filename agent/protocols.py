@@ -1,6 +1,6 @@
 """What one room needs of another, as types. Rooms get these as arguments and never import each other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from agent.records import (
@@ -20,6 +20,10 @@ from agent.records import (
 T = TypeVar("T", bound=Record)
 
 
+Settled = Callable[[Example, str], bool]
+"""Whether what an example's answer is judged by stays the same, however this beginning of it goes on."""
+
+
 class Progress(Protocol):
     """Told of long work: what it is, how far of how much, and a short note (loss, texts per second)."""
 
@@ -36,9 +40,15 @@ class LanguageModel(Protocol):
     """The model under adaptation, with adapters known by id (None is the bare base)."""
 
     def generate(
-        self, prompt: Prompt, examples: Sequence[Example], *, adapter: str | None, max_new_tokens: int
+        self,
+        prompt: Prompt,
+        examples: Sequence[Example],
+        *,
+        adapter: str | None,
+        max_new_tokens: int,
+        settled: Settled | None = None,
     ) -> list[str]:
-        """One greedy completion per example, in order."""
+        """One greedy completion per example, in order. One that is settled may end early."""
         ...
 
     def nll(

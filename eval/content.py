@@ -38,6 +38,17 @@ def content_scorer(settings: ContentScorer) -> Score:
             return f1
 
 
+def settled(settings: ContentScorer, said: str, answer: str) -> bool:
+    """Whether the score is the same for every text that goes on from `said` with white space and more. In doubt, no."""
+    match settings:
+        case Exact(extract=None):
+            return not answer.strip().casefold().startswith(said.strip().casefold())
+        case Contains():
+            return holds(said, answer)
+        case _:  # a later number, letter, word or match may count in place of an earlier one, or beside it
+            return False
+
+
 def compiled(pattern: str, key: str) -> re.Pattern[str]:
     """The pattern, compiled. Raises BadInput that names the key and what is wrong."""
     try:

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
 
 
+LOOKS_AHEAD = len(r"\ud83d\ude00")  # the most characters from where a decoder stops that it may have looked at
+
+
 class Validator(Protocol):
     """What is used of a jsonschema validator."""
 
@@ -58,6 +61,20 @@ def json_fault(output: str, keys: Sequence[str], validator: Validator | None) ->
     except (ValueError, RecursionError) as error:
         return f"it is not valid JSON ({error})" if output.strip() else "it is empty"
     return _keys_fault(value, keys) or _schema_fault(value, validator)
+
+
+def json_settled(said: str) -> bool:
+    """Whether `json_fault` is the same for every text that goes on from `said`: the fault lies too far back."""
+    if said.lstrip().startswith("```"):
+        return True
+    try:
+        json.loads(said, parse_constant=_refuse)
+    except json.JSONDecodeError as error:
+        # Of a string without its end the decoder names the beginning; the end may follow.
+        return not error.msg.startswith("Unterminated") and error.pos + LOOKS_AHEAD <= len(said)
+    except (ValueError, RecursionError):
+        return False
+    return False
 
 
 def _refuse(constant: str) -> None:

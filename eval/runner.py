@@ -21,15 +21,26 @@ class EvaluationStore(Protocol):
 
 
 class Runner:
-    """Satisfies `agent.protocols.Evaluator`. `prompt_of` finds the prompt behind a candidate's prompt id."""
+    """Satisfies `agent.protocols.Evaluator`.
+
+    Args:
+        prompt_of: finds the prompt behind a candidate's prompt id.
+        whole: answers are generated to their end, for people to read, and not only as far as they count.
+    """
 
     def __init__(
-        self, task: Task, model: LanguageModel, prompt_of: Callable[[str], Prompt], store: EvaluationStore
+        self,
+        task: Task,
+        model: LanguageModel,
+        prompt_of: Callable[[str], Prompt],
+        store: EvaluationStore,
+        whole: bool = False,
     ) -> None:
         self._task = task
         self._model = model
         self._prompt_of = prompt_of
         self._store = store
+        self._settled = None if whole else task.scorers.settled
 
     def __call__(self, candidate: Candidate, split: Split, limit: int | None = None) -> Evaluation:
         """The candidate's scores on the first `limit` rows of train or validation, or on all.
@@ -80,6 +91,7 @@ class Runner:
             list(rows.values()),
             adapter=candidate.adapter,
             max_new_tokens=self._task.config.generation.max_new_tokens,
+            settled=self._settled,
         )
         answered = zip(rows.items(), outputs, strict=True)
         return {key: self._task.scorers.score(row, output) for (key, row), output in answered}

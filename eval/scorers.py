@@ -8,7 +8,7 @@ from agent.config import ContentScorer, StyleScorer
 from agent.errors import BadInput
 from agent.records import Example, ExampleScore
 from agent.records import digest as content_hash
-from eval.content import content_scorer
+from eval.content import content_scorer, settled
 from eval.style import style_scorer
 
 WANTED = {
@@ -18,6 +18,8 @@ WANTED = {
     "choice": "the right option letter",
     "f1": "the answer's words, as many as possible",
 }
+
+INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # what decoders put for a character whose last bytes are still to come
 
 Setting = TypeVar("Setting", ContentScorer, StyleScorer)
 Built = TypeVar("Built")
@@ -37,7 +39,7 @@ class TaskScorers:
     def __init__(self, content: Sequence[ContentScorer], style: Sequence[StyleScorer] = ()) -> None:
         self._content = _build("content", content, content_scorer)
         self._style = _build("style", style, style_scorer)
-        self._kinds = tuple(settings.kind for settings in content)
+        self._settings = tuple(content)
         parts = {"content": content, "style": style}
         self.digest = content_hash({key: [one.model_dump(mode="json") for one in part] for key, part in parts.items()})
 
@@ -56,6 +58,17 @@ class TaskScorers:
         """One sentence per style scorer that the output fails."""
         return tuple(fault for style in self._style if (fault := style.explain(output)))
 
+    def settled(self, example: Example, text: str) -> bool:
+        """Whether score, faults and instructions are the same for every text that goes on from this one.
+
+        Its last word may be cut, and is left out; what is judged is followed by white space.
+        """
+        parts = text.rsplit(maxsplit=1)
+        if len(parts) < 2 or text.endswith(INCOMPLETE):
+            return False
+        content = all(settled(settings, parts[0], example.answer) for settings in self._settings)
+        return content and all(style.settled(parts[0]) for style in self._style)
+
     def instructions(self, output: str | None = None) -> tuple[str, ...]:
         """What to tell the model so that the style holds: for the scorers this output fails, or for all."""
         return tuple(style.instruct() for style in self._style if output is None or not style.score(output))
@@ -72,7 +85,7 @@ class TaskScorers:
 
     def describe(self) -> str:
         """One line for people about what is wanted."""
-        content = " and ".join(WANTED[kind] for kind in self._kinds)
+        content = " and ".join(WANTED[settings.kind] for settings in self._settings)
         return " ".join([f"Wanted: {content}.", *self.instructions()])
 
 

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 from agent.config import Bullets, Forbid, JsonForm, Matches, StartsWith, StyleScorer, StyleSettings, Words
 from agent.errors import BadInput
 from eval.content import compiled, holds
-from eval.jsonform import json_fault, schema_validator
+from eval.jsonform import json_fault, json_settled, schema_validator
 
 BULLET = re.compile(r"\s*[-*]\s+\S")
 
@@ -28,6 +28,13 @@ class Style(ABC, Generic[S]):
     @abstractmethod
     def explain(self, output: str) -> str:
         """One sentence that says what is wrong with the output; empty if nothing is."""
+
+    def settled(self, said: str) -> bool:
+        """Whether `explain` is the same for every text that goes on from `said` with white space and more.
+
+        In doubt it is not, which is all that can be known of some kinds.
+        """
+        return False
 
     def instruct(self) -> str:
         """One sentence that tells a model what to do; `say` in the settings replaces the built-in one."""
@@ -54,8 +61,16 @@ class StartsWithStyle(Style[StartsWith]):
         return f'The answer must start with "{self.settings.text}", but {self._opening(output)}.'
 
     def _opening(self, output: str) -> str:
-        words = output.split()[: max(3, len(self.settings.text.split()))]
+        words = output.split()[: self._shown]
         return f"it starts with {_quoted(' '.join(words))}" if words else "it is empty"
+
+    @property
+    def _shown(self) -> int:
+        return max(3, len(self.settings.text.split()))
+
+    def settled(self, said: str) -> bool:
+        said, wanted = said.lstrip(), self.settings.text.lstrip()
+        return said.startswith(wanted) or (not wanted.startswith(said) and len(said.split()) >= self._shown)
 
     def instruction(self) -> str:
         return f'Start your answer with "{self.settings.text}".'
@@ -91,6 +106,9 @@ class JsonStyle(Style[JsonForm]):
         fault = json_fault(output, self.settings.keys, self.validator)
         return f"The answer must be {self.wanted}, but {fault}." if fault else ""
 
+    def settled(self, said: str) -> bool:
+        return json_settled(said)
+
     @property
     def wanted(self) -> str:
         keys = " and ".join(f'"{key}"' for key in self.settings.keys)
@@ -118,7 +136,10 @@ class WordsStyle(Style[Words]):
         count = len(output.split())
         if _within(count, self.settings.least, self.settings.most):
             return ""
-        return f"The answer must have {self.wanted}, but it has {count}."
+        return f"The answer must have {self.wanted}, but it has {_amount(count, self.settings.most)}."
+
+    def settled(self, said: str) -> bool:
+        return _decided(len(said.split()), self.settings.least, self.settings.most)
 
     @property
     def wanted(self) -> str:
@@ -133,6 +154,9 @@ class ForbidStyle(Style[Forbid]):
         found = [word for word in self.settings.words if holds(output, word)]
         return f"The answer must not contain {_either(found)}, but it does." if found else ""
 
+    def settled(self, said: str) -> bool:
+        return all(holds(said, word) for word in self.settings.words)  # the sentence names those that stand there
+
     def instruction(self) -> str:
         return f"Do not write {_either(self.settings.words)}."
 
@@ -143,10 +167,18 @@ class BulletsStyle(Style[Bullets]):
         _check_range(settings.least, settings.most)
 
     def explain(self, output: str) -> str:
-        count = sum(BULLET.match(line) is not None for line in output.splitlines())
+        count = self._count(output)
         if _within(count, self.settings.least, self.settings.most):
             return ""
-        return f'The answer must have {self.wanted} that begin with "- ", but it has {count}.'
+        has = _amount(count, self.settings.most)
+        return f'The answer must have {self.wanted} that begin with "- ", but it has {has}.'
+
+    def settled(self, said: str) -> bool:
+        return _decided(self._count(said), self.settings.least, self.settings.most)
+
+    @staticmethod
+    def _count(output: str) -> int:
+        return sum(BULLET.match(line) is not None for line in output.splitlines())
 
     @property
     def wanted(self) -> str:
@@ -194,6 +226,15 @@ def _either(words: tuple[str, ...] | list[str]) -> str:
 
 def _within(count: int, least: int, most: int | None) -> bool:
     return least <= count and (most is None or count <= most)
+
+
+def _decided(count: int, least: int, most: int | None) -> bool:
+    """Whether no larger count changes the verdict, or the sentence."""
+    return least <= count if most is None else count > most
+
+
+def _amount(count: int, most: int | None) -> str:
+    return str(count) if most is None or count <= most else "more"
 
 
 def _range(least: int, most: int | None, noun: str) -> str:

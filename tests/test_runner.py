@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agent.protocols import Settled
 from agent.records import Candidate, Evaluation, Example, Prompt
 from eval.runner import Runner
 from eval.tasks import load_task
@@ -31,7 +32,13 @@ class Parrot:
         self.scored: list[list[str]] = []
 
     def generate(
-        self, prompt: Prompt, examples: Sequence[Example], *, adapter: str | None, max_new_tokens: int
+        self,
+        prompt: Prompt,
+        examples: Sequence[Example],
+        *,
+        adapter: str | None,
+        max_new_tokens: int,
+        settled: Settled | None = None,
     ) -> list[str]:
         self.asked.append(([example.name for example in examples], adapter, max_new_tokens))
         form = "ANSWER: " if "ANSWER" in prompt.system else ""

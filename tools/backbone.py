@@ -11,8 +11,9 @@ import torch
 import transformers
 
 from agent.errors import BadInput, NesyLoraError
-from agent.protocols import Progress
+from agent.protocols import Progress, Settled
 from agent.records import Example, Prompt
+from tools.answers import Answers
 from tools.attention import Trunk
 from tools.decoding import decode, grow
 from tools.packing import can_pack, common_prefix, completion_nll, pack
@@ -169,9 +170,18 @@ class Backbone:
     # --- what the model says ---
 
     def generate(
-        self, prompt: Prompt, examples: Sequence[Example], *, adapter: str | None, max_new_tokens: int
+        self,
+        prompt: Prompt,
+        examples: Sequence[Example],
+        *,
+        adapter: str | None,
+        max_new_tokens: int,
+        settled: Settled | None = None,
     ) -> list[str]:
-        """One greedy completion per example, in order, without special tokens; "" for one beyond the model's window."""
+        """One greedy completion per example, in order, without special tokens; "" for one beyond the model's window.
+
+        A completion ends early where `settled` says so of its beginning.
+        """
         rows = [TokenRow(self.render.prompt_ids(prompt, example), []) for example in examples]
         texts: list[str] = [""] * len(rows)
         with self.using(adapter) as model, torch.inference_mode():
@@ -179,11 +189,16 @@ class Backbone:
             done = 0
             self._progress("answering", done, len(rows))
             trunk = self._trunk_of(model, rows, adapter)
-            decode_some = lambda some: self._decode(model, some, trunk, max_new_tokens)  # noqa: E731
-            for indices, outputs in self._in_batches(rows, max_new_tokens, decode_some):
-                for index, ids in zip(indices, outputs, strict=True):
+
+            def answer(some: list[int]) -> Answers:
+                answers = Answers([examples[i] for i in some], self.ends, self.render.text_of, settled)
+                self._decode(model, [rows[i] for i in some], trunk, answers, max_new_tokens)
+                return answers
+
+            for indices, answers in self._in_batches(rows, max_new_tokens, answer):
+                for index, ids in zip(indices, answers.ids, strict=True):
                     texts[index] = self.render.text_of(ids)
-                self.generated_tokens += sum(len(ids) + 1 for ids in outputs)
+                self.generated_tokens += sum(len(ids) + 1 for ids in answers.ids)
                 done += len(indices)
                 self._progress("answering", done, len(rows), f"with adapter {adapter}" if adapter else "")
             if done < len(rows):
@@ -209,7 +224,8 @@ class Backbone:
         values = [0.0] * len(rows)
         with self.using(adapter) as model, torch.inference_mode():
             self.base.eval()
-            for indices, losses in self._in_batches(rows, 0, lambda some: self.losses(model, some)):
+            losses_of = lambda some: self.losses(model, [rows[i] for i in some])  # noqa: E731
+            for indices, losses in self._in_batches(rows, 0, losses_of):
                 parts = losses.split([len(rows[i].completion) for i in indices])
                 for index, part in zip(indices, parts, strict=True):
                     values[index] = float(part.mean()) if len(part) else 0.0
@@ -239,7 +255,7 @@ class Backbone:
         return sum(map(len, rows)) - shared * (len(rows) - 1)
 
     def _in_batches(
-        self, rows: Sequence[TokenRow], new: int, run: Callable[[list[TokenRow]], T]
+        self, rows: Sequence[TokenRow], new: int, run: Callable[[list[int]], T]
     ) -> Iterator[tuple[list[int], T]]:
         """Run the rows that the model's window has room for, in batches of like length; halved where memory runs out.
 
@@ -251,7 +267,7 @@ class Backbone:
         while waiting:
             indices = waiting[: self._batch_size]
             try:
-                outcome = run([rows[index] for index in indices])
+                outcome = run(indices)
             except RuntimeError as error:
                 if not ran_out(error):
                     raise
@@ -274,10 +290,11 @@ class Backbone:
         self._trunk = adapter, trunk
         return trunk
 
-    def _decode(self, model: Any, rows: Sequence[TokenRow], trunk: Trunk, new: int) -> list[list[int]]:
+    def _decode(self, model: Any, rows: Sequence[TokenRow], trunk: Trunk, answers: Answers, new: int) -> None:
         if self.packs:
-            return decode(model, rows, trunk, self.ends, new, self.device)
-        return generate_padded(model, rows, self.ends, self._pad, new, self.device)
+            decode(model, rows, trunk, answers, new, self.device)
+        else:
+            generate_padded(model, rows, answers, self._pad, new, self.device)
 
     @property
     def ends(self) -> list[int]:

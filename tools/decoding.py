@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from tools.answers import Answers
 from tools.attention import KeysValues, Rule, Trunk, capped, softmax
 from tools.packing import Pack, logits, pack
 from tools.rendering import TokenRow
@@ -26,40 +27,31 @@ def grow(model: Any, trunk: Trunk, ids: Sequence[int], device: torch.device) -> 
 
 
 def decode(
-    model: Any, rows: Sequence[TokenRow], trunk: Trunk, ends: Sequence[int], max_new_tokens: int, device: torch.device
-) -> list[list[int]]:
-    """The greedy continuation of every row, without its end token.
+    model: Any, rows: Sequence[TokenRow], trunk: Trunk, answers: Answers, max_new_tokens: int, device: torch.device
+) -> None:
+    """The greedy continuation of every row, told to `answers` until none is alive.
 
     Token for token what `model.generate(do_sample=False)` gives on each row alone, except where two logits are
     equal to the last bits of rounding.
 
     Args:
         rows: with empty completions; all begin with the trunk's ids.
-        ends: ids that end a row.
     """
     start = pack(rows, device, trunk)
     start.kept = {}
     said = logits(model, start, start.ids, start.positions, start.scored)
     batch = Branches(start, max_new_tokens)
-    texts: list[list[int]] = [[] for _ in rows]
-    alive = list(range(len(rows)))
-    stop = torch.tensor(list(ends), device=device)
     for left in range(max_new_tokens, 0, -1):
         token = said.argmax(dim=-1)
-        going = ~torch.isin(token, stop)
-        for row, value, goes in zip(alive, token.tolist(), going.tolist(), strict=True):
-            if goes:
-                texts[row].append(value)
-        if left == 1 or not going.any():
-            break
-        if not going.all():
-            stay = going.nonzero().flatten()
-            batch.keep(stay)
-            alive = [alive[i] for i in stay.tolist()]
-            token = token[stay]
+        stay = answers.hear(token.tolist())
+        if left == 1 or not stay:
+            return
+        if len(stay) < len(token):
+            places = torch.tensor(stay, device=device)
+            batch.keep(places)
+            token = token[places]
         batch.advance()
-        said = logits(model, batch, token[None], batch.positions[None], torch.arange(len(alive), device=device))
-    return texts
+        said = logits(model, batch, token[None], batch.positions[None], torch.arange(len(stay), device=device))
 
 
 class Branches:

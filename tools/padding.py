@@ -1,10 +1,12 @@
 """The plain way, for models that cannot take packed rows: every row whole, padded to the longest."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
 
+from tools.answers import Answers
 from tools.rendering import TokenRow
 
 
@@ -19,19 +21,31 @@ def padded_nll(model: Any, rows: Sequence[TokenRow], pad: int, device: torch.dev
 
 
 def generate_padded(
-    model: Any, rows: Sequence[TokenRow], ends: Sequence[int], pad: int, max_new_tokens: int, device: torch.device
-) -> list[list[int]]:
-    """The greedy continuation of every row, without its end token, by `model.generate`."""
+    model: Any, rows: Sequence[TokenRow], answers: Answers, pad: int, max_new_tokens: int, device: torch.device
+) -> None:
+    """The greedy continuation of every row, told to `answers` until none is alive, by `model.generate`."""
     ids, mask = _padded([row.prompt for row in rows], pad, device, left=True)
-    said = model.generate(
+    model.generate(
         input_ids=ids,
         attention_mask=mask,
         max_new_tokens=max_new_tokens,
         do_sample=False,
-        eos_token_id=list(ends),
         pad_token_id=pad,
-    )[:, ids.shape[1] :]
-    return [list(_until(line, ends)) for line in said.tolist()]
+        stopping_criteria=StoppingCriteriaList([_Finished(answers)]),
+    )
+
+
+class _Finished(StoppingCriteria):
+    """Hands the newest tokens to the answers, and says which rows are through."""
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
+        self._answers.hear(input_ids[self._answers.alive, -1].tolist())
+        finished = torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        finished[self._answers.alive] = False
+        return finished
 
 
 def _padded(
@@ -46,10 +60,3 @@ def _padded(
         for line, gap in zip(lines, gaps, strict=True)
     ]
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
-
-
-def _until(ids: Sequence[int], ends: Sequence[int]) -> Iterator[int]:
-    for value in ids:
-        if value in ends:
-            return
-        yield value

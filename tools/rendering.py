@@ -75,7 +75,9 @@ class Renderer:
 
     def text_of(self, ids: list[int]) -> str:
         """What was said, without special tokens and outer white space."""
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+        # Tidied spaces would let a later token change the text of those before it.
+        text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text).strip()
 
     @cached_property
     def end(self) -> int:

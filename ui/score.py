@@ -39,7 +39,7 @@ def score(task_path: str, prompt_file: Path | None, adapter: Path | None, overri
             batch_size=config.generation.batch_size,
         )  # fmt: skip
         candidate = Candidate(prompt=prompt.id, adapter="given" if adapter else None)
-        evaluation = Runner(task, backbone, lambda _: prompt, Unkept())(candidate, "validation")
+        evaluation = Runner(task, backbone, lambda _: prompt, Unkept(), whole=True)(candidate, "validation")
     _print(view.console, evaluation, show)
     return 0
 
