@@ -141,7 +141,8 @@ class Context:
     def evaluate(self) -> "Runner":
         from eval.runner import Runner
 
-        return Runner(self.spec, self.model, self.folder.prompt, self.folder)
+        learned_from = self.spec.config.edit.editor == "textgrad"  # an LLM's critique wants the whole answer
+        return Runner(self.spec, self.model, self.folder.prompt, self.folder, whole=learned_from)
 
     @cached_property
     def classifier(self) -> "Classifier":
