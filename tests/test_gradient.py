@@ -161,7 +161,13 @@ def test_answers_are_the_same_in_smaller_batches(backbone: Callable[..., Backbon
     assert max(memory.seen) > 30
     memory.tokens = 3
     with pytest.raises(NesyLoraError, match=r"Lower generation\.max_new_tokens"):
+        ours.generate(
+            Prompt(system="Another, whose tokens are still to run."), examples, adapter=None, max_new_tokens=4
+        )
+    with pytest.raises(NesyLoraError, match=r"Lower generation\.max_new_tokens"):
         ours.generate(prompt, examples, adapter=None, max_new_tokens=4)
+    memory.tokens = 10_000
+    assert ours.generate(prompt, examples, adapter=None, max_new_tokens=4) == wanted  # nothing is left broken
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(1, 30))

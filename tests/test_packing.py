@@ -13,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plain import Plain
 
+from agent.records import Example
 from tools import attention
+from tools.answers import Answers
 from tools.attention import SHARED, Trunk
 from tools.backbone import Backbone
-from tools.decoding import grow
+from tools.decoding import decode, grow
 from tools.packing import can_pack, common_prefix, pack
 from tools.rendering import TokenRow
 
@@ -127,6 +129,27 @@ def test_only_the_part_that_is_new_of_a_prefix_is_run(backbone: Callable[..., Ba
     assert run == [50, 10]
 
 
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2"])
+def test_rows_that_share_nothing_are_answered_as_each_alone(
+    name: str, backbone: Callable[..., Backbone], tiny_model: Callable[[str], Path]
+) -> None:
+    ours, plain = backbone(name), Plain(tiny_model(name))
+    questions = [TokenRow(row.prompt, []) for row in STRANGERS]
+    answers = Answers([Example(name="v:1", question="", answer="")] * 3, [1], str, None)
+    with torch.inference_mode():
+        decode(ours.base, questions, Trunk(), answers, 6, CPU)
+    assert answers.ids == [plain.answer(row.prompt, [1], 6) for row in questions]
+
+
+def test_half_precision_is_packed_too(backbone: Callable[..., Backbone]) -> None:
+    ours, exact = backbone("qwen2"), backbone("qwen2")
+    ours.base.to(torch.bfloat16)
+    assert can_pack(ours.base)
+    with torch.inference_mode():
+        rough, fine = ours.losses(ours.base, TRAINED), exact.losses(exact.base, TRAINED)
+    assert torch.allclose(rough, fine, rtol=0.1, atol=0.1)
+
+
 # --- which models can ----------------------------------------------------------------------------
 
 KINDS: dict[str, tuple[str, dict[str, Any], bool]] = {
@@ -137,6 +160,23 @@ KINDS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "bloom, positions as biases": ("BloomConfig", {"hidden_size": 32, "n_layer": 2, "n_head": 4}, False),
     "gpt-oss, sinks": ("GptOssConfig", BODY | {"num_local_experts": 4, "sliding_window": 16}, False),
     "llama4, chunks": ("Llama4TextConfig", BODY, False),
+    "stablelm": ("StableLmConfig", BODY, False),
+    "nemotron": ("NemotronConfig", BODY, False),
+    "doge, a mask of its own": ("DogeConfig", BODY, False),
+    "phi3, positions by length": (
+        "Phi3Config",
+        BODY
+        | {
+            "original_max_position_embeddings": 32,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 1e4,
+                "short_factor": [1.0] * 4,
+                "long_factor": [4.0] * 4,
+            },
+        },
+        False,
+    ),
     "lfm2, convolutions": ("Lfm2Config", BODY | {"layer_types": ["conv", "full_attention"]}, False),
 }
 

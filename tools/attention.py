@@ -15,6 +15,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import sdpa_mask
 
 NAME = "packed"
+NO_MASK = (1, 1, 1, 1)  # four axes: transformers takes such a mask as made, and makes none
 SHARED = -1  # the row number of tokens that belong to all rows
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]  # each [1, heads, tokens, width]
@@ -55,14 +56,14 @@ def attention(
     """What transformers calls in every layer. Without `packed`, its own scaled-dot-product attention.
 
     Raises:
-        NotImplementedError: the layer attends in a way that packed rows do not know (attention sinks).
+        NotImplementedError: the layer attends in a way that packed rows do not know.
     """
     if packed is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, softcap=softcap, **given
         )
-    if s_aux is not None:
-        raise NotImplementedError("attention sinks")
+    if s_aux is not None or attention_mask is None or attention_mask.shape != NO_MASK:
+        raise NotImplementedError("attention sinks, or a mask of the model's own")
     rule = Rule(scaling or query.shape[-1] ** -0.5, dropout, sliding_window, softcap)
     layer = module.layer_idx
     assert isinstance(layer, int), "transformers numbers the attention layers of its decoders"

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 import transformers
 
-from agent.errors import BadInput, NesyLoraError
+from agent.errors import BadInput, NesyLoraError, StepFailed
 from agent.protocols import Progress, Settled
 from agent.records import Example, Prompt
 from tools.answers import Answers
@@ -188,7 +188,7 @@ class Backbone:
             self.base.eval()
             done = 0
             self._progress("answering", done, len(rows))
-            trunk = self._trunk_of(model, rows, adapter)
+            trunk = self._trunk_of(model, [rows[i] for i in self._fitting(rows, max_new_tokens)], adapter)
 
             def answer(some: list[int]) -> Answers:
                 answers = Answers([examples[i] for i in some], self.ends, self.render.text_of, settled)
@@ -233,6 +233,9 @@ class Backbone:
 
     def losses(self, model: Any, rows: Sequence[TokenRow]) -> torch.Tensor:
         """NLL of every completion token, row after row: [S] in nats. Differentiable. What rows share is run once."""
+        rows = [row for row in rows if row.completion]
+        if not rows:
+            return torch.zeros(0, device=self.device)
         if self.packs:
             return completion_nll(model, pack(rows, self.device), rows)
         return padded_nll(model, rows, self._pad, self.device)
@@ -243,6 +246,11 @@ class Backbone:
         if not wanted:
             yield
             return
+        if not self.base.supports_gradient_checkpointing:
+            raise StepFailed(
+                f"memory does not hold a training row of {self.name}, which cannot recompute its activations; lower "
+                "lora.max_tokens or lora.rank"
+            )
         self.base.gradient_checkpointing_enable({"use_reentrant": False})
         try:
             yield
@@ -262,8 +270,7 @@ class Backbone:
         Yields:
             The places of a batch's rows, and what `run` made of them.
         """
-        fitting = [index for index in range(len(rows)) if len(rows[index]) + new <= self.window]
-        waiting = sorted(fitting, key=lambda index: len(rows[index]))
+        waiting = sorted(self._fitting(rows, new), key=lambda index: len(rows[index]))
         while waiting:
             indices = waiting[: self._batch_size]
             try:
@@ -271,22 +278,29 @@ class Backbone:
             except RuntimeError as error:
                 if not ran_out(error):
                     raise
+                if len(indices) == 1:
+                    raise _no_room(len(rows[indices[0]]), new) from None
                 self._batch_size = len(indices) // 2
-                if not self._batch_size:
-                    raise NesyLoraError(
-                        f"Memory does not hold one row of {len(rows[indices[0]])} tokens and {new} new ones. Lower "
-                        "generation.max_new_tokens, or take a smaller model."
-                    ) from None
                 continue
             yield indices, outcome
             waiting = waiting[len(indices) :]
+
+    def _fitting(self, rows: Sequence[TokenRow], new: int) -> list[int]:
+        """Places of the rows that, with so many new tokens, stay within the model's window."""
+        return [index for index, row in enumerate(rows) if len(row) + new <= self.window]
 
     def _trunk_of(self, model: Any, rows: Sequence[TokenRow], adapter: str | None) -> Trunk:
         """What these rows share, run; as far as the last rows asked of this adapter shared it too, it was run then."""
         if not self.packs or not rows:
             return Trunk()
         last, trunk = self._trunk
-        trunk = grow(model, trunk if last == adapter else Trunk(), common_prefix(rows), self.device)
+        prefix = common_prefix(rows)
+        try:
+            trunk = grow(model, trunk if last == adapter else Trunk(), prefix, self.device)
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
+            raise _no_room(len(prefix), 0) from None
         self._trunk = adapter, trunk
         return trunk
 
@@ -306,3 +320,10 @@ class Backbone:
     @property
     def _pad(self) -> int:
         return int(self.render.tokenizer.pad_token_id or self.render.end)
+
+
+def _no_room(tokens: int, new: int) -> NesyLoraError:
+    return NesyLoraError(
+        f"Memory does not hold one row of {tokens} tokens and {new} new ones. Lower generation.max_new_tokens, or take "
+        "a smaller model."
+    )

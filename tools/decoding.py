@@ -94,11 +94,11 @@ class Branches:
         """Every row's new token over the trunk and its own row. Inside, axes are [key heads, rows, group, …]."""
         key, value = self._with_new(layer, keys_values)
         heads, rows, longest, width = key.shape
-        trunk_key, trunk_value = self._trunk.layers.get(layer, (key[:1, :, :0], value[:1, :, :0]))
+        trunk_key, trunk_value = self._trunk.layers.get(layer, (_nothing(key), _nothing(value)))
         asks = query[0].view(heads, -1, rows, width).transpose(1, 2) * rule.scaling
         far = asks.reshape(heads, -1, width) @ trunk_key[0].transpose(1, 2)
         near = asks @ key.transpose(2, 3)
-        scores = torch.cat([far.view(*near.shape[:3], -1), near], dim=-1)
+        scores = torch.cat([far.view(*near.shape[:3], trunk_key.shape[2]), near], dim=-1)
         chances = softmax(capped(scores, rule), self._hidden_slots(rule.window), value.dtype)
         far, near = chances.split([scores.shape[-1] - longest, longest], dim=-1)
         said: torch.Tensor = near @ value
@@ -120,6 +120,11 @@ class Branches:
             back = self.positions[:, None] - torch.cat([trunk, len(trunk) + own])
             self._hidden[window] = ((back < 0) if window is None else (back < 0) | (back >= window))[:, None]
         return self._hidden[window]
+
+
+def _nothing(own: torch.Tensor) -> torch.Tensor:
+    """The keys or values of an empty trunk, [1, heads, 0, width]."""
+    return own[:, :1, :0].transpose(0, 1)
 
 
 def _spread(packed: torch.Tensor, owner: torch.Tensor, slots: torch.Tensor, places: int) -> torch.Tensor:

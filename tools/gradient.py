@@ -19,7 +19,7 @@ class OutOfRoom(Exception):
 
 
 def gradient(backbone: Backbone, micro_batches: Sequence[Sequence[TokenRow]], room: Room) -> tuple[float, int]:
-    """Add up the gradient of the mean loss over all completion tokens of a step.
+    """Set the gradient to that of the mean loss over all completion tokens of a step.
 
     Where memory runs out, the whole step is done again in passes of half as many tokens, then row by row with
     gradient checkpointing: the same result. `room` takes note.
@@ -34,19 +34,23 @@ def gradient(backbone: Backbone, micro_batches: Sequence[Sequence[TokenRow]], ro
         StepFailed: not even one row fits.
     """
     parameters = [weight for weight in backbone.model.parameters() if weight.requires_grad]
+    for weight in parameters:
+        weight.grad = None
     while True:
         try:
             return _in_passes(backbone, micro_batches, room)
         except OutOfRoom as failed:
-            for weight in parameters:
-                weight.grad = None
-            _release(backbone.device)
-            if not room.shrink(failed.tokens, failed.rows):
-                raise StepFailed(
-                    f"memory does not hold one training row of {failed.tokens} tokens; lower lora.max_tokens or "
-                    "lora.rank, or take a smaller model"
-                ) from None
-            backbone.room = room
+            tokens, rows = failed.tokens, failed.rows
+        # Only here, after the handler, are the frames of the failed pass gone, and the tensors that they held.
+        for weight in parameters:
+            weight.grad = None
+        _release(backbone.device)
+        if not room.shrink(tokens, rows):
+            raise StepFailed(
+                f"memory does not hold one training row of {tokens} tokens; lower lora.max_tokens or lora.rank, or "
+                "take a smaller model"
+            )
+        backbone.room = room
 
 
 def _in_passes(backbone: Backbone, micro_batches: Sequence[Sequence[TokenRow]], room: Room) -> tuple[float, int]:

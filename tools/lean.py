@@ -20,17 +20,19 @@ def lean(model: torch.nn.Module) -> None:
 
 def _forward(layer: Any, x: torch.Tensor, *args: Any, **given: Any) -> torch.Tensor:
     adapter = _only_adapter(layer)
-    if adapter is None or args or given:
+    if adapter is None or args or given or layer.lora_B[adapter].bias is not None:
         return Linear.forward(layer, x, *args, **given)  # type: ignore[no-any-return]
-    down, up, base = layer.lora_A[adapter], layer.lora_B[adapter], layer.base_layer
-    if up.bias is not None or not x.dtype == base.weight.dtype == down.weight.dtype:
-        return Linear.forward(layer, x)  # type: ignore[no-any-return]
-    return LoraSum.apply(x, base.weight, base.bias, down.weight, up.weight, layer.scaling[adapter])  # type: ignore[no-any-return]
+    down, up, base = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight, layer.base_layer
+    rows = x.reshape(-1, x.shape[-1])
+    said: torch.Tensor = LoraSum.apply(rows, base.weight, base.bias, down, up, layer.scaling[adapter])
+    return said.view(*x.shape[:-1], base.out_features)
 
 
 def _only_adapter(layer: Any) -> str | None:
-    """The one active adapter, where it is LoRA as in the paper: no variant, no dropout at work, nothing merged."""
+    """The one active adapter, where it is LoRA as in the paper: no variant, no dropout at work, the base frozen."""
     if layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1:
+        return None
+    if any(weight.requires_grad for weight in layer.base_layer.parameters()):
         return None
     adapter: str = layer.active_adapters[0]
     if adapter not in layer.lora_A or adapter in layer.lora_variant:
@@ -40,7 +42,10 @@ def _only_adapter(layer: Any) -> str | None:
 
 
 class LoraSum(torch.autograd.Function):
-    """x Wᵀ + bias + s · (x Aᵀ) Bᵀ for x [..., in], W [out, in], A [r, in], B [out, r]; W and the bias are frozen."""
+    """x Wᵀ + bias + s · (x Aᵀ) Bᵀ for x [N, in], W [out, in], A [r, in], B [out, r]; W and the bias are frozen.
+
+    Computed in the type of x. Where A and B are kept in fp32 over a base in half precision, so are their gradients.
+    """
 
     @staticmethod
     def forward(
@@ -52,16 +57,14 @@ class LoraSum(torch.autograd.Function):
         up: torch.Tensor,
         scale: float,
     ) -> torch.Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        low = (rows @ down.t()).mul_(scale)
-        ctx.save_for_backward(rows, weight, down, up, low)
+        low = (x @ down.to(x.dtype).t()).mul_(scale)
+        ctx.save_for_backward(x, weight, down, up, low)
         ctx.scale = scale
-        return torch.nn.functional.linear(rows, weight, bias).addmm_(low, up.t()).view(*x.shape[:-1], -1)
+        return torch.nn.functional.linear(x, weight, bias).addmm_(low, up.to(x.dtype).t())
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        rows, weight, down, up, low = ctx.saved_tensors
-        wide = grad.reshape(-1, grad.shape[-1])
-        narrow = (wide @ up).mul_(ctx.scale)
-        back = (wide @ weight).addmm_(narrow, down).view(*grad.shape[:-1], -1) if ctx.needs_input_grad[0] else None
-        return back, None, None, narrow.t() @ rows, wide.t() @ low, None
+        x, weight, down, up, low = ctx.saved_tensors
+        narrow = (grad @ up.to(x.dtype)).mul_(ctx.scale)
+        back = (grad @ weight).addmm_(narrow, down.to(x.dtype)) if ctx.needs_input_grad[0] else None
+        return back, None, None, (narrow.t() @ x).to(down.dtype), (grad.t() @ low).to(up.dtype), None

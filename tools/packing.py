@@ -13,8 +13,9 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from tools.attention import NAME, SHARED, KeysValues, Rule, Trunk, joined, weighted
+from tools.attention import NAME, NO_MASK, SHARED, KeysValues, Rule, Trunk, joined, weighted
 from tools.rendering import TokenRow
+from tools.room import ran_out
 
 # Queries of one attention call. On a processor few, so that little is computed only to be masked away; elsewhere calls
 # cost more than that.
@@ -136,7 +137,7 @@ def _parts(borders: list[int], most: int) -> Iterator[tuple[int, int]]:
 
 def logits(model: Any, packed: Any, ids: torch.Tensor, positions: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
     """[S, vocabulary] after the tokens `scored` of one packed pass over ids [1, N]."""
-    nothing = ids.new_empty(1, 1, 1, 1)  # four axes: transformers then makes no mask of its own
+    nothing = ids.new_empty(NO_MASK)
     given = {"input_ids": ids, "position_ids": positions, "attention_mask": nothing, "logits_to_keep": scored}
     return model(**given, use_cache=False, packed=packed).logits[0]  # type: ignore[no-any-return]
 
@@ -155,6 +156,8 @@ def _slice(keys_values: KeysValues, start: int, end: int) -> KeysValues:
 
 # --- which models can -------------------------------------------------------------------------------
 
+# What architectures raise that hand attention another thing than it knows: a mask, a scale, a layer without a number.
+UNKNOWN = (RuntimeError, TypeError, ValueError, AttributeError, AssertionError, LookupError)  # NotImplementedError too
 PROBE = [TokenRow([3, 5, 4, 6], [7]), TokenRow([3, 5, 4, 8, 9], [10, 11, 6])]
 
 
@@ -170,11 +173,14 @@ def can_pack(model: PreTrainedModel) -> bool:
     with torch.no_grad():
         alone = torch.cat([_alone(model, row) for row in PROBE])
         before = model.config._attn_implementation
-        model.set_attn_implementation(NAME)
-        if model.config._attn_implementation == NAME and _agrees(model, alone, windows):
-            return True
-    model.set_attn_implementation(before)
-    return False
+        agrees = False
+        try:
+            model.set_attn_implementation(NAME)
+            agrees = model.config._attn_implementation == NAME and _agrees(model, alone, windows)
+        finally:
+            if not agrees:
+                model.set_attn_implementation(before)
+    return agrees
 
 
 def _windows(model: PreTrainedModel) -> set[int | None] | None:
@@ -182,12 +188,18 @@ def _windows(model: PreTrainedModel) -> set[int | None] | None:
     kinds = set(getattr(model.config, "layer_types", None) or ())
     if model._is_stateful or not kinds <= {"full_attention", "sliding_attention"}:
         return None
-    if not model._can_set_attn_implementation():
+    if not model._can_set_attn_implementation() or _rope_kinds(model.config) & {"dynamic", "longrope"}:
         return None
     layers = DynamicCache(config=model.config).layers
     if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
         return None
     return {getattr(layer, "sliding_window", None) for layer in layers} or {None}
+
+
+def _rope_kinds(config: Any) -> set[str | None]:
+    """How positions are turned; some kinds turn all rows of a pass by the length of its longest."""
+    given = getattr(config, "rope_parameters", None) or {}
+    return {each.get("rope_type") for each in (given, *given.values()) if isinstance(each, dict)}
 
 
 def _alone(model: PreTrainedModel, row: TokenRow) -> torch.Tensor:
@@ -200,9 +212,11 @@ def _agrees(model: PreTrainedModel, alone: torch.Tensor, windows: set[int | None
     batch = pack(PROBE, model.device)
     try:
         said = logits(model, batch, batch.ids, batch.positions, batch.scored).float()
-    except (TypeError, NotImplementedError):  # it takes no positions or hands nothing on to attention; or has sinks
+    except UNKNOWN as error:
+        if isinstance(error, RuntimeError) and ran_out(error):
+            raise
         return False
-    if batch.windows != windows:  # rows as short as the probe's do not feel a window
+    if said.shape != alone.shape or batch.windows != windows:  # rows as short as the probe's do not feel a window
         return False
     tolerance = 1e-3 if model.dtype == torch.float32 else 5e-2
     return bool((said - alone).abs().max() <= tolerance * alone.abs().max())

@@ -1,6 +1,8 @@
 """How much one training pass may hold, so that a step fits into memory: guessed first, then learned."""
 
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,7 +43,16 @@ def free_memory(device: torch.device) -> int:
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     import psutil
 
-    return int(psutil.virtual_memory().available)
+    return min(int(psutil.virtual_memory().available), _left_to_container())
+
+
+def _left_to_container() -> int:
+    """Bytes that Linux still grants a container; beyond them it kills instead of refusing."""
+    most, used = (Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory.current"))
+    try:
+        return int(most.read_text()) - int(used.read_text())
+    except (OSError, ValueError):  # not in one, or without a limit ("max")
+        return sys.maxsize
 
 
 def _bytes_per_token(model: Any, checkpointing: bool) -> float:
