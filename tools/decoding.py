@@ -96,13 +96,14 @@ class Branches:
         heads, rows, longest, width = key.shape
         trunk_key, trunk_value = self._trunk.layers.get(layer, (_nothing(key), _nothing(value)))
         asks = query[0].view(heads, -1, rows, width).transpose(1, 2) * rule.scaling
-        far = asks.reshape(heads, -1, width) @ trunk_key[0].transpose(1, 2)
+        flat = asks.reshape(heads, -1, width)
+        far = flat @ trunk_key[0].transpose(1, 2)
         near = asks @ key.transpose(2, 3)
         scores = torch.cat([far.view(*near.shape[:3], trunk_key.shape[2]), near], dim=-1)
         chances = softmax(capped(scores, rule), self._hidden_slots(rule.window), value.dtype)
         far, near = chances.split([scores.shape[-1] - longest, longest], dim=-1)
         said: torch.Tensor = near @ value
-        said = said + (far.reshape(heads, -1, far.shape[-1]) @ trunk_value[0]).view_as(said)
+        said = said + (far.reshape(heads, flat.shape[1], far.shape[-1]) @ trunk_value[0]).view_as(said)
         return said.transpose(1, 2).reshape(1, -1, rows, said.shape[-1])
 
     def _with_new(self, layer: int, new: KeysValues) -> KeysValues:
