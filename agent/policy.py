@@ -112,7 +112,8 @@ def stop_reason(signal: Signal, history: Sequence[Round], spend: Spend, config: 
     if signal.reward >= config.target:
         return f"The target is reached: validation reward {signal.reward:.2f}, target {config.target:.2f}."
     if len(history) >= budget.rounds:
-        return f"The budget of {budget.rounds} rounds is used up."
+        rounds = "1 round" if budget.rounds == 1 else f"{budget.rounds} rounds"
+        return f"The budget of {rounds} is used up."
     if budget.minutes is not None and spend.seconds >= budget.minutes * 60:
         return f"The budget of {budget.minutes:g} minutes is used up."
     if budget.train_tokens is not None and spend.train_tokens >= budget.train_tokens:

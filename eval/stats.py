@@ -82,7 +82,7 @@ def _wilson(hits: float, count: int, level: float) -> tuple[float, float]:
     share, weight = hits / count, z * z / count
     middle = (share + weight / 2) / (1 + weight)
     half = z * sqrt(share * (1 - share) / count + weight / (4 * count)) / (1 + weight)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return (middle - half if hits else 0.0), (middle + half if hits < count else 1.0)  # exactly, without a residue
 
 
 def standard_error(values: Sequence[float]) -> float:

@@ -208,14 +208,16 @@ class Context:
             self.folder.keep(entry)
             memory.remember(entry)
 
-    def recall(self) -> list["Recalled"]:
-        """Prompts of earlier runs on near tasks whose demonstrations are not among this task's decision rows.
+    @property
+    def recalls(self) -> bool:
+        """Whether memory is asked. Not for a fixed order: it is there to be compared, so it starts from the seed."""
+        return self.spec.config.recall.prompts > 0 and self.spec.config.policy == "rules"
 
-        None for a fixed order: those are there to be compared, so they start from the seed.
-        """
-        wanted = self.spec.config.recall
-        if not wanted.prompts or self.spec.config.policy != "rules":
+    def recall(self) -> list["Recalled"]:
+        """Prompts of earlier runs on near tasks whose demonstrations are not among this task's decision rows."""
+        if not self.recalls:
             return []
+        wanted = self.spec.config.recall
         with self.memory() as memory:
             found = memory.recall(
                 self.profile, model=self.spec.config.model, limit=wanted.prompts * 3, similarity=wanted.similarity

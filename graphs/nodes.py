@@ -58,7 +58,7 @@ def _try_recalled(context: Context, seed: Prompt, first: Evaluation) -> tuple[Ev
 
     found = context.recall()
     if not found:
-        return first, [], "Memory holds no prompt of a near task."
+        return first, [], "Memory holds no prompt of a near task." if context.recalls else "Memory is not asked."
     edits = [(item.entry.prompt, f"recalled from {item.entry.run}, similarity {item.similarity:.2f}") for item in found]
     config = context.spec.config
     winner, tried = choose(
