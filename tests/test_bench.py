@@ -10,6 +10,7 @@ from agent.errors import BadInput
 from eval.bench import document
 from eval.bench.claims import Claim, claims
 from eval.bench.laps import laps, read, run
+from eval.bench.long_run import long_run
 from eval.bench.many_prompts import filled
 from eval.bench.measuring import measure
 from eval.bench.numbers import by_cell
@@ -176,6 +177,12 @@ def test_a_prompt_memory_is_filled_wholly_and_once(tmp_path: Path, monkeypatch: 
     assert filled(tmp_path, 250) == folder  # no text is left to embed
     with PromptMemory.open(folder, embed) as memory:
         assert memory.count() == 250
+
+
+def test_the_long_run_goes_through_all_its_rounds(tmp_path: Path) -> None:
+    _, costs = long_run(tmp_path / "long", 4)
+    assert [cost.number for cost in costs] == [1, 2, 3, 4]
+    assert all(cost.parts["checkpoint"] > 0 and cost.parts["ledger"] > 0 for cost in costs)
 
 
 # --- the page ---
