@@ -1,7 +1,7 @@
 """The benchmark measures what it says: equal work for all contenders, nothing lost on a kill, nothing hidden."""
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,9 +10,12 @@ from agent.errors import BadInput
 from eval.bench import document
 from eval.bench.claims import Claim, claims
 from eval.bench.laps import laps, read, run
+from eval.bench.long_run import long_run
+from eval.bench.many_prompts import filled
 from eval.bench.measuring import measure
 from eval.bench.numbers import by_cell
 from eval.bench.plan import Plan, full
+from eval.bench.plots import plot_training
 from eval.bench.records import (
     AnswerCell,
     Answered,
@@ -27,6 +30,7 @@ from eval.bench.records import (
     TrainingCell,
 )  # fmt: skip
 from eval.bench.worker import Worker
+from memory.prompts import PromptMemory
 
 STEP = TrainingCell(prefix=80, batch=8, steps=2)
 ANSWERS = AnswerCell(prefix=256)
@@ -89,7 +93,13 @@ def test_the_floor_knows_that_a_shared_prefix_runs_once(place: Place) -> None:
 def test_the_floor_of_answers_grows_with_what_is_said(place: Place) -> None:
     floor = measure("floor", AnswerCell(prefix=80, rows=4), place)
     assert isinstance(floor, Floor)
-    assert 0 < floor.least_seconds() < floor.least_seconds(10) < floor.least_seconds(20)
+    assert 0 < floor.least_seconds() < floor.least_seconds((5, 5)) < floor.least_seconds((9, 11))
+
+
+def test_reading_the_prompt_gives_the_first_token() -> None:
+    floor = FLOOR.model_copy(update={"rows": 2, "step_flops": 1e11, "step_shaped": 1e11})
+    assert floor.least_seconds((1, 1)) == floor.least_seconds() == floor.least_seconds((0, 0))
+    assert floor.least_seconds((4, 2)) == pytest.approx(floor.least_seconds() + 2)
 
 
 def test_a_worker_measures_in_a_process_of_its_own(place: Place) -> None:
@@ -151,6 +161,30 @@ def test_numbers_of_other_code_are_not_mixed_in(tmp_path: Path, place: Place) ->
         run(Plan(()), place, tmp_path, MACHINE.model_copy(update={"commit": "other"}), print)
 
 
+def test_a_prompt_memory_is_filled_wholly_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = iter(range(2))
+
+    def embed(texts: Sequence[str]) -> list[list[float]]:
+        if next(batches, None) is None:
+            raise KeyboardInterrupt
+        return [[1.0, 0.0] for _ in texts]
+
+    monkeypatch.setattr("eval.bench.many_prompts._embed", embed)
+    with pytest.raises(KeyboardInterrupt):
+        filled(tmp_path, 250)
+    batches = iter(range(3))
+    folder = filled(tmp_path, 250)
+    assert filled(tmp_path, 250) == folder  # no text is left to embed
+    with PromptMemory.open(folder, embed) as memory:
+        assert memory.count() == 250
+
+
+def test_the_long_run_goes_through_all_its_rounds(tmp_path: Path) -> None:
+    _, costs = long_run(tmp_path / "long", 4)
+    assert [cost.number for cost in costs] == [1, 2, 3, 4]
+    assert all(cost.parts["checkpoint"] > 0 and cost.parts["ledger"] > 0 for cost in costs)
+
+
 # --- the page ---
 
 
@@ -161,36 +195,53 @@ MACHINE = Machine(
 FLOOR = Floor(flops=6e10, shaped=1e11, square=1.2e11, bandwidth=1e10)
 
 
-def lines(trl: float, generate: float, text: str = "yes") -> list[Line]:
+def lines(trl: float, generate: float, text: str = "yes", floor: Floor = FLOOR) -> list[Line]:
     def said(seconds: float, text: str) -> Answered:
         return Answered(seconds=seconds, texts=(text,) * 64, generated=(2,) * 64, prefix=250, memory=1 << 30)
 
-    floor = FLOOR.model_copy(update={"rows": 32, "step_flops": 1e9, "step_shaped": 1e11, "step_bytes": 1e8})
+    decoding = FLOOR.model_copy(update={"rows": 32, "step_flops": 1e9, "step_shaped": 1e11, "step_bytes": 1e8})
     outcomes: list[tuple[Cell, str, Outcome]] = [
-        (STEP, "ours", took(1.0)), (STEP, "plain", took(3.0)), (STEP, "trl", took(trl)), (STEP, "floor", FLOOR),
-        (ANSWERS, "ours", said(2.0, "yes")), (ANSWERS, "generate", said(generate, text)), (ANSWERS, "floor", floor),
+        (STEP, "ours", took(1.0)), (STEP, "plain", took(3.0)), (STEP, "trl", took(trl)), (STEP, "floor", floor),
+        (ANSWERS, "ours", said(2.0, "yes")), (ANSWERS, "generate", said(generate, text)), (ANSWERS, "floor", decoding),
         (ANSWERS, "pipeline", LeftOut(why="about 120 s")),
     ]  # fmt: skip
     return [Line(cell=c, contender=who, lap=lap, outcome=what) for lap in range(2) for c, who, what in outcomes]
 
 
-def held(trl: float, generate: float, text: str = "yes") -> dict[str, bool | None]:
+def held(trl: float, generate: float, text: str = "yes", floor: Floor = FLOOR) -> dict[str, bool | None]:
     words = ("TRL", "grows", "never slower", "floor", "loss", "answers", "demo", "rewards")
 
     def about(claim: Claim) -> str:
         return next(word for word in words if word in claim.wanted)
 
-    return {about(claim): claim.held for claim in claims(by_cell(lines(trl, generate, text)))}
+    return {about(claim): claim.held for claim in claims(by_cell(lines(trl, generate, text, floor)))}
 
 
 def test_claims_say_what_held_and_what_did_not() -> None:
     assert held(5.1, 8.1) == {
-        "TRL": True, "grows": None, "never slower": None, "floor": True, "loss": True, "answers": True,
+        "TRL": True, "grows": None, "never slower": None, "floor": False, "loss": True, "answers": True,
         "demo": None, "rewards": None,
     }  # fmt: skip
+    better = FLOOR.model_copy(update={"square": FLOOR.shaped})
+    assert held(5.1, 8.1, floor=better)["floor"] is True
     assert held(4.9, 8.1)["TRL"] is False
     assert held(5.1, 7.9)["answers"] is False
     assert held(5.1, 8.1, text="no")["answers"] is False
+
+
+def test_laps_are_compared_with_themselves() -> None:
+    outcomes: list[tuple[str, int, Outcome]] = [
+        ("ours", 0, LeftOut(why="out of memory")), ("trl", 0, took(4.0)), ("ours", 1, took(1.0)), ("trl", 1, took(2.0)),
+    ]  # fmt: skip
+    [cell] = by_cell([Line(cell=STEP, contender=who, lap=lap, outcome=what) for who, lap, what in outcomes])
+    assert str(cell.ratio("trl")) == "2.00 × [2.00, 2.00]"
+
+
+def test_a_contender_without_points_is_not_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    without = [line for line in lines(4.9, 8.1) if line.contender != "trl"]
+    plot_training(by_cell(without), tmp_path / "plot.svg")
+    assert "ours" in (text := (tmp_path / "plot.svg").read_text()) and "TRL" not in text
 
 
 def test_the_page_shows_every_number_and_every_gap(tmp_path: Path) -> None:
@@ -198,8 +249,9 @@ def test_the_page_shows_every_number_and_every_gap(tmp_path: Path) -> None:
     run(Plan(()), Place(model="none", device="cpu"), folder, MACHINE, print)
     (folder / "lines.jsonl").write_text("".join(f"{line.model_dump_json()}\n" for line in lines(4.9, 8.1)))
     page = document.write([folder], tmp_path / "docs").read_text()
-    shown = ["abc1234", "A processor", "| 78 | 8 | 8 rows/s, 800 tok/s |", "4.90 × [4.90, 4.90]", "**not held**"]
-    shown += ["4.05 × [4.05, 4.05], 64 of 64 the same", "– (about 120 s)", "1.00000", "60%"]
+    shown = ["abc1234", "A processor", "| 78 | 8 | 8 rows/s, 800 tok/s |", "**not held**", "– (about 120 s)", "1.00000"]
+    shown += ["4.90 × [4.90, 4.90]; the plain loop's: 3.00 × [3.00, 3.00]", "4.05 × [4.05, 4.05], 64 of 64 the same"]
+    shown += ["60% at the step's shapes, 50% at the best square"]
     assert [text for text in shown if text not in page] == []
     widths = {line.count("|") for line in page.split("### Training")[1].split("\n\n")[1].splitlines()}
     assert len(widths) == 1

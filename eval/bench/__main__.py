@@ -59,7 +59,7 @@ def _command(arguments: Sequence[str]) -> str:
 def _measure_overheads(folder: Path) -> None:
     file = folder / "overheads.json"
     if importlib.util.find_spec(OVERHEADS) and not file.exists():
-        found = importlib.import_module(OVERHEADS).overheads()
+        found = importlib.import_module(OVERHEADS).overheads(memory=folder / "memory")
         file.write_text(json.dumps([one.model_dump(mode="json") for one in found], indent=1))
 
 

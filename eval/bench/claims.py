@@ -38,8 +38,11 @@ def claim_table(claims: Sequence[Claim]) -> str:
 
 def _beside_trl(cells: Sequence[Measured]) -> Claim:
     wanted = "training, prefix 80, batch 8: at least 5 × TRL's examples/s"
-    ratio = next((ratio for one in _training(cells, 80, 8) if (ratio := one.ratio("trl"))), None)
-    return Claim(wanted=wanted, measured=str(ratio), held=ratio.median >= TRL_TIMES) if ratio else Claim(wanted=wanted)
+    for one in _training(cells, 80, 8):
+        if ratio := one.ratio("trl"):
+            told = f"{ratio}; the plain loop's: {one.ratio('plain') or 'not measured'}"
+            return Claim(wanted=wanted, measured=told, held=ratio.median >= TRL_TIMES)
+    return Claim(wanted=wanted)
 
 
 def _growing(cells: Sequence[Measured]) -> Claim:
@@ -62,12 +65,12 @@ def _no_prefix(cells: Sequence[Measured]) -> Claim:
 
 
 def _near_floor(cells: Sequence[Measured]) -> Claim:
-    wanted = "training, prefix 80, batch 8: at least 60 % of the measured GEMM floor"
+    wanted = "training, prefix 80, batch 8: at least 60 % of the measured GEMM floor, at the best square's rate"
     for one in _training(cells, 80, 8):
         if one.share is not None and one.floor:
             best = one.share * one.floor.shaped / one.floor.square
             told = f"{one.share:.0%} at the step's shapes, {best:.0%} at the best square"
-            return Claim(wanted=wanted, measured=told, held=one.share >= FLOOR_SHARE)
+            return Claim(wanted=wanted, measured=told, held=best >= FLOOR_SHARE)
     return Claim(wanted=wanted)
 
 

@@ -63,7 +63,9 @@ def _machine(machine: Machine) -> str:
 def _training(cells: Sequence[Measured], machine: Machine, docs: Path) -> list[str]:
     floor = (
         "The floor: the FLOPs of a step that runs the shared prefix once (4 for each weight of the frozen body and "
-        "token, logits at completion tokens, the adapter's own products, attention) at the measured rate of products:"
+        "token, logits at completion tokens, the adapter's own products, attention) at the measured rate of products. "
+        "It is the floor of this way of computing, every layer over every token: a row's last token, and what the "
+        "last layer makes of tokens that no score comes from, are counted though nothing uses them:"
     )
     sides = "Loss of the last step (nats per token) and peak memory:"
     parts = ["### Training", tables.training_speed(cells), *_plot("training", cells, machine, docs)]

@@ -46,6 +46,9 @@ def answer_floor(loaded: Loaded, rows: Rows, cell: AnswerCell) -> Floor:
 def training_flops(model: Any, rows: Rows) -> tuple[float, int]:
     """FLOPs of a LoRA step that runs the shared prefix once, and the tokens it runs.
 
+    The floor of this way of computing, every layer over every token, and not the least there could be: nothing uses a
+    row's last token, nor what the last layer makes of tokens that no score comes from.
+
     Per token: 4 for each weight of the body (2 forward, 2 for the gradient of its input; the weight itself is frozen),
     6 for each of the adapter's, 4 for each of the head's at completion tokens only. Attention: 4 per pair of tokens
     and channel forward, twice that backward.

@@ -112,7 +112,13 @@ class StandIn:
         self._calls, self._most = 0, 6 * rounds
 
     def generate(
-        self, prompt: Prompt, examples: Sequence[Example], *, adapter: str | None, max_new_tokens: int
+        self,
+        prompt: Prompt,
+        examples: Sequence[Example],
+        *,
+        adapter: str | None,
+        max_new_tokens: int,
+        settled: object = None,
     ) -> list[str]:
         self._calls += 1
         skill = min(0.9, self._calls / self._most)

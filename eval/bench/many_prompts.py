@@ -28,10 +28,8 @@ class RecallCost(Record):
 
 
 def many_prompts(folder: Path, count: int) -> RecallCost:
-    """Fills `folder` with `count` prompts unless it is there (a minute for 40,000), and measures."""
-    if not folder.exists():
-        with PromptMemory.open(folder, _embed) as memory:
-            rebuild(memory, _entries(count))
+    """What a memory of `count` prompts takes, filled first where `folder` does not keep one."""
+    folder = filled(folder, count)
     opening = _opening(folder)
     reopening = _opening(folder)
     with PromptMemory.open(folder, _embed) as memory:
@@ -41,6 +39,17 @@ def many_prompts(folder: Path, count: int) -> RecallCost:
     return RecallCost(
         opening=1000 * opening, reopening=1000 * reopening, recall=1000 * recall, embedding=1000 * embedding
     )
+
+
+def filled(folder: Path, count: int) -> Path:
+    """A memory of `count` prompts in `folder`, filled unless it is whole already (a minute for 40,000)."""
+    memory_folder = folder / str(count)
+    whole = folder / f"{count}.whole"
+    if not whole.exists():
+        with PromptMemory.open(memory_folder, _embed) as memory:
+            rebuild(memory, _entries(count))
+        whole.touch()
+    return memory_folder
 
 
 def _opening(folder: Path) -> float:

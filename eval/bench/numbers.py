@@ -34,8 +34,16 @@ class Measured:
 
     def of(self, contender: str, kind: type[T]) -> list[T]:
         """The contender's outcomes of this kind, lap by lap."""
-        own = [line.outcome for line in self.lines if line.contender == contender]
-        return [outcome for outcome in own if isinstance(outcome, kind)]
+        return list(self._laps(contender, kind).values())
+
+    def _laps(self, contender: str, kind: type[T]) -> dict[int, T]:
+        own = [line for line in self.lines if line.contender == contender]
+        return {line.lap: line.outcome for line in own if isinstance(line.outcome, kind)}
+
+    def _pairs(self, peer: str, kind: type[T]) -> list[tuple[T, T]]:
+        """Ours and the peer's, of the laps that both have."""
+        mine, theirs = self._laps(OURS, kind), self._laps(peer, kind)
+        return [(mine[lap], theirs[lap]) for lap in mine if lap in theirs]
 
     def runs(self, contender: str) -> list[Trained | Answered]:
         """Its measured laps."""
@@ -52,7 +60,8 @@ class Measured:
 
     def ratio(self, peer: str) -> Ratio | None:
         """Lap against lap; None where either was left out."""
-        pairs = zip(self.runs(OURS), self.runs(peer), strict=False)
+        pairs: list[tuple[Trained | Answered, Trained | Answered]]
+        pairs = [*self._pairs(peer, Trained), *self._pairs(peer, Answered)]
         values = [took(theirs) / took(mine) for mine, theirs in pairs]
         return Ratio(median(values), min(values), max(values)) if values else None
 
@@ -82,7 +91,7 @@ class Measured:
         runs = self.runs(OURS)
         if not runs or not self.floor:
             return None
-        return self.floor.least_seconds(sum(runs[0].generated) if isinstance(runs[0], Answered) else 0)
+        return self.floor.least_seconds(runs[0].generated if isinstance(runs[0], Answered) else ())
 
     @property
     def share(self) -> float | None:
@@ -92,7 +101,7 @@ class Measured:
 
     def same_texts(self, peer: str) -> int | None:
         """How many of the peer's texts are ours, in the worst lap."""
-        pairs = zip(self.of(OURS, Answered), self.of(peer, Answered), strict=False)
+        pairs = self._pairs(peer, Answered)
         return min((sum(map(str.__eq__, mine.texts, theirs.texts)) for mine, theirs in pairs), default=None)
 
     def loss(self, contender: str) -> float | None:

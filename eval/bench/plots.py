@@ -48,7 +48,8 @@ def plot_answers(cells: Sequence[Measured], file: Path) -> None:
 def _lines(axes: Any, own: Sequence[Measured], names: Sequence[str]) -> None:
     for name in names:
         points = [(one.prefix, one.examples / seconds) for one in own if (seconds := one.seconds(name))]
-        axes.plot(*zip(*points, strict=True), "o-", label=NAMES[name], color=COLOURS[name])
+        if points:
+            axes.plot(*zip(*points, strict=True), "o-", label=NAMES[name], color=COLOURS[name])
 
 
 def _label(one: Measured) -> str:

@@ -1,5 +1,6 @@
 """What is measured, and what came of it: one line on disk for each contender, cell and lap."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -87,13 +88,15 @@ class Floor(Record):
     step_shaped: float = 0.0
     step_bytes: float = 0.0
 
-    def least_seconds(self, generated: int = 0) -> float:
-        """The least time of it all at the measured rates, where `generated` tokens are decoded."""
+    def least_seconds(self, generated: Sequence[int] = ()) -> float:
+        """The least time of it all at the measured rates. `generated`: each answer's tokens, of which reading the
+        prompt gives the first."""
         start = self.flops / self.shaped
-        if not generated:
+        decoded = max(0, sum(generated) - len(generated))
+        if not decoded:
             return start
         step = max(self.step_flops / self.step_shaped, self.step_bytes / self.bandwidth)
-        return start + generated / self.rows * step
+        return start + decoded / self.rows * step
 
 
 class LeftOut(Record):

@@ -15,13 +15,13 @@ from tools.lora import lora_config
 
 
 def trl(loaded: Loaded, rows: Rows, steps: int) -> Steps:
-    """The same LoRA, rows, optimizer and schedule as the others."""
+    """The same LoRA, rows, optimizer and schedule as the others; all steps in one epoch, since each begins anew."""
     torch.manual_seed(SEED)
     model = get_peft_model(loaded.model, lora_config(SETTINGS.rank, SETTINGS))
     clock = _Clock(loaded)
     with tempfile.TemporaryDirectory() as folder:
         trainer = _Trainer(
-            model, args=_settings(folder, loaded, len(rows.tokens), steps), train_dataset=_dataset(rows),
+            model, args=_settings(folder, loaded, len(rows.tokens), steps), train_dataset=_dataset(rows).repeat(steps),
             processing_class=_with_pad(loaded.tokenizer), callbacks=[clock],
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
@@ -31,11 +31,13 @@ def trl(loaded: Loaded, rows: Rows, steps: int) -> Steps:
 
 def _settings(folder: str, loaded: Loaded, batch: int, steps: int) -> SFTConfig:
     on_cpu = loaded.model.device.type == "cpu"
+    # Sequential: else a step would hold some rows twice. bf16 off: nobody else here runs under autocast; the model's
+    # own type is the same for all.
     return SFTConfig(
         output_dir=folder, max_steps=steps, per_device_train_batch_size=batch, seed=SEED, max_length=None,
         learning_rate=SETTINGS.learning_rate, weight_decay=SETTINGS.weight_decay, max_grad_norm=SETTINGS.clip,
         lr_scheduler_type="linear", warmup_steps=warmup(steps), gradient_checkpointing=False,
-        bf16=loaded.model.dtype == torch.bfloat16, use_cpu=on_cpu, dataloader_pin_memory=not on_cpu,
+        bf16=False, use_cpu=on_cpu, dataloader_pin_memory=not on_cpu, train_sampling_strategy="sequential",
         dataset_kwargs={"skip_prepare_dataset": True}, save_strategy="no", logging_strategy="no", report_to="none",
         disable_tqdm=True,
     )  # fmt: skip

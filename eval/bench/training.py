@@ -17,7 +17,7 @@ from tools.backbone import Backbone
 from tools.lora import lora_config, train
 
 SEED = 0
-SETTINGS = Lora(max_tokens=100_000)
+SETTINGS = Lora(max_tokens=100_000, enough=0)  # all steps, however low the loss
 
 
 @dataclass(frozen=True)
