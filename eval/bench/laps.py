@@ -20,6 +20,7 @@ def run(plan: Plan, place: Place, folder: Path, machine: Machine, say: Callable[
     workers: dict[str, Worker] = {}
 
     def measure(contender: str, cell: Cell) -> Outcome:
+        say(f"… {sentence(cell)}, {contender}")
         if contender not in workers:
             workers[contender] = Worker(contender, place)
         return workers[contender].measure(cell)

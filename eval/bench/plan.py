@@ -60,7 +60,7 @@ def _answers(device: str) -> list[AnswerCell]:
         kinds = [(new, adapter) for new in (12, 48) for adapter in (False, True)]
         return [AnswerCell(prefix=prefix, new=new, adapter=a) for prefix in PREFIXES[1:] for new, a in kinds]
     short = [AnswerCell(prefix=80), AnswerCell(prefix=80, adapter=True), AnswerCell(prefix=256)]
-    return [*short, AnswerCell(prefix=256, rows=32, new=48), AnswerCell(prefix=1024, rows=16, batch_size=16)]
+    return [*short, AnswerCell(prefix=256, rows=16, new=48), AnswerCell(prefix=1024, rows=8, batch_size=8)]
 
 
 def _sorted(cells: Sequence[Cell]) -> tuple[Cell, ...]:
