@@ -7,7 +7,7 @@ import itertools
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +16,13 @@ from agent.records import Prompt, Record
 from memory.lock import held
 
 if TYPE_CHECKING:
-    from chromadb import Collection, Where
+    from chromadb import Collection, Metadata, Where
     from chromadb.api.client import Client
     from chromadb.api.collection_configuration import CreateCollectionConfiguration
 
 Embed = Callable[[Sequence[str]], list[list[float]]]
-NEAREST = 200  # entries on near tasks among which the best are chosen
+NEAREST = 60  # entries that fit, on near tasks, among which the best are chosen
+WINDOW = 300  # entries of any kind that are looked through for them, before Chroma has to filter
 BATCH = 100
 
 
@@ -116,14 +117,10 @@ class PromptMemory:
             model: only prompts that were tried on this model; None: on any.
             similarity: least cosine similarity.
         """
-        near = self.search(profile, NEAREST)
-        fitting = [found for found in near if found.entry.kept and model in (None, found.entry.model)]
-        if len(fitting) < limit and len(near) == NEAREST and near[-1].similarity >= similarity:
-            # Rare ones may stand farther out. Not asked like this at first: Chroma goes through all entries to filter.
-            kept: Where = {"kept": True}
-            fitting = self.search(profile, NEAREST, kept if model is None else {"$and": [kept, {"model": model}]})
+        if limit < 1:
+            return []
         best: dict[str, Recalled] = {}
-        for found in sorted(fitting, key=lambda found: found.rank, reverse=True):
+        for found in sorted(self._fitting(profile, model, similarity), key=lambda found: found.rank, reverse=True):
             if found.similarity >= similarity:
                 best.setdefault(found.entry.prompt.id, found)
         return list(best.values())[:limit]
@@ -136,13 +133,30 @@ class PromptMemory:
         """
         if limit < 1:
             return []
+        return [_recalled(metadata, near) for metadata, near in self._nearest(self._embed([text])[0], limit, where)]
+
+    def _fitting(self, profile: str, model: str | None, similarity: float) -> list[Recalled]:
+        """The NEAREST kept entries of this model; fewer where no more are above the similarity."""
+        vector = self._embed([profile])[0]
+        seen = self._nearest(vector, WINDOW)
+        fitting = [(row, near) for row, near in seen if row["kept"] and model in (None, row["model"])]
+        all_near_seen = len(seen) == self.count() or bool(seen and seen[-1][1] < similarity)
+        if len(fitting) < NEAREST and not all_near_seen:
+            # Rare ones stand farther out. Not asked like this at first: Chroma goes through all entries to filter.
+            kept: Where = {"kept": True}
+            fitting = self._nearest(vector, NEAREST, kept if model is None else {"$and": [kept, {"model": model}]})
+        return [_recalled(row, near) for row, near in fitting[:NEAREST]]
+
+    def _nearest(
+        self, vector: Sequence[float], limit: int, where: "Where | None" = None
+    ) -> "list[tuple[Metadata, float]]":
+        """The metadata of the nearest entries and their similarities, nearest first."""
         with _plainly(self.folder):
-            found = self._collection.query(query_embeddings=self._embed([text])[0], n_results=limit, where=where)
+            found = self._collection.query(
+                query_embeddings=vector, n_results=limit, where=where, include=["metadatas", "distances"]
+            )
         metadatas, distances = found["metadatas"] or [[]], found["distances"] or [[]]
-        return [
-            Recalled(entry=Entry.model_validate_json(str(metadata["entry"])), similarity=round(1 - distance, 6))
-            for metadata, distance in zip(metadatas[0], distances[0], strict=True)
-        ]
+        return [(row, round(1 - distance, 6)) for row, distance in zip(metadatas[0], distances[0], strict=True)]
 
     def _upsert(self, entries: Sequence[Entry]) -> None:
         meanings = [entry.meaning for entry in entries]
@@ -164,6 +178,10 @@ def rebuild(memory: PromptMemory, entries: Iterable[Entry]) -> None:
     _unfilled(memory.folder).unlink(missing_ok=True)
 
 
+def _recalled(metadata: "Metadata", similarity: float) -> Recalled:
+    return Recalled(entry=Entry.model_validate_json(str(metadata["entry"])), similarity=similarity)
+
+
 def _metadata(entry: Entry) -> dict[str, str | int | float | bool]:
     columns = entry.model_dump(include={"task", "model", "reward", "gain", "kept", "round", "run"})
     return {**columns, "prompt": entry.prompt.id, "entry": entry.model_dump_json()}
@@ -173,19 +191,43 @@ def _metadata(entry: Entry) -> dict[str, str | int | float | bool]:
 
 
 def _sound_collection(folder: Path) -> "tuple[Client, Collection]":
-    # Before Chroma starts: once it has failed on a path, it keeps the broken half for the life of the process.
-    if not _is_sound(folder):
+    # Before Chroma starts, which fails on such files in many ways.
+    if not _is_sound(folder, whole=_doubted(folder).exists()):
         _set_aside(folder)
+    try:
+        opened = _searched(folder)
+    except NesyLoraError:
+        opened = _searched_again(folder)
+    _doubted(folder).unlink(missing_ok=True)
+    return opened
+
+
+def _searched_again(folder: Path) -> "tuple[Client, Collection]":
+    """After a failure: the same folder if it is sound and works now, else a fresh one."""
+    if _is_sound(folder, whole=True):
+        with suppress(NesyLoraError):
+            return _searched(folder)
+    _set_aside(folder)
+    return _searched(folder)
+
+
+def _searched(folder: Path) -> "tuple[Client, Collection]":
+    """Opened, and the vector index searched once: it stands in files of its own. Raises NesyLoraError."""
     client, collection = _chroma(folder)
-    if not _answers(collection):
+    try:
+        with _plainly(folder):
+            some = collection.get(limit=1, include=["embeddings"])["embeddings"]
+            if some is not None and len(some):
+                collection.query(query_embeddings=some[0], n_results=1)
+    except NesyLoraError:
         client.close()
-        _set_aside(folder)
-        client, collection = _chroma(folder)
+        raise
     return client, collection
 
 
 def _chroma(folder: Path) -> "tuple[Client, Collection]":
     from chromadb.api.client import Client
+    from chromadb.api.shared_system_client import SharedSystemClient
     from chromadb.config import Settings
 
     settings = Settings(
@@ -195,13 +237,20 @@ def _chroma(folder: Path) -> "tuple[Client, Collection]":
         _env_file=None,  # else Chroma reads whatever .env the user's project has
     )
     cosine: CreateCollectionConfiguration = {"hnsw": {"space": "cosine"}}
-    with _plainly(folder):
-        client = Client(settings=settings)
-        return client, client.get_or_create_collection("prompts", embedding_function=None, configuration=cosine)
+    try:
+        with _plainly(folder):
+            client = Client(settings=settings)
+            return client, client.get_or_create_collection("prompts", embedding_function=None, configuration=cosine)
+    except NesyLoraError:
+        SharedSystemClient.clear_system_cache()  # it would give the broken half to whoever opens the path next
+        raise
 
 
-def _is_sound(folder: Path) -> bool:
-    """Whether the folder is new, or its database has a head and its full length; at once, however much is in it."""
+def _is_sound(folder: Path, *, whole: bool) -> bool:
+    """Whether the folder is new, or its database has a head and its full length, and, if `whole`, sound pages.
+
+    The head is read at once; the pages take as long as the file is large.
+    """
     if not folder.exists() or not any(folder.iterdir()):
         return True
     file = folder / "chroma.sqlite3"
@@ -210,24 +259,11 @@ def _is_sound(folder: Path) -> bool:
     try:
         with closing(sqlite3.connect(file)) as database:
             database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            return not whole or database.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return False
         raise NesyLoraError(f"The prompt memory {folder} cannot be opened: {error}. Mend that, then resume.") from error
-    return True
-
-
-def _answers(collection: "Collection") -> bool:
-    """Whether the vector index, which stands in files of its own, can be searched."""
-    from chromadb.errors import InternalError
-
-    try:
-        some = collection.get(limit=1, include=["embeddings"])["embeddings"]
-        if some is not None and len(some):
-            collection.query(query_embeddings=some[0], n_results=1)
-    except InternalError:
-        return False
-    return True
 
 
 def _set_aside(folder: Path) -> None:
@@ -240,13 +276,22 @@ def _unfilled(folder: Path) -> Path:
     return Path(f"{folder}.unfilled")
 
 
+def _doubted(folder: Path) -> Path:
+    """Stands where Chroma failed: the next opening reads every page."""
+    return Path(f"{folder}.doubted")
+
+
 @contextmanager
 def _plainly(folder: Path) -> Iterator[None]:
     from chromadb.errors import ChromaError
 
     try:
         yield
-    except ChromaError as error:
+    except BaseException as error:
+        # A panic in Chroma's Rust is no Exception, and its class cannot be imported.
+        if not isinstance(error, ChromaError) and type(error).__name__ != "PanicException":
+            raise
+        _doubted(folder).touch()
         raise NesyLoraError(
             f"The prompt memory {folder} cannot be used: {error}. Runs are not touched by this. "
             "Mend the cause, or move the folder away to begin a fresh memory."

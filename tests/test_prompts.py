@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from agent.errors import Busy, NesyLoraError
 from agent.records import Demo, Prompt
 from memory.embedder import MiniLm
-from memory.prompts import NEAREST, Entry, PromptMemory, rebuild
+from memory.prompts import WINDOW, Entry, PromptMemory, rebuild
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ["answer", "valley", "bees", "number", "apples", "cost"]
@@ -70,6 +71,14 @@ def garble(file: Path) -> None:
 
 def halve(file: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def overwrite(file: Path, place: float, share: float) -> None:
+    """Zeroes the pages of a share of the file, from a place (of 1) on."""
+    data = bytearray(file.read_bytes())
+    start, end = (int(part * len(data)) // 4096 * 4096 for part in (place, place + share))
+    data[start:end] = bytes(end - start)
+    file.write_bytes(data)
 
 
 def empty(file: Path) -> None:
@@ -131,7 +140,7 @@ def test_recall_gives_each_prompt_once_at_its_best_by_reward_then_gain_then_simi
 
 
 def test_recall_finds_what_stands_behind_many_that_do_not_fit(folder: Path) -> None:
-    near = [entry(prompt=words(str(number)), model="big", kept=number % 2 == 0) for number in range(NEAREST + 50)]
+    near = [entry(prompt=words(str(number)), model="big", kept=number % 2 == 0) for number in range(WINDOW + 50)]
     with PromptMemory.open(folder, count_words) as memory:
         rebuild(memory, near)
         memory.remember(entry("answer valley bees bees", prompt=words("rare")))
@@ -142,6 +151,19 @@ def test_recall_finds_what_stands_behind_many_that_do_not_fit(folder: Path) -> N
 
         assert systems(0.5) == ["rare"]
         assert systems(0.999) == []
+
+
+def test_recall_prefers_a_better_prompt_to_a_nearer_one_behind_many_that_were_taken_back(folder: Path) -> None:
+    near = [
+        entry(f"{'answer ' * (40 + number % 20)} {'valley ' * (40 + number // 20)} {'bees ' * 40}", **changes)
+        for number in range(WINDOW)
+        for changes in [{"prompt": words(f"near {number}"), "reward": 0.1, "kept": number < 6}]
+    ]
+    far = [entry("answer valley bees bees", prompt=words(f"far {number}"), reward=1.0) for number in range(6)]
+    with PromptMemory.open(folder, count_words) as memory:
+        rebuild(memory, [*near, *far])
+        found = memory.recall("answer valley bees", model="tiny", limit=6, similarity=0.5)
+        assert [recalled.entry.reward for recalled in found] == [1.0] * 6
 
 
 def test_search_is_by_meaning_and_takes_a_filter(folder: Path) -> None:
@@ -194,6 +216,24 @@ def test_a_corrupt_database_is_moved_aside_and_rebuilt(folder: Path, damage: obj
         assert memory.count() == 2
     with PromptMemory.open(folder, count_words) as memory:
         assert not memory.rebuilt
+
+
+@pytest.mark.parametrize("place", [0.05, 0.2, 0.3, 0.5, 0.65, 0.7, 0.85])
+@pytest.mark.parametrize("share", [0.05, 0.2])
+def test_overwritten_pages_are_found_at_the_latest_where_they_are_used(
+    folder: Path, place: float, share: float
+) -> None:
+    with PromptMemory.open(folder, count_words) as memory:
+        rebuild(memory, [entry(prompt=words(str(number))) for number in range(300)])
+    overwrite(folder / "chroma.sqlite3", place, share)
+
+    with suppress(NesyLoraError), PromptMemory.open(folder, count_words) as memory:
+        memory.remember(entry(prompt=words("new")))
+        memory.recall("answer valley bees", model="tiny", limit=3, similarity=0.5)
+    with PromptMemory.open(folder, count_words) as memory:
+        assert memory.rebuilt
+        memory.remember(entry())
+        assert len(list(folder.parent.glob("memory-corrupt-*"))) == 1
 
 
 def test_a_damaged_vector_index_is_moved_aside_too(folder: Path) -> None:
