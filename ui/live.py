@@ -80,7 +80,8 @@ class LiveView:
         self._say(Text(f"{data['task']} · {data['model']} · {data['policy']} · {self._folder}", style="dim"))
 
     def _baseline(self, row: Baseline) -> None:
-        line = Text.assemble(("baseline ", "bold"), f"reward {wording.number(row.reward)}")
+        from_seed = "" if row.best == row.seed else f"{wording.number(row.seed_reward)} → "
+        line = Text.assemble(("baseline ", "bold"), f"reward {from_seed}{wording.number(row.reward)}")
         line.append(f"  content {wording.number(row.content)}, style {wording.number(row.style)}", "dim")
         self._say(line, _so_far(row.spend))
         self._say(Text(wording.printable(row.note), style="dim"))
@@ -93,9 +94,10 @@ class LiveView:
 
     def _verdict(self, row: Round) -> None:
         verdict = row.verdict
+        self._say(Text(wording.printable(row.trial.note), style="dim"))
         line = Text(f"{wording.number(verdict.before)} → {wording.number(verdict.after)}  ")
         line.append(wording.kept(verdict), "bold green" if verdict.kept else "dim")
-        line.append(f"  p {wording.evidence(verdict)}  +{wording.duration(row.trial.spend.seconds)}", "dim")
+        line.append(f"  p {wording.evidence(verdict)}  in {wording.duration(row.trial.spend.seconds)}", "dim")
         self._say(line, _so_far(row.spend))
 
     def _finish(self, outcome: Outcome) -> None:

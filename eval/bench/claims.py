@@ -30,6 +30,22 @@ def claims(cells: Sequence[Measured]) -> list[Claim]:
     return [*here, *ELSEWHERE]
 
 
+def in_short(cells: Sequence[Measured]) -> str:
+    """The outcome in two sentences, of the cells that people ask about first; empty where they were not measured."""
+    told = []
+    for one in _training(cells, 80, 8):
+        if (plain := one.ratio("plain")) and (trl := one.ratio("trl")):
+            told.append(
+                f"In short: a training step over eight rows that share {one.prefix} tokens is {plain.best:.1f} times "
+                f"as fast as a plain peft loop's and {trl.best:.1f} times as fast as TRL's."
+            )
+    for one in answers(cells):
+        if isinstance(one.cell, AnswerCell) and one.cell.prefix == 256 and (ratio := one.ratio("generate")):
+            told.append(f"{one.examples} answers after {one.prefix} shared tokens come {ratio.best:.1f} times as fast.")
+            break
+    return " ".join(told)
+
+
 def claim_table(claims: Sequence[Claim]) -> str:
     """As Markdown."""
     words = {True: "held", False: "**not held**", None: "–"}

@@ -46,6 +46,7 @@ def _section(folder: Path, docs: Path) -> str:
     parts = [
         f"## {machine.device}",
         _machine(machine),
+        claims.in_short(cells),
         "### Wanted and measured",
         claims.claim_table(claims.claims(cells)),
     ]

@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import signal
+import warnings
 from multiprocessing.connection import Connection
 
 from agent.errors import StepFailed
@@ -53,6 +54,7 @@ def _serve(pipe: Connection, contender: str, place: Place) -> None:
 
     from eval.bench.measuring import measure
 
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of the libraries, to one another
     with contextlib.suppress(EOFError, KeyboardInterrupt):
         while True:
             cell: Cell = pipe.recv()
