@@ -160,7 +160,8 @@ class Backbone:
     def _activate(self, adapter: str) -> None:
         from tools.lean import lean
 
-        lean(self._peft)
+        if adapter not in self._attached:  # its layers are new
+            lean(self._peft)
         self._attached[adapter] = None
         self._attached.move_to_end(adapter)
         self._peft.set_adapter(adapter)

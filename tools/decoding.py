@@ -7,22 +7,19 @@ import torch
 
 from tools.answers import Answers
 from tools.attention import KeysValues, Rule, Trunk, capped, softmax
-from tools.packing import Pack, logits, pack
+from tools.packing import Pack, alike, logits, pack, pack_logits
 from tools.rendering import TokenRow
 
 
 def grow(model: Any, trunk: Trunk, ids: Sequence[int], device: torch.device) -> Trunk:
     """A trunk of just these ids, run from where it parts from `trunk`."""
-    alike = next(
-        (i for i, (a, b) in enumerate(zip(trunk.ids, ids, strict=False)) if a != b), min(len(trunk.ids), len(ids))
-    )
-    start = trunk.cut(alike)
-    rest = list(ids[alike:])
+    length = alike(trunk.ids, ids)
+    start, rest = trunk.cut(length), list(ids[length:])
     if not rest:
         return start
     run = pack([TokenRow([*ids], [])], device, start)
     run.kept = {}
-    logits(model, run, run.ids, run.positions, run.scored)
+    pack_logits(model, run)
     return start.grown(rest, run.kept)
 
 
@@ -39,7 +36,7 @@ def decode(
     """
     start = pack(rows, device, trunk)
     start.kept = {}
-    said = logits(model, start, start.ids, start.positions, start.scored)
+    said = pack_logits(model, start)
     batch = Branches(start, max_new_tokens)
     for left in range(max_new_tokens, 0, -1):
         token = said.argmax(dim=-1)

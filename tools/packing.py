@@ -96,8 +96,13 @@ class Pack:
 def common_prefix(rows: Sequence[TokenRow]) -> list[int]:
     """The ids with which all prompts begin, leaving each at least one token of its own."""
     first, last = min(row.prompt for row in rows), max(row.prompt for row in rows)
-    length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    return first[: min(length, min(len(row.prompt) for row in rows) - 1)]
+    return first[: min(alike(first, last), min(len(row.prompt) for row in rows) - 1)]
+
+
+def alike(first: Sequence[int], second: Sequence[int]) -> int:
+    """With how many ids both begin."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 def pack(rows: Sequence[TokenRow], device: torch.device, trunk: Trunk | None = None) -> Pack:
@@ -142,10 +147,15 @@ def logits(model: Any, packed: Any, ids: torch.Tensor, positions: torch.Tensor, 
     return model(**given, use_cache=False, packed=packed).logits[0]  # type: ignore[no-any-return]
 
 
+def pack_logits(model: Any, batch: Pack) -> torch.Tensor:
+    """[S, vocabulary] after the tokens that the pack is scored at."""
+    return logits(model, batch, batch.ids, batch.positions, batch.scored)
+
+
 def completion_nll(model: Any, batch: Pack, rows: Sequence[TokenRow]) -> torch.Tensor:
     """NLL of every completion token, row after row: [S] in nats. Differentiable."""
     wanted = torch.tensor([token for row in rows for token in row.completion], device=batch.ids.device)
-    said = logits(model, batch, batch.ids, batch.positions, batch.scored).float()
+    said = pack_logits(model, batch).float()
     return torch.nn.functional.cross_entropy(said, wanted, reduction="none")
 
 
@@ -211,7 +221,7 @@ def _alone(model: PreTrainedModel, row: TokenRow) -> torch.Tensor:
 def _agrees(model: PreTrainedModel, alone: torch.Tensor, windows: set[int | None]) -> bool:
     batch = pack(PROBE, model.device)
     try:
-        said = logits(model, batch, batch.ids, batch.positions, batch.scored).float()
+        said = pack_logits(model, batch).float()
     except UNKNOWN as error:
         if isinstance(error, RuntimeError) and ran_out(error):
             raise
