@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from agent.protocols import Listener
-    from agent.records import Outcome, Prompt
+    from agent.records import Prompt
+    from agent.rounds import Outcome
 
 __all__ = ["Adapted", "adapt", "main"]
 

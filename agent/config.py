@@ -1,19 +1,14 @@
 """What a task.yaml may say. Pydantic only: importing this loads nothing heavy."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from agent.records import Demo, Prompt
+from agent.records import Demo, Prompt, Role
+from agent.scoring import ContentScorer, Judge, StyleScorer
+from agent.settings import Settings
 
 PolicyName = Literal["rules", "lora-only", "prompt-only", "p -> w -> p"]
-
-
-class Settings(BaseModel):
-    """Closed to unknown keys: a typo is an error, not a default."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
 
 # --- data ----------------------------------------------------------------------------------------
 
@@ -79,98 +74,6 @@ class Data(Settings):
         return self
 
 
-# --- scorers -------------------------------------------------------------------------------------
-
-
-class Exact(Settings):
-    """The whole output is the answer (case and outer white space aside)."""
-
-    kind: Literal["exact"]
-    extract: str | None = Field(None, description="regular expression; its first group (or match) is compared")
-
-
-class Contains(Settings):
-    """The answer stands in the output as whole words."""
-
-    kind: Literal["contains"]
-
-
-class Number(Settings):
-    """The last number after `marker` (or in the whole output) equals the one in the answer."""
-
-    kind: Literal["number"]
-    marker: str = "####"
-
-
-class Choice(Settings):
-    """The option letter, such as (B), in the output equals the one in the answer."""
-
-    kind: Literal["choice"]
-    letters: str = "ABCDE"
-
-
-class TokenF1(Settings):
-    """Word overlap of output and answer, as F1 in [0, 1]."""
-
-    kind: Literal["f1"]
-
-
-ContentScorer = Annotated[Exact | Contains | Number | Choice | TokenF1, Field(discriminator="kind")]
-
-
-class StyleSettings(Settings):
-    """`say` replaces the built-in instruction; `show` is the wanted form of a reference, with `{answer}` in it."""
-
-    say: str | None = None
-    show: str | None = None
-
-
-class StartsWith(StyleSettings):
-    kind: Literal["starts_with"]
-    text: str
-
-
-class Matches(StyleSettings):
-    """A regular expression that must be found in the output (anchor it with ^ and $ if the whole should match)."""
-
-    kind: Literal["regex"]
-    pattern: str
-
-
-class JsonForm(StyleSettings):
-    """The output is a JSON object with these keys, or one that satisfies a JSON schema."""
-
-    kind: Literal["json"]
-    keys: tuple[str, ...] = ()
-    json_schema: dict[str, Any] | None = Field(None, alias="schema")
-
-
-class Words(StyleSettings):
-    """Between `least` and `most` words."""
-
-    kind: Literal["words"]
-    least: int = Field(0, ge=0)
-    most: int | None = Field(None, ge=1)
-
-
-class Forbid(StyleSettings):
-    """None of these words or phrases may appear."""
-
-    kind: Literal["forbid"]
-    words: tuple[str, ...] = Field(min_length=1)
-
-
-class Bullets(StyleSettings):
-    """Between `least` and `most` lines that begin with - or *."""
-
-    kind: Literal["bullets"]
-    least: int = Field(1, ge=0)
-    most: int | None = Field(None, ge=1)
-
-
-StyleScorer = Annotated[StartsWith | Matches | JsonForm | Words | Forbid | Bullets, Field(discriminator="kind")]
-
-
 # --- the run -------------------------------------------------------------------------------------
 
 
@@ -201,7 +104,7 @@ class Lora(Settings):
     rslora: bool = False
     dora: bool = False
     qlora: bool = Field(False, description="load the base in 4 bit; needs bitsandbytes and CUDA")
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     epochs: int = Field(3, ge=1, le=20, description="of one LoRA round; the policy may ask for fewer or more")
     enough: float = Field(
         0.005, ge=0, description="nats per token; an epoch below ends the round: the rows are learned"
@@ -227,6 +130,8 @@ class Editing(Settings):
     """The prompt lever."""
 
     editor: Literal["rules", "textgrad"] = "rules"
+    critiques: int = Field(8, ge=1, le=100, description="failing train rows that TextGrad criticises in a round")
+    rewrites: int = Field(12, ge=0, description="hard train questions that TextGrad rewrites in a round; 0: none")
     minibatch: int = Field(12, ge=1, description="validation rows on which proposals race")
     proposals: int = Field(6, ge=1)
     demos: int = Field(4, ge=0, description="most demonstrations in a prompt")
@@ -250,17 +155,50 @@ class Budget(Settings):
     usd: float | None = Field(None, ge=0, description="for the external LLM")
 
 
+class Price(Settings):
+    """USD per million tokens."""
+
+    input: float = Field(0.0, ge=0)
+    output: float = Field(0.0, ge=0)
+
+
+class RoleSettings(Settings):
+    """What planner, editor and judge may each have of their own; what is left out is as for all."""
+
+    model: str | None = None
+    base_url: str | None = None
+    key_variable: str | None = None
+    temperature: float | None = Field(None, ge=0, le=2)
+    max_tokens: int | None = Field(None, ge=16)
+    price: Price | None = None
+
+
 class Llm(Settings):
     """An OpenAI-compatible server. The key is read from the environment variable named here, and nowhere else."""
 
     model: str
     base_url: str | None = None
     key_variable: str = "OPENAI_API_KEY"
-    temperature: float = Field(0.0, ge=0, le=2)
+    temperature: float | None = Field(0.0, ge=0, le=2, description="null: not sent, for models that refuse it")
+    max_tokens: int = Field(1024, ge=16, description="of one answer")
+    price: Price = Price()
+    max_concurrency: int = Field(16, ge=1, le=256, description="calls that are out at the same time")
     timeout: float = Field(60, gt=0, description="seconds of one call")
-    retries: int = Field(2, ge=0, le=10)
-    usd_per_million_input: float = Field(0.0, ge=0)
-    usd_per_million_output: float = Field(0.0, ge=0)
+    patience: float = Field(
+        60, ge=0, description="seconds after a call's first failure in which it is tried again; 3600 sits out an hour"
+    )
+    on_refusal: Literal["rules", "stop"] = Field(
+        "rules", description="when the key is refused or the credit is used up: go on by the rules, or end the run"
+    )
+    cache: bool = Field(True, description="keep answers on disk: what was asked before is not asked again")
+    planner: RoleSettings = RoleSettings()
+    editor: RoleSettings = RoleSettings()
+    judge: RoleSettings = RoleSettings()
+
+    def of(self, role: Role) -> "Llm":
+        """These settings as they stand for one role."""
+        own: RoleSettings = getattr(self, role)
+        return self.model_copy(update={name: getattr(own, name) for name in own.model_fields_set})
 
 
 class Recall(Settings):
@@ -298,13 +236,25 @@ class TaskConfig(Settings):
 
     @model_validator(mode="after")
     def has_an_llm_where_one_is_needed(self) -> "TaskConfig":
-        if self.llm is None and (self.planner == "llm" or self.edit.editor == "textgrad"):
-            raise ValueError("`planner: llm` and `edit.editor: textgrad` need an `llm:` section with at least `model`")
+        if self.llm is None and self.roles:
+            raise ValueError(
+                "`planner: llm`, `edit.editor: textgrad` and scorers of `kind: judge` need an `llm:` section with at "
+                "least `model`"
+            )
         return self
 
     @model_validator(mode="after")
     def knows_prices_where_money_is_limited(self) -> "TaskConfig":
-        llm = self.llm
-        if self.budget.usd is not None and llm and not (llm.usd_per_million_input or llm.usd_per_million_output):
-            raise ValueError("`budget.usd` needs prices: llm.usd_per_million_input and llm.usd_per_million_output")
+        if self.budget.usd is not None and self.llm:
+            for role in self.roles:
+                price = self.llm.of(role).price
+                if not (price.input or price.output):
+                    raise ValueError(f"`budget.usd` needs `llm.price: {{input: …, output: …}}` (of the {role})")
         return self
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """The roles in which this task asks an LLM."""
+        judged = any(isinstance(scorer, Judge) for scorer in (*self.content, *self.style))
+        asked = {"planner": self.planner == "llm", "editor": self.edit.editor == "textgrad", "judge": judged}
+        return tuple(role for role in get_args(Role) if asked[role])

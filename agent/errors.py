@@ -25,3 +25,15 @@ class StepFailed(NesyLoraError):
 
 class LlmUnavailable(NesyLoraError):
     """The external LLM did not answer, or its answer cannot be used. The rules go on without it."""
+
+
+class LlmRefused(LlmUnavailable):
+    """The key is refused, or the credit used up: nothing is asked any more in this run."""
+
+
+class OutOfMoney(LlmUnavailable):
+    """The call could cost more than is left of the budget, so it was not made."""
+
+
+class TooLong(LlmUnavailable):
+    """What was asked is longer than the LLM's window. Worth one more try with less."""

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from agent.records import Evaluation, LeverSignal, Round, Signal
+from agent.records import Evaluation, LeverSignal, Signal
+from agent.rounds import Round
 
 Lever = Literal["train_lora", "edit_prompt"]
 

@@ -7,20 +7,10 @@ from pydantic import Field, TypeAdapter
 from agent import policy, prompts
 from agent.config import TaskConfig
 from agent.errors import LlmUnavailable
-from agent.protocols import Chat
-from agent.records import (
-    Decision,
-    Diagnosis,
-    EditPrompt,
-    Move,
-    Record,
-    Rollback,
-    Round,
-    Signal,
-    Spend,
-    Stop,
-    TrainLora,
-)
+from agent.moves import Decision, EditPrompt, Move, Rollback, Stop, TrainLora
+from agent.protocols import Briefing, Chat
+from agent.records import Diagnosis, Record, Signal
+from agent.rounds import Round, Spend
 
 LAST_ROUNDS = 8
 
@@ -60,17 +50,15 @@ class LlmPlanner:
         self._config = config
         self._rules = policy.Rules(config)
 
-    def decide(
-        self, signal: Signal, diagnosis: Diagnosis, history: Sequence[Round], spend: Spend, refused: Sequence[str]
-    ) -> Decision:
+    def decide(self, briefing: Briefing) -> Decision:
         """One decision; `rules_would` keeps the rules' own. Budgets and target are not the LLM's to pass."""
-        rules = self._rules.decide(signal, diagnosis, history, spend, refused)
-        if policy.stop_reason(signal, history, spend, self._config):
+        rules = self._rules.decide(briefing)
+        if policy.stop_reason(briefing, self._config):
             return rules
-        question = render(signal, diagnosis, history, spend, rules)
+        question = render(briefing.signal, briefing.diagnosis, briefing.history, briefing.spend, rules)
         try:
             plan = self._chat.call_tool(prompts.read("planner"), question, TOOLS)
-            move = _bounded(plan, history, refused)
+            move = _bounded(plan, briefing.history, briefing.refused)
         except LlmUnavailable as error:
             return rules.model_copy(update={"reason": f"{rules.reason} (The planner was not used: {error})"})
         return Decision(

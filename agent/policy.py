@@ -3,19 +3,10 @@
 from collections.abc import Sequence
 
 from agent.config import PolicyName, TaskConfig
-from agent.protocols import Policy
-from agent.records import (
-    Decision,
-    Diagnosis,
-    EditPrompt,
-    Move,
-    Round,
-    Rows,
-    Signal,
-    Spend,
-    Stop,
-    TrainLora,
-)
+from agent.moves import Decision, EditPrompt, Move, Stop, TrainLora
+from agent.protocols import Briefing, Policy
+from agent.records import Diagnosis, Rows, Signal
+from agent.rounds import Round
 
 # Lacks of fewer rows than this are left to the other lever.
 WORTH_A_ROUND = 0.1
@@ -38,12 +29,11 @@ class Rules:
     def __init__(self, config: TaskConfig) -> None:
         self._config = config
 
-    def decide(
-        self, signal: Signal, diagnosis: Diagnosis, history: Sequence[Round], spend: Spend, refused: Sequence[str]
-    ) -> Decision:
+    def decide(self, briefing: Briefing) -> Decision:
+        signal, diagnosis, refused = briefing.signal, briefing.diagnosis, briefing.refused
         style, content = diagnosis.share("style"), diagnosis.share("content")
         numbers = _numbers(signal, diagnosis)
-        if ended := stop_reason(signal, history, spend, self._config):
+        if ended := stop_reason(briefing, self._config):
             return Decision(move=Stop(), reason=ended, numbers=numbers)
         edit_open = not signal.edit.saturated and "edit_prompt" not in refused
         lora_open = not signal.lora.saturated and "train_lora" not in refused
@@ -56,14 +46,14 @@ class Rules:
             reason = (
                 f"{content:.0%} of the rows lack content{_gap(diagnosis)}, which only weights can give{_loss(signal)}."
             )
-            return Decision(move=self.training(signal, history), reason=reason, numbers=numbers)
+            return Decision(move=self.training(signal, briefing.history), reason=reason, numbers=numbers)
         if edit_open:
             why = "LoRA is saturated" if signal.lora.saturated else "LoRA has nothing to mend or was turned down"
             return Decision(move=EditPrompt(), reason=f"{why}, and edits have not been exhausted.", numbers=numbers)
         if lora_open:
             edits = "Edits bring little now" if signal.edit.saturated else "Edits were turned down"
             reason = f"{edits}, and LoRA has not been exhausted{_loss(signal)}."
-            return Decision(move=self.training(signal, history), reason=reason, numbers=numbers)
+            return Decision(move=self.training(signal, briefing.history), reason=reason, numbers=numbers)
         return Decision(move=Stop(), reason=_plateau(refused), numbers=numbers)
 
     def training(self, signal: Signal, history: Sequence[Round]) -> TrainLora:
@@ -85,14 +75,13 @@ class FixedOrder:
         letters = {"lora-only": "w", "prompt-only": "p"}.get(order) or order.replace(" ", "").replace("->", "")
         self._phases = letters
 
-    def decide(
-        self, signal: Signal, diagnosis: Diagnosis, history: Sequence[Round], spend: Spend, refused: Sequence[str]
-    ) -> Decision:
-        numbers = _numbers(signal, diagnosis)
-        if ended := stop_reason(signal, history, spend, self._config):
+    def decide(self, briefing: Briefing) -> Decision:
+        signal, history = briefing.signal, briefing.history
+        numbers = _numbers(signal, briefing.diagnosis)
+        if ended := stop_reason(briefing, self._config):
             return Decision(move=Stop(), reason=ended, numbers=numbers, by="fixed order")
         move = self._move(signal, history)
-        if move.action in refused:
+        if move.action in briefing.refused:
             return Decision(
                 move=Stop(), reason="The fixed order's next step was turned down.", numbers=numbers, by="fixed order"
             )
@@ -106,12 +95,12 @@ class FixedOrder:
         return _training(self._config, _rows(signal))
 
 
-def stop_reason(signal: Signal, history: Sequence[Round], spend: Spend, config: TaskConfig) -> str | None:
-    """Why the run is over whatever a policy thinks: target reached, or a budget used up. None: go on."""
-    budget = config.budget
-    if signal.reward >= config.target:
-        return f"The target is reached: validation reward {signal.reward:.2f}, target {config.target:.2f}."
-    if len(history) >= budget.rounds:
+def stop_reason(briefing: Briefing, config: TaskConfig) -> str | None:
+    """Why the run is over whatever a policy thinks: target reached, a budget used up, no LLM where one is needed."""
+    budget, spend, reward = config.budget, briefing.spend, briefing.signal.reward
+    if reward >= config.target:
+        return f"The target is reached: validation reward {reward:.2f}, target {config.target:.2f}."
+    if len(briefing.history) >= budget.rounds:
         rounds = "1 round" if budget.rounds == 1 else f"{budget.rounds} rounds"
         return f"The budget of {rounds} is used up."
     if budget.minutes is not None and spend.seconds >= budget.minutes * 60:
@@ -120,6 +109,8 @@ def stop_reason(signal: Signal, history: Sequence[Round], spend: Spend, config: 
         return f"The budget of {budget.train_tokens:,} training tokens is used up."
     if budget.usd is not None and spend.usd > 0 and spend.usd >= budget.usd:
         return f"The budget of {budget.usd:g} USD is used up."
+    if briefing.closed and config.llm and config.llm.on_refusal == "stop":
+        return f"The external LLM is not to be had: {briefing.closed}."
     return None
 
 

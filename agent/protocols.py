@@ -1,21 +1,11 @@
 """What one room needs of another, as types. Rooms get these as arguments and never import each other."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from agent.records import (
-    Candidate,
-    Decision,
-    Diagnosis,
-    Evaluation,
-    Example,
-    Prompt,
-    Record,
-    Round,
-    Signal,
-    Spend,
-    Split,
-)
+from agent.moves import Decision, EditPrompt
+from agent.records import Candidate, Diagnosis, Edits, Evaluation, Example, Prompt, Record, Signal, Split
+from agent.rounds import Call, Round, Spend
 
 T = TypeVar("T", bound=Record)
 
@@ -104,10 +94,31 @@ class Editor(Protocol):
     def name(self) -> str: ...
 
     def propose(
-        self, prompt: Prompt, evaluation: Evaluation, train: Sequence[Example], parts: Sequence[str], seed: int
-    ) -> list[tuple[Prompt, str]]:
-        """Pairs of a prompt and a note that says what was changed. Empty when nothing is left to try."""
+        self, prompt: Prompt, evaluation: Evaluation, train: Sequence[Example], move: EditPrompt, seed: int
+    ) -> Edits:
+        """Without edits when nothing is left to try. `evaluation` is of train rows."""
         ...
+
+
+class Failure(NamedTuple):
+    """A train row whose answer fell short, and what was wrong with it."""
+
+    question: str
+    output: str
+    faults: Sequence[str]
+
+
+class Briefing(NamedTuple):
+    """All that a decision may rest on."""
+
+    signal: Signal
+    diagnosis: Diagnosis
+    history: Sequence[Round] = ()
+    spend: Spend = Spend()
+    refused: Sequence[str] = ()  # actions that a user has just turned down
+    recalled: Sequence[str] = ()  # what memory found on near tasks, a line each
+    failures: Sequence[Failure] = ()  # some failing train rows
+    closed: str = ""  # why the external LLM is not to be had for the rest of the run
 
 
 class Policy(Protocol):
@@ -116,15 +127,17 @@ class Policy(Protocol):
     @property
     def name(self) -> str: ...
 
-    def decide(
-        self, signal: Signal, diagnosis: Diagnosis, history: Sequence[Round], spend: Spend, refused: Sequence[str]
-    ) -> Decision:
-        """`refused` are the actions that a user has just turned down."""
-        ...
+    def decide(self, briefing: Briefing) -> Decision: ...
 
 
 class Chat(Protocol):
-    """An external LLM, reduced to what the mind needs: messages in, text or one tool call out."""
+    """An external LLM, reduced to what the mind needs: messages in, text or one tool call out.
+
+    Both may be called from several threads at once; no more than `width` calls are out at the same time.
+    """
+
+    @property
+    def width(self) -> int: ...
 
     def call_tool(self, system: str, user: str, tools: Sequence[type[T]]) -> T:
         """The arguments of the one tool the LLM called, as an instance of its record.
@@ -136,4 +149,37 @@ class Chat(Protocol):
 
     def complete(self, system: str, user: str) -> str:
         """A plain text answer. Raises LlmUnavailable."""
+        ...
+
+
+class CallLog(Protocol):
+    """Where every call to the LLM is written down, before it is made and after; it outlives a kill."""
+
+    def calls(self) -> list[Call]:
+        """All lines, in the order written."""
+        ...
+
+    def log(self, call: Call) -> None: ...
+
+
+class Replies(Protocol):
+    """Answers of the LLM on disk, each under the digest of everything that shapes it."""
+
+    def get(self, key: str) -> str | None: ...
+
+    def put(self, key: str, reply: str) -> None: ...
+
+
+class Rating(NamedTuple):
+    """A score in [0, 1] and the reason for it; a reward model gives none."""
+
+    score: float
+    reason: str = ""
+
+
+class Rater(Protocol):
+    """Scores what no rule can: an LLM with a rubric, a reward model."""
+
+    def rate(self, answered: Sequence[tuple[Example, str]]) -> list[Rating]:
+        """One rating per (example, output), in order. Raises LlmUnavailable."""
         ...

@@ -3,14 +3,15 @@
 import hashlib
 import json
 from statistics import fmean
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Split = Literal["train", "validation", "test"]
 Need = Literal["content", "style", "both"]
 Rows = Literal["original", "refined", "both"]
-Part = Literal["system", "demos"]
+Part = Literal["system", "demos", "questions"]
+Role = Literal["planner", "editor", "judge"]
 
 
 def digest(value: object) -> str:
@@ -218,157 +219,39 @@ class Signal(Record):
     edit: LeverSignal = LeverSignal()
 
 
-# --- what is decided -----------------------------------------------------------------------------
+# --- what is proposed ----------------------------------------------------------------------------
 
 
-class TrainLora(Record):
-    """Tune the weights: train a LoRA adapter on train rows. Slow; teaches facts and skills."""
+class Critique(Record):
+    """What an editor's LLM said of one failing train row: the textual gradient of a part of the prompt."""
 
-    action: Literal["train_lora"] = "train_lora"
-    rows: Rows = Field(
-        "original", description="which rows to train on: as given, remade with the refined prompt, or both"
-    )
-    epochs: int = Field(3, ge=1, le=20)
-    learning_rate: float = Field(1e-3, ge=1e-6, le=1e-2)
-    rank: int = Field(16, ge=1, le=256)
-    fresh: bool = Field(False, description="start a new adapter instead of continuing the present one")
+    part: Part
+    example: str
+    text: str
 
 
-class EditPrompt(Record):
-    """Rewrite the words: edit the system text or the demonstrations. Quick and cheap; fixes form and tone."""
+class Edit(Record):
+    """A changed prompt, and a note that says what was changed."""
 
-    action: Literal["edit_prompt"] = "edit_prompt"
-    parts: tuple[Part, ...] = Field(("system", "demos"), min_length=1)
-
-
-class Rollback(Record):
-    """Go back to the pair that stood after an earlier round (0 is the baseline)."""
-
-    action: Literal["rollback"] = "rollback"
-    to_round: int = Field(ge=0)
-
-
-class Stop(Record):
-    """End the run with the best pair so far."""
-
-    action: Literal["stop"] = "stop"
-
-
-Move = Annotated[TrainLora | EditPrompt | Rollback | Stop, Field(discriminator="action")]
-
-
-class Decision(Record):
-    """One move, who chose it, why, and the numbers the reason rests on."""
-
-    move: Move
-    reason: str
-    numbers: dict[str, float] = {}
-    by: Literal["rules", "fixed order", "planner", "user"] = "rules"
-    rules_would: str | None = Field(None, description="what the rules would have done, where somebody else decided")
-
-
-# --- what happened -------------------------------------------------------------------------------
-
-
-class Spend(Record):
-    """What has been used up. Seconds are wall-clock inside steps; tokens are forward tokens."""
-
-    seconds: float = 0.0
-    train_tokens: int = 0
-    generated_tokens: int = 0
-    llm_tokens: int = 0
-    usd: float = 0.0
-
-    def __add__(self, other: "Spend") -> "Spend":
-        return Spend(**{name: getattr(self, name) + getattr(other, name) for name in Spend.model_fields})
-
-    def __sub__(self, other: "Spend") -> "Spend":
-        return Spend(**{name: getattr(self, name) - getattr(other, name) for name in Spend.model_fields})
-
-
-class Trial(Record):
-    """What a lever brought: the changed pair (or none, with the reason in `note`), and what it cost."""
-
-    candidate: Candidate | None
+    prompt: Prompt
     note: str
-    loss: float | None = None
-    loss_drop: float | None = None
-    grad_norm: float | None = None
-    proposals: tuple["Proposal", ...] = ()
-    spend: Spend = Spend()
 
 
-class Proposal(Record):
-    """One edit that was scored on the minibatch, or on so many of its rows as it took to see that it loses."""
+class Edits(Record):
+    """What an editor proposes, the critiques it rests on, and remarks on what came to nothing."""
 
+    edits: tuple[Edit, ...] = ()
+    critiques: tuple[Critique, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+class Rewrite(Record):
+    """A hard train question in other words, with the model's answer to it that passed the scorers.
+
+    `source` is the content hash of the example that it takes the place of, `prompt` the prompt it was answered under.
+    """
+
+    source: str
+    question: str
+    answer: str
     prompt: str
-    note: str
-    merit: float | None = None
-    rows: int = Field(0, description="on which the merit was measured; 0 in ledgers that did not count them")
-
-
-class Verdict(Record):
-    """The gate's word on a trial. Rewards are validation means of the best pair before and of the trial."""
-
-    kept: bool
-    reason: str
-    before: float
-    after: float
-    p_value: float = Field(description="one-sided, paired sign-flip test of the deciding difference")
-    measure: Literal["reward", "merit", "likelihood"] = Field("reward", description="whose difference decided")
-
-    @property
-    def gain(self) -> float:
-        return self.after - self.before
-
-
-class Round(Record):
-    """One row of the ledger: what was seen, decided, done, judged, and the best pair after it."""
-
-    number: int
-    signal: Signal
-    diagnosis: Diagnosis
-    decision: Decision
-    trial: Trial
-    verdict: Verdict
-    best: Candidate
-    reward: float = Field(description="validation reward of `best`")
-    spend: Spend = Field(description="of the run so far, this round included")
-
-
-class Baseline(Record):
-    """Row 0 of the ledger: the seed prompt's scores, and what memory recalled."""
-
-    number: Literal[0] = 0
-    seed: Candidate
-    seed_reward: float
-    recalled: tuple[Proposal, ...] = Field((), description="the seed and what memory recalled, as compared; else empty")
-    best: Candidate
-    reward: float
-    content: float
-    style: float
-    note: str
-    spend: Spend
-
-
-class SplitResult(Record):
-    """A mean reward on the sealed test rows with its 95 % bootstrap interval, and the two factors."""
-
-    candidate: Candidate
-    reward: float
-    low: float
-    high: float
-    content: float
-    style: float
-    rows: int
-
-
-class Outcome(Record):
-    """The end of a run: why it stopped, and both pairs on the test split, opened this once."""
-
-    stopped: str
-    best: Candidate
-    baseline_test: SplitResult
-    best_test: SplitResult
-    p_value: float
-    spend: Spend

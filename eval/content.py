@@ -8,8 +8,8 @@ from collections.abc import Callable
 from decimal import Decimal
 from functools import partial
 
-from agent.config import Choice, Contains, ContentScorer, Exact, Number, TokenF1
 from agent.errors import BadInput
+from agent.scoring import Choice, Contains, ContentScorer, Exact, Number, TokenF1
 
 Score = Callable[[str, str], float]
 

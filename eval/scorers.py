@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import TypeVar
 
-from agent.config import ContentScorer, StyleScorer
 from agent.errors import BadInput
 from agent.records import Example, ExampleScore
 from agent.records import digest as content_hash
+from agent.scoring import ContentScorer, StyleScorer
 from eval.content import content_scorer, settled
 from eval.style import style_scorer
 

@@ -9,7 +9,8 @@ from statistics import NormalDist, fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.records import Evaluation, Verdict
+from agent.records import Evaluation
+from agent.rounds import Verdict
 
 EXACT_UP_TO = 16
 FLIPS = 10_000

@@ -5,8 +5,8 @@ import re
 from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
 
-from agent.config import Bullets, Forbid, JsonForm, Matches, StartsWith, StyleScorer, StyleSettings, Words
 from agent.errors import BadInput
+from agent.scoring import Bullets, Forbid, JsonForm, Matches, StartsWith, StyleScorer, StyleSettings, Words
 from eval.content import compiled, holds
 from eval.jsonform import json_fault, json_settled, schema_validator
 

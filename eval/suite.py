@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from agent.records import Record, SplitResult
+from agent.records import Record
+from agent.rounds import SplitResult
 
 
 class Result(Record):

@@ -13,8 +13,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that it runs from a checkout
 
 from agent import monitor
+from agent.moves import EditPrompt, Stop, TrainLora
 from agent.policy import make_policy
-from agent.records import Candidate, EditPrompt, Prompt, Round, Spend, Stop, TrainLora, Trial
+from agent.protocols import Briefing
+from agent.records import Candidate, Prompt
+from agent.rounds import Round, Spend, Trial
 from eval.runner import Runner
 from eval.stats import corroborate, judge, loses, standard_error, too_few_to_tell
 from eval.tasks import load_task
@@ -53,14 +56,14 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
         signal = monitor.observe(before, noise, rounds, refined=prompt != seed_prompt)
         diagnosis = classifier.diagnose(before, task.validation, prompt, number)
         # decide
-        decision = policy.decide(signal, diagnosis, rounds, Spend(), refused=())
+        decision = policy.decide(Briefing(signal, diagnosis, rounds))
         print(f"round {number + 1}: {decision.move.action}. {decision.reason}")
         # act
         if isinstance(decision.move, Stop):
             return best, rounds
         if isinstance(decision.move, EditPrompt):
             failures = evaluate(best, "train", config.edit.minibatch)
-            edits = editor.propose(prompt, failures, task.train, decision.move.parts, number)
+            edits = editor.propose(prompt, failures, task.train, decision.move, number).edits
             parts = rungs(config.edit.minibatch, config.generation.batch_size)
             behind = partial(loses, alpha=config.gate.alpha)
             winner, _ = choose(edits, prompt, best.adapter, evaluate, run.save_prompt, parts, behind)

@@ -12,7 +12,8 @@ from agent.errors import BadInput
 from agent.planner import LlmPlanner
 from agent.policy import make_policy
 from agent.protocols import Editor, Policy
-from agent.records import Example, Prompt, Record, Spend
+from agent.records import Example, Prompt, Record
+from agent.rounds import Spend
 from graphs.collector import collector_at_rest
 from memory.ledger import RunFolder
 

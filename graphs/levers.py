@@ -5,7 +5,9 @@ from functools import partial
 from typing import Any
 
 from agent.errors import StepFailed
-from agent.records import Candidate, EditPrompt, Example, Prompt, Rollback, Spend, TrainLora, Trial, digest
+from agent.moves import EditPrompt, Rollback, TrainLora
+from agent.records import Candidate, Example, Prompt, digest
+from agent.rounds import Spend, Trial
 from graphs.context import Context
 from graphs.state import State, metered, move_of, seed_of
 
@@ -92,7 +94,8 @@ def edit_prompt(state: State, context: Context) -> dict[str, Any]:
     present = context.folder.prompt(best.prompt)
     # Editors learn from train rows: a prompt is not to be written with those in view by which it is judged.
     failures = context.evaluate(best, "train", config.edit.minibatch)
-    edits = context.editor.propose(present, failures, context.spec.train, move.parts, seed_of(state, context))
+    proposed = context.editor.propose(present, failures, context.spec.train, move, seed_of(state, context))
+    edits = proposed.edits
     if not edits:
         return {"trial": Trial(candidate=None, note="The editor has no proposal left.")}
     winner, tried = choose(

@@ -7,25 +7,11 @@ from langgraph.types import interrupt
 from pydantic import TypeAdapter
 
 from agent import monitor
+from agent.moves import Decision, EditPrompt, Move, Rollback, Stop, TrainLora
 from agent.policy import stop_reason
-from agent.records import (
-    Baseline,
-    Candidate,
-    Decision,
-    Diagnosis,
-    EditPrompt,
-    Evaluation,
-    Move,
-    Outcome,
-    Prompt,
-    Proposal,
-    Rollback,
-    Round,
-    SplitResult,
-    Stop,
-    TrainLora,
-    Verdict,
-)
+from agent.protocols import Briefing
+from agent.records import Candidate, Diagnosis, Edit, Evaluation, Prompt
+from agent.rounds import Baseline, Outcome, Proposal, Round, SplitResult, Verdict
 from graphs.context import Context
 from graphs.state import State, decided, metered, seed_of
 
@@ -59,7 +45,10 @@ def _try_recalled(context: Context, seed: Prompt, first: Evaluation) -> tuple[Ev
     found = context.recall()
     if not found:
         return first, [], "Memory holds no prompt of a near task." if context.recalls else "Memory is not asked."
-    edits = [(item.entry.prompt, f"recalled from {item.entry.run}, similarity {item.similarity:.2f}") for item in found]
+    edits = [
+        Edit(prompt=item.entry.prompt, note=f"recalled from {item.entry.run}, similarity {item.similarity:.2f}")
+        for item in found
+    ]
     config = context.spec.config
     winner, tried = choose(
         edits, seed, None, context.evaluate, context.folder.save_prompt,
@@ -83,7 +72,8 @@ def observe(state: State, context: Context) -> dict[str, Any]:
     noise = standard_error([score.reward for score in evaluation.scores])
     refined = state["best"].prompt != context.spec.config.prompt.prompt().id
     signal = monitor.observe(evaluation, noise, history, refined)
-    if stop_reason(signal, history, state["spend"], context.spec.config):
+    diagnosed = Diagnosis(failing=0, total=len(evaluation.scores))
+    if stop_reason(Briefing(signal, diagnosed, history, state["spend"]), context.spec.config):
         failing = sum(score.reward < 1 for score in evaluation.scores)
         return {"signal": signal, "diagnosis": Diagnosis(failing=failing, total=len(evaluation.scores))}
     context.tell("round-start", number=state["number"] + 1)
@@ -99,7 +89,8 @@ def observe(state: State, context: Context) -> dict[str, Any]:
 def plan(state: State, context: Context) -> dict[str, Any]:
     """Signal, diagnosis and spend → a decision with its reason."""
     history = context.folder.rounds()[: state["number"]]
-    decision = context.policy.decide(state["signal"], state["diagnosis"], history, state["spend"], state["refused"])
+    briefing = Briefing(state["signal"], state["diagnosis"], history, state["spend"], state["refused"])
+    decision = context.policy.decide(briefing)
     context.tell("decision", number=state["number"] + 1, decision=decision)
     return {"decision": decision}
 

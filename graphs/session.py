@@ -7,8 +7,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import NesyLoraError
+from agent.moves import Decision
 from agent.protocols import Listener
-from agent.records import Decision, Example, Record
+from agent.records import Example, Record
 from graphs.collector import collector_at_rest
 from graphs.context import Context, Silent
 from memory.ledger import RunFolder

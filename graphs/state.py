@@ -9,7 +9,9 @@ from langgraph.runtime import Runtime
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from agent.errors import NesyLoraError
-from agent.records import Candidate, Decision, Diagnosis, Signal, Spend, Trial, Verdict
+from agent.moves import Decision
+from agent.records import Candidate, Diagnosis, Signal
+from agent.rounds import Spend, Trial, Verdict
 from graphs.context import Context
 
 M = TypeVar("M")

@@ -14,7 +14,8 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from agent.errors import BadInput
-from agent.records import Baseline, Candidate, Measured, Outcome, Prompt, Record, Round, Split
+from agent.records import Candidate, Measured, Prompt, Record, Split
+from agent.rounds import Baseline, Outcome, Round
 from memory.disk import append_line, whole_lines, write_atomically
 from memory.lock import held
 from memory.prompts import Entry

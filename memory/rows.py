@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from agent.errors import BadInput
-from agent.records import Baseline, Outcome, Round
+from agent.rounds import Baseline, Outcome, Round
 from memory.disk import append_line, whole_lines
 
 Row = Baseline | Round | Outcome

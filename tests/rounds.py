@@ -3,23 +3,9 @@
 from typing import Any
 
 from agent.config import TaskConfig
-from agent.records import (
-    Candidate,
-    Decision,
-    Diagnosis,
-    EditPrompt,
-    ExampleDiagnosis,
-    LeverSignal,
-    Move,
-    Need,
-    Rollback,
-    Round,
-    Signal,
-    Spend,
-    TrainLora,
-    Trial,
-    Verdict,
-)
+from agent.moves import Decision, EditPrompt, Move, Rollback, TrainLora
+from agent.records import Candidate, Diagnosis, ExampleDiagnosis, LeverSignal, Need, Signal
+from agent.rounds import Round, Spend, Trial, Verdict
 
 EDIT, TRAIN, BACK = EditPrompt(), TrainLora(), Rollback(to_round=0)
 SATURATED = LeverSignal(rounds=2, fruitless=2, saturated=True)

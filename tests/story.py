@@ -6,30 +6,20 @@ from pathlib import Path
 
 import yaml
 
+from agent.moves import Decision, EditPrompt, Move, TrainLora
 from agent.records import (
-    Baseline,
     Candidate,
-    Decision,
     Demo,
     Diagnosis,
-    EditPrompt,
     ExampleDiagnosis,
     ExampleScore,
     LeverSignal,
     Measured,
-    Move,
-    Outcome,
     Prompt,
-    Proposal,
-    Round,
     Signal,
-    Spend,
     Split,
-    SplitResult,
-    TrainLora,
-    Trial,
-    Verdict,
 )
+from agent.rounds import Baseline, Outcome, Proposal, Round, Spend, SplitResult, Trial, Verdict
 from memory.ledger import RunFolder
 
 SEED = Prompt(system="You answer questions about the valley. Be helpful and explain what you know.")

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config import Contains, StartsWith
 from agent.records import Candidate, Demo, Evaluation, Example, ExampleScore, Need, Prompt
+from agent.scoring import Contains, StartsWith
 from eval.scorers import TaskScorers
 from tools.backbone import Backbone
 from tools.classify import KNOWN_BELOW, PROBED, SHOWN, WORDS_HELP_FROM, Classifier, need

@@ -11,25 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import BadInput, Busy
-from agent.records import (
-    Baseline,
-    Candidate,
-    Decision,
-    Demo,
-    Diagnosis,
-    ExampleScore,
-    Measured,
-    Outcome,
-    Prompt,
-    Round,
-    Signal,
-    Spend,
-    Split,
-    SplitResult,
-    TrainLora,
-    Trial,
-    Verdict,
-)
+from agent.moves import Decision, TrainLora
+from agent.records import Candidate, Demo, Diagnosis, ExampleScore, Measured, Prompt, Signal, Split
+from agent.rounds import Baseline, Outcome, Round, Spend, SplitResult, Trial, Verdict
 from memory.disk import append_line
 from memory.ledger import RunFolder, runs
 from memory.rows import Row

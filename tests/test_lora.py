@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 
 from agent.config import Lora
 from agent.errors import BadInput, StepFailed
-from agent.records import Demo, Example, Prompt, TrainLora
+from agent.moves import TrainLora
+from agent.records import Demo, Example, Prompt
 from tools.backbone import Backbone
 from tools.lora import Step, Training, lora_config, plan_epoch, read_training, train
 from tools.rendering import TokenRow

@@ -5,7 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.monitor import Lever, lever_signal, observe
-from agent.records import Candidate, Evaluation, ExampleScore, Move, Round
+from agent.moves import Move
+from agent.records import Candidate, Evaluation, ExampleScore
+from agent.rounds import Round
 from tests.rounds import BACK, EDIT, TRAIN, a_round
 
 HISTORIES = st.lists(st.builds(a_round, st.sampled_from([EDIT, TRAIN, BACK]), kept=st.booleans()), max_size=8)

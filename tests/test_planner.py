@@ -7,9 +7,12 @@ import pytest
 
 from agent import prompts
 from agent.config import Llm
+from agent.moves import Decision, EditPrompt, Move, Rollback, TrainLora
 from agent.planner import LAST_ROUNDS, LlmPlanner, render
 from agent.policy import Rules
-from agent.records import Decision, EditPrompt, LeverSignal, Move, Rollback, Round, Signal, Spend, TrainLora
+from agent.protocols import Briefing
+from agent.records import LeverSignal, Signal
+from agent.rounds import Round, Spend
 from tests.llm_server import LlmServer, Reply, call, refuse, serving
 from tests.rounds import BACK, EDIT, TRAIN, a_config, a_diagnosis, a_round, a_signal
 from tools.llm import LlmChat
@@ -32,12 +35,14 @@ def decide(
     spend: Spend | None = None,
     refused: Sequence[str] = (),
 ) -> Decision:
-    chat = LlmChat(Llm(model="judge-1", base_url=server.url, key_variable="MAYOR_KEY", retries=0))
-    return LlmPlanner(chat, CONFIG).decide(signal or a_signal(), LACKS_BOTH, history, spend or Spend(), refused)
+    chat = LlmChat(Llm(model="judge-1", base_url=server.url, key_variable="MAYOR_KEY", patience=0))
+    return LlmPlanner(chat, CONFIG).decide(
+        Briefing(signal or a_signal(), LACKS_BOTH, history, spend or Spend(), refused)
+    )
 
 
 def by_the_rules(refused: Sequence[str] = ()) -> Decision:
-    return Rules(CONFIG).decide(a_signal(), LACKS_BOTH, (), Spend(), refused)
+    return Rules(CONFIG).decide(Briefing(a_signal(), LACKS_BOTH, refused=refused))
 
 
 # --- a plan that can be carried out --------------------------------------------------------------
@@ -112,7 +117,7 @@ def test_the_prompts_are_those_of_the_snapshot() -> None:
         edit=LeverSignal(rounds=1, kept=1, gain=0.25), lora=LeverSignal(rounds=1, gain=-0.1, fruitless=1),
     )  # fmt: skip
     spend = Spend(seconds=80.5, train_tokens=9000, generated_tokens=2000, llm_tokens=700, usd=0.002)
-    rules = Rules(CONFIG).decide(signal, LACKS_BOTH, HISTORY, spend, ())
+    rules = Rules(CONFIG).decide(Briefing(signal, LACKS_BOTH, HISTORY, spend))
     told = f"{prompts.read('planner')}\n-----\n\n{render(signal, LACKS_BOTH, HISTORY, spend, rules)}"
     assert told == SNAPSHOT.read_text(encoding="utf-8"), "if the change is meant, change the snapshot too"
 

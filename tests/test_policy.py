@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.moves import Decision, TrainLora
 from agent.policy import FixedOrder, Rules, make_policy, stop_reason
-from agent.records import Decision, Diagnosis, LeverSignal, Round, Signal, Spend, TrainLora
+from agent.protocols import Briefing
+from agent.records import Diagnosis, LeverSignal, Signal
+from agent.rounds import Round, Spend
 from tests.rounds import EDIT, SATURATED, TRAIN, a_config, a_diagnosis, a_round, a_signal
 
 CONFIG = a_config()
@@ -21,7 +24,7 @@ def rules(
     history: Sequence[Round] = (),
     refused: Sequence[str] = (),
 ) -> Decision:
-    return Rules(CONFIG).decide(signal or a_signal(), diagnosis, history, Spend(), refused)
+    return Rules(CONFIG).decide(Briefing(signal or a_signal(), diagnosis, history, Spend(), refused))
 
 
 def training(signal: Signal, history: Sequence[Round] = ()) -> TrainLora:
@@ -120,7 +123,7 @@ def test_target_and_budgets_end_a_run_under_every_policy(
     history = [a_round(EDIT, kept=True), a_round(EDIT, kept=True)]
     for name in ("rules", "lora-only", "prompt-only", "p -> w -> p"):
         policy = make_policy(a_config(policy=name, budget=budget))
-        decision = policy.decide(signal, LACKS_BOTH, history, spend, ())
+        decision = policy.decide(Briefing(signal, LACKS_BOTH, history, spend))
         assert decision.move.action == "stop"
         assert said in decision.reason
 
@@ -128,7 +131,7 @@ def test_target_and_budgets_end_a_run_under_every_policy(
 def test_a_run_goes_on_below_its_budgets() -> None:
     config = a_config(budget={"rounds": 2, "minutes": 1, "train_tokens": 100, "usd": 1})
     spend = Spend(seconds=59, train_tokens=99, usd=0.99)
-    assert stop_reason(a_signal(reward=0.94), [a_round(EDIT)], spend, config) is None
+    assert stop_reason(Briefing(a_signal(reward=0.94), a_diagnosis(), [a_round(EDIT)], spend), config) is None
 
 
 def test_a_money_budget_of_nothing_leaves_the_rules_running() -> None:
@@ -141,7 +144,7 @@ def test_a_money_budget_of_nothing_leaves_the_rules_running() -> None:
 def played(order: str, rounds: int) -> str:
     """The order's moves until it stops, as letters: p edits the prompt, w tunes the weights."""
     policy, history = make_policy(a_config(policy=order, budget={"rounds": rounds})), list[Round]()
-    while (decision := policy.decide(a_signal(), LACKS_BOTH, history, Spend(), ())).move.action != "stop":
+    while (decision := policy.decide(Briefing(a_signal(), LACKS_BOTH, history))).move.action != "stop":
         history.append(a_round(decision.move))
     return "".join("p" if row.decision.move.action == "edit_prompt" else "w" for row in history)
 
@@ -165,14 +168,14 @@ def test_every_phase_of_a_fixed_order_gets_its_share(rounds: int) -> None:
 
 
 def test_a_fixed_order_says_so_and_trains_on_refined_rows() -> None:
-    decision = FixedOrder("lora-only", CONFIG).decide(a_signal(refined=True), LACKS_BOTH, [], Spend(), ())
+    decision = FixedOrder("lora-only", CONFIG).decide(Briefing(a_signal(refined=True), LACKS_BOTH))
     assert decision.by == "fixed order"
     assert "lora-only" in decision.reason and "round 1 of 6" in decision.reason
     assert isinstance(decision.move, TrainLora) and decision.move.rows == "refined"
 
 
 def test_a_fixed_order_ends_when_its_next_step_is_turned_down() -> None:
-    decision = FixedOrder("lora-only", CONFIG).decide(a_signal(), LACKS_BOTH, [], Spend(), ["train_lora"])
+    decision = FixedOrder("lora-only", CONFIG).decide(Briefing(a_signal(), LACKS_BOTH, refused=["train_lora"]))
     assert decision.move.action == "stop"
 
 

@@ -6,10 +6,12 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config import Contains, Editing, Forbid, StartsWith, Words
-from agent.records import Candidate, Demo, Evaluation, Example, Prompt, Turn, digest
+from agent.config import Editing
+from agent.moves import EditPrompt
+from agent.records import Candidate, Demo, Evaluation, Example, Part, Prompt, Turn, digest
+from agent.scoring import Contains, Forbid, StartsWith, Words
 from eval.scorers import TaskScorers
-from tools.prompt_edit import Edit, RuleEditor
+from tools.prompt_edit import RuleEditor
 
 FORM, CALM = "Start your answer with", "never use"
 SCORERS = TaskScorers(
@@ -25,7 +27,7 @@ SEED = Prompt(system="Answer the question.")
 WITH_DEMOS = SEED.model_copy(
     update={"demos": tuple(Demo(question=row.question, answer=f"ANSWER: {row.answer}") for row in TRAIN[:2])}
 )
-BOTH = ("system", "demos")
+BOTH: tuple[Part, ...] = ("system", "demos")
 
 
 def judged(*outputs: str) -> Evaluation:
@@ -37,12 +39,14 @@ def propose(
     prompt: Prompt = SEED,
     outputs: Sequence[str] = ("Name0", "sorry"),
     train: Sequence[Example] = TRAIN,
-    parts: Sequence[str] = BOTH,
+    parts: Sequence[Part] = BOTH,
     seed: int = 0,
     scorers: TaskScorers = SCORERS,
     **settings: int,
-) -> list[Edit]:
-    return RuleEditor(scorers, Editing(**settings)).propose(prompt, judged(*outputs), train, parts, seed)
+) -> list[tuple[Prompt, str]]:
+    editor, move = RuleEditor(scorers, Editing(**settings)), EditPrompt(parts=tuple(parts))
+    proposed = editor.propose(prompt, judged(*outputs), train, move, seed)
+    return [(edit.prompt, edit.note) for edit in proposed.edits]
 
 
 # --- the system text -----------------------------------------------------------------------------

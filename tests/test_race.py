@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.protocols import Bound
-from agent.records import Candidate, Evaluation, ExampleScore, Prompt, Proposal, Split
+from agent.records import Candidate, Edit, Evaluation, ExampleScore, Prompt, Split
+from agent.rounds import Proposal
 from eval.stats import cannot_catch_up, loses
 from tools.prompt_edit import choose, rungs
 
@@ -33,7 +34,7 @@ class Race:
     def run(self, parts: Sequence[int], bound: Bound = never, adapter: str | None = None) -> tuple[int, list[Proposal]]:
         """The winner's place, 0 for the present prompt, and the proposals."""
         present, *edits = self.prompts
-        named = [(edit, f"edit {place}") for place, edit in enumerate(edits, 1)]
+        named = [Edit(prompt=edit, note=f"edit {place}") for place, edit in enumerate(edits, 1)]
         winner, proposals = choose(named, present, adapter, self, self.save, parts, bound)
         return self.prompts.index(winner) if winner else 0, proposals
 

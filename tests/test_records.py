@@ -10,18 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from agent.records import (
-    Demo,
-    Diagnosis,
-    ExampleDiagnosis,
-    ExampleScore,
-    Move,
-    Need,
-    Prompt,
-    Spend,
-    TrainLora,
-    digest,
-)
+from agent.moves import Move, TrainLora
+from agent.records import Demo, Diagnosis, ExampleDiagnosis, ExampleScore, Need, Prompt, digest
+from agent.rounds import Spend
 
 SHARES = st.floats(0, 1)
 PROMPT = Prompt(system="Réponds.", demos=(Demo(question="2+2?", answer="4"),))

@@ -8,16 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.records import (
-    Candidate,
-    Demo,
-    EditPrompt,
-    Example,
-    Prompt,
-    Proposal,
-    Round,
-    TrainLora,
-)
+from agent.moves import EditPrompt, TrainLora
+from agent.records import Candidate, Demo, Example, Prompt
+from agent.rounds import Proposal, Round
 from memory.ledger import RunFolder
 from tests.story import ADAPTER, SEED, SHORT, SHOWN, a_baseline, a_round, make_run, new_run, save_scores, the_story
 from ui.diff import compare

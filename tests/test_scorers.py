@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from agent.config import ContentScorer, StyleScorer
 from agent.errors import BadInput
 from agent.records import Example
+from agent.scoring import ContentScorer, StyleScorer
 from eval.scorers import TaskScorers
 
 CONTENT: TypeAdapter[ContentScorer] = TypeAdapter(ContentScorer)

@@ -9,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from agent.config import ContentScorer, StyleScorer
 from agent.records import Candidate, Evaluation, Example, Prompt
+from agent.scoring import ContentScorer, StyleScorer
 from eval.runner import Runner
 from eval.scorers import TaskScorers
 from eval.tasks import load_task

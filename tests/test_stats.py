@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.records import Candidate, Evaluation, ExampleScore, Verdict
+from agent.records import Candidate, Evaluation, ExampleScore
+from agent.rounds import Verdict
 from eval.stats import (
     cannot_catch_up,
     corroborate,

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import Contains, Editing, Llm, StartsWith
+from agent.config import Editing, Llm
 from agent.errors import LlmUnavailable
 from agent.records import Candidate, Demo, Evaluation, Example, Part, Prompt
+from agent.scoring import Contains, StartsWith
 from eval.scorers import TaskScorers
 from tests.llm_server import LlmServer, Reply, Request, refuse, serving
 from tools.llm import LlmChat
@@ -46,7 +47,7 @@ def rewriting(reply: str) -> Callable[[Request], Reply]:
 
 
 def editor(server: LlmServer, settings: Editing | None = None) -> TextGradEditor:
-    chat = LlmChat(Llm(model="judge-1", base_url=server.url, key_variable="MAYOR_KEY", retries=0))
+    chat = LlmChat(Llm(model="judge-1", base_url=server.url, key_variable="MAYOR_KEY", patience=0))
     by_name = {row.name: row for row in ROWS}
     return TextGradEditor(chat, SCORERS, settings or Editing(), by_name.__getitem__)
 

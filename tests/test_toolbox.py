@@ -6,7 +6,7 @@ import pytest
 from langchain_core.tools import StructuredTool
 from pydantic import ValidationError
 
-from agent.records import EditPrompt, Move, Rollback, Stop, TrainLora
+from agent.moves import EditPrompt, Move, Rollback, Stop, TrainLora
 from tools.toolbox import toolbox
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from agent.config import Llm
 from agent.errors import LlmUnavailable
-from agent.records import Spend
+from agent.rounds import Spend
 
 T = TypeVar("T", bound=BaseModel)
 Message = tuple[str, str]
@@ -27,6 +27,10 @@ class LlmChat:
         self._settings = settings
         self._usd_left = usd_left
         self._client: Any = None
+
+    @property
+    def width(self) -> int:
+        return self._settings.max_concurrency
 
     def complete(self, system: str, user: str) -> str:
         """The text of one answer. Raises LlmUnavailable."""
@@ -90,13 +94,13 @@ class LlmChat:
                 api_key=key or "none",
                 temperature=self._settings.temperature,
                 timeout=self._settings.timeout,
-                max_retries=self._settings.retries,
+                max_retries=2,
             )
         return self._client
 
     def _cost(self, usage: Any) -> Spend:
         into, out = usage.get("input_tokens", 0), usage.get("output_tokens", 0)
-        usd = (into * self._settings.usd_per_million_input + out * self._settings.usd_per_million_output) / 1e6
+        usd = (into * self._settings.price.input + out * self._settings.price.output) / 1e6
         return Spend(llm_tokens=into + out, usd=usd)
 
 

@@ -16,8 +16,9 @@ from pydantic import BaseModel, Field
 
 from agent.config import Lora
 from agent.errors import BadInput, StepFailed
+from agent.moves import TrainLora
 from agent.protocols import Progress
-from agent.records import Example, Prompt, TrainLora, digest
+from agent.records import Example, Prompt, digest
 from tools.backbone import Backbone
 from tools.gradient import gradient
 from tools.rendering import TokenRow

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 
 from agent.config import Editing
+from agent.moves import EditPrompt
 from agent.protocols import Bound, Evaluator, Scorers
-from agent.records import Candidate, Demo, Evaluation, Example, Prompt, Proposal
-
-Edit = tuple[Prompt, str]
+from agent.records import Candidate, Demo, Edit, Edits, Evaluation, Example, Prompt
+from agent.rounds import Proposal
 
 
 class RuleEditor:
@@ -29,15 +29,15 @@ class RuleEditor:
         self._recalled = recalled
 
     def propose(
-        self, prompt: Prompt, evaluation: Evaluation, train: Sequence[Example], parts: Sequence[str], seed: int
-    ) -> list[Edit]:
+        self, prompt: Prompt, evaluation: Evaluation, train: Sequence[Example], move: EditPrompt, seed: int
+    ) -> Edits:
         """At most `settings.proposals` different prompts, each with a note that says what was changed."""
-        told = self._instructed(prompt, evaluation) if "system" in parts else prompt
-        edits = [(told, "the instruction spelled out")]
-        edits += [(recalled, "a prompt recalled from an earlier run") for recalled in self._recalled]
-        if "demos" in parts:
+        told = self._instructed(prompt, evaluation) if "system" in move.parts else prompt
+        edits = [Edit(prompt=told, note="the instruction spelled out")]
+        edits += [Edit(prompt=recalled, note="a prompt recalled from an earlier run") for recalled in self._recalled]
+        if "demos" in move.parts:
             edits += [*self._demonstrated(told, train, seed), *_shorter(prompt)]
-        return list(_distinct(edits, prompt, self._settings))
+        return Edits(edits=tuple(_distinct(edits, prompt, self._settings)))
 
     def _instructed(self, prompt: Prompt, evaluation: Evaluation) -> Prompt:
         """The system text with the instructions of the failing scorers added, the most frequent first."""
@@ -59,11 +59,11 @@ class RuleEditor:
         for count in sorted({min(2, most), most} - {0}):
             for _ in range(2):
                 demos = tuple(self._demo(row) for row in draw.sample(rows, count))
-                yield prompt.model_copy(update={"demos": demos}), f"{count} demonstrations from train rows"
+                yield Edit(prompt=_showing(prompt, demos), note=f"{count} demonstrations from train rows")
         room = self._settings.demos - len(prompt.demos)
         if prompt.demos and room > 0 and rows:
             more = tuple(self._demo(row) for row in draw.sample(rows, min(room, len(rows))))
-            yield prompt.model_copy(update={"demos": prompt.demos + more}), f"{len(more)} more demonstrations"
+            yield Edit(prompt=_showing(prompt, prompt.demos + more), note=f"{len(more)} more demonstrations")
 
     def _showable(self, row: Example) -> bool:
         return self._scorers.passes(self._scorers.show(row.answer), row)
@@ -74,15 +74,20 @@ class RuleEditor:
 
 def _shorter(prompt: Prompt) -> Iterator[Edit]:
     if prompt.demos:
-        yield prompt.model_copy(update={"demos": prompt.demos[:-1]}), "one demonstration fewer"
+        yield Edit(prompt=_showing(prompt, prompt.demos[:-1]), note="one demonstration fewer")
+
+
+def _showing(prompt: Prompt, demos: tuple[Demo, ...]) -> Prompt:
+    return prompt.model_copy(update={"demos": demos})
 
 
 def _distinct(edits: Sequence[Edit], present: Prompt, settings: Editing) -> Iterator[Edit]:
     seen = {present.id}
-    for edit, note in edits:
-        if edit.id not in seen and edit.length <= settings.max_length and len(seen) <= settings.proposals:
-            seen.add(edit.id)
-            yield edit, note
+    for edit in edits:
+        id = edit.prompt.id
+        if id not in seen and edit.prompt.length <= settings.max_length and len(seen) <= settings.proposals:
+            seen.add(id)
+            yield edit
 
 
 def rungs(minibatch: int, batch: int) -> list[int]:
@@ -119,20 +124,20 @@ def choose(
     Returns:
         The winner (None when nothing beats the present prompt), and every proposal with its merit on the rows it saw.
     """
-    tried = [(present, "the present prompt"), *edits]
-    pairs = [Candidate(prompt=save(prompt), adapter=adapter) for prompt, _ in tried]
+    tried = [Edit(prompt=present, note="the present prompt"), *edits]
+    pairs = [Candidate(prompt=save(edit.prompt), adapter=adapter) for edit in tried]
     scored: dict[int, Evaluation] = {}
     racing: Sequence[int] = range(len(tried))
     for rows in parts:
         latest = {place: evaluate(pairs[place], "validation", rows) for place in racing}
         scored |= latest
         racing = _racing_on(latest, parts[-1] - rows, loses)
-    best = max(racing, key=lambda place: (scored[place].merit, -tried[place][0].length))
+    best = max(racing, key=lambda place: (scored[place].merit, -tried[place].prompt.length))
     proposals = [
-        Proposal(prompt=pair.prompt, note=note, merit=scored[place].merit, rows=len(scored[place].scores))
-        for place, (pair, (_, note)) in enumerate(zip(pairs, tried, strict=True))
+        Proposal(prompt=pair.prompt, note=edit.note, merit=scored[place].merit, rows=len(scored[place].scores))
+        for place, (pair, edit) in enumerate(zip(pairs, tried, strict=True))
     ]
-    return tried[best][0] if best else None, proposals
+    return tried[best].prompt if best else None, proposals
 
 
 def _racing_on(scored: dict[int, Evaluation], left: int, loses: Bound) -> list[int]:

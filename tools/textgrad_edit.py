@@ -10,9 +10,9 @@ from typing import Any
 from agent import prompts
 from agent.config import Editing
 from agent.errors import LlmUnavailable
+from agent.moves import EditPrompt
 from agent.protocols import Chat, Scorers
-from agent.records import Evaluation, Example, ExampleScore, Prompt
-from tools.prompt_edit import Edit
+from agent.records import Edit, Edits, Evaluation, Example, ExampleScore, Prompt
 
 CRITIQUED = 4
 ROLE = "system prompt of a small language model"
@@ -37,23 +37,24 @@ class TextGradEditor:
         self._question_of = question_of
 
     def propose(
-        self, prompt: Prompt, evaluation: Evaluation, train: Sequence[Example], parts: Sequence[str], seed: int
-    ) -> list[Edit]:
+        self, prompt: Prompt, evaluation: Evaluation, train: Sequence[Example], move: EditPrompt, seed: int
+    ) -> Edits:
         """One prompt with a rewritten system text; none if `parts` leaves the system out or the reply is unusable.
 
         Raises:
             LlmUnavailable: the LLM did not answer.
         """
         failing = [score for score in evaluation.scores if score.reward < 1]
-        if "system" not in parts or not failing:
-            return []
+        if "system" not in move.parts or not failing:
+            return Edits()
         shown = random.Random(seed).sample(failing, min(CRITIQUED, len(failing)))
         engine = _engine(self._chat)
         rewritten = self._step(prompt.system, [self._gradient(prompt.system, score, engine) for score in shown], engine)
         edit = prompt.model_copy(update={"system": rewritten})
         if not rewritten or edit == prompt or edit.length > self._settings.max_length:
-            return []
-        return [(edit, f"the system text rewritten by TextGrad from {len(shown)} critiques")]
+            return Edits()
+        note = f"the system text rewritten by TextGrad from {len(shown)} critiques"
+        return Edits(edits=(Edit(prompt=edit, note=note),))
 
     def _gradient(self, system: str, score: ExampleScore, engine: Any) -> Any:
         """The textual gradient of one failing answer; a Variable of its own, so that critiques do not mix."""
@@ -120,14 +121,12 @@ class EditorChain:
         self._second = second
 
     def propose(
-        self, prompt: Prompt, evaluation: Evaluation, train: Sequence[Example], parts: Sequence[str], seed: int
-    ) -> list[Edit]:
+        self, prompt: Prompt, evaluation: Evaluation, train: Sequence[Example], move: EditPrompt, seed: int
+    ) -> Edits:
         """The first's proposals before the second's, so that both are compared on the minibatch."""
         try:
-            own = self._first.propose(prompt, evaluation, train, parts, seed)
+            own = self._first.propose(prompt, evaluation, train, move, seed)
         except LlmUnavailable as error:
-            own, note = [], f" (TextGrad was not used: {error})"
-        else:
-            note = ""
-        others = self._second.propose(prompt, evaluation, train, parts, seed)
-        return [*own, *((edit, text + note) for edit, text in others)]
+            own = Edits(remarks=(f"TextGrad was not used: {error}",))
+        others = self._second.propose(prompt, evaluation, train, move, seed)
+        return own.model_copy(update={"edits": (*own.edits, *others.edits)})

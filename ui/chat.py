@@ -9,7 +9,8 @@ from rich.markup import escape
 
 from agent.errors import BadInput
 from agent.policy import Rules
-from agent.records import Example, Prompt, Round
+from agent.records import Example, Prompt
+from agent.rounds import Round
 from graphs.session import Question, Session, open_session
 from memory.ledger import RunFolder
 from ui.diff import unified

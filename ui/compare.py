@@ -5,7 +5,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from agent.records import Round, digest
+from agent.records import digest
+from agent.rounds import Round
 from eval.suite import Result, run_all, table
 from graphs.context import new_run
 from graphs.session import open_session

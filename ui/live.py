@@ -11,7 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from agent.records import Baseline, Decision, Outcome, Round, Spend
+from agent.moves import Decision
+from agent.rounds import Baseline, Outcome, Round, Spend
 from ui import wording
 
 EVERY = 10.0  # seconds between progress lines where nobody watches

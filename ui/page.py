@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agent.config import Budget
 from agent.errors import BadInput
-from agent.records import Baseline, Candidate, Example, ExampleScore, Outcome, Prompt, Round, Rows, Spend, Split
+from agent.records import Candidate, Example, ExampleScore, Prompt, Rows, Split
+from agent.rounds import Baseline, Outcome, Round, Spend
 from memory.ledger import RunFolder
 from ui.diff import PromptDiff, compare, unified
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from agent.records import Example, Round
+from agent.records import Example
+from agent.rounds import Round
 from memory.disk import write_atomically
 from memory.ledger import RunFolder
 from ui import charts, wording

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Callable
 
-from agent.records import Move, Proposal, Spend, SplitResult, Verdict
+from agent.moves import Move
+from agent.rounds import Proposal, Spend, SplitResult, Verdict
 
 LEVERS = {"train_lora": "LoRA", "edit_prompt": "edit", "rollback": "rollback", "stop": "stop"}
 MARKS = {"train_lora": "●", "edit_prompt": "◆", "rollback": "↺", "stop": "■"}

@@ -11,19 +11,9 @@ from unittest.mock import patch
 
 import yaml
 
-from agent.records import (
-    Decision,
-    Diagnosis,
-    EditPrompt,
-    Example,
-    Prompt,
-    Record,
-    Round,
-    Signal,
-    Spend,
-    Stop,
-    TrainLora,
-)
+from agent.moves import Decision, EditPrompt, Stop, TrainLora
+from agent.records import Diagnosis, Example, Prompt, Record, Signal
+from agent.rounds import Round, Spend
 from graphs.context import Silent, new_run
 from graphs.session import open_session
 from memory.ledger import RunFolder

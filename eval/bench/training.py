@@ -11,7 +11,7 @@ import transformers
 from peft import get_peft_model
 
 from agent.config import Lora
-from agent.records import TrainLora
+from agent.moves import TrainLora
 from eval.bench.rows import Rows
 from tools.backbone import Backbone
 from tools.lora import lora_config, train

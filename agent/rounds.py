@@ -1,0 +1,157 @@
+"""What happened: the rows of the ledger, and what they are made of."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from agent.moves import Decision
+from agent.records import Candidate, Critique, Diagnosis, Record, Role, Signal
+
+
+class Spend(Record):
+    """What has been used up. Seconds are wall-clock inside steps; tokens are forward tokens."""
+
+    seconds: float = 0.0
+    train_tokens: int = 0
+    generated_tokens: int = 0
+    llm_tokens: int = 0
+    usd: float = 0.0
+
+    def __add__(self, other: "Spend") -> "Spend":
+        return Spend(**{name: getattr(self, name) + getattr(other, name) for name in Spend.model_fields})
+
+    def __sub__(self, other: "Spend") -> "Spend":
+        return Spend(**{name: getattr(self, name) - getattr(other, name) for name in Spend.model_fields})
+
+
+class Usage(Record):
+    """What one role asked of the external LLM. Calls to the server, answers out of the cache, tokens, money."""
+
+    calls: int = 0
+    cached: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    usd: float = 0.0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields})
+
+
+class Call(Record):
+    """A line of calls.jsonl: a call to the LLM goes in before it is made, at the most it can cost, and again after.
+
+    The later line of a number counts. A call that was never settled (a kill, a time-out) is charged at its most.
+    """
+
+    number: int
+    role: Role
+    model: str
+    usage: Usage
+    settled: bool = False
+    seconds: float = 0.0
+    fault: str = ""
+
+
+class Remaking(Record):
+    """Hard train questions rewritten: how many were asked for, and how many answers to them passed the scorers.
+
+    `before` and `after` are the mean rewards of the model's answers to the questions as given and as rewritten.
+    """
+
+    asked: int
+    kept: int
+    recalled: int = Field(0, description="of the kept: taken from the memory of an earlier run")
+    before: float = 0.0
+    after: float = 0.0
+
+
+class Trial(Record):
+    """What a lever brought: the changed pair (or none, with the reason in `note`), and what it cost."""
+
+    candidate: Candidate | None
+    note: str
+    loss: float | None = None
+    loss_drop: float | None = None
+    grad_norm: float | None = None
+    proposals: tuple["Proposal", ...] = ()
+    critiques: tuple[Critique, ...] = ()
+    remaking: Remaking | None = None
+    spend: Spend = Spend()
+
+
+class Proposal(Record):
+    """One edit that was scored on the minibatch, or on so many of its rows as it took to see that it loses."""
+
+    prompt: str
+    note: str
+    merit: float | None = None
+    rows: int = Field(0, description="on which the merit was measured; 0 in ledgers that did not count them")
+
+
+class Verdict(Record):
+    """The gate's word on a trial. Rewards are validation means of the best pair before and of the trial."""
+
+    kept: bool
+    reason: str
+    before: float
+    after: float
+    p_value: float = Field(description="one-sided, paired sign-flip test of the deciding difference")
+    measure: Literal["reward", "merit", "likelihood"] = Field("reward", description="whose difference decided")
+
+    @property
+    def gain(self) -> float:
+        return self.after - self.before
+
+
+class Round(Record):
+    """One row of the ledger: what was seen, decided, done, judged, and the best pair after it."""
+
+    number: int
+    signal: Signal
+    diagnosis: Diagnosis
+    decision: Decision
+    trial: Trial
+    verdict: Verdict
+    best: Candidate
+    reward: float = Field(description="validation reward of `best`")
+    spend: Spend = Field(description="of the run so far, this round included")
+    usage: dict[Role, Usage] = Field(default_factory=dict, description="of the LLM, by role, of the run so far")
+
+
+class Baseline(Record):
+    """Row 0 of the ledger: the seed prompt's scores, and what memory recalled."""
+
+    number: Literal[0] = 0
+    seed: Candidate
+    seed_reward: float
+    recalled: tuple[Proposal, ...] = Field((), description="the seed and what memory recalled, as compared; else empty")
+    best: Candidate
+    reward: float
+    content: float
+    style: float
+    note: str
+    spend: Spend
+
+
+class SplitResult(Record):
+    """A mean reward on the sealed test rows with its 95 % bootstrap interval, and the two factors."""
+
+    candidate: Candidate
+    reward: float
+    low: float
+    high: float
+    content: float
+    style: float
+    rows: int
+
+
+class Outcome(Record):
+    """The end of a run: why it stopped, and both pairs on the test split, opened this once."""
+
+    stopped: str
+    best: Candidate
+    baseline_test: SplitResult
+    best_test: SplitResult
+    p_value: float
+    spend: Spend
+    usage: dict[Role, Usage] = Field(default_factory=dict, description="of the LLM, by role, of the whole run")

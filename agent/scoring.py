@@ -1,0 +1,126 @@
+"""What a task.yaml may say of its scorers."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from agent.settings import Settings
+
+
+class Exact(Settings):
+    """The whole output is the answer (case and outer white space aside)."""
+
+    kind: Literal["exact"]
+    extract: str | None = Field(None, description="regular expression; its first group (or match) is compared")
+
+
+class Contains(Settings):
+    """The answer stands in the output as whole words."""
+
+    kind: Literal["contains"]
+
+
+class Number(Settings):
+    """The last number after `marker` (or in the whole output) equals the one in the answer."""
+
+    kind: Literal["number"]
+    marker: str = "####"
+
+
+class Choice(Settings):
+    """The option letter, such as (B), in the output equals the one in the answer."""
+
+    kind: Literal["choice"]
+    letters: str = "ABCDE"
+
+
+class TokenF1(Settings):
+    """Word overlap of output and answer, as F1 in [0, 1]."""
+
+    kind: Literal["f1"]
+
+
+class Judge(Settings):
+    """An external LLM grades the output by a rubric, from 1 to `scale`; with `compare`, against the reference answer.
+
+    Who compares is asked twice, with the two answers swapped.
+    """
+
+    kind: Literal["judge"]
+    rubric: str = Field(min_length=1)
+    scale: int = Field(5, ge=2, le=10)
+    compare: bool = False
+    say: str | None = Field(None, description="as a style scorer: what to tell the model; default: the rubric")
+    show: str | None = Field(None, description="as a style scorer: the wanted form of a reference, with {answer} in it")
+
+
+class RewardModel(Settings):
+    """A reward model (AutoModelForSequenceClassification with one logit) reads question and output.
+
+    A logit of `low` or less is 0, of `high` or more 1.
+    """
+
+    kind: Literal["reward_model"]
+    model: str = Field(description="hub name or local folder (./… is relative to the task)")
+    low: float = -5.0
+    high: float = 5.0
+    max_tokens: int = Field(1024, ge=16)
+    batch_size: int = Field(16, ge=1)
+
+
+ContentScorer = Annotated[
+    Exact | Contains | Number | Choice | TokenF1 | Judge | RewardModel, Field(discriminator="kind")
+]
+
+
+class StyleSettings(Settings):
+    """`say` replaces the built-in instruction; `show` is the wanted form of a reference, with `{answer}` in it."""
+
+    say: str | None = None
+    show: str | None = None
+
+
+class StartsWith(StyleSettings):
+    kind: Literal["starts_with"]
+    text: str
+
+
+class Matches(StyleSettings):
+    """A regular expression that must be found in the output (anchor it with ^ and $ if the whole should match)."""
+
+    kind: Literal["regex"]
+    pattern: str
+
+
+class JsonForm(StyleSettings):
+    """The output is a JSON object with these keys, or one that satisfies a JSON schema."""
+
+    kind: Literal["json"]
+    keys: tuple[str, ...] = ()
+    json_schema: dict[str, Any] | None = Field(None, alias="schema")
+
+
+class Words(StyleSettings):
+    """Between `least` and `most` words."""
+
+    kind: Literal["words"]
+    least: int = Field(0, ge=0)
+    most: int | None = Field(None, ge=1)
+
+
+class Forbid(StyleSettings):
+    """None of these words or phrases may appear."""
+
+    kind: Literal["forbid"]
+    words: tuple[str, ...] = Field(min_length=1)
+
+
+class Bullets(StyleSettings):
+    """Between `least` and `most` lines that begin with - or *."""
+
+    kind: Literal["bullets"]
+    least: int = Field(1, ge=0)
+    most: int | None = Field(None, ge=1)
+
+
+StyleScorer = Annotated[StartsWith | Matches | JsonForm | Words | Forbid | Bullets | Judge, Field(discriminator="kind")]
