@@ -180,7 +180,7 @@ class Llm(Settings):
     base_url: str | None = None
     key_variable: str = "OPENAI_API_KEY"
     temperature: float | None = Field(0.0, ge=0, le=2, description="null: not sent, for models that refuse it")
-    max_tokens: int = Field(1024, ge=16, description="of one answer")
+    max_tokens: int = Field(2048, ge=16, description="of one answer")
     price: Price = Price()
     max_concurrency: int = Field(16, ge=1, le=256, description="calls that are out at the same time")
     timeout: float = Field(60, gt=0, description="seconds of one call")

@@ -20,11 +20,11 @@ from memory.ledger import RunFolder
 if TYPE_CHECKING:
     from eval.runner import Runner
     from eval.tasks import Task
+    from graphs.external import ExternalLlm
     from memory.embedder import MiniLm
     from memory.prompts import Entry, PromptMemory, Recalled
     from tools.backbone import Backbone
     from tools.classify import Classifier
-    from tools.llm import LlmChat
 
 PROFILE_QUESTIONS = 5
 MEMORY_WAIT = 60.0  # seconds; another run has the memory open for moments
@@ -78,6 +78,7 @@ class Context:
     # A Listener and a Report, typed Any because LangGraph makes a JSON schema of this class.
     listener: Any = field(default_factory=Silent, repr=False)
     report: Any = field(default=None, repr=False)
+    deadline: float | None = field(default=None, init=False, repr=False)  # a reading of time.monotonic()
 
     # --- the run and its task ---
 
@@ -152,18 +153,9 @@ class Context:
         return Classifier(self.model, self.spec.scorers, self.spec.train)
 
     @cached_property
-    def chat(self) -> "LlmChat":
-        from tools.llm import LlmChat
-
-        config = self.spec.config
-        assert config.llm is not None, "the configuration demands an llm section wherever one is used"
-        spent = max((row.spend.usd for row in self.folder.rounds()), default=0.0)
-        return LlmChat(config.llm, None if config.budget.usd is None else config.budget.usd - spent)
-
-    @cached_property
     def policy(self) -> Policy:
         config = self.spec.config
-        return LlmPlanner(self.chat, config) if config.planner == "llm" else make_policy(config)
+        return LlmPlanner(self.llm.chat("planner"), config) if config.planner == "llm" else make_policy(config)
 
     @cached_property
     def editor(self) -> Editor:
@@ -177,7 +169,19 @@ class Context:
             return rules
         from tools.textgrad_edit import EditorChain, TextGradEditor
 
-        return EditorChain(TextGradEditor(self.chat, self.spec.scorers, config.edit, self.examples.__getitem__), rules)
+        return EditorChain(
+            TextGradEditor(self.llm.chat("editor"), self.spec.scorers, config.edit, self.examples.__getitem__), rules
+        )
+
+    @cached_property
+    def llm(self) -> "ExternalLlm":
+        from graphs.external import ExternalLlm
+
+        config = self.spec.config
+        asked = config.llm if config.roles else None
+        return ExternalLlm(
+            asked, self.folder, config.budget.usd, lambda: self.deadline, lambda text: self.tell("note", text=text)
+        )
 
     # --- memory across runs ---
 
@@ -245,12 +249,21 @@ class Context:
             self.report(self.folder, (*self.spec.validation, *self.spec.test))
 
     def used(self) -> Spend:
-        """What this process has used up since it started: a reading to subtract an earlier one from."""
-        built = vars(self)
-        tokens = Spend(seconds=time.monotonic())
-        if "model" in built:
-            tokens += Spend(train_tokens=self.model.trained_tokens, generated_tokens=self.model.generated_tokens)
-        return tokens + self.chat.spend if "chat" in built else tokens
+        """What has been used up: a reading to subtract an earlier one from. Of the LLM, it is the whole run's."""
+        used = Spend(seconds=time.monotonic())
+        if "model" in vars(self):
+            used += Spend(train_tokens=self.model.trained_tokens, generated_tokens=self.model.generated_tokens)
+        return used + self.llm.account.spend
+
+    def begin(self, spent: Spend) -> Spend:
+        """The reading at the beginning of a step, and the end of the run's minutes for all that waits in it.
+
+        Args:
+            spent: what the steps before have counted. What a killed process paid the LLM beyond that is this step's.
+        """
+        minutes = self.spec.config.budget.minutes
+        self.deadline = None if minutes is None else time.monotonic() + minutes * 60 - spent.seconds
+        return self.used().model_copy(update={"llm_tokens": spent.llm_tokens, "usd": spent.usd})
 
 
 def _folded(question: str) -> str:

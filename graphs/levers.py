@@ -1,6 +1,5 @@
 """The nodes that act: train the weights, rewrite the words, go back."""
 
-import time
 from functools import partial
 from typing import Any
 
@@ -65,7 +64,7 @@ def _train(context: Context, state: State, adapter: str, rows: list[tuple[Prompt
         parent=None if move.fresh else state["best"].adapter,
         seed=seed_of(state, context),
         token_limit=None if budget.train_tokens is None else budget.train_tokens - spent.train_tokens,
-        deadline=None if budget.minutes is None else time.monotonic() + budget.minutes * 60 - spent.seconds,
+        deadline=context.deadline,
         progress=context.listener,
     )
 

@@ -11,7 +11,7 @@ from agent.moves import Decision, EditPrompt, Move, Rollback, Stop, TrainLora
 from agent.policy import stop_reason
 from agent.protocols import Briefing
 from agent.records import Candidate, Diagnosis, Edit, Evaluation, Prompt
-from agent.rounds import Baseline, Outcome, Proposal, Round, SplitResult, Verdict
+from agent.rounds import Baseline, Outcome, Proposal, Round, Spend, SplitResult, Verdict
 from graphs.context import Context
 from graphs.state import State, decided, metered, seed_of
 
@@ -21,7 +21,7 @@ from graphs.state import State, decided, metered, seed_of
 @metered
 def baseline(state: State, context: Context) -> dict[str, Any]:
     """Score the seed prompt, and try what memory recalls of earlier runs on near tasks."""
-    start = context.used()
+    start = context.begin(Spend())
     seed_prompt = context.spec.config.prompt.prompt()
     seed = Candidate(prompt=context.folder.save_prompt(seed_prompt))
     context.tell("note", text="Scoring the seed prompt on the validation rows.")
@@ -89,7 +89,9 @@ def observe(state: State, context: Context) -> dict[str, Any]:
 def plan(state: State, context: Context) -> dict[str, Any]:
     """Signal, diagnosis and spend → a decision with its reason."""
     history = context.folder.rounds()[: state["number"]]
-    briefing = Briefing(state["signal"], state["diagnosis"], history, state["spend"], state["refused"])
+    briefing = Briefing(
+        state["signal"], state["diagnosis"], history, state["spend"], state["refused"], closed=context.llm.closed
+    )
     decision = context.policy.decide(briefing)
     context.tell("decision", number=state["number"] + 1, decision=decision)
     return {"decision": decision}
@@ -188,6 +190,7 @@ def remember(state: State, context: Context) -> dict[str, Any]:
     row = Round(
         number=number, signal=state["signal"], diagnosis=state["diagnosis"], decision=decided(state), trial=trial,
         verdict=verdict, best=best, reward=context.evaluate(best, "validation").reward, spend=state["spend"],
+        usage=context.llm.account.usage,
     )  # fmt: skip
     context.folder.append(row)
     if isinstance(row.decision.move, EditPrompt) and trial.candidate and (verdict.kept or verdict.gain >= 0):
@@ -213,7 +216,7 @@ def finish(state: State, context: Context) -> dict[str, Any]:
     """Open the test split, once: the baseline and the best pair on rows that nothing was decided by."""
     from eval import stats
 
-    start, first = context.used(), context.folder.baseline()
+    start, first = context.begin(state["spend"]), context.folder.baseline()
     assert first is not None, "the baseline node has run before"
     before, after = context.evaluate.open_test(first.seed), context.evaluate.open_test(state["best"])
     outcome = Outcome(
@@ -223,6 +226,7 @@ def finish(state: State, context: Context) -> dict[str, Any]:
         best_test=_result(after),
         p_value=stats.sign_flip([b.reward - a.reward for a, b in zip(before.scores, after.scores, strict=True)]),
         spend=state["spend"] + (context.used() - start),
+        usage=context.llm.account.usage,
     )
     context.folder.append(outcome)
     context.show_report()

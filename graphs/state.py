@@ -40,7 +40,7 @@ def metered(node: Node) -> Any:
 
     def run(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
         context = runtime.context
-        before = context.used()
+        before = context.begin(state.get("spend", Spend()))
         try:
             update = node(state, context)
         except OSError as error:

@@ -1,46 +1,76 @@
 """The external LLM behind an OpenAI-compatible API. The only place that imports langchain_openai."""
 
+import asyncio
+import json
 import os
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from functools import cache, cached_property, partial
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
-
+from agent import prompts
 from agent.config import Llm
-from agent.errors import LlmUnavailable
-from agent.rounds import Spend
+from agent.errors import LlmRefused, LlmUnavailable
+from agent.protocols import Replies
+from agent.records import Record, Role, digest
+from agent.rounds import Usage
+from tools.account import Account
+from tools.patience import Broken, Patience, Unsupported, classified
+from tools.schema import Reply, chosen
+from tools.ways import WAYS, put
 
-T = TypeVar("T", bound=BaseModel)
+T = TypeVar("T")
+R = TypeVar("R", bound=Record)
 Message = tuple[str, str]
+
+OPENAI = "https://api.openai.com/v1"
+# Tokens of a request that stand in no message of ours: roles and turns, and the words that announce tools.
+UNSEEN, UNSEEN_OF_TOOLS = 64, 512
 
 
 class LlmChat:
-    """Messages in, a tool call or text out; tokens and money of every call are added up in `spend`.
+    """Messages in, text or a tool call out, for one role and any number of threads. Satisfies `agent.protocols.Chat`.
 
     Args:
-        settings: server, model, prices. The key comes from the environment alone.
-        usd_left: money that may still be spent; no call goes out at 0 or below. None: no limit.
+        settings: of this role. The key comes from the environment alone.
+        role: who asks, for the account.
+        account: charged before each call with the most it can cost, and after it with what it cost.
+        patience: shared by all who ask the same server.
+        replies: answers on disk; what was asked before is not asked again. None: everything is asked.
     """
 
-    def __init__(self, settings: Llm, usd_left: float | None = None) -> None:
-        self.spend = Spend()
+    def __init__(
+        self, settings: Llm, role: Role, account: Account, patience: Patience, replies: Replies | None = None
+    ) -> None:
         self._settings = settings
-        self._usd_left = usd_left
-        self._client: Any = None
+        self._role = role
+        self._account = account
+        self._patience = patience
+        self._replies = replies
+        self._ways = list(WAYS)  # of asking for a tool that the server may take; one, once it is known
 
     @property
     def width(self) -> int:
+        """Calls that are out at the same time."""
         return self._settings.max_concurrency
 
-    def complete(self, system: str, user: str) -> str:
-        """The text of one answer. Raises LlmUnavailable."""
-        reply = self._ask([("system", system), ("user", user)])
-        if not reply.text.strip():
-            raise LlmUnavailable(f"{self._settings.model} gave an empty answer")
-        return str(reply.text)
+    @property
+    def way(self) -> str | None:
+        """The way of asking for a tool that worked, one of WAYS; None before the first."""
+        return self._ways[0] if len(self._ways) == 1 else None
 
-    def call_tool(self, system: str, user: str, tools: Sequence[type[T]]) -> T:
+    def complete(self, system: str, user: str) -> str:
+        """The text of one answer. Raises LlmUnavailable: none came, it is empty, or it was cut off."""
+        try:
+            return self._ask([("system", system), ("user", user)], {}, _text)
+        except ValueError as error:
+            raise LlmUnavailable(f"{self._settings.model} gave {error}") from None
+
+    def call_tool(self, system: str, user: str, tools: Sequence[type[R]]) -> R:
         """The one tool that the LLM called, validated; asked once more with the error if it does not fit.
+
+        A server without tools is asked in other WAYS: for JSON by a schema, at last in plain words.
 
         Raises:
             LlmUnavailable: no answer, or twice none that fits a tool.
@@ -48,73 +78,172 @@ class LlmChat:
         messages: list[Message] = [("system", system), ("user", user)]
         problem = ""
         for _ in range(2):
-            reply = self._ask(messages, tools)
             try:
-                return _chosen(reply, tools)
-            except ValueError as error:
+                return self._in_some_way(messages, tools)
+            except Unfit as error:
                 problem = str(error)
-                messages.append(("user", f"That cannot be used: {problem}. Call exactly one tool, within its bounds."))
-        raise LlmUnavailable(f"{self._settings.model} gave no usable plan: {problem}")
+                said = error.reply.text or json.dumps(error.reply.calls)
+                messages += [("assistant", said), ("user", prompts.fill("again", problem=problem))]
+        raise LlmUnavailable(f"{self._settings.model} gave no usable answer: {problem}")
 
-    def _ask(self, messages: list[Message], tools: Sequence[type[BaseModel]] = ()) -> Any:
-        if self._usd_left is not None and self.spend.usd >= self._usd_left:
-            raise LlmUnavailable("the money budget is used up")
-        client = self._connect()
-        reply = self._answer(client.bind_tools(list(tools), tool_choice="required") if tools else client, messages)
-        self.spend += self._cost(reply.usage_metadata or {})
-        return reply
+    # --- one question ------------------------------------------------------------------------------
 
-    def _answer(self, client: Any, messages: list[Message]) -> Any:
-        """One answer. What the server says of an error is left out of ours: it may quote the key."""
+    def _in_some_way(self, messages: list[Message], tools: Sequence[type[R]]) -> R:
+        """One answer, in the way that this server is known to take or in the first that it takes.
+
+        Raises:
+            Unfit: an answer that is none of the tools.
+            LlmUnavailable: none.
+        """
+        first, *others = self._ways
+        for way in self._ways if others else ():
+            try:
+                return self._put(messages, tools, way, patiently=False)
+            except (Unsupported, Broken):  # servers break on what they do not know
+                continue
+        return self._put(messages, tools, first, patiently=True)
+
+    def _put(self, messages: list[Message], tools: Sequence[type[R]], way: str, patiently: bool) -> R:
+        asked, options = put(messages, tools, way)
+        try:
+            answer = self._ask(asked, options, partial(_fitting, tools=tools), patiently)
+        except Unfit as error:
+            if way in ("tools", "one tool") and not error.reply.calls and not error.reply.cut:
+                self._ways = [way for way in WAYS if "tool" not in way]  # it takes tools and calls none
+            raise
+        self._ways = [way]
+        return answer
+
+    def _ask(
+        self, messages: list[Message], options: dict[str, Any], read: Callable[[Reply], T], patiently: bool = True
+    ) -> T:
+        """What `read` makes of an answer. Only answers that it can use are kept on disk."""
+        settings = self._settings
+        key = digest([settings.model, settings.base_url, settings.temperature, settings.max_tokens, messages, options])
+        kept = self._replies.get(key) if self._replies is not None else None
+        if kept is not None:
+            self._account.cached(self._role, settings.model)
+            return read(Reply.model_validate_json(kept))
+        reply = _run(self._patience.answer(partial(self._call, messages, options), patiently))
+        result = read(reply)
+        if self._replies is not None:
+            self._replies.put(key, reply.model_dump_json())
+        return result
+
+    async def _call(self, messages: list[Message], options: dict[str, Any]) -> Reply:
+        """One try, charged before it is made. One that ends without an answer may have cost, and stays at its most."""
         import openai
 
-        settings = self._settings
+        client, began, settings = self._client, time.monotonic(), self._settings
+        call = self._account.open(self._role, settings.model, self._most(messages, options))
         try:
-            return client.invoke(messages)
-        except openai.AuthenticationError:
-            problem = f"refused the key: look at the environment variable {settings.key_variable}"
-        except openai.APIStatusError as error:
-            problem = f"did not answer (HTTP {error.status_code})"
-        except openai.OpenAIError as error:
-            problem = f"did not answer ({type(error).__name__})"
-        except (AttributeError, LookupError, TypeError, ValueError):  # langchain reads the body without checking it
-            problem = "sent what is no chat completion: look at `llm.base_url`"
-        raise LlmUnavailable(f"{settings.model} {problem}")
+            answer = await client.ainvoke(messages, extra_body=self._older | options)
+            usage = self._cost(answer.usage_metadata) if answer.usage_metadata else call.usage
+            self._account.settle(call, usage, time.monotonic() - began)
+            return _reply(answer)
+        except (openai.OpenAIError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # The latter four: langchain reads the body without checking it.
+            fault = classified(error, settings.model, self._key, settings.key_variable)
+            if not _may_have_cost(error):
+                self._account.settle(call, Usage(calls=1), time.monotonic() - began, str(fault))
+        raise fault  # out of the handler: what the server said may quote the key
 
-    def _connect(self) -> Any:
-        if self._client is None:
-            from langchain_openai import ChatOpenAI
+    def _most(self, messages: list[Message], options: dict[str, Any]) -> Usage:
+        """The most that a call can cost: no token is shorter than a byte, no answer longer than it may be."""
+        size = sum(len(text.encode()) + UNSEEN for _, text in messages)
+        if options:
+            size += len(json.dumps(options).encode()) + UNSEEN_OF_TOOLS
+        return self._cost({"input_tokens": size, "output_tokens": self._settings.max_tokens})
 
-            key = os.environ.get(self._settings.key_variable)
-            if not key and self._settings.base_url is None:
-                raise LlmUnavailable(f"no key: set the environment variable {self._settings.key_variable}")
-            self._client = ChatOpenAI(
-                model=self._settings.model,
-                base_url=self._settings.base_url,
-                api_key=key or "none",
-                temperature=self._settings.temperature,
-                timeout=self._settings.timeout,
-                max_retries=2,
-            )
-        return self._client
+    def _cost(self, usage: Any) -> Usage:
+        into, out, price = usage["input_tokens"], usage["output_tokens"], self._settings.price
+        usd = (into * price.input + out * price.output) / 1e6
+        return Usage(calls=1, input_tokens=into, output_tokens=out, usd=usd)
 
-    def _cost(self, usage: Any) -> Spend:
-        into, out = usage.get("input_tokens", 0), usage.get("output_tokens", 0)
-        usd = (into * self._settings.price.input + out * self._settings.price.output) / 1e6
-        return Spend(llm_tokens=into + out, usd=usd)
+    # --- the server --------------------------------------------------------------------------------
+
+    @property
+    def _key(self) -> str:
+        """Raises LlmRefused: there is none, where OpenAI's own server wants one."""
+        key = os.environ.get(self._settings.key_variable)
+        if not key and self._settings.base_url is None:
+            raise LlmRefused(f"no key: set the environment variable {self._settings.key_variable}")
+        return key or "none"
+
+    @property
+    def _older(self) -> dict[str, Any]:
+        """The older name of the limit, which may be all that servers of one's own know."""
+        return {} if self._settings.base_url is None else {"max_tokens": self._settings.max_tokens}
+
+    @cached_property
+    def _client(self) -> Any:
+        from langchain_openai import ChatOpenAI
+
+        settings = self._settings
+        return ChatOpenAI(
+            model=settings.model,
+            base_url=settings.base_url or OPENAI,  # else the environment would say it
+            api_key=self._key,
+            temperature=settings.temperature,
+            max_tokens=settings.max_tokens,
+            timeout=settings.timeout,
+            max_retries=0,
+            use_responses_api=False,
+        )
 
 
-def _chosen(reply: Any, tools: Sequence[type[T]]) -> T:
-    by_name = {tool.__name__: tool for tool in tools}
-    if reply.invalid_tool_calls:
-        raise ValueError("the tool's arguments were not JSON")
-    if len(reply.tool_calls) != 1:
-        raise ValueError(f"{len(reply.tool_calls)} tools were called")
-    call = reply.tool_calls[0]
-    if call["name"] not in by_name:
-        raise ValueError(f"there is no tool '{call['name']}'; there are {', '.join(by_name)}")
+class Unfit(Exception):
+    """An answer that is none of the records asked for. Never leaves this file."""
+
+    def __init__(self, problem: str, reply: Reply) -> None:
+        super().__init__(problem)
+        self.reply = reply
+
+
+def _may_have_cost(error: Exception) -> bool:
+    """Whether a request went out and nobody can know what became of it."""
+    import httpx
+    import openai
+
+    unsent = (httpx.ConnectError, httpx.ConnectTimeout)
+    return isinstance(error, openai.APIConnectionError) and not isinstance(error.__cause__, unsent)
+
+
+def _fitting(reply: Reply, tools: Sequence[type[R]]) -> R:
     try:
-        return by_name[call["name"]].model_validate(call["args"])
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ValueError(problems) from error
+        return chosen(reply, tools)
+    except ValueError as error:
+        raise Unfit(str(error), reply) from None
+
+
+def _text(reply: Reply) -> str:
+    if reply.cut:
+        raise ValueError("an answer that was cut off (llm.max_tokens)")
+    if not reply.text.strip():
+        raise ValueError("an empty answer")
+    return reply.text
+
+
+def _reply(answer: Any) -> Reply:
+    """langchain's message as ours. Raises TypeError and the like for what is no answer."""
+    calls = [(call["name"], json.dumps(call["args"])) for call in answer.tool_calls]
+    calls += [(call["name"] or "", call["args"] or "") for call in answer.invalid_tool_calls]
+    cut = answer.response_metadata.get("finish_reason") == "length"
+    return Reply(text=str(answer.text), calls=tuple(calls), cut=cut)
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """The result of work on the one event loop. An interrupt of the waiting thread cancels it."""
+    future = asyncio.run_coroutine_threadsafe(work, _loop())
+    try:
+        return future.result()
+    finally:
+        future.cancel()
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """One for the process, in a thread of its own: clients stay bound to the loop they were first used on."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="llm", daemon=True).start()
+    return loop

@@ -1,0 +1,79 @@
+"""The external LLM of a run: who asks it in which role, what it has cost, and whether it is still to be had."""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from memory.replies import ReplyStore
+
+from agent.config import Llm
+from agent.records import Role
+from memory.ledger import RunFolder
+
+if TYPE_CHECKING:
+    from tools.account import Account
+    from tools.llm import LlmChat
+    from tools.patience import Patience
+
+
+class ExternalLlm:
+    """One account for all roles, one patience for all that ask the same server with the same key.
+
+    Args:
+        settings: the task's `llm` section; None where no role asks one, and nothing is ever asked.
+        folder: keeps the log of calls; answers are kept beside it, for all runs.
+        usd: the run's budget. None: no limit.
+        deadline: gives the reading of time.monotonic() that no wait may pass, or None.
+        tell: told in a sentence what is waited for.
+    """
+
+    def __init__(
+        self,
+        settings: Llm | None,
+        folder: RunFolder,
+        usd: float | None,
+        deadline: Callable[[], float | None],
+        tell: Callable[[str], None],
+    ) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._usd = usd
+        self._deadline = deadline
+        self._tell = tell
+        self._chats: dict[Role, LlmChat] = {}
+        self._patiences: dict[tuple[str | None, str], Patience] = {}
+
+    @cached_property
+    def account(self) -> "Account":
+        """What the LLM has cost this run, in this process and before."""
+        from tools.account import Account
+
+        return Account(self._folder, self._usd)
+
+    @property
+    def closed(self) -> str:
+        """Why a server is not asked any more in this run; empty while all are."""
+        return next((patience.refused for patience in self._patiences.values() if patience.refused), "")
+
+    def chat(self, role: Role) -> "LlmChat":
+        """The LLM in this role."""
+        if role not in self._chats:
+            from tools.llm import LlmChat
+
+            assert self._settings is not None, "the configuration demands an llm section wherever one is used"
+            settings = self._settings.of(role)
+            self._chats[role] = LlmChat(settings, role, self.account, self._patience(settings), self._replies)
+        return self._chats[role]
+
+    def _patience(self, settings: Llm) -> "Patience":
+        from tools.patience import Patience
+
+        server = (settings.base_url, settings.key_variable)
+        if server not in self._patiences:
+            self._patiences[server] = Patience(settings.patience, settings.max_concurrency, self._deadline, self._tell)
+        return self._patiences[server]
+
+    @cached_property
+    def _replies(self) -> ReplyStore | None:
+        keeps = self._settings is not None and self._settings.cache
+        return ReplyStore(self._folder.path.parent / "replies.sqlite") if keeps else None

@@ -1,0 +1,68 @@
+"""The ways of asking an LLM server for one of several records: whichever it takes."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from agent import prompts
+from tools.schema import as_schema, as_tools, name_of
+
+Message = tuple[str, str]
+Options = dict[str, Any]
+Records = Sequence[type[BaseModel]]
+
+
+def put(messages: list[Message], records: Records, way: str) -> tuple[list[Message], Options]:
+    """Messages and request options that ask for one of the records. Without tools, the schema stands in the words too.
+
+    Args:
+        messages: the first is the system's.
+        way: one of WAYS.
+    """
+    options = WAYS[way](records)
+    if "tools" in options:
+        return messages, options
+    (role, system), *rest = messages
+    told = prompts.fill("as_json", schema=json.dumps(as_schema(records)))
+    return [(role, f"{system}\n\n{told}"), *rest], options
+
+
+def _tools(records: Records) -> Options:
+    """A tool a record, one of which must be called."""
+    if len(records) == 1:
+        return _one_tool(records)
+    return {"tools": as_tools(records), "tool_choice": "required"}
+
+
+def _one_tool(records: Records) -> Options:
+    """A single tool, called by name: for servers that know no other tool_choice."""
+    name = name_of(records[0]) if len(records) == 1 else "choose"
+    about = "Choose one." if len(records) > 1 else " ".join((records[0].__doc__ or "").split())
+    function = {"name": name, "description": about, "parameters": as_schema(records)}
+    return {
+        "tools": [{"type": "function", "function": function}],
+        "tool_choice": {"type": "function", "function": {"name": name}},
+    }
+
+
+def _schema(records: Records) -> Options:
+    """Structured output as OpenAI has it."""
+    wanted = {"name": "answer", "schema": as_schema(records)}
+    return {"response_format": {"type": "json_schema", "json_schema": wanted}}
+
+
+def _object(records: Records) -> Options:
+    """Structured output as llama.cpp's servers had it before, and JSON mode where the schema is passed over."""
+    return {"response_format": {"type": "json_object", "schema": as_schema(records)}}
+
+
+def _text(records: Records) -> Options:
+    """No more than words."""
+    return {}
+
+
+WAYS: dict[str, Callable[[Records], Options]] = {
+    "tools": _tools, "one tool": _one_tool, "schema": _schema, "object": _object, "text": _text,
+}  # fmt: skip
