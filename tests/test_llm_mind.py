@@ -136,8 +136,12 @@ def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
 
-def test_a_step_says_in_the_system_text_what_the_constraints_want_of_the_model() -> None:
-    text, seen = rewritten("Answer the question.", ROLE)
+JUDGED = [f"The language model's answers are judged by this: {CONSTRAINTS[0]}", *CONSTRAINTS[1:], "Of the variable."]
+
+
+@pytest.mark.parametrize("constraints", [CONSTRAINTS, JUDGED])
+def test_a_step_says_in_the_system_text_what_the_constraints_want_of_the_model(constraints: list[str]) -> None:
+    text, seen = rewritten("Answer the question.", ROLE, constraints)
     assert sorted(text.replace(". ", ".\n").splitlines()) == ["Answer the question.", CONSTRAINTS[0]]
     assert [kind_of(request) for request in seen] == ["critique", "critique", "step"]
     assert {role_of(request) for request in seen} == {"editor"}
@@ -167,13 +171,22 @@ def test_a_question_keeps_its_own_words() -> None:
     assert question in text and text != question
 
 
-@pytest.mark.parametrize("shown", ['[{"question": "a", "answer": "1"}, {"question": "b", "answer": "2"}]', "a\n\nb"])
-def test_demonstrations_stay_what_they_are_in_another_order(shown: str) -> None:
-    text, _ = rewritten(shown, "demonstrations before the question")
-    if shown.startswith("["):
-        assert json.loads(text) == json.loads(shown)[::-1]
-    else:
-        assert text == "b\n\na"
+def test_demonstrations_stay_what_they_are_in_another_order_and_one_more_where_there_is_room() -> None:
+    one, two, three = (f"<question>\nWho, {name}?\n\nSay.\n</question>\n<answer>\nI\n</answer>" for name in "abc")
+    step = (
+        f"<ROLE>demonstrations before every question</ROLE> <VARIABLE> {one}\n\n{two} </VARIABLE>\n"
+        f"<CONSTRAINTS>Constraint 1: At most %d demonstrations.</CONSTRAINTS><EXAMPLES>{two}\n\n{three}</EXAMPLES>"
+    )
+    for most, wanted in ((2, [two, one]), (3, [three, two, one])):
+        text = mind(asked("Send it between <IMPROVED_VARIABLE> tags.", step % most)).text
+        assert text.removeprefix("<IMPROVED_VARIABLE>").removesuffix("</IMPROVED_VARIABLE>") == "\n\n".join(wanted)
+
+
+def test_a_critique_has_a_section_for_every_part_it_is_asked_about() -> None:
+    told = 'What its scorers say:\nThe answer must be short, but it is "Heskzan".\n\nGive feedback on: system, demos'
+    said = mind(asked("It fell short.", told)).text
+    assert all(f"<{part}>" in said and f"</{part}>" in said for part in ("system", "demos"))
+    assert "must be short" in said and "Heskzan" not in said
 
 
 def test_a_question_is_rewritten_in_plain_words_too() -> None:
