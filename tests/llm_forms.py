@@ -1,6 +1,8 @@
 """The forms in which a request wants its answer: tools, a JSON schema beside the messages, or one told in words."""
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from tests.llm_server import Reply, Request
@@ -9,34 +11,44 @@ Form = dict[str, Any]
 """The JSON schemas of a form's fields, by name."""
 
 
+@dataclass(frozen=True)
+class Offer:
+    """A form: its schema, the tool that takes it (empty: the text does), and the field that wraps it, if one does."""
+
+    schema: dict[str, Any]
+    tool: str
+    wrapper: str = ""
+
+
 def forms_of(request: Request) -> dict[str, Form]:
-    """The fields of every form that is offered, by the tool's name or the action it stands for."""
-    return {name: schema.get("properties", {}) for name, schema in _offered(request).items()}
+    """The fields of every form that is offered, by the tool's name or, in a choice of several, by the action."""
+    return {name: offer.schema.get("properties", {}) for name, offer in _offers(request)}
 
 
 def answered(request: Request, name: str, wanted: dict[str, Any]) -> Reply:
     """This form filled: with what is wanted where the form has a place for it, else with the least that fits."""
-    schema = _offered(request)[name]
-    fields = schema.get("properties", {})
+    offer = dict(_offers(request))[name]
+    fields = offer.schema.get("properties", {})
     given = {key: value for key, value in wanted.items() if key in fields and _fits(fields[key], value)}
-    needed = {key: _least(fields[key], schema) for key in schema.get("required", ()) if key not in given}
+    needed = {key: _least(fields[key], offer.schema) for key in offer.schema.get("required", ()) if key not in given}
     values = needed | given
-    if request.tools:
-        return Reply(calls=((name, values),))
-    action = {"action": name} if "action" in fields else {}
-    wrapper = next((key for key, field in _root(request).get("properties", {}).items() if "anyOf" in field), "")
-    whole = action | values
-    return Reply(json.dumps({wrapper: whole} if wrapper else whole, ensure_ascii=False))
+    whole = {offer.wrapper: values} if offer.wrapper else values
+    return Reply(calls=((offer.tool, whole),)) if offer.tool else Reply(json.dumps(whole, ensure_ascii=False))
 
 
-def _offered(request: Request) -> dict[str, Form]:
-    """Schemas by name; of a choice among several, each by its action."""
-    if request.tools:
-        return request.tools
+def _offers(request: Request) -> Iterator[tuple[str, Offer]]:
     root = _root(request)
-    choices = [one for field in root.get("properties", {}).values() for one in field.get("anyOf", ())]
-    named = {one["properties"]["action"]["const"]: one for one in choices if "action" in one.get("properties", {})}
-    return named or ({"answer": root} if root else {})
+    for tool, schema in request.tools.items() or ([("", root)] if root else []):
+        choices = dict(_choices(schema, tool))
+        yield from choices.items() or [(tool or "answer", Offer(schema, tool))]
+
+
+def _choices(schema: dict[str, Any], tool: str) -> Iterator[tuple[str, Offer]]:
+    """The forms of a field that takes one of several, each known by its action."""
+    for wrapper, field in schema.get("properties", {}).items():
+        for one in field.get("anyOf", ()):
+            if "action" in one.get("properties", {}):
+                yield one["properties"]["action"]["const"], Offer(one, tool, wrapper)
 
 
 def _root(request: Request) -> Form:
@@ -57,16 +69,26 @@ def _fits(field: Form, value: Any) -> bool:
 def _least(field: Form, root: Form) -> Any:
     """A value of the field's type, within its bounds."""
     if "$ref" in field:
-        field = root.get("$defs", {}).get(field["$ref"].rsplit("/", 1)[-1], {})
+        field = root["$defs"][field["$ref"].rsplit("/", 1)[-1]]
     for key in ("const", "default"):
         if key in field:
             return field[key]
-    if "enum" in field or "anyOf" in field:
-        return field["enum"][0] if "enum" in field else _least(field["anyOf"][0], root)
-    simple = {
-        "integer": max(0, field.get("minimum", 0)), "number": max(0.0, field.get("minimum", 0.0)), "boolean": False,
-        "array": [_least(field.get("items", {}), root)] * field.get("minItems", 0), "null": None,
-    }  # fmt: skip
-    if field.get("type") == "object":
-        return {key: _least(field["properties"][key], root) for key in field.get("required", ())}
-    return simple.get(field.get("type", ""), "As it was asked for.")
+    if "enum" in field:
+        return field["enum"][0]
+    if "anyOf" in field:
+        return _least(field["anyOf"][0], root)
+    return _plainest(field, root)
+
+
+def _plainest(field: Form, root: Form) -> Any:
+    match field.get("type"):
+        case "integer" | "number":
+            return field.get("minimum", field.get("exclusiveMinimum", -1) + 1)
+        case "array":
+            return [_least(field["items"], root) for _ in range(field.get("minItems", 0))]
+        case "object":
+            return {key: _least(field["properties"][key], root) for key in field.get("required", ())}
+        case "boolean":
+            return False
+        case _:
+            return "As it was asked for."

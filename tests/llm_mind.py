@@ -27,7 +27,8 @@ MARKS = {"grade", "better"}
 ROLES: dict[Kind, Role] = {"plan": "planner", "judge": "judge"}
 QUOTED = re.compile(r"<<<(.*?)>>>", re.S)
 # Constraints of a step that speak of the text it writes, not to the model that will read it.
-OF_THE_TEXT = re.compile(r"character|variable|placeholder|demonstration|reference|format|tags|\bprompt\b", re.I)
+OF_THE_TEXT = re.compile(r"character|variable|demonstration|reference|tags|<<<|\bprompt\b|content is right", re.I)
+DEMO = re.compile(r"<question>.*?</question>\s*<answer>.*?</answer>", re.S)
 
 
 def mind(request: Request) -> Reply:
@@ -102,20 +103,30 @@ def _percent(need: str, told: str) -> int:
 
 
 def _critique(request: Request) -> Reply:
-    """What the scorers wanted, turned into advice; not what the answer was instead, which is a word of the data."""
-    faults = re.findall(r"^Faults?: *(.+)$", f"{request.system}\n{request.told}", re.M)
-    wanted = faults[-1].split(", but")[0].strip(" .") if faults else "The answer must be what was asked for"
-    return Reply(f"The prompt does not make this plain: {wanted}. It should say so in one sentence.")
+    """What the scorers wanted, as advice on each part asked about; not what the answer was instead: that is data."""
+    said = re.findall(r"^(?:Faults?: *|What its scorers say:\n)(.+)$", f"{request.system}\n{request.told}", re.M)
+    wanted = said[-1].split(", but")[0].strip(" .") if said else "The answer must be what was asked for"
+    advice = f"The prompt does not make this plain: {wanted}. It should say so in one sentence."
+    parts = re.findall(r"^Give feedback on: (.+)$", request.told, re.M)
+    sections = [f"<{part}>{advice}</{part}>" for part in re.findall(r"\w+", parts[-1])] if parts else [advice]
+    return Reply("\n".join(sections))
 
 
 def _step(request: Request) -> Reply:
     """The variable, improved as its role and the constraints ask."""
-    told = request.told
-    role, variable = _between(told, "ROLE").lower(), _between(told, "VARIABLE")
-    lines = re.split(r"^Constraint \d+: ", _between(told, "CONSTRAINTS"), flags=re.M)
-    wanted = [line.strip() for line in lines if line.strip() and not OF_THE_TEXT.search(line)]
+    role, variable = _between(request.told, "ROLE").lower(), _between(request.told, "VARIABLE")
     improve = next((improved for word, improved in VARIABLES.items() if word in role), _system_text)
-    return Reply(f"<IMPROVED_VARIABLE>{improve(variable, wanted, request)}</IMPROVED_VARIABLE>")
+    return Reply(f"<IMPROVED_VARIABLE>{improve(variable, _wanted(request), request)}</IMPROVED_VARIABLE>")
+
+
+def _wanted(request: Request) -> list[str]:
+    """The sentences among the constraints that a model should be told: what its answers are judged by."""
+    constraints = _between(request.told, "CONSTRAINTS")
+    judged = re.search(r"judged by this: (.+)", constraints)
+    lines = (
+        re.split(r"(?<=\.) (?=[A-Z])", judged[1]) if judged else re.split(r"^Constraint \d+: ", constraints, flags=re.M)
+    )
+    return [line.strip() for line in lines if line.strip() and not OF_THE_TEXT.search(line)]
 
 
 def _system_text(variable: str, wanted: list[str], request: Request) -> str:
@@ -127,13 +138,11 @@ def _system_text(variable: str, wanted: list[str], request: Request) -> str:
 
 
 def _demonstrations(variable: str, wanted: list[str], request: Request) -> str:
-    """The last one first: the one nearest to the question weighs most."""
-    try:
-        shown = json.loads(variable)
-    except ValueError:
-        blocks = re.split(r"\n\s*\n", variable.strip())
-        return "\n\n".join([*blocks[1:], blocks[0]])
-    return json.dumps([*shown[1:], *shown[:1]] if isinstance(shown, list) else shown, ensure_ascii=False, indent=1)
+    """The last one first, and one more of the examples where there is room: what is nearest to the question counts."""
+    shown, more = DEMO.findall(variable), DEMO.findall(_between(request.told, "EXAMPLES"))
+    room = int((re.findall(r"At most (\d+) demonstrations", request.told) or ["4"])[-1]) - len(shown)
+    new = [demo for demo in more if demo not in shown][: min(1, max(0, room))]
+    return "\n\n".join([*new, *shown[1:], *shown[:1]]) if shown else variable
 
 
 def _template(variable: str, wanted: list[str], request: Request) -> str:

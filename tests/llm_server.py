@@ -62,8 +62,8 @@ class Request:
     @property
     def schema(self) -> Body:
         """The JSON schema that the answer's text must satisfy; empty where any text will do."""
-        wanted: Body = (self.body.get("response_format") or {}).get("json_schema") or {}
-        return wanted.get("schema") or {}
+        wanted: Body = self.body.get("response_format") or {}
+        return (wanted.get("json_schema") or wanted).get("schema") or {}
 
 
 @dataclass(frozen=True)
