@@ -8,7 +8,7 @@ READY := $(VENV)/ready
 READY_DEV := $(VENV)/ready-dev
 READY_BENCH := $(VENV)/ready-bench
 
-.PHONY: demo test check compare bench bench-gpu setup clean help
+.PHONY: demo test check check-llm compare bench bench-gpu setup clean help
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -31,6 +31,10 @@ bench: $(READY_BENCH) ## what it costs beside peft and TRL, into docs/benchmarks
 
 bench-gpu: $(READY_BENCH) ## the same on CUDA
 	@$(VENV)/bin/python -m eval.bench --device cuda $(BENCH)
+
+check-llm: $(READY) ## is an LLM server good enough? BASE_URL=http://… MODEL=…
+	@test -n "$(MODEL)" || { echo "make: name a model: make check-llm BASE_URL=http://127.0.0.1:8000/v1 MODEL=…"; exit 2; }
+	@$(VENV)/bin/nesylora check-llm --model "$(MODEL)" $(if $(BASE_URL),--base-url "$(BASE_URL)")
 
 setup: $(READY) ## only install
 

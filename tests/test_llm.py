@@ -162,6 +162,13 @@ def test_a_server_that_breaks_on_tools_is_asked_in_another_way_without_a_wait() 
         assert client.way == "one tool"
 
 
+def test_a_server_that_is_overloaded_at_the_first_question_is_waited_for() -> None:
+    with serving([refuse(503), refuse(429, retry_after="0"), STOP]) as server:
+        client = chat(server, patience=60)
+        assert client.call_tool("system", "user", TOOLS) == PlanStop(reason="done")
+        assert client.way == "tools"
+
+
 def test_a_server_that_is_broken_altogether_is_waited_for_as_any_other() -> None:
     with serving(lambda _: refuse(500) if len(server.requests) <= 6 else STOP) as server:
         client = chat(server, patience=60)

@@ -24,6 +24,7 @@ T = TypeVar("T")
 R = TypeVar("R", bound=Record)
 Message = tuple[str, str]
 
+NO_USAGE = "the server reports no usage"
 OPENAI = "https://api.openai.com/v1"
 # Tokens of a request that stand in no message of ours: roles and turns, and the words that announce tools.
 UNSEEN, UNSEEN_OF_TOOLS = 64, 512
@@ -38,17 +39,24 @@ class LlmChat:
         account: charged before each call with the most it can cost, and after it with what it cost.
         patience: shared by all who ask the same server.
         replies: answers on disk; what was asked before is not asked again. None: everything is asked.
+        ways: of asking for a tool, tried in this order until one works.
     """
 
     def __init__(
-        self, settings: Llm, role: Role, account: Account, patience: Patience, replies: Replies | None = None
+        self,
+        settings: Llm,
+        role: Role,
+        account: Account,
+        patience: Patience,
+        replies: Replies | None = None,
+        ways: Sequence[str] = tuple(WAYS),
     ) -> None:
         self._settings = settings
         self._role = role
         self._account = account
         self._patience = patience
         self._replies = replies
-        self._ways = list(WAYS)  # of asking for a tool that the server may take; one, once it is known
+        self._ways = ways  # one, once it is known which the server takes
 
     @property
     def width(self) -> int:
@@ -98,15 +106,15 @@ class LlmChat:
         first, *others = self._ways
         for way in self._ways if others else ():
             try:
-                return self._put(messages, tools, way, patiently=False)
+                return self._put(messages, tools, way, suspects=True)
             except (Unsupported, Broken):  # servers break on what they do not know
                 continue
-        return self._put(messages, tools, first, patiently=True)
+        return self._put(messages, tools, first, suspects=False)
 
-    def _put(self, messages: list[Message], tools: Sequence[type[R]], way: str, patiently: bool) -> R:
+    def _put(self, messages: list[Message], tools: Sequence[type[R]], way: str, suspects: bool) -> R:
         asked, options = put(messages, tools, way)
         try:
-            answer = self._ask(asked, options, partial(_fitting, tools=tools), patiently)
+            answer = self._ask(asked, options, partial(_fitting, tools=tools), suspects)
         except Unfit as error:
             if way in ("tools", "one tool") and not error.reply.calls and not error.reply.cut:
                 self._ways = [way for way in WAYS if "tool" not in way]  # it takes tools and calls none
@@ -115,7 +123,7 @@ class LlmChat:
         return answer
 
     def _ask(
-        self, messages: list[Message], options: dict[str, Any], read: Callable[[Reply], T], patiently: bool = True
+        self, messages: list[Message], options: dict[str, Any], read: Callable[[Reply], T], suspects: bool = False
     ) -> T:
         """What `read` makes of an answer. Only answers that it can use are kept on disk."""
         settings = self._settings
@@ -124,7 +132,7 @@ class LlmChat:
         if kept is not None:
             self._account.cached(self._role, settings.model)
             return read(Reply.model_validate_json(kept))
-        reply = _run(self._patience.answer(partial(self._call, messages, options), patiently))
+        reply = _run(self._patience.answer(partial(self._call, messages, options), suspects))
         result = read(reply)
         if self._replies is not None:
             self._replies.put(key, reply.model_dump_json())
@@ -138,8 +146,9 @@ class LlmChat:
         call = self._account.open(self._role, settings.model, self._most(messages, options))
         try:
             answer = await client.ainvoke(messages, extra_body=self._older | options)
-            usage = self._cost(answer.usage_metadata) if answer.usage_metadata else call.usage
-            self._account.settle(call, usage, time.monotonic() - began)
+            counted = answer.usage_metadata
+            usage = self._cost(counted) if counted else call.usage
+            self._account.settle(call, usage, time.monotonic() - began, "" if counted else NO_USAGE)
             return _reply(answer)
         except (openai.OpenAIError, AttributeError, LookupError, TypeError, ValueError) as error:
             # The latter four: langchain reads the body without checking it.

@@ -56,8 +56,11 @@ class Patience:
         self._down = False  # patience has run out: one try a call, until the server answers again
         self._waiting = 0
 
-    async def answer(self, ask: Callable[[], Awaitable[T]], patiently: bool = True) -> T:
-        """What `ask` brings; `patiently`: tried again while its errors are `Passing` and there is time.
+    async def answer(self, ask: Callable[[], Awaitable[T]], suspects: bool = False) -> T:
+        """What `ask` brings, tried again while its errors are `Passing` and there is time.
+
+        Args:
+            suspects: that the server may break on the request itself: `Broken` is not tried again.
 
         Raises:
             LlmUnavailable: the last error.
@@ -70,7 +73,7 @@ class Patience:
             except Passing as error:
                 now, wait = time.monotonic(), _wait(error, tries)
                 failed_first = failed_first or now
-                if not patiently:
+                if suspects and isinstance(error, Broken):
                     raise
                 if self._down or now + wait > self._end(failed_first):
                     self._down = True

@@ -82,6 +82,13 @@ def parser() -> argparse.ArgumentParser:
     _add_runs(listing)
     listing.set_defaults(do=_runs)
 
+    check = commands.add_parser("check-llm", help="is an LLM server good enough? plan, edit and judge once, and tell")
+    check.add_argument("--model", required=True, help="as the server calls it")
+    check.add_argument("--base-url", metavar="URL", help="of an OpenAI-compatible server; default: OpenAI's own")
+    check.add_argument("--key-variable", default="OPENAI_API_KEY", metavar="NAME", help="where the key is read from")
+    check.add_argument("--timeout", type=float, default=120, metavar="SECONDS", help="of one call (default: 120)")
+    check.set_defaults(do=_check_llm)
+
     doctor = commands.add_parser("doctor", help="what is installed, the device, the model cache, room, and the LLM")
     _add_runs(doctor)
     doctor.set_defaults(do=_doctor)
@@ -181,6 +188,15 @@ def _runs(options: argparse.Namespace) -> int:
     from ui.listing import list_runs
 
     return list_runs(options.runs)
+
+
+def _check_llm(options: argparse.Namespace) -> int:
+    from agent.config import Llm
+    from ui.check_llm import check_llm
+
+    _start_well()
+    server = {"model": options.model, "base_url": options.base_url, "key_variable": options.key_variable}
+    return check_llm(Llm(**server, timeout=options.timeout, patience=0))
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -1,0 +1,178 @@
+"""`nesylora check-llm`: is this server good enough? Asks it as planner, editor and judge once, and says what worked."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple, get_args
+
+from eval.judge import LlmJudge
+from rich.console import Console
+from rich.text import Text
+
+from agent.config import Editing, Llm, TaskConfig
+from agent.errors import LlmUnavailable
+from agent.moves import EditPrompt
+from agent.planner import TOOLS, LlmPlanner
+from agent.protocols import Briefing
+from agent.records import Candidate, Diagnosis, Evaluation, Example, ExampleDiagnosis, Prompt, Role, Signal
+from agent.rounds import Call, Usage
+from agent.scoring import Contains, Judge, StartsWith
+from eval.scorers import TaskScorers
+from tools.account import Account
+from tools.llm import LlmChat
+from tools.patience import Patience
+from tools.textgrad_edit import TextGradEditor
+from tools.ways import WAYS
+from ui import wording
+
+ABOUT_WAYS = {
+    "tools": "tool calling: one of several tools",
+    "one tool": "tool calling: one tool by its name",
+    "schema": "structured output: JSON schema",
+    "object": "structured output: JSON object",
+    "text": "JSON, asked for in plain words",
+}
+WITHOUT = {
+    "planner": "without it: planner: none, and the rules decide",
+    "editor": "without it: edit.editor: rules",
+    "judge": "without it: no scorers of kind: judge",
+}
+SCORERS = TaskScorers([Contains(kind="contains")], [StartsWith(kind="starts_with", text="ANSWER: ")])
+CAPITALS = {"France": "Paris", "Italy": "Rome", "Spain": "Madrid"}
+ROWS = {
+    f"train:{line}": Example(name=f"train:{line}", question=f"What is the capital of {land}?", answer=city)
+    for line, (land, city) in enumerate(CAPITALS.items(), 1)
+}
+PROMPT = Prompt(system="Answer the question.")
+
+
+class Notebook(list[Call]):
+    """A log of calls, kept for as long as the check runs. Satisfies `agent.protocols.CallLog`."""
+
+    def calls(self) -> list[Call]:
+        return list(self)
+
+    def log(self, call: Call) -> None:
+        self.append(call)
+
+
+class Finding(NamedTuple):
+    """One check: whether the server passed it, what it said, and the seconds it took."""
+
+    what: str
+    good: bool
+    said: str
+    seconds: float
+
+
+class Bench:
+    """What the checks ask the server with: chats in every role, on one account."""
+
+    def __init__(self, settings: Llm, tell: Callable[[str], None]) -> None:
+        self.settings = settings
+        self.book = Notebook()
+        self.account = Account(self.book)
+        self._patience = Patience(settings.patience, settings.max_concurrency, lambda: None, tell)
+
+    def chat(self, role: Role, ways: Sequence[str] = tuple(WAYS)) -> LlmChat:
+        return LlmChat(self.settings, role, self.account, self._patience, ways=ways)
+
+
+def check_llm(settings: Llm) -> int:
+    """Print a line a check, what it cost, and a verdict. 0 if planner, editor and judge all work, else 1."""
+    console = Console(highlight=False)
+    console.print(Text(f"{settings.model} at {settings.base_url or 'api.openai.com'}", style="bold"))
+    bench, good = Bench(settings, lambda text: console.print(Text(text, style="italic"))), dict[str, bool]()
+    for what, check in checks(bench):
+        finding = _made(what, check)
+        good[what] = finding.good
+        mark = Text("ok      ", style="green") if finding.good else Text("failed  ", style="red")
+        told = f"{what}  {wording.printable(finding.said)}  ({wording.duration(finding.seconds)})"
+        console.print(mark, Text(told), sep="", soft_wrap=True)
+        if what == "answers" and not finding.good:
+            console.print("Nothing more was asked.")
+            return 1
+    console.print(f"{_total(bench.account.usage)}.")
+    return _verdict(console, {role: good[role] for role in get_args(Role)})
+
+
+def checks(bench: Bench) -> Iterator[tuple[str, Callable[[], tuple[bool, str]]]]:
+    """Name and deed of each check, in order. A deed says whether it went well, and what was seen."""
+    yield "answers", lambda: (True, _quoted(bench.chat("planner").complete("Be brief.", "Say hello.")))
+    yield "usage", partial(_usage, bench)
+    for way, about in ABOUT_WAYS.items():
+        yield about, partial(_way, bench, way)
+    yield "planner", partial(_plans, bench)
+    yield "editor", partial(_edits, bench)
+    yield "judge", partial(_judges, bench)
+
+
+def _made(what: str, check: Callable[[], tuple[bool, str]]) -> Finding:
+    began = time.monotonic()
+    try:
+        good, said = check()
+    except LlmUnavailable as error:
+        good, said = False, str(error)
+    return Finding(what, good, said, time.monotonic() - began)
+
+
+def _usage(bench: Bench) -> tuple[bool, str]:
+    """Of the call before."""
+    last = bench.book[-1]
+    if last.fault:
+        return False, f"{last.fault}: every call is charged the most it can cost"
+    return True, f"{last.usage.input_tokens} tokens read, {last.usage.output_tokens} written"
+
+
+def _way(bench: Bench, way: str) -> tuple[bool, str]:
+    chosen = bench.chat("planner", ways=(way,)).call_tool("You choose a lever.", "Content is lacking. Choose.", TOOLS)
+    return True, f"it chose {chosen.model_dump()['action']}"
+
+
+def _plans(bench: Bench) -> tuple[bool, str]:
+    files = {"train": "train.jsonl", "validation": "validation.jsonl", "test": "test.jsonl"}
+    config = TaskConfig.model_validate({"name": "capitals", "data": files, "content": [{"kind": "contains"}]})
+    signal = Signal(reward=0.1, content=0.9, style=0.1, noise=0.05)
+    lacking = tuple(ExampleDiagnosis(example=f"validation:{line}", need="style") for line in range(1, 10))
+    decision = LlmPlanner(bench.chat("planner"), config).decide(
+        Briefing(signal, Diagnosis(failing=9, total=10, examples=lacking))
+    )
+    return decision.by == "planner", f"{decision.move.action}: {_quoted(decision.reason, 300)}"
+
+
+def _edits(bench: Bench) -> tuple[bool, str]:
+    scores = tuple(SCORERS.score(row, f"It is {row.answer}.") for row in ROWS.values())
+    failing = Evaluation(candidate=Candidate(prompt=PROMPT.id), split="train", scores=scores)
+    editor = TextGradEditor(bench.chat("editor"), SCORERS, Editing(), ROWS.__getitem__, lambda *_: None)
+    proposed = editor.propose(PROMPT, failing, list(ROWS.values()), EditPrompt(parts=("system",)), seed=0)
+    if not proposed.edits:
+        return False, " ".join(proposed.remarks)
+    return True, f"the system text became {_quoted(proposed.edits[0].prompt.system, 200)}"
+
+
+def _judges(bench: Bench) -> tuple[bool, str]:
+    rubric = "The answer names the right capital, in one short sentence."
+    judge = LlmJudge(Judge(kind="judge", rubric=rubric), bench.chat("judge"))
+    [row, *_] = ROWS.values()
+    right, wrong = judge.rate([(row, "The capital is Paris."), (row, "I like cheese and long walks by the sea.")])
+    return right.score > wrong.score, f"a right answer {right.score:.2f}, a wrong one {wrong.score:.2f}"
+
+
+def _total(usage: dict[Role, Usage]) -> str:
+    total = sum(usage.values(), Usage())
+    tokens = f"{total.input_tokens:,} tokens read, {total.output_tokens:,} written"
+    return f"{wording.plural(total.calls, 'call')}, {tokens}" + (f", ${total.usd:.4f}" if total.usd else "")
+
+
+def _verdict(console: Console, good: dict[Role, bool]) -> int:
+    able = [role for role, works in good.items() if works]
+    if able:
+        console.print(f"Good enough as {', '.join(able)}.", style="bold green")
+    for role in (role for role, works in good.items() if not works):
+        console.print(f"Not good enough as {role} ({WITHOUT[role]}).", style="bold red")
+    return 0 if len(able) == len(good) else 1
+
+
+def _quoted(text: str, most: int = 80) -> str:
+    text = " ".join(text.split())
+    return f'"{text}"' if len(text) <= most else f'"{text[:most]}…"'
