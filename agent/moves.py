@@ -1,5 +1,6 @@
 """The moves there are, each within its bounds, and the decision for one."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -55,4 +56,12 @@ class Decision(Record):
     reason: str
     numbers: dict[str, float] = Field(default_factory=dict)
     by: Literal["rules", "fixed order", "planner", "user"] = "rules"
-    rules_would: str | None = Field(None, description="what the rules would have done, where somebody else decided")
+    rules_would: str | None = Field(
+        None, description="what the rules would have done, where somebody else decided: the action, then their reason"
+    )
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether the rules would have pulled the same lever; None where they were not asked."""
+        named = re.match(r"(train_lora|edit_prompt|rollback|stop)\b", self.rules_would or "")
+        return None if named is None else named[1] == self.move.action

@@ -131,6 +131,7 @@ class Baseline(Record):
     style: float
     note: str
     spend: Spend
+    usage: dict[Role, Usage] = Field(default_factory=dict, description="of the LLM, by role: judges score the seed")
 
 
 class SplitResult(Record):

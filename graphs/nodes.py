@@ -1,5 +1,6 @@
 """The nodes that see, decide, judge and remember. Each reads the state, calls a room, and returns what changed."""
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, Literal
 
@@ -7,7 +8,8 @@ from langgraph.types import interrupt
 from pydantic import TypeAdapter
 
 from agent import monitor
-from agent.moves import Decision, EditPrompt, Move, Rollback, Stop, TrainLora
+from agent.config import TaskConfig
+from agent.moves import Decision, EditPrompt, Move, Rollback, TrainLora
 from agent.policy import stop_reason
 from agent.protocols import Briefing
 from agent.records import Candidate, Diagnosis, Edit, Evaluation, Prompt
@@ -132,14 +134,28 @@ def approve(state: State, context: Context) -> dict[str, Any]:
 def _cost(move: Move, context: Context) -> str:
     """What a move will take, in words: the price a user agrees to."""
     task, edit = context.spec, context.spec.config.edit
+    if isinstance(move, Rollback):
+        return "nothing"
     if isinstance(move, TrainLora):
-        return (
+        cost = (
             f"{move.epochs} epochs over up to {len(task.train)} rows, then {len(task.validation)} answers to judge it"
         )
-    if isinstance(move, EditPrompt):
+    elif isinstance(move, EditPrompt):
         tries = f"up to {edit.proposals + 1} prompts on {min(edit.minibatch, len(task.validation))} rows each"
-        return f"{tries}, then {len(task.validation)} answers to judge the best"
-    return f"{2 * len(task.test)} answers on the test rows" if isinstance(move, Stop) else "nothing"
+        cost = f"{tries}, then {len(task.validation)} answers to judge the best"
+    else:
+        cost = f"{2 * len(task.test)} answers on the test rows"
+    return ", and ".join([cost, *_calls(move, task.config)])
+
+
+def _calls(move: Move, config: TaskConfig) -> Iterator[str]:
+    """What the external LLM is asked in a move: critiques, a step for each part, two looks at each rewrite."""
+    edit = config.edit
+    if isinstance(move, EditPrompt) and "editor" in config.roles:
+        rewrites = edit.rewrites if "questions" in move.parts else 0
+        yield f"about {edit.critiques + len(move.parts) + 2 * rewrites} calls to the external LLM"
+    if "judge" in config.roles:
+        yield "calls to the judging LLM for every answer"
 
 
 def route(state: State) -> Literal["plan", "train_lora", "edit_prompt", "rollback", "finish"]:

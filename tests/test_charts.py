@@ -38,9 +38,28 @@ def test_interval_chart_of_any_numbers_is_drawable(value: float, low: float, hig
     assert drawable(str(charts.interval_chart([charts.Bar("best", value, low, high)], 0.9)))
 
 
+@given(st.lists(st.dictionaries(st.sampled_from(["planner", "editor", "judge"]), numbers), max_size=150))
+def test_money_chart_of_any_numbers_is_drawable_and_not_crowded(paid: list[dict[str, float]]) -> None:
+    drawn = str(charts.money_chart([charts.Bill(f"<{place}>", usd) for place, usd in enumerate(paid)]))
+    assert drawable(drawn)
+    assert "<0>" not in drawn
+    assert drawn.count("<rect") <= 3 * charts.MOST_BARS
+
+
+def test_bars_of_money_stand_on_one_another_and_lose_nothing() -> None:
+    drawn = str(charts.money_chart([charts.Bill(str(n), {"planner": 0.001, "editor": 0.003}) for n in range(200)]))
+    said = [float(usd) for usd in re.findall(r"(?:planner|editor): \$([\d.]+)<", drawn)]
+    assert abs(sum(said) - 200 * 0.004) < 1e-9
+    planner, editor = re.findall(r'class="paid \w+" x="[\d.]+" y="([\d.]+)" width="[\d.]+" height="([\d.]+)"', drawn)[
+        :2
+    ]
+    assert abs(float(editor[0]) + float(editor[1]) - float(planner[0])) < 0.2
+    assert float(editor[1]) > 2 * float(planner[1])
+
+
 def drawable(svg: str) -> bool:
     """No coordinate is NaN or infinite, in any attribute that places something."""
-    placed = re.findall(r' (?:x|y|x1|x2|y1|y2|cx|cy|d)="([^"]*)"', svg)
+    placed = re.findall(r' (?:x|y|x1|x2|y1|y2|cx|cy|d|width|height)="([^"]*)"', svg)
     return not [value for value in placed if re.search(r"nan|inf", value)]
 
 

@@ -137,10 +137,12 @@ def test_eval_scores_a_prompt_and_an_adapter(
 
 def test_doctor_says_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-marked")
+    monkeypatch.setenv("SOME_API_KEY", "sk-marked-too")
     assert run(["doctor", "--runs", str(tmp_path)]) == 0
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
     assert all(word in said for word in ("torch", "device", "embedded model", "free room", "external LLM"))
-    assert "sk-marked" not in said
+    assert "OPENAI_API_KEY, " in said and "SOME_API_KEY" in said and "sk-marked" not in said
+    assert "make check-llm BASE_URL=… MODEL=…" in said
 
 
 def test_compare_runs_each_policy_once(tiny_task: TinyTask, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import time
 
 from rich.console import Console
 
+from tests.llm_story import an_llm_outcome, llm_rounds
 from tests.story import a_baseline, an_outcome, the_story
 from ui.live import LiveView
 
@@ -74,3 +75,33 @@ def test_nothing_is_drawn_over_what_the_user_types_after_the_work() -> None:
         drawn = out.tell()
         time.sleep(0.25)  # two redraws of a live line
         assert out.tell() == drawn
+
+
+def test_live_view_tells_what_the_llm_did_and_what_the_rules_would_have_done() -> None:
+    out = io.StringIO()
+    with LiveView(Console(file=out, width=80)) as view:
+        for row in llm_rounds():
+            view.event("decision", {"number": row.number, "decision": row.decision})
+            view.event("verdict", {"row": row})
+        view.event("finish", {"outcome": an_llm_outcome(llm_rounds()[-1])})
+    text = out.getvalue()
+    assert "◆ edit  Eleven of twelve rows lack the form" in text and "(planner)" in text
+    assert "the rules, same lever: edit_prompt: 92% of the rows lack style" in text
+    assert text.count("the rules, another lever: ") == 2
+    assert "4 critiques by the editor's LLM\n1 proposal refused: the training answer" in text
+    assert "12 hard questions rewritten, 5 answers passed (yield 42%" in text
+    assert "$0.00434 so far)" in text
+    assert "external LLM: planner 5 calls, $0.0017; editor 60 calls and 9 from cache, $0.0093; judge" in text
+
+
+def test_what_an_llm_says_does_not_steer_the_terminal() -> None:
+    out = io.StringIO()
+    row = llm_rounds()[0]
+    evil = row.decision.model_copy(update={"reason": "\x1b[31mred", "rules_would": "edit_prompt: \x1b[2J"})
+    proposals = (row.trial.proposals[-1].model_copy(update={"note": "\x1b[31m"}),)
+    with LiveView(Console(file=out, width=80)) as view:
+        view.event("decision", {"number": 1, "decision": evil})
+        view.event(
+            "verdict", {"row": row.model_copy(update={"trial": row.trial.model_copy(update={"proposals": proposals})})}
+        )
+    assert "\x1b" not in out.getvalue() and "1 proposal refused" in out.getvalue()

@@ -1,7 +1,6 @@
 """The report of a run: the page and its Markdown twin."""
 
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -11,34 +10,11 @@ from hypothesis import strategies as st
 from agent.moves import EditPrompt, TrainLora
 from agent.records import Candidate, Demo, Example, Prompt
 from agent.rounds import Proposal, Round
-from memory.ledger import RunFolder
+from tests.pages import EVIL, Visible, outside_fences, read
 from tests.story import ADAPTER, SEED, SHORT, SHOWN, a_baseline, a_round, make_run, new_run, save_scores, the_story
 from ui.diff import compare
 from ui.markdown import escape, fence
 from ui.report import write_report
-
-
-class Visible(HTMLParser):
-    """The words a reader sees, and the tags that hold them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.words: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-
-def read(run: RunFolder) -> tuple[str, str, str]:
-    """The page, the words on it with single spaces, and the Markdown twin."""
-    page = write_report(run).read_text(encoding="utf-8")
-    seen = Visible()
-    seen.feed(page)
-    return page, " ".join(" ".join(seen.words).split()), (run.path / "report.md").read_text(encoding="utf-8")
 
 
 def test_full_run_says_what_came_of_it_and_why(tmp_path: Path) -> None:
@@ -97,9 +73,6 @@ def test_page_fetches_nothing(tmp_path: Path) -> None:
     assert all((attrs.get("href") or "#").startswith("#") for _, attrs in seen.tags)
 
 
-EVIL = "</div><script>alert('x')</script><img src=x onerror=y> | ```\n# not a heading\n[a](javascript:z)"
-
-
 def test_untrusted_text_stays_text(tmp_path: Path) -> None:
     run = make_run(tmp_path, rounds=3, finished=False, output=EVIL)
     evil = Prompt(system=EVIL, demos=(Demo(question=EVIL, answer=EVIL),))
@@ -114,21 +87,6 @@ def test_untrusted_text_stays_text(tmp_path: Path) -> None:
     assert "<script" not in outside and "<img" not in outside
     assert "# not a heading" not in outside.splitlines() and "[a](" not in outside
     assert "# not a heading" in twin  # the prompt itself is there, whole, inside a fence
-
-
-def outside_fences(markdown: str) -> str:
-    """Lines that are not in a code block, by the rule that a fence ends at one at least as long."""
-    kept, ticks = [], 0
-    for line in markdown.splitlines():
-        found = re.match(r"(`{3,})(.*)$", line)
-        if not ticks and found:
-            ticks = len(found[1])
-        elif ticks and found and len(found[1]) >= ticks and not found[2].strip():
-            ticks = 0
-        elif not ticks:
-            kept.append(line)
-    assert ticks == 0, "a fence is left open"
-    return "\n".join(kept)
 
 
 @given(st.text(max_size=200))

@@ -8,11 +8,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from agent.errors import BadInput
+from agent.moves import Decision
 from agent.policy import Rules
 from agent.records import Example, Prompt
 from agent.rounds import Round
 from graphs.session import Question, Session, open_session
 from memory.ledger import RunFolder
+from ui import wording
 from ui.diff import unified
 from ui.live import LiveView
 from ui.report import write_report
@@ -102,6 +104,7 @@ class Talk:
         details = {key: value for key, value in move.model_dump().items() if key != "action"}
         self.say(f"[bold]Round {question.number}: {move.action}[/]  {escape(json.dumps(details)) if details else ''}")
         self.say(f"  why:  {escape(question.decision.reason)}")
+        self._beside_rules(question.decision)
         self.say(f"  cost: {escape(question.cost)}")
         self.say("  /approve, /reject, or another command (/help)")
 
@@ -139,9 +142,16 @@ class Talk:
         last = self._last()
         self.say(f"Round {last.number}, {last.decision.move.action}, decided by {last.decision.by}.")
         self.say(f"  {escape(last.decision.reason)}")
+        self._beside_rules(last.decision)
         for name, value in last.decision.numbers.items():
             self.say(f"  {name:<24}{value:10.3f}")
         self.say(f"  {'kept' if last.verdict.kept else 'taken back'}: {escape(last.verdict.reason)}")
+
+    def _beside_rules(self, decision: Decision) -> None:
+        if decision.rules_would:
+            told = wording.beside_rules(decision)
+            what = "the rules" if decision.by == "planner" else "planned was"
+            self.say(f"  {what}{f' ({told})' if told else ''}: {escape(wording.printable(decision.rules_would))}")
 
     def _diff(self, _: str) -> None:
         seed = self._session.context.spec.config.prompt.prompt()

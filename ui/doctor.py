@@ -10,11 +10,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from agent.config import Llm
+
 PACKAGES = (
     "torch", "transformers", "peft", "datasets", "langgraph", "langgraph-checkpoint-sqlite", "langchain-openai",
     "textgrad", "chromadb", "pydantic",
 )  # fmt: skip
 ROOM_GB = 3.0  # the converted model, and some runs with their adapters
+DEFAULT_KEY = Llm.model_fields["key_variable"].default
 Check = tuple[bool | None, str]
 
 
@@ -41,6 +44,7 @@ def checks(runs: Path) -> Iterator[Check]:
     yield _embedder()
     yield _room(runs)
     yield _llm()
+    yield _llm_check()
 
 
 def _package(name: str) -> Check:
@@ -82,6 +86,15 @@ def _room(runs: Path) -> Check:
 
 
 def _llm() -> Check:
-    if os.environ.get("OPENAI_API_KEY"):
-        return True, "external LLM: OPENAI_API_KEY is set"
-    return None, "external LLM: no OPENAI_API_KEY; runs go by the rules, which need none"
+    """Names of key variables only, never what they hold."""
+    keys = [name for name in sorted(os.environ) if name.endswith("_API_KEY") and os.environ[name]]
+    keys.sort(key=lambda name: name != DEFAULT_KEY)  # first the one that tasks use if they name none
+    if not keys:
+        return None, f"external LLM: no {DEFAULT_KEY}; runs go by the rules, which need none"
+    others = "" if keys[0] == DEFAULT_KEY else f" (not {DEFAULT_KEY}: name it in the task as llm.key_variable)"
+    return True, f"external LLM: {', '.join(keys)} {'is' if len(keys) == 1 else 'are'} set{others}"
+
+
+def _llm_check() -> Check:
+    how = "make check-llm BASE_URL=… MODEL=…  (or: nesylora check-llm --base-url … --model …)"
+    return None, f"whether a server can plan, edit and judge: {how}"

@@ -1,7 +1,7 @@
 """The terminal view of a run: what is done scrolls by and stays, what is going on stands in one line below."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.moves import Decision
-from agent.rounds import Baseline, Outcome, Round, Spend
+from agent.rounds import Baseline, Outcome, Round, Spend, Trial
 from ui import wording
 
 EVERY = 10.0  # seconds between progress lines where nobody watches
@@ -92,10 +92,14 @@ class LiveView:
         line = Text(f"{wording.mark(move)} {wording.lever(move)}", style=f"bold {STYLES.get(move.action, '')}")
         line.append(f"  {wording.printable(decision.reason)}", "not bold default")
         self._say(line, Text(f" ({decision.by})", style="dim"))
+        if decision.by == "planner" and decision.rules_would:
+            told = wording.beside_rules(decision)
+            self._say(Text(f"the rules{f', {told}' if told else ''}: {wording.printable(decision.rules_would)}", "dim"))
 
     def _verdict(self, row: Round) -> None:
         verdict = row.verdict
-        self._say(Text(wording.printable(row.trial.note), style="dim"))
+        for told in _told(row.trial):
+            self._say(Text(wording.printable(told), style="dim"))
         line = Text(f"{wording.number(verdict.before)} → {wording.number(verdict.after)}  ")
         line.append(wording.kept(verdict), "bold green" if verdict.kept else "dim")
         line.append(f"  p {wording.evidence(verdict)}  in {wording.duration(row.trial.spend.seconds)}", "dim")
@@ -112,6 +116,8 @@ class LiveView:
             table.add_row(name, wording.number(result.reward), between, *parts)
         self.console.print(table)
         self._say(Text(f"p {wording.p_value(outcome.p_value)}; {wording.cost(outcome.spend)}", style="dim"))
+        if outcome.usage:
+            self._say(Text(f"external LLM: {wording.asked(outcome.usage)}", style="dim"))
         if self._folder:
             self._say(Text(f"report: {Path(self._folder) / 'report.html'}"))
 
@@ -146,8 +152,20 @@ class LiveView:
             self._bars = None
 
 
+def _told(trial: Trial) -> Iterator[str]:
+    """What a lever did, and what the editor's LLM had to do with it."""
+    yield trial.note
+    refused = [proposal.note for proposal in trial.proposals if proposal.merit is None]
+    if trial.critiques:
+        yield f"{wording.plural(len(trial.critiques), 'critique')} by the editor's LLM"
+    if refused:
+        yield f"{wording.plural(len(refused), 'proposal')} refused: {'; '.join(refused)}"
+    if trial.remaking:
+        yield wording.remade(trial.remaking)
+
+
 def _so_far(spend: Spend) -> Text:
-    money = f", ${spend.usd:.2f}" if spend.usd else ""
+    money = f", {wording.money(spend.usd)}" if spend.usd else ""
     return Text(f"  ({wording.duration(spend.seconds)}{money} so far)", style="dim")
 
 

@@ -8,10 +8,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agent.config import Budget
 from agent.errors import BadInput
-from agent.records import Candidate, Example, ExampleScore, Prompt, Rows, Split
-from agent.rounds import Baseline, Outcome, Round, Spend
+from agent.records import Candidate, Critique, Example, ExampleScore, Part, Prompt, Role, Rows, Split
+from agent.rounds import Baseline, Outcome, Proposal, Remaking, Round, Spend, Usage
 from memory.ledger import RunFolder
 from ui.diff import PromptDiff, compare, unified
+from ui.llm import Server, Side, agreement, planned, remade, side
 
 LONG = 24  # rounds of a run up to which all are told in full
 MOST_KEPT, LATEST = 30, 10  # told in full of a longer run; its table has them all, folded
@@ -28,6 +29,8 @@ class Brief(BaseModel):
     policy: str
     target: float
     budget: Budget
+    planner: str = "none"
+    llm: Server | None = None
 
 
 class Step(BaseModel):
@@ -46,6 +49,7 @@ class Training(BaseModel):
 
     rows: Rows
     row_count: int
+    rewritten: int = 0
     epochs: int
     learning_rate: float
     rank: int
@@ -60,6 +64,22 @@ class Chapter(NamedTuple):
     training: Training | None
     diff: PromptDiff | None
     unified: str
+
+    @property
+    def raced(self) -> list[Proposal]:
+        """The proposals that were scored."""
+        return [proposal for proposal in self.row.trial.proposals if proposal.merit is not None]
+
+    @property
+    def refused(self) -> list[Proposal]:
+        """The proposals that were not, for the reason in their note."""
+        return [proposal for proposal in self.row.trial.proposals if proposal.merit is None]
+
+    @property
+    def critiques(self) -> dict[Part, list[Critique]]:
+        """By the part of the prompt that they are of."""
+        found = self.row.trial.critiques
+        return {part: [one for one in found if one.part == part] for part in dict.fromkeys(one.part for one in found)}
 
 
 class Pair(NamedTuple):
@@ -119,6 +139,55 @@ class Page(NamedTuple):
     def spend(self) -> Spend:
         row = self._last
         return row.spend if row else Spend()
+
+    @property
+    def usage(self) -> dict[Role, Usage]:
+        """What the external LLM was asked so far, by role; empty where it was not, or an old ledger does not say."""
+        return self._last.usage if self._last else {}
+
+    @property
+    def total(self) -> Usage:
+        return sum(self.usage.values(), Usage())
+
+    @property
+    def deciders(self) -> list[str]:
+        """Who decided the rounds so far; before the first, who will."""
+        names = {"rules": "the rules", "planner": "the planner", "user": "the user"}
+        policy = "the rules" if self.task.policy == "rules" else f"the fixed order {self.task.policy}"
+        return list(dict.fromkeys(names.get(row.decision.by, policy) for row in self.rounds)) or [policy]
+
+    @property
+    def alone(self) -> str:
+        """Who decided, where no LLM was asked."""
+        return f"No external LLM: decided by {' and '.join(self.deciders)}."
+
+    @property
+    def planned(self) -> list[Side]:
+        return planned(self.rounds)
+
+    @property
+    def agreement(self) -> str:
+        return agreement(self.rounds)
+
+    @property
+    def remade(self) -> Remaking | None:
+        return remade(self.rounds)
+
+    @property
+    def share(self) -> float:
+        """Of the rows that the LoRA rounds told in full trained on: how many were rewritten."""
+        rows = sum(training.row_count for _, training in self.trainings)
+        return sum(training.rewritten for _, training in self.trainings) / rows if rows else 0.0
+
+    @property
+    def taught(self) -> list[Side]:
+        """LoRA rounds told in full: those that trained on rewritten rows, and the others."""
+        kinds = {"with rewritten rows": True, "without": False}
+        sides = [
+            side(label, [row for row, training in self.trainings if bool(training.rewritten) is some])
+            for label, some in kinds.items()
+        ]
+        return [one for one in sides if one]
 
     @property
     def reached(self) -> bool:

@@ -15,6 +15,7 @@ from memory.disk import write_atomically
 from memory.ledger import RunFolder
 from ui import charts, wording
 from ui.diff import lines
+from ui.llm import bills
 from ui.markdown import escape, fence
 from ui.page import Page, Training, read_page
 
@@ -48,7 +49,9 @@ def _charts(page: Page) -> dict[str, Markup]:
         bars = [charts.Bar(label, result.reward, result.low, result.high) for label, result in both]
     start = page.baseline.reward if page.baseline else None
     points = [_point(row) for row in page.rounds if row.decision.move.action != "stop"]
+    paid = bills(page.baseline, page.rounds, page.outcome)
     return {
+        "money_chart": charts.money_chart(paid) if paid else Markup(),
         "interval_chart": charts.interval_chart(bars),
         "reward_curve": charts.reward_curve(points, start, page.task.target),
         "loss_curve": charts.loss_curve([_loss_run(row, training) for row, training in page.trainings]),
@@ -124,5 +127,5 @@ def _markdown() -> Environment:
 
 def _with_words(environment: Environment) -> Environment:
     environment.filters |= {say.__name__: say for say in wording.SAYINGS}
-    environment.globals["glossary"] = wording.GLOSSARY
+    environment.globals |= {"glossary": wording.GLOSSARY, "parts": wording.PARTS}
     return environment

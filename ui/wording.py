@@ -1,10 +1,11 @@
 """How every face says the same thing: rewards, times, levers, costs."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from agent.moves import Move
-from agent.rounds import Proposal, Spend, SplitResult, Verdict
+from agent.moves import Decision, Move
+from agent.records import Role
+from agent.rounds import Proposal, Remaking, Spend, SplitResult, Usage, Verdict
 
 LEVERS = {"train_lora": "LoRA", "edit_prompt": "edit", "rollback": "rollback", "stop": "stop"}
 MARKS = {"train_lora": "●", "edit_prompt": "◆", "rollback": "↺", "stop": "■"}
@@ -18,6 +19,7 @@ GLOSSARY = {
     "merit": "mean of reward, content and style on a minibatch: it shows progress where the product is still 0",
     "p": "how often chance alone would show such a difference (paired sign-flip test, one-sided)",
 }
+PARTS = {"system": "system text", "demos": "demonstrations", "questions": "questions"}
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 
@@ -82,6 +84,17 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min"
 
 
+def money(usd: float) -> str:
+    """USD to the cent, and below a dollar to three figures: what was paid never reads as nothing."""
+    if not math.isfinite(usd):
+        return "–"
+    if abs(usd) >= 0.995 or not usd:
+        return f"${usd:,.2f}"
+    digits = 2 - math.floor(math.log10(abs(usd)))
+    whole, _, cents = f"{usd:.{digits}f}".partition(".")
+    return f"${whole}.{cents.rstrip('0').ljust(2, '0')}"
+
+
 def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
@@ -92,7 +105,7 @@ def kept(verdict: Verdict) -> str:
 
 def raced(proposal: Proposal, present: Proposal) -> str:
     """What a proposal changed, and where it fell out of the race, if the present prompt was scored on more rows."""
-    fell_out = proposal.rows < present.rows
+    fell_out = proposal.merit is not None and proposal.rows < present.rows
     return f"{proposal.note} (dropped after {plural(proposal.rows, 'row')})" if fell_out else proposal.note
 
 
@@ -108,7 +121,7 @@ def cost(spend: Spend) -> str:
         f"{plural(spend.train_tokens, 'token')} trained" if spend.train_tokens else "",
         f"{plural(spend.generated_tokens, 'token')} generated" if spend.generated_tokens else "",
         f"{plural(spend.llm_tokens, 'LLM token')}" if spend.llm_tokens else "",
-        f"${spend.usd:,.2f}" if spend.usd else "",
+        money(spend.usd) if spend.usd else "",
     ]
     return ", ".join(part for part in parts if part)
 
@@ -116,6 +129,38 @@ def cost(spend: Spend) -> str:
 def tokens(spend: Spend) -> str:
     """All tokens of a step together: trained on, generated, and the external LLM's."""
     return f"{spend.train_tokens + spend.generated_tokens + spend.llm_tokens:,}"
+
+
+def beside_rules(decision: Decision) -> str:
+    """Whether the rules would have pulled the same lever; empty where that is not known."""
+    return {True: "same lever", False: "another lever", None: ""}[decision.agrees]
+
+
+def remade(remaking: Remaking) -> str:
+    """How many hard questions were rewritten, how many answers to them passed, and what that did to the reward."""
+    if not remaking.asked:
+        return "no hard question to rewrite"
+    share = percent(remaking.kept / remaking.asked)
+    memory = f"; {remaking.recalled} recalled from memory" if remaking.recalled else ""
+    return (
+        f"{plural(remaking.asked, 'hard question')} rewritten, {plural(remaking.kept, 'answer')} passed (yield {share}"
+        f"{memory}), reward on them {number(remaking.before)} → {number(remaking.after)}"
+    )
+
+
+def asked(usage: Mapping[Role, Usage]) -> str:
+    """What the external LLM was asked in each role, in a line."""
+    return "; ".join(f"{role} {_asked(used)}" for role, used in usage.items())
+
+
+def _asked(used: Usage) -> str:
+    cached = f" and {used.cached} from cache" if used.cached else ""
+    return f"{plural(used.calls, 'call')}{cached}, {money(used.usd)}"
+
+
+def cut(text: str, most: int) -> str:
+    """At most so many characters of a text."""
+    return text if len(text) <= most else f"{text[:most].rstrip()} …"
 
 
 def bar(value: float, width: int = 10) -> str:
@@ -136,6 +181,6 @@ def printable(text: str) -> str:
 
 
 SAYINGS: tuple[Callable[..., str], ...] = (
-    *(bar, cost, duration, figure, interval, kept, lever, mark, number),
-    *(evidence, p_value, percent, plural, raced, signed, sparkline, tokens),
+    *(bar, beside_rules, cost, cut, duration, evidence, figure, interval, kept, lever, mark, money, number),
+    *(p_value, percent, plural, raced, remade, signed, sparkline, tokens),
 )

@@ -1,0 +1,51 @@
+"""The terminal chat where an external LLM takes part. What it does without one: tests/test_cli.py."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from graphs.context import new_run
+from graphs.session import open_session
+from memory.ledger import RunFolder
+from tests.llm_story import PLANNED, RULES, llm_rounds
+from ui.chat import Talk
+
+TinyTask = Callable[..., Path]
+SERVER: dict[str, Any] = {"model": "none", "base_url": "http://127.0.0.1:9/v1", "patience": 0}
+
+
+def say(folder: RunFolder, monkeypatch: pytest.MonkeyPatch, *lines: str, go: bool = False) -> str:
+    """What is answered to the lines, in one line."""
+    out = io.StringIO()
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines) + "\n"))
+    with open_session(folder, supervised=True) as session:
+        if go:
+            session.go()
+        talk = Talk(session, Console(file=out, width=200))
+        while talk.turn():
+            pass
+    return " ".join(out.getvalue().split())
+
+
+def test_why_shows_the_rules_choice_beside_the_planners(
+    tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = new_run(tiny_task(), runs=tmp_path / "runs")
+    first, second, *_ = llm_rounds()
+    folder.append(first)
+    said = say(folder, monkeypatch, "/why")
+    assert f"Round 1, edit_prompt, decided by planner. {PLANNED} the rules (same lever): {RULES}" in said
+    folder.append(second)
+    assert f"decided by planner. {PLANNED} the rules (another lever): {RULES}" in say(folder, monkeypatch, "/why")
+
+
+def test_an_edit_with_an_llm_says_how_many_calls_it_takes(
+    tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = tiny_task(edit={"editor": "textgrad", "critiques": 5, "rewrites": 4}, llm=SERVER)
+    said = say(new_run(task, runs=tmp_path / "runs"), monkeypatch, "/plan", go=True)
+    assert "cost: up to" in said and "about 16 calls to the external LLM" in said  # 5 critiques, 3 parts, twice 4
