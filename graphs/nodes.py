@@ -32,6 +32,7 @@ def baseline(state: State, context: Context) -> dict[str, Any]:
     row = Baseline(
         seed=seed, seed_reward=first.reward, recalled=tuple(recalled), best=best.candidate, reward=best.reward,
         content=best.content, style=best.style, note=note, spend=context.used() - start,
+        usage=context.llm.account.usage,
     )  # fmt: skip
     context.folder.append(row)
     context.show_report()
@@ -123,7 +124,7 @@ def approve(state: State, context: Context) -> dict[str, Any]:
             reason="Asked for by the user.",
             numbers=decision.numbers,
             by="user",
-            rules_would=decision.move.action,
+            rules_would=decision.rules_would or f"{decision.move.action}: {decision.reason}",
         )
         return {"decision": asked}
     if answer.get("approve"):

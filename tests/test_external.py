@@ -1,4 +1,4 @@
-"""Whole runs on a tiny model with an LLM as planner, editor and judge: real HTTP, the real library, money to the cent."""
+"""Whole runs on a tiny model with an LLM as planner, editor and judge: real HTTP, the real library, real bills."""
 
 import json
 import subprocess
