@@ -38,8 +38,11 @@ def test_its_chat_commands_exist(command: str) -> None:
     assert command in HELP
 
 
-def test_its_example_task_can_be_read(tmp_path: Path) -> None:
-    [text] = blocks("yaml")
+TASK, LLM = blocks("yaml")
+
+
+@pytest.mark.parametrize("text", [TASK, yaml.safe_dump(yaml.safe_load(TASK) | yaml.safe_load(LLM))])
+def test_its_example_task_can_be_read(tmp_path: Path, text: str) -> None:
     (tmp_path / "task.yaml").write_text(text)
     for split in ("train", "validation", "test"):
         row = {"question": f"What is the capital of {split}?", "answer": "Paris"}
