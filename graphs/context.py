@@ -18,6 +18,7 @@ from graphs.collector import collector_at_rest
 from memory.ledger import RunFolder
 
 if TYPE_CHECKING:
+    from eval.leaks import Leaks
     from eval.runner import Runner
     from eval.tasks import Task
     from memory.embedder import MiniLm
@@ -167,7 +168,7 @@ class Context:
 
     @cached_property
     def editor(self) -> Editor:
-        from tools.prompt_edit import RuleEditor
+        from tools.prompt_edit import EditorChain, RuleEditor
 
         config = self.spec.config
         first = self.folder.baseline()
@@ -175,9 +176,16 @@ class Context:
         rules = RuleEditor(self.spec.scorers, config.edit, recalled)
         if config.edit.editor == "rules":
             return rules
-        from tools.textgrad_edit import EditorChain, TextGradEditor
+        from tools.textgrad_edit import TextGradEditor
 
-        return EditorChain(TextGradEditor(self.chat, self.spec.scorers, config.edit, self.examples.__getitem__), rules)
+        textgrad = TextGradEditor(self.chat, self.spec.scorers, config.edit, self.examples.__getitem__, self.listener)
+        return EditorChain(textgrad, rules, config.edit.proposals)
+
+    @cached_property
+    def leaks(self) -> "Leaks":
+        from eval.leaks import Leaks
+
+        return Leaks(self.spec.train, self.spec.validation)
 
     # --- memory across runs ---
 
