@@ -92,7 +92,7 @@ def kept(verdict: Verdict) -> str:
 
 def raced(proposal: Proposal, present: Proposal) -> str:
     """What a proposal changed, and where it fell out of the race, if the present prompt was scored on more rows."""
-    fell_out = proposal.rows < present.rows
+    fell_out = proposal.merit is not None and proposal.rows < present.rows
     return f"{proposal.note} (dropped after {plural(proposal.rows, 'row')})" if fell_out else proposal.note
 
 
