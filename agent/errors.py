@@ -27,6 +27,10 @@ class LlmUnavailable(NesyLoraError):
     """The external LLM did not answer, or its answer cannot be used. The rules go on without it."""
 
 
+class Useless(LlmUnavailable):
+    """An answer came, and nothing can be made of it. The next question may fare better."""
+
+
 class LlmRefused(LlmUnavailable):
     """The key is refused, or the credit used up: nothing is asked any more in this run."""
 

@@ -143,12 +143,12 @@ class Chat(Protocol):
         """The arguments of the one tool the LLM called, as an instance of its record.
 
         Raises:
-            LlmUnavailable: no answer, or none that fits a tool.
+            LlmUnavailable: no answer; Useless: none that fits a tool.
         """
         ...
 
     def complete(self, system: str, user: str) -> str:
-        """A plain text answer. Raises LlmUnavailable."""
+        """A plain text answer. Raises LlmUnavailable; Useless where it is empty or was cut off."""
         ...
 
 

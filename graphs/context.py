@@ -18,6 +18,7 @@ from graphs.collector import collector_at_rest
 from memory.ledger import RunFolder
 
 if TYPE_CHECKING:
+    from eval.leaks import Leaks
     from eval.runner import Runner
     from eval.tasks import Task
     from graphs.external import ExternalLlm
@@ -159,7 +160,7 @@ class Context:
 
     @cached_property
     def editor(self) -> Editor:
-        from tools.prompt_edit import RuleEditor
+        from tools.prompt_edit import EditorChain, RuleEditor
 
         config = self.spec.config
         first = self.folder.baseline()
@@ -167,11 +168,17 @@ class Context:
         rules = RuleEditor(self.spec.scorers, config.edit, recalled)
         if config.edit.editor == "rules":
             return rules
-        from tools.textgrad_edit import EditorChain, TextGradEditor
+        from tools.textgrad_edit import TextGradEditor
 
-        return EditorChain(
-            TextGradEditor(self.llm.chat("editor"), self.spec.scorers, config.edit, self.examples.__getitem__), rules
-        )
+        chat = self.llm.chat("editor")
+        textgrad = TextGradEditor(chat, self.spec.scorers, config.edit, self.examples.__getitem__, self.listener)
+        return EditorChain(textgrad, rules, config.edit.proposals)
+
+    @cached_property
+    def leaks(self) -> "Leaks":
+        from eval.leaks import Leaks
+
+        return Leaks(self.spec.train, self.spec.validation)
 
     @cached_property
     def llm(self) -> "ExternalLlm":

@@ -1,12 +1,13 @@
 """The nodes that act: train the weights, rewrite the words, go back."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from agent.errors import StepFailed
 from agent.moves import EditPrompt, Rollback, TrainLora
-from agent.records import Candidate, Example, Prompt, digest
-from agent.rounds import Spend, Trial
+from agent.records import Candidate, Edit, Example, Prompt, digest
+from agent.rounds import Proposal, Spend, Trial
 from graphs.context import Context
 from graphs.state import State, metered, move_of, seed_of
 
@@ -94,24 +95,48 @@ def edit_prompt(state: State, context: Context) -> dict[str, Any]:
     # Editors learn from train rows: a prompt is not to be written with those in view by which it is judged.
     failures = context.evaluate(best, "train", config.edit.minibatch)
     proposed = context.editor.propose(present, failures, context.spec.train, move, seed_of(state, context))
-    edits = proposed.edits
+    edits, refused = _apart(context, present, proposed.edits)
+    remarks = [*proposed.remarks, *([f"edits refused because they give rows away: {len(refused)}"] if refused else [])]
     if not edits:
-        return {"trial": Trial(candidate=None, note="The editor has no proposal left.")}
+        why = "; ".join(remarks) or "the editor has no proposal left"
+        note = f"The prompt stays as it is: {why}"
+        return {"trial": Trial(candidate=None, note=note, proposals=refused, critiques=proposed.critiques)}
     winner, tried = choose(
         edits, present, best.adapter, context.evaluate, context.folder.save_prompt,
         rungs(config.edit.minibatch, config.generation.batch_size), partial(loses, alpha=config.gate.alpha),
     )  # fmt: skip
-    if winner is None:
-        note = f"None of {len(edits)} proposals beat the present prompt on the minibatch."
-        return {"trial": Trial(candidate=None, note=note, proposals=tuple(tried))}
-    note = next(proposal.note for proposal in tried if proposal.prompt == winner.id)
     return {
         "trial": Trial(
-            candidate=Candidate(prompt=winner.id, adapter=best.adapter),
-            note=f"{note}; the best of {len(edits)} proposals",
-            proposals=tuple(tried),
+            candidate=winner and Candidate(prompt=winner.id, adapter=best.adapter),
+            note="; ".join([_won(winner, tried), *remarks]),
+            proposals=(*tried, *refused),
+            critiques=proposed.critiques,
         )
     }
+
+
+def _won(winner: Prompt | None, tried: Sequence[Proposal]) -> str:
+    """What came of a race; the first of those tried is the present prompt."""
+    if winner is None:
+        return f"None of {len(tried) - 1} proposals beat the present prompt on the minibatch"
+    note = next(proposal.note for proposal in tried if proposal.prompt == winner.id)
+    return f"{note}; the best of {len(tried) - 1} proposals"
+
+
+def _apart(context: Context, present: Prompt, edits: Sequence[Edit]) -> tuple[list[Edit], tuple[Proposal, ...]]:
+    """The edits to race, and those refused because their words give away rows. (Demonstrations are train rows.)"""
+    given_away = [context.leaks.found(_words(edit.prompt), _words(present)) for edit in edits]
+    judged = list(zip(edits, given_away, strict=True))
+    refused = [
+        Proposal(prompt=context.folder.save_prompt(edit.prompt), note=f"refused: {edit.note}; {leak}")
+        for edit, leak in judged
+        if leak
+    ]
+    return [edit for edit, leak in judged if not leak], tuple(refused)
+
+
+def _words(prompt: Prompt) -> str:
+    return f"{prompt.system}\n{prompt.template}"
 
 
 @metered

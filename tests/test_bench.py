@@ -9,6 +9,7 @@ import pytest
 from agent.errors import BadInput
 from eval.bench import document
 from eval.bench.claims import Claim, claims
+from eval.bench.critiques import critiques
 from eval.bench.laps import laps, read, run
 from eval.bench.long_run import long_run
 from eval.bench.many_prompts import filled
@@ -257,3 +258,10 @@ def test_the_page_shows_every_number_and_every_gap(tmp_path: Path) -> None:
     assert len(widths) == 1
     for plot in (tmp_path / "docs" / "benchmarks").glob("*.svg"):
         assert f"benchmarks/{plot.name}" in page
+
+
+def test_critiques_at_once_are_compared_with_the_librarys_own_way() -> None:
+    ours, theirs = critiques(count=2, width=2)
+    assert ours.value > 0.5 and theirs.value > max(
+        2, 1.5 * ours.value
+    )  # calls of 0.5 s; the library makes two for each

@@ -10,9 +10,8 @@ import pytest
 from agent.config import Llm
 from agent.errors import LlmRefused, LlmUnavailable, OutOfMoney, TooLong
 from agent.planner import TOOLS, PlanStop, PlanTrainLora
-from agent.rounds import Call
 from tests.llm_server import NO_CHOICES, NOT_JSON, LlmServer, Reply, Request, call, refuse, serving
-from tools.account import Account
+from tools.account import Account, Notebook
 from tools.llm import LlmChat
 from tools.patience import Patience
 
@@ -24,16 +23,6 @@ TOO_FAST = call("train_lora", reason="hurry", learning_rate=5)
 @pytest.fixture(autouse=True)
 def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAYOR_KEY", KEY)
-
-
-class Notebook(list[Call]):
-    """A log of calls that is on no disk."""
-
-    def calls(self) -> list[Call]:
-        return list(self)
-
-    def log(self, call: Call) -> None:
-        self.append(call)
 
 
 def settings(server: LlmServer, **changes: Any) -> Llm:

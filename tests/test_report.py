@@ -115,8 +115,10 @@ def test_proposals_that_were_dropped_early_say_after_how_many_rows(tmp_path: Pat
     run = make_run(tmp_path, rounds=1, finished=False)
     raced = [("the present prompt", 12), ("a good one", 12), ("a bad one", 4)]
     proposals = tuple(Proposal(prompt=SEED.id, note=note, merit=0.25, rows=rows) for note, rows in raced)
-    run.append(round_with(proposals))
+    refused = Proposal(prompt=SEED.id, note="refused: it gives a row away")
+    run.append(round_with((*proposals, refused)))
     for said in read(run)[1:]:
+        assert "refused: it gives a row away" in said
         assert "a bad one (dropped after 4 rows)" in said.replace("\\", "")
         assert said.count("dropped after") == 1  # and nothing of the kind of rounds that did not count rows
 

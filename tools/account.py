@@ -9,6 +9,16 @@ from agent.records import Role
 from agent.rounds import Call, Spend, Usage
 
 
+class Notebook(list[Call]):
+    """A log of calls that is on no disk: for what belongs to no run. Satisfies `agent.protocols.CallLog`."""
+
+    def calls(self) -> list[Call]:
+        return list(self)
+
+    def log(self, call: Call) -> None:
+        self.append(call)
+
+
 class Account:
     """One for all roles of a run. What an earlier process spent comes back from the log, a killed call at its most.
 

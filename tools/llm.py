@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 from agent import prompts
 from agent.config import Llm
-from agent.errors import LlmRefused, LlmUnavailable
+from agent.errors import LlmRefused, Useless
 from agent.protocols import Replies
 from agent.records import Record, Role, digest
 from agent.rounds import Usage
-from tools.account import Account
+from tools.account import Account, Notebook
 from tools.patience import Broken, Patience, Unsupported, classified
 from tools.schema import Reply, chosen
 from tools.ways import WAYS, put
@@ -69,11 +69,15 @@ class LlmChat:
         return self._ways[0] if len(self._ways) == 1 else None
 
     def complete(self, system: str, user: str) -> str:
-        """The text of one answer. Raises LlmUnavailable: none came, it is empty, or it was cut off."""
+        """The text of one answer.
+
+        Raises:
+            LlmUnavailable: none came; Useless: it is empty, or was cut off.
+        """
         try:
             return self._ask([("system", system), ("user", user)], {}, _text)
         except ValueError as error:
-            raise LlmUnavailable(f"{self._settings.model} gave {error}") from None
+            raise Useless(f"{self._settings.model} gave {error}") from None
 
     def call_tool(self, system: str, user: str, tools: Sequence[type[R]]) -> R:
         """The one tool that the LLM called, validated; asked once more with the error if it does not fit.
@@ -81,7 +85,7 @@ class LlmChat:
         A server without tools is asked in other WAYS: for JSON by a schema, at last in plain words.
 
         Raises:
-            LlmUnavailable: no answer, or twice none that fits a tool.
+            LlmUnavailable: no answer; Useless: twice none that fits a tool.
         """
         messages: list[Message] = [("system", system), ("user", user)]
         problem = ""
@@ -92,7 +96,7 @@ class LlmChat:
                 problem = str(error)
                 said = error.reply.text or json.dumps(error.reply.calls)
                 messages += [("assistant", said), ("user", prompts.fill("again", problem=problem))]
-        raise LlmUnavailable(f"{self._settings.model} gave no usable answer: {problem}")
+        raise Useless(f"{self._settings.model} gave no usable answer: {problem}")
 
     # --- one question ------------------------------------------------------------------------------
 
@@ -199,6 +203,12 @@ class LlmChat:
             max_retries=0,
             use_responses_api=False,
         )
+
+
+def loose(settings: Llm, role: Role) -> LlmChat:
+    """A chat that belongs to no run: nothing is written down, no budget holds, and nobody is told of waits."""
+    patience = Patience(settings.patience, settings.max_concurrency, lambda: None, lambda _: None)
+    return LlmChat(settings, role, Account(Notebook()), patience)
 
 
 class Unfit(Exception):

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 
 from agent.config import Editing
+from agent.errors import LlmUnavailable
 from agent.moves import EditPrompt
-from agent.protocols import Bound, Evaluator, Scorers
+from agent.protocols import Bound, Editor, Evaluator, Scorers
 from agent.records import Candidate, Demo, Edit, Edits, Evaluation, Example, Prompt
 from agent.rounds import Proposal
 
@@ -70,6 +71,36 @@ class RuleEditor:
 
     def _demo(self, row: Example) -> Demo:
         return Demo(question=row.question, answer=self._scorers.show(row.answer))
+
+
+class EditorChain:
+    """An editor that asks an LLM, and one that goes on by itself where the LLM does not answer.
+
+    Args:
+        most: how many proposals they make together. The first's come first; a third is kept for the second's.
+    """
+
+    def __init__(self, first: Editor, second: Editor, most: int) -> None:
+        self.name = first.name
+        self._first = first
+        self._second = second
+        self._most = most
+
+    def propose(
+        self, prompt: Prompt, evaluation: Evaluation, train: Sequence[Example], move: EditPrompt, seed: int
+    ) -> Edits:
+        """Different prompts of both editors, and all that the first remarks."""
+        try:
+            own = self._first.propose(prompt, evaluation, train, move, seed)
+        except LlmUnavailable as error:
+            own = Edits(remarks=(f"TextGrad was not used: {error}",))
+        others = self._second.propose(prompt, evaluation, train, move, seed)
+        first = own.edits[: self._most - min(self._most // 3, len(others.edits))]
+        by_prompt: dict[str, Edit] = {}
+        for edit in (*first, *others.edits):
+            by_prompt.setdefault(edit.prompt.id, edit)
+        edits = tuple(by_prompt.values())[: self._most]
+        return Edits(edits=edits, critiques=own.critiques, remarks=own.remarks + others.remarks)
 
 
 def _shorter(prompt: Prompt) -> Iterator[Edit]:

@@ -15,10 +15,10 @@ from agent.moves import EditPrompt
 from agent.planner import TOOLS, LlmPlanner
 from agent.protocols import Briefing
 from agent.records import Candidate, Diagnosis, Evaluation, Example, ExampleDiagnosis, Prompt, Role, Signal
-from agent.rounds import Call, Usage
+from agent.rounds import Usage
 from agent.scoring import Contains, Judge, StartsWith
 from eval.scorers import TaskScorers
-from tools.account import Account
+from tools.account import Account, Notebook
 from tools.llm import LlmChat
 from tools.patience import Patience
 from tools.textgrad_edit import TextGradEditor
@@ -44,16 +44,6 @@ ROWS = {
     for line, (land, city) in enumerate(CAPITALS.items(), 1)
 }
 PROMPT = Prompt(system="Answer the question.")
-
-
-class Notebook(list[Call]):
-    """A log of calls, kept for as long as the check runs. Satisfies `agent.protocols.CallLog`."""
-
-    def calls(self) -> list[Call]:
-        return list(self)
-
-    def log(self, call: Call) -> None:
-        self.append(call)
 
 
 class Finding(NamedTuple):

@@ -12,8 +12,8 @@ from unittest.mock import patch
 import yaml
 
 from agent.moves import Decision, EditPrompt, Stop, TrainLora
-from agent.records import Diagnosis, Example, Prompt, Record, Signal
-from agent.rounds import Round, Spend
+from agent.protocols import Briefing
+from agent.records import Example, Prompt, Record
 from graphs.context import Silent, new_run
 from graphs.session import open_session
 from memory.ledger import RunFolder
@@ -131,10 +131,9 @@ class Alternating:
     def __init__(self, rounds: int) -> None:
         self._rounds = rounds
 
-    def decide(
-        self, signal: Signal, diagnosis: Diagnosis, history: Sequence[Round], spend: Spend, refused: Sequence[str]
-    ) -> Decision:
-        move = Stop() if len(history) >= self._rounds else (EditPrompt(), TrainLora(fresh=True))[len(history) % 2]
+    def decide(self, briefing: Briefing) -> Decision:
+        signal, diagnosis, played = briefing.signal, briefing.diagnosis, len(briefing.history)
+        move = Stop() if played >= self._rounds else (EditPrompt(), TrainLora(fresh=True))[played % 2]
         numbers = {"reward": signal.reward, "noise": signal.noise, "rows lacking style": diagnosis.share("style")}
         return Decision(move=move, reason=f"The levers take turns: {move.action}.", numbers=numbers)
 

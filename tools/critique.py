@@ -1,0 +1,67 @@
+"""What is asked of the LLM that criticises an answer, and what it said of each part of the prompt."""
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple, get_args
+
+from agent import prompts
+from agent.records import Example, ExampleScore, Part, Prompt
+from tools.parts import as_texts
+
+NAMES = "|".join(get_args(Part))
+SECTION = re.compile(rf"<({NAMES})>(.*?)(?=</?(?:{NAMES})>|\Z)", re.DOTALL)  # a reply may be cut off
+
+
+class Gradient(NamedTuple):
+    """What the critic said of one part because of one row, and the case it spoke of."""
+
+    part: Part
+    example: str
+    text: str
+    case: str
+
+
+def quoted(text: str, room: int) -> str:
+    """The text between <<< and >>>, out of which it cannot break, cut to `room` characters."""
+    inside = cut(re.sub(r"<{3,}|>{3,}", lambda found: found[0][:2], text), room)
+    gap = "\n" if "\n" in inside or inside[:1] == "<" or inside[-1:] == ">" else ""
+    return f"<<<{gap}{inside}{gap}>>>"
+
+
+def cut(text: str, room: int) -> str:
+    return text if len(text) <= room else text[: room - 1] + "…"
+
+
+def verdict(score: ExampleScore, reference: str = "") -> str:
+    """The scorers' explanation of a score, and of wrong content the reference, if one is given."""
+    said = list(score.faults)
+    if score.content < 1:
+        said.append(f"The content is {score.content:.0%} right." if score.content else "The content is wrong.")
+        said += [f"The right answer: {reference}"] if reference else []
+    return "\n".join(said) or "The style is not as wanted."
+
+
+def case(row: Example, score: ExampleScore, room: int) -> str:
+    """A row, its answer and what is wrong with it, but not the reference: this is what a rewriter sees of it."""
+    return f"{quoted(row.question, room)}\n\nAnswer: {quoted(score.output, room)}\n\n{verdict(score)}"
+
+
+def request(prompt: Prompt, asked: Iterable[Part], row: Example, score: ExampleScore, room: int) -> str:
+    """What the critic is asked of a row, for all the parts at once; it sees the whole prompt."""
+    return prompts.fill(
+        "critique_row",
+        parts="\n\n".join(
+            f"{part}: {quoted(text, 4 * room) if text else '(none)'}" for part, text in as_texts(prompt).items()
+        ),
+        question=quoted(row.question, room),
+        answer=quoted(score.output, room),
+        verdict=verdict(score, quoted(row.answer, room)),
+        asked=", ".join(asked),
+    )
+
+
+def by_part(reply: str, parts: Iterable[Part]) -> dict[Part, str]:
+    """The feedback to each part, where there is some; a reply without sections speaks of all of them."""
+    sections = {name: text.strip() for name, text in reversed(SECTION.findall(reply))}
+    found = {part: sections.get(part, "") if sections else reply.strip() for part in parts}
+    return {part: text for part, text in found.items() if text}

@@ -1,0 +1,120 @@
+"""The parts of a prompt as texts that an LLM can rewrite, and rewritten texts back in the prompt, if they will do."""
+
+import random
+import re
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+
+from agent.config import Editing
+from agent.protocols import Scorers
+from agent.records import Demo, Example, Part, Prompt
+
+NAMES: dict[Part, str] = {"system": "system text", "demos": "demonstrations", "questions": "question template"}
+PLACE = "{question}"
+DEMO = re.compile(r"<question>(.*?)</question>\s*<answer>(.*?)</answer>", re.DOTALL)
+
+
+class Unusable(ValueError):
+    """Why a rewriting comes to nothing."""
+
+
+def written(demos: Iterable[Demo]) -> str:
+    """The demonstrations in order, each tag and text in lines of their own."""
+    return "\n\n".join(
+        f"<question>\n{demo.question}\n</question>\n<answer>\n{demo.answer}\n</answer>" for demo in demos
+    )
+
+
+def read(text: str) -> list[Demo]:
+    """The demonstrations in a text, without outer white space; what stands around them is passed over."""
+    return [Demo(question=question.strip(), answer=answer.strip()) for question, answer in DEMO.findall(text)]
+
+
+def as_texts(prompt: Prompt) -> dict[Part, str]:
+    """All parts as they are."""
+    return {"system": prompt.system, "demos": written(prompt.demos), "questions": prompt.template}
+
+
+class Parts:
+    """The parts of one prompt.
+
+    Args:
+        train: the rows that demonstrations may be taken from.
+        scorers: show an answer in the wanted form, and say whether one passes.
+        settings: how many demonstrations, how long a prompt may become.
+    """
+
+    def __init__(self, prompt: Prompt, train: Sequence[Example], scorers: Scorers, settings: Editing) -> None:
+        self.prompt = prompt
+        self._train = train
+        self._scorers = scorers
+        self._settings = settings
+
+    def examples(self, failing: Sequence[Example], draw: random.Random) -> list[Demo]:
+        """Train rows in the wanted form, twice as many as a prompt may show: failing ones first, then any."""
+        most = 2 * self._settings.demos
+        others = draw.sample(self._train, min(most, len(self._train)))
+        rows = [row for row in dict.fromkeys([*failing[:most], *others]) if not row.turns]
+        shown = [(row, self._scorers.show(row.answer)) for row in rows]
+        demos = [Demo(question=row.question, answer=answer) for row, answer in shown if self._passes(answer, row)]
+        return list(dict.fromkeys(demos))[:most]
+
+    def starts(self, parts: Iterable[Part], examples: Sequence[Demo]) -> dict[Part, str]:
+        """What to rewrite of these parts. Where the prompt has no demonstrations, the examples are a start."""
+        demos = (self.prompt.demos or tuple(examples))[: self._settings.demos]
+        texts = as_texts(self.prompt.model_copy(update={"demos": demos}))
+        return {part: text for part, text in texts.items() if part in parts and (demos or part != "demos")}
+
+    def put(self, part: Part, text: str) -> tuple[Prompt, str]:
+        """The prompt with this text as its part, and a remark if not all of the text is in it. Raises Unusable."""
+        if not text:
+            raise Unusable("the reply was empty")
+        if part == "demos":
+            demos, remark = self._demos(text)
+            return self.checked(self.prompt.model_copy(update={"demos": demos})), remark
+        if part == "questions" and text.count(PLACE) != 1:
+            raise Unusable(f"it must hold {PLACE} exactly once")
+        field = "system" if part == "system" else "template"
+        return self.checked(self.prompt.model_copy(update={field: text})), ""
+
+    def checked(self, edit: Prompt) -> Prompt:
+        """The edit, if it is one, and short enough. Raises Unusable."""
+        if edit == self.prompt:
+            raise Unusable("the reply changed nothing")
+        if edit.length > self._settings.max_length:
+            raise Unusable(f"it makes the prompt longer than {self._settings.max_length} characters")
+        return edit
+
+    def _demos(self, text: str) -> tuple[tuple[Demo, ...], str]:
+        found = read(text)
+        good = list(dict.fromkeys(demo for one in found if (demo := self._true(one))))
+        if not good:
+            raise Unusable("no demonstration in it is a train row with an answer that passes")
+        kept = tuple(good[: self._settings.demos])
+        left = len(found) - len(kept)
+        return kept, f"{left} of TextGrad's {len(found)} demonstrations were left out" if left else ""
+
+    def _true(self, demo: Demo) -> Demo | None:
+        """The demonstration in its row's own words, if a train row asks this and the answer passes."""
+        if demo in self.prompt.demos:
+            return demo
+        rows = self._asked.get(_folded(demo.question), [])
+        return next(
+            (Demo(question=row.question, answer=demo.answer) for row in rows if self._passes(demo.answer, row)), None
+        )
+
+    def _passes(self, answer: str, row: Example) -> bool:
+        return self._scorers.passes(answer, row)
+
+    @cached_property
+    def _asked(self) -> dict[str, list[Example]]:
+        """Train rows by question; not those that go on from earlier turns, which a demonstration has none of."""
+        asked: dict[str, list[Example]] = {}
+        for row in self._train:
+            if not row.turns:
+                asked.setdefault(_folded(row.question), []).append(row)
+        return asked
+
+
+def _folded(question: str) -> str:
+    return " ".join(question.casefold().split())
