@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from agent.records import Demo, Prompt, Role
 from agent.scoring import ContentScorer, Judge, StyleScorer
@@ -171,6 +171,11 @@ class RoleSettings(Settings):
     temperature: float | None = Field(None, ge=0, le=2)
     max_tokens: int | None = Field(None, ge=16)
     price: Price | None = None
+
+    @model_serializer(mode="wrap")
+    def without_what_is_left_out(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A run's task.yaml holds all settings; here, null would no longer be told from what was left out."""
+        return {name: value for name, value in dump(self).items() if name in self.model_fields_set}
 
 
 class Llm(Settings):
