@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from agent.records import Demo, Prompt, Role
-from agent.scoring import ContentScorer, Judge, StyleScorer
+from agent.scoring import ContentScorer, Judge, RewardModel, StyleScorer
 from agent.settings import Settings
 
 PolicyName = Literal["rules", "lora-only", "prompt-only", "p -> w -> p"]
@@ -256,6 +256,15 @@ class TaskConfig(Settings):
                 if not (price.input or price.output):
                     raise ValueError(f"`budget.usd` needs `llm.price: {{input: …, output: …}}` (of the {role})")
         return self
+
+    @property
+    def models(self) -> dict[tuple[int | str, ...], str]:
+        """The models to be loaded, by the keys that name them."""
+        found: dict[tuple[int | str, ...], str] = {("model",): self.model}
+        for place, scorer in enumerate(self.content):
+            if isinstance(scorer, RewardModel):
+                found["content", place, "model"] = scorer.model
+        return found
 
     @property
     def roles(self) -> tuple[Role, ...]:
