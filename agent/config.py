@@ -2,10 +2,10 @@
 
 from typing import Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from agent.records import Demo, Prompt, Role
-from agent.scoring import ContentScorer, Judge, StyleScorer
+from agent.scoring import ContentScorer, Judge, RewardModel, StyleScorer
 from agent.settings import Settings
 
 PolicyName = Literal["rules", "lora-only", "prompt-only", "p -> w -> p"]
@@ -172,6 +172,11 @@ class RoleSettings(Settings):
     max_tokens: int | None = Field(None, ge=16)
     price: Price | None = None
 
+    @model_serializer(mode="wrap")
+    def without_what_is_left_out(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A run's task.yaml holds all settings; here, null would no longer be told from what was left out."""
+        return {name: value for name, value in dump(self).items() if name in self.model_fields_set}
+
 
 class Llm(Settings):
     """An OpenAI-compatible server. The key is read from the environment variable named here, and nowhere else."""
@@ -251,6 +256,15 @@ class TaskConfig(Settings):
                 if not (price.input or price.output):
                     raise ValueError(f"`budget.usd` needs `llm.price: {{input: …, output: …}}` (of the {role})")
         return self
+
+    @property
+    def models(self) -> dict[tuple[int | str, ...], str]:
+        """The models to be loaded, by the keys that name them."""
+        found: dict[tuple[int | str, ...], str] = {("model",): self.model}
+        for place, scorer in enumerate(self.content):
+            if isinstance(scorer, RewardModel):
+                found["content", place, "model"] = scorer.model
+        return found
 
     @property
     def roles(self) -> tuple[Role, ...]:

@@ -54,14 +54,17 @@ class LanguageModel(Protocol):
 
 
 class Scorers(Protocol):
-    """The task's content and style scorers, as the tools may see them."""
+    """The task's content and style scorers, as the tools may see them.
+
+    None of these asks a judge or a reward model: what only they can score is taken to pass.
+    """
 
     def faults(self, output: str) -> tuple[str, ...]:
-        """One sentence per style scorer that the output fails."""
+        """One sentence per style rule that the output fails."""
         ...
 
     def instructions(self, output: str | None = None) -> tuple[str, ...]:
-        """What to tell the model so that the style holds: for the scorers this output fails, or for all."""
+        """What to tell the model so that the style holds: for the rules this output fails and every judge, or all."""
         ...
 
     def show(self, answer: str) -> str:
@@ -69,7 +72,7 @@ class Scorers(Protocol):
         ...
 
     def passes(self, output: str, example: Example) -> bool:
-        """Whether content and style are both full marks."""
+        """Whether content and style are both full marks, as far as rules can tell."""
         ...
 
 

@@ -89,13 +89,17 @@ class Candidate(Record):
 
 
 class ExampleScore(Record):
-    """One output and its two rewards, each in [0, 1]. `faults` are the style scorers' sentences."""
+    """One output and its two rewards, each in [0, 1].
+
+    `faults` are the sentences of style scorers that it falls short of, `remarks` the other reasons of a judge.
+    """
 
     example: str
     output: str
     content: float
     style: float
     faults: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def reward(self) -> float:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from agent.settings import Settings
 
@@ -40,18 +40,36 @@ class TokenF1(Settings):
     kind: Literal["f1"]
 
 
-class Judge(Settings):
+class StyleSettings(Settings):
+    """`say` replaces the built-in instruction; `show` is the wanted form of a reference, with `{answer}` in it."""
+
+    say: str | None = None
+    show: str | None = None
+
+
+class Judge(StyleSettings):
     """An external LLM grades the output by a rubric, from 1 to `scale`; with `compare`, against the reference answer.
 
-    Who compares is asked twice, with the two answers swapped.
+    Who compares is asked twice, with the two answers swapped. Its instruction, where `say` is left out, is the rubric.
     """
 
     kind: Literal["judge"]
-    rubric: str = Field(min_length=1)
+    rubric: str
     scale: int = Field(5, ge=2, le=10)
     compare: bool = False
-    say: str | None = Field(None, description="as a style scorer: what to tell the model; default: the rubric")
-    show: str | None = Field(None, description="as a style scorer: the wanted form of a reference, with {answer} in it")
+
+    @field_validator("rubric")
+    @classmethod
+    def says_something(cls, rubric: str) -> str:
+        if not rubric.strip():
+            raise ValueError("the rubric is empty; say what the judge is to look for")
+        return rubric.strip()
+
+    @model_validator(mode="after")
+    def has_a_scale_only_where_it_grades(self) -> "Judge":
+        if self.compare and self.scale != Judge.model_fields["scale"].default:
+            raise ValueError("`scale` has no use beside `compare: true`, where an answer wins, ties or loses")
+        return self
 
 
 class RewardModel(Settings):
@@ -61,23 +79,22 @@ class RewardModel(Settings):
     """
 
     kind: Literal["reward_model"]
-    model: str = Field(description="hub name or local folder (./… is relative to the task)")
-    low: float = -5.0
-    high: float = 5.0
-    max_tokens: int = Field(1024, ge=16)
+    model: str = Field(min_length=1, description="hub name or local folder (./… is relative to the task)")
+    low: float = Field(-5.0, allow_inf_nan=False)
+    high: float = Field(5.0, allow_inf_nan=False)
+    max_tokens: int = Field(1024, ge=16, description="of question and output together; longer ones are cut")
     batch_size: int = Field(16, ge=1)
 
+    @model_validator(mode="after")
+    def has_room_between_its_bounds(self) -> "RewardModel":
+        if self.low >= self.high:
+            raise ValueError(f"`low`, {self.low:g}, must be below `high`, {self.high:g}")
+        return self
 
-ContentScorer = Annotated[
-    Exact | Contains | Number | Choice | TokenF1 | Judge | RewardModel, Field(discriminator="kind")
-]
 
+Rated = Judge | RewardModel  # what no rule can score
 
-class StyleSettings(Settings):
-    """`say` replaces the built-in instruction; `show` is the wanted form of a reference, with `{answer}` in it."""
-
-    say: str | None = None
-    show: str | None = None
+ContentScorer = Annotated[Exact | Contains | Number | Choice | TokenF1 | Rated, Field(discriminator="kind")]
 
 
 class StartsWith(StyleSettings):

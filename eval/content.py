@@ -9,7 +9,7 @@ from decimal import Decimal
 from functools import partial
 
 from agent.errors import BadInput
-from agent.scoring import Choice, Contains, ContentScorer, Exact, Number, TokenF1
+from agent.scoring import Choice, Contains, ContentScorer, Exact, Judge, Number, Rated, RewardModel, TokenF1
 
 Score = Callable[[str, str], float]
 
@@ -21,8 +21,12 @@ NUMBER = re.compile(
 )
 
 
-def content_scorer(settings: ContentScorer) -> Score:
-    """The scoring function that these settings describe. Raises BadInput if a pattern of theirs does not compile."""
+def content_scorer(settings: ContentScorer) -> Score | Rated:
+    """The scoring function that these settings describe, or the settings themselves where no rule can score.
+
+    Raises:
+        BadInput: a pattern that does not compile, or settings that have no meaning here.
+    """
     match settings:
         case Exact(extract=pattern):
             return exact if pattern is None else partial(extracted, pattern=compiled(pattern, "extract"))
@@ -36,6 +40,10 @@ def content_scorer(settings: ContentScorer) -> Score:
             return partial(choice, letters=letters)
         case TokenF1():
             return f1
+        case Judge(say=None, show=None) | RewardModel():
+            return settings
+        case Judge():
+            raise BadInput("'say' and 'show' are for a judge of style; this one judges content")
 
 
 def settled(settings: ContentScorer, said: str, answer: str) -> bool:

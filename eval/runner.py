@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from agent.errors import LlmUnavailable, NesyLoraError
 from agent.protocols import LanguageModel
 from agent.records import Candidate, Evaluation, Example, ExampleScore, Measured, Prompt, Split, digest
 from eval.tasks import Task
@@ -47,6 +48,7 @@ class Runner:
 
         Raises:
             ValueError: the test split is asked for, or a limit below 1.
+            NesyLoraError: a judge did not answer. Nothing of what it was asked is stored, and a run can be resumed.
         """
         if split == "test":
             raise ValueError("the test split is sealed: open_test opens it, once, at the end of a run")
@@ -93,8 +95,14 @@ class Runner:
             max_new_tokens=self._task.config.generation.max_new_tokens,
             settled=self._settled,
         )
-        answered = zip(rows.items(), outputs, strict=True)
-        return {key: self._task.scorers.score(row, output) for (key, row), output in answered}
+        answered = list(zip(rows.values(), outputs, strict=True))
+        try:
+            return dict(zip(rows, self._task.scorers.score_all(answered), strict=True))
+        except LlmUnavailable as error:  # the rules can go on without an editor or planner, but not without a judge
+            raise NesyLoraError(
+                f"The answers to {len(rows)} rows could not be judged: {error}. Nothing is lost: once that is mended, "
+                "a run goes on with nesylora resume"
+            ) from error
 
     def _nats(self, candidate: Candidate, rows: Mapping[str, Example]) -> dict[str, float]:
         wanted = [("", self._task.scorers.show(row.answer)) for row in rows.values()]

@@ -1,15 +1,17 @@
 """A task's scorers taken together: the reward of an output, and the words for what is wanted."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from statistics import fmean
 from typing import TypeVar
 
 from agent.errors import BadInput
+from agent.protocols import Rater, Rating
 from agent.records import Example, ExampleScore
 from agent.records import digest as content_hash
-from agent.scoring import ContentScorer, StyleScorer
-from eval.content import content_scorer, settled
-from eval.style import style_scorer
+from agent.scoring import ContentScorer, Judge, Rated, RewardModel, StyleScorer
+from eval.content import Score, content_scorer, settled
+from eval.style import AnyStyle, JudgedStyle, style_scorer
 
 WANTED = {
     "exact": "the answer itself",
@@ -17,12 +19,14 @@ WANTED = {
     "number": "the right number",
     "choice": "the right option letter",
     "f1": "the answer's words, as many as possible",
+    "reward_model": "what a reward model prefers",
 }
 
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # what decoders put for a character whose last bytes are still to come
 
 Setting = TypeVar("Setting", ContentScorer, StyleScorer)
 Built = TypeVar("Built")
+Answered = Sequence[tuple[Example, str]]
 
 
 class BadScorer(BadInput):
@@ -33,34 +37,77 @@ class BadScorer(BadInput):
         self.keys = keys
 
 
-class TaskScorers:
-    """Satisfies `agent.protocols.Scorers`. Raises BadScorer for settings that do not compile or hold together."""
+def nobody(settings: Rated) -> Rater:
+    """Rates nothing: for whoever reads a task without scoring answers."""
+    raise BadInput(f"a scorer of `kind: {settings.kind}` cannot be asked here; it can in `nesylora run` and `eval`")
 
-    def __init__(self, content: Sequence[ContentScorer], style: Sequence[StyleScorer] = ()) -> None:
+
+class TaskScorers:
+    """Satisfies `agent.protocols.Scorers`. Raises BadScorer for settings that do not compile or hold together.
+
+    Args:
+        rater: gives who scores by settings that no rule can follow; called when first needed, once for equal settings.
+        judge: who the LLM judge is, as plain data. It is part of the digest: another judge gives other scores.
+    """
+
+    def __init__(
+        self,
+        content: Sequence[ContentScorer],
+        style: Sequence[StyleScorer] = (),
+        rater: Callable[[Rated], Rater] = nobody,
+        judge: object = None,
+    ) -> None:
         self._content = _build("content", content, content_scorer)
         self._style = _build("style", style, style_scorer)
         self._settings = tuple(content)
-        parts = {"content": content, "style": style}
-        self.digest = content_hash({key: [one.model_dump(mode="json") for one in part] for key, part in parts.items()})
+        self._rater = cache(rater)
+        parts: dict[str, object] = {
+            "content": [one.model_dump(mode="json") for one in content],
+            "style": [one.model_dump(mode="json") for one in style],
+        }
+        self.digest = content_hash(parts if judge is None else parts | {"judge": judge})
 
     def score(self, example: Example, output: str) -> ExampleScore:
-        """Means over the content and over the style scorers, both in [0, 1]; style is 1.0 where nothing is asked."""
-        faults = [style.explain(output) for style in self._style]
-        return ExampleScore(
-            example=example.name,
-            output=output,
-            content=fmean(score(output, example.answer) for score in self._content),
-            style=fmean(not fault for fault in faults) if faults else 1.0,
-            faults=tuple(fault for fault in faults if fault),
-        )
+        """The score of one output; see `score_all`."""
+        return self.score_all([(example, output)])[0]
+
+    def score_all(self, answered: Answered) -> list[ExampleScore]:
+        """Scores in order: means over the content and over the style scorers; style is 1.0 where nothing is asked.
+
+        Each judge and reward model is asked once, for all rows. A judge of style sees references in the wanted form.
+
+        Raises:
+            LlmUnavailable: a judge did not answer; then nothing is scored.
+        """
+        content = [self._content_ratings(scorer, answered) for scorer in self._content]
+        style = [self._style_ratings(scorer, answered) for scorer in self._style]
+        return [
+            _score(example, output, [part[place] for part in content], [part[place] for part in style])
+            for place, (example, output) in enumerate(answered)
+        ]
+
+    def _content_ratings(self, scorer: Score | Rated, answered: Answered) -> list[Rating]:
+        if isinstance(scorer, Judge | RewardModel):
+            return self._rater(scorer).rate(answered)
+        return [Rating(scorer(output, example.answer)) for example, output in answered]
+
+    def _style_ratings(self, scorer: AnyStyle, answered: Answered) -> list[Rating]:
+        if isinstance(scorer, JudgedStyle):
+            return self._rater(scorer.settings).rate([(self._formed(example), output) for example, output in answered])
+        faults = [scorer.explain(output) for _, output in answered]
+        return [Rating(float(not fault), fault) for fault in faults]
+
+    def _formed(self, example: Example) -> Example:
+        return example.model_copy(update={"answer": self.show(example.answer)})
 
     def faults(self, output: str) -> tuple[str, ...]:
-        """One sentence per style scorer that the output fails."""
+        """One sentence per style rule that the output fails. No judge is asked."""
         return tuple(fault for style in self._style if (fault := style.explain(output)))
 
     def settled(self, example: Example, text: str) -> bool:
         """Whether score, faults and instructions are the same for every text that goes on from this one.
 
+        Never so where a judge or a reward model scores: they read the whole answer.
         Its last word may be cut, and is left out; what is judged is followed by white space.
         """
         parts = text.rsplit(maxsplit=1)
@@ -70,8 +117,11 @@ class TaskScorers:
         return content and all(style.settled(parts[0]) for style in self._style)
 
     def instructions(self, output: str | None = None) -> tuple[str, ...]:
-        """What to tell the model so that the style holds: for the scorers this output fails, or for all."""
-        return tuple(style.instruct() for style in self._style if output is None or not style.score(output))
+        """What to tell the model so that the style holds: for the rules this output fails and every judge, or for all.
+
+        No judge is asked, so it may be what the output falls short of.
+        """
+        return tuple(style.instruct() for style in self._style if output is None or style.needs_telling(output))
 
     def show(self, answer: str) -> str:
         """The answer in the wanted form: every style scorer's form in the order of the task file."""
@@ -80,13 +130,40 @@ class TaskScorers:
         return answer
 
     def passes(self, output: str, example: Example) -> bool:
-        """Whether content and style are both full marks."""
-        return self.score(example, output).reward == 1.0
+        """Whether content and style are both full marks, as far as rules can tell.
+
+        Asked of every row when a task is read, and by editors, so nobody is asked here: what only a judge or a reward
+        model can score is taken to pass. That is right for references in the wanted form; for a model's own answers
+        there is `score_all`.
+        """
+        return self.ruled(output, example) == 1.0 and not self.faults(output)
+
+    def ruled(self, output: str, example: Example) -> float:
+        """Mean over the content rules, in [0, 1]; 1.0 where there are none. Asks nobody."""
+        rules = [scorer for scorer in self._content if not isinstance(scorer, Judge | RewardModel)]
+        return fmean(rule(output, example.answer) for rule in rules) if rules else 1.0
 
     def describe(self) -> str:
         """One line for people about what is wanted."""
-        content = " and ".join(WANTED[settings.kind] for settings in self._settings)
-        return " ".join([f"Wanted: {content}.", *self.instructions()])
+        content = " and ".join(map(_wanted, self._settings))
+        return " ".join(" ".join([f"Wanted: {content}.", *self.instructions()]).split())
+
+
+def _wanted(settings: ContentScorer) -> str:
+    return f'what a judge finds by "{settings.rubric}"' if isinstance(settings, Judge) else WANTED[settings.kind]
+
+
+def _score(example: Example, output: str, content: Sequence[Rating], style: Sequence[Rating]) -> ExampleScore:
+    """The means, and every reason that was given: a fault where it took style away, else a remark."""
+    reasons = [rating.reason for rating in content] + [rating.reason for rating in style if rating.score == 1]
+    return ExampleScore(
+        example=example.name,
+        output=output,
+        content=fmean(rating.score for rating in content),
+        style=fmean(rating.score for rating in style) if style else 1.0,
+        faults=tuple(rating.reason for rating in style if rating.score < 1),
+        remarks=tuple(filter(None, reasons)),
+    )
 
 
 def _build(part: str, settings: Sequence[Setting], build: Callable[[Setting], Built]) -> tuple[Built, ...]:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
 
 from agent.errors import BadInput
-from agent.scoring import Bullets, Forbid, JsonForm, Matches, StartsWith, StyleScorer, StyleSettings, Words
+from agent.scoring import Bullets, Forbid, JsonForm, Judge, Matches, StartsWith, StyleScorer, StyleSettings, Words
 from eval.content import compiled, holds
 from eval.jsonform import json_fault, json_settled, schema_validator
 
@@ -21,10 +21,6 @@ class Style(ABC, Generic[S]):
     def __init__(self, settings: S) -> None:
         self.settings = settings
 
-    def score(self, output: str) -> float:
-        """1.0 if the output has the form, else 0.0."""
-        return float(not self.explain(output))
-
     @abstractmethod
     def explain(self, output: str) -> str:
         """One sentence that says what is wrong with the output; empty if nothing is."""
@@ -35,6 +31,10 @@ class Style(ABC, Generic[S]):
         In doubt it is not, which is all that can be known of some kinds.
         """
         return False
+
+    def needs_telling(self, output: str) -> bool:
+        """Whether whoever wrote this output is to be told what is wanted."""
+        return bool(self.explain(output))
 
     def instruct(self) -> str:
         """One sentence that tells a model what to do; `say` in the settings replaces the built-in one."""
@@ -192,7 +192,20 @@ class BulletsStyle(Style[Bullets]):
         return "\n".join(line if BULLET.match(line) else f"- {line}" for line in lines)
 
 
-AnyStyle = StartsWithStyle | MatchesStyle | JsonStyle | WordsStyle | ForbidStyle | BulletsStyle
+class JudgedStyle(Style[Judge]):
+    """A demand that only a judge can tell of. Nobody is asked here: every output is taken to meet it."""
+
+    def explain(self, output: str) -> str:
+        return ""
+
+    def needs_telling(self, output: str) -> bool:
+        return True  # it may be what the output falls short of
+
+    def instruction(self) -> str:
+        return self.settings.rubric
+
+
+AnyStyle = StartsWithStyle | MatchesStyle | JsonStyle | WordsStyle | ForbidStyle | BulletsStyle | JudgedStyle
 
 
 def style_scorer(settings: StyleScorer) -> AnyStyle:
@@ -210,6 +223,8 @@ def style_scorer(settings: StyleScorer) -> AnyStyle:
             return ForbidStyle(settings)
         case Bullets():
             return BulletsStyle(settings)
+        case Judge():
+            return JudgedStyle(settings)
 
 
 def _quoted(text: str, most: int = 80) -> str:

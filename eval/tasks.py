@@ -1,6 +1,6 @@
 """A task as the judge holds it: settings, rows of three splits, scorers, and one digest over what they measure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,16 +9,18 @@ from pydantic import ValidationError
 
 from agent.config import TaskConfig
 from agent.errors import BadInput
+from agent.protocols import Rater
 from agent.records import Example, Split, digest
+from agent.scoring import Rated, RewardModel
 from eval.complaints import KeyPath, complaints
-from eval.scorers import BadScorer, TaskScorers
+from eval.scorers import BadScorer, TaskScorers, nobody
 from eval.splits import SPLITS, read_splits
 from eval.yamlfile import YamlFile, read_yaml
 
 
 @dataclass(frozen=True)
 class Task:
-    """`digest` changes when a row, a split or a scorer does; `warnings` are sentences for the user."""
+    """`digest` changes when a row, a split, a scorer or the judge does; `warnings` are sentences for the user."""
 
     config: TaskConfig
     folder: Path
@@ -34,23 +36,35 @@ class Task:
         return {"train": self.train, "validation": self.validation, "test": self.test}[split]
 
 
-def load_task(path: Path, overrides: Sequence[str] = ()) -> Task:
+def load_task(path: Path, overrides: Sequence[str] = (), rater: Callable[[Rated], Rater] = nobody) -> Task:
     """The task in a task.yaml, or in a folder that holds one, with its rows read. Raises BadInput."""
     folder = path if path.is_dir() else path.parent
-    config = load_config(path, overrides)
-    if config.model.startswith((".", "~")):  # like the rows' paths, relative to the task
-        model = (folder / Path(config.model).expanduser()).resolve()
-        config = config.model_copy(update={"model": str(model)})
-    return build_task(config, folder)
+    return build_task(_located(load_config(path, overrides), folder), folder, rater)
 
 
-def build_task(config: TaskConfig, folder: Path) -> Task:
+def _located(config: TaskConfig, folder: Path) -> TaskConfig:
+    """The settings with paths of models, like those of rows, starting at the task."""
+
+    def place(model: str) -> str:
+        return str((folder / Path(model).expanduser()).resolve()) if model.startswith((".", "~")) else model
+
+    content = tuple(
+        scorer.model_copy(update={"model": place(scorer.model)}) if isinstance(scorer, RewardModel) else scorer
+        for scorer in config.content
+    )
+    return config.model_copy(update={"model": place(config.model), "content": content})
+
+
+def build_task(config: TaskConfig, folder: Path, rater: Callable[[Rated], Rater] = nobody) -> Task:
     """The task that these settings describe; `folder` is where its paths start.
+
+    Args:
+        rater: gives who scores by the settings of a judge or a reward model; not called before answers are scored.
 
     Raises:
         BadInput: a scorer that cannot work, or rows that cannot be read or used.
     """
-    scorers = TaskScorers(config.content, config.style)
+    scorers = TaskScorers(config.content, config.style, rater, _judge(config))
     rows, warnings = read_splits(config.data, folder)
     content = {split: [example.model_dump(mode="json") for example in rows[split]] for split in SPLITS}
     return Task(
@@ -65,16 +79,23 @@ def build_task(config: TaskConfig, folder: Path) -> Task:
     )
 
 
+def _judge(config: TaskConfig) -> dict[str, object] | None:
+    """Who the LLM judge is, as far as it shapes scores; None where the task has none."""
+    if config.llm is None or "judge" not in config.roles:
+        return None
+    return config.llm.of("judge").model_dump(include={"model", "base_url", "temperature"})
+
+
 def _unreachable(examples: Sequence[Example], scorers: TaskScorers) -> list[str]:
-    """A warning if reference answers, put in the wanted form, would not get full marks themselves."""
+    """A warning if reference answers, put in the wanted form, would not get full marks of the rules themselves."""
     failing = [example for example in examples if not scorers.passes(scorers.show(example.answer), example)]
     if not failing:
         return []
-    score = scorers.score(failing[0], scorers.show(failing[0].answer))
-    why = " ".join(score.faults) or f"its content scores {score.content:.2f}"
+    first, shown = failing[0], scorers.show(failing[0].answer)
+    why = " ".join(scorers.faults(shown)) or f"its content scores {scorers.ruled(shown, first):.2f}"
     return [
         f"{len(failing)} of {len(examples)} train and validation answers do not get full marks even in the wanted form "
-        f"({score.example} as {score.output!r}: {why}); give a scorer another `show`, or `exact` an `extract`"
+        f"({first.name} as {shown!r}: {why}); give a scorer another `show`, or `exact` an `extract`"
     ]
 
 
@@ -100,10 +121,10 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TaskConfig:
     return config
 
 
-def place(path: Path, key: str, overrides: Sequence[str] = ()) -> str:
+def place(path: Path, keys: KeyPath, overrides: Sequence[str] = ()) -> str:
     """Where a key of a readable task was given, for an error: the file and line, or the override."""
     file = read_yaml(path / "task.yaml" if path.is_dir() else path)
-    return _place(file, (key,), {tuple(one.partition("=")[0].split(".")): one for one in overrides})
+    return _place(file, keys, {tuple(one.partition("=")[0].split(".")): one for one in overrides})
 
 
 def _changed(values: object, keys: Sequence[str], override: str) -> object:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from agent.errors import BadInput
 from agent.planner import LlmPlanner
 from agent.policy import make_policy
-from agent.protocols import Editor, Policy
+from agent.protocols import Editor, Policy, Rater
 from agent.records import Example, Prompt, Record
 from agent.rounds import Spend
 from graphs.collector import collector_at_rest
 from memory.ledger import RunFolder
 
 if TYPE_CHECKING:
+    from agent.scoring import Rated
     from eval.leaks import Leaks
     from eval.runner import Runner
     from eval.tasks import Task
@@ -43,7 +44,7 @@ def new_run(task: Path, overrides: Sequence[str] = (), runs: Path = Path("runs")
     """Read and check a task, and lay its run folder out. Loads no model.
 
     Raises:
-        BadInput: the task, its rows or its model cannot be used.
+        BadInput: the task, its rows or a model of it cannot be used.
     """
     import yaml
 
@@ -51,10 +52,11 @@ def new_run(task: Path, overrides: Sequence[str] = (), runs: Path = Path("runs")
     from tools.presence import check_model
 
     read = load_task(task, overrides)
-    try:
-        check_model(read.config.model)
-    except BadInput as error:
-        raise BadInput(f"{place(task, 'model', overrides)}: {error}") from error
+    for keys, model in read.config.models.items():
+        try:
+            check_model(model)
+        except BadInput as error:
+            raise BadInput(f"{place(task, keys, overrides)}: {error}") from error
     text = yaml.safe_dump(read.config.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
     return RunFolder.create(runs, read.config.name, text, read.folder, read.digest, name)
 
@@ -95,13 +97,13 @@ class Context:
 
     @cached_property
     def spec(self) -> "Task":
-        """The task, read again from its source. Raises BadInput if its rows or scorers changed since the run began."""
+        """The task, read again from its source. Raises BadInput if its digest changed since the run began."""
         from eval.tasks import build_task, load_config
 
-        task = build_task(load_config(self.folder.task_file), Path(self.folder.about.source))
+        task = build_task(load_config(self.folder.task_file), Path(self.folder.about.source), self._rater)
         if task.digest != self.folder.about.digest:
             raise BadInput(
-                f"The rows or scorers of task {task.config.name} in {task.folder} have changed since run "
+                f"The rows, scorers or judge of task {task.config.name} in {task.folder} have changed since run "
                 f"{self.folder.name} began, so its scores no longer compare. Start a new run."
             )
         return task
@@ -152,6 +154,11 @@ class Context:
         from tools.classify import Classifier
 
         return Classifier(self.model, self.spec.scorers, self.spec.train)
+
+    def _rater(self, settings: "Rated") -> Rater:
+        from graphs.raters import make_rater
+
+        return make_rater(settings, lambda: self.llm.chat("judge"), self.spec.config.device, self.listener)
 
     @cached_property
     def policy(self) -> Policy:

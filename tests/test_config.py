@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from agent.config import TaskConfig
 from agent.records import Demo, Prompt
 from tests.rounds import a_config
 
@@ -68,6 +69,16 @@ def test_what_is_out_of_bounds_is_told_the_bounds(changes: dict[str, Any], said:
 
 def test_no_setting_can_hold_a_key() -> None:
     assert "Extra inputs" in refusal(llm={"model": "gpt", "api_key": "sk-123"})
+
+
+def test_a_role_has_what_it_sets_and_else_what_all_have_also_when_written_and_read() -> None:
+    llm = {"model": "gpt", "temperature": 0.5, "judge": {"model": "o3", "temperature": None}}
+    config = a_config(llm=llm)
+    again = TaskConfig.model_validate_json(config.model_dump_json(by_alias=True))
+    for one in (config.llm, again.llm):
+        assert one is not None
+        assert (one.of("judge").model, one.of("judge").temperature) == ("o3", None)
+        assert (one.of("editor").model, one.of("editor").temperature) == ("gpt", 0.5)
 
 
 def test_the_seed_prompt_becomes_a_prompt() -> None:

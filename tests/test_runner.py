@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.protocols import Settled
+from agent.errors import LlmUnavailable, NesyLoraError
+from agent.protocols import Rating, Settled
 from agent.records import Candidate, Evaluation, Example, Prompt
 from eval.runner import Runner
 from eval.tasks import load_task
@@ -189,3 +190,38 @@ def test_the_test_split_is_sealed(runner: Runner, model: Parrot) -> None:
 def test_no_rows_cannot_be_asked_for(runner: Runner) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         runner(PLAIN, "train", 0)
+
+
+# --- with a judge --------------------------------------------------------------------------------
+
+
+class Moody:
+    """A judge who answers so many times, and then is away."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+        self.asked: list[int] = []
+
+    def rate(self, answered: Sequence[tuple[Example, str]]) -> list[Rating]:
+        self.asked.append(len(answered))
+        if len(self.asked) > self.patience:
+            raise LlmUnavailable("judge-1 did not answer (HTTP 500)")
+        return [Rating(0.75, "Nearly.")] * len(answered)
+
+
+def test_without_its_judge_nothing_is_stored_and_the_way_on_is_told(task: Path, model: Parrot, run: RunFolder) -> None:
+    judge = "content: [{kind: contains}, {kind: judge, rubric: Right.}]\nllm: {model: judge-1}"
+    (task / "task.yaml").write_text(TASK.replace("content: [{kind: contains}]", judge))
+    moody = Moody(patience=1)
+    runner = Runner(load_task(task, rater=lambda _: moody), model, PROMPTS.__getitem__, run)
+    assert runner(PLAIN, "train", 2).content == 0.375
+    known = run.load(PLAIN, "train")
+    with pytest.raises(
+        NesyLoraError, match=r"2 rows could not be judged: judge-1 did not answer .* nesylora resume"
+    ) as e:
+        runner(PLAIN, "train")
+    assert not isinstance(e.value, LlmUnavailable)  # which means: the rules go on without it
+    assert run.load(PLAIN, "train") == known
+    moody.patience = 9
+    assert [score.remarks for score in runner(PLAIN, "train").scores] == [("Nearly.",)] * 4
+    assert moody.asked == [2, 2, 2]

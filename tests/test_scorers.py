@@ -1,6 +1,7 @@
 """What counts as right, what counts as well formed, and what is said about it."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from agent.errors import BadInput
+from agent.protocols import Rater, Rating
 from agent.records import Example
-from agent.scoring import ContentScorer, StyleScorer
+from agent.scoring import ContentScorer, Rated, StyleScorer
 from eval.scorers import TaskScorers
 
 CONTENT: TypeAdapter[ContentScorer] = TypeAdapter(ContentScorer)
@@ -241,3 +243,112 @@ def test_a_content_pattern_that_does_not_compile_is_refused() -> None:
         scorers(content=({"kind": "exact", "extract": "["},))
     with pytest.raises(BadInput, match="letters"):
         scorers(content=({"kind": "choice", "letters": ""},))
+
+
+def test_say_and_show_have_no_meaning_for_content() -> None:
+    with pytest.raises(BadInput, match=r"'content\.0': 'say' and 'show' are for a judge of style"):
+        scorers(content=({**JUDGE, "say": "Be polite."},))
+
+
+# --- judges and reward models --------------------------------------------------------------------
+
+JUDGE = {"kind": "judge", "rubric": "The answer\nis polite."}
+REWARD = {"kind": "reward_model", "model": "kind-1"}
+ROWS = [
+    (Example(name=f"train:{n}", question="?", answer="Paris"), output) for n, output in enumerate(("Paris", "Rome"))
+]
+
+
+class Panel:
+    """Gives raters who give so many points, and keeps what was asked of them."""
+
+    def __init__(self, *points: float) -> None:
+        self.points = points
+        self.called: list[Rated] = []
+        self.asked: list[list[tuple[str, str]]] = []
+
+    def __call__(self, settings: Rated) -> Rater:
+        self.called.append(settings)
+        return self
+
+    def rate(self, answered: Sequence[tuple[Example, str]]) -> list[Rating]:
+        self.asked.append([(example.answer, output) for example, output in answered])
+        return [Rating(point, f"worth {point}") for point, _ in zip(self.points, answered, strict=True)]
+
+
+def judged(panel: Panel, content: Sequence[dict[str, Any]] = (), style: Sequence[dict[str, Any]] = ()) -> TaskScorers:
+    return TaskScorers(
+        [CONTENT.validate_python(one) for one in content or [{"kind": "contains"}]],
+        [STYLE.validate_python(one) for one in style],
+        panel,
+    )
+
+
+def test_a_judge_of_content_is_asked_once_for_all_rows_and_counts_beside_the_rules() -> None:
+    panel = Panel(1.0, 0.5)
+    right, wrong = judged(panel, [{"kind": "contains"}, JUDGE]).score_all(ROWS)
+    assert (right.content, wrong.content) == (1.0, 0.25)
+    assert (right.remarks, wrong.remarks) == (("worth 1.0",), ("worth 0.5",))
+    assert (right.style, right.faults, wrong.faults) == (1.0, (), ())
+    assert panel.asked == [[("Paris", "Paris"), ("Paris", "Rome")]]
+
+
+def test_a_judge_of_style_gives_shares_faults_and_sees_the_wanted_form() -> None:
+    panel = Panel(1.0, 0.5)
+    right, wrong = judged(panel, style=[STARTS, JUDGE]).score_all(ROWS)
+    assert (right.style, wrong.style) == (0.5, 0.25)
+    assert (len(right.faults), right.remarks) == (1, ("worth 1.0",))
+    assert (wrong.faults[1], wrong.remarks) == ("worth 0.5", ())
+    assert panel.asked == [[("ANSWER: Paris", "Paris"), ("ANSWER: Paris", "Rome")]]
+
+
+def test_one_row_is_scored_as_many_are() -> None:
+    assert judged(Panel(0.5), [JUDGE]).score(*ROWS[1]) == judged(Panel(1.0, 0.5), [JUDGE]).score_all(ROWS)[1]
+
+
+def test_nobody_is_asked_but_for_a_score() -> None:
+    panel = Panel()
+    one = judged(panel, [{"kind": "exact"}, JUDGE, REWARD], [{"kind": "words", "most": 1}, JUDGE])
+    example = ROWS[0][0]
+    assert one.passes("Paris", example)
+    assert not one.passes("Rome", example)
+    assert not one.passes("Paris Paris", example)
+    assert one.show("Paris") == "Paris"
+    assert one.faults("Paris") == ()
+    assert not judged(panel, [JUDGE]).settled(example, "Paris is what I say and ")
+    assert not judged(panel, style=[JUDGE]).settled(example, "Paris is what I say and ")
+    assert "polite" in one.describe() and "reward model" in one.describe() and "\n" not in one.describe()
+    assert panel.called == []
+
+
+def test_the_instruction_of_a_judge_is_its_rubric_or_what_it_says() -> None:
+    assert judged(Panel(), style=[JUDGE]).instructions() == ("The answer\nis polite.",)
+    one = judged(Panel(), style=[STARTS, {**JUDGE, "say": "Be polite."}])
+    assert one.instructions("ANSWER: Paris") == ("Be polite.",)  # it may be what this answer lacks
+    assert judged(Panel(), style=[{**JUDGE, "show": "Dear, {answer}"}]).show("5") == "Dear, 5"
+
+
+def test_equal_settings_share_a_rater_for_good() -> None:
+    panel = Panel(1.0, 1.0)
+    one = judged(panel, [REWARD, JUDGE], [JUDGE])
+    one.score_all(ROWS)
+    one.score_all(ROWS)
+    assert [settings.kind for settings in panel.called] == ["reward_model", "judge"]
+
+
+def test_the_digest_follows_the_judge_and_who_it_is() -> None:
+    digests = {
+        scorers(content=(JUDGE,)).digest,
+        scorers(content=({**JUDGE, "rubric": "Rude."},)).digest,
+        scorers(content=({**JUDGE, "compare": True},)).digest,
+        scorers(content=(REWARD,)).digest,
+        scorers(content=({**REWARD, "model": "kind-2"},)).digest,
+        TaskScorers([CONTENT.validate_python(JUDGE)], judge={"model": "judge-1"}).digest,
+        TaskScorers([CONTENT.validate_python(JUDGE)], judge={"model": "judge-2"}).digest,
+    }
+    assert len(digests) == 7
+
+
+def test_whoever_only_reads_a_task_cannot_score_by_a_judge() -> None:
+    with pytest.raises(BadInput, match="`kind: judge` cannot be asked here"):
+        scorers(content=(JUDGE,)).score(*ROWS[0])

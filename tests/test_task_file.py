@@ -48,6 +48,16 @@ def test_a_file_or_its_folder_gives_the_settings(folder: Path) -> None:
         ("style:\n  - text: b", 6, "the key 'style.0.kind' is missing; it must be one of"),
         ("style:\n  - kind: regex", 6, "the key 'style.0.pattern' is missing"),
         ("style:\n\n  - kind: regex\n    pattern: '('", 7, "'style.0': 'pattern' is not a regular expression"),
+        ("style:\n  - kind: judge\n    rubrik: a\n    rubric: b", 7, "unknown key 'rubrik'; did you mean 'rubric'?"),
+        ("style:\n  - kind: judge", 6, "the key 'style.0.rubric' is missing"),
+        ("style:\n  - kind: judge\n    rubric: ' '", 7, "'style.0.rubric': the rubric is empty"),
+        ("style:\n  - kind: judge\n    rubric: polite\n    scale: 11", 8, "'style.0.scale' must be at most 10, but"),
+        ("style:\n  - {kind: judge, rubric: x, compare: true, scale: 7}", 6, "'style.0': `scale` has no use beside"),
+        (
+            "style:\n  - kind: reward_model\n    model: x",
+            6,
+            "unknown kind 'reward_model'; the kinds are bullets, forbid, json, judge, regex",
+        ),
         ("llm: {}", 5, "the key 'llm.model' is missing"),
         ("device: gpu", 5, "'device' must be one of 'auto', 'cpu', 'cuda' or 'mps', but it is 'gpu'"),
         ("budget:\n  rounds: soon", 6, "'budget.rounds' must be a whole number, but it is 'soon'"),
@@ -83,6 +93,38 @@ def test_each_fault_has_its_own_line_of_text(folder: Path) -> None:
         f"{place}, line 2: 'data.cut.test' must be below 1, but it is 2",
         f"{place}, line 3: 'content' must be a list of at least 1, but it is an empty list",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        (
+            "- kind: judge\n  rubric: polite\n  say: Be polite.",
+            3,
+            "'content.0': 'say' and 'show' are for a judge of style",
+        ),
+        ("- kind: reward_model", 3, "the key 'content.0.model' is missing"),
+        ("- kind: reward_model\n  model: x\n  low: 5", 3, "'content.0': `low`, 5, must be below `high`, 5"),
+        ("- kind: reward_model\n  model: x\n  high: .inf", 5, "'content.0.high': Input should be a finite number"),
+        (
+            "- kind: reward_model\n  model: x\n  batch_size: 0",
+            5,
+            "'content.0.batch_size' must be at least 1, but it is 0",
+        ),
+    ],
+)
+def test_a_fault_of_who_rates_content_is_named_with_its_line(folder: Path, text: str, line: int, said: str) -> None:
+    (folder / "task.yaml").write_text(f"name: valley\ncontent:\n{text}\nllm: {{model: gpt}}\n{FILES}")
+    message = refusal(folder)
+    assert message.startswith(f"{folder}/task.yaml, line {line}: {said}")
+
+
+def test_a_judge_needs_an_llm(folder: Path) -> None:
+    judge = "style: [{kind: judge, rubric: polite}]\n"
+    (folder / "task.yaml").write_text(HEAD + FILES + judge)
+    assert "scorers of `kind: judge` need an `llm:` section" in refusal(folder)
+    (folder / "task.yaml").write_text(HEAD + FILES + judge + "llm: {model: gpt}\n")
+    assert load_config(folder).roles == ("judge",)
 
 
 def test_a_fault_of_the_whole_file_needs_no_line(folder: Path) -> None:

@@ -16,6 +16,7 @@ from agent.errors import BadInput
 from agent.records import Example
 from eval.splits import cut
 from eval.tasks import load_task
+from graphs.context import new_run
 
 TASK = """
 name: valley
@@ -141,3 +142,42 @@ def test_loading_a_task_loads_nothing_heavy(folder: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# --- judges and reward models --------------------------------------------------------------------
+
+JUDGED = ["content=[{kind: exact}, {kind: judge, rubric: Right.}]", "llm={model: judge-1}"]
+
+
+def test_the_digest_follows_who_judges_and_not_how_it_is_asked(folder: Path) -> None:
+    before = load_task(folder, JUDGED).digest
+    for other in ("llm.model=judge-2", "llm.base_url=http://127.0.0.1:1/v1", "llm.judge.temperature=1"):
+        assert load_task(folder, [*JUDGED, other]).digest != before
+    for same in ("llm.judge.model=judge-1", "llm.editor.model=o3", "llm.timeout=5", "llm.key_variable=MY_KEY"):
+        assert load_task(folder, [*JUDGED, same]).digest == before
+
+
+def test_an_llm_that_judges_nothing_is_not_in_the_digest(folder: Path) -> None:
+    assert load_task(folder, ["llm={model: gpt}", "planner=llm"]).digest == load_task(folder).digest
+
+
+def test_reading_a_judged_task_asks_nobody_and_still_warns_by_the_rules(folder: Path) -> None:
+    assert load_task(folder, JUDGED).warnings == ()
+    (warning,) = load_task(folder, [*JUDGED, "style=[{kind: starts_with, text: 'ANSWER: '}]"]).warnings
+    assert "(train:1 as 'ANSWER: city 0': its content scores 0.00)" in warning
+
+
+def test_the_folder_of_a_reward_model_starts_at_the_task(folder: Path) -> None:
+    task = load_task(folder, ["content=[{kind: exact}, {kind: reward_model, model: ./judge}]"])
+    assert task.config.models == {("model",): "smollm2-135m", ("content", 1, "model"): str(folder.resolve() / "judge")}
+    hub = load_task(folder, ["content=[{kind: exact}, {kind: reward_model, model: judges/one}]"])
+    assert hub.config.models["content", 1, "model"] == "judges/one"
+
+
+def test_a_reward_model_that_is_not_there_is_told_by_its_line(folder: Path) -> None:
+    (folder / "task.yaml").write_text(TASK.replace("[{kind: contains}]", "\n- kind: reward_model\n  model: ./judge"))
+    change = f"model={folder}"
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(BadInput) as caught:
+        new_run(folder, [change], folder / "runs")
+    assert str(caught.value) == f"{folder}/task.yaml, line 5: there is no model folder at {folder.resolve()}/judge"

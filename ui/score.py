@@ -6,8 +6,11 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from agent.config import TaskConfig
 from agent.errors import BadInput
+from agent.protocols import Chat, Rater
 from agent.records import Candidate, Evaluation, Measured, Prompt, Split
+from agent.scoring import Rated
 
 
 class Unkept:
@@ -23,11 +26,15 @@ def score(task_path: str, prompt_file: Path | None, adapter: Path | None, overri
     """Print reward, content and style, and the first answers with what was wrong with them."""
     from eval.runner import Runner
     from eval.tasks import load_task
+    from graphs.raters import make_rater
     from tools.backbone import Backbone
     from tools.loading import load_model
     from ui.live import LiveView
 
-    task = load_task(Path(task_path), overrides)
+    def rater(settings: Rated) -> Rater:
+        return make_rater(settings, lambda: _judge(config), config.device, view)
+
+    task = load_task(Path(task_path), overrides, rater)
     prompt = _read(prompt_file) if prompt_file else task.config.prompt.prompt()
     if adapter is not None and not (adapter / "adapter_model.safetensors").is_file():
         raise BadInput(f"there is no adapter in {adapter}: give a folder that holds adapter_model.safetensors")
@@ -42,6 +49,13 @@ def score(task_path: str, prompt_file: Path | None, adapter: Path | None, overri
         evaluation = Runner(task, backbone, lambda _: prompt, Unkept(), whole=True)(candidate, "validation")
     _print(view.console, evaluation, show)
     return 0
+
+
+def _judge(config: TaskConfig) -> Chat:
+    from tools.llm import LlmChat
+
+    assert config.llm is not None, "the configuration demands an llm section wherever a judge is used"
+    return LlmChat(config.llm.of("judge"), config.budget.usd)
 
 
 def _read(file: Path) -> Prompt:
@@ -61,7 +75,8 @@ def _print(console: Console, evaluation: Evaluation, show: int) -> None:
     )
     if not show:
         return
-    table = Table("row", "answer", "content", "style", "what is wrong")
+    table = Table("row", "answer", "content", "style", "what is said of it")
     for row in evaluation.scores[:show]:
-        table.add_row(row.example, row.output[:200], f"{row.content:.2f}", f"{row.style:.2f}", " ".join(row.faults))
+        said = " ".join(row.faults + row.remarks)
+        table.add_row(row.example, row.output[:200], f"{row.content:.2f}", f"{row.style:.2f}", said)
     console.print(table, markup=False)

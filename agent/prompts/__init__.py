@@ -1,5 +1,6 @@
 """Prompts are files; this reads them."""
 
+import re
 from functools import cache
 from importlib.resources import files
 from string import Template
@@ -14,3 +15,14 @@ def read(name: str) -> str:
 def fill(name: str, **values: object) -> str:
     """The text with its `$placeholders` filled; raises KeyError for one that is missing."""
     return Template(read(name)).substitute(values)
+
+
+def quoted(text: str, room: int) -> str:
+    """The text as material: between <<< and >>>, out of which it cannot break, and at most about `room` characters.
+
+    It is cut in the middle, so that what it opens with and what it comes to are both seen.
+    """
+    inside = re.sub(r"<{3,}|>{3,}", lambda found: found[0][:2], text)
+    if len(inside) > room:
+        inside = f"{inside[: room // 2]} […] {inside[-(room // 2) :]}"
+    return f"<<<\n{inside}\n>>>"
