@@ -1,24 +1,26 @@
 """The external LLM as planner: sees signal, diagnosis and history, calls one bounded tool. The rules stand by."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, StringConstraints, TypeAdapter, create_model
 
 from agent import policy, prompts
+from agent.briefing import render
 from agent.config import TaskConfig
-from agent.errors import LlmUnavailable
-from agent.moves import Decision, EditPrompt, Move, Rollback, Stop, TrainLora
+from agent.errors import LlmRefused, LlmUnavailable, TooLong
+from agent.moves import Decision, EditPrompt, Epochs, Move, Rank, Rate, Rollback, Stop, TrainLora
 from agent.protocols import Briefing, Chat
-from agent.records import Diagnosis, Record, Signal
-from agent.rounds import Round, Spend
-
-LAST_ROUNDS = 8
+from agent.records import Record
+from agent.rounds import Round
 
 
 class Reasoned(Record):
     """What every plan says besides its move."""
 
-    reason: str = Field(min_length=1, max_length=600, description="one sentence with the numbers it rests on")
+    reason: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(
+        min_length=1, max_length=600, description="one sentence with the numbers it rests on"
+    )
 
 
 class PlanTrainLora(Reasoned, TrainLora):
@@ -55,50 +57,62 @@ class LlmPlanner:
         rules = self._rules.decide(briefing)
         if policy.stop_reason(briefing, self._config):
             return rules
-        question = render(briefing.signal, briefing.diagnosis, briefing.history, briefing.spend, rules)
+        if briefing.closed:
+            return _instead(rules, briefing.closed)
         try:
-            plan = self._chat.call_tool(prompts.read("planner"), question, TOOLS)
-            move = _bounded(plan, briefing.history, briefing.refused)
+            plan = self._ask(briefing, rules)
+        except LlmRefused as error:
+            return self.decide(briefing._replace(closed=str(error)))
         except LlmUnavailable as error:
-            return rules.model_copy(update={"reason": f"{rules.reason} (The planner was not used: {error})"})
-        return Decision(
-            move=move, reason=plan.reason, numbers=rules.numbers, by="planner", rules_would=rules.move.action
+            return _instead(rules, str(error))
+        move: Move = TypeAdapter(Move).validate_python(plan.model_dump(exclude={"reason"}))
+        would = f"{rules.move}: {rules.reason}"
+        return Decision(move=move, reason=plan.reason, numbers=rules.numbers, by="planner", rules_would=would)
+
+    def _ask(self, briefing: Briefing, rules: Decision) -> Reasoned:
+        """The plan; asked for with less where the LLM's window does not hold all. Raises LlmUnavailable."""
+        tools, system = offered(briefing, self._config), prompts.read("planner")
+        if not tools:
+            raise LlmUnavailable("every lever has been turned down")
+        try:
+            return self._chat.call_tool(system, render(briefing, rules, self._config), tools)
+        except TooLong:
+            return self._chat.call_tool(system, render(briefing, rules, self._config, short=True), tools)
+
+
+def _instead(rules: Decision, why: str) -> Decision:
+    return rules.model_copy(update={"reason": f"{rules.reason} (The planner was not used: {why})"})
+
+
+def offered(briefing: Briefing, config: TaskConfig) -> list[type[Reasoned]]:
+    """The tools of this round. What cannot be done now is not in their schemas, so that a bad plan is told the range.
+
+    No lever that was turned down; no rollback but to a pair other than the present; training as the task sets it
+    where the LLM leaves a setting out.
+    """
+    lora = config.lora
+    train = create_model(
+        "PlanTrainLora", __base__=PlanTrainLora, __doc__=TrainLora.__doc__, epochs=(Epochs, lora.epochs),
+        learning_rate=(Rate, lora.learning_rate), rank=(Rank, lora.rank),
+    )  # fmt: skip
+    tools: list[type[Reasoned]] = [train, PlanEditPrompt, *_rollback(elsewhere(briefing.history)), PlanStop]
+    return [tool for tool in tools if tool.model_fields["action"].default not in briefing.refused]
+
+
+def _rollback(rounds: Sequence[int]) -> Iterator[type[Reasoned]]:
+    if rounds:
+        one: Any = Literal[*rounds]
+        about = Rollback.model_fields["to_round"].description
+        yield create_model(
+            "PlanRollback", __base__=PlanRollback, __doc__=Rollback.__doc__, to_round=(one, Field(description=about))
         )
 
 
-def _bounded(plan: Reasoned, history: Sequence[Round], refused: Sequence[str]) -> Move:
-    """The plan as a plain move. Raises LlmUnavailable for one that cannot be executed now."""
-    move: Move = TypeAdapter(Move).validate_python(plan.model_dump(exclude={"reason"}))
-    if move.action in refused:
-        raise LlmUnavailable(f"it chose {move.action}, which has been turned down")
-    if isinstance(move, Rollback) and move.to_round > len(history):
-        raise LlmUnavailable(f"it chose to go back to round {move.to_round} of {len(history)}")
-    return move
-
-
-def render(signal: Signal, diagnosis: Diagnosis, history: Sequence[Round], spend: Spend, rules: Decision) -> str:
-    """What the planner is told of a round. No row of the data is in it."""
-    return prompts.fill(
-        "planner_round",
-        signal=signal.model_dump_json(indent=1, exclude_none=True),
-        failing=diagnosis.failing,
-        total=diagnosis.total,
-        style=f"{diagnosis.share('style'):.0%}",
-        content=f"{diagnosis.share('content'):.0%}",
-        prompt_gap=_number(diagnosis.prompt_gap),
-        weight_gap=_number(diagnosis.weight_gap),
-        history="\n".join(_line(row) for row in history[-LAST_ROUNDS:]) or "none",
-        spend=spend.model_dump_json(),
-        rules=f"{rules.move.action}: {rules.reason}",
-    )
-
-
-def _line(row: Round) -> str:
-    kept = "kept" if row.verdict.kept else "taken back"
-    return (
-        f"{row.number}. {row.decision.move.action}: reward {row.verdict.before:.2f} -> {row.verdict.after:.2f}, {kept}"
-    )
-
-
-def _number(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.2f}"
+def elsewhere(history: Sequence[Round]) -> list[int]:
+    """The rounds after which another pair stood than does now; 0 is the baseline."""
+    stood = [0]  # for each round, the one that brought the pair which stood after it
+    for number, row in enumerate(history, 1):
+        move = row.decision.move
+        brought = stood[move.to_round] if isinstance(move, Rollback) and row.verdict.kept else number
+        stood.append(brought if row.verdict.kept else stood[-1])
+    return [number for number, origin in enumerate(stood) if origin != stood[-1]]

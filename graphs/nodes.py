@@ -8,11 +8,12 @@ from langgraph.types import interrupt
 from pydantic import TypeAdapter
 
 from agent import monitor
+from agent.briefing import MOST_FAILURES, from_memory
 from agent.config import TaskConfig
 from agent.moves import Decision, EditPrompt, Move, Rollback, TrainLora
 from agent.policy import stop_reason
-from agent.protocols import Briefing
-from agent.records import Candidate, Diagnosis, Edit, Evaluation, Prompt
+from agent.protocols import Briefing, Failure
+from agent.records import Candidate, Diagnosis, Edit, Evaluation, ExampleScore, Prompt
 from agent.rounds import Baseline, Outcome, Proposal, Round, Spend, SplitResult, Verdict
 from graphs.context import Context
 from graphs.state import State, decided, metered, seed_of
@@ -95,9 +96,25 @@ def plan(state: State, context: Context) -> dict[str, Any]:
     briefing = Briefing(
         state["signal"], state["diagnosis"], history, state["spend"], state["refused"], closed=context.llm.closed
     )
+    config = context.spec.config
+    if config.planner == "llm" and not briefing.closed and not stop_reason(briefing, config):
+        briefing = _with_material(briefing, state["best"], context)
     decision = context.policy.decide(briefing)
     context.tell("decision", number=state["number"] + 1, decision=decision)
     return {"decision": decision}
+
+
+def _with_material(briefing: Briefing, best: Candidate, context: Context) -> Briefing:
+    """What only an LLM reads: how recalled prompts did, and some failing train rows, of those an editor learns from."""
+    first = context.folder.baseline()
+    scores = context.evaluate(best, "train", context.spec.config.edit.minibatch).scores
+    failures = [_failure(score, context) for score in scores if score.reward < 1][:MOST_FAILURES]
+    return briefing._replace(recalled=from_memory(first) if first else (), failures=failures)
+
+
+def _failure(score: ExampleScore, context: Context) -> Failure:
+    wrong = ("The content is wrong.",) if score.content < 1 else ()
+    return Failure(context.examples[score.example].question, score.output, (*wrong, *score.faults))
 
 
 @metered
@@ -124,7 +141,7 @@ def approve(state: State, context: Context) -> dict[str, Any]:
             reason="Asked for by the user.",
             numbers=decision.numbers,
             by="user",
-            rules_would=decision.rules_would or f"{decision.move.action}: {decision.reason}",
+            rules_would=decision.rules_would or f"{decision.move}: {decision.reason}",
         )
         return {"decision": asked}
     if answer.get("approve"):

@@ -124,7 +124,7 @@ def test_after_a_refusal_the_run_ends_cleanly_where_it_is_told_to(tiny_task: Tin
         assert len(server.requests) == 1
     outcome = run.outcome()
     assert outcome is not None and "refused the key" in outcome.stopped
-    assert len(run.rounds()) == 1 and run.report_html.exists()
+    assert not run.rounds() and run.report_html.exists()
 
 
 @pytest.mark.parametrize("useless", [NO_TAGS, Reply(""), TEN_TIMES], ids=["no tags", "empty", "ten times too long"])
@@ -217,3 +217,11 @@ def test_a_memory_of_earlier_runs_reaches_the_planner(tiny_task: TinyTask, tmp_p
         adapted(task, tmp_path)
         plans = [request for request in server.requests if kind_of(request) == "plan"]
     assert any("recalled from" in request.text for request in plans)
+
+
+def test_failing_train_rows_reach_the_planner_and_no_other_rows(tiny_task: TinyTask, tmp_path: Path) -> None:
+    with serving(mind) as server:
+        adapted(asking(tiny_task, server), tmp_path)
+        plans = [request.told for request in server.requests if kind_of(request) == "plan"]
+    assert plans and all("<<< Who is the mayor of Orrowmere? >>>" in told for told in plans)
+    assert not any("Name the mayor" in told or "its mayor?" in told for told in plans)

@@ -6,11 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import nesylora
-from agent import prompts
 from agent.config import Llm
 from agent.errors import LlmUnavailable, NesyLoraError
 from agent.protocols import Chat, Rating
@@ -19,7 +16,7 @@ from agent.scoring import Judge
 from eval.judge import REASON, LlmJudge
 from memory.ledger import runs
 from tests.llm_server import LlmServer, Reply, Request, call, refuse, serving
-from tools.llm import LlmChat
+from tools.llm import loose
 from ui.cli import run
 
 SNAPSHOT = Path(__file__).parent / "snapshots" / "judge.txt"
@@ -30,7 +27,7 @@ GOOD = call("Grade", reason="It names Heskzan.", grade=5)
 
 def chat(server: LlmServer, **changes: Any) -> Chat:
     settings = {"model": "judge-1", "base_url": server.url, "key_variable": "MAYOR_KEY", "patience": 0}
-    return LlmChat(Llm.model_validate(settings | changes))
+    return loose(Llm.model_validate(settings | changes), "judge")
 
 
 def rate(
@@ -75,7 +72,7 @@ def preferring(as_a: str, as_b: str) -> Callable[[Request], Reply]:
     """Says `as_a` where the output is answer A, `as_b` where it is answer B."""
 
     def reply(request: Request) -> Reply:
-        mine_is_a = "Answer A:\n<<<\nmine\n>>>" in request.said("user")
+        mine_is_a = "Answer A:\n<<< mine >>>" in request.said("user")
         return call("Preference", reason="So." if mine_is_a else "Thus.", better=as_a if mine_is_a else as_b)
 
     return reply
@@ -114,14 +111,6 @@ def test_the_prompts_are_those_of_the_snapshot() -> None:
     assert told == SNAPSHOT.read_text(encoding="utf-8"), "if the change is meant, change the snapshot too"
 
 
-@given(st.text(alphabet="<>a\n", max_size=60), st.integers(2, 40))
-def test_no_material_breaks_out_of_its_quotes(text: str, room: int) -> None:
-    first, *inside, last = prompts.quoted(text, room).split("\n")
-    assert (first, last) == ("<<<", ">>>")
-    assert not any(mark in line for mark in ("<<<", ">>>") for line in inside)
-    assert len("\n".join(inside)) <= room + len(" […] ")
-
-
 def test_long_material_is_cut_in_the_middle() -> None:
     with serving([GOOD]) as server:
         rate(server, ["First. " + "x" * 9000 + " So it is Heskzan."])
@@ -135,7 +124,7 @@ def test_long_material_is_cut_in_the_middle() -> None:
 
 def by_length(request: Request) -> Reply:
     """The grade is the number of letters in the answer; each takes 0.3 s."""
-    output = request.said("user").rpartition("<<<\n")[2].partition("\n>>>")[0]
+    output = request.said("user").rpartition("<<< ")[2].partition(" >>>")[0]
     return Reply(calls=(("Grade", {"reason": output, "grade": len(output)}),), delay=0.3)
 
 

@@ -7,7 +7,7 @@ from agent.config import Editing
 from agent.records import Demo, ExampleScore, Prompt
 from agent.scoring import Contains
 from eval.scorers import TaskScorers
-from tools.critique import by_part, quoted, verdict
+from tools.critique import by_part, verdict
 from tools.parts import Parts, Unusable, read, written
 
 WORDS = st.text(st.sampled_from("abc{}<>/$%\\\n éß"), max_size=30)
@@ -29,14 +29,6 @@ def test_no_text_makes_a_prompt_that_cannot_be_used(part: str, template: str, te
         return
     assert edit != prompt and edit.length <= 40
     assert part != "questions" or edit.template.count("{question}") == 1
-
-
-@given(st.text(st.sampled_from("<>a\n"), max_size=30), st.integers(8, 40))
-def test_material_stays_within_its_quote(text: str, room: int) -> None:
-    inside = quoted(text, room)
-    assert inside.startswith("<<<") and inside.endswith(">>>")
-    assert ">>>" not in inside[3:-3] and "<<<" not in inside[3:-3]
-    assert len(inside) <= room + len("<<<\n\n>>>")
 
 
 @given(WORDS, WORDS)

@@ -135,7 +135,7 @@ def test_a_run_goes_on_below_its_budgets() -> None:
 
 
 def test_a_money_budget_of_nothing_leaves_the_rules_running() -> None:
-    assert stop_reason(a_signal(), [], Spend(), a_config(budget={"usd": 0})) is None
+    assert stop_reason(Briefing(a_signal(), a_diagnosis()), a_config(budget={"usd": 0})) is None
 
 
 # --- the fixed orders ----------------------------------------------------------------------------

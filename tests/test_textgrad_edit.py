@@ -189,8 +189,8 @@ def test_the_critic_sees_question_answer_and_faults_and_the_reference_of_wrong_c
     with serving(rewriting()) as server:
         propose(server, "system", scores=scores)
         said = {town: next(r.said("user") for r in critiques(server) if town in r.said("user")) for town in TOWNS}
-        assert all("must start with" in text and "Answer of the language model: <<<" in text for text in said.values())
-        assert "The content is wrong.\nThe right answer: <<<Heskzan>>>" in said["Orrowmere"]
+        assert all("must start with" in text and "Answer of the language model: <<< " in text for text in said.values())
+        assert "The content is wrong.\nThe right answer: <<< Heskzan >>>" in said["Orrowmere"]
         assert not any("right answer" in said[town] for town in said if town != "Orrowmere")
         assert not [step for step in steps(server) if "Heskzan" in step.text]
 

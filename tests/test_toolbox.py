@@ -53,7 +53,7 @@ def test_a_call_pulls_the_lever_and_says_what_came_of_it(
         ("train_lora", {"rank": 4096}, "less than or equal to 256"),
         ("train_lora", {"learning_rate": 5}, "less than or equal to 0.01"),
         ("train_lora", {"action": "stop"}, "should be 'train_lora'"),
-        ("edit_prompt", {"parts": ["scorers"]}, "'system' or 'demos'"),
+        ("edit_prompt", {"parts": ["scorers"]}, "'system', 'demos' or 'questions'"),
         ("rollback", {}, "Field required"),
         ("stop", {"shell": "rm"}, "Extra inputs are not permitted"),
     ],

@@ -21,13 +21,6 @@ class Gradient(NamedTuple):
     case: str
 
 
-def quoted(text: str, room: int) -> str:
-    """The text between <<< and >>>, out of which it cannot break, cut to `room` characters."""
-    inside = cut(re.sub(r"<{3,}|>{3,}", lambda found: found[0][:2], text), room)
-    gap = "\n" if "\n" in inside or inside[:1] == "<" or inside[-1:] == ">" else ""
-    return f"<<<{gap}{inside}{gap}>>>"
-
-
 def cut(text: str, room: int) -> str:
     return text if len(text) <= room else text[: room - 1] + "…"
 
@@ -43,7 +36,7 @@ def verdict(score: ExampleScore, reference: str = "") -> str:
 
 def case(row: Example, score: ExampleScore, room: int) -> str:
     """A row, its answer and what is wrong with it, but not the reference: this is what a rewriter sees of it."""
-    return f"{quoted(row.question, room)}\n\nAnswer: {quoted(score.output, room)}\n\n{verdict(score)}"
+    return f"{prompts.quoted(row.question, room)}\n\nAnswer: {prompts.quoted(score.output, room)}\n\n{verdict(score)}"
 
 
 def request(prompt: Prompt, asked: Iterable[Part], row: Example, score: ExampleScore, room: int) -> str:
@@ -51,11 +44,11 @@ def request(prompt: Prompt, asked: Iterable[Part], row: Example, score: ExampleS
     return prompts.fill(
         "critique_row",
         parts="\n\n".join(
-            f"{part}: {quoted(text, 4 * room) if text else '(none)'}" for part, text in as_texts(prompt).items()
+            f"{part}: {prompts.quoted(text, 4 * room) if text else '(none)'}" for part, text in as_texts(prompt).items()
         ),
-        question=quoted(row.question, room),
-        answer=quoted(score.output, room),
-        verdict=verdict(score, quoted(row.answer, room)),
+        question=prompts.quoted(row.question, room),
+        answer=prompts.quoted(score.output, room),
+        verdict=verdict(score, prompts.quoted(row.answer, room)),
         asked=", ".join(asked),
     )
 

@@ -205,10 +205,10 @@ class LlmChat:
         )
 
 
-def loose(settings: Llm, role: Role) -> LlmChat:
-    """A chat that belongs to no run: nothing is written down, no budget holds, and nobody is told of waits."""
+def loose(settings: Llm, role: Role, usd: float | None = None) -> LlmChat:
+    """A chat that belongs to no run: nothing is written down, and nobody is told of waits. `usd` limits this chat."""
     patience = Patience(settings.patience, settings.max_concurrency, lambda: None, lambda _: None)
-    return LlmChat(settings, role, Account(Notebook()), patience)
+    return LlmChat(settings, role, Account(Notebook(), usd), patience)
 
 
 class Unfit(Exception):

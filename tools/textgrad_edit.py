@@ -15,7 +15,7 @@ from agent.errors import LlmUnavailable, TooLong, Useless
 from agent.moves import EditPrompt
 from agent.protocols import Chat, Progress, Scorers
 from agent.records import Critique, Demo, Edit, Edits, Evaluation, Example, ExampleScore, Part, Prompt
-from tools.critique import Gradient, by_part, case, cut, quoted, request, verdict
+from tools.critique import Gradient, by_part, case, cut, request, verdict
 from tools.parts import NAMES, Parts, Unusable, as_texts, written
 from tools.together import together
 
@@ -181,7 +181,7 @@ class TextGradEditor:
         constraints = self._constraints("reword")
 
         def ask(room: int) -> str:
-            told = [(verdict(score), f"Answer: {quoted(score.output, room)}")]
+            told = [(verdict(score), f"Answer: {prompts.quoted(score.output, room)}")]
             return self._descend(row.question, QUESTION, told, constraints)
 
         with suppress(Unusable):

@@ -52,10 +52,10 @@ def score(task_path: str, prompt_file: Path | None, adapter: Path | None, overri
 
 
 def _judge(config: TaskConfig) -> Chat:
-    from tools.llm import LlmChat
+    from tools.llm import loose
 
     assert config.llm is not None, "the configuration demands an llm section wherever a judge is used"
-    return LlmChat(config.llm.of("judge"), config.budget.usd)
+    return loose(config.llm.of("judge"), "judge", config.budget.usd)
 
 
 def _read(file: Path) -> Prompt:

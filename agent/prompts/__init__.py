@@ -25,4 +25,10 @@ def quoted(text: str, room: int) -> str:
     inside = re.sub(r"<{3,}|>{3,}", lambda found: found[0][:2], text)
     if len(inside) > room:
         inside = f"{inside[: room // 2]} […] {inside[-(room // 2) :]}"
-    return f"<<<\n{inside}\n>>>"
+    gap = "\n" if "\n" in inside else " "
+    return f"<<<{gap}{inside}{gap}>>>"
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks and signs that cannot be seen."""
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
