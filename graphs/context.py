@@ -12,7 +12,7 @@ from agent.errors import BadInput
 from agent.planner import LlmPlanner
 from agent.policy import make_policy
 from agent.protocols import Editor, Policy
-from agent.records import Example, Prompt, Record
+from agent.records import Example, Prompt, Record, Rewrite
 from agent.rounds import Spend
 from graphs.collector import collector_at_rest
 from memory.ledger import RunFolder
@@ -196,11 +196,14 @@ class Context:
         root = self.folder.path.parent
         self._embed([""])  # loads the embedder before others are kept waiting
         with PromptMemory.open(root / "memory", self._embed, wait=MEMORY_WAIT) as memory:
-            kept = [entry for run in runs(root) for entry in run.remembered()] if memory.lacks_entries else []
-            if kept:
+            folders = runs(root) if memory.lacks_entries else []
+            kept = [entry for run in folders for entry in run.remembered()]
+            rewrites = [rewrite for run in folders for rewrite in run.rewrites()]
+            lost = bool(kept) or len(rewrites) > memory.rewrites.count()
+            if lost:
                 self.tell("note", text="The prompt memory was lost: it is rebuilt from the run folders.")
-            if kept or memory.rebuilt:
-                rebuild(memory, kept)
+            if lost or memory.rebuilt:
+                rebuild(memory, kept, rewrites)
             yield memory
 
     def remember(self, entry: "Entry") -> None:
@@ -208,6 +211,27 @@ class Context:
         with self.memory() as memory:
             self.folder.keep(entry)
             memory.remember(entry)
+
+    def keep_rewrites(self, rewrites: Sequence[Rewrite]) -> None:
+        """Put rewritten questions into this run's folder and into the memory."""
+        from memory.rewrites import KeptRewrite
+
+        config, run = self.spec.config, self.folder.name
+        kept = [KeptRewrite(**dict(rewrite), task=config.name, model=config.model, run=run) for rewrite in rewrites]
+        with self.memory() as memory:
+            for rewrite in kept:
+                self.folder.save_rewrite(rewrite)
+            memory.rewrites.remember(*kept)
+
+    def recall_rewrites(self, examples: Sequence[Example]) -> list[Rewrite]:
+        """What is known to help this model with just these train rows, at most one rewrite each."""
+        from memory.remake import source_of
+
+        if not self.recalls:
+            return []
+        config, sources = self.spec.config, [source_of(example) for example in examples]
+        with self.memory() as memory:
+            return [*memory.rewrites.recall(sources, model=config.model, task=config.name)]
 
     @property
     def recalls(self) -> bool:

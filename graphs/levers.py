@@ -36,6 +36,9 @@ def train_lora(state: State, context: Context) -> dict[str, Any]:
     except StepFailed as error:
         return {"trial": Trial(candidate=None, note=f"LoRA failed: {error}")}
     note = f"{training.row_count} {training.rows} rows, {len(training.epoch_losses)} epochs"
+    rewritten = sum(example.question != context.examples[example.name].question for _, example in rows)
+    if rewritten:
+        note += f", {rewritten} of the rows with rewritten questions"
     if training.left_out:
         note += f", {training.left_out} rows left out as too long (lora.max_tokens, or the model's window)"
     return {
@@ -75,13 +78,12 @@ def _training_rows(context: Context, best: Candidate, move: TrainLora) -> list[t
     from memory.remake import remake, select
 
     seed_prompt = context.spec.config.prompt.prompt()
-    best_prompt = context.folder.prompt(best.prompt)
-    remade = None if move.rows == "original" else remake(context.spec.train, best_prompt, context.spec.scorers)
-    by_name = context.examples
-    return [
-        (best_prompt if row.prompt else seed_prompt, by_name[row.source].model_copy(update={"answer": row.answer}))
-        for row in select(context.spec.train, remade, move.rows)
-    ]
+    best_prompt, task = context.folder.prompt(best.prompt), context.spec
+    remade = None
+    if move.rows != "original":
+        remade = remake(task.train, best_prompt, task.scorers, context.folder.rewrites())
+    chosen = select(task.train, remade, move.rows)
+    return [(best_prompt if row.prompt else seed_prompt, row.example) for row in chosen]
 
 
 @metered
