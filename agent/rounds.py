@@ -53,14 +53,15 @@ class Call(Record):
 
 
 class Remaking(Record):
-    """Hard train questions rewritten: how many were asked for, and how many answers to them passed the scorers.
+    """Hard train questions rewritten: how many there were, and how many answers to rewrites passed the scorers.
 
-    `before` and `after` are the mean rewards of the model's answers to the questions as given and as rewritten.
+    `before` and `after` are the mean rewards of the model's answers to the questions as given and as rewritten, over
+    those whose rewrite could be tried.
     """
 
-    asked: int
+    asked: int = Field(description="questions that a rewrite was wanted for, from memory or from the LLM")
     kept: int
-    recalled: int = Field(0, description="of the kept: taken from the memory of an earlier run")
+    recalled: int = Field(0, description="of the kept: known to memory, and not asked of the LLM")
     before: float = 0.0
     after: float = 0.0
 

@@ -96,11 +96,7 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
 def training_rows(task, best: Prompt, seed: Prompt, move: TrainLora):
     """Refined rows stand under the prompt they were remade with, original rows under the seed's."""
     remade = None if move.rows == "original" else remake(task.train, best, task.scorers)
-    by_name = {example.name: example for example in task.train}
-    return [
-        (best if row.prompt else seed, by_name[row.source].model_copy(update={"answer": row.answer}))
-        for row in select(task.train, remade, move.rows)
-    ]
+    return [(best if row.prompt else seed, row.example) for row in select(task.train, remade, move.rows)]
 
 
 if __name__ == "__main__":

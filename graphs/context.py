@@ -12,7 +12,7 @@ from agent.errors import BadInput
 from agent.planner import LlmPlanner
 from agent.policy import make_policy
 from agent.protocols import Editor, Policy, Rater
-from agent.records import Example, Prompt, Record
+from agent.records import Example, Prompt, Record, Rewrite
 from agent.rounds import Spend
 from graphs.collector import collector_at_rest
 from memory.ledger import RunFolder
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from memory.prompts import Entry, PromptMemory, Recalled
     from tools.backbone import Backbone
     from tools.classify import Classifier
+    from tools.textgrad_edit import TextGradEditor
 
 PROFILE_QUESTIONS = 5
 MEMORY_WAIT = 60.0  # seconds; another run has the memory open for moments
@@ -169,17 +170,22 @@ class Context:
     def editor(self) -> Editor:
         from tools.prompt_edit import EditorChain, RuleEditor
 
-        config = self.spec.config
+        config, textgrad = self.spec.config, self.textgrad
         first = self.folder.baseline()
         recalled = [self.folder.prompt(tried.prompt) for tried in first.recalled[1:]] if first else []
         rules = RuleEditor(self.spec.scorers, config.edit, recalled)
-        if config.edit.editor == "rules":
-            return rules
+        return EditorChain(textgrad, rules, config.edit.proposals) if textgrad else rules
+
+    @cached_property
+    def textgrad(self) -> "TextGradEditor | None":
+        """The LLM as editor; None where only the rules edit."""
+        task = self.spec
+        if task.config.edit.editor == "rules":
+            return None
         from tools.textgrad_edit import TextGradEditor
 
         chat = self.llm.chat("editor")
-        textgrad = TextGradEditor(chat, self.spec.scorers, config.edit, self.examples.__getitem__, self.listener)
-        return EditorChain(textgrad, rules, config.edit.proposals)
+        return TextGradEditor(chat, task.scorers, task.config.edit, self.examples.__getitem__, self.listener)
 
     @cached_property
     def leaks(self) -> "Leaks":
@@ -214,11 +220,14 @@ class Context:
         root = self.folder.path.parent
         self._embed([""])  # loads the embedder before others are kept waiting
         with PromptMemory.open(root / "memory", self._embed, wait=MEMORY_WAIT) as memory:
-            kept = [entry for run in runs(root) for entry in run.remembered()] if memory.lacks_entries else []
-            if kept:
+            folders = runs(root) if memory.lacks_entries else []
+            kept = [entry for run in folders for entry in run.remembered()]
+            rewrites = [rewrite for run in folders for rewrite in run.rewrites()]
+            lost = bool(kept) or len(rewrites) > memory.rewrites.count()
+            if lost:
                 self.tell("note", text="The prompt memory was lost: it is rebuilt from the run folders.")
-            if kept or memory.rebuilt:
-                rebuild(memory, kept)
+            if lost or memory.rebuilt:
+                rebuild(memory, kept, rewrites)
             yield memory
 
     def remember(self, entry: "Entry") -> None:
@@ -226,6 +235,27 @@ class Context:
         with self.memory() as memory:
             self.folder.keep(entry)
             memory.remember(entry)
+
+    def keep_rewrites(self, rewrites: Sequence[Rewrite]) -> None:
+        """Put rewritten questions into this run's folder and into the memory."""
+        from memory.rewrites import KeptRewrite
+
+        config, run = self.spec.config, self.folder.name
+        kept = [KeptRewrite(**dict(rewrite), task=config.name, model=config.model, run=run) for rewrite in rewrites]
+        with self.memory() as memory:
+            for rewrite in kept:
+                self.folder.save_rewrite(rewrite)
+            memory.rewrites.remember(*kept)
+
+    def recall_rewrites(self, examples: Sequence[Example]) -> list[Rewrite]:
+        """What is known to help this model with just these train rows, at most one rewrite each."""
+        from memory.remake import source_of
+
+        if not self.recalls:
+            return []
+        config, sources = self.spec.config, [source_of(example) for example in examples]
+        with self.memory() as memory:
+            return [*memory.rewrites.recall(sources, model=config.model, task=config.name)]
 
     @property
     def recalls(self) -> bool:

@@ -9,6 +9,7 @@ from agent.moves import EditPrompt, Rollback, TrainLora
 from agent.records import Candidate, Edit, Example, Prompt, digest
 from agent.rounds import Proposal, Spend, Trial
 from graphs.context import Context
+from graphs.remaking import remake_questions
 from graphs.state import State, metered, move_of, seed_of
 
 
@@ -36,6 +37,8 @@ def train_lora(state: State, context: Context) -> dict[str, Any]:
     except StepFailed as error:
         return {"trial": Trial(candidate=None, note=f"LoRA failed: {error}")}
     note = f"{training.row_count} {training.rows} rows, {len(training.epoch_losses)} epochs"
+    if training.rewritten:
+        note += f", {training.rewritten} of the rows with rewritten questions"
     if training.left_out:
         note += f", {training.left_out} rows left out as too long (lora.max_tokens, or the model's window)"
     return {
@@ -64,6 +67,7 @@ def _train(context: Context, state: State, adapter: str, rows: list[tuple[Prompt
         folder=context.folder.adapter_folder(adapter),
         parent=None if move.fresh else state["best"].adapter,
         seed=seed_of(state, context),
+        rewritten=sum(example.question != context.examples[example.name].question for _, example in rows),
         token_limit=None if budget.train_tokens is None else budget.train_tokens - spent.train_tokens,
         deadline=context.deadline,
         progress=context.listener,
@@ -75,13 +79,12 @@ def _training_rows(context: Context, best: Candidate, move: TrainLora) -> list[t
     from memory.remake import remake, select
 
     seed_prompt = context.spec.config.prompt.prompt()
-    best_prompt = context.folder.prompt(best.prompt)
-    remade = None if move.rows == "original" else remake(context.spec.train, best_prompt, context.spec.scorers)
-    by_name = context.examples
-    return [
-        (best_prompt if row.prompt else seed_prompt, by_name[row.source].model_copy(update={"answer": row.answer}))
-        for row in select(context.spec.train, remade, move.rows)
-    ]
+    best_prompt, task = context.folder.prompt(best.prompt), context.spec
+    remade = None
+    if move.rows != "original":
+        remade = remake(task.train, best_prompt, task.scorers, context.folder.rewrites())
+    chosen = select(task.train, remade, move.rows)
+    return [(best_prompt if row.prompt else seed_prompt, row.example) for row in chosen]
 
 
 @metered
@@ -97,22 +100,24 @@ def edit_prompt(state: State, context: Context) -> dict[str, Any]:
     proposed = context.editor.propose(present, failures, context.spec.train, move, seed_of(state, context))
     edits, refused = _apart(context, present, proposed.edits)
     remarks = [*proposed.remarks, *([f"edits refused because they give rows away: {len(refused)}"] if refused else [])]
+    remaking = None
+    if "questions" in move.parts and context.textgrad and config.edit.rewrites:
+        remaking, lost = remake_questions(context, best)
+        remarks += [lost] if lost else []
+    trial = Trial(candidate=None, note="", proposals=refused, critiques=proposed.critiques, remaking=remaking)
     if not edits:
         why = "; ".join(remarks) or "the editor has no proposal left"
-        note = f"The prompt stays as it is: {why}"
-        return {"trial": Trial(candidate=None, note=note, proposals=refused, critiques=proposed.critiques)}
+        return {"trial": trial.model_copy(update={"note": f"The prompt stays as it is: {why}"})}
     winner, tried = choose(
         edits, present, best.adapter, context.evaluate, context.folder.save_prompt,
         rungs(config.edit.minibatch, config.generation.batch_size), partial(loses, alpha=config.gate.alpha),
     )  # fmt: skip
-    return {
-        "trial": Trial(
-            candidate=winner and Candidate(prompt=winner.id, adapter=best.adapter),
-            note="; ".join([_won(winner, tried), *remarks]),
-            proposals=(*tried, *refused),
-            critiques=proposed.critiques,
-        )
+    raced = {
+        "candidate": winner and Candidate(prompt=winner.id, adapter=best.adapter),
+        "note": "; ".join([_won(winner, tried), *remarks]),
+        "proposals": (*tried, *refused),
     }
+    return {"trial": trial.model_copy(update=raced)}
 
 
 def _won(winner: Prompt | None, tried: Sequence[Proposal]) -> str:

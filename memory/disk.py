@@ -7,9 +7,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO
 
 from agent.errors import NesyLoraError
+
+_appending = Lock()  # a line that another thread has half written looks like one that a kill left
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -41,7 +44,7 @@ def append_line(path: Path, line: str, *, sync: bool) -> None:
         NesyLoraError: the disk is full; the lines before stand.
     """
     data = line.encode() + b"\n"
-    with _room_for(path, len(data)), path.open("a+b") as file:
+    with _appending, _room_for(path, len(data)), path.open("a+b") as file:
         _cut_torn_line(file)
         file.write(data)
         file.flush()

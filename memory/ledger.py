@@ -15,10 +15,11 @@ from pydantic import ValidationError
 
 from agent.errors import BadInput
 from agent.records import Candidate, Measured, Prompt, Record, Split
-from agent.rounds import Baseline, Outcome, Round
+from agent.rounds import Baseline, Call, Outcome, Round
 from memory.disk import append_line, whole_lines, write_atomically
 from memory.lock import held
 from memory.prompts import Entry
+from memory.rewrites import KeptRewrite
 from memory.rows import Row, RowFile
 
 R = TypeVar("R", bound=Record)
@@ -49,6 +50,7 @@ class RunFolder:
         self.report_md = self.path / "report.md"
         self._ledger = RowFile(self.path / "ledger.jsonl")
         self._events = self.path / "events.jsonl"
+        self._calls = self.path / "calls.jsonl"
 
     # --- a run as a whole ---------------------------------------------------------------------------
 
@@ -136,7 +138,17 @@ class RunFolder:
     def remembered(self) -> list[Entry]:
         return [_record(Entry, path) for path in sorted((self.path / "remembered").glob("*.json"))]
 
-    # --- the ledger and the events --------------------------------------------------------------------
+    def save_rewrite(self, rewrite: KeptRewrite) -> None:
+        """Keeps a rewritten question, to be trained on and to rebuild the memory from. The same one stands once."""
+        path = self._place("rewrites", rewrite.id, ".json")
+        if not path.exists():
+            write_atomically(path, rewrite.model_dump_json(indent=2))
+
+    def rewrites(self) -> list[KeptRewrite]:
+        """All that this run kept, by id."""
+        return [_record(KeptRewrite, path) for path in sorted((self.path / "rewrites").glob("*.json"))]
+
+    # --- the ledger, the events and the calls ---------------------------------------------------------
 
     def append(self, row: Row) -> None:
         """Adds a row that is on the disk when this returns. The same kind and number a second time changes nothing."""
@@ -159,6 +171,15 @@ class RunFolder:
     def events(self) -> list[dict[str, object]]:
         """All events in order, each with `time` (ISO, UTC), `kind` and its data."""
         return [json.loads(line) for line in whole_lines(self._events)]
+
+    def log(self, call: Call) -> None:
+        """Notes a call to the LLM. Not synced: only what was said to a dead machine could be lost."""
+        append_line(self._calls, call.model_dump_json(), sync=False)
+
+    def calls(self) -> list[Call]:
+        """All lines in the order written. Raises BadInput: a whole line is not a call; names file and line."""
+        lines = enumerate(whole_lines(self._calls), 1)
+        return [_valid(Call, line, f"{self._calls}, line {number},") for number, line in lines]
 
     # --- places ---------------------------------------------------------------------------------------
 
@@ -207,11 +228,16 @@ def _nearest(path: Path) -> str:
 
 def _record(kind: type[R], path: Path) -> R:
     try:
-        return kind.model_validate_json(path.read_bytes())
+        return _valid(kind, path.read_bytes(), str(path))
     except FileNotFoundError:
         raise BadInput(f"{path} does not exist: this run has no such {kind.__name__.lower()}.") from None
+
+
+def _valid(kind: type[R], text: bytes, place: str) -> R:
+    try:
+        return kind.model_validate_json(text)
     except ValidationError as error:
-        raise BadInput(f"{path} cannot be read: {error}. Put it back from a copy.") from error
+        raise BadInput(f"{place} cannot be read: {error}. Put it back from a copy.") from error
 
 
 def _version() -> str:

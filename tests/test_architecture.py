@@ -20,7 +20,7 @@ BELOW = {
 }
 DOORS = {
     "textgrad": {"tools/textgrad_edit.py"},
-    "chromadb": {"memory/prompts.py"},
+    "chromadb": {"memory/chroma.py"},
     "langchain_openai": {"tools/llm.py"},
 }
 FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]

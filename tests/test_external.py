@@ -98,11 +98,10 @@ def test_the_key_is_in_no_file_and_no_message(
 
 def test_no_call_goes_out_that_could_pass_the_budget(tiny_task: TinyTask, tmp_path: Path) -> None:
     with serving(mind) as server:
-        dear = llm(server, price={"input": 10, "output": 40}, max_tokens=100)
-        run = adapted(asking(tiny_task, server, llm=dear, budget={"rounds": 3, "usd": 0.01}), tmp_path)
-        assert 0 < server.billed(10, 40) <= 0.01
+        run = adapted(asking(tiny_task, server, budget={"rounds": 3, "usd": 0.01}), tmp_path)
+        assert 0.001 < server.billed(IN, OUT) <= 0.01
     outcome = run.outcome()
-    assert outcome is not None and outcome.spend.usd == pytest.approx(server.billed(10, 40))
+    assert outcome is not None and outcome.spend.usd == pytest.approx(server.billed(IN, OUT))
     assert any("budget.usd" in row.decision.reason or "budget.usd" in row.trial.note for row in run.rounds())
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 from agent.errors import BadInput, Busy
 from agent.moves import Decision, TrainLora
 from agent.records import Candidate, Demo, Diagnosis, ExampleScore, Measured, Prompt, Signal, Split
-from agent.rounds import Baseline, Outcome, Round, Spend, SplitResult, Trial, Verdict
+from agent.rounds import Baseline, Call, Outcome, Round, Spend, SplitResult, Trial, Usage, Verdict
 from memory.disk import append_line
 from memory.ledger import RunFolder, runs
+from memory.rewrites import KeptRewrite
 from memory.rows import Row
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -170,6 +172,21 @@ def test_what_was_measured_is_kept_apart_by_pair_and_split_and_replaced_as_a_who
     assert len(list((run.path / "evaluations").iterdir())) == 2
 
 
+def rewritten(question: str) -> KeptRewrite:
+    where = {"task": "valley", "model": "tiny", "run": "valley-1"}
+    return KeptRewrite(source="a" * 12, question=question, answer="ANSWER: Ada", prompt=PAIR.prompt, **where)
+
+
+def test_rewrites_are_kept_once_and_come_back_in_one_order(run: RunFolder) -> None:
+    assert run.rewrites() == []
+    kept = [rewritten(question) for question in ("Who, then?", "Who is it?", "Who, then?")]
+    for rewrite in kept:
+        run.save_rewrite(rewrite)
+    expected = sorted(kept[:2], key=lambda rewrite: rewrite.id)
+    assert RunFolder.open(run.path).rewrites() == expected
+    assert len(list((run.path / "rewrites").iterdir())) == 2
+
+
 # --- the ledger and the events -----------------------------------------------------------------------
 
 
@@ -233,6 +250,36 @@ def test_events_are_kept_in_order_with_their_time(run: RunFolder) -> None:
     assert (first["kind"], first["loss"], first["note"]) == ("epoch", 0.5, "line\u2028end")
     assert (second["kind"], second["candidate"]) == ("kept", PAIR.id)
     assert str(first["time"]) <= str(second["time"])
+
+
+def call(number: int, fault: str = "", settled: bool = False) -> Call:
+    usage = Usage(calls=1, input_tokens=100, output_tokens=20, usd=0.001)
+    return Call(number=number, role="editor", model="m", usage=usage, settled=settled, fault=fault)
+
+
+def test_calls_come_back_in_the_order_written_without_one_that_was_cut_off(run: RunFolder) -> None:
+    assert run.calls() == []
+    lines = [call(1), call(2), call(2, "HTTP 500:\u2028 wait", settled=True), call(1, settled=True)]
+    for line in lines:
+        run.log(line)
+    with (run.path / "calls.jsonl").open("a") as file:
+        file.write(call(3).model_dump_json()[:-1])
+    assert RunFolder.open(run.path).calls() == lines
+    run.log(call(4))
+    assert run.calls() == [*lines, call(4)]
+
+
+def test_a_line_that_is_no_call_is_named(run: RunFolder) -> None:
+    run.log(call(1))
+    append_line(run.path / "calls.jsonl", '{"number": "many"}', sync=False)
+    with pytest.raises(BadInput, match=r"calls\.jsonl, line 2"):
+        run.calls()
+
+
+def test_calls_of_many_threads_are_all_written(run: RunFolder) -> None:
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(lambda number: run.log(call(number, "x" * 9000)), range(200)))
+    assert sorted(line.number for line in run.calls()) == list(range(200))
 
 
 # --- the lock --------------------------------------------------------------------------------------

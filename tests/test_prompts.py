@@ -15,6 +15,7 @@ from agent.errors import Busy, NesyLoraError
 from agent.records import Demo, Prompt
 from memory.embedder import MiniLm
 from memory.prompts import WINDOW, Entry, PromptMemory, rebuild
+from memory.rewrites import KeptRewrite
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ["answer", "valley", "bees", "number", "apples", "cost"]
@@ -176,6 +177,20 @@ def test_search_is_by_meaning_and_takes_a_filter(folder: Path) -> None:
         assert [found.entry.task for found in memory.search("apples", limit=1)] == ["sums"]
 
 
+def test_none_of_many_prompts_with_one_meaning_is_missed(folder: Path) -> None:
+    """Such as those that differ in their demonstrations alone. The index by itself may find 115 of these 206."""
+    meaning = _unit([1.0, 1.0, 1.0, *[0.0] * 381])
+    same = [
+        entry(prompt=Prompt(system="s", demos=(Demo(question=f"{number}", answer=""),)), reward=number / 300)
+        for number in range(206)
+    ]
+    with PromptMemory.open(folder, lambda texts: [meaning for _ in texts]) as memory:
+        rebuild(memory, same)
+        found = memory.search("s", limit=300)
+        assert {one.entry.key for one in found} == {one.key for one in same}
+        assert {one.similarity for one in found} == {1.0}
+
+
 # --- one process at a time --------------------------------------------------------------------------
 
 
@@ -271,6 +286,30 @@ def test_an_env_file_in_the_working_folder_does_not_change_chroma(
     with PromptMemory.open(folder, count_words) as memory:
         memory.remember(entry())
         assert memory.count() == 1
+
+
+def test_a_lost_folder_counts_as_lost_until_prompts_and_rewrites_are_back(folder: Path) -> None:
+    def cut_off(texts: Sequence[str]) -> list[list[float]]:
+        if "How many bees?" not in texts:
+            raise KeyboardInterrupt
+        return count_words(texts)
+
+    kept = KeptRewrite(
+        source="a" * 12, question="How many bees?", answer="2", prompt="b" * 12, task="t", model="m", run="r"
+    )
+    with PromptMemory.open(folder, count_words) as memory:
+        rebuild(memory, [entry()], [kept])
+    garble(folder / "chroma.sqlite3")
+    with PromptMemory.open(folder, cut_off) as memory:
+        assert (memory.count(), memory.rewrites.count()) == (0, 0)
+        with pytest.raises(KeyboardInterrupt):
+            rebuild(memory, [entry()], [kept])
+    with PromptMemory.open(folder, count_words) as memory:
+        assert memory.rebuilt
+        rebuild(memory, [entry()], [kept])
+        assert not memory.rebuilt
+        assert (memory.count(), memory.rewrites.count()) == (1, 1)
+        assert [near.rewrite for near in memory.rewrites.search("bees")] == [kept]
 
 
 # --- the real embedder ------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ class Training(BaseModel):
     settings: Lora
     rows: str
     row_count: int
+    rewritten: int = Field(0, description="of the rows, those that ask a train question in other words")
     left_out: int
     epochs: int
     learning_rate: float
@@ -88,6 +89,7 @@ def train(
     folder: Path,
     parent: str | None,
     seed: int,
+    rewritten: int = 0,
     token_limit: int | None = None,
     deadline: float | None = None,
     progress: Progress,
@@ -96,7 +98,8 @@ def train(
 
     Starts from `parent`'s weights, or from a new LoRA. Every batch holds rows of one prompt, whose shared prefix
     runs once. Ends early, and says so in `stopped`, after the step that reaches `token_limit` (forward tokens) or
-    `deadline` (time.monotonic seconds), and after the epoch whose mean loss is below `settings.enough`.
+    `deadline` (time.monotonic seconds), and after the epoch whose mean loss is below `settings.enough`. How many rows
+    ask a `rewritten` question is only noted.
 
     Raises:
         StepFailed: the loss is not finite, or no row is short enough. The adapter is detached and nothing is saved.
@@ -106,8 +109,8 @@ def train(
     token_rows, left_out = _render(backbone, rows, longest)
     log = Training(
         model=backbone.name, parent=parent, data=digest([[prompt.id, example.id] for prompt, example in rows]),
-        settings=settings, rows=move.rows, row_count=len(token_rows), left_out=left_out, epochs=move.epochs,
-        learning_rate=move.learning_rate, rank=move.rank, seed=seed,
+        settings=settings, rows=move.rows, row_count=len(token_rows), rewritten=rewritten, left_out=left_out,
+        epochs=move.epochs, learning_rate=move.learning_rate, rank=move.rank, seed=seed,
     )  # fmt: skip
     if not rows:
         raise StepFailed("no train row can be shown in the wanted form; give the style scorer a `show:` template")

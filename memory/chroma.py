@@ -1,0 +1,257 @@
+"""The Chroma folder: opened by one process at a time, set aside if it is corrupt. The only Chroma import.
+
+Chroma is an index over the run folders: what is lost here can be rebuilt from them.
+"""
+
+import itertools
+import math
+import random
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from agent.errors import NesyLoraError
+from memory.database import aside, is_sound
+from memory.lock import held
+
+if TYPE_CHECKING:
+    from chromadb import Collection
+    from chromadb.api.client import Client
+    from chromadb.api.collection_configuration import CreateCollectionConfiguration
+
+Embed = Callable[[Sequence[str]], list[list[float]]]
+Where = dict[str, Any]  # Chroma's filter over the columns
+Columns = dict[str, str | int | float | bool]
+Row = Mapping[str, Any]  # an entry's columns, and the whole entry as JSON under `entry`
+SHELVES = ("prompts", "rewrites")
+BATCH = 100
+SHIFT, SHIFTED = 0.003, 8  # length and dimensions of the step by which an entry stands off from its meaning
+
+
+class Shelved(Protocol):
+    """What a shelf takes: `meaning` is embedded, `columns` are what `where` filters by."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def meaning(self) -> str: ...
+
+    @property
+    def columns(self) -> Columns: ...
+
+    def model_dump_json(self) -> str: ...
+
+
+class Shelf:
+    """One collection of the open folder. Everything here raises NesyLoraError where Chroma fails."""
+
+    def __init__(self, folder: Path, collection: "Collection", embed: Embed) -> None:
+        self._folder = folder
+        self._collection = collection
+        self._embed = embed
+
+    def count(self) -> int:
+        return self._collection.count()
+
+    def put(self, entries: Iterable[Shelved]) -> None:
+        """Adds the entries; one with the key of an earlier one takes its place."""
+        latest = iter({entry.key: entry for entry in entries}.values())
+        while batch := list(itertools.islice(latest, BATCH)):
+            self._upsert(batch)
+
+    def embedded(self, text: str) -> list[float]:
+        return self._embed([text])[0]
+
+    def nearest(self, vector: Sequence[float], limit: int, where: Where | None = None) -> list[tuple[Row, float]]:
+        """The entries nearest to a vector and their cosine similarities, nearest first.
+
+        The index is approximate: it may miss some. What must be found is asked for by `fitting`.
+        """
+        with _plainly(self._folder):
+            found = self._collection.query(
+                query_embeddings=vector, n_results=limit, where=where, include=["metadatas", "distances"]
+            )
+        metadatas, distances = found["metadatas"] or [[]], found["distances"] or [[]]
+        return [(row, round(1 - distance, 4)) for row, distance in zip(metadatas[0], distances[0], strict=True)]
+
+    def fitting(self, where: Where) -> list[Row]:
+        """All entries that fit the filter, in no order."""
+        with _plainly(self._folder):
+            return list(self._collection.get(where=where, include=["metadatas"])["metadatas"] or [])
+
+    def _upsert(self, entries: Sequence[Shelved]) -> None:
+        meanings = [entry.meaning for entry in entries]
+        vectors: list[Sequence[float] | Sequence[int]] = [
+            _shifted(vector, entry.key) for vector, entry in zip(self._embed(meanings), entries, strict=True)
+        ]
+        with _plainly(self._folder):
+            self._collection.upsert(
+                ids=[entry.key for entry in entries],
+                embeddings=vectors,
+                metadatas=[{**entry.columns, "entry": entry.model_dump_json()} for entry in entries],
+                documents=meanings,
+            )
+
+
+def _shifted(vector: Sequence[float], key: str) -> list[float]:
+    """The vector, a small step off in a direction of the key's own; its similarities change by some 1e-4.
+
+    Of many equal vectors the index loses up to half; of many that differ in all dimensions, a few.
+    """
+    chance, most = random.Random(key), SHIFT * math.sqrt(3 / SHIFTED)
+    return [*(number + chance.uniform(-most, most) for number in vector[:SHIFTED]), *vector[SHIFTED:]]
+
+
+class ChromaFolder:
+    """The folder while it is open: `with ChromaFolder.open(folder) as chroma`."""
+
+    def __init__(self, folder: Path, collections: "Mapping[str, Collection]") -> None:
+        self.folder = folder
+        self._collections = collections
+
+    @classmethod
+    @contextmanager
+    def open(cls, folder: Path, wait: float = 0) -> Iterator["ChromaFolder"]:
+        """The folder, for this process alone. One that Chroma can no longer read is moved aside.
+
+        Args:
+            wait: seconds to wait for another process that has it open.
+
+        Raises:
+            Busy: another live process has it open; names the holder.
+            NesyLoraError: Chroma cannot use the folder.
+        """
+        folder = folder.resolve()
+        with held(folder, f"The prompt memory {folder}", wait):
+            client, collections = _sound_collections(folder)
+            try:
+                yield cls(folder, collections)
+            finally:
+                client.close()
+
+    def shelf(self, name: str, embed: Embed) -> Shelf:
+        """One of SHELVES. `embed`: texts to vectors of one fixed length."""
+        return Shelf(self.folder, self._collections[name], embed)
+
+    @property
+    def rebuilt(self) -> bool:
+        """Whether this folder takes the place of a lost one and has still to be filled."""
+        return _unfilled(self.folder).exists()
+
+    @contextmanager
+    def filling(self) -> Iterator[None]:
+        """Around the filling of all shelves: one that is cut off counts as not begun."""
+        _unfilled(self.folder).touch()
+        yield
+        _unfilled(self.folder).unlink(missing_ok=True)
+
+
+# --- the folder on disk ----------------------------------------------------------------------------
+
+
+def _sound_collections(folder: Path) -> "tuple[Client, dict[str, Collection]]":
+    # Before Chroma starts, which fails on such files in many ways.
+    if not _is_sound(folder, whole=_doubted(folder).exists()):
+        _set_aside(folder)
+    try:
+        opened = _searched(folder)
+    except NesyLoraError:
+        opened = _searched_again(folder)
+    _doubted(folder).unlink(missing_ok=True)
+    return opened
+
+
+def _searched_again(folder: Path) -> "tuple[Client, dict[str, Collection]]":
+    """After a failure: the same folder if it is sound and works now, else a fresh one."""
+    if _is_sound(folder, whole=True):
+        with suppress(NesyLoraError):
+            return _searched(folder)
+    _set_aside(folder)
+    return _searched(folder)
+
+
+def _searched(folder: Path) -> "tuple[Client, dict[str, Collection]]":
+    """Opened, and each vector index searched once: it stands in files of its own. Raises NesyLoraError."""
+    client, collections = _chroma(folder)
+    try:
+        with _plainly(folder):
+            for collection in collections.values():
+                some = collection.get(limit=1, include=["embeddings"])["embeddings"]
+                if some is not None and len(some):
+                    collection.query(query_embeddings=some[0], n_results=1)
+    except NesyLoraError:
+        client.close()
+        raise
+    return client, collections
+
+
+def _chroma(folder: Path) -> "tuple[Client, dict[str, Collection]]":
+    from chromadb.api.client import Client
+    from chromadb.api.shared_system_client import SharedSystemClient
+    from chromadb.config import Settings
+
+    settings = Settings(
+        is_persistent=True,
+        persist_directory=str(folder),
+        anonymized_telemetry=False,
+        _env_file=None,  # else Chroma reads whatever .env the user's project has
+    )
+    cosine: CreateCollectionConfiguration = {"hnsw": {"space": "cosine"}}
+    try:
+        with _plainly(folder):
+            client = Client(settings=settings)
+            return client, {
+                name: client.get_or_create_collection(name, embedding_function=None, configuration=cosine)
+                for name in SHELVES
+            }
+    except NesyLoraError:
+        SharedSystemClient.clear_system_cache()  # it would give the broken half to whoever opens the path next
+        raise
+
+
+def _is_sound(folder: Path, *, whole: bool) -> bool:
+    """Whether the folder is new, or its database is sound; see `memory.database.is_sound`."""
+    if not folder.exists() or not any(folder.iterdir()):
+        return True
+    file = folder / "chroma.sqlite3"
+    if not file.exists() or file.stat().st_size == 0:
+        return False
+    try:
+        return is_sound(file, whole=whole)
+    except sqlite3.DatabaseError as error:
+        raise NesyLoraError(f"The prompt memory {folder} cannot be opened: {error}. Mend that, then resume.") from error
+
+
+def _set_aside(folder: Path) -> None:
+    # The mark comes first: a kill after it costs a rebuild too many, a kill before it nothing.
+    _unfilled(folder).touch()
+    folder.rename(aside(folder))
+
+
+def _unfilled(folder: Path) -> Path:
+    return Path(f"{folder}.unfilled")
+
+
+def _doubted(folder: Path) -> Path:
+    """Stands where Chroma failed: the next opening reads every page."""
+    return Path(f"{folder}.doubted")
+
+
+@contextmanager
+def _plainly(folder: Path) -> Iterator[None]:
+    from chromadb.errors import ChromaError
+
+    try:
+        yield
+    except BaseException as error:
+        # A panic in Chroma's Rust is no Exception, and its class cannot be imported.
+        if not isinstance(error, ChromaError) and type(error).__name__ != "PanicException":
+            raise
+        _doubted(folder).touch()
+        raise NesyLoraError(
+            f"The prompt memory {folder} cannot be used: {error}. Runs are not touched by this. "
+            "Mend the cause, or move the folder away to begin a fresh memory."
+        ) from error

@@ -1,0 +1,73 @@
+"""Answers of the LLM on disk: what was asked before, in this run or another, need not be asked and paid for again."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+
+from agent.errors import NesyLoraError
+from memory.database import aside, is_damage, is_sound
+from memory.lock import held
+
+PATIENCE = 60.0  # seconds that one waits for another to write
+TABLE = "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL) WITHOUT ROWID"
+
+
+class ReplyStore:
+    """Satisfies `agent.protocols.Replies` with one SQLite file, for several threads and processes at once.
+
+    A damaged file is moved aside, to `corrupt`, and begun anew.
+
+    Raises:
+        NesyLoraError: here and from every method: the file cannot be used (disk full, no permission, locked).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.corrupt: Path | None = None
+        self._path = path.resolve()
+        self._lock = Lock()
+        with self._plainly():
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = self._opened(whole=False)
+
+    def get(self, key: str) -> str | None:
+        """The answer that was put under just this key, or None."""
+        return next((reply for (reply,) in self._run("SELECT reply FROM replies WHERE key = ?", key)), None)
+
+    def put(self, key: str, reply: str) -> None:
+        """Keeps an answer. One that stands under the key already stays."""
+        self._run("INSERT OR IGNORE INTO replies VALUES (?, ?)", key, reply)
+
+    def _run(self, statement: str, *values: str) -> list[tuple[str]]:
+        with self._plainly(), self._lock:
+            try:
+                return self._database.execute(statement, values).fetchall()
+            except sqlite3.Error as error:
+                if not is_damage(error):
+                    raise
+            self._database.close()
+            self._database = self._opened(whole=True)
+            return self._database.execute(statement, values).fetchall()
+
+    def _opened(self, *, whole: bool) -> sqlite3.Connection:
+        # One at a time: the switch to WAL does not wait for another's, and only one may move the file.
+        with held(self._path, f"The file {self._path}", PATIENCE):
+            if self._path.exists() and not is_sound(self._path, whole=whole):
+                self.corrupt = self._path.rename(aside(self._path))
+                for part in ("-wal", "-shm"):  # they would be read into the new file
+                    Path(f"{self._path}{part}").unlink(missing_ok=True)
+            database = sqlite3.connect(self._path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = NORMAL")  # a kill loses nothing, a power cut the last answers
+            database.execute(TABLE)
+            return database
+
+    @contextmanager
+    def _plainly(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise NesyLoraError(
+                f"The LLM's answers in {self._path} cannot be used: {error}. Mend the cause, or move the file away."
+            ) from error
