@@ -140,7 +140,7 @@ def test_many_are_rated_at_once_and_come_back_in_order() -> None:
 
 
 def test_the_first_failure_ends_the_rest() -> None:
-    with serving(lambda _: refuse(400)) as server:
+    with serving(lambda _: refuse(404)) as server:
         with pytest.raises(LlmUnavailable, match="judge-1"):
             rate(server, ["x"] * 50, width=2)
         assert len(server.requests) <= 6

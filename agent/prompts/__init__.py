@@ -5,6 +5,8 @@ from functools import cache
 from importlib.resources import files
 from string import Template
 
+LEFT_OUT = " […] "
+
 
 @cache
 def read(name: str) -> str:
@@ -18,13 +20,14 @@ def fill(name: str, **values: object) -> str:
 
 
 def quoted(text: str, room: int) -> str:
-    """The text as material: between <<< and >>>, out of which it cannot break, and at most about `room` characters.
+    """The text as material: between <<< and >>>, out of which it cannot break, and at most `room` characters of it.
 
     It is cut in the middle, so that what it opens with and what it comes to are both seen.
     """
     inside = re.sub(r"<{3,}|>{3,}", lambda found: found[0][:2], text)
     if len(inside) > room:
-        inside = f"{inside[: room // 2]} […] {inside[-(room // 2) :]}"
+        half = max(1, (room - len(LEFT_OUT)) // 2)
+        inside = f"{inside[:half]}{LEFT_OUT}{inside[-half:]}"
     gap = "\n" if "\n" in inside else " "
     return f"<<<{gap}{inside}{gap}>>>"
 
