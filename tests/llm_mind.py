@@ -194,7 +194,8 @@ def _quoted(told: str) -> list[tuple[str, str]]:
 
 def _mark(text: str, request: Request) -> float:
     """In [0, 1]: the share of what is looked for that stands in the text; an empty one has nothing."""
-    rubric = QUOTED.sub("", request.system + request.told)
+    asked = request.system.split("JSON schema:")[0]  # whose words are no rubric
+    rubric = QUOTED.sub("", asked + request.told)
     looked_for = re.findall(r'"([^"\n]{2,60})"', rubric)
     for label, quoted in _quoted(request.told):
         looked_for += quoted.split() if "reference" in label.lower() else []

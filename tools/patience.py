@@ -132,7 +132,7 @@ def classified(error: Exception, model: str, key: str, variable: str) -> LlmUnav
     if not isinstance(error, openai.APIStatusError):
         return LlmUnavailable(f"{model} sent what is no chat completion: look at `llm.base_url`")
     said = str(error.body or error.message)
-    quoted = f" (HTTP {error.status_code}: {_quoted(error, key)})"
+    quoted = f" (HTTP {error.status_code}{_quoted(error, key)})"
     if error.status_code in (401, 403):
         return LlmRefused(f"{model} refused the key: look at the environment variable {variable}{quoted}")
     if error.status_code == 402 or (error.status_code == 429 and _says(said, NO_CREDIT)):
@@ -153,9 +153,10 @@ def _says(said: str, marks: tuple[str, ...]) -> bool:
 
 
 def _quoted(error: Any, key: str, most: int = 160) -> str:
-    body = error.body if isinstance(error.body, dict) else {}
-    said = " ".join(str(body.get("message") or error.message).replace(key, "[key]").split())
-    return said if len(said) <= most else f"{said[:most]}…"
+    """`: …`, or nothing where the server says nothing."""
+    body = error.body if isinstance(error.body, dict) else {"message": error.message}
+    said = " ".join(str(body.get("message") or "").replace(key, "[key]").split())
+    return f": {said if len(said) <= most else said[:most] + '…'}" if said else ""
 
 
 def _asked_wait(headers: Any) -> float | None:

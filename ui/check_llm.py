@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, get_args
 
-from eval.judge import LlmJudge
 from rich.console import Console
 from rich.text import Text
 
@@ -14,9 +13,21 @@ from agent.errors import LlmUnavailable
 from agent.moves import EditPrompt
 from agent.planner import TOOLS, LlmPlanner
 from agent.protocols import Briefing
-from agent.records import Candidate, Diagnosis, Evaluation, Example, ExampleDiagnosis, Prompt, Role, Signal
+from agent.records import (
+    Candidate,
+    Diagnosis,
+    Evaluation,
+    Example,
+    ExampleDiagnosis,
+    LeverSignal,
+    Need,
+    Prompt,
+    Role,
+    Signal,
+)
 from agent.rounds import Usage
 from agent.scoring import Contains, Judge, StartsWith
+from eval.judge import LlmJudge
 from eval.scorers import TaskScorers
 from tools.account import Account, Notebook
 from tools.llm import LlmChat
@@ -44,6 +55,15 @@ ROWS = {
     for line, (land, city) in enumerate(CAPITALS.items(), 1)
 }
 PROMPT = Prompt(system="Answer the question.")
+NO_STYLE = Signal(reward=0.1, content=0.9, style=0.1, noise=0.05)
+NO_CONTENT = Signal(
+    reward=0.1,
+    content=0.1,
+    style=1.0,
+    refined=True,
+    noise=0.05,
+    edit=LeverSignal(rounds=3, kept=1, fruitless=2, saturated=True),
+)
 
 
 class Finding(NamedTuple):
@@ -76,14 +96,20 @@ def check_llm(settings: Llm) -> int:
     for what, check in checks(bench):
         finding = _made(what, check)
         good[what] = finding.good
-        mark = Text("ok      ", style="green") if finding.good else Text("failed  ", style="red")
-        told = f"{what}  {wording.printable(finding.said)}  ({wording.duration(finding.seconds)})"
-        console.print(mark, Text(told), sep="", soft_wrap=True)
+        console.print(_line(finding), soft_wrap=True)
         if what == "answers" and not finding.good:
             console.print("Nothing more was asked.")
             return 1
     console.print(f"{_total(bench.account.usage)}.")
     return _verdict(console, {role: good[role] for role in get_args(Role)})
+
+
+def _line(finding: Finding) -> Text:
+    """One way of asking for a choice is enough, so a way that is not taken is no failure."""
+    lacking = ("–", "dim") if finding.what in ABOUT_WAYS.values() else ("failed", "red")
+    mark, style = ("ok", "green") if finding.good else lacking
+    told = f"{finding.what:<36}{wording.printable(finding.said)}  ({wording.duration(finding.seconds)})"
+    return Text.assemble((f"{mark:<8}", style), told)
 
 
 def checks(bench: Bench) -> Iterator[tuple[str, Callable[[], tuple[bool, str]]]]:
@@ -120,14 +146,20 @@ def _way(bench: Bench, way: str) -> tuple[bool, str]:
 
 
 def _plans(bench: Bench) -> tuple[bool, str]:
+    """Whether it chooses edits where only style is lacking, and training where only content is."""
     files = {"train": "train.jsonl", "validation": "validation.jsonl", "test": "test.jsonl"}
     config = TaskConfig.model_validate({"name": "capitals", "data": files, "content": [{"kind": "contains"}]})
-    signal = Signal(reward=0.1, content=0.9, style=0.1, noise=0.05)
-    lacking = tuple(ExampleDiagnosis(example=f"validation:{line}", need="style") for line in range(1, 10))
-    decision = LlmPlanner(bench.chat("planner"), config).decide(
-        Briefing(signal, Diagnosis(failing=9, total=10, examples=lacking))
-    )
-    return decision.by == "planner", f"{decision.move.action}: {_quoted(decision.reason, 300)}"
+    planner = LlmPlanner(bench.chat("planner"), config)
+    said, good = [], True
+    cases: list[tuple[Need, Signal, str]] = [("style", NO_STYLE, "edit_prompt"), ("content", NO_CONTENT, "train_lora")]
+    for need, signal, wanted in cases:
+        lacking = tuple(ExampleDiagnosis(example=f"validation:{line}", need=need) for line in range(1, 10))
+        decision = planner.decide(Briefing(signal, Diagnosis(failing=9, total=10, examples=lacking)))
+        if decision.by != "planner":
+            return False, decision.reason
+        good &= decision.move.action == wanted
+        said.append(f"where {need} is lacking, {decision.move.action}: {_quoted(decision.reason, 160)}")
+    return good, "; ".join(said)
 
 
 def _edits(bench: Bench) -> tuple[bool, str]:
