@@ -267,8 +267,13 @@ class TaskConfig(Settings):
         return found
 
     @property
+    def plans(self) -> bool:
+        """Whether an LLM plans. A fixed order is there to be compared with, and keeps to itself."""
+        return self.planner == "llm" and self.policy == "rules"
+
+    @property
     def roles(self) -> tuple[Role, ...]:
         """The roles in which this task asks an LLM."""
         judged = any(isinstance(scorer, Judge) for scorer in (*self.content, *self.style))
-        asked = {"planner": self.planner == "llm", "editor": self.edit.editor == "textgrad", "judge": judged}
+        asked = {"planner": self.plans, "editor": self.edit.editor == "textgrad", "judge": judged}
         return tuple(role for role in get_args(Role) if asked[role])

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from agent.errors import LlmUnavailable, NesyLoraError
+from agent.errors import LlmUnavailable, NesyLoraError, OutOfMoney
 from agent.protocols import LanguageModel
 from agent.records import Candidate, Evaluation, Example, ExampleScore, Measured, Prompt, Split, digest
 from eval.tasks import Task
@@ -99,9 +99,11 @@ class Runner:
         try:
             return dict(zip(rows, self._task.scorers.score_all(answered), strict=True))
         except LlmUnavailable as error:  # the rules can go on without an editor or planner, but not without a judge
+            more = "with a larger budget.usd in the run's task.yaml"
+            way_out = more if isinstance(error, OutOfMoney) else "once that is mended"
             raise NesyLoraError(
-                f"The answers to {len(rows)} rows could not be judged: {error}. Nothing is lost: once that is mended, "
-                "a run goes on with nesylora resume"
+                f"The answers to {len(rows)} rows could not be judged: {error}. "
+                f"Nothing is lost: {way_out}, a run goes on with nesylora resume"
             ) from error
 
     def _nats(self, candidate: Candidate, rows: Mapping[str, Example]) -> dict[str, float]:

@@ -164,7 +164,7 @@ class Context:
     @cached_property
     def policy(self) -> Policy:
         config = self.spec.config
-        return LlmPlanner(self.llm.chat("planner"), config) if config.planner == "llm" else make_policy(config)
+        return LlmPlanner(self.llm.chat("planner"), config) if config.plans else make_policy(config)
 
     @cached_property
     def editor(self) -> Editor:

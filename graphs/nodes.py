@@ -97,7 +97,7 @@ def plan(state: State, context: Context) -> dict[str, Any]:
         state["signal"], state["diagnosis"], history, state["spend"], state["refused"], closed=context.llm.closed
     )
     config = context.spec.config
-    if config.planner == "llm" and not briefing.closed and not stop_reason(briefing, config):
+    if config.plans and not briefing.closed and not stop_reason(briefing, config):
         briefing = _with_material(briefing, state["best"], context)
     decision = context.policy.decide(briefing)
     context.tell("decision", number=state["number"] + 1, decision=decision)

@@ -117,7 +117,7 @@ class Session:
                 name=folder.name,
                 task=config.name,
                 model=config.model,
-                policy=config.policy,
+                policy="LLM planner" if config.plans else config.policy,
                 folder=str(folder.path),
             )
             for warning in self.context.spec.warnings:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import nesylora
+from agent.errors import NesyLoraError
 from agent.records import Demo, Prompt
 from graphs.context import new_run
 from graphs.session import open_session
@@ -26,6 +27,7 @@ from tests.llm_server import (
     call,
     refuse,
     serving,
+    windowed,
 )
 
 TinyTask = Callable[..., Path]
@@ -158,13 +160,40 @@ def test_a_row_that_gives_orders_changes_nothing_that_may_be_done(tiny_task: Tin
             return call("delete_everything", rank=4096)
         return mind(request)
 
+    task = tiny_task()
     with serving(obeying) as server:
-        run = adapted(asking(tiny_task, server, answer=order), tmp_path)
+        asking(tiny_task, server)
+        rows = [{"question": f"{order} {place}?", "answer": "Heskzan"} for place in ("Benn", "Mirr", "Oss", "Tallisk")]
+        (task / "train.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+        run = adapted(task, tmp_path)
         plans = [request for request in server.requests if kind_of(request) == "plan"]
         tools = {tool["function"]["name"] for request in plans for tool in request.body.get("tools", [])}
-    assert plans and tools <= {"train_lora", "edit_prompt", "rollback", "stop", "choose"}
+    assert plans and any("delete_everything" in request.text for request in plans)
+    assert tools <= {"train_lora", "edit_prompt", "rollback", "stop", "choose"}
     assert not any(">>> call delete_everything" in request.text for request in plans)
     assert {row.decision.move.action for row in run.rounds()} <= {"train_lora", "edit_prompt"}
+
+
+def test_money_that_ends_before_the_test_rows_are_judged_can_be_added(tiny_task: TinyTask, tmp_path: Path) -> None:
+    with serving(mind) as server:
+        task = tiny_task(style=[JUDGED], llm=llm(server, max_tokens=500), budget={"rounds": 0, "usd": 0.005})
+        folder = new_run(task, runs=tmp_path / "runs")
+        with open_session(folder) as session, pytest.raises(NesyLoraError, match=r"larger budget\.usd"):
+            session.go()
+        folder.task_file.write_text(folder.task_file.read_text().replace("usd: 0.005", "usd: 0.05"))
+        with open_session(folder) as session:
+            session.go()
+        outcome = folder.outcome()
+        assert outcome is not None and outcome.spend.usd == pytest.approx(server.billed(IN, OUT))
+
+
+def test_an_llm_with_a_small_window_is_asked_with_less(tiny_task: TinyTask, tmp_path: Path) -> None:
+    """Of so small a window that the planner's whole message is too long for it, and the shortened one is not."""
+    with serving(windowed(mind, 4000)) as server:
+        run = adapted(asking(tiny_task, server, about="So it goes. " * 40), tmp_path)
+        sizes = {len(request.text) for request in server.requests if kind_of(request) == "plan"}
+    assert any(row.decision.by == "planner" for row in run.rounds())
+    assert len(sizes) > 1
 
 
 # --- kills ------------------------------------------------------------------------------------------

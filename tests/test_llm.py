@@ -10,7 +10,7 @@ import pytest
 from agent.config import Llm
 from agent.errors import LlmRefused, LlmUnavailable, OutOfMoney, TooLong
 from agent.planner import TOOLS, PlanStop, PlanTrainLora
-from tests.llm_server import NO_CHOICES, NOT_JSON, LlmServer, Reply, Request, call, refuse, serving
+from tests.llm_server import CUT_OFF, NO_CHOICES, NOT_JSON, RESET, LlmServer, Reply, Request, call, refuse, serving
 from tools.account import Account, Notebook
 from tools.llm import LlmChat
 from tools.patience import Patience
@@ -410,6 +410,20 @@ def test_an_answer_that_takes_too_long_is_no_answer_and_may_have_cost_its_most()
         account = Account(Notebook())
         assert "judge-1 did not answer in time" in str(refusal(chat(server, account, timeout=0.2)))
         assert account.usage["planner"].output_tokens == 20
+
+
+@pytest.mark.parametrize("lost", [RESET, CUT_OFF], ids=["reset", "cut off"])
+def test_a_connection_that_breaks_is_tried_again_and_may_have_cost_its_most(lost: Reply) -> None:
+    with serving([lost, Reply("hi", usage=(7, 2))]) as server:
+        account = Account(Notebook())
+        assert chat(server, account, patience=10).complete("system", "user") == "hi"
+        assert len(server.requests) == 2
+    assert account.usage["planner"].output_tokens == 20 + 2
+
+
+def test_half_a_sign_is_no_text_that_breaks_files() -> None:
+    with serving([Reply("So \ud83d it is.")]) as server:
+        chat(server).complete("system", "user").encode()
 
 
 def test_an_answer_that_was_cut_off_for_its_length_is_no_answer() -> None:

@@ -30,6 +30,7 @@ def verdict(score: ExampleScore, reference: str = "") -> str:
     said = list(score.faults)
     if score.content < 1:
         said.append(f"The content is {score.content:.0%} right." if score.content else "The content is wrong.")
+        said += score.remarks
         said += [f"The right answer: {reference}"] if reference else []
     return "\n".join(said) or "The style is not as wanted."
 

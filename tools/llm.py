@@ -246,9 +246,14 @@ def _text(reply: Reply) -> str:
 def _reply(answer: Any) -> Reply:
     """langchain's message as ours. Raises TypeError and the like for what is no answer."""
     calls = [(call["name"], json.dumps(call["args"])) for call in answer.tool_calls]
-    calls += [(call["name"] or "", call["args"] or "") for call in answer.invalid_tool_calls]
+    calls += [(call["name"] or "", _whole(call["args"] or "")) for call in answer.invalid_tool_calls]
     cut = answer.response_metadata.get("finish_reason") == "length"
-    return Reply(text=str(answer.text), calls=tuple(calls), cut=cut)
+    return Reply(text=_whole(str(answer.text)), calls=tuple(calls), cut=cut)
+
+
+def _whole(text: str) -> str:
+    """Without halves of signs, which JSON can say and no file can hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

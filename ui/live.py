@@ -1,5 +1,6 @@
 """The terminal view of a run: what is done scrolls by and stays, what is going on stands in one line below."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -32,6 +33,7 @@ class LiveView:
         self._bars: Progress | None = None
         self._what = ""
         self._began = self._said = clock()
+        self._lock = threading.RLock()  # waits for the LLM are told from another thread
         self._folder = ""
 
     def __enter__(self) -> Self:
@@ -44,6 +46,16 @@ class LiveView:
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
         """Satisfies `agent.protocols.Progress`."""
+        with self._lock:
+            self._progress(what, done, total, note)
+
+    def event(self, kind: str, data: Mapping[str, object]) -> None:
+        """Shows a run, baseline, round-start, decision, verdict, note or finish; other kinds are passed over."""
+        with self._lock:
+            self._end_progress()
+            self._show(kind, data)
+
+    def _progress(self, what: str, done: int, total: int, note: str) -> None:
         if what != self._what:
             self._end_progress()
             self._what, self._began = what, self._clock()
@@ -54,9 +66,7 @@ class LiveView:
         else:
             self._end_progress()
 
-    def event(self, kind: str, data: Mapping[str, object]) -> None:
-        """Shows a run, baseline, round-start, decision, verdict, note or finish; other kinds are passed over."""
-        self._end_progress()
+    def _show(self, kind: str, data: Mapping[str, object]) -> None:
         match kind, data:
             case "run", _:
                 self._run(data)
