@@ -36,6 +36,9 @@ class Usage(Record):
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields})
 
+    def __sub__(self, other: "Usage") -> "Usage":
+        return Usage(**{name: getattr(self, name) - getattr(other, name) for name in Usage.model_fields})
+
 
 class Call(Record):
     """A line of calls.jsonl: a call to the LLM goes in before it is made, at the most it can cost, and again after.
