@@ -150,8 +150,16 @@ class Chat(Protocol):
         """
         ...
 
-    def complete(self, system: str, user: str) -> str:
-        """A plain text answer. Raises LlmUnavailable; Useless where it is empty or was cut off."""
+    def complete(self, system: str, user: str, check: Callable[[str], object] = str) -> str:
+        """A plain text answer; `check` raises where it is of no use, so that it is not kept for the next time.
+
+        Raises:
+            LlmUnavailable: none came; Useless: it is empty, or was cut off; and what `check` raises.
+        """
+        ...
+
+    def abandon(self) -> None:
+        """End the calls that are out, as an interrupt wants it; who waits for them gets a CancelledError."""
         ...
 
 

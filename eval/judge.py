@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, create_model
 
 from agent import prompts
+from agent.errors import LlmUnavailable
 from agent.protocols import Chat, Progress, Rating
 from agent.records import Example, Record
 from agent.scoring import Judge
@@ -70,15 +71,21 @@ class LlmJudge:
 
     def _all(self, calls: Sequence[Callable[[], Rating]]) -> list[Rating]:
         """The results in order; the first failure ends the rest, and so does Ctrl-C."""
-        pool = ThreadPoolExecutor(self._chat.width)
+        pool, interrupted = ThreadPoolExecutor(self._chat.width), True
         try:
             out = [pool.submit(call) for call in calls]
             for done, future in enumerate(as_completed(out), start=1):
                 future.result()
                 if self._progress:
                     self._progress("judging", done, len(calls))
+            interrupted = False
             return [future.result() for future in out]
+        except LlmUnavailable:
+            interrupted = False
+            raise
         finally:
+            if interrupted:
+                self._chat.abandon()
             pool.shutdown(cancel_futures=True)
 
     def _grade(self, example: Example, output: str) -> Rating:

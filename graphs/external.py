@@ -4,11 +4,10 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from memory.replies import ReplyStore
-
 from agent.config import Llm
 from agent.records import Role
 from memory.ledger import RunFolder
+from memory.replies import ReplyStore
 
 if TYPE_CHECKING:
     from tools.account import Account
@@ -23,7 +22,8 @@ class ExternalLlm:
         settings: the task's `llm` section; None where no role asks one, and nothing is ever asked.
         folder: keeps the log of calls; answers are kept beside it, for all runs.
         usd: the run's budget. None: no limit.
-        deadline: gives the reading of time.monotonic() that no wait may pass, or None.
+        deadline: gives the reading of time.monotonic() at which the run's minutes end, or None. Planner and editor do
+            not go beyond it; the judge does, since without a judgement no run ends well.
         tell: told in a sentence what is waited for.
     """
 
@@ -50,27 +50,39 @@ class ExternalLlm:
 
         return Account(self._folder, self._usd)
 
-    @property
-    def closed(self) -> str:
-        """Why a server is not asked any more in this run; empty while all are."""
-        return next((patience.refused for patience in self._patiences.values() if patience.refused), "")
+    def closed(self, *roles: Role) -> str:
+        """Why the server of one of these roles is not asked any more in this run; empty while all are."""
+        servers = [self._server(role) for role in roles]
+        found = [self._patiences[server].refused for server in servers if server in self._patiences]
+        return next(filter(None, found), "")
 
     def chat(self, role: Role) -> "LlmChat":
         """The LLM in this role."""
         if role not in self._chats:
             from tools.llm import LlmChat
 
-            assert self._settings is not None, "the configuration demands an llm section wherever one is used"
-            settings = self._settings.of(role)
-            self._chats[role] = LlmChat(settings, role, self.account, self._patience(settings), self._replies)
+            settings = self._of(role)
+            patience = self._patience(role, settings)
+            self._chats[role] = LlmChat(
+                settings, role, self.account, patience, self._replies,
+                deadline=self._deadline if role != "judge" else lambda: None,
+            )  # fmt: skip
         return self._chats[role]
 
-    def _patience(self, settings: Llm) -> "Patience":
+    def _of(self, role: Role) -> Llm:
+        assert self._settings is not None, "the configuration demands an llm section wherever one is used"
+        return self._settings.of(role)
+
+    def _server(self, role: Role) -> tuple[str | None, str]:
+        settings = self._of(role)
+        return settings.base_url, settings.key_variable
+
+    def _patience(self, role: Role, settings: Llm) -> "Patience":
         from tools.patience import Patience
 
-        server = (settings.base_url, settings.key_variable)
+        server = self._server(role)
         if server not in self._patiences:
-            self._patiences[server] = Patience(settings.patience, settings.max_concurrency, self._deadline, self._tell)
+            self._patiences[server] = Patience(settings.patience, settings.max_concurrency, self._tell)
         return self._patiences[server]
 
     @cached_property

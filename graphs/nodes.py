@@ -94,7 +94,7 @@ def plan(state: State, context: Context) -> dict[str, Any]:
     """Signal, diagnosis and spend → a decision with its reason."""
     history = context.folder.rounds()[: state["number"]]
     briefing = Briefing(
-        state["signal"], state["diagnosis"], history, state["spend"], state["refused"], closed=context.llm.closed
+        state["signal"], state["diagnosis"], history, state["spend"], state["refused"], closed=_closed(context)
     )
     config = context.spec.config
     if config.plans and not briefing.closed and not stop_reason(briefing, config):
@@ -115,6 +115,13 @@ def _with_material(briefing: Briefing, best: Candidate, context: Context) -> Bri
 def _failure(score: ExampleScore, context: Context) -> Failure:
     wrong = ("The content is wrong.",) if score.content < 1 else ()
     return Failure(context.examples[score.example].question, score.output, (*wrong, *score.faults))
+
+
+def _closed(context: Context) -> str:
+    """Why the planner's server is not asked any more; or any role's, where a refusal is to end the run."""
+    config = context.spec.config
+    ends = config.llm is not None and config.llm.on_refusal == "stop"
+    return context.llm.closed(*(role for role in config.roles if ends or role == "planner"))
 
 
 @metered

@@ -224,6 +224,7 @@ def serving(script: Script, port: int = 0) -> Iterator[LlmServer]:
 
 class _Handler(BaseHTTPRequestHandler):
     server: LlmServer
+    protocol_version = "HTTP/1.1"  # connections stay open and are used again, as with real servers
 
     def do_GET(self) -> None:
         self._send(Reply(body=llm_wire.MODELS) if self.path == "/v1/models" else refuse(404, f"no {self.path} here"))
@@ -250,6 +251,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header(name, value)
             self.end_headers()
             self._write(content[: len(content) // 2] if reply.ends == "half" else content, reply.drip)
+            self.close_connection = reply.ends == "half"
         except ConnectionError:
             pass  # the client has given up waiting
 
@@ -262,6 +264,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _reset(self) -> None:
         """Closes so that the client's system reports "connection reset by peer", not an end."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
         self.rfile.close()
         self.connection.close()
 

@@ -36,6 +36,16 @@ def test_a_server_without_tools_is_told_from_a_bad_one(capsys: pytest.CaptureFix
     assert marks["structured output: JSON schema"] == "ok"
 
 
+def test_a_server_that_takes_tools_and_calls_none_is_found_out(capsys: pytest.CaptureFixture[str]) -> None:
+    def in_words(request: Request) -> Reply:
+        return Reply('{"action": "stop", "reason": "So."}') if request.tools else mind(request)
+
+    with serving(in_words) as server:
+        marks = lines_of(checked(server, capsys)[1])
+    assert {mark for what, mark in marks.items() if "tool calling" in what} == {"–"}
+    assert marks["structured output: JSON schema"] == "ok"
+
+
 def test_who_cannot_do_a_role_is_told_what_to_do_without_it(capsys: pytest.CaptureFixture[str]) -> None:
     """It always trains, writes no tags, and praises every answer."""
 

@@ -1,8 +1,11 @@
 """The LLM client against a real HTTP server that answers by script, and misbehaves by script."""
 
+import subprocess
+import sys
 import time
 import traceback
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,9 +34,8 @@ def settings(server: LlmServer, **changes: Any) -> Llm:
     return Llm.model_validate(given | {"price": {"input": 1, "output": 10}} | changes)
 
 
-def patience(wanted: Llm, deadline: float | None = None, told: list[str] | None = None) -> Patience:
-    tell = [].append if told is None else told.append
-    return Patience(wanted.patience, wanted.max_concurrency, lambda: deadline, tell)
+def patience(wanted: Llm, told: list[str] | None = None) -> Patience:
+    return Patience(wanted.patience, wanted.max_concurrency, [].append if told is None else told.append)
 
 
 def chat(server: LlmServer, account: Account | None = None, **changes: Any) -> LlmChat:
@@ -135,6 +137,35 @@ def test_a_server_that_takes_tools_and_calls_none_is_asked_by_a_schema_the_secon
 def test_json_in_the_text_counts_where_tools_were_offered() -> None:
     with serving([Reply('{"action": "stop", "reason": "done"}')]) as server:
         assert chat(server).call_tool("system", "user", TOOLS) == PlanStop(reason="done")
+
+
+@pytest.mark.parametrize(
+    "endless", [Reply('{"a":' + "[" * 100_000), Reply(calls=(("stop", "[" * 100_000),))], ids=["text", "arguments"]
+)
+def test_brackets_without_end_are_asked_for_once_more(endless: Reply) -> None:
+    with serving([endless, AS_JSON]) as server:
+        assert chat(server).call_tool("system", "user", TOOLS) == PlanStop(reason="done")
+
+
+def test_a_request_that_no_way_mends_is_asked_once_in_each() -> None:
+    with serving(lambda _: refuse(400, "no such thing")) as server:
+        with pytest.raises(LlmUnavailable, match="no such thing"):
+            chat(server, patience=60).call_tool("system", "user", TOOLS)
+        assert len(server.requests) == 5
+
+
+def test_the_limit_of_an_answer_goes_by_the_name_that_the_server_knows() -> None:
+    newer_only = "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead."
+
+    def answer(request: Request) -> Reply:
+        return refuse(400, newer_only) if "max_tokens" in request.body else Reply("hi")
+
+    with serving(answer) as server:
+        client = chat(server)
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(lambda place: client.complete("system", str(place)), range(8))) == {"hi"}
+        assert client.complete("system", "user") == "hi"
+        assert server.requests[-1].body["max_completion_tokens"] == 20
 
 
 def test_values_out_of_bounds_are_refused_in_json_too() -> None:
@@ -278,10 +309,31 @@ def test_what_was_asked_before_is_answered_from_the_disk_and_costs_nothing() -> 
 @pytest.mark.parametrize("change", [{"model": "judge-2"}, {"temperature": 0.5}, {"max_tokens": 21}])
 def test_whatever_shapes_an_answer_asks_anew(change: dict[str, Any]) -> None:
     shelf = Shelf()
-    with serving([Reply("one"), Reply("two"), Reply("three")]) as server:
+    with serving(list(map(Reply, ("one", "two", "three", "four")))) as server:
         assert shelved(server, shelf).complete("system", "user") == "one"
         assert shelved(server, shelf, **change).complete("system", "user") == "two"
         assert shelved(server, shelf).complete("system", "other user") == "three"
+        assert shelved(server, shelf).complete("other system", "user") == "four"
+
+
+def test_another_server_and_other_tools_are_asked_anew() -> None:
+    shelf = Shelf()
+    with serving([STOP, STOP]) as server, serving([STOP]) as other:
+        for client, tools in ((server, TOOLS), (server, TOOLS[2:]), (other, TOOLS), (server, TOOLS)):
+            shelved(client, shelf).call_tool("system", "user", tools)
+        assert (len(server.requests), len(other.requests)) == (2, 1)
+
+
+def test_a_text_that_its_reader_refuses_is_not_kept() -> None:
+    def tagged(text: str) -> None:
+        if "<TAG>" not in text:
+            raise ValueError("no tags")
+
+    with serving([Reply("hi"), Reply("<TAG>hi")]) as server:
+        client = shelved(server, Shelf())
+        with pytest.raises(ValueError, match="no tags"):
+            client.complete("system", "user", tagged)
+        assert client.complete("system", "user", tagged) == "<TAG>hi"
 
 
 def test_an_answer_that_was_of_no_use_is_not_kept() -> None:
@@ -300,6 +352,36 @@ def test_no_key_is_on_the_shelf() -> None:
 
 
 # --- many at once --------------------------------------------------------------------------------
+
+
+def test_many_threads_that_are_the_first_to_ask_share_connections_and_pay_once() -> None:
+    """In a process of its own, where nobody has asked before."""
+    code = """
+from concurrent.futures import ThreadPoolExecutor
+from agent.config import Llm
+from tests.llm_server import Reply, serving
+from tools.llm import loose
+with serving(lambda _: Reply("hi", usage=(10, 1), delay=0.01)) as server:
+    client = loose(Llm(model="m", base_url=server.url, patience=0), "judge")
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda place: client.complete("system", str(place)), range(200)))
+    assert len(server.requests) == 200 and client._account.spend.llm_tokens == 2200
+"""
+    root = Path(__file__).parents[1]
+    ended = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_an_interrupt_does_not_wait_for_calls_that_wait() -> None:
+    with serving(lambda _: refuse(503)) as server:
+        client = chat(server, patience=60)
+        with ThreadPoolExecutor(4) as pool:
+            out = [pool.submit(client.complete, "system", str(place)) for place in range(4)]
+            time.sleep(1.5)
+            began = time.monotonic()
+            client.abandon()
+        assert time.monotonic() - began < 2
+        assert all(isinstance(future.exception(), CancelledError) for future in out)
 
 
 @pytest.mark.parametrize(("width", "most_seconds"), [(16, 0.9), (4, 2.0)])
@@ -333,9 +415,23 @@ def test_a_wait_longer_than_patience_is_not_begun() -> None:
 
 def test_a_wait_that_would_pass_the_end_of_the_run_is_not_begun() -> None:
     with serving(lambda _: refuse(429, retry_after="5")) as server:
-        wanted = settings(server, patience=3600)
-        ending = patience(wanted, deadline=time.monotonic() + 2)
-        assert "HTTP 429" in str(refusal(LlmChat(wanted, "planner", Account(Notebook()), ending)))
+        assert "HTTP 429" in str(refusal(ending(server, 2)))
+        assert len(server.requests) == 1
+
+
+def ending(server: LlmServer, seconds: float, **changes: Any) -> LlmChat:
+    """A client of a run that ends in so many seconds."""
+    wanted, end = settings(server, patience=3600, **changes), time.monotonic() + seconds
+    return LlmChat(wanted, "planner", Account(Notebook()), patience(wanted), deadline=lambda: end)
+
+
+def test_an_answer_is_not_waited_for_beyond_the_end_of_the_run_and_then_nothing_is_asked() -> None:
+    with serving(lambda _: Reply("hi", delay=5)) as server:
+        client = ending(server, 1, timeout=60)
+        began = time.monotonic()
+        assert "minutes are used up" in str(refusal(client))
+        assert time.monotonic() - began < 3
+        assert "minutes are used up" in str(refusal(client))
         assert len(server.requests) == 1
 
 
@@ -385,7 +481,8 @@ def test_401_names_the_variable() -> None:
     "reply",
     [
         refuse(400, "This model's maximum context length is 8192 tokens.", code="context_length_exceeded"),
-        refuse(400, "the request exceeds the available context size; context window is 4096"),
+        refuse(400, "the request exceeds the available context size, try increasing it"),
+        refuse(400, "The input token count (9000) exceeds the maximum number of tokens allowed (4096)."),
         refuse(413, "too large"),
     ],
 )
@@ -398,6 +495,16 @@ def test_what_is_too_long_is_told_apart(reply: Reply) -> None:
 def test_a_body_that_is_no_completion_is_no_answer(body: Reply) -> None:
     with serving([body]) as server:
         assert "judge-1 sent what is no chat completion" in str(refusal(chat(server)))
+
+
+def test_an_answer_that_cannot_be_read_may_have_cost_its_most() -> None:
+    """Twenty of them would bill forty times the limit."""
+    unread = Reply(body='{"id": "1", "choices": [], "usage": {"prompt_tokens": 1000, "completion_tokens": 1000}}')
+    with serving(lambda _: unread) as server:
+        client = chat(server, Account(Notebook(), limit=0.001))
+        for _ in range(20):
+            refusal(client)
+        assert len(server.requests) <= 3
 
 
 def test_an_empty_answer_is_no_answer() -> None:
@@ -439,6 +546,20 @@ def test_a_server_that_is_not_there_is_no_answer() -> None:
 
 
 # --- the key -------------------------------------------------------------------------------------
+
+
+def test_a_key_is_sent_without_the_line_end_of_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAYOR_KEY", f"{KEY}\n")
+    with serving([Reply("hi")]) as server:
+        chat(server).complete("system", "user")
+        assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+def test_what_can_be_no_key_is_refused_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAYOR_KEY", "sk-ключ")
+    with serving([]) as server:
+        error = refusal(chat(server))
+        assert isinstance(error, LlmRefused) and "MAYOR_KEY" in str(error) and server.requests == []
 
 
 def test_the_key_of_the_named_variable_is_sent() -> None:

@@ -327,11 +327,14 @@ class Narrow:
         self.refused = 0
         self.width = chat.width
 
-    def complete(self, system: str, user: str) -> str:
+    def complete(self, system: str, user: str, check: Callable[[str], object] = str) -> str:
         if len(user) > self._window:
             self.refused += 1
             raise TooLong("the window is full")
-        return self._chat.complete(system, user)
+        return self._chat.complete(system, user, check)
+
+    def abandon(self) -> None:
+        self._chat.abandon()
 
     def call_tool(self, system: str, user: str, tools: Sequence[type[T]]) -> T:
         raise NotImplementedError
@@ -433,7 +436,7 @@ from tools.textgrad_edit import TextGradEditor
 
 class Chat:
     width = 2
-    def complete(self, system, user):
+    def complete(self, system, user, check=str):
         return "<IMPROVED_VARIABLE>Better.</IMPROVED_VARIABLE>"
 
 class NoForm:

@@ -3,28 +3,29 @@
 import asyncio
 import json
 import os
-import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from functools import cache, cached_property, partial
+from concurrent.futures import Future
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 from agent import prompts
 from agent.config import Llm
-from agent.errors import LlmRefused, Useless
+from agent.errors import LlmRefused, LlmUnavailable, Useless
 from agent.protocols import Replies
 from agent.records import Record, Role, digest
 from agent.rounds import Usage
 from tools.account import Account, Notebook
-from tools.patience import Broken, Patience, Unsupported, classified
+from tools.loop import loop
+from tools.patience import Broken, Patience, Unsupported, classified, cost_nothing
 from tools.schema import Reply, chosen
-from tools.ways import WAYS, put
+from tools.ways import WAYS, Message, put
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
-Message = tuple[str, str]
 
 NO_USAGE = "the server reports no usage"
+NO_KEY = "none"  # what servers of one's own are sent
 OPENAI = "https://api.openai.com/v1"
 # Tokens of a request that stand in no message of ours: roles and turns, and the words that announce tools.
 UNSEEN, UNSEEN_OF_TOOLS = 64, 512
@@ -40,6 +41,7 @@ class LlmChat:
         patience: shared by all who ask the same server.
         replies: answers on disk; what was asked before is not asked again. None: everything is asked.
         ways: of asking for a tool, tried in this order until one works.
+        deadline: gives the reading of time.monotonic() that no answer may pass, or None.
     """
 
     def __init__(
@@ -50,34 +52,40 @@ class LlmChat:
         patience: Patience,
         replies: Replies | None = None,
         ways: Sequence[str] = tuple(WAYS),
+        deadline: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._role = role
         self._account = account
         self._patience = patience
         self._replies = replies
-        self._ways = ways  # one, once it is known which the server takes
+        self.way: str | None = None  # of asking for a tool that has worked
+        self._ways = ways
+        self._deadline = deadline
+        self._limits = _limits(settings.base_url)
+        self._out: set[Future[Reply]] = set()
 
     @property
     def width(self) -> int:
         """Calls that are out at the same time."""
         return self._settings.max_concurrency
 
-    @property
-    def way(self) -> str | None:
-        """The way of asking for a tool that worked, one of WAYS; None before the first."""
-        return self._ways[0] if len(self._ways) == 1 else None
-
-    def complete(self, system: str, user: str) -> str:
+    def complete(self, system: str, user: str, check: Callable[[str], object] = str) -> str:
         """The text of one answer.
+
+        Args:
+            check: raises where the text is of no use; then it is not kept on disk.
 
         Raises:
             LlmUnavailable: none came; Useless: it is empty, or was cut off.
         """
-        try:
-            return self._ask([("system", system), ("user", user)], {}, _text)
-        except ValueError as error:
-            raise Useless(f"{self._settings.model} gave {error}") from None
+
+        def read(reply: Reply) -> str:
+            text = self._text(reply)
+            check(text)
+            return text
+
+        return self._ask([("system", system), ("user", user)], {}, read)
 
     def call_tool(self, system: str, user: str, tools: Sequence[type[R]]) -> R:
         """The one tool that the LLM called, validated; asked once more with the error if it does not fit.
@@ -98,6 +106,11 @@ class LlmChat:
                 messages += [("assistant", said), ("user", prompts.fill("again", problem=problem))]
         raise Useless(f"{self._settings.model} gave no usable answer: {problem}")
 
+    def abandon(self) -> None:
+        """Ends the calls that are out; who waits for them gets a CancelledError."""
+        for future in list(self._out):
+            future.cancel()
+
     # --- one question ------------------------------------------------------------------------------
 
     def _in_some_way(self, messages: list[Message], tools: Sequence[type[R]]) -> R:
@@ -107,24 +120,35 @@ class LlmChat:
             Unfit: an answer that is none of the tools.
             LlmUnavailable: none.
         """
-        first, *others = self._ways
-        for way in self._ways if others else ():
+        if self.way:
+            return self._put(messages, tools, self.way)
+        fault: LlmUnavailable | None = None
+        for way in self._ways:
             try:
                 return self._put(messages, tools, way, suspects=True)
-            except (Unsupported, Broken):  # servers break on what they do not know
-                continue
-        return self._put(messages, tools, first, suspects=False)
+            except (Unsupported, Broken) as error:  # servers break on what they do not know
+                fault = error
+        if isinstance(fault, Unsupported):
+            raise fault
+        return self._put(messages, tools, self._ways[0])
 
-    def _put(self, messages: list[Message], tools: Sequence[type[R]], way: str, suspects: bool) -> R:
+    def _put(self, messages: list[Message], tools: Sequence[type[R]], way: str, suspects: bool = False) -> R:
         asked, options = put(messages, tools, way)
         try:
-            answer = self._ask(asked, options, partial(_fitting, tools=tools), suspects)
+            answer, called = self._ask(asked, options, partial(_fitting, tools=tools), suspects)
         except Unfit as error:
-            if way in ("tools", "one tool") and not error.reply.calls and not error.reply.cut:
-                self._ways = [way for way in WAYS if "tool" not in way]  # it takes tools and calls none
+            self._learn(way, called=bool(error.reply.calls) or error.reply.cut)
             raise
-        self._ways = [way]
+        if self._learn(way, called):
+            self.way = way
         return answer
+
+    def _learn(self, way: str, called: bool) -> bool:
+        """Whether an answer shows that the server takes this way; one that takes tools and calls none does not."""
+        if called or "tool" not in way:
+            return True
+        self._ways = [other for other in self._ways if "tool" not in other] or self._ways
+        return False
 
     def _ask(
         self, messages: list[Message], options: dict[str, Any], read: Callable[[Reply], T], suspects: bool = False
@@ -136,30 +160,56 @@ class LlmChat:
         if kept is not None:
             self._account.cached(self._role, settings.model)
             return read(Reply.model_validate_json(kept))
-        reply = _run(self._patience.answer(partial(self._call, messages, options), suspects))
+        call = partial(self._call, messages, options)
+        reply = self._run(self._patience.answer(call, self._deadline(), suspects))
         result = read(reply)
         if self._replies is not None:
             self._replies.put(key, reply.model_dump_json())
         return result
 
+    def _run(self, work: Coroutine[Any, Any, Reply]) -> Reply:
+        """The result of work on the one event loop. An interrupt of the waiting thread cancels it."""
+        future = asyncio.run_coroutine_threadsafe(work, loop())
+        self._out.add(future)
+        try:
+            return future.result()
+        finally:
+            future.cancel()
+            self._out.discard(future)
+
     async def _call(self, messages: list[Message], options: dict[str, Any]) -> Reply:
-        """One try, charged before it is made. One that ends without an answer may have cost, and stays at its most."""
+        """One try, charged before it is made. One that brings nothing readable may have cost, and stays at its most."""
         import openai
 
         client, began, settings = self._client, time.monotonic(), self._settings
         call = self._account.open(self._role, settings.model, self._most(messages, options))
+        limit = self._limits[0]
         try:
-            answer = await client.ainvoke(messages, extra_body=self._older | options)
+            answer = await client.ainvoke(messages, extra_body={limit: settings.max_tokens} | options)
+        except (openai.OpenAIError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+            # All but the first: langchain reads the body without checking it.
+            fault = classified(error, settings.model, self._key, settings.key_variable)
+            if cost_nothing(error):
+                self._account.settle(call, Usage(calls=1), time.monotonic() - began, str(fault))
+        else:
             counted = answer.usage_metadata
             usage = self._cost(counted) if counted else call.usage
             self._account.settle(call, usage, time.monotonic() - began, "" if counted else NO_USAGE)
             return _reply(answer)
-        except (openai.OpenAIError, AttributeError, LookupError, TypeError, ValueError) as error:
-            # The latter four: langchain reads the body without checking it.
-            fault = classified(error, settings.model, self._key, settings.key_variable)
-            if not _may_have_cost(error):
-                self._account.settle(call, Usage(calls=1), time.monotonic() - began, str(fault))
+        if isinstance(fault, Unsupported) and limit in str(fault):
+            self._limits = [name for name in self._limits if name != limit] or self._limits
+            if self._limits[0] != limit:
+                return await self._call(messages, options)
         raise fault  # out of the handler: what the server said may quote the key
+
+    def _text(self, reply: Reply) -> str:
+        """Raises Useless."""
+        model = self._settings.model
+        if reply.cut:
+            raise Useless(f"{model} gave an answer that was cut off (llm.max_tokens)")
+        if not reply.text.strip():
+            raise Useless(f"{model} gave an empty answer")
+        return reply.text
 
     def _most(self, messages: list[Message], options: dict[str, Any]) -> Usage:
         """The most that a call can cost: no token is shorter than a byte, no answer longer than it may be."""
@@ -177,16 +227,14 @@ class LlmChat:
 
     @property
     def _key(self) -> str:
-        """Raises LlmRefused: there is none, where OpenAI's own server wants one."""
-        key = os.environ.get(self._settings.key_variable)
+        """Raises LlmRefused: there is none, where OpenAI's own server wants one; or it is no key."""
+        variable = self._settings.key_variable
+        key = os.environ.get(variable, "").strip()
         if not key and self._settings.base_url is None:
-            raise LlmRefused(f"no key: set the environment variable {self._settings.key_variable}")
-        return key or "none"
-
-    @property
-    def _older(self) -> dict[str, Any]:
-        """The older name of the limit, which may be all that servers of one's own know."""
-        return {} if self._settings.base_url is None else {"max_tokens": self._settings.max_tokens}
+            raise LlmRefused(f"no key: set the environment variable {variable}")
+        if not (key.isascii() and key.isprintable()):
+            raise LlmRefused(f"the environment variable {variable} holds signs that no key has")
+        return key or NO_KEY
 
     @cached_property
     def _client(self) -> Any:
@@ -198,7 +246,6 @@ class LlmChat:
             base_url=settings.base_url or OPENAI,  # else the environment would say it
             api_key=self._key,
             temperature=settings.temperature,
-            max_tokens=settings.max_tokens,
             timeout=settings.timeout,
             max_retries=0,
             use_responses_api=False,
@@ -207,7 +254,7 @@ class LlmChat:
 
 def loose(settings: Llm, role: Role, usd: float | None = None) -> LlmChat:
     """A chat that belongs to no run: nothing is written down, and nobody is told of waits. `usd` limits this chat."""
-    patience = Patience(settings.patience, settings.max_concurrency, lambda: None, lambda _: None)
+    patience = Patience(settings.patience, settings.max_concurrency, lambda _: None)
     return LlmChat(settings, role, Account(Notebook(), usd), patience)
 
 
@@ -219,28 +266,18 @@ class Unfit(Exception):
         self.reply = reply
 
 
-def _may_have_cost(error: Exception) -> bool:
-    """Whether a request went out and nobody can know what became of it."""
-    import httpx
-    import openai
-
-    unsent = (httpx.ConnectError, httpx.ConnectTimeout)
-    return isinstance(error, openai.APIConnectionError) and not isinstance(error.__cause__, unsent)
+def _limits(base_url: str | None) -> list[str]:
+    """The names under which a server may know the limit of an answer, the likely one first. Some refuse the other."""
+    newer, older = "max_completion_tokens", "max_tokens"
+    return [newer, older] if base_url is None or "api.openai.com" in base_url else [older, newer]
 
 
-def _fitting(reply: Reply, tools: Sequence[type[R]]) -> R:
+def _fitting(reply: Reply, tools: Sequence[type[R]]) -> tuple[R, bool]:
+    """The tool that was chosen, and whether it was called as a tool. Raises Unfit."""
     try:
-        return chosen(reply, tools)
+        return chosen(reply, tools), bool(reply.calls)
     except ValueError as error:
         raise Unfit(str(error), reply) from None
-
-
-def _text(reply: Reply) -> str:
-    if reply.cut:
-        raise ValueError("an answer that was cut off (llm.max_tokens)")
-    if not reply.text.strip():
-        raise ValueError("an empty answer")
-    return reply.text
 
 
 def _reply(answer: Any) -> Reply:
@@ -254,20 +291,3 @@ def _reply(answer: Any) -> Reply:
 def _whole(text: str) -> str:
     """Without halves of signs, which JSON can say and no file can hold."""
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """The result of work on the one event loop. An interrupt of the waiting thread cancels it."""
-    future = asyncio.run_coroutine_threadsafe(work, _loop())
-    try:
-        return future.result()
-    finally:
-        future.cancel()
-
-
-@cache
-def _loop() -> asyncio.AbstractEventLoop:
-    """One for the process, in a thread of its own: clients stay bound to the loop they were first used on."""
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="llm", daemon=True).start()
-    return loop

@@ -15,8 +15,14 @@ T = TypeVar("T")
 
 LONGEST_WAIT = 60.0  # seconds between two tries, unless the server asks for more
 TELL_FROM = 2.0  # seconds of a wait that people are told of
-OVERFLOW = ("context_length_exceeded", "context length", "context window", "prompt is too long", "too many tokens")
-NO_CREDIT = ("insufficient_quota", "billing_hard_limit", "insufficient credit", "insufficient balance")
+OVERFLOW = (
+    "context_length_exceeded", "context length", "context window", "context size", "prompt is too long",
+    "too many tokens", "maximum number of tokens",
+)  # fmt: skip
+NO_CREDIT = (
+    "insufficient_quota", "billing_hard_limit", "insufficient credit", "insufficient balance", "credit balance",
+)  # fmt: skip
+LEAST_KEY = 8  # characters; a shorter one stands in words that are no secret
 
 
 class Passing(LlmUnavailable):
@@ -41,25 +47,22 @@ class Patience:
     Args:
         seconds: after a call's first failure, in which it is tried again.
         width: calls that are out at the same time.
-        deadline: gives the reading of time.monotonic() that no wait may pass, or None.
         tell: told in a sentence what is waited for, and that the server is not asked any more.
     """
 
-    def __init__(
-        self, seconds: float, width: int, deadline: Callable[[], float | None], tell: Callable[[str], None]
-    ) -> None:
+    def __init__(self, seconds: float, width: int, tell: Callable[[str], None]) -> None:
         self.refused = ""  # why this server is not asked any more
         self._seconds = seconds
-        self._deadline = deadline
         self._tell = tell
         self._room = asyncio.Semaphore(width)
         self._down = False  # patience has run out: one try a call, until the server answers again
         self._waiting = 0
 
-    async def answer(self, ask: Callable[[], Awaitable[T]], suspects: bool = False) -> T:
+    async def answer(self, ask: Callable[[], Awaitable[T]], deadline: float | None = None, suspects: bool = False) -> T:
         """What `ask` brings, tried again while its errors are `Passing` and there is time.
 
         Args:
+            deadline: a reading of time.monotonic() that neither a wait nor an answer may pass.
             suspects: that the server may break on the request itself: `Broken` is not tried again.
 
         Raises:
@@ -69,13 +72,14 @@ class Patience:
         failed_first = None
         for tries in itertools.count():
             try:
-                result = await self._once(ask)
+                result = await self._once(ask, deadline)
             except Passing as error:
                 now, wait = time.monotonic(), _wait(error, tries)
                 failed_first = failed_first or now
                 if suspects and isinstance(error, Broken):
                     raise
-                if self._down or now + wait > self._end(failed_first):
+                patient = failed_first + self._seconds
+                if self._down or now + wait > (patient if deadline is None else min(patient, deadline)):
                     self._down = True
                     raise
                 await self._sleep(wait, error)
@@ -84,22 +88,20 @@ class Patience:
                 return result
         raise AssertionError("the loop ends by an answer or an error")
 
-    async def _once(self, ask: Callable[[], Awaitable[T]]) -> T:
+    async def _once(self, ask: Callable[[], Awaitable[T]], deadline: float | None) -> T:
         async with self._room:
             if self.refused:
                 raise LlmRefused(self.refused)
             try:
-                return await ask()
+                async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
+                    return await ask()
+            except TimeoutError:
+                raise LlmUnavailable("the run's minutes are used up") from None
             except LlmRefused as error:
                 if not self.refused:
                     self.refused = str(error)
                     self._tell(f"The external LLM is not asked any more: {error}.")
                 raise
-
-    def _end(self, failed_first: float) -> float:
-        deadline = self._deadline()
-        patient = failed_first + self._seconds
-        return patient if deadline is None else min(patient, deadline)
 
     async def _sleep(self, wait: float, error: Passing) -> None:
         if wait >= TELL_FROM and not self._waiting:
@@ -133,10 +135,10 @@ def classified(error: Exception, model: str, key: str, variable: str) -> LlmUnav
         return LlmUnavailable(f"{model} sent what is no chat completion: look at `llm.base_url`")
     said = str(error.body or error.message)
     quoted = f" (HTTP {error.status_code}{_quoted(error, key)})"
+    if error.status_code == 402 or (error.status_code in (400, 403, 429) and _says(said, NO_CREDIT)):
+        return LlmRefused(f"{model} says that the credit is used up{quoted}")
     if error.status_code in (401, 403):
         return LlmRefused(f"{model} refused the key: look at the environment variable {variable}{quoted}")
-    if error.status_code == 402 or (error.status_code == 429 and _says(said, NO_CREDIT)):
-        return LlmRefused(f"{model} says that the credit is used up{quoted}")
     if error.status_code == 413 or (error.status_code == 400 and _says(said, OVERFLOW)):
         return TooLong(f"what was asked is too long for {model}{quoted}")
     if error.status_code == 500:
@@ -148,6 +150,18 @@ def classified(error: Exception, model: str, key: str, variable: str) -> LlmUnav
     return LlmUnavailable(f"{model} did not answer{quoted}: look at `llm.base_url` and `llm.model`")
 
 
+def cost_nothing(error: Exception) -> bool:
+    """Whether the request was refused, or never went out. What else became of it, nobody can know."""
+    import httpx
+    import openai
+
+    unsent = (
+        httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol,
+        httpx.LocalProtocolError,
+    )  # fmt: skip
+    return isinstance(error, openai.APIStatusError) or isinstance(error.__cause__, unsent)
+
+
 def _says(said: str, marks: tuple[str, ...]) -> bool:
     return any(mark in said.lower() for mark in marks)
 
@@ -155,7 +169,8 @@ def _says(said: str, marks: tuple[str, ...]) -> bool:
 def _quoted(error: Any, key: str, most: int = 160) -> str:
     """`: …`, or nothing where the server says nothing."""
     body = error.body if isinstance(error.body, dict) else {"message": error.message}
-    said = " ".join(str(body.get("message") or "").replace(key, "[key]").split())
+    said = " ".join(str(body.get("message") or "").split())
+    said = said.replace(key, "[key]") if len(key) >= LEAST_KEY else said
     return f": {said if len(said) <= most else said[:most] + '…'}" if said else ""
 
 

@@ -29,17 +29,15 @@ def name_of(record: type[BaseModel]) -> str:
 
 def as_tools(records: Sequence[type[BaseModel]]) -> list[dict[str, Any]]:
     """One function tool a record, in OpenAI's form."""
-    return [
-        {"type": "function", "function": {"name": name_of(one), "description": _about(one), "parameters": _schema(one)}}
-        for one in records
-    ]
+    functions = [{"name": name_of(one), "description": about_of(one), "parameters": _schema(one)} for one in records]
+    return [{"type": "function", "function": function} for function in functions]
 
 
 def as_schema(records: Sequence[type[BaseModel]]) -> dict[str, Any]:
     """One JSON schema for them all: the record's own, or a choice among several by their `action`."""
     if len(records) == 1:
         return _schema(records[0])
-    choices = [{"description": _about(one), **_schema(one)} for one in records]
+    choices = [{"description": about_of(one), **_schema(one)} for one in records]
     for choice in choices:
         choice["required"] = list(dict.fromkeys(["action", *choice.get("required", [])]))
     return {
@@ -77,7 +75,7 @@ def _call(reply: Reply, by_name: dict[str, type[T]]) -> tuple[str, Any]:
         name, text = reply.calls[0]
         try:
             return name, json.loads(text or "{}")
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):  # brackets without end, as small models write them
             raise ValueError("the tool's arguments were not JSON") from None
     spelled = _first_object(reply.text)
     if spelled is None:
@@ -94,13 +92,14 @@ def _first_object(text: str) -> dict[str, Any] | None:
         if sign == "{":
             try:
                 found, _ = decoder.raw_decode(text, place)
-            except json.JSONDecodeError:
+            except (json.JSONDecodeError, RecursionError):
                 continue
             return found if isinstance(found, dict) else None
     return None
 
 
-def _about(record: type[BaseModel]) -> str:
+def about_of(record: type[BaseModel]) -> str:
+    """What the tool is for: the record's docstring as one line."""
     return " ".join((record.__doc__ or "").split())
 
 

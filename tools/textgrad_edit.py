@@ -220,7 +220,7 @@ class TextGradEditor:
         self, what: str, work: Callable[[Given], T], given: Sequence[Given]
     ) -> tuple[dict[int, T], LlmUnavailable | None]:
         library()  # imported before many threads would
-        return together(work, given, self._chat.width, what, self._progress)
+        return together(work, given, self._chat, what, self._progress)
 
     def _complete(self, prompt: str, system_prompt: str) -> str:
         """The engine of critiques, in the shape that the library calls it."""
@@ -229,14 +229,9 @@ class TextGradEditor:
     def _tagged(self, prompt: str, system_prompt: str) -> str:
         """The engine of steps. Raises Unusable where the library would raise IndexError, or take half a text."""
         try:
-            reply = self._complete(prompt, system_prompt)
+            return self._chat.complete(system_prompt, prompt, _check_tags)
         except Useless as error:
             raise Unusable(str(error)) from None
-        if OPENED not in reply:
-            raise Unusable("the reply had no tags")
-        if CLOSED not in reply.split(OPENED)[1]:
-            raise Unusable("the reply was cut off")
-        return reply
 
 
 @cache
@@ -257,6 +252,13 @@ def library() -> Any:
         textgrad.logger.handlers.clear()
     textgrad.logger.disabled = True
     return textgrad
+
+
+def _check_tags(reply: str) -> None:
+    if OPENED not in reply:
+        raise Unusable("the reply had no tags")
+    if CLOSED not in reply.split(OPENED)[1]:
+        raise Unusable("the reply was cut off")
 
 
 def _variable(text: str, role: str, *predecessors: Any) -> Any:

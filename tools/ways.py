@@ -7,9 +7,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from agent import prompts
-from tools.schema import as_schema, as_tools, name_of
+from tools.schema import about_of, as_schema, as_tools, name_of
 
-Message = tuple[str, str]
+Message = tuple[str, str]  # role and text
 Options = dict[str, Any]
 Records = Sequence[type[BaseModel]]
 
@@ -39,7 +39,7 @@ def _tools(records: Records) -> Options:
 def _one_tool(records: Records) -> Options:
     """A single tool, called by name: for servers that know no other tool_choice."""
     name = name_of(records[0]) if len(records) == 1 else "choose"
-    about = "Choose one." if len(records) > 1 else " ".join((records[0].__doc__ or "").split())
+    about = "Choose one." if len(records) > 1 else about_of(records[0])
     function = {"name": name, "description": about, "parameters": as_schema(records)}
     return {
         "tools": [{"type": "function", "function": function}],

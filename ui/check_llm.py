@@ -32,6 +32,7 @@ from eval.scorers import TaskScorers
 from tools.account import Account, Notebook
 from tools.llm import LlmChat
 from tools.patience import Patience
+from tools.schema import name_of
 from tools.textgrad_edit import TextGradEditor
 from tools.ways import WAYS
 from ui import wording
@@ -82,7 +83,7 @@ class Bench:
         self.settings = settings
         self.book = Notebook()
         self.account = Account(self.book)
-        self._patience = Patience(settings.patience, settings.max_concurrency, lambda: None, tell)
+        self._patience = Patience(settings.patience, settings.max_concurrency, tell)
 
     def chat(self, role: Role, ways: Sequence[str] = tuple(WAYS)) -> LlmChat:
         return LlmChat(self.settings, role, self.account, self._patience, ways=ways)
@@ -141,8 +142,9 @@ def _usage(bench: Bench) -> tuple[bool, str]:
 
 
 def _way(bench: Bench, way: str) -> tuple[bool, str]:
-    chosen = bench.chat("planner", ways=(way,)).call_tool("You choose a lever.", "Content is lacking. Choose.", TOOLS)
-    return True, f"it chose {chosen.model_dump()['action']}"
+    chat = bench.chat("planner", ways=(way,))
+    chosen = chat.call_tool("You choose a lever.", "Content is lacking. Choose.", TOOLS)
+    return chat.way == way, f"it {'chose' if chat.way == way else 'called no tool, and wrote'} {name_of(type(chosen))}"
 
 
 def _plans(bench: Bench) -> tuple[bool, str]:
