@@ -59,11 +59,12 @@ class Remaking(Record):
     """Hard train questions rewritten: how many there were, and how many answers to rewrites passed the scorers.
 
     `before` and `after` are the mean rewards of the model's answers to the questions as given and as rewritten, over
-    those whose rewrite could be tried.
+    those tried; 0 where none was.
     """
 
     asked: int = Field(description="questions that a rewrite was wanted for, from memory or from the LLM")
-    kept: int
+    tried: int = Field(0, description="of the asked: those that a usable rewrite came for, which the model answered")
+    kept: int = Field(description="of the tried: those whose answer passed")
     recalled: int = Field(0, description="of the kept: known to memory, and not asked of the LLM")
     before: float = 0.0
     after: float = 0.0

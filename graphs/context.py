@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from graphs.external import ExternalLlm
     from memory.embedder import MiniLm
     from memory.prompts import Entry, PromptMemory, Recalled
+    from memory.rewrites import Reworded
     from tools.backbone import Backbone
     from tools.classify import Classifier
     from tools.textgrad_edit import TextGradEditor
@@ -236,16 +237,17 @@ class Context:
             self.folder.keep(entry)
             memory.remember(entry)
 
-    def keep_rewrites(self, rewrites: Sequence[Rewrite]) -> None:
-        """Put rewritten questions into this run's folder and into the memory."""
-        from memory.rewrites import KeptRewrite
+    def keep_rewrites(self, number: int, made: "Reworded") -> None:
+        """Put what a round made of hard questions into this run's folder, and its rewrites into the memory.
 
-        config, run = self.spec.config, self.folder.name
-        kept = [KeptRewrite(**dict(rewrite), task=config.name, model=config.model, run=run) for rewrite in rewrites]
-        with self.memory() as memory:
-            for rewrite in kept:
-                self.folder.save_rewrite(rewrite)
-            memory.rewrites.remember(*kept)
+        Done again, after a kill between the two, it changes nothing but what was missing.
+        """
+        if not made.kept:
+            self.folder.save_reworded(number, made)
+            return
+        with self.memory() as memory:  # opened first: it would take what the folder has beyond it for lost
+            self.folder.save_reworded(number, made)
+            memory.rewrites.remember(*made.kept)
 
     def recall_rewrites(self, examples: Sequence[Example]) -> list[Rewrite]:
         """What is known to help this model with just these train rows, at most one rewrite each."""

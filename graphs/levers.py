@@ -102,8 +102,9 @@ def edit_prompt(state: State, context: Context) -> dict[str, Any]:
     remarks = [*proposed.remarks, *([f"edits refused because they give rows away: {len(refused)}"] if refused else [])]
     remaking = None
     if "questions" in move.parts and context.textgrad and config.edit.rewrites:
-        remaking, lost = remake_questions(context, best)
-        remarks += [lost] if lost else []
+        made = remake_questions(context, best, state["number"])
+        remaking = made and made.remaking
+        remarks += [made.remark] if made and made.remark else []
     trial = Trial(candidate=None, note="", proposals=refused, critiques=proposed.critiques, remaking=remaking)
     if not edits:
         why = "; ".join(remarks) or "the editor has no proposal left"

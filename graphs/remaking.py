@@ -4,21 +4,29 @@ from collections.abc import Mapping, Sequence
 
 from agent.errors import LlmUnavailable
 from agent.records import Candidate, Example, ExampleScore
-from agent.rounds import Remaking
 from graphs.context import Context
 from memory.remake import reword, source_of
+from memory.rewrites import KeptRewrite, Reworded
 
 
-def remake_questions(context: Context, best: Candidate) -> tuple[Remaking | None, str]:
-    """What came of it (None without anything to rewrite), and a remark if the LLM was lost.
+def remake_questions(context: Context, best: Candidate, number: int) -> Reworded | None:
+    """What came of it in this round; None without anything to rewrite.
 
-    Kept rewrites stand in the run folder and in the memory from then on, and are not asked for again.
+    Kept rewrites stand in the run folder and in the memory from then on, and are not asked for again: not even in the
+    same round, when a kill makes it start anew.
     """
+    made = context.folder.reworded(number) or _remade(context, best)
+    if made:
+        context.keep_rewrites(number, made)
+    return made
+
+
+def _remade(context: Context, best: Candidate) -> Reworded | None:
     editor = context.textgrad
     assert editor is not None, "rules write no questions"
     hard, remark = _hard(context, best), ""
     if not hard:
-        return None, remark
+        return None
 
     def ask(missing: Sequence[tuple[Example, ExampleScore]]) -> Mapping[str, str]:
         nonlocal remark
@@ -41,9 +49,10 @@ def remake_questions(context: Context, best: Candidate) -> tuple[Remaking | None
         prompt=best.prompt,
         taken=[row.question for row in (*task.train, *task.validation, *task.test)],
     )
-    if kept:
-        context.keep_rewrites(kept)
-    return remaking, remark
+    where = {"task": task.config.name, "model": task.config.model, "run": context.folder.name}
+    return Reworded(
+        remaking=remaking, kept=tuple(KeptRewrite(**dict(rewrite), **where) for rewrite in kept), remark=remark
+    )
 
 
 def _hard(context: Context, best: Candidate) -> list[tuple[Example, ExampleScore]]:

@@ -19,7 +19,7 @@ from agent.rounds import Baseline, Call, Outcome, Round
 from memory.disk import append_line, whole_lines, write_atomically
 from memory.lock import held
 from memory.prompts import Entry
-from memory.rewrites import KeptRewrite
+from memory.rewrites import KeptRewrite, Reworded
 from memory.rows import Row, RowFile
 
 R = TypeVar("R", bound=Record)
@@ -138,15 +138,24 @@ class RunFolder:
     def remembered(self) -> list[Entry]:
         return [_record(Entry, path) for path in sorted((self.path / "remembered").glob("*.json"))]
 
-    def save_rewrite(self, rewrite: KeptRewrite) -> None:
-        """Keeps a rewritten question, to be trained on and to rebuild the memory from. The same one stands once."""
-        path = self._place("rewrites", rewrite.id, ".json")
+    def save_reworded(self, number: int, made: Reworded) -> None:
+        """Keeps what a round made of hard questions. In one file, so that a kill leaves all of it or nothing.
+
+        A second time for the same round changes nothing.
+        """
+        path = self._reworded(number)
         if not path.exists():
-            write_atomically(path, rewrite.model_dump_json(indent=2))
+            write_atomically(path, made.model_dump_json(indent=2))
+
+    def reworded(self, number: int) -> Reworded | None:
+        """What `save_reworded` kept for a round."""
+        path = self._reworded(number)
+        return _record(Reworded, path) if path.exists() else None
 
     def rewrites(self) -> list[KeptRewrite]:
-        """All that this run kept, by id."""
-        return [_record(KeptRewrite, path) for path in sorted((self.path / "rewrites").glob("*.json"))]
+        """All that this run kept, by id: to be trained on, and to rebuild the memory from."""
+        made = [_record(Reworded, path) for path in (self.path / "rewrites").glob("round-*.json")]
+        return sorted((rewrite for one in made for rewrite in one.kept), key=lambda rewrite: rewrite.id)
 
     # --- the ledger, the events and the calls ---------------------------------------------------------
 
@@ -182,6 +191,9 @@ class RunFolder:
         return [_valid(Call, line, f"{self._calls}, line {number},") for number, line in lines]
 
     # --- places ---------------------------------------------------------------------------------------
+
+    def _reworded(self, number: int) -> Path:
+        return self.path / "rewrites" / f"round-{number}.json"
 
     def _evaluation(self, candidate: Candidate, split: Split) -> Path:
         return self._place("evaluations", candidate.id, f"-{split}.json")

@@ -193,6 +193,7 @@ def reword(
     ]
     return kept, Remaking(
         asked=len(hard),
+        tried=len(tried),
         kept=len(kept),
         recalled=sum(example.name in found for example, _ in passed),
         before=_mean([before for _, before in tried]),

@@ -4,7 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from agent.records import Rewrite
+from agent.records import Record, Rewrite
+from agent.rounds import Remaking
 from memory.chroma import ChromaFolder, Columns, Embed, Where
 
 
@@ -29,6 +30,14 @@ class KeptRewrite(Rewrite):
     def columns(self) -> Columns:
         """What a search may filter by."""
         return self.model_dump(include={"source", "prompt", "task", "model", "run"})
+
+
+class Reworded(Record):
+    """What a round made of hard questions: the rewrites it kept, how that is told, and a remark if the LLM was lost."""
+
+    remaking: Remaking
+    kept: tuple[KeptRewrite, ...] = ()
+    remark: str = ""
 
 
 class Near(NamedTuple):

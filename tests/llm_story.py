@@ -75,7 +75,7 @@ def _rounds(text: str, reason: str = "", rules: str = "", refused: str = "") -> 
         a_round(4, train, asked, tuned, 0.33, 1.0, kept=True),
     ]
     proposal = Proposal(prompt=ASKED.id, note=refused or text)
-    remaking = Remaking(asked=12, kept=5, recalled=2, before=0.1, after=0.45)
+    remaking = Remaking(asked=12, tried=9, kept=5, recalled=2, before=0.1, after=0.45)
     critiques = tuple(
         Critique(part=part, example=f"train:{line}", text=text)
         for part, line in (("system", 3), ("system", 7), ("demos", 7), ("questions", 11))

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from agent.errors import BadInput, Busy
 from agent.moves import Decision, TrainLora
 from agent.records import Candidate, Demo, Diagnosis, ExampleScore, Measured, Prompt, Signal, Split
-from agent.rounds import Baseline, Call, Outcome, Round, Spend, SplitResult, Trial, Usage, Verdict
+from agent.rounds import Baseline, Call, Outcome, Remaking, Round, Spend, SplitResult, Trial, Usage, Verdict
 from memory.disk import append_line
 from memory.ledger import RunFolder, runs
-from memory.rewrites import KeptRewrite
+from memory.rewrites import KeptRewrite, Reworded
 from memory.rows import Row
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -177,14 +177,22 @@ def rewritten(question: str) -> KeptRewrite:
     return KeptRewrite(source="a" * 12, question=question, answer="ANSWER: Ada", prompt=PAIR.prompt, **where)
 
 
-def test_rewrites_are_kept_once_and_come_back_in_one_order(run: RunFolder) -> None:
-    assert run.rewrites() == []
-    kept = [rewritten(question) for question in ("Who, then?", "Who is it?", "Who, then?")]
-    for rewrite in kept:
-        run.save_rewrite(rewrite)
-    expected = sorted(kept[:2], key=lambda rewrite: rewrite.id)
-    assert RunFolder.open(run.path).rewrites() == expected
-    assert len(list((run.path / "rewrites").iterdir())) == 2
+def reworded(*questions: str) -> Reworded:
+    remaking = Remaking(asked=12, tried=9, kept=len(questions), before=0.1, after=0.4)
+    return Reworded(remaking=remaking, kept=tuple(map(rewritten, questions)), remark="the LLM was lost")
+
+
+def test_what_a_round_made_of_hard_questions_is_kept_once_and_all_rewrites_come_back_in_one_order(
+    run: RunFolder,
+) -> None:
+    assert run.rewrites() == [] and run.reworded(1) is None
+    made = {10: reworded("Who, then?", "Who is it?"), 2: reworded("Who else?"), 3: reworded()}
+    for number, one in made.items():
+        run.save_reworded(number, one)
+        run.save_reworded(number, reworded("Who comes late?"))
+    again = RunFolder.open(run.path)
+    assert {number: again.reworded(number) for number in made} == made
+    assert again.rewrites() == sorted([*made[10].kept, *made[2].kept], key=lambda rewrite: rewrite.id)
 
 
 # --- the ledger and the events -----------------------------------------------------------------------

@@ -89,7 +89,7 @@ def test_live_view_tells_what_the_llm_did_and_what_the_rules_would_have_done() -
     assert "the rules, same lever: edit_prompt: 92% of the rows lack style" in text
     assert text.count("the rules, another lever: ") == 2
     assert "4 critiques by the editor's LLM\n1 proposal refused: the training answer" in text
-    assert "12 hard questions rewritten, 5 answers passed (yield 42%" in text
+    assert "12 hard questions, 9 rewritten, 5 answers passed (yield 42%" in text
     assert "$0.00434 so far)" in text
     assert "external LLM: planner 5 calls, $0.0017; editor 60 calls and 9 from cache, $0.0093; judge" in text
 

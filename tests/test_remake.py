@@ -208,7 +208,7 @@ HARD = [(row, score(row, "ANSWER: Ada")) for row in (example(5, "Who mends?", "B
 
 def reworded(model: Model, recalled: Sequence[Rewrite] = (), taken: Sequence[str] = ()) -> tuple[list[Rewrite], object]:
     kept, told = reword(HARD, recalled, model.ask, model.answer, score_all, prompt="0" * 12, taken=taken)
-    return kept, (told.asked, told.kept, told.recalled, told.before, told.after)
+    return kept, (told.asked, told.tried, told.kept, told.recalled, told.before, told.after)
 
 
 def test_kept_are_the_rewrites_that_the_model_answers_with_full_marks() -> None:
@@ -216,7 +216,7 @@ def test_kept_are_the_rewrites_that_the_model_answers_with_full_marks() -> None:
         {"Who repairs?": "ANSWER: Bo", "Whose are the songs?": "It is Cy"},
         {"train:5": " Who repairs?\n", "train:6": "Whose are the songs?"},
     )
-    assert reworded(model) == ([rewrite(HARD[0][0], "Who repairs?", "ANSWER: Bo")], (2, 1, 0, 0.0, 0.5))
+    assert reworded(model) == ([rewrite(HARD[0][0], "Who repairs?", "ANSWER: Bo")], (2, 2, 1, 0, 0.0, 0.5))
     assert model.answered == [
         row.model_copy(update={"question": question})
         for (row, _), question in zip(HARD, ["Who repairs?", "Whose are the songs?"], strict=True)
@@ -229,11 +229,11 @@ def test_what_memory_knows_is_not_asked_for_again_but_measured_again() -> None:
     kept, told = reworded(model, [known])
     assert model.asked == ["train:6"]
     assert [row.answer for row in kept] == ["ANSWER: Bo, today", "ANSWER: Cy"]
-    assert told == (2, 2, 1, 0.0, 1.0)
+    assert told == (2, 2, 2, 1, 0.0, 1.0)
 
     forgetful = Model({}, {})
     both = [known, rewrite(HARD[1][0], "Who is loud?", "ANSWER: Cy")]
-    assert reworded(forgetful, both) == ([], (2, 0, 0, 0.0, 0.0))
+    assert reworded(forgetful, both) == ([], (2, 2, 0, 0, 0.0, 0.0))
     assert forgetful.asked == [] and len(forgetful.answered) == 2
 
 
@@ -245,7 +245,7 @@ def test_what_memory_knows_is_not_asked_for_again_but_measured_again() -> None:
 )  # fmt: skip
 def test_a_rewrite_that_says_nothing_new_or_the_answer_is_not_even_tried(useless: str | None) -> None:
     model = Model({useless or "": "ANSWER: Bo"}, {} if useless is None else {"train:5": useless})
-    assert reworded(model, taken=["who is named in  the Test?"]) == ([], (2, 0, 0, 0.0, 0.0))
+    assert reworded(model, taken=["who is named in  the Test?"]) == ([], (2, 0, 0, 0, 0.0, 0.0))
     assert model.answered == []
 
 

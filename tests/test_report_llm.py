@@ -80,8 +80,8 @@ def test_remade_rows_tell_their_yield_share_and_gain(tmp_path: Path) -> None:
     _, words, twin = read(make_llm_run(tmp_path))
     for said in (words, plain(twin)):
         assert (
-            "12 hard questions rewritten, 5 answers passed (yield 42%; 2 recalled from memory), reward on them "
-            "0.10 → 0.45." in said
+            "12 hard questions, 9 rewritten, 5 answers passed (yield 42%; 2 recalled from memory), reward on those "
+            "rewritten 0.10 → 0.45." in said
         )
         assert "Of the rows that LoRA trained on, 5% were rewritten." in said
         assert "96 rows (refined; 10 of them rewritten, 10%), 4 epochs" in said
@@ -89,16 +89,32 @@ def test_remade_rows_tell_their_yield_share_and_gain(tmp_path: Path) -> None:
     assert "| with rewritten rows | 1 | 1 | +0.67 |" in twin
 
 
-def test_remaking_of_several_rounds_is_weighed_by_its_questions() -> None:
-    rounds = llm_rounds()
-    many = Remaking(asked=9, kept=3, before=0.0, after=0.2)
-    few = Remaking(asked=3, kept=3, recalled=1, before=0.4, after=1.0)
-    for place, remaking in ((0, many), (2, few)):
-        trial = rounds[place].trial.model_copy(update={"remaking": remaking})
-        rounds[place] = rounds[place].model_copy(update={"trial": trial})
-    made = llm.remade(rounds)
-    assert made and (made.asked, made.kept, made.recalled) == (12, 6, 1)
+def remaking_of(*rounds: Remaking) -> Remaking:
+    """What is told of the first rounds, with these remakings."""
+    rows = [
+        row.model_copy(update={"trial": row.trial.model_copy(update={"remaking": remaking})})
+        for row, remaking in zip(llm_rounds(), rounds, strict=False)
+    ]
+    made = llm.remade(rows)
+    assert made is not None
+    return made
+
+
+def test_remaking_of_several_rounds_is_weighed_by_the_questions_that_were_tried() -> None:
+    made = remaking_of(
+        Remaking(asked=12, tried=9, kept=3, before=0.0, after=0.2),
+        Remaking(asked=12, tried=3, kept=3, recalled=1, before=0.4, after=1.0),
+    )
+    assert (made.asked, made.tried, made.kept, made.recalled) == (24, 12, 6, 1)
     assert made.before == pytest.approx(0.1) and made.after == pytest.approx(0.4)
+
+
+def test_a_round_in_which_nothing_could_be_tried_changes_no_reward_and_has_none() -> None:
+    lost = Remaking(asked=12, kept=0)
+    assert wording.remade(remaking_of(Remaking(asked=12, tried=8, kept=6, before=0.2, after=0.6), lost)) == (
+        "24 hard questions, 8 rewritten, 6 answers passed (yield 25%), reward on those rewritten 0.20 → 0.60"
+    )
+    assert wording.remade(remaking_of(lost)) == wording.remade(lost) == "12 hard questions, none rewritten"
 
 
 def test_usage_by_role_adds_up_beside_the_budget(tmp_path: Path) -> None:

@@ -4,12 +4,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from agent.records import Rewrite
+from agent.rounds import Remaking
 from graphs.context import Context, new_run
 from graphs.session import open_session
 from memory.prompts import PromptMemory
 from memory.remake import source_of
-from memory.rewrites import KeptRewrite
+from memory.rewrites import KeptRewrite, Reworded
 from tests.test_prompts import count_words, entry
 
 
@@ -72,12 +72,14 @@ def test_search_is_by_the_meaning_of_the_question_and_takes_a_filter(tmp_path: P
 # --- in a run --------------------------------------------------------------------------------------
 
 
-def in_other_words(context: Context) -> Rewrite:
+def in_other_words(context: Context) -> Reworded:
     """The first train row's question, rewritten."""
-    return Rewrite(
+    config = context.spec.config
+    rewrite = KeptRewrite(
         source=source_of(context.spec.train[0]), question="Orrowmere is led by whom?", answer="ANSWER: Heskzan",
-        prompt=context.spec.config.prompt.prompt().id,
+        prompt=config.prompt.prompt().id, task=config.name, model=config.model, run=context.folder.name,
     )  # fmt: skip
+    return Reworded(remaking=Remaking(asked=1, tried=1, kept=1), kept=(rewrite,))
 
 
 def test_a_run_trains_on_its_rewrites_beside_the_questions_as_given(
@@ -86,11 +88,19 @@ def test_a_run_trains_on_its_rewrites_beside_the_questions_as_given(
     folder = new_run(tiny_task(budget={"rounds": 2}), runs=tmp_path / "runs")
     with open_session(folder, supervised=True) as session:
         session.go()
-        session.context.keep_rewrites([in_other_words(session.context)])
+        session.context.keep_rewrites(1, in_other_words(session.context))
         session.go({"instead": {"action": "train_lora", "rows": "refined", "epochs": 1}})
         session.go({"instead": {"action": "train_lora", "rows": "original", "epochs": 1}})
     notes = [row.trial.note for row in folder.rounds()]
     assert notes == ["5 refined rows, 1 epochs, 1 of the rows with rewritten questions", "4 original rows, 1 epochs"]
+
+
+def test_a_round_that_kept_nothing_is_noted_and_opens_no_memory(tiny_task: Callable[..., Path], tmp_path: Path) -> None:
+    folder = new_run(tiny_task(), runs=tmp_path / "runs")
+    nothing = Reworded(remaking=Remaking(asked=12, kept=0), remark="no question was rewritten: the LLM was lost")
+    Context(run=str(folder.path)).keep_rewrites(1, nothing)
+    assert folder.reworded(1) == nothing and folder.rewrites() == []
+    assert not (tmp_path / "runs" / "memory").exists()
 
 
 def test_a_later_run_knows_the_rewrite_again_and_a_lost_memory_gets_it_back(
@@ -98,8 +108,8 @@ def test_a_later_run_knows_the_rewrite_again_and_a_lost_memory_gets_it_back(
 ) -> None:
     task, runs = tiny_task(), tmp_path / "runs"
     first, second = (Context(run=str(new_run(task, runs=runs).path)) for _ in range(2))
-    first.keep_rewrites([in_other_words(first)])
-    first.keep_rewrites([in_other_words(first)])
+    first.keep_rewrites(1, in_other_words(first))
+    first.keep_rewrites(1, in_other_words(first))
     for _ in range(2):
         [known] = second.recall_rewrites(second.spec.train)
         assert known.question == "Orrowmere is led by whom?"
@@ -115,5 +125,5 @@ def test_a_later_run_knows_the_rewrite_again_and_a_lost_memory_gets_it_back(
 def test_a_fixed_order_asks_memory_for_nothing(tiny_task: Callable[..., Path], tmp_path: Path) -> None:
     folder = new_run(tiny_task(), ["policy=prompt-only"], tmp_path / "runs")
     context = Context(run=str(folder.path))
-    context.keep_rewrites([in_other_words(context)])
+    context.keep_rewrites(1, in_other_words(context))
     assert context.recall_rewrites(context.spec.train) == []

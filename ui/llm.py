@@ -66,17 +66,18 @@ def side(label: str, rounds: Sequence[Round]) -> Side | None:
 
 
 def remade(rounds: Sequence[Round]) -> Remaking | None:
-    """The remaking of all rounds together; None where no question was rewritten. Rewards are means over questions."""
+    """The remaking of all rounds together; None where no rewrite was asked for. Rewards are means over those tried."""
     made = [row.trial.remaking for row in rounds if row.trial.remaking and row.trial.remaking.asked]
     if not made:
         return None
-    asked = sum(one.asked for one in made)
+    tried = sum(one.tried for one in made)
     return Remaking(
-        asked=asked,
+        asked=sum(one.asked for one in made),
+        tried=tried,
         kept=sum(one.kept for one in made),
         recalled=sum(one.recalled for one in made),
-        before=sum(one.before * one.asked for one in made) / asked,
-        after=sum(one.after * one.asked for one in made) / asked,
+        before=sum(one.before * one.tried for one in made) / max(1, tried),
+        after=sum(one.after * one.tried for one in made) / max(1, tried),
     )
 
 

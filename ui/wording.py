@@ -137,14 +137,17 @@ def beside_rules(decision: Decision) -> str:
 
 
 def remade(remaking: Remaking) -> str:
-    """How many hard questions were rewritten, how many answers to them passed, and what that did to the reward."""
+    """How many hard questions were rewritten, how many answers to those passed, and what that did to their reward."""
     if not remaking.asked:
         return "no hard question to rewrite"
+    if not remaking.tried:
+        return f"{plural(remaking.asked, 'hard question')}, none rewritten"
     share = percent(remaking.kept / remaking.asked)
     memory = f"; {remaking.recalled} recalled from memory" if remaking.recalled else ""
     return (
-        f"{plural(remaking.asked, 'hard question')} rewritten, {plural(remaking.kept, 'answer')} passed (yield {share}"
-        f"{memory}), reward on them {number(remaking.before)} → {number(remaking.after)}"
+        f"{plural(remaking.asked, 'hard question')}, {remaking.tried} rewritten, {plural(remaking.kept, 'answer')} "
+        f"passed (yield {share}{memory}), reward on those rewritten {number(remaking.before)} → "
+        f"{number(remaking.after)}"
     )
 
 
