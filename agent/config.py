@@ -1,6 +1,6 @@
 """What a task.yaml may say. Pydantic only: importing this loads nothing heavy."""
 
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -162,11 +162,14 @@ class Price(Settings):
     output: float = Field(0.0, ge=0)
 
 
+Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+", description="such as http://127.0.0.1:8000/v1")]
+
+
 class RoleSettings(Settings):
     """What planner, editor and judge may each have of their own; what is left out is as for all."""
 
     model: str | None = None
-    base_url: str | None = None
+    base_url: Url | None = None
     key_variable: str | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     max_tokens: int | None = Field(None, ge=16)
@@ -182,7 +185,7 @@ class Llm(Settings):
     """An OpenAI-compatible server. The key is read from the environment variable named here, and nowhere else."""
 
     model: str
-    base_url: str | None = None
+    base_url: Url | None = None
     key_variable: str = "OPENAI_API_KEY"
     temperature: float | None = Field(0.0, ge=0, le=2, description="null: not sent, for models that refuse it")
     max_tokens: int = Field(2048, ge=16, description="of one answer")

@@ -91,6 +91,11 @@ class Decision(Record):
     )
 
     @property
+    def repeats(self) -> bool:
+        """Whether the rules would have done just this, settings and all."""
+        return (self.rules_would or "").startswith(f"{self.move}: ")
+
+    @property
     def agrees(self) -> bool | None:
         """Whether the rules would have pulled the same lever; None where they were not asked."""
         named = re.match(r"(train_lora|edit_prompt|rollback|stop)\b", self.rules_would or "")

@@ -199,9 +199,13 @@ class Context:
         from graphs.external import ExternalLlm
 
         config = self.spec.config
-        asked = config.llm if config.roles else None
         return ExternalLlm(
-            asked, self.folder, config.budget.usd, lambda: self.deadline, lambda text: self.tell("note", text=text)
+            config.llm,
+            config.roles,
+            self.folder,
+            config.budget.usd,
+            deadline=lambda: self.deadline,
+            tell=lambda text: self.tell("note", text=text),
         )
 
     # --- memory across runs ---

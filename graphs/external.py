@@ -1,6 +1,7 @@
 """The external LLM of a run: who asks it in which role, what it has cost, and whether it is still to be had."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,8 @@ class ExternalLlm:
     """One account for all roles, one patience for all that ask the same server with the same key.
 
     Args:
-        settings: the task's `llm` section; None where no role asks one, and nothing is ever asked.
+        settings: the task's `llm` section; None where there is none, and nothing is ever asked.
+        roles: those in which the task asks one.
         folder: keeps the log of calls; answers are kept beside it, for all runs.
         usd: the run's budget. None: no limit.
         deadline: gives the reading of time.monotonic() at which the run's minutes end, or None. Planner and editor do
@@ -30,12 +32,14 @@ class ExternalLlm:
     def __init__(
         self,
         settings: Llm | None,
+        roles: Sequence[Role],
         folder: RunFolder,
         usd: float | None,
         deadline: Callable[[], float | None],
         tell: Callable[[str], None],
     ) -> None:
         self._settings = settings
+        self._roles = roles
         self._folder = folder
         self._usd = usd
         self._deadline = deadline
@@ -49,6 +53,16 @@ class ExternalLlm:
         from tools.account import Account
 
         return Account(self._folder, self._usd)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What can be said of roles before any is asked: that OpenAI's own server wants a key, and there is none."""
+        asked = [self._of(role) for role in self._roles]
+        variables = {one.key_variable for one in asked if one.base_url is None and not os.environ.get(one.key_variable)}
+        return [
+            f"{name} is not set, so the external LLM cannot be asked (a server of your own: llm.base_url)."
+            for name in sorted(variables)
+        ]
 
     def closed(self, *roles: Role) -> str:
         """Why the server of one of these roles is not asked any more in this run; empty while all are."""

@@ -120,7 +120,7 @@ class Session:
                 policy="LLM planner" if config.plans else config.policy,
                 folder=str(folder.path),
             )
-            for warning in self.context.spec.warnings:
+            for warning in (*self.context.spec.warnings, *self.context.llm.warnings):
                 self.context.tell("note", text=f"Warning: {warning}")
 
 

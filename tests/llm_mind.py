@@ -251,7 +251,8 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=0.0, help="seconds before every answer")
     parser.add_argument("--price", type=float, nargs=2, default=(1.0, 10.0), help="USD per million tokens, in and out")
     given = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job ignores
     with serving(lambda request: replace(mind(request), delay=given.delay), given.port) as server:
         print(f"{server.url}  (--set llm.base_url={server.url})", flush=True)
         try:

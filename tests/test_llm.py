@@ -538,11 +538,13 @@ def test_an_answer_that_was_cut_off_for_its_length_is_no_answer() -> None:
         assert "cut off" in str(refusal(chat(server)))
 
 
-def test_a_server_that_is_not_there_is_no_answer() -> None:
+def test_a_server_that_is_not_there_is_no_answer_and_costs_nothing() -> None:
     with serving([]) as server:
-        client = chat(server)
+        account = Account(Notebook())
+        client = chat(server, account)
     server.server_close()
-    assert "judge-1 did not answer" in str(refusal(client))
+    assert f"judge-1 did not answer: no connection to {server.url}" in str(refusal(client))
+    assert account.spend.usd == 0
 
 
 # --- the key -------------------------------------------------------------------------------------

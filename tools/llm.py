@@ -188,7 +188,7 @@ class LlmChat:
             answer = await client.ainvoke(messages, extra_body={limit: settings.max_tokens} | options)
         except (openai.OpenAIError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
             # All but the first: langchain reads the body without checking it.
-            fault = classified(error, settings.model, self._key, settings.key_variable)
+            fault = classified(error, settings.model, settings.base_url or OPENAI, self._key, settings.key_variable)
             if cost_nothing(error):
                 self._account.settle(call, Usage(calls=1), time.monotonic() - began, str(fault))
         else:

@@ -120,7 +120,7 @@ def _wait(error: Passing, tries: int) -> float:
     return min(LONGEST_WAIT, 2.0**tries) * random.uniform(0.75, 1.25)
 
 
-def classified(error: Exception, model: str, key: str, variable: str) -> LlmUnavailable:
+def classified(error: Exception, model: str, url: str, key: str, variable: str) -> LlmUnavailable:
     """An error of the openai package as one of ours: to be tried again, refused for good, too long, or none of these.
 
     What the server says is quoted and cut, without the key.
@@ -130,7 +130,7 @@ def classified(error: Exception, model: str, key: str, variable: str) -> LlmUnav
     if isinstance(error, openai.APITimeoutError):
         return Passing(f"{model} did not answer in time")
     if isinstance(error, openai.APIConnectionError):
-        return Passing(f"{model} did not answer: no connection")
+        return Passing(f"{model} did not answer: no connection to {url}")
     if not isinstance(error, openai.APIStatusError):
         return LlmUnavailable(f"{model} sent what is no chat completion: look at `llm.base_url`")
     said = str(error.body or error.message)
@@ -159,7 +159,10 @@ def cost_nothing(error: Exception) -> bool:
         httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol,
         httpx.LocalProtocolError,
     )  # fmt: skip
-    return isinstance(error, openai.APIStatusError) or isinstance(error.__cause__, unsent)
+    cause: BaseException | None = error
+    while cause and not isinstance(cause, unsent):  # langchain and openai wrap it, one in the other
+        cause = cause.__cause__
+    return isinstance(error, openai.APIStatusError) or cause is not None
 
 
 def _says(said: str, marks: tuple[str, ...]) -> bool:

@@ -44,6 +44,7 @@ ABOUT_WAYS = {
     "object": "structured output: JSON object",
     "text": "JSON, asked for in plain words",
 }
+LATE, MOST_LATE = "did not answer in time", 2
 WITHOUT = {
     "planner": "without it: planner: none, and the rules decide",
     "editor": "without it: edit.editor: rules",
@@ -93,7 +94,7 @@ def check_llm(settings: Llm) -> int:
     """Print a line a check, what it cost, and a verdict. 0 if planner, editor and judge all work, else 1."""
     console = Console(highlight=False)
     console.print(Text(f"{settings.model} at {settings.base_url or 'api.openai.com'}", style="bold"))
-    bench, good = Bench(settings, lambda text: console.print(Text(text, style="italic"))), dict[str, bool]()
+    slow, bench, good = 0, Bench(settings, lambda text: console.print(Text(text, style="italic"))), dict[str, bool]()
     for what, check in checks(bench):
         finding = _made(what, check)
         good[what] = finding.good
@@ -101,7 +102,11 @@ def check_llm(settings: Llm) -> int:
         if what == "answers" and not finding.good:
             console.print("Nothing more was asked.")
             return 1
-    console.print(f"{_total(bench.account.usage)}.")
+        slow += LATE in finding.said
+        if slow == MOST_LATE:
+            console.print(f"Too slow for calls of {settings.timeout:g} s (--timeout); nothing more was asked.")
+            return 1
+    console.print(f"{_total(bench)}.")
     return _verdict(console, {role: good[role] for role in get_args(Role)})
 
 
@@ -158,7 +163,7 @@ def _plans(bench: Bench) -> tuple[bool, str]:
         lacking = tuple(ExampleDiagnosis(example=f"validation:{line}", need=need) for line in range(1, 10))
         decision = planner.decide(Briefing(signal, Diagnosis(failing=9, total=10, examples=lacking)))
         if decision.by != "planner":
-            return False, decision.reason
+            return False, decision.reason.rpartition("The planner was not used: ")[2].rstrip(")")
         good &= decision.move.action == wanted
         said.append(f"where {need} is lacking, {decision.move.action}: {_quoted(decision.reason, 160)}")
     return good, "; ".join(said)
@@ -182,9 +187,10 @@ def _judges(bench: Bench) -> tuple[bool, str]:
     return right.score > wrong.score, f"a right answer {right.score:.2f}, a wrong one {wrong.score:.2f}"
 
 
-def _total(usage: dict[Role, Usage]) -> str:
-    total = sum(usage.values(), Usage())
-    tokens = f"{total.input_tokens:,} tokens read, {total.output_tokens:,} written"
+def _total(bench: Bench) -> str:
+    total, settled = sum(bench.account.usage.values(), Usage()), {call.number for call in bench.book if call.settled}
+    most = "at most " if {call.number for call in bench.book} - settled else ""
+    tokens = f"{most}{total.input_tokens:,} tokens read, {total.output_tokens:,} written"
     return f"{wording.plural(total.calls, 'call')}, {tokens}" + (f", ${total.usd:.4f}" if total.usd else "")
 
 

@@ -192,9 +192,12 @@ def _runs(options: argparse.Namespace) -> int:
 
 def _check_llm(options: argparse.Namespace) -> int:
     from agent.config import Llm
+    from agent.errors import BadInput
     from ui.check_llm import check_llm
 
     _start_well()
+    if options.base_url and not options.base_url.startswith(("http://", "https://")):
+        raise BadInput(f"--base-url {options.base_url}: begin it with http:// or https://")
     server = {"model": options.model, "base_url": options.base_url, "key_variable": options.key_variable}
     return check_llm(Llm(**server, timeout=options.timeout, patience=0))
 

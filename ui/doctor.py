@@ -90,7 +90,7 @@ def _llm() -> Check:
     keys = [name for name in sorted(os.environ) if name.endswith("_API_KEY") and os.environ[name]]
     keys.sort(key=lambda name: name != DEFAULT_KEY)  # first the one that tasks use if they name none
     if not keys:
-        return None, f"external LLM: no {DEFAULT_KEY}; runs go by the rules, which need none"
+        return None, f"external LLM: no {DEFAULT_KEY}; only a server of your own can be asked (llm.base_url)"
     others = "" if keys[0] == DEFAULT_KEY else f" (not {DEFAULT_KEY}: name it in the task as llm.key_variable)"
     return True, f"external LLM: {', '.join(keys)} {'is' if len(keys) == 1 else 'are'} set{others}"
 

@@ -132,8 +132,9 @@ def tokens(spend: Spend) -> str:
 
 
 def beside_rules(decision: Decision) -> str:
-    """Whether the rules would have pulled the same lever; empty where that is not known."""
-    return {True: "same lever", False: "another lever", None: ""}[decision.agrees]
+    """Whether the rules would have pulled the same lever, with the same settings; empty where that is not known."""
+    same = "the same move" if decision.repeats else "same lever, other settings"
+    return {True: same, False: "another lever", None: ""}[decision.agrees]
 
 
 def remade(remaking: Remaking) -> str:
