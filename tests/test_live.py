@@ -86,7 +86,7 @@ def test_live_view_tells_what_the_llm_did_and_what_the_rules_would_have_done() -
         view.event("finish", {"outcome": an_llm_outcome(llm_rounds()[-1])})
     text = out.getvalue()
     assert "◆ edit  Eleven of twelve rows lack the form" in text and "(planner)" in text
-    assert "the rules, same lever: edit_prompt: 92% of the rows lack style" in text
+    assert "the rules, same lever, other settings: edit_prompt: 92% of the rows lack style" in text
     assert text.count("the rules, another lever: ") == 2
     assert "4 critiques by the editor's LLM\n1 proposal refused: the training answer" in text
     assert "12 hard questions, 9 rewritten, 5 answers passed (yield 42%" in text

@@ -24,9 +24,9 @@ def plain(twin: str) -> str:
 
 def test_the_planners_reason_stands_beside_what_the_rules_would_have_done(tmp_path: Path) -> None:
     page, words, twin = read(make_llm_run(tmp_path))
-    assert f"the planner edit_prompt: {PLANNED} the rules same lever {RULES}" in words
+    assert f"the planner edit_prompt: {PLANNED} the rules same lever, other settings {RULES}" in words
     assert f"the planner train_lora: {PLANNED} the rules another lever {RULES}" in words
-    assert f"| the planner | the rules (same lever) | |---|---| | edit_prompt: {PLANNED} | {RULES} |" in plain(twin)
+    assert f"| the planner | the rules (same lever, other settings) | |---|---| | edit_prompt: {PLANNED} | {RULES} |" in plain(twin)
     assert f"| the planner | the rules (another lever) | |---|---| | train_lora: {PLANNED} | {RULES} |" in plain(twin)
     assert words.count("Decided by rules.") == 1  # the round in which the planner did not answer
     assert "planner <abbr" in page and "| planner = |" in twin and "| planner ≠ |" in twin
