@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from agent.records import Demo, Prompt, Role
 from agent.scoring import ContentScorer, Judge, RewardModel, StyleScorer
@@ -130,12 +130,19 @@ class Editing(Settings):
     """The prompt lever."""
 
     editor: Literal["rules", "textgrad"] = "rules"
-    critiques: int = Field(8, ge=1, le=100, description="failing train rows that TextGrad criticises in a round")
+    critiques: int = Field(8, ge=1, le=100, description="most failing train rows that TextGrad criticises in a round")
     rewrites: int = Field(12, ge=0, description="hard train questions that TextGrad rewrites in a round; 0: none")
-    minibatch: int = Field(12, ge=1, description="validation rows on which proposals race")
+    minibatch: int = Field(
+        12, ge=1, description="validation rows on which proposals race; as many train rows are looked at for failures"
+    )
     proposals: int = Field(6, ge=1)
     demos: int = Field(4, ge=0, description="most demonstrations in a prompt")
     max_length: int = Field(6000, ge=1, description="most characters in a prompt")
+
+    @property
+    def learned_from(self) -> int:
+        """Train rows that are answered for editor and planner to learn from; enough for all critiques to be had."""
+        return max(self.minibatch, self.critiques) if self.editor == "textgrad" else self.minibatch
 
 
 class Gate(Settings):
@@ -174,6 +181,13 @@ class RoleSettings(Settings):
     temperature: float | None = Field(None, ge=0, le=2)
     max_tokens: int | None = Field(None, ge=16)
     price: Price | None = None
+
+    @field_validator("model", "base_url", "key_variable", "max_tokens", "price", mode="before")
+    @classmethod
+    def says_something(cls, value: Any) -> Any:
+        if value is None:
+            raise ValueError("only `temperature` may be null; leave the key out where the role has what all have")
+        return value
 
     @model_serializer(mode="wrap")
     def without_what_is_left_out(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

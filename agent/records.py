@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import unicodedata
 from statistics import fmean
 from typing import Any, Literal
 
@@ -18,6 +19,11 @@ def digest(value: object) -> str:
     """Twelve hex digits of the SHA-256 of `value` as canonical JSON."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def folded(text: str) -> str:
+    """The text as it compares: case, white space and ways to encode one letter folded."""
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
 
 
 class Record(BaseModel):
@@ -91,7 +97,8 @@ class Candidate(Record):
 class ExampleScore(Record):
     """One output and its two rewards, each in [0, 1].
 
-    `faults` are the sentences of style scorers that it falls short of, `remarks` the other reasons of a judge.
+    `faults` are the sentences of style scorers that it falls short of, `remarks` a judge's reasons why content does,
+    and `praise` its reasons for full marks.
     """
 
     example: str
@@ -100,6 +107,7 @@ class ExampleScore(Record):
     style: float
     faults: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    praise: tuple[str, ...] = ()
 
     @property
     def reward(self) -> float:

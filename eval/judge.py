@@ -14,7 +14,6 @@ from agent.protocols import Chat, Progress, Rating
 from agent.records import Example, Record
 from agent.scoring import Judge
 
-ROOM = 2000  # characters of question, answer and reference, each
 REASON = 400
 
 # A long reason is no cause to ask again: the bound is told in the schema, and what is beyond it is cut off.
@@ -91,18 +90,25 @@ class LlmJudge:
     def _grade(self, example: Example, output: str) -> Rating:
         scale = self._settings.scale
         system = prompts.fill("judge", rubric=self._settings.rubric, scale=scale)
-        user = prompts.fill(
-            "judge_row", question=_asked(example), reference=_quoted(example.answer), answer=_quoted(output)
-        )
-        given = self._chat.call_tool(system, user, [grade_within(scale)])
+
+        def ask(room: int) -> Grade:
+            texts = {"reference": prompts.quoted(example.answer, room), "answer": prompts.quoted(output, room)}
+            user = prompts.fill("judge_row", question=_asked(example, room), **texts)
+            return self._chat.call_tool(system, user, [grade_within(scale)])
+
+        given = prompts.fitting(ask)
         return Rating((given.grade - 1) / (scale - 1), given.reason)
 
     def _compare(self, example: Example, output: str, first: bool) -> Rating:
         mine, other = ("A", "B") if first else ("B", "A")
-        texts = {mine.lower(): _quoted(output), other.lower(): _quoted(example.answer)}
         system = prompts.fill("judge_compare", rubric=self._settings.rubric)
-        user = prompts.fill("judge_compare_row", question=_asked(example), **texts)
-        given = self._chat.call_tool(system, user, [Preference])
+
+        def ask(room: int) -> Preference:
+            texts = {mine.lower(): prompts.quoted(output, room), other.lower(): prompts.quoted(example.answer, room)}
+            user = prompts.fill("judge_compare_row", question=_asked(example, room), **texts)
+            return self._chat.call_tool(system, user, [Preference])
+
+        given = prompts.fitting(ask)
         return Rating(float(given.better != other), f"As answer {mine}: {given.reason}")
 
 
@@ -112,14 +118,10 @@ def grade_within(scale: int) -> type[Grade]:
     return create_model("Grade", __base__=Grade, __doc__=Grade.__doc__, grade=(int, Field(ge=1, le=scale)))
 
 
-def _asked(example: Example) -> str:
+def _asked(example: Example, room: int) -> str:
     """The question; where it continues a conversation, with its earlier turns."""
     turns = [f"{turn.role}: {turn.content}" for turn in example.turns]
-    return _quoted("\n".join([*turns, f"user: {example.question}"] if turns else [example.question]))
-
-
-def _quoted(text: str) -> str:
-    return prompts.quoted(text, ROOM)
+    return prompts.quoted("\n".join([*turns, f"user: {example.question}"] if turns else [example.question]), room)
 
 
 def _mean(ratings: Sequence[Rating]) -> Rating:

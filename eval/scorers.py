@@ -154,15 +154,15 @@ def _wanted(settings: ContentScorer) -> str:
 
 
 def _score(example: Example, output: str, content: Sequence[Rating], style: Sequence[Rating]) -> ExampleScore:
-    """The means, and every reason that was given: a fault where it took style away, else a remark."""
-    reasons = [rating.reason for rating in content] + [rating.reason for rating in style if rating.score == 1]
+    """The means, and every reason that was given: a fault or a remark where it took something away, else praise."""
     return ExampleScore(
         example=example.name,
         output=output,
         content=fmean(rating.score for rating in content),
         style=fmean(rating.score for rating in style) if style else 1.0,
         faults=tuple(rating.reason for rating in style if rating.score < 1),
-        remarks=tuple(filter(None, reasons)),
+        remarks=tuple(rating.reason for rating in content if rating.score < 1 and rating.reason),
+        praise=tuple(rating.reason for rating in (*content, *style) if rating.score == 1 and rating.reason),
     )
 
 

@@ -75,15 +75,25 @@ def build_task(config: TaskConfig, folder: Path, rater: Callable[[Rated], Rater]
         test=rows["test"],
         scorers=scorers,
         digest=digest({"rows": content, "scorers": scorers.digest}),
-        warnings=(*warnings, *_unreachable(rows["train"] + rows["validation"], scorers)),
+        warnings=(*warnings, *_unplanned(config), *_unreachable(rows["train"] + rows["validation"], scorers)),
     )
 
 
 def _judge(config: TaskConfig) -> dict[str, object] | None:
-    """Who the LLM judge is, as far as it shapes scores; None where the task has none."""
+    """Who the LLM judge is, as far as it shapes scores; None where the task has none.
+
+    Not where it is: a server of one's own that comes back on another port grades as before.
+    """
     if config.llm is None or "judge" not in config.roles:
         return None
-    return config.llm.of("judge").model_dump(include={"model", "base_url", "temperature"})
+    return config.llm.of("judge").model_dump(include={"model", "temperature"})
+
+
+def _unplanned(config: TaskConfig) -> list[str]:
+    """A warning if an LLM is to plan and a fixed order leaves it nothing to decide."""
+    if config.planner == "none" or config.plans:
+        return []
+    return [f"`policy: {config.policy}` is a fixed order, so `planner: {config.planner}` is not asked"]
 
 
 def _unreachable(examples: Sequence[Example], scorers: TaskScorers) -> list[str]:

@@ -12,7 +12,7 @@ from agent.errors import BadInput
 from agent.planner import LlmPlanner
 from agent.policy import make_policy
 from agent.protocols import Editor, Policy, Rater
-from agent.records import Example, Prompt, Record, Rewrite
+from agent.records import Example, Prompt, Record, Rewrite, folded
 from agent.rounds import Spend
 from graphs.collector import collector_at_rest
 from memory.ledger import RunFolder
@@ -280,8 +280,8 @@ class Context:
         return [recalled for recalled in found if not self._leaks(recalled.entry.prompt)][: wanted.prompts]
 
     def _leaks(self, prompt: Prompt) -> bool:
-        held_out = {_folded(example.question) for example in (*self.spec.validation, *self.spec.test)}
-        return any(_folded(demo.question) in held_out for demo in prompt.demos)
+        held_out = {folded(example.question) for example in (*self.spec.validation, *self.spec.test)}
+        return any(folded(demo.question) in held_out for demo in prompt.demos)
 
     # --- what is told and what is counted ---
 
@@ -314,8 +314,3 @@ class Context:
         minutes = self.spec.config.budget.minutes
         self.deadline = None if minutes is None else time.monotonic() + minutes * 60 - spent.seconds
         return self.used().model_copy(update={"llm_tokens": spent.llm_tokens, "usd": spent.usd})
-
-
-def _folded(question: str) -> str:
-    """The question as it compares: case and white space folded."""
-    return " ".join(question.casefold().split())

@@ -96,7 +96,7 @@ def edit_prompt(state: State, context: Context) -> dict[str, Any]:
     move, config, best = move_of(state, EditPrompt), context.spec.config, state["best"]
     present = context.folder.prompt(best.prompt)
     # Editors learn from train rows: a prompt is not to be written with those in view by which it is judged.
-    failures = context.evaluate(best, "train", config.edit.minibatch)
+    failures = context.evaluate(best, "train", config.edit.learned_from)
     proposed = context.editor.propose(present, failures, context.spec.train, move, seed_of(state, context))
     edits, refused = _apart(context, present, proposed.edits)
     remarks = [*proposed.remarks, *([f"edits refused because they give rows away: {len(refused)}"] if refused else [])]

@@ -107,7 +107,7 @@ def plan(state: State, context: Context) -> dict[str, Any]:
 def _with_material(briefing: Briefing, best: Candidate, context: Context) -> Briefing:
     """What only an LLM reads: how recalled prompts did, and some failing train rows, of those an editor learns from."""
     first = context.folder.baseline()
-    scores = context.evaluate(best, "train", context.spec.config.edit.minibatch).scores
+    scores = context.evaluate(best, "train", context.spec.config.edit.learned_from).scores
     failures = [_failure(score, context) for score in scores if score.reward < 1][:MOST_FAILURES]
     return briefing._replace(recalled=from_memory(first) if first else (), failures=failures)
 
@@ -170,15 +170,19 @@ def _cost(move: Move, context: Context) -> str:
         cost = f"{tries}, then {len(task.validation)} answers to judge the best"
     else:
         cost = f"{2 * len(task.test)} answers on the test rows"
-    return ", and ".join([cost, *_calls(move, task.config)])
+    return ", and ".join([cost, *_calls(move, task.config, len(task.train))])
 
 
-def _calls(move: Move, config: TaskConfig) -> Iterator[str]:
-    """What the external LLM is asked in a move: critiques, a step for each part, two looks at each rewrite."""
+def _calls(move: Move, config: TaskConfig, rows: int) -> Iterator[str]:
+    """What the external LLM is asked in a move: a critique a row, the steps, and a call for each rewrite.
+
+    Fewer, where fewer train rows fail.
+    """
     edit = config.edit
     if isinstance(move, EditPrompt) and "editor" in config.roles:
+        steps = min(edit.proposals, len(move.parts) + ("system" in move.parts))  # system text is rewritten twice
         rewrites = edit.rewrites if "questions" in move.parts else 0
-        yield f"about {edit.critiques + len(move.parts) + 2 * rewrites} calls to the external LLM"
+        yield f"up to about {min(edit.critiques, rows) + steps + min(rewrites, rows)} calls to the external LLM"
     if "judge" in config.roles:
         yield "calls to the judging LLM for every answer"
 

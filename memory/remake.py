@@ -1,14 +1,13 @@
 """Data remaking: refined prompts and reworded questions made training rows (paper, section on data remaking)."""
 
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from agent.protocols import Scorers
-from agent.records import Example, ExampleScore, Prompt, Record, Rewrite, Rows, Turn, digest
+from agent.records import Example, ExampleScore, Prompt, Record, Rewrite, Rows, Turn, digest, folded
 from agent.rounds import Remaking
 
 if TYPE_CHECKING:
@@ -203,12 +202,12 @@ def reword(
 
 def _usable(hard: Sequence[Example], rewritten: Mapping[str, str], taken: Iterable[str]) -> dict[str, str]:
     """The rewritten questions, by example name, that may be tried."""
-    seen = {_folded(question) for question in (*taken, *(example.question for example in hard))} | {""}
+    seen = {folded(question) for question in (*taken, *(example.question for example in hard))} | {""}
     usable = {}
     for example in hard:
         question = rewritten.get(example.name, "").strip()
-        if _folded(question) not in seen and not _gives_away(question, example):
-            seen.add(_folded(question))
+        if folded(question) not in seen and not _gives_away(question, example):
+            seen.add(folded(question))
             usable[example.name] = question
     return usable
 
@@ -221,12 +220,7 @@ def _gives_away(question: str, example: Example) -> bool:
 
 def _says(text: str, phrase: str) -> bool:
     """Whether the phrase stands in the text as whole words."""
-    return re.search(rf"(?<!\w){re.escape(_folded(phrase))}(?!\w)", _folded(text)) is not None
-
-
-def _folded(text: str) -> str:
-    """The text as it compares: case, white space and ways to encode one letter folded."""
-    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
+    return re.search(rf"(?<!\w){re.escape(folded(phrase))}(?!\w)", folded(text)) is not None
 
 
 def _put(example: Example, question: str) -> Example:

@@ -104,8 +104,10 @@ def _percent(need: str, told: str) -> int:
 
 def _critique(request: Request) -> Reply:
     """What the scorers wanted, as advice on each part asked about; not what the answer was instead: that is data."""
-    said = re.findall(r"^(?:Faults?: *|What its scorers say:\n)(.+)$", f"{request.system}\n{request.told}", re.M)
-    wanted = said[-1].split(", but")[0].strip(" .") if said else "The answer must be what was asked for"
+    said = re.findall(
+        r"^(?:Faults?: *|What its scorers say:\n(?:<<<\s)?)(.+)$", f"{request.system}\n{request.told}", re.M
+    )
+    wanted = said[-1].split(", but")[0].strip(" .>") if said else "The answer must be what was asked for"
     advice = f"The prompt does not make this plain: {wanted}. It should say so in one sentence."
     parts = re.findall(r"^Give feedback on: (.+)$", request.told, re.M)
     sections = [f"<{part}>{advice}</{part}>" for part in re.findall(r"\w+", parts[-1])] if parts else [advice]

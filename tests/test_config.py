@@ -81,6 +81,14 @@ def test_a_role_has_what_it_sets_and_else_what_all_have_also_when_written_and_re
         assert (one.of("editor").model, one.of("editor").temperature) == ("gpt", 0.5)
 
 
+@pytest.mark.parametrize("key", ["model", "base_url", "key_variable", "max_tokens", "price"])
+def test_a_role_leaves_out_what_it_does_not_set_and_only_the_temperature_may_be_null(key: str) -> None:
+    said = refusal(
+        planner="llm", budget={"usd": 1}, llm={"model": "gpt", "price": {"input": 1}, "planner": {key: None}}
+    )
+    assert f"llm.planner.{key}" in said and "only `temperature` may be null" in said
+
+
 def test_the_seed_prompt_becomes_a_prompt() -> None:
     config = a_config(prompt={"system": "Answer.", "demos": [{"question": "2+2?", "answer": "4"}]})
     assert config.prompt.prompt() == Prompt(system="Answer.", demos=(Demo(question="2+2?", answer="4"),))

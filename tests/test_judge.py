@@ -15,7 +15,7 @@ from agent.records import Example, Turn
 from agent.scoring import Judge
 from eval.judge import REASON, LlmJudge
 from memory.ledger import runs
-from tests.llm_server import LlmServer, Reply, Request, call, refuse, serving
+from tests.llm_server import CONTEXT_EXCEEDED, LlmServer, Reply, Request, call, refuse, serving
 from tools.llm import loose
 from ui.cli import run
 
@@ -111,6 +111,23 @@ def test_the_prompts_are_those_of_the_snapshot() -> None:
     assert told == SNAPSHOT.read_text(encoding="utf-8"), "if the change is meant, change the snapshot too"
 
 
+@pytest.mark.parametrize("compare", [False, True])
+def test_what_is_too_long_for_the_judge_is_asked_once_more_with_less(compare: bool) -> None:
+    def narrow(request: Request) -> Reply:
+        if len(request.said("user")) > 3000:
+            return CONTEXT_EXCEEDED
+        return call("Preference", reason="So.", better="tie") if compare else GOOD
+
+    long = ROW.model_copy(update={"answer": "Heskzan. " * 400})
+    with serving(narrow) as server:
+        [rating] = rate(server, ["First. " + "x" * 9000 + " So it is Heskzan."], long, compare=compare)
+        assert rating.score == 1.0
+        told = [request.said("user") for request in server.requests if len(request.said("user")) < 3000]
+    assert all("First." in said and "So it is Heskzan." in said for said in told)
+    with serving(lambda _: CONTEXT_EXCEEDED) as server, pytest.raises(LlmUnavailable):
+        rate(server, ["Heskzan"], compare=compare)
+
+
 def test_long_material_is_cut_in_the_middle() -> None:
     with serving([GOOD]) as server:
         rate(server, ["First. " + "x" * 9000 + " So it is Heskzan."])
@@ -187,7 +204,7 @@ def test_a_run_that_could_not_be_judged_is_resumed(
     [done] = runs(root)
     first = done.baseline()
     assert first is not None and done.outcome() is not None
-    assert [score.remarks for score in done.load(first.seed, "validation").scores.values()] == [
+    assert [score.praise for score in done.load(first.seed, "validation").scores.values()] == [
         ("It names Heskzan.",)
     ] * 4
     assert "It names Heskzan." in done.report_html.read_text(encoding="utf-8")

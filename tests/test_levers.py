@@ -68,6 +68,23 @@ def test_a_round_without_an_edit_says_why(trial: Callable[[Edits], Trial]) -> No
     assert [proposal.rows for proposal in made.proposals] == [0]
 
 
+@pytest.mark.parametrize(("editor", "rows"), [("textgrad", 3), ("rules", 1)])
+def test_planner_and_textgrad_see_as_many_train_rows_as_are_to_be_criticised(
+    tiny_task: Callable[..., Path], tmp_path: Path, editor: str, rows: int
+) -> None:
+    with serving(lambda _: Reply("Ask for the form.")) as at:
+        edit = {"editor": editor, "minibatch": 1, "critiques": 3, "rewrites": 0}
+        task = tiny_task(planner="llm", edit=edit, llm={"model": "judge-1", "base_url": at.url})
+        with open_session(new_run(task, ["budget.rounds=1"], tmp_path / "runs")) as session:
+            session.go()
+            [row] = session.context.folder.rounds()
+        [plan, *_] = [request.text for request in at.requests if "Rules would:" in request.text]
+        seed = session.context.folder.baseline()
+    assert plan.count("- question <<< Who is the mayor of") == rows
+    assert seed and len(session.context.folder.load(seed.seed, "train").scores) == rows  # no other rows are answered
+    assert len({critique.example for critique in row.trial.critiques}) == (rows if editor == "textgrad" else 0)
+
+
 def test_textgrad_edits_in_a_run_with_its_critiques_in_the_ledger(
     tiny_task: Callable[..., Path], tmp_path: Path
 ) -> None:

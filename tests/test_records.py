@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from agent.moves import Move, TrainLora
-from agent.records import Demo, Diagnosis, ExampleDiagnosis, ExampleScore, Need, Prompt, digest
+from agent.records import Demo, Diagnosis, ExampleDiagnosis, ExampleScore, Need, Prompt, digest, folded
 from agent.rounds import Spend
 
 SHARES = st.floats(0, 1)
@@ -27,6 +27,11 @@ def test_equal_records_have_equal_ids_in_every_process(seed: str) -> None:
     environment = os.environ | {"PYTHONHASHSEED": seed}
     told = subprocess.run([sys.executable, "-c", code], cwd=REPO, env=environment, capture_output=True, check=True)
     assert told.stdout.decode().strip() == PROMPT.id
+
+
+def test_texts_compare_without_case_white_space_and_the_way_a_letter_is_encoded() -> None:
+    assert folded("  Wer r\u00fcgt\n die Stra\u00dfe?") == folded("WER RU\u0308GT die  strasse?")
+    assert folded("Who?") != folded("Who")
 
 
 def test_a_changed_copy_has_an_id_of_its_own() -> None:

@@ -41,6 +41,15 @@ def test_planner_and_rules_are_weighed_against_one_another(tmp_path: Path) -> No
     assert "| the same lever as the rules | 1 | 1 | +0.04 |\n| another lever | 2 | 1 | +0.31 |" in twin
 
 
+def test_a_fixed_order_is_not_weighed_against_the_rules(tmp_path: Path) -> None:
+    run = make_llm_run(tmp_path)
+    run.task_file.write_text(run.task_file.read_text().replace("policy: rules", "policy: lora-only"))
+    _, words, twin = read(run)
+    for said in (words, twin):
+        assert "The external LLM" in said and "lora-only" in said
+        assert "Planner against rules" not in said and "LLM planner" not in said
+
+
 def test_a_decision_knows_whether_the_rules_would_have_pulled_the_same_lever() -> None:
     def agrees(rules_would: str | None) -> bool | None:
         return Decision(move=EditPrompt(), reason="", by="planner", rules_would=rules_would).agrees

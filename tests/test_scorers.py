@@ -288,7 +288,8 @@ def test_a_judge_of_content_is_asked_once_for_all_rows_and_counts_beside_the_rul
     panel = Panel(1.0, 0.5)
     right, wrong = judged(panel, [{"kind": "contains"}, JUDGE]).score_all(ROWS)
     assert (right.content, wrong.content) == (1.0, 0.25)
-    assert (right.remarks, wrong.remarks) == (("worth 1.0",), ("worth 0.5",))
+    assert (right.remarks, wrong.remarks) == ((), ("worth 0.5",))
+    assert (right.praise, wrong.praise) == (("worth 1.0",), ())
     assert (right.style, right.faults, wrong.faults) == (1.0, (), ())
     assert panel.asked == [[("Paris", "Paris"), ("Paris", "Rome")]]
 
@@ -297,8 +298,8 @@ def test_a_judge_of_style_gives_shares_faults_and_sees_the_wanted_form() -> None
     panel = Panel(1.0, 0.5)
     right, wrong = judged(panel, style=[STARTS, JUDGE]).score_all(ROWS)
     assert (right.style, wrong.style) == (0.5, 0.25)
-    assert (len(right.faults), right.remarks) == (1, ("worth 1.0",))
-    assert (wrong.faults[1], wrong.remarks) == ("worth 0.5", ())
+    assert (len(right.faults), right.remarks, right.praise) == (1, (), ("worth 1.0",))
+    assert (wrong.faults[1], wrong.remarks, wrong.praise) == ("worth 0.5", (), ())
     assert panel.asked == [[("ANSWER: Paris", "Paris"), ("ANSWER: Paris", "Rome")]]
 
 

@@ -59,6 +59,11 @@ def test_a_file_or_its_folder_gives_the_settings(folder: Path) -> None:
             "unknown kind 'reward_model'; the kinds are bullets, forbid, json, judge, regex",
         ),
         ("llm: {}", 5, "the key 'llm.model' is missing"),
+        (
+            "llm:\n  model: gpt\n  judge:\n    price:",
+            8,
+            "'llm.judge.price': only `temperature` may be null; leave the key",
+        ),
         ("device: gpu", 5, "'device' must be one of 'auto', 'cpu', 'cuda' or 'mps', but it is 'gpu'"),
         ("budget:\n  rounds: soon", 6, "'budget.rounds' must be a whole number, but it is 'soon'"),
         ("lora:\n  rank: 4096", 6, "'lora.rank' must be at most 256, but it is 4096"),

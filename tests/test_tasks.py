@@ -135,6 +135,14 @@ def test_references_that_cannot_get_full_marks_are_warned_of(folder: Path) -> No
     assert load_task(folder, [style, "content.0={kind: exact, extract: 'ANSWER: (.*)'}"]).warnings == ()
 
 
+def test_a_planner_that_a_fixed_order_leaves_nothing_to_decide_is_warned_of(folder: Path) -> None:
+    planning = ["llm={model: gpt}", "planner=llm"]
+    assert load_task(folder, planning).warnings == load_task(folder, ["policy=lora-only"]).warnings == ()
+    assert load_task(folder, [*planning, "policy=lora-only"]).warnings == (
+        "`policy: lora-only` is a fixed order, so `planner: llm` is not asked",
+    )
+
+
 def test_loading_a_task_loads_nothing_heavy(folder: Path) -> None:
     code = (
         f"import sys; from pathlib import Path; from eval.tasks import load_task; load_task(Path({str(folder)!r}));"
@@ -151,10 +159,11 @@ JUDGED = ["content=[{kind: exact}, {kind: judge, rubric: Right.}]", "llm={model:
 
 def test_the_digest_follows_who_judges_and_not_how_it_is_asked(folder: Path) -> None:
     before = load_task(folder, JUDGED).digest
-    for other in ("llm.model=judge-2", "llm.base_url=http://127.0.0.1:1/v1", "llm.judge.temperature=1"):
+    for other in ("llm.model=judge-2", "llm.judge.temperature=1"):
         assert load_task(folder, [*JUDGED, other]).digest != before
     for same in ("llm.judge.model=judge-1", "llm.editor.model=o3", "llm.timeout=5", "llm.key_variable=MY_KEY"):
         assert load_task(folder, [*JUDGED, same]).digest == before
+    assert load_task(folder, [*JUDGED, "llm.base_url=http://127.0.0.1:1/v1"]).digest == before  # back on another port
 
 
 def test_an_llm_that_judges_nothing_is_not_in_the_digest(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """What is asked of the LLM that criticises an answer, and what it said of each part of the prompt."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, get_args
 
 from agent import prompts
@@ -13,31 +13,35 @@ SECTION = re.compile(rf"<({NAMES})>(.*?)(?=</?(?:{NAMES})>|\Z)", re.DOTALL)  # a
 
 
 class Gradient(NamedTuple):
-    """What the critic said of one part because of one row, and the case it spoke of."""
+    """What the critic said of one part because of one row, and the case it spoke of in so many characters a text."""
 
     part: Part
     example: str
     text: str
-    case: str
+    case: Callable[[int], str]
 
 
 def cut(text: str, room: int) -> str:
     return text if len(text) <= room else text[: room - 1] + "…"
 
 
-def verdict(score: ExampleScore, reference: str = "") -> str:
-    """The scorers' explanation of a score, and of wrong content the reference, if one is given."""
-    said = list(score.faults)
+def verdict(score: ExampleScore, room: int, reference: str = "") -> str:
+    """The scorers' explanation of a score, and of wrong content the reference, if one is given.
+
+    Every reason is quoted: it may repeat the answer, and a judge's may be what the answer talked it into.
+    """
+    said = [prompts.quoted(fault, room) for fault in score.faults]
     if score.content < 1:
         said.append(f"The content is {score.content:.0%} right." if score.content else "The content is wrong.")
-        said += score.remarks
-        said += [f"The right answer: {reference}"] if reference else []
+        said += [prompts.quoted(remark, room) for remark in score.remarks]
+        said += [f"The right answer: {prompts.quoted(reference, room)}"] if reference else []
     return "\n".join(said) or "The style is not as wanted."
 
 
 def case(row: Example, score: ExampleScore, room: int) -> str:
     """A row, its answer and what is wrong with it, but not the reference: this is what a rewriter sees of it."""
-    return f"{prompts.quoted(row.question, room)}\n\nAnswer: {prompts.quoted(score.output, room)}\n\n{verdict(score)}"
+    question, answer = prompts.quoted(row.question, room), prompts.quoted(score.output, room)
+    return f"{question}\n\nAnswer: {answer}\n\nWhat its scorers say:\n{verdict(score, room)}"
 
 
 def request(prompt: Prompt, asked: Iterable[Part], row: Example, score: ExampleScore, room: int) -> str:
@@ -49,7 +53,7 @@ def request(prompt: Prompt, asked: Iterable[Part], row: Example, score: ExampleS
         ),
         question=prompts.quoted(row.question, room),
         answer=prompts.quoted(score.output, room),
-        verdict=verdict(score, prompts.quoted(row.answer, room)),
+        verdict=verdict(score, room, row.answer),
         asked=", ".join(asked),
     )
 

@@ -5,9 +5,10 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
+from agent import prompts
 from agent.config import Editing
 from agent.protocols import Scorers
-from agent.records import Demo, Example, Part, Prompt
+from agent.records import Demo, Example, Part, Prompt, folded
 
 NAMES: dict[Part, str] = {"system": "system text", "demos": "demonstrations", "questions": "question template"}
 PLACE = "{question}"
@@ -28,6 +29,11 @@ def written(demos: Iterable[Demo]) -> str:
 def read(text: str) -> list[Demo]:
     """The demonstrations in a text, without outer white space; what stands around them is passed over."""
     return [Demo(question=question.strip(), answer=answer.strip()) for question, answer in DEMO.findall(text)]
+
+
+def size(row: Example | Demo) -> int:
+    """Characters of question and answer."""
+    return len(row.question) + len(row.answer)
 
 
 def as_texts(prompt: Prompt) -> dict[Part, str]:
@@ -51,10 +57,14 @@ class Parts:
         self._settings = settings
 
     def examples(self, failing: Sequence[Example], draw: random.Random) -> list[Demo]:
-        """Train rows in the wanted form, twice as many as a prompt may show: failing ones first, then any."""
+        """Train rows in the wanted form, twice as many as a prompt may show: failing ones first, then any.
+
+        None above `prompts.ROOM`: an LLM is to copy them, so they are shown whole or not at all.
+        """
         most = 2 * self._settings.demos
-        others = draw.sample(self._train, min(most, len(self._train)))
-        rows = [row for row in dict.fromkeys([*failing[:most], *others]) if not row.turns]
+        short, hard = ([row for row in rows if size(row) <= prompts.ROOM] for rows in (self._train, failing))
+        others = draw.sample(short, min(most, len(short)))
+        rows = [row for row in dict.fromkeys([*hard[:most], *others]) if not row.turns]
         shown = [(row, self._scorers.show(row.answer)) for row in rows]
         demos = [Demo(question=row.question, answer=answer) for row, answer in shown if self._passes(answer, row)]
         return list(dict.fromkeys(demos))[:most]
@@ -78,11 +88,12 @@ class Parts:
         return self.checked(self.prompt.model_copy(update={field: text})), ""
 
     def checked(self, edit: Prompt) -> Prompt:
-        """The edit, if it is one, and short enough. Raises Unusable."""
+        """The edit, if it is one, and short enough, or no longer than a prompt that is not. Raises Unusable."""
         if edit == self.prompt:
             raise Unusable("the reply changed nothing")
-        if edit.length > self._settings.max_length:
-            raise Unusable(f"it makes the prompt longer than {self._settings.max_length} characters")
+        most = max(self._settings.max_length, self.prompt.length)
+        if edit.length > most:
+            raise Unusable(f"it makes the prompt longer than {most} characters")
         return edit
 
     def _demos(self, text: str) -> tuple[tuple[Demo, ...], str]:
@@ -95,10 +106,11 @@ class Parts:
         return kept, f"{left} of TextGrad's {len(found)} demonstrations were left out" if left else ""
 
     def _true(self, demo: Demo) -> Demo | None:
-        """The demonstration in its row's own words, if a train row asks this and the answer passes."""
-        if demo in self.prompt.demos:
-            return demo
-        rows = self._asked.get(_folded(demo.question), [])
+        """The demonstration in the prompt's own words, or its row's if a train row asks this and the answer passes."""
+        for own in self.prompt.demos:
+            if disarmed(own) == disarmed(demo):
+                return own
+        rows = self._asked.get(_key(demo), [])
         return next(
             (Demo(question=row.question, answer=demo.answer) for row in rows if self._passes(demo.answer, row)), None
         )
@@ -112,9 +124,14 @@ class Parts:
         asked: dict[str, list[Example]] = {}
         for row in self._train:
             if not row.turns:
-                asked.setdefault(_folded(row.question), []).append(row)
+                asked.setdefault(_key(row), []).append(row)
         return asked
 
 
-def _folded(question: str) -> str:
-    return " ".join(question.casefold().split())
+def disarmed(demo: Demo) -> Demo:
+    """The demonstration as an LLM is shown it that is to rewrite it."""
+    return Demo(question=prompts.disarmed(demo.question), answer=prompts.disarmed(demo.answer))
+
+
+def _key(row: Example | Demo) -> str:
+    return folded(prompts.disarmed(row.question))

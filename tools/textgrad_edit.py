@@ -11,12 +11,12 @@ from typing import Any, NamedTuple, TypeVar
 
 from agent import prompts
 from agent.config import Editing
-from agent.errors import LlmUnavailable, TooLong, Useless
+from agent.errors import LlmUnavailable, Useless
 from agent.moves import EditPrompt
 from agent.protocols import Chat, Progress, Scorers
 from agent.records import Critique, Demo, Edit, Edits, Evaluation, Example, ExampleScore, Part, Prompt
 from tools.critique import Gradient, by_part, case, cut, request, verdict
-from tools.parts import NAMES, Parts, Unusable, as_texts, written
+from tools.parts import NAMES, Parts, Unusable, as_texts, size, written
 from tools.together import together
 
 ROLES: dict[Part, str] = {
@@ -26,7 +26,6 @@ ROLES: dict[Part, str] = {
 }
 QUESTION = "question to a small language model"
 OPENED, CLOSED = "<IMPROVED_VARIABLE>", "</IMPROVED_VARIABLE>"
-ROOM = 2000  # characters of each quoted text; a quarter of them where that is too long for the LLM
 KEPT = 600  # characters of a critique in the ledger
 
 T = TypeVar("T")
@@ -106,23 +105,24 @@ class TextGradEditor:
     def reword(self, hard: Sequence[tuple[Example, ExampleScore]]) -> dict[str, str]:
         """Train questions in other words, by the row's name; those without a usable reply are left out.
 
-        One call a question: the scorers' explanation of the answer is the gradient as it stands. If the LLM is lost on
-        the way, what has come by then is returned.
+        One call a question: the scorers' explanation of the answer is the gradient as it stands. None for a question
+        above `prompts.ROOM`. If the LLM is lost on the way, what has come by then is returned.
 
         Raises:
             LlmUnavailable: the LLM did not answer at all.
         """
-        found, error = self._together("rewriting questions", self._reworded, hard)
+        short = [(row, score) for row, score in hard if len(row.question) <= prompts.ROOM]
+        found, error = self._together("rewriting questions", self._reworded, short)
         if error and not found:
             raise error
-        return {hard[place][0].name: text for place, text in found.items() if text}
+        return {short[place][0].name: text for place, text in found.items() if text}
 
     def criticise(self, prompt: Prompt, asked: Sequence[Part], shown: Sequence[ExampleScore]) -> list[Gradient]:
         """The gradients of the parts asked for, by one call a row, in the order of the rows. Raises LlmUnavailable."""
 
         def work(score: ExampleScore) -> list[Gradient]:
             with suppress(Useless):
-                return _fitting(partial(self._backward, prompt, asked, self._example_of(score.example), score))
+                return prompts.fitting(partial(self._backward, prompt, asked, self._example_of(score.example), score))
             return []
 
         found, error = self._together("criticising answers", work, shown)
@@ -147,12 +147,11 @@ class TextGradEditor:
                 variables[part].gradients.add(_feedback(variables[part], text))
 
         variables = {part: _variable(text, ROLES[part]) for part, text in as_texts(prompt).items() if part in asked}
-        loss = _variable(verdict(score), "what the scorers say of an answer", *variables.values())
+        loss = _variable(verdict(score, room), "what the scorers say of an answer", *variables.values())
         loss.set_grad_fn(backward)
         loss.backward(engine=self._complete)
-        shown = case(row, score, room)
         return [
-            Gradient(part, row.name, gradient.value, shown)
+            Gradient(part, row.name, gradient.value, partial(case, row, score))
             for part, variable in variables.items()
             for gradient in variable.gradients
         ]
@@ -167,26 +166,29 @@ class TextGradEditor:
 
     def _stepped(self, step: Step) -> str:
         constraints = self._constraints(f"step_{step.part}") + self._constraints("step")
-        examples = [written(step.examples)] if step.part == "demos" else []
+        rows = step.part == "demos"  # which are others' words; what stands in the rest of a prompt is meant
+        text = prompts.disarmed(step.text) if rows else step.text
 
         def ask(room: int) -> str:
-            told = [(cut(gradient.text, room), cut(gradient.case, room)) for gradient in step.gradients]
-            return self._descend(step.text, ROLES[step.part], told, constraints, examples)
+            told = [(cut(gradient.text, room), gradient.case(room // 2)) for gradient in step.gradients]
+            shown = [demo for demo in step.examples if rows and size(demo) <= room]
+            examples = [prompts.disarmed(written(shown))] if shown else []
+            return self._descend(text, ROLES[step.part], told, constraints, examples)
 
-        return _fitting(ask)
+        return prompts.fitting(ask)
 
     def _reworded(self, failure: tuple[Example, ExampleScore]) -> str:
         """The question in other words; empty if the reply is of no use."""
         row, score = failure
-        constraints = self._constraints("reword")
+        question, constraints = prompts.disarmed(row.question), self._constraints("reword")
 
         def ask(room: int) -> str:
-            told = [(verdict(score), f"Answer: {prompts.quoted(score.output, room)}")]
-            return self._descend(row.question, QUESTION, told, constraints)
+            told = [(verdict(score, room), f"Answer: {prompts.quoted(score.output, room)}")]
+            return self._descend(question, QUESTION, told, constraints)
 
         with suppress(Unusable):
-            text = _fitting(ask)
-            return text if text != row.question and len(text) <= self._settings.max_length else ""
+            text = prompts.fitting(ask)
+            return text if text != question and len(text) <= self._settings.max_length else ""
         return ""
 
     def _descend(
@@ -267,14 +269,6 @@ def _variable(text: str, role: str, *predecessors: Any) -> Any:
 
 def _feedback(variable: Any, text: str) -> Any:
     return _variable(text, f"feedback to {variable.get_role_description()}")
-
-
-def _fitting(ask: Callable[[int], T]) -> T:
-    """What `ask` brings with so many characters of each text; with a quarter, if the LLM's window is too small."""
-    try:
-        return ask(ROOM)
-    except TooLong:
-        return ask(ROOM // 4)
 
 
 def _lacks(score: ExampleScore, failures: str) -> bool:

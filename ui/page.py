@@ -32,6 +32,11 @@ class Brief(BaseModel):
     planner: str = "none"
     llm: Server | None = None
 
+    @property
+    def plans(self) -> bool:
+        """As TaskConfig has it: a fixed order asks no planner."""
+        return self.planner == "llm" and self.policy == "rules"
+
 
 class Step(BaseModel):
     """One optimizer step of a training."""

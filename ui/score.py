@@ -77,6 +77,6 @@ def _print(console: Console, evaluation: Evaluation, show: int) -> None:
         return
     table = Table("row", "answer", "content", "style", "what is said of it")
     for row in evaluation.scores[:show]:
-        said = " ".join(row.faults + row.remarks)
+        said = " ".join(row.faults + row.remarks + row.praise)
         table.add_row(row.example, row.output[:200], f"{row.content:.2f}", f"{row.style:.2f}", said)
     console.print(table, markup=False)

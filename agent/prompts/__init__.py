@@ -1,11 +1,18 @@
 """Prompts are files; this reads them."""
 
 import re
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from string import Template
+from typing import TypeVar
+
+from agent.errors import TooLong
 
 LEFT_OUT = " […] "
+ROOM = 2000  # characters of each text that an editor or a judge is shown; a quarter where its window is too small
+
+T = TypeVar("T")
 
 
 @cache
@@ -24,12 +31,29 @@ def quoted(text: str, room: int) -> str:
 
     It is cut in the middle, so that what it opens with and what it comes to are both seen.
     """
-    inside = re.sub(r"<{3,}|>{3,}", lambda found: found[0][:2], text)
+    inside = disarmed(text)
     if len(inside) > room:
         half = max(1, (room - len(LEFT_OUT)) // 2)
         inside = f"{inside[:half]}{LEFT_OUT}{inside[-half:]}"
     gap = "\n" if "\n" in inside else " "
     return f"<<<{gap}{inside}{gap}>>>"
+
+
+def disarmed(text: str) -> str:
+    """The text without <<< and >>>: neither a quote's end nor a quote of its own."""
+    return re.sub(r"<{3,}|>{3,}", lambda found: found[0][:2], text)
+
+
+def fitting(ask: Callable[[int], T]) -> T:
+    """What `ask` brings with `ROOM` characters of each text; with a quarter, if the LLM's window is too small.
+
+    Raises:
+        TooLong: that is too much for it as well.
+    """
+    try:
+        return ask(ROOM)
+    except TooLong:
+        return ask(ROOM // 4)
 
 
 def one_line(text: str) -> str:
