@@ -38,7 +38,9 @@ def test_why_shows_the_rules_choice_beside_the_planners(
     first, second, *_ = llm_rounds()
     folder.append(first)
     said = say(folder, monkeypatch, "/why")
-    assert f"Round 1, edit_prompt, decided by planner. {PLANNED} the rules (same lever, other settings): {RULES}" in said
+    assert (
+        f"Round 1, edit_prompt, decided by planner. {PLANNED} the rules (same lever, other settings): {RULES}" in said
+    )
     folder.append(second)
     assert f"decided by planner. {PLANNED} the rules (another lever): {RULES}" in say(folder, monkeypatch, "/why")
 

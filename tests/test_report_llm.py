@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.moves import Decision, EditPrompt
+from agent.moves import Decision, EditPrompt, TrainLora
 from agent.records import Demo, Prompt
 from agent.rounds import Remaking, Spend
 from tests.llm_story import ASKED, CRITIQUE, PLANNED, REFUSED, RULES, llm_rounds, make_llm_run
@@ -26,7 +26,10 @@ def test_the_planners_reason_stands_beside_what_the_rules_would_have_done(tmp_pa
     page, words, twin = read(make_llm_run(tmp_path))
     assert f"the planner edit_prompt: {PLANNED} the rules same lever, other settings {RULES}" in words
     assert f"the planner train_lora: {PLANNED} the rules another lever {RULES}" in words
-    assert f"| the planner | the rules (same lever, other settings) | |---|---| | edit_prompt: {PLANNED} | {RULES} |" in plain(twin)
+    assert (
+        f"| the planner | the rules (same lever, other settings) | |---|---| | edit_prompt: {PLANNED} | {RULES} |"
+        in plain(twin)
+    )
     assert f"| the planner | the rules (another lever) | |---|---| | train_lora: {PLANNED} | {RULES} |" in plain(twin)
     assert words.count("Decided by rules.") == 1  # the round in which the planner did not answer
     assert "planner <abbr" in page and "| planner = |" in twin and "| planner ≠ |" in twin
@@ -57,6 +60,15 @@ def test_a_decision_knows_whether_the_rules_would_have_pulled_the_same_lever() -
     assert agrees("edit_prompt") is True and agrees(RULES) is True
     assert agrees("train_lora: do not stop, edit_prompt brings little") is False
     assert agrees(None) is None and agrees("nothing that is known") is None
+
+
+def test_the_same_move_is_told_from_the_same_lever() -> None:
+    rules = f"{TrainLora(rank=8)}: content is lacking."
+    told = [
+        wording.beside_rules(Decision(move=move, reason="", by="planner", rules_would=rules))
+        for move in (TrainLora(rank=8), TrainLora(rank=16), EditPrompt())
+    ]
+    assert told == ["the same move", "same lever, other settings", "another lever"]
 
 
 def test_critiques_are_folded_by_part_each_with_its_row(tmp_path: Path) -> None:
