@@ -82,17 +82,22 @@ def parser() -> argparse.ArgumentParser:
     _add_runs(listing)
     listing.set_defaults(do=_runs)
 
-    check = commands.add_parser("check-llm", help="is an LLM server good enough? plan, edit and judge once, and tell")
-    check.add_argument("--model", required=True, help="as the server calls it")
-    check.add_argument("--base-url", metavar="URL", help="of an OpenAI-compatible server; default: OpenAI's own")
-    check.add_argument("--key-variable", default="OPENAI_API_KEY", metavar="NAME", help="where the key is read from")
-    check.add_argument("--timeout", type=float, default=120, metavar="SECONDS", help="of one call (default: 120)")
-    check.set_defaults(do=_check_llm)
+    _add_check(
+        commands.add_parser("check-llm", help="is an LLM server good enough? plan, edit and judge once, and tell")
+    )
 
     doctor = commands.add_parser("doctor", help="what is installed, the device, the model cache, room, and the LLM")
     _add_runs(doctor)
     doctor.set_defaults(do=_doctor)
     return top
+
+
+def _add_check(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--model", required=True, help="as the server calls it")
+    command.add_argument("--base-url", metavar="URL", help="of an OpenAI-compatible server; default: OpenAI's own")
+    command.add_argument("--key-variable", default="OPENAI_API_KEY", metavar="NAME", help="where the key is read from")
+    command.add_argument("--timeout", type=float, default=120, metavar="SECONDS", help="of one call (default: 120)")
+    command.set_defaults(do=_check_llm)
 
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:
