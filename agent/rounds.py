@@ -1,6 +1,6 @@
 """What happened: the rows of the ledger, and what they are made of."""
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 
@@ -8,7 +8,17 @@ from agent.moves import Decision
 from agent.records import Candidate, Critique, Diagnosis, Record, Role, Signal
 
 
-class Spend(Record):
+class Amounts(Record):
+    """Numbers that add up field by field."""
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(**{name: getattr(self, name) + getattr(other, name) for name in type(self).model_fields})
+
+    def __sub__(self, other: Self) -> Self:
+        return type(self)(**{name: getattr(self, name) - getattr(other, name) for name in type(self).model_fields})
+
+
+class Spend(Amounts):
     """What has been used up. Seconds are wall-clock inside steps; tokens are forward tokens."""
 
     seconds: float = 0.0
@@ -17,14 +27,8 @@ class Spend(Record):
     llm_tokens: int = 0
     usd: float = 0.0
 
-    def __add__(self, other: "Spend") -> "Spend":
-        return Spend(**{name: getattr(self, name) + getattr(other, name) for name in Spend.model_fields})
 
-    def __sub__(self, other: "Spend") -> "Spend":
-        return Spend(**{name: getattr(self, name) - getattr(other, name) for name in Spend.model_fields})
-
-
-class Usage(Record):
+class Usage(Amounts):
     """What one role asked of the external LLM. Calls to the server, answers out of the cache, tokens, money."""
 
     calls: int = 0
@@ -32,12 +36,6 @@ class Usage(Record):
     input_tokens: int = 0
     output_tokens: int = 0
     usd: float = 0.0
-
-    def __add__(self, other: "Usage") -> "Usage":
-        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields})
-
-    def __sub__(self, other: "Usage") -> "Usage":
-        return Usage(**{name: getattr(self, name) - getattr(other, name) for name in Usage.model_fields})
 
 
 class Call(Record):

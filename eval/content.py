@@ -2,13 +2,13 @@
 
 import re
 import string
-import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
 from functools import partial
 
 from agent.errors import BadInput
+from agent.records import folded
 from agent.scoring import Choice, Contains, ContentScorer, Exact, Judge, Number, Rated, RewardModel, TokenF1
 
 Score = Callable[[str, str], float]
@@ -65,14 +65,9 @@ def compiled(pattern: str, key: str) -> re.Pattern[str]:
         raise BadInput(f"'{key}' is not a regular expression: {error} in {pattern!r}") from None
 
 
-def fold(text: str) -> str:
-    """The text without what readers do not see: case, runs of white space, ways to encode one letter."""
-    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
-
-
 def holds(text: str, phrase: str) -> bool:
     """Whether the phrase stands in the text as whole words, both folded."""
-    text, phrase = fold(text), fold(phrase)
+    text, phrase = folded(text), folded(phrase)
     before = r"(?<!\w)" if re.match(r"\w", phrase) else ""
     after = r"(?!\w)" if re.search(r"\w$", phrase) else ""
     return re.search(before + re.escape(phrase) + after, text) is not None

@@ -8,8 +8,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.records import Example
-from eval.content import fold
+from agent.records import Example, folded
 
 RUN = 8  # so many consecutive words of a row are not there by chance
 SHORT = 5  # a question of fewer words may be anybody's
@@ -122,7 +121,7 @@ def _hashes(ids: Array) -> Array:
 
 def _words(text: str) -> str:
     """Words and numbers, folded, without punctuation, each between spaces, so that only whole ones are found."""
-    return _joined([word.replace(",", "") for word in WORD.findall(fold(text))])
+    return _joined([word.replace(",", "") for word in WORD.findall(folded(text))])
 
 
 def _joined(words: Sequence[str]) -> str:

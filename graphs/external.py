@@ -66,7 +66,7 @@ class ExternalLlm:
 
     def closed(self, *roles: Role) -> str:
         """Why the server of one of these roles is not asked any more in this run; empty while all are."""
-        servers = [self._server(role) for role in roles]
+        servers = [_server(self._of(role)) for role in roles]
         found = [self._patiences[server].refused for server in servers if server in self._patiences]
         return next(filter(None, found), "")
 
@@ -76,7 +76,7 @@ class ExternalLlm:
             from tools.llm import LlmChat
 
             settings = self._of(role)
-            patience = self._patience(role, settings)
+            patience = self._patience(settings)
             self._chats[role] = LlmChat(
                 settings, role, self.account, patience, self._replies,
                 deadline=self._deadline if role != "judge" else lambda: None,
@@ -87,14 +87,10 @@ class ExternalLlm:
         assert self._settings is not None, "the configuration demands an llm section wherever one is used"
         return self._settings.of(role)
 
-    def _server(self, role: Role) -> tuple[str | None, str]:
-        settings = self._of(role)
-        return settings.base_url, settings.key_variable
-
-    def _patience(self, role: Role, settings: Llm) -> "Patience":
+    def _patience(self, settings: Llm) -> "Patience":
         from tools.patience import Patience
 
-        server = self._server(role)
+        server = _server(settings)
         if server not in self._patiences:
             self._patiences[server] = Patience(settings.patience, settings.max_concurrency, self._tell)
         return self._patiences[server]
@@ -103,3 +99,8 @@ class ExternalLlm:
     def _replies(self) -> ReplyStore | None:
         keeps = self._settings is not None and self._settings.cache
         return ReplyStore(self._folder.path.parent / "replies.sqlite") if keeps else None
+
+
+def _server(settings: Llm) -> tuple[str | None, str]:
+    """What makes two roles' servers the same: the address, and the key they are asked with."""
+    return settings.base_url, settings.key_variable
