@@ -1,5 +1,6 @@
 """What a task.yaml may say. Pydantic only: importing this loads nothing heavy."""
 
+import re
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
@@ -8,7 +9,13 @@ from agent.records import Demo, Prompt, Role
 from agent.scoring import ContentScorer, Judge, RewardModel, StyleScorer
 from agent.settings import Settings
 
-PolicyName = Literal["rules", "lora-only", "prompt-only", "p -> w -> p"]
+POLICIES = (
+    "rules", "learned", "lora-only", "prompt-only", "p -> w", "w -> p", "p -> w -> p", "alternate every 1", "random",
+)  # fmt: skip
+# Any order of p (prompt) and w (weights) will do, and any period; `steps` names each round's lever for itself:
+# p, o (weights on rows as given) or r (on refined rows).
+PATTERNS = (r"[pw]( -> [pw])*", r"alternate every [1-9]\d*", r"steps [por]+")
+Faculty = Literal["signal", "classifier", "remaking", "memory", "gate"]
 
 # --- data ----------------------------------------------------------------------------------------
 
@@ -251,7 +258,8 @@ class TaskConfig(Settings):
     edit: Editing = Editing()
     gate: Gate = Gate()
     recall: Recall = Recall()
-    policy: PolicyName = "rules"
+    policy: str = Field("rules", description="rules, learned, or what they are compared with: see `POLICIES`")
+    without: tuple[Faculty, ...] = Field((), description="what to do without, to see what it is good for")
     planner: Literal["none", "llm"] = "none"
     llm: Llm | None = None
     seed: int = 0
@@ -274,6 +282,19 @@ class TaskConfig(Settings):
                     raise ValueError(f"`budget.usd` needs `llm.price: {{input: …, output: …}}` (of the {role})")
         return self
 
+    @field_validator("policy")
+    @classmethod
+    def is_a_known_policy(cls, policy: str) -> str:
+        if policy not in POLICIES and not any(re.fullmatch(pattern, policy) for pattern in PATTERNS):
+            known = ", ".join(POLICIES)
+            raise ValueError(f"there is no policy {policy!r}; there are {known}, any such order of p and w, any period")
+        return policy
+
+    @property
+    def observes(self) -> bool:
+        """Whether the policy decides by what it observes. What it is compared with does not, and keeps to itself."""
+        return self.policy in ("rules", "learned")
+
     @property
     def models(self) -> dict[tuple[int | str, ...], str]:
         """The models to be loaded, by the keys that name them."""
@@ -285,8 +306,8 @@ class TaskConfig(Settings):
 
     @property
     def plans(self) -> bool:
-        """Whether an LLM plans. A fixed order is there to be compared with, and keeps to itself."""
-        return self.planner == "llm" and self.policy == "rules"
+        """Whether an LLM plans."""
+        return self.planner == "llm" and self.observes
 
     @property
     def roles(self) -> tuple[Role, ...]:

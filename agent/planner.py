@@ -5,14 +5,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, TypeAdapter, create_model
 
-from agent import policy, prompts
+from agent import prompts
 from agent.briefing import render
 from agent.config import TaskConfig
 from agent.errors import LlmRefused, LlmUnavailable, TooLong
 from agent.moves import Decision, EditPrompt, Epochs, Move, Rank, Rate, Rollback, Stop, TrainLora
+from agent.policy import stop_reason
 from agent.protocols import Briefing, Chat
 from agent.records import Record
 from agent.rounds import Round
+from agent.rules import Rules
 
 
 class Reasoned(Record):
@@ -50,12 +52,12 @@ class LlmPlanner:
     def __init__(self, chat: Chat, config: TaskConfig) -> None:
         self._chat = chat
         self._config = config
-        self._rules = policy.Rules(config)
+        self._rules = Rules(config)
 
     def decide(self, briefing: Briefing) -> Decision:
         """One decision; `rules_would` keeps the rules' own. Budgets and target are not the LLM's to pass."""
         rules = self._rules.decide(briefing)
-        if policy.stop_reason(briefing, self._config):
+        if stop_reason(briefing, self._config):
             return rules
         if briefing.closed:
             return _instead(rules, briefing.closed)

@@ -176,6 +176,8 @@ class ExampleDiagnosis(Record):
     need: Need
     prompt_gap: float | None = None
     weight_gap: float | None = None
+    chances: dict[Need, float] = Field({}, description="of each need, adding up to 1; empty: the rules decided")
+    features: dict[str, float] = Field({}, description="what the chances rest on, by name")
 
 
 class Diagnosis(Record):
@@ -187,10 +189,14 @@ class Diagnosis(Record):
 
     def share(self, need: Literal["content", "style"]) -> float:
         """Share of *all* rows that lack this (alone or with the other), estimated from those probed."""
+        return self.expected(need) + self.expected("both")
+
+    def expected(self, need: Need) -> float:
+        """Share of all rows that have just this need, as far as the probed ones tell."""
         if not self.examples:
             return 0.0
-        lacking = sum(example.need in (need, "both") for example in self.examples)
-        return lacking / len(self.examples) * self.failing / self.total
+        each = [example.chances.get(need, float(example.need == need)) for example in self.examples]
+        return fmean(each) * self.failing / self.total
 
     @property
     def prompt_gap(self) -> float | None:
@@ -206,14 +212,31 @@ def _mean(values: list[float | None]) -> float | None:
     return fmean(known) if known else None
 
 
+class Outlook(Record):
+    """What a lever is expected to bring if it is pulled now: one scale for both.
+
+    `gain` is in merit, with the standard deviation `spread`; `cost` in forward passes of a token (`Spend.passes`).
+    """
+
+    gain: float
+    spread: float
+    cost: float
+
+    @property
+    def rate(self) -> float:
+        """Expected merit gained per million passes."""
+        return self.gain / self.cost * 1e6
+
+
 class LeverSignal(Record):
-    """What one lever did when it was last pulled, and whether it still pays."""
+    """What one lever did when it was last pulled, whether it still pays, and what it promises."""
 
     rounds: int = 0
     kept: int = 0
     gain: float = 0.0
     fruitless: int = 0
     saturated: bool = False
+    outlook: Outlook | None = None
 
 
 class Signal(Record):
@@ -224,6 +247,7 @@ class Signal(Record):
     style: float
     refined: bool = Field(False, description="whether the best prompt is another than the seed")
     noise: float = Field(description="standard error of the validation reward, in reward units")
+    drift: float | None = Field(None, description="nats per token lost on general text, against the bare base")
     loss: float | None = Field(None, description="mean loss of the last LoRA epoch, nats per token")
     loss_drop: float | None = Field(None, description="relative fall of the epoch loss over the last two epochs")
     grad_norm: float | None = Field(None, description="mean gradient norm of the last LoRA epoch, before clipping")

@@ -19,13 +19,25 @@ class Amounts(Record):
 
 
 class Spend(Amounts):
-    """What has been used up. Seconds are wall-clock inside steps; tokens are forward tokens."""
+    """What has been used up. Seconds are wall-clock inside steps; tokens are forward tokens.
+
+    `read_tokens` were run without a gradient and not generated: prompts, and references whose likelihood was asked.
+    """
 
     seconds: float = 0.0
     train_tokens: int = 0
     generated_tokens: int = 0
+    read_tokens: int = 0
     llm_tokens: int = 0
     usd: float = 0.0
+
+    @property
+    def passes(self) -> int:
+        """The cost that levers are compared by, in forward passes of a token; the same on every machine.
+
+        A trained token costs three: backward is twice forward (Kaplan et al. 2020, section 2.1).
+        """
+        return 3 * self.train_tokens + self.generated_tokens + self.read_tokens
 
 
 class Usage(Amounts):
@@ -100,6 +112,7 @@ class Verdict(Record):
     after: float
     p_value: float = Field(description="one-sided, paired sign-flip test of the deciding difference")
     measure: Literal["reward", "merit", "likelihood"] = Field("reward", description="whose difference decided")
+    merit_gain: float = Field(0.0, description="difference of the mean merits")
 
     @property
     def gain(self) -> float:

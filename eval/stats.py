@@ -133,16 +133,16 @@ def judge(before: Evaluation, after: Evaluation, alpha: float, after_is_simpler:
     reward, merit = _changes(before, after)
     if reward.nothing and merit.nothing:
         end = "the simpler pair wins the tie" if after_is_simpler else "the pair before stands"
-        return _verdict(after_is_simpler, reward, f"no row differs (joint reward {before.reward:.2f}): {end}")
+        return _verdict(after_is_simpler, reward, merit, f"no row differs (joint reward {before.reward:.2f}): {end}")
     if reward.rose(alpha):
-        return _verdict(True, reward, str(reward))
+        return _verdict(True, reward, merit, str(reward))
     if reward.gain < 0:
-        return _verdict(False, reward, f"{reward}: it fell")
+        return _verdict(False, reward, merit, f"{reward}: it fell")
     reason = f"{reward}, {merit}"
     if merit.rose(alpha):
-        return _verdict(True, reward, reason, merit)
+        return _verdict(True, reward, merit, reason, merit)
     end = f"within chance (alpha {alpha:g})" if max(reward.gain, merit.gain) > 0 else "no rise"
-    return _verdict(False, reward, f"{reason}: {end}", min(reward, merit, key=lambda change: change.p_value))
+    return _verdict(False, reward, merit, f"{reason}: {end}", min(reward, merit, key=lambda change: change.p_value))
 
 
 def corroborate(verdict: Verdict, before: Sequence[float], after: Sequence[float], alpha: float) -> Verdict:
@@ -191,7 +191,7 @@ def _changes(before: Evaluation, after: Evaluation) -> tuple[Change, Change]:
     )
 
 
-def _verdict(kept: bool, reward: Change, reason: str, decided: Change | None = None) -> Verdict:
+def _verdict(kept: bool, reward: Change, merit: Change, reason: str, decided: Change | None = None) -> Verdict:
     """`decided` where another difference than the reward's was the stronger one."""
     return Verdict(
         kept=kept,
@@ -199,5 +199,6 @@ def _verdict(kept: bool, reward: Change, reason: str, decided: Change | None = N
         before=fmean(reward.before),
         after=fmean(reward.after),
         p_value=(decided or reward).p_value,
+        merit_gain=merit.gain,
         measure="merit" if decided and decided.name == "merit" else "reward",
     )

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # so that it runs from a che
 
 from agent import monitor
 from agent.moves import EditPrompt, Stop, TrainLora
-from agent.policy import make_policy
+from agent.policies import make_policy
 from agent.protocols import Briefing
 from agent.records import Candidate, Prompt
 from agent.rounds import Round, Spend, Trial

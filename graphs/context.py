@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import BadInput
 from agent.planner import LlmPlanner
-from agent.policy import make_policy
+from agent.policies import make_policy
 from agent.protocols import Editor, Policy, Rater
 from agent.records import Example, Prompt, Record, Rewrite, folded
 from agent.rounds import Spend
@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from eval.runner import Runner
     from eval.tasks import Task
     from graphs.external import ExternalLlm
+    from memory.common import CommonFolder
     from memory.embedder import MiniLm
     from memory.prompts import Entry, PromptMemory, Recalled
     from memory.rewrites import Reworded
     from tools.backbone import Backbone
     from tools.classify import Classifier
+    from tools.remembered import RememberedModel
     from tools.textgrad_edit import TextGradEditor
 
 PROFILE_QUESTIONS = 5
@@ -71,6 +73,7 @@ class Context:
         run: the run folder. Empty: one is made for `task`, named after the graph's thread.
         task: task.yaml or its folder; only for a run that does not exist yet.
         runs: where new runs and the prompt memory live.
+        common: a folder of answers and adapters that runs of the same task have in common; empty: none.
         supervised: ask before every move.
         listener: told of everything that happens.
         report: writes the report, after the baseline and after every round.
@@ -79,6 +82,7 @@ class Context:
     run: str = ""
     task: str = ""
     runs: str = "runs"
+    common: str = ""
     supervised: bool = False
     # A Listener and a Report, typed Any because LangGraph makes a JSON schema of this class.
     listener: Any = field(default_factory=Silent, repr=False)
@@ -124,7 +128,22 @@ class Context:
     # --- the rooms' services ---
 
     @cached_property
-    def model(self) -> "Backbone":
+    def model(self) -> "Backbone | RememberedModel":
+        """What answers and scores: the backbone, or what other runs have asked of it."""
+        if self.shared is None:
+            return self.backbone
+        from tools.remembered import RememberedModel
+
+        return RememberedModel(lambda: self.backbone, self.shared.answers, self.spec.config.model, time.monotonic)
+
+    @cached_property
+    def shared(self) -> "CommonFolder | None":
+        from memory.common import CommonFolder
+
+        return CommonFolder(Path(self.common)) if self.common else None
+
+    @cached_property
+    def backbone(self) -> "Backbone":
         config = self.spec.config
         self.listener("loading the model", 0, 1, config.model)
         with collector_at_rest():
@@ -266,7 +285,8 @@ class Context:
     @property
     def recalls(self) -> bool:
         """Whether memory is asked. Not for a fixed order: it is there to be compared, so it starts from the seed."""
-        return self.spec.config.recall.prompts > 0 and self.spec.config.policy == "rules"
+        config = self.spec.config
+        return config.recall.prompts > 0 and config.observes and "memory" not in config.without
 
     def recall(self) -> list["Recalled"]:
         """Prompts of earlier runs on near tasks whose demonstrations are not among this task's decision rows."""
@@ -301,8 +321,15 @@ class Context:
     def used(self) -> Spend:
         """What has been used up: a reading to subtract an earlier one from. Of the LLM, it is the whole run's."""
         used = Spend(seconds=time.monotonic())
+        if "backbone" in vars(self):
+            used += Spend(train_tokens=self.backbone.trained_tokens)
         if "model" in vars(self):
-            used += Spend(train_tokens=self.model.trained_tokens, generated_tokens=self.model.generated_tokens)
+            asked = self.model
+            used += Spend(
+                seconds=getattr(asked, "spared_seconds", 0.0),
+                generated_tokens=round(asked.generated_tokens),
+                read_tokens=round(asked.read_tokens),
+            )
         return used + self.llm.account.spend
 
     def begin(self, spent: Spend) -> Spend:

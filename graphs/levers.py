@@ -28,12 +28,16 @@ def train_lora(state: State, context: Context) -> dict[str, Any]:
     )  # fmt: skip
     folder = context.folder.adapter_folder(adapter)
     earlier = Spend()
+    if context.shared:
+        context.shared.borrow(adapter, folder)
     try:
         if context.folder.has_adapter(adapter):
             training = read_training(folder)
             earlier = Spend(seconds=training.seconds, train_tokens=training.tokens)
         else:
             training = _train(context, state, adapter, rows)
+            if context.shared:
+                context.shared.lend(adapter, folder)
     except StepFailed as error:
         return {"trial": Trial(candidate=None, note=f"LoRA failed: {error}")}
     note = f"{training.row_count} {training.rows} rows, {len(training.epoch_losses)} epochs"
@@ -59,7 +63,7 @@ def _train(context: Context, state: State, adapter: str, rows: list[tuple[Prompt
     move, config = move_of(state, TrainLora), context.spec.config
     budget, spent = config.budget, state["spend"]
     return train(
-        context.model,
+        context.backbone,
         adapter,
         rows,
         move,

@@ -75,18 +75,25 @@ def observe(state: State, context: Context) -> dict[str, Any]:
     history = context.folder.rounds()[: state["number"]]
     noise = standard_error([score.reward for score in evaluation.scores])
     refined = state["best"].prompt != context.spec.config.prompt.prompt().id
-    signal = monitor.observe(evaluation, noise, history, refined)
+    seen = () if "signal" in context.spec.config.without else history
+    signal = monitor.observe(evaluation, noise, seen, refined)
     diagnosed = Diagnosis(failing=0, total=len(evaluation.scores))
     if stop_reason(Briefing(signal, diagnosed, history, state["spend"]), context.spec.config):
         failing = sum(score.reward < 1 for score in evaluation.scores)
         return {"signal": signal, "diagnosis": Diagnosis(failing=failing, total=len(evaluation.scores))}
     context.tell("round-start", number=state["number"] + 1)
+    return {"signal": signal, "diagnosis": _diagnosed(evaluation, state, context)}
+
+
+def _diagnosed(evaluation: Evaluation, state: State, context: Context) -> Diagnosis:
+    """By the classifier's probes; by the rewards alone, which cost nothing, for a policy that does not look."""
+    from tools.classify import by_rewards
+
+    config, examples = context.spec.config, context.spec.validation
+    if not config.observes or "classifier" in config.without:
+        return by_rewards(evaluation, examples)
     prompt = context.folder.prompt(state["best"].prompt)
-    seed = seed_of(state, context)
-    return {
-        "signal": signal,
-        "diagnosis": context.classifier.diagnose(evaluation, context.spec.validation, prompt, seed),
-    }
+    return context.classifier.diagnose(evaluation, examples, prompt, seed_of(state, context))
 
 
 @metered
@@ -202,8 +209,6 @@ def route(state: State) -> Literal["plan", "train_lora", "edit_prompt", "rollbac
 @metered
 def judge(state: State, context: Context) -> dict[str, Any]:
     """The gate: the trial's pair against the best pair, paired on the validation rows."""
-    from eval import stats
-
     before, trial = context.evaluate(state["best"], "validation"), state["trial"]
     if trial.candidate is None:
         reward = before.reward
@@ -212,12 +217,22 @@ def judge(state: State, context: Context) -> dict[str, Any]:
     if isinstance(decided(state).move, Rollback) and decided(state).by == "user":
         verdict = Verdict(kept=True, reason="Asked for.", before=before.reward, after=after.reward, p_value=1.0)
         return {"verdict": verdict}
-    alpha = context.spec.config.gate.alpha
+    verdict = _gate(before, after, state, context)
+    if "gate" in context.spec.config.without:
+        verdict = verdict.model_copy(update={"kept": True, "reason": f"kept without a gate: {verdict.reason}"})
+    return {"verdict": verdict}
+
+
+def _gate(before: Evaluation, after: Evaluation, state: State, context: Context) -> Verdict:
+    from eval import stats
+
+    trial, alpha = state["trial"].candidate, context.spec.config.gate.alpha
+    assert trial is not None, "what came to nothing is not judged"
     verdict = stats.judge(before, after, alpha, _simpler(context, state))
     if not verdict.kept and stats.too_few_to_tell(before, after, alpha):
-        nats_before, nats_after = (context.evaluate.surprise(pair) for pair in (state["best"], trial.candidate))
+        nats_before, nats_after = (context.evaluate.surprise(pair) for pair in (state["best"], trial))
         verdict = stats.corroborate(verdict, nats_before, nats_after, alpha)
-    return {"verdict": verdict}
+    return verdict
 
 
 def _simpler(context: Context, state: State) -> bool:

@@ -126,15 +126,25 @@ class Session:
 
 @contextmanager
 def open_session(
-    folder: RunFolder, *, supervised: bool = False, listener: Listener | None = None, report: Report | None = None
+    folder: RunFolder,
+    *,
+    common: str = "",
+    supervised: bool = False,
+    listener: Listener | None = None,
+    report: Report | None = None,
 ) -> Iterator[Session]:
     """The run for this process alone, with its checkpoints in SQLite.
+
+    Args:
+        common: see `Context`.
 
     Raises:
         Busy: another live process has the run; names it.
         BadInput: the run's rows have changed since it began.
     """
-    context = Context(run=str(folder.path), supervised=supervised, listener=listener or Silent(), report=report)
+    context = Context(
+        run=str(folder.path), common=common, supervised=supervised, listener=listener or Silent(), report=report
+    )
     with folder.locked(), closing(sqlite3.connect(folder.checkpoints, check_same_thread=False)) as connection:
         _check(connection, folder)
         yield Session(context, connection)

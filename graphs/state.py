@@ -10,7 +10,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from agent.errors import NesyLoraError
 from agent.moves import Decision
-from agent.records import Candidate, Diagnosis, Signal
+from agent.records import Candidate, Diagnosis, Signal, digest
 from agent.rounds import Spend, Trial, Verdict
 from graphs.context import Context
 
@@ -75,5 +75,12 @@ def move_of(state: State, kind: type[M]) -> M:
 
 
 def seed_of(state: State, context: Context) -> int:
-    """The same for the same round of the same task, in every process."""
-    return context.spec.config.seed * 10_007 + state["number"]
+    """The same for the same try of a lever on the same pair, in every process and under every policy.
+
+    So policies are compared on common random numbers; and a try that failed is not repeated to the letter.
+    """
+    decision, rounds = state.get("decision"), context.folder.rounds()[: state["number"]]
+    action = decision.move.action if decision else None
+    failed = [row for row in rounds if not row.verdict.kept and row.best == state["best"]]
+    tries = sum(row.decision.move.action == action for row in failed)
+    return int(digest([context.spec.config.seed, state["best"].id, action, tries]), 16) % 2**31

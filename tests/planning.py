@@ -6,10 +6,10 @@ from agent.briefing import from_memory, render
 from agent.config import Llm, TaskConfig
 from agent.moves import Decision
 from agent.planner import LlmPlanner
-from agent.policy import Rules
 from agent.protocols import Briefing, Failure
 from agent.records import Candidate, LeverSignal
 from agent.rounds import Baseline, Proposal, Spend
+from agent.rules import Rules
 from tests.llm_server import LlmServer
 from tests.rounds import EDIT, TRAIN, a_config, a_diagnosis, a_round, a_signal
 from tools.llm import loose

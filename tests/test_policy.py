@@ -7,11 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.config import POLICIES
 from agent.moves import Decision, TrainLora
-from agent.policy import FixedOrder, Rules, make_policy, stop_reason
+from agent.orders import make_order
+from agent.policies import make_policy
+from agent.policy import stop_reason
 from agent.protocols import Briefing
 from agent.records import Diagnosis, LeverSignal, Signal
 from agent.rounds import Round, Spend
+from agent.rules import Rules
 from tests.rounds import EDIT, SATURATED, TRAIN, a_config, a_diagnosis, a_round, a_signal
 
 CONFIG = a_config()
@@ -121,7 +125,7 @@ def test_target_and_budgets_end_a_run_under_every_policy(
     signal: Signal, spend: Spend, budget: dict[str, float], said: str
 ) -> None:
     history = [a_round(EDIT, kept=True), a_round(EDIT, kept=True)]
-    for name in ("rules", "lora-only", "prompt-only", "p -> w -> p"):
+    for name in (*POLICIES, "alternate every 3", "steps pw"):
         policy = make_policy(a_config(policy=name, budget=budget))
         decision = policy.decide(Briefing(signal, LACKS_BOTH, history, spend))
         assert decision.move.action == "stop"
@@ -150,7 +154,18 @@ def played(order: str, rounds: int) -> str:
 
 
 @pytest.mark.parametrize(
-    ("order", "moves"), [("lora-only", "wwwwww"), ("prompt-only", "pppppp"), ("p -> w -> p", "ppwwpp")]
+    ("order", "moves"),
+    [
+        ("lora-only", "wwwwww"),
+        ("prompt-only", "pppppp"),
+        ("p -> w", "pppwww"),
+        ("w -> p", "wwwppp"),
+        ("p -> w -> p", "ppwwpp"),
+        ("w -> p -> w -> p", "wwpwwp"),
+        ("alternate every 1", "pwpwpw"),
+        ("alternate every 2", "ppwwpp"),
+        ("steps pro", "pww"),
+    ],
 )
 def test_fixed_orders_share_the_rounds(order: str, moves: str) -> None:
     assert played(order, 6) == moves
@@ -168,14 +183,15 @@ def test_every_phase_of_a_fixed_order_gets_its_share(rounds: int) -> None:
 
 
 def test_a_fixed_order_says_so_and_trains_on_refined_rows() -> None:
-    decision = FixedOrder("lora-only", CONFIG).decide(Briefing(a_signal(refined=True), LACKS_BOTH))
+    decision = make_order(a_config(policy="lora-only")).decide(Briefing(a_signal(refined=True), LACKS_BOTH))
     assert decision.by == "fixed order"
     assert "lora-only" in decision.reason and "round 1 of 6" in decision.reason
     assert isinstance(decision.move, TrainLora) and decision.move.rows == "refined"
 
 
 def test_a_fixed_order_ends_when_its_next_step_is_turned_down() -> None:
-    decision = FixedOrder("lora-only", CONFIG).decide(Briefing(a_signal(), LACKS_BOTH, refused=["train_lora"]))
+    order = make_order(a_config(policy="lora-only"))
+    decision = order.decide(Briefing(a_signal(), LACKS_BOTH, refused=["train_lora"]))
     assert decision.move.action == "stop"
 
 

@@ -54,6 +54,7 @@ class Backbone:
         self.packs = can_pack(model)
         self._trunk: tuple[str | None, Trunk] = (None, Trunk())
         self.generated_tokens = 0
+        self.read_tokens = 0  # what rows share is counted once, whether or not it had been run before
         self.trained_tokens = 0
         self.room: Room | None = None  # what is known to fit into memory in training, once something did not
         self._locate = locate
@@ -189,7 +190,9 @@ class Backbone:
             self.base.eval()
             done = 0
             self._progress("answering", done, len(rows))
-            trunk = self._trunk_of(model, [rows[i] for i in self._fitting(rows, max_new_tokens)], adapter)
+            fitting = [rows[i] for i in self._fitting(rows, max_new_tokens)]
+            self.read_tokens += self.cost(fitting)
+            trunk = self._trunk_of(model, fitting, adapter)
 
             def answer(some: list[int]) -> Answers:
                 answers = Answers([examples[i] for i in some], self.ends, self.render.text_of, settled)
@@ -227,6 +230,7 @@ class Backbone:
             self.base.eval()
             losses_of = lambda some: self.losses(model, [rows[i] for i in some])  # noqa: E731
             for indices, losses in self._in_batches(rows, 0, losses_of):
+                self.read_tokens += self.cost([rows[i] for i in indices])
                 parts = losses.split([len(rows[i].completion) for i in indices])
                 for index, part in zip(indices, parts, strict=True):
                     values[index] = float(part.mean()) if len(part) else 0.0
@@ -260,7 +264,7 @@ class Backbone:
 
     def cost(self, rows: Sequence[TokenRow]) -> int:
         """Tokens that `losses` runs for these rows."""
-        shared = len(common_prefix(rows)) if self.packs else 0
+        shared = len(common_prefix(rows)) if self.packs and rows else 0
         return sum(map(len, rows)) - shared * (len(rows) - 1)
 
     def _in_batches(

@@ -33,7 +33,7 @@ class Classifier:
         Args:
             evaluation: the best pair's scores on `examples`, in the same order.
         """
-        failing = [(e, s) for e, s in zip(examples, evaluation.scores, strict=True) if s.reward < 1]
+        failing = _failing(evaluation, examples)
         probed = random.Random(seed).sample(failing, min(PROBED, len(failing)))
         gaps = self._gaps([example for example, _ in probed], prompt, evaluation.candidate.adapter, seed)
         found = tuple(
@@ -66,6 +66,24 @@ class Classifier:
         drawn = random.Random(seed).sample(list(self._train), SHOWN)
         demos = tuple(Demo(question=row.question, answer=self._scorers.show(row.answer)) for row in drawn)
         return prompt.model_copy(update={"demos": demos})
+
+
+def by_rewards(evaluation: Evaluation, examples: Sequence[Example]) -> Diagnosis:
+    """What all failing examples lack, as far as their two rewards tell. Asks the model nothing."""
+    found = tuple(
+        ExampleDiagnosis(example=score.example, need=_lacks(score)) for _, score in _failing(evaluation, examples)
+    )
+    return Diagnosis(failing=len(found), total=len(examples), examples=found)
+
+
+def _failing(evaluation: Evaluation, examples: Sequence[Example]) -> list[tuple[Example, ExampleScore]]:
+    return [pair for pair in zip(examples, evaluation.scores, strict=True) if pair[1].reward < 1]
+
+
+def _lacks(score: ExampleScore) -> Need:
+    if score.content == 1:
+        return "style"
+    return "content" if score.style == 1 else "both"
 
 
 def need(score: ExampleScore, prompt_gap: float, weight_gap: float) -> Need:

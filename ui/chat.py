@@ -9,9 +9,9 @@ from rich.markup import escape
 
 from agent.errors import BadInput
 from agent.moves import Decision
-from agent.policy import Rules
 from agent.records import Example, Prompt
 from agent.rounds import Round
+from agent.rules import Rules
 from graphs.session import Question, Session, open_session
 from memory.ledger import RunFolder
 from ui import wording

@@ -13,7 +13,7 @@ from agent.errors import NesyLoraError
 if TYPE_CHECKING:
     from memory.ledger import RunFolder
 
-POLICIES = ("rules", "lora-only", "prompt-only", "p -> w -> p")
+COMPARED = ("rules", "lora-only", "prompt-only", "p -> w -> p")
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
 
     compare = commands.add_parser("compare", help="the same task under several policies, side by side on the test rows")
     compare.add_argument("task", nargs="?", help="a task.yaml or its folder; default: the example task")
-    compare.add_argument("--policies", nargs="+", default=POLICIES, choices=POLICIES, metavar="POLICY")
+    compare.add_argument("--policies", nargs="+", default=COMPARED, metavar="POLICY")
     compare.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N")
     _add_settings(compare)
     compare.set_defaults(do=_compare)
@@ -101,7 +101,7 @@ def _add_check(command: argparse.ArgumentParser) -> None:
 
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--policy", choices=POLICIES, help="who decides: the rules (default) or a fixed order")
+    command.add_argument("--policy", help="who decides: rules (default), learned, or an order such as 'p -> w'")
     command.add_argument("--name", help="of the run's folder; default: task and time")
     _add_settings(command)
 

@@ -1,0 +1,85 @@
+"""The rules: which lever next, from signal and diagnosis."""
+
+from collections.abc import Sequence
+
+from agent.config import TaskConfig
+from agent.moves import Decision, EditPrompt, Stop, TrainLora
+from agent.policy import given_rows, numbers, stop_reason, training
+from agent.protocols import Briefing
+from agent.records import Diagnosis, Rows, Signal
+from agent.rounds import Round
+
+# Lacks of fewer rows than this are left to the other lever.
+WORTH_A_ROUND = 0.1
+
+
+class Rules:
+    """The paper's switch: rewrite where form is missing and edits still pay; else train where content is missing.
+
+    Words come first because they cost a hundredth of a LoRA round, and because weights trained on answers in the
+    wrong form no longer listen to the prompt; rows remade with the refined prompt teach content and form at once.
+    """
+
+    name = "rules"
+
+    def __init__(self, config: TaskConfig) -> None:
+        self._config = config
+
+    def decide(self, briefing: Briefing) -> Decision:
+        signal, diagnosis, refused = briefing.signal, briefing.diagnosis, briefing.refused
+        style, content = diagnosis.share("style"), diagnosis.share("content")
+        shown = numbers(signal, diagnosis)
+        if ended := stop_reason(briefing, self._config):
+            return Decision(move=Stop(), reason=ended, numbers=shown)
+        edit_open = not signal.edit.saturated and "edit_prompt" not in refused
+        lora_open = not signal.lora.saturated and "train_lora" not in refused
+        if edit_open and style >= WORTH_A_ROUND:
+            reason = (
+                f"{style:.0%} of the rows lack style, and words are the cheap way to mend that{_edits_so_far(signal)}."
+            )
+            return Decision(move=EditPrompt(), reason=reason, numbers=shown)
+        if lora_open and content > 0:
+            reason = (
+                f"{content:.0%} of the rows lack content{_gap(diagnosis)}, which only weights can give{_loss(signal)}."
+            )
+            return Decision(move=self.training(signal, briefing.history), reason=reason, numbers=shown)
+        if edit_open:
+            why = "LoRA is saturated" if signal.lora.saturated else "LoRA has nothing to mend or was turned down"
+            return Decision(move=EditPrompt(), reason=f"{why}, and edits have not been exhausted.", numbers=shown)
+        if lora_open:
+            edits = "Edits bring little now" if signal.edit.saturated else "Edits were turned down"
+            reason = f"{edits}, and LoRA has not been exhausted{_loss(signal)}."
+            return Decision(move=self.training(signal, briefing.history), reason=reason, numbers=shown)
+        return Decision(move=Stop(), reason=_plateau(refused), numbers=shown)
+
+    def training(self, signal: Signal, history: Sequence[Round]) -> TrainLora:
+        """LoRA as the task sets it: on refined rows once the prompt is; anew where the rows changed or a try failed."""
+        rows = given_rows(signal, self._config)
+        earlier = [row for row in history if isinstance(row.decision.move, TrainLora)]
+        last = earlier[-1] if earlier else None
+        fresh = last is not None and (not last.verdict.kept or _rows_of(last) != rows)
+        failed = last is not None and not last.verdict.kept
+        return training(self._config, rows, fresh=fresh, slower=failed)
+
+
+def _rows_of(row: Round) -> Rows | None:
+    return row.decision.move.rows if isinstance(row.decision.move, TrainLora) else None
+
+
+def _edits_so_far(signal: Signal) -> str:
+    return f" (the last edit gained {signal.edit.gain:+.2f})" if signal.edit.rounds else ""
+
+
+def _gap(diagnosis: Diagnosis) -> str:
+    gap = diagnosis.weight_gap
+    return "" if gap is None else f" ({gap:.1f} nats per answer token stay whatever the words)"
+
+
+def _loss(signal: Signal) -> str:
+    return "" if signal.loss_drop is None else f"; the last epoch lowered the loss by {signal.loss_drop:.0%}"
+
+
+def _plateau(refused: Sequence[str]) -> str:
+    if refused:
+        return "What was left to try has been turned down."
+    return "Plateau: the last tries of both levers brought nothing beyond noise."

@@ -1,0 +1,45 @@
+"""What several runs of the same task and seed have in common: the model's answers, and adapters."""
+
+import os
+import shutil
+from functools import cached_property
+from pathlib import Path
+
+from memory.replies import ReplyStore
+
+
+class CommonFolder:
+    """For one process at a time. Files are linked and not copied where the disk can, so they take room once."""
+
+    def __init__(self, path: Path) -> None:
+        self._adapters = path / "adapters"
+        self._answers = path / "answers.sqlite"
+
+    @cached_property
+    def answers(self) -> ReplyStore:
+        return ReplyStore(self._answers)
+
+    def borrow(self, adapter: str, to: Path) -> None:
+        """Put the adapter of this id, where another run has made it, at `to`."""
+        _link(self._adapters / adapter, to)
+
+    def lend(self, adapter: str, made: Path) -> None:
+        """Let other runs have the complete adapter that stands in `made`."""
+        _link(made, self._adapters / adapter)
+
+
+def _link(source: Path, to: Path) -> None:
+    """The files of a complete adapter at `to`, all at once; nothing where it stands already, or is not complete."""
+    if to.exists() or not (source / "complete").is_file():
+        return
+    draft = to.with_name(f"{to.name}.partial")
+    shutil.rmtree(draft, ignore_errors=True)
+    shutil.copytree(source, draft, copy_function=_linked)
+    os.replace(draft, to)
+
+
+def _linked(source: str, to: str) -> None:
+    try:
+        os.link(source, to)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, to)
