@@ -225,7 +225,7 @@ with open_session(RunFolder.open(Path(sys.argv[1])), listener=Killer()) as sessi
     ("what", "done"), [("training LoRA", 2), ("training LoRA", 30), ("decision", 0), ("verdict", 0), ("judging", 0)]
 )
 def test_killed_and_resumed_it_ends_as_it_would_have(tiny_task: TinyTask, tmp_path: Path, what: str, done: int) -> None:
-    task, overrides = tiny_task(**LEARNABLE), ["policy=p -> w -> p"]
+    task, overrides = tiny_task(**LEARNABLE), ["policy=p -> w -> p", "seed=1"]
     whole = RunFolder.open(nesylora.adapt(task, overrides=overrides, runs=tmp_path / "whole").run)
     kept = [row.decision.move.action for row in whole.rounds() if row.verdict.kept]
     assert kept == ["edit_prompt", "train_lora"]
@@ -366,3 +366,44 @@ def test_the_graph_alone_makes_its_run_from_a_task(tiny_task: TinyTask, tmp_path
         context=Context(task=str(task), runs=str(tmp_path / "runs")),
     )
     assert RunFolder.open(tmp_path / "runs" / "thread-abc").outcome() is not None
+
+
+# --- runs that have answers and adapters in common ------------------------------------------------
+
+
+def went(task: Path, runs: Path, policy: str, common: Path | None = None) -> RunFolder:
+    folder = new_run(
+        task, [f"policy={policy}", "seed=1", "recall.prompts=0"], runs, policy.replace(" -> ", "").replace(" ", "")
+    )
+    with open_session(folder, common=str(common or "")) as session:
+        session.go()
+    return folder
+
+
+def test_runs_with_much_in_common_end_and_cost_as_they_would_alone(
+    tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = tiny_task(**LEARNABLE | {"budget": {"rounds": 2}, "target": 1.0})
+    alone = went(task, tmp_path / "alone", "steps po")
+    went(task, tmp_path / "shared", "p -> w -> w", tmp_path / "common")
+    monkeypatch.setattr("tools.loading.load_model", lambda *_, **__: pytest.fail("everything is known"))
+    again = went(task, tmp_path / "again", "p -> w -> w", tmp_path / "common")
+    other = went(task, tmp_path / "shared", "p -> w", tmp_path / "common")
+    for one, another in zip(again.rounds(), other.rounds(), strict=True):
+        assert (one.best, one.reward, one.trial.candidate) == (another.best, another.reward, another.trial.candidate)
+        assert abs(one.spend.passes - another.spend.passes) <= 4, "rounding aside"
+    first, second = alone.rounds()[0], other.rounds()[0]
+    assert (first.best, first.reward) == (second.best, second.reward), "the same move from the same pair, whatever for"
+    assert abs(first.spend.passes - second.spend.passes) <= 4
+
+
+def test_what_a_lever_draws_depends_on_the_pair_and_the_try_and_not_on_the_round(
+    tiny_task: TinyTask, tmp_path: Path
+) -> None:
+    task = tiny_task(style=[{"kind": "starts_with", "text": "never so"}], gate={"alpha": 0.01}, budget={"rounds": 3})
+    early, late = went(task, tmp_path, "steps oo"), went(task, tmp_path, "steps po")
+    assert not any(row.verdict.kept for row in (*early.rounds(), *late.rounds())), "the pair must stay"
+    first, second = (row.trial.candidate for row in early.rounds())
+    _, third = (row.trial.candidate for row in late.rounds())
+    assert first and second and third
+    assert first.adapter == third.adapter != second.adapter

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.config import POLICIES
+from agent.config import POLICIES
 from agent.moves import Decision, TrainLora
 from agent.orders import make_order
 from agent.policies import make_policy
@@ -125,7 +126,7 @@ def test_target_and_budgets_end_a_run_under_every_policy(
     signal: Signal, spend: Spend, budget: dict[str, float], said: str
 ) -> None:
     history = [a_round(EDIT, kept=True), a_round(EDIT, kept=True)]
-    for name in (*POLICIES, "alternate every 3", "steps pw"):
+    for name in (*POLICIES, "alternate every 3", "steps ppp"):
         policy = make_policy(a_config(policy=name, budget=budget))
         decision = policy.decide(Briefing(signal, LACKS_BOTH, history, spend))
         assert decision.move.action == "stop"

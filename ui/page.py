@@ -34,8 +34,8 @@ class Brief(BaseModel):
 
     @property
     def plans(self) -> bool:
-        """As TaskConfig has it: a fixed order asks no planner."""
-        return self.planner == "llm" and self.policy == "rules"
+        """As TaskConfig has it: what does not observe asks no planner."""
+        return self.planner == "llm" and self.policy in ("rules", "learned")
 
 
 class Step(BaseModel):
@@ -157,8 +157,8 @@ class Page(NamedTuple):
     @property
     def deciders(self) -> list[str]:
         """Who decided the rounds so far; before the first, who will."""
-        names = {"rules": "the rules", "planner": "the planner", "user": "the user"}
-        policy = "the rules" if self.task.policy == "rules" else f"the fixed order {self.task.policy}"
+        names = {"rules": "the rules", "learned": "the learned switch", "planner": "the planner", "user": "the user"}
+        policy = names.get(self.task.policy, f"the policy {self.task.policy}")
         return list(dict.fromkeys(names.get(row.decision.by, policy) for row in self.rounds)) or [policy]
 
     @property

@@ -1,0 +1,99 @@
+"""Answers and adapters that runs have in common: the same as computed, charged as computed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.records import Example, Prompt
+from memory.common import CommonFolder
+from memory.replies import ReplyStore
+from tools.backbone import Backbone
+from tools.remembered import RememberedModel
+
+PROMPT = Prompt(system="Answer the question.")
+ROWS = [Example(name=f"train:{n}", question=f"Who is the mayor of {n}?", answer="Heskzan") for n in range(5)]
+
+
+class Clock:
+    """Ten seconds later every time it is read."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 10
+        return self.now
+
+
+def asked(model: Any, rows: list[Example] = ROWS) -> list[str]:
+    answers: list[str] = model.generate(PROMPT, rows, adapter=None, max_new_tokens=4)
+    return answers
+
+
+def no_model() -> Any:
+    raise AssertionError("the model was wanted")
+
+
+@pytest.fixture
+def replies(tmp_path: Path) -> ReplyStore:
+    return ReplyStore(tmp_path / "answers.sqlite")
+
+
+def test_what_was_asked_before_is_answered_and_charged_without_the_model(
+    backbone: Callable[..., Backbone], replies: ReplyStore
+) -> None:
+    ours = backbone()
+    first = RememberedModel(lambda: ours, replies, "tiny", Clock())
+    again = RememberedModel(no_model, replies, "tiny", Clock())
+    assert asked(first) == asked(ours) == asked(again)
+    assert again.generated_tokens == first.generated_tokens == pytest.approx(ours.generated_tokens / 2)
+    assert again.read_tokens == first.read_tokens == pytest.approx(ours.read_tokens / 2) and again.read_tokens > 0
+    assert (first.spared_seconds, again.spared_seconds) == (0, pytest.approx(10))
+
+
+def test_only_the_rows_that_are_new_are_computed(backbone: Callable[..., Backbone], replies: ReplyStore) -> None:
+    ours = backbone()
+    model = RememberedModel(lambda: ours, replies, "tiny", Clock())
+    asked(model, ROWS[:3])
+    before = ours.generated_tokens
+    assert asked(model) == asked(backbone())
+    assert ours.generated_tokens - before <= 2 * 5, "two new rows of four tokens, and what ends them"
+
+
+def test_likelihoods_are_kept_too(backbone: Callable[..., Backbone], replies: ReplyStore) -> None:
+    ours, completions = backbone(), [("ANSWER: ", "Heskzan")] * len(ROWS)
+    computed = ours.nll(PROMPT, ROWS, completions, adapter=None)
+    RememberedModel(lambda: ours, replies, "tiny", Clock()).nll(PROMPT, ROWS, completions, adapter=None)
+    kept = RememberedModel(no_model, replies, "tiny", Clock())
+    assert kept.nll(PROMPT, ROWS, completions, adapter=None) == computed
+    assert kept.generated_tokens == 0 < kept.read_tokens
+
+
+@pytest.mark.parametrize(
+    "other", [{"adapter": "a"}, {"max_new_tokens": 5}, {"settled": lambda example, text: False}, {"prompt": Prompt()}]
+)
+def test_whatever_shapes_an_answer_is_asked_anew(
+    backbone: Callable[..., Backbone], replies: ReplyStore, other: dict[str, Any]
+) -> None:
+    ours = backbone()
+    asked(RememberedModel(lambda: ours, replies, "tiny", Clock()))
+    given: dict[str, Any] = {"prompt": PROMPT, "adapter": None, "max_new_tokens": 4} | other
+    with pytest.raises(AssertionError, match="the model was wanted"):
+        RememberedModel(no_model, replies, "tiny", Clock()).generate(given.pop("prompt"), ROWS, **given)
+
+
+def test_an_adapter_is_lent_whole_and_borrowed_as_it_was(tmp_path: Path) -> None:
+    made, other = tmp_path / "one" / "0123", tmp_path / "two" / "0123"
+    made.mkdir(parents=True)
+    other.parent.mkdir()
+    (made / "adapter_model.safetensors").write_bytes(b"weights")
+    common = CommonFolder(tmp_path / "common")
+    common.lend("0123", made)
+    common.borrow("0123", other)
+    assert not other.exists(), "it was not complete"
+    (made / "complete").touch()
+    common.lend("0123", made)
+    common.borrow("0123", other)
+    assert (other / "adapter_model.safetensors").read_bytes() == b"weights"
+    assert (other / "complete").is_file()
