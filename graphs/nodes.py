@@ -70,6 +70,7 @@ def _try_recalled(context: Context, seed: Prompt, first: Evaluation) -> tuple[Ev
 def observe(state: State, context: Context) -> dict[str, Any]:
     """History and the best pair's scores → signal; its failing examples → diagnosis."""
     from eval.stats import standard_error
+    from tools.drift import drift
 
     evaluation = context.evaluate(state["best"], "validation")
     history = context.folder.rounds()[: state["number"]]
@@ -82,6 +83,8 @@ def observe(state: State, context: Context) -> dict[str, Any]:
         failing = sum(score.reward < 1 for score in evaluation.scores)
         return {"signal": signal, "diagnosis": Diagnosis(failing=failing, total=len(evaluation.scores))}
     context.tell("round-start", number=state["number"] + 1)
+    if context.spec.config.observes and state["best"].adapter:
+        signal = signal.model_copy(update={"drift": drift(context.model, state["best"].adapter)})
     return {"signal": signal, "diagnosis": _diagnosed(evaluation, state, context)}
 
 

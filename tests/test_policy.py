@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.config import POLICIES
-from agent.config import POLICIES
 from agent.moves import Decision, TrainLora
 from agent.orders import make_order
 from agent.policies import make_policy

@@ -16,6 +16,7 @@ GLOSSARY = {
     "prompt gap": "loss that demonstrations take away, in nats per token of the reference: what words can mend",
     "weight gap": "loss that stays on the answer when form and demonstrations are given: what only weights can mend",
     "noise": "standard error of the validation reward: smaller differences mean little",
+    "drift": "loss on some general sentences, against the bare model's: what a gain in weights has cost elsewhere",
     "merit": "mean of reward, content and style on a minibatch: it shows progress where the product is still 0",
     "p": "how often chance alone would show such a difference (paired sign-flip test, one-sided)",
 }

@@ -1,0 +1,16 @@
+"""General language that is forgotten shows, in nats per token."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tools.backbone import Backbone
+from tools.drift import drift, general_loss
+
+
+def test_the_bare_base_has_not_drifted_and_a_wild_adapter_has(
+    backbone: Callable[..., Backbone], random_adapter: Callable[..., Path]
+) -> None:
+    model = backbone()
+    random_adapter(model, "wild")
+    assert drift(model, None) == 0
+    assert drift(model, "wild") == general_loss(model, "wild") - general_loss(model, None) > 0.1
