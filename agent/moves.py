@@ -29,13 +29,17 @@ class TrainLora(Record):
     learning_rate: Rate = 1e-3
     rank: Rank = 16
     fresh: bool = Field(False, description="true: start a new adapter; false: train on the present one, if any")
+    enough: float | None = Field(
+        None, ge=0, description="nats per token; an epoch below ends the round early. null: as the task sets it"
+    )
 
     def __str__(self) -> str:
         """The move with its settings, in a line; so for every move."""
         rows = "original and refined" if self.rows == "both" else self.rows
         epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
         anew = ", a new adapter" if self.fresh else ""
-        return f"train_lora on {rows} rows, {epochs} at rate {self.learning_rate:g}, rank {self.rank}{anew}"
+        until = "" if self.enough is None else f" or until a loss of {self.enough:g}"
+        return f"train_lora on {rows} rows, {epochs}{until} at rate {self.learning_rate:g}, rank {self.rank}{anew}"
 
 
 class EditPrompt(Record):

@@ -98,8 +98,8 @@ def train(
 
     Starts from `parent`'s weights, or from a new LoRA. Every batch holds rows of one prompt, whose shared prefix
     runs once. Ends early, and says so in `stopped`, after the step that reaches `token_limit` (forward tokens) or
-    `deadline` (time.monotonic seconds), and after the epoch whose mean loss is below `settings.enough`. How many rows
-    ask a `rewritten` question is only noted.
+    `deadline` (time.monotonic seconds), and after the epoch whose mean loss is below `move.enough`, or else
+    `settings.enough`. How many rows ask a `rewritten` question is only noted.
 
     Raises:
         StepFailed: the loss is not finite, or no row is short enough. The adapter is detached and nothing is saved.
@@ -206,6 +206,7 @@ def _fit(
         for micro_batches in chunks(plan_epoch(rows, settings.batch_size, log.seed + epoch - 1), settings.accumulate)
     ]
     schedule = transformers.get_linear_schedule_with_warmup(optimizer, round(settings.warmup * len(steps)), len(steps))
+    enough = settings.enough if move.enough is None else move.enough
     room = room_for(backbone.base, settings.checkpointing, backbone.room)
     backbone.base.train()
     for number, (epoch, micro_batches) in enumerate(steps, 1):
@@ -220,8 +221,8 @@ def _fit(
         optimizer.zero_grad()
         log.steps.append(Step(loss=loss, grad_norm=norm, epoch=epoch))
         progress("training LoRA", len(log.steps), len(steps), f"epoch {epoch}/{move.epochs}, loss {loss:.3f}")
-        ends_epoch = number == len(steps) or steps[number][0] > epoch
-        log.stopped = _limit_reached(log.tokens, token_limit, deadline) or (_learned(log) if ends_epoch else None)
+        learned = _learned(log, enough) if number == len(steps) or steps[number][0] > epoch else None
+        log.stopped = _limit_reached(log.tokens, token_limit, deadline) or learned
         if log.stopped:
             break
     log.pass_tokens, log.checkpointing = room.tokens, room.checkpointing
@@ -250,9 +251,9 @@ def _limit_reached(tokens: int, token_limit: int | None, deadline: float | None)
     return None
 
 
-def _learned(log: Training) -> str | None:
+def _learned(log: Training, enough: float) -> str | None:
     """More steps over rows that are known by heart cost time and teach nothing."""
-    if log.epoch_losses[-1] >= log.settings.enough or log.steps[-1].epoch == log.epochs:
+    if log.epoch_losses[-1] >= enough or log.steps[-1].epoch == log.epochs:
         return None
     return f"the rows were learned after {log.steps[-1].epoch} of {log.epochs} epochs"
 
