@@ -114,7 +114,7 @@ class Lora(Settings):
     options: dict[str, Any] = Field(default_factory=dict)
     epochs: int = Field(3, ge=1, le=20, description="of one LoRA round; the policy may ask for fewer or more")
     enough: float = Field(
-        0.005, ge=0, description="nats per token; an epoch below ends the round: the rows are learned"
+        0.005, ge=0, le=10, description="nats per token; an epoch below ends the round: the rows are learned"
     )
     learning_rate: float = Field(1e-3, ge=1e-6, le=1e-2)
     batch_size: int = Field(8, ge=1, description="rows of one forward pass")

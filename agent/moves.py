@@ -16,6 +16,10 @@ Rank = Annotated[
     int, Field(ge=1, le=256, description="rank of the LoRA matrices; counts only where a new adapter is started")
 ]
 
+Enough = Annotated[
+    float, Field(ge=0, le=10, description="nats per token; an epoch whose mean loss is below ends the round early")
+]
+
 
 class TrainLora(Record):
     """Tune the weights: train a LoRA adapter on train rows. Slow and costly; teaches facts and skills (content)."""
@@ -29,17 +33,14 @@ class TrainLora(Record):
     learning_rate: Rate = 1e-3
     rank: Rank = 16
     fresh: bool = Field(False, description="true: start a new adapter; false: train on the present one, if any")
-    enough: float | None = Field(
-        None, ge=0, description="nats per token; an epoch below ends the round early. null: as the task sets it"
-    )
+    enough: Enough = 0.005
 
     def __str__(self) -> str:
         """The move with its settings, in a line; so for every move."""
         rows = "original and refined" if self.rows == "both" else self.rows
         epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
         anew = ", a new adapter" if self.fresh else ""
-        until = "" if self.enough is None else f" or until a loss of {self.enough:g}"
-        return f"train_lora on {rows} rows, {epochs}{until} at rate {self.learning_rate:g}, rank {self.rank}{anew}"
+        return f"train_lora on {rows} rows, {epochs} at rate {self.learning_rate:g}, rank {self.rank}{anew}"
 
 
 class EditPrompt(Record):

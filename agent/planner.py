@@ -9,7 +9,7 @@ from agent import prompts
 from agent.briefing import render
 from agent.config import TaskConfig
 from agent.errors import LlmRefused, LlmUnavailable, TooLong
-from agent.moves import Decision, EditPrompt, Epochs, Move, Rank, Rate, Rollback, Stop, TrainLora
+from agent.moves import Decision, EditPrompt, Enough, Epochs, Move, Rank, Rate, Rollback, Stop, TrainLora
 from agent.policy import stop_reason
 from agent.protocols import Briefing, Chat
 from agent.records import Record
@@ -95,7 +95,7 @@ def offered(briefing: Briefing, config: TaskConfig) -> list[type[Reasoned]]:
     lora = config.lora
     train = create_model(
         "PlanTrainLora", __base__=PlanTrainLora, __doc__=TrainLora.__doc__, epochs=(Epochs, lora.epochs),
-        learning_rate=(Rate, lora.learning_rate), rank=(Rank, lora.rank),
+        learning_rate=(Rate, lora.learning_rate), rank=(Rank, lora.rank), enough=(Enough, lora.enough),
     )  # fmt: skip
     tools: list[type[Reasoned]] = [train, PlanEditPrompt, *_rollback(elsewhere(briefing.history)), PlanStop]
     return [tool for tool in tools if tool.model_fields["action"].default not in briefing.refused]

@@ -27,10 +27,9 @@ def stop_reason(briefing: Briefing, config: TaskConfig) -> str | None:
 
 def training(config: TaskConfig, rows: Rows, fresh: bool = False, slower: bool = False) -> TrainLora:
     """LoRA as the task sets it; at half the rate, if slower."""
-    rate = config.lora.learning_rate * (0.5 if slower else 1.0)
-    return TrainLora(
-        rows=rows, epochs=config.lora.epochs, learning_rate=max(rate, 1e-6), rank=config.lora.rank, fresh=fresh
-    )
+    lora = config.lora
+    rate = max(lora.learning_rate * (0.5 if slower else 1.0), 1e-6)
+    return TrainLora(rows=rows, epochs=lora.epochs, learning_rate=rate, rank=lora.rank, enough=lora.enough, fresh=fresh)
 
 
 def given_rows(signal: Signal, config: TaskConfig) -> Rows:

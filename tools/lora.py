@@ -98,8 +98,8 @@ def train(
 
     Starts from `parent`'s weights, or from a new LoRA. Every batch holds rows of one prompt, whose shared prefix
     runs once. Ends early, and says so in `stopped`, after the step that reaches `token_limit` (forward tokens) or
-    `deadline` (time.monotonic seconds), and after the epoch whose mean loss is below `move.enough`, or else
-    `settings.enough`. How many rows ask a `rewritten` question is only noted.
+    `deadline` (time.monotonic seconds), and after the epoch whose mean loss is below `move.enough`.
+    How many rows ask a `rewritten` question is only noted.
 
     Raises:
         StepFailed: the loss is not finite, or no row is short enough. The adapter is detached and nothing is saved.
@@ -206,7 +206,6 @@ def _fit(
         for micro_batches in chunks(plan_epoch(rows, settings.batch_size, log.seed + epoch - 1), settings.accumulate)
     ]
     schedule = transformers.get_linear_schedule_with_warmup(optimizer, round(settings.warmup * len(steps)), len(steps))
-    enough = settings.enough if move.enough is None else move.enough
     room = room_for(backbone.base, settings.checkpointing, backbone.room)
     backbone.base.train()
     for number, (epoch, micro_batches) in enumerate(steps, 1):
@@ -221,7 +220,7 @@ def _fit(
         optimizer.zero_grad()
         log.steps.append(Step(loss=loss, grad_norm=norm, epoch=epoch))
         progress("training LoRA", len(log.steps), len(steps), f"epoch {epoch}/{move.epochs}, loss {loss:.3f}")
-        learned = _learned(log, enough) if number == len(steps) or steps[number][0] > epoch else None
+        learned = _learned(log, move.enough) if number == len(steps) or steps[number][0] > epoch else None
         log.stopped = _limit_reached(log.tokens, token_limit, deadline) or learned
         if log.stopped:
             break
