@@ -122,7 +122,7 @@ class Standing:
         if not rows or policy == ORACLE:
             return None
         shares = [_share(self._passes(row), self.charge(group)) for group, row in rows.items()]
-        low, high = interval(shares)
+        low, high = _middle(_means(np.array([shares])))
         return Cost(
             fmean(map(self._passes, rows.values())),
             sum(row.reached is not None for row in rows.values()),
@@ -193,8 +193,12 @@ def _estimate(tasks: Sequence[Matrix]) -> Estimate | None:
     groups = sum(len(task) for task in tasks)
     mean = sum(task.mean(axis=1).sum() for task in tasks) / groups
     draws = np.sum([_means(task) * len(task) for task in tasks], axis=0) / groups
-    low, high = map(float, np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
-    return Estimate(float(mean), low, high, groups)
+    return Estimate(float(mean), *_middle(draws), groups)
+
+
+def _middle(draws: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
 def _means(task: Matrix) -> NDArray[np.float64]:

@@ -25,15 +25,16 @@ class Spot(NamedTuple):
 def bar_chart(bars: Sequence[Bar], label: str, say: Callable[[float], str]) -> Markup:
     """Means as bars from 0, either way, with whiskers; the names stand to the left."""
     known = [value for bar in bars for value in (bar.value, bar.low, bar.high) if math.isfinite(value)]
-    low, high = -svg.nice(-value for value in known if value < 0), svg.nice(known)
-    low = low if min(known, default=0) < 0 else 0.0
+    high = svg.nice(known) if max(known, default=0.0) > 0 or not known else 0.0
+    low = -svg.nice(-value for value in known) if min(known, default=0.0) < 0 else 0.0
+    high = high or (0.0 if low else 1.0)
     bottom = 16 + ROW * len(bars)
 
     def x(value: float) -> float:
         return NAMES + (min(max(value, low), high) - low) / (high - low) * (svg.WIDTH - NAMES - 20)
 
     parts = []
-    for tick in (low, 0, high / 2, high) if low else (0, high / 2, high):
+    for tick in dict.fromkeys((low, 0.0, high / 2, high)):
         parts.append(svg.line(x(tick), 8, x(tick), bottom, "parting" if tick == 0 else "grid"))
         parts.append(svg.text(say(tick), x(tick), bottom + 16, "tick", "middle"))
     for row, bar in enumerate(bars):

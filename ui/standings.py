@@ -44,9 +44,8 @@ def about(bench: Bench) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in bench.versions.items())
     return [
         f"Last command: {bench.command}",
-        f"{bench.processor}, {wording.plural(bench.cores, 'core')}; {wording.plural(bench.jobs, 'process').rstrip('s')}"
-        f"{'es' if bench.jobs > 1 else ''} of {wording.plural(bench.threads, 'thread')} each; "
-        f"{wording.duration(bench.seconds)} in all.",
+        f"{bench.processor}, {wording.plural(bench.cores, 'core')}; {wording.plural(bench.jobs, 'job')} at a time, "
+        f"{wording.plural(bench.threads, 'thread')} each; {wording.duration(bench.seconds)} in all.",
         f"{versions}.",
     ]
 
