@@ -14,12 +14,17 @@ if TYPE_CHECKING:
     from memory.ledger import RunFolder
 
 COMPARED = ("rules", "lora-only", "prompt-only", "p -> w -> p")
+DECIDING = (
+    "rules", "learned", "lora-only", "prompt-only", "p -> w", "w -> p", "p -> w -> p", "alternate every 1", "random",
+    "oracle",
+)  # fmt: skip
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Parse, do, and return the exit code: 0 done, 1 failed, 2 bad input, 3 busy, 130 interrupted."""
     given = sys.argv[1:] if arguments is None else arguments
     parsed = parser().parse_args(given or ["--help"])
+    parsed.given = given
     try:
         return int(parsed.do(parsed) or 0)
     except NesyLoraError as error:
@@ -66,6 +71,8 @@ def parser() -> argparse.ArgumentParser:
     _add_settings(compare)
     compare.set_defaults(do=_compare)
 
+    _add_bench(commands.add_parser("bench", help="who decides well? policies, tasks and seeds at equal budget"))
+
     score = commands.add_parser("eval", help="score a prompt, and an adapter, on a task's validation rows")
     score.add_argument("task", help="a task.yaml or its folder")
     score.add_argument("--prompt", type=Path, metavar="FILE", help="a prompt's JSON; default: the seed prompt")
@@ -90,6 +97,33 @@ def parser() -> argparse.ArgumentParser:
     _add_runs(doctor)
     doctor.set_defaults(do=_doctor)
     return top
+
+
+def _add_bench(command: argparse.ArgumentParser) -> None:
+    parts = command.add_subparsers(metavar="PART", required=True)
+    decide = parts.add_parser(
+        "decide", help="play every policy on every task with every seed, and show how they stand; goes on after a kill"
+    )
+    decide.add_argument("tasks", nargs="*", type=Path, metavar="TASK", help="default: the tasks in tasks/decide")
+    decide.add_argument(
+        "--policies", nargs="*", default=DECIDING, metavar="POLICY",
+        help="policies of a task.yaml, `oracle`, or one that does without: 'rules without gate, memory'",
+    )  # fmt: skip
+    decide.add_argument(
+        "--variant", dest="variants", action="append", default=[], metavar="'NAME: KEY=VALUE …'",
+        help="what else takes part: settings under a name, such as 'slow: policy=rules lora.epochs=9'; may be repeated",
+    )  # fmt: skip
+    decide.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N")
+    decide.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at a time (default: 1)")
+    decide.add_argument("--name", default="decide", help="of the folder in --runs (default: decide)")
+    decide.add_argument("--only-write", action="store_true", help="play nothing, write tables and plots anew")
+    _add_settings(decide)
+    decide.set_defaults(do=_bench_decide)
+
+    group = parts.add_parser("group", help="go on with one group of a benchmark (a task with a seed)")
+    group.add_argument("folder", type=Path, help="its folder")
+    group.add_argument("--child", action="store_true", help="end when standard input does")
+    group.set_defaults(do=_bench_group)
 
 
 def _add_check(command: argparse.ArgumentParser) -> None:
@@ -170,6 +204,35 @@ def _compare(options: argparse.Namespace) -> int:
 
     _start_well()
     return compare(_task(options.task), options.policies, options.seeds, options.overrides, options.runs)
+
+
+def _bench_decide(options: argparse.Namespace) -> int:
+    import shlex
+
+    from agent.errors import BadInput
+    from eval.suite import described, named
+    from ui.decide import decide, plan
+    from ui.standings import write
+
+    folder = options.runs / options.name
+    if options.only_write:
+        write(folder)
+        return 0
+    tasks = options.tasks or sorted(Path(str(files("tasks") / "decide")).glob("*/task.yaml"))
+    variants = [*map(named, options.policies), *map(described, options.variants)]
+    if not tasks or not variants or options.jobs < 1:
+        raise BadInput("A benchmark needs a task, a policy or variant, and at least one job.")
+    groups = plan(tasks, variants, options.seeds, options.overrides)
+    return decide(groups, folder, options.jobs, shlex.join(["nesylora", *options.given]))
+
+
+def _bench_group(options: argparse.Namespace) -> int:
+    from ui.group import end_with_parent, play_group
+
+    _start_well()
+    if options.child:
+        end_with_parent()
+    return play_group(options.folder)
 
 
 def _eval(options: argparse.Namespace) -> int:

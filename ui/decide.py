@@ -1,0 +1,164 @@
+"""`nesylora bench decide`: policies, tasks and seeds at equal budget, to find out who decides well."""
+
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from rich.console import Console
+
+from agent.errors import BadInput
+from agent.records import Record, digest
+from eval.suite import ORACLE, Result, Variant
+from memory.disk import write_atomically
+from memory.lock import held
+from ui import wording
+from ui.crew import threads, work
+from ui.group import Group, missing, read_rows, save
+
+WIDE = 130  # columns
+NAMED = ("nesylora", "torch", "transformers", "peft")
+
+
+class Bench(Record):
+    """On what, and by which last command, a benchmark was run; `seconds` of all its commands together."""
+
+    command: str
+    versions: dict[str, str]
+    processor: str
+    cores: int
+    jobs: int
+    threads: int
+    seconds: float = 0.0
+
+
+class Progress:
+    """Tells each row that is done, how many there are to come, and about how long that takes."""
+
+    def __init__(self, console: Console, total: int, done: int) -> None:
+        self._console = console
+        self._total = total
+        self._before = self._done = done
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def __call__(self, group: Group, row: Result) -> None:
+        self._done += 1
+        used, left = self.seconds, self._total - self._done
+        about = f", about {wording.duration(used / (self._done - self._before) * left)} left" if left else ""
+        self._console.print(
+            f"{self._done:>{len(str(self._total))}}/{self._total}  {group.folder}  {row.policy}: "
+            f"{row.best.reward:.2f} after {wording.plural(row.rounds, 'round')} {row.levers}  "
+            f"({wording.duration(used)} used{about})",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def plan(
+    tasks: Sequence[Path], variants: Sequence[Variant], seeds: Sequence[int], overrides: Sequence[str]
+) -> list[Group]:
+    """The groups, task by task. Raises BadInput before anything is begun: a task, a variant or a name twice."""
+    from eval.tasks import load_config, load_task
+
+    _differ("variant", [variant.folder.rpartition("-")[0] for variant in variants])
+    groups = []
+    for task in tasks:
+        for variant in variants:
+            if variant.name != ORACLE:
+                load_config(task, [*overrides, *variant.settings])
+        read = load_task(task, overrides)
+        settings = read.config.model_dump(mode="json", exclude={"policy", "without", "seed"})
+        groups += [
+            Group(
+                name=read.config.name, task=str(task.resolve()), seed=seed, overrides=tuple(overrides),
+                variants=tuple(variants), target=read.config.target, rounds=read.config.budget.rounds,
+                settings=digest([read.digest, settings]),
+            )
+            for seed in dict.fromkeys(seeds)
+        ]  # fmt: skip
+    _differ("group", [group.folder for group in groups])
+    return groups
+
+
+def decide(groups: Sequence[Group], folder: Path, jobs: int, command: str) -> int:
+    """Play what has not been played yet, then write and show how all policies stand. 1: a group failed."""
+    from ui.standings import write
+
+    console = a_console()
+    with held(folder / "bench", f"The benchmark {folder.name}"):
+        laid_out = {save(group, folder): group for group in groups}
+        bench = _bench(folder, command, jobs)
+        progress = _progress(console, laid_out)
+
+        def tell(group: Group, row: Result) -> None:
+            progress(group, row)
+            _save(bench.model_copy(update={"seconds": bench.seconds + progress.seconds}), folder)
+
+        try:
+            failed = work(laid_out, jobs, tell)
+        except KeyboardInterrupt:
+            console.print(f"Stopped. What was completed stands in {folder}; the same command goes on.")
+            return 130
+        for name, error in failed.items():
+            console.print(f"Failed: {name}: {error}", style="red", markup=False, soft_wrap=True)
+        if any(map(read_rows, laid_out)):
+            write(folder, console)
+    return 1 if failed else 0
+
+
+def a_console() -> Console:
+    """Wide enough for the tables where nobody's terminal says how wide it is."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=WIDE)
+
+
+def load(folder: Path) -> tuple[Bench, list[Result]]:
+    """What was measured so far, by all commands. Raises BadInput: there is nothing."""
+    rows = [row for file in sorted(folder.glob("*/results.jsonl")) for row in read_rows(file.parent)]
+    if not rows or not (folder / "bench.json").is_file():
+        raise BadInput(f"There are no rows of a benchmark in {folder} yet.")
+    return Bench.model_validate_json((folder / "bench.json").read_text(encoding="utf-8")), rows
+
+
+def _progress(console: Console, groups: Mapping[Path, Group]) -> Progress:
+    total = sum(len(group.variants) for group in groups.values())
+    left = sum(missing(group, folder) for folder, group in groups.items())
+    known = f", {total - left} of them done before" if total > left else ""
+    console.print(f"{wording.plural(total, 'run')} in {wording.plural(len(groups), 'group')}{known}.")
+    return Progress(console, total, total - left)
+
+
+def _bench(folder: Path, command: str, jobs: int) -> Bench:
+    """As the command that is running has it; its time goes on from that of those before."""
+    file = folder / "bench.json"
+    before = Bench.model_validate_json(file.read_text(encoding="utf-8")).seconds if file.is_file() else 0.0
+    bench = Bench(
+        command=command, versions={"python": platform.python_version(), **{name: _version(name) for name in NAMED}},
+        processor=platform.processor() or platform.machine(), cores=os.cpu_count() or 1, jobs=jobs,
+        threads=int(os.environ.get("OMP_NUM_THREADS") or threads(jobs)), seconds=before,
+    )  # fmt: skip
+    _save(bench, folder)
+    return bench
+
+
+def _save(bench: Bench, folder: Path) -> None:
+    write_atomically(folder / "bench.json", bench.model_dump_json(indent=2))
+
+
+def _differ(what: str, names: Sequence[str]) -> None:
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise BadInput(f"Each {what} needs a name of its own, and there are two named {twice[0]}.")
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "from a checkout"
