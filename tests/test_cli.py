@@ -22,7 +22,7 @@ def finished(task: Path, root: Path) -> RunFolder:
     return runs(root)[0]
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["chat"], ["compare"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["chat"], ["compare"], ["bench", "decide"]])
 def test_help_answers_at_once(command: list[str]) -> None:
     """Under half a second; the best of three, since the machine may be busy."""
     times = []

@@ -7,16 +7,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
 import pytest
 
-from eval.suite import Result, read
+from eval.suite import Result, described, named, read
 from memory.ledger import RunFolder
 from tests.pages import Visible, outside_fences
 from ui.cli import run
+from ui.decide import plan
+from ui.group import save
 from ui.oracle import best_run
 
 ROOT = Path(__file__).parents[1]
@@ -36,6 +38,15 @@ def two_tasks(tiny_task: TinyTask, tmp_path: Path) -> list[str]:
 def command(tasks: list[str], root: Path, *more: str) -> list[str]:
     given = ["bench", "decide", *tasks, "--policies", *POLICIES, "--seeds", "0", "1", "--jobs", "2"]
     return [*given, "--runs", str(root), *more]
+
+
+def played(tasks: list[str], root: Path, policies: Sequence[str], seeds: Sequence[int], *more: str) -> list[Path]:
+    """The folders of these groups, played in this process, which has loaded the libraries already."""
+    variants = [described(one) if ":" in one else named(one) for one in policies]
+    folders = [save(group, root / "decide") for group in plan([Path(one) for one in tasks], variants, seeds, more)]
+    for folder in folders:
+        assert run(["bench", "group", str(folder)]) == 0
+    return folders
 
 
 def rows(root: Path) -> list[Result]:
@@ -71,10 +82,10 @@ def test_stopped_and_killed_it_goes_on_to_the_rows_of_an_undisturbed_one(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     straight, broken = tmp_path / "straight", tmp_path / "broken"
-    assert run(command(two_tasks, straight)) == 0
+    played(two_tasks, straight, POLICIES, [0, 1])
     code, said = ended(command(two_tasks, broken), broken, signal.SIGINT, after=1)
     assert code == 130 and "the same command goes on" in said and "Traceback" not in said
-    ended(command(two_tasks, broken), broken, signal.SIGKILL, after=len(rows(broken)) + 2)
+    ended(command(two_tasks, broken), broken, signal.SIGKILL, after=len(rows(broken)) + 1)
     torn = next(broken.glob("decide/*/results.jsonl"))
     torn.write_text(torn.read_text()[:-40])
     left = 12 - len(rows(broken))
@@ -83,7 +94,7 @@ def test_stopped_and_killed_it_goes_on_to_the_rows_of_an_undisturbed_one(
     told = capsys.readouterr().out
     assert f"12 runs in 4 groups, {12 - left} of them done before" in told and told.count("12/12") == 1
     assert measured(broken) == measured(straight) and len(measured(straight)) == 12
-    says_how_they_stand(straight / "decide", capsys)
+    says_how_they_stand(broken / "decide", capsys)
 
 
 def says_how_they_stand(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,10 +116,11 @@ def says_how_they_stand(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_a_group_that_fails_is_told_and_the_others_go_on(
     two_tasks: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few = ["--policies", "lora-only", "--seeds", "0", "--set", "budget.rounds=1"]
+    played(two_tasks[:1], tmp_path, ["lora-only"], [0], "budget.rounds=1")
     broken = Path(two_tasks[1]) / "task.yaml"
     broken.write_text(broken.read_text().replace("model: ", "model: /gone"))
-    assert run([*command(two_tasks, tmp_path), *few]) == 1
+    few = ["--policies", "lora-only", "--seeds", "0", "--set", "budget.rounds=1"]
+    assert run([*command([two_tasks[1], two_tasks[0]], tmp_path), *few]) == 1
     said = capsys.readouterr().out
     assert "Failed: plain-seed0: " in said and "/gone" in said and "log.txt" in said
     assert [row.task for row in rows(tmp_path)] == ["mayors"] and (tmp_path / "decide" / "table.md").is_file()
@@ -118,7 +130,7 @@ def test_what_would_not_compare_is_refused_before_anything_is_played(
     two_tasks: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = ["bench", "decide", two_tasks[0], "--runs", str(tmp_path), "--seeds", "0", "--set", "budget.rounds=1"]
-    assert run([*one, "--policies", "lora-only"]) == 0
+    played(two_tasks[:1], tmp_path, ["lora-only"], [0], "budget.rounds=1")
     for more, said in [
         (["--policies", "lora-only", "--set", "target=0.5"], "another --name"),
         (["--policies", "--variant", "lora-only: policy=lora-only lora.epochs=2"], "has a row of 'lora-only'"),
@@ -135,9 +147,8 @@ def test_what_would_not_compare_is_refused_before_anything_is_played(
 
 
 def test_runs_of_a_group_have_answers_and_adapters_in_common(two_tasks: list[str], tmp_path: Path) -> None:
-    line = ["bench", "decide", two_tasks[1], "--runs", str(tmp_path), "--seeds", "0", "--set", "budget.rounds=1"]
-    assert run([*line, "--policies", "lora-only", "w -> p", "--variant", "hot: policy=lora-only lora.rank=2"]) == 0
-    group = tmp_path / "decide" / "plain-seed0"
+    policies = ["lora-only", "w -> p", "hot: policy=lora-only lora.rank=2"]
+    [group] = played(two_tasks[1:], tmp_path, policies, [0], "budget.rounds=1")
     first, second, third = read(group / "results.jsonl")
     assert first.spend.passes == second.spend.passes > 0 and first.rewards == second.rewards
     assert third.policy == "hot" and third.settings == ("policy=lora-only", "lora.rank=2")
@@ -148,15 +159,12 @@ def test_runs_of_a_group_have_answers_and_adapters_in_common(two_tasks: list[str
 
 def test_the_oracle_keeps_the_lever_that_leads_highest(two_tasks: list[str], tmp_path: Path) -> None:
     """Its run is as good as any that it could have made, and of those as cheap."""
-    line = ["bench", "decide", two_tasks[1], "--runs", str(tmp_path), "--seeds", "0"]
-    ungated = ["--set", "gate.alpha=0.99"]
-    assert run([*line, *ungated, "--policies", "oracle"]) == 0
-    group = tmp_path / "decide" / "plain-seed0"
+    [group] = played(two_tasks[1:], tmp_path, ["oracle"], [0], "gate.alpha=0.99")
     [row] = read(group / "results.jsonl")
-    played = {path.name: RunFolder.open(path) for path in group.glob("steps-*")}
-    rewards = {name: max([one.reward for one in run.rounds()], default=0.0) for name, run in played.items()}
-    assert set(played) >= {"steps-p", "steps-o", "steps-r"}
+    tried = {path.name: RunFolder.open(path) for path in group.glob("steps-*")}
+    rewards = {name: max([row.reward for row in one.rounds()], default=0.0) for name, one in tried.items()}
+    assert set(tried) >= {"steps-p", "steps-o", "steps-r"}
     firsts = {name: reward for name, reward in rewards.items() if len(name) == len("steps-p")}
     assert rewards[row.run] >= max(firsts.values())
-    again = best_run(2, 2.0, lambda steps: played[f"steps-{steps}"])  # a target that nobody reaches
+    again = best_run(2, 2.0, lambda steps: tried[f"steps-{steps}"])  # a target that nobody reaches
     assert again.name == row.run

@@ -1,37 +1,21 @@
 """`nesylora bench decide`: policies, tasks and seeds at equal budget, to find out who decides well."""
 
-import os
-import platform
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rich.console import Console
 
 from agent.errors import BadInput
-from agent.records import Record, digest
+from agent.records import digest
 from eval.suite import ORACLE, Result, Variant
-from memory.disk import write_atomically
 from memory.lock import held
 from ui import wording
-from ui.crew import threads, work
+from ui.bench import begin
+from ui.bench import save as save_bench
+from ui.crew import work
 from ui.group import Group, missing, read_rows, save
-
-WIDE = 130  # columns
-NAMED = ("nesylora", "torch", "transformers", "peft")
-
-
-class Bench(Record):
-    """On what, and by which last command, a benchmark was run; `seconds` of all its commands together."""
-
-    command: str
-    versions: dict[str, str]
-    processor: str
-    cores: int
-    jobs: int
-    threads: int
-    seconds: float = 0.0
+from ui.standings import a_console, write
 
 
 class Progress:
@@ -88,42 +72,26 @@ def plan(
 
 def decide(groups: Sequence[Group], folder: Path, jobs: int, command: str) -> int:
     """Play what has not been played yet, then write and show how all policies stand. 1: a group failed."""
-    from ui.standings import write
-
     console = a_console()
     with held(folder / "bench", f"The benchmark {folder.name}"):
         laid_out = {save(group, folder): group for group in groups}
-        bench = _bench(folder, command, jobs)
+        bench = begin(folder, command, jobs)
         progress = _progress(console, laid_out)
 
         def tell(group: Group, row: Result) -> None:
             progress(group, row)
-            _save(bench.model_copy(update={"seconds": bench.seconds + progress.seconds}), folder)
+            save_bench(bench.lasted(progress.seconds), folder)
 
         try:
             failed = work(laid_out, jobs, tell)
         except KeyboardInterrupt:
-            console.print(f"Stopped. What was completed stands in {folder}; the same command goes on.")
+            console.print(f"Stopped. What was completed stands in {folder}; the same command goes on.", soft_wrap=True)
             return 130
         for name, error in failed.items():
             console.print(f"Failed: {name}: {error}", style="red", markup=False, soft_wrap=True)
         if any(map(read_rows, laid_out)):
             write(folder, console)
     return 1 if failed else 0
-
-
-def a_console() -> Console:
-    """Wide enough for the tables where nobody's terminal says how wide it is."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=WIDE)
-
-
-def load(folder: Path) -> tuple[Bench, list[Result]]:
-    """What was measured so far, by all commands. Raises BadInput: there is nothing."""
-    rows = [row for file in sorted(folder.glob("*/results.jsonl")) for row in read_rows(file.parent)]
-    if not rows or not (folder / "bench.json").is_file():
-        raise BadInput(f"There are no rows of a benchmark in {folder} yet.")
-    return Bench.model_validate_json((folder / "bench.json").read_text(encoding="utf-8")), rows
 
 
 def _progress(console: Console, groups: Mapping[Path, Group]) -> Progress:
@@ -134,31 +102,7 @@ def _progress(console: Console, groups: Mapping[Path, Group]) -> Progress:
     return Progress(console, total, total - left)
 
 
-def _bench(folder: Path, command: str, jobs: int) -> Bench:
-    """As the command that is running has it; its time goes on from that of those before."""
-    file = folder / "bench.json"
-    before = Bench.model_validate_json(file.read_text(encoding="utf-8")).seconds if file.is_file() else 0.0
-    bench = Bench(
-        command=command, versions={"python": platform.python_version(), **{name: _version(name) for name in NAMED}},
-        processor=platform.processor() or platform.machine(), cores=os.cpu_count() or 1, jobs=jobs,
-        threads=int(os.environ.get("OMP_NUM_THREADS") or threads(jobs)), seconds=before,
-    )  # fmt: skip
-    _save(bench, folder)
-    return bench
-
-
-def _save(bench: Bench, folder: Path) -> None:
-    write_atomically(folder / "bench.json", bench.model_dump_json(indent=2))
-
-
 def _differ(what: str, names: Sequence[str]) -> None:
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
         raise BadInput(f"Each {what} needs a name of its own, and there are two named {twice[0]}.")
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "from a checkout"

@@ -12,13 +12,14 @@ from eval.standing import Estimate, Standing
 from eval.suite import ORACLE
 from memory.disk import write_atomically
 from ui import wording
+from ui.bench import Bench, load
 from ui.charts import Bar, interval_chart
-from ui.decide import Bench, a_console, load
 from ui.grids import Grid, grids, overview
 from ui.markdown import escape
 from ui.plots import Spot, bar_chart, scatter
 
 TEMPLATES = FileSystemLoader(Path(__file__).parent / "templates")
+WIDE = 130  # columns
 COLOURS = {"rules": "edit_prompt", "learned": "train_lora"}
 
 
@@ -37,6 +38,12 @@ def write(folder: Path, console: Console | None = None) -> None:
     for grid in overview(standing):
         shown.print(_table(grid))
     shown.print(f"Rows, tables and plots: {folder / 'table.md'}, {folder / 'decide.html'}", soft_wrap=True)
+
+
+def a_console() -> Console:
+    """Wide enough for the tables where no terminal says how wide it is."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=WIDE)
 
 
 def about(bench: Bench) -> list[str]:

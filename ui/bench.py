@@ -1,0 +1,67 @@
+"""What a benchmark was run on, and the rows that it has."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from agent.errors import BadInput
+from agent.records import Record
+from eval.suite import Result
+from memory.disk import write_atomically
+from ui.crew import threads
+from ui.group import read_rows
+
+NAMED = ("nesylora", "torch", "transformers", "peft")
+
+
+class Bench(Record):
+    """On what, and by which last command, a benchmark was run; `seconds` of all its commands together."""
+
+    command: str
+    versions: dict[str, str]
+    processor: str
+    cores: int
+    jobs: int
+    threads: int
+    seconds: float = 0.0
+
+    def lasted(self, seconds: float) -> "Bench":
+        """With so many more seconds."""
+        return self.model_copy(update={"seconds": self.seconds + seconds})
+
+
+def begin(folder: Path, command: str, jobs: int) -> Bench:
+    """As the command that is running has it; its time goes on from that of those before."""
+    file = folder / "bench.json"
+    bench = Bench(
+        command=command, versions={"python": platform.python_version(), **{name: _version(name) for name in NAMED}},
+        processor=platform.processor() or platform.machine(), cores=os.cpu_count() or 1, jobs=jobs,
+        threads=int(os.environ.get("OMP_NUM_THREADS") or threads(jobs)),
+        seconds=_read(file).seconds if file.is_file() else 0.0,
+    )  # fmt: skip
+    save(bench, folder)
+    return bench
+
+
+def save(bench: Bench, folder: Path) -> None:
+    write_atomically(folder / "bench.json", bench.model_dump_json(indent=2))
+
+
+def load(folder: Path) -> tuple[Bench, list[Result]]:
+    """What was measured so far, by all commands. Raises BadInput: there is nothing."""
+    rows = [row for file in sorted(folder.glob("*/results.jsonl")) for row in read_rows(file.parent)]
+    if not rows or not (folder / "bench.json").is_file():
+        raise BadInput(f"There are no rows of a benchmark in {folder} yet.")
+    return _read(folder / "bench.json"), rows
+
+
+def _read(file: Path) -> Bench:
+    return Bench.model_validate_json(file.read_text(encoding="utf-8"))
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "from a checkout"
