@@ -11,6 +11,7 @@ from agent import monitor
 from agent.briefing import MOST_FAILURES, from_memory
 from agent.config import TaskConfig
 from agent.moves import Decision, EditPrompt, Move, Rollback, TrainLora
+from agent.outlook import with_outlook
 from agent.policy import stop_reason
 from agent.protocols import Briefing, Failure
 from agent.records import Candidate, Diagnosis, Edit, Evaluation, ExampleScore, Prompt
@@ -82,7 +83,10 @@ def observe(state: State, context: Context) -> dict[str, Any]:
         failing = sum(score.reward < 1 for score in evaluation.scores)
         return {"signal": signal, "diagnosis": Diagnosis(failing=failing, total=len(evaluation.scores))}
     context.tell("round-start", number=state["number"] + 1)
-    return {"signal": signal, "diagnosis": _diagnosed(evaluation, state, context)}
+    diagnosis = _diagnosed(evaluation, state, context)
+    prices = context.prices(context.folder.prompt(state["best"].prompt))
+    seen_ahead = with_outlook(signal, diagnosis, seen, context.spec.config, prices, context.shown)
+    return {"signal": seen_ahead, "diagnosis": diagnosis}
 
 
 def _diagnosed(evaluation: Evaluation, state: State, context: Context) -> Diagnosis:
@@ -255,6 +259,7 @@ def remember(state: State, context: Context) -> dict[str, Any]:
     context.folder.append(row)
     if isinstance(row.decision.move, EditPrompt) and trial.candidate and (verdict.kept or verdict.gain >= 0):
         context.remember(_entry(context, row, context.folder.prompt(trial.candidate.prompt)))
+    context.note_experience(row)
     context.show_report()
     context.tell("verdict", row=row)
     return {"number": number, "best": best, "refused": (), "decision": None}
