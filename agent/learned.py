@@ -2,13 +2,14 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from math import hypot
 from typing import NamedTuple
 
 from agent.config import TaskConfig
 from agent.experience import Experience, distinct, experience
 from agent.moves import Decision, EditPrompt, Stop, TrainLora
 from agent.outlook import TRY, YIELD, YIELD_SPREAD
-from agent.policy import numbers, stop_reason
+from agent.policy import fitting_rows, numbers, stop_reason
 from agent.protocols import Briefing
 from agent.records import LeverSignal, Outlook, Signal
 from agent.regression import Fit, Observation
@@ -22,18 +23,22 @@ OWN, OTHER_MODEL = 2.0, 0.3
 SPREADS = (YIELD_SPREAD, *[YIELD_SPREAD / 2] * 4)
 # How far from the mean a draw goes, in posterior deviations: half, as Chapelle & Li (2011) found better than all.
 EXPLORED = 0.5
-# A lever is given up when not even a gain so many deviations above the mean would pass the noise floor.
+# A lever is given up when not even a try that goes so many deviations better than expected would pass the noise floor.
 HOPE = 2.0
 
 
 class Promise(NamedTuple):
-    """What a move is expected to gain (merit) and take (passes), and the gain that was drawn for it."""
+    """What a move is expected to gain (merit) and take (passes).
+
+    `drawn` is the gain drawn for it, `possible` what a single lucky try may gain.
+    """
 
     move: EditPrompt | TrainLora
     gain: float
     spread: float
     cost: float
     drawn: float
+    possible: float
 
 
 class Learned:
@@ -57,7 +62,7 @@ class Learned:
         if stop_reason(briefing, self._config) or not _known(briefing.signal):
             return rules.model_copy(update=would)  # without an outlook there is nothing to weigh
         promises, floor = self.promises(briefing), briefing.signal.floor
-        move, why = _chosen(promises, floor, [row.key for row in self._experience])
+        move, why = _chosen(promises, floor)
         shown = {**numbers(briefing.signal, briefing.diagnosis), **_shown(promises, briefing.signal)}
         reason = f"{told(promises)} {why}".strip()
         return Decision.model_validate({"move": move, "reason": reason, "numbers": shown, **would})
@@ -70,8 +75,7 @@ class Learned:
             draw = chance.gauss(0, 1)  # for a closed lever too, so that the other's draw does not hang on it
             outlook = lever.outlook
             if outlook and not lever.saturated and move.action not in briefing.refused:
-                gain, spread = self._corrected(move, lever, outlook, briefing)
-                found.append(Promise(move, gain, spread, max(1.0, outlook.cost), gain + EXPLORED * spread * draw))
+                found.append(self._promise(move, lever, outlook, briefing, draw))
         return found
 
     def _moves(self, briefing: Briefing) -> list[tuple[EditPrompt | TrainLora, LeverSignal]]:
@@ -79,10 +83,10 @@ class Learned:
         training = self._rules.training(briefing.signal, briefing.history)
         return [(EditPrompt(), briefing.signal.edit), (training, briefing.signal.lora)]
 
-    def _corrected(
-        self, move: EditPrompt | TrainLora, lever: LeverSignal, outlook: Outlook, briefing: Briefing
-    ) -> tuple[float, float]:
-        """Expected gain and its standard deviation: the outlook's, moved and narrowed by what such rounds brought."""
+    def _promise(
+        self, move: EditPrompt | TrainLora, lever: LeverSignal, outlook: Outlook, briefing: Briefing, draw: float
+    ) -> Promise:
+        """The outlook, moved and narrowed by what such rounds brought; `draw` is of a standard normal."""
         now = Experience(
             run="", number=0, task="", model="", signal=briefing.signal, move=move, gain=0, cost=0, kept=False,
             shares={need: briefing.diagnosis.expected(need) for need in ("content", "style", "both")},
@@ -90,7 +94,9 @@ class Learned:
         share = min(1.0, outlook.gain / now.there) if now.there > 0 else YIELD
         fit = Fit(SPREADS, self._seen(move.action, share, briefing))
         features = _features(now.there, briefing.signal, lever)
-        return min(1.0, outlook.gain + fit.expected(features)), outlook.spread * fit.narrowed(features)
+        gain, spread = min(1.0, outlook.gain + fit.expected(features)), outlook.spread * fit.narrowed(features)
+        lucky = HOPE * hypot(spread, TRY * now.there)
+        return Promise(move, gain, spread, max(1.0, outlook.cost), gain + EXPLORED * spread * draw, gain + lucky)
 
     def _seen(self, action: str, share: float, briefing: Briefing) -> Iterator[Observation]:
         """Rounds of this lever: other runs' against what was promised then, this run's against the present yield.
@@ -100,15 +106,19 @@ class Learned:
         model = self._config.model
         for line in self._experience:
             if line.move.action == action:
-                outlook = _lever(line).outlook
-                promised = outlook.gain if outlook else YIELD * line.there
-                yield _observation(line, promised, 1.0 if line.model == model else OTHER_MODEL)
+                yield _observation(line, self._promised(line), 1.0 if line.model == model else OTHER_MODEL)
         if "signal" in self._config.without:
             return
         for row in briefing.history:
             own = experience(row, "", self._config.name, model)
             if own and own.move.action == action:
                 yield _observation(own, share * own.there, OWN)
+
+    def _promised(self, line: Experience) -> float:
+        """The gain that was promised then. A fixed order may have trained on other rows than the outlook was about."""
+        outlook = _lever(line).outlook
+        meant = isinstance(line.move, EditPrompt) or line.move.rows == fitting_rows(line.signal, self._config)
+        return outlook.gain if outlook and meant else YIELD * line.there
 
 
 def _observation(line: Experience, promised: float, weight: float) -> Observation:
@@ -131,9 +141,7 @@ def _known(signal: Signal) -> bool:
     return signal.edit.outlook is not None and signal.lora.outlook is not None
 
 
-def _chosen(
-    promises: Sequence[Promise], floor: float, seen: Sequence[object]
-) -> tuple[EditPrompt | TrainLora | Stop, str]:
+def _chosen(promises: Sequence[Promise], floor: float) -> tuple[EditPrompt | TrainLora | Stop, str]:
     """The most merit per pass of what passes the floor; of what may still pass it; else the end."""
     if not promises:
         return Stop(), "Both levers are saturated or turned down."
@@ -141,9 +149,9 @@ def _chosen(
     if drawn:
         best = max(drawn, key=lambda promise: promise.drawn / promise.cost)
         return best.move, _why(best, promises, floor)
-    hopeful = [promise for promise in promises if promise.gain + HOPE * promise.spread > floor]
+    hopeful = [promise for promise in promises if promise.possible > floor]
     if hopeful:
-        best = max(hopeful, key=lambda promise: (promise.gain + HOPE * promise.spread) / promise.cost)
+        best = max(hopeful, key=lambda promise: promise.possible / promise.cost)
         return best.move, f"No gain above the noise floor of {floor:.2f} is expected, but one is possible."
     return Stop(), f"Nothing above the noise floor of {floor:.2f} is to be expected."
 

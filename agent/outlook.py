@@ -61,8 +61,11 @@ def worth(move: Move, shown: float) -> dict[Need, float]:
 
 
 def there(move: Move, diagnosis: Diagnosis, shown: float) -> There:
-    """What is there to be mended by a move. The spread holds the sampling error of the probed rows (of a finite number of
-    failing ones), and what the classifier may have missed."""
+    """What is there to be mended by a move.
+
+    The spread holds the sampling error of the probed rows, of a finite number of failing ones, and what the classifier
+    may have missed.
+    """
     if not diagnosis.examples or not diagnosis.failing:
         return There(0.0, 0.0)
     gains = worth(move, shown)
