@@ -6,7 +6,7 @@ from typing import Annotated, get_args
 from pydantic import Field
 
 from agent.moves import EditPrompt, TrainLora
-from agent.outlook import realised, worth
+from agent.outlook import ONE, realised, worth
 from agent.records import Need, Record, Signal
 from agent.rounds import Round
 
@@ -35,6 +35,11 @@ class Experience(Record):
         """Merit that the lever could have mended."""
         gains = worth(self.move, self.signal.shown)
         return sum(gain * self.shares.get(need, 0.0) for need, gain in gains.items())
+
+    @property
+    def elsewhere(self) -> float:
+        """Merit of the failing rows, at one factor each, that is not thought to be this lever's to mend."""
+        return max(0.0, ONE * sum(self.shares.values()) - self.there)
 
 
 def experience(row: Round, run: str, task: str, model: str) -> Experience | None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from agent.config import TaskConfig
 from agent.experience import Experience, distinct, experience
 from agent.moves import Decision, EditPrompt, Stop, TrainLora
-from agent.outlook import TRY, YIELD, YIELD_SPREAD
+from agent.outlook import MISTAKEN, TRY, YIELD, YIELD_SPREAD
 from agent.policy import fitting_rows, numbers, stop_reason
 from agent.protocols import Briefing
 from agent.records import LeverSignal, Outlook, Signal
@@ -18,9 +18,10 @@ from agent.rules import Rules
 # How much an observation counts, in tries: one of this very run tells most; a model of another kind or size learns
 # otherwise, as far as anybody knows.
 OWN, OTHER_MODEL = 2.0, 0.3
-# The prior's deviation of each feature's coefficient, in yield: of what is there (the yield's own), of fruitless tries,
-# of a refined prompt, of style, of a saturated lever. The latter four may each move a yield by half of its own.
-SPREADS = (YIELD_SPREAD, *[YIELD_SPREAD / 2] * 4)
+# The prior's deviation of each feature's coefficient, in yield: of what is there (the yield's own); of fruitless tries,
+# of a refined prompt, of style, of a saturated lever, each of which may move a yield by half of that; and of what is
+# not thought to be this lever's to mend, as far as the classifier may be mistaken.
+SPREADS = (YIELD_SPREAD, *[YIELD_SPREAD / 2] * 4, MISTAKEN)
 # How far from the mean a draw goes, in posterior deviations: half, as Chapelle & Li (2011) found better than all.
 EXPLORED = 0.5
 # A lever is given up when not even a try that goes so many deviations better than expected would pass the noise floor.
@@ -93,7 +94,7 @@ class Learned:
         )  # fmt: skip
         share = min(1.0, outlook.gain / now.there) if now.there > 0 else YIELD
         fit = Fit(SPREADS, self._seen(move.action, share, briefing))
-        features = _features(now.there, briefing.signal, lever)
+        features = _features(now)
         gain, spread = min(1.0, outlook.gain + fit.expected(features)), outlook.spread * fit.narrowed(features)
         lucky = HOPE * hypot(spread, TRY * now.there)
         return Promise(move, gain, spread, max(1.0, outlook.cost), gain + EXPLORED * spread * draw, gain + lucky)
@@ -124,13 +125,14 @@ class Learned:
 def _observation(line: Experience, promised: float, weight: float) -> Observation:
     """Seen with the scatter of a try on what was there, and with the noise of the rows."""
     variance = (TRY * line.there) ** 2 + max(line.signal.floor, 0.01) ** 2
-    return Observation(_features(line.there, line.signal, _lever(line)), line.gain - promised, variance / weight)
+    return Observation(_features(line), line.gain - promised, variance / weight)
 
 
-def _features(mendable: float, signal: Signal, lever: LeverSignal) -> list[float]:
-    """Each times what is there: a yield is a share of that. Signal numbers are in [0, 1]."""
+def _features(line: Experience) -> list[float]:
+    """Each times the merit that it may move: a yield is a share of that. Signal numbers are in [0, 1]."""
+    lever, signal = _lever(line), line.signal
     seen = (1.0, min(lever.fruitless, 2) / 2, float(signal.refined), signal.style, float(lever.saturated))
-    return [mendable * value for value in seen]
+    return [*(line.there * value for value in seen), line.elsewhere]
 
 
 def _lever(line: Experience) -> LeverSignal:

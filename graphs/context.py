@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from graphs.external import ExternalLlm
     from memory.common import CommonFolder
     from memory.embedder import MiniLm
-    from memory.experience import ExperienceFile
     from memory.prompts import Entry, PromptMemory, Recalled
     from memory.rewrites import Reworded
     from tools.backbone import Backbone
@@ -281,29 +280,20 @@ class Context:
         config = self.spec.config
         if "memory" in config.without:
             return ()
+        file = ExperienceFile.beside(self.folder.path.parent)
         if config.experience:
             file = ExperienceFile(Path(self.folder.about.source) / config.experience)
-            if file.lost:
-                raise BadInput(f"experience: there is no file {file.path}.")
-        else:
-            file = self._experience_file()
-        return self.folder.learned_from([line for line in file.read() if line.run != self.folder.name])
-
-    def _experience_file(self) -> "ExperienceFile":
-        """The file beside the runs, made again from their ledgers if it is lost."""
-        from memory.experience import ExperienceFile, told_by_ledgers
-
-        root = self.folder.path.parent
-        file = ExperienceFile(root / "experience.jsonl")
         if file.lost:
-            file.restore(told_by_ledgers(root))
-        return file
+            raise BadInput(f"experience: there is no file {file.path}.")
+        return self.folder.learned_from([line for line in file.read() if line.run != self.folder.name])
 
     def note_experience(self, row: Round) -> None:
         """Let later runs know what a round brought. Done again, after a kill, it changes nothing."""
+        from memory.experience import ExperienceFile
+
         line = experience(row, self.folder.name, self.spec.config.name, self.spec.config.model)
         if line:
-            self._experience_file().append(line)
+            ExperienceFile.beside(self.folder.path.parent).append(line)
 
     def remember(self, entry: "Entry") -> None:
         """Put a prompt into this run's folder and into the memory."""

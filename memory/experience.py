@@ -20,6 +20,18 @@ class ExperienceFile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    @classmethod
+    def beside(cls, root: Path) -> "ExperienceFile":
+        """The file of the runs under `root`, made again from their ledgers if it is lost.
+
+        Raises:
+            BadInput: it is lost, and a ledger cannot be read; Busy, NesyLoraError: see `restore`.
+        """
+        file = cls(root / "experience.jsonl")
+        if file.lost:
+            file.restore(told_by_ledgers(root))
+        return file
+
     @property
     def lost(self) -> bool:
         return not self.path.exists()

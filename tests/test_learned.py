@@ -105,6 +105,15 @@ def test_where_edits_always_failed_it_trains() -> None:
     assert Learned(CONFIG, FAILED_EDITS).decide(LACKS_BOTH).move.action == "train_lora"
 
 
+def test_where_words_mended_what_only_weights_were_thought_to_it_edits() -> None:
+    lacking = a_diagnosis(content=5)
+    briefing = a_briefing(lacking, style=1.0)
+    mended = [a_line(EDIT, number=number, gain=0.3, shares={"content": 0.5}) for number in range(1, 9)]
+    mended = [line.model_copy(update={"signal": briefing.signal}) for line in mended]
+    assert Learned(CONFIG).decide(briefing).move.action == "train_lora"
+    assert Learned(CONFIG, mended).decide(briefing).move.action == "edit_prompt"
+
+
 def test_without_memory_it_learns_from_nothing() -> None:
     policy = Learned(a_config(without=["memory"]), FAILED_EDITS)
     assert policy.decide(LACKS_BOTH) == Learned(CONFIG).decide(LACKS_BOTH)
