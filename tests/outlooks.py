@@ -33,3 +33,6 @@ def a_line(move: EditPrompt | TrainLora = EDIT, *, number: int = 1, gain: float 
     usual = {"run": "towns-1", "task": "towns", "model": CONFIG.model, "shares": {"both": 0.8}, "cost": 2_000}
     known = {"number": number, "signal": seen(a_signal(), diagnosis), "move": move, "gain": gain, "kept": gain > 0}
     return Experience.model_validate(usual | known | changes)
+
+
+FAILED_EDITS = [a_line(EDIT, number=number) for number in range(1, 9)]

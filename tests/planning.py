@@ -1,9 +1,11 @@
 """What the tests of the planner and of its briefing have in common: a run that is told in full, and who plans it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from agent.briefing import from_memory, render
 from agent.config import Llm, TaskConfig
+from agent.experience import Experience
 from agent.learned import Learned
 from agent.moves import Decision
 from agent.planner import LlmPlanner
@@ -61,9 +63,9 @@ FULL = Briefing(
 )  # fmt: skip
 
 
-def planner(server: LlmServer, config: TaskConfig = CONFIG) -> LlmPlanner:
+def planner(server: LlmServer, config: TaskConfig = CONFIG, experience: Sequence[Experience] = ()) -> LlmPlanner:
     wanted = Llm(model="judge-1", base_url=server.url, key_variable="MAYOR_KEY", patience=0)
-    return LlmPlanner(loose(wanted, "planner"), config)
+    return LlmPlanner(loose(wanted, "planner"), config, experience)
 
 
 def decide(server: LlmServer, briefing: Briefing = BRIEFING) -> Decision:

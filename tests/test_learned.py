@@ -17,13 +17,12 @@ from agent.protocols import Briefing
 from agent.records import Diagnosis, Example, LeverSignal, Prompt, Signal
 from agent.regression import Fit, Observation
 from agent.rounds import Round
-from tests.outlooks import CONFIG, a_briefing, a_line, seen
+from tests.outlooks import CONFIG, FAILED_EDITS, a_briefing, a_line, seen
 from tests.rounds import EDIT, SATURATED, TRAIN, a_config, a_diagnosis, a_round, a_signal
 from tests.test_outlook import HISTORIES
 from tests.test_policy import DIAGNOSES, REFUSED, SIGNALS
 
 LACKS_BOTH = a_briefing(a_diagnosis(both=8))
-FAILED_EDITS = [a_line(EDIT, number=number) for number in range(1, 9)]
 LINES = st.lists(
     st.builds(
         a_line, st.sampled_from([EDIT, TRAIN]), number=st.integers(1, 99), gain=st.floats(-0.5, 0.5),

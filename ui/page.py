@@ -35,7 +35,7 @@ class Brief(BaseModel):
     @property
     def plans(self) -> bool:
         """As TaskConfig has it: a fixed order asks no planner."""
-        return self.planner == "llm" and self.policy == "rules"
+        return self.planner == "llm" and self.policy in ("rules", "learned")
 
 
 class Step(BaseModel):
@@ -157,8 +157,8 @@ class Page(NamedTuple):
     @property
     def deciders(self) -> list[str]:
         """Who decided the rounds so far; before the first, who will."""
-        names = {"rules": "the rules", "planner": "the planner", "user": "the user"}
-        policy = "the rules" if self.task.policy == "rules" else f"the fixed order {self.task.policy}"
+        names = {"rules": "the rules", "learned": "the learned switch", "planner": "the planner", "user": "the user"}
+        policy = names.get(self.task.policy, f"the fixed order {self.task.policy}")
         return list(dict.fromkeys(names.get(row.decision.by, policy) for row in self.rounds)) or [policy]
 
     @property
