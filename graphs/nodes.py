@@ -85,8 +85,8 @@ def observe(state: State, context: Context) -> dict[str, Any]:
     context.tell("round-start", number=state["number"] + 1)
     diagnosis = _diagnosed(evaluation, state, context)
     prices = context.prices(context.folder.prompt(state["best"].prompt))
-    seen_ahead = with_outlook(signal, diagnosis, seen, context.spec.config, prices, context.shown)
-    return {"signal": seen_ahead, "diagnosis": diagnosis}
+    signal = with_outlook(signal, diagnosis, seen, context.spec.config, prices, context.shown)
+    return {"signal": signal, "diagnosis": diagnosis}
 
 
 def _diagnosed(evaluation: Evaluation, state: State, context: Context) -> Diagnosis:

@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from agent.errors import BadInput
 from agent.experience import Experience, experience
 from memory.disk import append_line, whole_lines, write_atomically
 from memory.ledger import RunFolder, runs
@@ -25,7 +26,7 @@ class ExperienceFile:
         """The file of the runs under `root`, made again from their ledgers if it is lost.
 
         Raises:
-            BadInput: it is lost, and a ledger cannot be read; Busy, NesyLoraError: see `restore`.
+            Busy, NesyLoraError: see `restore`.
         """
         file = cls(root / "experience.jsonl")
         if file.lost:
@@ -69,13 +70,17 @@ class ExperienceFile:
 
 
 def told_by_ledgers(root: Path) -> list[Experience]:
-    """What all rounds of all runs under `root` teach, the oldest run first."""
+    """What all rounds of all runs under `root` teach, the oldest run first. One that cannot be read teaches nothing."""
     return [line for run in reversed(runs(root)) for line in _rounds(run)]
 
 
 def _rounds(run: RunFolder) -> list[Experience]:
     task = yaml.safe_load(run.task_file.read_text(encoding="utf-8")) or {}
-    lines = [experience(row, run.name, run.about.task, str(task.get("model", ""))) for row in run.rounds()]
+    try:
+        rounds, name = run.rounds(), run.about.task
+    except BadInput:  # damaged, or of another version: no reason to keep a new run from being remembered
+        return []
+    lines = [experience(row, run.name, name, str(task.get("model", ""))) for row in rounds]
     return [line for line in lines if line is not None]
 
 

@@ -60,8 +60,12 @@ def test_it_is_told_again_by_the_ledgers(tmp_path: Path) -> None:
     lines = told_by_ledgers(tmp_path)
     assert [line.key for line in lines] == [(run.name, number) for number in (1, 2, 3, 4)]
     assert {(line.task, line.model) for line in lines} == {("valley", "smollm2-135m")}
-    file = ExperienceFile(tmp_path / "experience.jsonl")
-    file.restore(lines)
+    other = tmp_path / "valley-2"
+    other.mkdir()
+    (other / "run.json").write_text((run.path / "run.json").read_text())
+    (other / "task.yaml").write_text("{}")
+    (other / "ledger.jsonl").write_text("not a row\n")  # what cannot be read is no hindrance
+    file = ExperienceFile.beside(tmp_path)
     file.restore([])  # not lost: it stands
     assert file.read() == lines
 
