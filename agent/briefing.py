@@ -1,6 +1,7 @@
 """What the planner is told of a round, in words and numbers. What was not written by us is quoted and cut."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from agent import prompts
 from agent.config import Budget, TaskConfig
@@ -24,7 +25,7 @@ def from_memory(first: Baseline) -> list[str]:
     return [first.note, *lines] if lines else []
 
 
-def render(briefing: Briefing, rules: Decision, config: TaskConfig, short: bool = False) -> str:
+def render(briefing: Briefing, rules: Decision, learned: Decision, config: TaskConfig, short: bool = False) -> str:
     """The planner's message. `short`: only the last two rounds, no rows and no memory, for a window that is small."""
     diagnosis = briefing.diagnosis
     memory, failures = ((), ()) if short else (briefing.recalled, briefing.failures)
@@ -33,7 +34,8 @@ def render(briefing: Briefing, rules: Decision, config: TaskConfig, short: bool 
         "planner_round",
         task=prompts.quoted(prompts.one_line(f"{config.name}. {config.about}"), MOST_OF_TASK),
         editor=config.edit.editor,
-        signal=briefing.signal.model_dump_json(indent=1, exclude_none=True),
+        signal=_signal(briefing.signal),
+        outlook="\n".join(_outlook(briefing.signal)) or "- unknown",
         failing=diagnosis.failing,
         total=diagnosis.total,
         style=f"{diagnosis.share('style'):.0%}",
@@ -46,7 +48,22 @@ def render(briefing: Briefing, rules: Decision, config: TaskConfig, short: bool 
         failures="\n".join(_failure(failure) for failure in failures[:MOST_FAILURES]) or "none",
         refused=", ".join(briefing.refused) or "nothing",
         rules=f"{rules.move}: {rules.reason}",
+        learned=f"{learned.move}: {learned.reason}",
     )
+
+
+def _signal(signal: Signal) -> str:
+    """Without what is told as the outlook."""
+    outlooks: Any = {"floor": True, "lora": {"outlook"}, "edit": {"outlook"}}
+    return signal.model_dump_json(indent=1, exclude_none=True, exclude=outlooks)
+
+
+def _outlook(signal: Signal) -> Iterator[str]:
+    for name, lever in (("edit_prompt", signal.edit), ("train_lora", signal.lora)):
+        if outlook := lever.outlook:
+            yield f"- {name}: {outlook.gain:+.3f} ± {outlook.spread:.3f} merit for {outlook.cost:,.0f} passes"
+    if signal.floor:
+        yield f"- noise floor: {signal.floor:.3f} merit"
 
 
 def _rounds(briefing: Briefing) -> Iterator[str]:

@@ -9,6 +9,8 @@ from agent import prompts
 from agent.briefing import render
 from agent.config import TaskConfig
 from agent.errors import LlmRefused, LlmUnavailable, TooLong
+from agent.experience import Experience
+from agent.learned import Learned
 from agent.moves import Decision, EditPrompt, Enough, Epochs, Move, Rank, Rate, Rollback, Stop, TrainLora
 from agent.policy import stop_reason
 from agent.protocols import Briefing, Chat
@@ -49,10 +51,11 @@ class LlmPlanner:
 
     name = "planner"
 
-    def __init__(self, chat: Chat, config: TaskConfig) -> None:
+    def __init__(self, chat: Chat, config: TaskConfig, experience: Sequence[Experience] = ()) -> None:
         self._chat = chat
         self._config = config
         self._rules = Rules(config)
+        self._learned = Learned(config, experience)
 
     def decide(self, briefing: Briefing) -> Decision:
         """One decision; `rules_would` keeps the rules' own. Budgets and target are not the LLM's to pass."""
@@ -76,10 +79,11 @@ class LlmPlanner:
         tools, system = offered(briefing, self._config), prompts.read("planner")
         if not tools:
             raise LlmUnavailable("every lever has been turned down")
+        learned = self._learned.decide(briefing)
         try:
-            return self._chat.call_tool(system, render(briefing, rules, self._config), tools)
+            return self._chat.call_tool(system, render(briefing, rules, learned, self._config), tools)
         except TooLong:
-            return self._chat.call_tool(system, render(briefing, rules, self._config, short=True), tools)
+            return self._chat.call_tool(system, render(briefing, rules, learned, self._config, short=True), tools)
 
 
 def _instead(rules: Decision, why: str) -> Decision:

@@ -5,6 +5,9 @@ from agent.moves import TrainLora
 from agent.protocols import Briefing
 from agent.records import Diagnosis, Rows, Signal
 
+# Lacks of fewer rows than this are left to the other lever.
+WORTH_A_ROUND = 0.1
+
 
 def stop_reason(briefing: Briefing, config: TaskConfig) -> str | None:
     """Why the run is over whatever a policy thinks: target reached, a budget used up, no LLM where one is needed."""
@@ -35,6 +38,15 @@ def training(config: TaskConfig, rows: Rows, fresh: bool = False, slower: bool =
 def given_rows(signal: Signal, config: TaskConfig) -> Rows:
     """The rows that belong to the prompt: as given with the seed prompt, remade with a refined one."""
     return "refined" if signal.refined and "remaking" not in config.without else "original"
+
+
+def fitting_rows(signal: Signal, config: TaskConfig) -> Rows:
+    """The rows that undo no form: remade ones also where the seed prompt brings the form by itself.
+
+    Rows as given would teach the weights a form of their own, and so take away what the words had done.
+    """
+    holds = signal.style >= 1 - WORTH_A_ROUND
+    return "refined" if holds and "remaking" not in config.without else given_rows(signal, config)
 
 
 def numbers(signal: Signal, diagnosis: Diagnosis) -> dict[str, float]:

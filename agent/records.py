@@ -247,6 +247,8 @@ class Signal(Record):
     style: float
     refined: bool = Field(False, description="whether the best prompt is another than the seed")
     noise: float = Field(description="standard error of the validation reward, in reward units")
+    floor: float = Field(0.0, description="the least merit gain that the validation rows can tell from nothing")
+    shown: float = Field(0.0, description="share of train answers that have the wanted form as given")
     drift: float | None = Field(None, description="nats per token lost on general text, against the bare base")
     loss: float | None = Field(None, description="mean loss of the last LoRA epoch, nats per token")
     loss_drop: float | None = Field(None, description="relative fall of the epoch loss over the last two epochs")

@@ -4,13 +4,10 @@ from collections.abc import Sequence
 
 from agent.config import TaskConfig
 from agent.moves import Decision, EditPrompt, Stop, TrainLora
-from agent.policy import given_rows, numbers, stop_reason, training
+from agent.policy import WORTH_A_ROUND, fitting_rows, numbers, stop_reason, training
 from agent.protocols import Briefing
 from agent.records import Diagnosis, Rows, Signal
 from agent.rounds import Round
-
-# Lacks of fewer rows than this are left to the other lever.
-WORTH_A_ROUND = 0.1
 
 
 class Rules:
@@ -53,8 +50,8 @@ class Rules:
         return Decision(move=Stop(), reason=_plateau(refused), numbers=shown)
 
     def training(self, signal: Signal, history: Sequence[Round]) -> TrainLora:
-        """LoRA as the task sets it: on refined rows once the prompt is; anew where the rows changed or a try failed."""
-        rows = given_rows(signal, self._config)
+        """LoRA as the task sets it: on rows that fit the prompt; anew where the rows changed or a try failed."""
+        rows = fitting_rows(signal, self._config)
         earlier = [row for row in history if isinstance(row.decision.move, TrainLora)]
         last = earlier[-1] if earlier else None
         fresh = last is not None and (not last.verdict.kept or _rows_of(last) != rows)

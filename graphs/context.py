@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import BadInput
+from agent.experience import Experience, experience
 from agent.planner import LlmPlanner
 from agent.policies import make_policy
+from agent.prices import Prices, prices
 from agent.protocols import Editor, Policy, Rater
 from agent.records import Example, Prompt, Record, Rewrite, folded
-from agent.rounds import Spend
+from agent.rounds import Round, Spend
 from graphs.collector import collector_at_rest
 from memory.ledger import RunFolder
 
@@ -184,7 +186,19 @@ class Context:
     @cached_property
     def policy(self) -> Policy:
         config = self.spec.config
-        return LlmPlanner(self.llm.chat("planner"), config) if config.plans else make_policy(config)
+        if config.plans:
+            return LlmPlanner(self.llm.chat("planner"), config, self.experience)
+        return make_policy(config, self.experience if config.policy == "learned" else ())
+
+    @cached_property
+    def shown(self) -> float:
+        """Share of train answers that have the wanted form as given, as far as rules can tell."""
+        rows = self.spec.train
+        return sum(not self.spec.scorers.faults(row.answer) for row in rows) / len(rows)
+
+    def prices(self, prompt: Prompt) -> Prices:
+        """What a round of each lever is reckoned to cost under this prompt."""
+        return prices(self.spec.config, prompt, self.spec.train, self.spec.validation)
 
     @cached_property
     def editor(self) -> Editor:
@@ -253,6 +267,33 @@ class Context:
             if lost or memory.rebuilt:
                 rebuild(memory, kept, rewrites)
             yield memory
+
+    @cached_property
+    def experience(self) -> "tuple[Experience, ...]":
+        """What rounds of other runs brought: what stood beside the runs, or in the file the task names, as this began.
+
+        Raises:
+            BadInput: the file that the task names is not there.
+        """
+        from memory.experience import ExperienceFile
+
+        config = self.spec.config
+        if "memory" in config.without:
+            return ()
+        file = ExperienceFile.beside(self.folder.path.parent)
+        if config.experience:
+            file = ExperienceFile(Path(self.folder.about.source) / config.experience)
+        if file.lost:
+            raise BadInput(f"experience: there is no file {file.path}.")
+        return self.folder.learned_from([line for line in file.read() if line.run != self.folder.name])
+
+    def note_experience(self, row: Round) -> None:
+        """Let later runs know what a round brought. Done again, after a kill, it changes nothing."""
+        from memory.experience import ExperienceFile
+
+        line = experience(row, self.folder.name, self.spec.config.name, self.spec.config.model)
+        if line:
+            ExperienceFile.beside(self.folder.path.parent).append(line)
 
     def remember(self, entry: "Entry") -> None:
         """Put a prompt into this run's folder and into the memory."""

@@ -11,6 +11,7 @@ from agent import monitor
 from agent.briefing import MOST_FAILURES, from_memory
 from agent.config import TaskConfig
 from agent.moves import Decision, EditPrompt, Move, Rollback, TrainLora
+from agent.outlook import with_outlook
 from agent.policy import stop_reason
 from agent.protocols import Briefing, Failure
 from agent.records import Candidate, Diagnosis, Edit, Evaluation, ExampleScore, Prompt
@@ -85,7 +86,10 @@ def observe(state: State, context: Context) -> dict[str, Any]:
     context.tell("round-start", number=state["number"] + 1)
     if context.spec.config.observes and state["best"].adapter:
         signal = signal.model_copy(update={"drift": drift(context.model, state["best"].adapter)})
-    return {"signal": signal, "diagnosis": _diagnosed(evaluation, state, context)}
+    diagnosis = _diagnosed(evaluation, state, context)
+    prices = context.prices(context.folder.prompt(state["best"].prompt))
+    signal = with_outlook(signal, diagnosis, seen, context.spec.config, prices, context.shown)
+    return {"signal": signal, "diagnosis": diagnosis}
 
 
 def _diagnosed(evaluation: Evaluation, state: State, context: Context) -> Diagnosis:
@@ -258,6 +262,7 @@ def remember(state: State, context: Context) -> dict[str, Any]:
     context.folder.append(row)
     if isinstance(row.decision.move, EditPrompt) and trial.candidate and (verdict.kept or verdict.gain >= 0):
         context.remember(_entry(context, row, context.folder.prompt(trial.candidate.prompt)))
+    context.note_experience(row)
     context.show_report()
     context.tell("verdict", row=row)
     return {"number": number, "best": best, "refused": (), "decision": None}

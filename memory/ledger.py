@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -11,9 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from agent.errors import BadInput
+from agent.experience import Experience
 from agent.records import Candidate, Measured, Prompt, Record, Split
 from agent.rounds import Baseline, Call, Outcome, Round
 from memory.disk import append_line, whole_lines, write_atomically
@@ -23,6 +25,7 @@ from memory.rewrites import KeptRewrite, Reworded
 from memory.rows import Row, RowFile
 
 R = TypeVar("R", bound=Record)
+EXPERIENCES = TypeAdapter(tuple[Experience, ...])
 
 
 class About(Record):
@@ -156,6 +159,13 @@ class RunFolder:
         """All that this run kept, by id: to be trained on, and to rebuild the memory from."""
         made = [_record(Reworded, path) for path in (self.path / "rewrites").glob("round-*.json")]
         return sorted((rewrite for one in made for rewrite in one.kept), key=lambda rewrite: rewrite.id)
+
+    def learned_from(self, known: Sequence[Experience]) -> tuple[Experience, ...]:
+        """What this run's policy learns from: `known`, kept the first time, so that a resume decides the same."""
+        path = self.path / "experience.json"
+        if not path.exists():
+            write_atomically(path, EXPERIENCES.dump_json(tuple(known)).decode())
+        return EXPERIENCES.validate_json(path.read_bytes())
 
     # --- the ledger, the events and the calls ---------------------------------------------------------
 

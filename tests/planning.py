@@ -1,13 +1,16 @@
 """What the tests of the planner and of its briefing have in common: a run that is told in full, and who plans it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from agent.briefing import from_memory, render
 from agent.config import Llm, TaskConfig
+from agent.experience import Experience
+from agent.learned import Learned
 from agent.moves import Decision
 from agent.planner import LlmPlanner
 from agent.protocols import Briefing, Failure
-from agent.records import Candidate, LeverSignal
+from agent.records import Candidate, LeverSignal, Outlook
 from agent.rounds import Baseline, Proposal, Spend
 from agent.rules import Rules
 from tests.llm_server import LlmServer
@@ -29,7 +32,7 @@ HISTORY = (
     ),
 )  # fmt: skip
 BRIEFING = Briefing(a_signal(), LACKS_BOTH)
-RULES = Rules(CONFIG)
+RULES, LEARNED = Rules(CONFIG), Learned(CONFIG)
 
 
 FAILURES = [
@@ -51,16 +54,18 @@ RECALLED = from_memory(
 FULL = Briefing(
     a_signal(
         refined=True, loss=0.5, loss_drop=0.125, grad_norm=1.5,
-        edit=LeverSignal(rounds=1, kept=1, gain=0.25), lora=LeverSignal(rounds=1, gain=-0.1, fruitless=1),
+        edit=LeverSignal(rounds=1, kept=1, gain=0.25, outlook=Outlook(gain=0.2, spread=0.1, cost=4100)),
+        lora=LeverSignal(rounds=1, gain=-0.1, fruitless=1, outlook=Outlook(gain=0.1, spread=0.05, cost=40_250)),
+        floor=0.04,
     ), LACKS_BOTH, HISTORY,
     Spend(seconds=80.5, train_tokens=9000, generated_tokens=2000, llm_tokens=700, usd=0.002), ["rollback"],
     RECALLED, FAILURES,
 )  # fmt: skip
 
 
-def planner(server: LlmServer, config: TaskConfig = CONFIG) -> LlmPlanner:
+def planner(server: LlmServer, config: TaskConfig = CONFIG, experience: Sequence[Experience] = ()) -> LlmPlanner:
     wanted = Llm(model="judge-1", base_url=server.url, key_variable="MAYOR_KEY", patience=0)
-    return LlmPlanner(loose(wanted, "planner"), config)
+    return LlmPlanner(loose(wanted, "planner"), config, experience)
 
 
 def decide(server: LlmServer, briefing: Briefing = BRIEFING) -> Decision:
@@ -68,4 +73,4 @@ def decide(server: LlmServer, briefing: Briefing = BRIEFING) -> Decision:
 
 
 def told(briefing: Briefing, **options: Any) -> str:
-    return render(briefing, RULES.decide(briefing), CONFIG, **options)
+    return render(briefing, RULES.decide(briefing), LEARNED.decide(briefing), CONFIG, **options)

@@ -45,7 +45,7 @@ def a_round(
         diagnosis=a_diagnosis(both=8),
         decision=Decision(move=move, reason=note),
         trial=Trial(candidate=pair, note=note, **loss),
-        verdict=Verdict(kept=kept, reason=note, before=0.2, after=0.2 + gain, p_value=0.5),
+        verdict=Verdict(kept=kept, reason=note, before=0.2, after=0.2 + gain, p_value=0.5, merit_gain=gain),
         best=pair,
         reward=0.2,
         spend=Spend(),

@@ -13,6 +13,7 @@ from agent.planner import elsewhere, offered
 from agent.protocols import Briefing, Failure
 from agent.rounds import Spend
 from tests.llm_server import BAD_KEY, BROKEN, CONTEXT_EXCEEDED, NO_CREDIT, LlmServer, Reply, call, serving, windowed
+from tests.outlooks import FAILED_EDITS, a_briefing
 from tests.planning import (
     BRIEFING,
     CONFIG,
@@ -44,6 +45,17 @@ def test_a_plan_becomes_a_decision_beside_what_the_rules_would_have_done() -> No
     rules = RULES.decide(BRIEFING)
     assert decision.rules_would == f"edit_prompt of system, demos, questions: {rules.reason}"
     assert decision.numbers == rules.numbers
+
+
+def test_the_llm_sees_both_outlooks_and_what_the_learned_switch_would_do() -> None:
+    briefing = a_briefing(LACKS_BOTH)
+    with serving([TRAINING, TRAINING]) as server:
+        planner(server).decide(briefing)
+        planner(server, experience=FAILED_EDITS).decide(briefing)
+        first, second = (request.said("user") for request in server.requests)
+    assert "- edit_prompt: +0.167 ± 0.1" in first and "- train_lora: +0." in first and "- noise floor: 0.0" in first
+    assert "Learned switch would: edit_prompt" in first
+    assert "Learned switch would: train_lora" in second and "Rules would: edit_prompt" in second
 
 
 def test_what_the_rules_would_have_done_is_told_with_its_settings() -> None:

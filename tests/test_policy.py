@@ -93,6 +93,16 @@ def test_weights_learn_from_refined_rows_once_the_prompt_is_refined() -> None:
     assert training(a_signal(refined=True)).rows == "refined"
 
 
+def test_weights_learn_from_rows_in_form_where_the_seed_prompt_brings_it_already() -> None:
+    holds = a_signal(style=0.95)
+    assert training(holds).rows == "refined"
+    assert training(a_signal(style=0.85)).rows == "original"
+    without = Rules(a_config(without=["remaking"])).training(holds, [])
+    assert without.rows == "original"
+    order = make_order(a_config(policy="lora-only")).decide(Briefing(holds, LACKS_BOTH)).move
+    assert isinstance(order, TrainLora) and order.rows == "original", "what does not look keeps to the prompt's rows"
+
+
 def test_a_kept_adapter_is_trained_on() -> None:
     move = training(a_signal(), [a_round(TRAIN, kept=True)])
     assert (move.fresh, move.learning_rate) == (False, CONFIG.lora.learning_rate)
@@ -125,7 +135,7 @@ def test_target_and_budgets_end_a_run_under_every_policy(
     signal: Signal, spend: Spend, budget: dict[str, float], said: str
 ) -> None:
     history = [a_round(EDIT, kept=True), a_round(EDIT, kept=True)]
-    for name in (*POLICIES, "alternate every 3", "steps ppp"):
+    for name in (*POLICIES, "alternate every 3", "steps pro"):
         policy = make_policy(a_config(policy=name, budget=budget))
         decision = policy.decide(Briefing(signal, LACKS_BOTH, history, spend))
         assert decision.move.action == "stop"

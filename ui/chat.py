@@ -150,7 +150,7 @@ class Talk:
     def _beside_rules(self, decision: Decision) -> None:
         if decision.rules_would:
             told = wording.beside_rules(decision)
-            what = "the rules" if decision.by == "planner" else "planned was"
+            what = "the rules" if decision.by in ("planner", "learned") else "planned was"
             self.say(f"  {what}{f' ({told})' if told else ''}: {escape(wording.printable(decision.rules_would))}")
 
     def _diff(self, _: str) -> None:

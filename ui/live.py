@@ -102,7 +102,7 @@ class LiveView:
         line = Text(f"{wording.mark(move)} {wording.lever(move)}", style=f"bold {STYLES.get(move.action, '')}")
         line.append(f"  {wording.printable(decision.reason)}", "not bold default")
         self._say(line, Text(f" ({decision.by})", style="dim"))
-        if decision.by == "planner" and decision.rules_would:
+        if decision.by in ("planner", "learned") and decision.rules_would:
             told = wording.beside_rules(decision)
             self._say(Text(f"the rules{f', {told}' if told else ''}: {wording.printable(decision.rules_would)}", "dim"))
 

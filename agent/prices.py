@@ -1,0 +1,46 @@
+"""What a round costs before one has been played: reckoned from the task's sizes."""
+
+from collections.abc import Sequence
+from math import ceil
+from statistics import fmean
+
+from agent.config import TaskConfig
+from agent.records import Example, Prompt, Record
+
+CHARACTERS = 4  # of a token; what English text comes to under the usual vocabularies
+
+
+class Prices(Record):
+    """What a round is reckoned to take, in forward passes of a token (`Spend.passes`).
+
+    `judging` is what the gate asks after either lever: an answer to every validation row.
+    """
+
+    lora: float
+    edit: float
+    judging: float
+
+
+def prices(config: TaskConfig, prompt: Prompt, train: Sequence[Example], validation: Sequence[Example]) -> Prices:
+    """As the task is set up: rows, characters, epochs, proposals, minibatch.
+
+    A batch reads once what its rows share (system text, demonstrations). A trained token takes three passes
+    (`Spend.passes`). How long a wrong answer is, nobody knows: taken as halfway from the reference to the limit.
+    """
+    asked = fmean(len(prompt.ask(row.question)) for row in validation) / CHARACTERS
+    wanted = fmean(len(row.answer) for row in validation) / CHARACTERS
+    limit = config.generation.max_new_tokens
+    answered = (min(wanted, limit) + limit) / 2
+    shared = (prompt.length - len(prompt.template)) / CHARACTERS
+
+    def answers(rows: int) -> float:
+        return rows * (asked + answered) + ceil(rows / config.generation.batch_size) * shared
+
+    edit, lora = config.edit, config.lora
+    raced = (edit.proposals + 1) * min(edit.minibatch, len(validation))
+    epoch = len(train) * (asked + wanted) + ceil(len(train) / lora.batch_size) * shared
+    return Prices(
+        lora=3 * lora.epochs * epoch,
+        edit=answers(raced) + answers(min(edit.learned_from, len(train))),
+        judging=answers(len(validation)),
+    )

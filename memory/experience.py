@@ -1,0 +1,91 @@
+"""experience.jsonl: what the rounds of all runs brought, a line each; made again from the ledgers if it is lost."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from agent.errors import BadInput
+from agent.experience import Experience, experience
+from memory.disk import append_line, whole_lines, write_atomically
+from memory.ledger import RunFolder, runs
+from memory.lock import held
+
+WAIT = 60.0  # seconds; another run has the file for a moment
+
+
+class ExperienceFile:
+    """Lines of several runs, of several processes too. It only grows."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def beside(cls, root: Path) -> "ExperienceFile":
+        """The file of the runs under `root`, made again from their ledgers if it is lost.
+
+        Raises:
+            Busy, NesyLoraError: see `restore`.
+        """
+        file = cls(root / "experience.jsonl")
+        if file.lost:
+            file.restore(told_by_ledgers(root))
+        return file
+
+    @property
+    def lost(self) -> bool:
+        return not self.path.exists()
+
+    def read(self) -> list[Experience]:
+        """All lines that can be read, in the order written, each round once. What a kill tore off is passed over."""
+        found: dict[tuple[str, int], Experience] = {}
+        for text in whole_lines(self.path):
+            line = _line(text)
+            if line is not None:
+                found.setdefault(line.key, line)
+        return list(found.values())
+
+    def append(self, line: Experience) -> None:
+        """Adds a line that is on the disk when this returns. The same round a second time changes nothing.
+
+        Raises:
+            Busy: another process holds the file for a minute; NesyLoraError: the disk is full.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with held(self.path, "The experience of all runs", WAIT):
+            if line.key not in {other.key for other in self.read()}:
+                append_line(self.path, line.model_dump_json(), sync=True)
+
+    def restore(self, lines: Iterable[Experience]) -> None:
+        """Writes the file, where there is none, of these lines.
+
+        Raises:
+            Busy: another process holds the file for a minute; NesyLoraError: the disk is full.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with held(self.path, "The experience of all runs", WAIT):
+            if self.lost:
+                write_atomically(self.path, "".join(f"{line.model_dump_json()}\n" for line in lines))
+
+
+def told_by_ledgers(root: Path) -> list[Experience]:
+    """What all rounds of all runs under `root` teach, the oldest run first. One that cannot be read teaches nothing."""
+    return [line for run in reversed(runs(root)) for line in _rounds(run)]
+
+
+def _rounds(run: RunFolder) -> list[Experience]:
+    task = yaml.safe_load(run.task_file.read_text(encoding="utf-8")) or {}
+    try:
+        rounds, name = run.rounds(), run.about.task
+    except BadInput:  # damaged, or of another version: no reason to keep a new run from being remembered
+        return []
+    lines = [experience(row, run.name, name, str(task.get("model", ""))) for row in rounds]
+    return [line for line in lines if line is not None]
+
+
+def _line(text: bytes) -> Experience | None:
+    try:
+        return Experience.model_validate_json(text)
+    except ValidationError:
+        return None
