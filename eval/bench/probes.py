@@ -20,7 +20,7 @@ from memory.disk import write_atomically
 from memory.ledger import RunFolder
 from tools.classify import gaps, need
 
-ORDERS = ("pr", "o", "pp", "op")
+ORDERS = ("pp", "o", "pr")
 Labels = dict[str, dict[str, bool]]  # lever → example → whether it was mended
 ROOT = Path(__file__).parents[2]
 
