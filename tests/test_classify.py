@@ -110,13 +110,12 @@ def test_only_the_answers_own_text_is_scored_after_its_form() -> None:
     rows = [HELD[3], Example(name="validation:a", question="Which?", answer="A")]
     by_rules(model).diagnose(judged(rows), rows, SEED, seed=0)
     (_, bare_names, bare, _), (_, names, taught, _) = model.asked
-    parts = {
-        *[("validation:3", part) for part in (("", "ANSWER: Name3"), ("", "ANSWER: "), ("ANSWER: ", "Name3"))],
-        *[("validation:a", part) for part in (("", "ANSWER: A"), ("", "ANSWER: "), ("ANSWER: ", "A"))],
-    }
-    assert set(zip(names, taught, strict=True)) == parts
+    whole = {("validation:3", ("", "ANSWER: Name3")), ("validation:a", ("", "ANSWER: A"))}
+    answers = {("validation:3", ("ANSWER: ", "Name3")), ("validation:a", ("ANSWER: ", "A"))}
+    forms = {("validation:3", ("", "ANSWER: ")), ("validation:a", ("", "ANSWER: "))}
     plain = {("validation:3", ("", "Name3")), ("validation:a", ("", "A"))}
-    assert set(zip(bare_names, bare, strict=True)) == parts | plain
+    assert set(zip(names, taught, strict=True)) == whole | answers
+    assert set(zip(bare_names, bare, strict=True)) == whole | forms | plain
 
 
 def test_demonstrations_are_train_rows_in_the_wanted_form() -> None:

@@ -4,9 +4,10 @@ A feature, by name, and its unit:
 
 - `content`, `style`: the two rewards of the pair's own answer, in [0, 1].
 - `plain`: mean NLL of the reference as it stands, under the present prompt; nats per token.
-- `whole`, `form`, `answer`: the same of the reference in the wanted form, of the form's own tokens before the answer
-  (0 where it has none), and of the answer's tokens once the form is said.
-- `shown_whole`, `shown_form`, `shown_answer`: these three with two demonstrations in the prompt.
+- `whole`, `form`: the same of the reference in the wanted form, and of the form's own tokens before the answer (0 where
+  it has none).
+- `shown_whole`, `shown_answer`: the same with two demonstrations in the prompt, of the reference in the wanted form and
+  of the answer's own tokens once the form is said.
 - `alike`: of the pair's own answer and those under other demonstrations, the share that begin with the same word.
 - `right`, `formed`: share of the answers under other demonstrations that are right and as asked; that are as asked.
 - `demos`: demonstrations in the prompt, 0 to 1 for up to four. `tuned`: 1 with an adapter, else 0.
@@ -63,10 +64,10 @@ class Probing:
         if not rows:
             return []
         examples = [example for example, _ in rows]
-        bare = self._likelihoods(prompt, examples, adapter, plain=True)
+        bare = self._likelihoods(prompt, examples, adapter, ("plain", "whole", "form"))
         taught = self._with_demos(prompt, seed)
-        shown = bare if taught == prompt else self._likelihoods(taught, examples, adapter)
-        told = [{f"shown_{name}": one[name] for name in ("whole", "form", "answer")} for one in shown]
+        told = self._likelihoods(taught, examples, adapter, ("whole", "answer"))
+        told = [{f"shown_{name}": value for name, value in one.items()} for one in told]
         state = {"demos": min(1.0, len(prompt.demos) / MANY_DEMOS), "tuned": float(adapter is not None)}
         found = zip(rows, bare, told, self._tried(rows, prompt, adapter, seed), self._nearness(examples), strict=True)
         return [
@@ -77,10 +78,11 @@ class Probing:
     # --- likelihoods ---
 
     def _likelihoods(
-        self, prompt: Prompt, examples: Sequence[Example], adapter: str | None, plain: bool = False
+        self, prompt: Prompt, examples: Sequence[Example], adapter: str | None, names: Sequence[str]
     ) -> list[Features]:
-        """NLL of each reference and of its parts, in one call. What is the same text is asked once."""
-        wanted = [_parts(self._scorers.show(example.answer), example.answer, plain) for example in examples]
+        """NLL of these parts of each reference, in one call. What is the same text is asked once."""
+        all_parts = [_parts(self._scorers.show(example.answer), example.answer) for example in examples]
+        wanted = [{name: parts[name] for name in names} for parts in all_parts]
         asked = [
             (place, part)
             for place, parts in enumerate(wanted)
@@ -165,12 +167,11 @@ def _nearest(near: Sequence[float], same: Sequence[bool]) -> Features:
     return {"near": max(near), "taught": max(taught, default=0.0)}
 
 
-def _parts(shown: str, answer: str, plain: bool) -> dict[str, tuple[str, str]]:
+def _parts(shown: str, answer: str) -> dict[str, tuple[str, str]]:
     """What is to be scored, by name, as (given, scored). Where a short answer stands in its form, the last counts."""
     at = shown.rfind(answer)
     form, text = (shown[:at], answer) if at >= 0 else ("", shown)
-    parts = {"whole": ("", shown), "form": ("", form), "answer": (form, text)}
-    return {"plain": ("", answer), **parts} if plain else parts
+    return {"plain": ("", answer), "whole": ("", shown), "form": ("", form), "answer": (form, text)}
 
 
 def _first_word(text: str) -> str:

@@ -6,6 +6,7 @@ same command goes on where it was stopped.
 """
 
 import argparse
+import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     tasks = [folder for folder in sorted(given.tasks.iterdir()) if (folder / "task.yaml").is_file()]
     try:
-        for order in given.orders:
+        for order in () if given.only_probe else given.orders:
             for task in tasks:
                 _play(task, order, given)
         probes = [probe for task in tasks for probe in _probed(task, given)]
@@ -48,6 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=Path, default=Path("runs", "probes"), help="where the runs are kept")
     parser.add_argument("--into", type=Path, default=ROOT / "tools" / "probes.jsonl", help="the file to write")
     parser.add_argument("--orders", nargs="+", default=ORDERS, help="p: edit, o: LoRA on given rows, r: on refined")
+    parser.add_argument("--rows", type=int, default=32, help="most failing rows of a pair that are probed")
+    parser.add_argument("--only-probe", action="store_true", help="begin no run: probe what has been run")
     parser.add_argument("--seed", type=int, default=0)
     return parser
 
@@ -86,13 +89,14 @@ def _probed(task: Path, given: argparse.Namespace) -> Iterator[Probe]:
             told["weights"] = weights | told["weights"]  # of two trainings from one pair, the first order's
             holder.setdefault(pair, context)
     for pair, told in labels.items():
-        yield from _of_pair(pair, told, holder[pair])
+        yield from _of_pair(pair, told, holder[pair], given.rows)
 
 
-def _of_pair(pair: Candidate, told: Labels, context: Context) -> Iterator[Probe]:
+def _of_pair(pair: Candidate, told: Labels, context: Context, most: int) -> Iterator[Probe]:
     config, scores = context.spec.config, context.evaluate(pair, "validation").scores
     paired = zip(context.spec.validation, scores, strict=True)
     failing = [(row, score) for row, score in paired if score.reward < 1]
+    failing = random.Random(config.seed).sample(failing, min(most, len(failing)))
     prompt, began = context.folder.prompt(pair.prompt), time.monotonic()
     seen = context.classifier.features(failing, prompt, pair.adapter, config.seed, {})
     print(f"{config.name}, pair {pair.id}: {len(failing)} rows probed ({time.monotonic() - began:.0f} s)", flush=True)
