@@ -13,7 +13,7 @@ from eval.scorers import TaskScorers
 from tools.backbone import Backbone
 from tools.classify import Classifier
 from tools.features import Probing
-from tools.needs import LEAST, Needs, fit
+from tools.needs import LEAST, Needs, fit, shipped
 
 SCORERS = TaskScorers([Contains(kind="contains")], [StartsWith(kind="starts_with", text="ANSWER: ")])
 TRAIN = [Example(name=f"train:{n}", question=f"Train question {n}?", answer=f"{n}") for n in range(6)]
@@ -117,6 +117,13 @@ def test_a_task_that_is_held_out_is_foretold_without_it() -> None:
 def test_calibration_error_is_the_distance_from_the_frequency() -> None:
     assert calibration_error([Foretold(0.5, place % 2 == 0) for place in range(100)], bins=1) == pytest.approx(0)
     assert calibration_error([Foretold(0.9, False)] * 10) == pytest.approx(0.9)
+
+
+def test_what_is_shipped_is_calibrated_on_tasks_left_out_and_better_than_the_rules() -> None:
+    judged = hold_out(shipped(), lambda probe: probe.task)
+    said = [(max(chances, key=lambda one: chances[one]), chances, true, rules) for chances, true, rules in judged.needs]
+    assert calibration_error([Foretold(chances[need], need == true) for need, chances, true, _ in said]) <= 0.1
+    assert sum(need == true for need, _, true, _ in said) > sum(rules == true for *_, true, rules in said)
 
 
 # --- in a diagnosis --------------------------------------------------------------------------------

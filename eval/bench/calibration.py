@@ -79,7 +79,8 @@ def _bins(foretold: Sequence[Foretold], bins: int) -> Iterator[list[Foretold]]:
 
 def table(judged: dict[str, Judged]) -> str:
     """Markdown: a line for each way to hold out and each question asked of the model."""
-    head = "| held out | question | rows | accuracy | rules' | ECE | Brier | NLL |\n|---|---|---|---|---|---|---|---|"
+    names = ("held out", "question", "rows", "accuracy", "rules'", "commonest's", "ECE", "Brier", "NLL")
+    head = f"| {' | '.join(names)} |\n|{'---|' * len(names)}"
     return "\n".join([head, *(line for way, one in judged.items() for line in _lines(way, one))])
 
 
@@ -92,16 +93,24 @@ def _lines(way: str, judged: Judged) -> Iterator[str]:
             sum((chance - (need == true)) ** 2 for need, chance in chances.items()) for chances, true, _ in judged.needs
         )
         nats = fmean(-log(max(chances[true], 1e-9)) for chances, true, _ in judged.needs)
-        right = fmean(f.true for f in top)
-        numbers = f"{right:.3f} | {rules:.3f} | {calibration_error(top):.3f} | {spread:.3f} | {nats:.3f}"
+        right, common = fmean(f.true for f in top), _commonest(judged)
+        numbers = f"{right:.3f} | {rules:.3f} | {common:.3f} | {calibration_error(top):.3f} | {spread:.3f} | {nats:.3f}"
         yield f"| {way} | which need | {len(top)} | {numbers} |"
     for lever, told in judged.heads.items():
         if told:
             right = fmean((f.chance > 0.5) == f.true for f in told)
             brier = fmean((f.chance - f.true) ** 2 for f in told)
             nats = fmean(-log(f.chance if f.true else 1 - f.chance) for f in told)
-            numbers = f"{right:.3f} | | {calibration_error(told):.3f} | {brier:.3f} | {nats:.3f}"
+            share = fmean(f.true for f in told)
+            common = max(share, 1 - share)
+            numbers = f"{right:.3f} | | {common:.3f} | {calibration_error(told):.3f} | {brier:.3f} | {nats:.3f}"
             yield f"| {way} | do {lever} mend it | {len(told)} | {numbers} |"
+
+
+def _commonest(judged: Judged) -> float:
+    """Accuracy of saying the same of every row, that words mend it or that they do not: the better of the two."""
+    share = fmean(true == "style" for _, true, _ in judged.needs)
+    return max(share, 1 - share)
 
 
 def draw(judged: dict[str, Judged], file: Path) -> None:
