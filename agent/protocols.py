@@ -14,6 +14,10 @@ Settled = Callable[[Example, str], bool]
 """Whether what an example's answer is judged by stays the same, however this beginning of it goes on."""
 
 
+Embed = Callable[[Sequence[str]], list[list[float]]]
+"""Unit vectors of texts, in order: their dot product is the cosine similarity."""
+
+
 class Progress(Protocol):
     """Told of long work: what it is, how far of how much, and a short note (loss, texts per second)."""
 

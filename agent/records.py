@@ -3,6 +3,7 @@
 import hashlib
 import json
 import unicodedata
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Split = Literal["train", "validation", "test"]
 Need = Literal["content", "style", "both"]
+Lever = Literal["words", "weights"]
 Rows = Literal["original", "refined", "both"]
 Part = Literal["system", "demos", "questions"]
 Role = Literal["planner", "editor", "judge"]
@@ -177,15 +179,20 @@ class ExampleDiagnosis(Record):
     prompt_gap: float | None = None
     weight_gap: float | None = None
     chances: dict[Need, float] = Field({}, description="of each need, adding up to 1; empty: the rules decided")
-    features: dict[str, float] = Field({}, description="what the chances rest on, by name")
+    mends: dict[Lever, float] = Field({}, description="chance that one more pull of this lever mends it; empty: rules")
+    features: dict[str, float] = Field({}, description="what the chances rest on, by name: see tools/features.py")
 
 
 class Diagnosis(Record):
-    """The failing validation examples, sorted by what they lack. `failing` counts all, `examples` lists the probed."""
+    """The failing validation examples, sorted by what they lack. `failing` counts all, `examples` lists the probed.
+
+    `by` says who sorted them: the two rewards alone, rules over the probe, or the model fitted to what levers did.
+    """
 
     failing: int
     total: int
     examples: tuple[ExampleDiagnosis, ...] = ()
+    by: Literal["rewards", "rules", "model"] = "rules"
 
     def share(self, need: Literal["content", "style"]) -> float:
         """Share of *all* rows that lack this (alone or with the other), estimated from those probed."""
@@ -199,6 +206,11 @@ class Diagnosis(Record):
         return fmean(each) * self.failing / self.total
 
     @property
+    def confidence(self) -> float | None:
+        """Mean chance of the likeliest need; None where rules decided, which state none."""
+        return _mean([max(example.chances.values()) for example in self.examples if example.chances])
+
+    @property
     def prompt_gap(self) -> float | None:
         return _mean([example.prompt_gap for example in self.examples])
 
@@ -207,7 +219,25 @@ class Diagnosis(Record):
         return _mean([example.weight_gap for example in self.examples])
 
 
-def _mean(values: list[float | None]) -> float | None:
+class Probe(Record):
+    """What a failing row looked like when it was probed, and what the levers then did to it, where they were pulled.
+
+    `words`: an edit brought its reward to 1. `weights`: a training brought its content to 1. None: not tried.
+    `rules` is what the rules took it to need. `own`: of the very run that is to learn from it.
+    """
+
+    task: str
+    model: str
+    pair: str = Field(description="id of the candidate whose failure it is")
+    example: str
+    features: dict[str, float]
+    rules: Need
+    words: bool | None = None
+    weights: bool | None = None
+    own: bool = False
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return fmean(known) if known else None
 

@@ -13,7 +13,7 @@ from agent.experience import Experience, experience
 from agent.planner import LlmPlanner
 from agent.policies import make_policy
 from agent.prices import Prices, prices
-from agent.protocols import Editor, Policy, Rater
+from agent.protocols import Editor, Embed, Policy, Rater
 from agent.records import Example, Prompt, Record, Rewrite, folded
 from agent.rounds import Round, Spend
 from graphs.collector import collector_at_rest
@@ -176,7 +176,9 @@ class Context:
     def classifier(self) -> "Classifier":
         from tools.classify import Classifier
 
-        return Classifier(self.model, self.spec.scorers, self.spec.train)
+        task = self.spec
+        new = task.config.generation.max_new_tokens
+        return Classifier(self.model, task.scorers, task.train, self._embedder, max_new_tokens=new)
 
     def _rater(self, settings: "Rated") -> Rater:
         from graphs.raters import make_rater
@@ -248,6 +250,13 @@ class Context:
         from memory.embedder import MiniLm
 
         return MiniLm()
+
+    @property
+    def _embedder(self) -> Embed | None:
+        """Texts to vectors, loaded at the first call; None where the model of it is not installed."""
+        from memory.embedder import is_installed
+
+        return (lambda texts: self._embed(texts)) if is_installed() or "_embed" in vars(self) else None
 
     @contextmanager
     def memory(self) -> Iterator["PromptMemory"]:

@@ -17,6 +17,7 @@ from agent.protocols import Briefing, Failure
 from agent.records import Candidate, Diagnosis, Edit, Evaluation, ExampleScore, Prompt
 from agent.rounds import Baseline, Outcome, Proposal, Round, Spend, SplitResult, Verdict
 from graphs.context import Context
+from graphs.labels import features_of, own_probes
 from graphs.state import State, decided, metered, seed_of
 
 # --- START → baseline → observe → plan → approve ---------------------------------------------------
@@ -99,8 +100,11 @@ def _diagnosed(evaluation: Evaluation, state: State, context: Context) -> Diagno
     config, examples = context.spec.config, context.spec.validation
     if not config.observes or "classifier" in config.without:
         return by_rewards(evaluation, examples)
-    prompt = context.folder.prompt(state["best"].prompt)
-    return context.classifier.diagnose(evaluation, examples, prompt, seed_of(state, context))
+    prompt, history = context.folder.prompt(state["best"].prompt), context.folder.rounds()[: state["number"]]
+    return context.classifier.diagnose(
+        evaluation, examples, prompt, seed_of(state, context),
+        known=features_of(history, state["best"], context), own=own_probes(history, context),
+    )  # fmt: skip
 
 
 @metered

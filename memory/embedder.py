@@ -20,6 +20,11 @@ MAX_TOKENS = 256  # what the model was trained with; the rest of a text is not r
 BATCH = 32
 
 
+def is_installed() -> bool:
+    """Whether the package that carries the model is there."""
+    return find_spec(PACKAGE) is not None
+
+
 class MiniLm:
     """Texts to unit vectors of 384 numbers. Loads at the first call (seconds), and checks the weights' hash then.
 

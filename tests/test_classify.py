@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.protocols import LanguageModel
 from agent.records import Candidate, Demo, Evaluation, Example, ExampleScore, Need, Prompt
 from agent.scoring import Contains, StartsWith
 from eval.scorers import TaskScorers
 from tools.backbone import Backbone
-from tools.classify import KNOWN_BELOW, PROBED, SHOWN, WORDS_HELP_FROM, Classifier, need
+from tools.classify import KNOWN_BELOW, PROBED, WORDS_HELP_FROM, Classifier, need
+from tools.features import SHOWN
 
 SCORERS = TaskScorers([Contains(kind="contains")], [StartsWith(kind="starts_with", text="ANSWER: ")])
 TRAIN = [Example(name=f"train:{n}", question=f"Train question {n}?", answer=f"{n}") for n in range(6)]
@@ -19,15 +21,30 @@ SEED = Prompt(system="Answer.")
 GAPS = st.floats(0, 20)
 
 
+def by_rules(model: LanguageModel) -> Classifier:
+    """A classifier that has no rows to learn from."""
+    return Classifier(model, SCORERS, TRAIN, probes=())
+
+
 class Scripted:
     """A model whose likelihoods follow from what it is shown; remembers what it was asked."""
 
     def __init__(self, bare: float = 6.0, taught: float = 2.0, rest: float = 9.0) -> None:
         self.values = {"bare": bare, "taught": taught, "rest": rest}
         self.asked: list[tuple[Prompt, list[str], list[tuple[str, str]], str | None]] = []
+        self.tried: list[tuple[Prompt, list[str], str | None]] = []
 
-    def generate(self, *_: object, **__: object) -> list[str]:
-        raise AssertionError("the classifier generates nothing")
+    def generate(
+        self,
+        prompt: Prompt,
+        examples: Sequence[Example],
+        *,
+        adapter: str | None,
+        max_new_tokens: int,
+        settled: object = None,
+    ) -> list[str]:
+        self.tried.append((prompt, [example.name for example in examples], adapter))
+        return ["no"] * len(examples)
 
     def nll(
         self,
@@ -38,8 +55,8 @@ class Scripted:
         adapter: str | None,
     ) -> list[float]:
         self.asked.append((prompt, [example.name for example in examples], list(completions), adapter))
-        kind = "rest" if completions[0][0] else "taught" if prompt.demos else "bare"
-        return [self.values[kind]] * len(examples)
+        whole = "taught" if prompt.demos else "bare"
+        return [self.values["rest" if given else whole] for given, _ in completions]
 
 
 def judged(rows: Sequence[Example], content: float = 0, style: float = 0, adapter: str | None = None) -> Evaluation:
@@ -77,32 +94,33 @@ def test_what_the_weights_do_not_know_is_never_left_to_words(
 
 def test_the_gaps_are_what_demonstrations_take_away_and_what_stays() -> None:
     model = Scripted(bare=6.0, taught=2.0, rest=9.0)
-    found = Classifier(model, SCORERS, TRAIN).diagnose(judged(HELD[:2], adapter="a1"), HELD[:2], SEED, seed=0)
+    found = by_rules(model).diagnose(judged(HELD[:2], adapter="a1"), HELD[:2], SEED, seed=0)
     assert [(one.prompt_gap, one.weight_gap, one.need) for one in found.examples] == [(4.0, 9.0, "both")] * 2
     assert (found.prompt_gap, found.weight_gap, found.share("content"), found.share("style")) == (4, 9, 1, 1)
     assert {adapter for *_, adapter in model.asked} == {"a1"}
 
 
 def test_demonstrations_that_make_it_worse_are_no_gap() -> None:
-    found = Classifier(Scripted(bare=2.0, taught=6.0), SCORERS, TRAIN).diagnose(judged(HELD[:1]), HELD[:1], SEED, 0)
+    found = by_rules(Scripted(bare=2.0, taught=6.0)).diagnose(judged(HELD[:1]), HELD[:1], SEED, 0)
     assert found.prompt_gap == 0
 
 
 def test_only_the_answers_own_text_is_scored_after_its_form() -> None:
     model = Scripted()
     rows = [HELD[3], Example(name="validation:a", question="Which?", answer="A")]
-    Classifier(model, SCORERS, TRAIN).diagnose(judged(rows), rows, SEED, seed=0)
-    bare, _, (_, names, split, _) = model.asked
-    assert dict(zip(names, split, strict=True)) == {
-        "validation:3": ("ANSWER: ", "Name3"),
-        "validation:a": ("ANSWER: ", "A"),
-    }
-    assert sorted(bare[2]) == [("", "ANSWER: A"), ("", "ANSWER: Name3")]
+    by_rules(model).diagnose(judged(rows), rows, SEED, seed=0)
+    (_, bare_names, bare, _), (_, names, taught, _) = model.asked
+    whole = {("validation:3", ("", "ANSWER: Name3")), ("validation:a", ("", "ANSWER: A"))}
+    answers = {("validation:3", ("ANSWER: ", "Name3")), ("validation:a", ("ANSWER: ", "A"))}
+    forms = {("validation:3", ("", "ANSWER: ")), ("validation:a", ("", "ANSWER: "))}
+    plain = {("validation:3", ("", "Name3")), ("validation:a", ("", "A"))}
+    assert set(zip(names, taught, strict=True)) == whole | answers
+    assert set(zip(bare_names, bare, strict=True)) == whole | forms | plain
 
 
 def test_demonstrations_are_train_rows_in_the_wanted_form() -> None:
     model = Scripted()
-    Classifier(model, SCORERS, TRAIN).diagnose(judged(HELD[:3]), HELD[:3], SEED, seed=1)
+    by_rules(model).diagnose(judged(HELD[:3]), HELD[:3], SEED, seed=1)
     shown = {demo for prompt, *_ in model.asked for demo in prompt.demos}
     assert len(shown) == SHOWN
     assert shown <= {Demo(question=row.question, answer=f"ANSWER: {row.answer}") for row in TRAIN}
@@ -111,14 +129,14 @@ def test_demonstrations_are_train_rows_in_the_wanted_form() -> None:
 def test_a_prompt_with_demonstrations_is_probed_as_it_is() -> None:
     model, demos = Scripted(), (Demo(question="One?", answer="ANSWER: 1"), Demo(question="Two?", answer="ANSWER: 2"))
     prompt = SEED.model_copy(update={"demos": demos})
-    found = Classifier(model, SCORERS, TRAIN).diagnose(judged(HELD[:3]), HELD[:3], prompt, seed=0)
+    found = by_rules(model).diagnose(judged(HELD[:3]), HELD[:3], prompt, seed=0)
     assert {asked for asked, *_ in model.asked} == {prompt}
     assert found.prompt_gap == 0
 
 
 def test_many_failures_are_sampled_by_seed_and_all_counted() -> None:
     def diagnose(seed: int) -> list[str]:
-        found = Classifier(Scripted(), SCORERS, TRAIN).diagnose(judged(HELD), HELD, SEED, seed)
+        found = by_rules(Scripted()).diagnose(judged(HELD), HELD, SEED, seed)
         assert (found.failing, found.total) == (30, 30)
         return [one.example for one in found.examples]
 
@@ -131,19 +149,19 @@ def test_only_failing_rows_are_probed() -> None:
     passing = ExampleScore(example=HELD[1].name, output="ANSWER: Name1", content=1, style=1)
     scores = (evaluation.scores[0], passing, *evaluation.scores[2:])
     mixed = evaluation.model_copy(update={"scores": scores})
-    found = Classifier(model, SCORERS, TRAIN).diagnose(mixed, HELD[:4], SEED, 0)
+    found = by_rules(model).diagnose(mixed, HELD[:4], SEED, 0)
     assert (found.failing, found.total) == (3, 4)
     assert all(HELD[1].name not in names for _, names, *_ in model.asked)
 
 
 def test_where_nothing_fails_the_model_is_not_asked() -> None:
     model = Scripted()
-    found = Classifier(model, SCORERS, TRAIN).diagnose(judged(HELD[:3], 1, 1), HELD[:3], SEED, 0)
+    found = by_rules(model).diagnose(judged(HELD[:3], 1, 1), HELD[:3], SEED, 0)
     assert (found.failing, found.examples, found.share("content"), model.asked) == (0, (), 0, [])
 
 
 def test_the_whole_on_a_tiny_model(backbone: Callable[..., Backbone]) -> None:
-    found = Classifier(backbone(), SCORERS, TRAIN).diagnose(judged(HELD[:5]), HELD[:5], SEED, seed=0)
+    found = by_rules(backbone()).diagnose(judged(HELD[:5]), HELD[:5], SEED, seed=0)
     assert {one.example for one in found.examples} == {row.name for row in HELD[:5]}
     assert all(one.prompt_gap is not None and one.prompt_gap >= 0 for one in found.examples)
     assert all(one.weight_gap is not None and one.weight_gap > 0 for one in found.examples)

@@ -3,69 +3,112 @@
 Two rewards say what failed; a probe of negative log-likelihoods says where the lack sits. What demonstrations take
 away from the reference's NLL is what words can mend (the prompt gap); what stays on the answer's own tokens, with
 form and demonstrations given, is what only weights can mend (the weight gap). Both in nats per token.
+
+A model fitted to what the levers did to such rows (tools/needs.py) gives the chances; where it knows too little, two
+thresholds on the gaps decide.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from agent.protocols import LanguageModel, Scorers
-from agent.records import Demo, Diagnosis, Evaluation, Example, ExampleDiagnosis, ExampleScore, Need, Prompt
+from agent.protocols import Embed, LanguageModel, Scorers
+from agent.records import Diagnosis, Evaluation, Example, ExampleDiagnosis, ExampleScore, Need, Probe, Prompt
+from tools.features import ANSWER_TOKENS, Probing
+
+if TYPE_CHECKING:
+    from tools.needs import Needs
 
 # Between what a small model knows (up to 4.8 nats per answer token) and what it cannot know (from 4.5 on).
 KNOWN_BELOW = 4.7
 # A prompt gap under this is within what any two demonstrations change by chance.
 WORDS_HELP_FROM = 1.0
 PROBED = 12
-SHOWN = 2
 
 
 class Classifier:
-    """Diagnoses the failing examples of an evaluation by rules over rewards and gaps."""
+    """Diagnoses the failing examples of an evaluation: by what levers did to rows like them, else by rules.
 
-    def __init__(self, model: LanguageModel, scorers: Scorers, train: Sequence[Example]) -> None:
-        self._model = model
-        self._scorers = scorers
-        self._train = train
+    Args:
+        probes: rows of which it is known what the levers did; by default those that come with the package.
+        embed, max_new_tokens: see `tools.features.Probing`.
+    """
 
-    def diagnose(self, evaluation: Evaluation, examples: Sequence[Example], prompt: Prompt, seed: int) -> Diagnosis:
+    def __init__(
+        self,
+        model: LanguageModel,
+        scorers: Scorers,
+        train: Sequence[Example],
+        embed: Embed | None = None,
+        probes: Sequence[Probe] | None = None,
+        max_new_tokens: int = ANSWER_TOKENS,
+    ) -> None:
+        self._probing = Probing(model, scorers, train, embed, max_new_tokens)
+        self._probes = probes
+
+    def diagnose(
+        self,
+        evaluation: Evaluation,
+        examples: Sequence[Example],
+        prompt: Prompt,
+        seed: int,
+        known: Mapping[str, Mapping[str, float]] | None = None,
+        own: Sequence[Probe] = (),
+    ) -> Diagnosis:
         """Sort the failing examples (reward below 1) by need; at most `PROBED` of them, drawn by seed.
 
         Args:
             evaluation: the best pair's scores on `examples`, in the same order.
+            known: features of rows that were probed under this pair before, by example; they are not probed again.
+            own: rows of this run, with what the levers then did to them.
         """
         failing = _failing(evaluation, examples)
-        probed = random.Random(seed).sample(failing, min(PROBED, len(failing)))
-        gaps = self._gaps([example for example, _ in probed], prompt, evaluation.candidate.adapter, seed)
+        drawn = random.Random(seed).sample(failing, min(PROBED, len(failing)))
+        features = self.features(drawn, prompt, evaluation.candidate.adapter, seed, known or {})
+        needs = self._needs(own)
+        asked = needs is not None and sum(map(needs.knows, features)) * 2 > len(features)
         found = tuple(
-            ExampleDiagnosis(
-                example=score.example, need=need(score, words, weights), prompt_gap=words, weight_gap=weights
-            )
-            for (_, score), (words, weights) in zip(probed, gaps, strict=True)
+            _diagnosis(score, one, needs if asked else None) for (_, score), one in zip(drawn, features, strict=True)
         )
-        return Diagnosis(failing=len(failing), total=len(examples), examples=found)
+        return Diagnosis(failing=len(failing), total=len(examples), examples=found, by="model" if asked else "rules")
 
-    def _gaps(
-        self, examples: Sequence[Example], prompt: Prompt, adapter: str | None, seed: int
-    ) -> list[tuple[float, float]]:
-        """(prompt gap, weight gap) of each example, in nats per token; at least 0."""
-        if not examples:
-            return []
-        shown = [self._scorers.show(example.answer) for example in examples]
-        taught = self._with_demos(prompt, seed)
-        whole = [("", text) for text in shown]
-        split = [_split(text, example.answer) for text, example in zip(shown, examples, strict=True)]
-        now = self._model.nll(prompt, examples, whole, adapter=adapter)
-        then = now if taught == prompt else self._model.nll(taught, examples, whole, adapter=adapter)
-        rest = self._model.nll(taught, examples, split, adapter=adapter)
-        return [(max(0.0, a - b), c) for a, b, c in zip(now, then, rest, strict=True)]
+    def features(
+        self,
+        rows: Sequence[tuple[Example, ExampleScore]],
+        prompt: Prompt,
+        adapter: str | None,
+        seed: int,
+        known: Mapping[str, Mapping[str, float]],
+    ) -> list[dict[str, float]]:
+        """See `tools.features`; of a row whose features are known, those."""
+        new = [(example, score) for example, score in rows if not known.get(example.name)]
+        probed = iter(self._probing.features(new, prompt, adapter, seed))
+        return [dict(known.get(example.name) or next(probed)) for example, _ in rows]
 
-    def _with_demos(self, prompt: Prompt, seed: int) -> Prompt:
-        """The prompt with two demonstrations in the wanted form; as it is, where it has as many already."""
-        if len(prompt.demos) >= SHOWN or len(self._train) <= SHOWN:
-            return prompt
-        drawn = random.Random(seed).sample(list(self._train), SHOWN)
-        demos = tuple(Demo(question=row.question, answer=self._scorers.show(row.answer)) for row in drawn)
-        return prompt.model_copy(update={"demos": demos})
+    def _needs(self, own: Sequence[Probe]) -> "Needs | None":
+        from tools.needs import Needs, shipped
+
+        if self._probes is None:
+            self._probes = shipped()
+        needs = Needs([*self._probes, *own])
+        return needs if needs.words else None
+
+
+def _diagnosis(score: ExampleScore, features: dict[str, float], needs: "Needs | None") -> ExampleDiagnosis:
+    """By the model where it knows such rows, else by the rules."""
+    words, weights = gaps(features)
+    ruled = need(score, words, weights)
+    chances = needs.chances(features) if needs and needs.knows(features) else {}
+    return ExampleDiagnosis(
+        example=score.example, need=max(chances, key=lambda one: chances[one]) if chances else ruled,
+        prompt_gap=words, weight_gap=weights, chances=chances,
+        mends=needs.mends(features) if needs and chances else {}, features=features,
+    )  # fmt: skip
+
+
+def gaps(features: Mapping[str, float]) -> tuple[float, float]:
+    """(prompt gap, weight gap) in nats per token, at least 0."""
+    return max(0.0, features["whole"] - features["shown_whole"]), features["shown_answer"]
 
 
 def by_rewards(evaluation: Evaluation, examples: Sequence[Example]) -> Diagnosis:
@@ -73,7 +116,7 @@ def by_rewards(evaluation: Evaluation, examples: Sequence[Example]) -> Diagnosis
     found = tuple(
         ExampleDiagnosis(example=score.example, need=_lacks(score)) for _, score in _failing(evaluation, examples)
     )
-    return Diagnosis(failing=len(found), total=len(examples), examples=found)
+    return Diagnosis(failing=len(found), total=len(examples), examples=found, by="rewards")
 
 
 def _failing(evaluation: Evaluation, examples: Sequence[Example]) -> list[tuple[Example, ExampleScore]]:
@@ -98,9 +141,3 @@ def need(score: ExampleScore, prompt_gap: float, weight_gap: float) -> Need:
     if score.style == 1:
         return "style" if known and prompt_gap >= WORDS_HELP_FROM else "content"
     return "style" if known else "both"
-
-
-def _split(shown: str, answer: str) -> tuple[str, str]:
-    """The shown reference as (form before the answer, the answer's own text). A short answer may stand in its form."""
-    at = shown.rfind(answer)
-    return (shown[:at], answer) if at >= 0 else ("", shown)
