@@ -33,7 +33,7 @@ class Experience(Record):
     @property
     def there(self) -> float:
         """Merit that the lever could have mended."""
-        gains = worth(self.move, self.signal.shown)
+        gains = worth(self.move, self.signal)
         return sum(gain * self.shares.get(need, 0.0) for need, gain in gains.items())
 
     @property

@@ -14,7 +14,14 @@ STILL_FALLING = 0.05
 FRUITLESS = 2
 
 
-def observe(evaluation: Evaluation, noise: float, history: Sequence[Round], refined: bool) -> Signal:
+def observe(
+    evaluation: Evaluation,
+    noise: float,
+    history: Sequence[Round],
+    refined: bool,
+    shown: float = 0.0,
+    remade: float = 0.0,
+) -> Signal:
     """The signal before a round.
 
     Args:
@@ -22,6 +29,7 @@ def observe(evaluation: Evaluation, noise: float, history: Sequence[Round], refi
         noise: standard error of its mean reward, in reward units.
         history: all rounds so far.
         refined: whether the best prompt is another than the seed.
+        shown, remade: share of train answers that have the wanted form as given; that pass once they are put into it.
     """
     last = next((row for row in reversed(history) if row.decision.move.action == "train_lora"), None)
     trial = last.trial if last else None
@@ -30,6 +38,8 @@ def observe(evaluation: Evaluation, noise: float, history: Sequence[Round], refi
         content=evaluation.content,
         style=evaluation.style,
         refined=refined,
+        shown=shown,
+        remade=remade,
         noise=noise,
         loss=trial.loss if trial else None,
         loss_drop=trial.loss_drop if trial else None,

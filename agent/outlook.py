@@ -21,9 +21,9 @@ from agent.rounds import Round
 # the three (itself and the reward): 2/3. To a row that lacks both, one factor alone gives 1/3.
 ONE, ALONE = 2 / 3, 1 / 3
 WORDS: dict[Need, float] = {"style": ONE, "both": ALONE, "content": 0.0}
-# Rows in the wanted form teach it along: both factors would be 1 and the answer alone 1/3, so midway; and form where
-# only form is lacking, though words are better at that: half.
-WEIGHTS_IN_FORM: dict[Need, float] = {"content": ONE, "both": 2 / 3, "style": ALONE}
+# Rows in the wanted form teach it along: both factors and the reward; and form where only form is lacking, though words
+# are better at that: half.
+WEIGHTS_IN_FORM: dict[Need, float] = {"content": ONE, "both": 1.0, "style": ALONE}
 # Rows as given may undo the form that a row holds now: its content won and its style lost is no gain, so half.
 WEIGHTS_AS_GIVEN: dict[Need, float] = {"content": ONE / 2, "both": ALONE, "style": 0.0}
 
@@ -47,20 +47,18 @@ class There(NamedTuple):
     spread: float
 
 
-def worth(move: Move, shown: float) -> dict[Need, float]:
-    """Merit that a mended row of each need gains by this move.
+def worth(move: Move, signal: Signal) -> dict[Need, float]:
+    """Merit that a mended row of each need gains by this move, beyond what the other lever brings along anyway.
 
-    Args:
-        shown: share of train answers that have the wanted form as given (`Signal.shown`): such rows teach it as well
-            as remade ones.
+    A row that lacks both needs weights, and rows in the wanted form teach it along: words have nothing to add there.
     """
     if not isinstance(move, TrainLora):
-        return WORDS
-    in_form = 1.0 if move.rows != "original" else shown
+        return {**WORDS, "both": WORDS["both"] * (1 - signal.teachable)}
+    in_form = 1.0 if move.rows != "original" else signal.shown
     return {need: gain + in_form * (WEIGHTS_IN_FORM[need] - gain) for need, gain in WEIGHTS_AS_GIVEN.items()}
 
 
-def there(move: Move, diagnosis: Diagnosis, shown: float) -> There:
+def there(move: Move, diagnosis: Diagnosis, signal: Signal) -> There:
     """What is there to be mended by a move.
 
     The spread holds the sampling error of the probed rows, of a finite number of failing ones, and what the classifier
@@ -68,7 +66,7 @@ def there(move: Move, diagnosis: Diagnosis, shown: float) -> There:
     """
     if not diagnosis.examples or not diagnosis.failing:
         return There(0.0, 0.0)
-    gains = worth(move, shown)
+    gains = worth(move, signal)
     rows = [
         sum(gain * row.chances.get(need, float(row.need == need)) for need, gain in gains.items())
         for row in diagnosis.examples
@@ -97,21 +95,19 @@ def with_outlook(
     history: Sequence[Round],
     config: TaskConfig,
     prices: Prices,
-    shown: float = 0.0,
 ) -> Signal:
     """The signal with both levers' outlooks and the noise floor.
 
     Args:
         history: the rounds that the signal rests on.
         prices: what a lever costs that has not been pulled yet.
-        shown: share of train answers that have the wanted form as given.
     """
     training = TrainLora(rows=fitting_rows(signal, config))
-    seen: dict[str, object] = {"floor": floor(diagnosis.total, config.gate.alpha), "shown": shown}
+    seen: dict[str, object] = {"floor": floor(diagnosis.total, config.gate.alpha)}
     for name, move, price in (("lora", training, prices.lora), ("edit", EditPrompt(), prices.edit)):
         own = [row for row in history if row.decision.move.action == move.action]
         cost = _cost(own, price) + prices.judging
-        outlook = _outlook(there(move, diagnosis, shown), lever_yield(move.action, history), cost)
+        outlook = _outlook(there(move, diagnosis, signal), lever_yield(move.action, history), cost)
         seen[name] = getattr(signal, name).model_copy(update={"outlook": outlook})
     return signal.model_copy(update=seen)
 
@@ -156,7 +152,7 @@ def _seen(lever: Lever, row: Round) -> tuple[float, float] | None:
     move = row.decision.move
     if move.action != lever:
         return None
-    mendable = there(move, row.diagnosis, row.signal.shown).merit
+    mendable = there(move, row.diagnosis, row.signal).merit
     if mendable < LEAST_THERE:
         return None
     # Proposals that did as differently as this leave more to the next draw than proposals that were all alike.

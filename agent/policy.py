@@ -7,6 +7,7 @@ from agent.records import Diagnosis, Rows, Signal
 
 # Lacks of fewer rows than this are left to the other lever.
 WORTH_A_ROUND = 0.1
+MOST = 0.5
 
 
 def stop_reason(briefing: Briefing, config: TaskConfig) -> str | None:
@@ -41,12 +42,14 @@ def given_rows(signal: Signal, config: TaskConfig) -> Rows:
 
 
 def fitting_rows(signal: Signal, config: TaskConfig) -> Rows:
-    """The rows that undo no form: remade ones also where the seed prompt brings the form by itself.
+    """The rows to train on: in the wanted form, so that weights learn it along, or at least do not unlearn it.
 
-    Rows as given would teach the weights a form of their own, and so take away what the words had done.
+    As given, where most of them cannot be remade, or where that would change none of them.
     """
-    holds = signal.style >= 1 - WORTH_A_ROUND
-    return "refined" if holds and "remaking" not in config.without else given_rows(signal, config)
+    if "remaking" in config.without:
+        return "original"
+    gains = signal.shown < 1 and signal.remade >= MOST
+    return "refined" if signal.refined or gains else "original"
 
 
 def numbers(signal: Signal, diagnosis: Diagnosis) -> dict[str, float]:

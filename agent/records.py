@@ -279,12 +279,18 @@ class Signal(Record):
     noise: float = Field(description="standard error of the validation reward, in reward units")
     floor: float = Field(0.0, description="the least merit gain that the validation rows can tell from nothing")
     shown: float = Field(0.0, description="share of train answers that have the wanted form as given")
+    remade: float = Field(0.0, description="share of train answers that pass once they are put into the wanted form")
     drift: float | None = Field(None, description="nats per token lost on general text, against the bare base")
     loss: float | None = Field(None, description="mean loss of the last LoRA epoch, nats per token")
     loss_drop: float | None = Field(None, description="relative fall of the epoch loss over the last two epochs")
     grad_norm: float | None = Field(None, description="mean gradient norm of the last LoRA epoch, before clipping")
     lora: LeverSignal = LeverSignal()
     edit: LeverSignal = LeverSignal()
+
+    @property
+    def teachable(self) -> float:
+        """Share of train answers that can teach the wanted form along with what they say."""
+        return max(self.shown, self.remade)
 
 
 # --- what is proposed ----------------------------------------------------------------------------

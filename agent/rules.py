@@ -4,17 +4,19 @@ from collections.abc import Sequence
 
 from agent.config import TaskConfig
 from agent.moves import Decision, EditPrompt, Stop, TrainLora
-from agent.policy import WORTH_A_ROUND, fitting_rows, numbers, stop_reason, training
+from agent.policy import MOST, WORTH_A_ROUND, fitting_rows, numbers, stop_reason, training
 from agent.protocols import Briefing
 from agent.records import Diagnosis, Rows, Signal
 from agent.rounds import Round
 
 
 class Rules:
-    """The paper's switch: rewrite where form is missing and edits still pay; else train where content is missing.
+    """The paper's switch: rewrite where words can get there; where they cannot, train on rows in the wanted form.
 
-    Words come first because they cost a hundredth of a LoRA round, and because weights trained on answers in the
-    wrong form no longer listen to the prompt; rows remade with the refined prompt teach content and form at once.
+    Words come first where form is all that is missing: they cost a tenth of a LoRA round. Where content is missing,
+    weights are needed anyway; train rows put into the wanted form teach form and content at once, and a prompt that
+    grew before would only make every step of the training dearer. Where rows cannot be put into that form, words still
+    come first: weights trained on answers in another form no longer listen to the prompt.
     """
 
     name = "rules"
@@ -30,14 +32,17 @@ class Rules:
             return Decision(move=Stop(), reason=ended, numbers=shown)
         edit_open = not signal.edit.saturated and "edit_prompt" not in refused
         lora_open = not signal.lora.saturated and "train_lora" not in refused
-        if edit_open and style >= WORTH_A_ROUND:
+        words_suffice = 1 - content >= self._config.target - WORTH_A_ROUND
+        along = lora_open and signal.teachable >= MOST and not words_suffice
+        if edit_open and style >= WORTH_A_ROUND and not along:
             reason = (
                 f"{style:.0%} of the rows lack style, and words are the cheap way to mend that{_edits_so_far(signal)}."
             )
             return Decision(move=EditPrompt(), reason=reason, numbers=shown)
         if lora_open and content > 0:
             reason = (
-                f"{content:.0%} of the rows lack content{_gap(diagnosis)}, which only weights can give{_loss(signal)}."
+                f"{content:.0%} of the rows lack content{_gap(diagnosis)}, which only weights can give"
+                f"{_along(style)}{_loss(signal)}."
             )
             return Decision(move=self.training(signal, briefing.history), reason=reason, numbers=shown)
         if edit_open:
@@ -70,6 +75,12 @@ def _edits_so_far(signal: Signal) -> str:
 def _gap(diagnosis: Diagnosis) -> str:
     gap = diagnosis.weight_gap
     return "" if gap is None else f" ({gap:.1f} nats per answer token stay whatever the words)"
+
+
+def _along(style: float) -> str:
+    if style < WORTH_A_ROUND:
+        return ""
+    return f"; rows in the wanted form teach along the style that {style:.0%} lack"
 
 
 def _loss(signal: Signal) -> str:

@@ -79,7 +79,7 @@ def observe(state: State, context: Context) -> dict[str, Any]:
     noise = standard_error([score.reward for score in evaluation.scores])
     refined = state["best"].prompt != context.spec.config.prompt.prompt().id
     seen = () if "signal" in context.spec.config.without else history
-    signal = monitor.observe(evaluation, noise, seen, refined)
+    signal = monitor.observe(evaluation, noise, seen, refined, context.shown, context.remade)
     diagnosed = Diagnosis(failing=0, total=len(evaluation.scores))
     if stop_reason(Briefing(signal, diagnosed, history, state["spend"]), context.spec.config):
         failing = sum(score.reward < 1 for score in evaluation.scores)
@@ -89,7 +89,7 @@ def observe(state: State, context: Context) -> dict[str, Any]:
         signal = signal.model_copy(update={"drift": drift(context.model, state["best"].adapter)})
     diagnosis = _diagnosed(evaluation, state, context)
     prices = context.prices(context.folder.prompt(state["best"].prompt))
-    signal = with_outlook(signal, diagnosis, seen, context.spec.config, prices, context.shown)
+    signal = with_outlook(signal, diagnosis, seen, context.spec.config, prices)
     return {"signal": signal, "diagnosis": diagnosis}
 
 

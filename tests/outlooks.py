@@ -16,11 +16,9 @@ PRICES = Prices(lora=30_000, edit=2_000, judging=800)
 CONFIG = a_config()
 
 
-def seen(
-    signal: Signal, diagnosis: Diagnosis, history: Sequence[Round] = (), prices: Prices = PRICES, shown: float = 0
-) -> Signal:
+def seen(signal: Signal, diagnosis: Diagnosis, history: Sequence[Round] = (), prices: Prices = PRICES) -> Signal:
     """The signal with its outlooks."""
-    return with_outlook(signal, diagnosis, history, CONFIG, prices, shown)
+    return with_outlook(signal, diagnosis, history, CONFIG, prices)
 
 
 def a_briefing(diagnosis: Diagnosis, history: Sequence[Round] = (), **signal: Any) -> Briefing:

@@ -41,23 +41,29 @@ def outlooks(history: list[Round], **needs: int) -> tuple[Outlook, Outlook]:
     [
         (EDIT, "style", 2 / 3), (EDIT, "both", 1 / 3), (EDIT, "content", 0),
         (TRAIN, "style", 0), (TRAIN, "both", 1 / 3), (TRAIN, "content", 1 / 3),
-        (REFINED, "style", 1 / 3), (REFINED, "both", 2 / 3), (REFINED, "content", 2 / 3),
+        (REFINED, "style", 1 / 3), (REFINED, "both", 1), (REFINED, "content", 2 / 3),
     ],
 )  # fmt: skip
 def test_what_a_lever_could_mend_depends_on_what_rows_lack(move: Move, need: str, merit: float) -> None:
-    assert there(move, a_diagnosis(**{need: 6}), shown=0).merit == pytest.approx(0.6 * merit)
+    assert there(move, a_diagnosis(**{need: 6}), a_signal()).merit == pytest.approx(0.6 * merit)
+
+
+def test_words_add_nothing_to_rows_that_need_weights_where_remade_rows_teach_the_form_along() -> None:
+    lack = a_diagnosis(both=6, style=2)
+    assert there(EDIT, lack, a_signal(remade=1.0)).merit == pytest.approx(0.2 * 2 / 3)
+    assert there(EDIT, lack, a_signal()).merit == pytest.approx(0.2 * 2 / 3 + 0.6 / 3)
 
 
 def test_answers_in_the_wanted_form_teach_as_well_as_remade_ones() -> None:
     diagnosis = a_diagnosis(content=3, both=3, style=1)
-    assert there(TRAIN, diagnosis, shown=1) == pytest.approx(there(REFINED, diagnosis, shown=0))
+    assert there(TRAIN, diagnosis, a_signal(shown=1.0)) == pytest.approx(there(REFINED, diagnosis, a_signal()))
 
 
 def test_few_probed_rows_leave_it_less_sure() -> None:
     few = a_diagnosis(style=2, both=2).model_copy(update={"failing": 100, "total": 100})
     many = a_diagnosis(style=20, both=20).model_copy(update={"failing": 100, "total": 100})
-    assert there(EDIT, few, 0).merit == pytest.approx(there(EDIT, many, 0).merit)
-    assert there(EDIT, few, 0).spread > there(EDIT, many, 0).spread
+    assert there(EDIT, few, a_signal()).merit == pytest.approx(there(EDIT, many, a_signal()).merit)
+    assert there(EDIT, few, a_signal()).spread > there(EDIT, many, a_signal()).spread
 
 
 # --- what the levers make of it ------------------------------------------------------------------
@@ -113,15 +119,16 @@ def test_a_lever_costs_what_its_rounds_took() -> None:
 
 
 @settings(deadline=None)
-@given(SIGNALS, DIAGNOSES, HISTORIES, st.floats(0, 1))
+@given(SIGNALS, DIAGNOSES, HISTORIES, st.floats(0, 1), st.floats(0, 1))
 def test_outlooks_are_finite_and_within_what_merit_can_be(
-    signal: Signal, diagnosis: Diagnosis, history: list[Round], shown: float
+    signal: Signal, diagnosis: Diagnosis, history: list[Round], shown: float, remade: float
 ) -> None:
-    after = seen(signal, diagnosis, history, shown=shown)
+    signal = signal.model_copy(update={"shown": shown, "remade": remade})
+    after = seen(signal, diagnosis, history)
     for lever in (after.lora, after.edit):
         assert lever.outlook and 0 <= lever.outlook.gain <= 1 and lever.outlook.cost >= 1
         assert 0 <= lever.outlook.spread < 1 and math.isfinite(lever.outlook.rate)
-    assert after.model_copy(update={"floor": 0, "shown": 0, "lora": signal.lora, "edit": signal.edit}) == signal
+    assert after.model_copy(update={"floor": 0, "lora": signal.lora, "edit": signal.edit}) == signal
 
 
 @given(HISTORIES, st.sampled_from(["train_lora", "edit_prompt"]))

@@ -53,6 +53,18 @@ def test_weights_are_tuned_once_only_content_is_lacking() -> None:
     assert "50%" in decision.reason and "2.0 nats" in decision.reason
 
 
+def test_rows_that_teach_the_form_along_need_no_words_first() -> None:
+    decision = rules(a_signal(remade=1.0), LACKS_BOTH)
+    assert decision.move.action == "train_lora"
+    assert "teach along the style that 80% lack" in decision.reason
+
+
+def test_words_come_first_all_the_same_where_they_suffice_or_rows_cannot_be_remade() -> None:
+    assert rules(a_signal(remade=1.0), a_diagnosis(style=8, both=1)).move.action == "edit_prompt"
+    assert rules(a_signal(remade=0.2), LACKS_BOTH).move.action == "edit_prompt"
+    assert rules(a_signal(remade=1.0, lora=SATURATED), LACKS_BOTH).move.action == "edit_prompt"
+
+
 def test_a_few_rows_that_lack_style_are_left_to_the_weights() -> None:
     assert rules(diagnosis=a_diagnosis(style=1, content=10, total=20)).move.action == "train_lora"
 
@@ -93,14 +105,15 @@ def test_weights_learn_from_refined_rows_once_the_prompt_is_refined() -> None:
     assert training(a_signal(refined=True)).rows == "refined"
 
 
-def test_weights_learn_from_rows_in_form_where_the_seed_prompt_brings_it_already() -> None:
-    holds = a_signal(style=0.95)
-    assert training(holds).rows == "refined"
-    assert training(a_signal(style=0.85)).rows == "original"
-    without = Rules(a_config(without=["remaking"])).training(holds, [])
+def test_weights_learn_from_rows_put_into_the_wanted_form_where_most_can_be() -> None:
+    remade = a_signal(remade=0.6)
+    assert training(remade).rows == "refined"
+    assert training(a_signal(remade=0.4)).rows == "original", "too few would be left"
+    assert training(a_signal(shown=1.0, remade=1.0)).rows == "original", "they are in that form as given"
+    without = Rules(a_config(without=["remaking"])).training(remade, [])
     assert without.rows == "original"
-    order = make_order(a_config(policy="lora-only")).decide(Briefing(holds, LACKS_BOTH)).move
-    assert isinstance(order, TrainLora) and order.rows == "original", "what does not look keeps to the prompt's rows"
+    order = make_order(a_config(policy="lora-only")).decide(Briefing(remade, LACKS_BOTH)).move
+    assert isinstance(order, TrainLora) and order.rows == "original", "a fixed order does not look"
 
 
 def test_a_kept_adapter_is_trained_on() -> None:

@@ -10,7 +10,7 @@ thresholds on the gaps decide.
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from agent.protocols import Embed, LanguageModel, Scorers
 from agent.records import Diagnosis, Evaluation, Example, ExampleDiagnosis, ExampleScore, Need, Probe, Prompt
@@ -57,6 +57,8 @@ class Classifier:
     ) -> Diagnosis:
         """Sort the failing examples (reward below 1) by need; at most `PROBED` of them, drawn by seed.
 
+        A right answer that fails lacks style, and the model is asked nothing about it: probing costs passes.
+
         Args:
             evaluation: the best pair's scores on `examples`, in the same order.
             known: features of rows that were probed under this pair before, by example; they are not probed again.
@@ -64,13 +66,19 @@ class Classifier:
         """
         failing = _failing(evaluation, examples)
         drawn = random.Random(seed).sample(failing, min(PROBED, len(failing)))
-        features = self.features(drawn, prompt, evaluation.candidate.adapter, seed, known or {})
-        needs = self._needs(own)
+        wrong = [pair for pair in drawn if pair[1].content < 1]
+        features = self.features(wrong, prompt, evaluation.candidate.adapter, seed, known or {})
+        needs = self._needs(own) if wrong else None
         asked = needs is not None and sum(map(needs.knows, features)) * 2 > len(features)
+        probed = {
+            score.example: _diagnosis(score, one, needs if asked else None)
+            for (_, score), one in zip(wrong, features, strict=True)
+        }
         found = tuple(
-            _diagnosis(score, one, needs if asked else None) for (_, score), one in zip(drawn, features, strict=True)
+            probed.get(score.example) or ExampleDiagnosis(example=score.example, need="style") for _, score in drawn
         )
-        return Diagnosis(failing=len(failing), total=len(examples), examples=found, by="model" if asked else "rules")
+        by: Literal["rewards", "rules", "model"] = "rewards" if not wrong else "model" if asked else "rules"
+        return Diagnosis(failing=len(failing), total=len(examples), examples=found, by=by)
 
     def features(
         self,
