@@ -58,7 +58,7 @@ def reward_curve(points: Sequence[Point], start: float | None, target: float | N
     """
     last = max([point.round for point in points], default=0)
     frame = svg.Frame(0, max(last, 1), 1.0, 14, 250)
-    parts = [*_rewards_axis(frame), *_round_ticks(frame), _label("round", svg.WIDTH / 2 + 15, 288)]
+    parts = [*_rewards_axis(frame), *round_ticks(frame), _label("round", svg.WIDTH / 2 + 15, 288)]
     if target is not None:
         parts.append(_rule(frame, target, "target", f"target {target:g}"))
     parts.append(_best_line(frame, points, start, last))
@@ -124,7 +124,8 @@ def _rewards_axis(frame: svg.Frame) -> Iterable[Markup]:
         yield svg.text(f"{tick:g}", svg.LEFT - 8, y + 4, "tick", "end")
 
 
-def _round_ticks(frame: svg.Frame) -> Iterable[Markup]:
+def round_ticks(frame: svg.Frame) -> Iterable[Markup]:
+    """Numbers of rounds under a frame that begins with round 0."""
     step = svg.step(frame.x1, 8)
     for number in range(0, int(frame.x1) + 1, step):
         yield svg.text(str(number), frame.x(number), frame.bottom + 18, "tick", "middle")
@@ -158,11 +159,12 @@ def _mark(frame: svg.Frame, point: Point) -> Markup:
     finite = math.isfinite(point.reward)
     y = frame.y(point.reward if finite else 0)
     state = "kept" if point.kept else "dropped"
-    shape = _shape(point.kind if finite else "none", x, y)
+    shape = mark(point.kind if finite else "none", x, y)
     return Markup('<g class="mark {} {}"><title>{}</title>{}</g>').format(point.kind, state, point.title, shape)
 
 
-def _shape(kind: str, x: float, y: float) -> Markup:
+def mark(kind: str, x: float, y: float) -> Markup:
+    """The shape that stands for an action; a cross for `none`."""
     if kind == "edit_prompt":
         return Markup('<path d="M{:.1f} {:.1f}l6.5 6.5l-6.5 6.5l-6.5 -6.5z"/>').format(x, y - 6.5)
     if kind == "none":

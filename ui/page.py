@@ -1,6 +1,6 @@
 """The facts of a report, read from a run folder: what both templates are filled with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import yaml
@@ -8,14 +8,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agent.config import Budget
 from agent.errors import BadInput
-from agent.records import Candidate, Critique, Example, ExampleScore, Part, Prompt, Role, Rows, Split
-from agent.rounds import Baseline, Outcome, Proposal, Remaking, Round, Spend, Usage
+from agent.records import Candidate, Example, ExampleScore, Prompt, Role, Split
+from agent.rounds import Baseline, Outcome, Remaking, Round, Spend, Usage
 from memory.ledger import RunFolder
-from ui.diff import PromptDiff, compare, unified
+from ui.chapter import LONG, Chapter, Training, read_chapters
 from ui.llm import Server, Side, agreement, planned, remade, side
 
-LONG = 24  # rounds of a run up to which all are told in full
-MOST_KEPT, LATEST = 30, 10  # told in full of a longer run; its table has them all, folded
 MOST_PAIRS = 12
 
 
@@ -38,55 +36,6 @@ class Brief(BaseModel):
         return self.planner == "llm" and self.policy in ("rules", "learned")
 
 
-class Step(BaseModel):
-    """One optimizer step of a training."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    loss: float | None = None
-    grad_norm: float | None = None
-
-
-class Training(BaseModel):
-    """The training.json beside an adapter. Losses in nats per token."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    rows: Rows
-    row_count: int
-    rewritten: int = 0
-    epochs: int
-    learning_rate: float
-    rank: int
-    steps: tuple[Step, ...] = ()
-    epoch_losses: tuple[float | None, ...] = ()
-
-
-class Chapter(NamedTuple):
-    """A round told in full. `diff` and `unified` are there if its trial changed the prompt."""
-
-    row: Round
-    training: Training | None
-    diff: PromptDiff | None
-    unified: str
-
-    @property
-    def raced(self) -> list[Proposal]:
-        """The proposals that were scored."""
-        return [proposal for proposal in self.row.trial.proposals if proposal.merit is not None]
-
-    @property
-    def refused(self) -> list[Proposal]:
-        """The proposals that were not, for the reason in their note."""
-        return [proposal for proposal in self.row.trial.proposals if proposal.merit is None]
-
-    @property
-    def critiques(self) -> dict[Part, list[Critique]]:
-        """By the part of the prompt that they are of."""
-        found = self.row.trial.critiques
-        return {part: [one for one in found if one.part == part] for part in dict.fromkeys(one.part for one in found)}
-
-
 class Pair(NamedTuple):
     """One row's output before (seed prompt) and after (best pair), with the row itself where it is known."""
 
@@ -102,7 +51,7 @@ class Pair(NamedTuple):
 
 
 class Page(NamedTuple):
-    """All facts of a report."""
+    """All facts of a report. `standing` are the best pair's scores on validation rows."""
 
     run: RunFolder
     task: Brief
@@ -113,6 +62,7 @@ class Page(NamedTuple):
     prompt: Prompt | None
     split: Split
     pairs: list[Pair]
+    standing: list[ExampleScore]
 
     @property
     def told(self) -> list[Round]:
@@ -217,14 +167,19 @@ def read_page(run: RunFolder, rows: Mapping[str, Example]) -> Page:
         baseline=baseline,
         rounds=rounds,
         outcome=outcome,
-        chapters=_chapters(run, baseline, rounds),
+        chapters=read_chapters(run, baseline, rounds),
         prompt=None,
         split=split,
         pairs=[],
+        standing=[],
     )
     if baseline is None or page.best is None:
         return page
-    return page._replace(prompt=run.prompt(page.best.prompt), pairs=_pairs(run, baseline.seed, page.best, split, rows))
+    return page._replace(
+        prompt=run.prompt(page.best.prompt),
+        pairs=_pairs(run, baseline.seed, page.best, split, rows),
+        standing=list(run.load(page.best, "validation").scores.values()),
+    )
 
 
 def _brief(run: RunFolder) -> Brief:
@@ -232,38 +187,6 @@ def _brief(run: RunFolder) -> Brief:
         return Brief.model_validate(yaml.safe_load(run.task_file.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError, ValidationError) as error:
         raise BadInput(f"{run.task_file} cannot be read: {error}. Put it back from a copy.") from error
-
-
-def _chapters(run: RunFolder, baseline: Baseline | None, rounds: Sequence[Round]) -> list[Chapter]:
-    """The rounds told in full, in order, each against the pair that stood before it: all, or of a long run those that
-    were kept and the latest.
-    """
-    before = [baseline.best if baseline else None, *(row.best for row in rounds)]
-    places: Sequence[int] = range(len(rounds))
-    if len(rounds) > LONG:
-        kept = [place for place in places if rounds[place].verdict.kept]
-        places = sorted({*kept[-MOST_KEPT:], *places[-LATEST:]})
-    return [_chapter(run, rounds[place], before[place]) for place in places]
-
-
-def _chapter(run: RunFolder, row: Round, stood: Candidate | None) -> Chapter:
-    training, trial = _training(run, row), row.trial.candidate
-    if trial is None or stood is None or trial.prompt == stood.prompt:
-        return Chapter(row, training, None, "")
-    old, new = run.prompt(stood.prompt), run.prompt(trial.prompt)
-    return Chapter(row, training, compare(old, new), unified(old, new))
-
-
-def _training(run: RunFolder, row: Round) -> Training | None:
-    """The log of a LoRA round's training; None where the step failed or its adapter was cleared away."""
-    trial = row.trial.candidate
-    if row.decision.move.action != "train_lora" or trial is None or trial.adapter is None:
-        return None
-    path = run.adapter_folder(trial.adapter) / "training.json"
-    try:
-        return Training.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        return None
 
 
 def _pairs(run: RunFolder, seed: Candidate, best: Candidate, split: Split, rows: Mapping[str, Example]) -> list[Pair]:

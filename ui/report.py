@@ -13,11 +13,12 @@ from agent.records import Example
 from agent.rounds import Round
 from memory.disk import write_atomically
 from memory.ledger import RunFolder
-from ui import charts, wording
+from ui import charts, course, outlooks, wording
+from ui.chapter import Training
 from ui.diff import lines
 from ui.llm import bills
 from ui.markdown import escape, fence
-from ui.page import Page, Training, read_page
+from ui.page import Page, read_page
 
 LOADER = FileSystemLoader(Path(__file__).parent / "templates")
 
@@ -35,9 +36,14 @@ def write_report(run: RunFolder, rows: Sequence[Example] = ()) -> Path:
     """
     page = read_page(run, {row.name: row for row in rows})
     commands = _commands(page)
-    facts = {"page": page, "commands": commands, "curve": _sparkline(page)}
+    promised = course.forecasts(page.told)
+    states = course.states(page.baseline, page.rounds, page.standing)
+    facts: dict[str, object] = {"page": page, "commands": commands, "curve": _sparkline(page), "promised": promised}
+    facts["states"] = [] if page.long else states
     facts["shell"] = "\n".join(f"{command}  # {purpose}" for command, purpose in commands)
-    write_atomically(run.report_html, _pages().get_template("report.html.j2").render(facts | _charts(page)))
+    drawn = _charts(page) | {"course_chart": outlooks.course_chart(states)}
+    drawn["promise_chart"] = outlooks.promise_chart(promised) if promised else Markup()
+    write_atomically(run.report_html, _pages().get_template("report.html.j2").render(facts | drawn))
     write_atomically(run.report_md, _markdown().get_template("report.md.j2").render(facts))
     return run.report_html
 
@@ -128,4 +134,5 @@ def _markdown() -> Environment:
 def _with_words(environment: Environment) -> Environment:
     environment.filters |= {say.__name__: say for say in wording.SAYINGS}
     environment.globals |= {"glossary": wording.GLOSSARY, "parts": wording.PARTS}
+    environment.globals |= {"sorters": wording.SORTERS, "levers": wording.LEVERS}
     return environment

@@ -17,12 +17,13 @@ class Frame(NamedTuple):
     y1: float
     top: float
     bottom: float
+    y0: float = 0.0
 
     def x(self, value: float) -> float:
         return LEFT + (value - self.x0) / (self.x1 - self.x0) * (WIDTH - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
-        share = min(max(value / self.y1, -0.02), 1.02)
+        share = min(max((value - self.y0) / (self.y1 - self.y0), -0.02), 1.02)
         return self.bottom - share * (self.bottom - self.top)
 
 

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Callable, Mapping
 
+from agent.learned import short
 from agent.moves import Decision, Move
-from agent.records import Role
+from agent.records import Outlook, Role
 from agent.rounds import Proposal, Remaking, Spend, SplitResult, Usage, Verdict
 
 LEVERS = {"train_lora": "LoRA", "edit_prompt": "edit", "rollback": "rollback", "stop": "stop"}
@@ -15,11 +16,16 @@ GLOSSARY = {
     "style": "the part of the reward for having the wanted form",
     "prompt gap": "loss that demonstrations take away, in nats per token of the reference: what words can mend",
     "weight gap": "loss that stays on the answer when form and demonstrations are given: what only weights can mend",
-    "noise": "standard error of the validation reward: smaller differences mean little",
-    "drift": "loss on some general sentences, against the bare model's: what a gain in weights has cost elsewhere",
-    "merit": "mean of reward, content and style on a minibatch: it shows progress where the product is still 0",
+    "noise": "standard error of the validation reward, in reward: smaller differences mean little",
+    "noise floor": "the least gain in merit that the validation rows can tell from nothing",
+    "outlook": "merit that a lever promises if it is pulled now, ± one standard deviation, and its cost in passes",
+    "passes": "forward passes of a token, the cost of a step on any machine: 3 for one trained on, 1 generated or read",
+    "drift": "nats per token lost on some general sentences, against the bare model: what a gain in weights has cost "
+    "elsewhere",
+    "merit": "mean of reward, content and style, from 0 to 1: it shows progress where the product is still 0",
     "p": "how often chance alone would show such a difference (paired sign-flip test, one-sided)",
 }
+SORTERS = {"rewards": "the two rewards alone", "rules": "rules over the probe", "model": "the classifier"}
 PARTS = {"system": "system text", "demos": "demonstrations", "questions": "questions"}
 BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -119,12 +125,23 @@ def cost(spend: Spend) -> str:
     """What a step or a run used up, in a line; zeros are left out."""
     parts = [
         duration(spend.seconds),
+        f"{short(spend.passes)} passes" if spend.passes else "",
         f"{plural(spend.train_tokens, 'token')} trained" if spend.train_tokens else "",
         f"{plural(spend.generated_tokens, 'token')} generated" if spend.generated_tokens else "",
         f"{plural(spend.llm_tokens, 'LLM token')}" if spend.llm_tokens else "",
         money(spend.usd) if spend.usd else "",
     ]
     return ", ".join(part for part in parts if part)
+
+
+def passes(spend: Spend) -> str:
+    """The cost that levers are compared by, short: 850, 2k, 1.2M; a dash where nothing was counted."""
+    return short(spend.passes) if spend.passes else "–"
+
+
+def outlook(outlook: Outlook) -> str:
+    """What a lever promises: `+0.21 ± 0.08 for 2k passes`, in merit."""
+    return f"{signed(outlook.gain)} ± {number(outlook.spread)} for {short(outlook.cost)} passes"
 
 
 def tokens(spend: Spend) -> str:
@@ -187,5 +204,5 @@ def printable(text: str) -> str:
 
 SAYINGS: tuple[Callable[..., str], ...] = (
     *(bar, beside_rules, cost, cut, duration, evidence, figure, interval, kept, lever, mark, money, number),
-    *(p_value, percent, plural, raced, remade, signed, sparkline, tokens),
+    *(outlook, p_value, passes, percent, plural, raced, remade, signed, sparkline, tokens),
 )
