@@ -259,8 +259,10 @@ class TaskConfig(Settings):
     gate: Gate = Gate()
     recall: Recall = Recall()
     policy: str = Field("rules", description="rules, learned, or what they are compared with: see `POLICIES`")
-    experience: str | None = Field(
-        None, description="file of rounds that `learned` learns from, instead of the one beside the runs"
+    experience: str = Field(
+        "runs",
+        description="what `learned` learns from: the rounds of all `runs` beside this one, those that come with the "
+        "package (`practice`), `none`, or a file of them",
     )
     without: tuple[Faculty, ...] = Field((), description="what to do without, to see what it is good for")
     planner: Literal["none", "llm"] = "none"

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -287,7 +288,7 @@ class Context:
 
     @cached_property
     def experience(self) -> "tuple[Experience, ...]":
-        """What rounds of other runs brought: what stood beside the runs, or in the file the task names, as this began.
+        """What rounds of other runs brought: those that the task names, as they stood when this run began.
 
         Raises:
             BadInput: the file that the task names is not there.
@@ -295,10 +296,13 @@ class Context:
         from memory.experience import ExperienceFile
 
         config = self.spec.config
-        if "memory" in config.without:
+        if "memory" in config.without or config.experience == "none":
             return ()
-        file = ExperienceFile.beside(self.folder.path.parent)
-        if config.experience:
+        if config.experience == "runs":
+            file = ExperienceFile.beside(self.folder.path.parent)
+        elif config.experience == "practice":
+            file = ExperienceFile(Path(str(files("tasks"))) / "practice" / "experience.jsonl")
+        else:
             file = ExperienceFile(Path(self.folder.about.source) / config.experience)
         if file.lost:
             raise BadInput(f"experience: there is no file {file.path}.")
