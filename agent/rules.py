@@ -42,7 +42,7 @@ class Rules:
         if lora_open and content > 0:
             reason = (
                 f"{content:.0%} of the rows lack content{_gap(diagnosis)}, which only weights can give"
-                f"{_along(style)}{_loss(signal)}."
+                f"{_along(1 - signal.style)}{_loss(signal)}."
             )
             return Decision(move=self.training(signal, briefing.history), reason=reason, numbers=shown)
         if edit_open:
@@ -77,10 +77,10 @@ def _gap(diagnosis: Diagnosis) -> str:
     return "" if gap is None else f" ({gap:.1f} nats per answer token stay whatever the words)"
 
 
-def _along(style: float) -> str:
-    if style < WORTH_A_ROUND:
+def _along(failing: float) -> str:
+    if failing < WORTH_A_ROUND:
         return ""
-    return f"; rows in the wanted form teach along the style that {style:.0%} lack"
+    return f"; rows in the wanted form teach along the style that {failing:.0%} fail in"
 
 
 def _loss(signal: Signal) -> str:

@@ -56,7 +56,7 @@ def test_weights_are_tuned_once_only_content_is_lacking() -> None:
 def test_rows_that_teach_the_form_along_need_no_words_first() -> None:
     decision = rules(a_signal(remade=1.0), LACKS_BOTH)
     assert decision.move.action == "train_lora"
-    assert "teach along the style that 80% lack" in decision.reason
+    assert "teach along the style that 60% fail in" in decision.reason
 
 
 def test_words_come_first_all_the_same_where_they_suffice_or_rows_cannot_be_remade() -> None:
