@@ -11,7 +11,7 @@ from agent.records import Candidate, Demo, Evaluation, Example, ExampleScore, Ne
 from agent.scoring import Contains, StartsWith
 from eval.scorers import TaskScorers
 from tools.backbone import Backbone
-from tools.classify import KNOWN_BELOW, PROBED, WORDS_HELP_FROM, Classifier, need
+from tools.classify import FIRST, KNOWN_BELOW, PROBED, WORDS_HELP_FROM, Classifier, need
 from tools.features import SHOWN
 
 SCORERS = TaskScorers([Contains(kind="contains")], [StartsWith(kind="starts_with", text="ANSWER: ")])
@@ -98,6 +98,33 @@ def test_the_gaps_are_what_demonstrations_take_away_and_what_stays() -> None:
     assert [(one.prompt_gap, one.weight_gap, one.need) for one in found.examples] == [(4.0, 9.0, "both")] * 2
     assert (found.prompt_gap, found.weight_gap, found.share("content"), found.share("style")) == (4, 9, 1, 1)
     assert {adapter for *_, adapter in model.asked} == {"a1"}
+
+
+def test_four_rows_that_need_the_same_speak_for_the_others_and_a_right_answer_for_itself() -> None:
+    model, rows = Scripted(bare=6.0, taught=2.0, rest=9.0), HELD[:10]
+    scores = judged(rows).scores
+    right = tuple(score.model_copy(update={"content": 1}) for score in scores[:3])
+    found = by_rules(model).diagnose(
+        Evaluation(candidate=Candidate(prompt="p"), split="validation", scores=(*right, *scores[3:])),
+        rows,
+        SEED,
+        seed=0,
+    )
+    needs = {one.example: one.need for one in found.examples}
+    assert needs == {row.name: "style" if place < 3 else "both" for place, row in enumerate(rows)}
+    assert len({name for _, names, *_ in model.asked for name in names}) == FIRST
+    assert sum(bool(one.features) for one in found.examples) == FIRST
+
+
+def test_where_the_first_rows_differ_all_are_asked_and_none_twice() -> None:
+    model, rows = Scripted(bare=6.0, taught=2.0, rest=9.0), HELD[:10]
+    scores = judged(rows).scores
+    mixed = tuple(score.model_copy(update={"style": place % 2}) for place, score in enumerate(scores))
+    judged_so = Evaluation(candidate=Candidate(prompt="p"), split="validation", scores=mixed)
+    found = by_rules(model).diagnose(judged_so, rows, SEED, seed=0)
+    assert {one.need for one in found.examples} == {"content", "both"}
+    asked = [{*names} for _, names, *_ in model.asked]
+    assert set().union(*asked) == {row.name for row in rows} and not asked[0] & asked[-1]
 
 
 def test_demonstrations_that_make_it_worse_are_no_gap() -> None:

@@ -24,6 +24,9 @@ KNOWN_BELOW = 4.7
 # A prompt gap under this is within what any two demonstrations change by chance.
 WORDS_HELP_FROM = 1.0
 PROBED = 12
+# So many are asked about first. Where all of them clearly need the same, the others are taken to need it too.
+FIRST = 4
+SURE = 0.75
 
 
 class Classifier:
@@ -57,7 +60,8 @@ class Classifier:
     ) -> Diagnosis:
         """Sort the failing examples (reward below 1) by need; at most `PROBED` of them, drawn by seed.
 
-        A right answer that fails lacks style, and the model is asked nothing about it: probing costs passes.
+        Probing costs passes. So nothing is asked about a right answer that fails (it lacks style), and no more than
+        `FIRST` rows where these leave no doubt.
 
         Args:
             evaluation: the best pair's scores on `examples`, in the same order.
@@ -67,18 +71,18 @@ class Classifier:
         failing = _failing(evaluation, examples)
         drawn = random.Random(seed).sample(failing, min(PROBED, len(failing)))
         wrong = [pair for pair in drawn if pair[1].content < 1]
-        features = self.features(wrong, prompt, evaluation.candidate.adapter, seed, known or {})
-        needs = self._needs(own) if wrong else None
-        asked = needs is not None and sum(map(needs.knows, features)) * 2 > len(features)
-        probed = {
-            score.example: _diagnosis(score, one, needs if asked else None)
-            for (_, score), one in zip(wrong, features, strict=True)
-        }
-        found = tuple(
-            probed.get(score.example) or ExampleDiagnosis(example=score.example, need="style") for _, score in drawn
-        )
-        by: Literal["rewards", "rules", "model"] = "rewards" if not wrong else "model" if asked else "rules"
-        return Diagnosis(failing=len(failing), total=len(examples), examples=found, by=by)
+        needs, adapter = self._needs(own) if wrong else None, evaluation.candidate.adapter
+        first, rest = wrong[:FIRST], wrong[FIRST:]
+        features = self.features(first, prompt, adapter, seed, known or {})
+        probed, by = _sorted(first, features, needs)
+        if _clear(probed):
+            probed += [_like(probed[place % FIRST], score) for place, (_, score) in enumerate(rest)]
+        elif rest:
+            features += self.features(rest, prompt, adapter, seed, known or {})
+            probed, by = _sorted(wrong, features, needs)
+        by_name = {one.example: one for one in probed}
+        found = [by_name.get(score.example) or _lacks_style(score) for _, score in drawn]
+        return Diagnosis(failing=len(failing), total=len(examples), examples=tuple(found), by=by)
 
     def features(
         self,
@@ -100,6 +104,32 @@ class Classifier:
             self._probes = shipped()
         needs = Needs([*self._probes, *own])
         return needs if needs.words else None
+
+
+def _sorted(
+    rows: Sequence[tuple[Example, ExampleScore]], features: Sequence[Mapping[str, float]], needs: "Needs | None"
+) -> tuple[list[ExampleDiagnosis], Literal["rewards", "rules", "model"]]:
+    """Each row's need, and who says so: the model where it knows most of them."""
+    asked = needs is not None and sum(map(needs.knows, features)) * 2 > len(features)
+    found = [
+        _diagnosis(score, dict(one), needs if asked else None) for (_, score), one in zip(rows, features, strict=True)
+    ]
+    return found, "rewards" if not rows else "model" if asked else "rules"
+
+
+def _clear(probed: Sequence[ExampleDiagnosis]) -> bool:
+    """Whether these rows leave no doubt about rows like them."""
+    sure = all(max(one.chances.values(), default=1.0) >= SURE for one in probed)
+    return len(probed) == FIRST and len({one.need for one in probed}) == 1 and sure
+
+
+def _like(probed: ExampleDiagnosis, score: ExampleScore) -> ExampleDiagnosis:
+    """A row that is taken to be as the probed one; its own features are not known."""
+    return probed.model_copy(update={"example": score.example, "features": {}})
+
+
+def _lacks_style(score: ExampleScore) -> ExampleDiagnosis:
+    return ExampleDiagnosis(example=score.example, need="style")
 
 
 def _diagnosis(score: ExampleScore, features: dict[str, float], needs: "Needs | None") -> ExampleDiagnosis:
