@@ -180,20 +180,6 @@ class Context:
             return LlmPlanner(self.llm.chat("planner"), config, self.memory.experience)
         return make_policy(config, self.memory.experience if config.policy == "learned" else ())
 
-    @cached_property
-    def shown(self) -> float:
-        """Share of train answers that have the wanted form as given, as far as rules can tell."""
-        rows = self.spec.train
-        return sum(not self.spec.scorers.faults(row.answer) for row in rows) / len(rows)
-
-    @cached_property
-    def remade(self) -> float:
-        """Share of train answers that pass once they are put into the wanted form; 0 where remaking is left out."""
-        if "remaking" in self.spec.config.without:
-            return 0.0
-        scorers, rows = self.spec.scorers, self.spec.train
-        return sum(scorers.passes(scorers.show(row.answer), row) for row in rows) / len(rows)
-
     def prices(self, prompt: Prompt) -> Prices:
         """What a round of each lever is reckoned to cost under this prompt."""
         return prices(self.spec.config, prompt, self.spec.train, self.spec.validation)

@@ -23,7 +23,7 @@ def observe(state: State, context: Context) -> dict[str, Any]:
     noise = standard_error([score.reward for score in evaluation.scores])
     refined = state["best"].prompt != context.spec.config.prompt.prompt().id
     seen = () if "signal" in context.spec.config.without else history
-    signal = monitor.observe(evaluation, noise, seen, refined, context.shown, context.remade)
+    signal = monitor.observe(evaluation, noise, seen, refined, context.spec.shown, context.spec.remade)
     diagnosed = Diagnosis(failing=0, total=len(evaluation.scores))
     if stop_reason(Briefing(signal, diagnosed, history, state["spend"]), context.spec.config):
         failing = sum(score.reward < 1 for score in evaluation.scores)

@@ -175,7 +175,7 @@ def test_a_lever_turned_down_is_not_proposed_again_this_round(tiny_task: TinyTas
         third = session.go({"approve": False})
     assert first and second and third
     proposed = [question.decision.move.action for question in (first, second, third)]
-    assert proposed == ["edit_prompt", "train_lora", "stop"]
+    assert {*proposed[:2]} == {"edit_prompt", "train_lora"} and proposed[2] == "stop"
     assert not folder.rounds()
 
 
