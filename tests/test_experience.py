@@ -60,11 +60,15 @@ def test_it_is_told_again_by_the_ledgers(tmp_path: Path) -> None:
     lines = told_by_ledgers(tmp_path)
     assert [line.key for line in lines] == [(run.name, number) for number in (1, 2, 3, 4)]
     assert {(line.task, line.model) for line in lines} == {("valley", "smollm2-135m")}
-    other = tmp_path / "valley-2"
-    other.mkdir()
-    (other / "run.json").write_text((run.path / "run.json").read_text())
-    (other / "task.yaml").write_text("{}")
-    (other / "ledger.jsonl").write_text("not a row\n")  # what cannot be read is no hindrance
+    for name, task, ledger in (
+        ("2", "{}", "not a row\n"),
+        ("3", "model: [", ""),
+    ):  # what cannot be read is no hindrance
+        other = tmp_path / f"valley-{name}"
+        other.mkdir()
+        (other / "run.json").write_text((run.path / "run.json").read_text())
+        (other / "task.yaml").write_text(task)
+        (other / "ledger.jsonl").write_text(ledger)
     file = ExperienceFile.beside(tmp_path)
     file.restore([])  # not lost: it stands
     assert file.read() == lines
