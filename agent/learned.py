@@ -185,13 +185,19 @@ def short(passes: float) -> str:
     return f"{passes / 1e3:.0f}k" if passes >= 1_000 else f"{passes:.0f}"
 
 
-def _shown(promises: Sequence[Promise], signal: Signal) -> dict[str, float]:
-    """Both outlooks, and what experience made of those that are open, to four places."""
+def outlook_numbers(signal: Signal) -> dict[str, float]:
+    """The noise floor and both outlooks, by the names that a decision gives them."""
     shown = {"noise floor": signal.floor}
     for name, lever in (("edit", signal.edit), ("LoRA", signal.lora)):
         if lever.outlook:
             shown |= {f"{name} outlook": lever.outlook.gain, f"{name} spread": lever.outlook.spread}
             shown |= {f"{name} passes": lever.outlook.cost}
+    return shown
+
+
+def _shown(promises: Sequence[Promise], signal: Signal) -> dict[str, float]:
+    """Both outlooks, and what experience made of those that are open, to four places."""
+    shown = outlook_numbers(signal)
     for promise in promises:
         name = "edit" if isinstance(promise.move, EditPrompt) else "LoRA"
         shown |= {f"{name} promise": promise.gain, f"{name} drawn": promise.drawn}

@@ -79,7 +79,7 @@ def there(move: Move, diagnosis: Diagnosis, signal: Signal) -> There:
 
 
 def floor(rows: int, alpha: float) -> float:
-    """The least merit gain that so many validation rows can tell from nothing, in merit.
+    """The least merit gain that so many validation rows can tell from nothing.
 
     Greedy answers repeat exactly, so all noise is that of the rows. A share x of them mended by d each gains xd with
     the paired standard error d·sqrt(x(1-x)/rows). That is z of them above 0 (one-sided, z the normal quantile of

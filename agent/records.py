@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Split = Literal["train", "validation", "test"]
 Need = Literal["content", "style", "both"]
-Lever = Literal["words", "weights"]
+Mender = Literal["words", "weights"]
 Rows = Literal["original", "refined", "both"]
 Part = Literal["system", "demos", "questions"]
 Role = Literal["planner", "editor", "judge"]
@@ -179,7 +179,7 @@ class ExampleDiagnosis(Record):
     prompt_gap: float | None = None
     weight_gap: float | None = None
     chances: dict[Need, float] = Field({}, description="of each need, adding up to 1; empty: the rules decided")
-    mends: dict[Lever, float] = Field({}, description="chance that one more pull of this lever mends it; empty: rules")
+    mends: dict[Mender, float] = Field({}, description="chance that one more pull of its lever mends it; empty: rules")
     features: dict[str, float] = Field({}, description="what the chances rest on, by name: see tools/features.py")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import yaml
@@ -34,6 +35,18 @@ class Task:
     def rows(self, split: Split) -> tuple[Example, ...]:
         """The examples of one split, in order."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[split]
+
+    @cached_property
+    def shown(self) -> float:
+        """Share of train answers that have the wanted form as given, as far as rules can tell."""
+        return sum(not self.scorers.faults(row.answer) for row in self.train) / len(self.train)
+
+    @cached_property
+    def remade(self) -> float:
+        """Share of train answers that pass once they are put into the wanted form; 0 where remaking is left out."""
+        if "remaking" in self.config.without:
+            return 0.0
+        return sum(self.scorers.passes(self.scorers.show(row.answer), row) for row in self.train) / len(self.train)
 
 
 def load_task(path: Path, overrides: Sequence[str] = (), rater: Callable[[Rated], Rater] = nobody) -> Task:

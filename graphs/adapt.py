@@ -6,6 +6,8 @@ from langgraph.graph import END, START, StateGraph
 
 from graphs import levers, nodes
 from graphs.context import Context
+from graphs.judging import judge
+from graphs.observing import observe
 from graphs.state import State
 
 LEVERS = ("train_lora", "edit_prompt", "rollback")
@@ -18,7 +20,7 @@ def build_graph(checkpointer: Any = None) -> Any:
         checkpointer: where state is kept between steps, such as SqliteSaver; None: LangGraph's server brings its own.
     """
     graph = StateGraph(State, context_schema=Context)
-    for node in (nodes.baseline, nodes.observe, nodes.plan, nodes.approve, nodes.judge, nodes.remember, nodes.finish):
+    for node in (nodes.baseline, observe, nodes.plan, nodes.approve, judge, nodes.remember, nodes.finish):
         graph.add_node(node)
     for lever in (levers.train_lora, levers.edit_prompt, levers.rollback):
         graph.add_node(lever)

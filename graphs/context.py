@@ -1,22 +1,19 @@
 """The run's services, built when first asked for and then kept: a resume that only reads loads no model."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import BadInput
-from agent.experience import Experience, experience
 from agent.planner import LlmPlanner
 from agent.policies import make_policy
 from agent.prices import Prices, prices
 from agent.protocols import Editor, Embed, Policy, Rater
-from agent.records import Example, Prompt, Record, Rewrite, folded
-from agent.rounds import Round, Spend
+from agent.records import Example, Prompt, Record
+from agent.rounds import Spend
 from graphs.collector import collector_at_rest
 from memory.ledger import RunFolder
 
@@ -26,17 +23,13 @@ if TYPE_CHECKING:
     from eval.runner import Runner
     from eval.tasks import Task
     from graphs.external import ExternalLlm
+    from graphs.memory import Memory
     from memory.common import CommonFolder
     from memory.embedder import MiniLm
-    from memory.prompts import Entry, PromptMemory, Recalled
-    from memory.rewrites import Reworded
     from tools.backbone import Backbone
     from tools.classify import Classifier
     from tools.remembered import RememberedModel
     from tools.textgrad_edit import TextGradEditor
-
-PROFILE_QUESTIONS = 5
-MEMORY_WAIT = 60.0  # seconds; another run has the memory open for moments
 
 
 class Silent:
@@ -122,12 +115,6 @@ class Context:
         """Train rows by name: those that tools may learn from."""
         return {example.name: example for example in self.spec.train}
 
-    @cached_property
-    def profile(self) -> str:
-        """What the task is, in words that its near neighbours share: the wanted form and some train questions."""
-        questions = [example.question for example in self.spec.train[:PROFILE_QUESTIONS]]
-        return "\n".join([self.spec.config.about, *self.spec.scorers.instructions(), *questions])
-
     # --- the rooms' services ---
 
     @cached_property
@@ -190,22 +177,8 @@ class Context:
     def policy(self) -> Policy:
         config = self.spec.config
         if config.plans:
-            return LlmPlanner(self.llm.chat("planner"), config, self.experience)
-        return make_policy(config, self.experience if config.policy == "learned" else ())
-
-    @cached_property
-    def shown(self) -> float:
-        """Share of train answers that have the wanted form as given, as far as rules can tell."""
-        rows = self.spec.train
-        return sum(not self.spec.scorers.faults(row.answer) for row in rows) / len(rows)
-
-    @cached_property
-    def remade(self) -> float:
-        """Share of train answers that pass once they are put into the wanted form; 0 where remaking is left out."""
-        if "remaking" in self.spec.config.without:
-            return 0.0
-        scorers, rows = self.spec.scorers, self.spec.train
-        return sum(scorers.passes(scorers.show(row.answer), row) for row in rows) / len(rows)
+            return LlmPlanner(self.llm.chat("planner"), config, self.memory.experience)
+        return make_policy(config, self.memory.experience if config.policy == "learned" else ())
 
     def prices(self, prompt: Prompt) -> Prices:
         """What a round of each lever is reckoned to cost under this prompt."""
@@ -244,15 +217,17 @@ class Context:
 
         config = self.spec.config
         return ExternalLlm(
-            config.llm,
-            config.roles,
-            self.folder,
-            config.budget.usd,
-            deadline=lambda: self.deadline,
-            tell=lambda text: self.tell("note", text=text),
+            config.llm, config.roles, self.folder, config.budget.usd, deadline=lambda: self.deadline, tell=self._note
         )
 
     # --- memory across runs ---
+
+    @cached_property
+    def memory(self) -> "Memory":
+        """What this run remembers of others, and leaves to them; opened only while it is used."""
+        from graphs.memory import Memory
+
+        return Memory(self.folder, self.spec, lambda texts: self._embed(texts), self._note)
 
     @cached_property
     def _embed(self) -> "MiniLm":
@@ -265,105 +240,7 @@ class Context:
         """Texts to vectors, loaded at the first call; None where the model of it is not installed."""
         from memory.embedder import is_installed
 
-        return (lambda texts: self._embed(texts)) if is_installed() or "_embed" in vars(self) else None
-
-    @contextmanager
-    def memory(self) -> Iterator["PromptMemory"]:
-        """The prompt memory beside the runs, open only while it is used; rebuilt from the runs if it was lost."""
-        from memory.ledger import runs
-        from memory.prompts import PromptMemory, rebuild
-
-        root = self.folder.path.parent
-        self._embed([""])  # loads the embedder before others are kept waiting
-        with PromptMemory.open(root / "memory", self._embed, wait=MEMORY_WAIT) as memory:
-            folders = runs(root) if memory.lacks_entries else []
-            kept = [entry for run in folders for entry in run.remembered()]
-            rewrites = [rewrite for run in folders for rewrite in run.rewrites()]
-            lost = bool(kept) or len(rewrites) > memory.rewrites.count()
-            if lost:
-                self.tell("note", text="The prompt memory was lost: it is rebuilt from the run folders.")
-            if lost or memory.rebuilt:
-                rebuild(memory, kept, rewrites)
-            yield memory
-
-    @cached_property
-    def experience(self) -> "tuple[Experience, ...]":
-        """What rounds of other runs brought: those that the task names, as they stood when this run began.
-
-        Raises:
-            BadInput: the file that the task names is not there.
-        """
-        from memory.experience import ExperienceFile
-
-        config = self.spec.config
-        if "memory" in config.without or config.experience == "none":
-            return ()
-        if config.experience == "runs":
-            file = ExperienceFile.beside(self.folder.path.parent)
-        elif config.experience == "practice":
-            file = ExperienceFile(Path(str(files("tasks"))) / "practice" / "experience.jsonl")
-        else:
-            file = ExperienceFile(Path(self.folder.about.source) / config.experience)
-        if file.lost:
-            raise BadInput(f"experience: there is no file {file.path}.")
-        return self.folder.learned_from([line for line in file.read() if line.run != self.folder.name])
-
-    def note_experience(self, row: Round) -> None:
-        """Let later runs know what a round brought. Done again, after a kill, it changes nothing."""
-        from memory.experience import ExperienceFile
-
-        line = experience(row, self.folder.name, self.spec.config.name, self.spec.config.model)
-        if line:
-            ExperienceFile.beside(self.folder.path.parent).append(line)
-
-    def remember(self, entry: "Entry") -> None:
-        """Put a prompt into this run's folder and into the memory."""
-        with self.memory() as memory:
-            self.folder.keep(entry)
-            memory.remember(entry)
-
-    def keep_rewrites(self, number: int, made: "Reworded") -> None:
-        """Put what a round made of hard questions into this run's folder, and its rewrites into the memory.
-
-        Done again, after a kill between the two, it changes nothing but what was missing.
-        """
-        if not made.kept:
-            self.folder.save_reworded(number, made)
-            return
-        with self.memory() as memory:  # opened first: it would take what the folder has beyond it for lost
-            self.folder.save_reworded(number, made)
-            memory.rewrites.remember(*made.kept)
-
-    def recall_rewrites(self, examples: Sequence[Example]) -> list[Rewrite]:
-        """What is known to help this model with just these train rows, at most one rewrite each."""
-        from memory.remake import source_of
-
-        if not self.recalls:
-            return []
-        config, sources = self.spec.config, [source_of(example) for example in examples]
-        with self.memory() as memory:
-            return [*memory.rewrites.recall(sources, model=config.model, task=config.name)]
-
-    @property
-    def recalls(self) -> bool:
-        """Whether memory is asked. Not for a fixed order: it is there to be compared, so it starts from the seed."""
-        config = self.spec.config
-        return config.recall.prompts > 0 and config.observes and "memory" not in config.without
-
-    def recall(self) -> list["Recalled"]:
-        """Prompts of earlier runs on near tasks whose demonstrations are not among this task's decision rows."""
-        if not self.recalls:
-            return []
-        wanted = self.spec.config.recall
-        with self.memory() as memory:
-            found = memory.recall(
-                self.profile, model=self.spec.config.model, limit=wanted.prompts * 3, similarity=wanted.similarity
-            )
-        return [recalled for recalled in found if not self._leaks(recalled.entry.prompt)][: wanted.prompts]
-
-    def _leaks(self, prompt: Prompt) -> bool:
-        held_out = {folded(example.question) for example in (*self.spec.validation, *self.spec.test)}
-        return any(folded(demo.question) in held_out for demo in prompt.demos)
+        return self._embed if is_installed() or "_embed" in vars(self) else None
 
     # --- what is told and what is counted ---
 
@@ -374,6 +251,9 @@ class Context:
         }
         self.folder.event(kind, **plain)
         self.listener.event(kind, data)
+
+    def _note(self, text: str) -> None:
+        self.tell("note", text=text)
 
     def show_report(self) -> None:
         """Rewrite the report, where this run has somebody to write it."""

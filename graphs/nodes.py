@@ -1,4 +1,4 @@
-"""The nodes that see, decide, judge and remember. Each reads the state, calls a room, and returns what changed."""
+"""The nodes that begin, decide, remember and finish. Each reads the state, calls a room, and returns what changed."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -7,20 +7,17 @@ from typing import Any, Literal
 from langgraph.types import interrupt
 from pydantic import TypeAdapter
 
-from agent import monitor
 from agent.briefing import MOST_FAILURES, from_memory
 from agent.config import TaskConfig
 from agent.moves import Decision, EditPrompt, Move, Rollback, TrainLora
-from agent.outlook import with_outlook
 from agent.policy import stop_reason
 from agent.protocols import Briefing, Failure
-from agent.records import Candidate, Diagnosis, Edit, Evaluation, ExampleScore, Prompt
-from agent.rounds import Baseline, Outcome, Proposal, Round, Spend, SplitResult, Verdict
+from agent.records import Candidate, Edit, Evaluation, ExampleScore, Prompt
+from agent.rounds import Baseline, Outcome, Proposal, Round, Spend, SplitResult
 from graphs.context import Context
-from graphs.labels import features_of, own_probes
-from graphs.state import State, decided, metered, seed_of
+from graphs.state import State, decided, metered
 
-# --- START → baseline → observe → plan → approve ---------------------------------------------------
+# --- START → baseline ------------------------------------------------------------------------------
 
 
 @metered
@@ -48,9 +45,9 @@ def _try_recalled(context: Context, seed: Prompt, first: Evaluation) -> tuple[Ev
     from eval.stats import judge, loses
     from tools.prompt_edit import choose, rungs
 
-    found = context.recall()
+    found = context.memory.recall()
     if not found:
-        return first, [], "Memory holds no prompt of a near task." if context.recalls else "Memory is not asked."
+        return first, [], "Memory holds no prompt of a near task." if context.memory.asked else "Memory is not asked."
     edits = [
         Edit(prompt=item.entry.prompt, note=f"recalled from {item.entry.run}, similarity {item.similarity:.2f}")
         for item in found
@@ -68,43 +65,7 @@ def _try_recalled(context: Context, seed: Prompt, first: Evaluation) -> tuple[Ev
     return second if verdict.kept else first, tried, f"A recalled prompt was {kept}: {verdict.reason}"
 
 
-@metered
-def observe(state: State, context: Context) -> dict[str, Any]:
-    """History and the best pair's scores → signal; its failing examples → diagnosis."""
-    from eval.stats import standard_error
-    from tools.drift import drift
-
-    evaluation = context.evaluate(state["best"], "validation")
-    history = context.folder.rounds()[: state["number"]]
-    noise = standard_error([score.reward for score in evaluation.scores])
-    refined = state["best"].prompt != context.spec.config.prompt.prompt().id
-    seen = () if "signal" in context.spec.config.without else history
-    signal = monitor.observe(evaluation, noise, seen, refined, context.shown, context.remade)
-    diagnosed = Diagnosis(failing=0, total=len(evaluation.scores))
-    if stop_reason(Briefing(signal, diagnosed, history, state["spend"]), context.spec.config):
-        failing = sum(score.reward < 1 for score in evaluation.scores)
-        return {"signal": signal, "diagnosis": Diagnosis(failing=failing, total=len(evaluation.scores))}
-    context.tell("round-start", number=state["number"] + 1)
-    if context.spec.config.observes and state["best"].adapter:
-        signal = signal.model_copy(update={"drift": drift(context.model, state["best"].adapter)})
-    diagnosis = _diagnosed(evaluation, state, context)
-    prices = context.prices(context.folder.prompt(state["best"].prompt))
-    signal = with_outlook(signal, diagnosis, seen, context.spec.config, prices)
-    return {"signal": signal, "diagnosis": diagnosis}
-
-
-def _diagnosed(evaluation: Evaluation, state: State, context: Context) -> Diagnosis:
-    """By the classifier's probes; by the rewards alone, which cost nothing, for a policy that does not look."""
-    from tools.classify import by_rewards
-
-    config, examples = context.spec.config, context.spec.validation
-    if not config.observes or "classifier" in config.without:
-        return by_rewards(evaluation, examples)
-    prompt, history = context.folder.prompt(state["best"].prompt), context.folder.rounds()[: state["number"]]
-    return context.classifier.diagnose(
-        evaluation, examples, prompt, seed_of(state, context),
-        known=features_of(history, state["best"], context), own=own_probes(history, context),
-    )  # fmt: skip
+# --- plan → approve --------------------------------------------------------------------------------
 
 
 @metered
@@ -214,43 +175,7 @@ def route(state: State) -> Literal["plan", "train_lora", "edit_prompt", "rollbac
     return "finish" if action == "stop" else action
 
 
-# --- judge → remember → finish ---------------------------------------------------------------------
-
-
-@metered
-def judge(state: State, context: Context) -> dict[str, Any]:
-    """The gate: the trial's pair against the best pair, paired on the validation rows."""
-    before, trial = context.evaluate(state["best"], "validation"), state["trial"]
-    if trial.candidate is None:
-        reward = before.reward
-        return {"verdict": Verdict(kept=False, reason=trial.note, before=reward, after=reward, p_value=1.0)}
-    after = context.evaluate(trial.candidate, "validation")
-    if isinstance(decided(state).move, Rollback) and decided(state).by == "user":
-        verdict = Verdict(kept=True, reason="Asked for.", before=before.reward, after=after.reward, p_value=1.0)
-        return {"verdict": verdict}
-    verdict = _gate(before, after, state, context)
-    if "gate" in context.spec.config.without:
-        verdict = verdict.model_copy(update={"kept": True, "reason": f"kept without a gate: {verdict.reason}"})
-    return {"verdict": verdict}
-
-
-def _gate(before: Evaluation, after: Evaluation, state: State, context: Context) -> Verdict:
-    from eval import stats
-
-    trial, alpha = state["trial"].candidate, context.spec.config.gate.alpha
-    assert trial is not None, "what came to nothing is not judged"
-    verdict = stats.judge(before, after, alpha, _simpler(context, state))
-    if not verdict.kept and stats.too_few_to_tell(before, after, alpha):
-        nats_before, nats_after = (context.evaluate.surprise(pair) for pair in (state["best"], trial))
-        verdict = stats.corroborate(verdict, nats_before, nats_after, alpha)
-    return verdict
-
-
-def _simpler(context: Context, state: State) -> bool:
-    best, trial = state["best"], state["trial"].candidate
-    if trial is None or trial.adapter != best.adapter:
-        return False
-    return context.folder.prompt(trial.prompt).length < context.folder.prompt(best.prompt).length
+# --- remember → finish -----------------------------------------------------------------------------
 
 
 @metered
@@ -265,8 +190,8 @@ def remember(state: State, context: Context) -> dict[str, Any]:
     )  # fmt: skip
     context.folder.append(row)
     if isinstance(row.decision.move, EditPrompt) and trial.candidate and (verdict.kept or verdict.gain >= 0):
-        context.remember(_entry(context, row, context.folder.prompt(trial.candidate.prompt)))
-    context.note_experience(row)
+        context.memory.remember(_entry(context, row, context.folder.prompt(trial.candidate.prompt)))
+    context.memory.note(row)
     context.show_report()
     context.tell("verdict", row=row)
     return {"number": number, "best": best, "refused": (), "decision": None}
@@ -278,7 +203,7 @@ def _entry(context: Context, row: Round, prompt: Prompt) -> Any:
     config, verdict, trial = context.spec.config, row.verdict, row.trial.candidate
     alone = trial is not None and trial.adapter is None  # under an adapter, the reward is not the prompt's own
     return Entry(
-        prompt=prompt, task=config.name, profile=context.profile, model=config.model, reward=verdict.after,
+        prompt=prompt, task=config.name, profile=context.memory.profile, model=config.model, reward=verdict.after,
         gain=verdict.gain, kept=verdict.kept and alone, round=row.number, run=context.folder.name,
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ def remake_questions(context: Context, best: Candidate, number: int) -> Reworded
     """
     made = context.folder.reworded(number) or _remade(context, best)
     if made:
-        context.keep_rewrites(number, made)
+        context.memory.keep_rewrites(number, made)
     return made
 
 
@@ -39,7 +39,7 @@ def _remade(context: Context, best: Candidate) -> Reworded | None:
     task, prompt = context.spec, context.folder.prompt(best.prompt)
     kept, remaking = reword(
         hard,
-        context.recall_rewrites([example for example, _ in hard]),
+        context.memory.recall_rewrites([example for example, _ in hard]),
         ask,
         # To their end: these answers become training rows.
         lambda rows: context.model.generate(

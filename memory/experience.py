@@ -75,11 +75,11 @@ def told_by_ledgers(root: Path) -> list[Experience]:
 
 
 def _rounds(run: RunFolder) -> list[Experience]:
-    task = yaml.safe_load(run.task_file.read_text(encoding="utf-8")) or {}
     try:
+        task = yaml.safe_load(run.task_file.read_text(encoding="utf-8")) or {}
         rounds, name = run.rounds(), run.about.task
-    except BadInput:  # damaged, or of another version: no reason to keep a new run from being remembered
-        return []
+    except (BadInput, OSError, UnicodeError, yaml.YAMLError):
+        return []  # damaged, or of another version: no reason to keep a new run from being remembered
     lines = [experience(row, run.name, name, str(task.get("model", ""))) for row in rounds]
     return [line for line in lines if line is not None]
 

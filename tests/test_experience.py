@@ -60,11 +60,15 @@ def test_it_is_told_again_by_the_ledgers(tmp_path: Path) -> None:
     lines = told_by_ledgers(tmp_path)
     assert [line.key for line in lines] == [(run.name, number) for number in (1, 2, 3, 4)]
     assert {(line.task, line.model) for line in lines} == {("valley", "smollm2-135m")}
-    other = tmp_path / "valley-2"
-    other.mkdir()
-    (other / "run.json").write_text((run.path / "run.json").read_text())
-    (other / "task.yaml").write_text("{}")
-    (other / "ledger.jsonl").write_text("not a row\n")  # what cannot be read is no hindrance
+    for name, task, ledger in (
+        ("2", "{}", "not a row\n"),
+        ("3", "model: [", ""),
+    ):  # what cannot be read is no hindrance
+        other = tmp_path / f"valley-{name}"
+        other.mkdir()
+        (other / "run.json").write_text((run.path / "run.json").read_text())
+        (other / "task.yaml").write_text(task)
+        (other / "ledger.jsonl").write_text(ledger)
     file = ExperienceFile.beside(tmp_path)
     file.restore([])  # not lost: it stands
     assert file.read() == lines
@@ -90,24 +94,24 @@ def test_every_round_of_a_run_is_noted_and_the_next_run_learns_from_it(tiny_task
     assert seen.edit.outlook and seen.lora.outlook and seen.floor > 0 and first.rounds()[0].decision.by == "learned"
     file.path.unlink()
     second = ended(task, runs, "policy=learned")
-    assert {line.run for line in second.experience} == {first.name}
+    assert {line.run for line in second.memory.experience} == {first.name}
     assert {line.run for line in file.read()} == {first.name, second.folder.name}
     # What the run learned from stands in its folder: it decides the same whatever others do meanwhile.
     again = Context(run=str(second.folder.path))
     file.append(a_line())
-    assert again.experience == second.experience
+    assert again.memory.experience == second.memory.experience
 
 
 def test_a_task_may_name_another_experience_or_none(tiny_task: TinyTask, tmp_path: Path) -> None:
     task, runs = tiny_task(), tmp_path / "runs"
     ExperienceFile(task / "practice.jsonl").append(a_line())
     named = new_run(task, ["policy=learned", "experience=practice.jsonl"], runs, "named")
-    assert Context(run=str(named.path)).experience == (a_line(),)
+    assert Context(run=str(named.path)).memory.experience == (a_line(),)
     without = new_run(task, ["policy=learned", "experience=practice.jsonl", "without=[memory]"], runs, "without")
-    assert Context(run=str(without.path)).experience == ()
+    assert Context(run=str(without.path)).memory.experience == ()
     missing = new_run(task, ["policy=learned", "experience=nowhere.jsonl"], runs, "missing")
     with pytest.raises(BadInput, match=r"nowhere\.jsonl"):
-        _ = Context(run=str(missing.path)).experience
+        _ = Context(run=str(missing.path)).memory.experience
     assert yaml.safe_load(named.task_file.read_text())["experience"] == "practice.jsonl"
 
 

@@ -146,7 +146,7 @@ def test_checkpoints_hold_no_code_that_is_not_ours(tiny_task: TinyTask, tmp_path
         session.go()
     with open_session(folder, supervised=True) as session:
         assert type(session.state["best"]).__name__ == "Candidate"
-        assert type(session.state["decision"].move).__name__ == "EditPrompt"
+        assert type(session.state["decision"].move).__name__ in ("EditPrompt", "TrainLora")
         assert type(session.state["diagnosis"].examples[0]).__name__ == "ExampleDiagnosis"
 
 
@@ -175,7 +175,7 @@ def test_a_lever_turned_down_is_not_proposed_again_this_round(tiny_task: TinyTas
         third = session.go({"approve": False})
     assert first and second and third
     proposed = [question.decision.move.action for question in (first, second, third)]
-    assert proposed == ["edit_prompt", "train_lora", "stop"]
+    assert {*proposed[:2]} == {"edit_prompt", "train_lora"} and proposed[2] == "stop"
     assert not folder.rounds()
 
 
@@ -236,7 +236,7 @@ def test_killed_and_resumed_it_ends_as_it_would_have(tiny_task: TinyTask, tmp_pa
     assert folder.outcome() is None
     with open_session(folder) as session:
         session.go()
-        with session.context.memory() as memory:
+        with session.context.memory.open() as memory:
             remembered = memory.count()
     assert outline(folder) == outline(whole)
     assert folder.outcome() is not None
@@ -275,10 +275,10 @@ def remember(context: Context, prompt: Prompt) -> None:
     from memory.prompts import Entry
 
     entry = Entry(
-        prompt=prompt, task="mayors", profile=context.profile, model=context.spec.config.model,
+        prompt=prompt, task="mayors", profile=context.memory.profile, model=context.spec.config.model,
         reward=0.5, gain=0.5, kept=True, round=1, run=context.folder.name,
     )  # fmt: skip
-    context.remember(entry)
+    context.memory.remember(entry)
 
 
 def test_a_run_tries_what_an_earlier_one_kept(tiny_task: TinyTask, tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_a_prompt_that_shows_a_held_out_row_is_not_recalled(tiny_task: TinyTask,
     leaky = Prompt(demos=(Demo(question="Name the mayor of Benn.", answer="ANSWER: Corolt"),))
     with open_session(new_run(tiny_task(), runs=tmp_path / "runs")) as session:
         remember(session.context, leaky)
-        assert session.context.recall() == []
+        assert session.context.memory.recall() == []
 
 
 def test_the_bare_loop_decides_as_the_graph_does(tiny_task: TinyTask, tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_a_memory_that_was_lost_is_rebuilt_from_the_runs(tiny_task: TinyTask, tm
     task, root = tiny_task(**LEARNABLE), tmp_path / "runs"
     first = RunFolder.open(nesylora.adapt(task, overrides=["policy=prompt-only"], runs=root).run)
     shutil.rmtree(root / "memory")
-    with open_session(first) as session, session.context.memory() as memory:
+    with open_session(first) as session, session.context.memory.open() as memory:
         assert memory.count() == len(list((first.path / "remembered").glob("*.json"))) > 0
 
 

@@ -45,8 +45,8 @@ TASK = a_config(lora={"epochs": 10}, generation={"max_new_tokens": 12})
 ROWS = [Example(name=f"train:{line}", question="Who rules Tallisk?", answer="Gallune") for line in range(1, 41)]
 
 
-def every_briefing() -> Iterator[Briefing]:
-    """Signals and diagnoses of tasks of three sizes, under all states of both levers."""
+def every_briefing(remade: float) -> Iterator[Briefing]:
+    """Signals and diagnoses of tasks of three sizes, under all states of both levers; so many rows can be remade."""
     levers = (LeverSignal(), SATURATED)
     for total, *counts in itertools.product((10, 20, 40), *[(0, 0.1, 0.2, 0.4, 0.8)] * 3):
         style, content, both = (round(share * total) for share in counts)
@@ -58,14 +58,16 @@ def every_briefing() -> Iterator[Briefing]:
             signal = a_signal(
                 reward=1 - (style + content + both) / total, style=1 - (style + both) / total,
                 content=1 - (content + both) / total, refined=refined, edit=edit, lora=lora,
+                remade=remade,
             )  # fmt: skip
             yield Briefing(seen(signal, diagnosis, prices=price), diagnosis, refused=refused)
 
 
+@pytest.mark.parametrize("remade", [0.0, 1.0])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_without_experience_it_pulls_the_lever_that_the_rules_would(seed: int) -> None:
+def test_without_experience_it_pulls_the_lever_that_the_rules_would(seed: int, remade: float) -> None:
     policy = Learned(TASK.model_copy(update={"seed": seed}))
-    agreed = [policy.decide(briefing).agrees for briefing in every_briefing()]
+    agreed = [policy.decide(briefing).agrees for briefing in every_briefing(remade)]
     assert len(agreed) > 1000 and sum(map(bool, agreed)) / len(agreed) >= 0.9
 
 

@@ -53,7 +53,7 @@ def a_run(tiny_task: Callable[..., Path], server: LlmServer, root: Path) -> RunF
     edit = {"editor": "textgrad", "minibatch": 4, "rewrites": WANTED}
     task = tiny_task(llm={"model": "mind-1", "base_url": server.url}, edit=edit)
     folder = new_run(task, ["policy=prompt-only", "budget.rounds=1"], root / "runs")
-    with Context(run=str(folder.path)).memory() as memory:
+    with Context(run=str(folder.path)).memory.open() as memory:
         memory.remember(entry())
     return folder
 
@@ -65,7 +65,7 @@ def killed_and_resumed(folder: RunFolder) -> int:
     assert not folder.rounds()
     with open_session(folder) as session:
         session.go()
-        with session.context.memory() as memory:
+        with session.context.memory.open() as memory:
             return memory.rewrites.count()
 
 

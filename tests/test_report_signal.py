@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from agent.learned import Learned
 from agent.moves import Decision
 from agent.records import Outlook, Signal
@@ -78,6 +80,29 @@ def test_chances_are_told_where_the_classifier_gave_some(tmp_path: Path) -> None
     _, words, twin = read(run)
     assert words.count("chances of content, style, both 10%, 70%, 20%") == 1
     assert twin.count("| chances of content, style, both | 10%, 70%, 20% |") == 1
+
+
+@pytest.mark.parametrize(
+    ("by", "said"),
+    [("rewards", "the two rewards alone"), ("rules", "rules over the probe"), ("model", "the classifier")],
+)
+def test_who_sorted_the_failing_rows_is_told_in_both_twins(tmp_path: Path, by: str, said: str) -> None:
+    run = make_run(tmp_path, rounds=0, finished=False)
+    old, row = the_story()[:2]
+    run.append(Round.model_validate(old.model_dump(exclude={"diagnosis": {"by"}})))
+    run.append(row.model_copy(update={"diagnosis": row.diagnosis.model_copy(update={"by": by})}))
+    _, words, twin = read(run)
+    sorters = re.findall(r"\| sorted by \| (.+) \|", twin)
+    assert sorters == ["rules over the probe", said]  # a ledger that does not say: rules
+    assert [words.count(f"sorted by {sorter}") for sorter in sorters] == [sorters.count(sorter) for sorter in sorters]
+
+
+def test_nobody_sorted_what_was_not_probed(tmp_path: Path) -> None:
+    run = make_run(tmp_path, rounds=0, finished=False)
+    row = the_story()[0]
+    run.append(row.model_copy(update={"diagnosis": row.diagnosis.model_copy(update={"examples": ()})}))
+    _, words, twin = read(run)
+    assert "sorted by" not in words + twin
 
 
 def test_costs_are_told_in_passes_as_well_as_in_time(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_a_run_trains_on_its_rewrites_beside_the_questions_as_given(
     folder = new_run(tiny_task(budget={"rounds": 2}), runs=tmp_path / "runs")
     with open_session(folder, supervised=True) as session:
         session.go()
-        session.context.keep_rewrites(1, in_other_words(session.context))
+        session.context.memory.keep_rewrites(1, in_other_words(session.context))
         session.go({"instead": {"action": "train_lora", "rows": "refined", "epochs": 1}})
         session.go({"instead": {"action": "train_lora", "rows": "original", "epochs": 1}})
     notes = [row.trial.note for row in folder.rounds()]
@@ -98,7 +98,7 @@ def test_a_run_trains_on_its_rewrites_beside_the_questions_as_given(
 def test_a_round_that_kept_nothing_is_noted_and_opens_no_memory(tiny_task: Callable[..., Path], tmp_path: Path) -> None:
     folder = new_run(tiny_task(), runs=tmp_path / "runs")
     nothing = Reworded(remaking=Remaking(asked=12, kept=0), remark="no question was rewritten: the LLM was lost")
-    Context(run=str(folder.path)).keep_rewrites(1, nothing)
+    Context(run=str(folder.path)).memory.keep_rewrites(1, nothing)
     assert folder.reworded(1) == nothing and folder.rewrites() == []
     assert not (tmp_path / "runs" / "memory").exists()
 
@@ -108,14 +108,14 @@ def test_a_later_run_knows_the_rewrite_again_and_a_lost_memory_gets_it_back(
 ) -> None:
     task, runs = tiny_task(), tmp_path / "runs"
     first, second = (Context(run=str(new_run(task, runs=runs).path)) for _ in range(2))
-    first.keep_rewrites(1, in_other_words(first))
-    first.keep_rewrites(1, in_other_words(first))
+    first.memory.keep_rewrites(1, in_other_words(first))
+    first.memory.keep_rewrites(1, in_other_words(first))
     for _ in range(2):
-        [known] = second.recall_rewrites(second.spec.train)
+        [known] = second.memory.recall_rewrites(second.spec.train)
         assert known.question == "Orrowmere is led by whom?"
-        assert second.recall_rewrites(second.spec.train[1:]) == []
+        assert second.memory.recall_rewrites(second.spec.train[1:]) == []
         shutil.rmtree(runs / "memory")
-    with second.memory() as memory:
+    with second.memory.open() as memory:
         assert memory.rewrites.count() == 1
     assert [event["text"] for event in second.folder.events()] == [
         "The prompt memory was lost: it is rebuilt from the run folders."
@@ -125,5 +125,5 @@ def test_a_later_run_knows_the_rewrite_again_and_a_lost_memory_gets_it_back(
 def test_a_fixed_order_asks_memory_for_nothing(tiny_task: Callable[..., Path], tmp_path: Path) -> None:
     folder = new_run(tiny_task(), ["policy=prompt-only"], tmp_path / "runs")
     context = Context(run=str(folder.path))
-    context.keep_rewrites(1, in_other_words(context))
-    assert context.recall_rewrites(context.spec.train) == []
+    context.memory.keep_rewrites(1, in_other_words(context))
+    assert context.memory.recall_rewrites(context.spec.train) == []

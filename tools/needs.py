@@ -14,9 +14,9 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from agent.records import Lever, Need, Probe
+from agent.records import Mender, Need, Probe
 
-LEAST = 40  # probed rows that a lever was tried on, and
+LEAST = 40  # probed rows that a mender was tried on, and
 LEAST_OF_EACH = 8  # of these, that it mended and that it did not: with fewer, nothing is fitted
 LEAST_ALIKE = 8  # probed rows whose two rewards are full where this row's are: with fewer, the rules know better
 MARGIN = 0.25  # of a feature's range: who lies further outside is a stranger
@@ -35,7 +35,7 @@ def shipped() -> list[Probe]:
 
 @dataclass(frozen=True)
 class Head:
-    """A calibrated logistic model of one lever: chance = sigmoid(slope · (features · coefficients) + offset)."""
+    """A calibrated logistic model of one mender: chance = sigmoid(slope · (features · coefficients) + offset)."""
 
     names: tuple[str, ...]
     mean: Tensor
@@ -62,7 +62,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Needs:
-    """Both heads, fitted to probed rows; a head is None where too few rows tell of its lever."""
+    """Both heads, fitted to probed rows; a head is None where too few rows tell of its mender."""
 
     probes: Sequence[Probe]
 
@@ -84,10 +84,10 @@ class Needs:
             return False
         return self.words.knows(features)
 
-    def mends(self, features: Mapping[str, float]) -> dict[Lever, float]:
-        """The chance of each lever that one more pull of it mends a row that is known, as far as it was tried."""
-        heads: dict[Lever, Head | None] = {"words": self.words, "weights": self.weights}
-        return {lever: head.chance(features) for lever, head in heads.items() if head and head.knows(features)}
+    def mends(self, features: Mapping[str, float]) -> dict[Mender, float]:
+        """The chance of each mender that one more pull of its lever mends a row that is known, where it was tried."""
+        heads: dict[Mender, Head | None] = {"words": self.words, "weights": self.weights}
+        return {mender: head.chance(features) for mender, head in heads.items() if head and head.knows(features)}
 
     def chances(self, features: Mapping[str, float]) -> dict[Need, float]:
         """Of each need, adding up to 1, for a row that is known.
@@ -99,14 +99,14 @@ class Needs:
         return {need: words if need == "style" else (1 - words) * (need == rest) for need in get_args(Need)}
 
 
-def fit(probes: Sequence[Probe], lever: Lever) -> Head | None:
-    """The head of a lever; None where too few rows tell. Milliseconds.
+def fit(probes: Sequence[Probe], mender: Mender) -> Head | None:
+    """The head of a mender; None where too few rows tell. Milliseconds.
 
     Calibrated on held-out rows (Platt 1999): each task is left out once, and slope and offset are fitted to what the
     models of the others say of it.
     """
-    rows = [probe for probe in probes if _label(probe, lever) is not None]
-    labels = [bool(_label(probe, lever)) for probe in rows]
+    rows = [probe for probe in probes if _label(probe, mender) is not None]
+    labels = [bool(_label(probe, mender)) for probe in rows]
     if len(rows) < LEAST or min(Counter({True: 0, False: 0} | Counter(labels)).values()) < LEAST_OF_EACH:
         return None
     names = tuple(sorted(set.intersection(*(set(probe.features) for probe in rows)) - UNUSED))
@@ -153,8 +153,8 @@ def _logistic(inputs: Tensor, target: Tensor, weight: Tensor, penalty: float, ar
     return found
 
 
-def _label(probe: Probe, lever: Lever) -> bool | None:
-    return probe.words if lever == "words" else probe.weights
+def _label(probe: Probe, mender: Mender) -> bool | None:
+    return probe.words if mender == "words" else probe.weights
 
 
 def _kind(features: Mapping[str, float]) -> tuple[bool, bool]:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
+from agent.learned import outlook_numbers
 from agent.policy import numbers
 from agent.records import ExampleScore, Outlook
 from agent.rounds import Baseline, Round
@@ -44,18 +45,9 @@ def states(baseline: Baseline | None, rounds: Sequence[Round], scores: Sequence[
 
 def not_seen(row: Round) -> dict[str, float]:
     """Numbers of a decision that its signal and diagnosis do not show already: each is told once."""
-    told = numbers(row.signal, row.diagnosis) | _outlook_numbers(row)
+    told = numbers(row.signal, row.diagnosis) | outlook_numbers(row.signal)
     both = {name.replace("_", " "): value for name, value in row.decision.numbers.items()}
     return {name: value for name, value in both.items() if name not in told or abs(value - told[name]) > ROUNDING}
-
-
-def _outlook_numbers(row: Round) -> dict[str, float]:
-    """Under the names that the learned switch gives them."""
-    found = {"noise floor": row.signal.floor}
-    for action, outlook in outlooks(row).items():
-        name = "edit" if action == "edit_prompt" else "LoRA"
-        found |= {f"{name} outlook": outlook.gain, f"{name} spread": outlook.spread, f"{name} passes": outlook.cost}
-    return found
 
 
 def _forecast(row: Round) -> Forecast:

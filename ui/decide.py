@@ -85,7 +85,8 @@ def decide(groups: Sequence[Group], folder: Path, jobs: int, command: str) -> in
         try:
             failed = work(laid_out, jobs, tell)
         except KeyboardInterrupt:
-            console.print(f"Stopped. What was completed stands in {folder}; the same command goes on.", soft_wrap=True)
+            said = f"Stopped. What was completed stands in {folder}; the same command goes on."
+            console.print(said, markup=False, soft_wrap=True)
             return 130
         for name, error in failed.items():
             console.print(f"Failed: {name}: {error}", style="red", markup=False, soft_wrap=True)

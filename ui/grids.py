@@ -70,7 +70,8 @@ def _summary(standing: Standing) -> Grid:
         "Means over tasks and seeds, each run alike; intervals by a bootstrap over seeds and test rows of these tasks. "
         "Regret is the oracle's test reward less the policy's, over the same tasks and seeds; the oracle chooses by "
         "validation rows, so it can be below 0. Share of cost: passes to the target as a share of what a run that "
-        "never reached it is charged. Minutes are those the steps took when they were first computed."
+        "never reached it is charged, its interval by a bootstrap over runs. Minutes are those the steps took when "
+        "they were first computed."
     )
     return Grid("All tasks", note, head, rows)
 

@@ -48,7 +48,7 @@ def save(group: Group, bench: Path) -> Path:
 
 def read_rows(folder: Path) -> list[Result]:
     """The rows of a group so far."""
-    return read(folder / "results.jsonl")
+    return read(_results(folder))
 
 
 def missing(group: Group, folder: Path) -> int:

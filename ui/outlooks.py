@@ -48,7 +48,7 @@ def promise_chart(forecasts: Sequence[Forecast]) -> Markup:
     lower = svg.Frame(0, max(len(forecasts), 1), svg.nice(rates), 246, 316)
     parts = [
         *_axis(upper, (low, 0, high / 2, high), "merit gained"),
-        *_axis(lower, _halves(lower), "merit / 1M passes"),
+        *_axis(lower, (0, lower.y1 / 2, lower.y1), "merit / 1M passes"),
     ]
     every = svg.step(len(forecasts), 12)
     for place, forecast in enumerate(forecasts):
@@ -92,10 +92,6 @@ def _ends(values: Sequence[float]) -> tuple[float, float]:
     low = -svg.nice(-value for value in known) if min(known, default=0.0) < 0 else 0.0
     high = svg.nice(known) if max(known, default=0.0) > 0 or not low else 0.0
     return low, high
-
-
-def _halves(frame: svg.Frame) -> tuple[float, ...]:
-    return (0, frame.y1 / 2, frame.y1)
 
 
 def _axis(frame: svg.Frame, ticks: Sequence[float], label: str) -> Iterable[Markup]:

@@ -7,6 +7,7 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from eval.standing import Estimate, Standing
 from eval.suite import ORACLE
@@ -37,7 +38,9 @@ def write(folder: Path, console: Console | None = None) -> None:
     shown = console or a_console()
     for grid in overview(standing):
         shown.print(_table(grid))
-    shown.print(f"Rows, tables and plots: {folder / 'table.md'}, {folder / 'decide.html'}", soft_wrap=True)
+    shown.print(
+        f"Rows, tables and plots: {folder / 'table.md'}, {folder / 'decide.html'}", markup=False, soft_wrap=True
+    )
 
 
 def a_console() -> Console:
@@ -62,7 +65,7 @@ def _table(grid: Grid) -> Table:
     for place, head in enumerate(grid.head):
         table.add_column(head, no_wrap=place == 0, justify="left" if place == 0 else "right")
     for row in grid.rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # a variant's name may hold brackets
     return table
 
 
@@ -86,9 +89,11 @@ def _figures(standing: Standing) -> list[tuple[str, Markup]]:
     regrets = [_bar(policy, standing.regret(policy)) for policy in policies]
     shares = [_bar(policy, cost.share) for policy in policies if (cost := standing.cost(policy))]
     rewards = [
-        (f"Joint reward on the sealed test rows of {task}; bars are 95 % intervals.", interval_chart(bars))
+        (
+            f"Joint reward on the sealed test rows of {task}; bars are 95 % intervals.",
+            interval_chart([_bar(policy, standing.reward(policy, task)) for policy in standing.policies]),
+        )
         for task in standing.tasks
-        if (bars := [_bar(policy, standing.reward(policy, task)) for policy in standing.policies])
     ]
     found = [
         ("Reward against cost: means over all tasks and seeds.", scatter(_spots(standing), "passes", "test reward")),

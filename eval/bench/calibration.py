@@ -15,12 +15,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from agent.records import Lever, Need, Probe
+from agent.records import Mender, Need, Probe
 from tools.needs import Needs, shipped
 
 FOLDS = 5
 BINS = 10  # of equal mass
-LEVERS: tuple[Lever, ...] = ("words", "weights")
+MENDERS: tuple[Mender, ...] = ("words", "weights")
 
 
 class Foretold(NamedTuple):
@@ -33,14 +33,14 @@ class Foretold(NamedTuple):
 class Judged(NamedTuple):
     """What was said of held-out rows, and how it turned out."""
 
-    heads: dict[Lever, list[Foretold]]
+    heads: dict[Mender, list[Foretold]]
     needs: list[tuple[dict[Need, float], Need, Need]]  # chances, the truth, and what the rules say
     unknown: int  # rows that the model left to the rules
 
 
 def hold_out(probes: Sequence[Probe], fold: Callable[[Probe], object]) -> Judged:
     """Each probed row by a model that was fitted to the rows of the other folds."""
-    judged = Judged({lever: [] for lever in LEVERS}, [], 0)
+    judged = Judged({mender: [] for mender in MENDERS}, [], 0)
     unknown = 0
     for out in sorted({fold(probe) for probe in probes}, key=str):
         needs = Needs([probe for probe in probes if fold(probe) != out])
@@ -48,10 +48,10 @@ def hold_out(probes: Sequence[Probe], fold: Callable[[Probe], object]) -> Judged
             if not needs.knows(probe.features):
                 unknown += 1
                 continue
-            for lever, chance in needs.mends(probe.features).items():
-                true = probe.words if lever == "words" else probe.weights
+            for mender, chance in needs.mends(probe.features).items():
+                true = probe.words if mender == "words" else probe.weights
                 if true is not None:
-                    judged.heads[lever].append(Foretold(chance, true))
+                    judged.heads[mender].append(Foretold(chance, true))
             if (truth := need_of(probe)) is not None:
                 judged.needs.append((needs.chances(probe.features), truth, probe.rules))
     return judged._replace(unknown=unknown)
@@ -96,7 +96,7 @@ def _lines(way: str, judged: Judged) -> Iterator[str]:
         right, common = fmean(f.true for f in top), _commonest(judged)
         numbers = f"{right:.3f} | {rules:.3f} | {common:.3f} | {calibration_error(top):.3f} | {spread:.3f} | {nats:.3f}"
         yield f"| {way} | which need | {len(top)} | {numbers} |"
-    for lever, told in judged.heads.items():
+    for mender, told in judged.heads.items():
         if told:
             right = fmean((f.chance > 0.5) == f.true for f in told)
             brier = fmean((f.chance - f.true) ** 2 for f in told)
@@ -104,7 +104,7 @@ def _lines(way: str, judged: Judged) -> Iterator[str]:
             share = fmean(f.true for f in told)
             common = max(share, 1 - share)
             numbers = f"{right:.3f} | | {common:.3f} | {calibration_error(told):.3f} | {brier:.3f} | {nats:.3f}"
-            yield f"| {way} | do {lever} mend it | {len(told)} | {numbers} |"
+            yield f"| {way} | do {mender} mend it | {len(told)} | {numbers} |"
 
 
 def _commonest(judged: Judged) -> float:
@@ -114,18 +114,18 @@ def _commonest(judged: Judged) -> float:
 
 
 def draw(judged: dict[str, Judged], file: Path) -> None:
-    """Frequency over chance in bins of equal mass, a panel for each lever."""
+    """Frequency over chance in bins of equal mass, a panel for each mender."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.6 * len(LEVERS), 3.4), layout="constrained")
-    for axes, lever in zip(figure.subplots(1, len(LEVERS)), LEVERS, strict=True):
+    figure = Figure(figsize=(3.6 * len(MENDERS), 3.4), layout="constrained")
+    for axes, mender in zip(figure.subplots(1, len(MENDERS)), MENDERS, strict=True):
         axes.plot([0, 1], [0, 1], ":", color="grey")
         for way, one in judged.items():
             points = [(fmean(f.chance for f in some), fmean(f.true for f in some))
-                      for some in _bins(one.heads[lever], BINS)]  # fmt: skip
+                      for some in _bins(one.heads[mender], BINS)]  # fmt: skip
             if points:
                 axes.plot(*zip(*points, strict=True), "o-", label=way)
-        axes.set(title=f"{lever} mend it", xlabel="chance, held out", ylabel="share that was mended")
+        axes.set(title=f"{mender} mend it", xlabel="chance, held out", ylabel="share that was mended")
     figure.axes[0].legend(frameon=False)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file)
@@ -147,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(table(ways))
     began = time.perf_counter()
     fitted = Needs(probes)
-    there = [lever for lever, head in (("words", fitted.words), ("weights", fitted.weights)) if head]
+    there = [mender for mender, head in (("words", fitted.words), ("weights", fitted.weights)) if head]
     print(f"\n{len(probes)} probed rows; fitted for {' and '.join(there)} in {time.perf_counter() - began:.3f} s; "
           f"left to the rules: {ways['rows'].unknown} with rows held out, {ways['tasks'].unknown} with tasks held out; "
           f"ECE over {BINS} bins of equal mass.")  # fmt: skip

@@ -45,7 +45,7 @@ def long_run(root: Path, rounds: int) -> tuple[RunFolder, list[RoundCost]]:
         context = session.context
         vars(context).update(model=StandIn(rounds), policy=Alternating(rounds), _embed=_embed)
         context.report = clock.timed("report", write_report)
-        vars(context)["remember"] = clock.timed("memory", context.remember)
+        vars(context.memory)["remember"] = clock.timed("memory", context.memory.remember)
         for kind in ("append", "rounds", "baseline", "outcome"):
             vars(context.folder)[kind] = clock.timed("ledger", getattr(context.folder, kind))
         with (

@@ -1,0 +1,45 @@
+"""The node that judges: whether the trial's pair stands in place of the best pair."""
+
+from typing import Any
+
+from agent.moves import Rollback
+from agent.records import Evaluation
+from agent.rounds import Verdict
+from graphs.context import Context
+from graphs.state import State, decided, metered
+
+
+@metered
+def judge(state: State, context: Context) -> dict[str, Any]:
+    """The gate: the trial's pair against the best pair, paired on the validation rows."""
+    before, trial = context.evaluate(state["best"], "validation"), state["trial"]
+    if trial.candidate is None:
+        reward = before.reward
+        return {"verdict": Verdict(kept=False, reason=trial.note, before=reward, after=reward, p_value=1.0)}
+    after = context.evaluate(trial.candidate, "validation")
+    if isinstance(decided(state).move, Rollback) and decided(state).by == "user":
+        verdict = Verdict(kept=True, reason="Asked for.", before=before.reward, after=after.reward, p_value=1.0)
+        return {"verdict": verdict}
+    verdict = _gate(before, after, state, context)
+    if "gate" in context.spec.config.without:
+        verdict = verdict.model_copy(update={"kept": True, "reason": f"kept without a gate: {verdict.reason}"})
+    return {"verdict": verdict}
+
+
+def _gate(before: Evaluation, after: Evaluation, state: State, context: Context) -> Verdict:
+    from eval import stats
+
+    trial, alpha = state["trial"].candidate, context.spec.config.gate.alpha
+    assert trial is not None, "what came to nothing is not judged"
+    verdict = stats.judge(before, after, alpha, _simpler(context, state))
+    if not verdict.kept and stats.too_few_to_tell(before, after, alpha):
+        nats_before, nats_after = (context.evaluate.surprise(pair) for pair in (state["best"], trial))
+        verdict = stats.corroborate(verdict, nats_before, nats_after, alpha)
+    return verdict
+
+
+def _simpler(context: Context, state: State) -> bool:
+    best, trial = state["best"], state["trial"].candidate
+    if trial is None or trial.adapter != best.adapter:
+        return False
+    return context.folder.prompt(trial.prompt).length < context.folder.prompt(best.prompt).length

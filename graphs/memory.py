@@ -1,0 +1,139 @@
+"""What a run remembers of other runs, and leaves to them: prompts, rewrites, and what rounds brought."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+
+from agent.errors import BadInput
+from agent.experience import Experience, experience
+from agent.protocols import Embed
+from agent.records import Example, Prompt, Rewrite, folded
+from agent.rounds import Round
+from eval.tasks import Task
+from memory.experience import ExperienceFile
+from memory.ledger import RunFolder, runs
+from memory.prompts import Entry, PromptMemory, Recalled, rebuild
+from memory.remake import source_of
+from memory.rewrites import Reworded
+
+PROFILE_QUESTIONS = 5
+WAIT = 60.0  # seconds; another run has the prompt memory open for moments
+
+
+class Memory:
+    """The memory beside the runs, as one run asks and tells it.
+
+    Args:
+        tell: says what a user should know.
+    """
+
+    def __init__(self, folder: RunFolder, task: Task, embed: Embed, tell: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._task = task
+        self._embed = embed
+        self._tell = tell
+
+    @contextmanager
+    def open(self) -> Iterator[PromptMemory]:
+        """Prompts and rewrites of all runs, open only while they are used; rebuilt from the runs if they were lost."""
+        root = self._folder.path.parent
+        self._embed([""])  # loads the embedder before others are kept waiting
+        with PromptMemory.open(root / "memory", self._embed, wait=WAIT) as memory:
+            folders = runs(root) if memory.lacks_entries else []
+            kept = [entry for run in folders for entry in run.remembered()]
+            rewrites = [rewrite for run in folders for rewrite in run.rewrites()]
+            lost = bool(kept) or len(rewrites) > memory.rewrites.count()
+            if lost:
+                self._tell("The prompt memory was lost: it is rebuilt from the run folders.")
+            if lost or memory.rebuilt:
+                rebuild(memory, kept, rewrites)
+            yield memory
+
+    @property
+    def asked(self) -> bool:
+        """Whether a run asks it. Not a fixed order: it is there to be compared, so it starts from the seed."""
+        config = self._task.config
+        return config.recall.prompts > 0 and config.observes and "memory" not in config.without
+
+    # --- prompts ---
+
+    @cached_property
+    def profile(self) -> str:
+        """What the task is, in words that its near neighbours share: the wanted form and some train questions."""
+        task = self._task
+        questions = [example.question for example in task.train[:PROFILE_QUESTIONS]]
+        return "\n".join([task.config.about, *task.scorers.instructions(), *questions])
+
+    def recall(self) -> list[Recalled]:
+        """Prompts of earlier runs on near tasks whose demonstrations are not among this task's decision rows."""
+        if not self.asked:
+            return []
+        config, wanted = self._task.config, self._task.config.recall
+        with self.open() as memory:
+            found = memory.recall(
+                self.profile, model=config.model, limit=wanted.prompts * 3, similarity=wanted.similarity
+            )
+        return [recalled for recalled in found if not self._leaks(recalled.entry.prompt)][: wanted.prompts]
+
+    def _leaks(self, prompt: Prompt) -> bool:
+        held_out = {folded(example.question) for example in (*self._task.validation, *self._task.test)}
+        return any(folded(demo.question) in held_out for demo in prompt.demos)
+
+    def remember(self, entry: Entry) -> None:
+        """Put a prompt into this run's folder and into the memory."""
+        with self.open() as memory:
+            self._folder.keep(entry)
+            memory.remember(entry)
+
+    # --- rewrites ---
+
+    def recall_rewrites(self, examples: Sequence[Example]) -> list[Rewrite]:
+        """What is known to help this model with just these train rows, at most one rewrite each."""
+        if not self.asked:
+            return []
+        config, sources = self._task.config, [source_of(example) for example in examples]
+        with self.open() as memory:
+            return [*memory.rewrites.recall(sources, model=config.model, task=config.name)]
+
+    def keep_rewrites(self, number: int, made: Reworded) -> None:
+        """Put what a round made of hard questions into this run's folder, and its rewrites into the memory.
+
+        Done again, after a kill between the two, it changes nothing but what was missing.
+        """
+        if not made.kept:
+            self._folder.save_reworded(number, made)
+            return
+        with self.open() as memory:  # opened first: it would take what the folder has beyond it for lost
+            self._folder.save_reworded(number, made)
+            memory.rewrites.remember(*made.kept)
+
+    # --- what rounds brought ---
+
+    @cached_property
+    def experience(self) -> tuple[Experience, ...]:
+        """What rounds of other runs brought: those that the task names, as they stood when this run began.
+
+        Raises:
+            BadInput: the file that the task names is not there.
+        """
+        config = self._task.config
+        if "memory" in config.without or config.experience == "none":
+            return ()
+        if config.experience == "runs":
+            file = ExperienceFile.beside(self._folder.path.parent)
+        elif config.experience == "practice":
+            file = ExperienceFile(Path(str(files("tasks"))) / "practice" / "experience.jsonl")
+        else:
+            file = ExperienceFile(Path(self._folder.about.source) / config.experience)
+        if file.lost:
+            raise BadInput(f"experience: there is no file {file.path}.")
+        return self._folder.learned_from([line for line in file.read() if line.run != self._folder.name])
+
+    def note(self, row: Round) -> None:
+        """Let later runs know what a round brought. Done again, after a kill, it changes nothing."""
+        config = self._task.config
+        line = experience(row, self._folder.name, config.name, config.model)
+        if line:
+            ExperienceFile.beside(self._folder.path.parent).append(line)
