@@ -148,7 +148,7 @@ def test_features_are_finite_and_bounded_on_a_real_graph_of_computation(backbone
     scores = [*evaluation.scores, *(ExampleScore(example=one.name, output="", content=0, style=0.5) for one in odd)]
     for train in (TRAIN, TRAIN[:1], []):
         probing = Probing(backbone(), SCORERS, train, embed)
-        found = probing.features(list(zip([*rows, *odd], scores, strict=True)), SEED, None, 0)
+        found = probing.features(list(zip([*rows, *odd], scores, strict=True)), SEED, None, 0, thorough=True)
         assert len(found) == 7
         assert len({tuple(one) for one in found}) == 1  # all rows have the same features
         assert all(math.isfinite(value) for one in found for value in one.values())

@@ -91,10 +91,11 @@ class Classifier:
         adapter: str | None,
         seed: int,
         known: Mapping[str, Mapping[str, float]],
+        thorough: bool = False,
     ) -> list[dict[str, float]]:
         """See `tools.features`; of a row whose features are known, those."""
         new = [(example, score) for example, score in rows if not known.get(example.name)]
-        probed = iter(self._probing.features(new, prompt, adapter, seed))
+        probed = iter(self._probing.features(new, prompt, adapter, seed, thorough))
         return [dict(known.get(example.name) or next(probed)) for example, _ in rows]
 
     def _needs(self, own: Sequence[Probe]) -> "Needs | None":

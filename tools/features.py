@@ -58,13 +58,22 @@ class Probing:
         self._new = min(max_new_tokens, ANSWER_TOKENS)
 
     def features(
-        self, rows: Sequence[tuple[Example, ExampleScore]], prompt: Prompt, adapter: str | None, seed: int
+        self,
+        rows: Sequence[tuple[Example, ExampleScore]],
+        prompt: Prompt,
+        adapter: str | None,
+        seed: int,
+        thorough: bool = False,
     ) -> list[Features]:
-        """Of each failing row with its score, under this pair. Demonstrations are drawn by the seed."""
+        """Of each failing row with its score, under this pair. Demonstrations are drawn by the seed.
+
+        Args:
+            thorough: `plain` and `form`, too. They cost passes and have not made the chances better.
+        """
         if not rows:
             return []
         examples = [example for example, _ in rows]
-        bare = self._likelihoods(prompt, examples, adapter, ("plain", "whole", "form"))
+        bare = self._likelihoods(prompt, examples, adapter, ("plain", "whole", "form") if thorough else ("whole",))
         taught = self._with_demos(prompt, seed)
         told = self._likelihoods(taught, examples, adapter, ("whole", "answer"))
         told = [{f"shown_{name}": value for name, value in one.items()} for one in told]

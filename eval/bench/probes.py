@@ -98,7 +98,7 @@ def _of_pair(pair: Candidate, told: Labels, context: Context, most: int) -> Iter
     failing = [(row, score) for row, score in paired if score.reward < 1]
     failing = random.Random(config.seed).sample(failing, min(most, len(failing)))
     prompt, began = context.folder.prompt(pair.prompt), time.monotonic()
-    seen = context.classifier.features(failing, prompt, pair.adapter, config.seed, {})
+    seen = context.classifier.features(failing, prompt, pair.adapter, config.seed, {}, thorough=True)
     print(f"{config.name}, pair {pair.id}: {len(failing)} rows probed ({time.monotonic() - began:.0f} s)", flush=True)
     for (row, score), features in zip(failing, seen, strict=True):
         yield Probe(
