@@ -8,7 +8,7 @@ READY := $(VENV)/ready
 READY_DEV := $(VENV)/ready-dev
 READY_BENCH := $(VENV)/ready-bench
 
-.PHONY: demo test check check-llm compare bench bench-gpu setup clean help
+.PHONY: demo test check check-llm compare decide bench bench-gpu setup clean help
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -25,6 +25,9 @@ check: $(READY_DEV) ## lint, format and types
 
 compare: $(READY) ## the example task under the rules and under fixed orders, side by side (about 20 minutes)
 	@$(VENV)/bin/nesylora compare
+
+decide: $(READY) ## who decides well? policies, tasks and seeds at equal budget (about two hours on two cores; resumable)
+	@$(VENV)/bin/nesylora bench decide --jobs 2
 
 bench: $(READY_BENCH) ## what it costs beside peft and TRL, into docs/benchmarks.md (30 minutes; BENCH=--quick: 3)
 	@$(VENV)/bin/python -m eval.bench $(BENCH)

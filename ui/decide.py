@@ -57,7 +57,7 @@ def plan(
             if variant.name != ORACLE:
                 load_config(task, [*overrides, *variant.settings])
         read = load_task(task, overrides)
-        settings = read.config.model_dump(mode="json", exclude={"policy", "without", "seed"})
+        settings = read.config.model_dump(mode="json", exclude={"policy", "without", "seed", "experience"})
         groups += [
             Group(
                 name=read.config.name, task=str(task.resolve()), seed=seed, overrides=tuple(overrides),
