@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from eval.tasks import Task
     from graphs.external import ExternalLlm
     from graphs.memory import Memory
-    from memory.common import CommonFolder
     from memory.embedder import MiniLm
+    from memory.pool import Pool
     from tools.backbone import Backbone
     from tools.classify import Classifier
     from tools.remembered import RememberedModel
@@ -69,7 +69,7 @@ class Context:
         run: the run folder. Empty: one is made for `task`, named after the graph's thread.
         task: task.yaml or its folder; only for a run that does not exist yet.
         runs: where new runs and the prompt memory live.
-        common: a folder of answers and adapters that runs of the same task have in common; empty: none.
+        pool: a folder of answers and adapters that runs of the same task have in common; empty: none.
         supervised: ask before every move.
         listener: told of everything that happens.
         report: writes the report, after the baseline and after every round.
@@ -78,7 +78,7 @@ class Context:
     run: str = ""
     task: str = ""
     runs: str = "runs"
-    common: str = ""
+    pool: str = ""
     supervised: bool = False
     # A Listener and a Report, typed Any because LangGraph makes a JSON schema of this class.
     listener: Any = field(default_factory=Silent, repr=False)
@@ -120,17 +120,17 @@ class Context:
     @cached_property
     def model(self) -> "Backbone | RememberedModel":
         """What answers and scores: the backbone, or what other runs have asked of it."""
-        if self.shared is None:
+        if self.pooled is None:
             return self.backbone
         from tools.remembered import RememberedModel
 
-        return RememberedModel(lambda: self.backbone, self.shared.answers, self.spec.config.model, time.monotonic)
+        return RememberedModel(lambda: self.backbone, self.pooled.answers, self.spec.config.model, time.monotonic)
 
     @cached_property
-    def shared(self) -> "CommonFolder | None":
-        from memory.common import CommonFolder
+    def pooled(self) -> "Pool | None":
+        from memory.pool import Pool
 
-        return CommonFolder(Path(self.common)) if self.common else None
+        return Pool(Path(self.pool)) if self.pool else None
 
     @cached_property
     def backbone(self) -> "Backbone":

@@ -28,16 +28,16 @@ def train_lora(state: State, context: Context) -> dict[str, Any]:
     )  # fmt: skip
     folder = context.folder.adapter_folder(adapter)
     earlier = Spend()
-    if context.shared:
-        context.shared.borrow(adapter, folder)
+    if context.pooled:
+        context.pooled.borrow(adapter, folder)
     try:
         if context.folder.has_adapter(adapter):
             training = read_training(folder)
             earlier = Spend(seconds=training.seconds, train_tokens=training.tokens)
         else:
             training = _train(context, state, adapter, rows)
-            if context.shared:
-                context.shared.lend(adapter, folder)
+            if context.pooled:
+                context.pooled.lend(adapter, folder)
     except StepFailed as error:
         return {"trial": Trial(candidate=None, note=f"LoRA failed: {error}")}
     note = f"{training.row_count} {training.rows} rows, {len(training.epoch_losses)} epochs"

@@ -128,7 +128,7 @@ class Session:
 def open_session(
     folder: RunFolder,
     *,
-    common: str = "",
+    pool: str = "",
     supervised: bool = False,
     listener: Listener | None = None,
     report: Report | None = None,
@@ -136,14 +136,14 @@ def open_session(
     """The run for this process alone, with its checkpoints in SQLite.
 
     Args:
-        common: see `Context`.
+        pool: see `Context`.
 
     Raises:
         Busy: another live process has the run; names it.
         BadInput: the run's rows have changed since it began.
     """
     context = Context(
-        run=str(folder.path), common=common, supervised=supervised, listener=listener or Silent(), report=report
+        run=str(folder.path), pool=pool, supervised=supervised, listener=listener or Silent(), report=report
     )
     with folder.locked(), closing(sqlite3.connect(folder.checkpoints, check_same_thread=False)) as connection:
         _check(connection, folder)

@@ -371,24 +371,24 @@ def test_the_graph_alone_makes_its_run_from_a_task(tiny_task: TinyTask, tmp_path
 # --- runs that have answers and adapters in common ------------------------------------------------
 
 
-def went(task: Path, runs: Path, policy: str, common: Path | None = None) -> RunFolder:
+def went(task: Path, runs: Path, policy: str, pool: Path | None = None) -> RunFolder:
     folder = new_run(
         task, [f"policy={policy}", "seed=1", "recall.prompts=0"], runs, policy.replace(" -> ", "").replace(" ", "")
     )
-    with open_session(folder, common=str(common or "")) as session:
+    with open_session(folder, pool=str(pool or "")) as session:
         session.go()
     return folder
 
 
-def test_runs_with_much_in_common_end_and_cost_as_they_would_alone(
+def test_runs_with_a_pool_in_common_end_and_cost_as_they_would_alone(
     tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = tiny_task(**LEARNABLE | {"budget": {"rounds": 2}, "target": 1.0})
     alone = went(task, tmp_path / "alone", "steps po")
-    went(task, tmp_path / "shared", "p -> w -> w", tmp_path / "common")
+    went(task, tmp_path / "shared", "p -> w -> w", tmp_path / "pool")
     monkeypatch.setattr("tools.loading.load_model", lambda *_, **__: pytest.fail("everything is known"))
-    again = went(task, tmp_path / "again", "p -> w -> w", tmp_path / "common")
-    other = went(task, tmp_path / "shared", "p -> w", tmp_path / "common")
+    again = went(task, tmp_path / "again", "p -> w -> w", tmp_path / "pool")
+    other = went(task, tmp_path / "shared", "p -> w", tmp_path / "pool")
     for one, another in zip(again.rounds(), other.rounds(), strict=True):
         assert (one.best, one.reward, one.trial.candidate) == (another.best, another.reward, another.trial.candidate)
         assert abs(one.spend.passes - another.spend.passes) <= 4, "rounding aside"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent.records import Example, Prompt
-from memory.common import CommonFolder
+from memory.pool import Pool
 from memory.replies import ReplyStore
 from tools.backbone import Backbone
 from tools.remembered import RememberedModel
@@ -88,12 +88,12 @@ def test_an_adapter_is_lent_whole_and_borrowed_as_it_was(tmp_path: Path) -> None
     made.mkdir(parents=True)
     other.parent.mkdir()
     (made / "adapter_model.safetensors").write_bytes(b"weights")
-    common = CommonFolder(tmp_path / "common")
-    common.lend("0123", made)
-    common.borrow("0123", other)
+    pool = Pool(tmp_path / "pool")
+    pool.lend("0123", made)
+    pool.borrow("0123", other)
     assert not other.exists(), "it was not complete"
     (made / "complete").touch()
-    common.lend("0123", made)
-    common.borrow("0123", other)
+    pool.lend("0123", made)
+    pool.borrow("0123", other)
     assert (other / "adapter_model.safetensors").read_bytes() == b"weights"
     assert (other / "complete").is_file()

@@ -94,7 +94,7 @@ def end_with_parent() -> None:
 def _row(group: Group, variant: Variant, folder: Path, view: Listener) -> Result:
     def run(settings: tuple[str, ...], name: str) -> RunFolder:
         given = [*group.overrides, *settings, f"seed={group.seed}"]
-        return play(Path(group.task), given, folder, name, listener=view, common=str(folder / "common"))
+        return play(Path(group.task), given, folder, name, listener=view, pool=str(folder / "pool"))
 
     if variant.name == ORACLE:
         best = best_run(group.rounds, group.target, lambda steps: run((f"policy=steps {steps}",), f"steps-{steps}"))

@@ -16,19 +16,19 @@ LETTERS = {"edit_prompt": "p", "train_lora": "w", "rollback": "b"}
 
 
 def play(
-    task: Path, overrides: Sequence[str], folder: Path, name: str, *, listener: Listener | None = None, common: str = ""
+    task: Path, overrides: Sequence[str], folder: Path, name: str, *, listener: Listener | None = None, pool: str = ""
 ) -> RunFolder:
     """The finished run of this name in `folder`. No run sees what another one remembered: it recalls nothing, and
     learns from practice, unless the overrides say otherwise.
 
     Args:
-        common: see `graphs.context.Context`.
+        pool: see `graphs.context.Context`.
     """
     path = folder / name
     opened = (path / "run.json").is_file()
     run = RunFolder.open(path) if opened else new_run(task, [*ALONE, *overrides], folder, name)
     if run.outcome() is None:
-        with open_session(run, common=common, listener=listener, report=write_report) as session:
+        with open_session(run, pool=pool, listener=listener, report=write_report) as session:
             session.go()
     return run
 

@@ -59,8 +59,8 @@ def _folder(task: Path, order: str, given: argparse.Namespace) -> Path:
     return Path(given.runs, f"{task.name}-{order}-{given.seed}")
 
 
-def _common(task: Path, given: argparse.Namespace) -> str:
-    return str(Path(given.runs, "common", f"{task.name}-{given.seed}"))
+def _pool(task: Path, given: argparse.Namespace) -> str:
+    return str(Path(given.runs, "pool", f"{task.name}-{given.seed}"))
 
 
 def _play(task: Path, order: str, given: argparse.Namespace) -> None:
@@ -68,7 +68,7 @@ def _play(task: Path, order: str, given: argparse.Namespace) -> None:
     began, path = time.monotonic(), _folder(task, order, given)
     changes = [f"policy=steps {order}", f"seed={given.seed}", f"budget.rounds={len(order) + 1}", "data.limit.test=1"]
     run = RunFolder.open(path) if path.exists() else new_run(task, changes, runs=given.runs, name=path.name)
-    with open_session(run, common=_common(task, given)) as session:
+    with open_session(run, pool=_pool(task, given)) as session:
         session.go()
     gains = ", ".join(f"{row.verdict.before:.2f} → {row.verdict.after:.2f}" for row in run.rounds())
     print(f"{path.name}: {gains} ({time.monotonic() - began:.0f} s)", flush=True)
@@ -77,7 +77,7 @@ def _play(task: Path, order: str, given: argparse.Namespace) -> None:
 def _probed(task: Path, given: argparse.Namespace) -> Iterator[Probe]:
     """The failing rows of every pair that a lever was pulled at, each once."""
     paths = [path for order in given.orders if (path := _folder(task, order, given)).exists()]
-    contexts = [Context(run=str(path), common=_common(task, given)) for path in paths]
+    contexts = [Context(run=str(path), pool=_pool(task, given)) for path in paths]
     labels: dict[Candidate, Labels] = {}
     holder: dict[Candidate, Context] = {}
     for context in contexts:

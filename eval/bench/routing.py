@@ -28,9 +28,9 @@ class Compared(NamedTuple):
     seeing: list[float]
 
 
-def compared(run: RunFolder, common: str = "") -> Compared:
+def compared(run: RunFolder, pool: str = "") -> Compared:
     """Every kept pair of a finished run on its test rows, and the three ways to choose among them, row by row."""
-    context = Context(run=str(run.path), common=common)
+    context = Context(run=str(run.path), pool=pool)
     outcome, first = run.outcome(), run.baseline()
     assert outcome and first, f"{run.name} has not finished"
     pairs = list(dict.fromkeys([first.seed, first.best, *(row.best for row in run.rounds()), outcome.best]))
@@ -65,11 +65,11 @@ def _nearest(context: Context) -> list[list[int]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print a line a run and the paired test over all."""
     parser = argparse.ArgumentParser(prog="python -m eval.bench.routing", description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs; `common` beside one is used")
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs; `pool` beside one is used")
     differences = []
     for path in parser.parse_args(arguments).runs:
-        common = path.parent / "common"
-        found = compared(RunFolder.open(path), str(common) if common.is_dir() else "")
+        pool = path.parent / "pool"
+        found = compared(RunFolder.open(path), str(pool) if pool.is_dir() else "")
         best, routed, seeing = (fmean(rewards) for rewards in found)
         differences += [after - before for before, after in zip(found.best, found.routed, strict=True)]
         print(f"{path}: best pair {best:.3f}, routed {routed:.3f}, a choice that sees the answer {seeing:.3f}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from memory.replies import ReplyStore
 
 
-class CommonFolder:
+class Pool:
     """For one process at a time. Files are linked and not copied where the disk can, so they take room once."""
 
     def __init__(self, path: Path) -> None:
