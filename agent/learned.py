@@ -6,7 +6,7 @@ from math import hypot
 from typing import NamedTuple
 
 from agent.config import TaskConfig
-from agent.experience import Experience, distinct, experience
+from agent.experience import Experience, distinct
 from agent.moves import Decision, EditPrompt, Stop, TrainLora
 from agent.outlook import MISTAKEN, TRY, YIELD, YIELD_SPREAD
 from agent.policy import fitting_rows, numbers, stop_reason
@@ -15,9 +15,8 @@ from agent.records import LeverSignal, Outlook, Signal
 from agent.regression import Fit, Observation
 from agent.rules import Rules
 
-# How much an observation counts, in tries: one of this very run tells most; a model of another kind or size learns
-# otherwise, as far as anybody knows.
-OWN, OTHER_MODEL = 2.0, 0.3
+# How much a round of another model counts: it learns otherwise, as far as anybody knows.
+OTHER_MODEL = 0.3
 # The prior's deviation of each feature's coefficient, in yield: of what is there (the yield's own); of fruitless tries,
 # of a refined prompt, of style, of a saturated lever, each of which may move a yield by half of that; and of what is
 # not thought to be this lever's to mend, as far as the classifier may be mistaken.
@@ -92,28 +91,18 @@ class Learned:
             run="", number=0, task="", model="", signal=briefing.signal, move=move, gain=0, cost=0, kept=False,
             shares={need: briefing.diagnosis.expected(need) for need in ("content", "style", "both")},
         )  # fmt: skip
-        share = min(1.0, outlook.gain / now.there) if now.there > 0 else YIELD
-        fit = Fit(SPREADS, self._seen(move.action, share, briefing))
+        fit = Fit(SPREADS, self._seen(move.action))
         features = _features(now)
         gain, spread = min(1.0, outlook.gain + fit.expected(features)), outlook.spread * fit.narrowed(features)
         lucky = HOPE * hypot(spread, TRY * now.there)
         return Promise(move, gain, spread, max(1.0, outlook.cost), gain + EXPLORED * spread * draw, gain + lucky)
 
-    def _seen(self, action: str, share: float, briefing: Briefing) -> Iterator[Observation]:
-        """Rounds of this lever: other runs' against what was promised then, this run's against the present yield.
-
-        The present outlook has learned from this run's rounds already; what is left is what it did not take in.
-        """
+    def _seen(self, action: str) -> Iterator[Observation]:
+        """Rounds of this lever in other runs, against what was promised then. This run's are in the outlook already."""
         model = self._config.model
         for line in self._experience:
             if line.move.action == action:
                 yield _observation(line, self._promised(line), 1.0 if line.model == model else OTHER_MODEL)
-        if "signal" in self._config.without:
-            return
-        for row in briefing.history:
-            own = experience(row, "", self._config.name, model)
-            if own and own.move.action == action:
-                yield _observation(own, share * own.there, OWN)
 
     def _promised(self, line: Experience) -> float:
         """The gain that was promised then. A fixed order may have trained on other rows than the outlook was about."""

@@ -79,11 +79,13 @@ def there(move: Move, diagnosis: Diagnosis, signal: Signal) -> There:
 
 
 def floor(rows: int, alpha: float) -> float:
-    """The least merit gain that so many validation rows can tell from nothing.
+    """About the least merit gain that so many validation rows can tell from nothing, by the normal approximation.
 
     Greedy answers repeat exactly, so all noise is that of the rows. A share x of them mended by d each gains xd with
     the paired standard error d·sqrt(x(1-x)/rows). That is z of them above 0 (one-sided, z the normal quantile of
     1 - alpha) from x = z² / (rows + z²) on; d is at least 1/3 (`ALONE`). The bound is Wilson's (1927), turned round.
+    The gate's exact test asks for more: log2(1 / alpha) rows that rose. But what is held against the floor is a mean,
+    and half of what may come lies above it.
     """
     z = max(0.0, NormalDist().inv_cdf(1 - alpha))
     return ALONE * z**2 / (rows + z**2)

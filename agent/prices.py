@@ -24,8 +24,9 @@ class Prices(Record):
 def prices(config: TaskConfig, prompt: Prompt, train: Sequence[Example], validation: Sequence[Example]) -> Prices:
     """As the task is set up: rows, characters, epochs, proposals, minibatch.
 
-    A batch reads once what its rows share (system text, demonstrations). A trained token takes three passes
-    (`Spend.passes`). How long a wrong answer is, nobody knows: taken as halfway from the reference to the limit.
+    What rows share (system text, demonstrations) is read once a call, and in training once a batch. A trained token
+    takes three passes (`Spend.passes`). How long a wrong answer is, nobody knows: taken as halfway from the reference
+    to the limit.
     """
     asked = fmean(len(prompt.ask(row.question)) for row in validation) / CHARACTERS
     wanted = fmean(len(row.answer) for row in validation) / CHARACTERS
@@ -33,14 +34,14 @@ def prices(config: TaskConfig, prompt: Prompt, train: Sequence[Example], validat
     answered = (min(wanted, limit) + limit) / 2
     shared = (prompt.length - len(prompt.template)) / CHARACTERS
 
-    def answers(rows: int) -> float:
-        return rows * (asked + answered) + ceil(rows / config.generation.batch_size) * shared
+    def answers(rows: int, calls: int = 1) -> float:
+        return rows * (asked + answered) + calls * shared
 
     edit, lora = config.edit, config.lora
     raced = (edit.proposals + 1) * min(edit.minibatch, len(validation))
     epoch = len(train) * (asked + wanted) + ceil(len(train) / lora.batch_size) * shared
     return Prices(
         lora=3 * lora.epochs * epoch,
-        edit=answers(raced) + answers(min(edit.learned_from, len(train))),
+        edit=answers(raced, edit.proposals + 1) + answers(min(edit.learned_from, len(train))),
         judging=answers(len(validation)),
     )

@@ -5,10 +5,11 @@ A *group* is a task with a seed; what is compared is compared within groups. Cos
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import log
 from statistics import fmean
 from typing import NamedTuple
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from eval.stats import RESAMPLES, interval, sign_flip
 from eval.suite import ORACLE, Result
 
-FIXED = r"policy=(lora-only|prompt-only|[pw]( -> [pw])*|alternate every \d+)"
+FIXED = r"policy=(lora-only|prompt-only|[pw]( -> [pw])*|alternate every \d+|steps [por]+)"
 LEVEL = 0.95
 
 Group = tuple[str, int]
@@ -69,7 +70,7 @@ class Match(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """Whether it is at least as good, within the interval."""
+        """Whether the interval leaves it open that it is at least as good: it is not shown to be worse."""
         return self.difference.high >= 0
 
 
@@ -90,10 +91,12 @@ class Standing:
 
     def reward(self, policy: str, task: str | None = None) -> Estimate | None:
         """Mean test reward; of all tasks, each group counts alike. None without rows."""
-        tasks = [_rewards(rows) for rows in _by_task(self.rows(policy, task).values())]
-        if len(tasks) == 1 and all(value in (0, 1) for value in tasks[0].mean(axis=0)):
-            rows = [float(value) for value in tasks[0].mean(axis=0)]
-            return Estimate(fmean(rows), *interval(rows), len(tasks[0]))  # Wilson's: never of no width
+        tasks = {name: _rewards(rows) for name, rows in _by_task(self.rows(policy, task).values()).items()}
+        if len(tasks) == 1:
+            [only] = tasks.values()
+            if all(value in (0, 1) for value in only.mean(axis=0)):
+                rows = [float(value) for value in only.mean(axis=0)]
+                return Estimate(fmean(rows), *interval(rows), len(only))  # Wilson's: never of no width
         return _estimate(tasks)
 
     def regret(self, policy: str, task: str | None = None) -> Estimate | None:
@@ -107,11 +110,14 @@ class Standing:
         """Mean of the policy's test reward less the other's, over the groups that both have."""
         mine, theirs = self.rows(policy, task), self.rows(other, task)
         both = [group for group in mine if group in theirs]
-        pairs = zip(_by_task(mine[group] for group in both), _by_task(theirs[group] for group in both), strict=True)
-        return _estimate([_differences(ours, others) for ours, others in pairs])
+        ours, others = _by_task(mine[group] for group in both), _by_task(theirs[group] for group in both)
+        return _estimate({name: _differences(rows, others[name]) for name, rows in ours.items()})
 
     def charge(self, group: Group) -> int:
-        """What a run of this group that never reached the target is charged: the most any policy spent in it."""
+        """What a run of this group that never reached the target is charged: the most any policy spent in it.
+
+        Opening the test rows is nobody's cost (`Result.spend`).
+        """
         return max(
             rows[group].spend.passes for policy, rows in self._rows.items() if policy != ORACLE and group in rows
         )
@@ -121,13 +127,13 @@ class Standing:
         rows = self.rows(policy, task)
         if not rows or policy == ORACLE:
             return None
-        shares = [_share(self._passes(row), self.charge(group)) for group, row in rows.items()]
-        low, high = _middle(_means(np.array([shares])))
-        return Cost(
-            fmean(map(self._passes, rows.values())),
-            sum(row.reached is not None for row in rows.values()),
-            Estimate(fmean(shares), low, high, len(shares)),
-        )
+        shares: dict[str, list[list[float]]] = defaultdict(list)
+        for group, row in rows.items():
+            shares[row.task].append([_share(self._passes(row), self.charge(group))])
+        share = _estimate({name: np.array(values) for name, values in shares.items()})
+        assert share is not None, "there are rows"
+        reached = sum(row.reached is not None for row in rows.values())
+        return Cost(fmean(map(self._passes, rows.values())), reached, share)
 
     def duel(self, policy: str, other: str) -> Duel | None:
         """The policy against the other, group by group and task by task. None if they share no group."""
@@ -160,11 +166,11 @@ def _is_fixed(row: Result) -> bool:
     return any(re.fullmatch(FIXED, setting) for setting in row.settings)
 
 
-def _by_task(rows: Iterable[Result]) -> list[list[Result]]:
+def _by_task(rows: Iterable[Result]) -> dict[str, list[Result]]:
     found: dict[str, list[Result]] = defaultdict(list)
     for row in rows:
         found[row.task].append(row)
-    return list(found.values())
+    return found
 
 
 def _rewards(rows: Sequence[Result]) -> Matrix:
@@ -179,20 +185,20 @@ def _differences(ours: Sequence[Result], others: Sequence[Result]) -> Matrix:
     return both[: len(ours)] - both[len(ours) :]
 
 
-def _estimate(tasks: Sequence[Matrix]) -> Estimate | None:
+def _estimate(tasks: Mapping[str, Matrix]) -> Estimate | None:
     """Mean over groups, with the percentiles of a bootstrap that draws seeds, and test rows, of each task anew.
 
-    Tasks are not drawn: the interval is for these tasks. Draws are the same for all policies, so that differences of
-    shown means are paired as well.
+    Tasks are not drawn: the interval is for these tasks. Draws of a task are the same for all policies, so that
+    differences of shown means are paired as well.
 
     Args:
-        tasks: a value for each seed and test row of each task: [seeds, test rows].
+        tasks: a value for each seed and test row of each task, by its name: [seeds, test rows].
     """
     if not tasks:
         return None
-    groups = sum(len(task) for task in tasks)
-    mean = sum(task.mean(axis=1).sum() for task in tasks) / groups
-    draws = np.sum([_means(task) * len(task) for task in tasks], axis=0) / groups
+    groups = sum(len(task) for task in tasks.values())
+    mean = sum(task.mean(axis=1).sum() for task in tasks.values()) / groups
+    draws = np.sum([_means(name, task) * len(task) for name, task in tasks.items()], axis=0) / groups
     return Estimate(float(mean), *_middle(draws), groups)
 
 
@@ -201,9 +207,9 @@ def _middle(draws: NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _means(task: Matrix) -> NDArray[np.float64]:
-    """Bootstrap means over seeds and rows, drawn apart from each other: [resamples]."""
-    generator = np.random.default_rng(0)
+def _means(name: str, task: Matrix) -> NDArray[np.float64]:
+    """Bootstrap means over seeds and rows, drawn apart from each other and from those of other tasks: [resamples]."""
+    generator = np.random.default_rng(crc32(name.encode()))
     seeds, rows = task.shape
     weights = [generator.multinomial(count, [1 / count] * count, RESAMPLES) / count for count in (seeds, rows)]
     means: NDArray[np.float64] = np.einsum("bs,sr,br->b", weights[0], task, weights[1])

@@ -37,8 +37,8 @@ class Reached(Record):
 class Result(Record):
     """One run of one variant: both pairs on the sealed test rows, and what it took.
 
-    Rewards are those of the best pair, by the name of the test row. `levers` has a letter and a mark for each round:
-    p✓ an edit that was kept, w✗ a training that was taken back.
+    `spend` is what it took before the test rows were opened. Rewards are those of the best pair, by the name of the
+    test row. `levers` has a letter and a mark for each round: p✓ an edit that was kept, w✗ a training taken back.
     """
 
     task: str

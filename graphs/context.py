@@ -154,6 +154,13 @@ class Context:
         )
 
     @cached_property
+    def general_loss(self) -> float:
+        """Of the bare base: what drift is told against."""
+        from tools.drift import general_loss
+
+        return general_loss(self.model, None)
+
+    @cached_property
     def evaluate(self) -> "Runner":
         from eval.runner import Runner
 

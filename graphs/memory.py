@@ -121,6 +121,10 @@ class Memory:
         config = self._task.config
         if "memory" in config.without or config.experience == "none":
             return ()
+        return self._folder.learned_from(self._told)
+
+    def _told(self) -> list[Experience]:
+        config = self._task.config
         if config.experience == "runs":
             file = ExperienceFile.beside(self._folder.path.parent)
         elif config.experience == "practice":
@@ -129,7 +133,7 @@ class Memory:
             file = ExperienceFile(Path(self._folder.about.source) / config.experience)
         if file.lost:
             raise BadInput(f"experience: there is no file {file.path}.")
-        return self._folder.learned_from([line for line in file.read() if line.run != self._folder.name])
+        return [line for line in file.read() if line.run != self._folder.name]
 
     def note(self, row: Round) -> None:
         """Let later runs know what a round brought. Done again, after a kill, it changes nothing."""

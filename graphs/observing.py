@@ -16,7 +16,7 @@ from graphs.state import State, metered, seed_of
 def observe(state: State, context: Context) -> dict[str, Any]:
     """History and the best pair's scores → signal; its failing examples → diagnosis."""
     from eval.stats import standard_error
-    from tools.drift import drift
+    from tools.drift import general_loss
 
     evaluation = context.evaluate(state["best"], "validation")
     history = context.folder.rounds()[: state["number"]]
@@ -30,7 +30,8 @@ def observe(state: State, context: Context) -> dict[str, Any]:
         return {"signal": signal, "diagnosis": Diagnosis(failing=failing, total=len(evaluation.scores))}
     context.tell("round-start", number=state["number"] + 1)
     if context.spec.config.observes and state["best"].adapter:
-        signal = signal.model_copy(update={"drift": drift(context.model, state["best"].adapter)})
+        drift = general_loss(context.model, state["best"].adapter) - context.general_loss
+        signal = signal.model_copy(update={"drift": drift})
     diagnosis = _diagnosed(evaluation, state, context)
     prices = context.prices(context.folder.prompt(state["best"].prompt))
     signal = with_outlook(signal, diagnosis, seen, context.spec.config, prices)

@@ -80,6 +80,8 @@ def _rounds(run: RunFolder) -> list[Experience]:
         rounds, name = run.rounds(), run.about.task
     except (BadInput, OSError, UnicodeError, yaml.YAMLError):
         return []  # damaged, or of another version: no reason to keep a new run from being remembered
+    if not isinstance(task, dict):
+        return []
     lines = [experience(row, run.name, name, str(task.get("model", ""))) for row in rounds]
     return [line for line in lines if line is not None]
 

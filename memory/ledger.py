@@ -3,7 +3,7 @@
 import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -160,12 +160,18 @@ class RunFolder:
         made = [_record(Reworded, path) for path in (self.path / "rewrites").glob("round-*.json")]
         return sorted((rewrite for one in made for rewrite in one.kept), key=lambda rewrite: rewrite.id)
 
-    def learned_from(self, known: Sequence[Experience]) -> tuple[Experience, ...]:
-        """What this run's policy learns from: `known`, kept the first time, so that a resume decides the same."""
+    def learned_from(self, known: Callable[[], Sequence[Experience]]) -> tuple[Experience, ...]:
+        """What this run's policy learns from: `known` is asked, and kept, once, so that a resume decides the same.
+
+        Raises BadInput: what was kept cannot be read; and what `known` raises.
+        """
         path = self.path / "experience.json"
         if not path.exists():
-            write_atomically(path, EXPERIENCES.dump_json(tuple(known)).decode())
-        return EXPERIENCES.validate_json(path.read_bytes())
+            write_atomically(path, EXPERIENCES.dump_json(tuple(known())).decode())
+        try:
+            return EXPERIENCES.validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise BadInput(f"{path} cannot be read: {error}. Put it back from a copy.") from error
 
     # --- the ledger, the events and the calls ---------------------------------------------------------
 

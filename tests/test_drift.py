@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tools.backbone import Backbone
-from tools.drift import drift, general_loss
+from tools.drift import general_loss
 
 
 def test_the_bare_base_has_not_drifted_and_a_wild_adapter_has(
@@ -12,5 +12,7 @@ def test_the_bare_base_has_not_drifted_and_a_wild_adapter_has(
 ) -> None:
     model = backbone()
     random_adapter(model, "wild")
-    assert drift(model, None) == 0
-    assert drift(model, "wild") == general_loss(model, "wild") - general_loss(model, None) > 0.1
+    before = model.read_tokens
+    assert general_loss(model, "wild") > general_loss(model, None) + 0.1
+    assert general_loss(model, None) == general_loss(backbone(), None), "and so it stays"
+    assert model.read_tokens > before, "it is paid for"

@@ -125,12 +125,12 @@ def test_another_model_teaches_less() -> None:
     assert spread("edit_prompt", FAILED_EDITS) < spread("edit_prompt", other) < spread("edit_prompt", [])
 
 
-def test_a_round_of_this_run_teaches_more_than_one_of_another() -> None:
-    lines = [a_line(EDIT, gain=0.26)]
+def test_rounds_of_this_run_teach_through_the_outlook_alone() -> None:
     history = [a_round(EDIT, kept=True, gain=0.26)]
     before = a_briefing(a_diagnosis(both=8))
-    own = before._replace(history=history)  # the same outlook, so that only the regression differs
-    assert spread("edit_prompt", [], own) < spread("edit_prompt", lines, before)
+    assert spread("edit_prompt", [], before._replace(history=history)) == spread("edit_prompt", [], before)
+    after = a_briefing(a_diagnosis(both=8), history)
+    assert spread("edit_prompt", [], after) < spread("edit_prompt", [], before)
 
 
 def test_the_same_round_draws_the_same() -> None:

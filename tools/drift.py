@@ -1,4 +1,4 @@
-"""How far weights have drifted from general language: a gain that is bought by forgetting should be seen."""
+"""How far weights drift from general language: a gain that is bought by forgetting should be seen."""
 
 from agent.protocols import LanguageModel
 from agent.records import Example, Prompt
@@ -21,8 +21,3 @@ def general_loss(model: LanguageModel, adapter: str | None) -> float:
     rows = [Example(name=f"train:{n}", question=asked, answer=said) for n, (asked, said) in enumerate(GENERAL, 1)]
     losses = model.nll(Prompt(), rows, [("", row.answer) for row in rows], adapter=adapter)
     return sum(losses) / len(losses)
-
-
-def drift(model: LanguageModel, adapter: str | None) -> float:
-    """What an adapter adds to the general loss of the bare base, in nats per token; 0 without one. May be below 0."""
-    return 0.0 if adapter is None else general_loss(model, adapter) - general_loss(model, None)

@@ -48,15 +48,15 @@ def plan(
     tasks: Sequence[Path], variants: Sequence[Variant], seeds: Sequence[int], overrides: Sequence[str]
 ) -> list[Group]:
     """The groups, task by task. Raises BadInput before anything is begun: a task, a variant or a name twice."""
-    from eval.tasks import load_config, load_task
+    from eval.tasks import load_task
 
     _differ("variant", [variant.folder.rpartition("-")[0] for variant in variants])
     groups = []
     for task in tasks:
-        for variant in variants:
-            if variant.name != ORACLE:
-                load_config(task, [*overrides, *variant.settings])
         read = load_task(task, overrides)
+        for variant in variants:
+            if variant.name != ORACLE and load_task(task, [*overrides, *variant.settings]).digest != read.digest:
+                raise BadInput(f"The variant {variant.name!r} has other rows or scorers, so that it would not compare.")
         settings = read.config.model_dump(mode="json", exclude={"policy", "without", "seed", "experience"})
         groups += [
             Group(

@@ -123,7 +123,7 @@ def _matches(standing: Standing) -> Grid:
         [match.policy, match.task, match.best, _signed(match.difference), "yes" if match.holds else "no"]
         for match in found
     ]
-    head = ["policy", "task", "best fixed order", "difference of test reward", "at least as good"]
+    head = ["policy", "task", "best fixed order", "difference of test reward", "not shown to be worse"]
     return Grid("Against the best fixed order of each task", HINDSIGHT, head, rows)
 
 

@@ -1,4 +1,7 @@
-"""The oracle: the best levers that a greedy search finds in hindsight. An upper bound for policies."""
+"""The oracle: the levers that a greedy search finds in hindsight. Policies are held against it.
+
+No bound: it looks one round ahead, and chooses by validation rows as they do.
+"""
 
 from collections.abc import Callable
 from statistics import fmean

@@ -35,13 +35,13 @@ def play(
 
 def result(run: RunFolder, variant: Variant, seed: int, target: float) -> Result:
     """The row of a finished run; `target` is its task's."""
-    outcome, rounds = run.outcome(), run.rounds()
-    assert outcome is not None, "an unsupervised run ends with an outcome"
+    first, outcome, rounds = run.baseline(), run.outcome(), run.rounds()
+    assert first and outcome, "an unsupervised run ends with an outcome"
     scores = run.load(outcome.best, "test").scores.values()
     return Result(
         task=run.about.task, policy=variant.name, settings=variant.settings, seed=seed, run=run.name,
         rounds=len(rounds), kept_edits=_kept(rounds, "edit_prompt"), kept_lora=_kept(rounds, "train_lora"),
-        spend=outcome.spend, baseline=outcome.baseline_test, best=outcome.best_test,
+        spend=rounds[-1].spend if rounds else first.spend, baseline=outcome.baseline_test, best=outcome.best_test,
         rewards={score.example: score.reward for score in scores}, target=target,
         reached=_reached(run, target), levers="".join(map(_lever, rounds)), stopped=outcome.stopped,
     )  # fmt: skip
