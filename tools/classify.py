@@ -30,10 +30,10 @@ SURE = 0.75
 
 
 class Classifier:
-    """Diagnoses the failing examples of an evaluation: by what levers did to rows like them, else by rules.
+    """Diagnoses the failing examples of an evaluation: by what edits did to rows like them, else by rules.
 
     Args:
-        probes: rows of which it is known what the levers did; by default those that come with the package.
+        probes: rows of which it is known what an edit did; by default those that come with the package.
         embed, max_new_tokens: see `tools.features.Probing`.
     """
 
@@ -66,7 +66,7 @@ class Classifier:
         Args:
             evaluation: the best pair's scores on `examples`, in the same order.
             known: features of rows that were probed under this pair before, by example; they are not probed again.
-            own: rows of this run, with what the levers then did to them.
+            own: rows of this run, with what an edit then did to them.
         """
         failing = _failing(evaluation, examples)
         drawn = random.Random(seed).sample(failing, min(PROBED, len(failing)))
