@@ -4,7 +4,7 @@ Two rewards say what failed; a probe of negative log-likelihoods says where the 
 away from the reference's NLL is what words can mend (the prompt gap); what stays on the answer's own tokens, with
 form and demonstrations given, is what only weights can mend (the weight gap). Both in nats per token.
 
-A model fitted to what the levers did to such rows (tools/needs.py) gives the chances; where it knows too little, two
+A model fitted to what edits did to such rows (tools/needs.py) gives the chances; where it knows too little, two
 thresholds on the gaps decide.
 """
 
