@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Split = Literal["train", "validation", "test"]
 Need = Literal["content", "style", "both"]
-Mender = Literal["words", "weights"]
 Rows = Literal["original", "refined", "both"]
 Part = Literal["system", "demos", "questions"]
 Role = Literal["planner", "editor", "judge"]
@@ -179,14 +178,13 @@ class ExampleDiagnosis(Record):
     prompt_gap: float | None = None
     weight_gap: float | None = None
     chances: dict[Need, float] = Field({}, description="of each need, adding up to 1; empty: the rules decided")
-    mends: dict[Mender, float] = Field({}, description="chance that one more pull of its lever mends it; empty: rules")
     features: dict[str, float] = Field({}, description="what the chances rest on, by name: see tools/features.py")
 
 
 class Diagnosis(Record):
     """The failing validation examples, sorted by what they lack. `failing` counts all, `examples` lists the probed.
 
-    `by` says who sorted them: the two rewards alone, rules over the probe, or the model fitted to what levers did.
+    `by` says who sorted them: the two rewards alone, rules over the probe, or the model fitted to what edits did.
     """
 
     failing: int
@@ -220,10 +218,10 @@ class Diagnosis(Record):
 
 
 class Probe(Record):
-    """What a failing row looked like when it was probed, and what the levers then did to it, where they were pulled.
+    """What a failing row looked like when it was probed, and what an edit then did to it.
 
-    `words`: an edit brought its reward to 1. `weights`: a training brought its content to 1. None: not tried.
-    `rules` is what the rules took it to need. `own`: of the very run that is to learn from it.
+    `words`: an edit brought its reward to 1. `rules` is what the rules took it to need. `own`: of the very run that
+    is to learn from it.
     """
 
     task: str
@@ -232,8 +230,7 @@ class Probe(Record):
     example: str
     features: dict[str, float]
     rules: Need
-    words: bool | None = None
-    weights: bool | None = None
+    words: bool
     own: bool = False
 
 

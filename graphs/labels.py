@@ -1,8 +1,8 @@
-"""What a run's own log tells of its levers: the rows that were probed, and what the move then did to each."""
+"""What a run's own log tells of its levers: the rows that were probed, and what an edit then did to each."""
 
 from collections.abc import Iterator, Sequence
 
-from agent.moves import EditPrompt, TrainLora
+from agent.moves import EditPrompt
 from agent.records import Candidate, Probe
 from agent.rounds import Round
 from graphs.context import Context
@@ -20,9 +20,9 @@ def features_of(rounds: Sequence[Round], pair: Candidate, context: Context) -> d
 
 
 def own_probes(rounds: Sequence[Round], context: Context) -> list[Probe]:
-    """The probed rows of these rounds, labelled by what the round's move did. Asks the model nothing.
+    """The probed rows of these rounds, labelled by what the round's edit did. Asks the model nothing.
 
-    An edit tells of words, a training of weights; other moves tell nothing.
+    Moves other than an edit tell nothing.
     """
     return [
         probe
@@ -38,29 +38,31 @@ def began_with(rounds: Sequence[Round], context: Context) -> list[Candidate]:
 
 
 def _labelled(row: Round, before: Candidate, context: Context) -> Iterator[Probe]:
-    words, weights = outcomes(row, context)
+    words = outcomes(row, before, context)
     config = context.spec.config
     for one in row.diagnosis.examples:
-        if one.features and (one.example in words or one.example in weights):
+        if one.features and one.example in words:
             yield Probe(
                 task=config.name, model=config.model, pair=before.id, example=one.example, features=one.features,
-                rules=one.need, words=words.get(one.example), weights=weights.get(one.example), own=True,
+                rules=one.need, words=words[one.example], own=True,
             )  # fmt: skip
 
 
-def outcomes(row: Round, context: Context) -> tuple[dict[str, bool], dict[str, bool]]:
-    """By validation row: whether an edit brought its reward to 1, whether a training brought its content to 1.
+def outcomes(row: Round, before: Candidate, context: Context) -> dict[str, bool]:
+    """By validation row: whether the round's edit of the pair before it brought its reward to 1.
 
-    Both empty where the move came to nothing that could be measured; where no proposal of an edit beat the present
-    prompt, words mended none.
+    Where no proposal beat the present prompt, only the rows that were raced tell: whether any proposal mended them.
+    Empty where nothing was measured, and for other moves. All scores are kept in the run folder: this costs nothing.
     """
-    move, pair = row.decision.move, row.trial.candidate
-    if pair is None:
-        raced = isinstance(move, EditPrompt) and any(proposal.rows for proposal in row.trial.proposals)
-        return {example.name: False for example in context.spec.validation} if raced else {}, {}
-    if not isinstance(move, EditPrompt | TrainLora):
-        return {}, {}
-    scores = context.evaluate(pair, "validation").scores  # measured in that round, and kept in the run folder
-    if isinstance(move, EditPrompt):
-        return {score.example: score.reward == 1 for score in scores}, {}
-    return {}, {score.example: score.content == 1 for score in scores}
+    if not isinstance(row.decision.move, EditPrompt):
+        return {}
+    if row.trial.candidate:
+        scores = context.evaluate(row.trial.candidate, "validation").scores
+        return {score.example: score.reward == 1 for score in scores}
+    mended: dict[str, bool] = {}
+    for proposal in row.trial.proposals:
+        if proposal.rows and proposal.prompt != before.prompt:  # the present prompt runs along; refused ones do not
+            raced = Candidate(prompt=proposal.prompt, adapter=before.adapter)
+            for score in context.evaluate(raced, "validation", proposal.rows).scores:
+                mended[score.example] = mended.get(score.example, False) or score.reward == 1
+    return mended

@@ -116,15 +116,64 @@ def test_four_rows_that_need_the_same_speak_for_the_others_and_a_right_answer_fo
     assert sum(bool(one.features) for one in found.examples) == FIRST
 
 
-def test_where_the_first_rows_differ_all_are_asked_and_none_twice() -> None:
-    model, rows = Scripted(bare=6.0, taught=2.0, rest=9.0), HELD[:10]
-    scores = judged(rows).scores
-    mixed = tuple(score.model_copy(update={"style": place % 2}) for place, score in enumerate(scores))
-    judged_so = Evaluation(candidate=Candidate(prompt="p"), split="validation", scores=mixed)
-    found = by_rules(model).diagnose(judged_so, rows, SEED, seed=0)
-    assert {one.need for one in found.examples} == {"content", "both"}
-    asked = [{*names} for _, names, *_ in model.asked]
-    assert set().union(*asked) == {row.name for row in rows} and not asked[0] & asked[-1]
+def drawn_with_style(styles: Sequence[float], seed: int = 0) -> tuple[list[Example], Evaluation]:
+    """Failing rows which the classifier draws in this order, with these styles."""
+    rows = HELD[: len(styles)]
+    drawn = [one.example for one in by_rules(Scripted()).diagnose(judged(rows), rows, SEED, seed).examples]
+    by_name = dict(zip(drawn, styles, strict=True))
+    made = judged(rows)
+    scores = tuple(score.model_copy(update={"style": by_name[score.example]}) for score in made.scores)
+    return rows, made.model_copy(update={"scores": scores})
+
+
+@pytest.mark.parametrize(
+    ("styles", "asked"),
+    [
+        ([1] * 4 + [0] * 6, 8),  # the first four hold their form, the rest does not
+        ([0] * 4 + [1] * 6, 8),
+        ([0, 1] * 5, 8),
+        ([1] * 9 + [0] * 2, 6),  # of a kind with few rows all are asked
+    ],
+)
+def test_rows_speak_only_for_those_whose_style_is_as_theirs(styles: list[float], asked: int) -> None:
+    model, (rows, evaluation) = Scripted(bare=6.0, taught=2.0, rest=9.0), drawn_with_style(styles)
+    found = by_rules(model).diagnose(evaluation, rows, SEED, seed=0)
+    style = {score.example: score.style for score in evaluation.scores}
+    assert [style[one.example] for one in found.examples] == styles
+    assert [one.need for one in found.examples] == ["content" if holds else "both" for holds in styles]
+    assert len({name for _, names, *_ in model.asked for name in names}) == asked
+
+
+class Uneven(Scripted):
+    """Knows the answers to some rows."""
+
+    def __init__(self, known: Sequence[str]) -> None:
+        super().__init__(bare=6.0, taught=2.0, rest=9.0)
+        self.known = set(known)
+
+    def nll(
+        self,
+        prompt: Prompt,
+        examples: Sequence[Example],
+        completions: Sequence[tuple[str, str]],
+        *,
+        adapter: str | None,
+    ) -> list[float]:
+        found = super().nll(prompt, examples, completions, adapter=adapter)
+        return [1.0 if row.name in self.known else nats for row, nats in zip(examples, found, strict=True)]
+
+
+def test_a_kind_whose_first_rows_differ_is_asked_whole_and_no_row_twice() -> None:
+    rows, evaluation = drawn_with_style([1, 0] * 6)
+    drawn = [one.example for one in by_rules(Scripted()).diagnose(evaluation, rows, SEED, seed=0).examples]
+    failed = drawn[1::2]
+    model = Uneven([failed[0], failed[5]])
+    found = by_rules(model).diagnose(evaluation, rows, SEED, seed=0)
+    needs = {one.example: one.need for one in found.examples}
+    assert [needs[name] for name in failed] == ["style", *["both"] * 4, "style"]
+    assert {needs[name] for name in drawn[::2]} == {"content"}
+    bare = [name for prompt, names, *_ in model.asked if not prompt.demos for name in names]
+    assert sorted(bare) == sorted({*failed, *drawn[::2][:FIRST]})
 
 
 def test_demonstrations_that_make_it_worse_are_no_gap() -> None:

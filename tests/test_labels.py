@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar, cast
 from unittest.mock import patch
 
 import pytest
 
 import nesylora
-from agent.rounds import Round
+from agent.records import Candidate, Evaluation, ExampleScore
+from agent.rounds import Proposal, Round, Trial
 from graphs.context import Context
-from graphs.labels import began_with, features_of, own_probes
+from graphs.labels import began_with, features_of, outcomes, own_probes
 from memory.ledger import RunFolder
+from tests.rounds import EDIT, a_round
 from tools.features import Probing
 
 TinyTask = Callable[..., Path]
@@ -22,35 +25,64 @@ def run(tiny_task: TinyTask, tmp_path: Path) -> RunFolder:
     return RunFolder.open(nesylora.adapt(tiny_task(), runs=tmp_path / "runs").run)
 
 
-def measured(rounds: list[Round]) -> list[Round]:
-    return [row for row in rounds if row.trial.candidate]
-
-
-def test_probed_rows_are_labelled_by_what_the_move_then_did(run: RunFolder) -> None:
+def test_probed_rows_are_labelled_by_what_an_edit_then_did(run: RunFolder) -> None:
     context, rounds = Context(run=str(run.path)), run.rounds()
-    assert measured(rounds), "a run without a measured trial tests nothing"
-    pairs = began_with(rounds, context)
-    for row, before in zip(rounds, pairs, strict=True):
-        if row.trial.candidate is None:
-            continue
-        after = {score.example: score for score in context.evaluate(row.trial.candidate, "validation").scores}
-        made = own_probes([*rounds[: row.number]], context)[-len(row.diagnosis.examples) :]
-        assert {probe.example for probe in made} == {one.example for one in row.diagnosis.examples}
-        for probe in made:
-            score = after[probe.example]
-            edited = row.decision.move.action == "edit_prompt"
-            told = (score.reward == 1, None) if edited else (None, score.content == 1)
-            assert (probe.pair, probe.own, probe.words, probe.weights) == (before.id, True, *told)
+    labelled = 0
+    for row, before in zip(rounds, began_with(rounds, context), strict=True):
+        made = own_probes(rounds[: row.number], context)[labelled:]
+        labelled += len(made)
+        told = outcomes(row, before, context)
+        assert bool(told) == (row.decision.move.action == "edit_prompt" and bool(row.trial.proposals))
+        assert [probe.example for probe in made] == [
+            one.example for one in row.diagnosis.examples if one.example in told
+        ]
+        assert all((probe.pair, probe.own, probe.words) == (before.id, True, told[probe.example]) for probe in made)
+    assert labelled, "a run whose edits were never raced tests nothing"
     assert (context.used().read_tokens, context.used().generated_tokens) == (0, 0)
+
+
+def raced(won: str | None, *proposals: Proposal) -> Round:
+    """An edit of the prompt `old`."""
+    trial = Trial(candidate=won and Candidate(prompt=won, adapter="a1"), note="", proposals=proposals)
+    return a_round(EDIT).model_copy(update={"trial": trial})
+
+
+class Kept:
+    """Four rows, and which of them a prompt brings to a reward of 1 under the adapter `a1`."""
+
+    right: ClassVar = {"old": {0}, "first": {1}, "second": {0, 3}}
+
+    def evaluate(self, candidate: Candidate, split: str, limit: int | None = None) -> Evaluation:
+        assert (candidate.adapter, split) == ("a1", "validation")
+        right = self.right[candidate.prompt]
+        rows = range(4 if limit is None else limit)
+        scores = [ExampleScore(example=f"v:{n}", output="", content=n in right, style=1) for n in rows]
+        return Evaluation(candidate=candidate, split="validation", scores=tuple(scores))
+
+
+def test_an_edit_that_won_no_race_tells_only_of_the_rows_that_were_raced() -> None:
+    present, first = Proposal(prompt="old", note="", rows=3), Proposal(prompt="first", note="", rows=2)
+    second, refused = Proposal(prompt="second", note="", rows=3), Proposal(prompt="leaky", note="refused")
+    before, kept = Candidate(prompt="old", adapter="a1"), cast(Context, Kept())
+    told = {
+        (present, first, refused): {"v:0": False, "v:1": True},  # what the present prompt gets right is not its merit
+        (present, first, second): {"v:0": True, "v:1": True, "v:2": False},
+        (present, refused): {},
+        (): {},
+    }
+    for proposals, words in told.items():
+        assert outcomes(raced(None, *proposals), before, kept) == words
+    won = outcomes(raced("second", present, first, second), before, kept)
+    assert won == {"v:0": True, "v:1": False, "v:2": False, "v:3": True}
 
 
 def test_a_pair_that_stands_for_another_round_is_not_probed_again(tiny_task: TinyTask, tmp_path: Path) -> None:
     asked = []
     features = Probing.features
 
-    def counted(self: Probing, rows: list, prompt: object, adapter: str | None, seed: int) -> list:  # type: ignore[type-arg]
+    def counted(self: Probing, rows: list, *rest: object) -> list:  # type: ignore[type-arg]
         asked.append([example.name for example, _ in rows])
-        return features(self, rows, prompt, adapter, seed)  # type: ignore[arg-type]
+        return features(self, rows, *rest)  # type: ignore[arg-type]
 
     with patch.object(Probing, "features", counted):
         run = RunFolder.open(nesylora.adapt(tiny_task(), runs=tmp_path / "runs").run)

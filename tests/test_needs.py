@@ -8,7 +8,7 @@ import pytest
 
 from agent.records import Candidate, Evaluation, Example, ExampleScore, Need, Probe, Prompt
 from agent.scoring import Contains, StartsWith
-from eval.bench.calibration import Foretold, calibration_error, hold_out, table
+from eval.bench.calibration import Foretold, base_rate, calibration_error, hold_out, nats_of, table
 from eval.scorers import TaskScorers
 from tools.backbone import Backbone
 from tools.classify import Classifier
@@ -28,10 +28,9 @@ def probes(count: int, mended: Made, seed: int = 0, tasks: int = 4, own: bool = 
     for number in range(count):
         telling = draw.uniform(-2, 2)
         features = {"content": 0.0, "style": 0.0, "telling": telling, "noise": draw.gauss(0, 1)}
-        words = mended(telling)
         made.append(
             Probe(task=f"t{number % tasks}", model="m", pair="p", example=f"validation:{number}", features=features,
-                  rules="both", words=words, weights=not words, own=own)
+                  rules="both", words=mended(telling), own=own)
         )  # fmt: skip
     return made
 
@@ -42,8 +41,7 @@ def row(telling: float, **changes: float) -> dict[str, float]:
 
 def test_rows_that_can_be_told_apart_are_told_apart() -> None:
     needs = Needs(probes(120, lambda telling: telling > 0))
-    assert needs.mends(row(1.5))["words"] > 0.9 > 0.1 > needs.mends(row(-1.5))["words"]
-    assert needs.mends(row(1.5))["weights"] < 0.1 < 0.9 < needs.mends(row(-1.5))["weights"]
+    assert needs.chances(row(1.5))["style"] > 0.9 > 0.1 > needs.chances(row(-1.5))["style"]
 
 
 def test_chances_are_those_that_the_rows_were_drawn_with() -> None:
@@ -61,7 +59,7 @@ def test_chances_are_those_that_the_rows_were_drawn_with() -> None:
 def test_what_tells_nothing_gives_chances_near_the_share() -> None:
     draw = random.Random(2)
     needs = Needs(probes(300, lambda _: draw.random() < 0.3))
-    assert all(needs.mends(row(telling))["words"] == pytest.approx(0.3, abs=0.12) for telling in (-2, 0, 2))
+    assert all(needs.chances(row(telling))["style"] == pytest.approx(0.3, abs=0.12) for telling in (-2, 0, 2))
 
 
 @pytest.mark.parametrize(("style", "rest"), [(0.0, "both"), (1.0, "content")])
@@ -73,14 +71,16 @@ def test_what_words_do_not_mend_lacks_content_and_style_too_where_it_fails(style
     chances = needs.chances(row(-1.5, style=style))
     assert sum(chances.values()) == pytest.approx(1)
     assert max(chances, key=lambda one: chances[one]) == rest
-    assert chances["style"] == pytest.approx(needs.mends(row(-1.5, style=style))["words"])
+    assert needs.words and chances["style"] == needs.words.chance(row(-1.5, style=style))
 
 
 def test_with_too_few_rows_or_of_one_outcome_nothing_is_fitted() -> None:
-    assert fit(probes(LEAST - 1, lambda telling: telling > 0), "words") is None
-    assert fit(probes(200, lambda _: True), "words") is None
-    assert fit([], "weights") is None
-    assert fit(probes(LEAST, lambda telling: telling > 0), "words") is not None
+    assert fit(probes(LEAST - 1, lambda telling: telling > 0)) is None
+    assert fit(probes(200, lambda _: True)) is None
+    assert fit([]) is None
+    assert fit(probes(LEAST, lambda telling: telling > 0)) is not None
+    with pytest.raises(ValueError, match="too few"):
+        Needs([]).chances(row(1.0))
 
 
 def test_strangers_are_not_known() -> None:
@@ -99,7 +99,7 @@ def test_rows_of_the_own_run_change_the_chances_and_weigh_more() -> None:
     ]
     before, foreign = Needs(others), Needs([*others, *contrary])
     own = Needs([*others, *(one.model_copy(update={"own": True}) for one in contrary)])
-    said = [needs.mends(row(1.0))["words"] for needs in (before, foreign, own)]
+    said = [needs.chances(row(1.0))["style"] for needs in (before, foreign, own)]
     assert said[0] > said[1] > said[2]
 
 
@@ -111,7 +111,7 @@ def test_a_task_that_is_held_out_is_foretold_without_it() -> None:
     assert len(judged.needs) + judged.unknown == len(rows)
     right = sum(max(chances, key=lambda one: chances[one]) == true for chances, true, _ in judged.needs)
     assert right / len(judged.needs) == pytest.approx(1 - 1 / len(by_task), abs=0.1)
-    assert table({"tasks": judged}).count("\n") == 4
+    assert table({"tasks": judged}).count("\n") == 3
 
 
 def test_calibration_error_is_the_distance_from_the_frequency() -> None:
@@ -119,11 +119,12 @@ def test_calibration_error_is_the_distance_from_the_frequency() -> None:
     assert calibration_error([Foretold(0.9, False)] * 10) == pytest.approx(0.9)
 
 
-def test_what_is_shipped_is_calibrated_on_tasks_left_out_and_better_than_the_rules() -> None:
+def test_what_is_shipped_is_calibrated_on_tasks_left_out_and_better_than_the_rules_and_the_base_rate() -> None:
     judged = hold_out(shipped(), lambda probe: probe.task)
     said = [(max(chances, key=lambda one: chances[one]), chances, true, rules) for chances, true, rules in judged.needs]
     assert calibration_error([Foretold(chances[need], need == true) for need, chances, true, _ in said]) <= 0.1
     assert sum(need == true for need, _, true, _ in said) > sum(rules == true for *_, true, rules in said)
+    assert nats_of(judged.words) < nats_of(base_rate(judged.words))
 
 
 # --- in a diagnosis --------------------------------------------------------------------------------
@@ -199,7 +200,6 @@ def test_what_a_run_saw_itself_changes_its_next_diagnosis() -> None:
     own = [one.model_copy(update={"words": False, "own": True}) for one in with_gaps(probes(12, bool, seed=9))]
     first = classifier.diagnose(evaluation, rows, SEED, 0).examples[0]
     second = classifier.diagnose(evaluation, rows, SEED, 0, own=own).examples[0]
-    assert second.mends["words"] < first.mends["words"]
     assert second.chances["both"] > first.chances["both"]
 
 

@@ -4,7 +4,7 @@ Two rewards say what failed; a probe of negative log-likelihoods says where the 
 away from the reference's NLL is what words can mend (the prompt gap); what stays on the answer's own tokens, with
 form and demonstrations given, is what only weights can mend (the weight gap). Both in nats per token.
 
-A model fitted to what the levers did to such rows (tools/needs.py) gives the chances; where it knows too little, two
+A model fitted to what edits did to such rows (tools/needs.py) gives the chances; where it knows too little, two
 thresholds on the gaps decide.
 """
 
@@ -24,16 +24,16 @@ KNOWN_BELOW = 4.7
 # A prompt gap under this is within what any two demonstrations change by chance.
 WORDS_HELP_FROM = 1.0
 PROBED = 12
-# So many are asked about first. Where all of them clearly need the same, the others are taken to need it too.
+# So many of a kind are asked about first. Where all clearly need the same, the others of it are taken to need it too.
 FIRST = 4
 SURE = 0.75
 
 
 class Classifier:
-    """Diagnoses the failing examples of an evaluation: by what levers did to rows like them, else by rules.
+    """Diagnoses the failing examples of an evaluation: by what edits did to rows like them, else by rules.
 
     Args:
-        probes: rows of which it is known what the levers did; by default those that come with the package.
+        probes: rows of which it is known what an edit did; by default those that come with the package.
         embed, max_new_tokens: see `tools.features.Probing`.
     """
 
@@ -61,26 +61,28 @@ class Classifier:
         """Sort the failing examples (reward below 1) by need; at most `PROBED` of them, drawn by seed.
 
         Probing costs passes. So nothing is asked about a right answer that fails (it lacks style), and no more than
-        `FIRST` rows where these leave no doubt.
+        `FIRST` rows of those whose own style holds, and of those whose fails, where these leave no doubt.
 
         Args:
             evaluation: the best pair's scores on `examples`, in the same order.
             known: features of rows that were probed under this pair before, by example; they are not probed again.
-            own: rows of this run, with what the levers then did to them.
+            own: rows of this run, with what an edit then did to them.
         """
         failing = _failing(evaluation, examples)
         drawn = random.Random(seed).sample(failing, min(PROBED, len(failing)))
         wrong = [pair for pair in drawn if pair[1].content < 1]
         needs, adapter = self._needs(own) if wrong else None, evaluation.candidate.adapter
-        first, rest = wrong[:FIRST], wrong[FIRST:]
-        features = self.features(first, prompt, adapter, seed, known or {})
-        probed, by = _sorted(first, features, needs)
-        if _clear(probed):
-            probed += [_like(probed[place % FIRST], score) for place, (_, score) in enumerate(rest)]
-        elif rest:
-            features += self.features(rest, prompt, adapter, seed, known or {})
-            probed, by = _sorted(wrong, features, needs)
-        by_name = {one.example: one for one in probed}
+        kinds = [[pair for pair in wrong if (pair[1].style == 1) == holds] for holds in (True, False)]
+        asked = [pair for kind in kinds for pair in kind[:FIRST]]
+        features = self.features(asked, prompt, adapter, seed, known or {})
+        by_name, by = _sorted(asked, features, needs)
+        clear = [kind for kind in kinds if _clear([by_name[score.example] for _, score in kind[:FIRST]])]
+        if doubtful := [pair for kind in kinds if kind not in clear for pair in kind[FIRST:]]:
+            asked, features = asked + doubtful, features + self.features(doubtful, prompt, adapter, seed, known or {})
+            by_name, by = _sorted(asked, features, needs)
+        for kind in clear:
+            for place, (_, score) in enumerate(kind[FIRST:]):
+                by_name[score.example] = _like(by_name[kind[place % FIRST][1].example], score)
         found = [by_name.get(score.example) or _lacks_style(score) for _, score in drawn]
         return Diagnosis(failing=len(failing), total=len(examples), examples=tuple(found), by=by)
 
@@ -109,17 +111,18 @@ class Classifier:
 
 def _sorted(
     rows: Sequence[tuple[Example, ExampleScore]], features: Sequence[Mapping[str, float]], needs: "Needs | None"
-) -> tuple[list[ExampleDiagnosis], Literal["rewards", "rules", "model"]]:
-    """Each row's need, and who says so: the model where it knows most of them."""
+) -> tuple[dict[str, ExampleDiagnosis], Literal["rewards", "rules", "model"]]:
+    """Each row's need by example, and who says so: the model where it knows most of them."""
     asked = needs is not None and sum(map(needs.knows, features)) * 2 > len(features)
-    found = [
-        _diagnosis(score, dict(one), needs if asked else None) for (_, score), one in zip(rows, features, strict=True)
-    ]
+    found = {
+        score.example: _diagnosis(score, dict(one), needs if asked else None)
+        for (_, score), one in zip(rows, features, strict=True)
+    }
     return found, "rewards" if not rows else "model" if asked else "rules"
 
 
 def _clear(probed: Sequence[ExampleDiagnosis]) -> bool:
-    """Whether these rows leave no doubt about rows like them."""
+    """Whether these first rows of a kind leave no doubt about the others of it."""
     sure = all(max(one.chances.values(), default=1.0) >= SURE for one in probed)
     return len(probed) == FIRST and len({one.need for one in probed}) == 1 and sure
 
@@ -140,8 +143,7 @@ def _diagnosis(score: ExampleScore, features: dict[str, float], needs: "Needs | 
     chances = needs.chances(features) if needs and needs.knows(features) else {}
     return ExampleDiagnosis(
         example=score.example, need=max(chances, key=lambda one: chances[one]) if chances else ruled,
-        prompt_gap=words, weight_gap=weights, chances=chances,
-        mends=needs.mends(features) if needs and chances else {}, features=features,
+        prompt_gap=words, weight_gap=weights, chances=chances, features=features,
     )  # fmt: skip
 
 

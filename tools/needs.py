@@ -1,7 +1,7 @@
-"""What mends a failing row, learned from what the levers did to others: two calibrated logistic models.
+"""Whether words mend a failing row, learned from what edits did to others: a calibrated logistic model.
 
-One gives the chance that an edit brings the row's reward to 1 (words mend it), one that a training brings its content
-to 1 (weights mend it). From the first and the present style follow the chances of the three needs.
+It gives the chance that an edit brings the row's reward to 1. From that and the present style follow the chances of
+the three needs.
 """
 
 from collections import Counter
@@ -14,10 +14,10 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from agent.records import Mender, Need, Probe
+from agent.records import Need, Probe
 
-LEAST = 40  # probed rows that a mender was tried on, and
-LEAST_OF_EACH = 8  # of these, that it mended and that it did not: with fewer, nothing is fitted
+LEAST = 40  # probed rows, and
+LEAST_OF_EACH = 8  # of these, that words mended and that they did not: with fewer, nothing is fitted
 LEAST_ALIKE = 8  # probed rows whose two rewards are full where this row's are: with fewer, the rules know better
 MARGIN = 0.25  # of a feature's range: who lies further outside is a stranger
 OWN_WEIGHT = 3.0  # a row of this run counts as so many of other tasks
@@ -35,7 +35,7 @@ def shipped() -> list[Probe]:
 
 @dataclass(frozen=True)
 class Head:
-    """A calibrated logistic model of one mender: chance = sigmoid(slope · (features · coefficients) + offset)."""
+    """Calibrated logistic model. Chance that words mend a row = sigmoid(slope · (features · coefficients) + offset)."""
 
     names: tuple[str, ...]
     mean: Tensor
@@ -62,21 +62,17 @@ class Head:
 
 @dataclass(frozen=True)
 class Needs:
-    """Both heads, fitted to probed rows; a head is None where too few rows tell of its mender."""
+    """What is known of rows' needs from these probed ones; `words` is None where they are too few."""
 
     probes: Sequence[Probe]
 
     @cached_property
     def words(self) -> Head | None:
-        return fit(self.probes, "words")
-
-    @cached_property
-    def weights(self) -> Head | None:
-        return fit(self.probes, "weights")
+        return fit(self.probes)
 
     @cached_property
     def _kinds(self) -> Counter[tuple[bool, bool]]:
-        return Counter(_kind(probe.features) for probe in self.probes if probe.words is not None)
+        return Counter(_kind(probe.features) for probe in self.probes)
 
     def knows(self, features: Mapping[str, float]) -> bool:
         """Whether enough is known of such rows to say what they need."""
@@ -84,37 +80,36 @@ class Needs:
             return False
         return self.words.knows(features)
 
-    def mends(self, features: Mapping[str, float]) -> dict[Mender, float]:
-        """The chance of each mender that one more pull of its lever mends a row that is known, where it was tried."""
-        heads: dict[Mender, Head | None] = {"words": self.words, "weights": self.weights}
-        return {mender: head.chance(features) for mender, head in heads.items() if head and head.knows(features)}
-
     def chances(self, features: Mapping[str, float]) -> dict[Need, float]:
         """Of each need, adding up to 1, for a row that is known.
 
         It needs style where words alone mend it; what they do not mend lacks content, and style too if that fails.
+
+        Raises:
+            ValueError: nothing was fitted, so no row is known.
         """
-        words = self.mends(features)["words"]
+        if self.words is None:
+            raise ValueError("no row is known: too few were probed")
+        words = self.words.chance(features)
         rest: Need = "content" if features["style"] == 1 else "both"
         return {need: words if need == "style" else (1 - words) * (need == rest) for need in get_args(Need)}
 
 
-def fit(probes: Sequence[Probe], mender: Mender) -> Head | None:
-    """The head of a mender; None where too few rows tell. Milliseconds.
+def fit(probes: Sequence[Probe]) -> Head | None:
+    """The model of whether words mend a row; None where too few rows tell. Milliseconds.
 
     Calibrated on held-out rows (Platt 1999): each task is left out once, and slope and offset are fitted to what the
     models of the others say of it.
     """
-    rows = [probe for probe in probes if _label(probe, mender) is not None]
-    labels = [bool(_label(probe, mender)) for probe in rows]
-    if len(rows) < LEAST or min(Counter({True: 0, False: 0} | Counter(labels)).values()) < LEAST_OF_EACH:
+    labels = [probe.words for probe in probes]
+    if len(probes) < LEAST or min(Counter({True: 0, False: 0} | Counter(labels)).values()) < LEAST_OF_EACH:
         return None
-    names = tuple(sorted(set.intersection(*(set(probe.features) for probe in rows)) - UNUSED))
-    raw, target = _matrix([probe.features for probe in rows], names), torch.tensor(labels, dtype=torch.float64)
+    names = tuple(sorted(set.intersection(*(set(probe.features) for probe in probes)) - UNUSED))
+    raw, target = _matrix([probe.features for probe in probes], names), torch.tensor(labels, dtype=torch.float64)
     mean, scale = raw.mean(dim=0), raw.std(dim=0).clamp_min(1e-6)
     inputs = _with_one((raw - mean) / scale)
-    weight = torch.tensor([OWN_WEIGHT if probe.own else 1.0 for probe in rows], dtype=torch.float64)
-    groups = ["own" if probe.own else probe.task for probe in rows]
+    weight = torch.tensor([OWN_WEIGHT if probe.own else 1.0 for probe in probes], dtype=torch.float64)
+    groups = ["own" if probe.own else probe.task for probe in probes]
     slope, offset = _calibration(inputs, target, weight, groups)
     return Head(
         names=names, mean=mean, scale=scale, low=raw.amin(dim=0), high=raw.amax(dim=0),
@@ -151,10 +146,6 @@ def _logistic(inputs: Tensor, target: Tensor, weight: Tensor, penalty: float, ar
         curve = (inputs * (weight * chance * (1 - chance))[:, None]).T @ inputs + torch.diag(ridge)
         found = found - torch.linalg.solve(curve, slope).clamp(-4, 4)
     return found
-
-
-def _label(probe: Probe, mender: Mender) -> bool | None:
-    return probe.words if mender == "words" else probe.weights
 
 
 def _kind(features: Mapping[str, float]) -> tuple[bool, bool]:

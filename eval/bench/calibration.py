@@ -15,12 +15,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from agent.records import Mender, Need, Probe
-from tools.needs import Needs, shipped
+from agent.records import Need, Probe
+from tools.needs import Needs, fit, shipped
 
 FOLDS = 5
 BINS = 10  # of equal mass
-MENDERS: tuple[Mender, ...] = ("words", "weights")
 
 
 class Foretold(NamedTuple):
@@ -33,14 +32,14 @@ class Foretold(NamedTuple):
 class Judged(NamedTuple):
     """What was said of held-out rows, and how it turned out."""
 
-    heads: dict[Mender, list[Foretold]]
+    words: list[Foretold]  # that words mend the row
     needs: list[tuple[dict[Need, float], Need, Need]]  # chances, the truth, and what the rules say
     unknown: int  # rows that the model left to the rules
 
 
 def hold_out(probes: Sequence[Probe], fold: Callable[[Probe], object]) -> Judged:
     """Each probed row by a model that was fitted to the rows of the other folds."""
-    judged = Judged({mender: [] for mender in MENDERS}, [], 0)
+    judged = Judged([], [], 0)
     unknown = 0
     for out in sorted({fold(probe) for probe in probes}, key=str):
         needs = Needs([probe for probe in probes if fold(probe) != out])
@@ -48,19 +47,14 @@ def hold_out(probes: Sequence[Probe], fold: Callable[[Probe], object]) -> Judged
             if not needs.knows(probe.features):
                 unknown += 1
                 continue
-            for mender, chance in needs.mends(probe.features).items():
-                true = probe.words if mender == "words" else probe.weights
-                if true is not None:
-                    judged.heads[mender].append(Foretold(chance, true))
-            if (truth := need_of(probe)) is not None:
-                judged.needs.append((needs.chances(probe.features), truth, probe.rules))
+            chances = needs.chances(probe.features)
+            judged.words.append(Foretold(chances["style"], probe.words))
+            judged.needs.append((chances, need_of(probe), probe.rules))
     return judged._replace(unknown=unknown)
 
 
-def need_of(probe: Probe) -> Need | None:
-    """What the row turned out to need; None where words were not tried."""
-    if probe.words is None:
-        return None
+def need_of(probe: Probe) -> Need:
+    """What the row turned out to need."""
     return "style" if probe.words else "content" if probe.features["style"] == 1 else "both"
 
 
@@ -69,6 +63,17 @@ def calibration_error(foretold: Sequence[Foretold], bins: int = BINS) -> float:
     return sum(len(some) * abs(fmean(f.chance - f.true for f in some)) for some in _bins(foretold, bins)) / len(
         foretold
     )
+
+
+def nats_of(foretold: Sequence[Foretold]) -> float:
+    """Mean negative log-likelihood of what came true, in nats a row."""
+    return fmean(-log(max(f.chance if f.true else 1 - f.chance, 1e-9)) for f in foretold)
+
+
+def base_rate(foretold: Sequence[Foretold]) -> list[Foretold]:
+    """What one would foretell who knows nothing of a row but the share of all that came true."""
+    share = fmean(f.true for f in foretold)
+    return [Foretold(share, f.true) for f in foretold]
 
 
 def _bins(foretold: Sequence[Foretold], bins: int) -> Iterator[list[Foretold]]:
@@ -85,7 +90,8 @@ def table(judged: dict[str, Judged]) -> str:
 
 
 def _lines(way: str, judged: Judged) -> Iterator[str]:
-    if judged.needs:
+    told = judged.words
+    if told:
         likeliest = [(max(chances, key=lambda one: chances[one]), chances, true) for chances, true, _ in judged.needs]
         top = [Foretold(chances[said], said == true) for said, chances, true in likeliest]
         rules = fmean(said == true for _, true, said in judged.needs)
@@ -96,15 +102,10 @@ def _lines(way: str, judged: Judged) -> Iterator[str]:
         right, common = fmean(f.true for f in top), _commonest(judged)
         numbers = f"{right:.3f} | {rules:.3f} | {common:.3f} | {calibration_error(top):.3f} | {spread:.3f} | {nats:.3f}"
         yield f"| {way} | which need | {len(top)} | {numbers} |"
-    for mender, told in judged.heads.items():
-        if told:
-            right = fmean((f.chance > 0.5) == f.true for f in told)
-            brier = fmean((f.chance - f.true) ** 2 for f in told)
-            nats = fmean(-log(f.chance if f.true else 1 - f.chance) for f in told)
-            share = fmean(f.true for f in told)
-            common = max(share, 1 - share)
-            numbers = f"{right:.3f} | | {common:.3f} | {calibration_error(told):.3f} | {brier:.3f} | {nats:.3f}"
-            yield f"| {way} | do {mender} mend it | {len(told)} | {numbers} |"
+        right = fmean((f.chance > 0.5) == f.true for f in told)
+        brier = fmean((f.chance - f.true) ** 2 for f in told)
+        numbers = f"{right:.3f} | | {common:.3f} | {calibration_error(told):.3f} | {brier:.3f} | {nats_of(told):.3f}"
+        yield f"| {way} | do words mend it | {len(told)} | {numbers} |"
 
 
 def _commonest(judged: Judged) -> float:
@@ -114,19 +115,18 @@ def _commonest(judged: Judged) -> float:
 
 
 def draw(judged: dict[str, Judged], file: Path) -> None:
-    """Frequency over chance in bins of equal mass, a panel for each mender."""
+    """Frequency over chance in bins of equal mass."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.6 * len(MENDERS), 3.4), layout="constrained")
-    for axes, mender in zip(figure.subplots(1, len(MENDERS)), MENDERS, strict=True):
-        axes.plot([0, 1], [0, 1], ":", color="grey")
-        for way, one in judged.items():
-            points = [(fmean(f.chance for f in some), fmean(f.true for f in some))
-                      for some in _bins(one.heads[mender], BINS)]  # fmt: skip
-            if points:
-                axes.plot(*zip(*points, strict=True), "o-", label=way)
-        axes.set(title=f"{mender} mend it", xlabel="chance, held out", ylabel="share that was mended")
-    figure.axes[0].legend(frameon=False)
+    figure = Figure(figsize=(3.6, 3.4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], ":", color="grey")
+    for way, one in judged.items():
+        points = [(fmean(f.chance for f in some), fmean(f.true for f in some)) for some in _bins(one.words, BINS)]
+        if points:
+            axes.plot(*zip(*points, strict=True), "o-", label=way)
+    axes.set(title="words mend it", xlabel="chance, held out", ylabel="share that was mended")
+    axes.legend(frameon=False)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file)
 
@@ -146,9 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     print(table(ways))
     began = time.perf_counter()
-    fitted = Needs(probes)
-    there = [mender for mender, head in (("words", fitted.words), ("weights", fitted.weights)) if head]
-    print(f"\n{len(probes)} probed rows; fitted for {' and '.join(there)} in {time.perf_counter() - began:.3f} s; "
+    fit(probes)
+    print(f"\n{len(probes)} probed rows; fitted in {time.perf_counter() - began:.3f} s; "
           f"left to the rules: {ways['rows'].unknown} with rows held out, {ways['tasks'].unknown} with tasks held out; "
           f"ECE over {BINS} bins of equal mass.")  # fmt: skip
     try:

@@ -1,8 +1,8 @@
-"""`python -m eval.bench.probes`: what the levers do to rows of the practice tasks, written to tools/probes.jsonl.
+"""`python -m eval.bench.probes`: what edits do to rows of the practice tasks, written to tools/probes.jsonl.
 
 Each task is run by short fixed orders, which make the same moves from the same pairs (all answers and adapters are had
-in common). Then every failing row of each pair is probed, and labelled by what the lever pulled next did to it. The
-same command goes on where it was stopped.
+in common). Then the failing rows of each pair that was edited are probed, and labelled by what the edit did to them.
+The same command goes on where it was stopped.
 """
 
 import argparse
@@ -21,8 +21,8 @@ from memory.disk import write_atomically
 from memory.ledger import RunFolder
 from tools.classify import gaps, need
 
-ORDERS = ("pp", "o", "pr")
-Labels = dict[str, dict[str, bool]]  # lever → example → whether it was mended
+ORDERS = ("pp",)  # labels of the seed pair, and of the edited one
+Labels = dict[str, bool]  # by example: whether an edit mended it
 ROOT = Path(__file__).parents[2]
 
 
@@ -75,7 +75,7 @@ def _play(task: Path, order: str, given: argparse.Namespace) -> None:
 
 
 def _probed(task: Path, given: argparse.Namespace) -> Iterator[Probe]:
-    """The failing rows of every pair that a lever was pulled at, each once."""
+    """The failing rows of every pair that was edited, each once."""
     paths = [path for order in given.orders if (path := _folder(task, order, given)).exists()]
     contexts = [Context(run=str(path), pool=_pool(task, given)) for path in paths]
     labels: dict[Candidate, Labels] = {}
@@ -83,11 +83,9 @@ def _probed(task: Path, given: argparse.Namespace) -> Iterator[Probe]:
     for context in contexts:
         rounds = context.folder.rounds()
         for row, pair in zip(rounds, began_with(rounds, context), strict=True):
-            words, weights = outcomes(row, context)
-            told = labels.setdefault(pair, {"words": {}, "weights": {}})
-            told["words"].update(words)
-            told["weights"] = weights | told["weights"]  # of two trainings from one pair, the first order's
-            holder.setdefault(pair, context)
+            if told := outcomes(row, pair, context):
+                labels.setdefault(pair, {}).update(told)
+                holder.setdefault(pair, context)
     for pair, told in labels.items():
         yield from _of_pair(pair, told, holder[pair], given.rows)
 
@@ -95,7 +93,7 @@ def _probed(task: Path, given: argparse.Namespace) -> Iterator[Probe]:
 def _of_pair(pair: Candidate, told: Labels, context: Context, most: int) -> Iterator[Probe]:
     config, scores = context.spec.config, context.evaluate(pair, "validation").scores
     paired = zip(context.spec.validation, scores, strict=True)
-    failing = [(row, score) for row, score in paired if score.reward < 1]
+    failing = [(row, score) for row, score in paired if score.reward < 1 and row.name in told]
     failing = random.Random(config.seed).sample(failing, min(most, len(failing)))
     prompt, began = context.folder.prompt(pair.prompt), time.monotonic()
     seen = context.classifier.features(failing, prompt, pair.adapter, config.seed, {}, thorough=True)
@@ -104,7 +102,7 @@ def _of_pair(pair: Candidate, told: Labels, context: Context, most: int) -> Iter
         yield Probe(
             task=config.name, model=config.model, pair=pair.id, example=row.name,
             features={name: round(value, 4) for name, value in features.items()}, rules=need(score, *gaps(features)),
-            words=told["words"].get(row.name), weights=told["weights"].get(row.name),
+            words=told[row.name],
         )  # fmt: skip
 
 
