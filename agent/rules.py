@@ -55,12 +55,15 @@ class Rules:
         return Decision(move=Stop(), reason=_plateau(refused), numbers=shown)
 
     def training(self, signal: Signal, history: Sequence[Round]) -> TrainLora:
-        """LoRA as the task sets it: on rows that fit the prompt; anew where the rows changed or a try failed."""
+        """LoRA as the task sets it: on rows that fit the prompt; anew where the rows changed or a try failed.
+
+        A rise that was within chance is no failure: the same once more, with other draws.
+        """
         rows = fitting_rows(signal, self._config)
         earlier = [row for row in history if isinstance(row.decision.move, TrainLora)]
         last = earlier[-1] if earlier else None
-        fresh = last is not None and (not last.verdict.kept or _rows_of(last) != rows)
-        failed = last is not None and not last.verdict.kept
+        failed = last is not None and not last.verdict.kept and last.verdict.gain <= 0
+        fresh = failed or (last is not None and _rows_of(last) != rows)
         return training(self._config, rows, fresh=fresh, slower=failed)
 
 

@@ -99,7 +99,7 @@ def _said(client: LlmChat) -> str:
 def test_no_second_try_of_a_call_goes_out_when_the_money_is_used_up() -> None:
     with serving([TOO_FAST, STOP]) as server:
         with pytest.raises(OutOfMoney):
-            chat(server, Account(Notebook(), limit=0.0083)).call_tool("system", "user" * 1000, TOOLS)
+            chat(server, Account(Notebook(), limit=0.0084)).call_tool("system", "user" * 1000, TOOLS)
         assert len(server.requests) == 1
 
 

@@ -48,7 +48,7 @@ def test_why_shows_the_rules_choice_beside_the_planners(
 def test_an_edit_with_an_llm_says_how_many_calls_it_takes(
     tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = tiny_task(edit={"editor": "textgrad", "critiques": 5, "rewrites": 3}, llm=SERVER)
+    task = tiny_task(edit={"editor": "textgrad", "critiques": 5, "rewrites": 3}, llm=SERVER, policy="prompt-only")
     said = say(new_run(task, runs=tmp_path / "runs"), monkeypatch, "/plan", go=True)
     # A critique for each of the four rows, three parts and the system text once more, three questions.
     assert "cost: up to" in said and "up to about 11 calls to the external LLM" in said

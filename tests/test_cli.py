@@ -171,7 +171,7 @@ def talk(task: Path, root: Path, *lines: str) -> str:
 
 def test_chat_shows_a_plan_and_does_only_what_is_approved(tiny_task: TinyTask, tmp_path: Path) -> None:
     said = talk(tiny_task(), tmp_path / "runs", "/plan", "/nonsense", "/why", "/quit")
-    assert "Round 1: edit_prompt" in said and "cost:" in said
+    assert "Round 1: train_lora" in said and "cost:" in said
     assert "no command /nonsense" in said and "No round has been done yet" in said
     assert not runs(tmp_path / "runs")[0].rounds()
 
@@ -200,7 +200,7 @@ def test_a_finished_run_still_answers_in_chat(tiny_task: TinyTask, tmp_path: Pat
     root = tmp_path / "runs"
     done = finished(tiny_task(), root)
     said = talk(done.path, root, "/why", "/diff", "/quit")
-    assert "The run has finished" in said and "Round 1, edit_prompt, decided by rules." in said
+    assert "The run has finished" in said and "Round 1, train_lora, decided by rules." in said
 
 
 def test_a_chat_goes_on_where_it_was_left(tiny_task: TinyTask, tmp_path: Path) -> None:

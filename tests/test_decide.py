@@ -65,6 +65,7 @@ def ended(line: list[str], root: Path, by: signal.Signals, after: int) -> tuple[
     shell = subprocess.Popen(
         [sys.executable, "nesylora.py", *line],
         cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a job in the background ignores
     )  # fmt: skip
     while len(rows(root)) < after:
         assert shell.poll() is None, "it ended before the signal"

@@ -225,7 +225,7 @@ def test_killed_among_critiques_a_run_knows_what_it_paid_and_asks_nothing_twice(
 ) -> None:
     root = Path(__file__).parents[1]
     with serving(mind) as server:
-        task = asking(tiny_task, server, budget={"rounds": 1})
+        task = asking(tiny_task, server, budget={"rounds": 1}, without=["remaking"])
         folder = new_run(task, runs=tmp_path / "runs")
         code = KILLED.format(root=str(root))
         ended = subprocess.run([sys.executable, "-c", code, str(folder.path)], capture_output=True, text=True)

@@ -74,7 +74,9 @@ def test_planner_and_textgrad_see_as_many_train_rows_as_are_to_be_criticised(
 ) -> None:
     with serving(lambda _: Reply("Ask for the form.")) as at:
         edit = {"editor": editor, "minibatch": 1, "critiques": 3, "rewrites": 0}
-        task = tiny_task(planner="llm", edit=edit, llm={"model": "judge-1", "base_url": at.url})
+        # Rows that cannot be remade are edited first.
+        own = {"without": ["remaking"], "llm": {"model": "judge-1", "base_url": at.url}}
+        task = tiny_task(planner="llm", edit=edit, **own)
         with open_session(new_run(task, ["budget.rounds=1"], tmp_path / "runs")) as session:
             session.go()
             [row] = session.context.folder.rounds()

@@ -131,6 +131,11 @@ def test_after_a_failed_try_an_adapter_starts_anew_at_half_the_rate() -> None:
     assert (move.fresh, move.learning_rate) == (True, CONFIG.lora.learning_rate / 2)
 
 
+def test_a_rise_within_chance_is_tried_once_more_as_it_was() -> None:
+    move = training(a_signal(), [a_round(TRAIN, kept=True), a_round(TRAIN, gain=0.09)])
+    assert (move.fresh, move.learning_rate) == (False, CONFIG.lora.learning_rate)
+
+
 # --- what ends a run -----------------------------------------------------------------------------
 
 

@@ -43,7 +43,7 @@ def long_run(root: Path, rounds: int) -> tuple[RunFolder, list[RoundCost]]:
         from ui.report import write_report
 
         context = session.context
-        vars(context).update(model=StandIn(rounds), policy=Alternating(rounds), _embed=_embed)
+        vars(context).update(model=StandIn(rounds), backbone=StandIn(rounds), policy=Alternating(rounds), _embed=_embed)
         context.report = clock.timed("report", write_report)
         vars(context.memory)["remember"] = clock.timed("memory", context.memory.remember)
         for kind in ("append", "rounds", "baseline", "outcome"):
@@ -96,7 +96,7 @@ class Stopwatch(Silent):
 class StandIn:
     """Answers at once, and better from round to round, so that some trials are kept."""
 
-    trained_tokens = generated_tokens = 0
+    trained_tokens = generated_tokens = read_tokens = 0
 
     def __init__(self, rounds: int) -> None:
         self._calls, self._most = 0, 6 * rounds
