@@ -292,7 +292,10 @@ class TaskConfig(Settings):
     def is_a_known_policy(cls, policy: str) -> str:
         if policy not in POLICIES and not any(re.fullmatch(pattern, policy) for pattern in PATTERNS):
             known = ", ".join(POLICIES)
-            raise ValueError(f"there is no policy {policy!r}; there are {known}, any such order of p and w, any period")
+            raise ValueError(
+                f"there is no policy {policy!r}. There are: {known}; any order of p (prompt) and w (weights) such as "
+                "'w -> p -> w', and 'alternate every N'"
+            )
         return policy
 
     @property

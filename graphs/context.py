@@ -49,6 +49,7 @@ def new_run(task: Path, overrides: Sequence[str] = (), runs: Path = Path("runs")
     import yaml
 
     from eval.tasks import load_task, place
+    from graphs.memory import check_experience
     from tools.presence import check_model
 
     read = load_task(task, overrides)
@@ -57,6 +58,7 @@ def new_run(task: Path, overrides: Sequence[str] = (), runs: Path = Path("runs")
             check_model(model)
         except BadInput as error:
             raise BadInput(f"{place(task, keys, overrides)}: {error}") from error
+    check_experience(read.config, read.folder)
     text = yaml.safe_dump(read.config.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
     return RunFolder.create(runs, read.config.name, text, read.folder, read.digest, name)
 

@@ -6,6 +6,7 @@ from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
+from agent.config import TaskConfig
 from agent.errors import BadInput
 from agent.experience import Experience, experience
 from agent.protocols import Embed
@@ -124,13 +125,9 @@ class Memory:
         return self._folder.learned_from(self._told)
 
     def _told(self) -> list[Experience]:
-        config = self._task.config
-        if config.experience == "runs":
-            file = ExperienceFile.beside(self._folder.path.parent)
-        elif config.experience == "practice":
-            file = ExperienceFile(Path(str(files("tasks"))) / "practice" / "experience.jsonl")
-        else:
-            file = ExperienceFile(Path(self._folder.about.source) / config.experience)
+        config, root = self._task.config, self._folder.path.parent
+        named = config.experience != "runs"
+        file = _named(config, Path(self._folder.about.source)) if named else ExperienceFile.beside(root)
         if file.lost:
             raise BadInput(f"experience: there is no file {file.path}.")
         return [line for line in file.read() if line.run != self._folder.name]
@@ -141,3 +138,18 @@ class Memory:
         line = experience(row, self._folder.name, config.name, config.model)
         if line:
             ExperienceFile.beside(self._folder.path.parent).append(line)
+
+
+def check_experience(config: TaskConfig, folder: Path) -> None:
+    """Raises BadInput where the task, in this folder, names a file of rounds that is not there."""
+    if config.policy == "learned" and config.experience not in ("runs", "none") and _named(config, folder).lost:
+        raise BadInput(
+            f"experience: there is no file {_named(config, folder).path}. A path is relative to the task's folder; or "
+            "take `runs`, `practice` or `none`."
+        )
+
+
+def _named(config: TaskConfig, folder: Path) -> ExperienceFile:
+    if config.experience == "practice":
+        return ExperienceFile(Path(str(files("tasks"))) / "practice" / "experience.jsonl")
+    return ExperienceFile(folder / config.experience)

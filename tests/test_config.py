@@ -58,7 +58,7 @@ def test_what_needs_an_llm_asks_for_its_section(needy: dict[str, Any]) -> None:
         ({"budget": {"minutes": 0}}, "greater than 0"),
         ({"content": []}, "at least 1 item"),
         ({"content": [{"kind": "vibes"}]}, "'exact', 'contains', 'number', 'choice', 'f1'"),
-        ({"policy": "w -> q"}, "there is no policy 'w -> q'; there are rules, learned"),
+        ({"policy": "w -> q"}, "there is no policy 'w -> q'. There are: rules, learned"),
         ({"name": "../escape"}, "match pattern"),
         ({"bugdet": {}}, "Extra inputs are not permitted"),
     ],

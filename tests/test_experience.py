@@ -109,9 +109,9 @@ def test_a_task_may_name_another_experience_or_none(tiny_task: TinyTask, tmp_pat
     assert Context(run=str(named.path)).memory.experience == (a_line(),)
     without = new_run(task, ["policy=learned", "experience=practice.jsonl", "without=[memory]"], runs, "without")
     assert Context(run=str(without.path)).memory.experience == ()
-    missing = new_run(task, ["policy=learned", "experience=nowhere.jsonl"], runs, "missing")
-    with pytest.raises(BadInput, match=r"nowhere\.jsonl"):
-        _ = Context(run=str(missing.path)).memory.experience
+    with pytest.raises(BadInput, match=r"nowhere\.jsonl.*or take `runs`"):
+        new_run(task, ["policy=learned", "experience=nowhere.jsonl"], runs, "missing")
+    assert not (runs / "missing").exists(), "nothing is begun"
     assert yaml.safe_load(named.task_file.read_text())["experience"] == "practice.jsonl"
 
 

@@ -78,8 +78,8 @@ def test_chances_are_told_where_the_classifier_gave_some(tmp_path: Path) -> None
     probed = tuple(one.model_copy(update={"chances": sure}) for one in row.diagnosis.examples)
     run.append(row.model_copy(update={"diagnosis": row.diagnosis.model_copy(update={"examples": probed})}))
     _, words, twin = read(run)
-    assert words.count("chances of content, style, both 10%, 70%, 20%") == 1
-    assert twin.count("| chances of content, style, both | 10%, 70%, 20% |") == 1
+    assert words.count("a probed row's chance of content, style, both 10%, 70%, 20%") == 1
+    assert twin.count("| a probed row's chance of content, style, both | 10%, 70%, 20% |") == 1
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,9 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
         "--variant", dest="variants", action="append", default=[], metavar="'NAME: KEY=VALUE …'",
         help="what else takes part: settings under a name, such as 'slow: policy=rules lora.epochs=9'; may be repeated",
     )  # fmt: skip
-    decide.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N")
+    decide.add_argument(
+        "--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="of each task (default: 0 1 2)"
+    )
     decide.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at a time (default: 1)")
     decide.add_argument("--name", default="decide", help="of the folder in --runs (default: decide)")
     decide.add_argument("--only-write", action="store_true", help="play nothing, write tables and plots anew")
@@ -220,8 +222,10 @@ def _bench_decide(options: argparse.Namespace) -> int:
         return 0
     tasks = options.tasks or sorted(Path(str(files("tasks") / "decide")).glob("*/task.yaml"))
     variants = [*map(named, options.policies), *map(described, options.variants)]
-    if not tasks or not variants or options.jobs < 1:
-        raise BadInput("A benchmark needs a task, a policy or variant, and at least one job.")
+    if not tasks or not variants:
+        raise BadInput("A benchmark needs at least one task, and one policy or variant.")
+    if options.jobs < 1 or min(options.seeds) < 0:
+        raise BadInput("--jobs must be at least 1, and no seed below 0.")
     groups = plan(tasks, variants, options.seeds, options.overrides)
     return decide(groups, folder, options.jobs, shlex.join(["nesylora", *options.given]))
 

@@ -80,7 +80,10 @@ def _rewards(standing: Standing) -> Grid:
     rows = [
         [policy, *(_estimate(standing.reward(policy, task)) for task in standing.tasks)] for policy in standing.policies
     ]
-    note = "Mean joint reward over seeds, with the 95 % interval of a bootstrap over seeds and test rows."
+    note = (
+        "Mean joint reward over seeds, with the 95 % interval of a bootstrap over seeds and test rows; Wilson's, of "
+        "the test rows, where each is all right or all wrong in every seed."
+    )
     return Grid("Test reward of each task", note, ["policy", *standing.tasks], rows)
 
 

@@ -22,6 +22,8 @@ GLOSSARY = {
     "passes": "forward passes of a token, the cost of a step on any machine: 3 for one trained on, 1 generated or read",
     "drift": "nats per token lost on some general sentences, against the bare model: what a gain in weights has cost "
     "elsewhere",
+    "promise": "the outlook's gain, as experience with other runs corrects it, in merit",
+    "drawn": "a gain drawn around the promise, as wide as that is unsure; the highest a pass wins (Thompson sampling)",
     "merit": "mean of reward, content and style, from 0 to 1: it shows progress where the product is still 0",
     "p": "how often chance alone would show such a difference (paired sign-flip test, one-sided)",
 }
