@@ -70,13 +70,11 @@ def scatter(spots: Sequence[Spot], across: str, up: str) -> Markup:
         place = exponent + math.log10(factor)
         if frame.x0 <= place <= frame.x1:
             parts.append(svg.text(f"{factor * 10.0**exponent:,.10g}", frame.x(place), 282, "tick", "middle"))
-    lowest: list[tuple[float, float]] = []
+    taken: list[tuple[float, float]] = []
     for spot, power in sorted(zip(known, powers, strict=True), key=lambda one: one[0].y):
         x, y = frame.x(power), frame.y(spot.y)
-        label = y + 4
-        while any(abs(label - other) < 12 and abs(x - beside) < 130 for beside, other in lowest):
-            label -= 2
-        lowest.append((x, label))
+        label = _free(x, y + 4, taken)
+        taken.append((x, label))
         title = f"{spot.label}: {up} {spot.y:.2f}, {across} {spot.x:,.0f}"
         parts.append(
             Markup('<g class="mark {}"><title>{}</title><circle cx="{:.1f}" cy="{:.1f}" r="5"/></g>{}').format(
@@ -84,3 +82,10 @@ def scatter(spots: Sequence[Spot], across: str, up: str) -> Markup:
             )
         )
     return svg.drawing(308, f"{up} over {across}", parts)
+
+
+def _free(x: float, y: float, taken: Sequence[tuple[float, float]]) -> float:
+    """Where a label finds room next to a point: beside it, or as little below or above as may be, within the frame."""
+    places = sorted(range(24, 268, 2), key=lambda place: abs(place - y))
+    free = (p for p in places if not any(abs(p - other) < 12 and abs(x - beside) < 130 for beside, other in taken))
+    return next(free, y)
