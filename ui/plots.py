@@ -11,6 +11,7 @@ from ui.charts import Bar
 
 NAMES = 150  # pixels left of the bars
 ROW = 26
+NEAR = 30  # pixels that a label may be off its point
 
 
 class Spot(NamedTuple):
@@ -56,7 +57,10 @@ def _bar(bar: Bar, y: float, x: Callable[[float], float], say: Callable[[float],
 
 
 def scatter(spots: Sequence[Spot], across: str, up: str) -> Markup:
-    """Points over a logarithmic axis; up is [0, 1]. What cannot be placed is left out. Labels avoid each other."""
+    """Points over a logarithmic axis; up is [0, 1]. What cannot be placed is left out.
+
+    Labels avoid each other, the first ones first; where they crowd, a point is named by its title alone.
+    """
     known = [spot for spot in spots if math.isfinite(spot.y) and math.isfinite(spot.x) and spot.x > 0]
     if not known:
         return Markup()
@@ -71,21 +75,23 @@ def scatter(spots: Sequence[Spot], across: str, up: str) -> Markup:
         if frame.x0 <= place <= frame.x1:
             parts.append(svg.text(f"{factor * 10.0**exponent:,.10g}", frame.x(place), 282, "tick", "middle"))
     taken: list[tuple[float, float]] = []
-    for spot, power in sorted(zip(known, powers, strict=True), key=lambda one: one[0].y):
+    for spot, power in zip(known, powers, strict=True):
         x, y = frame.x(power), frame.y(spot.y)
-        label = _free(x, y + 4, taken)
-        taken.append((x, label))
         title = f"{spot.label}: {up} {spot.y:.2f}, {across} {spot.x:,.0f}"
         parts.append(
-            Markup('<g class="mark {}"><title>{}</title><circle cx="{:.1f}" cy="{:.1f}" r="5"/></g>{}').format(
-                spot.css, title, x, y, svg.text(spot.label, x + 9, label, "tick", "start")
+            Markup('<g class="mark {}"><title>{}</title><circle cx="{:.1f}" cy="{:.1f}" r="5"/></g>').format(
+                spot.css, title, x, y
             )
         )
+        label = _free(x, y + 4, taken)
+        if label is not None:
+            taken.append((x, label))
+            parts.append(svg.text(spot.label, x + 9, label, "tick", "start"))
     return svg.drawing(308, f"{up} over {across}", parts)
 
 
-def _free(x: float, y: float, taken: Sequence[tuple[float, float]]) -> float:
-    """Where a label finds room next to a point: beside it, or as little below or above as may be, within the frame."""
-    places = sorted(range(24, 268, 2), key=lambda place: abs(place - y))
-    free = (p for p in places if not any(abs(p - other) < 12 and abs(x - beside) < 130 for beside, other in taken))
-    return next(free, y)
+def _free(x: float, y: float, taken: Sequence[tuple[float, float]]) -> float | None:
+    """Where a label finds room beside its point, or a little below or above; None where it might be another's."""
+    near = [place for place in range(24, 268, 2) if abs(place - y) <= NEAR]
+    crowded = {place for place in near for beside, other in taken if abs(place - other) < 12 and abs(x - beside) < 130}
+    return min(set(near) - crowded, key=lambda place: (abs(place - y), place), default=None)
