@@ -138,7 +138,10 @@ def test_what_would_not_compare_is_refused_before_anything_is_played(
         (["--policies", "ruels"], "there is no policy 'ruels'"),
         (["--policies", "rules", "rules"], "two named rules"),
         (["--policies", "rules without gates"], "without"),
-        (["--policies"], "needs a task, a policy"),
+        (["--policies"], "one policy or variant"),
+        (["--seeds", "-1"], "no seed below 0"),
+        (["--variant", "easy: 'content=[{kind: exact}]'"], "other rows or scorers"),
+        (["--variant", "lost: policy=learned experience=nowhere.jsonl"], "nowhere.jsonl"),
     ]:
         capsys.readouterr()
         assert run([*one, *more]) == 2

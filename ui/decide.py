@@ -49,13 +49,17 @@ def plan(
 ) -> list[Group]:
     """The groups, task by task. Raises BadInput before anything is begun: a task, a variant or a name twice."""
     from eval.tasks import load_task
+    from graphs.memory import check_experience
+    from ui.playing import ALONE
 
     _differ("variant", [variant.folder.rpartition("-")[0] for variant in variants])
     groups = []
     for task in tasks:
         read = load_task(task, overrides)
-        for variant in variants:
-            if variant.name != ORACLE and load_task(task, [*overrides, *variant.settings]).digest != read.digest:
+        for variant in (one for one in variants if one.name != ORACLE):
+            own = load_task(task, [*ALONE, *overrides, *variant.settings])
+            check_experience(own.config, own.folder)
+            if own.digest != read.digest:
                 raise BadInput(f"The variant {variant.name!r} has other rows or scorers, so that it would not compare.")
         settings = read.config.model_dump(mode="json", exclude={"policy", "without", "seed", "experience"})
         groups += [
