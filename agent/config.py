@@ -12,6 +12,7 @@ from agent.settings import Settings
 POLICIES = (
     "rules", "learned", "lora-only", "prompt-only", "p -> w", "w -> p", "p -> w -> p", "alternate every 1", "random",
 )  # fmt: skip
+OBSERVING = ("rules", "learned")  # decide by what they observe; the others are there to be compared with
 # Any order of p (prompt) and w (weights) will do, and any period; `steps` names each round's lever for itself:
 # p, o (weights on rows as given) or r (on refined rows).
 PATTERNS = (r"[pw]( -> [pw])*", r"alternate every [1-9]\d*", r"steps [por]+")
@@ -301,7 +302,7 @@ class TaskConfig(Settings):
     @property
     def observes(self) -> bool:
         """Whether the policy decides by what it observes. What it is compared with does not, and keeps to itself."""
-        return self.policy in ("rules", "learned")
+        return self.policy in OBSERVING
 
     @property
     def models(self) -> dict[tuple[int | str, ...], str]:

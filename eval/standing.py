@@ -14,10 +14,11 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.config import PATTERNS
 from eval.stats import RESAMPLES, interval, sign_flip
 from eval.suite import ORACLE, Result
 
-FIXED = r"policy=(lora-only|prompt-only|[pw]( -> [pw])*|alternate every \d+|steps [por]+)"
+FIXED = ("lora-only", "prompt-only", *PATTERNS)  # policies that need no look, and no luck
 LEVEL = 0.95
 
 Group = tuple[str, int]
@@ -163,7 +164,7 @@ class Standing:
 
 
 def _is_fixed(row: Result) -> bool:
-    return any(re.fullmatch(FIXED, setting) for setting in row.settings)
+    return any(re.fullmatch(f"policy={order}", setting) for setting in row.settings for order in FIXED)
 
 
 def _by_task(rows: Iterable[Result]) -> dict[str, list[Result]]:

@@ -3,11 +3,10 @@
 from math import exp
 from typing import NamedTuple
 
+from agent.config import OBSERVING
 from eval.standing import Chance, Estimate, Standing
 from eval.suite import ORACLE
 from ui import wording
-
-SUBJECTS = ("rules", "learned")  # those that the benchmark is about; the others are there to be compared with
 
 CHARGED = (
     "Cost is counted in forward passes of a token (3 × trained + generated + read). A run that never reached the "
@@ -98,7 +97,7 @@ def _costs(standing: Standing) -> Grid:
 
 
 def _pairs(standing: Standing) -> list[tuple[str, str]]:
-    subjects = [policy for policy in SUBJECTS if policy in standing.policies]
+    subjects = [policy for policy in OBSERVING if policy in standing.policies]
     others = [policy for policy in standing.policies if policy != ORACLE]
     return [(policy, other) for policy in subjects for other in others if policy != other]
 
@@ -120,7 +119,7 @@ def _duels(standing: Standing) -> Grid:
 
 
 def _matches(standing: Standing) -> Grid:
-    pairs = [(policy, task) for policy in SUBJECTS if policy in standing.policies for task in standing.tasks]
+    pairs = [(policy, task) for policy in OBSERVING if policy in standing.policies for task in standing.tasks]
     found = [match for pair in pairs if (match := standing.match(*pair))]
     rows = [
         [match.policy, match.task, match.best, _signed(match.difference), "yes" if match.holds else "no"]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from agent.config import Budget
+from agent.config import OBSERVING, Budget
 from agent.errors import BadInput
 from agent.records import Candidate, Example, ExampleScore, Prompt, Role, Split
 from agent.rounds import Baseline, Outcome, Remaking, Round, Spend, Usage
@@ -33,7 +33,7 @@ class Brief(BaseModel):
     @property
     def plans(self) -> bool:
         """As TaskConfig has it: what does not observe asks no planner."""
-        return self.planner == "llm" and self.policy in ("rules", "learned")
+        return self.planner == "llm" and self.policy in OBSERVING
 
 
 class Pair(NamedTuple):
