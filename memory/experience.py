@@ -54,8 +54,10 @@ class ExperienceFile:
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with held(self.path, "The experience of all runs", WAIT):
-            if line.key not in {other.key for other in self.read()}:
-                append_line(self.path, line.model_dump_json(), sync=True)
+            text = line.model_dump_json()
+            begins = text[: text.index(',"task":')].encode()  # with run and number; only such lines need be parsed
+            if not any(_line(other) for other in whole_lines(self.path) if other.startswith(begins)):
+                append_line(self.path, text, sync=True)
 
     def restore(self, lines: Iterable[Experience]) -> None:
         """Writes the file, where there is none, of these lines.
