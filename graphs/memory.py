@@ -128,8 +128,6 @@ class Memory:
         config, root = self._task.config, self._folder.path.parent
         named = config.experience != "runs"
         file = _named(config, Path(self._folder.about.source)) if named else ExperienceFile.beside(root)
-        if file.lost:
-            raise BadInput(f"experience: there is no file {file.path}.")
         return [line for line in file.read() if line.run != self._folder.name]
 
     def note(self, row: Round) -> None:
@@ -142,14 +140,17 @@ class Memory:
 
 def check_experience(config: TaskConfig, folder: Path) -> None:
     """Raises BadInput where the task, in this folder, names a file of rounds that is not there."""
-    if config.policy == "learned" and config.experience not in ("runs", "none") and _named(config, folder).lost:
-        raise BadInput(
-            f"experience: there is no file {_named(config, folder).path}. A path is relative to the task's folder; or "
-            "take `runs`, `practice` or `none`."
-        )
+    if config.policy == "learned" and config.experience not in ("runs", "none"):
+        _named(config, folder)
 
 
 def _named(config: TaskConfig, folder: Path) -> ExperienceFile:
-    if config.experience == "practice":
-        return ExperienceFile(Path(str(files("tasks"))) / "practice" / "experience.jsonl")
-    return ExperienceFile(folder / config.experience)
+    """The file of rounds that the task, in this folder, names. Raises BadInput: it is not there."""
+    practice = Path(str(files("tasks"))) / "practice" / "experience.jsonl"
+    file = ExperienceFile(practice if config.experience == "practice" else folder / config.experience)
+    if file.lost:
+        raise BadInput(
+            f"experience: there is no file {file.path}. A path is relative to the task's folder; or take `runs`, "
+            "`practice` or `none`."
+        )
+    return file
