@@ -1,7 +1,7 @@
 """What a round teaches later runs: what was seen, what was done, what it brought and what it took."""
 
 from collections.abc import Iterable
-from typing import Annotated, get_args
+from typing import Annotated
 
 from pydantic import Field
 
@@ -47,9 +47,8 @@ def experience(row: Round, run: str, task: str, model: str) -> Experience | None
     move = row.decision.move
     if not isinstance(move, TrainLora | EditPrompt):
         return None
-    shares: dict[Need, float] = {need: row.diagnosis.expected(need) for need in get_args(Need)}
     return Experience(
-        run=run, number=row.number, task=task, model=model, signal=row.signal, shares=shares, move=move,
+        run=run, number=row.number, task=task, model=model, signal=row.signal, shares=row.diagnosis.shares, move=move,
         gain=realised(row), cost=row.trial.spend.passes, kept=row.verdict.kept,
     )  # fmt: skip
 

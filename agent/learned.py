@@ -89,7 +89,7 @@ class Learned:
         """The outlook, moved and narrowed by what such rounds brought; `draw` is of a standard normal."""
         now = Experience(
             run="", number=0, task="", model="", signal=briefing.signal, move=move, gain=0, cost=0, kept=False,
-            shares={need: briefing.diagnosis.expected(need) for need in ("content", "style", "both")},
+            shares=briefing.diagnosis.shares,
         )  # fmt: skip
         fit = Fit(SPREADS, self._seen(move.action))
         features = _features(now)

@@ -5,7 +5,7 @@ import json
 import unicodedata
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -202,6 +202,11 @@ class Diagnosis(Record):
             return 0.0
         each = [example.chances.get(need, float(example.need == need)) for example in self.examples]
         return fmean(each) * self.failing / self.total
+
+    @property
+    def shares(self) -> dict[Need, float]:
+        """Of all rows, those that have just this need."""
+        return {need: self.expected(need) for need in get_args(Need)}
 
     @property
     def confidence(self) -> float | None:
