@@ -1,6 +1,7 @@
 """A model whose answers are kept on disk: what one run asked of it, another that asks the same need not compute.
 
-Every row is charged as if it had been run, so that what a run costs does not depend on which run came first.
+Every row is charged what it took when it was computed: an even share of the call. In calls of other rows it would have
+taken another share of what the rows have in common, so a charge is exact where runs ask alike, and near it elsewhere.
 """
 
 import json
