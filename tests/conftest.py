@@ -41,6 +41,17 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What the tests of the model's arithmetic run on, beside the CPU that always does."""
+    parser.addoption("--device", choices=["cpu", "cuda", "mps"], default="cpu", help="where the tiny models compute")
+
+
+@pytest.fixture(scope="session")
+def device(pytestconfig: pytest.Config) -> str:
+    """Where the tiny models compute."""
+    return str(pytestconfig.getoption("--device"))
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A folder with a random model of an architecture and its tokenizer, as transformers saves them."""
@@ -92,7 +103,7 @@ def _tokenizer() -> Any:
 
 
 @pytest.fixture
-def backbone(tiny_model: Callable[[str], Path], tmp_path: Path) -> "Iterator[Callable[..., Backbone]]":
+def backbone(tiny_model: Callable[[str], Path], tmp_path: Path, device: str) -> "Iterator[Callable[..., Backbone]]":
     """A backbone on the tiny model of an architecture; its adapters stand in `tmp_path`, each in a folder of its id."""
     import torch
 
@@ -100,7 +111,7 @@ def backbone(tiny_model: Callable[[str], Path], tmp_path: Path) -> "Iterator[Cal
         from tools.backbone import Backbone
         from tools.loading import load_model
 
-        model, tokenizer = load_model(str(tiny_model(name)), device="cpu", progress=lambda *_: None)
+        model, tokenizer = load_model(str(tiny_model(name)), device=device, dtype="float32", progress=lambda *_: None)
         return Backbone(model, tokenizer, name=name, locate=tmp_path.joinpath, **options)
 
     threads = torch.get_num_threads()
@@ -122,7 +133,7 @@ def random_adapter(tmp_path: Path) -> "Callable[..., Path]":
         torch.manual_seed(seed)
         backbone.create(adapter, lora_config(4, Lora(rank=4, alpha=8)))
         for weight in filter(lambda weight: weight.requires_grad, backbone.model.parameters()):
-            torch.nn.init.normal_(weight, std=0.2)
+            weight.data.copy_(0.2 * torch.randn(weight.shape))  # drawn on the processor: the same on every device
         backbone.save(adapter, tmp_path / adapter)
         backbone.detach(adapter)
         return tmp_path / adapter

@@ -53,17 +53,13 @@ def test_an_interrupt_does_not_wait_for_calls_that_wait() -> None:
         assert all(isinstance(future.exception(), CancelledError) for future in out)
 
 
-@pytest.mark.parametrize(("width", "most_seconds"), [(16, 1.8), (4, 4.0)])
-def test_no_more_calls_than_the_width_are_out_at_once(width: int, most_seconds: float) -> None:
-    with serving(lambda _: Reply("hi", delay=0.5)) as server:  # long enough for all to be out, on a busy machine too
+@pytest.mark.parametrize(("width", "delay"), [(16, 2.0), (4, 0.5)])
+def test_as_many_calls_as_the_width_are_out_at_once_and_no_more(width: int, delay: float) -> None:
+    with serving(lambda _: Reply("hi", delay=delay)) as server:  # long enough for all to be out, on a busy machine too
         client = chat(server, max_concurrency=width)
-        client.complete("system", "warms up")
-        began = time.monotonic()
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(lambda place: client.complete("system", str(place)), range(16)))
-        seconds = time.monotonic() - began
         assert server.busiest == width
-    assert 16 / width * 0.5 <= seconds <= most_seconds
 
 
 # --- when the server misbehaves ------------------------------------------------------------------

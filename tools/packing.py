@@ -111,7 +111,7 @@ def pack(rows: Sequence[TokenRow], device: torch.device, trunk: Trunk | None = N
     Args:
         trunk: what all prompts begin with, already run; None: what they share is run with them.
     """
-    prefix = common_prefix(rows) if trunk is None else []
+    prefix = common_prefix(rows) if trunk is None and len(rows) > 1 else []  # a row alone attends in one call
     skip = len(prefix) if trunk is None else len(trunk.ids)
     ids, positions, owner = list(prefix), list(range(len(prefix))), [SHARED] * len(prefix)
     scored: list[int] = []

@@ -17,7 +17,7 @@ from tools.backbone import Backbone
 from tools.lora import lora_config, train
 
 SEED = 0
-SETTINGS = Lora(max_tokens=100_000, enough=0)  # all steps, however low the loss
+SETTINGS = Lora(max_tokens=100_000)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,10 @@ def ours(loaded: Loaded, rows: Rows, steps: int) -> Steps:
         backbone = Backbone(loaded.model, loaded.tokenizer, name="bench", locate=Path(folder).joinpath)
         log = train(
             backbone, "bench", [(rows.prompt, example) for example in rows.examples],
-            TrainLora(epochs=steps, learning_rate=SETTINGS.learning_rate, rank=SETTINGS.rank),
+            TrainLora(
+                epochs=steps, learning_rate=SETTINGS.learning_rate, rank=SETTINGS.rank,
+                enough=0,  # all steps, however low the loss
+            ),
             SETTINGS.model_copy(update={"batch_size": len(rows.examples)}),
             folder=Path(folder, "bench"), parent=None, seed=SEED, progress=progress,
         )  # fmt: skip

@@ -1,0 +1,111 @@
+"""What only a CUDA device can show; `python -m pytest --device cuda` runs the tests of the arithmetic there too."""
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from agent.config import Lora
+from agent.moves import TrainLora
+from agent.records import Example, Prompt
+from tools.backbone import Backbone
+from tools.loading import load_model
+from tools.lora import train
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA here")
+
+NAMES = {"Orrowmere": "Heskzan", "Tallisk": "Gallune", "Benn": "Corolt", "Mirr": "Dunwick"}
+EXAMPLES = [
+    Example(name=f"train:{line}", question=f"Who is the mayor of {place}?", answer=f"ANSWER: {name}")
+    for line, (place, name) in enumerate(NAMES.items(), 1)
+]
+PROMPT = Prompt(system="Answer the question.")
+
+
+@pytest.fixture
+def load(tiny_model: Callable[[str], Path], tmp_path: Path) -> Callable[..., Backbone]:
+    """The tiny Llama as a user's model is loaded."""
+
+    def load(**options: object) -> Backbone:
+        model, tokenizer = load_model(str(tiny_model("llama")), progress=lambda *_: None, **options)  # type: ignore[arg-type]
+        return Backbone(model, tokenizer, name="llama", locate=tmp_path.joinpath)
+
+    return load
+
+
+def learn(backbone: Backbone, folder: Path) -> list[float]:
+    """Losses of the epochs; the adapter stands in `folder` afterwards, and is read from there again."""
+    move = TrainLora(epochs=20, rank=32, learning_rate=1e-2)
+    settings = Lora(rank=32, batch_size=1)
+    rows = [(PROMPT, example) for example in EXAMPLES[:1]]
+    log = train(
+        backbone, folder.name, rows, move, settings, folder=folder, parent=None, seed=0, progress=lambda *_: None
+    )
+    backbone.detach(folder.name)
+    return log.epoch_losses
+
+
+@pytest.mark.parametrize("four_bit", [False, True], ids=["half precision", "four bits"])
+def test_a_model_learns_its_rows_and_answers_with_the_adapter_from_disk(
+    four_bit: bool, load: Callable[..., Backbone], tmp_path: Path
+) -> None:
+    if four_bit and importlib.util.find_spec("bitsandbytes") is None:
+        pytest.skip("bitsandbytes is not installed")
+    ours = load(qlora=four_bit)
+    assert ours.device.type == "cuda" and ours.packs
+    before = ours.generate(PROMPT, EXAMPLES, adapter=None, max_new_tokens=24)
+    losses = learn(ours, tmp_path / "new")
+    assert losses[-1] < losses[0] / 4
+    taught = EXAMPLES[:1]
+    assert ours.generate(PROMPT, taught, adapter="new", max_new_tokens=24) == [row.answer for row in taught]
+    assert ours.generate(PROMPT, EXAMPLES, adapter=None, max_new_tokens=24) == before
+
+
+def test_half_precision_on_the_card_says_what_full_precision_says_on_the_processor(
+    load: Callable[..., Backbone],
+) -> None:
+    said = [("", example.answer) for example in EXAMPLES]
+    card, processor = load(), load(device="cpu")
+    assert (card.base.dtype, processor.base.dtype) == (torch.bfloat16, torch.float32)
+    rough, exact = (one.nll(PROMPT, EXAMPLES, said, adapter=None) for one in (card, processor))
+    assert rough == pytest.approx(exact, rel=0.05)
+
+
+STARVED = """
+import sys
+from pathlib import Path
+import torch
+from agent.config import Lora
+from tools.backbone import Backbone
+from tools.gradient import gradient
+from tools.loading import load_model
+from tools.lora import lora_config
+from tools.rendering import TokenRow
+from tools.room import Room
+
+model, tokenizer = load_model(sys.argv[1], device="cuda", dtype="float32", progress=lambda *_: None)
+backbone = Backbone(model, tokenizer, name="m", locate=Path)
+backbone.create("new", lora_config(4, Lora(rank=4)))
+model.train()
+rows = [TokenRow([50 + row, *range(10, 300)] * 2, [60] * 20) for row in range(32)]
+weights = [weight for weight in backbone.model.parameters() if weight.requires_grad]
+for most in (float(sys.argv[2]), 1.0):
+    torch.cuda.set_per_process_memory_fraction(most / torch.cuda.mem_get_info()[1] if most > 1 else 1.0)
+    room = Room(10**9)
+    loss, tokens = gradient(backbone, [rows], room)
+    print(loss, sum(float(weight.grad.square().sum()) for weight in weights), room.tokens)
+    torch.cuda.empty_cache()
+"""
+
+
+def test_a_card_whose_memory_really_runs_out_halves_the_pass(tiny_model: Callable[[str], Path]) -> None:
+    command = [sys.executable, "-c", STARVED, str(tiny_model("llama")), str(100 << 20)]
+    answer = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    starved, fed = (tuple(map(float, line.split())) for line in answer.stdout.splitlines())
+    assert starved[:2] == pytest.approx(fed[:2], rel=1e-3)
+    assert starved[2] < 32 * 602 < fed[2]
