@@ -8,15 +8,16 @@ import pytest
 from agent.records import Example, folded
 from eval.tasks import Task, load_task
 from tasks.decide import generate as decide
+from tasks.known import generate as known
 from tasks.practice import generate as practice
 from tasks.rows import SPLITS, Rows, lines
 
 TASKS = Path(__file__).parents[1] / "tasks"
-MADE = {f"decide/{name}": rows for name, rows in decide.tasks().items()} | {
-    f"practice/{name}": rows for name, rows in practice.tasks().items()
-}
+GENERATORS = {"decide": decide, "known": known, "practice": practice}
+MADE = {f"{group}/{name}": rows for group, made in GENERATORS.items() for name, rows in made.tasks().items()}
 # What the training answers do not show, and words or refined rows must bring.
 FORM_UNSEEN = ["decide/style", "decide/facts-style", "decide/conflict", "decide/scarce"]
+FORM_UNSEEN += ["known/told", "known/mislabelled", "known/half"]
 FORM_UNSEEN += ["practice/masters", "practice/hops", "practice/opposites", "practice/last"]
 
 
