@@ -4,7 +4,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from functools import cached_property
@@ -222,9 +222,15 @@ class RunFolder:
 
 
 def runs(root: Path) -> list[RunFolder]:
-    """All runs under `root`, newest first."""
+    """All runs under `root`, newest first; last those of which run.json is damaged."""
     found = [RunFolder(file.parent) for file in root.glob("*/run.json")]
-    return sorted(found, key=lambda run: run.about.created, reverse=True)
+    return sorted(found, key=_created, reverse=True)
+
+
+def _created(run: RunFolder) -> str:
+    with suppress(BadInput):
+        return run.about.created
+    return ""
 
 
 def _new_folder(root: Path, task_name: str, name: str | None) -> Path:

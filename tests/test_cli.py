@@ -114,6 +114,15 @@ def test_run_report_runs_and_resume(tiny_task: TinyTask, tmp_path: Path, capsys:
     assert (done.path / "report.md").is_file()
 
 
+def test_a_damaged_run_is_listed_beside_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("sound", "torn"):
+        RunFolder.create(tmp_path, "mayors", "", tmp_path, "0" * 12, name=name)
+    (tmp_path / "torn" / "ledger.jsonl").write_text("{}\n")
+    assert run(["runs", "--runs", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "sound" in said and "damaged; nesylora resume says where" in said
+
+
 def test_an_unknown_run_names_the_nearest(
     tiny_task: TinyTask, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

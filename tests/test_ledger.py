@@ -118,6 +118,14 @@ def test_a_folder_whose_making_was_cut_off_is_no_run(tmp_path: Path) -> None:
         RunFolder.open(tmp_path / "cut")
 
 
+def test_a_damaged_run_hides_no_other(tmp_path: Path) -> None:
+    new(tmp_path, name="sound")
+    (new(tmp_path, name="damaged").path / "run.json").write_text("{")
+    assert [run.name for run in runs(tmp_path)] == ["sound", "damaged"]
+    with pytest.raises(BadInput, match=r"damaged.run\.json cannot be read"):
+        RunFolder.open(tmp_path / "damaged").about  # noqa: B018
+
+
 # --- artefacts -------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from agent.errors import BadInput
 from memory.ledger import RunFolder, runs
 
 
@@ -24,6 +25,13 @@ def list_runs(root: Path) -> int:
 
 
 def _row(run: RunFolder) -> tuple[str, ...]:
+    try:
+        return _state(run)
+    except BadInput:
+        return run.name, "–", "–", "–", "damaged; nesylora resume says where"
+
+
+def _state(run: RunFolder) -> tuple[str, ...]:
     rounds, first, outcome = run.rounds(), run.baseline(), run.outcome()
     now = rounds[-1].reward if rounds else first.reward if first else None
     return (
