@@ -300,6 +300,11 @@ class TaskConfig(Settings):
         return policy
 
     @property
+    def base(self) -> tuple[str, ...]:
+        """The model as it computes: in another precision, or on another device, it answers otherwise."""
+        return self.model, self.device, self.dtype, *(("qlora",) if self.lora.qlora else ())
+
+    @property
     def observes(self) -> bool:
         """Whether the policy decides by what it observes. What it is compared with does not, and keeps to itself."""
         return self.policy in OBSERVING

@@ -97,7 +97,7 @@ def read(file: Path) -> list[Result]:
     """The results so far; a line cut off by a kill, or written by an older version, is passed over, and made anew."""
     if not file.exists():
         return []
-    lines = file.read_text(encoding="utf-8").split("\n")
+    lines = file.read_bytes().split(b"\n")
     return [result for line in lines if line and (result := _result(line)) is not None]
 
 
@@ -105,7 +105,7 @@ def _end_of_torn_line(file: Path) -> str:
     return "" if file.read_bytes()[-1:] in (b"", b"\n") else "\n"
 
 
-def _result(line: str) -> Result | None:
+def _result(line: bytes) -> Result | None:
     try:
         return Result.model_validate_json(line)
     except ValidationError:

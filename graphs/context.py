@@ -14,6 +14,7 @@ from agent.prices import Prices, prices
 from agent.protocols import Editor, Embed, Policy, Rater
 from agent.records import Example, Prompt, Record
 from agent.rounds import Spend
+from graphs.charging import Charging
 from graphs.collector import collector_at_rest
 from memory.ledger import RunFolder
 
@@ -86,6 +87,8 @@ class Context:
     listener: Any = field(default_factory=Silent, repr=False)
     report: Any = field(default=None, repr=False)
     deadline: float | None = field(default=None, init=False, repr=False)  # a reading of time.monotonic()
+    step: str = field(default="", init=False, repr=False)  # the node under way
+    _began: Spend = field(default=Spend(), init=False, repr=False)
 
     # --- the run and its task ---
 
@@ -126,7 +129,7 @@ class Context:
             return self.backbone
         from tools.remembered import RememberedModel
 
-        return RememberedModel(lambda: self.backbone, self.pooled.answers, self.spec.config.model, time.monotonic)
+        return RememberedModel(lambda: self.backbone, self.pooled.answers, self.spec.config.base, time.monotonic)
 
     @cached_property
     def pooled(self) -> "Pool | None":
@@ -167,7 +170,8 @@ class Context:
         from eval.runner import Runner
 
         learned_from = self.spec.config.edit.editor == "textgrad"  # an LLM's critique wants the whole answer
-        return Runner(self.spec, self.model, self.folder.prompt, self.folder, whole=learned_from)
+        store = Charging(self.folder, self.used, lambda: self.step)
+        return Runner(self.spec, self.model, self.folder.prompt, store, whole=learned_from)
 
     @cached_property
     def classifier(self) -> "Classifier":
@@ -283,12 +287,19 @@ class Context:
             )
         return used + self.llm.account.spend
 
-    def begin(self, spent: Spend) -> Spend:
-        """The reading at the beginning of a step, and the end of the run's minutes for all that waits in it.
+    def begin(self, step: str, before: Spend) -> None:
+        """Begin to count a step, and set the end of the run's minutes for all that waits in it.
 
         Args:
-            spent: what the steps before have counted. What a killed process paid the LLM beyond that is this step's.
+            step: the node and its round: the same after a kill.
+            before: what the steps before have counted. What a killed process paid the LLM beyond that is this step's.
         """
         minutes = self.spec.config.budget.minutes
-        self.deadline = None if minutes is None else time.monotonic() + minutes * 60 - spent.seconds
-        return self.used().model_copy(update={"llm_tokens": spent.llm_tokens, "usd": spent.usd})
+        self.deadline = None if minutes is None else time.monotonic() + minutes * 60 - before.seconds
+        began = self.used().model_copy(update={"llm_tokens": before.llm_tokens, "usd": before.usd})
+        self.step, self._began = step, began - self.folder.begin(step)
+
+    @property
+    def spent(self) -> Spend:
+        """What the step under way has used up so far, and what it had measured before a kill."""
+        return self.used() - self._began

@@ -23,21 +23,21 @@ def train_lora(state: State, context: Context) -> dict[str, Any]:
     parent = None if move.fresh else state["best"].adapter
     settings, seed = context.spec.config.lora, seed_of(state, context)
     adapter = digest(
-        [context.spec.config.model, parent, move.model_dump(), settings.model_dump(mode="json"), seed,
+        [context.spec.config.base, parent, move.model_dump(), settings.model_dump(mode="json"), seed,
          [[prompt.id, example.id] for prompt, example in rows]]
     )  # fmt: skip
     folder = context.folder.adapter_folder(adapter)
-    earlier = Spend()
-    if context.pooled:
-        context.pooled.borrow(adapter, folder)
+    earlier, pooled = Spend(), context.pooled if _unlimited(context) else None
+    if pooled:
+        pooled.borrow(adapter, folder)
     try:
         if context.folder.has_adapter(adapter):
             training = read_training(folder)
             earlier = Spend(seconds=training.seconds, train_tokens=training.tokens)
         else:
             training = _train(context, state, adapter, rows)
-            if context.pooled:
-                context.pooled.lend(adapter, folder)
+            if pooled:
+                pooled.lend(adapter, folder)
     except StepFailed as error:
         return {"trial": Trial(candidate=None, note=f"LoRA failed: {error}")}
     note = f"{training.row_count} {training.rows} rows, {len(training.epoch_losses)} epochs"
@@ -55,6 +55,12 @@ def train_lora(state: State, context: Context) -> dict[str, Any]:
             spend=earlier,
         )
     }
+
+
+def _unlimited(context: Context) -> bool:
+    """Whether no budget could cut a training short: what another run made in full would not be what this one may."""
+    budget = context.spec.config.budget
+    return budget.minutes is None and budget.train_tokens is None
 
 
 def _train(context: Context, state: State, adapter: str, rows: list[tuple[Prompt, Example]]) -> Any:

@@ -17,7 +17,7 @@ from memory.experience import ExperienceFile
 from memory.ledger import RunFolder, runs
 from memory.prompts import Entry, PromptMemory, Recalled, rebuild
 from memory.remake import source_of
-from memory.rewrites import Reworded
+from memory.rewrites import KeptRewrite, Reworded
 
 PROFILE_QUESTIONS = 5
 WAIT = 60.0  # seconds; another run has the prompt memory open for moments
@@ -42,15 +42,23 @@ class Memory:
         root = self._folder.path.parent
         self._embed([""])  # loads the embedder before others are kept waiting
         with PromptMemory.open(root / "memory", self._embed, wait=WAIT) as memory:
-            folders = runs(root) if memory.lacks_entries else []
-            kept = [entry for run in folders for entry in run.remembered()]
-            rewrites = [rewrite for run in folders for rewrite in run.rewrites()]
+            told = [self._kept_by(run) for run in (runs(root) if memory.lacks_entries else [])]
+            kept = [entry for entries, _ in told for entry in entries]
+            rewrites = [rewrite for _, made in told for rewrite in made]
             lost = bool(kept) or len(rewrites) > memory.rewrites.count()
             if lost:
                 self._tell("The prompt memory was lost: it is rebuilt from the run folders.")
             if lost or memory.rebuilt:
                 rebuild(memory, kept, rewrites)
             yield memory
+
+    def _kept_by(self, run: RunFolder) -> tuple[list[Entry], list[KeptRewrite]]:
+        """What a run folder has to remember; nothing where a file of it is damaged."""
+        try:
+            return run.remembered(), run.rewrites()
+        except BadInput as error:
+            self._tell(f"Run {run.name} is passed over: {error}")
+            return [], []
 
     @property
     def asked(self) -> bool:

@@ -13,7 +13,7 @@ from agent.moves import Decision, EditPrompt, Move, Rollback, TrainLora
 from agent.policy import stop_reason
 from agent.protocols import Briefing, Failure
 from agent.records import Candidate, Edit, Evaluation, ExampleScore, Prompt
-from agent.rounds import Baseline, Outcome, Proposal, Round, Spend, SplitResult
+from agent.rounds import Baseline, Outcome, Proposal, Round, SplitResult
 from graphs.context import Context
 from graphs.state import State, decided, metered
 
@@ -23,21 +23,25 @@ from graphs.state import State, decided, metered
 @metered
 def baseline(state: State, context: Context) -> dict[str, Any]:
     """Score the seed prompt, and try what memory recalls of earlier runs on near tasks."""
-    start = context.begin(Spend())
+    row = context.folder.baseline()  # written before a kill: by now, memory may recall something else
+    if row is None:
+        row = _first_row(context)
+        context.folder.append(row)
+    context.show_report()
+    context.tell("baseline", row=row)
+    return {"run": context.folder.name, "number": 0, "best": row.best, "decision": None, "refused": ()}
+
+
+def _first_row(context: Context) -> Baseline:
     seed_prompt = context.spec.config.prompt.prompt()
     seed = Candidate(prompt=context.folder.save_prompt(seed_prompt))
     context.tell("note", text="Scoring the seed prompt on the validation rows.")
     first = context.evaluate(seed, "validation")
     best, recalled, note = _try_recalled(context, seed_prompt, first)
-    row = Baseline(
+    return Baseline(
         seed=seed, seed_reward=first.reward, recalled=tuple(recalled), best=best.candidate, reward=best.reward,
-        content=best.content, style=best.style, note=note, spend=context.used() - start,
-        usage=context.llm.account.usage,
+        content=best.content, style=best.style, note=note, spend=context.spent, usage=context.llm.account.usage,
     )  # fmt: skip
-    context.folder.append(row)
-    context.show_report()
-    context.tell("baseline", row=row)
-    return {"run": context.folder.name, "number": 0, "best": best.candidate, "decision": None, "refused": ()}
 
 
 def _try_recalled(context: Context, seed: Prompt, first: Evaluation) -> tuple[Evaluation, list[Proposal], str]:
@@ -213,7 +217,7 @@ def finish(state: State, context: Context) -> dict[str, Any]:
     """Open the test split, once: the baseline and the best pair on rows that nothing was decided by."""
     from eval import stats
 
-    start, first = context.begin(state["spend"]), context.folder.baseline()
+    first = context.folder.baseline()
     assert first is not None, "the baseline node has run before"
     before, after = context.evaluate.open_test(first.seed), context.evaluate.open_test(state["best"])
     outcome = Outcome(
@@ -222,7 +226,7 @@ def finish(state: State, context: Context) -> dict[str, Any]:
         baseline_test=_result(before),
         best_test=_result(after),
         p_value=stats.sign_flip([b.reward - a.reward for a, b in zip(before.scores, after.scores, strict=True)]),
-        spend=state["spend"] + (context.used() - start),
+        spend=state["spend"] + context.spent,
         usage=context.llm.account.usage,
     )
     context.folder.append(outcome)

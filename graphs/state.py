@@ -40,7 +40,7 @@ def metered(node: Node) -> Any:
 
     def run(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
         context = runtime.context
-        before = context.begin(state.get("spend", Spend()))
+        context.begin(f"{state.get('number', 0)}-{node.__name__}", state.get("spend", Spend()))
         try:
             update = node(state, context)
         except OSError as error:
@@ -49,7 +49,7 @@ def metered(node: Node) -> Any:
             raise NesyLoraError(
                 f"The disk is full: {context.folder.path}. Make room, then go on with resume."
             ) from error
-        spent = context.used() - before
+        spent, context.step = context.spent, ""
         if "trial" in update:
             spent += update["trial"].spend  # of an earlier process, whose work is taken as it is
             update["trial"] = update["trial"].model_copy(update={"spend": spent})

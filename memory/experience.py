@@ -55,7 +55,7 @@ class ExperienceFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with held(self.path, "The experience of all runs", WAIT):
             text = line.model_dump_json()
-            begins = text[: text.index(',"task":')].encode()  # with run and number; only such lines need be parsed
+            begins = text[: text.index('"task":')].encode()  # with run and number; only such lines need be parsed
             if not any(_line(other) for other in whole_lines(self.path) if other.startswith(begins)):
                 append_line(self.path, text, sync=True)
 

@@ -4,7 +4,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from functools import cached_property
@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from agent.errors import BadInput
 from agent.experience import Experience
 from agent.records import Candidate, Measured, Prompt, Record, Split
-from agent.rounds import Baseline, Call, Outcome, Round
+from agent.rounds import Baseline, Call, Outcome, Round, Spend
 from memory.disk import append_line, whole_lines, write_atomically
 from memory.lock import held
 from memory.prompts import Entry
@@ -38,6 +38,13 @@ class About(Record):
     created: str
 
 
+class Charge(Record):
+    """charge.json: what measurements took in a step that has not ended; they stand, but no checkpoint counts them."""
+
+    step: str
+    spend: Spend
+
+
 class RunFolder:
     """`runs/<name>/`: all that a run decided, made and measured.
 
@@ -54,6 +61,7 @@ class RunFolder:
         self._ledger = RowFile(self.path / "ledger.jsonl")
         self._events = self.path / "events.jsonl"
         self._calls = self.path / "calls.jsonl"
+        self._charge = self.path / "charge.json"
 
     # --- a run as a whole ---------------------------------------------------------------------------
 
@@ -128,6 +136,22 @@ class RunFolder:
     def save(self, measured: Measured) -> None:
         """Keeps all that is known of a candidate on a split, in the place of what was kept before."""
         write_atomically(self._evaluation(measured.candidate, measured.split), measured.model_dump_json(indent=2))
+
+    def charge(self, step: str, spend: Spend) -> None:
+        """Adds what a measurement of an unfinished step took; it is to be saved next."""
+        due = Charge(step=step, spend=self._charged(step) + spend)
+        write_atomically(self._charge, due.model_dump_json())
+
+    def begin(self, step: str) -> Spend:
+        """What the measurements took that a process killed in this very step has left; those of another are counted."""
+        due = self._charged(step)
+        if due == Spend():
+            self._charge.unlink(missing_ok=True)
+        return due
+
+    def _charged(self, step: str) -> Spend:
+        kept = _record(Charge, self._charge) if self._charge.exists() else None
+        return kept.spend if kept and kept.step == step else Spend()
 
     def load(self, candidate: Candidate, split: Split) -> Measured:
         """What `save` kept for just this candidate and split; empty if nothing."""
@@ -222,15 +246,16 @@ class RunFolder:
 
 
 def runs(root: Path) -> list[RunFolder]:
-    """All runs under `root`, newest first; last those of which run.json is damaged."""
+    """All runs under `root`, newest first. One whose run.json is damaged has its place by the file's age."""
     found = [RunFolder(file.parent) for file in root.glob("*/run.json")]
     return sorted(found, key=_created, reverse=True)
 
 
 def _created(run: RunFolder) -> str:
-    with suppress(BadInput):
+    try:
         return run.about.created
-    return ""
+    except BadInput:
+        return datetime.fromtimestamp((run.path / "run.json").stat().st_mtime, UTC).isoformat()
 
 
 def _new_folder(root: Path, task_name: str, name: str | None) -> Path:
@@ -240,6 +265,8 @@ def _new_folder(root: Path, task_name: str, name: str | None) -> Path:
     path = root / stem
     numbers = itertools.count(2)
     while not _made(path):
+        if name and _half_made(path):
+            return path
         if name:
             raise BadInput(f"There is a run named {name} in {root} already. Resume it, or choose another name.")
         path = root / f"{stem}-{next(numbers)}"
@@ -252,6 +279,11 @@ def _made(path: Path) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def _half_made(path: Path) -> bool:
+    """Whether a kill cut its making off: run.json, written last, is not there, and nothing that came after it."""
+    return all(file.name == "task.yaml" or file.name.endswith(".tmp") for file in path.iterdir())
 
 
 def _nearest(path: Path) -> str:

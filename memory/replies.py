@@ -69,5 +69,5 @@ class ReplyStore:
             yield
         except (sqlite3.Error, OSError) as error:
             raise NesyLoraError(
-                f"The LLM's answers in {self._path} cannot be used: {error}. Mend the cause, or move the file away."
+                f"The answers kept in {self._path} cannot be used: {error}. Mend the cause, or move the file away."
             ) from error

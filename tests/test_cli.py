@@ -114,13 +114,19 @@ def test_run_report_runs_and_resume(tiny_task: TinyTask, tmp_path: Path, capsys:
     assert (done.path / "report.md").is_file()
 
 
-def test_a_damaged_run_is_listed_beside_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("file", "text"), [("ledger.jsonl", "{}\n"), ("run.json", "{")])
+def test_a_damaged_run_is_listed_beside_the_others_and_none_is_taken_in_its_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, file: str, text: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     for name in ("sound", "torn"):
         RunFolder.create(tmp_path, "mayors", "", tmp_path, "0" * 12, name=name)
-    (tmp_path / "torn" / "ledger.jsonl").write_text("{}\n")
+    (tmp_path / "torn" / file).write_text(text)
     assert run(["runs", "--runs", str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert "sound" in said and "damaged; nesylora resume says where" in said
+    assert "sound" in said and "damaged: nesylora resume torn says where" in said
+    assert run(["report", "--runs", str(tmp_path)]) == 2
+    assert "the newest run, torn" in capsys.readouterr().err
 
 
 def test_an_unknown_run_names_the_nearest(

@@ -55,6 +55,14 @@ def test_a_torn_line_is_passed_over_and_written_again(file: ExperienceFile) -> N
     assert file.read() == LINES
 
 
+def test_a_round_is_not_taken_for_one_whose_number_begins_alike(tmp_path: Path) -> None:
+    file = ExperienceFile(tmp_path / "experience.jsonl")
+    twelfth, first = (LINES[0].model_copy(update={"number": number}) for number in (12, 1))
+    for line in (twelfth, first, twelfth):
+        file.append(line)
+    assert [line.number for line in file.read()] == [12, 1]
+
+
 def test_it_is_told_again_by_the_ledgers(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     lines = told_by_ledgers(tmp_path)

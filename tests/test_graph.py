@@ -196,7 +196,7 @@ def test_a_user_can_go_back(tiny_task: TinyTask, tmp_path: Path) -> None:
 def outline(run: RunFolder) -> list[object]:
     """What a run decided and measured, without what depends on the clock."""
     return [
-        (row.number, row.decision.move, row.trial.candidate, row.verdict, row.best, row.spend.train_tokens)
+        (row.number, row.decision.move, row.trial.candidate, row.verdict, row.best, row.spend.passes)
         for row in run.rounds()
     ]
 
@@ -212,6 +212,13 @@ class Killer:
         if what == {what!r} and done == {done}: os.kill(os.getpid(), signal.SIGKILL)
     def event(self, kind, data):
         if kind == {what!r}: os.kill(os.getpid(), signal.SIGKILL)
+if {what!r} == "measured":  # so many measurements stand, and no checkpoint counts the last ones
+    save, saved = RunFolder.save, []
+    def saving(folder, measured):
+        save(folder, measured)
+        saved.append(measured)
+        if len(saved) == {done}: os.kill(os.getpid(), signal.SIGKILL)
+    RunFolder.save = saving
 if {what!r} == "judging":  # the adapter is complete, the trial not yet noted
     import tools.lora
     train = tools.lora.train
@@ -222,8 +229,12 @@ with open_session(RunFolder.open(Path(sys.argv[1])), listener=Killer()) as sessi
 
 
 @pytest.mark.parametrize(
-    ("what", "done"), [("training LoRA", 2), ("training LoRA", 30), ("decision", 0), ("verdict", 0), ("judging", 0)]
-)
+    ("what", "done"),
+    [
+        ("training LoRA", 2), ("training LoRA", 30), ("decision", 0), ("verdict", 0), ("judging", 0),
+        ("measured", 1), ("measured", 4), ("measured", 6),
+    ],
+)  # fmt: skip
 def test_killed_and_resumed_it_ends_as_it_would_have(tiny_task: TinyTask, tmp_path: Path, what: str, done: int) -> None:
     task, overrides = tiny_task(**LEARNABLE), ["policy=p -> w -> p", "seed=1"]
     whole = RunFolder.open(nesylora.adapt(task, overrides=overrides, runs=tmp_path / "whole").run)
@@ -328,8 +339,12 @@ def test_a_memory_that_was_lost_is_rebuilt_from_the_runs(tiny_task: TinyTask, tm
     task, root = tiny_task(**LEARNABLE), tmp_path / "runs"
     first = RunFolder.open(nesylora.adapt(task, overrides=["policy=prompt-only"], runs=root).run)
     shutil.rmtree(root / "memory")
+    damaged = root / "damaged"
+    shutil.copytree(first.path, damaged)
+    next((damaged / "remembered").iterdir()).write_text("{")
     with open_session(first) as session, session.context.memory.open() as memory:
         assert memory.count() == len(list((first.path / "remembered").glob("*.json"))) > 0
+    assert "Run damaged is passed over" in first.events()[-2]["text"]
 
 
 def test_a_run_left_in_chat_is_gone_on_with_by_resume(tiny_task: TinyTask, tmp_path: Path) -> None:
@@ -371,10 +386,9 @@ def test_the_graph_alone_makes_its_run_from_a_task(tiny_task: TinyTask, tmp_path
 # --- runs that have answers and adapters in common ------------------------------------------------
 
 
-def went(task: Path, runs: Path, policy: str, pool: Path | None = None) -> RunFolder:
-    folder = new_run(
-        task, [f"policy={policy}", "seed=1", "recall.prompts=0"], runs, policy.replace(" -> ", "").replace(" ", "")
-    )
+def went(task: Path, runs: Path, policy: str, pool: Path | None = None, *overrides: str) -> RunFolder:
+    given = [f"policy={policy}", "seed=1", "recall.prompts=0", *overrides]
+    folder = new_run(task, given, runs, policy.replace(" -> ", "").replace(" ", ""))
     with open_session(folder, pool=str(pool or "")) as session:
         session.go()
     return folder
@@ -395,6 +409,15 @@ def test_runs_with_a_pool_in_common_end_and_cost_as_they_would_alone(
     first, second = alone.rounds()[0], other.rounds()[0]
     assert (first.best, first.reward) == (second.best, second.reward), "the same move from the same pair, whatever for"
     assert abs(first.spend.passes - second.spend.passes) <= 4
+
+
+def test_no_run_is_lent_what_a_budget_cut_short(tiny_task: TinyTask, tmp_path: Path) -> None:
+    task, pool = tiny_task(**LEARNABLE | {"budget": {"rounds": 1}, "target": 1.0}), tmp_path / "pool"
+    cut = went(task, tmp_path / "cut", "lora-only", pool, "budget.train_tokens=50")
+    whole = went(task, tmp_path / "whole", "lora-only", pool)
+    assert "budget was used up" in cut.rounds()[0].trial.note
+    assert "budget was used up" not in whole.rounds()[0].trial.note
+    assert whole.rounds()[0].spend.train_tokens > 2 * cut.rounds()[0].spend.train_tokens
 
 
 def test_what_a_lever_draws_depends_on_the_pair_and_the_try_and_not_on_the_round(

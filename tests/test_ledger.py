@@ -116,14 +116,29 @@ def test_a_folder_whose_making_was_cut_off_is_no_run(tmp_path: Path) -> None:
     assert runs(tmp_path) == []
     with pytest.raises(BadInput, match="no run at"):
         RunFolder.open(tmp_path / "cut")
+    assert new(tmp_path, name="cut").about.task == "valley", "the name is free"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").touch()
+    with pytest.raises(BadInput, match="run named other"):
+        new(tmp_path, name="other")
 
 
 def test_a_damaged_run_hides_no_other(tmp_path: Path) -> None:
-    new(tmp_path, name="sound")
+    new(tmp_path, name="before")
     (new(tmp_path, name="damaged").path / "run.json").write_text("{")
-    assert [run.name for run in runs(tmp_path)] == ["sound", "damaged"]
+    new(tmp_path, name="after")
+    assert [run.name for run in runs(tmp_path)] == ["after", "damaged", "before"]
     with pytest.raises(BadInput, match=r"damaged.run\.json cannot be read"):
         RunFolder.open(tmp_path / "damaged").about  # noqa: B018
+
+
+def test_what_an_unfinished_step_measured_is_charged_to_that_step_only(run: RunFolder) -> None:
+    once = Spend(seconds=1.0, read_tokens=5)
+    for _ in range(2):
+        run.charge("1-judge", once)
+    assert run.begin("1-judge") == once + once, "after a kill"
+    assert run.begin("1-remember") == Spend(), "by now the ledger counts it"
+    assert run.begin("1-judge") == Spend()
 
 
 # --- artefacts -------------------------------------------------------------------------------------

@@ -18,11 +18,13 @@ class RememberedModel:
     Args:
         load: the model, with its counters `generated_tokens` and `read_tokens`.
         replies: keeps the answers, each with what it cost.
-        name: what the model is called: a part of every key.
+        name: what the model is called, and how it computes: a part of every key.
         clock: seconds, as time.monotonic gives them.
     """
 
-    def __init__(self, load: Callable[[], Any], replies: Replies, name: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, load: Callable[[], Any], replies: Replies, name: Sequence[str], clock: Callable[[], float]
+    ) -> None:
         self._load = load
         self._replies = replies
         self._name = name
@@ -40,9 +42,9 @@ class RememberedModel:
         max_new_tokens: int,
         settled: Settled | None = None,
     ) -> list[str]:
-        """As `LanguageModel.generate`. Answers that may end early are kept apart from those that may not."""
+        """As `LanguageModel.generate`. An answer that may end early does so by its reference: it is that row's own."""
         shared = ["generate", self._name, prompt.id, adapter, max_new_tokens, settled is not None]
-        keys = [digest([*shared, _asked(example)]) for example in examples]
+        keys = [digest([*shared, _asked(example), settled and example.answer]) for example in examples]
 
         def compute(places: Sequence[int]) -> list[str]:
             rows = [examples[place] for place in places]

@@ -37,7 +37,7 @@ def begin(folder: Path, command: str, jobs: int) -> Bench:
     bench = Bench(
         command=command, versions={"python": platform.python_version(), **{name: _version(name) for name in NAMED}},
         processor=platform.processor() or platform.machine(), cores=os.cpu_count() or 1, jobs=jobs,
-        threads=int(os.environ.get("OMP_NUM_THREADS") or threads(jobs)),
+        threads=int(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0] or threads(jobs)),
         seconds=_read(file).seconds if file.is_file() else 0.0,
     )  # fmt: skip
     save(bench, folder)

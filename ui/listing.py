@@ -26,9 +26,10 @@ def list_runs(root: Path) -> int:
 
 def _row(run: RunFolder) -> tuple[str, ...]:
     try:
+        run.about.created  # noqa: B018 - raises where run.json is damaged
         return _state(run)
     except BadInput:
-        return run.name, "–", "–", "–", "damaged; nesylora resume says where"
+        return run.name, "–", "–", "–", f"damaged: nesylora resume {run.name} says where"
 
 
 def _state(run: RunFolder) -> tuple[str, ...]:

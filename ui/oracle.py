@@ -40,7 +40,8 @@ def _worth(run: RunFolder) -> tuple[float, float, float]:
     outcome = run.outcome()
     assert outcome is not None, "steps are played to their end"
     merits = [score.merit for score in run.load(outcome.best, "validation").scores.values()]
-    return round(_reward(run), 9), round(fmean(merits), 9), -outcome.spend.passes
+    spent = run.rounds()[-1].spend if run.rounds() else outcome.spend  # before the test rows were opened
+    return round(_reward(run), 9), round(fmean(merits), 9), -spent.passes
 
 
 def _reward(run: RunFolder) -> float:
