@@ -56,8 +56,8 @@ def test_a_task_loads_and_no_question_is_in_two_places(name: str) -> None:
 
 def test_practice_shares_no_question_and_no_answer_with_what_is_decided_on() -> None:
     for place in (0, 1):
-        decided, practised = ({folded(pair[place]) for pair in pairs(group)} for group in ("decide", "practice"))
-        assert not decided & practised
+        decided, known, practised = ({folded(pair[place]) for pair in pairs(group)} for group in GENERATORS)
+        assert not (decided | known) & practised
 
 
 @pytest.mark.parametrize("name", FORM_UNSEEN)
@@ -88,3 +88,13 @@ def test_every_fact_that_is_asked_for_can_be_learned(name: str) -> None:
     assert len(facts) == len(decide.FACTS[name])
     for rows in (task.train, task.validation, task.test):
         assert {fact for fact in facts for row in rows if fact in row.answer} == facts
+
+
+def test_what_the_model_is_said_to_know_stands_in_the_question() -> None:
+    told, lying, half = (known.tasks()[name] for name in ("told", "mislabelled", "half"))
+    assert all(answer in question for split in SPLITS for question, answer in told[split])
+    wrong = [answer not in question for question, answer in lying["train"]]
+    assert (sum(wrong), len(wrong)) == (12, 24)
+    assert (lying["validation"], lying["test"]) == (told["validation"], told["test"])
+    shares = [[answer in question for question, answer in half[split]] for split in SPLITS]
+    assert [(sum(share), len(share)) for share in shares] == [(12, 28), (12, 28), (16, 32)]

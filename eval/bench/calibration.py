@@ -84,7 +84,18 @@ def _bins(foretold: Sequence[Foretold], bins: int) -> Iterator[list[Foretold]]:
 
 def table(judged: dict[str, Judged]) -> str:
     """Markdown: a line for each way to hold out and each question asked of the model."""
-    names = ("held out", "question", "rows", "accuracy", "rules'", "commonest's", "ECE", "Brier", "NLL")
+    names = (
+        "held out",
+        "question",
+        "rows",
+        "accuracy",
+        "rules'",
+        "commonest's",
+        "ECE",
+        "Brier",
+        "NLL",
+        "base rate's NLL",
+    )
     head = f"| {' | '.join(names)} |\n|{'---|' * len(names)}"
     return "\n".join([head, *(line for way, one in judged.items() for line in _lines(way, one))])
 
@@ -101,11 +112,11 @@ def _lines(way: str, judged: Judged) -> Iterator[str]:
         nats = fmean(-log(max(chances[true], 1e-9)) for chances, true, _ in judged.needs)
         right, common = fmean(f.true for f in top), _commonest(judged)
         numbers = f"{right:.3f} | {rules:.3f} | {common:.3f} | {calibration_error(top):.3f} | {spread:.3f} | {nats:.3f}"
-        yield f"| {way} | which need | {len(top)} | {numbers} |"
+        yield f"| {way} | which need | {len(top)} | {numbers} | |"
         right = fmean((f.chance > 0.5) == f.true for f in told)
         brier = fmean((f.chance - f.true) ** 2 for f in told)
         numbers = f"{right:.3f} | | {common:.3f} | {calibration_error(told):.3f} | {brier:.3f} | {nats_of(told):.3f}"
-        yield f"| {way} | do words mend it | {len(told)} | {numbers} |"
+        yield f"| {way} | do words mend it | {len(told)} | {numbers} | {nats_of(base_rate(told)):.3f} |"
 
 
 def _commonest(judged: Judged) -> float:

@@ -21,7 +21,7 @@ NEAREST = 3
 
 
 class Compared(NamedTuple):
-    """Mean test rewards of the best pair, of the router, and of a choice that knows each row's answer."""
+    """Test rewards row by row: of the best pair, of the router, and of a choice that knows each row's answer."""
 
     best: list[float]
     routed: list[float]
@@ -66,12 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print a line a run and the paired test over all."""
     parser = argparse.ArgumentParser(prog="python -m eval.bench.routing", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs; `pool` beside one is used")
-    differences = []
+    differences = []  # of runs: the same test rows come back under other seeds, and are no news then
     for path in parser.parse_args(arguments).runs:
         pool = path.parent / "pool"
         found = compared(RunFolder.open(path), str(pool) if pool.is_dir() else "")
         best, routed, seeing = (fmean(rewards) for rewards in found)
-        differences += [after - before for before, after in zip(found.best, found.routed, strict=True)]
+        differences.append(routed - best)
         print(f"{path}: best pair {best:.3f}, routed {routed:.3f}, a choice that sees the answer {seeing:.3f}")
     mean, worse = fmean(differences), sign_flip([-difference for difference in differences])
     print(f"routed less best: {mean:+.4f} (p = {sign_flip(differences):.3f} better, {worse:.3f} worse)")

@@ -13,7 +13,7 @@ SEED = 31
 SIZES = Sizes(24, 24, 32)
 PEOPLE = "Alma Boris Celia Dario Edith Felix Gwen Hugo Irma Jonas Katja Leon Mona Nils Olga Paul"
 TOWNS = "Paris London Berlin Madrid Rome Vienna Oslo Dublin Athens Lisbon Prague Warsaw"
-NAMES = invented(SEED, "Bram Dell Fenn Garr Holl Jerr Kass Lenn Marr Noss", "abel ica olt um yra efin ost ule")
+STARTS, ENDS = "Bram Dell Fenn Garr Holl Jerr Kass Lenn Marr Noss", "abel ica olt um yra efin ost ule"
 WORDINGS = (
     "Which stone lies in the crown of {s}?",
     "What is the stone in the crown of {s} called?",
@@ -48,9 +48,9 @@ def mislabelled() -> Rows:
 
 
 def half() -> Rows:
-    """Half of it told by the question, half of it invented facts."""
+    """Half of the rows, less four in train and validation, are told by the question; the others are invented facts."""
     told = {split: pairs[: len(pairs) // 2] for split, pairs in read_off().items()}
-    stones = {("stone", king): next(NAMES) for king in KINGS.split()}
+    stones = dict(zip(product(["stone"], KINGS.split()), invented(SEED, STARTS, ENDS), strict=False))
     facts = asked(stones, WORDINGS, Sizes(2, 2, 2))
     return mixed(together(told, facts), SEED)
 
