@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from tools.backbone import Backbone
+
+# A busy machine fails no example for its time, and what fails once fails again.
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.load_profile("steady")
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -42,14 +47,28 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """What the tests of the model's arithmetic run on, beside the CPU that always does."""
+    """What the tests of the model's arithmetic run on, in place of the CPU."""
     parser.addoption("--device", choices=["cpu", "cuda", "mps"], default="cpu", help="where the tiny models compute")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def terminal() -> Iterator[None]:
+    """As wide as where nobody says otherwise: tables and help break their lines in the same places everywhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "80")
+        yield
 
 
 @pytest.fixture(scope="session")
 def device(pytestconfig: pytest.Config) -> str:
     """Where the tiny models compute."""
-    return str(pytestconfig.getoption("--device"))
+    import torch
+
+    wanted = str(pytestconfig.getoption("--device"))
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there[wanted]:
+        pytest.skip(f"no {wanted} here")
+    return wanted
 
 
 @pytest.fixture(scope="session")
