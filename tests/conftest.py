@@ -1,6 +1,7 @@
 """Tiny random models of several architectures, made here: the real code runs on them in milliseconds."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import yaml
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from tests.llm_server import LlmServer, Reply, Request
     from tools.backbone import Backbone
 
 # A busy machine fails no example for its time, and what fails once fails again.
@@ -69,6 +71,28 @@ def device(pytestconfig: pytest.Config) -> str:
     if not there[wanted]:
         pytest.skip(f"no {wanted} here")
     return wanted
+
+
+@pytest.fixture
+def hold(monkeypatch: pytest.MonkeyPatch) -> "Callable[[LlmServer, int], None]":
+    """Makes a server answer nobody until so many requests are open, however long a busy machine takes to send them.
+
+    After 20 seconds it answers all the same: `server.busiest` tells.
+    """
+
+    def until(server: "LlmServer", count: int) -> None:
+        answer, full = server.answer, threading.Event()
+
+        def late(request: "Request") -> "Reply":
+            reply = answer(request)
+            if server.busiest < count:
+                full.wait(20)
+            full.set()
+            return reply
+
+        monkeypatch.setattr(server, "answer", late)
+
+    return until
 
 
 @pytest.fixture(scope="session")
