@@ -1,15 +1,22 @@
 """Tiny random models of several architectures, made here: the real code runs on them in milliseconds."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from hypothesis import settings
 
 if TYPE_CHECKING:
+    from tests.llm_server import LlmServer, Reply, Request
     from tools.backbone import Backbone
+
+# A busy machine fails no example for its time, and what fails once fails again.
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.load_profile("steady")
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -42,14 +49,50 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """What the tests of the model's arithmetic run on, beside the CPU that always does."""
+    """What the tests of the model's arithmetic run on, in place of the CPU."""
     parser.addoption("--device", choices=["cpu", "cuda", "mps"], default="cpu", help="where the tiny models compute")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def terminal() -> Iterator[None]:
+    """As wide as where nobody says otherwise: tables and help break their lines in the same places everywhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "80")
+        yield
 
 
 @pytest.fixture(scope="session")
 def device(pytestconfig: pytest.Config) -> str:
     """Where the tiny models compute."""
-    return str(pytestconfig.getoption("--device"))
+    import torch
+
+    wanted = str(pytestconfig.getoption("--device"))
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there[wanted]:
+        pytest.skip(f"no {wanted} here")
+    return wanted
+
+
+@pytest.fixture
+def hold(monkeypatch: pytest.MonkeyPatch) -> "Callable[[LlmServer, int], None]":
+    """Makes a server answer nobody until so many requests are open, however long a busy machine takes to send them.
+
+    After 20 seconds it answers all the same: `server.busiest` tells.
+    """
+
+    def until(server: "LlmServer", count: int) -> None:
+        answer, full = server.answer, threading.Event()
+
+        def late(request: "Request") -> "Reply":
+            reply = answer(request)
+            if server.busiest < count:
+                full.wait(20)
+            full.set()
+            return reply
+
+        monkeypatch.setattr(server, "answer", late)
+
+    return until
 
 
 @pytest.fixture(scope="session")

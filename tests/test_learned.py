@@ -139,7 +139,7 @@ def test_the_same_round_draws_the_same() -> None:
     assert len(set(seeds)) == 5
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(LINES, st.randoms())
 def test_neither_order_nor_repetition_of_lines_counts(lines: list[Experience], chance: random.Random) -> None:
     mixed = [*lines, *lines]
@@ -147,7 +147,7 @@ def test_neither_order_nor_repetition_of_lines_counts(lines: list[Experience], c
     assert Learned(CONFIG, mixed).decide(LACKS_BOTH) == Learned(CONFIG, lines).decide(LACKS_BOTH)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(LINES, LINES)
 def test_more_experience_never_widens_the_spread(some: list[Experience], more: list[Experience]) -> None:
     others = [line.model_copy(update={"run": "towns-2"}) for line in more]
@@ -155,7 +155,6 @@ def test_more_experience_never_widens_the_spread(some: list[Experience], more: l
         assert spread(action, [*some, *others]) <= spread(action, some) + 1e-12
 
 
-@settings(deadline=None)
 @given(SIGNALS, DIAGNOSES, HISTORIES, REFUSED, LINES)
 def test_it_never_pulls_a_lever_that_is_saturated_or_turned_down(
     signal: Signal, diagnosis: Diagnosis, history: list[Round], refused: list[str], lines: list[Experience]

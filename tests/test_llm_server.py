@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -131,12 +132,12 @@ def test_the_bill_is_what_the_client_was_told_at_the_price_of_a_million() -> Non
         assert server.billed(1, 10, lambda one: one is server.requests[-1]) == pytest.approx(0.0038)
 
 
-def test_a_burst_is_answered_at_once_and_its_width_is_known() -> None:
-    with serving(lambda _: Reply("hi", delay=0.3)) as server, ThreadPoolExecutor(24) as pool:
-        asked, began = client(server), time.monotonic()
+def test_a_burst_is_answered_at_once_and_its_width_is_known(hold: Callable[[LlmServer, int], None]) -> None:
+    with serving(lambda _: Reply("hi")) as server, ThreadPoolExecutor(24) as pool:
+        hold(server, 24)
+        asked = client(server, seconds=60)
         list(pool.map(lambda _: asked.chat.completions.create(model="m", messages=HELLO), range(24)))
         assert server.busiest == 24
-        assert time.monotonic() - began < 3, "one after another would take 7 s"
 
 
 # --- when it misbehaves --------------------------------------------------------------------------
@@ -202,7 +203,7 @@ def test_slow_is_a_late_beginning_or_a_trickle_that_no_timeout_of_a_single_read_
                 ask(server, seconds=0.5)
         else:
             began = time.monotonic()
-            assert ask(server, seconds=0.5).choices[0].message.content == "hi"
+            assert ask(server, seconds=2).choices[0].message.content == "hi"
             assert time.monotonic() - began > 2
 
 
@@ -223,7 +224,7 @@ def hi(_: Request) -> Reply:
     return Reply("hi")
 
 
-def statuses(server: LlmServer, count: int, pause: float = 0.0) -> list[int]:
+def statuses(server: LlmServer, count: int) -> list[int]:
     seen = []
     for _ in range(count):
         try:
@@ -231,7 +232,6 @@ def statuses(server: LlmServer, count: int, pause: float = 0.0) -> list[int]:
             seen.append(200)
         except openai.APIStatusError as error:
             seen.append(error.status_code)
-        time.sleep(pause)
     return seen
 
 
@@ -241,8 +241,8 @@ def test_down_for_so_many_calls() -> None:
 
 
 def test_down_for_a_while() -> None:
-    with serving(down(hi, seconds=0.5)) as server:
-        assert statuses(server, 3, pause=0.3) == [503, 503, 200]
+    rule = down(hi, seconds=0.5)
+    assert [rule(Request({}, {}, at)).status for at in (7.0, 7.4, 7.6)] == [503, 503, 200]
 
 
 def test_a_small_window_and_a_server_without_tools() -> None:

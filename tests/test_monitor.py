@@ -1,7 +1,7 @@
 """The monitoring signal: what the rounds so far say of both levers."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.monitor import Lever, lever_signal, observe
@@ -76,7 +76,6 @@ def test_lora_has_more_to_say_while_the_loss_falls_or_is_unknown_or_the_pair_was
     assert not lever_signal("train_lora", [a_round(TRAIN, loss_drop=drop, kept=kept)]).saturated
 
 
-@settings(deadline=None)
 @given(HISTORIES)
 def test_any_history_gives_counts_that_agree(history: list[Round]) -> None:
     lora, edit = lever_signal("train_lora", history), lever_signal("edit_prompt", history)

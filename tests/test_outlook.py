@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.monitor import Lever
@@ -118,7 +118,6 @@ def test_a_lever_costs_what_its_rounds_took() -> None:
     assert edit.cost == 1_000 + PRICES.judging
 
 
-@settings(deadline=None)
 @given(SIGNALS, DIAGNOSES, HISTORIES, st.floats(0, 1), st.floats(0, 1))
 def test_outlooks_are_finite_and_within_what_merit_can_be(
     signal: Signal, diagnosis: Diagnosis, history: list[Round], shown: float, remade: float

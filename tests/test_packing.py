@@ -93,7 +93,7 @@ def test_losses_and_gradients_are_those_of_each_row_alone(
     name: str, rows: list[TokenRow], part: int, backbone: Callable[..., Backbone],
     random_adapter: Callable[..., Path], tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("tools.packing.PART", {"cpu": part})
+    monkeypatch.setattr("tools.packing.PART", {"cpu": part, "cuda": part, "mps": part})
     ours = backbone(name)
     plain = Plain(tiny_model(name), random_adapter(ours, "tuned"), ours.base.device)
     ours.attach("tuned", trainable=True)

@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,9 +12,16 @@ import pytest
 
 from agent.errors import LlmRefused, TooLong
 from tests.llm_clients import KEY, chat, ending, patience, refusal, settings
-from tests.llm_server import CUT_OFF, NO_CHOICES, NOT_JSON, RESET, Reply, refuse, serving
+from tests.llm_server import CUT_OFF, NO_CHOICES, NOT_JSON, RESET, LlmServer, Reply, Request, refuse, serving
 from tools.account import Account, Notebook
 from tools.llm import LlmChat
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported() -> None:
+    """A process's first call imports its library, which takes longer than some of these tests give a call."""
+    with serving([Reply("hi")]) as server:
+        chat(server).complete("system", "user")
 
 
 @pytest.fixture(autouse=True)
@@ -42,23 +51,33 @@ with serving(lambda _: Reply("hi", usage=(10, 1), delay=0.01)) as server:
 
 
 def test_an_interrupt_does_not_wait_for_calls_that_wait() -> None:
-    with serving(lambda _: refuse(503)) as server:
+    asked_again = threading.Event()
+
+    def away(_: Request) -> Reply:
+        if len(server.requests) > 4:
+            asked_again.set()
+        return refuse(503)
+
+    with serving(away) as server:
         client = chat(server, patience=60)
         with ThreadPoolExecutor(4) as pool:
             out = [pool.submit(client.complete, "system", str(place)) for place in range(4)]
-            time.sleep(1.5)
+            assert asked_again.wait(30)
             began = time.monotonic()
             client.abandon()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 20
         assert all(isinstance(future.exception(), CancelledError) for future in out)
 
 
-@pytest.mark.parametrize(("width", "delay"), [(16, 2.0), (4, 0.5)])
-def test_as_many_calls_as_the_width_are_out_at_once_and_no_more(width: int, delay: float) -> None:
-    with serving(lambda _: Reply("hi", delay=delay)) as server:  # long enough for all to be out, on a busy machine too
+@pytest.mark.parametrize("width", [16, 4])
+def test_as_many_calls_as_the_width_are_out_at_once_and_no_more(
+    width: int, hold: Callable[[LlmServer, int], None]
+) -> None:
+    with serving(lambda _: Reply("hi", delay=0.3)) as server:  # time for one too many to come
+        hold(server, width)
         client = chat(server, max_concurrency=width)
-        with ThreadPoolExecutor(16) as pool:
-            list(pool.map(lambda place: client.complete("system", str(place)), range(16)))
+        with ThreadPoolExecutor(20) as pool:
+            list(pool.map(lambda place: client.complete("system", str(place)), range(20)))
         assert server.busiest == width
 
 
@@ -66,30 +85,28 @@ def test_as_many_calls_as_the_width_are_out_at_once_and_no_more(width: int, dela
 
 
 def test_429_waits_as_long_as_the_server_asks() -> None:
-    with serving([refuse(429, retry_after="1"), Reply("hi")]) as server:
-        assert chat(server, patience=10).complete("system", "user") == "hi"
-        assert 1 <= server.requests[1].at - server.requests[0].at < 3
+    with serving([refuse(429, retry_after="2"), Reply("hi")]) as server:  # unasked, it would wait about 1 s
+        assert chat(server, patience=60).complete("system", "user") == "hi"
+        assert server.requests[1].at - server.requests[0].at >= 2
 
 
 def test_a_wait_longer_than_patience_is_not_begun() -> None:
     with serving(lambda _: refuse(429, retry_after="600")) as server:
         began = time.monotonic()
-        assert "HTTP 429" in str(refusal(chat(server, patience=10)))
-        assert time.monotonic() - began < 5 and len(server.requests) == 1
+        assert "HTTP 429" in str(refusal(chat(server, patience=60)))
+        assert time.monotonic() - began < 30 and len(server.requests) == 1
 
 
 def test_a_wait_that_would_pass_the_end_of_the_run_is_not_begun() -> None:
-    with serving(lambda _: refuse(429, retry_after="5")) as server:
-        assert "HTTP 429" in str(refusal(ending(server, 2)))
+    with serving(lambda _: refuse(429, retry_after="60")) as server:
+        assert "HTTP 429" in str(refusal(ending(server, 30)))
         assert len(server.requests) == 1
 
 
 def test_an_answer_is_not_waited_for_beyond_the_end_of_the_run_and_then_nothing_is_asked() -> None:
-    with serving(lambda _: Reply("hi", delay=5)) as server:
-        client = ending(server, 1, timeout=60)
-        began = time.monotonic()
+    with serving(lambda _: Reply("hi", delay=30)) as server:
+        client = ending(server, 5, timeout=60)
         assert "minutes are used up" in str(refusal(client))
-        assert time.monotonic() - began < 3
         assert "minutes are used up" in str(refusal(client))
         assert len(server.requests) == 1
 
@@ -172,9 +189,9 @@ def test_an_empty_answer_is_no_answer() -> None:
 
 
 def test_an_answer_that_takes_too_long_is_no_answer_and_may_have_cost_its_most() -> None:
-    with serving([Reply("hi", delay=1)]) as server:
+    with serving([Reply("hi", delay=30)]) as server:
         account = Account(Notebook())
-        assert "judge-1 did not answer in time" in str(refusal(chat(server, account, timeout=0.2)))
+        assert "judge-1 did not answer in time" in str(refusal(chat(server, account, timeout=2)))
         assert account.usage["planner"].output_tokens == 20
 
 

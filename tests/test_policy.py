@@ -199,7 +199,7 @@ def test_fixed_orders_share_the_rounds(order: str, moves: str) -> None:
     assert played(order, 6) == moves
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(3, 20))
 def test_every_phase_of_a_fixed_order_gets_its_share(rounds: int) -> None:
     moves = played("p -> w -> p", rounds)
@@ -239,7 +239,6 @@ HISTORIES = st.lists(st.builds(a_round, st.sampled_from([EDIT, TRAIN]), kept=st.
 REFUSED = st.sets(st.sampled_from(["train_lora", "edit_prompt"])).map(sorted)
 
 
-@settings(deadline=None)
 @given(SIGNALS, DIAGNOSES, HISTORIES, REFUSED)
 def test_the_rules_never_pull_a_lever_that_is_saturated_or_turned_down(
     signal: Signal, diagnosis: Diagnosis, history: list[Round], refused: list[str]

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -144,7 +144,6 @@ SPENDS = st.builds(
 )  # fmt: skip
 
 
-@settings(deadline=None)
 @given(SPENDS, SPENDS)
 def test_spend_adds_up_and_takes_apart(one: Spend, other: Spend) -> None:
     assert one + other == other + one

@@ -104,7 +104,7 @@ def test_rows_of_another_split_are_refused(name: str) -> None:
         select([stranger], None, "original")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.sampled_from(["Who bakes?", "a", "b"]), st.sampled_from(["x", "y", "far too long"]))))
 def test_every_example_is_accounted_for_once(pairs: list[tuple[str, str]]) -> None:
     train = [example(line, question, answer) for line, (question, answer) in enumerate(pairs, 1)]
