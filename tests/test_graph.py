@@ -1,7 +1,6 @@
 """The whole graph on a tiny random model: real training, real Chroma, real SQLite checkpoints, in seconds."""
 
 import json
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -12,27 +11,13 @@ from typing import Any
 import pytest
 
 import nesylora
-from agent.errors import BadInput, Busy
 from agent.records import Demo, Prompt
 from graphs.context import Context, new_run
 from graphs.session import open_session
 from memory.ledger import RunFolder
+from tests.learnable import LEARNABLE, TinyTask
 
 ROOT = Path(__file__).parents[1]
-TinyTask = Callable[..., Path]
-# What even a tiny random model can learn: one answer to everything. The two demonstrations are of no use to it, so
-# that the first edit, one fewer, wins its tie; then LoRA brings the content.
-LEARNABLE: dict[str, Any] = {
-    "answer": "Heskzan",
-    "style": [],
-    "prompt": {
-        "system": "Answer.",
-        "demos": [{"question": "1?", "answer": "one"}, {"question": "2?", "answer": "two"}],
-    },
-    "lora": {"epochs": 20, "rank": 8, "batch_size": 1, "learning_rate": 0.01, "warmup": 0},
-    "generation": {"max_new_tokens": 12},
-    "gate": {"alpha": 0.2},
-}
 
 
 class Watcher:
@@ -190,97 +175,6 @@ def test_a_user_can_go_back(tiny_task: TinyTask, tmp_path: Path) -> None:
     assert folder.rounds()[-1].decision.by == "user"
 
 
-# --- kills and rivals -------------------------------------------------------------------------------
-
-
-def outline(run: RunFolder) -> list[object]:
-    """What a run decided and measured, without what depends on the clock."""
-    return [
-        (row.number, row.decision.move, row.trial.candidate, row.verdict, row.best, row.spend.passes)
-        for row in run.rounds()
-    ]
-
-
-KILLED = """
-import os, signal, sys
-sys.path.insert(0, {root!r})
-from pathlib import Path
-from graphs.session import open_session
-from memory.ledger import RunFolder
-class Killer:
-    def __call__(self, what, done, total, note=""):
-        if what == {what!r} and done == {done}: os.kill(os.getpid(), signal.SIGKILL)
-    def event(self, kind, data):
-        if kind == {what!r}: os.kill(os.getpid(), signal.SIGKILL)
-if {what!r} == "measured":  # so many measurements stand, and no checkpoint counts the last ones
-    save, saved = RunFolder.save, []
-    def saving(folder, measured):
-        save(folder, measured)
-        saved.append(measured)
-        if len(saved) == {done}: os.kill(os.getpid(), signal.SIGKILL)
-    RunFolder.save = saving
-if {what!r} == "judging":  # the adapter is complete, the trial not yet noted
-    import tools.lora
-    train = tools.lora.train
-    tools.lora.train = lambda *given, **named: (train(*given, **named), os.kill(os.getpid(), signal.SIGKILL))
-with open_session(RunFolder.open(Path(sys.argv[1])), listener=Killer()) as session:
-    session.go()
-"""
-
-
-@pytest.mark.parametrize(
-    ("what", "done"),
-    [
-        ("training LoRA", 2), ("training LoRA", 30), ("decision", 0), ("verdict", 0), ("judging", 0),
-        ("measured", 1), ("measured", 4), ("measured", 6),
-    ],
-)  # fmt: skip
-def test_killed_and_resumed_it_ends_as_it_would_have(tiny_task: TinyTask, tmp_path: Path, what: str, done: int) -> None:
-    task, overrides = tiny_task(**LEARNABLE), ["policy=p -> w -> p", "seed=1"]
-    whole = RunFolder.open(nesylora.adapt(task, overrides=overrides, runs=tmp_path / "whole").run)
-    kept = [row.decision.move.action for row in whole.rounds() if row.verdict.kept]
-    assert kept == ["edit_prompt", "train_lora"]
-    folder = new_run(task, overrides, tmp_path / "killed")
-    code = KILLED.format(root=str(ROOT), what=what, done=done)
-    ended = subprocess.run([sys.executable, "-c", code, str(folder.path)], capture_output=True, text=True)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
-    assert folder.outcome() is None
-    with open_session(folder) as session:
-        session.go()
-        with session.context.memory.open() as memory:
-            remembered = memory.count()
-    assert outline(folder) == outline(whole)
-    assert folder.outcome() is not None
-    assert remembered == len(list((folder.path / "remembered").glob("*.json"))) > 0
-    lines = [json.loads(line) for line in (folder.path / "ledger.jsonl").read_text().splitlines()]
-    assert len(lines) == len({(line["kind"], line.get("number")) for line in lines})
-
-
-def test_a_second_process_is_refused_and_told_who_has_the_run(tiny_task: TinyTask, tmp_path: Path) -> None:
-    folder = new_run(tiny_task(), runs=tmp_path / "runs")
-    code = (
-        f"import sys, time; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from pathlib import Path\nfrom memory.ledger import RunFolder\n"
-        "with RunFolder.open(Path(sys.argv[1])).locked():\n    print('held', flush=True); time.sleep(60)"
-    )
-    with subprocess.Popen([sys.executable, "-c", code, str(folder.path)], stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None and holder.stdout.readline().strip() == "held"
-        with pytest.raises(Busy, match=str(holder.pid)), open_session(folder):
-            pass
-        holder.kill()
-    with open_session(folder) as session:  # the dead process's lock holds nobody up
-        assert not session.finished
-
-
-def test_changed_rows_are_refused_at_resume(tiny_task: TinyTask, tmp_path: Path) -> None:
-    task = tiny_task()
-    folder = new_run(task, runs=tmp_path / "runs")
-    row = json.dumps({"question": "Another one?", "answer": "Yes"})
-    (task / "validation.jsonl").write_text(row + "\n")
-    with pytest.raises(BadInput, match="changed since run"), open_session(folder) as session:
-        session.go()
-
-
 def remember(context: Context, prompt: Prompt) -> None:
     """Put a prompt into the memory as one that this run has kept."""
     from memory.prompts import Entry
@@ -381,52 +275,3 @@ def test_the_graph_alone_makes_its_run_from_a_task(tiny_task: TinyTask, tmp_path
         context=Context(task=str(task), runs=str(tmp_path / "runs")),
     )
     assert RunFolder.open(tmp_path / "runs" / "thread-abc").outcome() is not None
-
-
-# --- runs that have answers and adapters in common ------------------------------------------------
-
-
-def went(task: Path, runs: Path, policy: str, pool: Path | None = None, *overrides: str) -> RunFolder:
-    given = [f"policy={policy}", "seed=1", "recall.prompts=0", *overrides]
-    folder = new_run(task, given, runs, policy.replace(" -> ", "").replace(" ", ""))
-    with open_session(folder, pool=str(pool or "")) as session:
-        session.go()
-    return folder
-
-
-def test_runs_with_a_pool_in_common_end_and_cost_as_they_would_alone(
-    tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    task = tiny_task(**LEARNABLE | {"budget": {"rounds": 2}, "target": 1.0})
-    alone = went(task, tmp_path / "alone", "steps po")
-    went(task, tmp_path / "shared", "p -> w -> w", tmp_path / "pool")
-    monkeypatch.setattr("tools.loading.load_model", lambda *_, **__: pytest.fail("everything is known"))
-    again = went(task, tmp_path / "again", "p -> w -> w", tmp_path / "pool")
-    other = went(task, tmp_path / "shared", "p -> w", tmp_path / "pool")
-    for one, another in zip(again.rounds(), other.rounds(), strict=True):
-        assert (one.best, one.reward, one.trial.candidate) == (another.best, another.reward, another.trial.candidate)
-        assert abs(one.spend.passes - another.spend.passes) <= 4, "rounding aside"
-    first, second = alone.rounds()[0], other.rounds()[0]
-    assert (first.best, first.reward) == (second.best, second.reward), "the same move from the same pair, whatever for"
-    assert abs(first.spend.passes - second.spend.passes) <= 4
-
-
-def test_no_run_is_lent_what_a_budget_cut_short(tiny_task: TinyTask, tmp_path: Path) -> None:
-    task, pool = tiny_task(**LEARNABLE | {"budget": {"rounds": 1}, "target": 1.0}), tmp_path / "pool"
-    cut = went(task, tmp_path / "cut", "lora-only", pool, "budget.train_tokens=50")
-    whole = went(task, tmp_path / "whole", "lora-only", pool)
-    assert "budget was used up" in cut.rounds()[0].trial.note
-    assert "budget was used up" not in whole.rounds()[0].trial.note
-    assert whole.rounds()[0].spend.train_tokens > 2 * cut.rounds()[0].spend.train_tokens
-
-
-def test_what_a_lever_draws_depends_on_the_pair_and_the_try_and_not_on_the_round(
-    tiny_task: TinyTask, tmp_path: Path
-) -> None:
-    task = tiny_task(style=[{"kind": "starts_with", "text": "never so"}], gate={"alpha": 0.01}, budget={"rounds": 3})
-    early, late = went(task, tmp_path, "steps oo"), went(task, tmp_path, "steps po")
-    assert not any(row.verdict.kept for row in (*early.rounds(), *late.rounds())), "the pair must stay"
-    first, second = (row.trial.candidate for row in early.rounds())
-    _, third = (row.trial.candidate for row in late.rounds())
-    assert first and second and third
-    assert first.adapter == third.adapter != second.adapter
