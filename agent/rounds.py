@@ -166,6 +166,7 @@ class Outcome(Record):
     """The end of a run: why it stopped, and both pairs on the test split, opened this once."""
 
     stopped: str
+    drift: float | None = Field(None, description="of the best pair's weights, as in Signal; None: bare, or not known")
     best: Candidate
     baseline_test: SplitResult
     best_test: SplitResult

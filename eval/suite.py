@@ -95,9 +95,7 @@ def run_all(
 
 def read(file: Path) -> list[Result]:
     """The results so far; a line cut off by a kill, or written by an older version, is passed over, and made anew."""
-    if not file.exists():
-        return []
-    lines = file.read_bytes().split(b"\n")
+    lines = file.read_bytes().split(b"\n") if file.exists() else []
     return [result for line in lines if line and (result := _result(line)) is not None]
 
 

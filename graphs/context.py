@@ -12,7 +12,7 @@ from agent.planner import LlmPlanner
 from agent.policies import make_policy
 from agent.prices import Prices, prices
 from agent.protocols import Editor, Embed, Policy, Rater
-from agent.records import Example, Prompt, Record
+from agent.records import Candidate, Example, Prompt, Record
 from agent.rounds import Spend
 from graphs.charging import Charging
 from graphs.collector import collector_at_rest
@@ -158,9 +158,14 @@ class Context:
             progress=self.listener,
         )
 
+    def drift(self, pair: Candidate) -> float | None:
+        """What its weights have lost on general text against the bare base, nats a token; None: they are the base's."""
+        from tools.drift import general_loss
+
+        return general_loss(self.model, pair.adapter) - self._general_loss if pair.adapter else None
+
     @cached_property
-    def general_loss(self) -> float:
-        """Of the bare base: what drift is told against."""
+    def _general_loss(self) -> float:
         from tools.drift import general_loss
 
         return general_loss(self.model, None)

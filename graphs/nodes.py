@@ -222,6 +222,7 @@ def finish(state: State, context: Context) -> dict[str, Any]:
     before, after = context.evaluate.open_test(first.seed), context.evaluate.open_test(state["best"])
     outcome = Outcome(
         stopped=decided(state).reason,
+        drift=context.drift(state["best"]),
         best=state["best"],
         baseline_test=_result(before),
         best_test=_result(after),

@@ -16,7 +16,6 @@ from graphs.state import State, metered, seed_of
 def observe(state: State, context: Context) -> dict[str, Any]:
     """History and the best pair's scores → signal; its failing examples → diagnosis."""
     from eval.stats import standard_error
-    from tools.drift import general_loss
 
     evaluation = context.evaluate(state["best"], "validation")
     history = context.folder.rounds()[: state["number"]]
@@ -29,9 +28,8 @@ def observe(state: State, context: Context) -> dict[str, Any]:
         failing = sum(score.reward < 1 for score in evaluation.scores)
         return {"signal": signal, "diagnosis": Diagnosis(failing=failing, total=len(evaluation.scores))}
     context.tell("round-start", number=state["number"] + 1)
-    if context.spec.config.observes and state["best"].adapter:
-        drift = general_loss(context.model, state["best"].adapter) - context.general_loss
-        signal = signal.model_copy(update={"drift": drift})
+    if context.spec.config.observes:
+        signal = signal.model_copy(update={"drift": context.drift(state["best"])})
     diagnosis = _diagnosed(evaluation, state, context)
     prices = context.prices(context.folder.prompt(state["best"].prompt))
     signal = with_outlook(signal, diagnosis, seen, context.spec.config, prices)

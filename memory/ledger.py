@@ -94,11 +94,16 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """The run at `path`. Raises BadInput with the nearest names if there is none."""
+        """The run at `path`. Raises BadInput with the nearest names if there is none, or if its run.json is damaged."""
         run = cls(path)
         if not (run.path / "run.json").is_file():
             raise BadInput(f"There is no run at {path}. {_nearest(run.path)}")
+        run.check()
         return run
+
+    def check(self) -> None:
+        """Raises BadInput where run.json cannot be read."""
+        assert self.about
 
     @cached_property
     def about(self) -> About:

@@ -16,6 +16,7 @@ import pytest
 from eval.suite import Result, described, named, read
 from memory.ledger import RunFolder
 from tests.pages import Visible, outside_fences
+from ui.bench import begin
 from ui.cli import run
 from ui.decide import plan
 from ui.group import save
@@ -125,6 +126,24 @@ def test_a_group_that_fails_is_told_and_the_others_go_on(
     said = capsys.readouterr().out
     assert "Failed: plain-seed0: " in said and "/gone" in said and "log.txt" in said
     assert [row.task for row in rows(tmp_path)] == ["mayors"] and (tmp_path / "decide" / "table.md").is_file()
+
+
+def test_damaged_files_are_named_and_rows_that_are_missing_are_told(
+    two_tasks: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [group] = played(two_tasks[:1], tmp_path, ["lora-only", "prompt-only"], [0], "budget.rounds=1")
+    begin(tmp_path / "decide", "nesylora bench decide", 1)
+    results, again = group / "results.jsonl", ["bench", "decide", "--only-write", "--runs", str(tmp_path)]
+    results.write_text("{" + results.read_text())
+    capsys.readouterr()
+    assert run(again) == 0 and "1 row still to come, or damaged" in capsys.readouterr().out
+    for file in (tmp_path / "decide" / "bench.json", group / "group.json"):
+        whole = file.read_text()
+        file.write_text("{")
+        assert run(again) == 2
+        said = capsys.readouterr().err
+        assert f"{file} cannot be read" in said and "Traceback" not in said
+        file.write_text(whole)
 
 
 def test_what_would_not_compare_is_refused_before_anything_is_played(

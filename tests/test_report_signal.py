@@ -14,7 +14,7 @@ from memory.ledger import RunFolder
 from tests.outlooks import CONFIG, a_briefing
 from tests.pages import read
 from tests.rounds import a_diagnosis
-from tests.story import a_baseline, make_run, the_story
+from tests.story import a_baseline, an_outcome, make_run, the_story
 from ui.course import not_seen, states
 from ui.report import write_report
 from ui.wording import GLOSSARY, cost
@@ -49,6 +49,15 @@ def test_promises_and_what_came_of_them_are_told_in_both_twins(tmp_path: Path) -
     assert "| noise floor, merit | 0.06 |" in twin and "| drift, nats a token | +0.03 |" in twin
     assert '<g class="promise train_lora pulled"><title>round 4' in page
     assert '<path class="course drift"' in page
+
+
+def test_what_the_final_weights_have_lost_elsewhere_is_told_in_both_twins(tmp_path: Path) -> None:
+    run = promising(tmp_path)
+    run.append(an_outcome(run.rounds()[-1]).model_copy(update={"drift": 0.42}))
+    _, words, twin = read(run)
+    for said in (words, twin):
+        assert "against the bare model: +0.42 nats a token" in " ".join(said.split())
+    assert "| +0.42 |" in twin, "the last pair's, in the table of all pairs"
 
 
 def test_ledgers_without_outlooks_have_no_chart_of_promises(tmp_path: Path) -> None:
@@ -126,6 +135,7 @@ def test_last_state_is_of_the_scores_that_its_reward_is_the_mean_of(tmp_path: Pa
     scores = list(run.load(story[-1].best, "validation").scores.values())
     last = states(a_baseline(), story, scores)[-1]
     assert (last.round, last.reward, last.content, last.style, last.noise) == (4, 1.0, 1.0, 1.0, 0.0)
+    assert states(a_baseline(), story, scores, drift=0.5)[-1].drift == 0.5
     others = states(a_baseline(), story[:3], scores)[-1]
     assert others.reward == 0.33 and others.content != others.content  # not known
 

@@ -5,6 +5,8 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from agent.errors import BadInput
 from agent.records import Record
 from eval.suite import Result
@@ -57,7 +59,10 @@ def load(folder: Path) -> tuple[Bench, list[Result]]:
 
 
 def _read(file: Path) -> Bench:
-    return Bench.model_validate_json(file.read_text(encoding="utf-8"))
+    try:
+        return Bench.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise BadInput(f"{file} cannot be read. Take it away, and play on: that writes it anew.") from error
 
 
 def _version(name: str) -> str:

@@ -26,12 +26,15 @@ def outlooks(row: Round) -> dict[str, Outlook]:
     return {action: outlook for action, outlook in both.items() if outlook}
 
 
-def states(baseline: Baseline | None, rounds: Sequence[Round], scores: Sequence[ExampleScore]) -> list[State]:
+def states(
+    baseline: Baseline | None, rounds: Sequence[Round], scores: Sequence[ExampleScore], drift: float | None = None
+) -> list[State]:
     """The best pair after each round. Each signal is of the pair that stood before its round.
 
     Args:
         scores: of the pair that stands now, on validation rows; without those that its reward is the mean of, only
             its reward is known.
+        drift: of its weights, known once the run has ended.
     """
     found = [_seen(row) for row in rounds]
     if not baseline:
@@ -39,7 +42,7 @@ def states(baseline: Baseline | None, rounds: Sequence[Round], scores: Sequence[
     if not rounds:
         last = State(0, baseline.reward, baseline.content, baseline.style, NAN, NAN)
     else:
-        last = State(rounds[-1].number, rounds[-1].reward, NAN, NAN, NAN, NAN)
+        last = State(rounds[-1].number, rounds[-1].reward, NAN, NAN, NAN, NAN if drift is None else drift)
     return [*found, _measured(last, scores)]
 
 

@@ -5,6 +5,8 @@ import os
 import threading
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from agent.errors import BadInput
 from agent.protocols import Listener
 from agent.records import Record
@@ -55,6 +57,11 @@ def missing(group: Group, folder: Path) -> int:
     """How many of the group's variants have no row yet."""
     done = {(row.policy, row.settings) for row in read_rows(folder)}
     return sum((variant.name, variant.settings) not in done for variant in group.variants)
+
+
+def to_come(bench: Path) -> int:
+    """How many rows a benchmark lacks: not played yet, or of which the line was damaged."""
+    return sum(missing(_load(file.parent), file.parent) for file in bench.glob("*/group.json"))
 
 
 def play_group(folder: Path) -> int:
@@ -118,7 +125,10 @@ def _check(before: Group, rows: list[Result], group: Group, folder: Path) -> Non
 
 
 def _load(folder: Path) -> Group:
-    return Group.model_validate_json((folder / "group.json").read_text(encoding="utf-8"))
+    try:
+        return Group.model_validate_json((folder / "group.json").read_bytes())
+    except ValidationError as error:
+        raise BadInput(f"{folder / 'group.json'} cannot be read. Take the folder away: it is played anew.") from error
 
 
 def _results(folder: Path) -> Path:

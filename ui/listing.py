@@ -26,7 +26,7 @@ def list_runs(root: Path) -> int:
 
 def _row(run: RunFolder) -> tuple[str, ...]:
     try:
-        run.about.created  # noqa: B018 - raises where run.json is damaged
+        run.check()
         return _state(run)
     except BadInput:
         return run.name, "–", "–", "–", f"damaged: nesylora resume {run.name} says where"

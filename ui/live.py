@@ -126,6 +126,9 @@ class LiveView:
             table.add_row(name, wording.number(result.reward), between, *parts)
         self.console.print(table)
         self._say(Text(f"p {wording.p_value(outcome.p_value)}; {wording.cost(outcome.spend)}", style="dim"))
+        if outcome.drift is not None:
+            lost = f"drift {wording.signed(outcome.drift)} nats a token: what the weights have lost on general text"
+            self._say(Text(lost, style="dim"))
         if outcome.usage:
             self._say(Text(f"external LLM: {wording.asked(outcome.usage)}", style="dim"))
         if self._folder:

@@ -16,6 +16,7 @@ from ui import wording
 from ui.bench import Bench, load
 from ui.charts import Bar, interval_chart
 from ui.grids import Grid, grids, overview
+from ui.group import to_come
 from ui.markdown import escape
 from ui.plots import Spot, bar_chart, scatter
 
@@ -38,6 +39,8 @@ def write(folder: Path, console: Console | None = None) -> None:
     shown = console or a_console()
     for grid in overview(standing):
         shown.print(_table(grid))
+    if lacking := to_come(folder):
+        shown.print(f"{wording.plural(lacking, 'row')} still to come, or damaged: play on to have them.")
     shown.print(
         f"Rows, tables and plots: {folder / 'table.md'}, {folder / 'decide.html'}", markup=False, soft_wrap=True
     )
