@@ -23,7 +23,7 @@ test: $(READY_DEV) ## pass the tests
 check: $(READY_DEV) ## lint, format and types
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
 
-compare: $(READY) ## the example task under the rules and under fixed orders, side by side (about 20 minutes)
+compare: $(READY) ## the example task under the rules and under fixed orders, side by side (about 10 minutes)
 	@$(VENV)/bin/nesylora compare
 
 decide: $(READY) ## who decides well? policies, tasks and seeds at equal budget (about an hour and a half on two cores; resumable)
