@@ -22,7 +22,7 @@ class Charging:
         self._asked = Spend()
 
     def load(self, candidate: Candidate, split: Split) -> Measured:
-        """What is known of the candidate; from here on it is measured what is not."""
+        """What is known of the candidate. From here on counts what it takes to measure the rest."""
         self._asked = self._used()
         return self._folder.load(candidate, split)
 

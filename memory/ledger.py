@@ -103,7 +103,7 @@ class RunFolder:
 
     def check(self) -> None:
         """Raises BadInput where run.json cannot be read."""
-        assert self.about
+        _ = self.about
 
     @cached_property
     def about(self) -> About:
@@ -270,9 +270,9 @@ def _new_folder(root: Path, task_name: str, name: str | None) -> Path:
     path = root / stem
     numbers = itertools.count(2)
     while not _made(path):
-        if name and _half_made(path):
-            return path
         if name:
+            if _half_made(path):
+                return path
             raise BadInput(f"There is a run named {name} in {root} already. Resume it, or choose another name.")
         path = root / f"{stem}-{next(numbers)}"
     return path

@@ -44,7 +44,7 @@ def test_answers_are_those_of_plain_generation(
     prompts = [ours.render.prompt_ids(PROMPT, row) for row in ROWS]
     answers = {}
     for adapter in ("tuned", None):
-        plain = Plain(tiny_model(name), folder if adapter else None, ours.base.device)
+        plain = Plain(tiny_model(name), folder if adapter else None, ours.device)
         wanted = [plain.answer(ids, ours.ends, 8) for ids in prompts]
         answers[adapter] = ours.generate(PROMPT, ROWS, adapter=adapter, max_new_tokens=8)
         assert answers[adapter] == [read(ours, ids) for ids in wanted]
@@ -56,7 +56,7 @@ def test_rows_that_finish_early_leave_the_others_as_they_are(
     name: str, backbone: Load, tiny_model: Models, random_adapter: Adapters
 ) -> None:
     ours = backbone(name, batch_size=4)
-    plain = Plain(tiny_model(name), random_adapter(ours, "tuned"), ours.base.device)
+    plain = Plain(tiny_model(name), random_adapter(ours, "tuned"), ours.device)
     prompts = [ours.render.prompt_ids(PROMPT, row) for row in ROWS]
     endless = [plain.answer(ids, [1], 12) for ids in prompts]
     stop = next(token for said in endless for token in said[2:] if any(token not in other for other in endless))
@@ -74,7 +74,7 @@ def test_likelihoods_are_those_of_a_plain_forward_pass(
     ours = backbone(name, batch_size=3)
     folder = random_adapter(ours, "tuned")
     for adapter in ("tuned", None):
-        plain = Plain(tiny_model(name), folder if adapter else None, ours.base.device)
+        plain = Plain(tiny_model(name), folder if adapter else None, ours.device)
         with torch.no_grad():
             wanted = [
                 float(plain.losses(row.prompt, row.completion).mean())

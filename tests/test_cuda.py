@@ -1,8 +1,6 @@
 """What only a CUDA device can show; `python -m pytest --device cuda` runs the tests of the arithmetic there too."""
 
 import importlib.util
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import torch
 from agent.config import Lora
 from agent.moves import TrainLora
 from agent.records import Example, Prompt
+from tests.starved import starved_and_fed
 from tools.backbone import Backbone
 from tools.loading import load_model
 from tools.lora import train
@@ -76,36 +75,14 @@ def test_half_precision_on_the_card_says_what_full_precision_says_on_the_process
 
 
 STARVED = """
-import sys
-from pathlib import Path
-import torch
-from agent.config import Lora
-from tools.backbone import Backbone
-from tools.gradient import gradient
-from tools.loading import load_model
-from tools.lora import lora_config
-from tools.rendering import TokenRow
-from tools.room import Room
-
-model, tokenizer = load_model(sys.argv[1], device="cuda", dtype="float32", progress=lambda *_: None)
-backbone = Backbone(model, tokenizer, name="m", locate=Path)
-backbone.create("new", lora_config(4, Lora(rank=4)))
-model.train()
-rows = [TokenRow([50 + row, *range(10, 300)] * 2, [60] * 20) for row in range(32)]
-weights = [weight for weight in backbone.model.parameters() if weight.requires_grad]
-for most in (float(sys.argv[2]), 1.0):
-    torch.cuda.set_per_process_memory_fraction(most / torch.cuda.mem_get_info()[1] if most > 1 else 1.0)
-    room = Room(10**9)
-    loss, tokens = gradient(backbone, [rows], room)
-    print(loss, sum(float(weight.grad.square().sum()) for weight in weights), room.tokens)
+for share in ((100 << 20) / torch.cuda.mem_get_info()[1], 1.0):
+    torch.cuda.set_per_process_memory_fraction(share)
+    step()
     torch.cuda.empty_cache()
 """
 
 
 def test_a_card_whose_memory_really_runs_out_halves_the_pass(tiny_model: Callable[[str], Path]) -> None:
-    command = [sys.executable, "-c", STARVED, str(tiny_model("llama")), str(100 << 20)]
-    answer = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
-    assert answer.returncode == 0, answer.stderr
-    starved, fed = (tuple(map(float, line.split())) for line in answer.stdout.splitlines())
+    starved, fed = starved_and_fed(STARVED, tiny_model("llama"), "cuda")
     assert starved[:2] == pytest.approx(fed[:2], rel=1e-3)
     assert starved[2] < 32 * 602 < fed[2]

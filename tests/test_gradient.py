@@ -1,7 +1,6 @@
 """A step that does not fit into memory: done in smaller passes, with the same gradient."""
 
 import itertools
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from agent.config import Lora
 from agent.errors import NesyLoraError, StepFailed
 from agent.records import Example, Prompt
+from tests.starved import starved_and_fed
 from tools.backbone import Backbone
 from tools.gradient import gradient, passes
 from tools.lora import lora_config
@@ -112,42 +112,18 @@ def test_an_allocation_that_fails_for_good_is_recognised() -> None:
 
 
 STARVED = """
-import resource, sys
-from pathlib import Path
-import torch
-from agent.config import Lora
-from tools.backbone import Backbone
-from tools.gradient import gradient
-from tools.loading import load_model
-from tools.lora import lora_config
-from tools.rendering import TokenRow
-from tools.room import Room
-
-torch.set_num_threads(1)
-model, tokenizer = load_model(sys.argv[1], device="cpu", progress=lambda *_: None)
-backbone = Backbone(model, tokenizer, name="m", locate=Path)
-backbone.create("new", lora_config(4, Lora(rank=4)))
-model.train()
-rows = [TokenRow([50 + row, *range(10, 300)] * 2, [60] * 20) for row in range(32)]
-weights = [weight for weight in backbone.model.parameters() if weight.requires_grad]
+import resource
 no_limit = resource.getrlimit(resource.RLIMIT_AS)
 held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 for limits in ((held + 30_000_000, no_limit[1]), no_limit):
     resource.setrlimit(resource.RLIMIT_AS, limits)
-    room = Room(10**9)
-    loss, tokens = gradient(backbone, [rows], room)
-    print(loss, sum(float(weight.grad.square().sum()) for weight in weights), room.tokens)
-    for weight in weights:
-        weight.grad = None
+    step()
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="address space can be limited, and read, on Linux")
 def test_memory_that_really_runs_out_halves_the_pass(tiny_model: Callable[[str], Path]) -> None:
-    command = [sys.executable, "-c", STARVED, str(tiny_model("llama"))]
-    answer = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
-    assert answer.returncode == 0, answer.stderr
-    starved, fed = (tuple(map(float, line.split())) for line in answer.stdout.splitlines())
+    starved, fed = starved_and_fed(STARVED, tiny_model("llama"), "cpu")
     assert starved[:2] == pytest.approx(fed[:2], rel=1e-4)
     assert starved[2] < 32 * 602 < fed[2]
 

@@ -129,7 +129,7 @@ def test_a_damaged_run_hides_no_other(tmp_path: Path) -> None:
     new(tmp_path, name="after")
     assert [run.name for run in runs(tmp_path)] == ["after", "damaged", "before"]
     with pytest.raises(BadInput, match=r"damaged.run\.json cannot be read"):
-        RunFolder.open(tmp_path / "damaged").about  # noqa: B018
+        RunFolder.open(tmp_path / "damaged")
 
 
 def test_what_an_unfinished_step_measured_is_charged_to_that_step_only(run: RunFolder) -> None:

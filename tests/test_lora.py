@@ -68,7 +68,7 @@ def test_a_child_starts_with_its_parents_loss_and_gradient_as_computed_plainly(
 ) -> None:
     """One step over three forward passes of padded rows, against one row at a time."""
     ours = backbone(name)
-    plain = Plain(tiny_model(name), random_adapter(ours, "parent"), ours.base.device)
+    plain = Plain(tiny_model(name), random_adapter(ours, "parent"), ours.device)
     settings = Lora(rank=4, batch_size=2, accumulate=3, clip=1e6)
     rows = [*ROWS, (Prompt(system="Be brief."), EXAMPLES[0])]
     log = fit(ours, parent="parent", rows=rows, settings=settings, move=TrainLora(epochs=1, rank=4))
@@ -85,7 +85,7 @@ def test_the_steps_are_those_of_a_bare_loop(
     backbone: Load, random_adapter: Adapters, tiny_model: Callable[[str], Path], fit: Fit
 ) -> None:
     ours = backbone()
-    plain = Plain(tiny_model("llama"), random_adapter(ours, "parent"), ours.base.device)
+    plain = Plain(tiny_model("llama"), random_adapter(ours, "parent"), ours.device)
     rows = [ours.render.row(*row) for row in ROWS]
     tuned = [weight for weight in plain.model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(tuned, lr=1e-2, weight_decay=0.1)
@@ -125,7 +125,7 @@ def test_the_base_is_not_touched(backbone: Load, fit: Fit, tiny_model: Callable[
     fit(ours)
     ours.detach("new")
     trained = ours.base.state_dict()
-    for name, weight in Plain(tiny_model("llama"), device=ours.base.device).model.state_dict().items():
+    for name, weight in Plain(tiny_model("llama"), device=ours.device).model.state_dict().items():
         kept = [value for key, value in trained.items() if key.replace(".base_layer", "") == name]
         assert [torch.equal(value, weight) for value in kept] == [True], name
 

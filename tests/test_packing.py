@@ -95,7 +95,7 @@ def test_losses_and_gradients_are_those_of_each_row_alone(
 ) -> None:  # fmt: skip
     monkeypatch.setattr("tools.packing.PART", {"cpu": part, "cuda": part, "mps": part})
     ours = backbone(name)
-    plain = Plain(tiny_model(name), random_adapter(ours, "tuned"), ours.base.device)
+    plain = Plain(tiny_model(name), random_adapter(ours, "tuned"), ours.device)
     ours.attach("tuned", trainable=True)
     mine = ours.losses(ours.model, rows)
     wanted = torch.cat([plain.losses(row.prompt, row.completion) for row in rows])
@@ -112,9 +112,9 @@ def test_losses_and_gradients_are_those_of_each_row_alone(
 def test_a_trunk_grown_bit_by_bit_is_the_trunk_run_at_once(backbone: Callable[..., Backbone]) -> None:
     ours = backbone("gemma3")
     with torch.inference_mode():
-        whole = grow(ours.base, Trunk(), LONG, ours.base.device)
-        half = grow(ours.base, Trunk(), [*LONG[:20], 99, 98], ours.base.device)
-        rest = grow(ours.base, half, LONG, ours.base.device)
+        whole = grow(ours.base, Trunk(), LONG, ours.device)
+        half = grow(ours.base, Trunk(), [*LONG[:20], 99, 98], ours.device)
+        rest = grow(ours.base, half, LONG, ours.device)
     assert rest.ids == whole.ids == LONG
     for layer, (key, value) in whole.layers.items():
         assert torch.allclose(rest.layers[layer][0], key, atol=1e-5)
@@ -125,7 +125,7 @@ def test_only_the_part_that_is_new_of_a_prefix_is_run(backbone: Callable[..., Ba
     ours, run = backbone(), []
     ours.base.register_forward_pre_hook(lambda _, __, given: run.append(given["input_ids"].numel()), with_kwargs=True)
     with torch.inference_mode():
-        grow(ours.base, grow(ours.base, Trunk(), LONG, ours.base.device), [*LONG[:30], *LONG[40:]], ours.base.device)
+        grow(ours.base, grow(ours.base, Trunk(), LONG, ours.device), [*LONG[:30], *LONG[40:]], ours.device)
     assert run == [50, 10]
 
 
@@ -134,11 +134,11 @@ def test_rows_that_share_nothing_are_answered_as_each_alone(
     name: str, backbone: Callable[..., Backbone], tiny_model: Callable[[str], Path]
 ) -> None:
     ours = backbone(name)
-    plain = Plain(tiny_model(name), device=ours.base.device)
+    plain = Plain(tiny_model(name), device=ours.device)
     questions = [TokenRow(row.prompt, []) for row in STRANGERS]
     answers = Answers([Example(name="v:1", question="", answer="")] * 3, [1], str, None)
     with torch.inference_mode():
-        decode(ours.base, questions, Trunk(), answers, 6, ours.base.device)
+        decode(ours.base, questions, Trunk(), answers, 6, ours.device)
     assert answers.ids == [plain.answer(row.prompt, [1], 6) for row in questions]
 
 
@@ -207,7 +207,7 @@ def test_a_packed_model_still_answers_to_transformers(backbone: Callable[..., Ba
     ours = backbone("qwen2")
     assert ours.packs
     ids, mask = (
-        torch.tensor(rows, device=ours.base.device)
+        torch.tensor(rows, device=ours.device)
         for rows in ([[2, 2, 5, 6, 7], [8, 9, 5, 6, 7]], [[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
     )
     with torch.inference_mode():

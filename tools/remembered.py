@@ -43,8 +43,8 @@ class RememberedModel:
         settled: Settled | None = None,
     ) -> list[str]:
         """As `LanguageModel.generate`. An answer that may end early does so by its reference: it is that row's own."""
-        shared = ["generate", self._name, prompt.id, adapter, max_new_tokens, settled is not None]
-        keys = [digest([*shared, _asked(example), settled and example.answer]) for example in examples]
+        shared = ["generate", self._name, prompt.id, adapter, max_new_tokens]
+        keys = [digest([*shared, _asked(example), example.answer if settled else None]) for example in examples]
 
         def compute(places: Sequence[int]) -> list[str]:
             rows = [examples[place] for place in places]

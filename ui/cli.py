@@ -302,7 +302,8 @@ def _find(options: argparse.Namespace) -> "RunFolder":
     if newest is None:
         raise BadInput(f"there are no runs in {options.runs} yet; start one with: nesylora demo")
     print(f"nesylora: the newest run, {newest.name}", file=sys.stderr)
-    return RunFolder.open(newest.path)
+    newest.check()
+    return newest
 
 
 def _start_well() -> None:

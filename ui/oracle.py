@@ -8,6 +8,7 @@ from statistics import fmean
 
 from agent.records import Candidate
 from memory.ledger import RunFolder
+from ui.playing import before_test
 
 LEVERS = "por"  # an edit, weights on rows as given, weights on refined rows
 
@@ -40,8 +41,7 @@ def _worth(run: RunFolder) -> tuple[float, float, float]:
     outcome = run.outcome()
     assert outcome is not None, "steps are played to their end"
     merits = [score.merit for score in run.load(outcome.best, "validation").scores.values()]
-    spent = run.rounds()[-1].spend if run.rounds() else outcome.spend  # before the test rows were opened
-    return round(_reward(run), 9), round(fmean(merits), 9), -spent.passes
+    return round(_reward(run), 9), round(fmean(merits), 9), -before_test(run).passes
 
 
 def _reward(run: RunFolder) -> float:

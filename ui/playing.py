@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.protocols import Listener
-from agent.rounds import Baseline, Round
+from agent.rounds import Baseline, Round, Spend
 from eval.suite import Reached, Result, Variant
 from graphs.context import new_run
 from graphs.session import open_session
@@ -35,16 +35,21 @@ def play(
 
 def result(run: RunFolder, variant: Variant, seed: int, target: float) -> Result:
     """The row of a finished run; `target` is its task's."""
-    first, outcome, rounds = run.baseline(), run.outcome(), run.rounds()
-    assert first and outcome, "an unsupervised run ends with an outcome"
+    outcome, rounds = run.outcome(), run.rounds()
+    assert outcome, "an unsupervised run ends with an outcome"
     scores = run.load(outcome.best, "test").scores.values()
     return Result(
         task=run.about.task, policy=variant.name, settings=variant.settings, seed=seed, run=run.name,
         rounds=len(rounds), kept_edits=_kept(rounds, "edit_prompt"), kept_lora=_kept(rounds, "train_lora"),
-        spend=rounds[-1].spend if rounds else first.spend, baseline=outcome.baseline_test, best=outcome.best_test,
+        spend=before_test(run), baseline=outcome.baseline_test, best=outcome.best_test,
         rewards={score.example: score.reward for score in scores}, target=target,
         reached=_reached(run, target), levers="".join(map(_lever, rounds)), stopped=outcome.stopped,
     )  # fmt: skip
+
+
+def before_test(run: RunFolder) -> Spend:
+    """What a run that has a baseline had used up before it opened the test rows."""
+    return _rows(run)[-1].spend
 
 
 def _kept(rounds: Sequence[Round], action: str) -> int:
@@ -52,10 +57,13 @@ def _kept(rounds: Sequence[Round], action: str) -> int:
 
 
 def _reached(run: RunFolder, target: float) -> Reached | None:
-    first = run.baseline()
-    rows: list[Baseline | Round] = [*([first] if first else []), *run.rounds()]
-    spend = next((row.spend for row in rows if row.reward >= target), None)
+    spend = next((row.spend for row in _rows(run) if row.reward >= target), None)
     return Reached(passes=spend.passes, seconds=spend.seconds) if spend else None
+
+
+def _rows(run: RunFolder) -> list[Baseline | Round]:
+    first = run.baseline()
+    return [*([first] if first else []), *run.rounds()]
 
 
 def _lever(row: Round) -> str:

@@ -85,17 +85,8 @@ def _bins(foretold: Sequence[Foretold], bins: int) -> Iterator[list[Foretold]]:
 def table(judged: dict[str, Judged]) -> str:
     """Markdown: a line for each way to hold out and each question asked of the model."""
     names = (
-        "held out",
-        "question",
-        "rows",
-        "accuracy",
-        "rules'",
-        "commonest's",
-        "ECE",
-        "Brier",
-        "NLL",
-        "base rate's NLL",
-    )
+        "held out", "question", "rows", "accuracy", "rules'", "commonest's", "ECE", "Brier", "NLL", "base rate's NLL",
+    )  # fmt: skip
     head = f"| {' | '.join(names)} |\n|{'---|' * len(names)}"
     return "\n".join([head, *(line for way, one in judged.items() for line in _lines(way, one))])
 
