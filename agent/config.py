@@ -141,7 +141,7 @@ class Editing(Settings):
     critiques: int = Field(8, ge=1, le=100, description="most failing train rows that TextGrad criticises in a round")
     rewrites: int = Field(12, ge=0, description="hard train questions that TextGrad rewrites in a round; 0: none")
     minibatch: int = Field(
-        12, ge=1, description="validation rows on which proposals race; as many train rows are looked at for failures"
+        12, ge=1, description="rows on which proposals are compared; as many train rows are looked at for failures"
     )
     proposals: int = Field(6, ge=1)
     demos: int = Field(4, ge=0, description="most demonstrations in a prompt")
@@ -154,10 +154,14 @@ class Editing(Settings):
 
 
 class Gate(Settings):
-    """When a trial is kept: see eval/stats.py."""
+    """When a trial is kept: see eval/stats.py and eval/levels.py."""
 
     alpha: float = Field(
-        0.1, gt=0, lt=1, description="largest one-sided p-value of a kept trial, and of a proposal dropped early"
+        0.1,
+        gt=0,
+        lt=1,
+        description="chance that a run keeps any change that is worth nothing; a proposal behind by such a p-value is "
+        "dropped early",
     )
 
 

@@ -81,9 +81,9 @@ class Scorers(Protocol):
 
 
 class Evaluator(Protocol):
-    """Scores a candidate on rows of a split."""
+    """Scores a candidate on rows of a split: on those named, in this order, or on all."""
 
-    def __call__(self, candidate: Candidate, split: Split, limit: int | None = None) -> Evaluation: ...
+    def __call__(self, candidate: Candidate, split: Split, names: Sequence[str] | None = None) -> Evaluation: ...
 
 
 class Bound(Protocol):

@@ -89,6 +89,7 @@ class Trial(Record):
     loss_drop: float | None = None
     grad_norm: float | None = None
     proposals: tuple["Proposal", ...] = ()
+    raced: tuple[str, ...] = Field((), description="names of the rows on which the proposals were compared, in order")
     critiques: tuple[Critique, ...] = ()
     remaking: Remaking | None = None
     spend: Spend = Spend()
@@ -104,13 +105,21 @@ class Proposal(Record):
 
 
 class Verdict(Record):
-    """The gate's word on a trial. Rewards are validation means of the best pair before and of the trial."""
+    """The gate's word on a trial.
+
+    `before` and `after` are the mean joint rewards of the best pair and of the trial on the validation rows that
+    decided: all but those on which the trial was chosen.
+    """
 
     kept: bool
     reason: str
     before: float
     after: float
-    p_value: float = Field(description="one-sided, paired sign-flip test of the deciding difference")
+    p_value: float = Field(description="one-sided, paired sign-flip test of reward and merit together, or of the NLL")
+    level: float | None = Field(
+        None, description="largest p-value with which the trial is kept; None: nothing was tested, or an older ledger"
+    )
+    rows: int | None = Field(None, description="validation rows that decided; None in ledgers that did not count them")
     measure: Literal["reward", "merit", "likelihood"] = Field("reward", description="whose difference decided")
     merit_gain: float = Field(0.0, description="difference of the mean merits")
 
@@ -146,6 +155,9 @@ class Baseline(Record):
     content: float
     style: float
     note: str
+    verdict: Verdict | None = Field(
+        None, description="of the best recalled prompt against the seed, where one was judged"
+    )
     spend: Spend
     usage: dict[Role, Usage] = Field(default_factory=dict, description="of the LLM, by role: judges score the seed")
 

@@ -1,6 +1,6 @@
 """Scores a candidate on rows of a split: what was measured before is served from the store, row by row."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from agent.errors import LlmUnavailable, NesyLoraError, OutOfMoney
@@ -43,26 +43,32 @@ class Runner:
         self._store = store
         self._settled = None if whole else task.scorers.settled
 
-    def __call__(self, candidate: Candidate, split: Split, limit: int | None = None) -> Evaluation:
-        """The candidate's scores on the first `limit` rows of train or validation, or on all.
+    def __call__(self, candidate: Candidate, split: Split, names: Sequence[str] | None = None) -> Evaluation:
+        """The candidate's scores on the rows of train or validation that are named, in this order; or on all.
 
         Raises:
-            ValueError: the test split is asked for, or a limit below 1.
+            ValueError: the test split is asked for, or no row at all.
+            KeyError: the split has no row of such a name.
             NesyLoraError: a judge did not answer. Nothing of what it was asked is stored, and a run can be resumed.
         """
         if split == "test":
             raise ValueError("the test split is sealed: open_test opens it, once, at the end of a run")
-        if limit is not None and limit < 1:
-            raise ValueError(f"limit must be at least 1, but it is {limit}")
-        return self._evaluate(candidate, split, limit)
+        if names is not None and not names:
+            raise ValueError("name at least one row, or leave the names out for all")
+        return self._evaluate(candidate, split, names)
 
-    def surprise(self, candidate: Candidate) -> list[float]:
-        """NLL of the validation references in the wanted form under the candidate, nats per token.
+    def surprise(self, candidate: Candidate, names: Sequence[str]) -> list[float]:
+        """NLL of the references of these validation rows, in the wanted form, under the candidate; nats per token.
 
         Rows whose reference cannot be shown in a form that passes are left out.
         """
         scorers = self._task.scorers
-        rows = {self._key(row): row for row in self._task.validation if scorers.passes(scorers.show(row.answer), row)}
+        wanted = set(names)
+        rows = {
+            self._key(row): row
+            for row in self._task.validation
+            if row.name in wanted and scorers.passes(scorers.show(row.answer), row)
+        }
         known = self._store.load(candidate, "validation")
         missing = {key: row for key, row in rows.items() if key not in known.nats}
         if missing:
@@ -74,8 +80,9 @@ class Runner:
         """The candidate's scores on all test rows. For the end of a run: nothing may be decided by them."""
         return self._evaluate(candidate, "test", None)
 
-    def _evaluate(self, candidate: Candidate, split: Split, limit: int | None) -> Evaluation:
-        rows = {self._key(row): row for row in self._task.rows(split)[:limit]}
+    def _evaluate(self, candidate: Candidate, split: Split, names: Sequence[str] | None) -> Evaluation:
+        by_name = {row.name: row for row in self._task.rows(split)}
+        rows = {self._key(row): row for row in map(by_name.__getitem__, by_name if names is None else names)}
         known = self._store.load(candidate, split)
         missing = {key: row for key, row in rows.items() if key not in known.scores}
         if missing:  # decoding is greedy: a row's answer is the same, whichever rows it is generated with

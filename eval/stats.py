@@ -1,8 +1,8 @@
 """Paired statistics, and the gate that keeps a trial or takes it back. Seeded: the same rows, the same verdict."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from math import sqrt
 from statistics import NormalDist, fmean
 
@@ -29,19 +29,45 @@ def sign_flip(differences: Sequence[float]) -> float:
     values = values[np.abs(values) > NOISE]
     if not values.size:
         return 1.0
-    observed = values.sum() - NOISE
-    if values.size <= EXACT_UP_TO:
-        return float(np.mean(_every_sign(values.size) @ np.abs(values) >= observed))
+    return float(_share_reaching(_flipped_sums(values[:, None])[:, 0])[0])
+
+
+def joint_sign_flip(*measures: Sequence[float]) -> float:
+    """One p-value, in (0, 1], for the rise of any of several measures of the same pairs.
+
+    The signs of a row's differences are flipped together, and the smallest of the measures' p-values is compared with
+    what it would be under every pattern (the min-P method, Westfall & Young 1993). So two measures that say the same
+    cost nothing, and two that differ are not two chances.
+    """
+    values = np.asarray(measures, dtype=float).T
+    values = values[np.any(np.abs(values) > NOISE, axis=1)]
+    if not values.size:
+        return 1.0
+    sums = _flipped_sums(values)
+    least = np.min([_share_reaching(sums[:, place]) for place in range(sums.shape[1])], axis=0)
+    return float(np.mean(least <= least[0] + NOISE))
+
+
+def _flipped_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[F, M] sums of differences [N, M] under patterns of signs; the first pattern is the one observed."""
+    count = len(values)
+    if count <= EXACT_UP_TO:
+        return _every_sign(count) @ values
     generator = np.random.default_rng(0)
-    blocks = (generator.integers(0, 2, (FLIPS_AT_ONCE, values.size)) * 2 - 1 for _ in range(FLIPS // FLIPS_AT_ONCE))
-    reached = sum(int(np.sum(signs @ values >= observed)) for signs in blocks)
-    return (reached + 1) / (FLIPS + 1)
+    blocks = (generator.integers(0, 2, (FLIPS_AT_ONCE, count)) * 2 - 1 for _ in range(FLIPS // FLIPS_AT_ONCE))
+    return np.concatenate([values.sum(axis=0, keepdims=True), *(signs @ values for signs in blocks)])
 
 
+def _share_reaching(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[F] for each sum, the share of all that are at least as high."""
+    return (len(sums) - np.searchsorted(np.sort(sums), sums - NOISE)) / len(sums)
+
+
+@cache
 def _every_sign(count: int) -> NDArray[np.int64]:
-    """All patterns of signs, shape (2^count, count)."""
+    """All patterns of signs, [2^count, count]; the first has no minus."""
     patterns = np.arange(2**count)[:, None] >> np.arange(count)
-    return (patterns & 1) * 2 - 1
+    return 1 - (patterns & 1) * 2
 
 
 def cannot_catch_up(differences: Sequence[float], left: int) -> bool:
@@ -117,35 +143,39 @@ class Change:
     def nothing(self) -> bool:
         return all(abs(difference) <= NOISE for difference in self.differences)
 
-    def rose(self, alpha: float) -> bool:
-        return self.gain > 0 and self.p_value <= alpha
-
     def __str__(self) -> str:
-        return f"{self.name} {fmean(self.before):.2f} → {fmean(self.after):.2f} ({_p(self.p_value)})"
+        return f"{self.name} {fmean(self.before):.2f} → {fmean(self.after):.2f}"
 
 
-def judge(before: Evaluation, after: Evaluation, alpha: float, after_is_simpler: bool = False) -> Verdict:
+def deciding(evaluation: Evaluation, raced: Collection[str]) -> Evaluation:
+    """On the rows that took no part in choosing the trial: not on those raced, by name. On all, where none is left."""
+    left = tuple(score for score in evaluation.scores if score.example not in raced)
+    return evaluation.model_copy(update={"scores": left or evaluation.scores})
+
+
+def judge(before: Evaluation, after: Evaluation, level: float, after_is_simpler: bool = False) -> Verdict:
     """Whether the trial `after` takes the place of the pair `before`, on the same rows.
 
-    Kept if the joint reward rose (p <= alpha); or it did not fall and the merit rose (p <= alpha); or no row differs
-    and the trial is simpler (a cheaper lever, a shorter prompt). Raises ValueError if the rows are not the same.
+    Kept if the joint reward did not fall, and it or the merit rose (one test over both, p <= level); or if no row
+    differs and the trial is simpler (a cheaper lever, a shorter prompt). Raises ValueError if the rows differ.
     """
     reward, merit = _changes(before, after)
     if reward.nothing and merit.nothing:
         end = "the simpler pair wins the tie" if after_is_simpler else "the pair before stands"
-        return _verdict(after_is_simpler, reward, merit, f"no row differs (joint reward {before.reward:.2f}): {end}")
-    if reward.rose(alpha):
-        return _verdict(True, reward, merit, str(reward))
+        text = f"no row differs (joint reward {before.reward:.2f}): {end}"
+        return _verdict(after_is_simpler, reward, merit, text, 1.0, None)
+    p_value = joint_sign_flip(reward.differences, merit.differences)
     if reward.gain < 0:
-        return _verdict(False, reward, merit, f"{reward}: it fell")
-    reason = f"{reward}, {merit}"
-    if merit.rose(alpha):
-        return _verdict(True, reward, merit, reason, merit)
-    end = f"within chance (alpha {alpha:g})" if max(reward.gain, merit.gain) > 0 else "no rise"
-    return _verdict(False, reward, merit, f"{reason}: {end}", min(reward, merit, key=lambda change: change.p_value))
+        return _verdict(False, reward, merit, f"{reward} ({_p(p_value)}): it fell", p_value, level)
+    decided = min(reward, merit, key=lambda change: change.p_value)
+    reason = f"{reward}{'' if decided is reward else f', {merit}'} ({_p(p_value)})"
+    if p_value <= level and max(reward.gain, merit.gain) > 0:
+        return _verdict(True, reward, merit, reason, p_value, level, decided.name)
+    end = f"within chance (level {level:.2g})" if max(reward.gain, merit.gain) > 0 else "no rise"
+    return _verdict(False, reward, merit, f"{reason}: {end}", p_value, level, decided.name)
 
 
-def corroborate(verdict: Verdict, before: Sequence[float], after: Sequence[float], alpha: float) -> Verdict:
+def corroborate(verdict: Verdict, before: Sequence[float], after: Sequence[float], level: float) -> Verdict:
     """A second witness for a trial that raised the joint reward and lowered it on no row, but changed too few to tell.
 
     Near the top only a row or two are left to change, and no test on rewards can reach alpha. The references' NLL
@@ -157,7 +187,7 @@ def corroborate(verdict: Verdict, before: Sequence[float], after: Sequence[float
     """
     p_value = sign_flip([old - new for old, new in zip(before, after, strict=True)])
     nats = f"{fmean(before):.2f} → {fmean(after):.2f} nats per token of the wanted answers ({_p(p_value)})"
-    if p_value > alpha:
+    if p_value > level:
         return verdict.model_copy(update={"reason": f"{verdict.reason}; {nats}: no likelier either"})
     kept = {
         "kept": True,
@@ -168,11 +198,16 @@ def corroborate(verdict: Verdict, before: Sequence[float], after: Sequence[float
     return verdict.model_copy(update=kept)
 
 
-def too_few_to_tell(before: Evaluation, after: Evaluation, alpha: float) -> bool:
-    """Whether every row whose joint reward changed has risen, and yet no test could call so few changes significant."""
-    reward, _ = _changes(before, after)
-    changed = [difference for difference in reward.differences if abs(difference) > NOISE]
-    return bool(changed) and min(changed) > 0 and 0.5 ** len(changed) > alpha
+def too_few_to_tell(before: Evaluation, after: Evaluation, level: float) -> bool:
+    """Whether every row whose joint reward changed has risen, and yet no test could call so few changes significant.
+
+    How many rows changed does not depend on the direction of the changes. So a second test that is made only here, in
+    the place of one that could not succeed, is no second chance.
+    """
+    reward, merit = _changes(before, after)
+    risen = [difference for difference in reward.differences if abs(difference) > NOISE]
+    changed = sum(max(map(abs, pair)) > NOISE for pair in zip(reward.differences, merit.differences, strict=True))
+    return bool(risen) and min(risen) > 0 and 0.5**changed > level
 
 
 def _p(value: float) -> str:
@@ -191,14 +226,18 @@ def _changes(before: Evaluation, after: Evaluation) -> tuple[Change, Change]:
     )
 
 
-def _verdict(kept: bool, reward: Change, merit: Change, reason: str, decided: Change | None = None) -> Verdict:
-    """`decided` where another difference than the reward's was the stronger one."""
+def _verdict(
+    kept: bool, reward: Change, merit: Change, reason: str, p_value: float, level: float | None, decided: str = ""
+) -> Verdict:
+    """`level` None: nothing was tested."""
     return Verdict(
         kept=kept,
         reason=reason,
         before=fmean(reward.before),
         after=fmean(reward.after),
-        p_value=(decided or reward).p_value,
+        p_value=p_value,
+        level=level,
+        rows=len(reward.before),
         merit_gain=merit.gain,
-        measure="merit" if decided and decided.name == "merit" else "reward",
+        measure="merit" if decided == "merit" else "reward",
     )

@@ -18,8 +18,10 @@ from agent.policies import make_policy
 from agent.protocols import Briefing
 from agent.records import Candidate, Prompt
 from agent.rounds import Round, Spend, Trial
+from eval.batches import batch
+from eval.levels import level
 from eval.runner import Runner
-from eval.stats import corroborate, judge, loses, standard_error, too_few_to_tell
+from eval.stats import corroborate, deciding, judge, loses, standard_error, too_few_to_tell
 from eval.tasks import load_task
 from memory.ledger import RunFolder
 from memory.remake import remake, select
@@ -62,12 +64,17 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
         if isinstance(decision.move, Stop):
             return best, rounds
         if isinstance(decision.move, EditPrompt):
-            failures = evaluate(best, "train", config.edit.minibatch)
+            turn = config.edit.minibatch * sum(isinstance(row.decision.move, EditPrompt) for row in rounds)
+            learned = batch([row.name for row in task.train], turn, config.edit.minibatch, config.seed)
+            failures = evaluate(best, "train", learned)
             edits = editor.propose(prompt, failures, task.train, decision.move, number).edits
-            parts = rungs(config.edit.minibatch, config.generation.batch_size)
+            raced = batch([row.name for row in task.validation], turn, len(task.validation) // 4, config.seed)
+            score = partial(on_first, evaluate, raced)
+            parts = rungs(len(raced), config.generation.batch_size)
             behind = partial(loses, alpha=config.gate.alpha)
-            winner, _ = choose(edits, prompt, best.adapter, evaluate, run.save_prompt, parts, behind)
-            trial = Trial(candidate=winner and Candidate(prompt=winner.id, adapter=best.adapter), note="edited")
+            winner, _ = choose(edits, prompt, best.adapter, score, run.save_prompt, parts, behind)
+            pair = winner and Candidate(prompt=winner.id, adapter=best.adapter)
+            trial = Trial(candidate=pair, note="edited", raced=tuple(raced))
         else:
             assert isinstance(decision.move, TrainLora), "nobody is here to ask for a rollback"
             rows = training_rows(task, prompt, seed_prompt, decision.move)
@@ -78,12 +85,15 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
             )  # fmt: skip
             pair = Candidate(prompt=best.prompt, adapter=adapter)
             trial = Trial(candidate=pair, note="trained", loss=log.epoch_losses[-1], loss_drop=log.loss_drop)
-        # judge: the pair as a whole, paired on the validation rows
+        # judge: the pair as a whole, paired on the validation rows that did not choose it
         after = evaluate(trial.candidate, "validation") if trial.candidate else before
-        verdict = judge(before, after, config.gate.alpha)
-        if not verdict.kept and too_few_to_tell(before, after, config.gate.alpha):
-            nats_before, nats_after = (evaluate.surprise(pair) for pair in (before.candidate, after.candidate))
-            verdict = corroborate(verdict, nats_before, nats_after, config.gate.alpha)
+        old, new = deciding(before, trial.raced), deciding(after, trial.raced)
+        most = level(config.gate.alpha, [row.verdict for row in rounds])
+        verdict = judge(old, new, most)
+        if not verdict.kept and too_few_to_tell(old, new, most):
+            names = [score.example for score in old.scores]
+            nats = [evaluate.surprise(pair.candidate, names) for pair in (old, new)]
+            verdict = corroborate(verdict, nats[0], nats[1], most)
         best = after.candidate if verdict.kept else best
         print(f"  {'kept' if verdict.kept else 'taken back'}: {verdict.reason}")
         rounds.append(
@@ -91,6 +101,11 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
                   verdict=verdict, best=best, reward=max(before, after, key=lambda e: e.candidate == best).reward,
                   spend=Spend())
         )  # fmt: skip
+
+
+def on_first(evaluate: Runner, names: list[str], pair: Candidate, rows: int):
+    """A pair's scores on the first so many of these validation rows."""
+    return evaluate(pair, "validation", names[:rows])
 
 
 def training_rows(task, best: Prompt, seed: Prompt, move: TrainLora):

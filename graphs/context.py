@@ -89,6 +89,7 @@ class Context:
     deadline: float | None = field(default=None, init=False, repr=False)  # a reading of time.monotonic()
     step: str = field(default="", init=False, repr=False)  # the node under way
     _began: Spend = field(default=Spend(), init=False, repr=False)
+    _borrowed: Spend = field(default=Spend(), init=False, repr=False)
 
     # --- the run and its task ---
 
@@ -140,22 +141,22 @@ class Context:
     @cached_property
     def backbone(self) -> "Backbone":
         config = self.spec.config
-        self.listener("loading the model", 0, 1, config.model)
+        self.progress("loading the model", 0, 1, config.model)
         with collector_at_rest():
             from tools.backbone import Backbone
             from tools.loading import load_model
 
             base, tokenizer = load_model(
-                config.model, device=config.device, dtype=config.dtype, qlora=config.lora.qlora, progress=self.listener
+                config.model, device=config.device, dtype=config.dtype, qlora=config.lora.qlora, progress=self.progress
             )
-        self.listener("loading the model", 1, 1, config.model)
+        self.progress("loading the model", 1, 1, config.model)
         return Backbone(
             base,
             tokenizer,
             name=config.model,
             locate=self.folder.adapter_folder,
             batch_size=config.generation.batch_size,
-            progress=self.listener,
+            progress=self.progress,
         )
 
     def drift(self, pair: Candidate) -> float | None:
@@ -175,7 +176,7 @@ class Context:
         from eval.runner import Runner
 
         learned_from = self.spec.config.edit.editor == "textgrad"  # an LLM's critique wants the whole answer
-        store = Charging(self.folder, self.used, lambda: self.step)
+        store = Charging(self.folder, self.charge)
         return Runner(self.spec, self.model, self.folder.prompt, store, whole=learned_from)
 
     @cached_property
@@ -189,7 +190,7 @@ class Context:
     def _rater(self, settings: "Rated") -> Rater:
         from graphs.raters import make_rater
 
-        return make_rater(settings, lambda: self.llm.chat("judge"), self.spec.config.device, self.listener)
+        return make_rater(settings, lambda: self.llm.chat("judge"), self.spec.config.device, self.progress)
 
     @cached_property
     def policy(self) -> Policy:
@@ -221,7 +222,7 @@ class Context:
         from tools.textgrad_edit import TextGradEditor
 
         chat = self.llm.chat("editor")
-        return TextGradEditor(chat, task.scorers, task.config.edit, self.examples.__getitem__, self.listener)
+        return TextGradEditor(chat, task.scorers, task.config.edit, self.examples.__getitem__, self.progress)
 
     @cached_property
     def leaks(self) -> "Leaks":
@@ -278,9 +279,25 @@ class Context:
         if self.report:
             self.report(self.folder, (*self.spec.validation, *self.spec.test))
 
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Shows how far long work is, and notes what it has used up. Satisfies `agent.protocols.Progress`."""
+        self.charge()
+        self.listener(what, done, total, note)
+
+    def charge(self) -> None:
+        """Note what the step under way has used up: were the process killed now, the next one would count it."""
+        if self.step:
+            own = self.spent.model_copy(update={"llm_tokens": 0, "usd": 0.0})  # those are in calls.jsonl
+            self.folder.charge(self.step, own)
+
+    def borrowed(self, spend: Spend) -> None:
+        """Count what another run's work took that is taken over as if it were made here."""
+        self._borrowed += spend
+        self.charge()
+
     def used(self) -> Spend:
         """What has been used up: a reading to subtract an earlier one from. Of the LLM, it is the whole run's."""
-        used = Spend(seconds=time.monotonic())
+        used = Spend(seconds=time.monotonic()) + self._borrowed
         if "backbone" in vars(self):
             used += Spend(train_tokens=self.backbone.trained_tokens)
         if "model" in vars(self):
@@ -297,14 +314,16 @@ class Context:
 
         Args:
             step: the node and its round: the same after a kill.
-            before: what the steps before have counted. What a killed process paid the LLM beyond that is this step's.
+            before: what the steps before have counted. What killed processes used up in this step is counted, too, and
+                what they paid the LLM.
         """
-        minutes = self.spec.config.budget.minutes
-        self.deadline = None if minutes is None else time.monotonic() + minutes * 60 - before.seconds
+        minutes, killed = self.spec.config.budget.minutes, self.folder.begin(step)
+        gone = before.seconds + killed.seconds
+        self.deadline = None if minutes is None else time.monotonic() + minutes * 60 - gone
         began = self.used().model_copy(update={"llm_tokens": before.llm_tokens, "usd": before.usd})
-        self.step, self._began = step, began - self.folder.begin(step)
+        self.step, self._began = step, began - killed
 
     @property
     def spent(self) -> Spend:
-        """What the step under way has used up so far, and what it had measured before a kill."""
+        """What the step under way has used up so far, in processes that were killed, too."""
         return self.used() - self._began

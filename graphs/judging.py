@@ -11,7 +11,7 @@ from graphs.state import State, decided, metered
 
 @metered
 def judge(state: State, context: Context) -> dict[str, Any]:
-    """The gate: the trial's pair against the best pair, paired on the validation rows."""
+    """The gate: the trial's pair against the best pair, paired on the validation rows that did not choose it."""
     before, trial = context.evaluate(state["best"], "validation"), state["trial"]
     if trial.candidate is None:
         reward = before.reward
@@ -28,14 +28,22 @@ def judge(state: State, context: Context) -> dict[str, Any]:
 
 def _gate(before: Evaluation, after: Evaluation, state: State, context: Context) -> Verdict:
     from eval import stats
+    from eval.levels import level
 
-    trial, alpha = state["trial"].candidate, context.spec.config.gate.alpha
-    assert trial is not None, "what came to nothing is not judged"
-    verdict = stats.judge(before, after, alpha, _simpler(context, state))
-    if not verdict.kept and stats.too_few_to_tell(before, after, alpha):
-        nats_before, nats_after = (context.evaluate.surprise(pair) for pair in (state["best"], trial))
-        verdict = stats.corroborate(verdict, nats_before, nats_after, alpha)
+    most = level(context.spec.config.gate.alpha, _earlier(state, context))
+    before, after = (stats.deciding(pair, state["trial"].raced) for pair in (before, after))
+    verdict = stats.judge(before, after, most, _simpler(context, state))
+    if not verdict.kept and stats.too_few_to_tell(before, after, most):
+        names = [score.example for score in before.scores]
+        nats_before, nats_after = (context.evaluate.surprise(pair.candidate, names) for pair in (before, after))
+        verdict = stats.corroborate(verdict, nats_before, nats_after, most)
     return verdict
+
+
+def _earlier(state: State, context: Context) -> list[Verdict]:
+    """All verdicts of the run before this round."""
+    first, rounds = context.folder.baseline(), context.folder.rounds()[: state["number"]]
+    return [*([first.verdict] if first and first.verdict else []), *(row.verdict for row in rounds)]
 
 
 def _simpler(context: Context, state: State) -> bool:

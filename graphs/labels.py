@@ -54,7 +54,8 @@ def _labelled(row: Round, before: Candidate, context: Context) -> Iterator[Probe
 def outcomes(row: Round, before: Candidate, context: Context) -> dict[str, bool]:
     """By validation row: whether the round's edit of the pair before it brought its reward to 1.
 
-    Where no proposal beat the present prompt, only the rows that were raced tell: whether any proposal mended them.
+    Where no proposal beat the present prompt, only validation rows that were raced tell: whether any proposal mended
+    them.
     Empty where nothing was measured, and for other moves. All scores are kept in the run folder: this costs nothing.
     """
     if not isinstance(row.decision.move, EditPrompt):
@@ -62,10 +63,13 @@ def outcomes(row: Round, before: Candidate, context: Context) -> dict[str, bool]
     if row.trial.candidate:
         scores = context.evaluate(row.trial.candidate, "validation").scores
         return {score.example: score.reward == 1 for score in scores}
+    names = row.trial.raced or tuple(example.name for example in context.spec.validation)  # older runs: the first rows
+    if names[0] in context.examples:
+        return {}
     mended: dict[str, bool] = {}
     for proposal in row.trial.proposals:
         if proposal.rows and proposal.prompt != before.prompt:  # the present prompt runs along; refused ones do not
             raced = Candidate(prompt=proposal.prompt, adapter=before.adapter)
-            for score in context.evaluate(raced, "validation", proposal.rows).scores:
+            for score in context.evaluate(raced, "validation", names[: proposal.rows]).scores:
                 mended[score.example] = mended.get(score.example, False) or score.reward == 1
     return mended

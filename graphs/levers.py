@@ -6,10 +6,11 @@ from typing import Any
 
 from agent.errors import StepFailed
 from agent.moves import EditPrompt, Rollback, TrainLora
-from agent.records import Candidate, Edit, Example, Prompt, digest
+from agent.records import Candidate, Edit, Example, Prompt, Split, digest
 from agent.rounds import Proposal, Spend, Trial
 from graphs.context import Context
 from graphs.remaking import remake_questions
+from graphs.rows import learned_rows, race_rows
 from graphs.state import State, metered, move_of, seed_of
 
 
@@ -27,13 +28,13 @@ def train_lora(state: State, context: Context) -> dict[str, Any]:
          [[prompt.id, example.id] for prompt, example in rows]]
     )  # fmt: skip
     folder = context.folder.adapter_folder(adapter)
-    earlier, pooled = Spend(), context.pooled if _unlimited(context) else None
-    if pooled:
-        pooled.borrow(adapter, folder)
+    pooled = context.pooled if _unlimited(context) else None
+    if pooled and pooled.borrow(adapter, folder):
+        lent = read_training(folder)
+        context.borrowed(Spend(seconds=lent.seconds, train_tokens=lent.tokens))
     try:
         if context.folder.has_adapter(adapter):
-            training = read_training(folder)
-            earlier = Spend(seconds=training.seconds, train_tokens=training.tokens)
+            training = read_training(folder)  # made in this step before a kill, and charged there; or just borrowed
         else:
             training = _train(context, state, adapter, rows)
             if pooled:
@@ -52,7 +53,6 @@ def train_lora(state: State, context: Context) -> dict[str, Any]:
             loss=training.epoch_losses[-1] if training.steps else None,
             loss_drop=training.loss_drop,
             grad_norm=training.grad_norm,
-            spend=earlier,
         )
     }
 
@@ -67,7 +67,9 @@ def _train(context: Context, state: State, adapter: str, rows: list[tuple[Prompt
     from tools.lora import train
 
     move, config = move_of(state, TrainLora), context.spec.config
-    budget, spent = config.budget, state["spend"]
+    budget, trained = config.budget, (state["spend"] + context.spent).train_tokens
+    if budget.train_tokens is not None and trained >= budget.train_tokens:
+        raise StepFailed("the training-token budget is used up, by trainings that were cut off")
     return train(
         context.backbone,
         adapter,
@@ -78,9 +80,9 @@ def _train(context: Context, state: State, adapter: str, rows: list[tuple[Prompt
         parent=None if move.fresh else state["best"].adapter,
         seed=seed_of(state, context),
         rewritten=sum(example.question != context.examples[example.name].question for _, example in rows),
-        token_limit=None if budget.train_tokens is None else budget.train_tokens - spent.train_tokens,
+        token_limit=None if budget.train_tokens is None else budget.train_tokens - trained,
         deadline=context.deadline,
-        progress=context.listener,
+        progress=context.progress,
     )
 
 
@@ -99,36 +101,48 @@ def _training_rows(context: Context, best: Candidate, move: TrainLora) -> list[t
 
 @metered
 def edit_prompt(state: State, context: Context) -> dict[str, Any]:
-    """Rewrite the words: several proposals, compared on a minibatch; the best goes to the gate."""
-    from eval.stats import loses
-    from tools.prompt_edit import choose, rungs
-
+    """Rewrite the words: several proposals, compared on a minibatch; the best goes to the gate, on other rows."""
     move, config, best = move_of(state, EditPrompt), context.spec.config, state["best"]
     present = context.folder.prompt(best.prompt)
     # Editors learn from train rows: a prompt is not to be written with those in view by which it is judged.
-    failures = context.evaluate(best, "train", config.edit.learned_from)
+    failures = context.evaluate(best, "train", learned_rows(state, context))
     proposed = context.editor.propose(present, failures, context.spec.train, move, seed_of(state, context))
     edits, refused = _apart(context, present, proposed.edits)
     remarks = [*proposed.remarks, *([f"edits refused because they give rows away: {len(refused)}"] if refused else [])]
     remaking = None
     if "questions" in move.parts and context.textgrad and config.edit.rewrites:
-        made = remake_questions(context, best, state["number"])
+        made = remake_questions(state, context)
         remaking = made and made.remaking
         remarks += [made.remark] if made and made.remark else []
     trial = Trial(candidate=None, note="", proposals=refused, critiques=proposed.critiques, remaking=remaking)
     if not edits:
         why = "; ".join(remarks) or "the editor has no proposal left"
         return {"trial": trial.model_copy(update={"note": f"The prompt stays as it is: {why}"})}
-    winner, tried = choose(
-        edits, present, best.adapter, context.evaluate, context.folder.save_prompt,
-        rungs(config.edit.minibatch, config.generation.batch_size), partial(loses, alpha=config.gate.alpha),
-    )  # fmt: skip
+    names = race_rows(state, context, best, [present, *(edit.prompt for edit in edits)])
+    winner, tried = race(edits, present, best.adapter, names, context)
     raced = {
+        "raced": tuple(names),
         "candidate": winner and Candidate(prompt=winner.id, adapter=best.adapter),
         "note": "; ".join([_won(winner, tried), *remarks]),
         "proposals": (*tried, *refused),
     }
     return {"trial": trial.model_copy(update=raced)}
+
+
+def race(
+    edits: Sequence[Edit], present: Prompt, adapter: str | None, names: Sequence[str], context: Context
+) -> tuple[Prompt | None, list[Proposal]]:
+    """The best of the edits and the present prompt on the rows of these names, all of one split; see `choose`."""
+    from eval.stats import loses
+    from tools.prompt_edit import choose, rungs
+
+    config = context.spec.config
+    split: Split = "train" if names[0] in context.examples else "validation"
+    return choose(
+        edits, present, adapter, lambda pair, rows: context.evaluate(pair, split, names[:rows]),
+        context.folder.save_prompt, rungs(len(names), config.generation.batch_size),
+        partial(loses, alpha=config.gate.alpha),
+    )  # fmt: skip
 
 
 def _won(winner: Prompt | None, tried: Sequence[Proposal]) -> str:

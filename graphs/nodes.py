@@ -1,7 +1,6 @@
 """The nodes that begin, decide, remember and finish. Each reads the state, calls a room, and returns what changed."""
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any, Literal
 
 from langgraph.types import interrupt
@@ -13,8 +12,10 @@ from agent.moves import Decision, EditPrompt, Move, Rollback, TrainLora
 from agent.policy import stop_reason
 from agent.protocols import Briefing, Failure
 from agent.records import Candidate, Edit, Evaluation, ExampleScore, Prompt
-from agent.rounds import Baseline, Outcome, Proposal, Round, SplitResult
+from agent.rounds import Baseline, Outcome, Proposal, Round, SplitResult, Verdict
 from graphs.context import Context
+from graphs.levers import race
+from graphs.rows import learned_rows, race_rows
 from graphs.state import State, decided, metered
 
 # --- START → baseline ------------------------------------------------------------------------------
@@ -25,48 +26,49 @@ def baseline(state: State, context: Context) -> dict[str, Any]:
     """Score the seed prompt, and try what memory recalls of earlier runs on near tasks."""
     row = context.folder.baseline()  # written before a kill: by now, memory may recall something else
     if row is None:
-        row = _first_row(context)
+        row = _first_row(state, context)
         context.folder.append(row)
     context.show_report()
     context.tell("baseline", row=row)
     return {"run": context.folder.name, "number": 0, "best": row.best, "decision": None, "refused": ()}
 
 
-def _first_row(context: Context) -> Baseline:
+def _first_row(state: State, context: Context) -> Baseline:
     seed_prompt = context.spec.config.prompt.prompt()
     seed = Candidate(prompt=context.folder.save_prompt(seed_prompt))
     context.tell("note", text="Scoring the seed prompt on the validation rows.")
     first = context.evaluate(seed, "validation")
-    best, recalled, note = _try_recalled(context, seed_prompt, first)
+    best, recalled, verdict, note = _try_recalled(state, context, seed_prompt, first)
     return Baseline(
         seed=seed, seed_reward=first.reward, recalled=tuple(recalled), best=best.candidate, reward=best.reward,
-        content=best.content, style=best.style, note=note, spend=context.spent, usage=context.llm.account.usage,
+        content=best.content, style=best.style, note=note, verdict=verdict, spend=context.spent,
+        usage=context.llm.account.usage,
     )  # fmt: skip
 
 
-def _try_recalled(context: Context, seed: Prompt, first: Evaluation) -> tuple[Evaluation, list[Proposal], str]:
-    """The better of the seed and the best recalled prompt, by the gate; what was tried; and a sentence about it."""
-    from eval.stats import judge, loses
-    from tools.prompt_edit import choose, rungs
+def _try_recalled(
+    state: State, context: Context, seed: Prompt, first: Evaluation
+) -> tuple[Evaluation, list[Proposal], Verdict | None, str]:
+    """The better of the seed and the best recalled prompt; what was tried; the gate's verdict; a sentence about it."""
+    from eval.levels import level
+    from eval.stats import deciding, judge
 
     found = context.memory.recall()
     if not found:
-        return first, [], "Memory holds no prompt of a near task." if context.memory.asked else "Memory is not asked."
+        nothing = "Memory holds no prompt of a near task." if context.memory.asked else "Memory is not asked."
+        return first, [], None, nothing
     edits = [
         Edit(prompt=item.entry.prompt, note=f"recalled from {item.entry.run}, similarity {item.similarity:.2f}")
         for item in found
     ]
-    config = context.spec.config
-    winner, tried = choose(
-        edits, seed, None, context.evaluate, context.folder.save_prompt,
-        rungs(config.edit.minibatch, config.generation.batch_size), partial(loses, alpha=config.gate.alpha),
-    )  # fmt: skip
+    names = race_rows(state, context, first.candidate, [seed, *(edit.prompt for edit in edits)])
+    winner, tried = race(edits, seed, None, names, context)
     if winner is None:
-        return first, tried, f"Prompts recalled by memory: {len(edits)}; none beat the seed on the minibatch."
+        return first, tried, None, f"Prompts recalled by memory: {len(edits)}; none beat the seed on {len(names)} rows."
     second = context.evaluate(Candidate(prompt=winner.id), "validation")
-    verdict = judge(first, second, config.gate.alpha)
+    verdict = judge(deciding(first, names), deciding(second, names), level(context.spec.config.gate.alpha, ()))
     kept = "taken up" if verdict.kept else "not taken up"
-    return second if verdict.kept else first, tried, f"A recalled prompt was {kept}: {verdict.reason}"
+    return second if verdict.kept else first, tried, verdict, f"A recalled prompt was {kept}: {verdict.reason}"
 
 
 # --- plan → approve --------------------------------------------------------------------------------
@@ -81,16 +83,16 @@ def plan(state: State, context: Context) -> dict[str, Any]:
     )
     config = context.spec.config
     if config.plans and not briefing.closed and not stop_reason(briefing, config):
-        briefing = _with_material(briefing, state["best"], context)
+        briefing = _with_material(briefing, state, context)
     decision = context.policy.decide(briefing)
     context.tell("decision", number=state["number"] + 1, decision=decision)
     return {"decision": decision}
 
 
-def _with_material(briefing: Briefing, best: Candidate, context: Context) -> Briefing:
+def _with_material(briefing: Briefing, state: State, context: Context) -> Briefing:
     """What only an LLM reads: how recalled prompts did, and some failing train rows, of those an editor learns from."""
     first = context.folder.baseline()
-    scores = context.evaluate(best, "train", context.spec.config.edit.learned_from).scores
+    scores = context.evaluate(state["best"], "train", learned_rows(state, context)).scores
     failures = [_failure(score, context) for score in scores if score.reward < 1][:MOST_FAILURES]
     return briefing._replace(recalled=from_memory(first) if first else (), failures=failures)
 
@@ -149,7 +151,7 @@ def _cost(move: Move, context: Context) -> str:
             f"{move.epochs} epochs over up to {len(task.train)} rows, then {len(task.validation)} answers to judge it"
         )
     elif isinstance(move, EditPrompt):
-        tries = f"up to {edit.proposals + 1} prompts on {min(edit.minibatch, len(task.validation))} rows each"
+        tries = f"up to {edit.proposals + 1} prompts on up to {edit.minibatch} rows each"
         cost = f"{tries}, then {len(task.validation)} answers to judge the best"
     else:
         cost = f"{2 * len(task.test)} answers on the test rows"

@@ -3,28 +3,31 @@
 from collections.abc import Mapping, Sequence
 
 from agent.errors import LlmUnavailable
-from agent.records import Candidate, Example, ExampleScore
+from agent.records import Example, ExampleScore
 from graphs.context import Context
+from graphs.rows import learned_rows
+from graphs.state import State
 from memory.remake import reword, source_of
 from memory.rewrites import KeptRewrite, Reworded
 
 
-def remake_questions(context: Context, best: Candidate, number: int) -> Reworded | None:
+def remake_questions(state: State, context: Context) -> Reworded | None:
     """What came of it in this round; None without anything to rewrite.
 
     Kept rewrites stand in the run folder and in the memory from then on, and are not asked for again: not even in the
     same round, when a kill makes it start anew.
     """
-    made = context.folder.reworded(number) or _remade(context, best)
+    number = state["number"]
+    made = context.folder.reworded(number) or _remade(state, context)
     if made:
         context.memory.keep_rewrites(number, made)
     return made
 
 
-def _remade(context: Context, best: Candidate) -> Reworded | None:
-    editor = context.textgrad
+def _remade(state: State, context: Context) -> Reworded | None:
+    editor, best = context.textgrad, state["best"]
     assert editor is not None, "rules write no questions"
-    hard, remark = _hard(context, best), ""
+    hard, remark = _hard(state, context), ""
     if not hard:
         return None
 
@@ -55,9 +58,9 @@ def _remade(context: Context, best: Candidate) -> Reworded | None:
     )
 
 
-def _hard(context: Context, best: Candidate) -> list[tuple[Example, ExampleScore]]:
-    """The first failing train rows without a kept rewrite; twice as many answers as are wanted are looked through."""
+def _hard(state: State, context: Context) -> list[tuple[Example, ExampleScore]]:
+    """Failing train rows without a kept rewrite, of this round's rows; twice as many are looked through as wanted."""
     wanted, known = context.spec.config.edit.rewrites, {rewrite.source for rewrite in context.folder.rewrites()}
-    looked = context.evaluate(best, "train", max(1, 2 * wanted + len(known)))
+    looked = context.evaluate(state["best"], "train", learned_rows(state, context, 2 * wanted))
     failing = [(context.examples[score.example], score) for score in looked.scores if score.reward < 1]
     return [(example, score) for example, score in failing if source_of(example) not in known][:wanted]

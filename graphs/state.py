@@ -13,6 +13,7 @@ from agent.moves import Decision
 from agent.records import Candidate, Diagnosis, Signal, digest
 from agent.rounds import Spend, Trial, Verdict
 from graphs.context import Context
+from graphs.labels import began_with
 
 M = TypeVar("M")
 
@@ -51,7 +52,6 @@ def metered(node: Node) -> Any:
             ) from error
         spent, context.step = context.spent, ""
         if "trial" in update:
-            spent += update["trial"].spend  # of an earlier process, whose work is taken as it is
             update["trial"] = update["trial"].model_copy(update={"spend": spent})
         return {**update, "spend": spent}
 
@@ -77,10 +77,11 @@ def move_of(state: State, kind: type[M]) -> M:
 def seed_of(state: State, context: Context) -> int:
     """The same for the same try of a lever on the same pair, in every process and under every policy.
 
-    So policies are compared on common random numbers; and a try that failed is not repeated to the letter.
+    So policies are compared on common random numbers; and no try is repeated to the letter, be it that it failed or
+    that the run went back to the pair before it.
     """
     decision, rounds = state.get("decision"), context.folder.rounds()[: state["number"]]
     action = decision.move.action if decision else None
-    failed = [row for row in rounds if not row.verdict.kept and row.best == state["best"]]
-    tries = sum(row.decision.move.action == action for row in failed)
+    before = zip(rounds, began_with(rounds, context), strict=True)
+    tries = sum(row.decision.move.action == action and pair == state["best"] for row, pair in before)
     return int(digest([context.spec.config.seed, state["best"].id, action, tries]), 16) % 2**31

@@ -15,8 +15,10 @@ from agent.errors import NesyLoraError
 _appending = Lock()  # a line that another thread has half written looks like one that a kill left
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str, *, sync: bool = True) -> None:
     """Puts `text` (as UTF-8) at `path` in one step: whoever looks finds the old file or the new one, never a part.
+
+    Without `sync` that holds for a killed process, not for a machine that loses its power.
 
     Raises:
         NesyLoraError: the disk is full; the old file stands.
@@ -29,7 +31,8 @@ def write_atomically(path: Path, text: str) -> None:
             with draft.open("xb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                if sync:
+                    os.fsync(file.fileno())
             os.replace(draft, path)
         finally:
             draft.unlink(missing_ok=True)

@@ -39,7 +39,7 @@ class About(Record):
 
 
 class Charge(Record):
-    """charge.json: what measurements took in a step that has not ended; they stand, but no checkpoint counts them."""
+    """charge.json: what a step that has not ended has used up so far; no checkpoint counts it yet."""
 
     step: str
     spend: Spend
@@ -143,19 +143,21 @@ class RunFolder:
         write_atomically(self._evaluation(measured.candidate, measured.split), measured.model_dump_json(indent=2))
 
     def charge(self, step: str, spend: Spend) -> None:
-        """Adds what a measurement of an unfinished step took; it is to be saved next."""
-        due = Charge(step=step, spend=self._charged(step) + spend)
-        write_atomically(self._charge, due.model_dump_json())
+        """Notes what an unfinished step has used up so far. Often called, so not synced."""
+        write_atomically(self._charge, Charge(step=step, spend=spend).model_dump_json(), sync=False)
 
     def begin(self, step: str) -> Spend:
-        """What the measurements took that a process killed in this very step has left; those of another are counted."""
+        """What processes that were killed in this very step have used up; that of another step is counted already."""
         due = self._charged(step)
         if due == Spend():
             self._charge.unlink(missing_ok=True)
         return due
 
     def _charged(self, step: str) -> Spend:
-        kept = _record(Charge, self._charge) if self._charge.exists() else None
+        try:
+            kept = _record(Charge, self._charge) if self._charge.exists() else None
+        except BadInput:  # torn by a dead machine
+            kept = None
         return kept.spend if kept and kept.step == step else Spend()
 
     def load(self, candidate: Candidate, split: Split) -> Measured:

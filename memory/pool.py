@@ -19,23 +19,24 @@ class Pool:
     def answers(self) -> ReplyStore:
         return ReplyStore(self._answers)
 
-    def borrow(self, adapter: str, to: Path) -> None:
-        """Put the adapter of this id, where another run has made it, at `to`."""
-        _link(self._adapters / adapter, to)
+    def borrow(self, adapter: str, to: Path) -> bool:
+        """Put the adapter of this id, where another run has made it, at `to`. Whether it was put there just now."""
+        return _link(self._adapters / adapter, to)
 
     def lend(self, adapter: str, made: Path) -> None:
         """Let other runs have the complete adapter that stands in `made`."""
         _link(made, self._adapters / adapter)
 
 
-def _link(source: Path, to: Path) -> None:
+def _link(source: Path, to: Path) -> bool:
     """The files of a complete adapter at `to`, all at once; nothing where it stands already, or is not complete."""
     if to.exists() or not (source / "complete").is_file():
-        return
+        return False
     draft = to.with_name(f"{to.name}.partial")
     shutil.rmtree(draft, ignore_errors=True)
     shutil.copytree(source, draft, copy_function=_linked)
     os.replace(draft, to)
+    return True
 
 
 def _linked(source: str, to: str) -> None:

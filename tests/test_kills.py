@@ -20,10 +20,11 @@ ROOT = Path(__file__).parents[1]
 
 def outline(run: RunFolder) -> list[object]:
     """What a run decided and measured, without what depends on the clock."""
-    return [
-        (row.number, row.decision.move, row.trial.candidate, row.verdict, row.best, row.spend.passes)
-        for row in run.rounds()
-    ]
+    return [(row.number, row.decision.move, row.trial.candidate, row.verdict, row.best) for row in run.rounds()]
+
+
+def passes(run: RunFolder) -> list[int]:
+    return [row.spend.passes for row in run.rounds()]
 
 
 KILLED = """
@@ -70,15 +71,36 @@ def test_killed_and_resumed_it_ends_as_it_would_have(tiny_task: TinyTask, tmp_pa
     ended = subprocess.run([sys.executable, "-c", code, str(folder.path)], capture_output=True, text=True)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert folder.outcome() is None
+    in_vain = 3 * json.loads((folder.path / "charge.json").read_text())["spend"]["train_tokens"]
     with open_session(folder) as session:
         session.go()
         with session.context.memory.open() as memory:
             remembered = memory.count()
     assert outline(folder) == outline(whole)
+    if what == "training LoRA":  # begun anew after the kill; what the first try took is charged all the same
+        assert in_vain > 0
+        assert passes(folder) == [passes(whole)[0], *(spent + in_vain for spent in passes(whole)[1:])]
+    else:  # what stood is neither done nor charged again
+        assert passes(folder) == passes(whole)
     assert folder.outcome() is not None
     assert remembered == len(list((folder.path / "remembered").glob("*.json"))) > 0
     lines = [json.loads(line) for line in (folder.path / "ledger.jsonl").read_text().splitlines()]
     assert len(lines) == len({(line["kind"], line.get("number")) for line in lines})
+
+
+def test_trainings_that_are_cut_off_again_and_again_use_up_the_budget(tiny_task: TinyTask, tmp_path: Path) -> None:
+    task = tiny_task(**LEARNABLE | {"budget": {"rounds": 3, "train_tokens": 600}})
+    folder = new_run(task, ["policy=lora-only"], tmp_path / "runs")
+    code = KILLED.format(root=str(ROOT), what="training LoRA", done=2)
+    used = [0]
+    while folder.outcome() is None and len(used) < 9:
+        subprocess.run([sys.executable, "-c", code, str(folder.path)], capture_output=True)
+        if folder.outcome() is None:
+            used.append(json.loads((folder.path / "charge.json").read_text())["spend"]["train_tokens"])
+    outcome = folder.outcome()
+    assert outcome is not None, "kills went on past the budget"
+    assert len(used) > 2 and used == sorted(set(used)), "every try is charged"
+    assert used[-1] <= outcome.spend.train_tokens < 600 + used[1], "one step may pass the limit"
 
 
 def test_a_second_process_is_refused_and_told_who_has_the_run(tiny_task: TinyTask, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """What a run learns of its levers from its own log, on the whole graph with a tiny random model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar, cast
 from unittest.mock import patch
@@ -32,7 +32,7 @@ def test_probed_rows_are_labelled_by_what_an_edit_then_did(run: RunFolder) -> No
         made = own_probes(rounds[: row.number], context)[labelled:]
         labelled += len(made)
         told = outcomes(row, before, context)
-        assert bool(told) == (row.decision.move.action == "edit_prompt" and bool(row.trial.proposals))
+        assert not told or (row.decision.move.action == "edit_prompt" and bool(row.trial.proposals))
         assert [probe.example for probe in made] == [
             one.example for one in row.diagnosis.examples if one.example in told
         ]
@@ -43,7 +43,9 @@ def test_probed_rows_are_labelled_by_what_an_edit_then_did(run: RunFolder) -> No
 
 def raced(won: str | None, *proposals: Proposal) -> Round:
     """An edit of the prompt `old`."""
-    trial = Trial(candidate=won and Candidate(prompt=won, adapter="a1"), note="", proposals=proposals)
+    trial = Trial(
+        candidate=won and Candidate(prompt=won, adapter="a1"), note="", proposals=proposals, raced=("v:0", "v:1", "v:2")
+    )
     return a_round(EDIT).model_copy(update={"trial": trial})
 
 
@@ -52,11 +54,13 @@ class Kept:
 
     right: ClassVar = {"old": {0}, "first": {1}, "second": {0, 3}}
 
-    def evaluate(self, candidate: Candidate, split: str, limit: int | None = None) -> Evaluation:
+    examples: ClassVar = {"t:0": None}
+
+    def evaluate(self, candidate: Candidate, split: str, names: Sequence[str] | None = None) -> Evaluation:
         assert (candidate.adapter, split) == ("a1", "validation")
-        right = self.right[candidate.prompt]
-        rows = range(4 if limit is None else limit)
-        scores = [ExampleScore(example=f"v:{n}", output="", content=n in right, style=1) for n in rows]
+        right = {f"v:{n}" for n in self.right[candidate.prompt]}
+        rows = [f"v:{n}" for n in range(4)] if names is None else names
+        scores = [ExampleScore(example=name, output="", content=name in right, style=1) for name in rows]
         return Evaluation(candidate=candidate, split="validation", scores=tuple(scores))
 
 
@@ -72,6 +76,9 @@ def test_an_edit_that_won_no_race_tells_only_of_the_rows_that_were_raced() -> No
     }
     for proposals, words in told.items():
         assert outcomes(raced(None, *proposals), before, kept) == words
+    lost = raced(None, present, first)
+    on_train = lost.model_copy(update={"trial": lost.trial.model_copy(update={"raced": ("t:0",)})})
+    assert outcomes(on_train, before, kept) == {}, "train rows were never probed"
     won = outcomes(raced("second", present, first, second), before, kept)
     assert won == {"v:0": True, "v:1": False, "v:2": False, "v:3": True}
 

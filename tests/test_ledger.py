@@ -136,7 +136,7 @@ def test_what_an_unfinished_step_measured_is_charged_to_that_step_only(run: RunF
     once = Spend(seconds=1.0, read_tokens=5)
     for _ in range(2):
         run.charge("1-judge", once)
-    assert run.begin("1-judge") == once + once, "after a kill"
+    assert run.begin("1-judge") == once, "after a kill"
     assert run.begin("1-remember") == Spend(), "by now the ledger counts it"
     assert run.begin("1-judge") == Spend()
 

@@ -90,7 +90,7 @@ def test_the_steps_are_those_of_a_bare_loop(
     tuned = [weight for weight in plain.model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(tuned, lr=1e-2, weight_decay=0.1)
     wanted = []
-    for rate in (0.0, 1e-2, 1e-2 * 2 / 3, 1e-2 / 3):  # one step of warm-up, then down to nothing
+    for rate in (1e-2 / 2, 1e-2, 1e-2 * 2 / 3, 1e-2 / 3):  # one step of warm-up, then down, and never 0
         optimizer.zero_grad()
         optimizer.param_groups[0]["lr"] = rate
         loss = torch.cat([plain.losses(row.prompt, row.completion) for row in rows]).mean()

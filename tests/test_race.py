@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.protocols import Bound
-from agent.records import Candidate, Edit, Evaluation, ExampleScore, Prompt, Split
+from agent.records import Candidate, Edit, Evaluation, ExampleScore, Prompt
 from agent.rounds import Proposal
 from eval.stats import cannot_catch_up, loses
 from tools.prompt_edit import choose, rungs
@@ -28,7 +28,7 @@ class Race:
         dots = lengths or [0] * len(contents)
         self.prompts = [Prompt(system=f"{place}{'.' * length}") for place, length in enumerate(dots)]
         self.contents = {prompt.id: row for prompt, row in zip(self.prompts, contents, strict=True)}
-        self.asked: list[tuple[Candidate, Split, int | None]] = []
+        self.asked: list[tuple[Candidate, int]] = []
         self.saved: list[Prompt] = []
 
     def run(self, parts: Sequence[int], bound: Bound = never, adapter: str | None = None) -> tuple[int, list[Proposal]]:
@@ -42,13 +42,13 @@ class Race:
         self.saved.append(prompt)
         return prompt.id
 
-    def __call__(self, candidate: Candidate, split: Split, limit: int | None = None) -> Evaluation:
-        self.asked.append((candidate, split, limit))
+    def __call__(self, candidate: Candidate, rows: int) -> Evaluation:
+        self.asked.append((candidate, rows))
         scores = tuple(
             ExampleScore(example=f"validation:{line}", output="", content=content, style=0)
-            for line, content in enumerate(self.contents[candidate.prompt][:limit], 1)
+            for line, content in enumerate(self.contents[candidate.prompt][:rows], 1)
         )
-        return Evaluation(candidate=candidate, split=split, scores=scores)
+        return Evaluation(candidate=candidate, split="validation", scores=scores)
 
 
 # --- who wins ------------------------------------------------------------------------------------
@@ -76,11 +76,11 @@ def test_nothing_that_was_tried_is_better_than_the_winner(tried: list[tuple[floa
     assert all((content, -length) <= (contents[best], -lengths[best]) for content, length in tried)
 
 
-def test_all_are_tried_on_the_same_validation_rows_with_the_present_adapter() -> None:
+def test_all_are_tried_on_the_same_rows_with_the_present_adapter() -> None:
     race = Race([[0.3] * 6] * 3)
     _, proposals = race.run([4], adapter="a1")
     assert race.saved == race.prompts
-    assert race.asked == [(Candidate(prompt=prompt.id, adapter="a1"), "validation", 4) for prompt in race.prompts]
+    assert race.asked == [(Candidate(prompt=prompt.id, adapter="a1"), 4) for prompt in race.prompts]
     assert [(one.prompt, one.note, one.merit, one.rows) for one in proposals] == [
         (prompt.id, note, pytest.approx(0.1), 4)
         for prompt, note in zip(race.prompts, ["the present prompt", "edit 1", "edit 2"], strict=True)
@@ -124,7 +124,7 @@ def test_who_loses_beyond_chance_is_dropped_and_its_rows_are_not_asked_for() -> 
     assert [one.rows for one in proposals] == [12, 12, 4, 8]
     assert [one.merit for one in proposals] == pytest.approx([0, 1 / 3, 0, 1 / 6])
     dropped = Candidate(prompt=race.prompts[2].id)
-    assert [limit for candidate, _, limit in race.asked if candidate == dropped] == [4]
+    assert [rows for candidate, rows in race.asked if candidate == dropped] == [4]
 
 
 def test_ties_and_noise_drop_nobody() -> None:

@@ -107,15 +107,18 @@ def test_another_adapter_under_the_same_prompt_is_scored_anew(runner: Runner) ->
     assert (before.content, after.content) == (0, 1)
 
 
-@given(limits=st.lists(st.none() | st.integers(1, 6), min_size=1, max_size=5))
+NAMES = [f"train:{line}" for line in (1, 2, 3, 4)]
+
+
+@given(asked=st.lists(st.none() | st.lists(st.sampled_from(NAMES), min_size=1, unique=True), min_size=1, max_size=5))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_every_row_is_generated_once_whatever_is_asked_for_first(task: Path, limits: list[int | None]) -> None:
-    model, names = Parrot(), [f"train:{line}" for line in (1, 2, 3, 4)]
+def test_every_row_is_generated_once_whatever_is_asked_for_first(task: Path, asked: list[list[str] | None]) -> None:
+    model = Parrot()
     run = RunFolder.create(task, "capitals", "", source=task, digest="0" * 12)
     runner = Runner(load_task(task), model, PROMPTS.__getitem__, run)
-    for limit in limits:
-        assert [score.example for score in runner(PLAIN, "train", limit).scores] == names[:limit]
-    assert model.answered == names[: max(limit or 4 for limit in limits)]
+    for names in asked:
+        assert [score.example for score in runner(PLAIN, "train", names).scores] == (names or NAMES)
+    assert sorted(model.answered) == sorted({name for names in asked for name in names or NAMES})
 
 
 @pytest.mark.parametrize(
@@ -157,13 +160,13 @@ def test_scores_of_older_runs_can_be_read_and_are_measured_anew(runner: Runner, 
 
 
 def test_a_kill_while_rows_are_generated_leaves_what_was_known(runner: Runner, model: Parrot, run: RunFolder) -> None:
-    runner(PLAIN, "train", 2)
+    runner(PLAIN, "train", NAMES[:2])
     known = run.load(PLAIN, "train")
     model.generate = cut_off  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         runner(PLAIN, "train")
     assert run.load(PLAIN, "train") == known
-    assert len(runner(PLAIN, "train", 2).scores) == 2
+    assert len(runner(PLAIN, "train", NAMES[:2]).scores) == 2
 
 
 def cut_off(*_: object, **__: object) -> list[str]:
@@ -172,11 +175,13 @@ def cut_off(*_: object, **__: object) -> list[str]:
 
 def test_the_surprise_of_a_pair_is_measured_once(runner: Runner, model: Parrot) -> None:
     tuned = Candidate(prompt="plain", adapter="a1")
-    assert runner.surprise(PLAIN) == runner.surprise(PLAIN) == [12.5] * 4
-    assert runner.surprise(tuned) == [12.0] * 4
+    all_rows = [f"validation:{line}" for line in (1, 2, 3, 4)]
+    assert runner.surprise(PLAIN, all_rows) == runner.surprise(PLAIN, all_rows) == [12.5] * 4
+    assert runner.surprise(tuned, all_rows) == [12.0] * 4
+    assert runner.surprise(tuned, all_rows[1:3]) == [12.0] * 2
     assert model.scored == [[f"ANSWER: city {n}" for n in range(4)]] * 2
     assert runner(PLAIN, "validation").content == 0  # kept beside the scores, in the way of neither
-    assert runner.surprise(PLAIN) == [12.5] * 4 and len(model.scored) == 2
+    assert runner.surprise(PLAIN, all_rows) == [12.5] * 4 and len(model.scored) == 2
 
 
 def test_the_test_split_is_sealed(runner: Runner, model: Parrot) -> None:
@@ -188,8 +193,10 @@ def test_the_test_split_is_sealed(runner: Runner, model: Parrot) -> None:
 
 
 def test_no_rows_cannot_be_asked_for(runner: Runner) -> None:
-    with pytest.raises(ValueError, match="at least 1"):
-        runner(PLAIN, "train", 0)
+    with pytest.raises(ValueError, match="at least one row"):
+        runner(PLAIN, "train", [])
+    with pytest.raises(KeyError, match="train:9"):
+        runner(PLAIN, "train", ["train:9"])
 
 
 # --- with a judge --------------------------------------------------------------------------------
@@ -214,7 +221,7 @@ def test_without_its_judge_nothing_is_stored_and_the_way_on_is_told(task: Path, 
     (task / "task.yaml").write_text(TASK.replace("content: [{kind: contains}]", judge))
     moody = Moody(patience=1)
     runner = Runner(load_task(task, rater=lambda _: moody), model, PROMPTS.__getitem__, run)
-    assert runner(PLAIN, "train", 2).content == 0.375
+    assert runner(PLAIN, "train", NAMES[:2]).content == 0.375
     known = run.load(PLAIN, "train")
     with pytest.raises(
         NesyLoraError, match=r"2 rows could not be judged: judge-1 did not answer .* nesylora resume"

@@ -7,11 +7,11 @@ import random
 import shutil
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-import transformers
 from pydantic import BaseModel, Field
 
 from agent.config import Lora
@@ -205,7 +205,8 @@ def _fit(
         for epoch in range(1, move.epochs + 1)
         for micro_batches in chunks(plan_epoch(rows, settings.batch_size, log.seed + epoch - 1), settings.accumulate)
     ]
-    schedule = transformers.get_linear_schedule_with_warmup(optimizer, round(settings.warmup * len(steps)), len(steps))
+    rate = partial(rate_factor, warmup=round(settings.warmup * len(steps)), steps=len(steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     room = room_for(backbone.base, settings.checkpointing, backbone.room)
     backbone.base.train()
     for number, (epoch, micro_batches) in enumerate(steps, 1):
@@ -225,6 +226,14 @@ def _fit(
         if log.stopped:
             break
     log.pass_tokens, log.checkpointing = room.tokens, room.checkpointing
+
+
+def rate_factor(step: int, warmup: int, steps: int) -> float:
+    """Share of the learning rate at a step, from 0: a linear rise over `warmup` steps, then a linear fall.
+
+    Never 0, at the first step neither (transformers' own linear schedule begins there, and wastes it).
+    """
+    return (step + 1) / (warmup + 1) if step < warmup else (steps - step) / (steps - warmup)
 
 
 def plan_epoch(rows: Sequence[tuple[str, TokenRow]], size: int, seed: int) -> list[list[TokenRow]]:

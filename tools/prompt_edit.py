@@ -8,7 +8,7 @@ from statistics import median
 from agent.config import Editing
 from agent.errors import LlmUnavailable
 from agent.moves import EditPrompt
-from agent.protocols import Bound, Editor, Evaluator, Scorers
+from agent.protocols import Bound, Editor, Scorers
 from agent.records import Candidate, Demo, Edit, Edits, Evaluation, Example, Prompt
 from agent.rounds import Proposal
 
@@ -138,17 +138,18 @@ def choose(
     edits: Sequence[Edit],
     present: Prompt,
     adapter: str | None,
-    evaluate: Evaluator,
+    score: Callable[[Candidate, int], Evaluation],
     save: Callable[[Prompt], str],
     parts: Sequence[int],
     loses: Bound,
 ) -> tuple[Prompt | None, list[Proposal]]:
-    """Race edits and the present prompt over the first validation rows; the best, if it is not the present.
+    """Race edits and the present prompt over the same rows; the best, if it is not the present.
 
     The best has the highest merit; among equals the shortest text wins. After each part, edits of the lower half that
     lose to the leader are scored no further: successive halving (Jamieson & Talwalkar 2016) with a paired bound.
 
     Args:
+        score: a pair's scores on the first so many rows of the race.
         parts: how many rows each part of the race takes in, growing, as `rungs` gives them.
         loses: whether an edit so far behind the leader is to be dropped.
 
@@ -160,7 +161,7 @@ def choose(
     scored: dict[int, Evaluation] = {}
     racing: Sequence[int] = range(len(tried))
     for rows in parts:
-        latest = {place: evaluate(pairs[place], "validation", rows) for place in racing}
+        latest = {place: score(pairs[place], rows) for place in racing}
         scored |= latest
         racing = _racing_on(latest, parts[-1] - rows, loses)
     best = max(racing, key=lambda place: (scored[place].merit, -tried[place].prompt.length))
