@@ -99,7 +99,8 @@ class ExampleScore(Record):
     """One output and its two rewards, each in [0, 1].
 
     `faults` are the sentences of style scorers that it falls short of, `remarks` a judge's reasons why content does,
-    and `praise` its reasons for full marks.
+    and `praise` its reasons for full marks. `too_long`: under its prompt the row does not fit into the model's window;
+    it was not answered, and counts as wrong.
     """
 
     example: str
@@ -109,6 +110,7 @@ class ExampleScore(Record):
     faults: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     praise: tuple[str, ...] = ()
+    too_long: bool = False
 
     @property
     def reward(self) -> float:
@@ -147,6 +149,11 @@ class Evaluation(Record):
     def merit(self) -> float:
         return fmean(score.merit for score in self.scores)
 
+    @property
+    def too_long(self) -> int:
+        """Rows that could not be answered within the model's window."""
+        return sum(score.too_long for score in self.scores)
+
 
 class Measured(Record):
     """All that is known of a candidate on one split, by the row's key: its score, and its reference's NLL.
@@ -157,13 +164,21 @@ class Measured(Record):
     candidate: Candidate
     split: Split
     scores: dict[str, ExampleScore] = {}
-    nats: dict[str, float] = Field({}, description="of the reference in the wanted form, per token")
+    nats: dict[str, float | None] = Field(
+        {}, description="of the reference in the wanted form, per token; None: it cannot be measured"
+    )
 
     @field_validator("scores", mode="before")
     @classmethod
     def reads_the_lists_of_older_runs(cls, scores: Any) -> Any:
         """Under the row's bare name, which is nobody's key: such scores can be shown, but are measured anew."""
         return {score["example"]: score for score in scores} if isinstance(scores, list) else scores
+
+    @field_validator("nats", mode="before")
+    @classmethod
+    def leaves_out_the_zeros_of_older_runs(cls, nats: Any) -> Any:
+        """There, 0 also stood for a row beyond the model's window: such rows are measured anew."""
+        return {key: value for key, value in nats.items() if value != 0} if isinstance(nats, dict) else nats
 
 
 class ExampleDiagnosis(Record):

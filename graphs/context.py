@@ -159,13 +159,19 @@ class Context:
         )
 
     def drift(self, pair: Candidate) -> float | None:
-        """What its weights have lost on general text against the bare base, nats a token; None: they are the base's."""
+        """What its weights have lost on general text against the bare base, nats a token.
+
+        None: they are the base's, or the general text does not fit into the model's window.
+        """
         from tools.drift import general_loss
 
-        return general_loss(self.model, pair.adapter) - self._general_loss if pair.adapter else None
+        if pair.adapter is None or self._general_loss is None:
+            return None
+        loss = general_loss(self.model, pair.adapter)
+        return None if loss is None else loss - self._general_loss
 
     @cached_property
-    def _general_loss(self) -> float:
+    def _general_loss(self) -> float | None:
         from tools.drift import general_loss
 
         return general_loss(self.model, None)

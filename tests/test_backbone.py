@@ -27,7 +27,7 @@ Models = Callable[[str], Path]
 Adapters = Callable[..., Path]
 
 
-def likelihoods(backbone: Backbone, adapter: str | None = None) -> list[float]:
+def likelihoods(backbone: Backbone, adapter: str | None = None) -> list[float | None]:
     return backbone.nll(PROMPT, ROWS, SAID, adapter=adapter)
 
 
@@ -102,14 +102,17 @@ def test_a_row_alone_is_answered_as_in_company(backbone: Load) -> None:
 def test_a_row_with_nothing_to_score_has_no_likelihood_and_leaves_the_others_theirs(backbone: Load) -> None:
     ours = backbone()
     said = [("ANSWER: ", ""), *SAID[1:]]
-    assert ours.nll(PROMPT, ROWS, said, adapter=None) == pytest.approx([0.0, *likelihoods(ours)[1:]], rel=1e-5)
+    first, *others = ours.nll(PROMPT, ROWS, said, adapter=None)
+    assert first is None
+    assert others == pytest.approx(likelihoods(ours)[1:], rel=1e-5)
 
 
 def test_prompts_beyond_the_window_are_left_out_before_anything_is_run(backbone: Load) -> None:
     ours, run = backbone("gpt2"), []
     ours.base.register_forward_pre_hook(lambda *_: run.append(1))
     long = Prompt(system="Answer the question. " * 300)
-    assert ours.generate(long, ROWS[:2], adapter=None, max_new_tokens=4) == ["", ""]
+    assert ours.generate(long, ROWS[:2], adapter=None, max_new_tokens=4) == [None, None]
+    assert ours.nll(long, ROWS[:2], SAID[:2], adapter=None) == [None, None]
     assert not run
 
 

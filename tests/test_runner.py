@@ -179,6 +179,29 @@ def test_the_surprise_of_a_pair_is_measured_once(runner: Runner, model: Parrot) 
     assert runner.surprise(PLAIN) == [12.5] * 4 and len(model.scored) == 2
 
 
+def test_the_zeros_of_older_runs_are_measured_anew(runner: Runner, model: Parrot, run: RunFolder) -> None:
+    """In them, 0 also stood for a row that did not fit into the model's window."""
+    runner.surprise(PLAIN)
+    [file] = run.path.glob("evaluations/*")
+    file.write_text(file.read_text().replace("12.5", "0.0", 1))
+    assert runner.surprise(PLAIN) == [12.5] * 4
+    assert [len(scored) for scored in model.scored] == [4, 1]
+
+
+def test_a_row_that_does_not_fit_is_wrong_and_told_whatever_the_scorers_say_of_nothing(
+    task: Path, model: Parrot, run: RunFolder
+) -> None:
+    (task / "task.yaml").write_text(TASK.replace('{kind: starts_with, text: "ANSWER: "}', "{kind: words, most: 9}"))
+    say = model.generate
+    model.generate = lambda *given, **more: [None, *say(*given, **more)[1:]]  # type: ignore[assignment, misc]
+    model.nll = lambda *given, **more: [None, 2.0, 2.0, 2.0]  # type: ignore[assignment, method-assign]
+    runner = Runner(load_task(task), model, PROMPTS.__getitem__, run)
+    evaluation = runner(Candidate(prompt="formed", adapter="a1"), "validation")
+    assert [(one.content, one.style, one.too_long) for one in evaluation.scores] == [(0, 0, True)] + [(1, 1, False)] * 3
+    assert evaluation.too_long == 1 and "too long for the model's window" in evaluation.scores[0].faults[0]
+    assert runner.surprise(PLAIN) == runner.surprise(PLAIN) == [None, 2.0, 2.0, 2.0], "kept as what it is"
+
+
 def test_the_test_split_is_sealed(runner: Runner, model: Parrot) -> None:
     with pytest.raises(ValueError, match="sealed"):
         runner(PLAIN, "test")

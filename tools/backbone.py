@@ -179,13 +179,13 @@ class Backbone:
         adapter: str | None,
         max_new_tokens: int,
         settled: Settled | None = None,
-    ) -> list[str]:
-        """One greedy completion per example, in order, without special tokens; "" for one beyond the model's window.
+    ) -> list[str | None]:
+        """One greedy completion per example, in order, without special tokens; None for one beyond the model's window.
 
         A completion ends early where `settled` says so of its beginning.
         """
         rows = [TokenRow(self.render.prompt_ids(prompt, example), []) for example in examples]
-        texts: list[str] = [""] * len(rows)
+        texts: list[str | None] = [None] * len(rows)
         with self.using(adapter) as model, torch.inference_mode():
             self.base.eval()
             done = 0
@@ -216,16 +216,16 @@ class Backbone:
         completions: Sequence[tuple[str, str]],
         *,
         adapter: str | None,
-    ) -> list[float]:
+    ) -> list[float | None]:
         """Mean NLL of each completion `(given, scored)` in nats per token of `scored`, in the order of the examples.
 
-        0 for a row beyond the model's window.
+        None, which is no likelihood, for a row beyond the model's window and where there is nothing to score.
         """
         rows = [
             self.render.scored_row(prompt, example, given, scored)
             for example, (given, scored) in zip(examples, completions, strict=True)
         ]
-        values = [0.0] * len(rows)
+        values: list[float | None] = [None] * len(rows)
         with self.using(adapter) as model, torch.inference_mode():
             self.base.eval()
             losses_of = lambda some: self.losses(model, [rows[i] for i in some])  # noqa: E731
@@ -233,7 +233,7 @@ class Backbone:
                 self.read_tokens += self.cost([rows[i] for i in indices])
                 parts = losses.split([len(rows[i].completion) for i in indices])
                 for index, part in zip(indices, parts, strict=True):
-                    values[index] = float(part.mean()) if len(part) else 0.0
+                    values[index] = float(part.mean()) if len(part) else None
         return values
 
     def losses(self, model: Any, rows: Sequence[TokenRow]) -> torch.Tensor:

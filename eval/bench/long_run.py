@@ -119,7 +119,7 @@ class StandIn:
 
     def nll(
         self, prompt: Prompt, examples: Sequence[Example], completions: object, *, adapter: str | None
-    ) -> list[float]:
+    ) -> list[float | None]:
         return [6 * _chance(prompt.id, adapter, example.name) for example in examples]
 
 
