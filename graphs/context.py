@@ -143,12 +143,15 @@ class Context:
         self.listener("loading the model", 0, 1, config.model)
         with collector_at_rest():
             from tools.backbone import Backbone
+            from tools.constraints import remark
             from tools.loading import load_model
 
             base, tokenizer = load_model(
                 config.model, device=config.device, dtype=config.dtype, qlora=config.lora.qlora, progress=self.listener
             )
         self.listener("loading the model", 1, 1, config.model)
+        if said := remark(base):
+            self._note(said)
         return Backbone(
             base,
             tokenizer,

@@ -15,6 +15,7 @@ from agent.protocols import Progress, Settled
 from agent.records import Example, Prompt
 from tools.answers import Answers
 from tools.attention import Trunk
+from tools.constraints import Constraints, without
 from tools.decoding import decode, grow
 from tools.packing import can_pack, common_prefix, completion_nll, pack
 from tools.padding import generate_padded, padded_nll
@@ -310,10 +311,12 @@ class Backbone:
         return trunk
 
     def _decode(self, model: Any, rows: Sequence[TokenRow], trunk: Trunk, answers: Answers, new: int) -> None:
+        constraints = Constraints(self.base, [row.prompt for row in rows], self.ends, new)
         if self.packs:
-            decode(model, rows, trunk, answers, new, self.device)
-        else:
-            generate_padded(model, rows, answers, self._pad, new, self.device)
+            decode(model, rows, trunk, answers, constraints, new, self.device)
+            return
+        with without(self.base):
+            generate_padded(model, rows, answers, constraints, self._pad, new, self.device)
 
     @property
     def ends(self) -> list[int]:
