@@ -1,6 +1,5 @@
 """The model under adaptation: loaded once, adapters attached by id, many rows generated or scored at a time."""
 
-import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from agent.protocols import Progress, Settled
 from agent.records import Example, Prompt
 from tools.answers import Answers
 from tools.attention import Trunk
+from tools.composite import text_only, window
 from tools.constraints import Constraints, without
 from tools.decoding import decode, grow
 from tools.packing import can_pack, common_prefix, completion_nll, pack
@@ -73,7 +73,7 @@ class Backbone:
     @property
     def window(self) -> int:
         """Most tokens of a row, prompt and answer together."""
-        return int(getattr(self.base.config, "max_position_embeddings", None) or sys.maxsize)
+        return window(self.base.config, self.render.tokenizer)
 
     @property
     def model(self) -> Any:
@@ -118,6 +118,7 @@ class Backbone:
         """Attach a new adapter made from a peft config, and make it active."""
         from peft import get_peft_model
 
+        config = text_only(self.base, config)
         if self._peft is None:
             self._peft = get_peft_model(self.base, config, adapter_name=adapter)
         else:

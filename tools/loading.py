@@ -37,6 +37,7 @@ def load_model(
         transformers.utils.logging.disable_progress_bar()
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        _check_kind(name, transformers.AutoConfig.from_pretrained(source, trust_remote_code=False))
         model = transformers.AutoModelForCausalLM.from_pretrained(
             source, dtype=kind, use_safetensors=True, trust_remote_code=False, **extra
         )
@@ -50,6 +51,15 @@ def load_model(
 
         return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False).eval(), tokenizer
     return model.to(torch.device(device)).eval(), tokenizer  # type: ignore[arg-type]
+
+
+def _check_kind(name: str, config: transformers.PreTrainedConfig) -> None:
+    """Raises BadInput for what transformers cannot run as a causal language model, before weights are read."""
+    if type(config) not in transformers.AutoModelForCausalLM._model_mapping:
+        raise BadInput(
+            f"model '{name}' is of the kind '{config.model_type}', which transformers does not run as a causal "
+            f"language model; take a text model of the same family, or '{embedded.NAME}'"
+        )
 
 
 def pick_device() -> Literal["cuda", "mps", "cpu"]:
