@@ -155,6 +155,19 @@ class Evaluation(Record):
         return sum(score.too_long for score in self.scores)
 
 
+class Fitting(Record):
+    """How a task's rows fit the model, found out at the start of a run; rows.json, so that a resume takes the same.
+
+    `too_long` names the validation and test rows beyond the window under the seed prompt; `left_out` says whether they
+    are left out of the run, or count as wrong. `ends` are texts of end-of-turn tokens that are taken off the answers.
+    """
+
+    window: int | None = None
+    too_long: tuple[str, ...] = ()
+    left_out: bool = False
+    ends: tuple[str, ...] = ()
+
+
 class Measured(Record):
     """All that is known of a candidate on one split, by the row's key: its score, and its reference's NLL.
 

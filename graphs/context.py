@@ -104,7 +104,11 @@ class Context:
 
     @cached_property
     def spec(self) -> "Task":
-        """The task, read again from its source. Raises BadInput if its digest changed since the run began."""
+        """The task, read again from its source, as it fits the model.
+
+        Raises BadInput if its digest changed since the run began.
+        """
+        from eval.fitting import fitted
         from eval.tasks import build_task, load_config
 
         task = build_task(load_config(self.folder.task_file), Path(self.folder.about.source), self._rater)
@@ -113,7 +117,30 @@ class Context:
                 f"The rows, scorers or judge of task {task.config.name} in {task.folder} have changed since run "
                 f"{self.folder.name} began, so its scores no longer compare. Start a new run."
             )
-        return task
+        fitting = self.folder.fitting()
+        return fitted(task, fitting) if fitting else task
+
+    def fit_rows(self) -> None:
+        """Find out, once in a run, how the rows fit the model; the tokenizer is read for it, and no weights.
+
+        Raises:
+            BadInput: some are too long and the task refuses that, or the tokenizer cannot be used.
+        """
+        if self.folder.fitting():
+            return
+        with collector_at_rest():
+            from eval.fitting import fitted, measure, remarks
+            from tools.loading import load_renderer
+
+            config = self.spec.config
+            render, window = load_renderer(
+                config.model, chat_template_kwargs=config.chat_template_kwargs, progress=self.listener
+            )
+        fitting = measure(self.spec, render, window)
+        for remark in remarks(self.spec, fitting):
+            self._note(f"Warning: {remark}")
+        self.folder.save_fitting(fitting)
+        vars(self)["spec"] = fitted(self.spec, fitting)
 
     @cached_property
     def examples(self) -> dict[str, Example]:
@@ -147,8 +174,9 @@ class Context:
             from tools.loading import load_model
 
             base, tokenizer = load_model(
-                config.model, device=config.device, dtype=config.dtype, qlora=config.lora.qlora, progress=self.listener
-            )
+                config.model, device=config.device, dtype=config.dtype, qlora=config.lora.qlora,
+                chat_template_kwargs=config.chat_template_kwargs, progress=self.listener,
+            )  # fmt: skip
         self.listener("loading the model", 1, 1, config.model)
         if said := remark(base):
             self._note(said)
@@ -157,6 +185,7 @@ class Context:
             tokenizer,
             name=config.model,
             locate=self.folder.adapter_folder,
+            chat_template_kwargs=config.chat_template_kwargs,
             batch_size=config.generation.batch_size,
             progress=self.listener,
         )

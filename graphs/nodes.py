@@ -15,6 +15,7 @@ from agent.protocols import Briefing, Failure
 from agent.records import Candidate, Edit, Evaluation, ExampleScore, Prompt
 from agent.rounds import Baseline, Outcome, Proposal, Round, SplitResult
 from graphs.context import Context
+from graphs.judging import out_of_window
 from graphs.state import State, decided, metered
 
 # --- START → baseline ------------------------------------------------------------------------------
@@ -25,6 +26,7 @@ def baseline(state: State, context: Context) -> dict[str, Any]:
     """Score the seed prompt, and try what memory recalls of earlier runs on near tasks."""
     row = context.folder.baseline()  # written before a kill: by now, memory may recall something else
     if row is None:
+        context.fit_rows()
         row = _first_row(context)
         context.folder.append(row)
     context.show_report()
@@ -64,7 +66,7 @@ def _try_recalled(context: Context, seed: Prompt, first: Evaluation) -> tuple[Ev
     if winner is None:
         return first, tried, f"Prompts recalled by memory: {len(edits)}; none beat the seed on the minibatch."
     second = context.evaluate(Candidate(prompt=winner.id), "validation")
-    verdict = judge(first, second, config.gate.alpha)
+    verdict = out_of_window(judge(first, second, config.gate.alpha), first, second)
     kept = "taken up" if verdict.kept else "not taken up"
     return second if verdict.kept else first, tried, f"A recalled prompt was {kept}: {verdict.reason}"
 
@@ -242,5 +244,5 @@ def _result(evaluation: Evaluation) -> SplitResult:
     low, high = interval([score.reward for score in evaluation.scores])
     return SplitResult(
         candidate=evaluation.candidate, reward=evaluation.reward, low=low, high=high, content=evaluation.content,
-        style=evaluation.style, rows=len(evaluation.scores),
+        style=evaluation.style, rows=len(evaluation.scores), too_long=evaluation.too_long,
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """The model under adaptation, held against plain transformers and peft, one row at a time."""
 
 import importlib.util
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -229,3 +230,27 @@ def test_four_bit_loading_says_what_it_needs(tiny_model: Models, monkeypatch: py
 def test_the_processor_computes_in_full_precision(tiny_model: Models) -> None:
     assert pick_dtype("cpu") == torch.float32
     assert load_model(str(tiny_model("llama")), device="cpu", progress=quiet)[0].dtype == torch.float32
+
+
+def test_a_tokenizer_that_cannot_end_an_answer_is_refused_before_weights_are_read(
+    tiny_model: Models, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_model("llama"), tmp_path / "endless")
+    (tmp_path / "endless" / "model.safetensors").unlink()
+    settings = json.loads((tmp_path / "endless" / "tokenizer_config.json").read_text())
+    settings["eos_token"] = None
+    (tmp_path / "endless" / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "endless" / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }}\n{% endfor %}")
+    with pytest.raises(BadInput, match=r"nothing tells model '.*endless' where an answer ends"):
+        load_model(str(tmp_path / "endless"), progress=quiet)
+
+
+def test_switches_of_the_chat_template_reach_it_or_are_refused(tiny_model: Models, tmp_path: Path) -> None:
+    shutil.copytree(tiny_model("llama"), tmp_path / "thinker")
+    template = tmp_path / "thinker" / "chat_template.jinja"
+    template.write_text(template.read_text() + "{% if quick %}<think></think>{% endif %}")
+    model, tokenizer = load_model(str(tmp_path / "thinker"), chat_template_kwargs={"quick": True}, progress=quiet)
+    ours = Backbone(model, tokenizer, name="m", locate=Path, chat_template_kwargs={"quick": True})
+    assert ours.render.text(PROMPT, ROWS[0]).endswith("assistant\n<think></think>")
+    with pytest.raises(BadInput, match=r"chat_template_kwargs.slow: the chat template .* does not read it"):
+        load_model(str(tmp_path / "thinker"), chat_template_kwargs={"slow": True}, progress=quiet)

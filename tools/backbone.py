@@ -1,7 +1,7 @@
 """The model under adaptation: loaded once, adapters attached by id, many rows generated or scored at a time."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +35,7 @@ class Backbone:
         tokenizer: its fast tokenizer.
         name: how the task calls it.
         locate: the folder of an adapter, from its id.
+        chat_template_kwargs: see `tools.rendering.Renderer`.
         batch_size: rows of one forward pass in generation and scoring.
         progress: told while rows are generated.
     """
@@ -46,12 +47,13 @@ class Backbone:
         *,
         name: str,
         locate: Callable[[str], Path],
+        chat_template_kwargs: Mapping[str, Any] | None = None,
         batch_size: int = 32,
         progress: Progress | None = None,
     ) -> None:
         self.base = model
         self.name = name
-        self.render = Renderer(tokenizer)
+        self.render = Renderer(tokenizer, chat_template_kwargs)
         self.packs = can_pack(model)
         self._trunk: tuple[str | None, Trunk] = (None, Trunk())
         self.generated_tokens = 0
