@@ -11,7 +11,7 @@ from agent.records import Candidate, Demo, Evaluation, Example, ExampleScore, Ne
 from agent.scoring import Contains, StartsWith
 from eval.scorers import TaskScorers
 from tools.backbone import Backbone
-from tools.classify import FIRST, KNOWN_BELOW, PROBED, WORDS_HELP_FROM, Classifier, need
+from tools.classify import FIRST, KNOWN_BELOW, PROBED, WORDS_HELP_FROM, Classifier, by_rewards, need
 from tools.features import SHOWN, is_whole
 
 SCORERS = TaskScorers([Contains(kind="contains")], [StartsWith(kind="starts_with", text="ANSWER: ")])
@@ -202,6 +202,15 @@ def test_what_does_not_fit_into_the_window_is_not_taken_for_known() -> None:
     assert all(
         is_whole(one.features) for one in by_rules(Scripted()).diagnose(judged(HELD[:2]), HELD[:2], SEED, 0).examples
     )
+
+
+def test_a_row_that_was_not_answered_for_its_length_lacks_nothing_that_a_lever_could_give() -> None:
+    evaluation = judged(HELD[:4])
+    long = tuple(score.model_copy(update={"too_long": True}) for score in evaluation.scores[:1])
+    evaluation = evaluation.model_copy(update={"scores": (*long, *evaluation.scores[1:])})
+    for found in (by_rules(Scripted()).diagnose(evaluation, HELD[:4], SEED, 0), by_rewards(evaluation, HELD[:4])):
+        assert (found.failing, found.total) == (3, 4)
+        assert HELD[0].name not in {one.example for one in found.examples}
 
 
 def test_only_the_answers_own_text_is_scored_after_its_form() -> None:

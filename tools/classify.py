@@ -163,7 +163,9 @@ def by_rewards(evaluation: Evaluation, examples: Sequence[Example]) -> Diagnosis
 
 
 def _failing(evaluation: Evaluation, examples: Sequence[Example]) -> list[tuple[Example, ExampleScore]]:
-    return [pair for pair in zip(examples, evaluation.scores, strict=True) if pair[1].reward < 1]
+    """Those that were answered: a row without room in the model's window lacks neither content nor style."""
+    pairs = zip(examples, evaluation.scores, strict=True)
+    return [(example, score) for example, score in pairs if score.reward < 1 and not score.too_long]
 
 
 def _lacks(score: ExampleScore) -> Need:
