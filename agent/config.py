@@ -1,5 +1,6 @@
 """What a task.yaml may say. Pydantic only: importing this loads nothing heavy."""
 
+import json
 import re
 from typing import Annotated, Any, Literal, get_args
 
@@ -16,6 +17,12 @@ OBSERVING = ("rules", "learned")  # decide by what they observe; the others are 
 # Any order of p (prompt) and w (weights) will do, and any period; `steps` names each round's lever for itself:
 # p, o (weights on rows as given) or r (on refined rows).
 PATTERNS = (r"[pw]( -> [pw])*", r"alternate every [1-9]\d*", r"steps [por]+")
+# What chat templates are given by us, or by the tokenizer.
+TEMPLATED = frozenset({
+    "messages", "conversation", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize",
+    "padding", "truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask",
+    "tokenizer_kwargs", "bos_token", "eos_token", "pad_token", "unk_token",
+})  # fmt: skip
 Faculty = Literal["signal", "classifier", "remaking", "memory", "gate"]
 
 # --- data ----------------------------------------------------------------------------------------
@@ -65,6 +72,11 @@ class Data(Settings):
     messages: str | None = Field(None, description="column of chat messages, instead of question and answer")
     limit: Limit = Limit()
     skip_invalid: bool = Field(False, description="leave out rows that cannot be read, and count them")
+    too_long: Literal["refuse", "leave_out", "wrong"] = Field(
+        "refuse",
+        description="validation and test rows that, with the seed prompt and generation.max_new_tokens, do not fit "
+        "into the model's window: end the run before it begins, leave them out of it, or count them as wrong",
+    )
 
     @model_validator(mode="after")
     def says_where_rows_come_from(self) -> "Data":
@@ -252,6 +264,9 @@ class TaskConfig(Settings):
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="arguments of the model's chat template, such as enable_thinking: false"
+    )
     data: Data
     prompt: SeedPrompt = SeedPrompt()
     content: tuple[ContentScorer, ...] = Field(min_length=1)
@@ -292,6 +307,13 @@ class TaskConfig(Settings):
                     raise ValueError(f"`budget.usd` needs `llm.price: {{input: …, output: …}}` (of the {role})")
         return self
 
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def leaves_the_conversation_alone(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if ours := sorted(TEMPLATED & given.keys()):
+            raise ValueError(f"{', '.join(ours)} cannot be set: what the template is given to render is ours")
+        return given
+
     @field_validator("policy")
     @classmethod
     def is_a_known_policy(cls, policy: str) -> str:
@@ -306,7 +328,8 @@ class TaskConfig(Settings):
     @property
     def base(self) -> tuple[str, ...]:
         """The model as it computes: in another precision, or on another device, it answers otherwise."""
-        return self.model, self.device, self.dtype, *(("qlora",) if self.lora.qlora else ())
+        switches = (json.dumps(self.chat_template_kwargs, sort_keys=True),) if self.chat_template_kwargs else ()
+        return self.model, self.device, self.dtype, *(("qlora",) if self.lora.qlora else ()), *switches
 
     @property
     def observes(self) -> bool:

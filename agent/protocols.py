@@ -41,8 +41,11 @@ class LanguageModel(Protocol):
         adapter: str | None,
         max_new_tokens: int,
         settled: Settled | None = None,
-    ) -> list[str]:
-        """One greedy completion per example, in order. One that is settled may end early."""
+    ) -> Sequence[str | None]:
+        """One greedy completion per example, in order. One that is settled may end early.
+
+        None for a row that has no room for so many new tokens in the model's window.
+        """
         ...
 
     def nll(
@@ -52,8 +55,11 @@ class LanguageModel(Protocol):
         completions: Sequence[tuple[str, str]],
         *,
         adapter: str | None,
-    ) -> list[float]:
-        """Mean NLL (nats per token) of each completion `(given, scored)`: only tokens of `scored` count."""
+    ) -> Sequence[float | None]:
+        """Mean NLL (nats per token) of each completion `(given, scored)`: only tokens of `scored` count.
+
+        None for what cannot be measured: a row beyond the model's window, or nothing to score.
+        """
         ...
 
 

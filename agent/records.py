@@ -99,7 +99,8 @@ class ExampleScore(Record):
     """One output and its two rewards, each in [0, 1].
 
     `faults` are the sentences of style scorers that it falls short of, `remarks` a judge's reasons why content does,
-    and `praise` its reasons for full marks.
+    and `praise` its reasons for full marks. `too_long`: under its prompt the row does not fit into the model's window;
+    it was not answered, and counts as wrong.
     """
 
     example: str
@@ -109,6 +110,7 @@ class ExampleScore(Record):
     faults: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     praise: tuple[str, ...] = ()
+    too_long: bool = False
 
     @property
     def reward(self) -> float:
@@ -147,6 +149,24 @@ class Evaluation(Record):
     def merit(self) -> float:
         return fmean(score.merit for score in self.scores)
 
+    @property
+    def too_long(self) -> int:
+        """Rows that could not be answered within the model's window."""
+        return sum(score.too_long for score in self.scores)
+
+
+class Fitting(Record):
+    """How a task's rows fit the model, found out at the start of a run; rows.json, so that a resume takes the same.
+
+    `too_long` names the validation and test rows beyond the window under the seed prompt; `left_out` says whether they
+    are left out of the run, or count as wrong. `ends` are texts of end-of-turn tokens that are taken off the answers.
+    """
+
+    window: int | None = None
+    too_long: tuple[str, ...] = ()
+    left_out: bool = False
+    ends: tuple[str, ...] = ()
+
 
 class Measured(Record):
     """All that is known of a candidate on one split, by the row's key: its score, and its reference's NLL.
@@ -157,13 +177,21 @@ class Measured(Record):
     candidate: Candidate
     split: Split
     scores: dict[str, ExampleScore] = {}
-    nats: dict[str, float] = Field({}, description="of the reference in the wanted form, per token")
+    nats: dict[str, float | None] = Field(
+        {}, description="of the reference in the wanted form, per token; None: it cannot be measured"
+    )
 
     @field_validator("scores", mode="before")
     @classmethod
     def reads_the_lists_of_older_runs(cls, scores: Any) -> Any:
         """Under the row's bare name, which is nobody's key: such scores can be shown, but are measured anew."""
         return {score["example"]: score for score in scores} if isinstance(scores, list) else scores
+
+    @field_validator("nats", mode="before")
+    @classmethod
+    def leaves_out_the_zeros_of_older_runs(cls, nats: Any) -> Any:
+        """There, 0 also stood for a row beyond the model's window: such rows are measured anew."""
+        return {key: value for key, value in nats.items() if value != 0} if isinstance(nats, dict) else nats
 
 
 class ExampleDiagnosis(Record):

@@ -172,6 +172,7 @@ class SplitResult(Record):
     content: float
     style: float
     rows: int
+    too_long: int = Field(0, description="of the rows; they do not fit into the model's window, and count as wrong")
 
 
 class Outcome(Record):

@@ -21,6 +21,12 @@ class EvaluationStore(Protocol):
         ...
 
 
+def _too_long(row: Example) -> ExampleScore:
+    """Whatever the scorers would say of an empty answer: no answer is wrong."""
+    fault = "With this prompt the question is too long for the model's window."
+    return ExampleScore(example=row.name, output="", content=0.0, style=0.0, faults=(fault,), too_long=True)
+
+
 class Runner:
     """Satisfies `agent.protocols.Evaluator`.
 
@@ -57,10 +63,10 @@ class Runner:
             raise ValueError("name at least one row, or leave the names out for all")
         return self._evaluate(candidate, split, names)
 
-    def surprise(self, candidate: Candidate, names: Sequence[str]) -> list[float]:
+    def surprise(self, candidate: Candidate, names: Sequence[str]) -> list[float | None]:
         """NLL of the references of these validation rows, in the wanted form, under the candidate; nats per token.
 
-        Rows whose reference cannot be shown in a form that passes are left out.
+        None where it cannot be measured. Rows whose reference cannot be shown in a form that passes are left out.
         """
         scorers = self._task.scorers
         wanted = set(names)
@@ -102,9 +108,10 @@ class Runner:
             max_new_tokens=self._task.config.generation.max_new_tokens,
             settled=self._settled,
         )
-        answered = list(zip(rows.values(), outputs, strict=True))
+        answered = {key: (rows[key], text) for key, text in zip(rows, outputs, strict=True) if text is not None}
         try:
-            return dict(zip(rows, self._task.scorers.score_all(answered), strict=True))
+            scores = dict(zip(answered, self._task.scorers.score_all(list(answered.values())), strict=True))
+            return {key: scores.get(key) or _too_long(row) for key, row in rows.items()}
         except LlmUnavailable as error:  # the rules can go on without an editor or planner, but not without a judge
             more = "with a larger budget.usd in the run's task.yaml"
             way_out = more if isinstance(error, OutOfMoney) else "once that is mended"
@@ -113,7 +120,7 @@ class Runner:
                 f"Nothing is lost: {way_out}, a run goes on with nesylora resume"
             ) from error
 
-    def _nats(self, candidate: Candidate, rows: Mapping[str, Example]) -> dict[str, float]:
+    def _nats(self, candidate: Candidate, rows: Mapping[str, Example]) -> dict[str, float | None]:
         wanted = [("", self._task.scorers.show(row.answer)) for row in rows.values()]
         prompt = self._prompt_of(candidate.prompt)
         return dict(

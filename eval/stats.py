@@ -175,7 +175,9 @@ def judge(before: Evaluation, after: Evaluation, level: float, after_is_simpler:
     return _verdict(False, reward, merit, f"{reason}: {end}", p_value, level, decided.name)
 
 
-def corroborate(verdict: Verdict, before: Sequence[float], after: Sequence[float], level: float) -> Verdict:
+def corroborate(
+    verdict: Verdict, before: Sequence[float | None], after: Sequence[float | None], level: float
+) -> Verdict:
     """A second witness for a trial that raised the joint reward and lowered it on no row, but changed too few to tell.
 
     Near the top only a row or two are left to change, and no test on rewards can reach alpha. The references' NLL
@@ -183,10 +185,16 @@ def corroborate(verdict: Verdict, before: Sequence[float], after: Sequence[float
 
     Args:
         verdict: of `judge`, on evaluations for which `too_few_to_tell` holds.
-        before, after: NLL of each row's reference in the wanted form, nats per token, in the same order.
+        before, after: NLL of each row's reference in the wanted form, nats per token, in the same order. Rows that
+            were not measured (None) under one of them tell nothing.
     """
-    p_value = sign_flip([old - new for old, new in zip(before, after, strict=True)])
-    nats = f"{fmean(before):.2f} → {fmean(after):.2f} nats per token of the wanted answers ({_p(p_value)})"
+    pairs = [(old, new) for old, new in zip(before, after, strict=True) if old is not None and new is not None]
+    if not pairs:
+        return verdict.model_copy(update={"reason": f"{verdict.reason}; {_unmeasured(len(before))}"})
+    p_value = sign_flip([old - new for old, new in pairs])
+    old_mean, new_mean = (fmean(values) for values in zip(*pairs, strict=True))
+    told = f", {_unmeasured(len(before) - len(pairs))}" if len(pairs) < len(before) else ""
+    nats = f"{old_mean:.2f} → {new_mean:.2f} nats per token of the wanted answers ({_p(p_value)}{told})"
     if p_value > level:
         return verdict.model_copy(update={"reason": f"{verdict.reason}; {nats}: no likelier either"})
     kept = {
@@ -208,6 +216,10 @@ def too_few_to_tell(before: Evaluation, after: Evaluation, level: float) -> bool
     risen = [difference for difference in reward.differences if abs(difference) > NOISE]
     changed = sum(max(map(abs, pair)) > NOISE for pair in zip(reward.differences, merit.differences, strict=True))
     return bool(risen) and min(risen) > 0 and 0.5**changed > level
+
+
+def _unmeasured(rows: int) -> str:
+    return f"the wanted answers of {rows} rows could not be measured under both pairs"
 
 
 def _p(value: float) -> str:

@@ -19,6 +19,7 @@ from agent.protocols import Briefing
 from agent.records import Candidate, Prompt
 from agent.rounds import Round, Spend, Trial
 from eval.batches import batch
+from eval.fitting import fitted, measure
 from eval.levels import level
 from eval.runner import Runner
 from eval.stats import corroborate, deciding, judge, loses, standard_error, too_few_to_tell
@@ -42,8 +43,14 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
     task = load_task(task_path)
     config = task.config
     run = RunFolder.create(folder, config.name, "", task.folder, task.digest)
-    base, tokenizer = load_model(config.model, device=config.device, dtype=config.dtype, progress=say)
-    model = Backbone(base, tokenizer, name=config.model, locate=run.adapter_folder, progress=say)
+    template = config.chat_template_kwargs
+    base, tokenizer = load_model(
+        config.model, device=config.device, dtype=config.dtype, chat_template_kwargs=template, progress=say
+    )
+    model = Backbone(
+        base, tokenizer, name=config.model, locate=run.adapter_folder, chat_template_kwargs=template, progress=say
+    )
+    task = fitted(task, measure(task, model.render, model.window))
     evaluate = Runner(task, model, run.prompt, run)
     classifier = Classifier(model, task.scorers, task.train)
     editor, policy = RuleEditor(task.scorers, config.edit), make_policy(config)

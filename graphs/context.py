@@ -105,7 +105,11 @@ class Context:
 
     @cached_property
     def spec(self) -> "Task":
-        """The task, read again from its source. Raises BadInput if its digest changed since the run began."""
+        """The task, read again from its source, as it fits the model.
+
+        Raises BadInput if its digest changed since the run began.
+        """
+        from eval.fitting import fitted
         from eval.tasks import build_task, load_config
 
         task = build_task(load_config(self.folder.task_file), Path(self.folder.about.source), self._rater)
@@ -114,7 +118,30 @@ class Context:
                 f"The rows, scorers or judge of task {task.config.name} in {task.folder} have changed since run "
                 f"{self.folder.name} began, so its scores no longer compare. Start a new run."
             )
-        return task
+        fitting = self.folder.fitting()
+        return fitted(task, fitting) if fitting else task
+
+    def fit_rows(self) -> None:
+        """Find out, once in a run, how the rows fit the model; the tokenizer is read for it, and no weights.
+
+        Raises:
+            BadInput: some are too long and the task refuses that, or the tokenizer cannot be used.
+        """
+        if self.folder.fitting():
+            return
+        with collector_at_rest():
+            from eval.fitting import fitted, measure, remarks
+            from tools.loading import load_renderer
+
+            config = self.spec.config
+            render, window = load_renderer(
+                config.model, chat_template_kwargs=config.chat_template_kwargs, progress=self.listener
+            )
+        fitting = measure(self.spec, render, window)
+        for remark in remarks(self.spec, fitting):
+            self._note(f"Warning: {remark}")
+        self.folder.save_fitting(fitting)
+        vars(self)["spec"] = fitted(self.spec, fitting)
 
     @cached_property
     def examples(self) -> dict[str, Example]:
@@ -144,29 +171,40 @@ class Context:
         self.progress("loading the model", 0, 1, config.model)
         with collector_at_rest():
             from tools.backbone import Backbone
+            from tools.constraints import remark
             from tools.loading import load_model
 
             base, tokenizer = load_model(
-                config.model, device=config.device, dtype=config.dtype, qlora=config.lora.qlora, progress=self.progress
-            )
+                config.model, device=config.device, dtype=config.dtype, qlora=config.lora.qlora,
+                chat_template_kwargs=config.chat_template_kwargs, progress=self.progress,
+            )  # fmt: skip
         self.progress("loading the model", 1, 1, config.model)
+        if said := remark(base):
+            self._note(said)
         return Backbone(
             base,
             tokenizer,
             name=config.model,
             locate=self.folder.adapter_folder,
+            chat_template_kwargs=config.chat_template_kwargs,
             batch_size=config.generation.batch_size,
             progress=self.progress,
         )
 
     def drift(self, pair: Candidate) -> float | None:
-        """What its weights have lost on general text against the bare base, nats a token; None: they are the base's."""
+        """What its weights have lost on general text against the bare base, nats a token.
+
+        None: they are the base's, or the general text does not fit into the model's window.
+        """
         from tools.drift import general_loss
 
-        return general_loss(self.model, pair.adapter) - self._general_loss if pair.adapter else None
+        if pair.adapter is None or self._general_loss is None:
+            return None
+        loss = general_loss(self.model, pair.adapter)
+        return None if loss is None else loss - self._general_loss
 
     @cached_property
-    def _general_loss(self) -> float:
+    def _general_loss(self) -> float | None:
         from tools.drift import general_loss
 
         return general_loss(self.model, None)

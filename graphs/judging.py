@@ -20,10 +20,21 @@ def judge(state: State, context: Context) -> dict[str, Any]:
     if isinstance(decided(state).move, Rollback) and decided(state).by == "user":
         verdict = Verdict(kept=True, reason="Asked for.", before=before.reward, after=after.reward, p_value=1.0)
         return {"verdict": verdict}
-    verdict = _gate(before, after, state, context)
+    verdict = out_of_window(_gate(before, after, state, context), before, after)
     if "gate" in context.spec.config.without:
         verdict = verdict.model_copy(update={"kept": True, "reason": f"kept without a gate: {verdict.reason}"})
     return {"verdict": verdict}
+
+
+def out_of_window(verdict: Verdict, before: Evaluation, after: Evaluation) -> Verdict:
+    """The verdict, telling of rows that only the trial's longer prompt makes too long for the model's window."""
+    lost = after.too_long - before.too_long
+    if lost <= 0:
+        return verdict
+    reason = (
+        f"{verdict.reason} ({lost} rows no longer fit into the model's window under this prompt and count as wrong)"
+    )
+    return verdict.model_copy(update={"reason": reason})
 
 
 def _gate(before: Evaluation, after: Evaluation, state: State, context: Context) -> Verdict:

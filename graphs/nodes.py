@@ -14,6 +14,7 @@ from agent.protocols import Briefing, Failure
 from agent.records import Candidate, Edit, Evaluation, ExampleScore, Prompt
 from agent.rounds import Baseline, Outcome, Proposal, Round, SplitResult, Verdict
 from graphs.context import Context
+from graphs.judging import out_of_window
 from graphs.levers import race
 from graphs.rows import learned_rows, race_rows
 from graphs.state import State, decided, metered
@@ -26,6 +27,7 @@ def baseline(state: State, context: Context) -> dict[str, Any]:
     """Score the seed prompt, and try what memory recalls of earlier runs on near tasks."""
     row = context.folder.baseline()  # written before a kill: by now, memory may recall something else
     if row is None:
+        context.fit_rows()
         row = _first_row(state, context)
         context.folder.append(row)
     context.show_report()
@@ -67,6 +69,7 @@ def _try_recalled(
         return first, tried, None, f"Prompts recalled by memory: {len(edits)}; none beat the seed on {len(names)} rows."
     second = context.evaluate(Candidate(prompt=winner.id), "validation")
     verdict = judge(deciding(first, names), deciding(second, names), level(context.spec.config.gate.alpha, ()))
+    verdict = out_of_window(verdict, first, second)
     kept = "taken up" if verdict.kept else "not taken up"
     return second if verdict.kept else first, tried, verdict, f"A recalled prompt was {kept}: {verdict.reason}"
 
@@ -244,5 +247,5 @@ def _result(evaluation: Evaluation) -> SplitResult:
     low, high = interval([score.reward for score in evaluation.scores])
     return SplitResult(
         candidate=evaluation.candidate, reward=evaluation.reward, low=low, high=high, content=evaluation.content,
-        style=evaluation.style, rows=len(evaluation.scores),
+        style=evaluation.style, rows=len(evaluation.scores), too_long=evaluation.too_long,
     )  # fmt: skip

@@ -45,9 +45,12 @@ def _remade(state: State, context: Context) -> Reworded | None:
         context.memory.recall_rewrites([example for example, _ in hard]),
         ask,
         # To their end: these answers become training rows.
-        lambda rows: context.model.generate(
-            prompt, rows, adapter=best.adapter, max_new_tokens=task.config.generation.max_new_tokens
-        ),
+        lambda rows: [
+            answer or ""
+            for answer in context.model.generate(
+                prompt, rows, adapter=best.adapter, max_new_tokens=task.config.generation.max_new_tokens
+            )
+        ],
         task.scorers.score_all,
         prompt=best.prompt,
         taken=[row.question for row in (*task.train, *task.validation, *task.test)],

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from agent.errors import BadInput
 from agent.experience import Experience
-from agent.records import Candidate, Measured, Prompt, Record, Split
+from agent.records import Candidate, Fitting, Measured, Prompt, Record, Split
 from agent.rounds import Baseline, Call, Outcome, Round, Spend
 from memory.disk import append_line, whole_lines, write_atomically
 from memory.lock import held
@@ -112,6 +112,15 @@ class RunFolder:
     def locked(self) -> AbstractContextManager[None]:
         """Keeps the run for this process. Raises Busy, naming the holder, when another live one has it."""
         return held(self.path / "run", f"The run {self.name}")
+
+    def save_fitting(self, fitting: Fitting) -> None:
+        """Keeps how the task's rows fit the model."""
+        write_atomically(self.path / "rows.json", fitting.model_dump_json(indent=2))
+
+    def fitting(self) -> Fitting | None:
+        """What `save_fitting` kept; None before, and in runs of older versions, which take rows as they are."""
+        path = self.path / "rows.json"
+        return _record(Fitting, path) if path.exists() else None
 
     # --- artefacts ----------------------------------------------------------------------------------
 

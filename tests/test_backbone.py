@@ -1,6 +1,7 @@
 """The model under adaptation, held against plain transformers and peft, one row at a time."""
 
 import importlib.util
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +28,7 @@ Models = Callable[[str], Path]
 Adapters = Callable[..., Path]
 
 
-def likelihoods(backbone: Backbone, adapter: str | None = None) -> list[float]:
+def likelihoods(backbone: Backbone, adapter: str | None = None) -> list[float | None]:
     return backbone.nll(PROMPT, ROWS, SAID, adapter=adapter)
 
 
@@ -102,14 +103,17 @@ def test_a_row_alone_is_answered_as_in_company(backbone: Load) -> None:
 def test_a_row_with_nothing_to_score_has_no_likelihood_and_leaves_the_others_theirs(backbone: Load) -> None:
     ours = backbone()
     said = [("ANSWER: ", ""), *SAID[1:]]
-    assert ours.nll(PROMPT, ROWS, said, adapter=None) == pytest.approx([0.0, *likelihoods(ours)[1:]], rel=1e-5)
+    first, *others = ours.nll(PROMPT, ROWS, said, adapter=None)
+    assert first is None
+    assert others == pytest.approx(likelihoods(ours)[1:], rel=1e-5)
 
 
 def test_prompts_beyond_the_window_are_left_out_before_anything_is_run(backbone: Load) -> None:
     ours, run = backbone("gpt2"), []
     ours.base.register_forward_pre_hook(lambda *_: run.append(1))
     long = Prompt(system="Answer the question. " * 300)
-    assert ours.generate(long, ROWS[:2], adapter=None, max_new_tokens=4) == ["", ""]
+    assert ours.generate(long, ROWS[:2], adapter=None, max_new_tokens=4) == [None, None]
+    assert ours.nll(long, ROWS[:2], SAID[:2], adapter=None) == [None, None]
     assert not run
 
 
@@ -226,3 +230,27 @@ def test_four_bit_loading_says_what_it_needs(tiny_model: Models, monkeypatch: py
 def test_the_processor_computes_in_full_precision(tiny_model: Models) -> None:
     assert pick_dtype("cpu") == torch.float32
     assert load_model(str(tiny_model("llama")), device="cpu", progress=quiet)[0].dtype == torch.float32
+
+
+def test_a_tokenizer_that_cannot_end_an_answer_is_refused_before_weights_are_read(
+    tiny_model: Models, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_model("llama"), tmp_path / "endless")
+    (tmp_path / "endless" / "model.safetensors").unlink()
+    settings = json.loads((tmp_path / "endless" / "tokenizer_config.json").read_text())
+    settings["eos_token"] = None
+    (tmp_path / "endless" / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "endless" / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }}\n{% endfor %}")
+    with pytest.raises(BadInput, match=r"nothing tells model '.*endless' where an answer ends"):
+        load_model(str(tmp_path / "endless"), progress=quiet)
+
+
+def test_switches_of_the_chat_template_reach_it_or_are_refused(tiny_model: Models, tmp_path: Path) -> None:
+    shutil.copytree(tiny_model("llama"), tmp_path / "thinker")
+    template = tmp_path / "thinker" / "chat_template.jinja"
+    template.write_text(template.read_text() + "{% if quick %}<think></think>{% endif %}")
+    model, tokenizer = load_model(str(tmp_path / "thinker"), chat_template_kwargs={"quick": True}, progress=quiet)
+    ours = Backbone(model, tokenizer, name="m", locate=Path, chat_template_kwargs={"quick": True})
+    assert ours.render.text(PROMPT, ROWS[0]).endswith("assistant\n<think></think>")
+    with pytest.raises(BadInput, match=r"chat_template_kwargs.slow: the chat template .* does not read it"):
+        load_model(str(tmp_path / "thinker"), chat_template_kwargs={"slow": True}, progress=quiet)

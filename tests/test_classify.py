@@ -11,8 +11,8 @@ from agent.records import Candidate, Demo, Evaluation, Example, ExampleScore, Ne
 from agent.scoring import Contains, StartsWith
 from eval.scorers import TaskScorers
 from tools.backbone import Backbone
-from tools.classify import FIRST, KNOWN_BELOW, PROBED, WORDS_HELP_FROM, Classifier, need
-from tools.features import SHOWN
+from tools.classify import FIRST, KNOWN_BELOW, PROBED, WORDS_HELP_FROM, Classifier, by_rewards, need
+from tools.features import SHOWN, is_whole
 
 SCORERS = TaskScorers([Contains(kind="contains")], [StartsWith(kind="starts_with", text="ANSWER: ")])
 TRAIN = [Example(name=f"train:{n}", question=f"Train question {n}?", answer=f"{n}") for n in range(6)]
@@ -179,6 +179,38 @@ def test_a_kind_whose_first_rows_differ_is_asked_whole_and_no_row_twice() -> Non
 def test_demonstrations_that_make_it_worse_are_no_gap() -> None:
     found = by_rules(Scripted(bare=2.0, taught=6.0)).diagnose(judged(HELD[:1]), HELD[:1], SEED, 0)
     assert found.prompt_gap == 0
+
+
+class Narrow(Scripted):
+    """Has no room for demonstrations beside a question."""
+
+    def generate(self, prompt: Prompt, *given: object, **more: object) -> list[str | None]:  # type: ignore[override]
+        answers = super().generate(prompt, *given, **more)  # type: ignore[arg-type]
+        return [None if prompt.demos else answer for answer in answers]
+
+    def nll(self, prompt: Prompt, *given: object, **more: object) -> list[float | None]:  # type: ignore[override]
+        found = super().nll(prompt, *given, **more)  # type: ignore[arg-type]
+        return [None if prompt.demos else nats for nats in found]
+
+
+def test_what_does_not_fit_into_the_window_is_not_taken_for_known() -> None:
+    found = by_rules(Narrow()).diagnose(judged(HELD[:2], style=1), HELD[:2], SEED, seed=0)
+    assert [(one.prompt_gap, one.weight_gap, one.need) for one in found.examples] == [(None, None, "content")] * 2
+    assert all({"whole", "content"} <= one.features.keys() for one in found.examples)
+    assert not any({"shown_whole", "shown_answer", "right", "alike"} & one.features.keys() for one in found.examples)
+    assert not any(is_whole(one.features) for one in found.examples), "and nothing learns from it"
+    assert all(
+        is_whole(one.features) for one in by_rules(Scripted()).diagnose(judged(HELD[:2]), HELD[:2], SEED, 0).examples
+    )
+
+
+def test_a_row_that_was_not_answered_for_its_length_lacks_nothing_that_a_lever_could_give() -> None:
+    evaluation = judged(HELD[:4])
+    long = tuple(score.model_copy(update={"too_long": True}) for score in evaluation.scores[:1])
+    evaluation = evaluation.model_copy(update={"scores": (*long, *evaluation.scores[1:])})
+    for found in (by_rules(Scripted()).diagnose(evaluation, HELD[:4], SEED, 0), by_rewards(evaluation, HELD[:4])):
+        assert (found.failing, found.total) == (3, 4)
+        assert HELD[0].name not in {one.example for one in found.examples}
 
 
 def test_only_the_answers_own_text_is_scored_after_its_form() -> None:

@@ -92,3 +92,10 @@ def test_a_role_leaves_out_what_it_does_not_set_and_only_the_temperature_may_be_
 def test_the_seed_prompt_becomes_a_prompt() -> None:
     config = a_config(prompt={"system": "Answer.", "demos": [{"question": "2+2?", "answer": "4"}]})
     assert config.prompt.prompt() == Prompt(system="Answer.", demos=(Demo(question="2+2?", answer="4"),))
+
+
+def test_the_chat_templates_own_arguments_can_be_set_and_what_we_give_it_cannot() -> None:
+    plain, quick = a_config(), a_config(chat_template_kwargs={"enable_thinking": False})
+    assert plain.base != quick.base, "another text is another answer"
+    ours = {"messages": [], "add_generation_prompt": False, "enable_thinking": False}
+    assert "add_generation_prompt, messages cannot be set" in refusal(chat_template_kwargs=ours)

@@ -18,6 +18,7 @@ from tools import attention
 from tools.answers import Answers
 from tools.attention import SHARED, Trunk
 from tools.backbone import Backbone
+from tools.constraints import Constraints
 from tools.decoding import decode, grow
 from tools.packing import can_pack, common_prefix, pack
 from tools.rendering import TokenRow
@@ -138,7 +139,8 @@ def test_rows_that_share_nothing_are_answered_as_each_alone(
     questions = [TokenRow(row.prompt, []) for row in STRANGERS]
     answers = Answers([Example(name="v:1", question="", answer="")] * 3, [1], str, None)
     with torch.inference_mode():
-        decode(ours.base, questions, Trunk(), answers, 6, ours.device)
+        nothing = Constraints(ours.base, [row.prompt for row in questions], ours.ends, 6)
+        decode(ours.base, questions, Trunk(), answers, nothing, 6, ours.device)
     assert answers.ids == [plain.answer(row.prompt, [1], 6) for row in questions]
 
 

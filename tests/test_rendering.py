@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import CHATML
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
+from agent.errors import BadInput
 from agent.records import Demo, Example, Prompt, Turn
 from tools.rendering import Renderer
 
@@ -108,3 +110,65 @@ def test_given_and_scored_are_one_text_and_all_of_scored_counts(given: str, scor
     row, start = render.scored_row(Prompt(), EXAMPLE, given, scored), len(render.prompt_ids(Prompt(), EXAMPLE))
     assert row.prompt[start:] + row.completion == render.ids(given + scored)
     assert tokenizer.decode(row.completion).endswith(tokenizer.decode(render.ids(scored)))
+
+
+# --- templates that are of another mind -------------------------------------------------------------
+
+DEAF = CHATML.replace("{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}", "")
+PUSHY = CHATML.replace("{% if add_generation_prompt %}", "").replace("assistant\n{% endif %}", "assistant\n")
+THINKING = CHATML.replace(
+    "assistant\n{% endif %}",
+    "assistant\n{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}",
+)
+
+
+@pytest.mark.parametrize("template", [DEAF, PUSHY], ids=["never", "always"])
+def test_the_assistants_header_belongs_to_the_prompt_whatever_the_template_makes_of_being_asked(
+    template: str, tokenizer: Any
+) -> None:
+    tokenizer.chat_template = CHATML
+    wanted = Renderer(tokenizer).row(PROMPT, EXAMPLE)
+    tokenizer.chat_template = template
+    assert Renderer(tokenizer).row(PROMPT, EXAMPLE) == wanted
+    assert (
+        Renderer(tokenizer)
+        .text(Prompt(), EXAMPLE.model_copy(update={"question": "§?"}))
+        .endswith("<|im_start|>user\n§?<|im_end|>\n<|im_start|>assistant\n")
+    )
+
+
+def test_switches_reach_the_template_for_questions_and_training_rows_alike(tokenizer: Any) -> None:
+    tokenizer.chat_template = THINKING
+    quick, plain = Renderer(tokenizer, {"enable_thinking": False}), Renderer(tokenizer)
+    quick.check("m")
+    assert quick.text(PROMPT, EXAMPLE) == plain.text(PROMPT, EXAMPLE) + "<think>\n\n</think>\n\n"
+    assert quick.row(PROMPT, EXAMPLE).prompt == quick.prompt_ids(PROMPT, EXAMPLE)
+    assert Renderer(tokenizer, {"enable_thinking": True}).text(PROMPT, EXAMPLE) == plain.text(PROMPT, EXAMPLE)
+
+
+@pytest.mark.parametrize(
+    ("template", "switches", "complaint"),
+    [
+        (THINKING, {"enable_thought": False}, "enable_thought: the chat template of model 'm' does not read it"),
+        (None, {"enable_thinking": False}, "'m' has no chat template, so chat_template_kwargs.enable_thinking has no"),
+        ("{{ raise_exception('tools only') }}", {}, "'m' cannot render a question: tools only"),
+        ("{{ messages | length }}", {}, "'m' leaves the user's question out"),
+    ],
+)
+def test_a_template_that_cannot_do_it_is_told_in_a_sentence(
+    template: str | None, switches: dict[str, Any], complaint: str, tokenizer: Any
+) -> None:
+    tokenizer.chat_template = template
+    with pytest.raises(BadInput, match=complaint):
+        Renderer(tokenizer, switches).check("m")
+
+
+@pytest.mark.parametrize("template", [None, "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"])
+def test_a_model_that_cannot_know_where_to_end_is_refused(template: str | None, tokenizer: Any) -> None:
+    tokenizer.chat_template, tokenizer.eos_token = template, None
+    with pytest.raises(BadInput, match=r"nothing tells model 'm' where an answer ends.*Set eos_token"):
+        Renderer(tokenizer).check("m")
+    with pytest.raises(BadInput, match="where an answer ends"):
+        _ = Renderer(tokenizer).end
+    tokenizer.chat_template = CHATML  # names one itself
+    assert Renderer(tokenizer).end == tokenizer.convert_tokens_to_ids("<|im_end|>")

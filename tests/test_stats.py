@@ -199,6 +199,19 @@ def test_too_few_rows_to_tell_are_decided_by_the_likelihood_of_the_wanted_answer
     assert not corroborate(verdict, [0.1] * 32, [0.1] * 32, level=0.1).kept
 
 
+def test_rows_that_were_not_measured_are_no_evidence() -> None:
+    """One row up, and seven that no longer fit into the window: 0 in their place would make 0.84 of 6.67 nats."""
+    verdict = judge(evaluation((0, 1), *[(1, 1)] * 7), evaluation(*[(1, 1)] * 8), level=0.1)
+    before: list[float | None] = [6.67] * 8
+    after: list[float | None] = [6.5, *[None] * 7]
+    heard = corroborate(verdict, before, after, level=0.1)
+    assert not heard.kept and heard.p_value == verdict.p_value
+    assert "6.67 → 6.50" in heard.reason and "7 rows could not be measured" in heard.reason
+    silent = corroborate(verdict, before, [None] * 8, level=0.1)
+    assert not silent.kept and "8 rows could not be measured" in silent.reason
+    assert corroborate(verdict, [*before, None], [*[0.1] * 8, 0.2], level=0.1).kept, "the others tell"
+
+
 def test_it_is_heard_only_where_few_rows_changed_and_all_for_the_better() -> None:
     few = evaluation(*[(0, 1)] * 3 + [(1, 1)] * 9)
     assert too_few_to_tell(few, evaluation(*[(1, 1)] * 12), level=0.1)

@@ -1,8 +1,7 @@
 """The model under adaptation: loaded once, adapters attached by id, many rows generated or scored at a time."""
 
-import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +14,8 @@ from agent.protocols import Progress, Settled
 from agent.records import Example, Prompt
 from tools.answers import Answers
 from tools.attention import Trunk
+from tools.composite import text_only, window
+from tools.constraints import Constraints, without
 from tools.decoding import decode, grow
 from tools.packing import can_pack, common_prefix, completion_nll, pack
 from tools.padding import generate_padded, padded_nll
@@ -34,6 +35,7 @@ class Backbone:
         tokenizer: its fast tokenizer.
         name: how the task calls it.
         locate: the folder of an adapter, from its id.
+        chat_template_kwargs: see `tools.rendering.Renderer`.
         batch_size: rows of one forward pass in generation and scoring.
         progress: told while rows are generated.
     """
@@ -45,12 +47,13 @@ class Backbone:
         *,
         name: str,
         locate: Callable[[str], Path],
+        chat_template_kwargs: Mapping[str, Any] | None = None,
         batch_size: int = 32,
         progress: Progress | None = None,
     ) -> None:
         self.base = model
         self.name = name
-        self.render = Renderer(tokenizer)
+        self.render = Renderer(tokenizer, chat_template_kwargs)
         self.packs = can_pack(model)
         self._trunk: tuple[str | None, Trunk] = (None, Trunk())
         self.generated_tokens = 0
@@ -72,7 +75,7 @@ class Backbone:
     @property
     def window(self) -> int:
         """Most tokens of a row, prompt and answer together."""
-        return int(getattr(self.base.config, "max_position_embeddings", None) or sys.maxsize)
+        return window(self.base.config, self.render.tokenizer)
 
     @property
     def model(self) -> Any:
@@ -117,6 +120,7 @@ class Backbone:
         """Attach a new adapter made from a peft config, and make it active."""
         from peft import get_peft_model
 
+        config = text_only(self.base, config)
         if self._peft is None:
             self._peft = get_peft_model(self.base, config, adapter_name=adapter)
         else:
@@ -179,13 +183,13 @@ class Backbone:
         adapter: str | None,
         max_new_tokens: int,
         settled: Settled | None = None,
-    ) -> list[str]:
-        """One greedy completion per example, in order, without special tokens; "" for one beyond the model's window.
+    ) -> list[str | None]:
+        """One greedy completion per example, in order, without special tokens; None for one beyond the model's window.
 
         A completion ends early where `settled` says so of its beginning.
         """
         rows = [TokenRow(self.render.prompt_ids(prompt, example), []) for example in examples]
-        texts: list[str] = [""] * len(rows)
+        texts: list[str | None] = [None] * len(rows)
         with self.using(adapter) as model, torch.inference_mode():
             self.base.eval()
             done = 0
@@ -216,16 +220,16 @@ class Backbone:
         completions: Sequence[tuple[str, str]],
         *,
         adapter: str | None,
-    ) -> list[float]:
+    ) -> list[float | None]:
         """Mean NLL of each completion `(given, scored)` in nats per token of `scored`, in the order of the examples.
 
-        0 for a row beyond the model's window.
+        None, which is no likelihood, for a row beyond the model's window and where there is nothing to score.
         """
         rows = [
             self.render.scored_row(prompt, example, given, scored)
             for example, (given, scored) in zip(examples, completions, strict=True)
         ]
-        values = [0.0] * len(rows)
+        values: list[float | None] = [None] * len(rows)
         with self.using(adapter) as model, torch.inference_mode():
             self.base.eval()
             losses_of = lambda some: self.losses(model, [rows[i] for i in some])  # noqa: E731
@@ -233,7 +237,7 @@ class Backbone:
                 self.read_tokens += self.cost([rows[i] for i in indices])
                 parts = losses.split([len(rows[i].completion) for i in indices])
                 for index, part in zip(indices, parts, strict=True):
-                    values[index] = float(part.mean()) if len(part) else 0.0
+                    values[index] = float(part.mean()) if len(part) else None
         return values
 
     def losses(self, model: Any, rows: Sequence[TokenRow]) -> torch.Tensor:
@@ -310,10 +314,12 @@ class Backbone:
         return trunk
 
     def _decode(self, model: Any, rows: Sequence[TokenRow], trunk: Trunk, answers: Answers, new: int) -> None:
+        constraints = Constraints(self.base, [row.prompt for row in rows], self.ends, new)
         if self.packs:
-            decode(model, rows, trunk, answers, new, self.device)
-        else:
-            generate_padded(model, rows, answers, self._pad, new, self.device)
+            decode(model, rows, trunk, answers, constraints, new, self.device)
+            return
+        with without(self.base):
+            generate_padded(model, rows, answers, constraints, self._pad, new, self.device)
 
     @property
     def ends(self) -> list[int]:

@@ -147,9 +147,11 @@ def _diagnosis(score: ExampleScore, features: dict[str, float], needs: "Needs | 
     )  # fmt: skip
 
 
-def gaps(features: Mapping[str, float]) -> tuple[float, float]:
-    """(prompt gap, weight gap) in nats per token, at least 0."""
-    return max(0.0, features["whole"] - features["shown_whole"]), features["shown_answer"]
+def gaps(features: Mapping[str, float]) -> tuple[float | None, float | None]:
+    """(prompt gap, weight gap) in nats per token, at least 0; None for one that was not measured."""
+    measured = "whole" in features and "shown_whole" in features
+    words = max(0.0, features["whole"] - features["shown_whole"]) if measured else None
+    return words, features.get("shown_answer")
 
 
 def by_rewards(evaluation: Evaluation, examples: Sequence[Example]) -> Diagnosis:
@@ -161,7 +163,9 @@ def by_rewards(evaluation: Evaluation, examples: Sequence[Example]) -> Diagnosis
 
 
 def _failing(evaluation: Evaluation, examples: Sequence[Example]) -> list[tuple[Example, ExampleScore]]:
-    return [pair for pair in zip(examples, evaluation.scores, strict=True) if pair[1].reward < 1]
+    """Those that were answered: a row without room in the model's window lacks neither content nor style."""
+    pairs = zip(examples, evaluation.scores, strict=True)
+    return [(example, score) for example, score in pairs if score.reward < 1 and not score.too_long]
 
 
 def _lacks(score: ExampleScore) -> Need:
@@ -170,12 +174,14 @@ def _lacks(score: ExampleScore) -> Need:
     return "content" if score.style == 1 else "both"
 
 
-def need(score: ExampleScore, prompt_gap: float, weight_gap: float) -> Need:
+def need(score: ExampleScore, prompt_gap: float | None, weight_gap: float | None) -> Need:
     """What an example that failed with this score lacks.
 
     Where the knowledge sits in the weights (weight gap below `KNOWN_BELOW`) and words take away a good part of the
-    NLL, a wrong answer is one that was not asked for well.
+    NLL, a wrong answer is one that was not asked for well. Where a gap was not measured, the two rewards alone tell.
     """
+    if prompt_gap is None or weight_gap is None:
+        return _lacks(score)
     known = weight_gap < KNOWN_BELOW
     if score.content == 1:
         return "style"

@@ -7,6 +7,7 @@ import torch
 
 from tools.answers import Answers
 from tools.attention import KeysValues, Rule, Trunk, capped, softmax
+from tools.constraints import Constraints
 from tools.packing import Pack, alike, logits, pack, pack_logits
 from tools.rendering import TokenRow
 
@@ -24,7 +25,13 @@ def grow(model: Any, trunk: Trunk, ids: Sequence[int], device: torch.device) -> 
 
 
 def decode(
-    model: Any, rows: Sequence[TokenRow], trunk: Trunk, answers: Answers, max_new_tokens: int, device: torch.device
+    model: Any,
+    rows: Sequence[TokenRow],
+    trunk: Trunk,
+    answers: Answers,
+    constraints: Constraints,
+    max_new_tokens: int,
+    device: torch.device,
 ) -> None:
     """The greedy continuation of every row, told to `answers` until none is alive.
 
@@ -39,7 +46,7 @@ def decode(
     said = pack_logits(model, start)
     batch = Branches(start, max_new_tokens)
     for left in range(max_new_tokens, 0, -1):
-        token = said.argmax(dim=-1)
+        token = constraints(answers.alive, answers.ids, said).argmax(dim=-1)
         stay = answers.hear(token.tolist())
         if left == 1 or not stay:
             return

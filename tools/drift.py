@@ -16,8 +16,12 @@ GENERAL = (
 )
 
 
-def general_loss(model: LanguageModel, adapter: str | None) -> float:
-    """Mean NLL of the general statements under an adapter, in nats per token; each statement counts the same."""
+def general_loss(model: LanguageModel, adapter: str | None) -> float | None:
+    """Mean NLL of the general statements under an adapter, in nats per token; each statement counts the same.
+
+    None unless all could be measured: a mean over others would not compare.
+    """
     rows = [Example(name=f"train:{n}", question=asked, answer=said) for n, (asked, said) in enumerate(GENERAL, 1)]
     losses = model.nll(Prompt(), rows, [("", row.answer) for row in rows], adapter=adapter)
-    return sum(losses) / len(losses)
+    measured = [loss for loss in losses if loss is not None]
+    return sum(measured) / len(measured) if len(measured) == len(rows) else None

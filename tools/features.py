@@ -15,12 +15,13 @@ A feature, by name, and its unit:
 - `taught`: the same to the nearest train question that has this very answer; 0 where none has.
 - `common`: share of the train rows that have this very answer.
 
-`near` and `taught` are missing where texts cannot be embedded.
+`near` and `taught` are missing where texts cannot be embedded. A likelihood, or what trial answers tell, is missing
+where it cannot be measured: the row does not fit into the model's window, or there is nothing to score.
 """
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from agent.protocols import Embed, LanguageModel, Scorers
@@ -31,6 +32,8 @@ DRAWS = 2
 ANSWER_TOKENS = 16  # of a trial answer at most; the form and the gist of it are there by then
 MANY_DEMOS = 4
 COMPARED = 1000  # train questions that are embedded
+
+MEASURED = frozenset({"whole", "shown_whole", "shown_answer", "alike", "right", "formed"})
 
 Features = dict[str, float]
 
@@ -89,7 +92,10 @@ class Probing:
     def _likelihoods(
         self, prompt: Prompt, examples: Sequence[Example], adapter: str | None, names: Sequence[str]
     ) -> list[Features]:
-        """NLL of these parts of each reference, in one call. What is the same text is asked once."""
+        """NLL of these parts of each reference, in one call. What is the same text is asked once.
+
+        What was not measured is left out; only a form without tokens of its own has 0.
+        """
         all_parts = [_parts(self._scorers.show(example.answer), example.answer) for example in examples]
         wanted = [{name: parts[name] for name in names} for parts in all_parts]
         asked = [
@@ -101,9 +107,11 @@ class Probing:
             prompt, [examples[place] for place, _ in asked], [part for _, part in asked], adapter=adapter
         )
         known = dict(zip(asked, values, strict=True))
-        return [
-            {name: known.get((place, part), 0.0) for name, part in parts.items()} for place, parts in enumerate(wanted)
+        found = [
+            {name: known.get((place, part), 0.0 if name == "form" else None) for name, part in parts.items()}
+            for place, parts in enumerate(wanted)
         ]
+        return [{name: value for name, value in parts.items() if value is not None} for parts in found]
 
     def _with_demos(self, prompt: Prompt, seed: int) -> Prompt:
         """The prompt with two demonstrations in the wanted form; as it is, where it has as many already."""
@@ -137,11 +145,12 @@ class Probing:
             for drawn in self._drawn(prompt, seed)
         ]
         answers = zip(*draws, strict=True) if draws else [()] * len(rows)
-        return [
-            self._compared(example, score, outputs) for (example, score), outputs in zip(rows, answers, strict=True)
-        ]
+        return [self._compared(example, score, given) for (example, score), given in zip(rows, answers, strict=True)]
 
-    def _compared(self, example: Example, score: ExampleScore, outputs: Sequence[str]) -> Features:
+    def _compared(self, example: Example, score: ExampleScore, answers: Sequence[str | None]) -> Features:
+        outputs = [answer for answer in answers if answer is not None]
+        if answers and not outputs:
+            return {}
         words = Counter(_first_word(text) for text in (score.output, *outputs))
         passed = [self._scorers.passes(output, example) for output in outputs]
         formed = [not self._scorers.faults(output) for output in outputs]
@@ -169,6 +178,11 @@ class Probing:
     def _vectors(self) -> list[list[float]]:
         assert self._embed is not None, "asked for only where texts can be embedded"
         return self._embed([row.question for row in self._train[:COMPARED]])
+
+
+def is_whole(features: Mapping[str, float]) -> bool:
+    """Whether all that the model is asked about a row could be measured: others may learn from such rows only."""
+    return features.keys() >= MEASURED
 
 
 def _nearest(near: Sequence[float], same: Sequence[bool]) -> Features:

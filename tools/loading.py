@@ -1,6 +1,7 @@
 """Finding a base model, and putting it where it runs best."""
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +11,29 @@ import transformers
 from agent.errors import BadInput
 from agent.protocols import Progress
 from tools import embedded
+from tools.composite import window
 from tools.presence import check_model
+from tools.rendering import Renderer
+
+
+def load_renderer(
+    name: str, *, chat_template_kwargs: Mapping[str, Any] | None = None, progress: Progress
+) -> tuple[Renderer, int]:
+    """What makes token ids of rows, and the model's window in tokens. No weights are read.
+
+    Raises:
+        BadInput: the model cannot be found, is no causal language model, or its chat template cannot be used.
+    """
+    source = _source(name, progress)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise _unreadable(name, error) from error
+    _check_kind(name, config)
+    render = Renderer(tokenizer, chat_template_kwargs)
+    render.check(name)
+    return render, window(config, tokenizer)
 
 
 def load_model(
@@ -19,6 +42,7 @@ def load_model(
     device: str = "auto",
     dtype: str = "auto",
     qlora: bool = False,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
     progress: Progress,
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     """A base model and its tokenizer, by hub name, local folder, or `smollm2-135m`.
@@ -26,30 +50,48 @@ def load_model(
     Safetensors only, and no remote code.
 
     Raises:
-        BadInput: the model cannot be found or read.
+        BadInput: as `load_renderer`, or the weights cannot be read.
     """
-    check_model(name)
-    source = str(embedded.embedded_model(progress)) if name == embedded.NAME else name
+    render, _ = load_renderer(name, chat_template_kwargs=chat_template_kwargs, progress=progress)
+    source = _source(name, progress)
     device = pick_device() if device == "auto" else _present(device)
     kind = pick_dtype(device) if dtype == "auto" else getattr(torch, dtype)
     extra: dict[str, Any] = {"quantization_config": _four_bit(kind), "device_map": device} if qlora else {}
     if Path(source).is_dir():  # a second's work; a download from the hub keeps its bar
         transformers.utils.logging.disable_progress_bar()
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model = transformers.AutoModelForCausalLM.from_pretrained(
             source, dtype=kind, use_safetensors=True, trust_remote_code=False, **extra
         )
     except (OSError, ValueError) as error:
-        raise BadInput(
-            f"model '{name}' cannot be loaded: {str(error).splitlines()[0]} "
-            f"Give a hub name that this machine can reach, a local folder, or '{embedded.NAME}'."
-        ) from error
+        raise _unreadable(name, error) from error
     if qlora:
         from peft import prepare_model_for_kbit_training
 
-        return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False).eval(), tokenizer
-    return model.to(torch.device(device)).eval(), tokenizer  # type: ignore[arg-type]
+        return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False).eval(), render.tokenizer
+    return model.to(torch.device(device)).eval(), render.tokenizer  # type: ignore[arg-type]
+
+
+def _source(name: str, progress: Progress) -> str:
+    """What transformers finds the model by."""
+    check_model(name)
+    return str(embedded.embedded_model(progress)) if name == embedded.NAME else name
+
+
+def _unreadable(name: str, error: Exception) -> BadInput:
+    return BadInput(
+        f"model '{name}' cannot be loaded: {str(error).splitlines()[0]} "
+        f"Give a hub name that this machine can reach, a local folder, or '{embedded.NAME}'."
+    )
+
+
+def _check_kind(name: str, config: transformers.PreTrainedConfig) -> None:
+    """Raises BadInput for what transformers cannot run as a causal language model, before weights are read."""
+    if type(config) not in transformers.AutoModelForCausalLM._model_mapping:
+        raise BadInput(
+            f"model '{name}' is of the kind '{config.model_type}', which transformers does not run as a causal "
+            f"language model; take a text model of the same family, or '{embedded.NAME}'"
+        )
 
 
 def pick_device() -> Literal["cuda", "mps", "cpu"]:

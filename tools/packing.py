@@ -14,6 +14,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from tools.attention import NAME, NO_MASK, SHARED, KeysValues, Rule, Trunk, joined, weighted
+from tools.composite import text_config
 from tools.rendering import TokenRow
 from tools.room import ran_out
 
@@ -195,12 +196,13 @@ def can_pack(model: PreTrainedModel) -> bool:
 
 def _windows(model: PreTrainedModel) -> set[int | None] | None:
     """The windows of its layers; instead, None where layers keep more than keys and values, or attend in chunks."""
-    kinds = set(getattr(model.config, "layer_types", None) or ())
+    config = text_config(model.config)
+    kinds = set(getattr(config, "layer_types", None) or ())
     if model._is_stateful or not kinds <= {"full_attention", "sliding_attention"}:
         return None
-    if not model._can_set_attn_implementation() or _rope_kinds(model.config) & {"dynamic", "longrope"}:
+    if not model._can_set_attn_implementation() or _rope_kinds(config) & {"dynamic", "longrope"}:
         return None
-    layers = DynamicCache(config=model.config).layers
+    layers = DynamicCache(config=config).layers
     if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
         return None
     return {getattr(layer, "sliding_window", None) for layer in layers} or {None}

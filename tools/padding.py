@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from tools.answers import Answers
+from tools.constraints import Constraints
 from tools.rendering import TokenRow
 
 
@@ -21,9 +22,18 @@ def padded_nll(model: Any, rows: Sequence[TokenRow], pad: int, device: torch.dev
 
 
 def generate_padded(
-    model: Any, rows: Sequence[TokenRow], answers: Answers, pad: int, max_new_tokens: int, device: torch.device
+    model: Any,
+    rows: Sequence[TokenRow],
+    answers: Answers,
+    constraints: Constraints,
+    pad: int,
+    max_new_tokens: int,
+    device: torch.device,
 ) -> None:
-    """The greedy continuation of every row, told to `answers` until none is alive, by `model.generate`."""
+    """The greedy continuation of every row, told to `answers` until none is alive, by `model.generate`.
+
+    Constraints see each row without its padding, which by itself would count towards lengths and repetitions.
+    """
     ids, mask = _padded([row.prompt for row in rows], pad, device, left=True)
     model.generate(
         input_ids=ids,
@@ -31,8 +41,23 @@ def generate_padded(
         max_new_tokens=max_new_tokens,
         do_sample=False,
         pad_token_id=pad,
+        logits_processor=LogitsProcessorList([_Constrained(answers, constraints)]),
         stopping_criteria=StoppingCriteriaList([_Finished(answers)]),
     )
+
+
+class _Constrained(LogitsProcessor):
+    """Lets the constraints of the rows that are alive change what they say next."""
+
+    def __init__(self, answers: Answers, constraints: Constraints) -> None:
+        self._answers = answers
+        self._constraints = constraints
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        alive = self._answers.alive
+        changed = scores.clone()
+        changed[alive] = self._constraints(alive, self._answers.ids, scores[alive])
+        return changed
 
 
 class _Finished(StoppingCriteria):

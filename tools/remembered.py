@@ -1,5 +1,8 @@
 """A model whose answers are kept on disk: what one run asked of it, another that asks the same need not compute.
 
+What the model cannot measure (None) is kept too. Answers of older versions, which had 0 and "" in its place, stand
+under other keys and are not asked for.
+
 Every row is charged what it took when it was computed: an even share of the call. In calls of other rows it would have
 taken another share of what the rows have in common, so a charge is exact where runs ask alike, and near it elsewhere.
 """
@@ -41,17 +44,17 @@ class RememberedModel:
         adapter: str | None,
         max_new_tokens: int,
         settled: Settled | None = None,
-    ) -> list[str]:
+    ) -> list[str | None]:
         """As `LanguageModel.generate`. An answer that may end early does so by its reference: it is that row's own."""
-        shared = ["generate", self._name, prompt.id, adapter, max_new_tokens]
+        shared = ["generate or none", self._name, prompt.id, adapter, max_new_tokens]
         keys = [digest([*shared, _asked(example), example.answer if settled else None]) for example in examples]
 
-        def compute(places: Sequence[int]) -> list[str]:
+        def compute(places: Sequence[int]) -> Sequence[str | None]:
             rows = [examples[place] for place in places]
             model: LanguageModel = self._load()
             return model.generate(prompt, rows, adapter=adapter, max_new_tokens=max_new_tokens, settled=settled)
 
-        return [str(value) for value in self._answers(keys, compute)]
+        return [None if value is None else str(value) for value in self._answers(keys, compute)]
 
     def nll(
         self,
@@ -60,21 +63,23 @@ class RememberedModel:
         completions: Sequence[tuple[str, str]],
         *,
         adapter: str | None,
-    ) -> list[float]:
+    ) -> list[float | None]:
         """As `LanguageModel.nll`."""
-        shared = ["nll", self._name, prompt.id, adapter]
+        shared = ["nll or none", self._name, prompt.id, adapter]
         asked = zip(examples, completions, strict=True)
         keys = [digest([*shared, _asked(example), *completion]) for example, completion in asked]
 
-        def compute(places: Sequence[int]) -> list[float]:
+        def compute(places: Sequence[int]) -> Sequence[float | None]:
             model: LanguageModel = self._load()
             return model.nll(
                 prompt, [examples[place] for place in places], [completions[place] for place in places], adapter=adapter
             )
 
-        return [float(value) for value in self._answers(keys, compute)]
+        return [None if value is None else float(value) for value in self._answers(keys, compute)]
 
-    def _answers(self, keys: Sequence[str], compute: Callable[[Sequence[int]], Sequence[str | float]]) -> list[Any]:
+    def _answers(
+        self, keys: Sequence[str], compute: Callable[[Sequence[int]], Sequence[str | float | None]]
+    ) -> list[Any]:
         known = {key: json.loads(reply) for key in set(keys) if (reply := self._replies.get(key)) is not None}
         self.spared_seconds += sum(known[key]["seconds"] for key in keys if key in known)
         missing = [place for place, key in enumerate(keys) if key not in known]
@@ -87,7 +92,9 @@ class RememberedModel:
             self.read_tokens += known[key]["read"]
         return [known[key]["value"] for key in keys]
 
-    def _computed(self, keys: Sequence[str], compute: Callable[[], Sequence[str | float]]) -> dict[str, dict[str, Any]]:
+    def _computed(
+        self, keys: Sequence[str], compute: Callable[[], Sequence[str | float | None]]
+    ) -> dict[str, dict[str, Any]]:
         """Each answer with an even share of what all of them cost."""
         model = self._load()
         before = self._clock(), model.generated_tokens, model.read_tokens

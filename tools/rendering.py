@@ -1,17 +1,21 @@
 """From a Prompt and an Example to token ids, through the model's own chat template."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jinja2.exceptions import TemplateError
 
+from agent.errors import BadInput
 from agent.records import Example, Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Message = dict[str, str]
+MARK = "§"  # stands for an answer where a template is looked into
 
 
 @dataclass(frozen=True)
@@ -26,10 +30,39 @@ class TokenRow:
 
 
 class Renderer:
-    """Renders prompts for one tokenizer. Models without a chat template get plain `User:`/`Assistant:` lines."""
+    """Renders prompts for one tokenizer. Models without a chat template get plain `User:`/`Assistant:` lines.
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+    Args:
+        switches: arguments of the chat template, such as `enable_thinking`; for training rows as for questions.
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", switches: Mapping[str, Any] | None = None) -> None:
         self.tokenizer = tokenizer
+        self._switches = dict(switches or {})
+
+    def check(self, name: str) -> None:
+        """Try the chat template out on a question and an answer.
+
+        Raises:
+            BadInput: it cannot render them, has no such switch, or nothing tells the model where an answer ends.
+        """
+        template = self.tokenizer.chat_template
+        for switch in self._switches:
+            if not template:
+                raise BadInput(f"model '{name}' has no chat template, so chat_template_kwargs.{switch} has no effect")
+            if not re.search(rf"\b{re.escape(switch)}\b", str(template)):
+                raise BadInput(f"chat_template_kwargs.{switch}: the chat template of model '{name}' does not read it")
+        try:
+            read = not template or MARK in self.text(Prompt(), Example(name="", question=MARK, answer=""))
+        except TemplateError as error:
+            raise BadInput(f"the chat template of model '{name}' cannot render a question: {error}") from error
+        if not read:
+            raise BadInput(f"the chat template of model '{name}' leaves the user's question out")
+        if self._end is None:
+            raise BadInput(
+                f"nothing tells model '{name}' where an answer ends: its tokenizer has no eos_token, and its chat "
+                "template ends an assistant's turn with no special token. Set eos_token in its tokenizer_config.json."
+            )
 
     def messages(self, prompt: Prompt, example: Example) -> list[Message]:
         """System text, demonstrations as turns, the example's earlier turns, then its question."""
@@ -49,7 +82,10 @@ class Renderer:
             return _plain(messages)
         if not self._takes_system:
             messages = _fold_system(messages)
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        if self._opens:
+            return self._applied(messages, add_generation_prompt=True)
+        before, found, _ = self._applied([*messages, _message("assistant", MARK)]).rpartition(MARK)
+        return before if found else self._applied(messages)
 
     def prompt_ids(self, prompt: Prompt, example: Example) -> list[int]:
         """The same as ids. The start of text is written by the chat template or, where there is none, the tokenizer."""
@@ -79,27 +115,50 @@ class Renderer:
         text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(text).strip()
 
-    @cached_property
+    @property
     def end(self) -> int:
         """The token that ends an assistant turn; Gemma's, for one, is not the tokenizer's eos."""
+        if self._end is None:
+            self.check(self.tokenizer.name_or_path)  # raises
+        assert self._end is not None, "a checked tokenizer ends answers"
+        return self._end
+
+    @cached_property
+    def ends(self) -> tuple[str, ...]:
+        """What stands for the end of a turn in text: none of it belongs into an answer."""
+        names = (self.tokenizer.convert_ids_to_tokens(self.end), self.tokenizer.eos_token)
+        return tuple(dict.fromkeys(str(name) for name in names if name))
+
+    @cached_property
+    def _end(self) -> int | None:
         if self.tokenizer.chat_template:
-            text = str(
-                self.tokenizer.apply_chat_template([_message("user", "q"), _message("assistant", "§")], tokenize=False)
-            )
-            after = self.ids(text.rsplit("§", 1)[1].strip())
+            text = self._applied([_message("user", "q"), _message("assistant", MARK)])
+            after = self.ids(text.rsplit(MARK, 1)[-1].strip())
             special = {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
             if after and after[0] in special:
                 return after[0]
-        return int(self.tokenizer.eos_token_id)
+        end: int | None = self.tokenizer.eos_token_id
+        return end
 
     @cached_property
     def _takes_system(self) -> bool:
         """Some templates refuse a system turn, some silently leave it out."""
-        probe = [_message("system", "§"), _message("user", "q")]
         try:
-            return "§" in str(self.tokenizer.apply_chat_template(probe, tokenize=False))
+            return MARK in self._applied([_message("system", MARK), _message("user", "q")])
         except TemplateError:
             return False
+
+    @cached_property
+    def _opens(self) -> bool:
+        """Whether the template writes the assistant's header when it is asked to; some only do so with an answer."""
+        asked = [_message("user", "q")]
+        return self._applied(asked, add_generation_prompt=True) != self._applied(asked)
+
+    def _applied(self, messages: list[Message], add_generation_prompt: bool = False) -> str:
+        text = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=add_generation_prompt, **self._switches
+        )
+        return str(text)
 
 
 def _message(role: str, content: str) -> Message:

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from tools.composite import text_config
+
 SHARE = 0.6  # of the free memory: the rest is for what the guess leaves out
 
 
@@ -57,7 +59,8 @@ def _left_to_container() -> int:
 
 def _bytes_per_token(model: Any, checkpointing: bool) -> float:
     """Of a transformer with gated feed-forward layers and LoRA on all of them: what its backward pass keeps."""
-    config, size, layers = model.config, model.dtype.itemsize, model.config.num_hidden_layers
+    config, size = text_config(model.config), model.dtype.itemsize
+    layers = config.num_hidden_layers
     hidden, inner = config.hidden_size, getattr(config, "intermediate_size", None) or 4 * config.hidden_size
     layer = (13 * hidden + 5 * inner) * size
     logits = 12 * config.vocab_size / 4  # in fp32, with their softmax and gradient; one token in four is scored

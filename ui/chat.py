@@ -173,6 +173,8 @@ class Talk:
         tokens = context.spec.config.generation.max_new_tokens
         adapter = self._state()["best"].adapter
         [answer] = context.model.generate(self._best_prompt(), [example], adapter=adapter, max_new_tokens=tokens)
+        if answer is None:
+            raise BadInput(f"The model's window has no room for this question and generation.max_new_tokens: {tokens}.")
         self.say(escape(answer))
 
     def _state(self) -> Any:

@@ -129,6 +129,8 @@ class LiveView:
         if outcome.drift is not None:
             lost = f"drift {wording.signed(outcome.drift)} nats a token: what the weights have lost on general text"
             self._say(Text(lost, style="dim"))
+        if lost_rows := outcome.best_test.too_long:
+            self._say(Text(f"{lost_rows} test rows do not fit into the model's window under this prompt: wrong"))
         if outcome.usage:
             self._say(Text(f"external LLM: {wording.asked(outcome.usage)}", style="dim"))
         if self._folder:

@@ -149,6 +149,23 @@ class Page(NamedTuple):
         return self.reward is not None and self.reward >= self.task.target
 
     @property
+    def out_of_window(self) -> list[str]:
+        """Sentences about rows that the model could not answer for their length."""
+        fitting, said = self.run.fitting(), []
+        if fitting and fitting.too_long:
+            fate = "were left out of the run" if fitting.left_out else "count as wrong"
+            said.append(
+                f"Too long for the model's window of {fitting.window} tokens under the seed prompt, so that they "
+                f"{fate}: {len(fitting.too_long)} validation and test rows ({', '.join(fitting.too_long[:MOST_PAIRS])}"
+                f"{', …' if len(fitting.too_long) > MOST_PAIRS else ''})."
+            )
+        if self.outcome and (lost := self.outcome.best_test.too_long):
+            said.append(
+                f"Under the best pair's prompt, {lost} test rows do not fit into the window and count as wrong."
+            )
+        return said
+
+    @property
     def _last(self) -> Baseline | Round | Outcome | None:
         return self.outcome or (self.rounds[-1] if self.rounds else self.baseline)
 

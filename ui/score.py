@@ -24,6 +24,7 @@ class Unkept:
 
 def score(task_path: str, prompt_file: Path | None, adapter: Path | None, overrides: list[str], show: int) -> int:
     """Print reward, content and style, and the first answers with what was wrong with them."""
+    from eval.fitting import fitted, measure
     from eval.runner import Runner
     from eval.tasks import load_task
     from graphs.raters import make_rater
@@ -40,11 +41,15 @@ def score(task_path: str, prompt_file: Path | None, adapter: Path | None, overri
         raise BadInput(f"there is no adapter in {adapter}: give a folder that holds adapter_model.safetensors")
     config = task.config
     with LiveView() as view:
-        model, tokenizer = load_model(config.model, device=config.device, dtype=config.dtype, progress=view)
+        model, tokenizer = load_model(
+            config.model, device=config.device, dtype=config.dtype, chat_template_kwargs=config.chat_template_kwargs,
+            progress=view,
+        )  # fmt: skip
         backbone = Backbone(
             model, tokenizer, name=config.model, locate=lambda _: adapter or Path(), progress=view,
-            batch_size=config.generation.batch_size,
+            chat_template_kwargs=config.chat_template_kwargs, batch_size=config.generation.batch_size,
         )  # fmt: skip
+        task = fitted(task, measure(task, backbone.render, backbone.window))
         candidate = Candidate(prompt=prompt.id, adapter="given" if adapter else None)
         evaluation = Runner(task, backbone, lambda _: prompt, Unkept(), whole=True)(candidate, "validation")
     _print(view.console, evaluation, show)
@@ -73,6 +78,8 @@ def _print(console: Console, evaluation: Evaluation, show: int) -> None:
         f"joint reward {evaluation.reward:.3f}   content {evaluation.content:.3f}   style {evaluation.style:.3f}   "
         f"({len(evaluation.scores)} validation rows)"
     )
+    if evaluation.too_long:
+        console.print(f"{evaluation.too_long} rows do not fit into the model's window with this prompt: wrong")
     if not show:
         return
     table = Table("row", "answer", "content", "style", "what is said of it")

@@ -34,7 +34,7 @@ def ours(loaded: Loaded, rows: Rows, cell: AnswerCell, adapters: Path) -> tuple[
     start = loaded.now()
     adapter = ADAPTER if cell.adapter else None
     texts = backbone.generate(rows.prompt, rows.examples, adapter=adapter, max_new_tokens=cell.new)
-    return texts, loaded.now() - start
+    return [text or "" for text in texts], loaded.now() - start
 
 
 def generate(loaded: Loaded, rows: Rows, cell: AnswerCell, adapters: Path) -> tuple[list[str], float]:

@@ -13,7 +13,7 @@ import yaml
 
 from agent.moves import Decision, EditPrompt, Stop, TrainLora
 from agent.protocols import Briefing
-from agent.records import Example, Prompt, Record
+from agent.records import Example, Fitting, Prompt, Record
 from graphs.context import Silent, new_run
 from graphs.session import open_session
 from memory.ledger import RunFolder
@@ -43,6 +43,7 @@ def long_run(root: Path, rounds: int) -> tuple[RunFolder, list[RoundCost]]:
         from ui.report import write_report
 
         context = session.context
+        folder.save_fitting(Fitting())  # there is no tokenizer
         vars(context).update(model=StandIn(rounds), backbone=StandIn(rounds), policy=Alternating(rounds), _embed=_embed)
         context.report = clock.timed("report", write_report)
         vars(context.memory)["remember"] = clock.timed("memory", context.memory.remember)
@@ -119,7 +120,7 @@ class StandIn:
 
     def nll(
         self, prompt: Prompt, examples: Sequence[Example], completions: object, *, adapter: str | None
-    ) -> list[float]:
+    ) -> list[float | None]:
         return [6 * _chance(prompt.id, adapter, example.name) for example in examples]
 
 

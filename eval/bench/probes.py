@@ -20,6 +20,7 @@ from graphs.session import open_session
 from memory.disk import write_atomically
 from memory.ledger import RunFolder
 from tools.classify import gaps, need
+from tools.features import is_whole
 
 ORDERS = ("pp",)  # labels of the seed pair, and of the edited one
 Labels = dict[str, bool]  # by example: whether an edit mended it
@@ -99,11 +100,12 @@ def _of_pair(pair: Candidate, told: Labels, context: Context, most: int) -> Iter
     seen = context.classifier.features(failing, prompt, pair.adapter, config.seed, {}, thorough=True)
     print(f"{config.name}, pair {pair.id}: {len(failing)} rows probed ({time.monotonic() - began:.0f} s)", flush=True)
     for (row, score), features in zip(failing, seen, strict=True):
-        yield Probe(
-            task=config.name, model=config.model, pair=pair.id, example=row.name,
-            features={name: round(value, 4) for name, value in features.items()}, rules=need(score, *gaps(features)),
-            words=told[row.name],
-        )  # fmt: skip
+        if is_whole(features):
+            yield Probe(
+                task=config.name, model=config.model, pair=pair.id, example=row.name,
+                features={name: round(value, 4) for name, value in features.items()},
+                rules=need(score, *gaps(features)), words=told[row.name],
+            )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,0 +1,108 @@
+"""What a model's generation_config demands of greedy answers: penalties, forbidden tokens, forced ones.
+
+Whoever deploys the model by `generate` gets them, so that what is measured has them too. Sampling and search are left
+out on purpose: a row's answer must be the same whenever it is asked.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+# Of these, transformers makes processors of logits; each looks at its own row only.
+HONOURED = (
+    "repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size",
+    "bad_words_ids", "sequence_bias", "suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id",
+    "forced_eos_token_id", "min_length", "min_new_tokens", "exponential_decay_length_penalty",
+)  # fmt: skip
+SAMPLING = (
+    "do_sample", "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff",
+    "num_beams", "penalty_alpha", "dola_layers", "guidance_scale", "watermarking_config", "stop_strings", "max_time",
+)  # fmt: skip
+NEUTRAL: dict[str, Any] = {
+    "repetition_penalty": 1.0, "encoder_repetition_penalty": 1.0, "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0, "min_length": 0, "min_new_tokens": 0, "do_sample": False, "temperature": 1.0,
+    "top_k": 50, "top_p": 1.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "num_beams": 1,
+    "guidance_scale": 1.0,
+}  # fmt: skip
+
+
+class Constraints:
+    """The processors of logits of each row in a batch, as `model.generate` would make them for this row alone.
+
+    Args:
+        model: the base model, with its generation config.
+        prompts: ids of each row.
+        ends: ids that end an answer.
+    """
+
+    def __init__(self, model: Any, prompts: Sequence[list[int]], ends: Sequence[int], max_new_tokens: int) -> None:
+        self._prompts = prompts
+        self._rows: list[Any] = []
+        if given(model.generation_config, HONOURED):
+            self._rows = [_processors(model, prompt, ends, max_new_tokens) for prompt in prompts]
+
+    def __call__(self, rows: Sequence[int], said: Sequence[list[int]], logits: torch.Tensor) -> torch.Tensor:
+        """Logits [B, V] of the next token of these rows, as constrained.
+
+        Args:
+            rows: the place of each in the batch.
+            said: by place, the new tokens so far.
+        """
+        if not self._rows:
+            return logits
+        lines = [torch.tensor([self._prompts[row] + said[row]], device=logits.device) for row in rows]
+        scores = logits.to(torch.float32, copy=True)  # as `generate` does; some processors write into them
+        return torch.cat(
+            [
+                self._rows[row](line, scores[place, None])
+                for place, (row, line) in enumerate(zip(rows, lines, strict=True))
+            ]
+        )
+
+
+def given(config: Any, names: Sequence[str]) -> list[str]:
+    """Those of the settings that a generation config has, and not at the value that changes nothing."""
+    return [name for name in names if (value := getattr(config, name, None)) is not None and value != NEUTRAL.get(name)]
+
+
+def remark(model: Any) -> str | None:
+    """A sentence about the settings that answers are measured without; None where there are none."""
+    left_out = given(model.generation_config, SAMPLING) if model.generation_config else []
+    if not left_out:
+        return None
+    return (
+        f"Answers are measured greedily: the model's generation_config also names {', '.join(left_out)}, which is left "
+        "out, so that a row has the same answer whenever it is asked."
+    )
+
+
+@contextmanager
+def without(model: Any) -> Iterator[None]:
+    """`model.generate` meanwhile goes by none of these settings: what is honoured stands in `Constraints`."""
+    config = model.generation_config
+    model.generation_config = _cleared(config, (*HONOURED, *SAMPLING))
+    try:
+        yield
+    finally:
+        model.generation_config = config
+
+
+def _cleared(config: Any, names: Sequence[str]) -> Any:
+    cleared = copy.deepcopy(config)
+    for name in names:
+        setattr(cleared, name, None)
+    return cleared
+
+
+def _processors(model: Any, prompt: list[int], ends: Sequence[int], max_new_tokens: int) -> Any:
+    config = _cleared(model.generation_config, SAMPLING)
+    config.max_length = len(prompt) + max_new_tokens
+    config.eos_token_id = list(ends)
+    model._prepare_special_tokens(config, device=model.device)
+    ids = torch.tensor([prompt], device=model.device)
+    return model._get_logits_processor(
+        config, input_ids_seq_length=len(prompt), encoder_input_ids=ids, device=model.device
+    )
