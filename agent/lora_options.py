@@ -65,7 +65,8 @@ REFUSED = {
     "lora_ga_config": _DATA,
     "velora_config": "compresses gradients by what one pass holds, so that a step cut to fit into memory would be "
     "another one; `lora.checkpointing: true` saves memory too",
-    "alora_invocation_tokens": "is active only behind its tokens, which packed rows and cached decoding do not see; leave it out",
+    "alora_invocation_tokens": "is active only behind its tokens, which packed rows and cached decoding do not "
+    "see; leave it out",
     "use_qalora": "works on GPTQ layers only, which no model here has; `lora.qlora: true` loads the base in 4 bit",
     "qalora_group_size": "belongs to `use_qalora`, which works on GPTQ layers only; leave it out",
     "monteclora_config": "needs a loss of its own, which is not trained with here; leave it out",

@@ -1,7 +1,8 @@
-"""Every option of peft's LoRA: it lives through training, saving and reading and leaves the base alone, or is refused."""
+"""Every option of peft's LoRA lives through training, saving and reading and leaves the base alone, or is refused."""
 
 import copy
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,8 @@ def test_every_field_of_pefts_lora_is_to_be_had_or_refused_or_set_here() -> None
 
 def test_every_way_to_begin_that_peft_names_is_to_be_had_or_refused() -> None:
     [init] = [field for field in dataclasses.fields(LoraConfig) if field.name == "init_lora_weights"]
-    named = {name.partition("_niter")[0] for name in eval(f"[{str(init.type).split('[', 1)[1].split(']', 1)[0]}]]")}
-    assert named <= {"gaussian", "orthogonal", "mica", *INITS}
+    named = set(re.findall(r"['\"]([a-z]+)", str(init.type)))
+    assert {"gaussian", "pissa"} <= named <= {"gaussian", "orthogonal", "mica", *INITS}
 
 
 # --- those to be had -----------------------------------------------------------------------------
@@ -240,29 +241,29 @@ def test_trying_the_settings_changes_no_draw_that_follows(backbone: Load) -> Non
 # --- when a user is told -------------------------------------------------------------------------
 
 
-def test_a_run_is_not_even_laid_out_and_the_line_is_named(task: Callable[..., Path], tmp_path: Path) -> None:
-    folder = task(lora={"options": {"bias": "all"}})
+def test_a_run_is_not_even_laid_out_and_the_line_is_named(tiny_task: Callable[..., Path], tmp_path: Path) -> None:
+    folder = tiny_task(lora={"options": {"bias": "all"}})
     with pytest.raises(BadInput, match=r"task\.yaml, line \d+: lora\.options\.bias trains the base's own biases"):
         new_run(folder, runs=tmp_path / "runs")
     with pytest.raises(BadInput, match=r"override 'lora\.options\.kasa_config=\{\}': lora\.options\.kasa_config takes"):
-        new_run(task(), ["lora.options.kasa_config={}"], runs=tmp_path / "runs")
+        new_run(tiny_task(), ["lora.options.kasa_config={}"], runs=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 
 
-def test_what_needs_the_model_is_refused_when_it_is_loaded(task: Callable[..., Path], tmp_path: Path) -> None:
-    run = new_run(task(lora={"options": {"modules_to_save": ["lm_haed"]}}), runs=tmp_path / "runs")
+def test_what_needs_the_model_is_refused_when_it_is_loaded(tiny_task: Callable[..., Path], tmp_path: Path) -> None:
+    run = new_run(tiny_task(lora={"options": {"modules_to_save": ["lm_haed"]}}), runs=tmp_path / "runs")
     with pytest.raises(BadInput, match="'lm_haed' matches nothing"):
         _ = Context(run=str(run.path)).backbone
 
 
 def test_an_earlier_versions_run_opens_and_is_told_before_the_model_is_loaded(
-    task: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_task: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = new_run(task(), runs=tmp_path / "runs").path
+    folder = new_run(tiny_task(), runs=tmp_path / "runs").path
     text = (folder / "task.yaml").read_text()
     (folder / "task.yaml").write_text(text.replace("options: {}", "options: {init_lora_weights: olora}"))
     monkeypatch.setattr("tools.loading.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
     context = Context(run=str(RunFolder.open(folder).path))
     assert context.spec.config.lora.options == {"init_lora_weights": "olora"}
-    with pytest.raises(BadInput, match="olora.*takes a part out of the base's weights"):
+    with pytest.raises(BadInput, match=r"olora.*takes a part out of the base's weights"):
         _ = context.backbone

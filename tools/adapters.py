@@ -77,11 +77,11 @@ def check_base_weights(folder: Path, base: torch.nn.Module) -> None:
     saved = tuple(config.get("modules_to_save") or ())  # what these are called is a copy of the adapter's own
     if saved and config.get("ensure_weight_tying"):
         saved += tuple(EMBEDDING_LAYER_NAMES)
-    own = {_plain(name): weight for name, weight in base.named_parameters(remove_duplicate=False)}
+    own = {plain_name(name): weight for name, weight in base.named_parameters(remove_duplicate=False)}
     try:
         with safe_open(str(folder / "adapter_model.safetensors"), framework="pt") as file:
             for name in file.keys():  # noqa: SIM118
-                part = _plain(name.removeprefix(OUTER))
+                part = plain_name(name.removeprefix(OUTER))
                 module = part.rpartition(".")[0]
                 if part not in own or any(module.endswith(one) for one in saved):
                     continue
@@ -94,7 +94,7 @@ def check_base_weights(folder: Path, base: torch.nn.Module) -> None:
         raise BadInput(f"adapter_model.safetensors in {folder} cannot be read: {error}") from error
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A parameter's name without peft's layers around it."""
     for layer in ("token_adapter.base_layer.", "base_layer.", "original_module."):
         name = name.replace(layer, "")

@@ -9,7 +9,7 @@ import torch
 from agent.config import Lora
 from agent.errors import BadInput
 from agent.lora_options import check_options, chosen
-from tools.adapters import bare
+from tools.adapters import bare, plain_name
 from tools.backbone import Backbone
 
 # What peft raises for settings that a model cannot have; a bad pattern is among them.
@@ -79,7 +79,7 @@ def check_names(model: torch.nn.Module, settings: Lora) -> None:
     """Raises BadInput: a name or a place in the settings that is nothing in the model; peft would say nothing."""
     options = chosen(settings)
     modules = {name: bare(module) for name, module in model.named_modules(remove_duplicate=False) if name}
-    parameters = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    parameters = [plain_name(name) for name, _ in model.named_parameters(remove_duplicate=False)]
     if not isinstance(settings.targets, str):
         _all_named("lora.targets", settings.targets, modules)
     excluded = options.get("exclude_modules", ())
