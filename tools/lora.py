@@ -21,7 +21,7 @@ from agent.protocols import Progress
 from agent.records import Example, Prompt, digest
 from tools.backbone import Backbone
 from tools.gradient import gradient
-from tools.lora_settings import new_lora
+from tools.lora_settings import new_lora, try_settings
 from tools.rendering import TokenRow
 from tools.room import room_for
 
@@ -170,8 +170,7 @@ def _attach(backbone: Backbone, adapter: str, parent: str | None, move: TrainLor
     try:
         new_lora(backbone, adapter, move.rank, settings)
     except BadInput as error:
-        if move.rank == settings.rank:
-            raise
+        try_settings(backbone, settings)  # which raises where the rank is not to blame
         raise StepFailed(f"rank {move.rank} instead of lora.rank {settings.rank} cannot be had: {error}") from error
 
 
