@@ -115,7 +115,7 @@ class SeedPrompt(Settings):
 
 
 class Lora(Settings):
-    """How adapters are made. `options` reaches peft's LoraConfig as it stands."""
+    """How adapters are made. `options` go to peft's LoraConfig; agent/lora_options.py says which there may be."""
 
     rank: int = Field(16, ge=1, le=256)
     alpha: float = Field(32, gt=0)

@@ -49,11 +49,14 @@ def new_run(task: Path, overrides: Sequence[str] = (), runs: Path = Path("runs")
     """
     import yaml
 
+    from agent.lora_options import faults
     from eval.tasks import load_task, place
     from graphs.memory import check_experience
     from tools.presence import check_model
 
     read = load_task(task, overrides)
+    for option, fault in faults(read.config.lora).items():
+        raise BadInput(f"{place(task, ('lora', 'options', option), overrides)}: {fault}")
     for keys, model in read.config.models.items():
         try:
             check_model(model)
@@ -167,12 +170,16 @@ class Context:
 
     @cached_property
     def backbone(self) -> "Backbone":
+        from agent.lora_options import check_options
+
         config = self.spec.config
+        check_options(config.lora)  # of a run that was laid out before this was checked
         self.progress("loading the model", 0, 1, config.model)
         with collector_at_rest():
             from tools.backbone import Backbone
             from tools.constraints import remark
             from tools.loading import load_model
+            from tools.lora_settings import try_settings
 
             base, tokenizer = load_model(
                 config.model, device=config.device, dtype=config.dtype, qlora=config.lora.qlora,
@@ -181,7 +188,7 @@ class Context:
         self.progress("loading the model", 1, 1, config.model)
         if said := remark(base):
             self._note(said)
-        return Backbone(
+        backbone = Backbone(
             base,
             tokenizer,
             name=config.model,
@@ -190,6 +197,8 @@ class Context:
             batch_size=config.generation.batch_size,
             progress=self.progress,
         )
+        try_settings(backbone, config.lora)
+        return backbone
 
     def drift(self, pair: Candidate) -> float | None:
         """What its weights have lost on general text against the bare base, nats a token.

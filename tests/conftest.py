@@ -36,6 +36,9 @@ BODY = {
 }  # fmt: skip
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", BODY),
+    "llama_biased": ("LlamaConfig", BODY | {"attention_bias": True}),
+    "llama_tied": ("LlamaConfig", BODY | {"tie_word_embeddings": True}),
+    "mixtral": ("MixtralConfig", BODY | {"num_local_experts": 4}),
     "qwen2": ("Qwen2Config", BODY),
     "gemma2": ("Gemma2Config", BODY | {"sliding_window": 16}),
     "gemma3": ("Gemma3TextConfig", BODY | {"sliding_window": 16}),
@@ -171,7 +174,7 @@ def random_adapter(tmp_path: Path) -> "Callable[..., Path]":
         import torch
 
         from agent.config import Lora
-        from tools.lora import lora_config
+        from tools.lora_settings import lora_config
 
         torch.manual_seed(seed)
         backbone.create(adapter, lora_config(4, Lora(rank=4, alpha=8)))

@@ -13,7 +13,7 @@ from agent.config import Lora
 from tools.backbone import Backbone
 from tools.gradient import gradient
 from tools.loading import load_model
-from tools.lora import lora_config
+from tools.lora_settings import lora_config
 from tools.rendering import TokenRow
 from tools.room import Room
 

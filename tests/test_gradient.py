@@ -17,7 +17,7 @@ from agent.records import Example, Prompt
 from tests.starved import starved_and_fed
 from tools.backbone import Backbone
 from tools.gradient import gradient, passes
-from tools.lora import lora_config
+from tools.lora_settings import lora_config
 from tools.rendering import TokenRow
 from tools.room import Room, free_memory, ran_out, room_for
 

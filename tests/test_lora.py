@@ -19,7 +19,8 @@ from agent.errors import BadInput, StepFailed
 from agent.moves import TrainLora
 from agent.records import Demo, Example, Prompt
 from tools.backbone import Backbone
-from tools.lora import Step, Training, lora_config, plan_epoch, read_training, train
+from tools.lora import Step, Training, plan_epoch, read_training, train
+from tools.lora_settings import lora_config
 from tools.rendering import TokenRow
 
 Load = Callable[..., Backbone]
@@ -263,11 +264,15 @@ def test_no_row_short_enough_is_a_failed_step_with_the_key_to_change(backbone: L
 
 
 @pytest.mark.parametrize(
-    ("settings", "key"),
-    [(Lora(options={"bais": "none"}), "bais"), (Lora(targets=("query",)), "query")],
+    ("settings", "said"),
+    [
+        (Lora(targets="*.q_proj"), r"lora\.targets and lora\.options do not make a LoRA of llama: nothing to repeat"),
+        (Lora(targets=("embed_tokens",), options={"lora_bias": True}), "lora_bias=True is not supported for Embedding"),
+        (Lora(targets=("query",)), r"lora\.targets: 'query' matches nothing"),
+    ],
 )
-def test_settings_that_peft_refuses_are_named(settings: Lora, key: str, backbone: Load, fit: Fit) -> None:
-    with pytest.raises(BadInput, match=rf"lora\.targets and lora\.options.*{key}"):
+def test_settings_that_peft_refuses_are_named(settings: Lora, said: str, backbone: Load, fit: Fit) -> None:
+    with pytest.raises(BadInput, match=said):
         fit(backbone(), settings=settings)
 
 
@@ -275,8 +280,9 @@ def test_settings_that_peft_refuses_are_named(settings: Lora, key: str, backbone
 
 
 def test_settings_and_options_reach_peft() -> None:
-    config = lora_config(4, Lora(rank=4, rslora=True, dora=True, dropout=0.1, options={"bias": "lora_only"}))
-    assert (config.use_rslora, config.use_dora, config.lora_dropout, config.bias) == (True, True, 0.1, "lora_only")
+    config = lora_config(4, Lora(rank=4, rslora=True, dora=True, dropout=0.1, options={"rank_pattern": {"q_proj": 8}}))
+    assert (config.use_rslora, config.use_dora, config.lora_dropout) == (True, True, 0.1)
+    assert config.rank_pattern == {"q_proj": 8}
 
 
 def test_another_rank_keeps_the_ratio_of_alpha() -> None:

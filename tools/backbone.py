@@ -12,6 +12,7 @@ import transformers
 from agent.errors import BadInput, NesyLoraError, StepFailed
 from agent.protocols import Progress, Settled
 from agent.records import Example, Prompt
+from tools.adapters import check_base_weights, check_files, strip, write
 from tools.answers import Answers
 from tools.attention import Trunk
 from tools.composite import text_only, window
@@ -100,32 +101,60 @@ class Backbone:
         yield self._peft
 
     def attach(self, adapter: str, source: str | None = None, trainable: bool = False) -> None:
-        """Load an adapter's safetensors (of `source`, if its weights are to be continued) and make it active."""
-        from peft import PeftModel
+        """Load an adapter's safetensors (of `source`, if its weights are to be continued) and make it active.
 
+        Raises:
+            BadInput: there are no weights of this id, they do not fit the base, or would change it.
+        """
         if adapter not in self._attached:
             folder = self._locate(source or adapter)
             if not (folder / "adapter_model.safetensors").is_file():
                 raise BadInput(f"no adapter '{source or adapter}' at {folder}")
+            kind = check_files(folder)
+            check_base_weights(folder, self.base)
+            if self._peft is not None and kind != self._peft.peft_type:  # peft has one kind at a time
+                self._detach_all()
             try:
-                if self._peft is None:
-                    self._peft = PeftModel.from_pretrained(self.base, str(folder), adapter, is_trainable=trainable)
-                else:
-                    self._peft.load_adapter(str(folder), adapter, is_trainable=trainable)
-            except (ValueError, RuntimeError) as error:
+                self._read(folder, adapter, trainable)
+            except (ValueError, RuntimeError, LookupError) as error:
                 raise BadInput(f"the adapter in {folder} does not fit {self.name}: was it made for it?") from error
         self._activate(adapter)
 
+    def _read(self, folder: Path, adapter: str, trainable: bool) -> None:
+        from peft import PeftModel
+
+        with self._whole_or_none():
+            if self._peft is None:
+                self._peft = PeftModel.from_pretrained(self.base, str(folder), adapter, is_trainable=trainable)
+            else:
+                self._peft.load_adapter(str(folder), adapter, is_trainable=trainable)
+
     def create(self, adapter: str, config: Any) -> None:
-        """Attach a new adapter made from a peft config, and make it active."""
+        """Attach a new adapter made from a peft config, and make it active. Raises what peft raises."""
         from peft import get_peft_model
 
         config = text_only(self.base, config)
-        if self._peft is None:
-            self._peft = get_peft_model(self.base, config, adapter_name=adapter)
-        else:
-            self._peft.add_adapter(adapter, config)
+        with self._whole_or_none():
+            if self._peft is None:
+                self._peft = get_peft_model(self.base, config, adapter_name=adapter)
+            else:
+                self._peft.add_adapter(adapter, config)
         self._activate(adapter)
+
+    @contextmanager
+    def _whole_or_none(self) -> Iterator[None]:
+        """What peft has made of an adapter before it fails does not stay; adapters on disk are read again."""
+        try:
+            yield
+        except BaseException:
+            self._detach_all()
+            raise
+
+    def _detach_all(self) -> None:
+        strip(self.base)
+        self._peft = None
+        self._attached.clear()
+        self._trunk = None, Trunk()
 
     def detach(self, adapter: str) -> None:
         """Forget an attached adapter; its files stay."""
@@ -135,8 +164,7 @@ class Backbone:
         if self._attached:
             self._peft.delete_adapter(adapter)
         else:  # peft's wrapper cannot stand without an adapter
-            self._peft.unload()
-            self._peft = None
+            self._detach_all()
 
     def rank(self, adapter: str) -> int:
         """Of an attached adapter; a continued one has its parent's."""
@@ -144,23 +172,7 @@ class Backbone:
 
     def save(self, adapter: str, folder: Path) -> None:
         """Write an attached adapter as safetensors, with peft's adapter_config.json, straight into `folder`."""
-        import json
-
-        from peft import get_peft_model_state_dict
-        from safetensors.torch import save_file
-
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = get_peft_model_state_dict(self._peft, adapter_name=adapter)
-        save_file(
-            {name: value.detach().cpu().contiguous() for name, value in weights.items()},
-            str(folder / "adapter_model.safetensors"),
-            metadata={"format": "pt"},
-        )
-        config = self._peft.peft_config[adapter].to_dict() | {"inference_mode": True}
-        text = json.dumps(
-            config, indent=2, default=lambda value: sorted(value) if isinstance(value, set) else str(value)
-        )
-        (folder / "adapter_config.json").write_text(text)
+        write(self._peft, adapter, folder)
 
     def _activate(self, adapter: str) -> None:
         from tools.lean import lean

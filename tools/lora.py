@@ -21,6 +21,7 @@ from agent.protocols import Progress
 from agent.records import Example, Prompt, digest
 from tools.backbone import Backbone
 from tools.gradient import gradient
+from tools.lora_settings import new_lora, try_settings
 from tools.rendering import TokenRow
 from tools.room import room_for
 
@@ -167,25 +168,10 @@ def _attach(backbone: Backbone, adapter: str, parent: str | None, move: TrainLor
         backbone.attach(adapter, source=parent, trainable=True)
         return
     try:
-        backbone.create(adapter, lora_config(move.rank, settings))
-    except (TypeError, ValueError) as error:
-        raise BadInput(f"lora.targets and lora.options do not make a LoRA of {backbone.name}: {error}") from error
-
-
-def lora_config(rank: int, settings: Lora) -> Any:
-    """peft's LoraConfig; alpha keeps its ratio to the rank when the policy asks for another rank."""
-    from peft import LoraConfig
-
-    known = {
-        "r": rank,
-        "lora_alpha": settings.alpha * rank / settings.rank,
-        "target_modules": settings.targets if isinstance(settings.targets, str) else list(settings.targets),
-        "lora_dropout": settings.dropout,
-        "use_rslora": settings.rslora,
-        "use_dora": settings.dora,
-        "task_type": "CAUSAL_LM",
-    }
-    return LoraConfig(**(known | settings.options))
+        new_lora(backbone, adapter, move.rank, settings)
+    except BadInput as error:
+        try_settings(backbone, settings)  # which raises where the rank is not to blame
+        raise StepFailed(f"rank {move.rank} instead of lora.rank {settings.rank} cannot be had: {error}") from error
 
 
 def _fit(

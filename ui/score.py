@@ -28,6 +28,7 @@ def score(task_path: str, prompt_file: Path | None, adapter: Path | None, overri
     from eval.runner import Runner
     from eval.tasks import load_task
     from graphs.raters import make_rater
+    from tools.adapters import check_files
     from tools.backbone import Backbone
     from tools.loading import load_model
     from ui.live import LiveView
@@ -37,8 +38,8 @@ def score(task_path: str, prompt_file: Path | None, adapter: Path | None, overri
 
     task = load_task(Path(task_path), overrides, rater)
     prompt = _read(prompt_file) if prompt_file else task.config.prompt.prompt()
-    if adapter is not None and not (adapter / "adapter_model.safetensors").is_file():
-        raise BadInput(f"there is no adapter in {adapter}: give a folder that holds adapter_model.safetensors")
+    if adapter is not None:
+        check_files(adapter)
     config = task.config
     with LiveView() as view:
         model, tokenizer = load_model(

@@ -14,7 +14,7 @@ from eval.bench.records import AnswerCell
 from eval.bench.rows import Rows
 from eval.bench.training import SEED, SETTINGS, Loaded
 from tools.backbone import Backbone
-from tools.lora import lora_config
+from tools.lora_settings import lora_config
 from tools.rendering import Renderer
 
 ADAPTER = "bench"

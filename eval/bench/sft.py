@@ -11,7 +11,7 @@ from trl import SFTConfig, SFTTrainer
 
 from eval.bench.rows import Rows
 from eval.bench.training import SEED, SETTINGS, Loaded, Steps, warmup
-from tools.lora import lora_config
+from tools.lora_settings import lora_config
 
 
 def trl(loaded: Loaded, rows: Rows, steps: int) -> Steps:

@@ -14,7 +14,8 @@ from agent.config import Lora
 from agent.moves import TrainLora
 from eval.bench.rows import Rows
 from tools.backbone import Backbone
-from tools.lora import lora_config, train
+from tools.lora import train
+from tools.lora_settings import lora_config
 
 SEED = 0
 SETTINGS = Lora(max_tokens=100_000)
