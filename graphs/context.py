@@ -1,7 +1,8 @@
 """The run's services, built when first asked for and then kept: a resume that only reads loads no model."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -89,6 +90,7 @@ class Context:
     deadline: float | None = field(default=None, init=False, repr=False)  # a reading of time.monotonic()
     step: str = field(default="", init=False, repr=False)  # the node under way
     _began: Spend = field(default=Spend(), init=False, repr=False)
+    _lock: Any = field(default=None, init=False, repr=False)  # an ExitStack
 
     # --- the run and its task ---
 
@@ -107,18 +109,38 @@ class Context:
         """The task, read again from its source. Raises BadInput if its digest changed since the run began."""
         from eval.tasks import build_task, load_config
 
-        task = build_task(load_config(self.folder.task_file), Path(self.folder.about.source), self._rater)
-        if task.digest != self.folder.about.digest:
-            raise BadInput(
-                f"The rows, scorers or judge of task {task.config.name} in {task.folder} have changed since run "
-                f"{self.folder.name} began, so its scores no longer compare. Start a new run."
-            )
+        folder = self.folder
+        with folder.as_begun():
+            task = build_task(load_config(folder.task_file), Path(folder.about.source), self._rater)
+            if task.digest != folder.about.digest:
+                raise BadInput(
+                    f"The rows, scorers or judge of task {task.config.name} in {task.folder} have changed since run "
+                    f"{folder.name} began, so its scores no longer compare. Start a new run."
+                )
         return task
 
     @cached_property
     def examples(self) -> dict[str, Example]:
         """Train rows by name: those that tools may learn from."""
         return {example.name: example for example in self.spec.train}
+
+    def hold(self) -> None:
+        """Keep the run for this process, until the outermost `alone` ends. Raises Busy, naming who has it."""
+        if self._lock is None:
+            lock = ExitStack()
+            lock.enter_context(self.folder.locked())
+            self._lock = lock
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """What of the run is held inside is let go at the end; what was held before stays held."""
+        before = self._lock
+        try:
+            yield
+        finally:
+            if before is None and self._lock is not None:
+                self._lock.close()
+                self._lock = None
 
     # --- the rooms' services ---
 
@@ -129,7 +151,8 @@ class Context:
             return self.backbone
         from tools.remembered import RememberedModel
 
-        return RememberedModel(lambda: self.backbone, self.pooled.answers, self.spec.config.base, time.monotonic)
+        spec, answers = self.spec, self.pooled.answers
+        return RememberedModel(lambda: self.backbone, answers, spec.config.base, time.monotonic, spec.scorers.digest)
 
     @cached_property
     def pooled(self) -> "Pool | None":
@@ -235,7 +258,7 @@ class Context:
 
         config = self.spec.config
         return ExternalLlm(
-            config.llm, config.roles, self.folder, config.budget.usd, deadline=lambda: self.deadline, tell=self._note
+            config.llm, config.roles, self.folder, config.budget.usd, deadline=lambda: self.deadline, tell=self.note
         )
 
     # --- memory across runs ---
@@ -245,7 +268,7 @@ class Context:
         """What this run remembers of others, and leaves to them; opened only while it is used."""
         from graphs.memory import Memory
 
-        return Memory(self.folder, self.spec, lambda texts: self._embed(texts), self._note)
+        return Memory(self.folder, self.spec, lambda texts: self._embed(texts), self.note)
 
     @cached_property
     def _embed(self) -> "MiniLm":
@@ -270,7 +293,8 @@ class Context:
         self.folder.event(kind, **plain)
         self.listener.event(kind, data)
 
-    def _note(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """Tell the user a sentence."""
         self.tell("note", text=text)
 
     def show_report(self) -> None:

@@ -12,6 +12,11 @@ def is_damage(error: sqlite3.Error) -> bool:
     return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
+def is_locked(error: sqlite3.Error) -> bool:
+    """Whether another connection holds the file."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
 def is_sound(file: Path, *, whole: bool) -> bool:
     """Whether the file has a head and its full length, and, if `whole`, sound pages.
 
@@ -28,6 +33,14 @@ def is_sound(file: Path, *, whole: bool) -> bool:
         if is_damage(error):
             return False
         raise
+
+
+def moved_aside(file: Path) -> Path:
+    """Where a damaged file is now."""
+    moved = file.rename(aside(file))
+    for part in ("-wal", "-shm"):  # they would be read into the new file
+        Path(f"{file}{part}").unlink(missing_ok=True)
+    return moved
 
 
 def aside(path: Path) -> Path:

@@ -100,6 +100,8 @@ class Talk:
         if question is None:
             self.say("The run has finished. /try, /why and /diff still answer; /quit leaves.")
             return
+        if question.fault:
+            self.say(f"That cannot be done: {escape(question.fault)}")
         move = question.decision.move
         details = {key: value for key, value in move.model_dump().items() if key != "action"}
         self.say(f"[bold]Round {question.number}: {move.action}[/]  {escape(json.dumps(details)) if details else ''}")
