@@ -45,7 +45,7 @@ class Record(BaseModel):
         return digest(self.model_dump(mode="json"))
 
     @classmethod
-    def model_construct(cls, _fields_set: set[str] | None = None, **values: Any) -> NoReturn:
+    def model_construct(cls, _fields_set: set[str] | None = None, **values: Any) -> NoReturn:  # type: ignore[override]
         """Never: LangGraph would build a record of another version half with it, without an error."""
         raise TypeError(f"a {cls.__name__} is made of values that were checked")
 

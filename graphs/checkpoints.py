@@ -1,7 +1,7 @@
 """A run's checkpoints in SQLite: waited for, set aside where the file is damaged, given up where nothing can read them.
 
-A checkpoint only says where a round stands. The ledger is the run's truth: without checkpoints it goes on after its last
-complete round.
+A checkpoint only says where a round stands. The ledger is the run's truth: without checkpoints it goes on after its
+last complete round.
 """
 
 import sqlite3
@@ -50,7 +50,7 @@ class Checkpoints(SqliteSaver):
     def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
         self._path = path
         self._tell = tell
-        if path.exists() and not self._patiently(lambda: is_sound(path, whole=True)):
+        if path.exists() and not self._patiently(lambda: is_sound(path, whole=True, wait=SOON)):
             tell(f"The run's checkpoints were damaged; they are now in {moved_aside(path)}. {AFTER_THE_LAST}")
         super().__init__(self._patiently(lambda: sqlite3.connect(path, timeout=SOON, check_same_thread=False)))
         self._patiently(self.setup)
@@ -103,7 +103,7 @@ class Checkpoints(SqliteSaver):
                         f"The run's checkpoints in {self._path} cannot be used: {error}. Mend the cause, then go on "
                         "with resume; or move the file away: the run goes on after its last complete round."
                     ) from error
-                if time.monotonic() >= until:
+                if told and time.monotonic() >= until:
                     raise Busy(
                         f"{self._path} has been held by another process for {PATIENCE:.0f} seconds. Close what has it "
                         "open (a database browser, a backup), then go on with resume."

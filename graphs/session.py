@@ -77,7 +77,9 @@ class Session:
                 return question
             answer = {"approve": True}  # asked in a chat that nobody sits at any more
         elif answer is not None and not question:
-            raise BadInput(f"Run {self.context.folder.name} waits with no question. Go on to its next without an answer.")
+            raise BadInput(
+                f"Run {self.context.folder.name} waits with no question. Go on to its next without an answer."
+            )
         self._graph.invoke(self._given(answer), self._config, context=self.context, durability="sync")
         question = self.question
         if question is None and not self.finished:

@@ -17,16 +17,19 @@ def is_locked(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def is_sound(file: Path, *, whole: bool) -> bool:
+def is_sound(file: Path, *, whole: bool, wait: float = 5.0) -> bool:
     """Whether the file has a head and its full length, and, if `whole`, sound pages.
 
     The head is read at once; the pages take as long as the file is large.
+
+    Args:
+        wait: seconds for another who has the file.
 
     Raises:
         sqlite3.DatabaseError: it cannot be read for another reason than damage.
     """
     try:
-        with closing(sqlite3.connect(file)) as database:
+        with closing(sqlite3.connect(file, timeout=wait)) as database:
             database.execute("SELECT count(*) FROM sqlite_master").fetchone()
             return not whole or database.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
     except sqlite3.DatabaseError as error:

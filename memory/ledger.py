@@ -132,7 +132,9 @@ class RunFolder:
         except BadInput as error:
             if about.format == FORMAT:
                 raise
-            raise BadInput(f"{begun}, which may be why: {error} Go on with that version, or start a new run.") from error
+            raise BadInput(
+                f"{begun}, which may be why: {error} Go on with that version, or start a new run."
+            ) from error
 
     def locked(self) -> AbstractContextManager[None]:
         """Keeps the run for this process. Raises Busy, naming the holder, when another live one has it."""

@@ -69,8 +69,8 @@ class ReplyStore:
         except (sqlite3.Error, OSError) as error:
             if isinstance(error, sqlite3.Error) and is_locked(error):
                 raise Busy(
-                    f"{self._path} has been held by another process for {PATIENCE:.0f} seconds. Close what has it open, "
-                    "then try again."
+                    f"{self._path} has been held by another process for {PATIENCE:.0f} seconds. Close what has it "
+                    "open, then try again."
                 ) from None
             raise NesyLoraError(
                 f"The answers kept in {self._path} cannot be used: {error}. Mend the cause, or move the file away."

@@ -83,6 +83,22 @@ def test_whatever_shapes_an_answer_is_asked_anew(
         RememberedModel(no_model, replies, ["tiny"], Clock(), "scorers").generate(given.pop("prompt"), ROWS, **given)
 
 
+def test_an_answer_that_one_tasks_scorers_cut_off_is_none_to_anothers(
+    backbone: Callable[..., Backbone], replies: ReplyStore
+) -> None:
+    """While answers that nothing can cut off are the same whoever scores them."""
+    ours, given = backbone(), {"adapter": None, "max_new_tokens": 6}
+    brief = RememberedModel(lambda: ours, replies, ["tiny"], Clock(), "brief")
+    patient = RememberedModel(lambda: ours, replies, ["tiny"], Clock(), "patient")
+    short = brief.generate(PROMPT, ROWS, settled=lambda row, text: bool(text), **given)
+    long = patient.generate(PROMPT, ROWS, settled=lambda row, text: False, **given)
+    assert long == ours.generate(PROMPT, ROWS, **given) != short
+    again = RememberedModel(no_model, replies, ["tiny"], Clock(), "brief")
+    assert again.generate(PROMPT, ROWS, settled=lambda row, text: bool(text), **given) == short
+    brief.generate(PROMPT, ROWS, **given)
+    assert RememberedModel(no_model, replies, ["tiny"], Clock(), "patient").generate(PROMPT, ROWS, **given) == long
+
+
 def test_an_answer_that_ended_early_for_one_reference_is_none_to_another(
     backbone: Callable[..., Backbone], replies: ReplyStore
 ) -> None:
