@@ -16,6 +16,7 @@ from graphs.context import Context, Silent
 from memory.ledger import RunFolder
 
 if TYPE_CHECKING:
+    from graphs.checkpoints import Checkpoints
     from graphs.state import State
 
 Report = Callable[[RunFolder, Sequence[Example]], object]
@@ -35,11 +36,12 @@ class Session:
 
     def __init__(self, context: Context) -> None:
         self.context = context
+        self._saver: Checkpoints | None = None
 
     def close(self) -> None:
         """Let go of the checkpoints, where they were asked for."""
-        if "_graph" in vars(self):
-            self._graph.checkpointer.close()
+        if self._saver:
+            self._saver.close()
 
     @property
     def question(self) -> Question | None:
@@ -104,9 +106,9 @@ class Session:
             from graphs.adapt import build_graph
             from graphs.checkpoints import Checkpoints, mend
 
-        saver = Checkpoints(self.context.folder.checkpoints, self.context.note)
-        graph = build_graph(saver)
-        mend(graph, saver, self._config, self.context.note, ended=self.finished)
+        self._saver = Checkpoints(self.context.folder.checkpoints, self.context.note)
+        graph = build_graph(self._saver)
+        mend(graph, self._saver, self._config, self.context.note, ended=self.finished)
         return graph
 
     @cached_property

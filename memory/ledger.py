@@ -124,7 +124,8 @@ class RunFolder:
             BadInput: that; or, at once, the run is of a later version than this.
         """
         about = self.about
-        begun = f"Run {self.name} was begun by another version of NeSyLoRA ({about.version}; this is {_version()})"
+        theirs, ours = f"{about.version}, format {about.format}", f"{_version()}, format {FORMAT}"
+        begun = f"Run {self.name} was begun by another version of NeSyLoRA ({theirs}; this is {ours})"
         if about.format > FORMAT:
             raise BadInput(f"{begun}, whose runs are written otherwise. Go on with that version, or start a new run.")
         try:

@@ -119,6 +119,9 @@ def test_the_graph_takes_the_runs_lock_and_names_who_has_it(run: RunFolder) -> N
     with open_session(run) as session, pytest.raises(Busy):
         assert not session.finished
         graph()
+    graph.graph = graph.graph.copy({"checkpointer": InMemorySaver()})  # as LangGraph's server takes it
+    with held(run) as pid, pytest.raises(Busy, match=str(pid)):
+        graph()
 
 
 class Trying:

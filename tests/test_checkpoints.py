@@ -216,7 +216,7 @@ def test_a_run_from_before_formats_were_counted_goes_on(waiting: RunFolder, whol
 
 def test_a_run_of_a_later_version_says_so(waiting: RunFolder) -> None:
     later = about(waiting, format=FORMAT + 1, version="9.9", since_then="another field")
-    with pytest.raises(BadInput, match=r"another version of NeSyLoRA \(9\.9; this is"), open_session(later):
+    with pytest.raises(BadInput, match=r"another version of NeSyLoRA \(9\.9, format 2; this is"), open_session(later):
         pass
 
 

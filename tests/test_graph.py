@@ -210,7 +210,7 @@ def test_a_prompt_that_shows_a_held_out_row_is_not_recalled(tiny_task: TinyTask,
         (Prompt(system="The mayor of Benn is Corolt."), "the answer of train:3"),
         (Prompt(system="Answer.", template="Not: name the mayor of Mirr. {question}"), "the question of validation:4"),
         (Prompt(system="Answer.", template="Tallisk: its mayor? Gallunese. {question}"), ""),
-        (Prompt(system="Tell us at last of Zorrow: who is the mayor of that place? Zurrow."), "a part of test:1"),
+        (Prompt(system="Tell us at last of Zorrow: who is the mayor of that place?"), "a part of test:1"),
     ],
 )
 def test_a_prompt_that_gives_a_row_away_in_words_is_not_recalled(
