@@ -10,7 +10,7 @@ from pydantic import Field
 from agent.errors import BadInput, NesyLoraError
 from agent.moves import Decision
 from agent.protocols import Listener
-from agent.records import Example, Record
+from agent.records import Candidate, Example, Record
 from graphs.collector import collector_at_rest
 from graphs.context import Context, Silent
 from memory.ledger import RunFolder
@@ -54,6 +54,12 @@ class Session:
         """The state of the last checkpoint."""
         values: State = self._snapshot().values
         return values
+
+    @property
+    def best(self) -> Candidate:
+        """The best pair so far; of a run that has ended, its ledger's, whatever became of its checkpoints."""
+        outcome = self.context.folder.outcome()
+        return outcome.best if outcome else self.state["best"]
 
     @property
     def finished(self) -> bool:

@@ -37,6 +37,26 @@ def test_adapt_says_so_too_of_what_was_imported_before(tmp_path: Path) -> None:
     assert "nesylora.Shadowed:" in answer.stderr and str(tmp_path / "memory.py") in answer.stderr
 
 
+FINDER = f"""
+import importlib.machinery, importlib.util, sys
+class Installed:
+    def find_spec(name, path=None, target=None):
+        return importlib.machinery.PathFinder.find_spec(name, [{str(ROOT)!r}]) if path is None else None
+sys.meta_path.append(Installed)
+sys.path.insert(0, sys.argv[1])
+import nesylora
+nesylora.adapt("task")
+"""
+
+
+def test_where_an_editable_installation_is_asked_last_a_folder_without_code_is_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "tools").mkdir()
+    command = [sys.executable, "-S", "-P", "-c", FINDER, str(tmp_path)]  # no other finder than this
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    answer = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert f"nesylora.Shadowed: {tmp_path / 'tools'} has the name of" in answer.stderr
+
+
 def test_folders_without_code_are_in_nobodys_way(tmp_path: Path) -> None:
     for name in ("tools", "eval", "tasks"):
         (tmp_path / name).mkdir()

@@ -122,7 +122,7 @@ class Talk:
 
     def _train(self) -> None:
         rules = Rules(self._session.context.spec.config)
-        move = rules.training(self._state()["signal"], self._folder.rounds())
+        move = rules.training(self._session.state["signal"], self._folder.rounds())
         self._answer({"instead": move.model_dump(mode="json")})
 
     def _run(self, rest: str) -> None:
@@ -173,15 +173,12 @@ class Talk:
         context = self._session.context
         example = Example(name="chat:1", question=question, answer="")
         tokens = context.spec.config.generation.max_new_tokens
-        adapter = self._state()["best"].adapter
+        adapter = self._session.best.adapter
         [answer] = context.model.generate(self._best_prompt(), [example], adapter=adapter, max_new_tokens=tokens)
         self.say(escape(answer))
 
-    def _state(self) -> Any:
-        return self._session.state
-
     def _best_prompt(self) -> Prompt:
-        return self._folder.prompt(self._state()["best"].prompt)
+        return self._folder.prompt(self._session.best.prompt)
 
     def _last(self) -> Round:
         rounds = self._folder.rounds()
