@@ -5,7 +5,9 @@ Importing this loads nothing heavy; `adapt` does the main job, `main` is the con
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +16,13 @@ if TYPE_CHECKING:
     from agent.records import Prompt
     from agent.rounds import Outcome
 
-__all__ = ["Adapted", "adapt", "main"]
+__all__ = ["Adapted", "Shadowed", "adapt", "main"]
+
+PACKAGES = ("agent", "tools", "memory", "eval", "graphs", "ui")
+
+
+class Shadowed(ImportError):
+    """A folder or file of the user's own is found in place of a package of ours."""
 
 
 class Adapted(NamedTuple):
@@ -45,7 +53,9 @@ def adapt(
 
     Raises:
         agent.errors.NesyLoraError: with a message that says what is wrong, where, and the way out.
+        Shadowed: Python finds a folder of yours in place of one of our packages.
     """
+    _check_packages()
     from graphs.context import new_run
     from graphs.session import open_session
     from ui.report import write_report
@@ -62,9 +72,40 @@ def adapt(
 
 def main() -> None:
     """The console script."""
+    try:
+        _check_packages()
+    except Shadowed as error:
+        print(f"nesylora: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
     from ui.cli import run
 
     raise SystemExit(run())
+
+
+def _check_packages() -> None:
+    """Raises Shadowed where something else has the name of a package of ours, with the ways to go on."""
+    home = Path(__file__).resolve().parent
+    for name in PACKAGES:
+        found = [place.resolve() for place in _places(name)]
+        if home / name not in found[:1]:
+            other = f"{found[0]} has the name of" if found else "Python does not find"
+            raise Shadowed(
+                f"{other} NeSyLoRA's own package `{name}` ({home / name})"
+                f"{', and Python finds it first' if found else ''}. Start from a folder that holds no `{name}`, giving "
+                f"your task by its whole path; or start the command as `nesylora` or `python -P -m nesylora`, which do "
+                f"not look into the present folder; or rename yours. A script is best kept in a folder without "
+                f"`{name}`, and no such folder in PYTHONPATH."
+            )
+
+
+def _places(name: str) -> Iterator[Path]:
+    """Where a package is, or would be imported from; several where it is split. Imports nothing."""
+    loaded = sys.modules.get(name)
+    spec = loaded.__spec__ if loaded else find_spec(name)
+    if spec and spec.submodule_search_locations is not None:
+        yield from map(Path, spec.submodule_search_locations)
+    elif spec and spec.origin:
+        yield Path(spec.origin)
 
 
 if __name__ == "__main__":

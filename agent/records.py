@@ -5,9 +5,13 @@ import json
 import unicodedata
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NoReturn, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+# Of the records that ledgers and checkpoints hold. Raise it with every change of theirs that an older run, or a run of
+# an older version, could not be read with; 0 are runs from before it was counted.
+FORMAT = 1
 
 Split = Literal["train", "validation", "test"]
 Need = Literal["content", "style", "both"]
@@ -39,6 +43,11 @@ class Record(BaseModel):
         Not cached: `model_copy` would carry the old id into the changed copy.
         """
         return digest(self.model_dump(mode="json"))
+
+    @classmethod
+    def model_construct(cls, _fields_set: set[str] | None = None, **values: Any) -> NoReturn:  # type: ignore[override]
+        """Never: LangGraph would build a record of another version half with it, without an error."""
+        raise TypeError(f"a {cls.__name__} is made of values that were checked")
 
 
 # --- what is asked, and with which words ---------------------------------------------------------

@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.records import Example, folded
+from agent.records import Example, Prompt, folded
 
 RUN = 8  # so many consecutive words of a row are not there by chance
 SHORT = 5  # a question of fewer words may be anybody's
@@ -56,6 +56,10 @@ class Leaks:
             if phrase not in known:
                 return f'it gives away {what} of {self._rows[place].name}: "{_cut(phrase.strip())}"'
         return None
+
+    def found_in(self, prompt: Prompt, before: Prompt) -> str | None:
+        """As `found`, of a prompt's system text and question template."""
+        return self.found(_said(prompt), _said(before))
 
     def _hits(self, said: Sequence[str]) -> Iterator[tuple[str, int, str]]:
         """Telling phrases of the text that stand in a row: the phrase, the row's place, and what of the row it is."""
@@ -117,6 +121,10 @@ def _hashes(ids: Array) -> Array:
     for place, factor in enumerate(FACTORS):
         total += ids[place : place + count] * factor
     return total
+
+
+def _said(prompt: Prompt) -> str:
+    return f"{prompt.system}\n{prompt.template}"
 
 
 def _words(text: str) -> str:

@@ -1,8 +1,12 @@
 """The state machine: observe, decide, act, judge, remember; until the target, a budget or a plateau."""
 
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, nullcontext
 from typing import Any
 
 from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
 
 from graphs import levers, nodes
 from graphs.context import Context
@@ -11,6 +15,30 @@ from graphs.observing import observe
 from graphs.state import State
 
 LEVERS = ("train_lora", "edit_prompt", "rollback")
+
+
+class Adaptation(CompiledStateGraph[Any, Any, Any, Any]):
+    """The compiled graph. Its nodes take the run's lock; it lets go of it when it stops, in whatever way.
+
+    All of LangGraph's ways to run a graph (invoke, batch, events, its server) come through these two.
+    """
+
+    def stream(self, input: Any, config: Any = None, *, context: Any = None, **options: Any) -> Iterator[Any]:
+        context = Context(**context) if isinstance(context, dict) else context
+        with context.alone() if context else nullcontext():
+            yield from super().stream(input, config, context=context, **options)
+
+    async def astream(
+        self, input: Any, config: Any = None, *, context: Any = None, **options: Any
+    ) -> AsyncIterator[Any]:
+        context = Context(**context) if isinstance(context, dict) else context
+        async with AsyncExitStack() as stack:
+            if context:
+                alone = context.alone()
+                alone.__enter__()
+                stack.push_async_callback(asyncio.to_thread, alone.__exit__, None, None, None)  # it removes a file
+            async for told in super().astream(input, config, context=context, **options):
+                yield told
 
 
 def build_graph(checkpointer: Any = None) -> Any:
@@ -34,7 +62,9 @@ def build_graph(checkpointer: Any = None) -> Any:
     graph.add_edge("judge", "remember")
     graph.add_edge("remember", "observe")
     graph.add_edge("finish", END)
-    return graph.compile(checkpointer=checkpointer)
+    compiled = graph.compile(checkpointer=checkpointer)
+    compiled.__class__ = Adaptation  # made anew, it would lose which records its checkpoints may hold
+    return compiled
 
 
 def steps(rounds: int) -> int:

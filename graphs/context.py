@@ -1,7 +1,8 @@
 """The run's services, built when first asked for and then kept: a resume that only reads loads no model."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -93,6 +94,7 @@ class Context:
     step: str = field(default="", init=False, repr=False)  # the node under way
     _began: Spend = field(default=Spend(), init=False, repr=False)
     _borrowed: Spend = field(default=Spend(), init=False, repr=False)
+    _lock: Any = field(default=None, init=False, repr=False)  # an ExitStack
 
     # --- the run and its task ---
 
@@ -115,12 +117,14 @@ class Context:
         from eval.fitting import fitted
         from eval.tasks import build_task, load_config
 
-        task = build_task(load_config(self.folder.task_file), Path(self.folder.about.source), self._rater)
-        if task.digest != self.folder.about.digest:
-            raise BadInput(
-                f"The rows, scorers or judge of task {task.config.name} in {task.folder} have changed since run "
-                f"{self.folder.name} began, so its scores no longer compare. Start a new run."
-            )
+        folder = self.folder
+        with folder.as_begun():
+            task = build_task(load_config(folder.task_file), Path(folder.about.source), self._rater)
+            if task.digest != folder.about.digest:
+                raise BadInput(
+                    f"The rows, scorers or judge of task {task.config.name} in {task.folder} have changed since run "
+                    f"{folder.name} began, so its scores no longer compare. Start a new run."
+                )
         fitting = self.folder.fitting()
         return fitted(task, fitting) if fitting else task
 
@@ -142,7 +146,7 @@ class Context:
             )
         fitting = measure(self.spec, render, window)
         for remark in remarks(self.spec, fitting):
-            self._note(f"Warning: {remark}")
+            self.note(f"Warning: {remark}")
         self.folder.save_fitting(fitting)
         vars(self)["spec"] = fitted(self.spec, fitting)
 
@@ -150,6 +154,24 @@ class Context:
     def examples(self) -> dict[str, Example]:
         """Train rows by name: those that tools may learn from."""
         return {example.name: example for example in self.spec.train}
+
+    def hold(self) -> None:
+        """Keep the run for this process, until the outermost `alone` ends. Raises Busy, naming who has it."""
+        if self._lock is None:
+            lock = ExitStack()
+            lock.enter_context(self.folder.locked())
+            self._lock = lock
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """What of the run is held inside is let go at the end; what was held before stays held."""
+        before = self._lock
+        try:
+            yield
+        finally:
+            if before is None and self._lock is not None:
+                self._lock.close()
+                self._lock = None
 
     # --- the rooms' services ---
 
@@ -160,7 +182,8 @@ class Context:
             return self.backbone
         from tools.remembered import RememberedModel
 
-        return RememberedModel(lambda: self.backbone, self.pooled.answers, self.spec.config.base, time.monotonic)
+        spec, answers = self.spec, self.pooled.answers
+        return RememberedModel(lambda: self.backbone, answers, spec.config.base, time.monotonic, spec.scorers.digest)
 
     @cached_property
     def pooled(self) -> "Pool | None":
@@ -187,7 +210,7 @@ class Context:
             )  # fmt: skip
         self.progress("loading the model", 1, 1, config.model)
         if said := remark(base):
-            self._note(said)
+            self.note(said)
         backbone = Backbone(
             base,
             tokenizer,
@@ -283,7 +306,7 @@ class Context:
 
         config = self.spec.config
         return ExternalLlm(
-            config.llm, config.roles, self.folder, config.budget.usd, deadline=lambda: self.deadline, tell=self._note
+            config.llm, config.roles, self.folder, config.budget.usd, deadline=lambda: self.deadline, tell=self.note
         )
 
     # --- memory across runs ---
@@ -293,7 +316,7 @@ class Context:
         """What this run remembers of others, and leaves to them; opened only while it is used."""
         from graphs.memory import Memory
 
-        return Memory(self.folder, self.spec, lambda texts: self._embed(texts), self._note)
+        return Memory(self.folder, self.spec, lambda texts: self._embed(texts), self.note)
 
     @cached_property
     def _embed(self) -> "MiniLm":
@@ -318,7 +341,8 @@ class Context:
         self.folder.event(kind, **plain)
         self.listener.event(kind, data)
 
-    def _note(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """Tell the user a sentence."""
         self.tell("note", text=text)
 
     def show_report(self) -> None:

@@ -155,7 +155,7 @@ def _won(winner: Prompt | None, tried: Sequence[Proposal]) -> str:
 
 def _apart(context: Context, present: Prompt, edits: Sequence[Edit]) -> tuple[list[Edit], tuple[Proposal, ...]]:
     """The edits to race, and those refused because their words give away rows. (Demonstrations are train rows.)"""
-    given_away = [context.leaks.found(_words(edit.prompt), _words(present)) for edit in edits]
+    given_away = [context.leaks.found_in(edit.prompt, present) for edit in edits]
     judged = list(zip(edits, given_away, strict=True))
     refused = [
         Proposal(prompt=context.folder.save_prompt(edit.prompt), note=f"refused: {edit.note}; {leak}")
@@ -163,10 +163,6 @@ def _apart(context: Context, present: Prompt, edits: Sequence[Edit]) -> tuple[li
         if leak
     ]
     return [edit for edit, leak in judged if not leak], tuple(refused)
-
-
-def _words(prompt: Prompt) -> str:
-    return f"{prompt.system}\n{prompt.template}"
 
 
 @metered

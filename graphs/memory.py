@@ -3,21 +3,26 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from importlib.resources import files
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.config import TaskConfig
 from agent.errors import BadInput
 from agent.experience import Experience, experience
 from agent.protocols import Embed
-from agent.records import Example, Prompt, Rewrite, folded
+from agent.records import Example, Rewrite, folded
 from agent.rounds import Round
+from agent.shipped import shipped
 from eval.tasks import Task
 from memory.experience import ExperienceFile
 from memory.ledger import RunFolder, runs
 from memory.prompts import Entry, PromptMemory, Recalled, rebuild
 from memory.remake import source_of
 from memory.rewrites import KeptRewrite, Reworded
+
+if TYPE_CHECKING:
+    from eval.leaks import Leaks
 
 PROFILE_QUESTIONS = 5
 WAIT = 60.0  # seconds; another run has the prompt memory open for moments
@@ -76,7 +81,7 @@ class Memory:
         return "\n".join([task.config.about, *task.scorers.instructions(), *questions])
 
     def recall(self) -> list[Recalled]:
-        """Prompts of earlier runs on near tasks whose demonstrations are not among this task's decision rows."""
+        """Prompts of earlier runs on near tasks that neither show nor say what this task's rows ask for."""
         if not self.asked:
             return []
         config, wanted = self._task.config, self._task.config.recall
@@ -84,11 +89,27 @@ class Memory:
             found = memory.recall(
                 self.profile, model=config.model, limit=wanted.prompts * 3, similarity=wanted.similarity
             )
-        return [recalled for recalled in found if not self._leaks(recalled.entry.prompt)][: wanted.prompts]
+        return list(islice((recalled for recalled in found if not self._leaks(recalled)), wanted.prompts))
 
-    def _leaks(self, prompt: Prompt) -> bool:
-        held_out = {folded(example.question) for example in (*self._task.validation, *self._task.test)}
-        return any(folded(demo.question) in held_out for demo in prompt.demos)
+    def _leaks(self, recalled: Recalled) -> bool:
+        """Whether a prompt shows a held-out row, or gives away any row in its words; the user is told of the latter.
+
+        Test rows count here: they may have been train rows of the run that the prompt is from.
+        """
+        entry, task = recalled.entry, self._task
+        held_out = {folded(example.question) for example in (*task.validation, *task.test)}
+        if any(folded(demo.question) in held_out for demo in entry.prompt.demos):
+            return True
+        leak = self._rows.found_in(entry.prompt, task.config.prompt.prompt())
+        if leak:
+            self._tell(f"A prompt of run {entry.run} is not recalled: {leak}.")
+        return leak is not None
+
+    @cached_property
+    def _rows(self) -> "Leaks":
+        from eval.leaks import Leaks
+
+        return Leaks(self._task.train, (*self._task.validation, *self._task.test))
 
     def remember(self, entry: Entry) -> None:
         """Put a prompt into this run's folder and into the memory."""
@@ -154,7 +175,7 @@ def check_experience(config: TaskConfig, folder: Path) -> None:
 
 def _named(config: TaskConfig, folder: Path) -> ExperienceFile:
     """The file of rounds that the task, in this folder, names. Raises BadInput: it is not there."""
-    practice = Path(str(files("tasks"))) / "practice" / "experience.jsonl"
+    practice = shipped("practice") / "experience.jsonl"
     file = ExperienceFile(practice if config.experience == "practice" else folder / config.experience)
     if file.lost:
         raise BadInput(

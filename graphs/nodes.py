@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from langgraph.types import interrupt
-from pydantic import TypeAdapter
 
 from agent.briefing import MOST_FAILURES, from_memory
 from agent.config import TaskConfig
@@ -12,7 +11,8 @@ from agent.moves import Decision, EditPrompt, Move, Rollback, TrainLora
 from agent.policy import stop_reason
 from agent.protocols import Briefing, Failure
 from agent.records import Candidate, Edit, Evaluation, ExampleScore, Prompt
-from agent.rounds import Baseline, Outcome, Proposal, Round, SplitResult, Verdict
+from agent.rounds import Baseline, Outcome, Proposal, Round, Spend, SplitResult, Verdict
+from graphs.answers import read
 from graphs.context import Context
 from graphs.judging import out_of_window
 from graphs.levers import race
@@ -24,7 +24,10 @@ from graphs.state import State, decided, metered
 
 @metered
 def baseline(state: State, context: Context) -> dict[str, Any]:
-    """Score the seed prompt, and try what memory recalls of earlier runs on near tasks."""
+    """Score the seed prompt, and try what memory recalls of earlier runs on near tasks.
+
+    A run that has rounds already goes on after the last of them: the ledger, and no checkpoint, is its truth.
+    """
     row = context.folder.baseline()  # written before a kill: by now, memory may recall something else
     if row is None:
         context.fit_rows()
@@ -32,7 +35,18 @@ def baseline(state: State, context: Context) -> dict[str, Any]:
         context.folder.append(row)
     context.show_report()
     context.tell("baseline", row=row)
-    return {"run": context.folder.name, "number": 0, "best": row.best, "decision": None, "refused": ()}
+    rounds = context.folder.rounds()  # none but where the run begins anew without its checkpoints
+    last = rounds[-1] if rounds else row
+    return {
+        "run": context.folder.name, "number": len(rounds), "best": last.best, "decision": None, "refused": (),
+        "spend": _uncounted(last.spend, state.get("spend", Spend()) + context.spent),
+    }  # fmt: skip
+
+
+def _uncounted(told: Spend, counted: Spend) -> Spend:
+    """What the ledger has of a run's spend, and its checkpoint has not."""
+    missing = told - counted
+    return Spend(**{name: max(value, type(value)()) for name, value in missing})
 
 
 def _first_row(state: State, context: Context) -> Baseline:
@@ -117,29 +131,30 @@ def approve(state: State, context: Context) -> dict[str, Any]:
     """In supervised use, ask. A node of its own without side effect: LangGraph runs it again from its start.
 
     Resumed with `{"approve": true}`, `{"approve": false}` (plan again, without this lever), or
-    `{"instead": {"action": …}}` (the user's own move).
+    `{"instead": {"action": …}}` (the user's own move). Anything else is asked again, with what is wrong as `fault`:
+    LangGraph keeps the first answer to an interrupt even where the node raises on it.
     """
     decision = state["decision"]
     if not context.supervised or decision is None:
         return {}
-    answer = interrupt(
-        {
-            "number": state["number"] + 1,
-            "decision": decision.model_dump(mode="json"),
-            "cost": _cost(decision.move, context),
-        }
-    )
-    if "instead" in answer:
-        move = TypeAdapter(Move).validate_python(answer["instead"])
+    question = {
+        "number": state["number"] + 1,
+        "decision": decision.model_dump(mode="json"),
+        "cost": _cost(decision.move, context),
+    }
+    answer, fault = read(interrupt(question), state["number"])
+    while answer is None:
+        answer, fault = read(interrupt({**question, "fault": fault}), state["number"])
+    if answer.instead:
         asked = Decision(
-            move=move,
+            move=answer.instead,
             reason="Asked for by the user.",
             numbers=decision.numbers,
             by="user",
             rules_would=decision.rules_would or f"{decision.move}: {decision.reason}",
         )
         return {"decision": asked}
-    if answer.get("approve"):
+    if answer.approve:
         return {}
     return {"decision": None, "refused": (*state["refused"], decision.move.action)}
 
@@ -177,6 +192,8 @@ def _calls(move: Move, config: TaskConfig, rows: int) -> Iterator[str]:
 
 def route(state: State) -> Literal["plan", "train_lora", "edit_prompt", "rollback", "finish"]:
     """The one router: to the lever that was decided on, back to the plan if it was turned down, or to the end."""
+    if "outcome" in state:
+        return "finish"
     decision = state["decision"]
     if decision is None:
         return "plan"
@@ -238,7 +255,7 @@ def finish(state: State, context: Context) -> dict[str, Any]:
     context.folder.append(outcome)
     context.show_report()
     context.tell("finish", outcome=outcome)
-    return {}
+    return {"outcome": outcome}
 
 
 def _result(evaluation: Evaluation) -> SplitResult:

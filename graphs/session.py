@@ -1,34 +1,24 @@
 """A run under way: its lock, its checkpoints and its graph, from the first node to the end or the next question."""
 
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from agent.errors import NesyLoraError
+from pydantic import Field
+
+from agent.errors import BadInput, NesyLoraError
 from agent.moves import Decision
 from agent.protocols import Listener
-from agent.records import Example, Record
+from agent.records import Candidate, Example, Record
 from graphs.collector import collector_at_rest
 from graphs.context import Context, Silent
 from memory.ledger import RunFolder
 
 if TYPE_CHECKING:
+    from graphs.checkpoints import Checkpoints
     from graphs.state import State
 
-# The history is the ledger's; a resume needs the last checkpoint only, and the one before if that is broken. The
-# trigger forgets older ones in the transaction that writes a new one.
-KEEP_TWO = """
-CREATE TRIGGER IF NOT EXISTS keep_two AFTER INSERT ON checkpoints BEGIN
-    DELETE FROM checkpoints WHERE thread_id = NEW.thread_id AND checkpoint_ns = NEW.checkpoint_ns
-        AND checkpoint_id NOT IN (SELECT checkpoint_id FROM checkpoints WHERE thread_id = NEW.thread_id
-            AND checkpoint_ns = NEW.checkpoint_ns ORDER BY checkpoint_id DESC LIMIT 2);
-    DELETE FROM writes WHERE thread_id = NEW.thread_id AND checkpoint_ns = NEW.checkpoint_ns
-        AND checkpoint_id NOT IN (SELECT checkpoint_id FROM checkpoints WHERE thread_id = NEW.thread_id
-            AND checkpoint_ns = NEW.checkpoint_ns);
-END;
-"""
 Report = Callable[[RunFolder, Sequence[Example]], object]
 
 
@@ -38,14 +28,20 @@ class Question(Record):
     number: int
     decision: Decision
     cost: str
+    fault: str = Field("", description="what is wrong with the answer before, which was not executed")
 
 
 class Session:
     """Made by `open_session`. `context` holds the run's services."""
 
-    def __init__(self, context: Context, checkpoints: sqlite3.Connection) -> None:
+    def __init__(self, context: Context) -> None:
         self.context = context
-        self._checkpoints = checkpoints
+        self._saver: Checkpoints | None = None
+
+    def close(self) -> None:
+        """Let go of the checkpoints, where they were asked for."""
+        if self._saver:
+            self._saver.close()
 
     @property
     def question(self) -> Question | None:
@@ -60,6 +56,12 @@ class Session:
         return values
 
     @property
+    def best(self) -> Candidate:
+        """The best pair so far; of a run that has ended, its ledger's, whatever became of its checkpoints."""
+        outcome = self.context.folder.outcome()
+        return outcome.best if outcome else self.state["best"]
+
+    @property
     def finished(self) -> bool:
         return self.context.folder.outcome() is not None
 
@@ -67,36 +69,53 @@ class Session:
         """Run to the end (None), or to the next question. Goes on from the last checkpoint.
 
         Args:
-            answer: to the open question; see `graphs.nodes.approve`.
+            answer: to the open question; see `graphs.nodes.approve`. One that cannot be executed is asked again, with
+                what is wrong in the question's `fault`.
+
+        Raises:
+            BadInput: an answer, and no question is open.
+            NesyLoraError: the run stopped otherwise.
         """
         if self.finished:
             return None
         self._tell_start()
-        started = bool(self._snapshot().values)
-        given: Any = None if started else {"run": self.context.folder.name, "number": 0}
-        if answer is None and self.question:
+        question = self.question
+        if answer is None and question:
             if self.context.supervised:
-                return self.question
+                return question
             answer = {"approve": True}  # asked in a chat that nobody sits at any more
+        elif answer is not None and not question:
+            raise BadInput(
+                f"Run {self.context.folder.name} waits with no question. Go on to its next without an answer."
+            )
+        self._graph.invoke(self._given(answer), self._config, context=self.context, durability="sync")
+        question = self.question
+        if question is None and not self.finished:
+            raise NesyLoraError(
+                f"Run {self.context.folder.name} stopped without an end and without a question, at "
+                f"{', '.join(self._snapshot().next) or 'no step'}. What was completed is kept; go on with resume."
+            )
+        return question
+
+    def _given(self, answer: dict[str, Any] | None) -> Any:
+        """What the graph is invoked with: an answer, nothing to go on from its checkpoint, or a beginning."""
         if answer is not None:
             from langgraph.types import Command
 
-            given = Command(resume=answer)
-        self._graph.invoke(given, self._config, context=self.context, durability="sync")
-        return self.question
+            return Command(resume=answer)
+        return None if self._snapshot().values else {"run": self.context.folder.name, "number": 0}
 
     @cached_property
     def _graph(self) -> Any:
         """Importing LangGraph takes a second: the user reads what the run is meanwhile."""
         with collector_at_rest():
-            from langgraph.checkpoint.sqlite import SqliteSaver
-
             from graphs.adapt import build_graph
+            from graphs.checkpoints import Checkpoints, mend
 
-        saver = SqliteSaver(self._checkpoints)
-        saver.setup()
-        self._checkpoints.executescript(KEEP_TWO)
-        return build_graph(saver)
+        self._saver = Checkpoints(self.context.folder.checkpoints, self.context.note)
+        graph = build_graph(self._saver)
+        mend(graph, self._saver, self._config, self.context.note, ended=self.finished)
+        return graph
 
     @cached_property
     def _config(self) -> dict[str, Any]:
@@ -140,21 +159,18 @@ def open_session(
 
     Raises:
         Busy: another live process has the run; names it.
-        BadInput: the run's rows have changed since it began.
+        BadInput: the run's rows have changed since it began; or it was begun by a version whose runs this one cannot
+            read.
     """
     context = Context(
         run=str(folder.path), pool=pool, supervised=supervised, listener=listener or Silent(), report=report
     )
-    with folder.locked(), closing(sqlite3.connect(folder.checkpoints, check_same_thread=False)) as connection:
-        _check(connection, folder)
-        yield Session(context, connection)
-
-
-def _check(connection: sqlite3.Connection, folder: RunFolder) -> None:
-    try:
-        connection.execute("select count(*) from sqlite_master").fetchone()
-    except sqlite3.DatabaseError as error:
-        raise NesyLoraError(
-            f"{folder.checkpoints} cannot be read ({error}), so run {folder.name} cannot go on. Its ledger, prompts "
-            f"and adapters are whole; start a new run, which recalls its prompts."
-        ) from None
+    with context.alone():
+        context.hold()
+        with folder.as_begun():
+            folder.rounds()
+        session = Session(context)
+        try:
+            yield session
+        finally:
+            session.close()

@@ -2,16 +2,16 @@
 
 import errno
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 from langgraph.runtime import Runtime
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from agent.errors import NesyLoraError
+from agent.errors import BadInput, NesyLoraError
 from agent.moves import Decision
 from agent.records import Candidate, Diagnosis, Signal, digest
-from agent.rounds import Spend, Trial, Verdict
+from agent.rounds import Outcome, Spend, Trial, Verdict
 from graphs.context import Context
 from graphs.labels import began_with
 
@@ -27,10 +27,19 @@ class State(TypedDict, total=False):
     signal: Signal
     diagnosis: Diagnosis
     decision: Decision | None
-    refused: tuple[str, ...]
+    refused: Sequence[str]  # comes back from a checkpoint as a list
     trial: Trial
     verdict: Verdict
     spend: Annotated[Spend, operator.add]
+    outcome: Outcome
+
+
+def unreadable(values: Mapping[str, Any]) -> str:
+    """The names of a checkpoint's values that are no records of this version; empty if all are.
+
+    LangGraph hands over what it cannot build, such as a record whose field was renamed, as a plain dict.
+    """
+    return ", ".join(key for key, value in values.items() if key in State.__annotations__ and isinstance(value, dict))
 
 
 Node = Callable[[State, Context], dict[str, Any]]
@@ -40,7 +49,14 @@ def metered(node: Node) -> Any:
     """A node as LangGraph calls it, with what it used up added to `spend` (and to the trial, if it made one)."""
 
     def run(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
-        context = runtime.context
+        context = _own_run(runtime)
+        if outcome := context.folder.outcome():
+            return _ended(context, outcome)
+        if fault := unreadable(state):
+            raise BadInput(
+                f"The checkpoint of run {context.folder.name} was written by another version of NeSyLoRA ({fault}). "
+                f"Give the run a new thread: it goes on after its last complete round."
+            )
         context.begin(f"{state.get('number', 0)}-{node.__name__}", state.get("spend", Spend()))
         try:
             update = node(state, context)
@@ -50,7 +66,7 @@ def metered(node: Node) -> Any:
             raise NesyLoraError(
                 f"The disk is full: {context.folder.path}. Make room, then go on with resume."
             ) from error
-        spent, context.step = context.spent, ""
+        spent, context.step = context.spent + update.get("spend", Spend()), ""
         if "trial" in update:
             update["trial"] = update["trial"].model_copy(update={"spend": spent})
         return {**update, "spend": spent}
@@ -58,6 +74,22 @@ def metered(node: Node) -> Any:
     # Not functools.wraps: LangGraph reads the signature, and would follow it to the node's own.
     run.__name__, run.__doc__ = node.__name__, node.__doc__
     return run
+
+
+def _own_run(runtime: Runtime[Context]) -> Context:
+    """The context, with its run kept for this process; one that has ended needs no keeping."""
+    context = runtime.context
+    if context is None:
+        raise BadInput("The graph was given no context. Invoke it with context=Context(task=…), or Context(run=…).")
+    if not context.folder.outcome():
+        context.hold()
+    return context
+
+
+def _ended(context: Context, outcome: Outcome) -> dict[str, Any]:
+    """What every node of a run that has ended returns: nothing is played, and no row opened, a second time."""
+    number = len(context.folder.rounds())
+    return {"run": context.folder.name, "number": number, "best": outcome.best, "decision": None, "outcome": outcome}
 
 
 def decided(state: State) -> Decision:

@@ -3,8 +3,8 @@
 import itertools
 import json
 import re
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from functools import cached_property
@@ -12,11 +12,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from agent.errors import BadInput
 from agent.experience import Experience
-from agent.records import Candidate, Fitting, Measured, Prompt, Record, Split
+from agent.records import FORMAT, Candidate, Fitting, Measured, Prompt, Record, Split
 from agent.rounds import Baseline, Call, Outcome, Round, Spend
 from memory.disk import append_line, whole_lines, write_atomically
 from memory.lock import held
@@ -29,13 +29,19 @@ EXPERIENCES = TypeAdapter(tuple[Experience, ...])
 
 
 class About(Record):
-    """run.json: where a run comes from. `source` is the absolute folder of its task.yaml, `digest` that of its data."""
+    """run.json: where a run comes from. `source` is the absolute folder of its task.yaml, `digest` that of its data.
+
+    What a later version adds is passed over, so that it can be told by its `format`.
+    """
+
+    model_config = ConfigDict(extra="ignore")
 
     task: str
     source: str
     digest: str
     version: str
     created: str
+    format: int = Field(0, description="agent.records.FORMAT of the version that began the run")
 
 
 class Charge(Record):
@@ -87,6 +93,7 @@ class RunFolder:
             digest=digest,
             version=_version(),
             created=datetime.now(UTC).isoformat(),
+            format=FORMAT,
         )
         write_atomically(run.task_file, task_yaml)
         write_atomically(run.path / "run.json", about.model_dump_json(indent=2))  # last: it makes the folder a run
@@ -108,6 +115,27 @@ class RunFolder:
     @cached_property
     def about(self) -> About:
         return _record(About, self.path / "run.json")
+
+    @contextmanager
+    def as_begun(self) -> Iterator[None]:
+        """Where a run of another version cannot be read inside, says that, and not that a file is damaged.
+
+        Raises:
+            BadInput: that; or, at once, the run is of a later version than this.
+        """
+        about = self.about
+        theirs, ours = f"{about.version}, format {about.format}", f"{_version()}, format {FORMAT}"
+        begun = f"Run {self.name} was begun by another version of NeSyLoRA ({theirs}; this is {ours})"
+        if about.format > FORMAT:
+            raise BadInput(f"{begun}, whose runs are written otherwise. Go on with that version, or start a new run.")
+        try:
+            yield
+        except BadInput as error:
+            if about.format == FORMAT:
+                raise
+            raise BadInput(
+                f"{begun}, which may be why: {error} Go on with that version, or start a new run."
+            ) from error
 
     def locked(self) -> AbstractContextManager[None]:
         """Keeps the run for this process. Raises Busy, naming the holder, when another live one has it."""

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
-from agent.errors import NesyLoraError
-from memory.database import aside, is_damage, is_sound
+from agent.errors import Busy, NesyLoraError
+from memory.database import is_damage, is_locked, is_sound, moved_aside
 from memory.lock import held
 
 PATIENCE = 60.0  # seconds that one waits for another to write
@@ -20,7 +20,8 @@ class ReplyStore:
     A damaged file is moved aside, to `corrupt`, and begun anew.
 
     Raises:
-        NesyLoraError: here and from every method: the file cannot be used (disk full, no permission, locked).
+        Busy: here and from every method: another process has held the file for a minute.
+        NesyLoraError: likewise: it cannot be used (disk full, no permission).
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,9 +55,7 @@ class ReplyStore:
         # One at a time: the switch to WAL does not wait for another's, and only one may move the file.
         with held(self._path, f"The file {self._path}", PATIENCE):
             if self._path.exists() and not is_sound(self._path, whole=whole):
-                self.corrupt = self._path.rename(aside(self._path))
-                for part in ("-wal", "-shm"):  # they would be read into the new file
-                    Path(f"{self._path}{part}").unlink(missing_ok=True)
+                self.corrupt = moved_aside(self._path)
             database = sqlite3.connect(self._path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")  # a kill loses nothing, a power cut the last answers
@@ -68,6 +67,11 @@ class ReplyStore:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
+            if isinstance(error, sqlite3.Error) and is_locked(error):
+                raise Busy(
+                    f"{self._path} has been held by another process for {PATIENCE:.0f} seconds. Close what has it "
+                    "open, then try again."
+                ) from None
             raise NesyLoraError(
                 f"The answers kept in {self._path} cannot be used: {error}. Mend the cause, or move the file away."
             ) from error

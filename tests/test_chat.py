@@ -31,6 +31,28 @@ def say(folder: RunFolder, monkeypatch: pytest.MonkeyPatch, *lines: str, go: boo
     return " ".join(out.getvalue().split())
 
 
+def test_a_finished_run_answers_whatever_became_of_its_checkpoints(
+    tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = new_run(tiny_task(), ["budget.rounds=1"], tmp_path / "runs")
+    with open_session(folder) as session:
+        session.go()
+    folder.checkpoints.write_bytes(b"not a database " * 1000)
+    said = say(folder, monkeypatch, "/plan", "/try Who?", "/diff", go=True)
+    assert "The run has finished" in said and "seed prompt" in said
+
+
+def test_what_was_wrong_with_an_answer_is_shown_with_the_plan(
+    tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = new_run(tiny_task(), runs=tmp_path / "runs")
+    with open_session(folder, supervised=True) as session:
+        session.go()
+        session.go({"instead": {"action": "train_lora", "rank": 4096}})
+    said = say(folder, monkeypatch, "/plan")
+    assert "That cannot be done: instead.rank must be between 1 and 256, but it is 4096" in said
+
+
 def test_why_shows_the_rules_choice_beside_the_planners(
     tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -207,6 +207,31 @@ def test_a_prompt_that_shows_a_held_out_row_is_not_recalled(tiny_task: TinyTask,
         assert session.context.memory.recall() == []
 
 
+@pytest.mark.parametrize(
+    ("leaky", "found"),
+    [
+        (Prompt(system="The mayor of Benn is Corolt."), "the answer of train:3"),
+        (Prompt(system="Answer.", template="Not: name the mayor of Mirr. {question}"), "the question of validation:4"),
+        (Prompt(system="Answer.", template="Tallisk: its mayor? Gallunese. {question}"), ""),
+        (Prompt(system="Tell us at last of Zorrow: who is the mayor of that place?"), "a part of test:1"),
+    ],
+)
+def test_a_prompt_that_gives_a_row_away_in_words_is_not_recalled(
+    tiny_task: TinyTask, tmp_path: Path, leaky: Prompt, found: str
+) -> None:
+    """Nor where the row is a test row: it may have been a train row of the run that the prompt is from."""
+    task, sound = tiny_task(), Prompt(system="Begin with the word ANSWER.")
+    row = {"question": "Tell us at last of Zorrow: who is the mayor of that place?", "answer": "Zurrow"}
+    (task / "test.jsonl").write_text(json.dumps(row) + "\n")
+    with open_session(new_run(task, runs=tmp_path / "runs")) as session:
+        remember(session.context, leaky)
+        remember(session.context, sound)
+        recalled = [one.entry.prompt for one in session.context.memory.recall()]
+        told = [str(event.get("text")) for event in session.context.folder.events() if event["kind"] == "note"]
+    assert sound in recalled and (leaky in recalled) == (not found)
+    assert found in "".join(told) and bool(told) == bool(found)
+
+
 def test_the_bare_loop_decides_as_the_graph_does(tiny_task: TinyTask, tmp_path: Path) -> None:
     sys.path.insert(0, str(ROOT / "examples"))
     from loop import adapt

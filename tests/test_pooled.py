@@ -1,9 +1,11 @@
 """Whole runs that have answers and adapters in common."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agent.records import Candidate, ExampleScore
 from graphs.context import new_run
 from graphs.session import open_session
 from memory.ledger import RunFolder
@@ -33,6 +35,23 @@ def test_runs_with_a_pool_in_common_end_and_cost_as_they_would_alone(
     first, second = alone.rounds()[0], other.rounds()[0]
     assert (first.best, first.reward) == (second.best, second.reward), "the same move from the same pair, whatever for"
     assert abs(first.spend.passes - second.spend.passes) <= 4
+
+
+def test_runs_that_are_scored_otherwise_have_no_answers_in_common_that_scorers_cut_off(
+    tiny_task: TinyTask, tmp_path: Path
+) -> None:
+    def scores(root: str, pool: Path, **changes: Any) -> list[ExampleScore]:
+        folder = new_run(tiny_task(**LEARNABLE | {"style": []} | changes), ["budget.rounds=1"], tmp_path / root)
+        with open_session(folder, pool=str(pool)) as session:
+            seed = Candidate(prompt=folder.save_prompt(session.context.spec.config.prompt.prompt()))
+            return list(session.context.evaluate(seed, "validation").scores)
+
+    brief = {"content": [{"kind": "exact"}], "style": [{"kind": "words", "most": 1}]}
+    longer = {"content": [{"kind": "exact"}], "style": [{"kind": "words", "most": 4}]}
+    alone = scores("alone", tmp_path / "own", **longer)
+    cut = scores("brief", tmp_path / "pool", **brief)
+    assert scores("longer", tmp_path / "pool", **longer) == alone
+    assert [score.output for score in cut] != [score.output for score in alone]
 
 
 def test_no_run_is_lent_what_a_budget_cut_short(tiny_task: TinyTask, tmp_path: Path) -> None:

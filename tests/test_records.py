@@ -1,8 +1,10 @@
 """The records: their ids, their bounds, and the sums that rest on them."""
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from agent.moves import Move, TrainLora
-from agent.records import Demo, Diagnosis, ExampleDiagnosis, ExampleScore, Need, Prompt, digest, folded
+from agent.records import FORMAT, Demo, Diagnosis, ExampleDiagnosis, ExampleScore, Need, Prompt, Record, digest, folded
 from agent.rounds import Spend
 
 SHARES = st.floats(0, 1)
@@ -149,3 +151,33 @@ def test_spend_adds_up_and_takes_apart(one: Spend, other: Spend) -> None:
     assert one + other == other + one
     assert (one + other) - other == one
     assert (one + other).llm_tokens == one.llm_tokens + other.llm_tokens
+
+
+# --- what runs on disk are read with --------------------------------------------------------------
+
+
+def kept_records() -> dict[str, type[Record]]:
+    """All that ledgers and checkpoints may hold, by name."""
+    modules = {Record.__module__, "agent.moves", "agent.rounds"}
+
+    def below(kind: type[Record]) -> Iterator[type[Record]]:
+        for one in kind.__subclasses__():
+            yield from (one, *below(one))
+
+    return {kind.__name__: kind for kind in below(Record) if kind.__module__ in modules}
+
+
+def test_records_of_this_format_are_still_read() -> None:
+    """Where this fails, raise FORMAT and write the file of the new one: older runs then say what cannot be read."""
+    fields: dict[str, list[str]] = json.loads((REPO / f"tests/snapshots/records-{FORMAT}.json").read_text())
+    records = kept_records()
+    assert set(fields) <= set(records)
+    for name, known in fields.items():
+        now = records[name].model_fields
+        assert set(known) <= set(now), f"{name} has lost a field"
+        assert not [field for field in set(now) - set(known) if now[field].is_required()], f"{name} demands a new field"
+
+
+def test_no_record_is_built_of_what_was_not_checked() -> None:
+    with pytest.raises(TypeError, match="checked"):
+        Prompt.model_construct(system=1)

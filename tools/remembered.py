@@ -23,15 +23,17 @@ class RememberedModel:
         replies: keeps the answers, each with what it cost.
         name: what the model is called, and how it computes: a part of every key.
         clock: seconds, as time.monotonic gives them.
+        scorers: the digest of the scorers that settle an answer early: a part of the key of every one that they may.
     """
 
     def __init__(
-        self, load: Callable[[], Any], replies: Replies, name: Sequence[str], clock: Callable[[], float]
+        self, load: Callable[[], Any], replies: Replies, name: Sequence[str], clock: Callable[[], float], scorers: str
     ) -> None:
         self._load = load
         self._replies = replies
         self._name = name
         self._clock = clock
+        self._scorers = scorers
         self.generated_tokens = 0.0
         self.read_tokens = 0.0
         self.spared_seconds = 0.0  # that known answers took when they were computed
@@ -45,9 +47,13 @@ class RememberedModel:
         max_new_tokens: int,
         settled: Settled | None = None,
     ) -> list[str | None]:
-        """As `LanguageModel.generate`. An answer that may end early does so by its reference: it is that row's own."""
+        """As `LanguageModel.generate`.
+
+        An answer that may end early does so by its reference and by the scorers: it is that row's own, and theirs.
+        """
         shared = ["generate or none", self._name, prompt.id, adapter, max_new_tokens]
-        keys = [digest([*shared, _asked(example), example.answer if settled else None]) for example in examples]
+        ends = [[example.answer, self._scorers] if settled else None for example in examples]
+        keys = [digest([*shared, _asked(example), end]) for example, end in zip(examples, ends, strict=True)]
 
         def compute(places: Sequence[int]) -> Sequence[str | None]:
             rows = [examples[place] for place in places]

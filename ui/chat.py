@@ -100,6 +100,8 @@ class Talk:
         if question is None:
             self.say("The run has finished. /try, /why and /diff still answer; /quit leaves.")
             return
+        if question.fault:
+            self.say(f"That cannot be done: {escape(question.fault)}")
         move = question.decision.move
         details = {key: value for key, value in move.model_dump().items() if key != "action"}
         self.say(f"[bold]Round {question.number}: {move.action}[/]  {escape(json.dumps(details)) if details else ''}")
@@ -120,7 +122,7 @@ class Talk:
 
     def _train(self) -> None:
         rules = Rules(self._session.context.spec.config)
-        move = rules.training(self._state()["signal"], self._folder.rounds())
+        move = rules.training(self._session.state["signal"], self._folder.rounds())
         self._answer({"instead": move.model_dump(mode="json")})
 
     def _run(self, rest: str) -> None:
@@ -171,17 +173,14 @@ class Talk:
         context = self._session.context
         example = Example(name="chat:1", question=question, answer="")
         tokens = context.spec.config.generation.max_new_tokens
-        adapter = self._state()["best"].adapter
+        adapter = self._session.best.adapter
         [answer] = context.model.generate(self._best_prompt(), [example], adapter=adapter, max_new_tokens=tokens)
         if answer is None:
             raise BadInput(f"The model's window has no room for this question and generation.max_new_tokens: {tokens}.")
         self.say(escape(answer))
 
-    def _state(self) -> Any:
-        return self._session.state
-
     def _best_prompt(self) -> Prompt:
-        return self._folder.prompt(self._state()["best"].prompt)
+        return self._folder.prompt(self._session.best.prompt)
 
     def _last(self) -> Round:
         rounds = self._folder.rounds()

@@ -4,11 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.errors import NesyLoraError
+from agent.shipped import shipped
 
 if TYPE_CHECKING:
     from memory.ledger import RunFolder
@@ -220,7 +220,7 @@ def _bench_decide(options: argparse.Namespace) -> int:
     if options.only_write:
         write(folder)
         return 0
-    tasks = options.tasks or sorted(Path(str(files("tasks") / "decide")).glob("*/task.yaml"))
+    tasks = options.tasks or sorted(shipped("decide").glob("*/task.yaml"))
     variants = [*map(named, options.policies), *map(described, options.variants)]
     if not tasks or not variants:
         raise BadInput("A benchmark needs at least one task, and one policy or variant.")
@@ -284,7 +284,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _task(given: str | None) -> Path:
-    return Path(given) if given else Path(str(files("tasks") / "valley"))
+    return Path(given) if given else shipped("valley")
 
 
 def _overrides(options: argparse.Namespace) -> list[str]:

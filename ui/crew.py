@@ -59,7 +59,7 @@ def _start(folder: Path, jobs: int) -> subprocess.Popen[bytes]:
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     with (folder / "log.txt").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "nesylora", "bench", "group", str(folder), "--child"],
+            [sys.executable, "-P", "-m", "nesylora", "bench", "group", str(folder), "--child"],
             env={"OMP_NUM_THREADS": str(threads(jobs)), **os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             stdin=subprocess.PIPE,  # its end tells the child that this process is gone
             stdout=log,

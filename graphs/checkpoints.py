@@ -1,0 +1,147 @@
+"""A run's checkpoints in SQLite: waited for, set aside where the file is damaged, given up where nothing can read them.
+
+A checkpoint only says where a round stands. The ledger is the run's truth: without checkpoints it goes on after its
+last complete round.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from langgraph.checkpoint.sqlite import SqliteSaver
+
+from agent.errors import Busy, NesyLoraError
+from graphs.state import unreadable
+from memory.database import is_locked, is_sound, moved_aside
+
+T = TypeVar("T")
+
+SOON = 5.0  # seconds that a lock of another process is nothing to speak of
+PATIENCE = 60.0  # seconds until it is
+# What LangGraph raises on bytes that are not what it wrote: of msgpack and JSON, and of what it then looks for in them.
+BROKEN = (ValueError, TypeError, LookupError, AttributeError, NotImplementedError)
+# The history is the ledger's; a resume needs the last checkpoint only, and the one before if that is broken. The
+# trigger forgets older ones in the transaction that writes a new one.
+KEEP_TWO = """
+CREATE TRIGGER IF NOT EXISTS keep_two AFTER INSERT ON checkpoints BEGIN
+    DELETE FROM checkpoints WHERE thread_id = NEW.thread_id AND checkpoint_ns = NEW.checkpoint_ns
+        AND checkpoint_id NOT IN (SELECT checkpoint_id FROM checkpoints WHERE thread_id = NEW.thread_id
+            AND checkpoint_ns = NEW.checkpoint_ns ORDER BY checkpoint_id DESC LIMIT 2);
+    DELETE FROM writes WHERE thread_id = NEW.thread_id AND checkpoint_ns = NEW.checkpoint_ns
+        AND checkpoint_id NOT IN (SELECT checkpoint_id FROM checkpoints WHERE thread_id = NEW.thread_id
+            AND checkpoint_ns = NEW.checkpoint_ns);
+END;
+"""
+
+
+class Checkpoints(SqliteSaver):
+    """LangGraph's saver, with the last two checkpoints of each thread in one file.
+
+    Args:
+        tell: says what a user should know.
+
+    Raises:
+        Busy: here and from every method: another process has held the file for a minute.
+        NesyLoraError: likewise: it cannot be used (disk full, no permission).
+    """
+
+    def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
+        self._path = path
+        self._tell = tell
+        if path.exists() and not self._patiently(lambda: is_sound(path, whole=True, wait=SOON)):
+            tell(f"The run's checkpoints were damaged; they are now in {moved_aside(path)}. {AFTER_THE_LAST}")
+        super().__init__(self._patiently(lambda: sqlite3.connect(path, timeout=SOON, check_same_thread=False)))
+        self._patiently(self.setup)
+
+    def setup(self) -> None:
+        if not self.is_setup:
+            super().setup()
+            self.conn.executescript(KEEP_TWO)
+
+    def get_tuple(self, *given: Any, **named: Any) -> Any:
+        read = super().get_tuple
+        return self._patiently(lambda: read(*given, **named))
+
+    def put(self, *given: Any, **named: Any) -> Any:
+        write = super().put
+        return self._patiently(lambda: write(*given, **named))
+
+    def put_writes(self, *given: Any, **named: Any) -> None:
+        write = super().put_writes
+        self._patiently(lambda: write(*given, **named))
+
+    def forget(self, checkpoint: str | None = None) -> None:
+        """Forget this checkpoint; None: all of them."""
+        which, values = ("", ()) if checkpoint is None else (" WHERE checkpoint_id = ?", (checkpoint,))
+
+        def delete() -> None:
+            with self.lock, self.conn:
+                for table in ("checkpoints", "writes"):
+                    self.conn.execute(f"DELETE FROM {table}{which}", values)
+
+        self._patiently(delete)
+
+    def newest(self) -> str | None:
+        """The id of the newest checkpoint."""
+        read = "SELECT max(checkpoint_id) FROM checkpoints"
+        found: str | None = self._patiently(lambda: self.conn.execute(read).fetchone()[0])
+        return found
+
+    def close(self) -> None:
+        self.conn.close()
+
+    def _patiently(self, do: Callable[[], T]) -> T:
+        until, told = time.monotonic() + PATIENCE, False
+        while True:
+            try:
+                return do()
+            except sqlite3.Error as error:
+                if not is_locked(error):
+                    raise NesyLoraError(
+                        f"The run's checkpoints in {self._path} cannot be used: {error}. Mend the cause, then go on "
+                        "with resume; or move the file away: the run goes on after its last complete round."
+                    ) from error
+                if told and time.monotonic() >= until:
+                    raise Busy(
+                        f"{self._path} has been held by another process for {PATIENCE:.0f} seconds. Close what has it "
+                        "open (a database browser, a backup), then go on with resume."
+                    ) from None
+            if not told:
+                self._tell(f"Waiting for another process to let go of {self._path}.")
+                told = True
+
+
+AFTER_THE_LAST = "The run goes on after its last complete round."
+
+
+def mend(graph: Any, saver: Checkpoints, config: dict[str, Any], tell: Callable[[str], None], *, ended: bool) -> None:
+    """Leaves a checkpoint from which the graph can go on, or none: one back where the newest is damaged, and says so.
+
+    Args:
+        graph: compiled with `saver`.
+        ended: the run has; so its checkpoint waits at no node.
+    """
+    while (newest := saver.newest()) is not None:
+        try:
+            stale = _stale(graph, config, ended)
+        except BROKEN as error:
+            saver.forget(newest)
+            way_out = "The run goes on from the one before." if saver.newest() else AFTER_THE_LAST
+            tell(f"The newest checkpoint cannot be read ({type(error).__name__}: {error}). {way_out}")
+            continue
+        if not stale:
+            return
+        saver.forget()
+        tell(f"The checkpoint was written by another version of NeSyLoRA: {stale}. {AFTER_THE_LAST}")
+
+
+def _stale(graph: Any, config: dict[str, Any], ended: bool) -> str:
+    """Why code that has changed cannot go on from the newest checkpoint; empty if it can. LangGraph says nothing."""
+    snapshot = graph.get_state(config)
+    written = graph.checkpointer.get_tuple(snapshot.config).pending_writes or ()
+    lost = unreadable(snapshot.values) or ", ".join(name for _, name, value in written if unreadable({name: value}))
+    if lost:
+        return f"it holds what is no record now ({lost})"
+    return "" if snapshot.tasks or ended else "it waits at a step that there is no more"
