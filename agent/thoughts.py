@@ -46,6 +46,24 @@ def without_thoughts(text: str) -> str:
     return text if rest == text else rest.strip()
 
 
+def spoken(text: str) -> str:
+    """What a model's own output says besides thoughts that it opens itself, at the start of a line.
+
+    Here a closing tag alone ends nothing, so that no later word takes back what was said before it: an answer may be
+    scored before it is whole. (Where a chat template opens the thoughts, the output is read with that opening.)
+    """
+    rest = text
+    for block in BLOCKS:
+        rest = block.sub("", rest)
+    rest = BARE.sub("", rest)
+    return text if rest == text else rest.strip()
+
+
+def may_think(text: str) -> bool:
+    """Whether thoughts are in what an output has said so far, or may turn out to be: `spoken` may yet change there."""
+    return spoken(text) != text or text.lstrip().startswith("analysis")
+
+
 def _final_channel(text: str) -> str:
     """What was said in the channel that is for the user; all of it where there are no channels."""
     channels = CHANNEL.findall(text)

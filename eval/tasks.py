@@ -110,8 +110,16 @@ def _unplanned(config: TaskConfig) -> list[str]:
 
 
 def _unreachable(examples: Sequence[Example], scorers: TaskScorers) -> list[str]:
-    """A warning if reference answers, put in the wanted form, would not get full marks of the rules themselves."""
-    failing = [example for example in examples if not scorers.passes(scorers.show(example.answer), example)]
+    """A warning if reference answers, put in the wanted form, would not get full marks of the rules themselves.
+
+    Raises BadInput at the first one on which a regular expression finds no end.
+    """
+    failing = []
+    for example in examples:
+        if not scorers.passes(scorers.show(example.answer), example):
+            failing.append(example)
+        if scorers.given_up:
+            raise BadInput(f"{example.name} as {scorers.show(example.answer)!r}: {scorers.given_up}")
     if not failing:
         return []
     first, shown = failing[0], scorers.show(failing[0].answer)
