@@ -23,8 +23,8 @@ class Contains(Settings):
 class Number(Settings):
     """The first number after `marker` (or the last of the whole output) equals the one in the answer.
 
-    Compared exactly: decimals, fractions (3/4, 1 1/2, \\frac{3}{4}), roots and multiples of pi (2\\sqrt{3}, π/2). 50 % is
-    as good as 50 or 0.5.
+    Compared exactly: decimals, fractions (3/4, 1 1/2, \\frac{3}{4}), roots and multiples of pi (2\\sqrt{3}, π/2).
+    50 % is as good as 50 or 0.5.
     """
 
     kind: Literal["number"]
@@ -105,7 +105,9 @@ class RewardModel(Settings):
 
 Rated = Judge | RewardModel  # what no rule can score
 
-ContentScorer = Annotated[Exact | Contains | Number | Choice | TokenF1 | JsonFields | Rated, Field(discriminator="kind")]
+ContentScorer = Annotated[
+    Exact | Contains | Number | Choice | TokenF1 | JsonFields | Rated, Field(discriminator="kind")
+]
 
 
 class StartsWith(StyleSettings):

@@ -132,7 +132,10 @@ def _mixed(text: str, whole: Value, place: int) -> tuple[Value, int]:
 
 def _is_date(text: str, start: int, end: int) -> bool:
     """Whether a further slash makes a date of two numbers (3/4/2024)."""
-    return re.search(r"\d\s?/\s?$", text[max(0, start - 4) : start]) is not None or re.match(r"\s?/\s?\d", text[end : end + 4]) is not None
+    return (
+        re.search(r"\d\s?/\s?$", text[max(0, start - 4) : start]) is not None
+        or re.match(r"\s?/\s?\d", text[end : end + 4]) is not None
+    )
 
 
 def _factor(text: str, start: int) -> tuple[Value, int] | None:

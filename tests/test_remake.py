@@ -55,8 +55,8 @@ def test_rows_are_remade_in_the_wanted_form_without_the_demonstrated() -> None:
     remade = remake(TRAIN, PROMPT, Form())
     assert remade.rows.to_list() == [
         {
-            "question": "Who mends?", "answer": "ANSWER: Bo", "source": "train:2", "prompt": PROMPT.id, "turns": [],
-            "rewritten": False,
+            "question": "Who mends?", "answer": "ANSWER: Bo", "source": "train:2", "prompt": PROMPT.id, "system": "",
+            "turns": [], "rewritten": False,
         }
     ]  # fmt: skip
     assert (remade.given, remade.refused, remade.duplicates) == (3, 1, 1)
@@ -118,7 +118,7 @@ def test_every_example_is_accounted_for_once(pairs: list[tuple[str, str]]) -> No
 
 
 def test_a_table_has_its_columns_even_when_it_is_empty() -> None:
-    assert table([]).column_names == ["question", "answer", "source", "prompt", "turns", "rewritten"]
+    assert table([]).column_names == ["question", "answer", "source", "prompt", "system", "turns", "rewritten"]
     assert table(select(TRAIN, None, "original"))[1]["answer"] == "Bo"
 
 

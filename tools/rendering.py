@@ -32,8 +32,9 @@ class Renderer:
         self.tokenizer = tokenizer
 
     def messages(self, prompt: Prompt, example: Example) -> list[Message]:
-        """System text, demonstrations as turns, the example's earlier turns, then its question."""
-        system = [_message("system", prompt.system)] if prompt.system else []
+        """System text (the prompt's, then the example's own), demonstrations, earlier turns, then the question."""
+        texts = "\n\n".join(filter(None, (prompt.system, example.system)))
+        system = [_message("system", texts)] if texts else []
         demos = [
             message
             for demo in prompt.demos
