@@ -96,9 +96,12 @@ def choice(output: str, answer: str, letters: str = "ABCDE") -> float:
 def json_fields(output: str, answer: str, keys: tuple[str, ...] = ()) -> float:
     """The share of these keys (of all the answer's, if none are named) that have the answer's value in the output.
 
-    0.0 where either is no JSON object. The output may stand in a ``` fence: that is a matter of style.
+    0.0 where either is no JSON object. The output may stand in a ``` fence, or under a key of its own: that is a matter
+    of style.
     """
     found, wanted = json_value(output, fenced=True), json_value(answer, fenced=True)
+    while isinstance(found, dict) and isinstance(wanted, dict) and len(found) == 1 and not found.keys() & wanted.keys():
+        (found,) = found.values()
     compared = keys or tuple(wanted) if isinstance(wanted, dict) else ()
     if not isinstance(found, dict) or not isinstance(wanted, dict) or not compared:
         return 0.0

@@ -9,6 +9,10 @@ from agent.records import Candidate, Evaluation, Example, ExampleScore, Measured
 from eval.tasks import Task
 
 
+# How answers are read: scores of a run that began before a scorer's rules last changed are measured anew.
+READING = 2
+
+
 class EvaluationStore(Protocol):
     """Where measurements are kept. They are the whole candidate's: a prompt scores anew after each LoRA update."""
 
@@ -85,7 +89,7 @@ class Runner:
 
     def _key(self, row: Example) -> str:
         """Names a row by its content, and by the settings and scorers under which an answer's score stays the same."""
-        return digest([row.id, self._task.config.generation.max_new_tokens, self._task.scorers.digest])
+        return digest([row.id, self._task.config.generation.max_new_tokens, self._task.scorers.digest, READING])
 
     def _scores(self, candidate: Candidate, rows: Mapping[str, Example]) -> dict[str, ExampleScore]:
         outputs = self._model.generate(

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 from agent.errors import BadInput
 from agent.scoring import Bullets, Forbid, JsonForm, Judge, Matches, StartsWith, StyleScorer, StyleSettings, Words
 from eval.content import says
-from eval.jsonform import json_fault, json_settled, put_into, schema_validator
+from eval.jsonform import json_fault, json_settled, json_value, put_into, schema_validator
 from eval.patterns import Pattern
 
 BULLET = re.compile(r"\s*[-*]\s+\S")
@@ -125,7 +125,9 @@ class JsonStyle(Style[JsonForm]):
         """The answer itself where it has the form already; else under the one key, where there is one."""
         if len(self.settings.keys) != 1 or not self.explain(answer):
             return answer
-        return json.dumps({self.settings.keys[0]: answer}, ensure_ascii=False)
+        key = json.dumps(self.settings.keys[0], ensure_ascii=False)
+        value = answer if isinstance(json_value(answer), dict) else json.dumps(answer, ensure_ascii=False)
+        return f"{{{key}: {value}}}"
 
 
 class WordsStyle(Style[Words]):

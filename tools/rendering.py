@@ -1,5 +1,6 @@
 """From a Prompt and an Example to token ids, through the model's own chat template."""
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Message = dict[str, str]
+
+THOUGHTS_OPENED = re.compile(r"<think(?:ing)?>\s*$")
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,15 @@ class Renderer:
 
     def ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def output(self, ids: list[int]) -> str:
+        """What was said, behind the tag by which the chat template opens thoughts, where it does."""
+        return self._opening + self.text_of(ids)
+
+    @cached_property
+    def _opening(self) -> str:
+        found = THOUGHTS_OPENED.search(self.text(Prompt(), Example(name="", question="q", answer="")))
+        return found[0] if found else ""
 
     def text_of(self, ids: list[int]) -> str:
         """What was said, without special tokens and outer white space."""

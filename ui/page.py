@@ -178,7 +178,8 @@ def read_page(run: RunFolder, rows: Mapping[str, Example]) -> Page:
     return page._replace(
         prompt=run.prompt(page.best.prompt),
         pairs=_pairs(run, baseline.seed, page.best, split, rows),
-        standing=list(run.load(page.best, "validation").scores.values()),
+        # Of a row that was measured in several ways, the last.
+        standing=list({score.example: score for score in run.load(page.best, "validation").scores.values()}.values()),
     )
 
 
