@@ -116,8 +116,10 @@ def _term(text: str, start: int) -> tuple[Value, int] | None:
         value, place = product(value, more[0]), more[1]
     over = OVER.match(text, place)
     below = _factor(text, over.end()) if over else None
-    if over and below and not _is_date(text, start, below[1]) and (quotient := divided(value, below[0])):
-        return quotient, below[1]
+    if below is not None and not _is_date(text, start, below[1]):
+        quotient = divided(value, below[0])
+        if quotient is not None:
+            return quotient, below[1]
     return value, place
 
 
@@ -152,7 +154,7 @@ def _factor(text: str, start: int) -> tuple[Value, int] | None:
         above = _argument(text, match.end(), DIGIT)
         below = _argument(text, above[1], DIGIT) if above else None
         quotient = divided(above[0], below[0]) if above and below else None
-        return (quotient, below[1]) if quotient and below else None
+        return None if quotient is None or below is None else (quotient, below[1])
     if text.startswith("(", start) and (group := _argument(text, start)):
         # A bracket is a number of its own only where it sums up roots; else what it holds is read by itself.
         return None if is_rational(group[0]) or any("(" in key.other for key in group[0]) else group

@@ -195,7 +195,7 @@ def _pairs(run: RunFolder, seed: Candidate, best: Candidate, split: Split, rows:
     answered = {score.example: score for score in run.load(seed, split).scores.values()}
     pairs = [
         Pair(answered[score.example], score, rows.get(score.example))
-        for score in run.load(best, split).scores.values()
+        for score in {score.example: score for score in run.load(best, split).scores.values()}.values()
         if score.example in answered
     ]
     return sorted(pairs, key=lambda pair: -pair.changed)[:MOST_PAIRS]
