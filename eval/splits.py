@@ -9,6 +9,7 @@ from typing import get_args
 from agent.config import Cut, Data
 from agent.errors import BadInput
 from agent.records import Example, Split, folded
+from eval.complaints import cut as quoted
 from eval.hub import read_hub
 from eval.rows import read_examples
 from eval.sources import Table, read_file
@@ -110,13 +111,9 @@ def _contradictions(train: Sequence[Example]) -> list[str]:
     first, second, *_ = torn[0]
     asked = "question of train rows has" if len(torn) == 1 else "questions of train rows have"
     return [
-        f"{len(torn)} {asked} more than one answer, such as {first.name}, {_cut(first.answer)}, and {second.name}, "
-        f"{_cut(second.answer)}; only one of them can be learned"
+        f"{len(torn)} {asked} more than one answer, such as {first.name}, {quoted(first.answer)}, and {second.name}, "
+        f"{quoted(second.answer)}; only one of them can be learned"
     ]
-
-
-def _cut(text: str, most: int = 40) -> str:
-    return repr(text if len(text) <= most else f"{text[:most]}…")
 
 
 def _key(example: Example) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from agent.errors import BadInput
 from agent.protocols import Rater
 from agent.records import Example, Split, digest
 from agent.scoring import Rated, RewardModel
-from eval.complaints import KeyPath, complaints
+from eval.complaints import KeyPath, complaints, cut
 from eval.scorers import BadScorer, TaskScorers, nobody
 from eval.splits import SPLITS, read_splits, with_shared_system
 from eval.yamlfile import YamlFile, read_yaml
@@ -122,7 +122,7 @@ def _unreachable(examples: Sequence[Example], scorers: TaskScorers) -> list[str]
         if not scorers.passes(scorers.show(example.answer), example):
             failing.append(example)
         if scorers.given_up:
-            raise BadInput(f"{example.name} as {scorers.show(example.answer)!r}: {scorers.given_up}")
+            raise BadInput(f"{example.name}, whose answer is {cut(example.answer)}: {scorers.given_up}")
     if not failing:
         return []
     first, shown = failing[0], scorers.show(failing[0].answer)

@@ -41,7 +41,13 @@ def test_a_letter_is_told_from_a_word(text: str, letter: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("text", "letter"),
-    [("I think it is J", "j"), ("The answer is I.", "i"), ("I'm sure of it", None), ("Answer: I think B", "b"), ("so am i", None)],
+    [
+        ("I think it is J", "j"),
+        ("The answer is I.", "i"),
+        ("I'm sure of it", None),
+        ("Answer: I think B", "b"),
+        ("so am i", None),
+    ],
 )
 def test_the_pronoun_is_no_choice(text: str, letter: str | None) -> None:
     assert option(text, "ABCDEFGHIJ") == letter

@@ -152,7 +152,7 @@ def test_a_regular_expression_without_end_is_refused_at_the_row_that_shows_it(
     assert "do not get full marks" in load_task(folder, [style]).warnings[0]
     monkeypatch.setattr("eval.patterns.LIMIT", 1e-9)
     message = refusal(folder, [style])
-    assert message.startswith("train:1 as 'xyxy")
+    assert message.startswith("train:1, whose answer is 'xyxy")
     assert "The regular expression ^(x|y)*$ was given up on this answer" in message
 
 
