@@ -70,6 +70,14 @@ def test_the_same_question_after_other_turns_is_another_row() -> None:
     assert [row.turns for row in select(train, remade, "refined")] == [(), (turn,)]
 
 
+def test_a_system_text_of_the_rows_own_is_trained_on() -> None:
+    own = example(1, "Who mends?", "Bo").model_copy(update={"system": "Be brief."})
+    train = [own, example(2, "Who mends?", "Bo")]
+    remade = remake(train, PROMPT, Form())
+    for rows in (select(train, None, "original"), select(train, remade, "refined")):
+        assert [row.example.system for row in rows] == ["Be brief.", ""]
+
+
 def test_the_trainer_gets_the_rows_it_asks_for() -> None:
     remade = remake(TRAIN, PROMPT, Form())
 
