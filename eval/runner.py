@@ -8,7 +8,6 @@ from agent.protocols import LanguageModel
 from agent.records import Candidate, Evaluation, Example, ExampleScore, Measured, Prompt, Split, digest
 from eval.tasks import Task
 
-
 # How answers are read: scores of a run that began before a scorer's rules last changed are measured anew.
 READING = 2
 

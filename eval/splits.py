@@ -112,7 +112,7 @@ def _contradictions(train: Sequence[Example]) -> list[str]:
     asked = "question of train rows has" if len(torn) == 1 else "questions of train rows have"
     return [
         f"{len(torn)} {asked} more than one answer, such as {first.name}, {quoted(first.answer)}, and {second.name}, "
-        f"{quoted(second.answer)}; only one of them can be learned"
+        f"{quoted(second.answer)}; one alone can be learned"
     ]
 
 

@@ -97,7 +97,7 @@ def test_a_data_set_serves_as_a_task(hub: Path, tmp_path: Path) -> None:
     task = load_task(tmp_path, [f"data={{hub: {hub}, train: train, test: test}}"])
     assert [len(task.rows(split)) for split in ("train", "validation", "test")] == [8, 2, 10]
     assert task.test[0].answer == "2024-01-10"
-    with pytest.raises(BadInput, match="data.validation"):
+    with pytest.raises(BadInput, match=r"data\.validation"):
         load_task(tmp_path, [f"data={{hub: {hub}, train: trian}}"])
-    with pytest.raises(BadInput, match="'not a name!'"):
+    with pytest.raises(BadInput, match=r"'not a name!'"):
         load_task(tmp_path, ["data={hub: not a name!, train: train}"])

