@@ -142,7 +142,7 @@ def _is_date(text: str, start: int, end: int) -> bool:
 
 def _factor(text: str, start: int) -> tuple[Value, int] | None:
     if match := NUMBER.match(text, start):
-        return _raised(text, rational(Fraction(match[0].replace(",", ""))), match.end())
+        return _raised(text, _decimal(match[0]), match.end())
     if match := CIRCLE.match(text, start):
         return {PI: Fraction(1)}, match.end()
     if match := ROOT.match(text, start):
@@ -161,6 +161,11 @@ def _factor(text: str, start: int) -> tuple[Value, int] | None:
     return None
 
 
+def _decimal(written: str) -> Value:
+    """Its value; of one with more digits than Python makes a number of, what is written."""
+    return rational(Fraction(written.replace(",", ""))) if len(written) <= 1000 else unknown(written)
+
+
 def _raised(text: str, value: Value, place: int) -> tuple[Value, int]:
     """The number to the power that follows it, if one does, and it is a sensible one."""
     power = POWER.match(text, place)
@@ -176,7 +181,7 @@ def _argument(text: str, start: int, bare: re.Pattern[str] = NUMBER) -> tuple[Va
         end = _closing(text, start)
         return None if end is None else (_whole(text[start + 1 : end]), end + 1)
     match = bare.match(text, start)
-    return (rational(Fraction(match[0].replace(",", ""))), match.end()) if match else None
+    return (_decimal(match[0]), match.end()) if match else None
 
 
 def _whole(text: str) -> Value:

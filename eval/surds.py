@@ -7,6 +7,7 @@ from fractions import Fraction
 from itertools import product as pairs
 from typing import NamedTuple
 
+LONGEST = 2000  # characters of what cannot be computed with
 LARGEST = 10**9  # of a radicand whose square factors are looked for
 
 
@@ -29,7 +30,7 @@ def rational(number: Fraction | int) -> Value:
 
 def unknown(written: str) -> Value:
     """A value that equals only what is written in the same way."""
-    return {Key(other=written): Fraction(1)}
+    return {Key(other=written[:LONGEST]): Fraction(1)}
 
 
 def is_rational(value: Value) -> bool:
@@ -69,7 +70,8 @@ def root(value: Value, index: int = 2) -> Value:
     """The root of a number: square roots in their simplest form, others where they are whole."""
     number = value.get(ONE, Fraction(0))
     if not is_rational(value) or number < 0:
-        return unknown(f"root{index}({sorted(value.items())})")
+        terms = sorted(f"{factor} {key.radicand} {key.pi} {key.other}" for key, factor in value.items())
+        return unknown(f"root{index}({' + '.join(terms)})")
     if index == 2:
         outside, inside = _simplest(number.numerator * number.denominator)
         return {Key(inside): Fraction(outside, number.denominator)} if number else {}

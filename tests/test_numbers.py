@@ -93,6 +93,11 @@ def test_a_square_may_be_taken_out_of_a_root(factor: int, inside: int, outside: 
     assert same(rf"{factor}\sqrt{{{inside * outside * outside}}}", f"{factor * outside} sqrt {inside}")
 
 
+@pytest.mark.parametrize("text", ["9" * 5000, "sqrt(" * 60 + ")" * 60, "√" + "9" * 900, "(" * 300, "2^999 × 10^999"])
+def test_what_is_long_or_nested_can_be_read(text: str) -> None:
+    assert same(text, text) if text[0] != "(" else final_number(text, "") is None
+
+
 @given(st.text(r"0123456789 ./\-()^{}[]√π%$,afcrqst", max_size=30))
 def test_any_text_can_be_read(text: str) -> None:
     found = final_number(text, "####")
