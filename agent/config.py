@@ -55,7 +55,7 @@ class Limit(Settings):
 class Data(Settings):
     """Where the rows are: three files, one file to cut, or a hub data set; and which columns to read.
 
-    Paths are relative to the task.yaml. Files end in .jsonl, .csv or .parquet.
+    Paths are relative to the task.yaml. Files end in .jsonl, .csv, .tsv or .parquet.
     """
 
     train: str | None = None
@@ -69,6 +69,11 @@ class Data(Settings):
     cut: Cut | None = None
     question: str = "question"
     answer: str = "answer"
+    input: str | None = Field(
+        None,
+        description="column that goes on from the question, on a new line, where it holds anything; `input` by itself "
+        'where the question is `instruction`; "" takes none',
+    )
     messages: str | None = Field(None, description="column of chat messages, instead of question and answer")
     limit: Limit = Limit()
     skip_invalid: bool = Field(False, description="leave out rows that cannot be read, and count them")
@@ -77,6 +82,11 @@ class Data(Settings):
         description="validation and test rows that, with the seed prompt and generation.max_new_tokens, do not fit "
         "into the model's window: end the run before it begins, leave them out of it, or count them as wrong",
     )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Those that every row must have."""
+        return (self.messages,) if self.messages else (self.question, self.answer)
 
     @model_validator(mode="after")
     def says_where_rows_come_from(self) -> "Data":

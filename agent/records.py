@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any, Literal, NoReturn, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 # Of the records that ledgers and checkpoints hold. Raise it with every change of theirs that an older run, or a run of
 # an older version, could not be read with; 0 are runs from before it was counted.
@@ -61,12 +61,26 @@ class Turn(Record):
 
 
 class Example(Record):
-    """A row of a task. `name` is its place, `split:line`, counted from 1."""
+    """A row of a task. `name` is its place, `split:line`, counted from 1.
+
+    `system` is a system text of the row's own, which stands behind the prompt's.
+    """
 
     name: str
     question: str
     answer: str
     turns: tuple[Turn, ...] = ()
+    system: str = ""
+
+    @model_serializer(mode="wrap")
+    def without_a_system_text_it_has_not(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Ids and digests of rows without one stay what they were before rows could have one."""
+        return {name: value for name, value in dump(self).items() if name != "system" or value}
+
+    @property
+    def stands_alone(self) -> bool:
+        """Whether question and answer are all of it, as in a demonstration."""
+        return not (self.turns or self.system)
 
 
 class Demo(Record):

@@ -8,27 +8,31 @@ from agent.settings import Settings
 
 
 class Exact(Settings):
-    """The whole output is the answer (case and outer white space aside)."""
+    """The whole output is the answer (case and outer white space aside; of JSON objects, order and spacing, too)."""
 
     kind: Literal["exact"]
     extract: str | None = Field(None, description="regular expression; its first group (or match) is compared")
 
 
 class Contains(Settings):
-    """The answer stands in the output as whole words."""
+    """The answer stands in the output as whole words (where words are written without spaces, anywhere)."""
 
     kind: Literal["contains"]
 
 
 class Number(Settings):
-    """The last number after `marker` (or in the whole output) equals the one in the answer."""
+    """The first number after `marker` (or the last of the whole output) equals the one in the answer.
+
+    Compared exactly: decimals, fractions (3/4, 1 1/2, \\frac{3}{4}), roots and multiples of pi (2\\sqrt{3}, π/2).
+    50 % is as good as 50 or 0.5.
+    """
 
     kind: Literal["number"]
     marker: str = "####"
 
 
 class Choice(Settings):
-    """The option letter, such as (B), in the output equals the one in the answer."""
+    """The option letter, such as (B), in the output equals the one in the answer; "answer: b" is as good."""
 
     kind: Literal["choice"]
     letters: str = "ABCDE"
@@ -38,6 +42,13 @@ class TokenF1(Settings):
     """Word overlap of output and answer, as F1 in [0, 1]."""
 
     kind: Literal["f1"]
+
+
+class JsonFields(Settings):
+    """Answers are JSON objects: the share of keys whose value in the output is the answer's (case of text aside)."""
+
+    kind: Literal["json_fields"]
+    keys: tuple[str, ...] = Field((), description="those that count; all of the answer's, if none are named")
 
 
 class StyleSettings(Settings):
@@ -94,7 +105,9 @@ class RewardModel(Settings):
 
 Rated = Judge | RewardModel  # what no rule can score
 
-ContentScorer = Annotated[Exact | Contains | Number | Choice | TokenF1 | Rated, Field(discriminator="kind")]
+ContentScorer = Annotated[
+    Exact | Contains | Number | Choice | TokenF1 | JsonFields | Rated, Field(discriminator="kind")
+]
 
 
 class StartsWith(StyleSettings):
@@ -103,7 +116,10 @@ class StartsWith(StyleSettings):
 
 
 class Matches(StyleSettings):
-    """A regular expression that must be found in the output (anchor it with ^ and $ if the whole should match)."""
+    """A regular expression that must be found in the output (anchor it with ^ and $ if the whole should match).
+
+    It has a second to be found.
+    """
 
     kind: Literal["regex"]
     pattern: str

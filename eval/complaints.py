@@ -107,6 +107,12 @@ def _resolved(node: dict[str, Any]) -> dict[str, Any]:
     return node
 
 
+def cut(text: str, most: int = 40) -> str:
+    """The text in quotes, on one line, and no longer than this."""
+    text = " ".join(text.split())
+    return f"'{text}'" if len(text) <= most else f"'{text[:most]}…'"
+
+
 def _shown(value: object, most: int = 40) -> str:
     match value:
         case None:
@@ -118,7 +124,6 @@ def _shown(value: object, most: int = 40) -> str:
         case list():
             return "a list" if value else "an empty list"
         case str():
-            text = " ".join(value.split())
-            return f"'{text}'" if len(text) <= most else f"'{text[:most]}…'"
+            return cut(value, most)
         case _:
             return str(value)

@@ -1,24 +1,20 @@
 """Content scorers: how right an output is, whatever its form. Each maps (output, answer) to [0, 1]."""
 
-import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
-from decimal import Decimal
 from functools import partial
 
 from agent.errors import BadInput
-from agent.records import folded
-from agent.scoring import Choice, Contains, ContentScorer, Exact, Judge, Number, Rated, RewardModel, TokenF1
+from agent.scoring import Choice, Contains, ContentScorer, Exact, JsonFields, Judge, Number, Rated, RewardModel, TokenF1
+from eval.choices import option
+from eval.jsonform import json_settled, json_value, same_json, unescaped
+from eval.numbers import final_number
+from eval.patterns import Pattern
+from eval.words import holds, segmented
 
 Score = Callable[[str, str], float]
-
-# A sign counts only where it does not stand between two numbers (5-10), a comma only before three digits (1,000).
-NUMBER = re.compile(
-    r"(?:(?<![\w)\]%])-)?\$?"
-    r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
-    r"(?:[eE][-+]?\d{1,3}(?!\d))?"
-)
 
 
 def content_scorer(settings: ContentScorer) -> Score | Rated:
@@ -29,7 +25,7 @@ def content_scorer(settings: ContentScorer) -> Score | Rated:
     """
     match settings:
         case Exact(extract=pattern):
-            return exact if pattern is None else partial(extracted, pattern=compiled(pattern, "extract"))
+            return exact if pattern is None else partial(extracted, pattern=Pattern(pattern, "extract"))
         case Contains():
             return contains
         case Number(marker=marker):
@@ -40,6 +36,8 @@ def content_scorer(settings: ContentScorer) -> Score | Rated:
             return partial(choice, letters=letters)
         case TokenF1():
             return f1
+        case JsonFields(keys=keys):
+            return partial(json_fields, keys=keys)
         case Judge(say=None, show=None) | RewardModel():
             return settings
         case Judge():
@@ -49,59 +47,44 @@ def content_scorer(settings: ContentScorer) -> Score | Rated:
 def settled(settings: ContentScorer, said: str, answer: str) -> bool:
     """Whether the score is the same for every text that goes on from `said` with white space and more. In doubt, no."""
     match settings:
+        case Exact(extract=None) if isinstance(json_value(answer), dict | list):
+            return said.lstrip()[:1] not in ("{", "[") or json_settled(said)
         case Exact(extract=None):
             return not answer.strip().casefold().startswith(said.strip().casefold())
         case Contains():
-            return holds(said, answer)
+            return says(said, answer)
         case _:  # a later number, letter, word or match may count in place of an earlier one, or beside it
             return False
 
 
-def compiled(pattern: str, key: str) -> re.Pattern[str]:
-    """The pattern, compiled. Raises BadInput that names the key and what is wrong."""
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise BadInput(f"'{key}' is not a regular expression: {error} in {pattern!r}") from None
-
-
-def holds(text: str, phrase: str) -> bool:
-    """Whether the phrase stands in the text as whole words, both folded."""
-    text, phrase = folded(text), folded(phrase)
-    before = r"(?<!\w)" if re.match(r"\w", phrase) else ""
-    after = r"(?!\w)" if re.search(r"\w$", phrase) else ""
-    return re.search(before + re.escape(phrase) + after, text) is not None
+def says(output: str, phrase: str) -> bool:
+    """Whether the phrase stands in the output as whole words, as written or in a JSON string behind its escapes."""
+    return holds(output, phrase) or holds(unescaped(output), phrase)
 
 
 def exact(output: str, answer: str) -> float:
-    """1.0 if the whole output is the answer, case and outer white space aside."""
-    return float(output.strip().casefold() == answer.strip().casefold())
+    """1.0 if the whole output is the answer, case and outer white space aside; of JSON objects, order and spacing."""
+    if output.strip().casefold() == answer.strip().casefold():
+        return 1.0
+    wanted = json_value(answer)
+    return float(isinstance(wanted, dict | list) and same_json(json_value(output), wanted))
 
 
-def extracted(output: str, answer: str, pattern: re.Pattern[str]) -> float:
-    """1.0 if the pattern's first group (or its match) in the output is the answer."""
-    found = pattern.search(output)
-    text = found and found[1 if pattern.groups else 0]
-    return exact(text, answer) if text is not None else 0.0
+def extracted(output: str, answer: str, pattern: Pattern) -> float:
+    """1.0 if the pattern's first group (or its match) in the output is the answer. Raises TooSlow."""
+    texts = (pattern.extract(text) for text in dict.fromkeys((output, unescaped(output))))
+    return max(exact(text, answer) if text is not None else 0.0 for text in texts)
 
 
 def contains(output: str, answer: str) -> float:
     """1.0 if the answer stands in the output as whole words."""
-    return float(holds(output, answer))
+    return float(says(output, answer))
 
 
 def number(output: str, answer: str, marker: str = "####") -> float:
-    """1.0 if both come to the same number."""
-    found, wanted = final_number(output, marker), final_number(answer, marker)
-    return float(found is not None and found == wanted)
-
-
-def final_number(text: str, marker: str) -> Decimal | None:
-    """The number right after the last marker; the last one of the text if there is no marker, or no number after it."""
-    text = text.replace("\N{MINUS SIGN}", "-")
-    marked = NUMBER.findall(text.rpartition(marker)[2])[:1] if marker and marker in text else []
-    found = marked or NUMBER.findall(text)
-    return Decimal(found[-1].replace(",", "").replace("$", "")) if found else None
+    """1.0 if both come to the same number: 3/4 is 0.75, and 2 sqrt 3 is \\sqrt{12}."""
+    found, wanted = final_number(unescaped(output), marker), final_number(answer, marker)
+    return float(found is not None and wanted is not None and found.same(wanted))
 
 
 def choice(output: str, answer: str, letters: str = "ABCDE") -> float:
@@ -110,25 +93,28 @@ def choice(output: str, answer: str, letters: str = "ABCDE") -> float:
     return float(found is not None and found == wanted)
 
 
-def option(text: str, letters: str) -> str | None:
-    """The option letter a text settles on: the clearest way of naming one wins, then the last of its kind."""
-    letter = f"([{re.escape(letters)}])"
-    ways = (
-        rf"(?i:^\W*{letter}\W*$)",
-        rf"(?i:answer|choice|option)(?i:\s+is)?\W{{0,6}}{letter}\b",
-        rf"^\W*{letter}[.):]",
-        rf"(?i:\({letter}\))",
-        rf"\b{letter}\b(?!')",
-    )
-    for way in ways:
-        if found := re.findall(way, text):
-            return str(found[-1]).casefold()
-    return None
+def json_fields(output: str, answer: str, keys: tuple[str, ...] = ()) -> float:
+    """The share of these keys (of all the answer's, if none are named) that have the answer's value in the output.
+
+    0.0 where either is no JSON object. The output may stand in a ``` fence, or under a key of its own: that is a matter
+    of style.
+    """
+    found, wanted = json_value(output, fenced=True), json_value(answer, fenced=True)
+    while isinstance(found, dict) and isinstance(wanted, dict) and len(found) == 1 and not found.keys() & wanted.keys():
+        (found,) = found.values()
+    compared = keys or tuple(wanted) if isinstance(wanted, dict) else ()
+    if not isinstance(found, dict) or not isinstance(wanted, dict) or not compared:
+        return 0.0
+    right = [key in found and key in wanted and same_json(found[key], wanted[key]) for key in compared]
+    return sum(right) / len(compared)
 
 
 def f1(output: str, answer: str) -> float:
-    """Harmonic mean of precision and recall over words, in [0, 1], normalised as in SQuAD (Rajpurkar et al. 2016)."""
-    found, wanted = squad_words(output), squad_words(answer)
+    """Harmonic mean of precision and recall over words, in [0, 1], normalised as in SQuAD (Rajpurkar et al. 2016).
+
+    Where words stand without spaces, every character is one (as in MLQA; Lewis et al. 2020).
+    """
+    found, wanted = squad_words(unescaped(output)), squad_words(answer)
     if not found or not wanted:
         return float(found == wanted)
     common = sum((Counter(found) & Counter(wanted)).values())
@@ -137,5 +123,9 @@ def f1(output: str, answer: str) -> float:
 
 def squad_words(text: str) -> list[str]:
     """Lower-case words without punctuation and English articles."""
-    bare = text.lower().translate(str.maketrans("", "", string.punctuation))
-    return [word for word in bare.split() if word not in {"a", "an", "the"}]
+    bare = "".join(letter for letter in text.lower() if not _is_punctuation(letter))
+    return [word for word in segmented(bare) if word not in {"a", "an", "the"}]
+
+
+def _is_punctuation(letter: str) -> bool:
+    return letter in string.punctuation or unicodedata.category(letter).startswith("P")

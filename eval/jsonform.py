@@ -1,15 +1,20 @@
 """What is wrong with a text that should be bare JSON."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.errors import BadInput
+from eval.patterns import Pattern
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
 
 
+FENCE = re.compile(r"\s*```\w*\n(.*?)\n?```\s*", re.DOTALL)
+STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 LOOKS_AHEAD = len(r"\ud83d\ude00")  # the most characters from where a decoder stops that it may have looked at
 
 
@@ -26,6 +31,7 @@ def schema_validator(schema: dict[str, Any]) -> Validator:
         BadInput: the schema is not valid, or one of its references leads nowhere inside it.
     """
     from jsonschema import Draft202012Validator, SchemaError
+    from jsonschema.validators import extend
     from referencing import Registry
     from referencing.exceptions import Unresolvable
     from referencing.jsonschema import DRAFT202012
@@ -33,23 +39,38 @@ def schema_validator(schema: dict[str, Any]) -> Validator:
     registry = Registry().with_resource("", DRAFT202012.create_resource(schema))
     try:
         Draft202012Validator.check_schema(schema)
-        for reference in _references(schema):
+        for reference in _texts_under("$ref", schema):
             registry.resolver().lookup(reference)
+        for pattern in _texts_under("pattern", schema):
+            _compiled(pattern)
     except SchemaError as error:
         raise BadInput(f"'schema' is not a JSON schema: {error.message} at {error.json_path}") from None
     except Unresolvable as error:
         raise BadInput(f"'schema' refers to {error.ref!r}, which is not inside it; write it out there") from None
-    validator: Validator = Draft202012Validator(schema, registry=registry)
+    validator: Validator = extend(Draft202012Validator, {"pattern": _pattern})(schema, registry=registry)
     return validator
 
 
-def _references(schema: object) -> Iterator[str]:
-    """Every $ref in a schema."""
-    if isinstance(schema, dict) and isinstance(reference := schema.get("$ref"), str):
-        yield reference
+def _pattern(validator: object, pattern: str, instance: object, schema: object) -> "Iterator[ValidationError]":
+    """JSON Schema's `pattern`, with the time limit that all regular expressions have here. Raises TooSlow."""
+    from jsonschema.exceptions import ValidationError
+
+    if isinstance(instance, str) and not _compiled(pattern).matches(instance):
+        yield ValidationError(f"{instance!r} does not match {pattern!r}")
+
+
+@cache
+def _compiled(pattern: str) -> Pattern:
+    return Pattern(pattern, "schema")
+
+
+def _texts_under(key: str, schema: object) -> Iterator[str]:
+    """Every text that stands under this key in a schema."""
+    if isinstance(schema, dict) and isinstance(text := schema.get(key), str):
+        yield text
     inner = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
     for part in inner:
-        yield from _references(part)
+        yield from _texts_under(key, part)
 
 
 def json_fault(output: str, keys: Sequence[str], validator: Validator | None) -> str:
@@ -61,6 +82,47 @@ def json_fault(output: str, keys: Sequence[str], validator: Validator | None) ->
     except (ValueError, RecursionError) as error:
         return f"it is not valid JSON ({error})" if output.strip() else "it is empty"
     return _keys_fault(value, keys) or _schema_fault(value, validator)
+
+
+def put_into(template: str, answer: str) -> str:
+    """The JSON template with the answer in place of {answer}: escaped within a string, and elsewhere as it stands."""
+    parts, shown = template.split("{answer}"), ""
+    for part in parts[:-1]:
+        shown += part
+        inside = len(re.sub(r"\\\\.", "", shown).split('"')) % 2 == 0
+        shown += json.dumps(answer, ensure_ascii=False)[1:-1] if inside else answer
+    return shown + parts[-1]
+
+
+def json_value(text: str, fenced: bool = False) -> object:
+    """What the text says as JSON; None where it is not (or says null).
+
+    Args:
+        fenced: read what stands in a ``` fence, too.
+    """
+    inside = FENCE.fullmatch(text) if fenced else None
+    try:
+        return json.loads(inside[1] if inside else text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return None
+
+
+def same_json(one: object, other: object) -> bool:
+    """Whether two JSON values are the same, the order of keys, and case and outer white space of text aside."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same_json(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same_json, one, other))
+    if isinstance(one, str) and isinstance(other, str):
+        return one.strip().casefold() == other.strip().casefold()
+    return one == other and isinstance(one, bool) == isinstance(other, bool)  # to Python, True is 1
+
+
+def unescaped(text: str) -> str:
+    """A JSON text with the escapes in its strings undone, for comparing what they say; any other text as it is."""
+    if "\\" not in text or json_value(text, fenced=True) is None:
+        return text
+    return STRING.sub(lambda string: f'"{json.loads(string[0], strict=False)}"', text)
 
 
 def json_settled(said: str) -> bool:

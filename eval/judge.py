@@ -119,8 +119,9 @@ def grade_within(scale: int) -> type[Grade]:
 
 
 def _asked(example: Example, room: int) -> str:
-    """The question; where it continues a conversation, with its earlier turns."""
-    turns = [f"{turn.role}: {turn.content}" for turn in example.turns]
+    """The question; where it continues a conversation or has a system text of its own, with these."""
+    system = [f"system: {example.system}"] if example.system else []
+    turns = system + [f"{turn.role}: {turn.content}" for turn in example.turns]
     return prompts.quoted("\n".join([*turns, f"user: {example.question}"] if turns else [example.question]), room)
 
 

@@ -106,9 +106,10 @@ class RewardModelRater:
 
 
 def _chat(example: Example, output: str) -> list[dict[str, str]]:
+    system = [{"role": "system", "content": example.system}] if example.system else []
     turns = [{"role": turn.role, "content": turn.content} for turn in example.turns]
-    return [*turns, {"role": "user", "content": example.question}, {"role": "assistant", "content": output}]
+    return [*system, *turns, {"role": "user", "content": example.question}, {"role": "assistant", "content": output}]
 
 
 def _asked(example: Example) -> str:
-    return "\n".join([*(turn.content for turn in example.turns), example.question])
+    return "\n".join([*filter(None, [example.system]), *(turn.content for turn in example.turns), example.question])

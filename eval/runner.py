@@ -8,6 +8,9 @@ from agent.protocols import LanguageModel
 from agent.records import Candidate, Evaluation, Example, ExampleScore, Measured, Prompt, Split, digest
 from eval.tasks import Task
 
+# How answers are read: scores of a run that began before a scorer's rules last changed are measured anew.
+READING = 2
+
 
 class EvaluationStore(Protocol):
     """Where measurements are kept. They are the whole candidate's: a prompt scores anew after each LoRA update."""
@@ -98,7 +101,7 @@ class Runner:
 
     def _key(self, row: Example) -> str:
         """Names a row by its content, and by the settings and scorers under which an answer's score stays the same."""
-        return digest([row.id, self._task.config.generation.max_new_tokens, self._task.scorers.digest])
+        return digest([row.id, self._task.config.generation.max_new_tokens, self._task.scorers.digest, READING])
 
     def _scores(self, candidate: Candidate, rows: Mapping[str, Example]) -> dict[str, ExampleScore]:
         outputs = self._model.generate(

@@ -10,7 +10,9 @@ from agent.protocols import Rater, Rating
 from agent.records import Example, ExampleScore
 from agent.records import digest as content_hash
 from agent.scoring import ContentScorer, Judge, Rated, RewardModel, StyleScorer
+from agent.thoughts import may_think, spoken
 from eval.content import Score, content_scorer, settled
+from eval.patterns import TooSlow
 from eval.style import AnyStyle, JudgedStyle, style_scorer
 
 WANTED = {
@@ -19,6 +21,7 @@ WANTED = {
     "number": "the right number",
     "choice": "the right option letter",
     "f1": "the answer's words, as many as possible",
+    "json_fields": "the right value under every key",
     "reward_model": "what a reward model prefers",
 }
 
@@ -45,6 +48,8 @@ def nobody(settings: Rated) -> Rater:
 class TaskScorers:
     """Satisfies `agent.protocols.Scorers`. Raises BadScorer for settings that do not compile or hold together.
 
+    What an output thinks before it answers counts neither for content nor for style, and a judge does not see it.
+
     Args:
         rater: gives who scores by settings that no rule can follow; called when first needed, once for equal settings.
         judge: who the LLM judge is, as plain data. It is part of the digest: another judge gives other scores.
@@ -61,6 +66,7 @@ class TaskScorers:
         self._style = _build("style", style, style_scorer)
         self._settings = tuple(content)
         self._rater = cache(rater)
+        self.given_up = ""  # the sentence on a regular expression that found no end, once there was one
         parts: dict[str, object] = {
             "content": [one.model_dump(mode="json") for one in content],
             "style": [one.model_dump(mode="json") for one in style],
@@ -79,8 +85,9 @@ class TaskScorers:
         Raises:
             LlmUnavailable: a judge did not answer; then nothing is scored.
         """
-        content = [self._content_ratings(scorer, answered) for scorer in self._content]
-        style = [self._style_ratings(scorer, answered) for scorer in self._style]
+        said = [(_without_thoughts(example), spoken(output)) for example, output in answered]
+        content = [self._content_ratings(scorer, said) for scorer in self._content]
+        style = [self._style_ratings(scorer, said) for scorer in self._style]
         return [
             _score(example, output, [part[place] for part in content], [part[place] for part in style])
             for place, (example, output) in enumerate(answered)
@@ -89,12 +96,12 @@ class TaskScorers:
     def _content_ratings(self, scorer: Score | Rated, answered: Answered) -> list[Rating]:
         if isinstance(scorer, Judge | RewardModel):
             return self._rater(scorer).rate(answered)
-        return [Rating(scorer(output, example.answer)) for example, output in answered]
+        return [self._rule(scorer, output, example.answer) for example, output in answered]
 
     def _style_ratings(self, scorer: AnyStyle, answered: Answered) -> list[Rating]:
         if isinstance(scorer, JudgedStyle):
             return self._rater(scorer.settings).rate([(self._formed(example), output) for example, output in answered])
-        faults = [scorer.explain(output) for _, output in answered]
+        faults = [self._fault(scorer, output) for _, output in answered]
         return [Rating(float(not fault), fault) for fault in faults]
 
     def _formed(self, example: Example) -> Example:
@@ -102,16 +109,34 @@ class TaskScorers:
 
     def faults(self, output: str) -> tuple[str, ...]:
         """One sentence per style rule that the output fails. No judge is asked."""
-        return tuple(fault for style in self._style if (fault := style.explain(output)))
+        said = spoken(output)
+        return tuple(fault for style in self._style if (fault := self._fault(style, said)))
+
+    def _fault(self, style: AnyStyle, said: str) -> str:
+        try:
+            return style.explain(said)
+        except TooSlow as error:
+            return self._given_up(error)
+
+    def _rule(self, rule: Score, output: str, answer: str) -> Rating:
+        try:
+            return Rating(rule(output, answer))
+        except TooSlow as error:
+            return Rating(0.0, self._given_up(error))
+
+    def _given_up(self, error: TooSlow) -> str:
+        """A fault like any other: the run goes on, and the answer has the sentence beside it."""
+        self.given_up = str(error)
+        return self.given_up
 
     def settled(self, example: Example, text: str) -> bool:
         """Whether score, faults and instructions are the same for every text that goes on from this one.
 
-        Never so where a judge or a reward model scores: they read the whole answer.
+        Never so where a judge or a reward model scores: they read the whole answer. Nor where thoughts are in it.
         Its last word may be cut, and is left out; what is judged is followed by white space.
         """
         parts = text.rsplit(maxsplit=1)
-        if len(parts) < 2 or text.endswith(INCOMPLETE):
+        if len(parts) < 2 or text.endswith(INCOMPLETE) or may_think(parts[0]):
             return False
         content = all(settled(settings, parts[0], example.answer) for settings in self._settings)
         return content and all(style.settled(parts[0]) for style in self._style)
@@ -121,13 +146,24 @@ class TaskScorers:
 
         No judge is asked, so it may be what the output falls short of.
         """
-        return tuple(style.instruct() for style in self._style if output is None or style.needs_telling(output))
+        said = None if output is None else spoken(output)
+        return tuple(style.instruct() for style in self._style if said is None or self._needs_telling(style, said))
+
+    def _needs_telling(self, style: AnyStyle, said: str) -> bool:
+        try:
+            return style.needs_telling(said)
+        except TooSlow:
+            return True
 
     def show(self, answer: str) -> str:
-        """The answer in the wanted form: every style scorer's form in the order of the task file."""
+        """The answer in the wanted form: every style scorer's form in the order of the task file.
+
+        Thoughts before it stay as they are.
+        """
+        shown = said = spoken(answer)
         for style in self._style:
-            answer = style.show(answer)
-        return answer
+            shown = style.show(shown)
+        return shown if said == answer else answer.removesuffix(said) + shown if answer.endswith(said) else answer
 
     def passes(self, output: str, example: Example) -> bool:
         """Whether content and style are both full marks, as far as rules can tell.
@@ -141,12 +177,18 @@ class TaskScorers:
     def ruled(self, output: str, example: Example) -> float:
         """Mean over the content rules, in [0, 1]; 1.0 where there are none. Asks nobody."""
         rules = [scorer for scorer in self._content if not isinstance(scorer, Judge | RewardModel)]
-        return fmean(rule(output, example.answer) for rule in rules) if rules else 1.0
+        said, answer = spoken(output), spoken(example.answer)
+        return fmean(self._rule(rule, said, answer).score for rule in rules) if rules else 1.0
 
     def describe(self) -> str:
         """One line for people about what is wanted."""
         content = " and ".join(map(_wanted, self._settings))
         return " ".join(" ".join([f"Wanted: {content}.", *self.instructions()]).split())
+
+
+def _without_thoughts(example: Example) -> Example:
+    answer = spoken(example.answer)
+    return example if answer == example.answer else example.model_copy(update={"answer": answer})
 
 
 def _wanted(settings: ContentScorer) -> str:

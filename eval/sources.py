@@ -1,13 +1,18 @@
-"""Tables of raw rows, each with its place: from JSON lines, CSV, Parquet, or a data set on the Hugging Face hub."""
+"""Tables of raw rows, each with its place: from JSON lines, CSV or Parquet."""
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from agent.errors import BadInput
+from eval.cells import Written
 from eval.complaints import nearest
+
+SEPARATORS = ",;\t|"
+LONGEST = 2**31 - 1  # characters of a CSV field; Python's own limit is 131,072
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,11 @@ class Table:
     rows: tuple[RawRow, ...]
 
 
-def read_file(path: Path) -> Table:
-    """All rows of a .jsonl, .csv or .parquet file.
+def read_file(path: Path, columns: Sequence[str] = ()) -> Table:
+    """All rows of a .jsonl, .csv, .tsv or .parquet file.
+
+    Args:
+        columns: what the rows must have. By them is told which sign separates the columns of a .csv file.
 
     Raises:
         BadInput: no such file, another kind of file, or one that cannot be read at all.
@@ -40,34 +48,16 @@ def read_file(path: Path) -> Table:
         raise BadInput(f"{path}: no such file; {hint}")
     match path.suffix:
         case ".jsonl":
-            return Table(str(path), "line", tuple(_jsonl(path)))
-        case ".csv":
-            return Table(str(path), "line", tuple(_csv(path)))
+            return Table(str(path), "line", tuple(jsonl_rows(path)))
+        case ".csv" | ".tsv":
+            return Table(str(path), "line", tuple(csv_rows(path, columns)))
         case ".parquet":
             return Table(str(path), "row", tuple(_parquet(path)))
-    raise BadInput(f"{path}: files of rows end in .jsonl (one JSON object a line), .csv or .parquet")
+    raise BadInput(f"{path}: files of rows end in .jsonl (one JSON object a line), .csv, .tsv or .parquet")
 
 
-def read_hub(name: str, config: str | None, split: str) -> Table:
-    """One split of a data set on the hub; its loading scripts are never run.
-
-    Raises:
-        BadInput: no such data set, configuration or split, or no network.
-    """
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
-
-    place = f"hub data set '{name}'{f' ({config})' if config else ''}, split '{split}'"
-    try:
-        rows = load_dataset(name, config, split=split)
-    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")
-        way_out = "check the names and the network, or give files as data.train, data.validation and data.test"
-        raise BadInput(f"{place}: {reason}; {way_out}") from None
-    return Table(place, "row", tuple(RawRow(number, row) for number, row in enumerate(rows, start=1)))
-
-
-def _jsonl(path: Path) -> Iterator[RawRow]:
+def jsonl_rows(path: Path) -> Iterator[RawRow]:
+    """The rows of a file with a JSON object on every line; numbers stay as they are written."""
     # Lines end at \n alone: JSON strings may hold the other separators that str.splitlines would cut at.
     for number, line in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         if line.strip():
@@ -76,7 +66,7 @@ def _jsonl(path: Path) -> Iterator[RawRow]:
 
 def _json_row(number: int, line: bytes) -> RawRow:
     try:
-        values = json.loads(line.decode("utf-8"))
+        values = json.loads(line.decode("utf-8"), parse_float=Written)
     except UnicodeDecodeError as error:
         return RawRow(number, None, f"not UTF-8 ({error.reason} at byte {error.start})")
     except json.JSONDecodeError as error:
@@ -86,22 +76,41 @@ def _json_row(number: int, line: bytes) -> RawRow:
     return RawRow(number, values) if isinstance(values, dict) else RawRow(number, None, "not a JSON object")
 
 
-def _csv(path: Path) -> Iterator[RawRow]:
-    start = 1
+def csv_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[RawRow]:
+    """The rows of a table whose columns are separated by commas, semicolons, tabs or bars; every value is text.
+
+    Raises:
+        BadInput: it is not valid CSV, or not UTF-8.
+    """
+    start, longest = 1, csv.field_size_limit(LONGEST)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns = reader.fieldnames or ()
+            separator = _separator(file, columns)
+            file.seek(0)
+            reader = csv.DictReader(file, strict=True, delimiter=separator)
+            names = reader.fieldnames or ()
             start = reader.line_num + 1
             for values in reader:
                 # DictReader keeps surplus fields under None.
-                surplus = f"more fields than the {len(columns)} columns" if None in values else ""
+                surplus = f"more fields than the {len(names)} columns" if None in values else ""
                 yield RawRow(start, None if surplus else dict(values), surplus)
                 start = reader.line_num + 1
     except csv.Error as error:
         raise BadInput(f"{path}, line {start}: not valid CSV ({error})") from None
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
+    finally:
+        csv.field_size_limit(longest)
+
+
+def _separator(file: TextIO, columns: Sequence[str]) -> str:
+    """The sign that cuts the head of the table into the wanted columns; else the one that makes most of it."""
+    heads = {}
+    for separator in SEPARATORS:
+        file.seek(0)
+        heads[separator] = next(csv.reader(file, delimiter=separator), [])
+    fitting = [separator for separator, head in heads.items() if columns and set(columns) <= set(head)]
+    return fitting[0] if fitting else max(SEPARATORS, key=lambda separator: len(heads[separator]))
 
 
 def _parquet(path: Path) -> Iterator[RawRow]:

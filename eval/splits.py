@@ -8,9 +8,11 @@ from typing import get_args
 
 from agent.config import Cut, Data
 from agent.errors import BadInput
-from agent.records import Example, Split
+from agent.records import Example, Split, folded
+from eval.complaints import cut as quoted
+from eval.hub import read_hub
 from eval.rows import read_examples
-from eval.sources import Table, read_file, read_hub
+from eval.sources import Table, read_file
 
 Rows = dict[Split, tuple[Example, ...]]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -25,11 +27,10 @@ def read_splits(data: Data, folder: Path) -> tuple[Rows, tuple[str, ...]]:
         BadInput: a source that cannot be read, an empty split, or a test split that is all in train.
     """
     rows: Rows = {}
-    warnings = []
+    warnings: list[str] = []
     for split, table in _tables(data, folder).items():
-        examples, warning = read_examples(table, data, split)
-        rows[split] = tuple(examples)
-        warnings += [warning] if warning else []
+        rows[split], told = read_examples(table, data, split)
+        warnings += told
     if missing := [split for split in SPLITS if split not in rows]:
         count = len(rows["train"])
         rows |= cut(rows["train"], missing, data.cut or Cut())
@@ -37,7 +38,7 @@ def read_splits(data: Data, folder: Path) -> tuple[Rows, tuple[str, ...]]:
             source = data.path or data.hub
             raise BadInput(f"{source}: {count} usable rows leave none for the {empty[0]} split; add more")
     rows = {split: rows[split][: getattr(data.limit, split)] for split in SPLITS}
-    return rows, (*warnings, *_overlaps(rows))
+    return rows, (*warnings, *_contradictions(rows["train"]), *_overlaps(rows))
 
 
 def cut(examples: Sequence[Example], missing: Sequence[Split], shares: Cut) -> Rows:
@@ -56,10 +57,25 @@ def cut(examples: Sequence[Example], missing: Sequence[Split], shares: Cut) -> R
 
 def _renamed(examples: Iterable[Example], split: Split) -> tuple[Example, ...]:
     """The same examples, named `split:line` by the line they had in the file."""
-    return tuple(
-        Example(name=f"{split}:{one.name.partition(':')[2]}", question=one.question, answer=one.answer, turns=one.turns)
-        for one in examples
-    )
+    return tuple(one.model_copy(update={"name": f"{split}:{one.name.partition(':')[2]}"}) for one in examples)
+
+
+def with_shared_system(seed: str, rows: Rows) -> tuple[str, Rows, list[str]]:
+    """The seed's system text and the rows, with a system text that all rows share moved from them into the seed.
+
+    There it can be edited. Rows whose own differ keep them, and so do all where the seed says something else; the
+    sentence then says so.
+    """
+    own = {example.system for split in SPLITS for example in rows[split]}
+    if own == {""}:
+        return seed, rows, []
+    if len(own) == 1 and seed.strip() in ("", *own):
+        bare = {split: tuple(one.model_copy(update={"system": ""}) for one in rows[split]) for split in SPLITS}
+        return own.pop(), bare, []
+    many = f"rows have {len(own)} different system messages, or none: each keeps its own"
+    same = "all rows have one system message, and `prompt.system` says something else: they keep theirs"
+    way_out = "; without `prompt.system` it takes that place, and can be edited" if len(own) == 1 else ""
+    return seed, rows, [f"{many if len(own) > 1 else same}, behind `prompt.system`{way_out}"]
 
 
 def _tables(data: Data, folder: Path) -> dict[Split, Table]:
@@ -67,8 +83,8 @@ def _tables(data: Data, folder: Path) -> dict[Split, Table]:
     names = zip(SPLITS, (data.path or data.train, data.validation, data.test), strict=True)
     given = {split: name for split, name in names if name is not None}
     if data.hub:
-        return {split: read_hub(data.hub, data.hub_config, name) for split, name in given.items()}
-    return {split: read_file(folder / Path(name).expanduser()) for split, name in given.items()}
+        return {split: read_hub(data.hub, data.hub_config, name, data.columns) for split, name in given.items()}
+    return {split: read_file(folder / Path(name).expanduser(), data.columns) for split, name in given.items()}
 
 
 def _overlaps(rows: Rows) -> list[str]:
@@ -84,7 +100,23 @@ def _overlaps(rows: Rows) -> list[str]:
     return warnings
 
 
+def _contradictions(train: Sequence[Example]) -> list[str]:
+    """A warning if train rows ask the same and are answered differently: one of them cannot be learned."""
+    answers: dict[tuple[str, ...], dict[str, Example]] = {}
+    for example in train:
+        answers.setdefault(_key(example), {}).setdefault(folded(example.answer), example)
+    torn = [list(different.values()) for different in answers.values() if len(different) > 1]
+    if not torn:
+        return []
+    first, second, *_ = torn[0]
+    asked = "question of train rows has" if len(torn) == 1 else "questions of train rows have"
+    return [
+        f"{len(torn)} {asked} more than one answer, such as {first.name}, {quoted(first.answer)}, and {second.name}, "
+        f"{quoted(second.answer)}; one alone can be learned"
+    ]
+
+
 def _key(example: Example) -> tuple[str, ...]:
     """The conversation up to the answer, case and white space aside."""
-    said = [*(turn.content for turn in example.turns), example.question]
+    said = [example.system, *(turn.content for turn in example.turns), example.question]
     return tuple(" ".join(text.casefold().split()) for text in said)

@@ -7,8 +7,9 @@ from typing import Generic, TypeVar
 
 from agent.errors import BadInput
 from agent.scoring import Bullets, Forbid, JsonForm, Judge, Matches, StartsWith, StyleScorer, StyleSettings, Words
-from eval.content import compiled, holds
-from eval.jsonform import json_fault, json_settled, schema_validator
+from eval.content import says
+from eval.jsonform import json_fault, json_settled, json_value, put_into, schema_validator
+from eval.patterns import Pattern
 
 BULLET = re.compile(r"\s*[-*]\s+\S")
 
@@ -23,7 +24,7 @@ class Style(ABC, Generic[S]):
 
     @abstractmethod
     def explain(self, output: str) -> str:
-        """One sentence that says what is wrong with the output; empty if nothing is."""
+        """One sentence that says what is wrong with the output; empty if nothing is. Raises TooSlow."""
 
     def settled(self, said: str) -> bool:
         """Whether `explain` is the same for every text that goes on from `said` with white space and more.
@@ -33,7 +34,7 @@ class Style(ABC, Generic[S]):
         return False
 
     def needs_telling(self, output: str) -> bool:
-        """Whether whoever wrote this output is to be told what is wanted."""
+        """Whether whoever wrote this output is to be told what is wanted. Raises TooSlow."""
         return bool(self.explain(output))
 
     def instruct(self) -> str:
@@ -82,10 +83,10 @@ class StartsWithStyle(Style[StartsWith]):
 class MatchesStyle(Style[Matches]):
     def __init__(self, settings: Matches) -> None:
         super().__init__(settings)
-        self.pattern = compiled(settings.pattern, "pattern")
+        self.pattern = Pattern(settings.pattern)
 
     def explain(self, output: str) -> str:
-        if self.pattern.search(output):
+        if self.pattern.matches(output):
             return ""
         return f"The answer must match the regular expression {self.settings.pattern}, but it is {_quoted(output)}."
 
@@ -98,9 +99,6 @@ class JsonStyle(Style[JsonForm]):
         super().__init__(settings)
         schema = settings.json_schema
         self.validator = None if schema is None else schema_validator(schema)
-        if settings.show is None and len(settings.keys) != 1:
-            example = '{"answer": "{answer}", "unit": ""}'
-            raise BadInput(f"with any but one of 'keys', say where the answer goes: show: '{example}'")
 
     def explain(self, output: str) -> str:
         fault = json_fault(output, self.settings.keys, self.validator)
@@ -120,11 +118,16 @@ class JsonStyle(Style[JsonForm]):
         return f"Answer with {self.wanted}{such}, and nothing around it."
 
     def show(self, answer: str) -> str:
-        # Inside a template the answer stands between quotes: its own must not end the string.
-        return super().show(answer if self.settings.show is None else json.dumps(answer, ensure_ascii=False)[1:-1])
+        template = self.settings.show
+        return self.form(answer) if template is None else put_into(template, answer)
 
     def form(self, answer: str) -> str:
-        return json.dumps({self.settings.keys[0]: answer}, ensure_ascii=False)
+        """The answer itself where it has the form already; else under the one key, where there is one."""
+        if len(self.settings.keys) != 1 or not self.explain(answer):
+            return answer
+        key = json.dumps(self.settings.keys[0], ensure_ascii=False)
+        value = answer if isinstance(json_value(answer), dict) else json.dumps(answer, ensure_ascii=False)
+        return f"{{{key}: {value}}}"
 
 
 class WordsStyle(Style[Words]):
@@ -151,11 +154,11 @@ class WordsStyle(Style[Words]):
 
 class ForbidStyle(Style[Forbid]):
     def explain(self, output: str) -> str:
-        found = [word for word in self.settings.words if holds(output, word)]
+        found = [word for word in self.settings.words if says(output, word)]
         return f"The answer must not contain {_either(found)}, but it does." if found else ""
 
     def settled(self, said: str) -> bool:
-        return all(holds(said, word) for word in self.settings.words)  # the sentence names those that stand there
+        return all(says(said, word) for word in self.settings.words)  # the sentence names those that stand there
 
     def instruction(self) -> str:
         return f"Do not write {_either(self.settings.words)}."

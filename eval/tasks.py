@@ -13,9 +13,9 @@ from agent.errors import BadInput
 from agent.protocols import Rater
 from agent.records import Example, Split, digest
 from agent.scoring import Rated, RewardModel
-from eval.complaints import KeyPath, complaints
+from eval.complaints import KeyPath, complaints, cut
 from eval.scorers import BadScorer, TaskScorers, nobody
-from eval.splits import SPLITS, read_splits
+from eval.splits import SPLITS, read_splits, with_shared_system
 from eval.yamlfile import YamlFile, read_yaml
 
 
@@ -79,6 +79,9 @@ def build_task(config: TaskConfig, folder: Path, rater: Callable[[Rated], Rater]
     """
     scorers = TaskScorers(config.content, config.style, rater, _judge(config))
     rows, warnings = read_splits(config.data, folder)
+    system, rows, told = with_shared_system(config.prompt.system, rows)
+    if system != config.prompt.system:
+        config = config.model_copy(update={"prompt": config.prompt.model_copy(update={"system": system})})
     content = {split: [example.model_dump(mode="json") for example in rows[split]] for split in SPLITS}
     return Task(
         config=config,
@@ -88,7 +91,7 @@ def build_task(config: TaskConfig, folder: Path, rater: Callable[[Rated], Rater]
         test=rows["test"],
         scorers=scorers,
         digest=digest({"rows": content, "scorers": scorers.digest}),
-        warnings=(*warnings, *_unplanned(config), *_unreachable(rows["train"] + rows["validation"], scorers)),
+        warnings=(*warnings, *told, *_unplanned(config), *_unreachable(rows["train"] + rows["validation"], scorers)),
     )
 
 
@@ -110,8 +113,16 @@ def _unplanned(config: TaskConfig) -> list[str]:
 
 
 def _unreachable(examples: Sequence[Example], scorers: TaskScorers) -> list[str]:
-    """A warning if reference answers, put in the wanted form, would not get full marks of the rules themselves."""
-    failing = [example for example in examples if not scorers.passes(scorers.show(example.answer), example)]
+    """A warning if reference answers, put in the wanted form, would not get full marks of the rules themselves.
+
+    Raises BadInput at the first one on which a regular expression finds no end.
+    """
+    failing = []
+    for example in examples:
+        if not scorers.passes(scorers.show(example.answer), example):
+            failing.append(example)
+        if scorers.given_up:
+            raise BadInput(f"{example.name}, whose answer is {cut(example.answer)}: {scorers.given_up}")
     if not failing:
         return []
     first, shown = failing[0], scorers.show(failing[0].answer)

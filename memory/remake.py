@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from agent.protocols import Scorers
 from agent.records import Example, ExampleScore, Prompt, Record, Rewrite, Rows, Turn, digest, folded
 from agent.rounds import Remaking
+from agent.thoughts import spoken
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -27,17 +28,20 @@ class TrainingRow(Record):
     source: str
     prompt: str | None = None
     turns: tuple[Turn, ...] = ()
+    system: str = ""
     rewritten: bool = False
 
     @property
     def text(self) -> tuple[object, ...]:
         """All that is trained on: rows with the same text are duplicates."""
-        return self.turns, self.question, self.answer
+        return self.system, self.turns, self.question, self.answer
 
     @property
     def example(self) -> Example:
         """The row as an example, under its source's name."""
-        return Example(name=self.source, question=self.question, answer=self.answer, turns=self.turns)
+        return Example(
+            name=self.source, question=self.question, answer=self.answer, turns=self.turns, system=self.system
+        )
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,9 @@ class Remade:
 
 
 def source_of(example: Example) -> str:
-    """What a rewrite knows its example by: the content hash of question, answer and turns, in whatever file or line."""
-    return digest([example.question, example.answer, [turn.model_dump() for turn in example.turns]])
+    """What a rewrite knows its example by: the content hash of all but its name, in whatever file or line."""
+    parts = [example.question, example.answer, [turn.model_dump() for turn in example.turns]]
+    return digest([*parts, example.system] if example.system else parts)
 
 
 def remake(train: Sequence[Example], prompt: Prompt, scorers: Scorers, rewrites: Iterable[Rewrite] = ()) -> Remade:
@@ -92,10 +97,7 @@ def select(train: Sequence[Example], remade: Remade | None, rows: Rows) -> list[
         ValueError: an example is not of the train split, or refined rows are asked for and none were made.
     """
     _require_train(train)
-    original = [
-        TrainingRow(question=example.question, answer=example.answer, source=example.name, turns=example.turns)
-        for example in train
-    ]
+    original = [TrainingRow(source=example.name, **example.model_dump(exclude={"name"})) for example in train]
     if rows == "original":
         return original
     if remade is None:
@@ -105,14 +107,13 @@ def select(train: Sequence[Example], remade: Remade | None, rows: Rows) -> list[
 
 
 def table(rows: Sequence[TrainingRow]) -> "Dataset":
-    """Columns question, answer, source, prompt (may be null), turns (a list of role and content) and rewritten."""
+    """Columns question, answer, source, prompt (may be null), system, turns (of role and content) and rewritten."""
     from datasets import Dataset, Features, List, Value
 
     text = Value("string")
     turns = List({"role": text, "content": text})
-    features = Features(
-        {"question": text, "answer": text, "source": text, "prompt": text, "turns": turns, "rewritten": Value("bool")}
-    )
+    names = ("question", "answer", "source", "prompt", "system")
+    features = Features(dict.fromkeys(names, text) | {"turns": turns, "rewritten": Value("bool")})
     dumped = [row.model_dump(mode="json") for row in rows]
     # By column: from_list() cannot make an empty table.
     return Dataset.from_dict({name: [row[name] for row in dumped] for name in features}, features=features)
@@ -123,8 +124,9 @@ def _refined(example: Example, prompt: Prompt, scorers: Scorers) -> TrainingRow 
     if not scorers.passes(answer, example):
         return None
     return TrainingRow(
-        question=example.question, answer=answer, source=example.name, prompt=prompt.id, turns=example.turns
-    )
+        question=example.question, answer=answer, source=example.name, prompt=prompt.id, turns=example.turns,
+        system=example.system,
+    )  # fmt: skip
 
 
 def _reworded(given: Sequence[Example], prompt: Prompt, rewrites: Iterable[Rewrite]) -> Iterator[TrainingRow]:
@@ -133,7 +135,7 @@ def _reworded(given: Sequence[Example], prompt: Prompt, rewrites: Iterable[Rewri
         if example := by_source.get(rewrite.source):
             yield TrainingRow(
                 question=rewrite.question, answer=rewrite.answer, source=example.name, prompt=prompt.id,
-                turns=example.turns, rewritten=True,
+                turns=example.turns, system=example.system, rewritten=True,
             )  # fmt: skip
 
 
@@ -187,7 +189,7 @@ def reword(
     after = score([(example, output) for (example, _), output in zip(tried, outputs, strict=True)]) if tried else []
     passed = [(example, scored.output) for (example, _), scored in zip(tried, after, strict=True) if scored.reward == 1]
     kept = [
-        Rewrite(source=source_of(example), question=usable[example.name], answer=output, prompt=prompt)
+        Rewrite(source=source_of(example), question=usable[example.name], answer=spoken(output), prompt=prompt)
         for example, output in passed
     ]
     return kept, Remaking(

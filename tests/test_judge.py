@@ -110,6 +110,12 @@ def test_the_prompts_are_those_of_the_snapshot() -> None:
     assert told == SNAPSHOT.read_text(encoding="utf-8"), "if the change is meant, change the snapshot too"
 
 
+def test_a_system_text_of_the_rows_own_is_shown_before_the_question() -> None:
+    with serving([GOOD]) as server:
+        rate(server, ["Heskzan"], ROW.model_copy(update={"system": "Be brief."}))
+        assert f"system: Be brief.\nuser: {ROW.question}" in server.requests[0].said("user")
+
+
 @pytest.mark.parametrize("compare", [False, True])
 def test_what_is_too_long_for_the_judge_is_asked_once_more_with_less(compare: bool) -> None:
     def narrow(request: Request) -> Reply:

@@ -113,9 +113,11 @@ def test_rows_whose_reference_cannot_be_shown_in_form_are_not_shown() -> None:
     assert {demo.question for edit, _ in edits for demo in edit.demos} == {"Short?"}
 
 
-def test_rows_that_continue_a_conversation_are_not_shown() -> None:
+def test_rows_that_continue_a_conversation_or_have_a_system_text_are_not_shown() -> None:
     rows = [row.model_copy(update={"turns": (Turn(role="user", content="Before"),)}) for row in TRAIN]
     assert all(not edit.demos for edit, _ in propose(train=rows))
+    own = [row.model_copy(update={"system": "Be brief."}) for row in TRAIN]
+    assert all(not edit.demos for edit, _ in propose(train=own))
 
 
 def test_no_demonstrations_where_none_are_allowed() -> None:

@@ -13,8 +13,22 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from agent.moves import Move, TrainLora
-from agent.records import FORMAT, Demo, Diagnosis, ExampleDiagnosis, ExampleScore, Need, Prompt, Record, digest, folded
+from agent.records import (
+    FORMAT,
+    Demo,
+    Diagnosis,
+    Example,
+    ExampleDiagnosis,
+    ExampleScore,
+    Need,
+    Prompt,
+    Record,
+    Turn,
+    digest,
+    folded,
+)
 from agent.rounds import Spend
+from memory.remake import source_of
 
 SHARES = st.floats(0, 1)
 PROMPT = Prompt(system="Réponds.", demos=(Demo(question="2+2?", answer="4"),))
@@ -29,6 +43,18 @@ def test_equal_records_have_equal_ids_in_every_process(seed: str) -> None:
     environment = os.environ | {"PYTHONHASHSEED": seed}
     told = subprocess.run([sys.executable, "-c", code], cwd=REPO, env=environment, capture_output=True, check=True)
     assert told.stdout.decode().strip() == PROMPT.id
+
+
+def test_rows_without_a_system_text_have_the_ids_of_old() -> None:
+    plain = Example(name="train:1", question="Who?", answer="Bo")
+    turned = plain.model_copy(
+        update={"turns": (Turn(role="user", content="Hi"), Turn(role="assistant", content="Hello"))}
+    )
+    assert (plain.id, source_of(plain)) == ("e95baecf39d5", "0aa06a367d01")
+    assert (turned.id, source_of(turned)) == ("0358a5a8ae3f", "fcf494cb9524")
+    own = plain.model_copy(update={"system": "Be brief."})
+    assert len({own.id, plain.id}) == len({source_of(own), source_of(plain)}) == 2
+    assert Example.model_validate(own.model_dump()) == own
 
 
 def test_texts_compare_without_case_white_space_and_the_way_a_letter_is_encoded() -> None:

@@ -55,8 +55,8 @@ def test_rows_are_remade_in_the_wanted_form_without_the_demonstrated() -> None:
     remade = remake(TRAIN, PROMPT, Form())
     assert remade.rows.to_list() == [
         {
-            "question": "Who mends?", "answer": "ANSWER: Bo", "source": "train:2", "prompt": PROMPT.id, "turns": [],
-            "rewritten": False,
+            "question": "Who mends?", "answer": "ANSWER: Bo", "source": "train:2", "prompt": PROMPT.id, "system": "",
+            "turns": [], "rewritten": False,
         }
     ]  # fmt: skip
     assert (remade.given, remade.refused, remade.duplicates) == (3, 1, 1)
@@ -68,6 +68,14 @@ def test_the_same_question_after_other_turns_is_another_row() -> None:
     remade = remake(train, PROMPT, Form())
     assert remade.duplicates == 0
     assert [row.turns for row in select(train, remade, "refined")] == [(), (turn,)]
+
+
+def test_a_system_text_of_the_rows_own_is_trained_on() -> None:
+    own = example(1, "Who mends?", "Bo").model_copy(update={"system": "Be brief."})
+    train = [own, example(2, "Who mends?", "Bo")]
+    remade = remake(train, PROMPT, Form())
+    for rows in (select(train, None, "original"), select(train, remade, "refined")):
+        assert [row.example.system for row in rows] == ["Be brief.", ""]
 
 
 def test_the_trainer_gets_the_rows_it_asks_for() -> None:
@@ -118,7 +126,7 @@ def test_every_example_is_accounted_for_once(pairs: list[tuple[str, str]]) -> No
 
 
 def test_a_table_has_its_columns_even_when_it_is_empty() -> None:
-    assert table([]).column_names == ["question", "answer", "source", "prompt", "turns", "rewritten"]
+    assert table([]).column_names == ["question", "answer", "source", "prompt", "system", "turns", "rewritten"]
     assert table(select(TRAIN, None, "original"))[1]["answer"] == "Bo"
 
 

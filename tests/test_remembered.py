@@ -71,7 +71,14 @@ def test_likelihoods_are_kept_too(backbone: Callable[..., Backbone], replies: Re
 
 
 @pytest.mark.parametrize(
-    "other", [{"adapter": "a"}, {"max_new_tokens": 5}, {"settled": lambda example, text: False}, {"prompt": Prompt()}]
+    "other",
+    [
+        {"adapter": "a"},
+        {"max_new_tokens": 5},
+        {"settled": lambda example, text: False},
+        {"prompt": Prompt()},
+        {"rows": [row.model_copy(update={"system": "Be brief."}) for row in ROWS]},
+    ],
 )
 def test_whatever_shapes_an_answer_is_asked_anew(
     backbone: Callable[..., Backbone], replies: ReplyStore, other: dict[str, Any]
@@ -80,7 +87,9 @@ def test_whatever_shapes_an_answer_is_asked_anew(
     asked(RememberedModel(lambda: ours, replies, ["tiny"], Clock(), "scorers"))
     given: dict[str, Any] = {"prompt": PROMPT, "adapter": None, "max_new_tokens": 4} | other
     with pytest.raises(AssertionError, match="the model was wanted"):
-        RememberedModel(no_model, replies, ["tiny"], Clock(), "scorers").generate(given.pop("prompt"), ROWS, **given)
+        RememberedModel(no_model, replies, ["tiny"], Clock(), "scorers").generate(
+            given.pop("prompt"), given.pop("rows", ROWS), **given
+        )
 
 
 def test_an_answer_that_one_tasks_scorers_cut_off_is_none_to_anothers(

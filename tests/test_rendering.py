@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CHATML
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken
@@ -14,6 +13,7 @@ from transformers import AutoTokenizer
 
 from agent.errors import BadInput
 from agent.records import Demo, Example, Prompt, Turn
+from tests.conftest import CHATML
 from tools.rendering import Renderer
 
 PROMPT = Prompt(system="Be brief.", demos=(Demo(question="One?", answer="1"),), template="Q: {question}")
@@ -46,6 +46,22 @@ def test_everything_said_stands_in_its_turn_and_in_order(tokenizer: Any) -> None
 
 def test_an_empty_system_text_is_no_turn(tokenizer: Any) -> None:
     assert "system" not in Renderer(tokenizer).text(Prompt(), EXAMPLE)
+
+
+def test_a_system_text_of_the_rows_own_follows_the_prompts(tokenizer: Any) -> None:
+    own = EXAMPLE.model_copy(update={"system": "Be kind."})
+    assert Renderer(tokenizer).text(PROMPT, own).startswith("<|im_start|>system\nBe brief.\n\nBe kind.<|im_end|>\n")
+    assert Renderer(tokenizer).text(Prompt(), own).startswith("<|im_start|>system\nBe kind.<|im_end|>\n")
+
+
+def test_an_output_begins_with_the_thoughts_that_the_template_opens(tokenizer: Any) -> None:
+    ids = tokenizer("Rome?</think>Paris", add_special_tokens=False)["input_ids"]
+    assert Renderer(tokenizer).output(ids) == "Rome?</think>Paris"
+    for opened, said in (("<think>\n", "<think>\nRome?</think>Paris"), ("<think></think>", "Rome?</think>Paris")):
+        tokenizer.chat_template = f"{CHATML}{{% if add_generation_prompt %}}{opened}{{% endif %}}"
+        assert Renderer(tokenizer).output(ids) == said
+    tokenizer.chat_template = None
+    assert Renderer(tokenizer).output(ids) == "Rome?</think>Paris"
 
 
 @pytest.mark.parametrize("template", [REFUSING, SILENT])

@@ -93,6 +93,9 @@ def test_earlier_turns_are_read_too(saved: Save) -> None:
     row = ROW.model_copy(update={"turns": (Turn(role="user", content="Hi"), Turn(role="assistant", content="Hello."))})
     before = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello.<|im_end|>\n"
     assert rate(folder, ["Heskzan"], row) == shares(logits(folder, [before + chat("Heskzan")]))
+    own = row.model_copy(update={"system": "Be brief."})
+    system = "<|im_start|>system\nBe brief.<|im_end|>\n"
+    assert rate(folder, ["Heskzan"], own) == shares(logits(folder, [system + before + chat("Heskzan")]))
 
 
 def test_what_is_too_long_loses_its_beginning(saved: Save) -> None:

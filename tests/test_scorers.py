@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,9 +26,12 @@ def scorers(*style: dict[str, Any], content: tuple[dict[str, Any], ...] = ({"kin
     return TaskScorers([CONTENT.validate_python(one) for one in content], [STYLE.validate_python(one) for one in style])
 
 
+def question(answer: str) -> Example:
+    return Example(name="train:1", question="?", answer=answer)
+
+
 def content(output: str, answer: str, **settings: Any) -> float:
-    example = Example(name="train:1", question="?", answer=answer)
-    return scorers(content=(settings,)).score(example, output).content
+    return scorers(content=(settings,)).score(question(answer), output).content
 
 
 # --- content -------------------------------------------------------------------------------------
@@ -112,6 +116,45 @@ def test_choice(output: str, answer: str, right: float) -> None:
     assert content(output, answer, kind="choice") == right
 
 
+CASES = [json.loads(line) for line in (Path(__file__).parent / "cases/scoring.jsonl").read_text("utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: str(case["output"]))
+def test_what_an_answer_says_counts_however_it_is_written(case: dict[str, Any]) -> None:
+    style = [case["style"]] if "style" in case else []
+    score = scorers(*style, content=(case["scorer"],)).score(question(case["answer"]), case["output"])
+    assert (score.content, score.style) == (pytest.approx(case["content"]), 1)
+    assert score.output == case["output"]
+
+
+ROUTING = '{"team": "billing", "urgent": true, "steps": [1, 2.0]}'
+
+
+@pytest.mark.parametrize(
+    ("output", "fields", "whole"),
+    [
+        (ROUTING, 1, 1),
+        ('{"urgent": true,\n "steps": [1.0, 2], "team": " Billing"}', 1, 1),
+        ('{"team": "bug", "urgent": true, "steps": [1, 2]}', 2 / 3, 0),
+        ('{"team": "billing", "urgent": 1, "steps": [2, 1]}', 1 / 3, 0),
+        ('{"team": "billing"}', 1 / 3, 0),
+        (f"```json\n{ROUTING}\n```", 1, 0),
+        (f'{{"routing": {ROUTING}}}', 1, 0),
+        ("billing", 0, 0),
+        ('["billing"]', 0, 0),
+    ],
+)
+def test_json_answers_are_compared_by_key_or_as_a_whole(output: str, fields: float, whole: float) -> None:
+    assert content(output, ROUTING, kind="json_fields") == pytest.approx(fields)
+    assert content(output, ROUTING, kind="exact") == whole
+
+
+def test_named_fields_alone_count() -> None:
+    assert content('{"team": "billing"}', ROUTING, kind="json_fields", keys=["team"]) == 1
+    assert content('{"team": "billing"}', ROUTING, kind="json_fields", keys=["team", "urgent"]) == 0.5
+    assert content('{"team": "billing"}', "billing", kind="json_fields") == 0
+
+
 def test_f1_counts_words_as_squad_does() -> None:
     assert content("The river Seine!", "Seine river", kind="f1") == 1
     assert content("the Seine", "Seine river", kind="f1") == pytest.approx(2 / 3)
@@ -181,6 +224,36 @@ def test_an_answer_in_a_json_template_stays_json_and_unchanged(answer: str) -> N
     assert json.loads(one.show(answer)) == {"a": answer, "unit": ""}
 
 
+@pytest.mark.parametrize(
+    ("style", "shown"),
+    [
+        ({"kind": "json", "keys": ["team", "urgent"]}, ROUTING),
+        ({"kind": "json", "keys": ["team", "urgent"], "show": "{answer}"}, ROUTING),
+        ({"kind": "json", "schema": {"type": "object"}}, ROUTING),
+        ({"kind": "json", "keys": ["routing"]}, f'{{"routing": {ROUTING}}}'),
+        ({"kind": "json", "keys": ["a", "b"], "show": '{"a": {answer}, "b": ""}'}, f'{{"a": {ROUTING}, "b": ""}}'),
+    ],
+)
+def test_an_answer_that_is_an_object_is_shown_as_one(style: dict[str, Any], shown: str) -> None:
+    one = scorers(style, content=({"kind": "contains"},))
+    assert one.show(ROUTING) == shown
+    assert one.passes(shown, question(ROUTING))
+
+
+def test_an_answer_without_the_keys_is_left_alone() -> None:
+    assert scorers({"kind": "json", "keys": ["a", "b"]}).show("5") == "5"
+
+
+def test_thoughts_count_for_nothing_and_stay_in_front() -> None:
+    one, thought = scorers(STARTS, {"kind": "words", "most": 2}), "<think>\nParis or Rome, or what?\n</think>\n\n"
+    score = one.score(question("Paris"), f"{thought}ANSWER: Rome")
+    assert (score.content, score.style) == (0, 1)
+    assert one.faults(f"{thought}Paris") == one.faults("Paris") != ()
+    assert one.instructions(f"{thought}ANSWER: Rome") == ()
+    assert one.show(f"{thought}Paris") == f"{thought}ANSWER: Paris"
+    assert one.passes(f"{thought}ANSWER: Paris", question(f"{thought}Paris"))
+
+
 def test_words_and_forbidden_words_leave_a_reference_alone() -> None:
     assert scorers({"kind": "words", "most": 1}, {"kind": "forbid", "words": ["x"]}).show("x y") == "x y"
 
@@ -223,8 +296,8 @@ def test_digest_follows_the_settings() -> None:
     ("style", "said"),
     [
         ({"kind": "regex", "pattern": "("}, "not a regular expression"),
-        ({"kind": "json", "keys": ["a", "b"]}, "show"),
         ({"kind": "json", "schema": {"type": "strin"}, "show": "{answer}"}, "not a JSON schema"),
+        ({"kind": "json", "schema": {"items": {"pattern": "a**"}}}, "not a JSON schema"),
         ({"kind": "json", "schema": {"$ref": "#/$defs/x"}, "show": "{answer}"}, "/$defs/x"),
         ({"kind": "json", "schema": {"items": {"$ref": "http://x.org/y"}}, "show": "{answer}"}, "http://x.org/y"),
         ({"kind": "words", "least": 5, "most": 2}, "no answer can satisfy both"),
@@ -348,6 +421,32 @@ def test_the_digest_follows_the_judge_and_who_it_is() -> None:
         TaskScorers([CONTENT.validate_python(JUDGE)], judge={"model": "judge-2"}).digest,
     }
     assert len(digests) == 7
+
+
+def test_a_judge_does_not_see_thoughts() -> None:
+    panel = Panel(1.0)
+    judged(panel, [JUDGE]).score(ROWS[0][0], "<think>Rome?</think>Paris")
+    assert panel.asked == [[("Paris", "Paris")]]
+
+
+# --- regular expressions without end ---------------------------------------------------------------
+
+SCHEMA = {"kind": "json", "schema": {"properties": {"a": {"pattern": "^(x|y)*$"}}}, "show": "{answer}"}
+
+
+def test_a_regular_expression_that_takes_too_long_is_a_fault_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = "xy" * 5000 + "z"
+    one = scorers({"kind": "regex", "pattern": "^(x|y)*$"}, content=({"kind": "exact", "extract": "(x|y)*z$"},))
+    inside = scorers(SCHEMA)
+    assert one.score(question("z"), long).faults != ()
+    monkeypatch.setattr("eval.patterns.LIMIT", 1e-9)
+    score = one.score(question("z"), long)
+    assert (score.content, score.style) == (0, 0)
+    assert "The regular expression ^(x|y)*$ was given up" in score.faults[0]
+    assert "The regular expression (x|y)*z$ was given up" in score.remarks[0]
+    assert one.instructions(long) == one.instructions()
+    assert not one.passes(long, question("z"))
+    assert "^(x|y)*$ was given up" in inside.faults(json.dumps({"a": long}))[0]
 
 
 def test_whoever_only_reads_a_task_cannot_score_by_a_judge() -> None:

@@ -29,7 +29,7 @@ BRIEF = {"kind": "words", "most": 2}
 FORBID = {"kind": "forbid", "words": ["no", "!"]}
 CONTENTS: list[dict[str, Any]] = [
     EXACT, CONTAINS, {"kind": "exact", "extract": "(?s)ANSWER: (.*)"}, {"kind": "number"}, {"kind": "choice"},
-    {"kind": "f1"},
+    {"kind": "f1"}, {"kind": "json_fields"},
 ]  # fmt: skip
 STYLES: list[dict[str, Any]] = [
     STARTS, JSON, SCHEMA, FORBID, {"kind": "regex", "pattern": r"^\w+$"},
@@ -37,12 +37,31 @@ STYLES: list[dict[str, Any]] = [
     {"kind": "bullets", "most": 1}, {"kind": "bullets", "least": 1}, {"kind": "bullets", "least": 1, "most": 2},
 ]  # fmt: skip
 
-ANSWERS = st.sampled_from(["Paris", "new York", "C++", "é", "B", "5", "no Paris", " "])
+ANSWERS = st.sampled_from(
+    [
+        "Paris",
+        "new York",
+        "C++",
+        "é",
+        "B",
+        "5",
+        "no Paris",
+        " ",
+        "東京",
+        'say "é"',
+        '{"answer": "Paris"}',
+        "[1, 5]",
+        "3/4",
+    ]
+)
 PIECES = [
     " ", "\n", "\u2003", "ANSWER:", "Paris", "par", "is", "New", "York", "C++", "e", "\u0301", "é", "B", "(A)", "5",
     ".", ",", "#### ", "no", "not", "!", "- ", "* ", "```", "{", "}", "[", "]", '"', '"answer"', ": ",
     '{"answer": "Paris"}', "nul", "l", "-", "Inf", "inity", "N", "aN", "1e", "\\", "\\ud83d", "\\ude", "00",
-    "Sure! Here it is:", "好",
+    "Sure! Here it is:", "好", "東", "東京", "3/4", "sqrt", "[1,", " 5]", "\\u00e9", '\\"', "say",
+    "analysis", "assistantfinal", "<think>", "</think>", "\n<think>", "<thin", "[THINK]",
+    "[/THINK]", '{"answer":"Paris"}',
+    '{"answer"', ': "Paris"}',
 ]  # fmt: skip
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=14).map("".join) | st.text(max_size=20)
 
@@ -109,6 +128,7 @@ def test_several_scorers_are_settled_together(
         (EXACT, None, "paris is", "Paris is it"),
         (EXACT, None, "Rome", "Rome is"),
         (CONTAINS, None, "It is Paris", "It is Paris now"),
+        (CONTAINS, None, "その首都はPari", "その首都はParisです それは"),
         (EXACT, STARTS, "The capital", "The capital of France"),
         (CONTAINS, STARTS, "ANSWER: Paris", "ANSWER: Paris and"),
         (EXACT, BRIEF, "It is Par", "It is Paris which"),
@@ -128,6 +148,21 @@ def test_a_text_is_settled_at_the_word_that_decides(
     assert not judge.settled(question("Paris"), open_yet)
     assert judge.settled(question("Paris"), settled)
     assert not judge.settled(question("Paris"), settled + " \N{REPLACEMENT CHARACTER}")
+
+
+def test_a_json_answer_is_settled_by_what_can_be_no_json_with_its_value() -> None:
+    judge, row = scorers([EXACT], []), question('{"answer": "Paris", "unit": ""}')
+    for open_yet in ('{"unit": "", "answer":', '{ "answer": "Rome" } ', '{"answer": "Paris", "unit": ""} '):
+        assert not judge.settled(row, open_yet + " ")
+    assert judge.settled(row, "Sure! Here")
+    assert judge.settled(row, '{"answer": "Paris"} That is the whole answer.')
+
+
+@pytest.mark.parametrize(
+    "thought", ["<think>It is Paris ", "<think>Rome?</think> It is Paris now", "analysis: Paris is"]
+)
+def test_while_a_model_may_think_nothing_is_settled(thought: str) -> None:
+    assert not scorers([CONTAINS], []).settled(question("Paris"), thought)
 
 
 @pytest.mark.parametrize("kind", CONTENTS[2:], ids=str)

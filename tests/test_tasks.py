@@ -108,6 +108,15 @@ def test_a_test_split_that_is_all_in_train_is_refused(folder: Path) -> None:
     assert "all 3 test rows also stand in train" in refusal(folder, ["data.test=train.jsonl"])
 
 
+def test_one_question_with_two_answers_is_warned_of(folder: Path) -> None:
+    more = [{"question": "TRAIN 0? ", "answer": "CITY 0"}, {"question": "train 1?", "answer": "Rome"}]
+    jsonl(folder / "train.jsonl", [*rows("train"), *more, {"question": "train 1?", "answer": "Oslo"}])
+    assert load_task(folder).warnings == (
+        "1 question of train rows has more than one answer, such as train:2, 'city 1', and train:5, 'Rome'; one alone "
+        "can be learned",
+    )
+
+
 # --- the task as a whole -------------------------------------------------------------------------
 
 
@@ -133,6 +142,18 @@ def test_references_that_cannot_get_full_marks_are_warned_of(folder: Path) -> No
     assert "6 of 6 train and validation answers do not get full marks" in warning
     assert "'ANSWER: city 0'" in warning
     assert load_task(folder, [style, "content.0={kind: exact, extract: 'ANSWER: (.*)'}"]).warnings == ()
+
+
+def test_a_regular_expression_without_end_is_refused_at_the_row_that_shows_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jsonl(folder / "train.jsonl", [{"question": "a", "answer": "xy" * 5000}])
+    style = "style=[{kind: regex, pattern: '^(x|y)*$', show: '{answer}!'}]"
+    assert "do not get full marks" in load_task(folder, [style]).warnings[0]
+    monkeypatch.setattr("eval.patterns.LIMIT", 1e-9)
+    message = refusal(folder, [style])
+    assert message.startswith("train:1, whose answer is 'xyxy")
+    assert "The regular expression ^(x|y)*$ was given up on this answer" in message
 
 
 def test_a_planner_that_a_fixed_order_leaves_nothing_to_decide_is_warned_of(folder: Path) -> None:

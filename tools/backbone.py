@@ -211,13 +211,13 @@ class Backbone:
             trunk = self._trunk_of(model, fitting, adapter)
 
             def answer(some: list[int]) -> Answers:
-                answers = Answers([examples[i] for i in some], self.ends, self.render.text_of, settled)
+                answers = Answers([examples[i] for i in some], self.ends, self.render.output, settled)
                 self._decode(model, [rows[i] for i in some], trunk, answers, max_new_tokens)
                 return answers
 
             for indices, answers in self._in_batches(rows, max_new_tokens, answer):
                 for index, ids in zip(indices, answers.ids, strict=True):
-                    texts[index] = self.render.text_of(ids)
+                    texts[index] = self.render.output(ids)
                 self.generated_tokens += sum(len(ids) + 1 for ids in answers.ids)
                 done += len(indices)
                 self._progress("answering", done, len(rows), f"with adapter {adapter}" if adapter else "")

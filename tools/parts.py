@@ -64,7 +64,7 @@ class Parts:
         most = 2 * self._settings.demos
         short, hard = ([row for row in rows if size(row) <= prompts.ROOM] for rows in (self._train, failing))
         others = draw.sample(short, min(most, len(short)))
-        rows = [row for row in dict.fromkeys([*hard[:most], *others]) if not row.turns]
+        rows = [row for row in dict.fromkeys([*hard[:most], *others]) if row.stands_alone]
         shown = [(row, self._scorers.show(row.answer)) for row in rows]
         demos = [Demo(question=row.question, answer=answer) for row, answer in shown if self._passes(answer, row)]
         return list(dict.fromkeys(demos))[:most]
@@ -120,10 +120,10 @@ class Parts:
 
     @cached_property
     def _asked(self) -> dict[str, list[Example]]:
-        """Train rows by question; not those that go on from earlier turns, which a demonstration has none of."""
+        """Train rows by question; those that can stand as a demonstration."""
         asked: dict[str, list[Example]] = {}
         for row in self._train:
-            if not row.turns:
+            if row.stands_alone:
                 asked.setdefault(_key(row), []).append(row)
         return asked
 

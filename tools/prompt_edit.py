@@ -55,7 +55,7 @@ class RuleEditor:
         """Draws of train rows in the wanted form: few and many, new and beside those the prompt has."""
         draw = random.Random(seed)
         has = {demo.question for demo in prompt.demos}
-        rows = [row for row in train if row.question not in has and not row.turns and self._showable(row)]
+        rows = [row for row in train if row.question not in has and row.stands_alone and self._showable(row)]
         most = min(self._settings.demos, len(rows))
         for count in sorted({min(2, most), most} - {0}):
             for _ in range(2):

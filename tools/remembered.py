@@ -113,4 +113,4 @@ class RememberedModel:
 
 def _asked(example: Example) -> Mapping[str, Any]:
     """All of an example that the model sees."""
-    return example.model_dump(mode="json", include={"question", "turns"})
+    return example.model_dump(mode="json", include={"question", "turns", "system"})

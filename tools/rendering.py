@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Message = dict[str, str]
 MARK = "§"  # stands for an answer where a template is looked into
 
+THOUGHTS_OPENED = re.compile(r"<think(?:ing)?>\s*$")
+
 
 @dataclass(frozen=True)
 class TokenRow:
@@ -65,8 +67,9 @@ class Renderer:
             )
 
     def messages(self, prompt: Prompt, example: Example) -> list[Message]:
-        """System text, demonstrations as turns, the example's earlier turns, then its question."""
-        system = [_message("system", prompt.system)] if prompt.system else []
+        """System text (the prompt's, then the example's own), demonstrations, earlier turns, then the question."""
+        texts = "\n\n".join(filter(None, (prompt.system, example.system)))
+        system = [_message("system", texts)] if texts else []
         demos = [
             message
             for demo in prompt.demos
@@ -108,6 +111,15 @@ class Renderer:
 
     def ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def output(self, ids: list[int]) -> str:
+        """What was said, behind the tag by which the chat template opens thoughts, where it does."""
+        return self._opening + self.text_of(ids)
+
+    @cached_property
+    def _opening(self) -> str:
+        found = THOUGHTS_OPENED.search(self.text(Prompt(), Example(name="", question="q", answer="")))
+        return found[0] if found else ""
 
     def text_of(self, ids: list[int]) -> str:
         """What was said, without special tokens and outer white space."""

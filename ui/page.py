@@ -195,7 +195,8 @@ def read_page(run: RunFolder, rows: Mapping[str, Example]) -> Page:
     return page._replace(
         prompt=run.prompt(page.best.prompt),
         pairs=_pairs(run, baseline.seed, page.best, split, rows),
-        standing=list(run.load(page.best, "validation").scores.values()),
+        # Of a row that was measured in several ways, the last.
+        standing=list({score.example: score for score in run.load(page.best, "validation").scores.values()}.values()),
     )
 
 
@@ -211,7 +212,7 @@ def _pairs(run: RunFolder, seed: Candidate, best: Candidate, split: Split, rows:
     answered = {score.example: score for score in run.load(seed, split).scores.values()}
     pairs = [
         Pair(answered[score.example], score, rows.get(score.example))
-        for score in run.load(best, split).scores.values()
+        for score in {score.example: score for score in run.load(best, split).scores.values()}.values()
         if score.example in answered
     ]
     return sorted(pairs, key=lambda pair: -pair.changed)[:MOST_PAIRS]
