@@ -1,0 +1,60 @@
+"""Answers without the thoughts that reasoning models write around them."""
+
+import json
+import re
+from contextlib import suppress
+
+# How models spell them: DeepSeek and Qwen (think), prompts of many (thinking, reasoning, thought), Seed-OSS, Magistral,
+# Kimi, OpenThinker, Cohere, Gemma 4.
+NAMES = "think|thinking|thought|thoughts|reasoning|seed:think"
+SPELLINGS: tuple[tuple[str, str], ...] = (
+    *((f"<{name}>", f"</{name}>") for name in NAMES.split("|")),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|channel>thought", "<channel|>"),
+)
+BLOCKS = [
+    re.compile(rf"^[ \t]*{re.escape(opened)}.*?(?:{re.escape(closed)}\s*|\Z)", re.DOTALL | re.IGNORECASE | re.MULTILINE)
+    for opened, closed in SPELLINGS
+]
+CLOSED = re.compile(r"^.*(?:" + "|".join(re.escape(closed) for _, closed in SPELLINGS) + ")", re.DOTALL | re.IGNORECASE)
+# gpt-oss' channels ("Harmony"), with their special tokens, and as they read where a server drops these.
+CHANNEL = re.compile(
+    r"<\|channel\|>\s*(\w+).*?<\|message\|>(.*?)(?=<\|(?:end|return|start|call|channel)\|>|\Z)", re.DOTALL
+)
+BARE = re.compile(r"\Aanalysis.*assistantfinal", re.DOTALL)
+
+
+def without_thoughts(text: str) -> str:
+    """What a model says after (or between) its thoughts; a text without thoughts comes back as it is.
+
+    Thoughts open at the start of a line and end with their closing tag, or with the text if they were cut off. A
+    closing tag alone ends thoughts that the chat template has opened, so all before it goes. A tag within a line opens
+    nothing: it is spoken of. A text that is JSON as a whole is an answer, whatever its strings hold.
+
+    Returns:
+        The rest, stripped where anything was left out; empty where all was thought.
+    """
+    if _is_json(text):
+        return text
+    rest = _final_channel(text)
+    for block in BLOCKS:
+        rest = block.sub("", rest)
+    rest = BARE.sub("", CLOSED.sub("", rest))
+    return text if rest == text else rest.strip()
+
+
+def _final_channel(text: str) -> str:
+    """What was said in the channel that is for the user; all of it where there are no channels."""
+    channels = CHANNEL.findall(text)
+    return "".join(said for name, said in channels if name == "final") if channels else text
+
+
+def _is_json(text: str) -> bool:
+    if text.lstrip()[:1] in ("{", "["):
+        with suppress(ValueError, RecursionError):
+            json.loads(text)
+            return True
+    return False
