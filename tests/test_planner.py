@@ -16,7 +16,6 @@ from tests.llm_server import BAD_KEY, BROKEN, CONTEXT_EXCEEDED, NO_CREDIT, LlmSe
 from tests.outlooks import FAILED_EDITS, a_briefing
 from tests.planning import (
     BRIEFING,
-    CONFIG,
     FAILURES,
     FULL,
     HISTORY,
@@ -28,8 +27,12 @@ from tests.planning import (
     planner,
 )
 from tests.rounds import BACK, EDIT, TRAIN, a_config, a_diagnosis, a_round, a_signal
+from tools.ways import WAYS
 
-TRAINING = call("train_lora", reason="Content is at 0.50.", rows="refined", epochs=4, rank=8)
+TRAINING = call(
+    "train_lora", reason="Content is at 0.50.", rows="refined", epochs=4, learning_rate=2e-4, rank=8, fresh=False,
+    enough=0.005,
+)  # fmt: skip
 TOO_FAST = call("train_lora", reason="hurry", learning_rate=5)
 TOO_WIDE = call("train_lora", reason="more", rank=4096)
 
@@ -167,9 +170,9 @@ REPLIES = st.builds(lambda text, calls: Reply(text, tuple(calls)), st.text(max_s
 
 @pytest.fixture(scope="module")
 def parrot() -> Iterator[tuple[LlmServer, list[Reply]]]:
-    """A server that gives out the replies of a list."""
+    """A server that gives out the replies of a list, the last one for ever."""
     replies: list[Reply] = []
-    with serving(lambda _: replies.pop(0)) as server:
+    with serving(lambda _: replies.pop(0) if len(replies) > 1 else replies[0]) as server:
         yield server, replies
 
 
@@ -184,7 +187,7 @@ def test_whatever_the_llm_answers_the_decision_is_one_within_bounds(
     briefing = BRIEFING._replace(history=HISTORY, refused=sorted(refused))
     decision = decide(server, briefing)
     assert TypeAdapter(Move).validate_json(json.dumps(decision.move.model_dump())) == decision.move
-    assert decision.reason.strip() and 1 <= len(server.requests) - asked <= 2
+    assert decision.reason.strip() and 1 <= len(server.requests) - asked <= len(WAYS) + 1
     if decision.by == "rules":
         assert decision.move == RULES.decide(briefing).move
     else:
@@ -193,7 +196,7 @@ def test_whatever_the_llm_answers_the_decision_is_one_within_bounds(
 
 
 def test_every_setting_of_a_lever_is_bounded_and_explained_in_its_schema() -> None:
-    for tool in offered(BRIEFING._replace(history=HISTORY), CONFIG):
+    for tool in offered(BRIEFING._replace(history=HISTORY), RULES):
         schema = tool.model_json_schema()
         assert schema["description"] and schema["additionalProperties"] is False
         for name, field in schema["properties"].items():
@@ -287,7 +290,7 @@ def test_a_planner_that_obeys_a_row_can_do_no_more_than_another() -> None:
     with serving(lambda request: obeys if ORDER in request.told else TRAINING) as server:
         told_off = decide(server, FULL)
         quiet = decide(server, FULL._replace(failures=()))
-        tools = [set(request.tools) for request in server.requests]
+        tools = [set(request.tools) for request in server.requests if request.tools]
     assert tools == [{"train_lora", "edit_prompt", "stop"}] * 3
     assert told_off.by == "rules" and told_off.move == RULES.decide(FULL).move
     assert quiet.by == "planner"
