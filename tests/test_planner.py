@@ -71,9 +71,33 @@ def test_what_the_rules_would_have_done_is_told_with_its_settings() -> None:
     assert str(decision.move) == "edit_prompt of demos, from rows that lack content"
 
 
-def test_training_is_as_the_task_sets_it_where_the_llm_says_nothing() -> None:
-    with serving([call("train_lora", reason="content")]) as server:
+def test_what_a_plan_leaves_out_is_as_the_rules_have_it_in_this_round_and_is_said() -> None:
+    """Rows in the wanted form, a new adapter and half the rate: none of these is a fixed default."""
+    briefing = Briefing(a_signal(refined=True), a_diagnosis(content=6), [a_round(TRAIN, gain=-0.1)])
+    would = RULES.decide(briefing).move
+    assert would == TrainLora(rows="refined", epochs=7, learning_rate=1e-4, rank=4, fresh=True)
+    with serving([call("train_lora", reason="content", epochs=2)]) as server:
+        decision = decide(server, briefing)
+    assert decision.move == would.model_copy(update={"epochs": 2})
+    assert decision.reason == (
+        "content (Left out by the planner, so as the rules have it: rows refined; learning_rate 0.0001; rank 4; "
+        "fresh True; enough 0.005.)"
+    )
+
+
+def test_fields_that_are_null_are_left_out_and_so_are_those_of_an_edit() -> None:
+    with serving(
+        [call("train_lora", reason="content", rows=None, rank=None), call("edit_prompt", reason="w")]
+    ) as server:
         assert decide(server).move == TrainLora(epochs=7, learning_rate=2e-4, rank=4)
+        words = decide(server)
+    assert words.move == EditPrompt()
+    assert "as the rules have it: parts system, demos, questions; failures any." in words.reason
+
+
+def test_a_plan_that_says_all_is_told_as_it_was_said() -> None:
+    with serving([TRAINING]) as server:
+        assert decide(server).reason == "Content is at 0.50."
 
 
 def test_going_back_is_possible_to_every_pair_but_the_present() -> None:

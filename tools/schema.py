@@ -61,9 +61,9 @@ def chosen(reply: Reply, records: Sequence[type[T]]) -> T:
     """
     by_name = {name_of(one): one for one in records}
     name, arguments = _called(reply) if reply.calls else _spelled(reply, by_name)
-    if name not in by_name and isinstance(arguments, dict) and WRAPPER in arguments:
-        arguments = arguments[WRAPPER]
-        name = str(arguments.get("action")) if isinstance(arguments, dict) else name
+    if name not in by_name and isinstance(arguments, dict):
+        arguments = arguments.get(WRAPPER, arguments)
+        name = str(arguments.get("action", name)) if isinstance(arguments, dict) else name
     if name not in by_name:
         raise Misshapen(f"there is no tool '{name}'; there are {', '.join(by_name)}")
     record = by_name[name]
