@@ -235,7 +235,8 @@ def _literal(prompt: Prompt) -> float:
 def _pace(bench: Bench, begun: int) -> tuple[bool, str]:
     """Measures how many calls at once are worth it; the longest call counts from `begun` in the book."""
     chat = bench.chat("planner")
-    rates = measured(lambda place: chat.complete("Be brief.", f"Say hello in {place + 1} words."), chat.width)
+    chat.complete("Be brief.", "Say hello.")  # opens the connection
+    rates = measured(lambda place: chat.complete(f"You are number {place}.", "Say hello in one word."), chat.width)
     width, longest = fitting_width(rates), max(call.seconds for call in bench.book[begun:])
     told = ", ".join(f"{at_once}: {rate:.2g}" for at_once, rate in rates.items())
     return True, (

@@ -10,13 +10,14 @@ from agent.errors import LlmUnavailable
 GAIN = 1.25  # twice as many calls at once are worth it where they bring so many times as many answers a second
 ROOM = 3  # times the longest call measured: a run's questions grow with its rounds
 LEAST = 30  # seconds
+FEWEST = 4  # calls from which a rate is told
 
 
 def measured(ask: Callable[[int], object], most: int) -> dict[int, float]:
     """Answers a second by the number of calls at once: 1, 2, 4 and so on, as long as it is worth it or up to `most`.
 
     Args:
-        ask: makes one call; told its number, so that no two need be equal.
+        ask: makes one call, of which each should be as long; told its number, so that no two need be equal.
 
     Raises:
         LlmUnavailable: a single call is not answered. Where several are not, they are too many.
@@ -27,12 +28,12 @@ def measured(ask: Callable[[int], object], most: int) -> dict[int, float]:
         began = time.monotonic()
         try:
             with ThreadPoolExecutor(width) as pool:
-                list(pool.map(ask, range(width)))
+                list(pool.map(ask, range(calls := max(FEWEST, 2 * width))))
         except LlmUnavailable:
             if width == 1:
                 raise
             break
-        rates[width] = width / max(time.monotonic() - began, 1e-9)
+        rates[width] = calls / max(time.monotonic() - began, 1e-9)
         width *= 2
     return rates
 
