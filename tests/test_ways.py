@@ -11,7 +11,7 @@ from agent.planner import TOOLS, PlanStop, PlanTrainLora
 from agent.protocols import Chat
 from eval.judge import Grade, grade_within
 from tests.llm_clients import STOP, TOO_FAST, chat
-from tests.llm_server import LlmServer, Reply, Request, call, reshaped, serving
+from tests.llm_server import BROKEN, NO_TOOLS, OVERLOADED, LlmServer, Reply, Request, call, reshaped, serving
 from tools.schema import as_schema, as_tools
 
 DONE = PlanStop(reason="done")
@@ -73,13 +73,24 @@ def test_a_way_in_which_no_answer_comes_in_time_is_left() -> None:
         assert ways_of(server) == ["tools", "schema"]
 
 
-def test_a_server_that_answers_in_no_way_in_time_is_asked_once_in_each_kind_and_then_only_once() -> None:
+def test_a_server_that_answers_in_no_way_in_time_is_asked_once_in_each_kind_and_then_in_one_a_question() -> None:
     with serving(lambda _: Reply(delay=60)) as server:
         client = chat(server, timeout=0.2)
-        for _ in range(2):
+        for _ in range(3):
             with pytest.raises(LlmUnavailable, match="in time"):
                 plan(client)
-        assert ways_of(server) == ["tools", "schema", "object", "text", "tools"]
+        assert ways_of(server) == ["tools", "schema", "object", "text", "tools", "schema"]
+
+
+@pytest.mark.parametrize("refusal", [NO_TOOLS, BROKEN])
+def test_a_server_that_was_down_and_takes_no_tools_is_asked_in_other_ways_when_it_is_back(refusal: Reply) -> None:
+    replies = iter([OVERLOADED])
+    with serving(lambda request: next(replies, refusal if request.tools else SPELLED)) as server:
+        client = chat(server)
+        with pytest.raises(LlmUnavailable, match="503"):
+            plan(client)
+        assert plan(client) == DONE
+        assert ways_of(server) == ["tools", "tools", "one tool", "schema"]
 
 
 def test_a_way_that_has_worked_is_left_when_it_works_no_more() -> None:

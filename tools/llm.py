@@ -122,7 +122,10 @@ class LlmChat:
                     told = ("user", prompts.fill("again", problem=problem))
                     messages = [*messages[:2], ("assistant", error.said), told]
             except (Unsupported, Broken, Late) as error:  # servers break on what they do not know
-                if self._patience.down or (known and not isinstance(error, Unsupported)):
+                if known and not isinstance(error, Unsupported):
+                    raise
+                if isinstance(error, Late) and self._patience.down:
+                    self._ways.defer(way)
                     raise
                 fault, ways = error, others(ways, way) if isinstance(error, Late) else ways[1:]
         return self._last(messages, tools, problem, fault)

@@ -93,6 +93,11 @@ class Ways:
         elif not self.worked:
             self._left = others(self._left, way) or self._left
 
+    def defer(self, way: Way) -> None:
+        """This way, and those of its kind, are tried last from now on."""
+        first = others(self._left, way)
+        self._left = [*first, *(other for other in self._left if other not in first)]
+
 
 def others(ways: Sequence[Way], way: Way) -> list[Way]:
     """The ways but this one. Whoever does not call one of several tools is not asked to call a single one either."""
