@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from agent.config import Llm
 from agent.errors import LlmUnavailable, Useless
 from agent.planner import TOOLS, PlanStop, PlanTrainLora
 from agent.protocols import Chat
@@ -132,6 +133,14 @@ def test_the_way_can_be_set(way: str) -> None:
         with pytest.raises(Useless):
             plan(chat(server, way=way))
         assert set(ways_of(server)) == {way}
+
+
+def test_a_role_may_have_a_way_of_its_own() -> None:
+    wanted = Llm.model_validate({"model": "m", "way": "tools", "judge": {"model": "j", "way": "schema"}})
+    assert (wanted.of("planner").way, wanted.of("judge").way) == ("tools", "schema")
+    assert Llm.model_validate(wanted.model_dump(mode="json")) == wanted
+    with pytest.raises(ValueError, match="carrier pigeon"):
+        Llm.model_validate({"model": "m", "way": "carrier pigeon"})
 
 
 # --- calls in other shapes -----------------------------------------------------------------------
