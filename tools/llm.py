@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import re
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
@@ -20,6 +19,7 @@ from agent.thoughts import without_thoughts
 from tools.account import Account, Notebook
 from tools.completion import as_reply, counted, make_client
 from tools.loop import loop
+from tools.parameters import Parameters
 from tools.patience import Broken, Late, Patience, Unsupported, classified, cost_nothing
 from tools.schema import Misshapen, Reply, chosen
 from tools.ways import Message, Ways, others, put
@@ -62,9 +62,13 @@ class LlmChat:
         self._replies = replies
         self._ways = Ways(settings.way)
         self._deadline = deadline
-        self._limits = _limits(settings.base_url)
-        self.refused: tuple[str, ...] = ()  # settings that the model does not take, and is not sent any more
+        self._parameters = Parameters(settings)
         self._out: set[Future[Reply]] = set()
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """The settings that the model does not take, and is not sent any more."""
+        return self._parameters.refused
 
     @property
     def way(self) -> Way | None:
@@ -185,11 +189,11 @@ class LlmChat:
     async def _call(self, messages: list[Message], options: dict[str, Any]) -> Reply:
         """One try; without a setting that the model refuses, another."""
         while True:
-            sent = self._sent()
+            sent = self._parameters.sent()
             try:
                 return await self._try(messages, sent | options)
             except Unsupported as error:
-                if not self._take_back(sent, error.said):
+                if not self._parameters.take_back(sent, error.said):
                     raise
 
     async def _try(self, messages: list[Message], options: dict[str, Any]) -> Reply:
@@ -212,28 +216,6 @@ class LlmChat:
             self._account.settle(call, self._cost(most | counts), time.monotonic() - began, lacking)
             return reply
         raise fault  # out of the handler: what the server said may quote the key
-
-    def _sent(self) -> dict[str, Any]:
-        """The settings that go with every request, under the names that the server knows."""
-        heat = self._settings.temperature
-        hot = {} if heat is None or "temperature" in self.refused else {"temperature": heat}
-        return {self._limits[0]: self._settings.max_tokens} | hot
-
-    def _take_back(self, sent: dict[str, Any], said: str) -> bool:
-        """Whether the server named a setting among those sent that there is another name for, or that may be left out.
-
-        The limit of an answer is never left out: what a call can cost would have none.
-        """
-        for name in sent:
-            if not re.search(rf"\b{name}\b", said):
-                continue
-            if name == "temperature":
-                self.refused = (name,)
-                return True
-            self._limits = [other for other in self._limits if other != name] or self._limits
-            if self._limits[0] != name:
-                return True
-        return False
 
     def _text(self, reply: Reply) -> str:
         """Raises Useless."""
@@ -305,12 +287,6 @@ class Unfit(Exception):
     @property
     def said(self) -> str:
         return without_thoughts(self.reply.text) or json.dumps(self.reply.calls)
-
-
-def _limits(base_url: str | None) -> list[str]:
-    """The names under which a server may know the limit of an answer, the likely one first. Some refuse the other."""
-    newer, older = "max_completion_tokens", "max_tokens"
-    return [newer, older] if base_url is None or "api.openai.com" in base_url else [older, newer]
 
 
 def _fitting(reply: Reply, tools: Sequence[type[R]]) -> tuple[R, bool]:
