@@ -203,6 +203,7 @@ class Price(Settings):
     output: float = Field(0.0, ge=0)
 
 
+Way = Literal["tools", "one tool", "schema", "object", "text"]
 Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+", description="such as http://127.0.0.1:8000/v1")]
 
 
@@ -215,8 +216,9 @@ class RoleSettings(Settings):
     temperature: float | None = Field(None, ge=0, le=2)
     max_tokens: int | None = Field(None, ge=16)
     price: Price | None = None
+    way: Way | None = None
 
-    @field_validator("model", "base_url", "key_variable", "max_tokens", "price", mode="before")
+    @field_validator("model", "base_url", "key_variable", "max_tokens", "price", "way", mode="before")
     @classmethod
     def says_something(cls, value: Any) -> Any:
         if value is None:
@@ -235,9 +237,15 @@ class Llm(Settings):
     model: str
     base_url: Url | None = None
     key_variable: str = "OPENAI_API_KEY"
-    temperature: float | None = Field(0.0, ge=0, le=2, description="null: not sent, for models that refuse it")
+    temperature: float | None = Field(
+        0.0, ge=0, le=2, description="null: not sent; nor is it any more to a model that has refused it"
+    )
     max_tokens: int = Field(2048, ge=16, description="of one answer")
     price: Price = Price()
+    way: Way | None = Field(
+        None,
+        description="how a choice is asked for; null: in all ways in turn, until one works (`check-llm` tries all)",
+    )
     max_concurrency: int = Field(16, ge=1, le=256, description="calls that are out at the same time")
     timeout: float = Field(60, gt=0, description="seconds of one call")
     patience: float = Field(

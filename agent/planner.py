@@ -14,7 +14,7 @@ from agent.learned import Learned
 from agent.moves import Decision, EditPrompt, Enough, Epochs, Move, Rank, Rate, Rollback, Stop, TrainLora
 from agent.policy import stop_reason
 from agent.protocols import Briefing, Chat
-from agent.records import Record
+from agent.records import Record, Rows
 from agent.rounds import Round
 from agent.rules import Rules
 
@@ -71,12 +71,12 @@ class LlmPlanner:
         except LlmUnavailable as error:
             return _instead(rules, str(error))
         move: Move = TypeAdapter(Move).validate_python(plan.model_dump(exclude={"reason"}))
-        would = f"{rules.move}: {rules.reason}"
-        return Decision(move=move, reason=plan.reason, numbers=rules.numbers, by="planner", rules_would=would)
+        would, reason = f"{rules.move}: {rules.reason}", f"{plan.reason}{_left_out(plan)}"
+        return Decision(move=move, reason=reason, numbers=rules.numbers, by="planner", rules_would=would)
 
     def _ask(self, briefing: Briefing, rules: Decision) -> Reasoned:
         """The plan; asked for with less where the LLM's window does not hold all. Raises LlmUnavailable."""
-        tools, system = offered(briefing, self._config), prompts.read("planner")
+        tools, system = offered(briefing, self._rules), prompts.read("planner")
         if not tools:
             raise LlmUnavailable("every lever has been turned down")
         learned = self._learned.decide(briefing)
@@ -90,16 +90,25 @@ def _instead(rules: Decision, why: str) -> Decision:
     return rules.model_copy(update={"reason": f"{rules.reason} (The planner was not used: {why})"})
 
 
-def offered(briefing: Briefing, config: TaskConfig) -> list[type[Reasoned]]:
+def _left_out(plan: Reasoned) -> str:
+    """What the plan did not say, and has from the rules; empty where it said all."""
+    move: dict[str, Any] = plan.model_dump(exclude={"reason", "action"} | plan.model_fields_set)
+    told = [f"{name} {', '.join(value) if isinstance(value, tuple) else value}" for name, value in move.items()]
+    return f" (Left out by the planner, so as the rules have it: {'; '.join(told)}.)" if told else ""
+
+
+def offered(briefing: Briefing, rules: Rules) -> list[type[Reasoned]]:
     """The tools of this round. What cannot be done now is not in their schemas, so that a bad plan is told the range.
 
-    No lever that was turned down; no rollback but to a pair other than the present; training as the task sets it
-    where the LLM leaves a setting out.
+    No lever that was turned down; no rollback but to a pair other than the present; training as the rules would train
+    in this round where the LLM leaves a setting out, such as the rows.
     """
-    lora = config.lora
+    would, about = rules.training(briefing.signal, briefing.history), TrainLora.model_fields
     train = create_model(
-        "PlanTrainLora", __base__=PlanTrainLora, __doc__=TrainLora.__doc__, epochs=(Epochs, lora.epochs),
-        learning_rate=(Rate, lora.learning_rate), rank=(Rank, lora.rank), enough=(Enough, lora.enough),
+        "PlanTrainLora", __base__=PlanTrainLora, __doc__=TrainLora.__doc__,
+        rows=(Rows, Field(would.rows, description=about["rows"].description)),
+        epochs=(Epochs, would.epochs), learning_rate=(Rate, would.learning_rate), rank=(Rank, would.rank),
+        fresh=(bool, Field(would.fresh, description=about["fresh"].description)), enough=(Enough, would.enough),
     )  # fmt: skip
     tools: list[type[Reasoned]] = [train, PlanEditPrompt, *_rollback(elsewhere(briefing.history)), PlanStop]
     return [tool for tool in tools if tool.model_fields["action"].default not in briefing.refused]

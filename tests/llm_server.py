@@ -96,6 +96,18 @@ def call(tool: str, **arguments: Any) -> Reply:
     return Reply(calls=((tool, arguments),))
 
 
+def reshaped(reply: Reply, change: Callable[[Body], object]) -> Reply:
+    """The reply with its body changed in place: what servers send that are not quite like OpenAI's."""
+    body = json.loads(llm_wire.completion(reply, {})[1])
+    change(body)
+    return replace(reply, body=json.dumps(body))
+
+
+def in_body(error: Any, **others: Any) -> Reply:
+    """An error in the body of an HTTP 200, as gateways send it."""
+    return Reply(body=json.dumps({"error": error} | others), usage=None)
+
+
 def by_length(request: Request, reply: Reply) -> Usage:
     """A token for every four characters that are read and written; of these no more than the request allows."""
     written = reply.text + "".join(name + llm_wire.arguments(given) for name, given in reply.calls)

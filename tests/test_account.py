@@ -67,7 +67,7 @@ def test_what_a_killed_process_had_out_counts_at_its_most() -> None:
 
 def test_no_call_goes_out_that_could_pass_the_limit() -> None:
     """The most that one of these calls can cost is about 0.0004 USD; each costs 0.0001."""
-    with serving(lambda _: Reply("hi", usage=(100, 0))) as server:
+    with serving(lambda _: Reply("hi", usage=(90, 1))) as server:
         account = Account(Notebook(), limit=0.001)
         client = chat(server, account)
         with pytest.raises(OutOfMoney, match=r"budget\.usd 0\.001"):
@@ -76,7 +76,7 @@ def test_no_call_goes_out_that_could_pass_the_limit() -> None:
         assert 1 < len(server.requests) < 10
         into, out = server.reported
         assert (into * 1 + out * 10) / 1e6 <= 0.001
-        assert account.spend.usd == pytest.approx(into / 1e6)
+        assert account.spend.usd == pytest.approx((into * 1 + out * 10) / 1e6)
 
 
 def test_calls_at_the_same_time_share_the_limit() -> None:
@@ -99,7 +99,7 @@ def _said(client: LlmChat) -> str:
 def test_no_second_try_of_a_call_goes_out_when_the_money_is_used_up() -> None:
     with serving([TOO_FAST, STOP]) as server:
         with pytest.raises(OutOfMoney):
-            chat(server, Account(Notebook(), limit=0.0084)).call_tool("system", "user" * 1000, TOOLS)
+            chat(server, Account(Notebook(), limit=0.0088)).call_tool("system", "user" * 1000, TOOLS)
         assert len(server.requests) == 1
 
 

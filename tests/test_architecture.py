@@ -21,7 +21,7 @@ BELOW = {
 DOORS = {
     "textgrad": {"tools/textgrad_edit.py"},
     "chromadb": {"memory/chroma.py"},
-    "langchain_openai": {"tools/llm.py"},
+    "langchain_openai": {"tools/completion.py"},
 }
 FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 

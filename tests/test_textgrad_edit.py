@@ -303,6 +303,33 @@ def test_a_reply_that_cannot_be_used_changes_nothing_and_is_remarked(reply: str,
     assert len(edits.critiques) == 5
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        f"I will put it between <IMPROVED_VARIABLE> tags. {TAGS.format(BETTER)}",
+        f"It goes between {TAGS.format('')}: {TAGS.format(BETTER)}",
+        f"<think>First {TAGS.format('a draft')}, then <IMPROVED_VARIABLE> again.</think>{TAGS.format(BETTER)}",
+        f"First {TAGS.format('a draft')}, hm.\n</think>\n\n{TAGS.format(BETTER)}",
+    ],
+    ids=["tag spoken of", "tags spoken of", "thoughts", "thoughts of a template"],
+)
+def test_tags_that_are_spoken_or_thought_of_are_no_edit(reply: str) -> None:
+    [edit, *_] = proposed(rewriting(system=Reply(reply)), "system").edits
+    assert edit.prompt.system == BETTER
+
+
+def test_a_draft_that_is_only_thought_of_is_no_edit() -> None:
+    edits = proposed(rewriting(system=Reply(f"<think>Perhaps {TAGS.format(BETTER)}? No.</think>I cannot.")), "system")
+    assert (edits.edits, edits.remarks) == ((), ("TextGrad's system text was left: the reply had no tags",))
+
+
+def test_thoughts_are_no_critique() -> None:
+    edits = proposed(
+        rewriting(critique="<think><system>Wrong way.</system></think><system>Ask for the form.</system>"), "system"
+    )
+    assert {critique.text for critique in edits.critiques} == {"Ask for the form."}
+
+
 @pytest.mark.parametrize("template", ["Answer this.", "{question} Again: {question}"])
 def test_a_template_keeps_its_one_place_for_the_question(template: str) -> None:
     edits = proposed(rewriting(template=tagged(template)), "questions")

@@ -1,4 +1,4 @@
-"""The external LLM behind an OpenAI-compatible API. The only place that imports langchain_openai."""
+"""The external LLM behind an OpenAI-compatible API: what is asked, in which way, and what becomes of the answer."""
 
 import asyncio
 import json
@@ -10,16 +10,19 @@ from functools import cached_property, partial
 from typing import Any, TypeVar
 
 from agent import prompts
-from agent.config import Llm
+from agent.config import Llm, Way
 from agent.errors import LlmRefused, LlmUnavailable, Useless
 from agent.protocols import Replies
 from agent.records import Record, Role, digest
 from agent.rounds import Usage
+from agent.thoughts import without_thoughts
 from tools.account import Account, Notebook
+from tools.completion import as_reply, counted, make_client
 from tools.loop import loop
-from tools.patience import Broken, Patience, Unsupported, classified, cost_nothing
-from tools.schema import Reply, chosen
-from tools.ways import WAYS, Message, put
+from tools.parameters import Parameters
+from tools.patience import Broken, Late, Patience, Unsupported, classified, cost_nothing
+from tools.schema import Misshapen, Reply, chosen
+from tools.ways import Message, Ways, others, put
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
@@ -40,7 +43,6 @@ class LlmChat:
         account: charged before each call with the most it can cost, and after it with what it cost.
         patience: shared by all who ask the same server.
         replies: answers on disk; what was asked before is not asked again. None: everything is asked.
-        ways: of asking for a tool, tried in this order until one works.
         deadline: gives the reading of time.monotonic() that no answer may pass, or None.
     """
 
@@ -51,7 +53,6 @@ class LlmChat:
         account: Account,
         patience: Patience,
         replies: Replies | None = None,
-        ways: Sequence[str] = tuple(WAYS),
         deadline: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._settings = settings
@@ -59,11 +60,20 @@ class LlmChat:
         self._account = account
         self._patience = patience
         self._replies = replies
-        self.way: str | None = None  # of asking for a tool that has worked
-        self._ways = ways
+        self._ways = Ways(settings.way)
         self._deadline = deadline
-        self._limits = _limits(settings.base_url)
+        self._parameters = Parameters(settings)
         self._out: set[Future[Reply]] = set()
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """The settings that the model does not take, and is not sent any more."""
+        return self._parameters.refused
+
+    @property
+    def way(self) -> Way | None:
+        """The way of asking for a tool that has worked."""
+        return self._ways.worked
 
     @property
     def width(self) -> int:
@@ -90,20 +100,50 @@ class LlmChat:
     def call_tool(self, system: str, user: str, tools: Sequence[type[R]]) -> R:
         """The one tool that the LLM called, validated; asked once more with the error if it does not fit.
 
-        A server without tools is asked in other WAYS: for JSON by a schema, at last in plain words.
+        It is asked in the way that has worked, else in all WAYS in turn: one that the server refuses or breaks on, that
+        brings no answer in time, or none that can be read, is left for the next.
 
         Raises:
-            LlmUnavailable: no answer; Useless: twice none that fits a tool.
+            LlmUnavailable: no answer; Useless: none that fits a tool.
         """
         messages: list[Message] = [("system", system), ("user", user)]
-        problem = ""
-        for _ in range(2):
+        ways, problem, again = self._ways.order(), "", True
+        fault: LlmUnavailable | None = None
+        while ways:
+            way = ways[0]
+            known = way == self.way
             try:
-                return self._in_some_way(messages, tools)
+                return self._put(messages, tools, way, suspects=not known)
             except Unfit as error:
                 problem = str(error)
-                said = error.reply.text or json.dumps(error.reply.calls)
-                messages += [("assistant", said), ("user", prompts.fill("again", problem=problem))]
+                if again and (error.read or (known and not error.reply.cut)):
+                    again = False
+                elif error.final:
+                    break
+                else:
+                    ways = others(ways, way)
+                if not error.reply.cut:  # which would be told at length, and over again
+                    told = ("user", prompts.fill("again", problem=problem))
+                    messages = [*messages[:2], ("assistant", error.said), told]
+            except (Unsupported, Broken, Late) as error:  # servers break on what they do not know
+                if known and not isinstance(error, Unsupported):
+                    raise
+                if isinstance(error, Late) and self._patience.down:
+                    self._ways.defer(way)
+                    raise
+                fault, ways = error, others(ways, way) if isinstance(error, Late) else ways[1:]
+        return self._last(messages, tools, problem, fault)
+
+    def _last(self, messages: list[Message], tools: Sequence[type[R]], problem: str, fault: LlmUnavailable | None) -> R:
+        """When no way is left: a server that broke on all of them is broken, and waited for. Raises LlmUnavailable."""
+        if fault and not problem:
+            if not isinstance(fault, Broken):
+                self._patience.down |= isinstance(fault, Late)
+                raise fault
+            try:
+                return self._put(messages, tools, self._ways.order()[0], suspects=False)
+            except Unfit as error:
+                problem = str(error)
         raise Useless(f"{self._settings.model} gave no usable answer: {problem}")
 
     def abandon(self) -> None:
@@ -113,42 +153,11 @@ class LlmChat:
 
     # --- one question ------------------------------------------------------------------------------
 
-    def _in_some_way(self, messages: list[Message], tools: Sequence[type[R]]) -> R:
-        """One answer, in the way that this server is known to take or in the first that it takes.
-
-        Raises:
-            Unfit: an answer that is none of the tools.
-            LlmUnavailable: none.
-        """
-        if self.way:
-            return self._put(messages, tools, self.way)
-        fault: LlmUnavailable | None = None
-        for way in self._ways:
-            try:
-                return self._put(messages, tools, way, suspects=True)
-            except (Unsupported, Broken) as error:  # servers break on what they do not know
-                fault = error
-        if isinstance(fault, Unsupported):
-            raise fault
-        return self._put(messages, tools, self._ways[0])
-
-    def _put(self, messages: list[Message], tools: Sequence[type[R]], way: str, suspects: bool = False) -> R:
+    def _put(self, messages: list[Message], tools: Sequence[type[R]], way: Way, suspects: bool) -> R:
         asked, options = put(messages, tools, way)
-        try:
-            answer, called = self._ask(asked, options, partial(_fitting, tools=tools), suspects)
-        except Unfit as error:
-            self._learn(way, called=bool(error.reply.calls) or error.reply.cut)
-            raise
-        if self._learn(way, called):
-            self.way = way
+        answer, called = self._ask(asked, options, partial(_fitting, tools=tools), suspects)
+        self._ways.learn(way, called)
         return answer
-
-    def _learn(self, way: str, called: bool) -> bool:
-        """Whether an answer shows that the server takes this way; one that takes tools and calls none does not."""
-        if called or "tool" not in way:
-            return True
-        self._ways = [other for other in self._ways if "tool" not in other] or self._ways
-        return False
 
     def _ask(
         self, messages: list[Message], options: dict[str, Any], read: Callable[[Reply], T], suspects: bool = False
@@ -178,43 +187,49 @@ class LlmChat:
             self._out.discard(future)
 
     async def _call(self, messages: list[Message], options: dict[str, Any]) -> Reply:
-        """One try, charged before it is made. One that brings nothing readable may have cost, and stays at its most."""
+        """One try; without a setting that the model refuses, another."""
+        while True:
+            sent = self._parameters.sent()
+            try:
+                return await self._try(messages, sent | options)
+            except Unsupported as error:
+                if not self._parameters.take_back(sent, error.said):
+                    raise
+
+    async def _try(self, messages: list[Message], options: dict[str, Any]) -> Reply:
+        """Charged before it is made. A try that brings nothing readable may have cost, and stays at its most."""
         import openai
 
         client, began, settings = self._client, time.monotonic(), self._settings
         call = self._account.open(self._role, settings.model, self._most(messages, options))
-        limit = self._limits[0]
         try:
-            answer = await client.ainvoke(messages, extra_body={limit: settings.max_tokens} | options)
+            answer = await client.ainvoke(messages, extra_body=options)
+            reply, counts = as_reply(answer), counted(answer)
         except (openai.OpenAIError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
             # All but the first: langchain reads the body without checking it.
             fault = classified(error, settings.model, settings.base_url or OPENAI, self._key, settings.key_variable)
             if cost_nothing(error):
                 self._account.settle(call, Usage(calls=1), time.monotonic() - began, str(fault))
         else:
-            counted = answer.usage_metadata
-            usage = self._cost(counted) if counted else call.usage
-            self._account.settle(call, usage, time.monotonic() - began, "" if counted else NO_USAGE)
-            return _reply(answer)
-        if isinstance(fault, Unsupported) and limit in str(fault):
-            self._limits = [name for name in self._limits if name != limit] or self._limits
-            if self._limits[0] != limit:
-                return await self._call(messages, options)
+            most = {"input_tokens": call.usage.input_tokens, "output_tokens": call.usage.output_tokens}
+            lacking = "" if len(counts) == len(most) else NO_USAGE
+            self._account.settle(call, self._cost(most | counts), time.monotonic() - began, lacking)
+            return reply
         raise fault  # out of the handler: what the server said may quote the key
 
     def _text(self, reply: Reply) -> str:
         """Raises Useless."""
-        model = self._settings.model
+        model, text = self._settings.model, without_thoughts(reply.text)
         if reply.cut:
             raise Useless(f"{model} gave an answer that was cut off (llm.max_tokens)")
-        if not reply.text.strip():
-            raise Useless(f"{model} gave an empty answer")
-        return reply.text
+        if not text.strip():
+            raise Useless(f"{model} gave an empty answer{' after its thoughts' if reply.text.strip() else ''}")
+        return text
 
     def _most(self, messages: list[Message], options: dict[str, Any]) -> Usage:
         """The most that a call can cost: no token is shorter than a byte, no answer longer than it may be."""
         size = sum(len(text.encode()) + UNSEEN for _, text in messages)
-        if options:
+        if "tools" in options or "response_format" in options:
             size += len(json.dumps(options).encode()) + UNSEEN_OF_TOOLS
         return self._cost({"input_tokens": size, "output_tokens": self._settings.max_tokens})
 
@@ -238,14 +253,12 @@ class LlmChat:
 
     @cached_property
     def _client(self) -> Any:
-        from langchain_openai import ChatOpenAI
-
         settings = self._settings
-        return ChatOpenAI(
+        return make_client(
             model=settings.model,
             base_url=settings.base_url or OPENAI,  # else the environment would say it
             api_key=self._key,
-            temperature=settings.temperature,
+            temperature=None,  # sent with each request, as long as the model takes it
             timeout=settings.timeout,
             max_retries=0,
             use_responses_api=False,
@@ -259,17 +272,21 @@ def loose(settings: Llm, role: Role, usd: float | None = None) -> LlmChat:
 
 
 class Unfit(Exception):
-    """An answer that is none of the records asked for. Never leaves this file."""
+    """An answer that is none of the records asked for. Never leaves this file.
 
-    def __init__(self, problem: str, reply: Reply) -> None:
+    `final`: one of them was chosen, with values out of bounds. `read`: so much could be read that asking again in the
+    same way may help.
+    """
+
+    def __init__(self, problem: str, reply: Reply, final: bool) -> None:
         super().__init__(problem)
         self.reply = reply
+        self.final = final
+        self.read = final or bool(reply.calls and not reply.cut)
 
-
-def _limits(base_url: str | None) -> list[str]:
-    """The names under which a server may know the limit of an answer, the likely one first. Some refuse the other."""
-    newer, older = "max_completion_tokens", "max_tokens"
-    return [newer, older] if base_url is None or "api.openai.com" in base_url else [older, newer]
+    @property
+    def said(self) -> str:
+        return without_thoughts(self.reply.text) or json.dumps(self.reply.calls)
 
 
 def _fitting(reply: Reply, tools: Sequence[type[R]]) -> tuple[R, bool]:
@@ -277,17 +294,4 @@ def _fitting(reply: Reply, tools: Sequence[type[R]]) -> tuple[R, bool]:
     try:
         return chosen(reply, tools), bool(reply.calls)
     except ValueError as error:
-        raise Unfit(str(error), reply) from None
-
-
-def _reply(answer: Any) -> Reply:
-    """langchain's message as ours. Raises TypeError and the like for what is no answer."""
-    calls = [(call["name"], json.dumps(call["args"])) for call in answer.tool_calls]
-    calls += [(call["name"] or "", _whole(call["args"] or "")) for call in answer.invalid_tool_calls]
-    cut = answer.response_metadata.get("finish_reason") == "length"
-    return Reply(text=_whole(str(answer.text)), calls=tuple(calls), cut=cut)
-
-
-def _whole(text: str) -> str:
-    """Without halves of signs, which JSON can say and no file can hold."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+        raise Unfit(str(error), reply, final=not isinstance(error, Misshapen)) from None

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -22,6 +23,7 @@ OVERFLOW = (
 NO_CREDIT = (
     "insufficient_quota", "billing_hard_limit", "insufficient credit", "insufficient balance", "credit balance",
 )  # fmt: skip
+BEGUN = "begun"  # marks the response of an error that came when part of an answer had been written
 LEAST_KEY = 8  # characters; a shorter one stands in words that are no secret
 
 
@@ -37,8 +39,16 @@ class Broken(Passing):
     """HTTP 500: the server is in trouble, or it broke on something that it does not know."""
 
 
+class Late(Passing):
+    """No answer in time: the server is slow, or a model writes without end where nothing makes it stop."""
+
+
 class Unsupported(LlmUnavailable):
-    """The server does not take the request as it is. Put another way, it might."""
+    """The server does not take the request as it is. Put another way, it might. `said`: all it said, not for people."""
+
+    def __init__(self, message: str, said: str = "") -> None:
+        super().__init__(message)
+        self.said = said
 
 
 class Patience:
@@ -55,7 +65,7 @@ class Patience:
         self._seconds = seconds
         self._tell = tell
         self._room = asyncio.Semaphore(width)
-        self._down = False  # patience has run out: one try a call, until the server answers again
+        self.down = False  # patience has run out: one try a call, until the server answers again
         self._waiting = 0
 
     async def answer(self, ask: Callable[[], Awaitable[T]], deadline: float | None = None, suspects: bool = False) -> T:
@@ -63,7 +73,7 @@ class Patience:
 
         Args:
             deadline: a reading of time.monotonic() that neither a wait nor an answer may pass.
-            suspects: that the server may break on the request itself: `Broken` is not tried again.
+            suspects: that the request itself may be what the server fails on: `Broken` and `Late` are not tried again.
 
         Raises:
             LlmUnavailable: the last error.
@@ -76,15 +86,15 @@ class Patience:
             except Passing as error:
                 now, wait = time.monotonic(), _wait(error, tries)
                 failed_first = failed_first or now
-                if suspects and isinstance(error, Broken):
+                if suspects and isinstance(error, Broken | Late):
                     raise
                 patient = failed_first + self._seconds
-                if self._down or now + wait > (patient if deadline is None else min(patient, deadline)):
-                    self._down = True
+                if self.down or now + wait > (patient if deadline is None else min(patient, deadline)):
+                    self.down = True
                     raise
                 await self._sleep(wait, error)
             else:
-                self._down = False
+                self.down = False
                 return result
         raise AssertionError("the loop ends by an answer or an error")
 
@@ -128,12 +138,12 @@ def classified(error: Exception, model: str, url: str, key: str, variable: str) 
     import openai
 
     if isinstance(error, openai.APITimeoutError):
-        return Passing(f"{model} did not answer in time")
+        return Late(f"{model} did not answer in time")
     if isinstance(error, openai.APIConnectionError):
         return Passing(f"{model} did not answer: no connection to {url}")
     if not isinstance(error, openai.APIStatusError):
         return LlmUnavailable(f"{model} sent what is no chat completion: look at `llm.base_url`")
-    said = str(error.body or error.message)
+    said = f"{error.body} {error.message}"
     quoted = f" (HTTP {error.status_code}{_quoted(error, key)})"
     if error.status_code == 402 or (error.status_code in (400, 403, 429) and _says(said, NO_CREDIT)):
         return LlmRefused(f"{model} says that the credit is used up{quoted}")
@@ -146,12 +156,12 @@ def classified(error: Exception, model: str, url: str, key: str, variable: str) 
     if error.status_code in (408, 409, 429) or error.status_code > 500:
         return Passing(f"{model} did not answer{quoted}", _asked_wait(error.response.headers))
     if error.status_code in (400, 422):
-        return Unsupported(f"{model} does not take what it is asked{quoted}")
+        return Unsupported(f"{model} does not take what it is asked{quoted}", said)
     return LlmUnavailable(f"{model} did not answer{quoted}: look at `llm.base_url` and `llm.model`")
 
 
 def cost_nothing(error: Exception) -> bool:
-    """Whether the request was refused, or never went out. What else became of it, nobody can know."""
+    """Whether the request was refused before any answer was begun, or never went out. Else nobody can know."""
     import httpx
     import openai
 
@@ -162,7 +172,9 @@ def cost_nothing(error: Exception) -> bool:
     cause: BaseException | None = error
     while cause and not isinstance(cause, unsent):  # langchain and openai wrap it, one in the other
         cause = cause.__cause__
-    return isinstance(error, openai.APIStatusError) or cause is not None
+    if isinstance(error, openai.APIStatusError):
+        return BEGUN not in error.response.extensions
+    return cause is not None
 
 
 def _says(said: str, marks: tuple[str, ...]) -> bool:
@@ -183,7 +195,7 @@ def _asked_wait(headers: Any) -> float | None:
     if asked is None:
         return None
     try:
-        return max(0.0, float(asked))
+        return max(0.0, float(asked)) if math.isfinite(float(asked)) else None
     except ValueError:
         pass
     try:

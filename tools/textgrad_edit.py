@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ ROLES: dict[Part, str] = {
 }
 QUESTION = "question to a small language model"
 OPENED, CLOSED = "<IMPROVED_VARIABLE>", "</IMPROVED_VARIABLE>"
+TAGGED = re.compile(rf"{OPENED}((?:(?!{OPENED}|{CLOSED}).)*){CLOSED}", re.DOTALL)
 KEPT = 600  # characters of a critique in the ledger
 
 T = TypeVar("T")
@@ -229,9 +231,12 @@ class TextGradEditor:
         return self._chat.complete(system_prompt, prompt)
 
     def _tagged(self, prompt: str, system_prompt: str) -> str:
-        """The engine of steps. Raises Unusable where the library would raise IndexError, or take half a text."""
+        """The engine of steps. The library takes what follows the first tag, though an LLM may only speak of it.
+
+        Raises Unusable where there is nothing to take.
+        """
         try:
-            return self._chat.complete(system_prompt, prompt, _check_tags)
+            return f"{OPENED}{_tagged(self._chat.complete(system_prompt, prompt, _tagged))}{CLOSED}"
         except Useless as error:
             raise Unusable(str(error)) from None
 
@@ -256,11 +261,14 @@ def library() -> Any:
     return textgrad
 
 
-def _check_tags(reply: str) -> None:
+def _tagged(reply: str) -> str:
+    """What stands between the last tags that have something between them. Raises Unusable."""
     if OPENED not in reply:
         raise Unusable("the reply had no tags")
-    if CLOSED not in reply.split(OPENED)[1]:
+    found = TAGGED.findall(reply)
+    if not found:
         raise Unusable("the reply was cut off")
+    return str(next((text for text in reversed(found) if text.strip()), ""))
 
 
 def _variable(text: str, role: str, *predecessors: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from agent import prompts
+from agent.config import Way
 from tools.schema import about_of, as_schema, as_tools, name_of
 
 Message = tuple[str, str]  # role and text
@@ -14,7 +15,7 @@ Options = dict[str, Any]
 Records = Sequence[type[BaseModel]]
 
 
-def put(messages: list[Message], records: Records, way: str) -> tuple[list[Message], Options]:
+def put(messages: list[Message], records: Records, way: Way) -> tuple[list[Message], Options]:
     """Messages and request options that ask for one of the records. Without tools, the schema stands in the words too.
 
     Args:
@@ -63,6 +64,42 @@ def _text(records: Records) -> Options:
     return {}
 
 
-WAYS: dict[str, Callable[[Records], Options]] = {
+WAYS: dict[Way, Callable[[Records], Options]] = {
     "tools": _tools, "one tool": _one_tool, "schema": _schema, "object": _object, "text": _text,
 }  # fmt: skip
+CALLING: tuple[Way, ...] = ("tools", "one tool")
+
+
+class Ways:
+    """In which way a server is asked next: as has worked, or as is left to try.
+
+    Args:
+        only: the one way that may be taken; None: all may.
+    """
+
+    def __init__(self, only: Way | None = None) -> None:
+        self.worked: Way | None = None
+        self._left = [only] if only else list(WAYS)
+
+    def order(self) -> list[Way]:
+        """The ways in which one question may be put, the best first."""
+        known = [self.worked] if self.worked else []
+        return known + [way for way in self._left if way != self.worked]
+
+    def learn(self, way: Way, called: bool) -> None:
+        """A usable answer came in this way. Servers that take tools and let the model write words call none later."""
+        if called or way not in CALLING:
+            self.worked = way
+        elif not self.worked:
+            self._left = others(self._left, way) or self._left
+
+    def defer(self, way: Way) -> None:
+        """This way, and those of its kind, are tried last from now on."""
+        first = others(self._left, way)
+        self._left = [*first, *(other for other in self._left if other not in first)]
+
+
+def others(ways: Sequence[Way], way: Way) -> list[Way]:
+    """The ways but this one. Whoever does not call one of several tools is not asked to call a single one either."""
+    left = CALLING if way in CALLING else (way,)
+    return [other for other in ways if other not in left]

@@ -1,15 +1,18 @@
 """`nesylora check-llm`: is this server good enough? Asks it as planner, editor and judge once, and says what worked."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from statistics import fmean
 from typing import NamedTuple, get_args
 
+import yaml
+from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
-from agent.config import Editing, Llm, TaskConfig
-from agent.errors import LlmUnavailable
+from agent.config import Editing, Llm, TaskConfig, Way
+from agent.errors import BadInput, LlmUnavailable
 from agent.moves import EditPrompt
 from agent.planner import TOOLS, LlmPlanner
 from agent.protocols import Briefing
@@ -27,6 +30,7 @@ from agent.records import (
 )
 from agent.rounds import Usage
 from agent.scoring import Contains, Judge, StartsWith
+from eval.complaints import complaints
 from eval.judge import LlmJudge
 from eval.scorers import TaskScorers
 from tools.account import Account, Notebook
@@ -34,17 +38,17 @@ from tools.llm import LlmChat
 from tools.patience import Patience
 from tools.schema import name_of
 from tools.textgrad_edit import TextGradEditor
-from tools.ways import WAYS
 from ui import wording
+from ui.pace import fitting_timeout, fitting_width, measured
 
-ABOUT_WAYS = {
+ABOUT_WAYS: dict[Way, str] = {
     "tools": "tool calling: one of several tools",
     "one tool": "tool calling: one tool by its name",
     "schema": "structured output: JSON schema",
     "object": "structured output: JSON object",
     "text": "JSON, asked for in plain words",
 }
-LATE, MOST_LATE = "did not answer in time", 2
+LATE, MOST_LATE = "did not answer in time", 3  # two ways of asking may be without end
 WITHOUT = {
     "planner": "without it: planner: none, and the rules decide",
     "editor": "without it: edit.editor: rules",
@@ -57,6 +61,7 @@ ROWS = {
     for line, (land, city) in enumerate(CAPITALS.items(), 1)
 }
 PROMPT = Prompt(system="Answer the question.")
+MARK = "ANSWER:"
 NO_STYLE = Signal(reward=0.1, content=0.9, style=0.1, noise=0.05)
 NO_CONTENT = Signal(
     reward=0.1,
@@ -84,10 +89,30 @@ class Bench:
         self.settings = settings
         self.book = Notebook()
         self.account = Account(self.book)
+        self.way: Way | None = settings.way  # the first that has worked, unless one is set
         self._patience = Patience(settings.patience, settings.max_concurrency, tell)
 
-    def chat(self, role: Role, ways: Sequence[str] = tuple(WAYS)) -> LlmChat:
-        return LlmChat(self.settings, role, self.account, self._patience, ways=ways)
+    def chat(self, role: Role, way: Way | None = None) -> LlmChat:
+        wanted = self.settings.model_copy(update={"way": way or self.way})
+        return LlmChat(wanted, role, self.account, self._patience)
+
+
+def settings_of(server: Mapping[str, object], changes: Sequence[str]) -> Llm:
+    """The settings of a server, changed as `key=value` says, with the value read as YAML. Raises BadInput."""
+    values = dict(server)
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals or not key:
+            raise BadInput(f"--set '{change}': write it as key=value, such as temperature=null")
+        try:
+            values[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise BadInput(f"--set '{change}': {' '.join(str(error).split())}") from None
+    try:
+        return Llm.model_validate(values)
+    except ValidationError as error:
+        told = "; ".join(f"{'.'.join(map(str, keys))}: {said}" for keys, said in complaints(error).items())
+        raise BadInput(f"--set: {told}") from None
 
 
 def check_llm(settings: Llm) -> int:
@@ -106,6 +131,8 @@ def check_llm(settings: Llm) -> int:
         if slow == MOST_LATE:
             console.print(f"Too slow for calls of {settings.timeout:g} s (--timeout); nothing more was asked.")
             return 1
+    if bench.way not in (None, "tools", settings.way):
+        console.print(f"llm.way: {bench.way} saves trying the ways before it.")
     console.print(f"{_total(bench)}.")
     return _verdict(console, {role: good[role] for role in get_args(Role)})
 
@@ -120,13 +147,17 @@ def _line(finding: Finding) -> Text:
 
 def checks(bench: Bench) -> Iterator[tuple[str, Callable[[], tuple[bool, str]]]]:
     """Name and deed of each check, in order. A deed says whether it went well, and what was seen."""
-    yield "answers", lambda: (True, _quoted(bench.chat("planner").complete("Be brief.", "Say hello.")))
+    first = bench.chat("planner")
+    yield "answers", lambda: (True, _quoted(first.complete("Be brief.", "Say hello.")))
     yield "usage", partial(_usage, bench)
+    yield "settings", lambda: (True, _taken(first))
     for way, about in ABOUT_WAYS.items():
         yield about, partial(_way, bench, way)
+    begun = len(bench.book)
     yield "planner", partial(_plans, bench)
     yield "editor", partial(_edits, bench)
     yield "judge", partial(_judges, bench)
+    yield "pace", partial(_pace, bench, begun)
 
 
 def _made(what: str, check: Callable[[], tuple[bool, str]]) -> Finding:
@@ -146,9 +177,16 @@ def _usage(bench: Bench) -> tuple[bool, str]:
     return True, f"{last.usage.input_tokens} tokens read, {last.usage.output_tokens} written"
 
 
-def _way(bench: Bench, way: str) -> tuple[bool, str]:
-    chat = bench.chat("planner", ways=(way,))
+def _taken(chat: LlmChat) -> str:
+    """What the answers before needed. A setting that is refused costs one more request in every role of every run."""
+    refused = ", ".join(f"{name} (llm.{name}: null)" for name in chat.refused)
+    return f"refused, and left out since: {refused}" if refused else "all taken"
+
+
+def _way(bench: Bench, way: Way) -> tuple[bool, str]:
+    chat = bench.chat("planner", way)
     chosen = chat.call_tool("You choose a lever.", "Content is lacking. Choose.", TOOLS)
+    bench.way = bench.way or chat.way
     return chat.way == way, f"it {'chose' if chat.way == way else 'called no tool, and wrote'} {name_of(type(chosen))}"
 
 
@@ -176,7 +214,35 @@ def _edits(bench: Bench) -> tuple[bool, str]:
     proposed = editor.propose(PROMPT, failing, list(ROWS.values()), EditPrompt(parts=("system",)), seed=0)
     if not proposed.edits:
         return False, " ".join(proposed.remarks)
-    return True, f"the system text became {_quoted(proposed.edits[0].prompt.system, 200)}"
+    helpful = next((edit.prompt for edit in proposed.edits if helps(edit.prompt)), None)
+    shown = helpful or proposed.edits[0].prompt
+    lack = "" if helpful else f", which does not ask for {MARK} or gives answers away"
+    return helpful is not None, f"the system text became {_quoted(shown.system, 200)}{lack}"
+
+
+def helps(prompt: Prompt) -> bool:
+    """Whether a model that does just what it is told would score better, and learn no answer from the prompt."""
+    given_away = any(row.answer.lower() in prompt.system.lower() for row in ROWS.values())
+    return not given_away and _literal(prompt) > _literal(PROMPT)
+
+
+def _literal(prompt: Prompt) -> float:
+    """The reward of a model that knows the answers and begins them as the system text says, if it says so."""
+    opening = f"{MARK} " if MARK in prompt.system else "It is "
+    return fmean(SCORERS.score(row, f"{opening}{row.answer}").reward for row in ROWS.values())
+
+
+def _pace(bench: Bench, begun: int) -> tuple[bool, str]:
+    """Measures how many calls at once are worth it; the longest call counts from `begun` in the book."""
+    chat = bench.chat("planner")
+    chat.complete("Be brief.", "Say hello.")  # opens the connection
+    rates = measured(lambda place: chat.complete(f"You are number {place}.", "Say hello in one word."), chat.width)
+    width, longest = fitting_width(rates), max(call.seconds for call in bench.book[begun:])
+    told = ", ".join(f"{at_once}: {rate:.2g}" for at_once, rate in rates.items())
+    return True, (
+        f"llm.timeout: {fitting_timeout(longest)} and llm.max_concurrency: {width} fit (the longest call took "
+        f"{wording.duration(longest)}; answers a second by calls at once: {told})"
+    )
 
 
 def _judges(bench: Bench) -> tuple[bool, str]:

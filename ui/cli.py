@@ -133,6 +133,10 @@ def _add_check(command: argparse.ArgumentParser) -> None:
     command.add_argument("--base-url", metavar="URL", help="of an OpenAI-compatible server; default: OpenAI's own")
     command.add_argument("--key-variable", default="OPENAI_API_KEY", metavar="NAME", help="where the key is read from")
     command.add_argument("--timeout", type=float, default=120, metavar="SECONDS", help="of one call (default: 120)")
+    command.add_argument(
+        "--set", dest="settings", action="append", default=[], metavar="KEY=VALUE",
+        help="a setting of a task's llm section, such as temperature=null or way=schema; may be given again",
+    )  # fmt: skip
     command.set_defaults(do=_check_llm)
 
 
@@ -263,15 +267,14 @@ def _runs(options: argparse.Namespace) -> int:
 
 
 def _check_llm(options: argparse.Namespace) -> int:
-    from agent.config import Llm
     from agent.errors import BadInput
-    from ui.check_llm import check_llm
+    from ui.check_llm import check_llm, settings_of
 
     _start_well()
     if options.base_url and not options.base_url.startswith(("http://", "https://")):
         raise BadInput(f"--base-url {options.base_url}: begin it with http:// or https://")
     server = {"model": options.model, "base_url": options.base_url, "key_variable": options.key_variable}
-    return check_llm(Llm(**server, timeout=options.timeout, patience=0))
+    return check_llm(settings_of(server | {"timeout": options.timeout, "patience": 0}, options.settings))
 
 
 def _doctor(options: argparse.Namespace) -> int:
