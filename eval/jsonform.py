@@ -43,6 +43,8 @@ def schema_validator(schema: dict[str, Any]) -> Validator:
             registry.resolver().lookup(reference)
         for pattern in _texts_under("pattern", schema):
             _compiled(pattern)
+        if _uses("patternProperties", schema):  # jsonschema searches these names by `re`, for as long as that takes
+            raise BadInput("'schema' uses patternProperties, which has no time limit; name the properties instead")
     except SchemaError as error:
         raise BadInput(f"'schema' is not a JSON schema: {error.message} at {error.json_path}") from None
     except Unresolvable as error:
@@ -71,6 +73,13 @@ def _texts_under(key: str, schema: object) -> Iterator[str]:
     inner = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
     for part in inner:
         yield from _texts_under(key, part)
+
+
+def _uses(key: str, schema: object) -> bool:
+    """Whether a schema has this keyword anywhere."""
+    if isinstance(schema, dict):
+        return key in schema or any(_uses(key, part) for part in schema.values())
+    return isinstance(schema, list) and any(_uses(key, part) for part in schema)
 
 
 def json_fault(output: str, keys: Sequence[str], validator: Validator | None) -> str:

@@ -63,7 +63,7 @@ LIVES: list[tuple[str, dict[str, Any]]] = [
     ("llama", {"options": {"init_lora_weights": "orthogonal"}}),
     ("llama", {"targets": NAMED, "options": {"init_lora_weights": "mica"}}),
     ("llama", {"options": {"exclude_modules": ["q_proj"]}}),
-    ("llama", {"options": {"exclude_modules": r".*\.k_proj", "modules_to_save": ["lm_head", "norm"]}}),
+    ("llama", {"options": {"exclude_modules": r".*\.k_proj", "modules_to_save": ["lm_head", "model.norm"]}}),
     ("llama_tied", {"options": {"modules_to_save": ["embed_tokens", "lm_head"]}}),
     ("gpt2", {"options": {"fan_in_fan_out": True}}),
     ("llama", {"targets": ["q_proj"], "options": {"layers_to_transform": 1, "layers_pattern": "layers"}}),
@@ -195,6 +195,7 @@ def test_a_value_or_a_pair_that_cannot_be_had_is_refused(settings: dict[str, Any
     [
         ({"targets": ["q_proj", "vproj"]}, "lora.targets: 'vproj' matches nothing"),
         ({"options": {"modules_to_save": ["lm_haed"]}}, "lora.options.modules_to_save: 'lm_haed' matches nothing"),
+        ({"options": {"modules_to_save": ["norm"]}}, "write more of the name: 'model.norm'"),
         ({"options": {"exclude_modules": ["qproj"]}}, "lora.options.exclude_modules: 'qproj' matches nothing"),
         ({"options": {"exclude_modules": "qproj"}}, "lora.options.exclude_modules: 'qproj' matches nothing"),
         ({"options": {"target_parameters": ["experts.w1"]}}, "target_parameters: 'experts.w1' matches nothing"),

@@ -452,3 +452,13 @@ def test_a_regular_expression_that_takes_too_long_is_a_fault_with_its_name(monke
 def test_whoever_only_reads_a_task_cannot_score_by_a_judge() -> None:
     with pytest.raises(BadInput, match="`kind: judge` cannot be asked here"):
         scorers(content=(JUDGE,)).score(*ROWS[0])
+
+
+PATTERNED: dict[str, Any] = {"patternProperties": {"^x": {}}}
+
+
+@pytest.mark.parametrize("schema", [PATTERNED, {"properties": {"a": PATTERNED}}, {"anyOf": [{}, PATTERNED]}])
+def test_a_schema_that_could_search_without_end_is_refused(schema: dict[str, Any]) -> None:
+    """The library searches the names of keys by a pattern that nothing limits in time."""
+    with pytest.raises(BadInput, match="patternProperties, which has no time limit"):
+        scorers({"kind": "json", "schema": schema, "show": "{answer}"})

@@ -87,6 +87,7 @@ def check_names(model: torch.nn.Module, settings: Lora) -> None:
         raise _nothing("lora.options.exclude_modules", excluded)
     _all_named("lora.options.exclude_modules", () if isinstance(excluded, str) else excluded, modules)
     _all_named("lora.options.modules_to_save", options.get("modules_to_save", ()), modules)
+    _none_more("lora.options.modules_to_save", options.get("modules_to_save", ()), modules)
     _all_named("lora.options.target_parameters", options.get("target_parameters", ()), parameters)
     _check_layers(options.get("layers_to_transform", []), modules)
     _check_tokens(options.get("trainable_token_indices", []), model, modules)
@@ -96,6 +97,15 @@ def _all_named(key: str, wanted: Iterable[str], names: Iterable[str]) -> None:
     for one in wanted:
         if not any(name == one or name.endswith(f".{one}") for name in names):
             raise _nothing(key, one)
+
+
+def _none_more(key: str, wanted: Iterable[str], names: Iterable[str]) -> None:
+    """peft takes a module to save by how its name ends, be it within a word: `norm` for `input_layernorm`, too."""
+    for one in wanted:
+        for name in names:
+            if name.endswith(one) and name != one and not name.endswith(f".{one}"):
+                more = next(whole for whole in names if whole == one or whole.endswith(f".{one}"))
+                raise BadInput(f"{key}: peft would take '{one}' for '{name}', too; write more of the name: '{more}'")
 
 
 def _nothing(key: str, name: str) -> BadInput:
