@@ -84,8 +84,8 @@ def floor(rows: int, alpha: float) -> float:
     Greedy answers repeat exactly, so all noise is that of the rows. A share x of them mended by d each gains xd with
     the paired standard error d·sqrt(x(1-x)/rows). That is z of them above 0 (one-sided, z the normal quantile of
     1 - alpha) from x = z² / (rows + z²) on; d is at least 1/3 (`ALONE`). The bound is Wilson's (1927), turned round.
-    The gate's exact test asks for more: log2(1 / alpha) rows that rose. But what is held against the floor is a mean,
-    and half of what may come lies above it.
+    The gate asks for more: its exact test wants log2(1 / level) rows that rose, and its level is a part of alpha
+    (eval/levels.py). But what is held against the floor is a mean, and half of what may come lies above it.
     """
     z = max(0.0, NormalDist().inv_cdf(1 - alpha))
     return ALONE * z**2 / (rows + z**2)
@@ -122,7 +122,7 @@ def _outlook(mendable: There, share: tuple[float, float], cost: float) -> Outloo
 
 
 def _cost(own: Sequence[Round], price: float) -> float:
-    """Passes of a round: the mean of those played, else the price reckoned."""
+    """Passes of a round: the mean of those played, else the estimated price."""
     played = [passes for row in own if (passes := row.trial.spend.passes) > 0]
     return max(1.0, fmean(played) if played else price)
 

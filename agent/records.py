@@ -60,6 +60,13 @@ class Turn(Record):
     content: str
 
 
+def split_of(name: str) -> Split:
+    """The split of the row with this name."""
+    split = name.partition(":")[0]
+    assert split in get_args(Split), f"no row is named {name}"
+    return split  # type: ignore[return-value]
+
+
 class Example(Record):
     """A row of a task. `name` is its place, `split:line`, counted from 1.
 

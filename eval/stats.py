@@ -1,6 +1,6 @@
 """Paired statistics, and the gate that keeps a trial or takes it back. Seeded: the same rows, the same verdict."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from math import sqrt
@@ -13,26 +13,26 @@ from agent.records import Evaluation
 from agent.rounds import Verdict
 
 EXACT_UP_TO = 16
-FLIPS = 10_000
+FLIPS, MOST_FLIPS = 10_000, 1_000_000
 FLIPS_AT_ONCE = 100  # thirty times as fast as one by one, and the same in little memory for many rows
 RESAMPLES = 2_000
 NOISE = 1e-9  # rewards are means of small fractions: what differs by less is the same
 
 
-def sign_flip(differences: Sequence[float]) -> float:
+def sign_flip(differences: Sequence[float], flips: int = FLIPS) -> float:
     """One-sided p-value, in (0, 1], that the mean of paired differences is above 0.
 
     Under the null hypothesis each difference is as likely with the other sign. All sign patterns are counted when at
-    most 16 differences are not zero, else 10,000 random ones with the +1 correction (Phipson & Smyth 2010).
+    most 16 differences are not zero, else so many random `flips` with the +1 correction (Phipson & Smyth 2010).
     """
     values = np.asarray(differences, dtype=float)
     values = values[np.abs(values) > NOISE]
     if not values.size:
         return 1.0
-    return float(_share_reaching(_flipped_sums(values[:, None])[:, 0])[0])
+    return float(_share_reaching(_flipped_sums(values[:, None], flips)[:, 0])[0])
 
 
-def joint_sign_flip(*measures: Sequence[float]) -> float:
+def joint_sign_flip(*measures: Sequence[float], flips: int = FLIPS) -> float:
     """One p-value, in (0, 1], for the rise of any of several measures of the same pairs.
 
     The signs of a row's differences are flipped together, and the smallest of the measures' p-values is compared with
@@ -43,24 +43,34 @@ def joint_sign_flip(*measures: Sequence[float]) -> float:
     values = values[np.any(np.abs(values) > NOISE, axis=1)]
     if not values.size:
         return 1.0
-    sums = _flipped_sums(values)
+    sums = _flipped_sums(values, flips)
     least = np.min([_share_reaching(sums[:, place]) for place in range(sums.shape[1])], axis=0)
     return float(np.mean(least <= least[0] + NOISE))
 
 
-def _flipped_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _flipped_sums(values: NDArray[np.float64], flips: int) -> NDArray[np.float64]:
     """[F, M] sums of differences [N, M] under patterns of signs; the first pattern is the one observed."""
     count = len(values)
     if count <= EXACT_UP_TO:
         return _every_sign(count) @ values
     generator = np.random.default_rng(0)
-    blocks = (generator.integers(0, 2, (FLIPS_AT_ONCE, count)) * 2 - 1 for _ in range(FLIPS // FLIPS_AT_ONCE))
+    blocks = (generator.integers(0, 2, (FLIPS_AT_ONCE, count)) * 2 - 1 for _ in range(flips // FLIPS_AT_ONCE))
     return np.concatenate([values.sum(axis=0, keepdims=True), *(signs @ values for signs in blocks)])
 
 
 def _share_reaching(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     """[F] for each sum, the share of all that are at least as high."""
     return (len(sums) - np.searchsorted(np.sort(sums), sums - NOISE)) / len(sums)
+
+
+def _flips_for(level: float) -> int:
+    """Random patterns enough for a p-value well below this level."""
+    return int(min(MOST_FLIPS, max(FLIPS, 10 / max(level, 1e-9))))
+
+
+def _least(changed: int, level: float) -> float:
+    """The smallest p-value that so many changed rows can have, when tested at this level."""
+    return 0.5**changed if changed <= EXACT_UP_TO else 1 / (_flips_for(level) + 1)
 
 
 @cache
@@ -153,6 +163,25 @@ def deciding(evaluation: Evaluation, raced: Collection[str]) -> Evaluation:
     return evaluation.model_copy(update={"scores": left or evaluation.scores})
 
 
+def gate(
+    before: Evaluation,
+    after: Evaluation,
+    level: float,
+    likelihood: Callable[[Evaluation], Sequence[float | None]],
+    after_is_simpler: bool = False,
+) -> Verdict:
+    """The whole gate: `judge`, and where that cannot tell, `corroborate`.
+
+    Args:
+        level: largest p-value of a trial that is kept; see `eval.levels`.
+        likelihood: NLL of the reference of each row of an evaluation, under its pair; asked only where it is needed.
+    """
+    verdict = judge(before, after, level, after_is_simpler)
+    if verdict.kept or not too_few_to_tell(before, after, level):
+        return verdict
+    return corroborate(verdict, likelihood(before), likelihood(after), level)
+
+
 def judge(before: Evaluation, after: Evaluation, level: float, after_is_simpler: bool = False) -> Verdict:
     """Whether the trial `after` takes the place of the pair `before`, on the same rows.
 
@@ -164,14 +193,15 @@ def judge(before: Evaluation, after: Evaluation, level: float, after_is_simpler:
         end = "the simpler pair wins the tie" if after_is_simpler else "the pair before stands"
         text = f"no row differs (joint reward {before.reward:.2f}): {end}"
         return _verdict(after_is_simpler, reward, merit, text, 1.0, None)
-    p_value = joint_sign_flip(reward.differences, merit.differences)
+    p_value = joint_sign_flip(reward.differences, merit.differences, flips=_flips_for(level))
     if reward.gain < 0:
         return _verdict(False, reward, merit, f"{reward} ({_p(p_value)}): it fell", p_value, level)
     decided = min(reward, merit, key=lambda change: change.p_value)
     reason = f"{reward}{'' if decided is reward else f', {merit}'} ({_p(p_value)})"
     if p_value <= level and max(reward.gain, merit.gain) > 0:
         return _verdict(True, reward, merit, reason, p_value, level, decided.name)
-    end = f"within chance (level {level:.2g})" if max(reward.gain, merit.gain) > 0 else "no rise"
+    short = f"{p_value:.1g} > " if p_value < 0.001 else ""
+    end = f"within chance ({short}level {level:.1g})" if max(reward.gain, merit.gain) > 0 else "no rise"
     return _verdict(False, reward, merit, f"{reason}: {end}", p_value, level, decided.name)
 
 
@@ -191,7 +221,7 @@ def corroborate(
     pairs = [(old, new) for old, new in zip(before, after, strict=True) if old is not None and new is not None]
     if not pairs:
         return verdict.model_copy(update={"reason": f"{verdict.reason}; {_unmeasured(len(before))}"})
-    p_value = sign_flip([old - new for old, new in pairs])
+    p_value = sign_flip([old - new for old, new in pairs], _flips_for(level))
     old_mean, new_mean = (fmean(values) for values in zip(*pairs, strict=True))
     told = f", {_unmeasured(len(before) - len(pairs))}" if len(pairs) < len(before) else ""
     nats = f"{old_mean:.2f} → {new_mean:.2f} nats per token of the wanted answers ({_p(p_value)}{told})"
@@ -215,7 +245,7 @@ def too_few_to_tell(before: Evaluation, after: Evaluation, level: float) -> bool
     reward, merit = _changes(before, after)
     risen = [difference for difference in reward.differences if abs(difference) > NOISE]
     changed = sum(max(map(abs, pair)) > NOISE for pair in zip(reward.differences, merit.differences, strict=True))
-    return bool(risen) and min(risen) > 0 and 0.5**changed > level
+    return bool(risen) and min(risen) > 0 and _least(changed, level) > level
 
 
 def _unmeasured(rows: int) -> str:

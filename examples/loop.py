@@ -22,7 +22,7 @@ from eval.batches import batch
 from eval.fitting import fitted, measure
 from eval.levels import level
 from eval.runner import Runner
-from eval.stats import corroborate, deciding, judge, loses, standard_error, too_few_to_tell
+from eval.stats import deciding, gate, loses, standard_error
 from eval.tasks import load_task
 from memory.ledger import RunFolder
 from memory.remake import remake, select
@@ -75,7 +75,7 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
             learned = batch([row.name for row in task.train], turn, config.edit.minibatch, config.seed)
             failures = evaluate(best, "train", learned)
             edits = editor.propose(prompt, failures, task.train, decision.move, number).edits
-            raced = batch([row.name for row in task.validation], turn, len(task.validation) // 4, config.seed)
+            raced = batch([row.name for row in task.validation], turn, max(1, len(task.validation) // 4), config.seed)
             score = partial(on_first, evaluate, raced)
             parts = rungs(len(raced), config.generation.batch_size)
             behind = partial(loses, alpha=config.gate.alpha)
@@ -96,11 +96,7 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
         after = evaluate(trial.candidate, "validation") if trial.candidate else before
         old, new = deciding(before, trial.raced), deciding(after, trial.raced)
         most = level(config.gate.alpha, [row.verdict for row in rounds])
-        verdict = judge(old, new, most)
-        if not verdict.kept and too_few_to_tell(old, new, most):
-            names = [score.example for score in old.scores]
-            nats = [evaluate.surprise(pair.candidate, names) for pair in (old, new)]
-            verdict = corroborate(verdict, nats[0], nats[1], most)
+        verdict = gate(old, new, most, lambda pair: evaluate.surprise(pair.candidate, [s.example for s in pair.scores]))
         best = after.candidate if verdict.kept else best
         print(f"  {'kept' if verdict.kept else 'taken back'}: {verdict.reason}")
         rounds.append(

@@ -270,7 +270,7 @@ class Context:
         return make_policy(config, self.memory.experience if config.policy == "learned" else ())
 
     def prices(self, prompt: Prompt) -> Prices:
-        """What a round of each lever is reckoned to cost under this prompt."""
+        """What a round of each lever is estimated to cost under this prompt."""
         return prices(self.spec.config, prompt, self.spec.train, self.spec.validation)
 
     @cached_property

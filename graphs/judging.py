@@ -1,5 +1,6 @@
 """The node that judges: whether the trial's pair stands in place of the best pair."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from agent.moves import Rollback
@@ -20,35 +21,41 @@ def judge(state: State, context: Context) -> dict[str, Any]:
     if isinstance(decided(state).move, Rollback) and decided(state).by == "user":
         verdict = Verdict(kept=True, reason="Asked for.", before=before.reward, after=after.reward, p_value=1.0)
         return {"verdict": verdict}
-    verdict = out_of_window(_gate(before, after, state, context), before, after)
-    if "gate" in context.spec.config.without:
-        verdict = verdict.model_copy(update={"kept": True, "reason": f"kept without a gate: {verdict.reason}"})
+    verdict = gate(before, after, trial.raced, _earlier(state, context), context, _simpler(context, state))
     return {"verdict": verdict}
 
 
-def out_of_window(verdict: Verdict, before: Evaluation, after: Evaluation) -> Verdict:
-    """The verdict, telling of rows that only the trial's longer prompt makes too long for the model's window."""
-    lost = after.too_long - before.too_long
-    if lost <= 0:
-        return verdict
-    reason = (
-        f"{verdict.reason} ({lost} rows no longer fit into the model's window under this prompt and count as wrong)"
-    )
-    return verdict.model_copy(update={"reason": reason})
-
-
-def _gate(before: Evaluation, after: Evaluation, state: State, context: Context) -> Verdict:
+def gate(
+    before: Evaluation,
+    after: Evaluation,
+    raced: Sequence[str],
+    earlier: Sequence[Verdict],
+    context: Context,
+    simpler: bool = False,
+) -> Verdict:
+    """The verdict on a pair that was chosen on the rows of these names, after these verdicts of the run."""
     from eval import stats
     from eval.levels import level
 
-    most = level(context.spec.config.gate.alpha, _earlier(state, context))
-    before, after = (stats.deciding(pair, state["trial"].raced) for pair in (before, after))
-    verdict = stats.judge(before, after, most, _simpler(context, state))
-    if not verdict.kept and stats.too_few_to_tell(before, after, most):
-        names = [score.example for score in before.scores]
-        nats_before, nats_after = (context.evaluate.surprise(pair.candidate, names) for pair in (before, after))
-        verdict = stats.corroborate(verdict, nats_before, nats_after, most)
+    def likelihood(pair: Evaluation) -> Sequence[float | None]:
+        return context.evaluate.surprise(pair.candidate, [score.example for score in pair.scores])
+
+    most = level(context.spec.config.gate.alpha, earlier)
+    old, new = (stats.deciding(pair, raced) for pair in (before, after))
+    verdict = _told(stats.gate(old, new, most, likelihood, simpler), before, after)
+    if "gate" in context.spec.config.without:
+        return verdict.model_copy(update={"kept": True, "reason": f"kept without a gate: {verdict.reason}"})
     return verdict
+
+
+def _told(verdict: Verdict, before: Evaluation, after: Evaluation) -> Verdict:
+    """The verdict, telling of rows that had no say, and of those that only the trial's longer prompt makes too long."""
+    reason, lost = verdict.reason, after.too_long - before.too_long
+    if verdict.rows is not None and verdict.rows < len(after.scores):
+        reason += f" (on the {verdict.rows} rows that did not choose it)"
+    if lost > 0:
+        reason += f" ({lost} rows no longer fit into the model's window under this prompt and count as wrong)"
+    return verdict.model_copy(update={"reason": reason})
 
 
 def _earlier(state: State, context: Context) -> list[Verdict]:

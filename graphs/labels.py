@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from agent.moves import EditPrompt
-from agent.records import Candidate, Probe
+from agent.records import Candidate, Probe, split_of
 from agent.rounds import Round
 from graphs.context import Context
 
@@ -65,7 +65,7 @@ def outcomes(row: Round, before: Candidate, context: Context) -> dict[str, bool]
         scores = context.evaluate(row.trial.candidate, "validation").scores
         return {score.example: score.reward == 1 for score in scores}
     names = row.trial.raced or tuple(example.name for example in context.spec.validation)  # older runs: the first rows
-    if names[0] in context.examples:
+    if split_of(names[0]) == "train":
         return {}
     mended: dict[str, bool] = {}
     for proposal in row.trial.proposals:

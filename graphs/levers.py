@@ -6,7 +6,7 @@ from typing import Any
 
 from agent.errors import StepFailed
 from agent.moves import EditPrompt, Rollback, TrainLora
-from agent.records import Candidate, Edit, Example, Prompt, Split, digest
+from agent.records import Candidate, Edit, Example, Prompt, digest, split_of
 from agent.rounds import Proposal, Spend, Trial
 from graphs.context import Context
 from graphs.remaking import remake_questions
@@ -136,8 +136,7 @@ def race(
     from eval.stats import loses
     from tools.prompt_edit import choose, rungs
 
-    config = context.spec.config
-    split: Split = "train" if names[0] in context.examples else "validation"
+    config, split = context.spec.config, split_of(names[0])
     return choose(
         edits, present, adapter, lambda pair, rows: context.evaluate(pair, split, names[:rows]),
         context.folder.save_prompt, rungs(len(names), config.generation.batch_size),

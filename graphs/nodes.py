@@ -14,7 +14,7 @@ from agent.records import Candidate, Edit, Evaluation, ExampleScore, Prompt
 from agent.rounds import Baseline, Outcome, Proposal, Round, Spend, SplitResult, Verdict
 from graphs.answers import read
 from graphs.context import Context
-from graphs.judging import out_of_window
+from graphs.judging import gate
 from graphs.levers import race
 from graphs.rows import learned_rows, race_rows
 from graphs.state import State, decided, metered
@@ -66,9 +66,6 @@ def _try_recalled(
     state: State, context: Context, seed: Prompt, first: Evaluation
 ) -> tuple[Evaluation, list[Proposal], Verdict | None, str]:
     """The better of the seed and the best recalled prompt; what was tried; the gate's verdict; a sentence about it."""
-    from eval.levels import level
-    from eval.stats import deciding, judge
-
     found = context.memory.recall()
     if not found:
         nothing = "Memory holds no prompt of a near task." if context.memory.asked else "Memory is not asked."
@@ -82,8 +79,7 @@ def _try_recalled(
     if winner is None:
         return first, tried, None, f"Prompts recalled by memory: {len(edits)}; none beat the seed on {len(names)} rows."
     second = context.evaluate(Candidate(prompt=winner.id), "validation")
-    verdict = judge(deciding(first, names), deciding(second, names), level(context.spec.config.gate.alpha, ()))
-    verdict = out_of_window(verdict, first, second)
+    verdict = gate(first, second, names, (), context)
     kept = "taken up" if verdict.kept else "not taken up"
     return second if verdict.kept else first, tried, verdict, f"A recalled prompt was {kept}: {verdict.reason}"
 

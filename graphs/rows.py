@@ -48,7 +48,7 @@ def race_rows(state: State, context: Context, best: Candidate, prompts: Sequence
 
 def _draws(state: State, context: Context) -> int:
     """How many rounds have drawn train rows before: each edit, and every round that an LLM plans."""
-    before = context.folder.rounds()[: state["number"]]
+    before = context.folder.rounds()[: state.get("number", 0)]
     if context.spec.config.plans:
         return len(before)
     return sum(isinstance(row.decision.move, EditPrompt) for row in before)

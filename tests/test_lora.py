@@ -19,7 +19,7 @@ from agent.errors import BadInput, StepFailed
 from agent.moves import TrainLora
 from agent.records import Demo, Example, Prompt
 from tools.backbone import Backbone
-from tools.lora import Step, Training, plan_epoch, read_training, train
+from tools.lora import Step, Training, plan_epoch, rate_factor, read_training, train
 from tools.lora_settings import lora_config
 from tools.rendering import TokenRow
 
@@ -321,3 +321,18 @@ def test_an_epoch_runs_every_row_once_in_batches_of_one_prompt(
     assert sorted(row.prompt[0] for batch in batches for row in batch) == sorted(prompt_of)
     assert all(len(batch) <= size for batch in batches)
     assert all(len({prompt_of[row.prompt[0]] for row in batch}) == 1 for batch in batches)
+
+
+@given(st.integers(1, 40).flatmap(lambda steps: st.tuples(st.just(steps), st.integers(0, steps))))
+def test_no_step_has_a_rate_of_nothing_or_more_than_all(plan: tuple[int, int]) -> None:
+    steps, warmup = plan
+    rates = [rate_factor(step, warmup, steps) for step in range(steps)]
+    assert all(0 < rate <= 1 for rate in rates)
+    rising, falling = rates[:warmup], rates[warmup:]
+    assert rising == sorted(rising) and falling == sorted(falling, reverse=True)
+    assert rate_factor(steps, warmup, steps) == 0, "asked for once more after the last step"
+
+
+def test_a_training_may_warm_up_to_its_end(backbone: Load, fit: Fit) -> None:
+    log = fit(backbone(), settings=Lora(rank=4, batch_size=4, warmup=1), move=TrainLora(epochs=2, rank=4))
+    assert len(log.steps) == 2

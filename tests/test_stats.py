@@ -244,3 +244,11 @@ def test_a_verdict_says_what_it_was_tested_at_and_on_how_many_rows() -> None:
     verdict = judge(evaluation(*[(0, 0)] * 8), evaluation((1, 1), *[(0, 0)] * 7), level=0.03)
     assert (verdict.level, verdict.rows) == (0.03, 8)
     assert judge(evaluation((1, 1)), evaluation((1, 1)), level=0.03).level is None, "nothing was tested"
+
+
+def test_a_level_below_what_ten_thousand_flips_can_tell_is_reached_with_more() -> None:
+    clear = evaluation(*[(0, 0)] * 40), evaluation(*[(1, 1)] * 40)
+    assert judge(*clear, level=2e-5).kept
+    verdict = judge(*clear, level=1e-9)
+    assert not verdict.kept and "> level 1e-09" in verdict.reason
+    assert too_few_to_tell(*clear, level=1e-9)

@@ -219,7 +219,7 @@ def rate_factor(step: int, warmup: int, steps: int) -> float:
 
     Never 0, at the first step neither (transformers' own linear schedule begins there, and wastes it).
     """
-    return (step + 1) / (warmup + 1) if step < warmup else (steps - step) / (steps - warmup)
+    return (step + 1) / (warmup + 1) if step < warmup else (steps - step) / max(1, steps - warmup)
 
 
 def plan_epoch(rows: Sequence[tuple[str, TokenRow]], size: int, seed: int) -> list[list[TokenRow]]:

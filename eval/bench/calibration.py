@@ -71,7 +71,7 @@ def nats_of(foretold: Sequence[Foretold]) -> float:
 
 
 def base_rate(foretold: Sequence[Foretold]) -> list[Foretold]:
-    """What one would foretell who knows nothing of a row but the share of all that came true."""
+    """What somebody would predict who knows nothing of a row but the share of all that came true."""
     share = fmean(f.true for f in foretold)
     return [Foretold(share, f.true) for f in foretold]
 

@@ -4,7 +4,7 @@
 
 Rows have a difficulty of their own, drawn once a run; a prompt's answer to a row comes right by chance, as its
 difficulty and the prompt's worth have it, and stays as it is. Each round six proposals and the present prompt are
-compared on some rows, and the best is judged by the product's own gate.
+compared on some rows, and the best is judged by the product's own gate, likelihood and all.
 """
 
 import sys
@@ -17,15 +17,16 @@ from numpy.typing import NDArray
 from agent.records import Candidate, Evaluation, ExampleScore
 from agent.rounds import Verdict
 from eval.levels import level
-from eval.stats import deciding, judge
+from eval.stats import deciding, gate
 
 ALPHA = 0.1
 VALIDATION, RACED, HELD_OUT = 32, 12, 8
 NONE = (0.0,) * 6
+NATS = 0.3  # by which a log-odds of worth makes a reference likelier, and by which it differs from prompt to prompt
 WORTH = (1.0, 0.7, 0.5, 0.3, 0.0, -0.5)  # of six proposals, times the strength; in log-odds of a right answer
 
 Race = Literal["shared", "train", "held out"]
-Scores = tuple[NDArray[np.float64], NDArray[np.float64]]
+Scores = tuple[NDArray[np.float64], NDArray[np.float64]]  # content and style
 
 
 class Kind(NamedTuple):
@@ -58,6 +59,14 @@ def _share(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
     return 1 / (1 + np.exp(-log_odds))
 
 
+class Drawn(NamedTuple):
+    """How a prompt does: content and style on validation and on train rows, and the references' NLL on the former."""
+
+    validation: Scores
+    train: Scores
+    nats: NDArray[np.float64]
+
+
 class Run:
     """A run of edit rounds on one set of rows.
 
@@ -76,37 +85,55 @@ class Run:
         self.verdicts: list[Verdict] = []
 
     def round(self, worths: Sequence[float]) -> bool:
-        """Whether a round with proposals of these worths, beside the present prompt's, keeps its best one."""
+        """Whether a round with proposals of these worths, beside the present prompt's, keeps its best."""
         proposals = [self._drawn(self._worth + worth) for worth in worths]
-        raced = {"shared": RACED, "held out": HELD_OUT, "train": RACED}[self._race]
-        part = 1 if self._race == "train" else 0
-        merits = [_merit(*one[part])[:raced].mean() for one in (self._present, *proposals)]
-        best = int(np.argmax(merits))
+        best = int(np.argmax([self._raced(drawn) for drawn in (self._present, *proposals)]))
         if best == 0:
             return False
-        names = [f"validation:{place}" for place in range(raced)] if self._race == "held out" else []
-        before, after = (deciding(_evaluation(*one[0]), names) for one in (self._present, proposals[best - 1]))
-        verdict = judge(before, after, level(ALPHA, self.verdicts) if self._spends else ALPHA)
+        names = [_name(place) for place in range(HELD_OUT)] if self._race == "held out" else []
+        pairs = {"before": self._present, "after": proposals[best - 1]}
+        before, after = (deciding(_evaluation(name, drawn.validation), names) for name, drawn in pairs.items())
+        most = level(ALPHA, self.verdicts) if self._spends else ALPHA
+        verdict = gate(before, after, most, lambda pair: _likelihood(pairs[pair.candidate.prompt], pair))
         self.verdicts.append(verdict)
         if verdict.kept:
             self._worth, self._present = self._worth + worths[best - 1], proposals[best - 1]
         return verdict.kept
 
-    def _drawn(self, worth: float) -> tuple[Scores, Scores]:
-        """Scores of one prompt on the validation rows, and on the train rows."""
-        return tuple(self._kind.draw(self._chance, rows, worth) for rows in (self._rows, self._train))  # type: ignore[return-value]
+    def _raced(self, drawn: Drawn) -> float:
+        """Mean merit on the rows of the race."""
+        if self._race == "train":
+            return float(_merit(*drawn.train).mean())
+        return float(_merit(*drawn.validation)[: HELD_OUT if self._race == "held out" else RACED].mean())
+
+    def _drawn(self, worth: float) -> Drawn:
+        validation, train = (self._kind.draw(self._chance, rows, worth) for rows in (self._rows, self._train))
+        nats = 3 - sum(validation) / 2 - NATS * worth + self._chance.normal(0, NATS, len(self._rows))
+        return Drawn(validation, train, nats)
+
+
+def _name(place: int) -> str:
+    return f"validation:{place}"
+
+
+def _likelihood(drawn: Drawn, pair: Evaluation) -> list[float]:
+    return [float(drawn.nats[int(score.example.partition(":")[2])]) for score in pair.scores]
 
 
 def _merit(content: NDArray[np.float64], style: NDArray[np.float64]) -> NDArray[np.float64]:
     return (content * style + content + style) / 3
 
 
-def _evaluation(content: NDArray[np.float64], style: NDArray[np.float64]) -> Evaluation:
-    scores = tuple(
-        ExampleScore(example=f"validation:{place}", output="", content=one, style=other)
-        for place, (one, other) in enumerate(zip(content.tolist(), style.tolist(), strict=True))
+def _evaluation(prompt: str, scores: Scores) -> Evaluation:
+    rows = enumerate(zip(*(part.tolist() for part in scores), strict=True))
+    return Evaluation(
+        candidate=Candidate(prompt=prompt),
+        split="validation",
+        scores=tuple(
+            ExampleScore(example=_name(place), output="", content=content, style=style)
+            for place, (content, style) in rows
+        ),
     )
-    return Evaluation(candidate=Candidate(prompt="p"), split="validation", scores=scores)
 
 
 def false_keeps(kind: Kind, race: Race, spends: bool, runs: int, rounds: int = 12) -> tuple[float, float]:
