@@ -26,7 +26,7 @@ check: $(READY_DEV) ## lint, format and types
 compare: $(READY) ## the example task under the rules and under fixed orders, side by side (about 10 minutes)
 	@$(VENV)/bin/nesylora compare
 
-decide: $(READY) ## who decides well? policies, tasks and seeds at equal budget (about an hour and a half on two cores; resumable)
+decide: $(READY) ## who decides well? policies, tasks and seeds at equal budget (about an hour on two cores; resumable)
 	@$(VENV)/bin/nesylora bench decide --jobs 2
 
 bench: $(READY_BENCH) ## what it costs beside peft and TRL, into docs/benchmarks.md (30 minutes; BENCH=--quick: 3)
