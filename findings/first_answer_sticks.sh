@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# langgraph 1.2.22, langgraph-checkpoint-sqlite 3.1.2: a node asks by `interrupt()` and raises on an answer it cannot use.
+# langgraph 1.2.22, langgraph-checkpoint-sqlite 3.1.2: a node asks by `interrupt()` and raises on an unusable answer.
 # Expected: the step failed and was not saved, so that it waits on; the next `Command(resume=...)` is the next answer.
 # Seen: the first answer is in the checkpoint already. Every later answer is ignored, in a new process too: the node is
 #   run with the first one again and raises the first error again. (Ask again inside the node instead of raising.)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # peft 0.21.2, transformers 5.23.0, torch 2.13.0 (CPU): the base after `unload()`, with modules_to_save.
-# Expected: `unload()` gives the base back as it was before the adapter, which `disable_adapter()` shows to be still there.
+# Expected: `unload()` gives the base back as it was, which `disable_adapter()` shows to be still there.
 # Seen: with modules_to_save the "base" that comes back holds the adapter's trained copy in the place of its own layer.
 #   What is measured or trained on it next starts from a base that nobody has. (LoRA layers are taken off properly.)
 set -euo pipefail
