@@ -45,7 +45,8 @@ for kind, rope in KINDS.items():
         for cache in (True, False)
     ]
     seen[kind] = (moved > 1e-3, not torch.equal(*said))
-    print(f"{kind}: a short row's logits beside a long one moved by {moved:.5f};", "a cache changes answers:", seen[kind][1])
+    print(f"{kind}: a short row's logits beside a long one moved by {moved:.5f};", end=" ")
+    print("a cache changes answers:", seen[kind][1])
 if seen != {"yarn": (False, False), "dynamic": (True, True), "longrope": (True, True)}:
     sys.exit("no longer seen: neighbours or the cache change nothing, or change fixed kinds too")
 PY
