@@ -47,6 +47,20 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
         "GPT2Config",
         {"n_embd": 32, "n_layer": 2, "n_head": 4, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
     ),
+    "phi3_turned": (  # all rows of a pass are turned by the length of its longest
+        "Phi3Config",
+        BODY
+        | {
+            "original_max_position_embeddings": 106,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 1e4,
+                "original_max_position_embeddings": 106,
+                "short_factor": [1.0] * 4,
+                "long_factor": [4.0] * 4,
+            },
+        },
+    ),
     "lfm2": ("Lfm2Config", BODY | {"layer_types": ["conv", "full_attention"]}),
 }
 

@@ -15,7 +15,7 @@ from agent.records import Demo, Example, Prompt
 from tools.backbone import ATTACHED, Backbone
 from tools.loading import load_model, pick_dtype
 
-NAMES = ["llama", "qwen2", "gemma2", "gemma3", "gemma3_wide", "gpt2", "lfm2"]
+NAMES = ["llama", "qwen2", "gemma2", "gemma3", "gemma3_wide", "gpt2", "lfm2", "phi3_turned"]
 DEMOS = tuple(Demo(question=f"Who is mayor {n} of Tallisk?", answer="ANSWER: Heskzan") for n in range(3))
 PROMPT = Prompt(system="Answer the question.", demos=DEMOS)
 ROWS = [
@@ -82,6 +82,18 @@ def test_likelihoods_are_those_of_a_plain_forward_pass(
                 for row in (ours.render.scored_row(PROMPT, row, *said) for row, said in zip(ROWS, SAID, strict=True))
             ]
         assert likelihoods(ours, adapter) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_a_training_row_beyond_the_original_window_does_not_turn_the_positions_of_the_others(
+    backbone: Load, tiny_model: Models
+) -> None:
+    ours, plain = backbone("phi3_turned"), Plain(tiny_model("phi3_turned"))
+    rows = [ours.render.scored_row(PROMPT, row, *said) for row, said in zip(ROWS, SAID, strict=True)]
+    assert (
+        min(map(len, rows)) < ours.base.config.rope_parameters["original_max_position_embeddings"] < max(map(len, rows))
+    )
+    wanted = torch.cat([plain.losses(row.prompt, row.completion) for row in rows])
+    assert torch.allclose(ours.losses(ours.base, rows), wanted.to(ours.device), rtol=1e-4)
 
 
 def test_the_shared_prefix_is_run_once(backbone: Load) -> None:

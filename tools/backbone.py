@@ -19,7 +19,7 @@ from tools.composite import text_only, window
 from tools.constraints import Constraints, without
 from tools.decoding import decode, grow
 from tools.packing import can_pack, common_prefix, completion_nll, pack
-from tools.padding import generate_padded, padded_nll
+from tools.padding import generate_padded, in_company, padded_nll
 from tools.rendering import Renderer, TokenRow
 from tools.room import Room, ran_out
 
@@ -294,6 +294,7 @@ class Backbone:
         waiting = sorted(self._fitting(rows, new), key=lambda index: len(rows[index]))
         while waiting:
             indices = waiting[: self._batch_size]
+            indices = indices[: in_company(self.base, [len(rows[index]) + new for index in indices])]
             try:
                 outcome = run(indices)
             except RuntimeError as error:

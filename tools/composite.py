@@ -5,6 +5,8 @@ import sys
 from typing import Any
 
 WINDOWS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length", "n_ctx")
+TURNING = ("dynamic", "longrope")  # rotary positions that go by the longest row of a pass
+ORIGINAL = "original_max_position_embeddings"
 UNLIMITED = 10**9  # transformers gives tokenizers that know no limit a length far beyond this
 
 
@@ -22,6 +24,15 @@ def window(config: Any, tokenizer: Any) -> int:
     named = next((size for name in WINDOWS if (size := getattr(text, name, None))), None)
     limit = getattr(tokenizer, "model_max_length", None)
     return int(named or (limit if limit and limit < UNLIMITED else sys.maxsize))
+
+
+def turned_beyond(config: Any) -> int | None:
+    """The length beyond which a row's rotary positions turn those of all rows run with it; None: it never does."""
+    text = text_config(config)
+    given = getattr(text, "rope_parameters", None) or {}
+    kinds = [each for each in (given, *given.values()) if isinstance(each, dict) and each.get("rope_type") in TURNING]
+    own = getattr(text, ORIGINAL, None) or window(text, None)
+    return min((int(each.get(ORIGINAL) or own) for each in kinds), default=None)
 
 
 def text_only(model: Any, adapter: Any) -> Any:

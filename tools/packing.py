@@ -14,7 +14,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from tools.attention import NAME, NO_MASK, SHARED, KeysValues, Rule, Trunk, joined, weighted
-from tools.composite import text_config
+from tools.composite import text_config, turned_beyond
 from tools.rendering import TokenRow
 from tools.room import ran_out
 
@@ -200,18 +200,12 @@ def _windows(model: PreTrainedModel) -> set[int | None] | None:
     kinds = set(getattr(config, "layer_types", None) or ())
     if model._is_stateful or not kinds <= {"full_attention", "sliding_attention"}:
         return None
-    if not model._can_set_attn_implementation() or _rope_kinds(config) & {"dynamic", "longrope"}:
+    if not model._can_set_attn_implementation() or turned_beyond(config) is not None:
         return None
     layers = DynamicCache(config=config).layers
     if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
         return None
     return {getattr(layer, "sliding_window", None) for layer in layers} or {None}
-
-
-def _rope_kinds(config: Any) -> set[str | None]:
-    """How positions are turned; some kinds turn all rows of a pass by the length of its longest."""
-    given = getattr(config, "rope_parameters", None) or {}
-    return {each.get("rope_type") for each in (given, *given.values()) if isinstance(each, dict)}
 
 
 def _alone(model: PreTrainedModel, row: TokenRow) -> torch.Tensor:

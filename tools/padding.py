@@ -7,12 +7,21 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from tools.answers import Answers
+from tools.composite import turned_beyond
 from tools.constraints import Constraints
 from tools.rendering import TokenRow
 
 
+def in_company(model: Any, lengths: Sequence[int]) -> int:
+    """How many rows of these lengths, shortest first, are run in one pass as each alone: one at least."""
+    beyond = turned_beyond(model.config)
+    return len(lengths) if beyond is None else max(1, sum(length <= beyond for length in lengths))
+
+
 def padded_nll(model: Any, rows: Sequence[TokenRow], pad: int, device: torch.device) -> torch.Tensor:
     """NLL of every completion token, row after row: [S] in nats. Differentiable."""
+    if in_company(model, sorted(map(len, rows))) < len(rows):
+        return torch.cat([padded_nll(model, [row], pad, device) for row in rows])
     ids, mask = _padded([row.prompt + row.completion for row in rows], pad, device, left=False)
     said = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
     spans = [(len(row.prompt) - 1, len(row) - 1) for row in rows]
