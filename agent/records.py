@@ -183,8 +183,8 @@ class Fitting(Record):
 
     `too_long` names the validation and test rows beyond the window under the seed prompt; `left_out` says whether they
     are left out of the run, or count as wrong. `ends` are texts of end-of-turn tokens that are taken off the answers,
-    `demo_ends` those taken off the seed prompt's demonstrations; `emptied` names the rows that are left out because their
-    answers held nothing else.
+    `demo_ends` those taken off the seed prompt's demonstrations; `emptied` names the rows that are left out since
+    their answers held nothing else.
     """
 
     window: int | None = None

@@ -33,8 +33,8 @@ def measure(task: Task, render: Renders, window: int) -> Fitting:
         window: most tokens of a row, question and answer together.
 
     Raises:
-        BadInput: answers are nothing but ends of turns, or rows are too long, and the task refuses such; or none is left
-            of a split.
+        BadInput: answers are nothing but ends of turns, or rows are too long, and the task refuses such; or none is
+            left of a split.
     """
     cleaned = _cleaning(task, render.ends)
     return _windowed(fitted(task, cleaned), cleaned, render, window)
@@ -48,8 +48,8 @@ def _cleaning(task: Task, ends: Sequence[str]) -> Fitting:
     for number, demo in enumerate(demos, 1):
         if _ends_only(demo, shown):
             raise BadInput(
-                f"Demonstration {number} of prompt.demos answers with nothing but {_named(shown)}, which ends a turn of "
-                "this model by itself; write out its answer, or take it away."
+                f"Demonstration {number} of prompt.demos answers with nothing but {_named(shown)}, which ends a turn "
+                "of this model by itself; write out its answer, or take it away."
             )
     emptied = tuple(row.name for row in _all(task) if _ends_only(row, found))
     if emptied:

@@ -1,6 +1,7 @@
 """Rows that the model's window has no room for are told, refused or left out; ends of turns are taken off answers."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,6 @@ def names(task: Task) -> list[list[str]]:
 def test_long_rows_are_refused_by_default_with_their_number_before_weights_are_read(
     make: Callable[..., Path], tmp_path: Path, tiny_model: Callable[[str], Path]
 ) -> None:
-    import shutil
-
     shutil.copytree(tiny_model("llama"), tmp_path / "hollow")
     (tmp_path / "hollow" / "model.safetensors").unlink()
     folder = make("validation:2", "test:1", "test:4", model=str(tmp_path / "hollow"))
@@ -135,8 +134,8 @@ def test_rows_whose_answer_is_only_the_models_end_are_refused_or_left_out_by_nam
     with pytest.raises(BadInput) as told:
         measure(load_task(folder), Words(), 999)
     assert str(told.value) == (
-        "3 rows (train:2, test:1, test:4), whose answers are nothing but <|im_end|> and </s>, which ends a turn of this "
-        "model by itself, cannot be used: mend them, or set data.skip_invalid: true to leave them out."
+        "3 rows (train:2, test:1, test:4), whose answers are nothing but <|im_end|> and </s>, which ends a turn of "
+        "this model by itself, cannot be used: mend them, or set data.skip_invalid: true to leave them out."
     )
     task = load_task(folder, ["data.skip_invalid=true"])
     fitting = Fitting.model_validate_json(measure(task, Words(), 999).model_dump_json())
@@ -161,6 +160,18 @@ def test_the_seed_prompts_demonstrations_are_rid_of_ends_too(tiny_task: Callable
     assert said.startswith("The demonstrations of the seed prompt hold <|im_end|>")
     with pytest.raises(BadInput, match=r"Demonstration 2 of prompt.demos answers with nothing but <\|im_end\|>"):
         measure(shown("Heskzan", "<|im_end|>"), Words(), 999)
+
+
+def test_a_run_says_that_the_models_chat_template_opens_thoughts(
+    tiny_task: Callable[..., Path], tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    thinking = shutil.copytree(tiny_model("llama"), tmp_path / "thinking")
+    template = thinking / "chat_template.jinja"
+    template.write_text(template.read_text().replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}"))
+    folder = tiny_task(model=str(thinking), budget={"rounds": 0})
+    run = RunFolder.open(nesylora.adapt(folder, runs=tmp_path / "runs").run)
+    told = [str(event["text"]) for event in run.events() if event["kind"] == "note"]
+    assert any("Warning: the model's chat template opens thoughts (<think>)" in text for text in told)
 
 
 def test_rows_that_a_longer_prompt_pushes_out_are_its_failure_and_the_verdict_tells() -> None:
