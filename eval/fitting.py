@@ -146,7 +146,7 @@ def _named(ends: Sequence[str]) -> str:
     return " and ".join(ends)
 
 
-def _ends_only(row: Example | Demo, ends: Sequence[str]) -> bool:
+def _ends_only(row: Shown, ends: Sequence[str]) -> bool:
     """Whether nothing is said besides ends of turns (and thoughts)."""
     return any(end in row.answer for end in ends) and not spoken(_without_ends(row, ends).answer)
 
