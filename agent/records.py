@@ -189,13 +189,17 @@ class Fitting(Record):
     """How a task's rows fit the model, found out at the start of a run; rows.json, so that a resume takes the same.
 
     `too_long` names the validation and test rows beyond the window under the seed prompt; `left_out` says whether they
-    are left out of the run, or count as wrong. `ends` are texts of end-of-turn tokens that are taken off the answers.
+    are left out of the run, or count as wrong. `ends` are texts of end-of-turn tokens that are taken off the answers,
+    `demo_ends` those taken off the seed prompt's demonstrations; `emptied` names the rows that are left out since
+    their answers held nothing else.
     """
 
     window: int | None = None
     too_long: tuple[str, ...] = ()
     left_out: bool = False
     ends: tuple[str, ...] = ()
+    demo_ends: tuple[str, ...] = ()
+    emptied: tuple[str, ...] = ()
 
 
 class Measured(Record):

@@ -20,6 +20,7 @@ BLOCKS = [
     for opened, closed in SPELLINGS
 ]
 CLOSED = re.compile(r"^.*(?:" + "|".join(re.escape(closed) for _, closed in SPELLINGS) + ")", re.DOTALL | re.IGNORECASE)
+OPENED = re.compile("(?:" + "|".join(re.escape(opened) for opened, _ in SPELLINGS) + r")\s*\Z", re.IGNORECASE)
 # gpt-oss' channels ("Harmony"), with their special tokens, and as they read where a server drops these.
 CHANNEL = re.compile(
     r"<\|channel\|>\s*(\w+).*?<\|message\|>(.*?)(?=<\|(?:end|return|start|call|channel)\|>|\Z)", re.DOTALL
@@ -57,6 +58,14 @@ def spoken(text: str) -> str:
         rest = block.sub("", rest)
     rest = BARE.sub("", rest)
     return text if rest == text else rest.strip()
+
+
+def left_open(text: str) -> tuple[str, str] | None:
+    """The tag, with the white space behind it, by which a text ends in thoughts, and the tag that closes them."""
+    if not (found := OPENED.search(text)):
+        return None
+    tag = found[0].strip().lower()
+    return found[0], next(closed for opened, closed in SPELLINGS if opened.lower() == tag)
 
 
 def may_think(text: str) -> bool:

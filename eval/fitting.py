@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from agent.errors import BadInput
-from agent.records import Example, Fitting, Prompt, Split
+from agent.records import Demo, Example, Fitting, Prompt, Split
+from agent.thoughts import spoken
+from eval.splits import SPLITS
 from eval.tasks import Task
 
 NAMED = 5  # rows that a sentence names
+OFF = "it is taken off"
+Shown = TypeVar("Shown", Example, Demo)
 
 
 class Renders(Protocol):
@@ -29,8 +33,39 @@ def measure(task: Task, render: Renders, window: int) -> Fitting:
         window: most tokens of a row, question and answer together.
 
     Raises:
-        BadInput: rows are too long, and the task refuses such; or none is left of a split.
+        BadInput: answers are nothing but ends of turns, or rows are too long, and the task refuses such; or none is
+            left of a split.
     """
+    cleaned = _cleaning(task, render.ends)
+    return _windowed(fitted(task, cleaned), cleaned, render, window)
+
+
+def _cleaning(task: Task, ends: Sequence[str]) -> Fitting:
+    """Which ends are taken off, and the rows of which then nothing is left. Raises BadInput where those may not go."""
+    found = tuple(end for end in ends if any(end in row.answer for row in _all(task)))
+    demos = task.config.prompt.demos
+    shown = tuple(end for end in ends if any(end in demo.answer for demo in demos))
+    for number, demo in enumerate(demos, 1):
+        if _ends_only(demo, shown):
+            raise BadInput(
+                f"Demonstration {number} of prompt.demos answers with nothing but {_named(shown)}, which ends a turn "
+                "of this model by itself; write out its answer, or take it away."
+            )
+    emptied = tuple(row.name for row in _all(task) if _ends_only(row, found))
+    if emptied:
+        many = any(2 * sum(_ends_only(row, found) for row in rows) > len(rows) for rows in map(task.rows, SPLITS))
+        if many or not task.config.data.skip_invalid:
+            way_out = (
+                "are more than half of a split: too many to leave out."
+                if many and task.config.data.skip_invalid
+                else "cannot be used: mend them, or set data.skip_invalid: true to leave them out."
+            )
+            raise BadInput(f"{_emptied(emptied, found)} {way_out}")
+    return Fitting(ends=found, demo_ends=shown, emptied=emptied)
+
+
+def _windowed(task: Task, cleaned: Fitting, render: Renders, window: int) -> Fitting:
+    """The fitting of a task of clean rows. Raises BadInput."""
     new, prompt = task.config.generation.max_new_tokens, task.config.prompt.prompt()
     splits = task.validation, task.test
     long = {
@@ -39,10 +74,8 @@ def measure(task: Task, render: Renders, window: int) -> Fitting:
         for row in rows
         if (tokens := len(render.prompt_ids(prompt, row)) + new) > window
     }
-    fitting = Fitting(
-        window=window, too_long=tuple(long), left_out=task.config.data.too_long == "leave_out",
-        ends=tuple(end for end in render.ends if any(end in row.answer for row in _all(task))),
-    )  # fmt: skip
+    left_out = task.config.data.too_long == "leave_out"
+    fitting = cleaned.model_copy(update={"window": window, "too_long": tuple(long), "left_out": left_out})
     if not long:
         return fitting
     worst = sorted(long, key=lambda name: -long[name])[:NAMED]
@@ -59,12 +92,16 @@ def measure(task: Task, render: Renders, window: int) -> Fitting:
 
 
 def fitted(task: Task, fitting: Fitting) -> Task:
-    """The task without the rows that are left out, its answers without ends of turns."""
-    gone = set(fitting.too_long) if fitting.left_out else set()
+    """The task without the rows that are left out, its answers and demonstrations without ends of turns."""
+    gone = {*fitting.emptied, *(fitting.too_long if fitting.left_out else ())}
 
     def rows(split: Split) -> tuple[Example, ...]:
         return tuple(_without_ends(row, fitting.ends) for row in task.rows(split) if row.name not in gone)
 
+    if fitting.demo_ends:
+        demos = tuple(_without_ends(demo, fitting.demo_ends) for demo in task.config.prompt.demos)
+        seed = task.config.prompt.model_copy(update={"demos": demos})
+        task = replace(task, config=task.config.model_copy(update={"prompt": seed}))
     if not gone and not fitting.ends:
         return task
     return replace(task, train=rows("train"), validation=rows("validation"), test=rows("test"))
@@ -78,8 +115,13 @@ def remarks(task: Task, fitting: Fitting) -> list[str]:
         said.append(f"{_counted(task, fitting)} are too long for the model's window and {fate} (data.too_long).")
     if fitting.ends:
         count = sum(any(end in row.answer for end in fitting.ends) for row in _all(task))
-        named = " and ".join(fitting.ends)
-        said.append(f"{count} answers hold {named}, which ends a turn of this model by itself: it is taken off.")
+        said.append(f"{count} answers hold {_named(fitting.ends)}, which ends a turn of this model by itself: {OFF}.")
+    if fitting.demo_ends:
+        said.append(
+            f"The demonstrations of the seed prompt hold {_named(fitting.demo_ends)}, as answers may not: {OFF}."
+        )
+    if fitting.emptied:
+        said.append(f"{_emptied(fitting.emptied, fitting.ends)} are left out (data.skip_invalid).")
     return said
 
 
@@ -93,7 +135,23 @@ def _counted(task: Task, fitting: Fitting) -> str:
     return " and ".join(f"{count} of {len(measured[split])} {split} rows" for split, count in counts.items() if count)
 
 
-def _without_ends(row: Example, ends: Sequence[str]) -> Example:
+def _emptied(names: Sequence[str], ends: Sequence[str]) -> str:
+    """The subject of a sentence about them."""
+    more = ", …" if len(names) > NAMED else ""
+    answers = f"whose answers are nothing but {_named(ends)}, which ends a turn of this model by itself,"
+    return f"{len(names)} rows ({', '.join(names[:NAMED])}{more}), {answers}"
+
+
+def _named(ends: Sequence[str]) -> str:
+    return " and ".join(ends)
+
+
+def _ends_only(row: Shown, ends: Sequence[str]) -> bool:
+    """Whether nothing is said besides ends of turns (and thoughts)."""
+    return any(end in row.answer for end in ends) and not spoken(_without_ends(row, ends).answer)
+
+
+def _without_ends(row: Shown, ends: Sequence[str]) -> Shown:
     answer = row.answer
     for end in ends:
         answer = answer.replace(end, "")

@@ -54,7 +54,7 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
     evaluate = Runner(task, model, run.prompt, run)
     classifier = Classifier(model, task.scorers, task.train)
     editor, policy = RuleEditor(task.scorers, config.edit), make_policy(config)
-    seed_prompt = config.prompt.prompt()
+    seed_prompt = task.config.prompt.prompt()
     best, rounds = Candidate(prompt=run.save_prompt(seed_prompt)), list[Round]()
 
     while True:

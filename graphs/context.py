@@ -145,7 +145,7 @@ class Context:
                 config.model, chat_template_kwargs=config.chat_template_kwargs, progress=self.listener
             )
         fitting = measure(self.spec, render, window)
-        for remark in remarks(self.spec, fitting):
+        for remark in (*render.remarks(), *remarks(self.spec, fitting)):
             self.note(f"Warning: {remark}")
         self.folder.save_fitting(fitting)
         vars(self)["spec"] = fitted(self.spec, fitting)

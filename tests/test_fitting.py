@@ -1,6 +1,7 @@
 """Rows that the model's window has no room for are told, refused or left out; ends of turns are taken off answers."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,6 @@ def names(task: Task) -> list[list[str]]:
 def test_long_rows_are_refused_by_default_with_their_number_before_weights_are_read(
     make: Callable[..., Path], tmp_path: Path, tiny_model: Callable[[str], Path]
 ) -> None:
-    import shutil
-
     shutil.copytree(tiny_model("llama"), tmp_path / "hollow")
     (tmp_path / "hollow" / "model.safetensors").unlink()
     folder = make("validation:2", "test:1", "test:4", model=str(tmp_path / "hollow"))
@@ -115,6 +114,64 @@ def test_the_models_own_end_of_turn_is_taken_off_the_answers(tiny_task: Callable
     assert {row.answer for row in (*clean.train, *clean.validation, *clean.test)} == {"Heskzan"}
     [said] = remarks(task, fitting)
     assert said.startswith("12 answers hold <|im_end|>")
+
+
+def test_rows_whose_answer_is_only_the_models_end_are_refused_or_left_out_by_name(
+    tiny_task: Callable[..., Path],
+) -> None:
+    """Every output would contain their answer."""
+    folder = tiny_task()
+
+    def end(split: str, *lines: int, answer: str = "<|im_end|>") -> None:
+        rows = [json.loads(row) for row in (folder / f"{split}.jsonl").read_text().splitlines()]
+        for line in lines:
+            rows[line - 1]["answer"] = answer
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    end("train", 2)
+    end("test", 1, answer=" </s><|im_end|>\n")
+    end("test", 4, answer="<think>Who?</think> <|im_end|>")
+    with pytest.raises(BadInput) as told:
+        measure(load_task(folder), Words(), 999)
+    assert str(told.value) == (
+        "3 rows (train:2, test:1, test:4), whose answers are nothing but <|im_end|> and </s>, which ends a turn of "
+        "this model by itself, cannot be used: mend them, or set data.skip_invalid: true to leave them out."
+    )
+    task = load_task(folder, ["data.skip_invalid=true"])
+    fitting = Fitting.model_validate_json(measure(task, Words(), 999).model_dump_json())
+    assert names(fitted(task, fitting)) == [["1", "3", "4"], ["1", "2", "3", "4"], ["2", "3"]]
+    assert remarks(task, fitting)[-1].startswith("3 rows (train:2, test:1, test:4), whose answers are nothing but")
+    of_old = fitting.model_copy(update={"emptied": ()})
+    assert names(fitted(task, of_old))[0] == ["1", "2", "3", "4"], "a run that began with such rows goes on with them"
+    end("test", 2)
+    with pytest.raises(BadInput, match="more than half of a split: too many to leave out"):
+        measure(load_task(folder, ["data.skip_invalid=true"]), Words(), 999)
+
+
+def test_the_seed_prompts_demonstrations_are_rid_of_ends_too(tiny_task: Callable[..., Path]) -> None:
+    def shown(*answers: str) -> Task:
+        demos = [{"question": "Who?", "answer": answer} for answer in answers]
+        return load_task(tiny_task(prompt={"system": "Answer the question.", "demos": demos}))
+
+    task = shown("Heskzan", "Gallune<|im_end|>\n")
+    fitting = Fitting.model_validate_json(measure(task, Words(), 999).model_dump_json())
+    assert [demo.answer for demo in fitted(task, fitting).config.prompt.prompt().demos] == ["Heskzan", "Gallune"]
+    [said] = remarks(task, fitting)
+    assert said.startswith("The demonstrations of the seed prompt hold <|im_end|>")
+    with pytest.raises(BadInput, match=r"Demonstration 2 of prompt.demos answers with nothing but <\|im_end\|>"):
+        measure(shown("Heskzan", "<|im_end|>"), Words(), 999)
+
+
+def test_a_run_says_that_the_models_chat_template_opens_thoughts(
+    tiny_task: Callable[..., Path], tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    thinking = shutil.copytree(tiny_model("llama"), tmp_path / "thinking")
+    template = thinking / "chat_template.jinja"
+    template.write_text(template.read_text().replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}"))
+    folder = tiny_task(model=str(thinking), budget={"rounds": 0})
+    run = RunFolder.open(nesylora.adapt(folder, runs=tmp_path / "runs").run)
+    told = [str(event["text"]) for event in run.events() if event["kind"] == "note"]
+    assert any("Warning: the model's chat template opens thoughts (<think>)" in text for text in told)
 
 
 def test_rows_that_a_longer_prompt_pushes_out_are_its_failure_and_the_verdict_tells() -> None:

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 
 from agent.errors import BadInput
 from agent.records import Demo, Example, Prompt, Turn
+from agent.thoughts import spoken
 from tests.conftest import CHATML
 from tools.rendering import Renderer
 
@@ -188,3 +189,78 @@ def test_a_model_that_cannot_know_where_to_end_is_refused(template: str | None, 
         _ = Renderer(tokenizer).end
     tokenizer.chat_template = CHATML  # names one itself
     assert Renderer(tokenizer).end == tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+
+# --- templates that open thoughts -------------------------------------------------------------------
+
+OPENING = CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")  # as DeepSeek-R1's
+# As Qwen3-Thinking's: empty thoughts stand before the answers of past turns.
+SHOWING = OPENING.replace(
+    "{{ message['content'] }}",
+    "{% if message['role'] == 'assistant' %}<think>\n\n</think>\n\n{% endif %}{{ message['content'] }}",
+)
+CLOSING = SHOWING.replace("<think>\n\n</think>\n\n{%", "</think>{%")  # as DeepSeek-V3.1's
+VISIBLE = OPENING.replace("<think>", "\u25c1think\u25b7")  # as Kimi-VL-Thinking's
+SWITCHED = OPENING.replace("<think>\n{%", "{% if enable_thinking is not false %}<think>\n{% endif %}{%")
+
+
+@pytest.mark.parametrize(
+    ("template", "closed"),
+    [
+        (OPENING, "</think>\n\n"),
+        (SHOWING, "\n</think>\n\n"),
+        (CLOSING, "</think>"),
+        (VISIBLE, "\u25c1/think\u25b7\n\n"),
+        (SWITCHED, "</think>\n\n"),
+    ],
+    ids=["opening", "showing", "closing", "visible", "switched"],
+)
+def test_where_the_template_opens_thoughts_an_answer_is_learned_and_measured_behind_them(
+    template: str, closed: str, tokenizer: Any
+) -> None:
+    tokenizer.chat_template = template
+    render = Renderer(tokenizer)
+    row = render.row(PROMPT, EXAMPLE)
+    assert row.prompt == render.prompt_ids(PROMPT, EXAMPLE), "training goes on from where inference does"
+    assert tokenizer.decode(row.completion) == f"{closed}2<|im_end|>"
+    assert spoken(render.output(row.completion)) == "2", "what was learned is what is judged"
+    measured = render.scored_row(PROMPT, EXAMPLE, "ANSWER: ", "Heskzan")
+    assert tokenizer.decode(measured.prompt) == render.text(PROMPT, EXAMPLE) + f"{closed}ANSWER:"
+    assert tokenizer.decode(measured.completion) == " Heskzan"
+    whole = render.scored_row(PROMPT, EXAMPLE, "", "2")
+    assert whole.prompt + whole.completion == [*row.prompt, *row.completion[:-1]]
+
+
+@pytest.mark.parametrize("template", [OPENING, SHOWING])
+def test_a_references_own_thoughts_take_the_place_of_those_that_the_template_opens(
+    template: str, tokenizer: Any
+) -> None:
+    tokenizer.chat_template = template
+    render = Renderer(tokenizer)
+    answer = "<think>\nRome?\n</think>\n\nParis"
+    row = render.row(PROMPT, EXAMPLE.model_copy(update={"answer": answer}))
+    assert tokenizer.decode(row.completion) == "Rome?\n</think>\n\nParis<|im_end|>"
+    measured = render.scored_row(PROMPT, EXAMPLE, answer.removesuffix("Paris"), "Paris")
+    assert tokenizer.decode(measured.prompt).endswith("<think>\nRome?\n</think>\n\n")
+    assert tokenizer.decode(measured.completion) == "Paris"
+    other = EXAMPLE.model_copy(update={"answer": "<reasoning>Rome?</reasoning>Paris"})
+    assert spoken(render.output(render.row(PROMPT, other).completion)) == "Paris"
+
+
+def test_the_tag_that_closes_thoughts_is_read_even_where_it_is_a_special_token(tokenizer: Any) -> None:
+    tokenizer.add_tokens([AddedToken(tag, special=True) for tag in ("<think>", "</think>")], special_tokens=True)
+    tokenizer.chat_template = OPENING
+    render = Renderer(tokenizer)
+    assert spoken(render.output(render.row(PROMPT, EXAMPLE).completion)) == "2"
+    assert spoken(render.output(render.ids("Rome?"))) == ""
+
+
+def test_open_thoughts_are_told_with_the_switch_that_leaves_them_out(tokenizer: Any) -> None:
+    def told(template: str | None, **switches: Any) -> list[str]:
+        tokenizer.chat_template = template
+        return Renderer(tokenizer, switches).remarks()
+
+    [plain], [switched] = told(OPENING), told(SWITCHED)
+    assert "opens thoughts (<think>)" in plain and "chat_template_kwargs" not in plain
+    assert switched == f"{plain} Set chat_template_kwargs: {{enable_thinking: false}} to open none."
+    assert told(SWITCHED, enable_thinking=False) == told(CHATML) == told(None) == []

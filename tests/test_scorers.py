@@ -298,6 +298,7 @@ def test_digest_follows_the_settings() -> None:
         ({"kind": "regex", "pattern": "("}, "not a regular expression"),
         ({"kind": "json", "schema": {"type": "strin"}, "show": "{answer}"}, "not a JSON schema"),
         ({"kind": "json", "schema": {"items": {"pattern": "a**"}}}, "not a JSON schema"),
+        ({"kind": "json", "schema": {"items": {"pattern": "(?<n>a)"}}}, "not a JSON schema"),
         ({"kind": "json", "schema": {"$ref": "#/$defs/x"}, "show": "{answer}"}, "/$defs/x"),
         ({"kind": "json", "schema": {"items": {"$ref": "http://x.org/y"}}, "show": "{answer}"}, "http://x.org/y"),
         ({"kind": "words", "least": 5, "most": 2}, "no answer can satisfy both"),

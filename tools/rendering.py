@@ -10,14 +10,14 @@ from jinja2.exceptions import TemplateError
 
 from agent.errors import BadInput
 from agent.records import Example, Prompt
+from tools.opened import Opened, opened
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Message = dict[str, str]
 MARK = "§"  # stands for an answer where a template is looked into
-
-THOUGHTS_OPENED = re.compile(r"<think(?:ing)?>\s*$")
+SWITCHES = ("enable_thinking", "thinking")  # by which chat templates leave thoughts out
 
 
 @dataclass(frozen=True)
@@ -96,16 +96,24 @@ class Renderer:
         return list(self.tokenizer(text, add_special_tokens=plain)["input_ids"])
 
     def row(self, prompt: Prompt, example: Example) -> TokenRow:
-        """A training row: the answer and the end-of-turn token are the completion."""
-        return TokenRow(self.prompt_ids(prompt, example), [*self.ids(example.answer), self.end])
+        """A training row: the answer and the end-of-turn token are the completion.
+
+        Where the chat template opens thoughts, the completion closes them first.
+        """
+        before, known = self._goes_on(example.answer)
+        return TokenRow(self.prompt_ids(prompt, example), [*self.ids(before + example.answer[known:]), self.end])
 
     def scored_row(self, prompt: Prompt, example: Example, given: str, scored: str) -> TokenRow:
         """A row in which `given` is already said and only the tokens of `scored` count.
 
-        The two are tokenised as one text; a token that reaches over the border counts as scored.
+        The two are tokenised as one text; a token that reaches over the border counts as scored. Where the chat
+        template opens thoughts, what closes them is given.
         """
-        encoded = self.tokenizer(given + scored, add_special_tokens=False, return_offsets_mapping=True)
-        border = sum(end <= len(given) for _, end in encoded["offset_mapping"])
+        before, known = self._goes_on(given + scored)
+        text = before + (given + scored)[known:]
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        start = len(before) + max(0, len(given) - known)
+        border = sum(end <= start for _, end in encoded["offset_mapping"])
         ids = encoded["input_ids"]
         return TokenRow([*self.prompt_ids(prompt, example), *ids[:border]], ids[border:])
 
@@ -113,13 +121,44 @@ class Renderer:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def output(self, ids: list[int]) -> str:
-        """What was said, behind the tag by which the chat template opens thoughts, where it does."""
-        return self._opening + self.text_of(ids)
+        """What was said, behind the tag by which the chat template opens thoughts, where it does.
+
+        The tag that closes them stays even where it is a special token.
+        """
+        if not self._opened:
+            return self.text_of(ids)
+        tag = self.ids(self._opened.tag)
+        if len(tag) == 1 and tag[0] in ids and not self.text_of(tag):
+            end = ids.index(tag[0])
+            return self._opened.opening + self.text_of(ids[:end]) + self._opened.tag + self.text_of(ids[end + 1 :])
+        return self._opened.opening + self.text_of(ids)
+
+    def remarks(self) -> list[str]:
+        """Sentences about what the chat template does to answers."""
+        if not self._opened:
+            return []
+        switches = (
+            name
+            for name in SWITCHES
+            if re.search(rf"\b{name}\b", str(self.tokenizer.chat_template))
+            and not Renderer(self.tokenizer, {**self._switches, name: False})._opened
+        )
+        said = (
+            f"the model's chat template opens thoughts ({self._opened.opening.strip()}) before every answer: answers "
+            "are learned and measured behind their end, and the model itself may think until it is trained."
+        )
+        return [said + "".join(f" Set chat_template_kwargs: {{{name}: false}} to open none." for name in switches)]
 
     @cached_property
-    def _opening(self) -> str:
-        found = THOUGHTS_OPENED.search(self.text(Prompt(), Example(name="", question="q", answer="")))
-        return found[0] if found else ""
+    def _opened(self) -> Opened | None:
+        if not self.tokenizer.chat_template:
+            return None
+        asked = self.text(Prompt(), Example(name="", question="q", answer=""))
+        return opened(asked, self._applied([_message("user", "q"), _message("assistant", MARK)]), MARK)
+
+    def _goes_on(self, said: str) -> tuple[str, int]:
+        """What comes before a text after the prompt, and how many of its characters the prompt already has."""
+        return self._opened.goes_on(said) if self._opened else ("", 0)
 
     def text_of(self, ids: list[int]) -> str:
         """What was said, without special tokens and outer white space."""

@@ -37,7 +37,7 @@ def score(task_path: str, prompt_file: Path | None, adapter: Path | None, overri
         return make_rater(settings, lambda: _judge(config), config.device, view)
 
     task = load_task(Path(task_path), overrides, rater)
-    prompt = _read(prompt_file) if prompt_file else task.config.prompt.prompt()
+    given = _read(prompt_file) if prompt_file else None
     if adapter is not None:
         check_files(adapter)
     config = task.config
@@ -51,6 +51,7 @@ def score(task_path: str, prompt_file: Path | None, adapter: Path | None, overri
             chat_template_kwargs=config.chat_template_kwargs, batch_size=config.generation.batch_size,
         )  # fmt: skip
         task = fitted(task, measure(task, backbone.render, backbone.window))
+        prompt = given or task.config.prompt.prompt()
         candidate = Candidate(prompt=prompt.id, adapter="given" if adapter else None)
         evaluation = Runner(task, backbone, lambda _: prompt, Unkept(), whole=True)(candidate, "validation")
     _print(view.console, evaluation, show)
