@@ -1,11 +1,12 @@
 """Whole runs that are killed, and gone on with; and others that want the same run."""
 
 import json
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -13,11 +14,16 @@ import pytest
 
 import nesylora
 from agent.errors import BadInput, Busy
+from agent.records import Example
 from agent.rounds import Round
 from graphs.context import new_run
 from graphs.session import open_session
+from memory.experience import ExperienceFile
 from memory.ledger import RunFolder
+from memory.rows import Row
 from tests.learnable import LEARNABLE, TinyTask
+from ui.cli import run as command
+from ui.report import write_report
 
 ROOT = Path(__file__).parents[1]
 
@@ -173,19 +179,67 @@ def test_a_training_that_was_cut_off_is_charged_even_if_the_checkpoints_are_lost
 
 
 @pytest.mark.parametrize("what", ["judging", "measured"])  # the adapter is complete: in its own step, and one later
-@pytest.mark.parametrize(
-    "lost", [lambda _: None, lose_newest_checkpoint, lose_checkpoints, lose_all_but_the_ledger],
-    ids=["nothing lost", "one checkpoint lost", "checkpoints lost", "charge lost too"],
-)  # fmt: skip
 def test_a_training_that_was_completed_before_a_kill_is_charged_once(
-    training: RunFolder, lost: Callable[[RunFolder], None], what: str
+    training: RunFolder, tmp_path: Path, what: str
 ) -> None:
     killed(training, what, 2)  # the first measurement is the baseline's, the second the trial's
     made = trained(training)
-    lost(training)
-    row = go_on(training)
-    assert trained(training) == made > 0
-    assert (row.spend.train_tokens, row.trial.spend.train_tokens) == (made, made)
+    assert made > 0
+    for lost in (lambda _: None, lose_newest_checkpoint, lose_checkpoints, lose_all_but_the_ledger):
+        copy = RunFolder.open(shutil.copytree(training.path, tmp_path / lost.__name__ / training.name))
+        lost(copy)
+        row = go_on(copy)
+        assert trained(copy) == made
+        assert (row.spend.train_tokens, row.trial.spend.train_tokens) == (made, made), lost
+
+
+def test_a_prompt_that_was_kept_before_a_kill_is_remembered_without_checkpoints(
+    tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = new_run(tiny_task(**LEARNABLE), ["policy=p -> w", "budget.rounds=2", "seed=1"], tmp_path / "runs")
+    append = RunFolder.append
+
+    def appended(run: RunFolder, row: Row) -> None:
+        append(run, row)
+        if isinstance(row, Round):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), open_session(folder) as session:
+        patch.setattr(RunFolder, "append", appended)
+        session.go()
+    assert [row.verdict.kept for row in folder.rounds()] == [True] and not folder.remembered()
+    lose_checkpoints(folder)
+    with open_session(folder) as session:
+        session.go()
+        with session.context.memory.open() as memory:
+            assert memory.count() == 1
+    [entry] = folder.remembered()
+    assert (entry.round, entry.kept) == (1, True)
+    told = ExperienceFile.beside(folder.path.parent).read()
+    assert [line.key for line in told] == [(folder.name, 1), (folder.name, 2)]
+
+
+@pytest.mark.parametrize("by_command", [True, False])
+def test_the_last_report_is_written_by_the_resume_if_a_kill_prevented_it(
+    tiny_task: TinyTask, tmp_path: Path, by_command: bool
+) -> None:
+    folder = new_run(tiny_task(), ["policy=prompt-only", "budget.rounds=1"], tmp_path / "runs")
+
+    def report(run: RunFolder, rows: Sequence[Example]) -> None:
+        if run.outcome():
+            raise KeyboardInterrupt
+        write_report(run, rows)
+
+    with pytest.raises(KeyboardInterrupt), open_session(folder, report=report) as session:
+        session.go()
+    outcome = folder.outcome()
+    assert outcome and outcome.stopped not in folder.report_md.read_text()
+    if by_command:
+        assert command(["resume", folder.name, "--runs", str(folder.path.parent)]) == 0
+    else:
+        with open_session(folder, report=write_report) as session:
+            assert session.go() is None
+    assert outcome.stopped in folder.report_md.read_text()
 
 
 def test_a_second_process_is_refused_and_told_who_has_the_run(tiny_task: TinyTask, tmp_path: Path) -> None:
