@@ -31,6 +31,10 @@ class Spend(Amounts):
     llm_tokens: int = 0
     usd: float = 0.0
 
+    def beyond(self, other: "Spend") -> "Spend":
+        """Field by field, what this has more than `other`; 0 where it has less."""
+        return Spend(**{name: max(value, 0) for name, value in self - other})
+
     @property
     def passes(self) -> int:
         """The cost that levers are compared by, in forward passes of a token; the same on every machine.

@@ -48,7 +48,10 @@ def _fault(error: ErrorDetails) -> str:
         return f"{FORMS} is wanted, but {wrong}" if error["type"] == "model_type" else wrong
     kind = next((kind for kind in MOVES if kind.model_fields["action"].default in place), None)
     name = ".".join(step for step in place if kind is None or step != kind.model_fields["action"].default)
-    if kind and (bounds := _bounds(kind, place[-1])):
+    bounds = _bounds(kind, place[-1]) if kind else ""
+    if error["type"] == "missing":
+        return f"{name} is missing" + (f"; it must be {bounds}" if bounds else "")
+    if bounds:
         return f"{name} must be {bounds}, but it is {given!r}"
     return f"{name}: {error['msg']}, but it is {given!r}"
 

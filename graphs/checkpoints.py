@@ -18,8 +18,8 @@ from memory.database import is_locked, is_sound, moved_aside
 
 T = TypeVar("T")
 
-SOON = 5.0  # seconds that a lock of another process is nothing to speak of
-PATIENCE = 60.0  # seconds until it is
+SOON = 5.0  # seconds that a lock of another process is waited for without a word
+PATIENCE = 60.0  # seconds until it is an error
 # What LangGraph raises on bytes that are not what it wrote: of msgpack and JSON, and of what it then looks for in them.
 BROKEN = (ValueError, TypeError, LookupError, AttributeError, NotImplementedError)
 # The history is the ledger's; a resume needs the last checkpoint only, and the one before if that is broken. The
@@ -44,7 +44,7 @@ class Checkpoints(SqliteSaver):
 
     Raises:
         Busy: here and from every method: another process has held the file for a minute.
-        NesyLoraError: likewise: it cannot be used (disk full, no permission).
+        NesyLoraError: here and from every method: it cannot be used (disk full, no permission).
     """
 
     def __init__(self, path: Path, tell: Callable[[str], None]) -> None:

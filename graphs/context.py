@@ -15,7 +15,7 @@ from agent.prices import Prices, prices
 from agent.protocols import Editor, Embed, Policy, Rater
 from agent.records import Candidate, Example, Prompt, Record
 from agent.rounds import Spend
-from graphs.charging import Charging
+from graphs.charging import Charging, Meter
 from graphs.collector import collector_at_rest
 from memory.ledger import RunFolder
 
@@ -90,10 +90,6 @@ class Context:
     # A Listener and a Report, typed Any because LangGraph makes a JSON schema of this class.
     listener: Any = field(default_factory=Silent, repr=False)
     report: Any = field(default=None, repr=False)
-    deadline: float | None = field(default=None, init=False, repr=False)  # a reading of time.monotonic()
-    step: str = field(default="", init=False, repr=False)  # the node under way
-    _began: Spend = field(default=Spend(), init=False, repr=False)
-    _borrowed: Spend = field(default=Spend(), init=False, repr=False)
     _lock: Any = field(default=None, init=False, repr=False)  # an ExitStack
 
     # --- the run and its task ---
@@ -246,7 +242,7 @@ class Context:
         from eval.runner import Runner
 
         learned_from = self.spec.config.edit.editor == "textgrad"  # an LLM's critique wants the whole answer
-        store = Charging(self.folder, self.charge)
+        store = Charging(self.folder, self.meter.charge)
         return Runner(self.spec, self.model, self.folder.prompt, store, whole=learned_from)
 
     @cached_property
@@ -306,8 +302,9 @@ class Context:
 
         config = self.spec.config
         return ExternalLlm(
-            config.llm, config.roles, self.folder, config.budget.usd, deadline=lambda: self.deadline, tell=self.note
-        )
+            config.llm, config.roles, self.folder, config.budget.usd,
+            deadline=lambda: self.meter.deadline, tell=self.note,
+        )  # fmt: skip
 
     # --- memory across runs ---
 
@@ -352,23 +349,17 @@ class Context:
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
         """Shows how far long work is, and notes what it has used up. Satisfies `agent.protocols.Progress`."""
-        self.charge()
+        self.meter.charge()
         self.listener(what, done, total, note)
 
-    def charge(self) -> None:
-        """Note what the step under way has used up: were the process killed now, the next one would count it."""
-        if self.step:
-            own = self.spent.model_copy(update={"llm_tokens": 0, "usd": 0.0})  # those are in calls.jsonl
-            self.folder.charge(self.step, own)
+    @cached_property
+    def meter(self) -> Meter:
+        """Counts what the step under way uses up."""
+        return Meter(self.folder.charges, self._counters)
 
-    def borrowed(self, spend: Spend) -> None:
-        """Count what another run's work took that is taken over as if it were made here."""
-        self._borrowed += spend
-        self.charge()
-
-    def used(self) -> Spend:
-        """What has been used up: a reading to subtract an earlier one from. Of the LLM, it is the whole run's."""
-        used = Spend(seconds=time.monotonic()) + self._borrowed
+    def _counters(self) -> Spend:
+        """What this process's models have used up, and what the LLM has cost the run."""
+        used = self.llm.account.spend
         if "backbone" in vars(self):
             used += Spend(train_tokens=self.backbone.trained_tokens)
         if "model" in vars(self):
@@ -378,23 +369,4 @@ class Context:
                 generated_tokens=round(asked.generated_tokens),
                 read_tokens=round(asked.read_tokens),
             )
-        return used + self.llm.account.spend
-
-    def begin(self, step: str, before: Spend) -> None:
-        """Begin to count a step, and set the end of the run's minutes for all that waits in it.
-
-        Args:
-            step: the node and its round: the same after a kill.
-            before: what the steps before have counted. What killed processes used up in this step is counted, too, and
-                what they paid the LLM.
-        """
-        minutes, killed = self.spec.config.budget.minutes, self.folder.begin(step)
-        gone = before.seconds + killed.seconds
-        self.deadline = None if minutes is None else time.monotonic() + minutes * 60 - gone
-        began = self.used().model_copy(update={"llm_tokens": before.llm_tokens, "usd": before.usd})
-        self.step, self._began = step, began - killed
-
-    @property
-    def spent(self) -> Spend:
-        """What the step under way has used up so far, in processes that were killed, too."""
-        return self.used() - self._began
+        return used

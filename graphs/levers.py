@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import StepFailed
 from agent.moves import EditPrompt, Rollback, TrainLora
@@ -12,6 +12,9 @@ from graphs.context import Context
 from graphs.remaking import remake_questions
 from graphs.rows import learned_rows, race_rows
 from graphs.state import State, metered, move_of, seed_of
+
+if TYPE_CHECKING:
+    from tools.lora import Training
 
 
 @metered
@@ -29,12 +32,11 @@ def train_lora(state: State, context: Context) -> dict[str, Any]:
     )  # fmt: skip
     folder = context.folder.adapter_folder(adapter)
     pooled = context.pooled if _unlimited(context) else None
-    if pooled and pooled.borrow(adapter, folder):
-        lent = read_training(folder)
-        context.borrowed(Spend(seconds=lent.seconds, train_tokens=lent.tokens))
+    lent = pooled is not None and pooled.borrow(adapter, folder)
     try:
         if context.folder.has_adapter(adapter):
-            training = read_training(folder)  # made in this step before a kill, and charged there; or just borrowed
+            training = read_training(folder)
+            _take_over(training, adapter, lent, context)
         else:
             training = _train(context, state, adapter, rows)
             if pooled:
@@ -57,6 +59,17 @@ def train_lora(state: State, context: Context) -> dict[str, Any]:
     }
 
 
+def _take_over(training: "Training", adapter: str, lent: bool, context: Context) -> None:
+    """Charge an adapter that was just lent, or one that a killed process made and its charges do not count."""
+    if any(row.trial.candidate and row.trial.candidate.adapter == adapter for row in context.folder.rounds()):
+        return
+    charged = 0 if lent else (context.meter.spent + context.meter.counted).train_tokens
+    missing = training.tokens - charged
+    if missing > 0:
+        seconds = training.seconds * missing / training.tokens
+        context.meter.borrow(Spend(seconds=seconds, train_tokens=missing))
+
+
 def _unlimited(context: Context) -> bool:
     """Whether no budget could cut a training short: what another run made in full would not be what this one may."""
     budget = context.spec.config.budget
@@ -67,7 +80,7 @@ def _train(context: Context, state: State, adapter: str, rows: list[tuple[Prompt
     from tools.lora import train
 
     move, config = move_of(state, TrainLora), context.spec.config
-    budget, trained = config.budget, (state["spend"] + context.spent).train_tokens
+    budget, trained = config.budget, (state["spend"] + context.meter.spent).train_tokens
     if budget.train_tokens is not None and trained >= budget.train_tokens:
         raise StepFailed("the training-token budget is used up, by trainings that were cut off")
     return train(
@@ -81,7 +94,7 @@ def _train(context: Context, state: State, adapter: str, rows: list[tuple[Prompt
         seed=seed_of(state, context),
         rewritten=sum(example.question != context.examples[example.name].question for _, example in rows),
         token_limit=None if budget.train_tokens is None else budget.train_tokens - trained,
-        deadline=context.deadline,
+        deadline=context.meter.deadline,
         progress=context.progress,
     )
 

@@ -33,20 +33,17 @@ def baseline(state: State, context: Context) -> dict[str, Any]:
         context.fit_rows()
         row = _first_row(state, context)
         context.folder.append(row)
-    context.show_report()
-    context.tell("baseline", row=row)
     rounds = context.folder.rounds()  # none but where the run begins anew without its checkpoints
     last = rounds[-1] if rounds else row
+    if isinstance(last, Round):
+        _pass_on(last, context)  # the kill may have come right after its row
+    context.show_report()
+    context.tell("baseline", row=row)
+    told = last.spend + context.folder.charges.begin_anew(len(rounds))
     return {
         "run": context.folder.name, "number": len(rounds), "best": last.best, "decision": None, "refused": (),
-        "spend": _uncounted(last.spend, state.get("spend", Spend()) + context.spent),
+        "spend": told.beyond(state.get("spend", Spend()) + context.meter.spent),
     }  # fmt: skip
-
-
-def _uncounted(told: Spend, counted: Spend) -> Spend:
-    """What the ledger has of a run's spend, and its checkpoint has not."""
-    missing = told - counted
-    return Spend(**{name: max(value, type(value)()) for name, value in missing})
 
 
 def _first_row(state: State, context: Context) -> Baseline:
@@ -57,7 +54,7 @@ def _first_row(state: State, context: Context) -> Baseline:
     best, recalled, verdict, note = _try_recalled(state, context, seed_prompt, first)
     return Baseline(
         seed=seed, seed_reward=first.reward, recalled=tuple(recalled), best=best.candidate, reward=best.reward,
-        content=best.content, style=best.style, note=note, verdict=verdict, spend=context.spent,
+        content=best.content, style=best.style, note=note, verdict=verdict, spend=context.meter.spent,
         usage=context.llm.account.usage,
     )  # fmt: skip
 
@@ -211,12 +208,18 @@ def remember(state: State, context: Context) -> dict[str, Any]:
         usage=context.llm.account.usage,
     )  # fmt: skip
     context.folder.append(row)
-    if isinstance(row.decision.move, EditPrompt) and trial.candidate and (verdict.kept or verdict.gain >= 0):
-        context.memory.remember(_entry(context, row, context.folder.prompt(trial.candidate.prompt)))
-    context.memory.note(row)
+    _pass_on(row, context)
     context.show_report()
     context.tell("verdict", row=row)
     return {"number": number, "best": best, "refused": (), "decision": None}
+
+
+def _pass_on(row: Round, context: Context) -> None:
+    """Leave to later runs what a round brought. Done again, after a kill, it adds only what was missing."""
+    verdict, trial = row.verdict, row.trial.candidate
+    if isinstance(row.decision.move, EditPrompt) and trial and (verdict.kept or verdict.gain >= 0):
+        context.memory.remember(_entry(context, row, context.folder.prompt(trial.prompt)))
+    context.memory.note(row)
 
 
 def _entry(context: Context, row: Round, prompt: Prompt) -> Any:
@@ -245,7 +248,7 @@ def finish(state: State, context: Context) -> dict[str, Any]:
         baseline_test=_result(before),
         best_test=_result(after),
         p_value=stats.sign_flip([b.reward - a.reward for a, b in zip(before.scores, after.scores, strict=True)]),
-        spend=state["spend"] + context.spent,
+        spend=state["spend"] + context.meter.spent,
         usage=context.llm.account.usage,
     )
     context.folder.append(outcome)

@@ -57,7 +57,7 @@ class Session:
 
     @property
     def best(self) -> Candidate:
-        """The best pair so far; of a run that has ended, its ledger's, whatever became of its checkpoints."""
+        """The best pair so far; of a run that has ended, its ledger's, even if its checkpoints are lost."""
         outcome = self.context.folder.outcome()
         return outcome.best if outcome else self.state["best"]
 
@@ -77,6 +77,8 @@ class Session:
             NesyLoraError: the run stopped otherwise.
         """
         if self.finished:
+            if not self.context.folder.reported:  # killed between its last row and its last report
+                self.context.show_report()
             return None
         self._tell_start()
         question = self.question

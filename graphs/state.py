@@ -57,23 +57,34 @@ def metered(node: Node) -> Any:
                 f"The checkpoint of run {context.folder.name} was written by another version of NeSyLoRA ({fault}). "
                 f"Give the run a new thread: it goes on after its last complete round."
             )
-        context.begin(f"{state.get('number', 0)}-{node.__name__}", state.get("spend", Spend()))
+        minutes = context.spec.config.budget.minutes
+        context.meter.begin(_step(node, state), state.get("spend", Spend()), minutes)
         try:
             update = node(state, context)
+            context.meter.charge()  # for a run that begins anew, with the checkpoint lost that counts this step
+            own = context.meter.spent
+            if "trial" in update:
+                spend = own + context.meter.counted
+                update["trial"] = update["trial"].model_copy(update={"spend": spend})
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
             raise NesyLoraError(
                 f"The disk is full: {context.folder.path}. Make room, then go on with resume."
             ) from error
-        spent, context.step = context.spent + update.get("spend", Spend()), ""
-        if "trial" in update:
-            update["trial"] = update["trial"].model_copy(update={"spend": spent})
-        return {**update, "spend": spent}
+        finally:
+            context.meter.end()
+        return {**update, "spend": own + update.get("spend", Spend())}
 
     # Not functools.wraps: LangGraph reads the signature, and would follow it to the node's own.
     run.__name__, run.__doc__ = node.__name__, node.__doc__
     return run
+
+
+def _step(node: Node, state: State) -> str:
+    """A step's name in charge.json: the same after a kill, another one when a round plans again after a refusal."""
+    refused = len(state.get("refused", ()))
+    return f"{state.get('number', 0)}-{node.__name__}" + (f"-{refused}" if refused else "")
 
 
 def _own_run(runtime: Runtime[Context]) -> Context:

@@ -17,7 +17,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from agent.errors import BadInput
 from agent.experience import Experience
 from agent.records import FORMAT, Candidate, Fitting, Measured, Prompt, Record, Split
-from agent.rounds import Baseline, Call, Outcome, Round, Spend
+from agent.rounds import Baseline, Call, Outcome, Round
+from memory.charges import ChargeFile
 from memory.disk import append_line, whole_lines, write_atomically
 from memory.lock import held
 from memory.prompts import Entry
@@ -44,13 +45,6 @@ class About(Record):
     format: int = Field(0, description="agent.records.FORMAT of the version that began the run")
 
 
-class Charge(Record):
-    """charge.json: what a step that has not ended has used up so far; no checkpoint counts it yet."""
-
-    step: str
-    spend: Spend
-
-
 class RunFolder:
     """`runs/<name>/`: all that a run decided, made and measured.
 
@@ -64,10 +58,10 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints.sqlite"
         self.report_html = self.path / "report.html"
         self.report_md = self.path / "report.md"
+        self.charges = ChargeFile(self.path / "charge.json")
         self._ledger = RowFile(self.path / "ledger.jsonl")
         self._events = self.path / "events.jsonl"
         self._calls = self.path / "calls.jsonl"
-        self._charge = self.path / "charge.json"
 
     # --- a run as a whole ---------------------------------------------------------------------------
 
@@ -179,24 +173,6 @@ class RunFolder:
         """Keeps all that is known of a candidate on a split, in the place of what was kept before."""
         write_atomically(self._evaluation(measured.candidate, measured.split), measured.model_dump_json(indent=2))
 
-    def charge(self, step: str, spend: Spend) -> None:
-        """Notes what an unfinished step has used up so far. Often called, so not synced."""
-        write_atomically(self._charge, Charge(step=step, spend=spend).model_dump_json(), sync=False)
-
-    def begin(self, step: str) -> Spend:
-        """What processes that were killed in this very step have used up; that of another step is counted already."""
-        due = self._charged(step)
-        if due == Spend():
-            self._charge.unlink(missing_ok=True)
-        return due
-
-    def _charged(self, step: str) -> Spend:
-        try:
-            kept = _record(Charge, self._charge) if self._charge.exists() else None
-        except BadInput:  # torn by a dead machine
-            kept = None
-        return kept.spend if kept and kept.step == step else Spend()
-
     def load(self, candidate: Candidate, split: Split) -> Measured:
         """What `save` kept for just this candidate and split; empty if nothing."""
         path = self._evaluation(candidate, split)
@@ -255,6 +231,12 @@ class RunFolder:
 
     def outcome(self) -> Outcome | None:
         return next((row for row in self._ledger.read() if isinstance(row, Outcome)), None)
+
+    @property
+    def reported(self) -> bool:
+        """Whether both reports are as new as the ledger; a kill may have come between them."""
+        written = [file.stat().st_mtime_ns if file.exists() else 0 for file in (self.report_html, self.report_md)]
+        return min(written) >= self._ledger.path.stat().st_mtime_ns
 
     def event(self, kind: str, **data: object) -> None:
         """Notes that something happened now. `data` is anything that JSON can say."""

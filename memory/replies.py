@@ -21,7 +21,7 @@ class ReplyStore:
 
     Raises:
         Busy: here and from every method: another process has held the file for a minute.
-        NesyLoraError: it cannot be used (disk full, no permission).
+        NesyLoraError: here and from every method: it cannot be used (disk full, no permission).
     """
 
     def __init__(self, path: Path) -> None:

@@ -182,6 +182,7 @@ WRONG: list[tuple[Any, list[str]]] = [
     ({"instead": {"action": "train_lora", "rank": 4096}}, ["rank", "between 1 and 256", "4096"]),
     ({"instead": {"action": "rollback", "to_round": 7}}, ["to_round", "between 0 and 0", "7"]),
     ({"instead": {"action": "rollback", "to_round": -1}}, ["to_round", "at least 0"]),
+    ({"instead": {"action": "rollback"}}, ["instead.to_round is missing; it must be at least 0"]),
 ]
 
 

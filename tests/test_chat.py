@@ -1,6 +1,7 @@
 """The terminal chat where an external LLM takes part. What it does without one: tests/test_cli.py."""
 
 import io
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from graphs import charging
 from graphs.context import new_run
 from graphs.session import open_session
 from memory.ledger import RunFolder
@@ -16,6 +18,16 @@ from ui.chat import Talk
 
 TinyTask = Callable[..., Path]
 SERVER: dict[str, Any] = {"model": "none", "base_url": "http://127.0.0.1:9/v1", "patience": 0}
+
+
+HOUR = 3600.0
+
+
+class Later:
+    """The clock an hour on, while the user thinks."""
+
+    def monotonic(self) -> float:
+        return time.monotonic() + HOUR
 
 
 def say(folder: RunFolder, monkeypatch: pytest.MonkeyPatch, *lines: str, go: bool = False) -> str:
@@ -31,7 +43,7 @@ def say(folder: RunFolder, monkeypatch: pytest.MonkeyPatch, *lines: str, go: boo
     return " ".join(out.getvalue().split())
 
 
-def test_a_finished_run_answers_whatever_became_of_its_checkpoints(
+def test_a_finished_run_answers_even_if_its_checkpoints_are_lost(
     tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = new_run(tiny_task(), ["budget.rounds=1"], tmp_path / "runs")
@@ -40,6 +52,23 @@ def test_a_finished_run_answers_whatever_became_of_its_checkpoints(
     folder.checkpoints.write_bytes(b"not a database " * 1000)
     said = say(folder, monkeypatch, "/plan", "/try Who?", "/diff", go=True)
     assert "The run has finished" in said and "seed prompt" in said
+
+
+def test_time_between_a_question_and_its_answer_is_no_steps(
+    tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = new_run(tiny_task(), ["policy=prompt-only", "budget.rounds=1"], tmp_path / "runs")
+    with open_session(folder, supervised=True) as session:
+        session.go()
+        monkeypatch.setattr(charging, "time", Later())
+        out = io.StringIO()
+        monkeypatch.setattr("sys.stdin", io.StringIO("/try Who?\n"))
+        assert Talk(session, Console(file=out)).turn() and out.getvalue()
+    monkeypatch.undo()
+    with open_session(folder) as session:
+        session.go()
+    outcome = folder.outcome()
+    assert outcome and outcome.spend.seconds < HOUR
 
 
 def test_what_was_wrong_with_an_answer_is_shown_with_the_plan(

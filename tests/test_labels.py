@@ -38,7 +38,7 @@ def test_probed_rows_are_labelled_by_what_an_edit_then_did(run: RunFolder) -> No
         ]
         assert all((probe.pair, probe.own, probe.words) == (before.id, True, told[probe.example]) for probe in made)
     assert labelled, "a run whose edits were never raced tests nothing"
-    assert (context.used().read_tokens, context.used().generated_tokens) == (0, 0)
+    assert (context.meter.used().read_tokens, context.meter.used().generated_tokens) == (0, 0)
 
 
 def raced(won: str | None, *proposals: Proposal) -> Round:

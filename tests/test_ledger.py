@@ -132,13 +132,31 @@ def test_a_damaged_run_hides_no_other(tmp_path: Path) -> None:
         RunFolder.open(tmp_path / "damaged")
 
 
-def test_what_an_unfinished_step_measured_is_charged_to_that_step_only(run: RunFolder) -> None:
+def test_what_an_unfinished_step_used_up_is_charged_to_that_step_only(run: RunFolder) -> None:
     once = Spend(seconds=1.0, read_tokens=5)
     for _ in range(2):
-        run.charge("1-judge", once)
-    assert run.begin("1-judge") == once, "after a kill"
-    assert run.begin("1-remember") == Spend(), "by now the ledger counts it"
-    assert run.begin("1-judge") == Spend()
+        run.charges.charge("1-judge", once)
+    assert run.charges.begin("1-judge") == once, "after a kill"
+    assert run.charges.begin("1-remember") == Spend()
+    assert run.charges.begin("1-judge") == once, "a checkpoint back"
+    run.charges.begin("3-observe")
+    assert run.charges.begin("1-judge") == Spend(), "no checkpoint goes back that far"
+
+
+def test_a_run_that_begins_anew_counts_what_no_row_of_its_ledger_does_and_counts_it_once(run: RunFolder) -> None:
+    for tokens, step in enumerate(["0-baseline", "0-plan", "0-remember-1", "1-plan", "1-plan-1"]):
+        run.charges.charge(step, Spend(read_tokens=10**tokens))
+    for _ in range(2):  # killed again before a checkpoint counts it
+        assert run.charges.begin_anew(1) == Spend(read_tokens=11_100)
+    assert run.charges.begin("1-plan") == Spend() and run.charges.counted("1-plan") == Spend(read_tokens=1000)
+    run.charges.charge("1-plan", Spend(read_tokens=5))
+    assert run.charges.begin_anew(1) == Spend(read_tokens=11_105)
+    assert run.charges.begin_anew(2) == Spend()
+
+
+def test_the_charge_of_an_older_version_is_read(run: RunFolder) -> None:
+    (run.path / "charge.json").write_text('{"step": "1-train_lora", "spend": {"seconds": 2.5, "train_tokens": 7}}')
+    assert run.charges.begin("1-train_lora") == Spend(seconds=2.5, train_tokens=7)
 
 
 # --- artefacts -------------------------------------------------------------------------------------

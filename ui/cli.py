@@ -178,6 +178,8 @@ def _resume(options: argparse.Namespace) -> int:
     _start_well()
     folder = _find(options)
     if folder.outcome():
+        if not folder.reported:
+            _go_on(folder)
         print(f"{folder.name} has finished. Its report: {folder.report_html}")
         return 0
     return _go_on(folder)
