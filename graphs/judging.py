@@ -42,13 +42,13 @@ def gate(
 
     most = level(context.spec.config.gate.alpha, earlier)
     old, new = (stats.deciding(pair, raced) for pair in (before, after))
-    verdict = _told(stats.gate(old, new, most, likelihood, simpler), before, after)
+    verdict = told(stats.gate(old, new, most, likelihood, simpler), before, after)
     if "gate" in context.spec.config.without:
         return verdict.model_copy(update={"kept": True, "reason": f"kept without a gate: {verdict.reason}"})
     return verdict
 
 
-def _told(verdict: Verdict, before: Evaluation, after: Evaluation) -> Verdict:
+def told(verdict: Verdict, before: Evaluation, after: Evaluation) -> Verdict:
     """The verdict, telling of rows that had no say, and of those that only the trial's longer prompt makes too long."""
     reason, lost = verdict.reason, after.too_long - before.too_long
     if verdict.rows is not None and verdict.rows < len(after.scores):

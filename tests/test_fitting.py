@@ -14,7 +14,7 @@ from agent.records import Candidate, Evaluation, Example, ExampleScore, Fitting,
 from agent.rounds import Verdict
 from eval.fitting import fitted, measure, remarks
 from eval.tasks import Task, load_task
-from graphs.judging import out_of_window
+from graphs.judging import told
 from memory.ledger import RunFolder
 from ui.report import write_report
 
@@ -184,5 +184,5 @@ def test_rows_that_a_longer_prompt_pushes_out_are_its_failure_and_the_verdict_te
 
     verdict = Verdict(kept=False, reason="It fell.", before=1, after=0.5, p_value=1)
     before, after = scored(True, False, False), scored(True, True, True)
-    assert "2 rows no longer fit into the model's window" in out_of_window(verdict, before, after).reason
-    assert out_of_window(verdict, after, before) == verdict == out_of_window(verdict, before, before)
+    assert "2 rows no longer fit into the model's window" in told(verdict, before, after).reason
+    assert told(verdict, after, before) == verdict == told(verdict, before, before)
