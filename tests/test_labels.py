@@ -17,6 +17,7 @@ from tests.rounds import EDIT, a_round
 from tools.features import Probing
 
 TinyTask = Callable[..., Path]
+ROWS = tuple(f"validation:{n}" for n in range(4))
 
 
 @pytest.fixture
@@ -44,7 +45,10 @@ def test_probed_rows_are_labelled_by_what_an_edit_then_did(run: RunFolder) -> No
 def raced(won: str | None, *proposals: Proposal) -> Round:
     """An edit of the prompt `old`."""
     trial = Trial(
-        candidate=won and Candidate(prompt=won, adapter="a1"), note="", proposals=proposals, raced=("v:0", "v:1", "v:2")
+        candidate=won and Candidate(prompt=won, adapter="a1"),
+        note="",
+        proposals=proposals,
+        raced=ROWS[:3],
     )
     return a_round(EDIT).model_copy(update={"trial": trial})
 
@@ -54,12 +58,12 @@ class Kept:
 
     right: ClassVar = {"old": {0}, "first": {1}, "second": {0, 3}}
 
-    examples: ClassVar = {"t:0": None}
+    examples: ClassVar = {"train:0": None}
 
     def evaluate(self, candidate: Candidate, split: str, names: Sequence[str] | None = None) -> Evaluation:
         assert (candidate.adapter, split) == ("a1", "validation")
-        right = {f"v:{n}" for n in self.right[candidate.prompt]}
-        rows = [f"v:{n}" for n in range(4)] if names is None else names
+        right = {f"validation:{n}" for n in self.right[candidate.prompt]}
+        rows = [f"validation:{n}" for n in range(4)] if names is None else names
         scores = [ExampleScore(example=name, output="", content=name in right, style=1) for name in rows]
         return Evaluation(candidate=candidate, split="validation", scores=tuple(scores))
 
@@ -69,18 +73,21 @@ def test_an_edit_that_won_no_race_tells_only_of_the_rows_that_were_raced() -> No
     second, refused = Proposal(prompt="second", note="", rows=3), Proposal(prompt="leaky", note="refused")
     before, kept = Candidate(prompt="old", adapter="a1"), cast(Context, Kept())
     told = {
-        (present, first, refused): {"v:0": False, "v:1": True},  # what the present prompt gets right is not its merit
-        (present, first, second): {"v:0": True, "v:1": True, "v:2": False},
+        (present, first, refused): {
+            ROWS[0]: False,
+            ROWS[1]: True,
+        },  # what the present prompt gets right is not its merit
+        (present, first, second): {ROWS[0]: True, ROWS[1]: True, ROWS[2]: False},
         (present, refused): {},
         (): {},
     }
     for proposals, words in told.items():
         assert outcomes(raced(None, *proposals), before, kept) == words
     lost = raced(None, present, first)
-    on_train = lost.model_copy(update={"trial": lost.trial.model_copy(update={"raced": ("t:0",)})})
+    on_train = lost.model_copy(update={"trial": lost.trial.model_copy(update={"raced": ("train:0",)})})
     assert outcomes(on_train, before, kept) == {}, "train rows were never probed"
     won = outcomes(raced("second", present, first, second), before, kept)
-    assert won == {"v:0": True, "v:1": False, "v:2": False, "v:3": True}
+    assert won == {ROWS[0]: True, ROWS[1]: False, ROWS[2]: False, ROWS[3]: True}
 
 
 def test_a_pair_that_stands_for_another_round_is_not_probed_again(tiny_task: TinyTask, tmp_path: Path) -> None:

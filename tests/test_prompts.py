@@ -268,7 +268,7 @@ def test_a_locked_database_is_an_error_and_not_corruption(folder: Path, monkeypa
     with PromptMemory.open(folder, count_words) as memory:
         memory.remember(entry())
     connect = sqlite3.connect
-    monkeypatch.setattr(sqlite3, "connect", lambda file: connect(file, timeout=0.1))
+    monkeypatch.setattr(sqlite3, "connect", lambda file, timeout: connect(file, timeout=min(timeout, 0.1)))
     stranger = connect(folder / "chroma.sqlite3")
     stranger.execute("BEGIN EXCLUSIVE")
     with pytest.raises(NesyLoraError, match="locked"), PromptMemory.open(folder, count_words):
