@@ -195,7 +195,7 @@ def judge(before: Evaluation, after: Evaluation, level: float, after_is_simpler:
         return _verdict(after_is_simpler, reward, merit, text, 1.0, None)
     p_value = joint_sign_flip(reward.differences, merit.differences, flips=_flips_for(level))
     if reward.gain < 0:
-        return _verdict(False, reward, merit, f"{reward} ({_p(p_value)}): it fell", p_value, level)
+        return _verdict(False, reward, merit, f"{reward}: it fell", p_value, level)
     decided = min(reward, merit, key=lambda change: change.p_value)
     reason = f"{reward}{'' if decided is reward else f', {merit}'} ({_p(p_value)})"
     if p_value <= level and max(reward.gain, merit.gain) > 0:

@@ -162,7 +162,7 @@ def open_session(
     Raises:
         Busy: another live process has the run; names it.
         BadInput: the run's rows have changed since it began; or it was begun by a version whose runs this one cannot
-            read.
+            read. What is raised inside while nothing has been measured takes the run folder away.
     """
     context = Context(
         run=str(folder.path), pool=pool, supervised=supervised, listener=listener or Silent(), report=report
@@ -174,5 +174,8 @@ def open_session(
         session = Session(context)
         try:
             yield session
+        except BadInput:
+            folder.discard_unless_begun()  # the task is to be mended: an empty run would only be in the way
+            raise
         finally:
             session.close()

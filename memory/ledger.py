@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
@@ -105,6 +106,11 @@ class RunFolder:
     def check(self) -> None:
         """Raises BadInput where run.json cannot be read."""
         _ = self.about
+
+    def discard_unless_begun(self) -> None:
+        """Takes the folder away where nothing was measured in it yet."""
+        if self.baseline() is None and not (self.path / "evaluations").exists():
+            shutil.rmtree(self.path, ignore_errors=True)
 
     @cached_property
     def about(self) -> About:

@@ -14,7 +14,9 @@ from agent.records import Candidate, Evaluation, Example, ExampleScore, Fitting,
 from agent.rounds import Verdict
 from eval.fitting import fitted, measure, remarks
 from eval.tasks import Task, load_task
+from graphs.context import new_run
 from graphs.judging import told
+from graphs.session import open_session
 from memory.ledger import RunFolder
 from ui.report import write_report
 
@@ -186,3 +188,21 @@ def test_rows_that_a_longer_prompt_pushes_out_are_its_failure_and_the_verdict_te
     before, after = scored(True, False, False), scored(True, True, True)
     assert "2 rows no longer fit into the model's window" in told(verdict, before, after).reason
     assert told(verdict, after, before) == verdict == told(verdict, before, before)
+
+
+def test_a_task_that_is_refused_leaves_no_run_in_the_way(tiny_task: Callable[..., Path], tmp_path: Path) -> None:
+    """What is mended then can be run under the same name, and `resume` finds no empty run."""
+    folder, root = tiny_task(), tmp_path / "runs"
+    rows = (folder / "validation.jsonl").read_text()
+    (folder / "validation.jsonl").write_text(rows + json.dumps({"question": LONG, "answer": "No"}) + "\n")
+    refused = new_run(folder, runs=root, name="mayors")
+    with pytest.raises(BadInput, match="do not fit"), open_session(refused) as session:
+        session.go()
+    assert not (root / "mayors").exists()
+    (folder / "validation.jsonl").write_text(rows)
+    run = new_run(folder, ["budget.rounds=0"], root, "mayors")
+    with open_session(run) as session:
+        session.go()
+    with pytest.raises(BadInput), open_session(run) as session:
+        raise BadInput("said of a run that has been measured")
+    assert run.outcome() is not None

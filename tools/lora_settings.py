@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -84,7 +85,7 @@ def check_names(model: torch.nn.Module, settings: Lora) -> None:
         _all_named("lora.targets", settings.targets, modules)
     excluded = options.get("exclude_modules", ())
     if isinstance(excluded, str) and not any(re.fullmatch(excluded, name) for name in modules):
-        raise _nothing("lora.options.exclude_modules", excluded)
+        raise _nothing("lora.options.exclude_modules", excluded, modules)
     _all_named("lora.options.exclude_modules", () if isinstance(excluded, str) else excluded, modules)
     _all_named("lora.options.modules_to_save", options.get("modules_to_save", ()), modules)
     _none_more("lora.options.modules_to_save", options.get("modules_to_save", ()), modules)
@@ -96,7 +97,7 @@ def check_names(model: torch.nn.Module, settings: Lora) -> None:
 def _all_named(key: str, wanted: Iterable[str], names: Iterable[str]) -> None:
     for one in wanted:
         if not any(name == one or name.endswith(f".{one}") for name in names):
-            raise _nothing(key, one)
+            raise _nothing(key, one, names)
 
 
 def _none_more(key: str, wanted: Iterable[str], names: Iterable[str]) -> None:
@@ -108,8 +109,11 @@ def _none_more(key: str, wanted: Iterable[str], names: Iterable[str]) -> None:
                 raise BadInput(f"{key}: peft would take '{one}' for '{name}', too; write more of the name: '{more}'")
 
 
-def _nothing(key: str, name: str) -> BadInput:
-    return BadInput(f"{key}: '{name}' matches nothing in the model; `print(model)` shows how its parts are called")
+def _nothing(key: str, name: str, names: Iterable[str]) -> BadInput:
+    parts = sorted({part for whole in names for part in (whole, whole.rpartition(".")[2])})
+    near = get_close_matches(name, parts, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else "`print(model)` shows how its parts are called"
+    return BadInput(f"{key}: '{name}' matches nothing in the model; {hint}")
 
 
 def _check_layers(wanted: int | list[int], modules: Iterable[str]) -> None:

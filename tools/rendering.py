@@ -53,7 +53,9 @@ class Renderer:
             if not template:
                 raise BadInput(f"model '{name}' has no chat template, so chat_template_kwargs.{switch} has no effect")
             if not re.search(rf"\b{re.escape(switch)}\b", str(template)):
-                raise BadInput(f"chat_template_kwargs.{switch}: the chat template of model '{name}' does not read it")
+                raise BadInput(
+                    f"chat_template_kwargs.{switch}: the chat template of model '{name}' does not read it; leave it out"
+                )
         try:
             read = not template or MARK in self.text(Prompt(), Example(name="", question=MARK, answer=""))
         except TemplateError as error:

@@ -112,6 +112,8 @@ class LiveView:
             self._say(Text(wording.printable(told), style="dim"))
         line = Text(f"{wording.number(verdict.before)} → {wording.number(verdict.after)}  ")
         line.append(wording.kept(verdict), "bold green" if verdict.kept else "dim")
+        if verdict.measure == "merit":
+            line.append(f"  merit {wording.signed(verdict.merit_gain)}", "dim")
         line.append(f"  p {wording.evidence(verdict)}  in {wording.duration(row.trial.spend.seconds)}", "dim")
         self._say(line, _so_far(row.spend))
 
