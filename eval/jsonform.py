@@ -43,7 +43,7 @@ def schema_validator(schema: dict[str, Any]) -> Validator:
             registry.resolver().lookup(reference)
         for pattern in _texts_under("pattern", schema):
             _compiled(pattern)
-        if _uses("patternProperties", schema):  # jsonschema searches these names by `re`, for as long as that takes
+        for _ in _under("patternProperties", schema):  # jsonschema searches these names by `re`, without a limit
             raise BadInput("'schema' uses patternProperties, which has no time limit; name the properties instead")
     except SchemaError as error:
         raise BadInput(f"'schema' is not a JSON schema: {error.message} at {error.json_path}") from None
@@ -68,18 +68,16 @@ def _compiled(pattern: str) -> Pattern:
 
 def _texts_under(key: str, schema: object) -> Iterator[str]:
     """Every text that stands under this key in a schema."""
-    if isinstance(schema, dict) and isinstance(text := schema.get(key), str):
-        yield text
+    return (value for value in _under(key, schema) if isinstance(value, str))
+
+
+def _under(key: str, schema: object) -> Iterator[object]:
+    """Everything that stands under this key in a schema, at any depth."""
+    if isinstance(schema, dict) and key in schema:
+        yield schema[key]
     inner = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
     for part in inner:
-        yield from _texts_under(key, part)
-
-
-def _uses(key: str, schema: object) -> bool:
-    """Whether a schema has this keyword anywhere."""
-    if isinstance(schema, dict):
-        return key in schema or any(_uses(key, part) for part in schema.values())
-    return isinstance(schema, list) and any(_uses(key, part) for part in schema)
+        yield from _under(key, part)
 
 
 def json_fault(output: str, keys: Sequence[str], validator: Validator | None) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from agent.moves import EditPrompt
-from agent.records import Candidate, Prompt, folded
+from agent.records import Candidate, Example, Prompt, folded
 from graphs.context import Context
 from graphs.state import State
 
@@ -16,9 +16,8 @@ def learned_rows(state: State, context: Context, size: int | None = None) -> lis
     Args:
         size: by default what the editor learns from; with more, those come first.
     """
-    config = context.spec.config
-    each = config.edit.learned_from
-    return _train_batch(context, _draws(state, context) * each, size or each)
+    each = context.spec.config.edit.learned_from
+    return _batch(context.spec.train, _draws(state, context) * each, size or each, context)
 
 
 def race_rows(state: State, context: Context, best: Candidate, prompts: Sequence[Prompt]) -> list[str]:
@@ -28,22 +27,16 @@ def race_rows(state: State, context: Context, best: Candidate, prompts: Sequence
     adapter knows its train rows by heart, so there, and where train rows are few, it is a quarter of the validation
     rows, which the gate then leaves out.
     """
-    config, task = context.spec.config, context.spec
-    wanted, each = config.edit.minibatch, config.edit.learned_from
-    number = _draws(state, context)
-    shown = {folded(demo.question) for prompt in prompts for demo in prompt.demos}
-    criticised = set(learned_rows(state, context)) if config.edit.editor == "textgrad" else set()
-    free = [
-        name
-        for name in _train_batch(context, number * each, len(task.train))
-        if name not in criticised and folded(context.examples[name].question) not in shown
-    ]
-    if best.adapter is None and 2 * len(free) >= wanted:
-        return free[:wanted]
-    from eval.batches import batch
-
-    size = min(wanted, max(1, len(task.validation) // HELD_OUT))
-    return batch([row.name for row in task.validation], number * size, size, config.seed)
+    task, edit = context.spec, context.spec.config.edit
+    if best.adapter is None:
+        criticised = edit.learned_from if edit.editor == "textgrad" else 0  # those come first
+        shown = {folded(demo.question) for prompt in prompts for demo in prompt.demos}
+        order = learned_rows(state, context, len(task.train))[criticised:]
+        free = [name for name in order if folded(context.examples[name].question) not in shown]
+        if 2 * len(free) >= edit.minibatch:
+            return free[: edit.minibatch]
+    size = min(edit.minibatch, max(1, len(task.validation) // HELD_OUT))
+    return _batch(task.validation, _draws(state, context) * size, size, context)
 
 
 def _draws(state: State, context: Context) -> int:
@@ -54,7 +47,8 @@ def _draws(state: State, context: Context) -> int:
     return sum(isinstance(row.decision.move, EditPrompt) for row in before)
 
 
-def _train_batch(context: Context, start: int, size: int) -> list[str]:
+def _batch(rows: Sequence[Example], start: int, size: int, context: Context) -> list[str]:
+    """Names of rows in their turn, in the order of this run's seed."""
     from eval.batches import batch
 
-    return batch([row.name for row in context.spec.train], start, size, context.spec.config.seed)
+    return batch([row.name for row in rows], start, size, context.spec.config.seed)
