@@ -30,10 +30,10 @@ decide: $(READY) ## who decides well? policies, tasks and seeds at equal budget 
 	@$(VENV)/bin/nesylora bench decide --jobs 2
 
 bench: $(READY_BENCH) ## what it costs beside peft and TRL, into docs/benchmarks.md (30 minutes; BENCH=--quick: 3)
-	@$(VENV)/bin/python -m eval.bench $(BENCH)
+	@$(VENV)/bin/python -m bench.cost $(BENCH)
 
 bench-gpu: $(READY_BENCH) ## the same on CUDA
-	@$(VENV)/bin/python -m eval.bench --device cuda $(BENCH)
+	@$(VENV)/bin/python -m bench.cost --device cuda $(BENCH)
 
 check-llm: $(READY) ## is an LLM server good enough? BASE_URL=http://… MODEL=…
 	@test -n "$(MODEL)" || { echo "make: name a model: make check-llm BASE_URL=http://127.0.0.1:8000/v1 MODEL=…"; exit 2; }

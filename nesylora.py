@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from agent.protocols import Listener
-    from agent.records import Prompt
-    from agent.rounds import Outcome
+    from agent.records.examples import Prompt
+    from agent.records.rounds import Outcome
 
 __all__ = ["Adapted", "Shadowed", "adapt", "main"]
 
-PACKAGES = ("agent", "tools", "memory", "eval", "graphs", "ui")
+PACKAGES = ("agent", "tools", "memory", "eval", "graphs", "ui", "bench")
 
 
 class Shadowed(ImportError):
@@ -56,9 +56,9 @@ def adapt(
         Shadowed: Python finds a folder of yours in place of one of our packages.
     """
     _check_packages()
-    from graphs.context import new_run
+    from graphs.services.context import new_run
     from graphs.session import open_session
-    from ui.report import write_report
+    from ui.report.write import write_report
 
     folder = new_run(Path(task), overrides, Path(runs), name)
     with open_session(folder, listener=listener, report=write_report) as session:
@@ -77,9 +77,10 @@ def main() -> None:
     except Shadowed as error:
         print(f"nesylora: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    from bench.decisions.cli import add_commands
     from ui.cli import run
 
-    raise SystemExit(run())
+    raise SystemExit(run(more=[add_commands]))
 
 
 def _check_packages() -> None:

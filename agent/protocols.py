@@ -3,9 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from agent.moves import Decision, EditPrompt
-from agent.records import Candidate, Diagnosis, Edits, Evaluation, Example, Prompt, Record, Signal, Split
-from agent.rounds import Call, Round, Spend
+from agent.records.actions import Decision, EditPrompt
+from agent.records.base import Record
+from agent.records.edits import Edits
+from agent.records.evaluation import Evaluation
+from agent.records.examples import Candidate, Example, Prompt, Split
+from agent.records.rounds import Call, Round, Spend
+from agent.records.signal import Diagnosis, Signal
 
 T = TypeVar("T", bound=Record)
 

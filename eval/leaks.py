@@ -8,7 +8,8 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.records import Example, Prompt, folded
+from agent.records.base import folded
+from agent.records.examples import Example, Prompt
 
 RUN = 8  # so many consecutive words of a row are not there by chance
 SHORT = 5  # a question of fewer words may be anybody's

@@ -5,8 +5,11 @@ from typing import Protocol
 
 from agent.errors import LlmUnavailable, NesyLoraError, OutOfMoney
 from agent.protocols import LanguageModel
-from agent.records import Candidate, Evaluation, Example, ExampleScore, Measured, Prompt, Split, digest
-from eval.tasks import Task
+from agent.records.base import digest
+from agent.records.evaluation import Evaluation, ExampleScore
+from agent.records.examples import Candidate, Example, Prompt, Split
+from agent.records.signal import Measured
+from eval.tasks.task import Task
 
 # How answers are read: scores of a run that began before a scorer's rules last changed are measured anew.
 READING = 2

@@ -9,8 +9,8 @@ from statistics import NormalDist, fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.records import Evaluation
-from agent.rounds import Verdict
+from agent.records.evaluation import Evaluation
+from agent.records.rounds import Verdict
 
 EXACT_UP_TO = 16
 FLIPS, MOST_FLIPS = 10_000, 1_000_000
@@ -173,7 +173,7 @@ def gate(
     """The whole gate: `judge`, and where that cannot tell, `corroborate`.
 
     Args:
-        level: largest p-value of a trial that is kept; see `eval.levels`.
+        level: largest p-value of a trial that is kept; see `eval.alpha_spending`.
         likelihood: NLL of the reference of each row of an evaluation, under its pair; asked only where it is needed.
     """
     verdict = judge(before, after, level, after_is_simpler)

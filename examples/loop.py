@@ -12,25 +12,25 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that it runs from a checkout
 
-from agent import monitor
-from agent.moves import EditPrompt, Stop, TrainLora
-from agent.policies import make_policy
+from agent.policy.registry import make_policy
 from agent.protocols import Briefing
-from agent.records import Candidate, Prompt
-from agent.rounds import Round, Spend, Trial
+from agent.records.actions import EditPrompt, Stop, TrainLora
+from agent.records.examples import Candidate, Prompt
+from agent.records.rounds import Round, Spend, Trial
+from agent.signal import monitor
+from eval.alpha_spending import level
 from eval.batches import batch
-from eval.fitting import fitted, measure
-from eval.levels import level
 from eval.runner import Runner
 from eval.stats import deciding, gate, loses, standard_error
-from eval.tasks import load_task
-from memory.ledger import RunFolder
+from eval.tasks.fitting import fitted, measure
+from eval.tasks.task import load_task
 from memory.remake import remake, select
-from tools.backbone import Backbone
-from tools.classify import Classifier
-from tools.loading import load_model
-from tools.lora import train
-from tools.prompt_edit import RuleEditor, choose, rungs
+from memory.run.folder import RunFolder
+from tools.diagnosis.classify import Classifier
+from tools.editing.rule_editor import RuleEditor, choose, rungs
+from tools.model.backbone import Backbone
+from tools.model.loading import load_model
+from tools.training.lora import train
 
 
 def say(what: str, done: int, total: int, note: str = "") -> None:

@@ -8,10 +8,11 @@ from typing import Any
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
-from graphs import levers, nodes
-from graphs.context import Context
-from graphs.judging import judge
-from graphs.observing import observe
+from graphs.nodes import levers
+from graphs.nodes import steps as nodes
+from graphs.nodes.judge import judge
+from graphs.nodes.observe import observe
+from graphs.services.context import Context
 from graphs.state import State
 
 LEVERS = ("train_lora", "edit_prompt", "rollback")

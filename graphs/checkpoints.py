@@ -14,7 +14,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 
 from agent.errors import Busy, NesyLoraError
 from graphs.state import unreadable
-from memory.database import is_locked, is_sound, moved_aside
+from memory.storage.database import is_locked, is_sound, moved_aside
 
 T = TypeVar("T")
 

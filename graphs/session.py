@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from agent.errors import BadInput, NesyLoraError
-from agent.moves import Decision
 from agent.protocols import Listener
-from agent.records import Candidate, Example, Record
-from graphs.collector import collector_at_rest
-from graphs.context import Context, Silent
-from memory.ledger import RunFolder
+from agent.records.actions import Decision
+from agent.records.base import Record
+from agent.records.examples import Candidate, Example
+from graphs.services.context import Context, Silent
+from graphs.services.garbage_collection import collector_at_rest
+from memory.run.folder import RunFolder
 
 if TYPE_CHECKING:
     from graphs.checkpoints import Checkpoints
@@ -69,8 +70,8 @@ class Session:
         """Run to the end (None), or to the next question. Goes on from the last checkpoint.
 
         Args:
-            answer: to the open question; see `graphs.nodes.approve`. One that cannot be executed is asked again, with
-                what is wrong in the question's `fault`.
+            answer: to the open question; see `graphs.nodes.steps.approve`. After an answer that cannot be executed, the
+                question is asked again, with what is wrong in its `fault`.
 
         Raises:
             BadInput: an answer, and no question is open.

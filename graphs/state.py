@@ -9,11 +9,13 @@ from langgraph.runtime import Runtime
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from agent.errors import BadInput, NesyLoraError
-from agent.moves import Decision
-from agent.records import Candidate, Diagnosis, Signal, digest
-from agent.rounds import Outcome, Spend, Trial, Verdict
-from graphs.context import Context
-from graphs.labels import began_with
+from agent.records.actions import Decision
+from agent.records.base import digest
+from agent.records.examples import Candidate
+from agent.records.rounds import Outcome, Spend, Trial, Verdict
+from agent.records.signal import Diagnosis, Signal
+from graphs.nodes.labels import began_with
+from graphs.services.context import Context
 
 M = TypeVar("M")
 

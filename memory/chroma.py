@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.errors import NesyLoraError
-from memory.database import aside, is_sound
-from memory.lock import held
+from memory.storage.database import aside, is_sound
+from memory.storage.lock import held
 
 if TYPE_CHECKING:
     from chromadb import Collection
@@ -213,7 +213,7 @@ def _chroma(folder: Path) -> "tuple[Client, dict[str, Collection]]":
 
 
 def _is_sound(folder: Path, *, whole: bool) -> bool:
-    """Whether the folder is new, or its database is sound; see `memory.database.is_sound`."""
+    """Whether the folder is new, or its database is sound; see `memory.storage.database.is_sound`."""
     if not folder.exists() or not any(folder.iterdir()):
         return True
     file = folder / "chroma.sqlite3"

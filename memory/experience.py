@@ -7,10 +7,10 @@ import yaml
 from pydantic import ValidationError
 
 from agent.errors import BadInput
-from agent.experience import Experience, experience
-from memory.disk import append_line, whole_lines, write_atomically
-from memory.ledger import RunFolder, runs
-from memory.lock import held
+from agent.policy.experience import Experience, experience
+from memory.run.folder import RunFolder, runs
+from memory.storage.disk import append_line, whole_lines, write_atomically
+from memory.storage.lock import held
 
 WAIT = 60.0  # seconds; another run has the file for a moment
 

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agent.records import Prompt, Record
+from agent.records.base import Record
+from agent.records.examples import Prompt
 from memory.chroma import ChromaFolder, Columns, Embed, Row, Where
 from memory.rewrites import KeptRewrite, RewriteMemory
 

@@ -7,9 +7,13 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from agent.protocols import Scorers
-from agent.records import Example, ExampleScore, Prompt, Record, Rewrite, Rows, Turn, digest, folded
-from agent.rounds import Remaking
-from agent.thoughts import spoken
+from agent.reasoning import spoken
+from agent.records.actions import Rows
+from agent.records.base import Record, digest, folded
+from agent.records.edits import Rewrite
+from agent.records.evaluation import ExampleScore
+from agent.records.examples import Example, Prompt, Turn
+from agent.records.rounds import Remaking
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -7,8 +7,8 @@ from pathlib import Path
 from threading import Lock
 
 from agent.errors import Busy, NesyLoraError
-from memory.database import is_damage, is_locked, is_sound, moved_aside
-from memory.lock import held
+from memory.storage.database import is_damage, is_locked, is_sound, moved_aside
+from memory.storage.lock import held
 
 PATIENCE = 60.0  # seconds that one waits for another to write
 TABLE = "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL) WITHOUT ROWID"

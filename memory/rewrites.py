@@ -4,8 +4,9 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from agent.records import Record, Rewrite
-from agent.rounds import Remaking
+from agent.records.base import Record
+from agent.records.edits import Rewrite
+from agent.records.rounds import Remaking
 from memory.chroma import ChromaFolder, Columns, Embed, Where
 
 

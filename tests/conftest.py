@@ -11,8 +11,8 @@ import yaml
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from tests.llm_server import LlmServer, Reply, Request
-    from tools.backbone import Backbone
+    from tests.llm.server import LlmServer, Reply, Request
+    from tools.model.backbone import Backbone
 
 # A busy machine fails no example for its time, and what fails once fails again.
 settings.register_profile("steady", deadline=None, derandomize=True)
@@ -168,8 +168,8 @@ def backbone(tiny_model: Callable[[str], Path], tmp_path: Path, device: str) -> 
     import torch
 
     def load(name: str = "llama", **options: Any) -> "Backbone":
-        from tools.backbone import Backbone
-        from tools.loading import load_model
+        from tools.model.backbone import Backbone
+        from tools.model.loading import load_model
 
         model, tokenizer = load_model(str(tiny_model(name)), device=device, dtype="float32", progress=lambda *_: None)
         return Backbone(model, tokenizer, name=name, locate=tmp_path.joinpath, **options)
@@ -187,8 +187,8 @@ def random_adapter(tmp_path: Path) -> "Callable[..., Path]":
     def save(backbone: "Backbone", adapter: str, seed: int = 0) -> Path:
         import torch
 
-        from agent.config import Lora
-        from tools.lora_settings import lora_config
+        from agent.config.task import Lora
+        from tools.training.lora_config import lora_config
 
         torch.manual_seed(seed)
         backbone.create(adapter, lora_config(4, Lora(rank=4, alpha=8)))

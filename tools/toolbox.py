@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from agent.moves import EditPrompt, Move, Rollback, Stop, TrainLora
+from agent.records.actions import EditPrompt, Move, Rollback, Stop, TrainLora
 
 if TYPE_CHECKING:
     from langchain_core.tools import StructuredTool

@@ -2,28 +2,26 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.errors import NesyLoraError
-from agent.shipped import shipped
+from agent.example_tasks import shipped
 
 if TYPE_CHECKING:
-    from memory.ledger import RunFolder
-
-COMPARED = ("rules", "lora-only", "prompt-only", "p -> w -> p")
-DECIDING = (
-    "rules", "learned", "lora-only", "prompt-only", "p -> w", "w -> p", "p -> w -> p", "alternate every 1", "random",
-    "oracle",
-)  # fmt: skip
+    from memory.run.folder import RunFolder
 
 
-def run(arguments: Sequence[str] | None = None) -> int:
-    """Parse, do, and return the exit code: 0 done, 1 failed, 2 bad input, 3 busy, 130 interrupted."""
+Commands = Callable[["argparse._SubParsersAction[argparse.ArgumentParser]"], None]
+"""Adds commands of a room above this one, such as the benchmark's."""
+
+
+def run(arguments: Sequence[str] | None = None, more: Sequence[Commands] = ()) -> int:
+    """Parse, run the command, and return the exit code: 0 done, 1 failed, 2 bad input, 3 busy, 130 interrupted."""
     given = sys.argv[1:] if arguments is None else arguments
-    parsed = parser().parse_args(given or ["--help"])
+    parsed = parser(more).parse_args(given or ["--help"])
     parsed.given = given
     try:
         return int(parsed.do(parsed) or 0)
@@ -35,8 +33,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def parser(more: Sequence[Commands] = ()) -> argparse.ArgumentParser:
+    """The whole command line, with the commands that `more` adds."""
     top = argparse.ArgumentParser(
         prog="nesylora",
         description="Adapt a language model to a task: tune weights or rewrite the prompt, decided round after round.",
@@ -64,15 +62,6 @@ def parser() -> argparse.ArgumentParser:
     _add_run_options(talk)
     talk.set_defaults(do=_chat)
 
-    compare = commands.add_parser("compare", help="the same task under several policies, side by side on the test rows")
-    compare.add_argument("task", nargs="?", help="a task.yaml or its folder; default: the example task")
-    compare.add_argument("--policies", nargs="+", default=COMPARED, metavar="POLICY")
-    compare.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N")
-    _add_settings(compare)
-    compare.set_defaults(do=_compare)
-
-    _add_bench(commands.add_parser("bench", help="who decides well? policies, tasks and seeds at equal budget"))
-
     score = commands.add_parser("eval", help="score a prompt, and an adapter, on a task's validation rows")
     score.add_argument("task", help="a task.yaml or its folder")
     score.add_argument("--prompt", type=Path, metavar="FILE", help="a prompt's JSON; default: the seed prompt")
@@ -96,36 +85,9 @@ def parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="what is installed, the device, the model cache, room, and the LLM")
     _add_runs(doctor)
     doctor.set_defaults(do=_doctor)
+    for add_commands in more:
+        add_commands(commands)
     return top
-
-
-def _add_bench(command: argparse.ArgumentParser) -> None:
-    parts = command.add_subparsers(metavar="PART", required=True)
-    decide = parts.add_parser(
-        "decide", help="play every policy on every task with every seed, and show how they stand; goes on after a kill"
-    )
-    decide.add_argument("tasks", nargs="*", type=Path, metavar="TASK", help="default: the tasks in tasks/decide")
-    decide.add_argument(
-        "--policies", nargs="*", default=DECIDING, metavar="POLICY",
-        help="policies of a task.yaml, `oracle`, or one that does without: 'rules without gate, memory'",
-    )  # fmt: skip
-    decide.add_argument(
-        "--variant", dest="variants", action="append", default=[], metavar="'NAME: KEY=VALUE …'",
-        help="what else takes part: settings under a name, such as 'slow: policy=rules lora.epochs=9'; may be repeated",
-    )  # fmt: skip
-    decide.add_argument(
-        "--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="of each task (default: 0 1 2)"
-    )
-    decide.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at a time (default: 1)")
-    decide.add_argument("--name", default="decide", help="of the folder in --runs (default: decide)")
-    decide.add_argument("--only-write", action="store_true", help="play nothing, write tables and plots anew")
-    _add_settings(decide)
-    decide.set_defaults(do=_bench_decide)
-
-    group = parts.add_parser("group", help="go on with one group of a benchmark (a task with a seed)")
-    group.add_argument("folder", type=Path, help="its folder")
-    group.add_argument("--child", action="store_true", help="end when standard input does")
-    group.set_defaults(do=_bench_group)
 
 
 def _add_check(command: argparse.ArgumentParser) -> None:
@@ -143,10 +105,10 @@ def _add_check(command: argparse.ArgumentParser) -> None:
 def _add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--policy", help="who decides: rules (default), learned, or an order such as 'p -> w'")
     command.add_argument("--name", help="of the run's folder; default: task and time")
-    _add_settings(command)
+    add_settings(command)
 
 
-def _add_settings(command: argparse.ArgumentParser) -> None:
+def add_settings(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
         help="change a setting of the task, such as budget.rounds=3; may be given again",
@@ -167,15 +129,15 @@ def _add_run_name(command: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from graphs.context import new_run
+    from graphs.services.context import new_run
 
-    _start_well()
-    folder = new_run(_task(options.task), _overrides(options), options.runs, options.name)
+    quiet_libraries()
+    folder = new_run(task_path(options.task), _overrides(options), options.runs, options.name)
     return _go_on(folder)
 
 
 def _resume(options: argparse.Namespace) -> int:
-    _start_well()
+    quiet_libraries()
     folder = _find(options)
     if folder.outcome():
         if not folder.reported:
@@ -187,8 +149,8 @@ def _resume(options: argparse.Namespace) -> int:
 
 def _go_on(folder: "RunFolder") -> int:
     from graphs.session import open_session
-    from ui.live import LiveView
-    from ui.report import write_report
+    from ui.report.write import write_report
+    from ui.terminal.live import LiveView
 
     with LiveView() as view, open_session(folder, listener=view, report=write_report) as session:
         session.go()
@@ -196,65 +158,27 @@ def _go_on(folder: "RunFolder") -> int:
 
 
 def _chat(options: argparse.Namespace) -> int:
-    from graphs.context import new_run
-    from memory.ledger import RunFolder
-    from ui.chat import chat
+    from graphs.services.context import new_run
+    from memory.run.folder import RunFolder
+    from ui.terminal.chat import chat
 
-    _start_well()
+    quiet_libraries()
     for named in (Path(options.task or ""), options.runs / (options.task or "")):
         if (named / "run.json").is_file():
             return chat(RunFolder.open(named))
-    return chat(new_run(_task(options.task), _overrides(options), options.runs, options.name))
-
-
-def _compare(options: argparse.Namespace) -> int:
-    from ui.compare import compare
-
-    _start_well()
-    return compare(_task(options.task), options.policies, options.seeds, options.overrides, options.runs)
-
-
-def _bench_decide(options: argparse.Namespace) -> int:
-    import shlex
-
-    from agent.errors import BadInput
-    from eval.suite import described, named
-    from ui.decide import decide, plan
-    from ui.standings import write
-
-    folder = options.runs / options.name
-    if options.only_write:
-        write(folder)
-        return 0
-    tasks = options.tasks or sorted(shipped("decide").glob("*/task.yaml"))
-    variants = [*map(named, options.policies), *map(described, options.variants)]
-    if not tasks or not variants:
-        raise BadInput("A benchmark needs at least one task, and one policy or variant.")
-    if options.jobs < 1 or min(options.seeds) < 0:
-        raise BadInput("--jobs must be at least 1, and no seed below 0.")
-    groups = plan(tasks, variants, options.seeds, options.overrides)
-    return decide(groups, folder, options.jobs, shlex.join(["nesylora", *options.given]))
-
-
-def _bench_group(options: argparse.Namespace) -> int:
-    from ui.group import end_with_parent, play_group
-
-    _start_well()
-    if options.child:
-        end_with_parent()
-    return play_group(options.folder)
+    return chat(new_run(task_path(options.task), _overrides(options), options.runs, options.name))
 
 
 def _eval(options: argparse.Namespace) -> int:
-    from ui.score import score
+    from ui.commands.evaluate import score
 
-    _start_well()
+    quiet_libraries()
     return score(options.task, options.prompt, options.adapter, options.overrides, options.show)
 
 
 def _report(options: argparse.Namespace) -> int:
-    from eval.tasks import build_task, load_config
-    from ui.report import write_report
+    from eval.tasks.task import load_config
+    from ui.report.write import write_report
 
     folder = _find(options)
     task = build_task(load_config(folder.task_file), Path(folder.about.source))
@@ -263,16 +187,16 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _runs(options: argparse.Namespace) -> int:
-    from ui.listing import list_runs
+    from ui.commands.runs import list_runs
 
     return list_runs(options.runs)
 
 
 def _check_llm(options: argparse.Namespace) -> int:
     from agent.errors import BadInput
-    from ui.check_llm import check_llm, settings_of
+    from ui.commands.check_llm import check_llm, settings_of
 
-    _start_well()
+    quiet_libraries()
     if options.base_url and not options.base_url.startswith(("http://", "https://")):
         raise BadInput(f"--base-url {options.base_url}: begin it with http:// or https://")
     server = {"model": options.model, "base_url": options.base_url, "key_variable": options.key_variable}
@@ -280,7 +204,7 @@ def _check_llm(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from ui.doctor import doctor
+    from ui.commands.doctor import doctor
 
     return doctor(options.runs)
 
@@ -288,7 +212,7 @@ def _doctor(options: argparse.Namespace) -> int:
 # --- what they share -------------------------------------------------------------------------------
 
 
-def _task(given: str | None) -> Path:
+def task_path(given: str | None) -> Path:
     return Path(given) if given else shipped("valley")
 
 
@@ -298,7 +222,7 @@ def _overrides(options: argparse.Namespace) -> list[str]:
 
 def _find(options: argparse.Namespace) -> "RunFolder":
     from agent.errors import BadInput
-    from memory.ledger import RunFolder, runs
+    from memory.run.folder import RunFolder, runs
 
     if options.run:
         path = Path(options.run)
@@ -311,7 +235,7 @@ def _find(options: argparse.Namespace) -> "RunFolder":
     return newest
 
 
-def _start_well() -> None:
+def quiet_libraries() -> None:
     """Quiet what libraries say about themselves, and let nobody fetch anything that was not asked for."""
     import os
     import warnings

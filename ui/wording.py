@@ -3,10 +3,10 @@
 import math
 from collections.abc import Callable, Mapping
 
-from agent.learned import short
-from agent.moves import Decision, Move
-from agent.records import Outlook, Role
-from agent.rounds import Proposal, Remaking, Spend, SplitResult, Usage, Verdict
+from agent.policy.learned import short
+from agent.records.actions import Decision, Move
+from agent.records.rounds import Proposal, Remaking, Role, Spend, SplitResult, Usage, Verdict
+from agent.records.signal import Outlook
 
 LEVERS = {"train_lora": "LoRA", "edit_prompt": "edit", "rollback": "rollback", "stop": "stop"}
 MARKS = {"train_lora": "●", "edit_prompt": "◆", "rollback": "↺", "stop": "■"}

@@ -1,0 +1,159 @@
+"""What a task.yaml may say of its scorers."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from agent.config.base import Settings
+
+
+class Exact(Settings):
+    """The whole output is the answer (case and outer white space aside; of JSON objects, order and spacing, too)."""
+
+    kind: Literal["exact"]
+    extract: str | None = Field(None, description="regular expression; its first group (or match) is compared")
+
+
+class Contains(Settings):
+    """The answer stands in the output as whole words (where words are written without spaces, anywhere)."""
+
+    kind: Literal["contains"]
+
+
+class Number(Settings):
+    """The first number after `marker` (or the last of the whole output) equals the one in the answer.
+
+    Compared exactly: decimals, fractions (3/4, 1 1/2, \\frac{3}{4}), roots and multiples of pi (2\\sqrt{3}, π/2).
+    50 % is as good as 50 or 0.5.
+    """
+
+    kind: Literal["number"]
+    marker: str = "####"
+
+
+class Choice(Settings):
+    """The option letter, such as (B), in the output equals the one in the answer; "answer: b" is as good."""
+
+    kind: Literal["choice"]
+    letters: str = "ABCDE"
+
+
+class TokenF1(Settings):
+    """Word overlap of output and answer, as F1 in [0, 1]."""
+
+    kind: Literal["f1"]
+
+
+class JsonFields(Settings):
+    """Answers are JSON objects: the share of keys whose value in the output is the answer's (case of text aside)."""
+
+    kind: Literal["json_fields"]
+    keys: tuple[str, ...] = Field((), description="those that count; all of the answer's, if none are named")
+
+
+class StyleSettings(Settings):
+    """`say` replaces the built-in instruction; `show` is the wanted form of a reference, with `{answer}` in it."""
+
+    say: str | None = None
+    show: str | None = None
+
+
+class Judge(StyleSettings):
+    """An external LLM grades the output by a rubric, from 1 to `scale`; with `compare`, against the reference answer.
+
+    Who compares is asked twice, with the two answers swapped. Its instruction, where `say` is left out, is the rubric.
+    """
+
+    kind: Literal["judge"]
+    rubric: str
+    scale: int = Field(5, ge=2, le=10)
+    compare: bool = False
+
+    @field_validator("rubric")
+    @classmethod
+    def says_something(cls, rubric: str) -> str:
+        if not rubric.strip():
+            raise ValueError("the rubric is empty; say what the judge is to look for")
+        return rubric.strip()
+
+    @model_validator(mode="after")
+    def has_a_scale_only_where_it_grades(self) -> "Judge":
+        if self.compare and self.scale != Judge.model_fields["scale"].default:
+            raise ValueError("`scale` has no use beside `compare: true`, where an answer wins, ties or loses")
+        return self
+
+
+class RewardModel(Settings):
+    """A reward model (AutoModelForSequenceClassification with one logit) reads question and output.
+
+    A logit of `low` or less is 0, of `high` or more 1.
+    """
+
+    kind: Literal["reward_model"]
+    model: str = Field(min_length=1, description="hub name or local folder (./… is relative to the task)")
+    low: float = Field(-5.0, allow_inf_nan=False)
+    high: float = Field(5.0, allow_inf_nan=False)
+    max_tokens: int = Field(1024, ge=16, description="of question and output together; longer ones are cut")
+    batch_size: int = Field(16, ge=1)
+
+    @model_validator(mode="after")
+    def has_room_between_its_bounds(self) -> "RewardModel":
+        if self.low >= self.high:
+            raise ValueError(f"`low`, {self.low:g}, must be below `high`, {self.high:g}")
+        return self
+
+
+Rated = Judge | RewardModel  # what no rule can score
+
+ContentScorer = Annotated[
+    Exact | Contains | Number | Choice | TokenF1 | JsonFields | Rated, Field(discriminator="kind")
+]
+
+
+class StartsWith(StyleSettings):
+    kind: Literal["starts_with"]
+    text: str
+
+
+class Matches(StyleSettings):
+    """A regular expression that must be found in the output (anchor it with ^ and $ if the whole should match).
+
+    It has a second to be found.
+    """
+
+    kind: Literal["regex"]
+    pattern: str
+
+
+class JsonForm(StyleSettings):
+    """The output is a JSON object with these keys, or one that satisfies a JSON schema."""
+
+    kind: Literal["json"]
+    keys: tuple[str, ...] = ()
+    json_schema: dict[str, Any] | None = Field(None, alias="schema")
+
+
+class Words(StyleSettings):
+    """Between `least` and `most` words."""
+
+    kind: Literal["words"]
+    least: int = Field(0, ge=0)
+    most: int | None = Field(None, ge=1)
+
+
+class Forbid(StyleSettings):
+    """None of these words or phrases may appear."""
+
+    kind: Literal["forbid"]
+    words: tuple[str, ...] = Field(min_length=1)
+
+
+class Bullets(StyleSettings):
+    """Between `least` and `most` lines that begin with - or *."""
+
+    kind: Literal["bullets"]
+    least: int = Field(1, ge=0)
+    most: int | None = Field(None, ge=1)
+
+
+StyleScorer = Annotated[StartsWith | Matches | JsonForm | Words | Forbid | Bullets | Judge, Field(discriminator="kind")]

@@ -1,0 +1,69 @@
+"""What every policy has in common: when the run is over, how weights are trained, which numbers a decision shows."""
+
+from agent.config.task import TaskConfig
+from agent.protocols import Briefing
+from agent.records.actions import Rows, TrainLora
+from agent.records.signal import Diagnosis, Signal
+
+# Lacks of fewer rows than this are left to the other lever.
+WORTH_A_ROUND = 0.1
+MOST = 0.5
+
+
+def stop_reason(briefing: Briefing, config: TaskConfig) -> str | None:
+    """Why the run is over whatever a policy thinks: target reached, a budget used up, no LLM where one is needed."""
+    budget, spend, reward = config.budget, briefing.spend, briefing.signal.reward
+    if reward >= config.target:
+        return f"The target is reached: validation reward {reward:.2f}, target {config.target:.2f}."
+    if len(briefing.history) >= budget.rounds:
+        rounds = "1 round" if budget.rounds == 1 else f"{budget.rounds} rounds"
+        return f"The budget of {rounds} is used up."
+    if budget.minutes is not None and spend.seconds >= budget.minutes * 60:
+        return f"The budget of {budget.minutes:g} minutes is used up."
+    if budget.train_tokens is not None and spend.train_tokens >= budget.train_tokens:
+        return f"The budget of {budget.train_tokens:,} training tokens is used up."
+    if budget.usd is not None and spend.usd > 0 and spend.usd >= budget.usd:
+        return f"The budget of {budget.usd:g} USD is used up."
+    if briefing.closed and config.llm and config.llm.on_refusal == "stop":
+        return f"The external LLM is not to be had: {briefing.closed}."
+    return None
+
+
+def training(config: TaskConfig, rows: Rows, fresh: bool = False, slower: bool = False) -> TrainLora:
+    """LoRA as the task sets it; at half the rate, if slower."""
+    lora = config.lora
+    rate = max(lora.learning_rate * (0.5 if slower else 1.0), 1e-6)
+    return TrainLora(rows=rows, epochs=lora.epochs, learning_rate=rate, rank=lora.rank, enough=lora.enough, fresh=fresh)
+
+
+def given_rows(signal: Signal, config: TaskConfig) -> Rows:
+    """The rows that belong to the prompt: as given with the seed prompt, remade with a refined one."""
+    return "refined" if signal.refined and "remaking" not in config.without else "original"
+
+
+def fitting_rows(signal: Signal, config: TaskConfig) -> Rows:
+    """The rows to train on: in the wanted form, so that weights learn it along, or at least do not unlearn it.
+
+    As given, where most of them cannot be remade, or where that would change none of them.
+    """
+    if "remaking" in config.without:
+        return "original"
+    gains = signal.shown < 1 and signal.remade >= MOST
+    return "refined" if signal.refined or gains else "original"
+
+
+def numbers(signal: Signal, diagnosis: Diagnosis) -> dict[str, float]:
+    """What a decision shows that it rests on, to four places; without what is not known."""
+    known = {
+        "reward": signal.reward,
+        "noise": signal.noise,
+        "rows lacking style": diagnosis.share("style"),
+        "rows lacking content": diagnosis.share("content"),
+        "prompt gap": diagnosis.prompt_gap,
+        "weight gap": diagnosis.weight_gap,
+        "loss drop": signal.loss_drop,
+        "gradient norm": signal.grad_norm,
+        "last edit's gain": signal.edit.gain if signal.edit.rounds else None,
+        "last LoRA gain": signal.lora.gain if signal.lora.rounds else None,
+    }
+    return {name: round(value, 4) for name, value in known.items() if value is not None}

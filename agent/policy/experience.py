@@ -1,0 +1,59 @@
+"""What a round teaches later runs: what was seen, what was done, what it brought and what it took."""
+
+from collections.abc import Iterable
+from typing import Annotated
+
+from pydantic import Field
+
+from agent.records.actions import EditPrompt, TrainLora
+from agent.records.base import Record
+from agent.records.rounds import Round
+from agent.records.signal import Need, Signal
+from agent.signal.outlook import ONE, realised, worth
+
+
+class Experience(Record):
+    """One round of one run. `gain` is in merit, `cost` in forward passes of a token (`Spend.passes`)."""
+
+    run: str
+    number: int = Field(description="of the round in its run")
+    task: str
+    model: str
+    signal: Signal = Field(description="before the round, with both outlooks")
+    shares: dict[Need, float] = Field(description="of all validation rows that have just this need, as diagnosed")
+    move: Annotated[TrainLora | EditPrompt, Field(discriminator="action")]
+    gain: float = Field(description="what the run gained by the round: 0 where it was taken back")
+    cost: int
+    kept: bool
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """A round teaches once, however often it was written down."""
+        return self.run, self.number
+
+    @property
+    def there(self) -> float:
+        """Merit that the lever could have mended."""
+        gains = worth(self.move, self.signal)
+        return sum(gain * self.shares.get(need, 0.0) for need, gain in gains.items())
+
+    @property
+    def elsewhere(self) -> float:
+        """Merit of the failing rows, at one factor each, that is not thought to be this lever's to mend."""
+        return max(0.0, ONE * sum(self.shares.values()) - self.there)
+
+
+def experience(row: Round, run: str, task: str, model: str) -> Experience | None:
+    """What a round of the ledger teaches; None for a rollback, which pulls no lever."""
+    move = row.decision.move
+    if not isinstance(move, TrainLora | EditPrompt):
+        return None
+    return Experience(
+        run=run, number=row.number, task=task, model=model, signal=row.signal, shares=row.diagnosis.shares, move=move,
+        gain=realised(row), cost=row.trial.spend.passes, kept=row.verdict.kept,
+    )  # fmt: skip
+
+
+def distinct(lines: Iterable[Experience]) -> tuple[Experience, ...]:
+    """Each round once, in an order of their own: whoever learns from them learns the same from any order."""
+    return tuple(sorted({line.key: line for line in lines}.values(), key=lambda line: line.key))

@@ -1,0 +1,193 @@
+"""The learned switch: what each lever promises, corrected by experience; then the most merit per pass."""
+
+import random
+from collections.abc import Iterator, Sequence
+from math import hypot
+from typing import NamedTuple
+
+from agent.config.task import TaskConfig
+from agent.policy.base import fitting_rows, numbers, stop_reason
+from agent.policy.experience import Experience, distinct
+from agent.policy.regression import Fit, Observation
+from agent.policy.rules import Rules
+from agent.protocols import Briefing
+from agent.records.actions import Decision, EditPrompt, Stop, TrainLora
+from agent.records.signal import LeverSignal, Outlook, Signal
+from agent.signal.outlook import MISTAKEN, TRY, YIELD, YIELD_SPREAD
+
+# How much a round of another model counts: it learns otherwise, as far as anybody knows.
+OTHER_MODEL = 0.3
+# The prior's deviation of each feature's coefficient, in yield: of what is there (the yield's own); of fruitless tries,
+# of a refined prompt, of style, of a saturated lever, each of which may move a yield by half of that; and of what is
+# not thought to be this lever's to mend, as far as the classifier may be mistaken.
+SPREADS = (YIELD_SPREAD, *[YIELD_SPREAD / 2] * 4, MISTAKEN)
+# How far from the mean a draw goes, in posterior deviations: half, as Chapelle & Li (2011) found better than all.
+EXPLORED = 0.5
+# A lever is given up when not even a try that goes so many deviations better than expected would pass the noise floor.
+HOPE = 2.0
+
+
+class Promise(NamedTuple):
+    """What a move is expected to gain (merit) and take (passes).
+
+    `drawn` is the gain drawn for it, `possible` what a single lucky try may gain.
+    """
+
+    move: EditPrompt | TrainLora
+    gain: float
+    spread: float
+    cost: float
+    drawn: float
+    possible: float
+
+
+class Learned:
+    """Chooses by expected gain per cost. Without experience, by the outlook alone; `rules_would` says what rules do.
+
+    Args:
+        experience: rounds of other runs; lines of one round count once, and their order does not matter.
+    """
+
+    name = "learned"
+
+    def __init__(self, config: TaskConfig, experience: Sequence[Experience] = ()) -> None:
+        self._config = config
+        self._rules = Rules(config)
+        self._experience = () if "memory" in config.without else distinct(experience)
+
+    def decide(self, briefing: Briefing) -> Decision:
+        """Reproducible: draws depend on the seed and on the number of the round alone."""
+        rules = self._rules.decide(briefing)
+        would = {"by": "learned", "rules_would": f"{rules.move}: {rules.reason}"}
+        if stop_reason(briefing, self._config) or not _known(briefing.signal):
+            return rules.model_copy(update=would)  # without an outlook there is nothing to weigh
+        promises, floor = self.promises(briefing), briefing.signal.floor
+        move, why = _chosen(promises, floor)
+        shown = {**numbers(briefing.signal, briefing.diagnosis), **_shown(promises, briefing.signal)}
+        reason = f"{told(promises)} {why}".strip()
+        return Decision.model_validate({"move": move, "reason": reason, "numbers": shown, **would})
+
+    def promises(self, briefing: Briefing) -> list[Promise]:
+        """Of the levers that are open: neither saturated nor turned down."""
+        chance = random.Random(f"{self._config.seed}-{len(briefing.history)}")
+        found = []
+        for move, lever in self._moves(briefing):
+            draw = chance.gauss(0, 1)  # for a closed lever too, so that the other's draw does not hang on it
+            outlook = lever.outlook
+            if outlook and not lever.saturated and move.action not in briefing.refused:
+                found.append(self._promise(move, lever, outlook, briefing, draw))
+        return found
+
+    def _moves(self, briefing: Briefing) -> list[tuple[EditPrompt | TrainLora, LeverSignal]]:
+        """Both levers, as the rules would pull them. (A training ends by itself once its rows are learned.)"""
+        training = self._rules.training(briefing.signal, briefing.history)
+        return [(EditPrompt(), briefing.signal.edit), (training, briefing.signal.lora)]
+
+    def _promise(
+        self, move: EditPrompt | TrainLora, lever: LeverSignal, outlook: Outlook, briefing: Briefing, draw: float
+    ) -> Promise:
+        """The outlook, moved and narrowed by what such rounds brought; `draw` is of a standard normal."""
+        now = Experience(
+            run="", number=0, task="", model="", signal=briefing.signal, move=move, gain=0, cost=0, kept=False,
+            shares=briefing.diagnosis.shares,
+        )  # fmt: skip
+        fit = Fit(SPREADS, self._seen(move.action))
+        features = _features(now)
+        gain, spread = min(1.0, outlook.gain + fit.expected(features)), outlook.spread * fit.narrowed(features)
+        lucky = HOPE * hypot(spread, TRY * now.there)
+        return Promise(move, gain, spread, max(1.0, outlook.cost), gain + EXPLORED * spread * draw, gain + lucky)
+
+    def _seen(self, action: str) -> Iterator[Observation]:
+        """Rounds of this lever in other runs, against what was promised then. This run's are in the outlook already."""
+        model = self._config.model
+        for line in self._experience:
+            if line.move.action == action:
+                yield _observation(line, self._promised(line), 1.0 if line.model == model else OTHER_MODEL)
+
+    def _promised(self, line: Experience) -> float:
+        """The gain that was promised then. A fixed order may have trained on other rows than the outlook was about."""
+        outlook = _lever(line).outlook
+        meant = isinstance(line.move, EditPrompt) or line.move.rows == fitting_rows(line.signal, self._config)
+        return outlook.gain if outlook and meant else YIELD * line.there
+
+
+def _observation(line: Experience, promised: float, weight: float) -> Observation:
+    """Seen with the scatter of a try on what was there, and with the noise of the rows."""
+    variance = (TRY * line.there) ** 2 + max(line.signal.floor, 0.01) ** 2
+    return Observation(_features(line), line.gain - promised, variance / weight)
+
+
+def _features(line: Experience) -> list[float]:
+    """Each times the merit that it may move: a yield is a share of that. Signal numbers are in [0, 1]."""
+    lever, signal = _lever(line), line.signal
+    seen = (1.0, min(lever.fruitless, 2) / 2, float(signal.refined), signal.style, float(lever.saturated))
+    return [*(line.there * value for value in seen), line.elsewhere]
+
+
+def _lever(line: Experience) -> LeverSignal:
+    return line.signal.edit if isinstance(line.move, EditPrompt) else line.signal.lora
+
+
+def _known(signal: Signal) -> bool:
+    return signal.edit.outlook is not None and signal.lora.outlook is not None
+
+
+def _chosen(promises: Sequence[Promise], floor: float) -> tuple[EditPrompt | TrainLora | Stop, str]:
+    """The most merit per pass of what passes the floor; of what may still pass it; else the end."""
+    if not promises:
+        return Stop(), "Both levers are saturated or turned down."
+    drawn = [promise for promise in promises if promise.drawn >= floor and promise.drawn > 0]
+    if drawn:
+        best = max(drawn, key=lambda promise: promise.drawn / promise.cost)
+        return best.move, _why(best, promises, floor)
+    hopeful = [promise for promise in promises if promise.possible > floor]
+    if hopeful:
+        best = max(hopeful, key=lambda promise: promise.possible / promise.cost)
+        return best.move, f"No gain above the noise floor of {floor:.2f} is expected, but one is possible."
+    return Stop(), f"Nothing above the noise floor of {floor:.2f} is to be expected."
+
+
+def _why(best: Promise, promises: Sequence[Promise], floor: float) -> str:
+    name = "words bring" if isinstance(best.move, EditPrompt) else "weights bring"
+    counted = [promise for promise in promises if promise.gain >= floor and promise.gain > 0]
+    expected = max(counted, key=lambda promise: promise.gain / promise.cost, default=best)
+    if expected.move != best.move:
+        return "How sure that is leaves the other way worth a try."
+    return f"So {name} the most merit per pass."
+
+
+def told(promises: Sequence[Promise]) -> str:
+    """What is promised, in a sentence; nothing where no lever is open."""
+    parts = [
+        f"{'an edit' if isinstance(promise.move, EditPrompt) else 'LoRA'}{' promises' if first else ''} "
+        f"{promise.gain:+.2f} ± {promise.spread:.2f} merit for {short(promise.cost)} passes"
+        for promise, first in zip(promises, (True, False), strict=False)
+    ]
+    sentence = ", ".join(parts)
+    return f"{sentence[0].upper()}{sentence[1:]}." if sentence else ""
+
+
+def short(passes: float) -> str:
+    """Passes as people say them: 850, 2k, 41k, 1.2M."""
+    if passes >= 999_500:
+        return f"{passes / 1e6:.1f}M"
+    return f"{passes / 1e3:.0f}k" if passes >= 1_000 else f"{passes:.0f}"
+
+
+def outlook_numbers(signal: Signal) -> dict[str, float]:
+    """The noise floor and both outlooks, by the names that a decision gives them."""
+    shown = {"noise floor": signal.floor}
+    for name, lever in (("edit", signal.edit), ("LoRA", signal.lora)):
+        if lever.outlook:
+            shown |= {f"{name} outlook": lever.outlook.gain, f"{name} spread": lever.outlook.spread}
+            shown |= {f"{name} passes": lever.outlook.cost}
+    return shown
+
+
+def _shown(promises: Sequence[Promise], signal: Signal) -> dict[str, float]:
+    """Both outlooks, and what experience made of those that are open, to four places."""
+    shown = outlook_numbers(signal)
+    for promise in promises:
+        name = "edit" if isinstance(promise.move, EditPrompt) else "LoRA"
+        shown |= {f"{name} promise": promise.gain, f"{name} drawn": promise.drawn}
+    return {name: round(value, 4) for name, value in shown.items()}

@@ -1,0 +1,17 @@
+"""The policy that a task names."""
+
+from collections.abc import Sequence
+
+from agent.config.task import TaskConfig
+from agent.policy.experience import Experience
+from agent.policy.learned import Learned
+from agent.policy.rules import Rules
+from agent.policy.schedules import make_order
+from agent.protocols import Policy
+
+
+def make_policy(config: TaskConfig, experience: Sequence[Experience] = ()) -> Policy:
+    """Without the LLM planner, which needs a server. `experience` is of other runs; only `learned` looks at it."""
+    if config.policy == "learned":
+        return Learned(config, experience)
+    return Rules(config) if config.policy == "rules" else make_order(config)

@@ -1,0 +1,1 @@
+"""The small frozen records that pass between the rooms."""

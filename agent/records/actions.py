@@ -1,0 +1,109 @@
+"""The moves there are, each within its bounds, and the decision for one."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from agent.records.base import Record
+from agent.records.examples import Part
+
+Rows = Literal["original", "refined", "both"]
+Epochs = Annotated[int, Field(ge=1, le=20, description="most passes over the rows; fewer once they are learned")]
+Rate = Annotated[
+    float,
+    Field(ge=1e-6, le=1e-2, description="AdamW's peak learning rate, no unit; 1e-3 is usual for LoRA on a small model"),
+]
+Rank = Annotated[
+    int, Field(ge=1, le=256, description="rank of the LoRA matrices; counts only where a new adapter is started")
+]
+
+Enough = Annotated[
+    float, Field(ge=0, le=10, description="nats per token; an epoch whose mean loss is below ends the round early")
+]
+
+
+class TrainLora(Record):
+    """Tune the weights: train a LoRA adapter on train rows. Slow and costly; teaches facts and skills (content)."""
+
+    action: Literal["train_lora"] = "train_lora"
+    rows: Rows = Field(
+        "original",
+        description="which train rows: as given with the seed prompt, remade with the refined prompt, or both",
+    )
+    epochs: Epochs = 3
+    learning_rate: Rate = 1e-3
+    rank: Rank = 16
+    fresh: bool = Field(False, description="true: start a new adapter; false: train on the present one, if any")
+    enough: Enough = 0.005
+
+    def __str__(self) -> str:
+        """The move with its settings, in a line; so for every move."""
+        rows = "original and refined" if self.rows == "both" else self.rows
+        epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
+        anew = ", a new adapter" if self.fresh else ""
+        return f"train_lora on {rows} rows, {epochs} at rate {self.learning_rate:g}, rank {self.rank}{anew}"
+
+
+class EditPrompt(Record):
+    """Rewrite the words around every question. Quick and cheap; mends form, tone and constraints (style)."""
+
+    action: Literal["edit_prompt"] = "edit_prompt"
+    parts: tuple[Part, ...] = Field(
+        ("system", "demos", "questions"),
+        min_length=1,
+        max_length=3,
+        description="what to rewrite: the system text, the demonstrations, how questions are put",
+    )
+    failures: Literal["any", "content", "style"] = Field(
+        "any", description="which failing train rows to learn from: all, or only those that lack this"
+    )
+
+    def __str__(self) -> str:
+        rows = "" if self.failures == "any" else f", from rows that lack {self.failures}"
+        return f"edit_prompt of {', '.join(self.parts)}{rows}"
+
+
+class Rollback(Record):
+    """Go back to the pair of prompt and adapter that stood after an earlier round."""
+
+    action: Literal["rollback"] = "rollback"
+    to_round: int = Field(ge=0, description="number of that round; 0 is the baseline, before the first round")
+
+    def __str__(self) -> str:
+        return f"rollback to round {self.to_round}"
+
+
+class Stop(Record):
+    """End the run with the best pair so far. Final."""
+
+    action: Literal["stop"] = "stop"
+
+    def __str__(self) -> str:
+        return "stop"
+
+
+Move = Annotated[TrainLora | EditPrompt | Rollback | Stop, Field(discriminator="action")]
+
+
+class Decision(Record):
+    """One move, who chose it, why, and the numbers the reason rests on."""
+
+    move: Move
+    reason: str
+    numbers: dict[str, float] = Field(default_factory=dict)
+    by: Literal["rules", "learned", "fixed order", "planner", "user"] = "rules"
+    rules_would: str | None = Field(
+        None, description="what the rules would have done, where somebody else decided: the move, then their reason"
+    )
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the rules would have done just this, settings and all."""
+        return (self.rules_would or "").startswith(f"{self.move}: ")
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether the rules would have pulled the same lever; None where they were not asked."""
+        named = re.match(r"(train_lora|edit_prompt|rollback|stop)\b", self.rules_would or "")
+        return None if named is None else named[1] == self.move.action

@@ -1,0 +1,40 @@
+"""What an editor is shown and what it proposes."""
+
+# Of the records that ledgers and checkpoints hold. Raise it with every change of theirs that an older run, or a run of
+from agent.records.base import Record
+from agent.records.examples import Part, Prompt
+
+
+class Critique(Record):
+    """What an editor's LLM said of one failing train row: the textual gradient of a part of the prompt."""
+
+    part: Part
+    example: str
+    text: str
+
+
+class Edit(Record):
+    """A changed prompt, and a note that says what was changed."""
+
+    prompt: Prompt
+    note: str
+
+
+class Edits(Record):
+    """What an editor proposes, the critiques it rests on, and remarks on what came to nothing."""
+
+    edits: tuple[Edit, ...] = ()
+    critiques: tuple[Critique, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+class Rewrite(Record):
+    """A hard train question in other words, with the model's answer to it that passed the scorers.
+
+    `source` is the content hash of the example that it takes the place of, `prompt` the prompt it was answered under.
+    """
+
+    source: str
+    question: str
+    answer: str
+    prompt: str

@@ -1,0 +1,197 @@
+"""What happened: the rows of the ledger, and what they are made of."""
+
+from typing import Literal, Self
+
+from pydantic import Field
+
+from agent.records.actions import Decision
+from agent.records.base import Record
+from agent.records.edits import Critique
+from agent.records.examples import Candidate
+from agent.records.signal import Diagnosis, Signal
+
+Role = Literal["planner", "editor", "judge"]
+
+
+class Amounts(Record):
+    """Numbers that add up field by field."""
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(**{name: getattr(self, name) + getattr(other, name) for name in type(self).model_fields})
+
+    def __sub__(self, other: Self) -> Self:
+        return type(self)(**{name: getattr(self, name) - getattr(other, name) for name in type(self).model_fields})
+
+
+class Spend(Amounts):
+    """What has been used up. Seconds are wall-clock inside steps; tokens are forward tokens.
+
+    `read_tokens` were run without a gradient and not generated: prompts, and references whose likelihood was asked.
+    """
+
+    seconds: float = 0.0
+    train_tokens: int = 0
+    generated_tokens: int = 0
+    read_tokens: int = 0
+    llm_tokens: int = 0
+    usd: float = 0.0
+
+    def beyond(self, other: "Spend") -> "Spend":
+        """Field by field, what this has more than `other`; 0 where it has less."""
+        return Spend(**{name: max(value, 0) for name, value in self - other})
+
+    @property
+    def passes(self) -> int:
+        """The cost that levers are compared by, in forward passes of a token; the same on every machine.
+
+        A trained token costs three: backward is twice forward (Kaplan et al. 2020, section 2.1).
+        """
+        return 3 * self.train_tokens + self.generated_tokens + self.read_tokens
+
+
+class Usage(Amounts):
+    """What one role asked of the external LLM. Calls to the server, answers out of the cache, tokens, money."""
+
+    calls: int = 0
+    cached: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    usd: float = 0.0
+
+
+class Call(Record):
+    """A line of calls.jsonl: a call to the LLM goes in before it is made, at the most it can cost, and again after.
+
+    The later line of a number counts. A call that was never settled (a kill, a time-out) is charged at its most.
+    """
+
+    number: int
+    role: Role
+    model: str
+    usage: Usage
+    settled: bool = False
+    seconds: float = 0.0
+    fault: str = ""
+
+
+class Remaking(Record):
+    """Hard train questions rewritten: how many there were, and how many answers to rewrites passed the scorers.
+
+    `before` and `after` are the mean rewards of the model's answers to the questions as given and as rewritten, over
+    those tried; 0 where none was.
+    """
+
+    asked: int = Field(description="questions that a rewrite was wanted for, from memory or from the LLM")
+    tried: int = Field(0, description="of the asked: those that a usable rewrite came for, which the model answered")
+    kept: int = Field(description="of the tried: those whose answer passed")
+    recalled: int = Field(0, description="of the kept: known to memory, and not asked of the LLM")
+    before: float = 0.0
+    after: float = 0.0
+
+
+class Trial(Record):
+    """What a lever brought: the changed pair (or none, with the reason in `note`), and what it cost."""
+
+    candidate: Candidate | None
+    note: str
+    loss: float | None = None
+    loss_drop: float | None = None
+    grad_norm: float | None = None
+    proposals: tuple["Proposal", ...] = ()
+    raced: tuple[str, ...] = Field((), description="names of the rows on which the proposals were compared, in order")
+    critiques: tuple[Critique, ...] = ()
+    remaking: Remaking | None = None
+    spend: Spend = Spend()
+
+
+class Proposal(Record):
+    """One edit that was scored on the minibatch, or on so many of its rows as it took to see that it loses."""
+
+    prompt: str
+    note: str
+    merit: float | None = None
+    rows: int = Field(0, description="on which the merit was measured; 0 in ledgers that did not count them")
+
+
+class Verdict(Record):
+    """The gate's word on a trial.
+
+    `before` and `after` are the mean joint rewards of the best pair and of the trial on the validation rows that
+    decided: all but those on which the trial was chosen.
+    """
+
+    kept: bool
+    reason: str
+    before: float
+    after: float
+    p_value: float = Field(description="one-sided, paired sign-flip test of reward and merit together, or of the NLL")
+    level: float | None = Field(
+        None, description="largest p-value with which the trial is kept; None: nothing was tested, or an older ledger"
+    )
+    rows: int | None = Field(None, description="validation rows that decided; None in ledgers that did not count them")
+    measure: Literal["reward", "merit", "likelihood"] = Field("reward", description="whose difference decided")
+    merit_gain: float = Field(0.0, description="difference of the mean merits")
+
+    @property
+    def gain(self) -> float:
+        return self.after - self.before
+
+
+class Round(Record):
+    """One row of the ledger: what was seen, decided, done, judged, and the best pair after it."""
+
+    number: int
+    signal: Signal
+    diagnosis: Diagnosis
+    decision: Decision
+    trial: Trial
+    verdict: Verdict
+    best: Candidate
+    reward: float = Field(description="validation reward of `best`")
+    spend: Spend = Field(description="of the run so far, this round included")
+    usage: dict[Role, Usage] = Field(default_factory=dict, description="of the LLM, by role, of the run so far")
+
+
+class Baseline(Record):
+    """Row 0 of the ledger: the seed prompt's scores, and what memory recalled."""
+
+    number: Literal[0] = 0
+    seed: Candidate
+    seed_reward: float
+    recalled: tuple[Proposal, ...] = Field((), description="the seed and what memory recalled, as compared; else empty")
+    best: Candidate
+    reward: float
+    content: float
+    style: float
+    note: str
+    verdict: Verdict | None = Field(
+        None, description="of the best recalled prompt against the seed, where one was judged"
+    )
+    spend: Spend
+    usage: dict[Role, Usage] = Field(default_factory=dict, description="of the LLM, by role: judges score the seed")
+
+
+class SplitResult(Record):
+    """A mean reward on the sealed test rows with its 95 % bootstrap interval, and the two factors."""
+
+    candidate: Candidate
+    reward: float
+    low: float
+    high: float
+    content: float
+    style: float
+    rows: int
+    too_long: int = Field(0, description="of the rows; they do not fit into the model's window, and count as wrong")
+
+
+class Outcome(Record):
+    """The end of a run: why it stopped, and both pairs on the test split, opened this once."""
+
+    stopped: str
+    drift: float | None = Field(None, description="of the best pair's weights, as in Signal; None: bare, or not known")
+    best: Candidate
+    baseline_test: SplitResult
+    best_test: SplitResult
+    p_value: float
+    spend: Spend
+    usage: dict[Role, Usage] = Field(default_factory=dict, description="of the LLM, by role, of the whole run")

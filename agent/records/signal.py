@@ -1,0 +1,171 @@
+"""What is measured and diagnosed before a decision."""
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any, Literal, get_args
+
+from pydantic import Field, field_validator
+
+# Of the records that ledgers and checkpoints hold. Raise it with every change of theirs that an older run, or a run of
+from agent.records.base import Record
+from agent.records.evaluation import ExampleScore
+from agent.records.examples import Candidate, Split
+
+Need = Literal["content", "style", "both"]
+
+
+class Measured(Record):
+    """All that is known of a candidate on one split, by the row's key: its score, and its reference's NLL.
+
+    The key names the row, its content and the settings that shape an answer; whoever measures makes it.
+    """
+
+    candidate: Candidate
+    split: Split
+    scores: dict[str, ExampleScore] = Field({})
+    nats: dict[str, float | None] = Field(
+        {}, description="of the reference in the wanted form, per token; None: it cannot be measured"
+    )
+
+    @field_validator("scores", mode="before")
+    @classmethod
+    def reads_the_lists_of_older_runs(cls, scores: Any) -> Any:
+        """Under the row's bare name, which is nobody's key: such scores can be shown, but are measured anew."""
+        return {score["example"]: score for score in scores} if isinstance(scores, list) else scores
+
+    @field_validator("nats", mode="before")
+    @classmethod
+    def leaves_out_the_zeros_of_older_runs(cls, nats: Any) -> Any:
+        """There, 0 also stood for a row beyond the model's window: such rows are measured anew."""
+        return {key: value for key, value in nats.items() if value != 0} if isinstance(nats, dict) else nats
+
+
+class ExampleDiagnosis(Record):
+    """What one failing example lacks.
+
+    The gaps are in nats per token of the reference: `prompt_gap` is what demonstrations take away,
+    `weight_gap` what stays on the answer's own tokens with form and demonstrations given.
+    """
+
+    example: str
+    need: Need
+    prompt_gap: float | None = None
+    weight_gap: float | None = None
+    chances: dict[Need, float] = Field({}, description="of each need, adding up to 1; empty: the rules decided")
+    features: dict[str, float] = Field(
+        {}, description="what the chances rest on, by name; see tools.diagnosis.features"
+    )
+
+
+class Diagnosis(Record):
+    """The failing validation examples, sorted by what they lack. `failing` counts all, `examples` lists the probed.
+
+    `by` says who sorted them: the two rewards alone, rules over the probe, or the model fitted to what edits did.
+    """
+
+    failing: int
+    total: int
+    examples: tuple[ExampleDiagnosis, ...] = ()
+    by: Literal["rewards", "rules", "model"] = "rules"
+
+    def share(self, need: Literal["content", "style"]) -> float:
+        """Share of *all* rows that lack this (alone or with the other), estimated from those probed."""
+        return self.expected(need) + self.expected("both")
+
+    def expected(self, need: Need) -> float:
+        """Share of all rows that have just this need, as far as the probed ones tell."""
+        if not self.examples:
+            return 0.0
+        each = [example.chances.get(need, float(example.need == need)) for example in self.examples]
+        return fmean(each) * self.failing / self.total
+
+    @property
+    def shares(self) -> dict[Need, float]:
+        """Of all rows, those that have just this need."""
+        return {need: self.expected(need) for need in get_args(Need)}
+
+    @property
+    def confidence(self) -> float | None:
+        """Mean chance of the likeliest need; None where rules decided, which state none."""
+        return _mean([max(example.chances.values()) for example in self.examples if example.chances])
+
+    @property
+    def prompt_gap(self) -> float | None:
+        return _mean([example.prompt_gap for example in self.examples])
+
+    @property
+    def weight_gap(self) -> float | None:
+        return _mean([example.weight_gap for example in self.examples])
+
+
+class Probe(Record):
+    """What a failing row looked like when it was probed, and what an edit then did to it.
+
+    `words`: an edit brought its reward to 1. `rules` is what the rules took it to need. `own`: of the very run that
+    is to learn from it.
+    """
+
+    task: str
+    model: str
+    pair: str = Field(description="id of the candidate whose failure it is")
+    example: str
+    features: dict[str, float]
+    rules: Need
+    words: bool
+    own: bool = False
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+class Outlook(Record):
+    """What a lever is expected to bring if it is pulled now: one scale for both.
+
+    `gain` is in merit, with the standard deviation `spread`; `cost` in forward passes of a token (`Spend.passes`).
+    """
+
+    gain: float
+    spread: float
+    cost: float
+
+    @property
+    def rate(self) -> float:
+        """Expected merit gained per million passes."""
+        return self.gain / self.cost * 1e6
+
+
+class LeverSignal(Record):
+    """What one lever did when it was last pulled, whether it still pays, and what it promises."""
+
+    rounds: int = 0
+    kept: int = 0
+    gain: float = 0.0
+    fruitless: int = 0
+    saturated: bool = False
+    outlook: Outlook | None = None
+
+
+class Signal(Record):
+    """The unified monitoring signal over both levers (paper, section on the monitoring signal)."""
+
+    reward: float
+    content: float
+    style: float
+    refined: bool = Field(False, description="whether the best prompt is another than the seed")
+    noise: float = Field(description="standard error of the validation reward, in reward units")
+    floor: float = Field(0.0, description="the least merit gain that the validation rows can tell from nothing")
+    shown: float = Field(0.0, description="share of train answers that have the wanted form as given")
+    remade: float = Field(0.0, description="share of train answers that pass once they are put into the wanted form")
+    drift: float | None = Field(None, description="nats per token lost on general text, against the bare base")
+    loss: float | None = Field(None, description="mean loss of the last LoRA epoch, nats per token")
+    loss_drop: float | None = Field(None, description="relative fall of the epoch loss over the last two epochs")
+    grad_norm: float | None = Field(None, description="mean gradient norm of the last LoRA epoch, before clipping")
+    lora: LeverSignal = LeverSignal()
+    edit: LeverSignal = LeverSignal()
+
+    @property
+    def teachable(self) -> float:
+        """Share of train answers that can teach the wanted form along with what they say."""
+        return max(self.shown, self.remade)

@@ -1,0 +1,1 @@
+"""The monitoring signal, and what each lever promises and costs."""

@@ -1,0 +1,49 @@
+"""What a round costs before one has been played: estimated from the task's sizes."""
+
+from collections.abc import Sequence
+from math import ceil
+from statistics import fmean
+
+from agent.config.task import TaskConfig
+from agent.records.base import Record
+from agent.records.examples import Example, Prompt
+
+CHARACTERS = 4  # of a token; what English text comes to under the usual vocabularies
+
+
+class Prices(Record):
+    """What a round is estimated to take, in forward passes of a token (`Spend.passes`).
+
+    `judging` is what the gate asks after either lever: an answer to every validation row.
+    """
+
+    lora: float
+    edit: float
+    judging: float
+
+
+def prices(config: TaskConfig, prompt: Prompt, train: Sequence[Example], validation: Sequence[Example]) -> Prices:
+    """As the task is set up: rows, characters, epochs, proposals, minibatch.
+
+    What rows share (system text, demonstrations) is read once a call, and in training once a batch. A trained token
+    takes three passes (`Spend.passes`). How long a wrong answer is, nobody knows: taken as halfway from the reference
+    to the limit. Proposals are taken to race on a full minibatch; under an adapter it may be a quarter of the
+    validation rows, and cheaper.
+    """
+    asked = fmean(len(prompt.ask(row.question)) for row in validation) / CHARACTERS
+    wanted = fmean(len(row.answer) for row in validation) / CHARACTERS
+    limit = config.generation.max_new_tokens
+    answered = (min(wanted, limit) + limit) / 2
+    shared = (prompt.length - len(prompt.template)) / CHARACTERS
+
+    def answers(rows: int, calls: int = 1) -> float:
+        return rows * (asked + answered) + calls * shared
+
+    edit, lora = config.edit, config.lora
+    raced = (edit.proposals + 1) * min(edit.minibatch, len(validation))
+    epoch = len(train) * (asked + wanted) + ceil(len(train) / lora.batch_size) * shared
+    return Prices(
+        lora=3 * lora.epochs * epoch,
+        edit=answers(raced, edit.proposals + 1) + answers(min(edit.learned_from, len(train))),
+        judging=answers(len(validation)),
+    )

@@ -1,0 +1,77 @@
+"""The unified monitoring signal over both levers (paper, the section on the monitoring signal)."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from agent.records.evaluation import Evaluation
+from agent.records.rounds import Round
+from agent.records.signal import LeverSignal, Signal
+
+Lever = Literal["train_lora", "edit_prompt"]
+
+# A LoRA round whose last epoch still lowers the loss by this share has not said its last word.
+STILL_FALLING = 0.05
+# Discarded tries of one lever, since anything was last kept, after which it counts as saturated.
+FRUITLESS = 2
+
+
+def observe(
+    evaluation: Evaluation,
+    noise: float,
+    history: Sequence[Round],
+    refined: bool,
+    shown: float = 0.0,
+    remade: float = 0.0,
+) -> Signal:
+    """The signal before a round.
+
+    Args:
+        evaluation: the best pair on validation.
+        noise: standard error of its mean reward, in reward units.
+        history: all rounds so far.
+        refined: whether the best prompt is another than the seed.
+        shown, remade: share of train answers that have the wanted form as given; that pass once they are put into it.
+    """
+    last = next((row for row in reversed(history) if row.decision.move.action == "train_lora"), None)
+    trial = last.trial if last else None
+    return Signal(
+        reward=evaluation.reward,
+        content=evaluation.content,
+        style=evaluation.style,
+        refined=refined,
+        shown=shown,
+        remade=remade,
+        noise=noise,
+        loss=trial.loss if trial else None,
+        loss_drop=trial.loss_drop if trial else None,
+        grad_norm=trial.grad_norm if trial else None,
+        lora=lever_signal("train_lora", history),
+        edit=lever_signal("edit_prompt", history),
+    )
+
+
+def lever_signal(lever: Lever, history: Sequence[Round]) -> LeverSignal:
+    """What this lever's rounds brought.
+
+    It is saturated after `FRUITLESS` discarded tries in a row with nothing kept in between: a kept move of the
+    other lever gives it a new chance. A discarded LoRA round whose loss lies still saturates at once.
+    """
+    own = [row for row in history if row.decision.move.action == lever]
+    fruitless = len([row for row in _since_kept(history) if row.decision.move.action == lever])
+    flat = lever == "train_lora" and fruitless > 0 and _lies_still(own[-1].trial.loss_drop)
+    return LeverSignal(
+        rounds=len(own),
+        kept=sum(row.verdict.kept for row in own),
+        gain=own[-1].verdict.gain if own else 0.0,
+        fruitless=fruitless,
+        saturated=fruitless >= FRUITLESS or flat,
+    )
+
+
+def _lies_still(loss_drop: float | None) -> bool:
+    return loss_drop is not None and loss_drop < STILL_FALLING
+
+
+def _since_kept(history: Sequence[Round]) -> Sequence[Round]:
+    last_kept = max((index for index, row in enumerate(history) if row.verdict.kept), default=-1)
+    return history[last_kept + 1 :]

@@ -1,0 +1,183 @@
+"""The outlook of both levers on one scale: merit that a pull is expected to gain, how sure that is, and what it costs.
+
+Expected gain = what is there to be mended × the share of it that the lever mends (its yield). The first comes from the
+diagnosis; the second from a prior and from what this run's rounds have brought.
+"""
+
+from collections.abc import Sequence
+from math import sqrt
+from statistics import NormalDist, fmean, pstdev
+from typing import NamedTuple
+
+from agent.config.task import TaskConfig
+from agent.policy.base import fitting_rows
+from agent.records.actions import EditPrompt, Move, TrainLora
+from agent.records.rounds import Round
+from agent.records.signal import Diagnosis, Need, Outlook, Signal
+from agent.signal.cost_model import Prices
+from agent.signal.monitor import STILL_FALLING, Lever
+
+# Merit, the mean of three measures in [0, 1], that a mended row gains. One factor that comes to the other gives two of
+# the three (itself and the reward): 2/3. To a row that lacks both, one factor alone gives 1/3.
+ONE, ALONE = 2 / 3, 1 / 3
+WORDS: dict[Need, float] = {"style": ONE, "both": ALONE, "content": 0.0}
+# Rows in the wanted form teach it along: both factors and the reward; and form where only form is lacking, though words
+# are better at that: half.
+WEIGHTS_IN_FORM: dict[Need, float] = {"content": ONE, "both": 1.0, "style": ALONE}
+# Rows as given may undo the form that a row holds now: its content won and its style lost is no gain, so half.
+WEIGHTS_AS_GIVEN: dict[Need, float] = {"content": ONE / 2, "both": ALONE, "style": 0.0}
+
+# A lever's yield before it was ever pulled, as share of what is there: half, and within two deviations nearly anything.
+YIELD, YIELD_SPREAD = 0.5, 0.3
+# Standard deviation of one round's yield about the lever's own. A fruitless try on the present pair thereby leaves
+# three tenths of the prior's mean: the same draws from the same rows would fail again.
+TRY = 0.2
+# What counts less than a full try: a round on an earlier pair, or a fruitless training whose loss was still falling.
+QUARTER = 0.25
+# Share of rows that the classifier sorts wrongly, as wide as what it may miss is taken to be.
+MISTAKEN = 0.1
+# Merit below which no yield can be told: hardly anything was there.
+LEAST_THERE = 0.02
+
+
+class There(NamedTuple):
+    """Merit that a lever could mend at best, and its standard deviation."""
+
+    merit: float
+    spread: float
+
+
+def worth(move: Move, signal: Signal) -> dict[Need, float]:
+    """Merit that a mended row of each need gains by this move, beyond what the other lever brings along anyway.
+
+    A row that lacks both needs weights, and rows in the wanted form teach it along: words have nothing to add there.
+    """
+    if not isinstance(move, TrainLora):
+        return {**WORDS, "both": WORDS["both"] * (1 - signal.teachable)}
+    in_form = 1.0 if move.rows != "original" else signal.shown
+    return {need: gain + in_form * (WEIGHTS_IN_FORM[need] - gain) for need, gain in WEIGHTS_AS_GIVEN.items()}
+
+
+def there(move: Move, diagnosis: Diagnosis, signal: Signal) -> There:
+    """What is there to be mended by a move.
+
+    The spread holds the sampling error of the probed rows, of a finite number of failing ones, and what the classifier
+    may have missed.
+    """
+    if not diagnosis.examples or not diagnosis.failing:
+        return There(0.0, 0.0)
+    gains = worth(move, signal)
+    rows = [
+        sum(gain * row.chances.get(need, float(row.need == need)) for need, gain in gains.items())
+        for row in diagnosis.examples
+    ]
+    share, probed = diagnosis.failing / diagnosis.total, len(rows)
+    unseen = max(0.0, 1 - probed / diagnosis.failing)
+    sampling = pstdev(rows) * sqrt(unseen / probed)
+    missed = MISTAKEN * (ONE - fmean(rows))
+    return There(fmean(rows) * share, sqrt(sampling**2 + missed**2) * share)
+
+
+def floor(rows: int, alpha: float) -> float:
+    """About the least merit gain that so many validation rows can tell from nothing, by the normal approximation.
+
+    Greedy answers repeat exactly, so all noise is that of the rows. A share x of them mended by d each gains xd with
+    the paired standard error d·sqrt(x(1-x)/rows). That is z of them above 0 (one-sided, z the normal quantile of
+    1 - alpha) from x = z² / (rows + z²) on; d is at least 1/3 (`ALONE`). The bound is Wilson's (1927), turned round.
+    The gate asks for more: its exact test wants log2(1 / level) rows that rose, and its level is a part of alpha
+    (eval/alpha_spending.py). But what is held against the floor is a mean, and half of what may come lies above it.
+    """
+    z = max(0.0, NormalDist().inv_cdf(1 - alpha))
+    return ALONE * z**2 / (rows + z**2)
+
+
+def with_outlook(
+    signal: Signal,
+    diagnosis: Diagnosis,
+    history: Sequence[Round],
+    config: TaskConfig,
+    prices: Prices,
+) -> Signal:
+    """The signal with both levers' outlooks and the noise floor.
+
+    Args:
+        history: the rounds that the signal rests on.
+        prices: what a lever costs that has not been pulled yet.
+    """
+    training = TrainLora(rows=fitting_rows(signal, config))
+    seen: dict[str, object] = {"floor": floor(diagnosis.total, config.gate.alpha)}
+    for name, move, price in (("lora", training, prices.lora), ("edit", EditPrompt(), prices.edit)):
+        own = [row for row in history if row.decision.move.action == move.action]
+        cost = _cost(own, price) + prices.judging
+        outlook = _outlook(there(move, diagnosis, signal), lever_yield(move.action, history), cost)
+        seen[name] = getattr(signal, name).model_copy(update={"outlook": outlook})
+    return signal.model_copy(update=seen)
+
+
+def _outlook(mendable: There, share: tuple[float, float], cost: float) -> Outlook:
+    """Mean and standard deviation of the product of two independent quantities."""
+    mean, spread = share
+    width = sqrt((mendable.merit * spread) ** 2 + (mean * mendable.spread) ** 2 + (mendable.spread * spread) ** 2)
+    return Outlook(gain=mendable.merit * mean, spread=width, cost=cost)
+
+
+def _cost(own: Sequence[Round], price: float) -> float:
+    """Passes of a round: the mean of those played, else the estimated price."""
+    played = [passes for row in own if (passes := row.trial.spend.passes) > 0]
+    return max(1.0, fmean(played) if played else price)
+
+
+def lever_yield(lever: Lever, history: Sequence[Round]) -> tuple[float, float]:
+    """The lever's yield and its standard deviation: the prior, updated by its rounds (normal, known variances)."""
+    precision = 1 / YIELD_SPREAD**2
+    total = YIELD * precision
+    last_kept = max((at for at, row in enumerate(history) if row.verdict.kept), default=-1)
+    for at, row in enumerate(history):
+        seen = _seen(lever, row)
+        if seen is None:
+            continue
+        share, variance = seen
+        weight = (QUARTER if at <= last_kept or _unfinished(row) else 1.0) / variance
+        precision, total = precision + weight, total + weight * share
+    if lever == "train_lora" and _learned_out(history):
+        precision += 1 / TRY**2  # as if another training on these rows had brought nothing
+    return total / precision, sqrt(1 / precision)
+
+
+def realised(row: Round) -> float:
+    """Merit that a round brought the run: what is taken back brings nothing."""
+    return row.verdict.merit_gain if row.verdict.kept else 0.0
+
+
+def _seen(lever: Lever, row: Round) -> tuple[float, float] | None:
+    """The yield of a round and the variance it is known with; None where it was another lever's or tells nothing."""
+    move = row.decision.move
+    if move.action != lever:
+        return None
+    mendable = there(move, row.diagnosis, row.signal).merit
+    if mendable < LEAST_THERE:
+        return None
+    # Proposals that did as differently as this leave more to the next draw than proposals that were all alike.
+    return min(1.0, max(0.0, realised(row) / mendable)), TRY**2 + (_raced(row) / mendable) ** 2
+
+
+def _raced(row: Round) -> float:
+    """Standard deviation of the proposals' merits over the present prompt's, which is the first of those tried."""
+    merits = [proposal.merit for proposal in row.trial.proposals if proposal.merit is not None]
+    return pstdev([merit - merits[0] for merit in merits[1:]]) if len(merits) > 2 else 0.0
+
+
+def _unfinished(row: Round) -> bool:
+    """Whether the round was a training whose loss was still falling at its end."""
+    drop = row.trial.loss_drop
+    return isinstance(row.decision.move, TrainLora) and drop is not None and drop >= STILL_FALLING
+
+
+def _learned_out(history: Sequence[Round]) -> bool:
+    """Whether the last training's loss lies still and no edit was kept since, which would change its rows."""
+    for row in reversed(history):
+        if isinstance(row.decision.move, TrainLora):
+            return row.verdict.kept and row.trial.loss_drop is not None and not _unfinished(row)
+        if row.verdict.kept:
+            return False
+    return False

@@ -1,0 +1,1 @@
+"""Measuring NeSyLoRA itself: what it costs, and which policy decides well."""

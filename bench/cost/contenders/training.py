@@ -1,0 +1,106 @@
+"""Contenders at training: ours, and the loop that people write with peft."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import transformers
+from peft import get_peft_model
+
+from agent.config.task import Lora
+from agent.records.actions import TrainLora
+from bench.cost.rows import Rows
+from tools.model.backbone import Backbone
+from tools.training.lora import train
+from tools.training.lora_config import lora_config
+
+SEED = 0
+SETTINGS = Lora(max_tokens=100_000)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A fresh base model on its device, and its tokenizer."""
+
+    model: transformers.PreTrainedModel
+    tokenizer: transformers.PreTrainedTokenizerBase
+
+    def now(self) -> float:
+        """Seconds on a clock, after all that was given to the device is done."""
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+@dataclass(frozen=True)
+class Steps:
+    """When each step ended, and the last one's loss before it, in nats per token."""
+
+    ends: list[float]
+    loss: float
+
+
+Trainer = Callable[[Loaded, Rows, int], Steps]
+
+
+def ours(loaded: Loaded, rows: Rows, steps: int) -> Steps:
+    """tools.training.lora: each epoch is one step over all rows."""
+    ends: list[float] = []
+
+    def progress(what: str, done: int, total: int, note: str = "") -> None:
+        if done > len(ends):
+            ends.append(loaded.now())
+
+    with tempfile.TemporaryDirectory() as folder:
+        backbone = Backbone(loaded.model, loaded.tokenizer, name="bench", locate=Path(folder).joinpath)
+        log = train(
+            backbone, "bench", [(rows.prompt, example) for example in rows.examples],
+            TrainLora(
+                epochs=steps, learning_rate=SETTINGS.learning_rate, rank=SETTINGS.rank,
+                enough=0,  # all steps, however low the loss
+            ),
+            SETTINGS.model_copy(update={"batch_size": len(rows.examples)}),
+            folder=Path(folder, "bench"), parent=None, seed=SEED, progress=progress,
+        )  # fmt: skip
+    return Steps(ends, log.steps[-1].loss)
+
+
+def plain(loaded: Loaded, rows: Rows, steps: int) -> Steps:
+    """A padded batch, labels on completions, the model's own loss."""
+    torch.manual_seed(SEED)
+    model = get_peft_model(loaded.model, lora_config(SETTINGS.rank, SETTINGS))
+    model.train()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=SETTINGS.learning_rate, weight_decay=SETTINGS.weight_decay)
+    schedule = transformers.get_linear_schedule_with_warmup(optimizer, warmup(steps), steps)
+    ends = []
+    for _ in range(steps):
+        loss = model(**padded(loaded, rows), use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, SETTINGS.clip)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        ends.append(loaded.now())
+    return Steps(ends, loss.item())
+
+
+def padded(loaded: Loaded, rows: Rows) -> dict[str, torch.Tensor]:
+    """Ids, mask and labels of all rows, [B, L], padded on the right."""
+    longest = max(map(len, rows.tokens))
+    ids = torch.zeros(len(rows.tokens), longest, dtype=torch.long)
+    mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
+    for number, row in enumerate(rows.tokens):
+        ids[number, : len(row)] = torch.tensor(row.prompt + row.completion)
+        mask[number, : len(row)] = 1
+        labels[number, len(row.prompt) : len(row)] = torch.tensor(row.completion)
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    return {name: tensor.to(loaded.model.device) for name, tensor in batch.items()}
+
+
+def warmup(steps: int) -> int:
+    """Steps over which the learning rate rises, as in tools.training.lora."""
+    return round(SETTINGS.warmup * steps)

@@ -1,0 +1,1 @@
+"""From measured lines to docs/benchmarks.md."""

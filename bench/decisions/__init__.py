@@ -1,0 +1,1 @@
+"""Which policy decides well: tasks, policies and seeds at equal budget, and their comparison."""

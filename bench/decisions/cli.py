@@ -1,0 +1,92 @@
+"""`nesylora compare` and `nesylora bench`: their part of the command line. Parsing imports nothing heavy."""
+
+import argparse
+from pathlib import Path
+
+from agent.example_tasks import shipped
+from ui.cli import add_settings, quiet_libraries, task_path
+
+COMPARED = ("rules", "lora-only", "prompt-only", "p -> w -> p")
+DECIDING = (
+    "rules", "learned", "lora-only", "prompt-only", "p -> w", "w -> p", "p -> w -> p", "alternate every 1", "random",
+    "oracle",
+)  # fmt: skip
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `compare` and `bench` to the command line."""
+    compare = commands.add_parser("compare", help="the same task under several policies, side by side on the test rows")
+    compare.add_argument("task", nargs="?", help="a task.yaml or its folder; default: the example task")
+    compare.add_argument("--policies", nargs="+", default=COMPARED, metavar="POLICY")
+    compare.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N")
+    add_settings(compare)
+    compare.set_defaults(do=_compare)
+
+    _add_bench(commands.add_parser("bench", help="who decides well? policies, tasks and seeds at equal budget"))
+
+
+def _add_bench(command: argparse.ArgumentParser) -> None:
+    parts = command.add_subparsers(metavar="PART", required=True)
+    decide = parts.add_parser(
+        "decide", help="play every policy on every task with every seed, and show how they stand; goes on after a kill"
+    )
+    decide.add_argument("tasks", nargs="*", type=Path, metavar="TASK", help="default: the tasks in tasks/decide")
+    decide.add_argument(
+        "--policies", nargs="*", default=DECIDING, metavar="POLICY",
+        help="policies of a task.yaml, `oracle`, or one that does without: 'rules without gate, memory'",
+    )  # fmt: skip
+    decide.add_argument(
+        "--variant", dest="variants", action="append", default=[], metavar="'NAME: KEY=VALUE …'",
+        help="what else takes part: settings under a name, such as 'slow: policy=rules lora.epochs=9'; may be repeated",
+    )  # fmt: skip
+    decide.add_argument(
+        "--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="of each task (default: 0 1 2)"
+    )
+    decide.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at a time (default: 1)")
+    decide.add_argument("--name", default="decide", help="of the folder in --runs (default: decide)")
+    decide.add_argument("--only-write", action="store_true", help="play nothing, write tables and plots anew")
+    add_settings(decide)
+    decide.set_defaults(do=_bench_decide)
+
+    group = parts.add_parser("group", help="go on with one group of a benchmark (a task with a seed)")
+    group.add_argument("folder", type=Path, help="its folder")
+    group.add_argument("--child", action="store_true", help="end when standard input does")
+    group.set_defaults(do=_bench_group)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from bench.decisions.compare import compare
+
+    quiet_libraries()
+    return compare(task_path(options.task), options.policies, options.seeds, options.overrides, options.runs)
+
+
+def _bench_decide(options: argparse.Namespace) -> int:
+    import shlex
+
+    from agent.errors import BadInput
+    from bench.decisions.decide import decide, plan
+    from bench.decisions.output import write
+    from bench.decisions.suite import described, named
+
+    folder = options.runs / options.name
+    if options.only_write:
+        write(folder)
+        return 0
+    tasks = options.tasks or sorted(shipped("decide").glob("*/task.yaml"))
+    variants = [*map(named, options.policies), *map(described, options.variants)]
+    if not tasks or not variants:
+        raise BadInput("A benchmark needs at least one task, and one policy or variant.")
+    if options.jobs < 1 or min(options.seeds) < 0:
+        raise BadInput("--jobs must be at least 1, and no seed below 0.")
+    groups = plan(tasks, variants, options.seeds, options.overrides)
+    return decide(groups, folder, options.jobs, shlex.join(["nesylora", *options.given]))
+
+
+def _bench_group(options: argparse.Namespace) -> int:
+    from bench.decisions.group import end_with_parent, play_group
+
+    quiet_libraries()
+    if options.child:
+        end_with_parent()
+    return play_group(options.folder)

@@ -1,0 +1,184 @@
+"""A run of many rounds on the real graph, ledger, checkpoints, memory and report, with a model that costs nothing."""
+
+import hashlib
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+from unittest.mock import patch
+
+import yaml
+
+from agent.protocols import Briefing
+from agent.records.actions import Decision, EditPrompt, Stop, TrainLora
+from agent.records.base import Record
+from agent.records.evaluation import Fitting
+from agent.records.examples import Example, Prompt
+from graphs.services.context import Silent, new_run
+from graphs.session import open_session
+from memory.run.folder import RunFolder
+
+P = ParamSpec("P")
+T = TypeVar("T")
+ROWS = 32  # of each split, as in the demo
+STEPS = 60  # optimizer steps of a training, as in the demo
+PARTS = ("checkpoint", "ledger", "report", "memory")
+
+
+class RoundCost(Record):
+    """Milliseconds that a round took, by part (`graph` is the rest), and bytes of the checkpoints after it."""
+
+    number: int
+    parts: dict[str, float]
+    checkpoint_bytes: int
+
+
+def long_run(root: Path, rounds: int) -> tuple[RunFolder, list[RoundCost]]:
+    """A run of so many rounds under `root`, every second one a training, and what each cost around the model."""
+    folder = new_run(make_task(root, rounds), runs=root / "runs")
+    clock = Stopwatch(folder)
+    with patch("tools.training.lora.train", _train), open_session(folder, listener=clock, report=None) as session:
+        from langgraph.checkpoint.sqlite import SqliteSaver
+
+        from ui.report.write import write_report
+
+        context = session.context
+        folder.save_fitting(Fitting())  # there is no tokenizer
+        vars(context).update(model=StandIn(rounds), backbone=StandIn(rounds), policy=Alternating(rounds), _embed=_embed)
+        context.report = clock.timed("report", write_report)
+        vars(context.memory)["remember"] = clock.timed("memory", context.memory.remember)
+        for kind in ("append", "rounds", "baseline", "outcome"):
+            vars(context.folder)[kind] = clock.timed("ledger", getattr(context.folder, kind))
+        with (
+            patch.object(SqliteSaver, "put", clock.timed("checkpoint", SqliteSaver.put)),
+            patch.object(SqliteSaver, "put_writes", clock.timed("checkpoint", SqliteSaver.put_writes)),
+        ):
+            session.go()
+    return folder, clock.costs
+
+
+class Stopwatch(Silent):
+    """A listener that notes what each round cost, and wraps what is to be told apart."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.costs: list[RoundCost] = []
+        self._folder = folder
+        self._spent = defaultdict[str, float](float)
+        self._began = time.perf_counter()
+
+    def timed(self, part: str, do: Callable[P, T]) -> Callable[P, T]:
+        """`do`, with the time it takes added to a part of the round."""
+
+        def run(*args: P.args, **options: P.kwargs) -> T:
+            began = time.perf_counter()
+            try:
+                return do(*args, **options)
+            finally:
+                self._spent[part] += time.perf_counter() - began
+
+        return run
+
+    def event(self, kind: str, data: dict[str, Any]) -> None:
+        now = time.perf_counter()
+        if kind == "verdict":
+            spent = {part: self._spent[part] * 1000 for part in PARTS}
+            spent["graph"] = (now - self._began) * 1000 - sum(spent.values())
+            files = self._folder.path.glob(f"{self._folder.checkpoints.name}*")
+            size = sum(file.stat().st_size for file in files)
+            self.costs.append(RoundCost(number=data["row"].number, parts=spent, checkpoint_bytes=size))
+        if kind in ("verdict", "baseline"):
+            self._spent.clear()
+            self._began = now
+
+
+# --- stand-ins -------------------------------------------------------------------------------------
+
+
+class StandIn:
+    """Answers at once, and better from round to round, so that some trials are kept."""
+
+    trained_tokens = generated_tokens = read_tokens = 0
+
+    def __init__(self, rounds: int) -> None:
+        self._calls, self._most = 0, 6 * rounds
+
+    def generate(
+        self,
+        prompt: Prompt,
+        examples: Sequence[Example],
+        *,
+        adapter: str | None,
+        max_new_tokens: int,
+        settled: object = None,
+    ) -> list[str]:
+        self._calls += 1
+        skill = min(0.9, self._calls / self._most)
+        return [
+            f"ANSWER: {example.answer}" if _chance(prompt.id, adapter, example.name) < skill else "I do not know that."
+            for example in examples
+        ]
+
+    def nll(
+        self, prompt: Prompt, examples: Sequence[Example], completions: object, *, adapter: str | None
+    ) -> list[float | None]:
+        return [6 * _chance(prompt.id, adapter, example.name) for example in examples]
+
+
+class Alternating:
+    """Edits and trains in turn, for all the rounds of the budget."""
+
+    name = "in turn"
+
+    def __init__(self, rounds: int) -> None:
+        self._rounds = rounds
+
+    def decide(self, briefing: Briefing) -> Decision:
+        signal, diagnosis, played = briefing.signal, briefing.diagnosis, len(briefing.history)
+        move = Stop() if played >= self._rounds else (EditPrompt(), TrainLora(fresh=True))[played % 2]
+        numbers = {"reward": signal.reward, "noise": signal.noise, "rows lacking style": diagnosis.share("style")}
+        return Decision(move=move, reason=f"The levers take turns: {move.action}.", numbers=numbers)
+
+
+def _train(model: object, adapter: str, rows: Sequence[object], move: TrainLora, settings: Any, **rest: Any) -> Any:
+    """Leaves the log and the marker of a training, and no weights."""
+    from tools.training.lora import Step, Training
+
+    steps = [Step(loss=3 / (step + 1), grad_norm=1 / (step + 1), epoch=1 + 10 * step // STEPS) for step in range(STEPS)]
+    log = Training(
+        model="none", parent=None, data="0" * 12, settings=settings, rows=move.rows, row_count=len(rows), left_out=0,
+        epochs=10, learning_rate=move.learning_rate, rank=move.rank, seed=rest["seed"], steps=steps,
+    )  # fmt: skip
+    folder: Path = rest["folder"]
+    folder.mkdir(parents=True)
+    (folder / "training.json").write_text(json.dumps(log.model_dump() | {"epoch_losses": log.epoch_losses}))
+    (folder / "complete").touch()
+    return log
+
+
+def _embed(texts: Sequence[str]) -> list[list[float]]:
+    return [[_chance(text, place) - 0.5 for place in range(384)] for text in texts]
+
+
+def _chance(*what: object) -> float:
+    """A number in [0, 1) that is always the same for the same things."""
+    return int.from_bytes(hashlib.blake2b(repr(what).encode(), digest_size=6).digest()) / 2**48
+
+
+def make_task(root: Path, rounds: int) -> Path:
+    """The folder of a task that can be read and begun, on a model folder without weights."""
+    folder = root / "task"
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "config.json").write_text("{}")
+    splits = ("train", "validation", "test")
+    for split in splits:
+        rows = [{"question": f"{split}: who keeps gate {n}?", "answer": f"Keeper-{n}"} for n in range(ROWS)]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = {
+        "name": "gates", "model": "./model", "data": {split: f"{split}.jsonl" for split in splits},
+        "content": [{"kind": "contains"}], "style": [{"kind": "starts_with", "text": "ANSWER: "}],
+        "target": 1.0, "gate": {"alpha": 0.4}, "budget": {"rounds": rounds}, "recall": {"prompts": 0},
+    }  # fmt: skip
+    (folder / "task.yaml").write_text(yaml.safe_dump(task))
+    return folder

@@ -1,0 +1,1 @@
+"""Reading an answer: its words, numbers, and the option it settles on."""

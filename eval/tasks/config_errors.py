@@ -1,0 +1,129 @@
+"""What pydantic found wrong with a task.yaml, in sentences that name the key and the way out."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from functools import cache
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from agent.config.task import TaskConfig
+
+KeyPath = tuple[int | str, ...]
+
+WANTED = {
+    "string_type": "text (put it in quotes)",
+    "string_pattern_mismatch": "text that matches {pattern}",
+    "string_too_long": "at most {max_length} characters long",
+    "literal_error": "one of {expected}",
+    "model_attributes_type": "a section with keys of its own",
+    "model_type": "a section with keys of its own",
+    "dict_type": "a section with keys of its own",
+    "tuple_type": "a list",
+    "too_short": "a list of at least {min_length}",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "greater_than": "above {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "below {lt:g}",
+    "less_than_equal": "at most {le:g}",
+}
+
+
+def complaints(error: ValidationError) -> dict[KeyPath, str]:
+    """One sentence, without its place, for each wrong key; a value that fits no member of a union gets only one."""
+    found: dict[KeyPath, str] = {}
+    for one in error.errors():
+        if one["type"] == "too_short" and one["input"]:
+            continue  # its entries are wrong, and have their own complaints
+        path, sentence = _complaint(one)
+        found.setdefault(path, sentence)
+    return found
+
+
+def nearest(word: str, known: Sequence[str], group: str) -> str:
+    """Did you mean …? Or, where nothing is near, all that is known."""
+    close = get_close_matches(word, known, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"{group} are {', '.join(known)}"
+
+
+def _complaint(error: ErrorDetails) -> tuple[KeyPath, str]:
+    path, known = _locate(error["loc"])
+    name, kind, context = ".".join(map(str, path)), error["type"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        return path, f"unknown key '{path[-1]}'; {nearest(str(path[-1]), known, 'the keys here')}"
+    if kind == "missing":
+        return path, f"the key '{name}' is missing"
+    if kind == "union_tag_not_found":
+        return path, f"the key '{name}.kind' is missing; it must be one of {', '.join(known)}"
+    if kind == "union_tag_invalid":
+        return (*path, "kind"), f"unknown kind '{context['tag']}'; {nearest(context['tag'], known, 'the kinds')}"
+    if kind == "value_error":
+        return path, f"'{name}': {context['error']}" if name else str(context["error"])
+    if kind in WANTED:
+        return path, f"'{name}' must be {WANTED[kind].format(**context)}, but it is {_shown(error['input'])}"
+    return path, f"'{name}': {error['msg']}"
+
+
+def _locate(loc: KeyPath) -> tuple[KeyPath, list[str]]:
+    """Pydantic's location without the steps it adds for unions; and the keys, or kinds, that are allowed there."""
+    node, path = _schema(), KeyPath()
+    known: list[str] = []
+    for step in loc:
+        node = _resolved(node)
+        if "discriminator" in node:
+            node = {"$ref": node["discriminator"]["mapping"][step]}
+            continue
+        if "anyOf" in node:
+            break
+        properties = node.get("properties", {})
+        known, path = list(properties), (*path, step)
+        node = node.get("items", {}) if isinstance(step, int) else properties.get(step, {})
+    kinds = _resolved(node).get("discriminator", {}).get("mapping")
+    return path, list(kinds or known)
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return TaskConfig.model_json_schema()
+
+
+def _resolved(node: dict[str, Any]) -> dict[str, Any]:
+    """The schema behind references, and behind `or null`."""
+    while "$ref" in node or "anyOf" in node:
+        if "$ref" in node:
+            node = _schema()["$defs"][node["$ref"].rpartition("/")[2]]
+            continue
+        members = [member for member in node["anyOf"] if member.get("type") != "null"]
+        if len(members) > 1:
+            break
+        node = members[0]
+    return node
+
+
+def cut(text: str, most: int = 40) -> str:
+    """The text in quotes, on one line, and no longer than this."""
+    text = " ".join(text.split())
+    return f"'{text}'" if len(text) <= most else f"'{text[:most]}…'"
+
+
+def _shown(value: object, most: int = 40) -> str:
+    match value:
+        case None:
+            return "empty"
+        case bool():
+            return str(value).lower()
+        case dict():
+            return "a section"
+        case list():
+            return "a list" if value else "an empty list"
+        case str():
+            return cut(value, most)
+        case _:
+            return str(value)

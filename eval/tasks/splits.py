@@ -1,0 +1,123 @@
+"""The rows of train, validation and test: each from its own source, or cut out of one."""
+
+import random
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import get_args
+
+from agent.config.task import Cut, Data
+from agent.errors import BadInput
+from agent.records.base import folded
+from agent.records.examples import Example, Split
+from eval.tasks.config_errors import cut as quoted
+from eval.tasks.hub import read_hub
+from eval.tasks.rows import read_examples
+from eval.tasks.sources import Table, read_file
+
+Rows = dict[Split, tuple[Example, ...]]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+def read_splits(data: Data, folder: Path) -> tuple[Rows, tuple[str, ...]]:
+    """All three splits, cut and limited, and warnings about rows left out and splits that overlap.
+
+    Paths are taken from the task's folder; absolute ones and `..` may lead elsewhere.
+
+    Raises:
+        BadInput: a source that cannot be read, an empty split, or a test split that is all in train.
+    """
+    rows: Rows = {}
+    warnings: list[str] = []
+    for split, table in _tables(data, folder).items():
+        rows[split], told = read_examples(table, data, split)
+        warnings += told
+    if missing := [split for split in SPLITS if split not in rows]:
+        count = len(rows["train"])
+        rows |= cut(rows["train"], missing, data.cut or Cut())
+        if empty := [split for split in SPLITS if not rows[split]]:
+            source = data.path or data.hub
+            raise BadInput(f"{source}: {count} usable rows leave none for the {empty[0]} split; add more")
+    rows = {split: rows[split][: getattr(data.limit, split)] for split in SPLITS}
+    return rows, (*warnings, *_contradictions(rows["train"]), *_overlaps(rows))
+
+
+def cut(examples: Sequence[Example], missing: Sequence[Split], shares: Cut) -> Rows:
+    """The missing splits, and train with what is left: together all the examples, each once, in seeded order.
+
+    A split gets its share of the examples, rounded, but at least one.
+    """
+    order = list(examples)
+    random.Random(shares.seed).shuffle(order)
+    rows: Rows = {}
+    for split in missing:
+        size = max(1, round(getattr(shares, split) * len(examples)))
+        rows[split], order = _renamed(order[:size], split), order[size:]
+    return {"train": _renamed(order, "train"), **rows}
+
+
+def _renamed(examples: Iterable[Example], split: Split) -> tuple[Example, ...]:
+    """The same examples, named `split:line` by the line they had in the file."""
+    return tuple(one.model_copy(update={"name": f"{split}:{one.name.partition(':')[2]}"}) for one in examples)
+
+
+def with_shared_system(seed: str, rows: Rows) -> tuple[str, Rows, list[str]]:
+    """The seed's system text and the rows, with a system text that all rows share moved from them into the seed.
+
+    There it can be edited. Rows whose own differ keep them, and so do all where the seed says something else; the
+    sentence then says so.
+    """
+    own = {example.system for split in SPLITS for example in rows[split]}
+    if own == {""}:
+        return seed, rows, []
+    if len(own) == 1 and seed.strip() in ("", *own):
+        bare = {split: tuple(one.model_copy(update={"system": ""}) for one in rows[split]) for split in SPLITS}
+        return own.pop(), bare, []
+    many = f"rows have {len(own)} different system messages, or none: each keeps its own"
+    same = "all rows have one system message, and `prompt.system` says something else: they keep theirs"
+    way_out = "; without `prompt.system` it takes that place, and can be edited" if len(own) == 1 else ""
+    return seed, rows, [f"{many if len(own) > 1 else same}, behind `prompt.system`{way_out}"]
+
+
+def _tables(data: Data, folder: Path) -> dict[Split, Table]:
+    """What is there to read, by split; a single file counts as train until it is cut."""
+    names = zip(SPLITS, (data.path or data.train, data.validation, data.test), strict=True)
+    given = {split: name for split, name in names if name is not None}
+    if data.hub:
+        return {split: read_hub(data.hub, data.hub_config, name, data.columns) for split, name in given.items()}
+    return {split: read_file(folder / Path(name).expanduser(), data.columns) for split, name in given.items()}
+
+
+def _overlaps(rows: Rows) -> list[str]:
+    """A warning for each pair of splits that share questions. Raises BadInput if all of test stands in train."""
+    known = {split: {_key(example) for example in rows[split]} for split in SPLITS}
+    warnings = []
+    for first, second in combinations(SPLITS, 2):
+        count = sum(_key(example) in known[first] for example in rows[second])
+        if count == len(rows[second]) and (first, second) == ("train", "test"):
+            raise BadInput(f"all {count} test rows also stand in train; give data.test rows that training never sees")
+        if count:
+            warnings.append(f"{count} of {len(rows[second])} {second} rows ask what a {first} row asks")
+    return warnings
+
+
+def _contradictions(train: Sequence[Example]) -> list[str]:
+    """A warning if train rows ask the same and are answered differently: one of them cannot be learned."""
+    answers: dict[tuple[str, ...], dict[str, Example]] = {}
+    for example in train:
+        answers.setdefault(_key(example), {}).setdefault(folded(example.answer), example)
+    torn = [list(different.values()) for different in answers.values() if len(different) > 1]
+    if not torn:
+        return []
+    first, second, *_ = torn[0]
+    asked = "question of train rows has" if len(torn) == 1 else "questions of train rows have"
+    return [
+        f"{len(torn)} {asked} more than one answer, such as {first.name}, {quoted(first.answer)}, and {second.name}, "
+        f"{quoted(second.answer)}; one alone can be learned"
+    ]
+
+
+def _key(example: Example) -> tuple[str, ...]:
+    """The conversation up to the answer, case and white space aside."""
+    said = [example.system, *(turn.content for turn in example.turns), example.question]
+    return tuple(" ".join(text.casefold().split()) for text in said)

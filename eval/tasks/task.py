@@ -1,0 +1,196 @@
+"""A task as the judge holds it: settings, rows of three splits, scorers, and one digest over what they measure."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from agent.config.scorers import Rated, RewardModel
+from agent.config.task import TaskConfig
+from agent.errors import BadInput
+from agent.protocols import Rater
+from agent.records.base import digest
+from agent.records.examples import Example, Split
+from eval.scorers.combined import BadScorer, TaskScorers, nobody
+from eval.tasks.config_errors import KeyPath, complaints, cut
+from eval.tasks.splits import SPLITS, read_splits, with_shared_system
+from eval.tasks.yaml_file import YamlFile, read_yaml
+
+
+@dataclass(frozen=True)
+class Task:
+    """`digest` changes when a row, a split, a scorer or the judge does; `warnings` are sentences for the user."""
+
+    config: TaskConfig
+    folder: Path
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+    scorers: TaskScorers
+    digest: str
+    warnings: tuple[str, ...] = ()
+
+    def rows(self, split: Split) -> tuple[Example, ...]:
+        """The examples of one split, in order."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[split]
+
+    @cached_property
+    def shown(self) -> float:
+        """Share of train answers that have the wanted form as given, as far as rules can tell."""
+        return sum(not self.scorers.faults(row.answer) for row in self.train) / len(self.train)
+
+    @cached_property
+    def remade(self) -> float:
+        """Share of train answers that pass once they are put into the wanted form; 0 where remaking is left out."""
+        if "remaking" in self.config.without:
+            return 0.0
+        return sum(self.scorers.passes(self.scorers.show(row.answer), row) for row in self.train) / len(self.train)
+
+
+def load_task(path: Path, overrides: Sequence[str] = (), rater: Callable[[Rated], Rater] = nobody) -> Task:
+    """The task in a task.yaml, or in a folder that holds one, with its rows read. Raises BadInput."""
+    folder = path if path.is_dir() else path.parent
+    return build_task(_located(load_config(path, overrides), folder), folder, rater)
+
+
+def _located(config: TaskConfig, folder: Path) -> TaskConfig:
+    """The settings with paths of models, like those of rows, starting at the task."""
+
+    def place(model: str) -> str:
+        return str((folder / Path(model).expanduser()).resolve()) if model.startswith((".", "~")) else model
+
+    content = tuple(
+        scorer.model_copy(update={"model": place(scorer.model)}) if isinstance(scorer, RewardModel) else scorer
+        for scorer in config.content
+    )
+    return config.model_copy(update={"model": place(config.model), "content": content})
+
+
+def build_task(config: TaskConfig, folder: Path, rater: Callable[[Rated], Rater] = nobody) -> Task:
+    """The task that these settings describe; `folder` is where its paths start.
+
+    Args:
+        rater: gives who scores by the settings of a judge or a reward model; not called before answers are scored.
+
+    Raises:
+        BadInput: a scorer that cannot work, or rows that cannot be read or used.
+    """
+    scorers = TaskScorers(config.content, config.style, rater, _judge(config))
+    rows, warnings = read_splits(config.data, folder)
+    system, rows, told = with_shared_system(config.prompt.system, rows)
+    if system != config.prompt.system:
+        config = config.model_copy(update={"prompt": config.prompt.model_copy(update={"system": system})})
+    content = {split: [example.model_dump(mode="json") for example in rows[split]] for split in SPLITS}
+    return Task(
+        config=config,
+        folder=folder,
+        train=rows["train"],
+        validation=rows["validation"],
+        test=rows["test"],
+        scorers=scorers,
+        digest=digest({"rows": content, "scorers": scorers.digest}),
+        warnings=(*warnings, *told, *_unplanned(config), *_unreachable(rows["train"] + rows["validation"], scorers)),
+    )
+
+
+def _judge(config: TaskConfig) -> dict[str, object] | None:
+    """Who the LLM judge is, as far as it shapes scores; None where the task has none.
+
+    Not where it is: a server of one's own that comes back on another port grades as before.
+    """
+    if config.llm is None or "judge" not in config.roles:
+        return None
+    return config.llm.of("judge").model_dump(include={"model", "temperature"})
+
+
+def _unplanned(config: TaskConfig) -> list[str]:
+    """A warning if an LLM is to plan and a fixed order leaves it nothing to decide."""
+    if config.planner == "none" or config.plans:
+        return []
+    return [f"`policy: {config.policy}` is a fixed order, so `planner: {config.planner}` is not asked"]
+
+
+def _unreachable(examples: Sequence[Example], scorers: TaskScorers) -> list[str]:
+    """A warning if reference answers, put in the wanted form, would not get full marks of the rules themselves.
+
+    Raises BadInput at the first one on which a regular expression finds no end.
+    """
+    failing = []
+    for example in examples:
+        if not scorers.passes(scorers.show(example.answer), example):
+            failing.append(example)
+        if scorers.given_up:
+            raise BadInput(f"{example.name}, whose answer is {cut(example.answer)}: {scorers.given_up}")
+    if not failing:
+        return []
+    first, shown = failing[0], scorers.show(failing[0].answer)
+    why = " ".join(scorers.faults(shown)) or f"its content scores {scorers.ruled(shown, first):.2f}"
+    return [
+        f"{len(failing)} of {len(examples)} train and validation answers do not get full marks even in the wanted form "
+        f"({first.name} as {shown!r}: {why}); give a scorer another `show`, or `exact` an `extract`"
+    ]
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> TaskConfig:
+    """The settings in a task.yaml, or in a folder that holds one, changed by overrides such as `budget.rounds=3`.
+
+    Raises:
+        BadInput: one sentence per fault, with the file and the line, or the override.
+    """
+    file = read_yaml(path / "task.yaml" if path.is_dir() else path)
+    changes = {tuple(override.partition("=")[0].split(".")): override for override in overrides}
+    values: object = file.values
+    for keys, override in changes.items():
+        values = _changed(values, keys, override)
+    try:
+        config = TaskConfig.model_validate(values)
+        TaskScorers(config.content, config.style)
+    except ValidationError as error:
+        found = sorted(complaints(error).items(), key=lambda one: file.find(one[0])[1])
+        raise BadInput("\n".join(f"{_place(file, keys, changes)}: {sentence}" for keys, sentence in found)) from None
+    except BadScorer as error:
+        raise BadInput(f"{_place(file, error.keys, changes)}: {error}") from None
+    return config
+
+
+def place(path: Path, keys: KeyPath, overrides: Sequence[str] = ()) -> str:
+    """Where a key of a readable task was given, for an error: the file and line, or the override."""
+    file = read_yaml(path / "task.yaml" if path.is_dir() else path)
+    return _place(file, keys, {tuple(one.partition("=")[0].split(".")): one for one in overrides})
+
+
+def _changed(values: object, keys: Sequence[str], override: str) -> object:
+    """The values with the override's value, read as YAML, under these keys. Raises BadInput."""
+    _, equals, text = override.partition("=")
+    if not equals or not all(keys):
+        raise BadInput(f"override '{override}': write it as key=value, such as budget.rounds=3")
+    try:
+        return _with(values, keys, yaml.safe_load(text))
+    except (yaml.YAMLError, ValueError) as error:
+        raise BadInput(f"override '{override}': {' '.join(str(error).split())}") from None
+
+
+def _with(values: object, keys: Sequence[str], new: object) -> object:
+    """A copy of nested sections and lists with the value under these keys replaced. Raises ValueError."""
+    if not keys:
+        return new
+    key, rest = keys[0], keys[1:]
+    if isinstance(values, list):
+        if not key.isdecimal() or int(key) >= len(values):
+            raise ValueError(f"'{key}' is not one of the {len(values)} entries, which are counted from 0")
+        return [_with(one, rest, new) if place == int(key) else one for place, one in enumerate(values)]
+    section = values if isinstance(values, dict) else {}
+    return {**section, key: _with(section.get(key), rest, new)}
+
+
+def _place(file: YamlFile, keys: KeyPath, changes: dict[tuple[str, ...], str]) -> str:
+    """Where a faulty key was given: by an override, or on a line of the file."""
+    names = tuple(map(str, keys))
+    depth, line = file.find(keys)
+    for changed, override in changes.items():
+        if names and names[: len(changed)] == changed[: len(names)]:
+            return f"override '{override}'"
+    return f"{file.path}, line {line}" if depth else str(file.path)

@@ -1,0 +1,1 @@
+"""The nodes of the graph: observe, plan, approve, act, judge, remember."""

@@ -1,0 +1,71 @@
+"""The node that judges: whether the trial's pair stands in place of the best pair."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from agent.records.actions import Rollback
+from agent.records.evaluation import Evaluation
+from agent.records.rounds import Verdict
+from graphs.services.context import Context
+from graphs.state import State, decided, metered
+
+
+@metered
+def judge(state: State, context: Context) -> dict[str, Any]:
+    """The gate: the trial's pair against the best pair, paired on the validation rows that did not choose it."""
+    before, trial = context.evaluate(state["best"], "validation"), state["trial"]
+    if trial.candidate is None:
+        reward = before.reward
+        return {"verdict": Verdict(kept=False, reason=trial.note, before=reward, after=reward, p_value=1.0)}
+    after = context.evaluate(trial.candidate, "validation")
+    if isinstance(decided(state).move, Rollback) and decided(state).by == "user":
+        verdict = Verdict(kept=True, reason="Asked for.", before=before.reward, after=after.reward, p_value=1.0)
+        return {"verdict": verdict}
+    verdict = gate(before, after, trial.raced, _earlier(state, context), context, _simpler(context, state))
+    return {"verdict": verdict}
+
+
+def gate(
+    before: Evaluation,
+    after: Evaluation,
+    raced: Sequence[str],
+    earlier: Sequence[Verdict],
+    context: Context,
+    simpler: bool = False,
+) -> Verdict:
+    """The verdict on a pair that was chosen on the rows of these names, after these verdicts of the run."""
+    from eval import stats
+    from eval.alpha_spending import level
+
+    def likelihood(pair: Evaluation) -> Sequence[float | None]:
+        return context.evaluate.surprise(pair.candidate, [score.example for score in pair.scores])
+
+    most = level(context.spec.config.gate.alpha, earlier)
+    old, new = (stats.deciding(pair, raced) for pair in (before, after))
+    verdict = told(stats.gate(old, new, most, likelihood, simpler), before, after)
+    if "gate" in context.spec.config.without:
+        return verdict.model_copy(update={"kept": True, "reason": f"kept without a gate: {verdict.reason}"})
+    return verdict
+
+
+def told(verdict: Verdict, before: Evaluation, after: Evaluation) -> Verdict:
+    """The verdict, telling of rows that had no say, and of those that only the trial's longer prompt makes too long."""
+    reason, lost = verdict.reason, after.too_long - before.too_long
+    if verdict.rows is not None and verdict.rows < len(after.scores):
+        reason += f" (on the {verdict.rows} rows that did not choose it)"
+    if lost > 0:
+        reason += f" ({lost} rows no longer fit into the model's window under this prompt and count as wrong)"
+    return verdict.model_copy(update={"reason": reason})
+
+
+def _earlier(state: State, context: Context) -> list[Verdict]:
+    """All verdicts of the run before this round."""
+    first, rounds = context.folder.baseline(), context.folder.rounds()[: state["number"]]
+    return [*([first.verdict] if first and first.verdict else []), *(row.verdict for row in rounds)]
+
+
+def _simpler(context: Context, state: State) -> bool:
+    best, trial = state["best"], state["trial"].candidate
+    if trial is None or trial.adapter != best.adapter:
+        return False
+    return context.folder.prompt(trial.prompt).length < context.folder.prompt(best.prompt).length

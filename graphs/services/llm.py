@@ -1,0 +1,106 @@
+"""The external LLM of a run: who asks it in which role, what it has cost, and whether it is still to be had."""
+
+import os
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from agent.config.task import Llm
+from agent.records.rounds import Role
+from memory.replies import ReplyStore
+from memory.run.folder import RunFolder
+
+if TYPE_CHECKING:
+    from tools.llm.budget import Account
+    from tools.llm.client import LlmChat
+    from tools.llm.retry import Patience
+
+
+class ExternalLlm:
+    """One account for all roles, one patience for all that ask the same server with the same key.
+
+    Args:
+        settings: the task's `llm` section; None where there is none, and nothing is ever asked.
+        roles: those in which the task asks one.
+        folder: keeps the log of calls; answers are kept beside it, for all runs.
+        usd: the run's budget. None: no limit.
+        deadline: gives the reading of time.monotonic() at which the run's minutes end, or None. Planner and editor do
+            not go beyond it; the judge does, since without a judgement no run ends well.
+        tell: told in a sentence what is waited for.
+    """
+
+    def __init__(
+        self,
+        settings: Llm | None,
+        roles: Sequence[Role],
+        folder: RunFolder,
+        usd: float | None,
+        deadline: Callable[[], float | None],
+        tell: Callable[[str], None],
+    ) -> None:
+        self._settings = settings
+        self._roles = roles
+        self._folder = folder
+        self._usd = usd
+        self._deadline = deadline
+        self._tell = tell
+        self._chats: dict[Role, LlmChat] = {}
+        self._patiences: dict[tuple[str | None, str], Patience] = {}
+
+    @cached_property
+    def account(self) -> "Account":
+        """What the LLM has cost this run, in this process and before."""
+        from tools.llm.budget import Account
+
+        return Account(self._folder, self._usd)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What can be said of roles before any is asked: that OpenAI's own server wants a key, and there is none."""
+        asked = [self._of(role) for role in self._roles]
+        variables = {one.key_variable for one in asked if one.base_url is None and not os.environ.get(one.key_variable)}
+        return [
+            f"{name} is not set, so the external LLM cannot be asked (a server of your own: llm.base_url)."
+            for name in sorted(variables)
+        ]
+
+    def closed(self, *roles: Role) -> str:
+        """Why the server of one of these roles is not asked any more in this run; empty while all are."""
+        servers = [_server(self._of(role)) for role in roles]
+        found = [self._patiences[server].refused for server in servers if server in self._patiences]
+        return next(filter(None, found), "")
+
+    def chat(self, role: Role) -> "LlmChat":
+        """The LLM in this role."""
+        if role not in self._chats:
+            from tools.llm.client import LlmChat
+
+            settings = self._of(role)
+            patience = self._patience(settings)
+            self._chats[role] = LlmChat(
+                settings, role, self.account, patience, self._replies,
+                deadline=self._deadline if role != "judge" else lambda: None,
+            )  # fmt: skip
+        return self._chats[role]
+
+    def _of(self, role: Role) -> Llm:
+        assert self._settings is not None, "the configuration demands an llm section wherever one is used"
+        return self._settings.of(role)
+
+    def _patience(self, settings: Llm) -> "Patience":
+        from tools.llm.retry import Patience
+
+        server = _server(settings)
+        if server not in self._patiences:
+            self._patiences[server] = Patience(settings.patience, settings.max_concurrency, self._tell)
+        return self._patiences[server]
+
+    @cached_property
+    def _replies(self) -> ReplyStore | None:
+        keeps = self._settings is not None and self._settings.cache
+        return ReplyStore(self._folder.path.parent / "replies.sqlite") if keeps else None
+
+
+def _server(settings: Llm) -> tuple[str | None, str]:
+    """What makes two roles' servers the same: the address, and the key they are asked with."""
+    return settings.base_url, settings.key_variable

@@ -1,0 +1,108 @@
+"""charge.json: what the steps of the round under way have used up, step by step, until a row of the ledger counts it.
+
+A checkpoint counts a step once it has ended. What stands here is for processes that find a step cut off, or find no
+checkpoint at all.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from agent.records.base import Record
+from agent.records.rounds import Spend
+from memory.storage.disk import write_atomically
+
+FIRST, LAST = "baseline", "remember"  # the nodes that write a row of the ledger: it counts the first, not the last
+
+
+class Charges(Record):
+    """What is in the file. Steps are named `<rounds before it>-<node>`, with an ending where a round has several."""
+
+    steps: dict[str, Spend] = Field(default_factory=dict, description="a step's spend, from its begin to its end")
+    counted: dict[str, Spend] = Field(
+        default_factory=dict, description="of steps that the run's spend has had since it began anew"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_one_step(cls, fields: Any) -> Any:
+        """As it was written while it held the last step only."""
+        if isinstance(fields, dict) and "step" in fields:
+            return {"steps": {fields["step"]: fields["spend"]}}
+        return fields
+
+
+class ChargeFile:
+    """The charges of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def begin(self, step: str) -> Spend:
+        """What was used up in this very step before, by processes that were killed in it.
+
+        Forgets rounds before the last one, since checkpoints reach one step back at most; and the baseline once
+        another step begins, since its row counts it.
+        """
+        charges, number = self._read(), _number(step)
+
+        def recent(old: str) -> bool:
+            return old == step or (_number(old) >= number - 1 and _node(old) != FIRST)
+
+        kept = Charges(
+            steps={old: spend for old, spend in charges.steps.items() if recent(old)},
+            counted={old: spend for old, spend in charges.counted.items() if recent(old)},
+        )
+        if kept != charges:
+            self._write(kept)
+        return kept.steps.get(step, Spend())
+
+    def charge(self, step: str, spend: Spend) -> None:
+        """Notes all that this step has used up so far. Often called, so not synced."""
+        charges = self._read()
+        self._write(charges.model_copy(update={"steps": {**charges.steps, step: spend}}))
+
+    def begin_anew(self, rounds: int) -> Spend:
+        """What the ledger's baseline and so many rounds do not count, for a run that goes on from them alone.
+
+        The steps concerned count as `counted` from now on: what is done of them again starts at nothing. A second call
+        gives the same.
+        """
+        charges = self._read()
+        counted = {step: spend for step, spend in charges.counted.items() if _is_beyond(step, rounds)}
+        for step, spend in charges.steps.items():
+            if _is_beyond(step, rounds):
+                counted[step] = counted.get(step, Spend()) + spend
+        anew = Charges(counted=counted)
+        if anew != charges:
+            self._write(anew)
+        return sum(counted.values(), Spend())
+
+    def counted(self, step: str) -> Spend:
+        """What this step used up before the run began anew; the run's spend has it already."""
+        return self._read().counted.get(step, Spend())
+
+    def _read(self) -> Charges:
+        try:
+            return Charges.model_validate_json(self._path.read_bytes())
+        except (FileNotFoundError, ValidationError):  # nothing yet, or torn by a dead machine
+            return Charges()
+
+    def _write(self, charges: Charges) -> None:
+        write_atomically(self._path, charges.model_dump_json(exclude_defaults=True), sync=False)
+
+
+def _number(step: str) -> int:
+    return int(step.split("-")[0])
+
+
+def _node(step: str) -> str:
+    return step.split("-")[1]
+
+
+def _is_beyond(step: str, rounds: int) -> bool:
+    """Whether no row of a ledger with so many rounds counts this step. A round's row is written in its last step."""
+    if _node(step) == FIRST:
+        return False
+    return _number(step) >= rounds or (_number(step) == rounds - 1 and _node(step) == LAST)

@@ -1,0 +1,54 @@
+"""One process at a time: an operating-system file lock, with a note beside it that says who holds it."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from agent.errors import Busy
+from memory.storage.disk import write_atomically
+
+
+@contextmanager
+def held(path: Path, what: str, wait: float = 0) -> Iterator[None]:
+    """Holds `<path>.lock` and describes the holder in `<path>.holder`. The lock of a dead process is free.
+
+    Args:
+        path: where the two files go; it need not exist itself.
+        what: the thing that is locked, for the message.
+        wait: seconds to wait for another holder.
+
+    Raises:
+        Busy: a live process holds it; the message names its id, its host and since when.
+    """
+    # Not thread-local: a graph may take the lock in one thread and let it go in another.
+    lock = FileLock(f"{path}.lock", timeout=wait, thread_local=False)
+    holder = Path(f"{path}.holder")
+    try:
+        lock.acquire()
+    except Timeout:
+        raise Busy(f"{what} is in use by {_named(holder)}. Wait for its end, or stop it, then try again.") from None
+    try:
+        write_atomically(holder, json.dumps(_myself()))
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _myself() -> dict[str, str | int]:
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+
+
+def _named(holder: Path) -> str:
+    try:
+        note = json.loads(holder.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):  # taken this very moment, the note not yet written
+        return "another process"
+    return f"process {note['pid']} on {note['host']} (since {note['since']})"

@@ -1,0 +1,311 @@
+"""Checkpoints that are damaged, held by another, or of other code: a run goes on from what is whole, and says so."""
+
+import json
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import graphs.adapt
+import nesylora
+from agent.errors import BadInput, Busy, NesyLoraError
+from agent.records.base import FORMAT
+from graphs import checkpoints
+from graphs.services.context import new_run
+from graphs.session import open_session
+from memory.run.folder import RunFolder
+from tests.fixtures.learnable import TinyTask
+from ui.cli import run as command
+
+SETTINGS = ["policy=prompt-only", "budget.rounds=2"]
+
+
+def outline(run: RunFolder) -> list[object]:
+    """What a run decided and measured, without what depends on the clock."""
+    return [(row.number, row.decision.move, row.trial.candidate, row.verdict, row.best) for row in run.rounds()]
+
+
+def notes(run: RunFolder) -> str:
+    return "\n".join(str(event.get("text")) for event in run.events() if event["kind"] == "note")
+
+
+def change(run: RunFolder, statement: str, *values: Any) -> None:
+    with closing(sqlite3.connect(run.checkpoints)) as database, database:
+        database.execute(statement, values)
+
+
+@pytest.fixture
+def task(tiny_task: TinyTask) -> Path:
+    return tiny_task()
+
+
+@pytest.fixture
+def whole(task: Path, tmp_path: Path) -> RunFolder:
+    """The run as it ends if nothing happens to it."""
+    return RunFolder.open(nesylora.adapt(task, overrides=SETTINGS, runs=tmp_path / "whole").run)
+
+
+@pytest.fixture
+def waiting(task: Path, tmp_path: Path) -> RunFolder:
+    """The same run after its first round, with a question about the second."""
+    folder = new_run(task, SETTINGS, tmp_path / "runs")
+    with open_session(folder, supervised=True) as session:
+        session.go()
+        assert session.go({"approve": True}) is not None
+    assert len(folder.rounds()) == 1
+    return folder
+
+
+NEWEST = "WHERE checkpoint_id = (SELECT max(checkpoint_id) FROM checkpoints)"
+
+
+def tear_newest(run: RunFolder) -> None:
+    change(run, f"UPDATE checkpoints SET checkpoint = substr(checkpoint, 1, length(checkpoint) / 2) {NEWEST}")
+
+
+def garble_newest(run: RunFolder) -> None:
+    change(run, f"UPDATE checkpoints SET checkpoint = ? {NEWEST}", b"\x93\x01\x02\x03")
+
+
+def garble_its_writes(run: RunFolder) -> None:
+    change(run, f"UPDATE writes SET value = ? {NEWEST}", b"\xc1\xc1")
+
+
+def garble_its_metadata(run: RunFolder) -> None:
+    change(run, f"UPDATE checkpoints SET metadata = ? {NEWEST}", b"{")
+
+
+def garble_all(run: RunFolder) -> None:
+    change(run, "UPDATE checkpoints SET checkpoint = ?", b"\xc1")
+
+
+def overwrite_file(run: RunFolder) -> None:
+    run.checkpoints.write_bytes(b"not a database " * 1000)
+
+
+def overwrite_pages(run: RunFolder) -> None:
+    with closing(sqlite3.connect(run.checkpoints)) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    data = bytearray(run.checkpoints.read_bytes())
+    data[4096:] = b"\xff" * (len(data) - 4096)
+    run.checkpoints.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (tear_newest, "The run goes on from the one before"),
+        (garble_newest, "The run goes on from the one before"),
+        (garble_its_writes, "The run goes on from the one before"),
+        (garble_its_metadata, "The run goes on from the one before"),
+        (garble_all, "The run goes on after its last complete round"),
+        (overwrite_file, "checkpoints.sqlite-corrupt-"),
+        (overwrite_pages, "checkpoints.sqlite-corrupt-"),
+    ],
+)
+def test_damaged_checkpoints_are_told_of_and_the_run_ends_as_it_would_have(
+    waiting: RunFolder, whole: RunFolder, damage: Callable[[RunFolder], None], said: str
+) -> None:
+    damage(waiting)
+    with open_session(waiting) as session:
+        session.go()
+    assert said in notes(waiting)
+    assert outline(waiting) == outline(whole) and waiting.outcome() is not None
+    assert waiting.rounds()[-1].spend.passes >= whole.rounds()[-1].spend.passes
+
+
+def test_the_question_is_asked_again_where_its_checkpoint_was_damaged(waiting: RunFolder) -> None:
+    with open_session(waiting, supervised=True) as session:
+        asked = session.question
+    tear_newest(waiting)
+    with open_session(waiting, supervised=True) as session:
+        assert session.question is None
+        assert session.go() == asked
+    assert len(waiting.rounds()) == 1
+
+
+# --- other code ------------------------------------------------------------------------------------
+
+
+def of_other_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph as code would build it in which the node `approve` is called `consent`."""
+    source = Path(graphs.adapt.__file__).read_text().replace("nodes.approve, ", "").replace('"approve"', '"consent"')
+    node = '    graph.add_node("consent", nodes.approve)\n    graph.add_edge(START'
+    other: dict[str, Any] = {"__name__": "other"}
+    exec(source.replace("    graph.add_edge(START", node, 1), other)
+    monkeypatch.setattr("graphs.adapt.build_graph", other["build_graph"])
+
+
+def test_a_run_that_waits_at_a_step_of_other_code_goes_on_after_its_last_round(
+    task: Path, whole: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = new_run(task, SETTINGS, tmp_path / "runs")
+    with monkeypatch.context() as patch, open_session(folder, supervised=True) as session:
+        of_other_code(patch)
+        session.go()
+        session.go({"approve": True})
+    assert command(["resume", folder.name, "--runs", str(tmp_path / "runs")]) == 0
+    assert "it waits at a step that there is no more" in " ".join(capsys.readouterr().out.split())
+    assert outline(folder) == outline(whole) and folder.outcome() is not None
+
+
+def rename_fields(database: sqlite3.Connection) -> None:
+    """As a version would have written them whose decisions and verdicts had a `motive`."""
+    for row, value in database.execute("SELECT rowid, checkpoint FROM checkpoints").fetchall():
+        values = value.replace(b"reason", b"motive"), row
+        database.execute("UPDATE checkpoints SET checkpoint = ? WHERE rowid = ?", values)
+    database.commit()
+
+
+def test_a_record_whose_field_had_another_name_is_not_built_half(waiting: RunFolder, whole: RunFolder) -> None:
+    with closing(sqlite3.connect(waiting.checkpoints)) as database:
+        rename_fields(database)
+    with open_session(waiting) as session:
+        session.go()
+    assert "another version of NeSyLoRA: it holds what is no record now (decision" in notes(waiting)
+    assert outline(waiting) == outline(whole)
+
+
+def test_the_graph_alone_refuses_records_of_another_version(task: Path, tmp_path: Path) -> None:
+    """Where the checkpointer is a client's own, nobody looks before."""
+    from langgraph.checkpoint.sqlite import SqliteSaver
+
+    folder = new_run(task, SETTINGS, tmp_path / "runs")
+    config: Any = {"configurable": {"thread_id": "a"}}
+    context = {"run": str(folder.path), "supervised": True}
+    with SqliteSaver.from_conn_string(str(tmp_path / "own.sqlite")) as saver:
+        graph = graphs.adapt.build_graph(saver)
+        graph.invoke({"number": 0}, config, context=context)
+        rename_fields(saver.conn)
+        with pytest.raises(BadInput, match=r"written by another version of NeSyLoRA .decision"):
+            graph.invoke(None, config, context=context)
+        ended = graph.invoke({"number": 0}, {"configurable": {"thread_id": "new"}, "recursion_limit": 99},
+                             context={"run": str(folder.path)})  # fmt: skip
+    assert ended["outcome"] == folder.outcome()
+
+
+def test_a_resume_that_ends_without_an_end_is_no_success(
+    waiting: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lost(*_: Any, **__: Any) -> None:
+        change(waiting, "DELETE FROM checkpoints")
+
+    monkeypatch.setattr(graphs.adapt.Adaptation, "invoke", lost)
+    assert command(["resume", waiting.name, "--runs", str(waiting.path.parent)]) == 1
+    assert "stopped without an end and without a question" in " ".join(capsys.readouterr().err.split())
+
+
+def about(run: RunFolder, **changes: Any) -> RunFolder:
+    """The run, with its run.json changed; a key that is to be None is taken out."""
+    file = run.path / "run.json"
+    fields = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({key: value for key, value in fields.items() if value is not None}))
+    return RunFolder.open(run.path)
+
+
+def test_a_run_from_before_formats_were_counted_goes_on(waiting: RunFolder, whole: RunFolder) -> None:
+    old = about(waiting, format=None)
+    assert old.about.format == 0 < FORMAT == whole.about.format
+    with open_session(old) as session:
+        session.go()
+    assert outline(old) == outline(whole)
+
+
+def test_a_run_of_a_later_version_says_so(waiting: RunFolder) -> None:
+    later = about(waiting, format=FORMAT + 1, version="9.9", since_then="another field")
+    with pytest.raises(BadInput, match=r"another version of NeSyLoRA \(9\.9, format 2; this is"), open_session(later):
+        pass
+
+
+def test_a_ledger_of_an_earlier_version_is_not_called_damaged_only(waiting: RunFolder) -> None:
+    ledger = waiting.path / "ledger.jsonl"
+    ledger.write_text(ledger.read_text().replace('"reason"', '"motive"'))
+    with (
+        pytest.raises(
+            BadInput,
+            match=r"(?s)begun by another version of NeSyLoRA .0\.0\.1.*which may be why: .*ledger\.jsonl, line 2",
+        ),
+        open_session(about(waiting, format=None, version="0.0.1")),
+    ):
+        pass
+    with (
+        pytest.raises(BadInput, match=r"(?s)^(?!.*another version).*ledger\.jsonl, line 2"),
+        open_session(about(waiting, format=FORMAT)),
+    ):
+        pass
+
+
+def test_settings_and_rows_that_an_earlier_version_read_otherwise_are_told_with_it(
+    waiting: RunFolder,
+) -> None:
+    old = about(waiting, format=None, version="0.0.1", digest="0" * 12)
+    with (
+        pytest.raises(BadInput, match=r"(?s)begun by another version of NeSyLoRA .0\.0\.1.*have changed"),
+        open_session(old) as session,
+    ):
+        session.go()
+
+
+# --- held by another process -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "SOON", 0.05)
+    monkeypatch.setattr(checkpoints, "PATIENCE", 0.3)
+
+
+class Releasing:
+    """A listener that lets go of the file once it is told that one waits for it."""
+
+    def __init__(self, holder: sqlite3.Connection) -> None:
+        self._holder = holder
+
+    def __call__(self, what: str, done: int, total: int, note: str = "") -> None: ...
+
+    def event(self, kind: str, data: dict[str, Any]) -> None:
+        if "Waiting for another process" in str(data.get("text")):
+            self._holder.rollback()
+
+
+def hold(run: RunFolder) -> sqlite3.Connection:
+    holder = sqlite3.connect(run.checkpoints, check_same_thread=False)
+    holder.execute("BEGIN EXCLUSIVE")
+    return holder
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_checkpoints_that_another_process_holds_are_waited_for(
+    request: pytest.FixtureRequest, task: Path, tmp_path: Path, soon: None, begun: bool
+) -> None:
+    folder = request.getfixturevalue("waiting") if begun else new_run(task, SETTINGS, tmp_path / "runs")
+    with closing(hold(folder)) as holder, open_session(folder, listener=Releasing(holder)) as session:
+        session.go()
+    assert folder.outcome() is not None and "checkpoints.sqlite" in notes(folder)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_held_for_longer_they_are_a_sentence_and_an_exit_code(
+    request: pytest.FixtureRequest, task: Path, tmp_path: Path, soon: None, begun: bool,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    folder = request.getfixturevalue("waiting") if begun else new_run(task, SETTINGS, tmp_path / "runs")
+    with closing(hold(folder)):
+        assert command(["resume", folder.name, "--runs", str(folder.path.parent)]) == Busy.exit_code
+        said = " ".join(capsys.readouterr().err.split())
+        assert "held by another process" in said and "go on with resume" in said
+    with open_session(folder) as session:
+        session.go()
+    assert folder.outcome() is not None
+
+
+def test_a_checkpoint_file_that_cannot_be_written_is_a_sentence(waiting: RunFolder) -> None:
+    change(waiting, "CREATE TRIGGER full BEFORE INSERT ON checkpoints BEGIN SELECT raise(ABORT, 'no room'); END")
+    with (
+        pytest.raises(NesyLoraError, match=r"checkpoints\.sqlite cannot be used: no room"),
+        open_session(waiting) as session,
+    ):
+        session.go()

@@ -1,0 +1,104 @@
+"""Hard questions in other words, in a run that is killed: what a round made of them is made once."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.records.examples import Example
+from graphs.services.context import Context, new_run
+from graphs.session import open_session
+from memory.rewrites import RewriteMemory
+from memory.run.folder import RunFolder
+from tests.llm.mind import mind
+from tests.llm.server import LlmServer, serving
+from tests.memory.test_prompts import entry
+from tools.model.backbone import Backbone
+
+REWORDED = 'Start your answer with "ANSWER: ".'  # what the mind adds to a question
+WANTED = 2
+
+
+class Kill:
+    """Ends the process, as far as a test may, the first time that it is called."""
+
+    def __init__(self) -> None:
+        self.due = True
+
+    def __call__(self) -> None:
+        if self.due:
+            self.due = False
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def answered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The rewritten questions that were answered: well, whatever the tiny model would say."""
+    asked: list[str] = []
+    generate = Backbone.generate
+
+    def knowing(model: Backbone, prompt: Any, rows: Sequence[Example], **how: Any) -> list[str]:
+        if not any(REWORDED in row.question for row in rows):
+            return generate(model, prompt, rows, **how)
+        asked.extend(row.question for row in rows)
+        return [f"ANSWER: {row.answer}" for row in rows]
+
+    monkeypatch.setattr(Backbone, "generate", knowing)
+    return asked
+
+
+def a_run(tiny_task: Callable[..., Path], server: LlmServer, root: Path) -> RunFolder:
+    """One round of edits by TextGrad, beside a memory that holds a prompt of another run."""
+    edit = {"editor": "textgrad", "minibatch": 4, "rewrites": WANTED}
+    task = tiny_task(llm={"model": "mind-1", "base_url": server.url}, edit=edit)
+    folder = new_run(task, ["policy=prompt-only", "budget.rounds=1"], root / "runs")
+    with Context(run=str(folder.path)).memory.open() as memory:
+        memory.remember(entry())
+    return folder
+
+
+def killed_and_resumed(folder: RunFolder) -> int:
+    """How many rewrites the memory holds at the end."""
+    with pytest.raises(KeyboardInterrupt), open_session(folder) as session:
+        session.go()
+    assert not folder.rounds()
+    with open_session(folder) as session:
+        session.go()
+        with session.context.memory.open() as memory:
+            return memory.rewrites.count()
+
+
+def check(folder: RunFolder, remembered: int, answered: list[str]) -> None:
+    """The wanted rewrites were made once, and ledger, folder and memory agree on them."""
+    [row] = folder.rounds()
+    made = row.trial.remaking
+    assert made is not None and (made.asked, made.tried, made.kept, made.recalled) == (WANTED, WANTED, WANTED, 0)
+    assert len(folder.rewrites()) == remembered == len(answered) == WANTED
+    assert {rewrite.question for rewrite in folder.rewrites()} == set(answered)
+
+
+def test_stopped_in_the_race_a_round_takes_what_it_remade_as_it_is(
+    tiny_task: Callable[..., Path], tmp_path: Path, answered: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill, generate = Kill(), Backbone.generate
+
+    def stopping(model: Backbone, prompt: Any, rows: Sequence[Example], **how: Any) -> list[str]:
+        if answered and not any(REWORDED in row.question for row in rows):
+            kill()
+        return generate(model, prompt, rows, **how)
+
+    monkeypatch.setattr(Backbone, "generate", stopping)
+    with serving(mind) as server:
+        folder = a_run(tiny_task, server, tmp_path)
+        check(folder, killed_and_resumed(folder), answered)
+
+
+def test_killed_before_the_memory_was_told_a_round_tells_it_when_it_goes_on(
+    tiny_task: Callable[..., Path], tmp_path: Path, answered: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill, remember = Kill(), RewriteMemory.remember
+    monkeypatch.setattr(RewriteMemory, "remember", lambda *told: (kill(), remember(*told)))
+    with serving(mind) as server:
+        folder = a_run(tiny_task, server, tmp_path)
+        check(folder, killed_and_resumed(folder), answered)

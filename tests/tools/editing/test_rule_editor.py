@@ -1,0 +1,176 @@
+"""The rule editor: what it proposes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.config.scorers import Contains, Forbid, StartsWith, Words
+from agent.config.task import Editing
+from agent.records.actions import EditPrompt
+from agent.records.base import digest
+from agent.records.evaluation import Evaluation
+from agent.records.examples import Candidate, Demo, Example, Part, Prompt, Turn
+from eval.scorers.combined import TaskScorers
+from tools.editing.rule_editor import RuleEditor
+
+FORM, CALM = "Start your answer with", "never use"
+SCORERS = TaskScorers(
+    [Contains(kind="contains")],
+    [
+        StartsWith(kind="starts_with", text="ANSWER: "),
+        Forbid(kind="forbid", words=("sorry",), say="Please never use sorry."),
+    ],
+)
+TRAIN = [Example(name=f"train:{n}", question=f"Train {n}?", answer=f"Name{n}") for n in range(10)]
+HELD = [Example(name=f"validation:{n}", question=f"Held {n}?", answer=f"Name{n}") for n in range(5)]
+SEED = Prompt(system="Answer the question.")
+WITH_DEMOS = SEED.model_copy(
+    update={"demos": tuple(Demo(question=row.question, answer=f"ANSWER: {row.answer}") for row in TRAIN[:2])}
+)
+BOTH: tuple[Part, ...] = ("system", "demos")
+
+
+def judged(*outputs: str) -> Evaluation:
+    scores = tuple(SCORERS.score(row, output) for row, output in zip(HELD, outputs, strict=False))
+    return Evaluation(candidate=Candidate(prompt="p"), split="validation", scores=scores)
+
+
+def propose(
+    prompt: Prompt = SEED,
+    outputs: Sequence[str] = ("Name0", "sorry"),
+    train: Sequence[Example] = TRAIN,
+    parts: Sequence[Part] = BOTH,
+    seed: int = 0,
+    scorers: TaskScorers = SCORERS,
+    **settings: int,
+) -> list[tuple[Prompt, str]]:
+    editor, move = RuleEditor(scorers, Editing(**settings)), EditPrompt(parts=tuple(parts))
+    proposed = editor.propose(prompt, judged(*outputs), train, move, seed)
+    return [(edit.prompt, edit.note) for edit in proposed.edits]
+
+
+# --- the system text -----------------------------------------------------------------------------
+
+
+def test_what_failed_is_spelled_out_after_what_stood_there() -> None:
+    [(edit, note)] = propose(outputs=["Name0"], parts=["system"])
+    assert edit.system == 'Answer the question. Start your answer with "ANSWER: ".'
+    assert note == "the instruction spelled out"
+
+
+def test_the_most_frequent_failure_comes_first_and_each_only_once() -> None:
+    [(edit, _)] = propose(outputs=["ANSWER: sorry", "ANSWER: sorry", "none"], parts=["system"])
+    assert edit.system.index(CALM) < edit.system.index(FORM)
+    assert (edit.system.count(CALM), edit.system.count(FORM)) == (1, 1)
+
+
+def test_a_demand_that_holds_is_not_repeated() -> None:
+    assert CALM not in propose(outputs=["Name0"])[0][0].system
+
+
+def test_an_instruction_already_given_is_not_given_again() -> None:
+    told = propose(outputs=["Name0"], parts=["system"])[0][0]
+    assert propose(told, outputs=["Name0"], parts=["system"]) == []
+
+
+def test_an_empty_system_text_becomes_the_instruction() -> None:
+    assert propose(Prompt(), outputs=["Name0"])[0][0].system == 'Start your answer with "ANSWER: ".'
+
+
+# --- the demonstrations --------------------------------------------------------------------------
+
+
+def test_demonstrations_are_drawn_few_and_many_and_the_instruction_stays() -> None:
+    edits = [edit for edit, _ in propose(demos=4)]
+    assert {len(edit.demos) for edit in edits} == {0, 2, 4}
+    assert all(FORM in edit.system for edit in edits)
+
+
+def test_with_only_demonstrations_asked_for_the_system_text_stays() -> None:
+    edits = propose(WITH_DEMOS, parts=["demos"])
+    assert edits
+    assert {edit.system for edit, _ in edits} == {SEED.system}
+
+
+def test_with_only_the_system_text_asked_for_the_demonstrations_stay() -> None:
+    edits = propose(WITH_DEMOS, parts=["system"])
+    assert edits
+    assert {edit.demos for edit, _ in edits} == {WITH_DEMOS.demos}
+
+
+def test_present_demonstrations_are_replaced_or_joined_or_one_fewer() -> None:
+    edits = [edit.demos for edit, _ in propose(WITH_DEMOS, demos=4, proposals=10)]
+    assert WITH_DEMOS.demos[:1] in edits
+    assert any(demos[:2] == WITH_DEMOS.demos and len(demos) == 4 for demos in edits)
+    assert any(len(demos) == 2 and not set(demos) & set(WITH_DEMOS.demos) for demos in edits)
+
+
+def test_rows_whose_reference_cannot_be_shown_in_form_are_not_shown() -> None:
+    brief = TaskScorers([Contains(kind="contains")], [Words(kind="words", most=1)])
+    rows = [Example(name="train:1", question="Short?", answer="Yes"), *TRAIN[:1]]
+    wordy = [row.model_copy(update={"answer": "far too many words"}) for row in rows[1:]]
+    edits = propose(train=[rows[0], *wordy], scorers=brief)
+    assert {demo.question for edit, _ in edits for demo in edit.demos} == {"Short?"}
+
+
+def test_rows_that_continue_a_conversation_or_have_a_system_text_are_not_shown() -> None:
+    rows = [row.model_copy(update={"turns": (Turn(role="user", content="Before"),)}) for row in TRAIN]
+    assert all(not edit.demos for edit, _ in propose(train=rows))
+    own = [row.model_copy(update={"system": "Be brief."}) for row in TRAIN]
+    assert all(not edit.demos for edit, _ in propose(train=own))
+
+
+def test_no_demonstrations_where_none_are_allowed() -> None:
+    assert all(not edit.demos for edit, _ in propose(demos=0))
+
+
+# --- rules for all proposals ---------------------------------------------------------------------
+
+PROMPTS = st.sampled_from([SEED, WITH_DEMOS, Prompt(), WITH_DEMOS.model_copy(update={"demos": WITH_DEMOS.demos[:1]})])
+ASKED = st.fixed_dictionaries(
+    {
+        "prompt": PROMPTS,
+        "outputs": st.lists(st.sampled_from(["Name0", "sorry", "ANSWER: sorry", "ANSWER: Name1"]), max_size=5),
+        "train": st.lists(st.sampled_from(TRAIN), unique=True),
+        "parts": st.sampled_from([BOTH, ("system",), ("demos",)]),
+        "seed": st.integers(0, 5),
+        "demos": st.integers(0, 5),
+        "proposals": st.integers(1, 8),
+        "max_length": st.integers(20, 400),
+    }
+)
+
+
+@given(ASKED)
+def test_proposals_are_new_different_few_and_short(asked: dict[str, Any]) -> None:
+    edits = [edit for edit, _ in propose(**asked)]
+    assert len({edit.id for edit in edits} | {asked["prompt"].id}) == len(edits) + 1
+    assert len(edits) <= asked["proposals"]
+    assert all(edit.length <= asked["max_length"] for edit in edits)
+
+
+@given(ASKED)
+def test_only_passing_train_rows_become_demonstrations_and_at_most_as_many_as_allowed(asked: dict[str, Any]) -> None:
+    present = asked["prompt"]
+    rows = {Demo(question=row.question, answer=f"ANSWER: {row.answer}") for row in asked["train"]}
+    for edit, _ in propose(**asked):
+        assert set(edit.demos) <= rows | set(present.demos)
+        assert len(edit.demos) <= max(asked["demos"], len(present.demos))
+        assert len({demo.question for demo in edit.demos}) == len(edit.demos)
+
+
+@given(ASKED)
+def test_the_same_seed_proposes_the_same(asked: dict[str, Any]) -> None:
+    assert propose(**asked) == propose(**asked)
+
+
+def test_another_seed_draws_other_rows() -> None:
+    assert propose(seed=0) != propose(seed=1)
+
+
+def test_a_changed_copy_has_an_id_of_its_own() -> None:
+    assert SEED.id == digest(SEED.model_dump(mode="json"))
+    for edit, _ in propose(SEED):
+        assert edit.id == digest(edit.model_dump(mode="json")) != SEED.id

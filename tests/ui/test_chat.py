@@ -1,0 +1,105 @@
+"""The terminal chat where an external LLM takes part. What it does without one: tests/ui/test_cli.py."""
+
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from graphs.services import charging
+from graphs.services.context import new_run
+from graphs.session import open_session
+from memory.run.folder import RunFolder
+from tests.llm.story import PLANNED, RULES, llm_rounds
+from ui.terminal.chat import Talk
+
+TinyTask = Callable[..., Path]
+SERVER: dict[str, Any] = {"model": "none", "base_url": "http://127.0.0.1:9/v1", "patience": 0}
+
+
+HOUR = 3600.0
+
+
+class Later:
+    """The clock an hour on, while the user thinks."""
+
+    def monotonic(self) -> float:
+        return time.monotonic() + HOUR
+
+
+def say(folder: RunFolder, monkeypatch: pytest.MonkeyPatch, *lines: str, go: bool = False) -> str:
+    """What is answered to the lines, in one line."""
+    out = io.StringIO()
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines) + "\n"))
+    with open_session(folder, supervised=True) as session:
+        if go:
+            session.go()
+        talk = Talk(session, Console(file=out, width=200))
+        while talk.turn():
+            pass
+    return " ".join(out.getvalue().split())
+
+
+def test_a_finished_run_answers_even_if_its_checkpoints_are_lost(
+    tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = new_run(tiny_task(), ["budget.rounds=1"], tmp_path / "runs")
+    with open_session(folder) as session:
+        session.go()
+    folder.checkpoints.write_bytes(b"not a database " * 1000)
+    said = say(folder, monkeypatch, "/plan", "/try Who?", "/diff", go=True)
+    assert "The run has finished" in said and "seed prompt" in said
+
+
+def test_time_between_a_question_and_its_answer_is_no_steps(
+    tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = new_run(tiny_task(), ["policy=prompt-only", "budget.rounds=1"], tmp_path / "runs")
+    with open_session(folder, supervised=True) as session:
+        session.go()
+        monkeypatch.setattr(charging, "time", Later())
+        out = io.StringIO()
+        monkeypatch.setattr("sys.stdin", io.StringIO("/try Who?\n"))
+        assert Talk(session, Console(file=out)).turn() and out.getvalue()
+    monkeypatch.undo()
+    with open_session(folder) as session:
+        session.go()
+    outcome = folder.outcome()
+    assert outcome and outcome.spend.seconds < HOUR
+
+
+def test_what_was_wrong_with_an_answer_is_shown_with_the_plan(
+    tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = new_run(tiny_task(), runs=tmp_path / "runs")
+    with open_session(folder, supervised=True) as session:
+        session.go()
+        session.go({"instead": {"action": "train_lora", "rank": 4096}})
+    said = say(folder, monkeypatch, "/plan")
+    assert "That cannot be done: instead.rank must be between 1 and 256, but it is 4096" in said
+
+
+def test_why_shows_the_rules_choice_beside_the_planners(
+    tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = new_run(tiny_task(), runs=tmp_path / "runs")
+    first, second, *_ = llm_rounds()
+    folder.append(first)
+    said = say(folder, monkeypatch, "/why")
+    assert (
+        f"Round 1, edit_prompt, decided by planner. {PLANNED} the rules (same lever, other settings): {RULES}" in said
+    )
+    folder.append(second)
+    assert f"decided by planner. {PLANNED} the rules (another lever): {RULES}" in say(folder, monkeypatch, "/why")
+
+
+def test_an_edit_with_an_llm_says_how_many_calls_it_takes(
+    tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = tiny_task(edit={"editor": "textgrad", "critiques": 5, "rewrites": 3}, llm=SERVER, policy="prompt-only")
+    said = say(new_run(task, runs=tmp_path / "runs"), monkeypatch, "/plan", go=True)
+    # A critique for each of the four rows, three parts and the system text once more, three questions.
+    assert "cost: up to" in said and "up to about 11 calls to the external LLM" in said

@@ -1,0 +1,107 @@
+"""The live view of a run, on a terminal and where nobody watches."""
+
+import io
+import re
+import time
+
+from rich.console import Console
+
+from tests.fixtures.story import a_baseline, an_outcome, the_story
+from tests.llm.story import an_llm_outcome, llm_rounds
+from ui.terminal.live import LiveView
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def play(view: LiveView, clock: Clock) -> None:
+    with view:
+        view.event(
+            "run", {"name": "valley-1", "task": "valley", "model": "smollm2-135m", "policy": "rules", "folder": "r"}
+        )
+        view.event("baseline", {"row": a_baseline()})
+        for row in the_story():
+            view.event("round-start", {"number": row.number})
+            view.event("decision", {"number": row.number, "decision": row.decision})
+            for step in range(51):
+                clock.now += 1
+                view("training", step, 50, "loss 0.31 [bold]")
+            view.event("verdict", {"row": row})
+        view.event("note", {"text": "the planner did not answer;\x1b[31m the rules decide"})
+        view.event("finish", {"outcome": an_outcome(the_story()[-1])})
+
+
+def test_live_view_writes_plain_lines_where_nobody_watches() -> None:
+    clock, out = Clock(), io.StringIO()
+    play(LiveView(Console(file=out, width=80), clock), clock)
+    text = out.getvalue()
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", text)
+    assert "◆ edit  Most failures lack the wanted form, and demonstrations alone would take 4.0 nats" in text
+    assert "0.04 → 0.00  taken back  p 0.62  in 1 min 15 s  (1 min 20 s so far)" in text
+    assert "0.33 → 1.00  kept" in text
+    assert re.search(r"best pair +0\.92 +0\.75 – 1\.00", text)
+    assert "report: r/report.html" in text
+
+
+def test_progress_lines_come_at_most_every_ten_seconds() -> None:
+    clock, out = Clock(), io.StringIO()
+    play(LiveView(Console(file=out, width=80), clock), clock)
+    lines = [line for line in out.getvalue().splitlines() if line.startswith("training ")]
+    assert 16 <= len(lines) <= 20
+    assert "loss 0.31 [bold]" in lines[0] and re.search(r"about \d+ s left", lines[0])
+
+
+def test_live_view_on_a_terminal_stays_within_80_columns_and_keeps_finished_rounds() -> None:
+    clock, out = Clock(), io.StringIO()
+    console = Console(file=out, width=80, force_terminal=True, color_system=None, legacy_windows=False)
+    play(LiveView(console, clock), clock)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue()).replace("\r", "\n")
+    assert max(len(line) for line in plain.splitlines()) <= 80
+    assert plain.count("taken back") == 1
+    assert plain.count("training") >= 4
+    assert "\x1b[31m" not in out.getvalue()
+
+
+def test_nothing_is_drawn_over_what_the_user_types_after_the_work() -> None:
+    out = io.StringIO()
+    with LiveView(Console(file=out, width=80, force_terminal=True)) as view:
+        view("training", 1, 2)
+        view("training", 2, 2)
+        drawn = out.tell()
+        time.sleep(0.25)  # two redraws of a live line
+        assert out.tell() == drawn
+
+
+def test_live_view_tells_what_the_llm_did_and_what_the_rules_would_have_done() -> None:
+    out = io.StringIO()
+    with LiveView(Console(file=out, width=80)) as view:
+        for row in llm_rounds():
+            view.event("decision", {"number": row.number, "decision": row.decision})
+            view.event("verdict", {"row": row})
+        view.event("finish", {"outcome": an_llm_outcome(llm_rounds()[-1])})
+    text = out.getvalue()
+    assert "◆ edit  Eleven of twelve rows lack the form" in text and "(planner)" in text
+    assert "the rules, same lever, other settings: edit_prompt: 92% of the rows lack style" in text
+    assert text.count("the rules, another lever: ") == 2
+    assert "4 critiques by the editor's LLM\n1 proposal refused: the training answer" in text
+    assert "12 hard questions, 9 rewritten, 5 answers passed (yield 42%" in text
+    assert "$0.00434 so far)" in text
+    assert "external LLM: planner 5 calls, $0.0017; editor 60 calls and 9 from cache, $0.0093; judge" in text
+
+
+def test_what_an_llm_says_does_not_steer_the_terminal() -> None:
+    out = io.StringIO()
+    row = llm_rounds()[0]
+    evil = row.decision.model_copy(update={"reason": "\x1b[31mred", "rules_would": "edit_prompt: \x1b[2J"})
+    proposals = (row.trial.proposals[-1].model_copy(update={"note": "\x1b[31m"}),)
+    with LiveView(Console(file=out, width=80)) as view:
+        view.event("decision", {"number": 1, "decision": evil})
+        view.event(
+            "verdict", {"row": row.model_copy(update={"trial": row.trial.model_copy(update={"proposals": proposals})})}
+        )
+    assert "\x1b" not in out.getvalue() and "1 proposal refused" in out.getvalue()

@@ -1,0 +1,1 @@
+"""Why a row fails: the reward classifier, its features, and drift."""

@@ -1,0 +1,1 @@
+"""Rewriting the prompt: by rules, and by TextGrad."""

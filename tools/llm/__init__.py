@@ -1,0 +1,1 @@
+"""The external LLM: its client, budget, retries and structured output."""

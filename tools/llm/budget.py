@@ -1,0 +1,91 @@
+"""What the calls of a run to the external LLM cost, written down before each call and after it."""
+
+import threading
+
+from agent.errors import OutOfMoney
+from agent.protocols import CallLog
+from agent.records.rounds import Call, Role, Spend, Usage
+
+
+class Notebook(list[Call]):
+    """A log of calls that is on no disk: for what belongs to no run. Satisfies `agent.protocols.CallLog`."""
+
+    def calls(self) -> list[Call]:
+        return list(self)
+
+    def log(self, call: Call) -> None:
+        self.append(call)
+
+
+class Account:
+    """One for all roles of a run. What an earlier process spent comes back from the log, a killed call at its most.
+
+    Args:
+        log: where a call stands from before it is made.
+        limit: USD that the whole run may spend. None: no limit.
+    """
+
+    def __init__(self, log: CallLog, limit: float | None = None) -> None:
+        self._log = log
+        self._limit = limit
+        self._lock = threading.Lock()
+        latest = {call.number: call for call in log.calls()}
+        self._usage: dict[Role, Usage] = {}
+        for call in latest.values():
+            self._charge(call.role, call.usage)
+        self._next = max(latest, default=0) + 1
+
+    def open(self, role: Role, model: str, most: Usage) -> Call:
+        """Charges a call at the most it can cost, before it is made.
+
+        Raises:
+            OutOfMoney: that is more than what is left; nothing is charged.
+        """
+        with self._lock:
+            spent = self._total().usd
+            # A billionth of a dollar is rounding, not money.
+            if self._limit is not None and spent + most.usd > self._limit + 1e-9:
+                left = f"{max(0.0, self._limit - spent):.4f} are left of budget.usd {self._limit:g}"
+                raise OutOfMoney(f"a call to {model} could cost {most.usd:.4f} USD, and {left}")
+            call = self._numbered(role, model, most)
+            self._charge(role, most)
+            self._log.log(call)
+            return call
+
+    def settle(self, call: Call, usage: Usage, seconds: float, fault: str = "") -> None:
+        """Charges what the call really cost instead."""
+        with self._lock:
+            self._charge(call.role, usage - call.usage)
+            update = {"usage": usage, "settled": True, "seconds": seconds, "fault": fault}
+            self._log.log(call.model_copy(update=update))
+
+    def cached(self, role: Role, model: str) -> None:
+        """Notes an answer that came from the disk and cost nothing."""
+        with self._lock:
+            call = self._numbered(role, model, Usage(cached=1)).model_copy(update={"settled": True})
+            self._charge(role, call.usage)
+            self._log.log(call)
+
+    @property
+    def usage(self) -> dict[Role, Usage]:
+        """Of the whole run, by role; calls that are still out at their most."""
+        with self._lock:
+            return dict(self._usage)
+
+    @property
+    def spend(self) -> Spend:
+        """LLM tokens and money of the whole run."""
+        with self._lock:
+            total = self._total()
+        return Spend(llm_tokens=total.input_tokens + total.output_tokens, usd=total.usd)
+
+    def _total(self) -> Usage:
+        return sum(self._usage.values(), Usage())
+
+    def _charge(self, role: Role, usage: Usage) -> None:
+        self._usage[role] = self._usage.get(role, Usage()) + usage
+
+    def _numbered(self, role: Role, model: str, usage: Usage) -> Call:
+        call = Call(number=self._next, role=role, model=model, usage=usage)
+        self._next += 1
+        return call

@@ -1,0 +1,1 @@
+"""The model under adaptation: loading it, its chat template, answers and likelihoods."""

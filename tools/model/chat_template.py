@@ -1,0 +1,232 @@
+"""From a Prompt and an Example to token ids, through the model's own chat template."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from jinja2.exceptions import TemplateError
+
+from agent.errors import BadInput
+from agent.records.examples import Example, Prompt
+from tools.model.open_reasoning import Opened, opened
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Message = dict[str, str]
+MARK = "§"  # stands for an answer where a template is looked into
+SWITCHES = ("enable_thinking", "thinking")  # by which chat templates leave thoughts out
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """Token ids of one row: what is given, and what is scored or learned (may be empty)."""
+
+    prompt: list[int]
+    completion: list[int]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.completion)
+
+
+class Renderer:
+    """Renders prompts for one tokenizer. Models without a chat template get plain `User:`/`Assistant:` lines.
+
+    Args:
+        switches: arguments of the chat template, such as `enable_thinking`; for training rows as for questions.
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", switches: Mapping[str, Any] | None = None) -> None:
+        self.tokenizer = tokenizer
+        self._switches = dict(switches or {})
+
+    def check(self, name: str) -> None:
+        """Try the chat template out on a question and an answer.
+
+        Raises:
+            BadInput: it cannot render them, has no such switch, or nothing tells the model where an answer ends.
+        """
+        template = self.tokenizer.chat_template
+        for switch in self._switches:
+            if not template:
+                raise BadInput(f"model '{name}' has no chat template, so chat_template_kwargs.{switch} has no effect")
+            if not re.search(rf"\b{re.escape(switch)}\b", str(template)):
+                raise BadInput(
+                    f"chat_template_kwargs.{switch}: the chat template of model '{name}' does not read it; leave it out"
+                )
+        try:
+            read = not template or MARK in self.text(Prompt(), Example(name="", question=MARK, answer=""))
+        except TemplateError as error:
+            raise BadInput(f"the chat template of model '{name}' cannot render a question: {error}") from error
+        if not read:
+            raise BadInput(f"the chat template of model '{name}' leaves the user's question out")
+        if self._end is None:
+            raise BadInput(
+                f"nothing tells model '{name}' where an answer ends: its tokenizer has no eos_token, and its chat "
+                "template ends an assistant's turn with no special token. Set eos_token in its tokenizer_config.json."
+            )
+
+    def messages(self, prompt: Prompt, example: Example) -> list[Message]:
+        """System text (the prompt's, then the example's own), demonstrations, earlier turns, then the question."""
+        texts = "\n\n".join(filter(None, (prompt.system, example.system)))
+        system = [_message("system", texts)] if texts else []
+        demos = [
+            message
+            for demo in prompt.demos
+            for message in (_message("user", prompt.ask(demo.question)), _message("assistant", demo.answer))
+        ]
+        turns = [_message(turn.role, turn.content) for turn in example.turns]
+        return [*system, *demos, *turns, _message("user", prompt.ask(example.question))]
+
+    def text(self, prompt: Prompt, example: Example) -> str:
+        """All that the model reads before it answers."""
+        messages = self.messages(prompt, example)
+        if not self.tokenizer.chat_template:
+            return _plain(messages)
+        if not self._takes_system:
+            messages = _fold_system(messages)
+        if self._opens:
+            return self._applied(messages, add_generation_prompt=True)
+        before, found, _ = self._applied([*messages, _message("assistant", MARK)]).rpartition(MARK)
+        return before if found else self._applied(messages)
+
+    def prompt_ids(self, prompt: Prompt, example: Example) -> list[int]:
+        """The same as ids. The start of text is written by the chat template or, where there is none, the tokenizer."""
+        text, plain = self.text(prompt, example), not self.tokenizer.chat_template
+        return list(self.tokenizer(text, add_special_tokens=plain)["input_ids"])
+
+    def row(self, prompt: Prompt, example: Example) -> TokenRow:
+        """A training row: the answer and the end-of-turn token are the completion.
+
+        Where the chat template opens thoughts, the completion closes them first.
+        """
+        before, known = self._goes_on(example.answer)
+        return TokenRow(self.prompt_ids(prompt, example), [*self.ids(before + example.answer[known:]), self.end])
+
+    def scored_row(self, prompt: Prompt, example: Example, given: str, scored: str) -> TokenRow:
+        """A row in which `given` is already said and only the tokens of `scored` count.
+
+        The two are tokenised as one text; a token that reaches over the border counts as scored. Where the chat
+        template opens thoughts, what closes them is given.
+        """
+        before, known = self._goes_on(given + scored)
+        text = before + (given + scored)[known:]
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        start = len(before) + max(0, len(given) - known)
+        border = sum(end <= start for _, end in encoded["offset_mapping"])
+        ids = encoded["input_ids"]
+        return TokenRow([*self.prompt_ids(prompt, example), *ids[:border]], ids[border:])
+
+    def ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def output(self, ids: list[int]) -> str:
+        """What was said, behind the tag by which the chat template opens thoughts, where it does.
+
+        The tag that closes them stays even where it is a special token.
+        """
+        if not self._opened:
+            return self.text_of(ids)
+        tag = self.ids(self._opened.tag)
+        if len(tag) == 1 and tag[0] in ids and not self.text_of(tag):
+            end = ids.index(tag[0])
+            return self._opened.opening + self.text_of(ids[:end]) + self._opened.tag + self.text_of(ids[end + 1 :])
+        return self._opened.opening + self.text_of(ids)
+
+    def remarks(self) -> list[str]:
+        """Sentences about what the chat template does to answers."""
+        if not self._opened:
+            return []
+        switches = (
+            name
+            for name in SWITCHES
+            if re.search(rf"\b{name}\b", str(self.tokenizer.chat_template))
+            and not Renderer(self.tokenizer, {**self._switches, name: False})._opened
+        )
+        said = (
+            f"the model's chat template opens thoughts ({self._opened.opening.strip()}) before every answer: answers "
+            "are learned and measured behind their end, and the model itself may think until it is trained."
+        )
+        return [said + "".join(f" Set chat_template_kwargs: {{{name}: false}} to open none." for name in switches)]
+
+    @cached_property
+    def _opened(self) -> Opened | None:
+        if not self.tokenizer.chat_template:
+            return None
+        asked = self.text(Prompt(), Example(name="", question="q", answer=""))
+        return opened(asked, self._applied([_message("user", "q"), _message("assistant", MARK)]), MARK)
+
+    def _goes_on(self, said: str) -> tuple[str, int]:
+        """What comes before a text after the prompt, and how many of its characters the prompt already has."""
+        return self._opened.goes_on(said) if self._opened else ("", 0)
+
+    def text_of(self, ids: list[int]) -> str:
+        """What was said, without special tokens and outer white space."""
+        # Tidied spaces would let a later token change the text of those before it.
+        text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text).strip()
+
+    @property
+    def end(self) -> int:
+        """The token that ends an assistant turn; Gemma's, for one, is not the tokenizer's eos."""
+        if self._end is None:
+            self.check(self.tokenizer.name_or_path)  # raises
+        assert self._end is not None, "a checked tokenizer ends answers"
+        return self._end
+
+    @cached_property
+    def ends(self) -> tuple[str, ...]:
+        """What stands for the end of a turn in text: none of it belongs into an answer."""
+        names = (self.tokenizer.convert_ids_to_tokens(self.end), self.tokenizer.eos_token)
+        return tuple(dict.fromkeys(str(name) for name in names if name))
+
+    @cached_property
+    def _end(self) -> int | None:
+        if self.tokenizer.chat_template:
+            text = self._applied([_message("user", "q"), _message("assistant", MARK)])
+            after = self.ids(text.rsplit(MARK, 1)[-1].strip())
+            special = {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+            if after and after[0] in special:
+                return after[0]
+        end: int | None = self.tokenizer.eos_token_id
+        return end
+
+    @cached_property
+    def _takes_system(self) -> bool:
+        """Some templates refuse a system turn, some silently leave it out."""
+        try:
+            return MARK in self._applied([_message("system", MARK), _message("user", "q")])
+        except TemplateError:
+            return False
+
+    @cached_property
+    def _opens(self) -> bool:
+        """Whether the template writes the assistant's header when it is asked to; some only do so with an answer."""
+        asked = [_message("user", "q")]
+        return self._applied(asked, add_generation_prompt=True) != self._applied(asked)
+
+    def _applied(self, messages: list[Message], add_generation_prompt: bool = False) -> str:
+        text = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=add_generation_prompt, **self._switches
+        )
+        return str(text)
+
+
+def _message(role: str, content: str) -> Message:
+    return {"role": role, "content": content}
+
+
+def _fold_system(messages: list[Message]) -> list[Message]:
+    if messages[0]["role"] != "system":
+        return messages
+    system, first, *rest = messages
+    return [_message(first["role"], f"{system['content']}\n\n{first['content']}"), *rest]
+
+
+def _plain(messages: list[Message]) -> str:
+    """Labels on lines of their own: an answer after a space would be tokenised unlike one after a line's end."""
+    labels = {"system": "", "user": "User:\n", "assistant": "Assistant:\n"}
+    lines = [labels[message["role"]] + message["content"] for message in messages]
+    return "\n".join([*lines, "Assistant:\n"])

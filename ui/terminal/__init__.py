@@ -1,0 +1,1 @@
+"""A run in the terminal: the live view and the chat."""

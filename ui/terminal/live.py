@@ -1,0 +1,197 @@
+"""The terminal view of a run: what is done scrolls by and stays, what is going on stands in one line below."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from agent.records.actions import Decision
+from agent.records.rounds import Baseline, Outcome, Round, Spend, Trial
+from ui import wording
+
+EVERY = 10.0  # seconds between progress lines where nobody watches
+STYLES = {"train_lora": "blue", "edit_prompt": "yellow"}
+
+
+class LiveView:
+    """Shows a run's progress and events; used as a context manager.
+
+    On a terminal a progress line with the time left stands below the finished rounds. Elsewhere (a log, CI, nohup)
+    everything is plain lines without control characters, progress at most every ten seconds.
+    """
+
+    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.console = console or Console(highlight=False)
+        self._clock = clock
+        self._bars: Progress | None = None
+        self._what = ""
+        self._began = self._said = clock()
+        self._lock = threading.RLock()  # waits for the LLM are told from another thread
+        self._folder = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end_progress()
+
+    def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Satisfies `agent.protocols.Progress`."""
+        with self._lock:
+            self._progress(what, done, total, note)
+
+    def event(self, kind: str, data: Mapping[str, object]) -> None:
+        """Shows a run, baseline, round-start, decision, verdict, note or finish; other kinds are passed over."""
+        with self._lock:
+            self._end_progress()
+            self._show(kind, data)
+
+    def _progress(self, what: str, done: int, total: int, note: str) -> None:
+        if what != self._what:
+            self._end_progress()
+            self._what, self._began = what, self._clock()
+        if not self.console.is_terminal:
+            self._log_progress(done, total, note)
+        elif done < total:
+            self._draw_progress(done, total, note)
+        else:
+            self._end_progress()
+
+    def _show(self, kind: str, data: Mapping[str, object]) -> None:
+        match kind, data:
+            case "run", _:
+                self._run(data)
+            case "baseline", {"row": Baseline() as row}:
+                self._baseline(row)
+            case "round-start", {"number": number}:
+                self._say(Text(f"\nround {number}", style="bold"))
+            case "decision", {"decision": Decision() as decision}:
+                self._decision(decision)
+            case "verdict", {"row": Round() as row}:
+                self._verdict(row)
+            case "note", {"text": text}:
+                self._say(Text(wording.printable(str(text)), style="italic"))
+            case "finish", {"outcome": Outcome() as outcome}:
+                self._finish(outcome)
+
+    # --- events ----------------------------------------------------------------------------------
+
+    def _run(self, data: Mapping[str, object]) -> None:
+        self._folder = str(data.get("folder", ""))
+        self._say(Text(f"{data['name']}", style="bold"))
+        self._say(Text(f"{data['task']} · {data['model']} · {data['policy']} · {self._folder}", style="dim"))
+
+    def _baseline(self, row: Baseline) -> None:
+        from_seed = "" if row.best == row.seed else f"{wording.number(row.seed_reward)} → "
+        line = Text.assemble(("baseline ", "bold"), f"reward {from_seed}{wording.number(row.reward)}")
+        line.append(f"  content {wording.number(row.content)}, style {wording.number(row.style)}", "dim")
+        self._say(line, _so_far(row.spend))
+        self._say(Text(wording.printable(row.note), style="dim"))
+
+    def _decision(self, decision: Decision) -> None:
+        move = decision.move
+        line = Text(f"{wording.mark(move)} {wording.lever(move)}", style=f"bold {STYLES.get(move.action, '')}")
+        line.append(f"  {wording.printable(decision.reason)}", "not bold default")
+        self._say(line, Text(f" ({decision.by})", style="dim"))
+        if decision.by in ("planner", "learned") and decision.rules_would:
+            told = wording.beside_rules(decision)
+            self._say(Text(f"the rules{f', {told}' if told else ''}: {wording.printable(decision.rules_would)}", "dim"))
+
+    def _verdict(self, row: Round) -> None:
+        verdict = row.verdict
+        for told in _told(row.trial):
+            self._say(Text(wording.printable(told), style="dim"))
+        line = Text(f"{wording.number(verdict.before)} → {wording.number(verdict.after)}  ")
+        line.append(wording.kept(verdict), "bold green" if verdict.kept else "dim")
+        if verdict.measure == "merit":
+            line.append(f"  merit {wording.signed(verdict.merit_gain)}", "dim")
+        line.append(f"  p {wording.evidence(verdict)}  in {wording.duration(row.trial.spend.seconds)}", "dim")
+        self._say(line, _so_far(row.spend))
+
+    def _finish(self, outcome: Outcome) -> None:
+        self._say(Text(f"\nstopped: {wording.printable(outcome.stopped)}", style="bold"))
+        table = Table("sealed test rows", box=None, pad_edge=False, header_style="dim")
+        for column in ("joint reward", "95 % interval", "content", "style", "rows"):
+            table.add_column(column, justify="right")
+        for name, result in (("seed prompt", outcome.baseline_test), ("best pair", outcome.best_test)):
+            between = f"{wording.number(result.low)} – {wording.number(result.high)}"
+            parts = (wording.number(result.content), wording.number(result.style), str(result.rows))
+            table.add_row(name, wording.number(result.reward), between, *parts)
+        self.console.print(table)
+        self._say(Text(f"p {wording.p_value(outcome.p_value)}; {wording.cost(outcome.spend)}", style="dim"))
+        if outcome.drift is not None:
+            lost = f"drift {wording.signed(outcome.drift)} nats a token: what the weights have lost on general text"
+            self._say(Text(lost, style="dim"))
+        if lost_rows := outcome.best_test.too_long:
+            self._say(Text(f"{lost_rows} test rows do not fit into the model's window under this prompt: wrong"))
+        if outcome.usage:
+            self._say(Text(f"external LLM: {wording.asked(outcome.usage)}", style="dim"))
+        if self._folder:
+            self._say(Text(f"report: {Path(self._folder) / 'report.html'}"))
+
+    # --- lines -----------------------------------------------------------------------------------
+
+    def _say(self, *parts: Text) -> None:
+        """A line that stays; in a log it is never broken, so that it can be searched."""
+        self.console.print(Text.assemble(*parts), soft_wrap=not self.console.is_terminal)
+
+    def _log_progress(self, done: int, total: int, note: str) -> None:
+        now = self._clock()
+        if now - self._said < EVERY:
+            return
+        self._said = now
+        parts = [f"{self._what} {done}/{total}", note]
+        if 0 < done < total:
+            parts.append(f"about {wording.duration((now - self._began) * (total - done) / done)} left")
+        self._say(Text(wording.printable(", ".join(filter(None, parts)))))
+
+    def _draw_progress(self, done: int, total: int, note: str) -> None:
+        if self._bars is None:
+            self._bars = _bars(self.console)
+            self._bars.start()
+            self._bars.add_task(wording.printable(self._what), total=total, note="")
+        self._bars.update(self._bars.task_ids[0], completed=done, total=total, note=wording.printable(note))
+
+    def _end_progress(self) -> None:
+        """The line goes as soon as its work is done: what is typed next must not be drawn over."""
+        self._what = ""
+        if self._bars:
+            self._bars.stop()
+            self._bars = None
+
+
+def _told(trial: Trial) -> Iterator[str]:
+    """What a lever did, and what the editor's LLM had to do with it."""
+    yield trial.note
+    refused = [proposal.note for proposal in trial.proposals if proposal.merit is None]
+    if trial.critiques:
+        yield f"{wording.plural(len(trial.critiques), 'critique')} by the editor's LLM"
+    if refused:
+        yield f"{wording.plural(len(refused), 'proposal')} refused: {'; '.join(refused)}"
+    if trial.remaking:
+        yield wording.remade(trial.remaking)
+
+
+def _so_far(spend: Spend) -> Text:
+    money = f", {wording.money(spend.usd)}" if spend.usd else ""
+    return Text(f"  ({wording.duration(spend.seconds)}{money} so far)", style="dim")
+
+
+def _bars(console: Console) -> Progress:
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=18),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
+        TimeRemainingColumn(compact=True),
+    )
+    return Progress(*columns, console=console, transient=True)
