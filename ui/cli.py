@@ -177,7 +177,7 @@ def _eval(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from eval.tasks.task import load_config
+    from eval.tasks.task import build_task, load_config
     from ui.report.write import write_report
 
     folder = _find(options)

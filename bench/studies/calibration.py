@@ -1,8 +1,8 @@
 """`python -m bench.studies.calibration`: how far the reward classifier's chances can be trusted, against its rules.
 
 Reads tools/diagnosis/probes.jsonl and predicts each probed row's need by a model fitted without it: questions in five
-folds, and whole tasks left out in turn. The truth: style where an edit brought the row's reward to 1; else content where style
-held, both where it failed. Prints a table; draws reliability where matplotlib is installed.
+folds, and whole tasks left out in turn. The truth: style where an edit brought the row's reward to 1; else content
+where style held, both where it failed. Prints a table; draws reliability where matplotlib is installed.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""`python -m bench.studies.probes`: measure what edits do to rows of the practice tasks, for tools/diagnosis/probes.jsonl.
+"""`python -m bench.studies.probes`: what edits do to rows of the practice tasks, for tools/diagnosis/probes.jsonl.
 
 Each task is run by short fixed orders, which make the same moves from the same pairs (all answers and adapters are had
 in common). Then the failing rows of each pair that was edited are probed, and labelled by what the edit did to them.
