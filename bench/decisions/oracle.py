@@ -41,7 +41,7 @@ def _worth(run: RunFolder) -> tuple[float, float, float]:
     outcome = run.outcome()
     assert outcome is not None, "steps are played to their end"
     merits = [score.merit for score in run.load(outcome.best, "validation").scores.values()]
-    return round(_reward(run), 9), round(fmean(merits), 9), -before_test(run).passes
+    return round(_reward(run), 9), round(fmean(merits), 9), -before_test(run).forward_tokens
 
 
 def _reward(run: RunFolder) -> float:

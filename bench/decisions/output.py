@@ -112,7 +112,7 @@ def _spots(standing: Standing) -> list[Spot]:
     for policy in standing.policies:
         reward, rows = standing.reward(policy), standing.rows(policy).values()
         if reward:
-            spent = sum(row.spend.passes for row in rows) / len(rows)
+            spent = sum(row.spend.forward_tokens for row in rows) / len(rows)
             found.append(Spot(policy, spent, reward.mean, COLOURS.get(policy, "")))
     return found
 

@@ -58,7 +58,7 @@ def _kept(rounds: Sequence[Round], action: str) -> int:
 
 def _reached(run: RunFolder, target: float) -> Reached | None:
     spend = next((row.spend for row in _rows(run) if row.reward >= target), None)
-    return Reached(passes=spend.passes, seconds=spend.seconds) if spend else None
+    return Reached(passes=spend.forward_tokens, seconds=spend.seconds) if spend else None
 
 
 def _rows(run: RunFolder) -> list[Baseline | Round]:

@@ -3,7 +3,7 @@
 from math import exp
 from typing import NamedTuple
 
-from agent.config.task import OBSERVING
+from agent.config.policies import OBSERVING
 from bench.decisions.comparison import Chance, Estimate, Standing
 from bench.decisions.suite import ORACLE
 from ui import wording
@@ -61,7 +61,7 @@ def _summary(standing: Standing) -> Grid:
     for policy in standing.policies:
         found = list(standing.rows(policy).values())
         amounts = [[row.spend.seconds / 60, row.rounds, row.kept_edits, row.kept_lora] for row in found]
-        passes = sum(row.spend.passes for row in found) / len(found)
+        passes = sum(row.spend.forward_tokens for row in found) / len(found)
         means = [f"{sum(column) / len(found):.1f}" for column in zip(*amounts, strict=True)]
         reward, regret = _estimate(standing.reward(policy)), _estimate(standing.regret(policy))
         rows.append([policy, str(len(found)), reward, regret, *_cost(standing, policy), f"{passes:,.0f}", *means])
@@ -132,7 +132,7 @@ def _matches(standing: Standing) -> Grid:
 def _runs(standing: Standing) -> Grid:
     rows = [
         [row.task, str(row.seed), row.policy, wording.number(row.best.reward), row.levers or "–",
-         f"{row.reached.passes:,}" if row.reached else "never", f"{row.spend.passes:,}",
+         f"{row.reached.passes:,}" if row.reached else "never", f"{row.spend.forward_tokens:,}",
          wording.duration(row.spend.seconds), row.stopped]
         for policy in standing.policies
         for row in standing.rows(policy).values()
