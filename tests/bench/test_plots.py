@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.decisions.plots import Spot, bar_chart, scatter
+from bench.plots import Point, bar_chart, scatter
 from tests.ui.test_charts import drawable, numbers
 from ui.report.charts import Bar
 
@@ -19,8 +19,8 @@ def test_bars_of_any_numbers_are_drawable(given_bars: list[Bar]) -> None:
     assert drawable(drawn) and "<b>" not in drawn and drawn.count("&lt;b&gt;") >= len(given_bars)
 
 
-@given(st.lists(st.builds(Spot, st.just("<b>"), numbers, numbers, st.just("mean")), max_size=12))
-def test_points_of_any_numbers_are_drawable(spots: list[Spot]) -> None:
+@given(st.lists(st.builds(Point, st.just("<b>"), numbers, numbers, st.just("mean")), max_size=12))
+def test_points_of_any_numbers_are_drawable(spots: list[Point]) -> None:
     drawn = str(scatter(spots, "passes", "reward"))
     assert drawable(drawn) and "<b>" not in drawn
 
@@ -34,7 +34,7 @@ def test_bars_are_as_long_as_their_numbers_on_both_sides_of_0() -> None:
 
 
 def test_labels_of_points_in_one_place_do_not_cover_each_other() -> None:
-    drawn = str(scatter([Spot(name, 1000, 0.5, "") for name in "abcdef"], "passes", "reward"))
+    drawn = str(scatter([Point(name, 1000, 0.5, "") for name in "abcdef"], "passes", "reward"))
     placed = re.findall(r'<text class="tick" x="[\d.]+" y="([-\d.]+)"[^>]*>[a-f]<', drawn)
     heights = sorted(map(float, placed))
     assert len(heights) == 5 and min(above - below for below, above in pairwise(heights)) >= 12
