@@ -84,8 +84,8 @@ def scatter(points: Sequence[Point], across: str, up: str) -> Markup:
     for tick in (0, 0.25, 0.5, 0.75, 1):
         parts.append(svg.line(svg.LEFT, frame.y(tick), svg.WIDTH - svg.RIGHT, frame.y(tick), "grid"))
         parts.append(svg.text(f"{tick:g}", svg.LEFT - 8, frame.y(tick) + 4, "tick", "end"))
-    for power, label in _log_ticks(frame.x0, frame.x1):
-        parts.append(svg.text(label, frame.x(power), 282, "tick", "middle"))
+    for power, tick_label in _log_ticks(frame.x0, frame.x1):
+        parts.append(svg.text(tick_label, frame.x(power), 282, "tick", "middle"))
     taken: list[tuple[float, float]] = []
     for point, power in zip(known, powers, strict=True):
         x, y = frame.x(power), frame.y(point.y)
@@ -116,11 +116,15 @@ def rate_panels(panels: Mapping[str, Series], across: str, up: str) -> Markup:
         frame = svg.Frame(-span / 20, span, high, 44, 224, low, left, left + width)
         parts += _log_axis(frame)
         parts.append(svg.text(title, left + width, 36, "axis", "end"))
+        end = -math.inf
         for x in sorted({x for points in series.values() for x, _ in points}):
-            parts.append(svg.text(f"{x:g}", frame.x(x), 240, "tick", "middle"))
+            if frame.x(x) > end:  # where labels would cover each other, the first one stays
+                parts.append(svg.text(f"{x:g}", frame.x(x), 240, "tick", "middle"))
+                end = frame.x(x) + 28
         for name, points in series.items():
-            logs = [(x, math.log10(y)) for x, y in points]
-            parts.append(_line(frame, logs, names.index(name), name)) if points else None
+            if points:
+                logs = [(x, math.log10(y)) for x, y in points]
+                parts.append(_line(frame, logs, names.index(name), name))
     return svg.drawing(270, f"{up} over {across}", parts)
 
 
