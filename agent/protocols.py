@@ -85,7 +85,7 @@ class Scorers(Protocol):
         """The answer in the wanted form."""
         ...
 
-    def passes(self, output: str, example: Example) -> bool:
+    def full_marks(self, output: str, example: Example) -> bool:
         """Whether content and style are both full marks, as far as rules can tell."""
         ...
 

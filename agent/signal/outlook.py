@@ -123,7 +123,7 @@ def _outlook(mendable: There, share: tuple[float, float], cost: float) -> Outloo
 
 def _cost(own: Sequence[Round], price: float) -> float:
     """Passes of a round: the mean of those played, else the estimated price."""
-    played = [passes for row in own if (passes := row.trial.spend.passes) > 0]
+    played = [passes for row in own if (passes := row.trial.spend.forward_tokens) > 0]
     return max(1.0, fmean(played) if played else price)
 
 

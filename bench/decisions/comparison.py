@@ -1,6 +1,6 @@
 """Policies compared over tasks and seeds: reward, regret, cost to the target, and what could be chance.
 
-A *group* is a task with a seed; comparisons are made within groups. Costs are in forward tokens (`Spend.passes`).
+A *group* is a task with a seed; comparisons are made within groups. Costs are in `Spend.forward_tokens`.
 """
 
 import re
@@ -14,7 +14,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.config.task import PATTERNS
+from agent.config.policies import PATTERNS
 from bench.decisions.results import ORACLE, Result
 from eval.stats import RESAMPLES, interval, sign_flip
 
@@ -120,7 +120,9 @@ class Comparison:
         Scoring the test rows is not counted (`Result.spend`).
         """
         return max(
-            rows[group].spend.passes for policy, rows in self._rows.items() if policy != ORACLE and group in rows
+            rows[group].spend.forward_tokens
+            for policy, rows in self._rows.items()
+            if policy != ORACLE and group in rows
         )
 
     def cost(self, policy: str, task: str | None = None) -> Cost | None:

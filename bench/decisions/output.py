@@ -91,7 +91,7 @@ def _figures(comparison: Comparison) -> list[tuple[str, Markup]]:
     for policy in comparison.policies:
         reward, rows = comparison.reward(policy), comparison.rows(policy).values()
         if reward:
-            spent = sum(row.spend.passes for row in rows) / len(rows)
+            spent = sum(row.spend.forward_tokens for row in rows) / len(rows)
             points.append(Point(policy, spent, reward.mean, COLOURS.get(policy, "")))
     policies = [policy for policy in comparison.policies if policy != ORACLE]
     shares = [_bar(policy, cost.share) for policy in policies if (cost := comparison.cost(policy))]

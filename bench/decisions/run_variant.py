@@ -65,7 +65,7 @@ def result(run: RunFolder, variant: Variant, seed: int, target: float) -> Result
         rounds=len(rounds), kept_edits=kept("edit_prompt"), kept_lora=kept("train_lora"),
         spend=measured[-1].spend, baseline=outcome.baseline_test, best=outcome.best_test,
         rewards={score.example: score.reward for score in scores}, target=target,
-        reached=Reached(passes=reached.passes, seconds=reached.seconds) if reached else None,
+        reached=Reached(passes=reached.forward_tokens, seconds=reached.seconds) if reached else None,
         levers="".join(map(_lever, rounds)), stopped=outcome.stopped,
     )  # fmt: skip
 
@@ -96,7 +96,7 @@ def best_run(rounds: int, target: float, run: Callable[[str], RunFolder]) -> Run
 def _worth(run: RunFolder) -> tuple[float, float, float]:
     """Compared in this order; rounded, so that sums in another order make no difference."""
     merits = [score.merit for score in run.load(_pair(run), "validation").scores.values()]
-    return round(_reward(run), 9), round(fmean(merits), 9), -_measured_rows(run)[-1].spend.passes
+    return round(_reward(run), 9), round(fmean(merits), 9), -_measured_rows(run)[-1].spend.forward_tokens
 
 
 def _reward(run: RunFolder) -> float:

@@ -3,7 +3,7 @@
 from math import exp
 from typing import NamedTuple
 
-from agent.config.task import OBSERVING
+from agent.config.policies import OBSERVING
 from bench.decisions.comparison import Comparison, Estimate, MeanTest
 from bench.decisions.results import ORACLE
 from ui import wording
@@ -61,7 +61,7 @@ def _summary(comparison: Comparison) -> Table:
     for policy in comparison.policies:
         found = list(comparison.rows(policy).values())
         amounts = [[row.spend.seconds / 60, row.rounds, row.kept_edits, row.kept_lora] for row in found]
-        spent = sum(row.spend.passes for row in found) / len(found)
+        spent = sum(row.spend.forward_tokens for row in found) / len(found)
         means = [f"{sum(column) / len(found):.1f}" for column in zip(*amounts, strict=True)]
         reward, regret = _estimate(comparison.reward(policy)), _estimate(comparison.regret(policy))
         rows.append([policy, str(len(found)), reward, regret, *_cost(comparison, policy), f"{spent:,.0f}", *means])
@@ -132,7 +132,7 @@ def _best_fixed(comparison: Comparison) -> list[Table]:
 def _runs(comparison: Comparison) -> Table:
     rows = [
         [row.task, str(row.seed), row.policy, wording.number(row.best.reward), row.levers or "–",
-         f"{row.reached.passes:,}" if row.reached else "never", f"{row.spend.passes:,}",
+         f"{row.reached.passes:,}" if row.reached else "never", f"{row.spend.forward_tokens:,}",
          wording.duration(row.spend.seconds), row.stopped]
         for policy in comparison.policies
         for row in comparison.rows(policy).values()

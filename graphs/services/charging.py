@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable
 
+from agent.records.evaluation import Measurements
 from agent.records.examples import Candidate, Split
 from agent.records.rounds import Spend
-from agent.records.signal import Measured
 from memory.run.charges import ChargeFile
 from memory.run.folder import RunFolder
 
@@ -83,9 +83,9 @@ class Charging:
         self._folder = folder
         self._charge = charge
 
-    def load(self, candidate: Candidate, split: Split) -> Measured:
+    def load(self, candidate: Candidate, split: Split) -> Measurements:
         return self._folder.load(candidate, split)
 
-    def save(self, measured: Measured) -> None:
+    def save(self, measured: Measurements) -> None:
         self._charge()
         self._folder.save(measured)

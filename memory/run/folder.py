@@ -18,10 +18,9 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from agent.errors import BadInput
 from agent.policy.experience import Experience
 from agent.records.base import FORMAT, Record
-from agent.records.evaluation import Fitting
+from agent.records.evaluation import Fitting, Measurements
 from agent.records.examples import Candidate, Prompt, Split
 from agent.records.rounds import Baseline, Call, Outcome, Round
-from agent.records.signal import Measured
 from memory.prompts import Entry
 from memory.rewrites import KeptRewrite, Reworded
 from memory.run.charges import ChargeFile
@@ -178,14 +177,14 @@ class RunFolder:
         """Whether it was written to its end: its last file is an empty one named `complete`."""
         return (self.adapter_folder(id) / "complete").is_file()
 
-    def save(self, measured: Measured) -> None:
+    def save(self, measured: Measurements) -> None:
         """Keeps all that is known of a candidate on a split, in the place of what was kept before."""
         write_atomically(self._evaluation(measured.candidate, measured.split), measured.model_dump_json(indent=2))
 
-    def load(self, candidate: Candidate, split: Split) -> Measured:
+    def load(self, candidate: Candidate, split: Split) -> Measurements:
         """What `save` kept for just this candidate and split; empty if nothing."""
         path = self._evaluation(candidate, split)
-        return _record(Measured, path) if path.exists() else Measured(candidate=candidate, split=split)
+        return _record(Measurements, path) if path.exists() else Measurements(candidate=candidate, split=split)
 
     def keep(self, entry: Entry) -> None:
         """Keeps what the prompt memory is told, so that it can be rebuilt."""

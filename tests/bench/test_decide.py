@@ -174,7 +174,7 @@ def test_runs_of_a_group_have_answers_and_adapters_in_common(two_tasks: list[str
     policies = ["lora-only", "w -> p", "hot: policy=lora-only lora.rank=2"]
     [group] = played(two_tasks[1:], tmp_path, policies, [0], "budget.rounds=1")
     first, second, third = read(group / "results.jsonl")
-    assert first.spend.passes == second.spend.passes > 0 and first.rewards == second.rewards
+    assert first.spend.forward_tokens == second.spend.forward_tokens > 0 and first.rewards == second.rewards
     assert third.policy == "hot" and third.settings == ("policy=lora-only", "lora.rank=2")
     trained = [next((group / row.run / "adapters").glob("*/training.json")) for row in (first, second, third)]
     assert os.path.samefile(trained[0], trained[1])

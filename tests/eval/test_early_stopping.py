@@ -13,7 +13,7 @@ from agent.config.scorers import ContentScorer, StyleScorer
 from agent.records.evaluation import Evaluation
 from agent.records.examples import Candidate, Example, Prompt
 from eval.runner import Runner
-from eval.scorers.combined import TaskScorers
+from eval.scoring import TaskScorers
 from eval.tasks.task import load_task
 from tools.model.backbone import Backbone
 from ui.commands.evaluate import Unkept

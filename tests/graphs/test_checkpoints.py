@@ -114,7 +114,7 @@ def test_damaged_checkpoints_are_told_of_and_the_run_ends_as_it_would_have(
         session.go()
     assert said in notes(waiting)
     assert outline(waiting) == outline(whole) and waiting.outcome() is not None
-    assert waiting.rounds()[-1].spend.passes >= whole.rounds()[-1].spend.passes
+    assert waiting.rounds()[-1].spend.forward_tokens >= whole.rounds()[-1].spend.forward_tokens
 
 
 def test_the_question_is_asked_again_where_its_checkpoint_was_damaged(waiting: RunFolder) -> None:

@@ -104,7 +104,7 @@ def test_a_run_invoked_again_before_its_end_goes_on_after_its_last_round(
     assert [row.number for row in run.rounds()] == [1, 2]
     assert ended["number"] == 2
     one, two = run.rounds()
-    assert two.spend.passes >= one.spend.passes > 0 and two.spend.seconds > one.spend.seconds
+    assert two.spend.forward_tokens >= one.spend.forward_tokens > 0 and two.spend.seconds > one.spend.seconds
 
 
 # --- one process at a time -------------------------------------------------------------------------

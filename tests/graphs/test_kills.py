@@ -34,7 +34,7 @@ def outline(run: RunFolder) -> list[object]:
 
 
 def passes(run: RunFolder) -> list[int]:
-    return [row.spend.passes for row in run.rounds()]
+    return [row.spend.forward_tokens for row in run.rounds()]
 
 
 def charged(run: RunFolder) -> int:

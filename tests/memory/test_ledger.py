@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from agent.errors import BadInput, Busy
 from agent.records.actions import Decision, TrainLora
-from agent.records.evaluation import ExampleScore
+from agent.records.evaluation import ExampleScore, Measurements
 from agent.records.examples import Candidate, Demo, Prompt, Split
 from agent.records.rounds import Baseline, Call, Outcome, Remaking, Round, Spend, SplitResult, Trial, Usage, Verdict
-from agent.records.signal import Diagnosis, Measured, Signal
+from agent.records.signal import Diagnosis, Signal
 from memory.rewrites import KeptRewrite, Reworded
 from memory.run.folder import RunFolder, runs
 from memory.run.ledger import Row
@@ -69,9 +69,9 @@ def outcome(stopped: str = "the target is reached") -> Outcome:
     return Outcome(stopped=stopped, best=PAIR, baseline_test=result, best_test=result, p_value=0.5, spend=Spend())
 
 
-def measured(output: str = "ANSWER: Ada", split: Split = "validation") -> Measured:
+def measured(output: str = "ANSWER: Ada", split: Split = "validation") -> Measurements:
     score = ExampleScore(example=f"{split}:1", output=output, content=1.0, style=0.0, faults=("too long",))
-    return Measured(candidate=PAIR, split=split, scores={"k1": score}, nats={"k1": 0.1 + 0.2})
+    return Measurements(candidate=PAIR, split=split, scores={"k1": score}, nats={"k1": 0.1 + 0.2})
 
 
 # --- a run as a whole ------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ def test_what_was_measured_is_kept_apart_by_pair_and_split_and_replaced_as_a_who
     assert run.load(PAIR, "validation") == measured()
     assert run.load(PAIR, "train") == measured(split="train")
     tuned = Candidate(prompt=PAIR.prompt, adapter="b" * 12)
-    assert run.load(tuned, "validation") == Measured(candidate=tuned, split="validation")
+    assert run.load(tuned, "validation") == Measurements(candidate=tuned, split="validation")
     assert len(list((run.path / "evaluations").iterdir())) == 2
 
 

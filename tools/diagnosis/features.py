@@ -154,7 +154,7 @@ class Probing:
         if answers and not outputs:
             return {}
         words = Counter(_first_word(text) for text in (score.output, *outputs))
-        passed = [self._scorers.passes(output, example) for output in outputs]
+        passed = [self._scorers.full_marks(output, example) for output in outputs]
         formed = [not self._scorers.faults(output) for output in outputs]
         return {
             "alike": max(words.values()) / words.total(),

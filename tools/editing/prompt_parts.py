@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 from agent import prompts
-from agent.config.task import Editing
+from agent.config.prompt import Editing
 from agent.protocols import Scorers
 from agent.records.base import folded
 from agent.records.examples import Demo, Example, Part, Prompt
@@ -117,7 +117,7 @@ class Parts:
         )
 
     def _passes(self, answer: str, row: Example) -> bool:
-        return self._scorers.passes(answer, row)
+        return self._scorers.full_marks(answer, row)
 
     @cached_property
     def _asked(self) -> dict[str, list[Example]]:

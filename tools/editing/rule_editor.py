@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 
-from agent.config.task import Editing
+from agent.config.prompt import Editing
 from agent.errors import LlmUnavailable
 from agent.protocols import Bound, Editor, Scorers
 from agent.records.actions import EditPrompt
@@ -69,7 +69,7 @@ class RuleEditor:
             yield Edit(prompt=_showing(prompt, prompt.demos + more), note=f"{len(more)} more demonstrations")
 
     def _showable(self, row: Example) -> bool:
-        return self._scorers.passes(self._scorers.show(row.answer), row)
+        return self._scorers.full_marks(self._scorers.show(row.answer), row)
 
     def _demo(self, row: Example) -> Demo:
         return Demo(question=row.question, answer=self._scorers.show(row.answer))

@@ -11,7 +11,7 @@ from functools import cache, partial
 from typing import Any, NamedTuple, TypeVar
 
 from agent import prompts
-from agent.config.task import Editing
+from agent.config.prompt import Editing
 from agent.errors import LlmUnavailable, Useless
 from agent.protocols import Chat, Progress, Scorers
 from agent.records.actions import EditPrompt

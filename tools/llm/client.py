@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from typing import Any, TypeVar
 
 from agent import prompts
-from agent.config.task import Llm, Way
+from agent.config.llm import Llm, Way
 from agent.errors import LlmRefused, LlmUnavailable, Useless
 from agent.protocols import Replies
 from agent.reasoning import without_thoughts

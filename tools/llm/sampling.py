@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from agent.config.task import Llm
+from agent.config.llm import Llm
 
 
 class Parameters:

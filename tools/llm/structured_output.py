@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from agent import prompts
-from agent.config.task import Way
+from agent.config.llm import Way
 from tools.llm.schema import about_of, as_schema, as_tools, name_of
 
 Message = tuple[str, str]  # role and text

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from pydantic import BaseModel, Field
 
-from agent.config.task import Lora
+from agent.config.lora import Lora
 from agent.errors import BadInput, StepFailed
 from agent.protocols import Progress
 from agent.records.actions import TrainLora

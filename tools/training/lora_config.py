@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from agent.config.lora import Lora
 from agent.config.lora_options import check_options, chosen
-from agent.config.task import Lora
 from agent.errors import BadInput
 from tools.model.backbone import Backbone
 from tools.training.adapters import bare, plain_name

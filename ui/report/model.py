@@ -6,7 +6,8 @@ from typing import NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from agent.config.task import OBSERVING, Budget
+from agent.config.policies import OBSERVING
+from agent.config.task import Budget
 from agent.errors import BadInput
 from agent.records.evaluation import ExampleScore
 from agent.records.examples import Candidate, Example, Prompt, Split

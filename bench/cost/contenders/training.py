@@ -8,7 +8,7 @@ import torch
 import transformers
 from peft import get_peft_model
 
-from agent.config.task import Lora
+from agent.config.lora import Lora
 from agent.records.actions import TrainLora
 from bench.cost.inputs import Loaded, Rows
 from tools.model.backbone import Backbone

@@ -11,7 +11,7 @@ from agent.protocols import LanguageModel
 from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Candidate, Demo, Example, Prompt
 from agent.records.signal import Need
-from eval.scorers.combined import TaskScorers
+from eval.scoring import TaskScorers
 from tools.diagnosis.classify import FIRST, KNOWN_BELOW, PROBED, WORDS_HELP_FROM, Classifier, by_rewards, need
 from tools.diagnosis.features import SHOWN, is_whole
 from tools.model.backbone import Backbone

@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from agent.config.task import Lora
+from agent.config.lora import Lora
 from agent.errors import BadInput
 from agent.records.actions import TrainLora
 from agent.records.examples import Example, Prompt

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from agent.config.task import Lora
+from agent.config.lora import Lora
 from agent.records.actions import TrainLora
 from agent.records.examples import Example, Prompt
 from tests.fixtures.starved import starved_and_fed

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from agent.config.task import Lora
+from agent.config.lora import Lora
 from agent.errors import BadInput, StepFailed
 from agent.records.actions import TrainLora
 from agent.records.examples import Demo, Example, Prompt

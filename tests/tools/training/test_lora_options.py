@@ -11,8 +11,8 @@ import pytest
 import torch
 from peft import LoraConfig
 
+from agent.config.lora import Lora
 from agent.config.lora_options import INITS, OURS, PEFTS_OWN, REFUSED, Options, check_options, chosen
-from agent.config.task import Lora
 from agent.errors import BadInput, StepFailed
 from agent.records.actions import TrainLora
 from agent.records.examples import Demo, Example, Prompt
