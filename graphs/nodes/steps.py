@@ -8,14 +8,15 @@ from langgraph.types import interrupt
 from agent.config.task import TaskConfig
 from agent.policy.base import stop_reason
 from agent.policy.briefing import MOST_FAILURES, from_memory
-from agent.protocols import Briefing, Failure
-from agent.records.actions import Action, Decision, EditPrompt, Rollback, TrainLora
+from agent.protocols import Briefing
+from agent.records.actions import Action, Alternative, Decision, EditPrompt, Rollback, TrainLora
 from agent.records.edits import Edit
-from agent.records.evaluation import Evaluation, ExampleScore
+from agent.records.evaluation import Evaluation
 from agent.records.events import BaselineScored, DecisionMade, RoundJudged, RunFinished
 from agent.records.examples import Candidate, Prompt
 from agent.records.rounds import Baseline, Outcome, Proposal, Round, Spend, SplitResult, Verdict
 from graphs.approval import read
+from graphs.looking import Looking, failing_rows
 from graphs.nodes.draws import learned_rows, race_rows
 from graphs.nodes.judge import gate
 from graphs.nodes.levers import race
@@ -106,13 +107,10 @@ def _with_material(briefing: Briefing, state: State, context: Context) -> Briefi
     """What only an LLM reads: how recalled prompts did, and some failing train rows, of those an editor learns from."""
     first = context.folder.baseline()
     scores = context.evaluate(state["best"], "train", learned_rows(state, context)).scores
-    failures = [_failure(score, context) for score in scores if score.reward < 1][:MOST_FAILURES]
-    return briefing._replace(recalled=from_memory(first) if first else (), failures=failures)
-
-
-def _failure(score: ExampleScore, context: Context) -> Failure:
-    wrong = ("The content is wrong.",) if score.content < 1 else ()
-    return Failure(context.examples[score.example].question, score.output, (*wrong, *score.faults))
+    failures = failing_rows(scores, context)[:MOST_FAILURES]
+    return briefing._replace(
+        recalled=from_memory(first) if first else (), failures=failures, investigation=Looking(state, context)
+    )
 
 
 def _closed(context: Context) -> str:
@@ -147,7 +145,7 @@ def approve(state: State, context: Context) -> dict[str, Any]:
             reason="Asked for by the user.",
             numbers=decision.numbers,
             by="user",
-            rules_would=decision.rules_would or f"{decision.move}: {decision.reason}",
+            alternative=decision.alternative or Alternative(action=decision.move, reason=decision.reason),
         )
         return {"decision": asked}
     if answer.approve:

@@ -16,7 +16,8 @@ from agent.config.prompt import Editing
 from agent.config.scorers import Contains, Judge, StartsWith
 from agent.config.task import TaskConfig
 from agent.errors import BadInput, LlmUnavailable
-from agent.policy.llm_planner import TOOLS, LlmPlanner
+from agent.policy.llm_planner import LlmPlanner
+from agent.policy.planner_tools import ACTION_TOOLS
 from agent.protocols import Briefing
 from agent.records.actions import EditPrompt
 from agent.records.evaluation import Evaluation
@@ -178,7 +179,7 @@ def _taken(chat: LlmChat) -> str:
 
 def _way(bench: Bench, way: Way) -> tuple[bool, str]:
     chat = bench.chat("planner", way)
-    chosen = chat.call_tool("You choose a lever.", "Content is lacking. Choose.", TOOLS)
+    chosen = chat.call_tool("You choose a lever.", "Content is lacking. Choose.", ACTION_TOOLS)
     bench.way = bench.way or chat.way
     return chat.way == way, f"it {'chose' if chat.way == way else 'called no tool, and wrote'} {name_of(type(chosen))}"
 
@@ -194,7 +195,7 @@ def _plans(bench: Bench) -> tuple[bool, str]:
         lacking = tuple(ExampleDiagnosis(example=f"validation:{line}", need=need) for line in range(1, 10))
         decision = planner.decide(Briefing(signal, Diagnosis(failing=9, total=10, examples=lacking)))
         if decision.by != "planner":
-            return False, decision.reason.rpartition("The planner was not used: ")[2].rstrip(")")
+            return False, decision.planner_fault
         good &= decision.move.action == wanted
         said.append(f"where {need} is lacking, {decision.move.action}: {_quoted(decision.reason, 160)}")
     return good, "; ".join(said)

@@ -13,7 +13,7 @@ from agent.records.examples import Example
 from agent.records.rounds import Round
 from memory.run.folder import RunFolder
 from memory.storage.disk import write_atomically
-from ui import wording
+from ui import decision_wording, wording
 from ui.report import charts, signal, signal_charts
 from ui.report.diff import lines
 from ui.report.llm import bills
@@ -134,7 +134,7 @@ def _markdown() -> Environment:
 
 
 def _with_words(environment: Environment) -> Environment:
-    environment.filters |= {say.__name__: say for say in wording.SAYINGS}
+    environment.filters |= {say.__name__: say for say in (*wording.SAYINGS, *decision_wording.SAYINGS)}
     environment.globals |= {"glossary": wording.GLOSSARY, "parts": wording.PARTS}
     environment.globals |= {"sorters": wording.SORTERS, "levers": wording.LEVERS}
     return environment
