@@ -1,12 +1,13 @@
 """What one room needs of another, as types. Rooms get these as arguments and never import each other."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from agent.records.actions import Decision, EditPrompt
 from agent.records.base import Record
 from agent.records.edits import Edits
 from agent.records.evaluation import Evaluation
+from agent.records.events import Event
 from agent.records.examples import Candidate, Example, Prompt, Split
 from agent.records.rounds import Call, Round, Spend
 from agent.records.signal import Diagnosis, Signal
@@ -29,9 +30,9 @@ class Progress(Protocol):
 
 
 class Listener(Progress, Protocol):
-    """A face that watches a run: progress of long work, and events such as `decision` and `verdict`."""
+    """A face that watches a run: progress of long work, and everything that happens, as `agent.records.events`."""
 
-    def event(self, kind: str, data: dict[str, Any]) -> None: ...
+    def event(self, event: Event) -> None: ...
 
 
 class LanguageModel(Protocol):

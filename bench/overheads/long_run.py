@@ -15,6 +15,7 @@ from agent.protocols import Briefing
 from agent.records.actions import Decision, EditPrompt, Stop, TrainLora
 from agent.records.base import Record
 from agent.records.evaluation import Fitting
+from agent.records.events import BaselineScored, Event, RoundJudged
 from agent.records.examples import Example, Prompt
 from graphs.services.context import Silent, new_run
 from graphs.session import open_session
@@ -80,15 +81,15 @@ class Stopwatch(Silent):
 
         return run
 
-    def event(self, kind: str, data: dict[str, Any]) -> None:
+    def event(self, event: Event) -> None:
         now = time.perf_counter()
-        if kind == "verdict":
+        if isinstance(event, RoundJudged):
             spent = {part: self._spent[part] * 1000 for part in PARTS}
             spent["graph"] = (now - self._began) * 1000 - sum(spent.values())
             files = self._folder.path.glob(f"{self._folder.checkpoints.name}*")
             size = sum(file.stat().st_size for file in files)
-            self.costs.append(RoundCost(number=data["row"].number, parts=spent, checkpoint_bytes=size))
-        if kind in ("verdict", "baseline"):
+            self.costs.append(RoundCost(number=event.row.number, parts=spent, checkpoint_bytes=size))
+        if isinstance(event, RoundJudged | BaselineScored):
             self._spent.clear()
             self._began = now
 

@@ -12,7 +12,7 @@ from agent.errors import BadInput
 from agent.policy.llm_planner import LlmPlanner
 from agent.policy.registry import make_policy
 from agent.protocols import Editor, Embed, Policy, Rater
-from agent.records.base import Record
+from agent.records.events import Event, Note
 from agent.records.examples import Candidate, Example, Prompt
 from agent.records.rounds import Spend
 from agent.signal.cost_model import Prices, prices
@@ -40,7 +40,7 @@ class Silent:
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None: ...
 
-    def event(self, kind: str, data: dict[str, Any]) -> None: ...
+    def event(self, event: Event) -> None: ...
 
 
 def new_run(task: Path, overrides: Sequence[str] = (), runs: Path = Path("runs"), name: str | None = None) -> RunFolder:
@@ -331,17 +331,14 @@ class Context:
 
     # --- what is told and what is counted ---
 
-    def tell(self, kind: str, **data: Any) -> None:
+    def tell(self, event: Event) -> None:
         """Note an event in the run folder and show it to the listener."""
-        plain = {
-            key: value.model_dump(mode="json") if isinstance(value, Record) else value for key, value in data.items()
-        }
-        self.folder.event(kind, **plain)
-        self.listener.event(kind, data)
+        self.folder.event(event)
+        self.listener.event(event)
 
     def note(self, text: str) -> None:
         """Tell the user a sentence."""
-        self.tell("note", text=text)
+        self.tell(Note(text=text))
 
     def show_report(self) -> None:
         """Rewrite the report, where this run has somebody to write it."""
