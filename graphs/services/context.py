@@ -272,13 +272,13 @@ class Context:
 
     @cached_property
     def editor(self) -> Editor:
-        from tools.editing.rule_editor import EditorChain, RuleEditor
+        from tools.editing.rule_editor import CombinedEditor, RuleEditor
 
         config, textgrad = self.spec.config, self.textgrad
         first = self.folder.baseline()
         recalled = [self.folder.prompt(tried.prompt) for tried in first.recalled[1:]] if first else []
         rules = RuleEditor(self.spec.scorers, config.edit, recalled)
-        return EditorChain(textgrad, rules, config.edit.proposals) if textgrad else rules
+        return CombinedEditor(textgrad, rules, config.edit.proposals) if textgrad else rules
 
     @cached_property
     def textgrad(self) -> "TextGradEditor | None":
@@ -360,7 +360,7 @@ class Context:
 
     def _counters(self) -> Spend:
         """What this process's models have used up, and what the LLM has cost the run."""
-        used = self.llm.account.spend
+        used = self.llm.budget.spend
         if "backbone" in vars(self):
             used += Spend(train_tokens=self.backbone.trained_tokens)
         if "model" in vars(self):

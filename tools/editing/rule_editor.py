@@ -75,7 +75,7 @@ class RuleEditor:
         return Demo(question=row.question, answer=self._scorers.show(row.answer))
 
 
-class EditorChain:
+class CombinedEditor:
     """An editor that asks an LLM, and one that goes on by itself where the LLM does not answer.
 
     Args:

@@ -11,7 +11,7 @@ import torch
 from peft.tuners.lora.layer import Linear
 
 
-def lean(model: torch.nn.Module) -> None:
+def use_fast_lora(model: torch.nn.Module) -> None:
     """Give every LoRA layer over a plain linear one the shorter way; it takes peft's own where that says more."""
     for module in model.modules():
         if type(module) is Linear and type(module.base_layer) is torch.nn.Linear:
@@ -24,7 +24,7 @@ def _forward(layer: Any, x: torch.Tensor, *args: Any, **given: Any) -> torch.Ten
         return Linear.forward(layer, x, *args, **given)  # type: ignore[no-any-return]
     down, up, base = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight, layer.base_layer
     rows = x.reshape(-1, x.shape[-1])
-    said: torch.Tensor = LoraSum.apply(rows, base.weight, base.bias, down, up, layer.scaling[adapter])
+    said: torch.Tensor = FastLoraLinear.apply(rows, base.weight, base.bias, down, up, layer.scaling[adapter])
     return said.view(*x.shape[:-1], base.out_features)
 
 
@@ -41,7 +41,7 @@ def _only_adapter(layer: Any) -> str | None:
     return None if layer.training and not isinstance(dropout, torch.nn.Identity) else adapter
 
 
-class LoraSum(torch.autograd.Function):
+class FastLoraLinear(torch.autograd.Function):
     """x Wᵀ + bias + s · (x Aᵀ) Bᵀ for x [N, in], W [out, in], A [r, in], B [out, r]; W and the bias are frozen.
 
     Computed in the type of x. Where A and B are kept in fp32 over a base in half precision, so are their gradients.

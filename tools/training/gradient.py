@@ -7,10 +7,10 @@ import torch
 from agent.errors import StepFailed
 from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
-from tools.training.memory_budget import Room, ran_out
+from tools.training.memory_budget import MemoryBudget, is_out_of_memory
 
 
-class OutOfRoom(Exception):
+class OutOfMemory(Exception):
     """A pass of so many tokens and rows did not fit."""
 
     def __init__(self, tokens: int, rows: int) -> None:
@@ -18,7 +18,7 @@ class OutOfRoom(Exception):
         self.tokens, self.rows = tokens, rows
 
 
-def gradient(backbone: Backbone, micro_batches: Sequence[Sequence[TokenRow]], room: Room) -> tuple[float, int]:
+def gradient(backbone: Backbone, micro_batches: Sequence[Sequence[TokenRow]], room: MemoryBudget) -> tuple[float, int]:
     """Set the gradient to that of the mean loss over all completion tokens of a step.
 
     Where memory runs out, the whole step is done again in passes of half as many tokens, then row by row with
@@ -39,7 +39,7 @@ def gradient(backbone: Backbone, micro_batches: Sequence[Sequence[TokenRow]], ro
     while True:
         try:
             return _in_passes(backbone, micro_batches, room)
-        except OutOfRoom as failed:
+        except OutOfMemory as failed:
             tokens, rows = failed.tokens, failed.rows
         # Only here, after the handler, are the frames of the failed pass gone, and the tensors that they held.
         for weight in parameters:
@@ -53,7 +53,9 @@ def gradient(backbone: Backbone, micro_batches: Sequence[Sequence[TokenRow]], ro
         backbone.room = room
 
 
-def _in_passes(backbone: Backbone, micro_batches: Sequence[Sequence[TokenRow]], room: Room) -> tuple[float, int]:
+def _in_passes(
+    backbone: Backbone, micro_batches: Sequence[Sequence[TokenRow]], room: MemoryBudget
+) -> tuple[float, int]:
     scored = sum(len(row.completion) for rows in micro_batches for row in rows)
     loss, tokens = 0.0, 0
     for micro_batch in micro_batches:
@@ -80,8 +82,8 @@ def _one_pass(backbone: Backbone, rows: list[TokenRow], scored: int, checkpointi
             part = backbone.losses(backbone.model, rows).sum() / scored
             part.backward()
     except RuntimeError as error:
-        if ran_out(error):
-            raise OutOfRoom(backbone.cost(rows), len(rows)) from None
+        if is_out_of_memory(error):
+            raise OutOfMemory(backbone.cost(rows), len(rows)) from None
         raise
     return part.item()
 

@@ -24,7 +24,7 @@ from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
 from tools.training.gradient import gradient
 from tools.training.lora_config import new_lora, try_settings
-from tools.training.memory_budget import room_for
+from tools.training.memory_budget import memory_budget_for
 
 T = TypeVar("T")
 
@@ -194,7 +194,7 @@ def _fit(
     ]
     rate = partial(rate_factor, warmup=round(settings.warmup * len(steps)), steps=len(steps))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    room = room_for(backbone.base, settings.checkpointing, backbone.room)
+    room = memory_budget_for(backbone.base, settings.checkpointing, backbone.room)
     backbone.base.train()
     for number, (epoch, micro_batches) in enumerate(steps, 1):
         loss, tokens = gradient(backbone, micro_batches, room)

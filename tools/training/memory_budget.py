@@ -13,7 +13,7 @@ SHARE = 0.6  # of the free memory: the rest is for what the guess leaves out
 
 
 @dataclass
-class Room:
+class MemoryBudget:
     """Tokens of one pass, and whether activations are recomputed instead of kept (gradient checkpointing)."""
 
     tokens: int
@@ -29,11 +29,11 @@ class Room:
         return True
 
 
-def room_for(model: Any, checkpointing: bool, known: Room | None) -> Room:
+def memory_budget_for(model: Any, checkpointing: bool, known: MemoryBudget | None) -> MemoryBudget:
     """What should fit into the memory that is free on the model's device, and no more than is known to fit."""
     recomputing = checkpointing or (known is not None and known.checkpointing)
     guessed = int(SHARE * free_memory(model.device) / _bytes_per_token(model, recomputing))
-    return Room(guessed if known is None else min(guessed, known.tokens), recomputing)
+    return MemoryBudget(guessed if known is None else min(guessed, known.tokens), recomputing)
 
 
 def free_memory(device: torch.device) -> int:
@@ -67,7 +67,7 @@ def _bytes_per_token(model: Any, checkpointing: bool) -> float:
     return float((layers * hidden * size + layer if checkpointing else layers * layer) + logits)
 
 
-def ran_out(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether an allocation failed, on whatever device."""
     said = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in said or "can't allocate memory" in said

@@ -16,7 +16,7 @@ from agent.records.signal import Measured
 
 
 class Unkept:
-    """Keeps nothing: a loose prompt has no run folder to keep it in."""
+    """Keeps nothing: a standalone_chat prompt has no run folder to keep it in."""
 
     def load(self, candidate: Candidate, split: Split) -> Measured:
         return Measured(candidate=candidate, split=split)
@@ -61,10 +61,10 @@ def score(task_path: str, prompt_file: Path | None, adapter: Path | None, overri
 
 
 def _judge(config: TaskConfig) -> Chat:
-    from tools.llm.client import loose
+    from tools.llm.client import standalone_chat
 
     assert config.llm is not None, "the configuration demands an llm section wherever a judge is used"
-    return loose(config.llm.of("judge"), "judge", config.budget.usd)
+    return standalone_chat(config.llm.of("judge"), "judge", config.budget.usd)
 
 
 def _read(file: Path) -> Prompt:

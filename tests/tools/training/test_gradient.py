@@ -19,7 +19,7 @@ from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
 from tools.training.gradient import gradient, passes
 from tools.training.lora_config import lora_config
-from tools.training.memory_budget import Room, free_memory, ran_out, room_for
+from tools.training.memory_budget import MemoryBudget, free_memory, is_out_of_memory, memory_budget_for
 
 ROWS = [TokenRow([*range(10, 40), 50 + number], [60, 61 + number]) for number in range(6)]
 
@@ -55,7 +55,7 @@ def trained(backbone: Backbone) -> list[torch.nn.Parameter]:
     return [weight for weight in backbone.model.parameters() if weight.requires_grad]
 
 
-def run(backbone: Backbone, room: Room) -> tuple[float, torch.Tensor]:
+def run(backbone: Backbone, room: MemoryBudget) -> tuple[float, torch.Tensor]:
     """Loss, and all gradients in one vector."""
     for weight in trained(backbone):
         weight.grad = None
@@ -64,8 +64,8 @@ def run(backbone: Backbone, room: Room) -> tuple[float, torch.Tensor]:
 
 
 def test_a_step_that_does_not_fit_is_halved_until_it_does_with_the_same_result(tuned: Backbone) -> None:
-    loss, wanted = run(tuned, Room(10_000))
-    memory, room = Narrow(tuned.base, tokens=36), Room(10_000)
+    loss, wanted = run(tuned, MemoryBudget(10_000))
+    memory, room = Narrow(tuned.base, tokens=36), MemoryBudget(10_000)
     halved, found = run(tuned, room)
     assert halved == pytest.approx(loss, rel=1e-5)
     assert torch.linalg.norm(found - wanted) <= 1e-4 * torch.linalg.norm(wanted)
@@ -78,9 +78,9 @@ def test_a_step_that_does_not_fit_is_halved_until_it_does_with_the_same_result(t
 
 
 def test_rows_that_do_not_even_fit_alone_are_recomputed_with_the_same_result(tuned: Backbone) -> None:
-    loss, wanted = run(tuned, Room(10_000))
+    loss, wanted = run(tuned, MemoryBudget(10_000))
     Narrow(tuned.base, tokens=20, recomputed=40)
-    room = Room(10_000)
+    room = MemoryBudget(10_000)
     recomputed, found = run(tuned, room)
     assert room.checkpointing
     assert recomputed == pytest.approx(loss, rel=1e-5)
@@ -91,7 +91,7 @@ def test_rows_that_do_not_even_fit_alone_are_recomputed_with_the_same_result(tun
 def test_a_row_for_which_nothing_helps_fails_the_step_and_says_what_to_lower(tuned: Backbone) -> None:
     Narrow(tuned.base, tokens=20, recomputed=20)
     with pytest.raises(StepFailed, match=r"one training row of 33 tokens; lower lora\.max_tokens"):
-        run(tuned, Room(10_000))
+        run(tuned, MemoryBudget(10_000))
     assert all(weight.grad is None for weight in trained(tuned))
 
 
@@ -101,14 +101,14 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(tuned: Backbone) -> Non
 
     tuned.base.register_forward_pre_hook(broken)
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
-        run(tuned, Room(10_000))
+        run(tuned, MemoryBudget(10_000))
 
 
 def test_an_allocation_that_fails_for_good_is_recognised() -> None:
     with pytest.raises(RuntimeError) as failed:
         torch.empty(1 << 60, dtype=torch.uint8)
-    assert ran_out(failed.value)
-    assert not ran_out(RuntimeError("shapes cannot be multiplied"))
+    assert is_out_of_memory(failed.value)
+    assert not is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
 
 
 STARVED = """
@@ -161,7 +161,7 @@ def test_passes_keep_the_rows_in_order_and_within_room(lengths: list[int], room:
 
 def test_room_is_guessed_from_free_memory_and_bounded_by_what_was_learned(backbone: Callable[..., Backbone]) -> None:
     model = backbone().base
-    free = room_for(model, False, None)
+    free = memory_budget_for(model, False, None)
     assert 0 < free.tokens < free_memory(model.device)
-    assert room_for(model, True, None).tokens > free.tokens
-    assert room_for(model, False, Room(7, checkpointing=True)) == Room(7, checkpointing=True)
+    assert memory_budget_for(model, True, None).tokens > free.tokens
+    assert memory_budget_for(model, False, MemoryBudget(7, checkpointing=True)) == MemoryBudget(7, checkpointing=True)
