@@ -96,14 +96,6 @@ class Evaluator(Protocol):
     def __call__(self, candidate: Candidate, split: Split, names: Sequence[str] | None = None) -> Evaluation: ...
 
 
-class Bound(Protocol):
-    """Whether a proposal that is behind may be dropped before all rows are scored."""
-
-    def __call__(self, differences: Sequence[float], left: int) -> bool:
-        """`differences`: its merit less the leader's, row by row; `left`: rows still to come."""
-        ...
-
-
 class Editor(Protocol):
     """Proposes changed prompts from the failures of the present one; never scores them itself."""
 

@@ -21,13 +21,14 @@ from agent.signal import monitor
 from eval.alpha_spending import level
 from eval.batches import batch
 from eval.runner import Runner
-from eval.stats import deciding, gate, loses, standard_error
+from eval.stats import deciding, gate, standard_error
 from eval.tasks.fitting import fitted, measure
 from eval.tasks.task import load_task
 from memory.remake import remake, select
 from memory.run.folder import RunFolder
 from tools.diagnosis.classify import Classifier
-from tools.editing.rule_editor import RuleEditor, choose, rungs
+from tools.editing.comparison import compare_proposals
+from tools.editing.rule_editor import RuleEditor
 from tools.model.backbone import Backbone
 from tools.model.loading import load_model
 from tools.training.lora import train
@@ -76,10 +77,8 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
             failures = evaluate(best, "train", learned)
             edits = editor.propose(prompt, failures, task.train, decision.move, number).edits
             raced = batch([row.name for row in task.validation], turn, max(1, len(task.validation) // 4), config.seed)
-            score = partial(on_first, evaluate, raced)
-            parts = rungs(len(raced), config.generation.batch_size)
-            behind = partial(loses, alpha=config.gate.alpha)
-            winner, _ = choose(edits, prompt, best.adapter, score, run.save_prompt, parts, behind)
+            score = partial(evaluate, split="validation", names=raced)
+            winner, _ = compare_proposals(edits, prompt, best.adapter, score, run.save_prompt)
             pair = winner and Candidate(prompt=winner.id, adapter=best.adapter)
             trial = Trial(candidate=pair, note="edited", raced=tuple(raced))
         else:
@@ -104,11 +103,6 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
                   verdict=verdict, best=best, reward=max(before, after, key=lambda e: e.candidate == best).reward,
                   spend=Spend())
         )  # fmt: skip
-
-
-def on_first(evaluate: Runner, names: list[str], pair: Candidate, rows: int):
-    """A pair's scores on the first so many of these validation rows."""
-    return evaluate(pair, "validation", names[:rows])
 
 
 def training_rows(task, best: Prompt, seed: Prompt, move: TrainLora):
