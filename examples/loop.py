@@ -31,7 +31,7 @@ from tools.editing.comparison import compare_proposals
 from tools.editing.rule_editor import RuleEditor
 from tools.model.backbone import Backbone
 from tools.model.loading import load_model
-from tools.training.lora import train
+from tools.training.lora import LoraTrainer
 
 
 def say(what: str, done: int, total: int, note: str = "") -> None:
@@ -55,6 +55,7 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
     evaluate = Runner(task, model, run.prompt, run)
     classifier = Classifier(model, task.scorers, task.train)
     editor, policy = RuleEditor(task.scorers, config.edit), make_policy(config)
+    trainer = LoraTrainer(model, config.lora, say)
     seed_prompt = task.config.prompt.prompt()
     best, rounds = Candidate(prompt=run.save_prompt(seed_prompt)), list[Round]()
 
@@ -85,10 +86,10 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
             assert isinstance(decision.move, TrainLora), "nobody is here to ask for a rollback"
             rows = training_rows(task, prompt, seed_prompt, decision.move)
             adapter = f"{number + 1:012x}"
-            log = train(
-                model, adapter, rows, decision.move, config.lora, folder=run.adapter_folder(adapter),
-                parent=None if decision.move.fresh else best.adapter, seed=number, progress=say,
-            )  # fmt: skip
+            parent = None if decision.move.fresh else best.adapter
+            log = trainer.train(
+                adapter, rows, decision.move, folder=run.adapter_folder(adapter), parent=parent, seed=number
+            )
             pair = Candidate(prompt=best.prompt, adapter=adapter)
             trial = Trial(candidate=pair, note="trained", loss=log.epoch_losses[-1], loss_drop=log.loss_drop)
         # judge: the pair as a whole, paired on the validation rows that did not choose it

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from agent.errors import BadInput
 from agent.policy.llm_planner import LlmPlanner
 from agent.policy.registry import make_policy
-from agent.protocols import Editor, Embed, Policy, Rater
+from agent.protocols import Editor, Embed, Policy, Rater, Trainer
 from agent.records.base import Record
 from agent.records.examples import Candidate, Example, Prompt
 from agent.records.rounds import Spend
@@ -269,6 +269,12 @@ class Context:
     def prices(self, prompt: Prompt) -> Prices:
         """What a round of each lever is estimated to cost under this prompt."""
         return prices(self.spec.config, prompt, self.spec.train, self.spec.validation)
+
+    @cached_property
+    def trainer(self) -> Trainer:
+        from tools.training.lora import LoraTrainer
+
+        return LoraTrainer(self.backbone, self.spec.config.lora, self.progress)
 
     @cached_property
     def editor(self) -> Editor:

@@ -60,7 +60,7 @@ class Backbone:
         self.generated_tokens = 0
         self.read_tokens = 0  # what rows share is counted once, whether or not it had been run before
         self.trained_tokens = 0
-        self.room: MemoryBudget | None = None  # what is known to fit into memory in training, once something did not
+        self.memory_budget: MemoryBudget | None = None  # learned where a training ran out of memory
         self._locate = locate
         self._batch_size = batch_size
         self._progress = progress or (lambda *_: None)
