@@ -16,7 +16,7 @@ BELOW = {
     "eval": {"agent"},
     "graphs": {"agent", "tools", "memory", "eval"},
     "ui": {"agent", "tools", "memory", "eval", "graphs"},
-    "bench/cost": {"agent", "tools", "memory", "eval", "graphs", "ui"},  # a program on top of the house
+    "bench": {"agent", "tools", "memory", "eval", "graphs", "ui"},
 }
 DOORS = {
     "textgrad": {"tools/editing/textgrad_editor.py"},

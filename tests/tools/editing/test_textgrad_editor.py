@@ -495,7 +495,8 @@ IN_AN_EMPTY_FOLDER = """
 import sys
 from agent.config.task import Editing
 from agent.records.actions import EditPrompt
-from agent.records import Candidate, Evaluation, Example, ExampleScore, Prompt
+from agent.records.evaluation import Evaluation, ExampleScore
+from agent.records.examples import Candidate, Example, Prompt
 from graphs.services.context import Silent
 from tools.editing.textgrad_editor import TextGradEditor
 
