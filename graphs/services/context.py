@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from agent.errors import BadInput
 from agent.policy.llm_planner import LlmPlanner
 from agent.policy.registry import make_policy
-from agent.protocols import Editor, Embed, Policy, Rater
+from agent.protocols import Editor, Embed, Policy, Rater, Trainer
 from agent.records.events import Event, Note
 from agent.records.examples import Candidate, Example, Prompt
 from agent.records.rounds import Spend
@@ -271,14 +271,20 @@ class Context:
         return prices(self.spec.config, prompt, self.spec.train, self.spec.validation)
 
     @cached_property
+    def trainer(self) -> Trainer:
+        from tools.training.lora import LoraTrainer
+
+        return LoraTrainer(self.backbone, self.spec.config.lora, self.progress)
+
+    @cached_property
     def editor(self) -> Editor:
-        from tools.editing.rule_editor import EditorChain, RuleEditor
+        from tools.editing.rule_editor import CombinedEditor, RuleEditor
 
         config, textgrad = self.spec.config, self.textgrad
         first = self.folder.baseline()
         recalled = [self.folder.prompt(tried.prompt) for tried in first.recalled[1:]] if first else []
         rules = RuleEditor(self.spec.scorers, config.edit, recalled)
-        return EditorChain(textgrad, rules, config.edit.proposals) if textgrad else rules
+        return CombinedEditor(textgrad, rules, config.edit.proposals) if textgrad else rules
 
     @cached_property
     def textgrad(self) -> "TextGradEditor | None":
@@ -357,7 +363,7 @@ class Context:
 
     def _counters(self) -> Spend:
         """What this process's models have used up, and what the LLM has cost the run."""
-        used = self.llm.account.spend
+        used = self.llm.budget.spend
         if "backbone" in vars(self):
             used += Spend(train_tokens=self.backbone.trained_tokens)
         if "model" in vars(self):
