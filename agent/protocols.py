@@ -14,8 +14,8 @@ from agent.records.signal import Diagnosis, Signal
 T = TypeVar("T", bound=Record)
 
 
-Settled = Callable[[Example, str], bool]
-"""Whether what an example's answer is judged by stays the same, however this beginning of it goes on."""
+StopEarly = Callable[[Example, str], bool]
+"""Whether generation may stop: the scores of an answer that begins with this text are the same however it goes on."""
 
 
 Embed = Callable[[Sequence[str]], list[list[float]]]
@@ -44,9 +44,9 @@ class LanguageModel(Protocol):
         *,
         adapter: str | None,
         max_new_tokens: int,
-        settled: Settled | None = None,
+        stop_early: StopEarly | None = None,
     ) -> Sequence[str | None]:
-        """One greedy completion per example, in order. One that is settled may end early.
+        """One greedy completion per example, in order. One may end where `stop_early` allows it.
 
         None for a row that has no room for so many new tokens in the model's window.
         """

@@ -53,7 +53,7 @@ class Runner:
         self._model = model
         self._prompt_of = prompt_of
         self._store = store
-        self._settled = None if whole else task.scorers.settled
+        self._stop_early = None if whole else task.scorers.settled
 
     def __call__(self, candidate: Candidate, split: Split, names: Sequence[str] | None = None) -> Evaluation:
         """The candidate's scores on the rows of train or validation that are named, in this order; or on all.
@@ -69,7 +69,7 @@ class Runner:
             raise ValueError("name at least one row, or leave the names out for all")
         return self._evaluate(candidate, split, names)
 
-    def surprise(self, candidate: Candidate, names: Sequence[str]) -> list[float | None]:
+    def reference_nll(self, candidate: Candidate, names: Sequence[str]) -> list[float | None]:
         """NLL of the references of these validation rows, in the wanted form, under the candidate; nats per token.
 
         None where it cannot be measured. Rows whose reference cannot be shown in a form that passes are left out.
@@ -112,7 +112,7 @@ class Runner:
             list(rows.values()),
             adapter=candidate.adapter,
             max_new_tokens=self._task.config.generation.max_new_tokens,
-            settled=self._settled,
+            stop_early=self._stop_early,
         )
         answered = {key: (rows[key], text) for key, text in zip(rows, outputs, strict=True) if text is not None}
         try:

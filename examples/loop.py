@@ -96,7 +96,9 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
         after = evaluate(trial.candidate, "validation") if trial.candidate else before
         old, new = deciding(before, trial.raced), deciding(after, trial.raced)
         most = level(config.gate.alpha, [row.verdict for row in rounds])
-        verdict = gate(old, new, most, lambda pair: evaluate.surprise(pair.candidate, [s.example for s in pair.scores]))
+        verdict = gate(
+            old, new, most, lambda pair: evaluate.reference_nll(pair.candidate, [s.example for s in pair.scores])
+        )
         best = after.candidate if verdict.kept else best
         print(f"  {'kept' if verdict.kept else 'taken back'}: {verdict.reason}")
         rounds.append(

@@ -111,7 +111,7 @@ class StandIn:
         *,
         adapter: str | None,
         max_new_tokens: int,
-        settled: object = None,
+        stop_early: object = None,
     ) -> list[str]:
         self._calls += 1
         skill = min(0.9, self._calls / self._most)

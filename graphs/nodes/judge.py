@@ -38,7 +38,7 @@ def gate(
     from eval.alpha_spending import level
 
     def likelihood(pair: Evaluation) -> Sequence[float | None]:
-        return context.evaluate.surprise(pair.candidate, [score.example for score in pair.scores])
+        return context.evaluate.reference_nll(pair.candidate, [score.example for score in pair.scores])
 
     most = level(context.spec.config.gate.alpha, earlier)
     old, new = (stats.deciding(pair, raced) for pair in (before, after))

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from memory.run.pool import Pool
     from tools.diagnosis.classify import Classifier
     from tools.editing.textgrad_editor import TextGradEditor
+    from tools.model.answer_cache import CachedLanguageModel
     from tools.model.backbone import Backbone
-    from tools.model.shared_answers import RememberedModel
 
 
 class Silent:
@@ -173,14 +173,16 @@ class Context:
     # --- the rooms' services ---
 
     @cached_property
-    def model(self) -> "Backbone | RememberedModel":
+    def model(self) -> "Backbone | CachedLanguageModel":
         """What answers and scores: the backbone, or what other runs have asked of it."""
         if self.pooled is None:
             return self.backbone
-        from tools.model.shared_answers import RememberedModel
+        from tools.model.answer_cache import CachedLanguageModel
 
         spec, answers = self.spec, self.pooled.answers
-        return RememberedModel(lambda: self.backbone, answers, spec.config.base, time.monotonic, spec.scorers.digest)
+        return CachedLanguageModel(
+            lambda: self.backbone, answers, spec.config.base, time.monotonic, spec.scorers.digest
+        )
 
     @cached_property
     def pooled(self) -> "Pool | None":

@@ -22,7 +22,7 @@ def scored(prompt: str, contents: list[float]) -> Evaluation:
 
 def context(*, without: tuple[str, ...] = (), nats: dict[str, float] | None = None) -> Any:
     """A run's, as far as the gate looks at it; `nats` of every row by prompt."""
-    asked = SimpleNamespace(surprise=lambda pair, names: [(nats or {})[pair.prompt]] * len(names))
+    asked = SimpleNamespace(reference_nll=lambda pair, names: [(nats or {})[pair.prompt]] * len(names))
     config = SimpleNamespace(gate=SimpleNamespace(alpha=0.1), without=without)
     return SimpleNamespace(spec=SimpleNamespace(config=config), evaluate=asked)
 

@@ -43,7 +43,7 @@ class Scripted:
         *,
         adapter: str | None,
         max_new_tokens: int,
-        settled: object = None,
+        stop_early: object = None,
     ) -> list[str]:
         self.tried.append((prompt, [example.name for example in examples], adapter))
         return ["no"] * len(examples)

@@ -12,7 +12,8 @@ import torch
 from agent.errors import BadInput
 from agent.records.examples import Demo, Example, Prompt
 from tests.fixtures.plain import Plain
-from tools.model.backbone import ATTACHED, Backbone
+from tools.model.attached_adapters import ATTACHED
+from tools.model.backbone import Backbone
 from tools.model.loading import load_model, pick_dtype
 
 NAMES = ["llama", "qwen2", "gemma2", "gemma3", "gemma3_wide", "gpt2", "lfm2", "phi3_turned"]

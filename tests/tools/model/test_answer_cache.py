@@ -9,8 +9,8 @@ import pytest
 from agent.records.examples import Example, Prompt
 from memory.replies import ReplyStore
 from memory.run.pool import Pool
+from tools.model.answer_cache import CachedLanguageModel
 from tools.model.backbone import Backbone
-from tools.model.shared_answers import RememberedModel
 
 PROMPT = Prompt(system="Answer the question.")
 ROWS = [Example(name=f"train:{n}", question=f"Who is the mayor of {n}?", answer="Heskzan") for n in range(5)]
@@ -44,8 +44,8 @@ def test_what_was_asked_before_is_answered_and_charged_without_the_model(
     backbone: Callable[..., Backbone], replies: ReplyStore
 ) -> None:
     ours = backbone()
-    first = RememberedModel(lambda: ours, replies, ["tiny"], Clock(), "scorers")
-    again = RememberedModel(no_model, replies, ["tiny"], Clock(), "scorers")
+    first = CachedLanguageModel(lambda: ours, replies, ["tiny"], Clock(), "scorers")
+    again = CachedLanguageModel(no_model, replies, ["tiny"], Clock(), "scorers")
     assert asked(first) == asked(ours) == asked(again)
     assert again.generated_tokens == first.generated_tokens == pytest.approx(ours.generated_tokens / 2)
     assert again.read_tokens == first.read_tokens == pytest.approx(ours.read_tokens / 2) and again.read_tokens > 0
@@ -54,7 +54,7 @@ def test_what_was_asked_before_is_answered_and_charged_without_the_model(
 
 def test_only_the_rows_that_are_new_are_computed(backbone: Callable[..., Backbone], replies: ReplyStore) -> None:
     ours = backbone()
-    model = RememberedModel(lambda: ours, replies, ["tiny"], Clock(), "scorers")
+    model = CachedLanguageModel(lambda: ours, replies, ["tiny"], Clock(), "scorers")
     asked(model, ROWS[:3])
     before = ours.generated_tokens
     assert asked(model) == asked(backbone())
@@ -64,8 +64,10 @@ def test_only_the_rows_that_are_new_are_computed(backbone: Callable[..., Backbon
 def test_likelihoods_are_kept_too(backbone: Callable[..., Backbone], replies: ReplyStore) -> None:
     ours, completions = backbone(), [("ANSWER: ", "Heskzan")] * len(ROWS)
     computed = ours.nll(PROMPT, ROWS, completions, adapter=None)
-    RememberedModel(lambda: ours, replies, ["tiny"], Clock(), "scorers").nll(PROMPT, ROWS, completions, adapter=None)
-    kept = RememberedModel(no_model, replies, ["tiny"], Clock(), "scorers")
+    CachedLanguageModel(lambda: ours, replies, ["tiny"], Clock(), "scorers").nll(
+        PROMPT, ROWS, completions, adapter=None
+    )
+    kept = CachedLanguageModel(no_model, replies, ["tiny"], Clock(), "scorers")
     assert kept.nll(PROMPT, ROWS, completions, adapter=None) == computed
     assert kept.generated_tokens == 0 < kept.read_tokens
 
@@ -75,7 +77,7 @@ def test_likelihoods_are_kept_too(backbone: Callable[..., Backbone], replies: Re
     [
         {"adapter": "a"},
         {"max_new_tokens": 5},
-        {"settled": lambda example, text: False},
+        {"stop_early": lambda example, text: False},
         {"prompt": Prompt()},
         {"rows": [row.model_copy(update={"system": "Be brief."}) for row in ROWS]},
     ],
@@ -84,10 +86,10 @@ def test_whatever_shapes_an_answer_is_asked_anew(
     backbone: Callable[..., Backbone], replies: ReplyStore, other: dict[str, Any]
 ) -> None:
     ours = backbone()
-    asked(RememberedModel(lambda: ours, replies, ["tiny"], Clock(), "scorers"))
+    asked(CachedLanguageModel(lambda: ours, replies, ["tiny"], Clock(), "scorers"))
     given: dict[str, Any] = {"prompt": PROMPT, "adapter": None, "max_new_tokens": 4} | other
     with pytest.raises(AssertionError, match="the model was wanted"):
-        RememberedModel(no_model, replies, ["tiny"], Clock(), "scorers").generate(
+        CachedLanguageModel(no_model, replies, ["tiny"], Clock(), "scorers").generate(
             given.pop("prompt"), given.pop("rows", ROWS), **given
         )
 
@@ -97,24 +99,24 @@ def test_an_answer_that_one_tasks_scorers_cut_off_is_none_to_anothers(
 ) -> None:
     """While answers that nothing can cut off are the same whoever scores them."""
     ours, given = backbone(), {"adapter": None, "max_new_tokens": 6}
-    brief = RememberedModel(lambda: ours, replies, ["tiny"], Clock(), "brief")
-    patient = RememberedModel(lambda: ours, replies, ["tiny"], Clock(), "patient")
-    short = brief.generate(PROMPT, ROWS, settled=lambda row, text: bool(text), **given)
-    long = patient.generate(PROMPT, ROWS, settled=lambda row, text: False, **given)
+    brief = CachedLanguageModel(lambda: ours, replies, ["tiny"], Clock(), "brief")
+    patient = CachedLanguageModel(lambda: ours, replies, ["tiny"], Clock(), "patient")
+    short = brief.generate(PROMPT, ROWS, stop_early=lambda row, text: bool(text), **given)
+    long = patient.generate(PROMPT, ROWS, stop_early=lambda row, text: False, **given)
     assert long == ours.generate(PROMPT, ROWS, **given) != short
-    again = RememberedModel(no_model, replies, ["tiny"], Clock(), "brief")
-    assert again.generate(PROMPT, ROWS, settled=lambda row, text: bool(text), **given) == short
+    again = CachedLanguageModel(no_model, replies, ["tiny"], Clock(), "brief")
+    assert again.generate(PROMPT, ROWS, stop_early=lambda row, text: bool(text), **given) == short
     brief.generate(PROMPT, ROWS, **given)
-    assert RememberedModel(no_model, replies, ["tiny"], Clock(), "patient").generate(PROMPT, ROWS, **given) == long
+    assert CachedLanguageModel(no_model, replies, ["tiny"], Clock(), "patient").generate(PROMPT, ROWS, **given) == long
 
 
 def test_an_answer_that_ended_early_for_one_reference_is_none_to_another(
     backbone: Callable[..., Backbone], replies: ReplyStore
 ) -> None:
-    model = RememberedModel(backbone, replies, ["tiny"], Clock(), "scorers")
+    model = CachedLanguageModel(backbone, replies, ["tiny"], Clock(), "scorers")
     one, other = (ROWS[0].model_copy(update={"answer": answer}) for answer in ("short", "long"))
     short, long = model.generate(
-        PROMPT, [one, other], adapter=None, max_new_tokens=6, settled=lambda row, text: row.answer == "short"
+        PROMPT, [one, other], adapter=None, max_new_tokens=6, stop_early=lambda row, text: row.answer == "short"
     )
     assert len(short) < len(long)
 

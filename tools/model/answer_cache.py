@@ -11,12 +11,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from agent.protocols import LanguageModel, Replies, Settled
+from agent.protocols import LanguageModel, Replies, StopEarly
 from agent.records.base import digest
 from agent.records.examples import Example, Prompt
 
 
-class RememberedModel:
+class CachedLanguageModel:
     """Satisfies `agent.protocols.LanguageModel`; loads the model behind it only for what is not known.
 
     Args:
@@ -46,20 +46,20 @@ class RememberedModel:
         *,
         adapter: str | None,
         max_new_tokens: int,
-        settled: Settled | None = None,
+        stop_early: StopEarly | None = None,
     ) -> list[str | None]:
         """As `LanguageModel.generate`.
 
         An answer that may end early does so by its reference and by the scorers: it is that row's own, and theirs.
         """
         shared = ["generate or none", self._name, prompt.id, adapter, max_new_tokens]
-        ends = [[example.answer, self._scorers] if settled else None for example in examples]
+        ends = [[example.answer, self._scorers] if stop_early else None for example in examples]
         keys = [digest([*shared, _asked(example), end]) for example, end in zip(examples, ends, strict=True)]
 
         def compute(places: Sequence[int]) -> Sequence[str | None]:
             rows = [examples[place] for place in places]
             model: LanguageModel = self._load()
-            return model.generate(prompt, rows, adapter=adapter, max_new_tokens=max_new_tokens, settled=settled)
+            return model.generate(prompt, rows, adapter=adapter, max_new_tokens=max_new_tokens, stop_early=stop_early)
 
         return [None if value is None else str(value) for value in self._answers(keys, compute)]
 
