@@ -20,6 +20,7 @@ from agent.protocols import Progress
 from agent.records.actions import TrainLora
 from agent.records.base import digest
 from agent.records.examples import Example, Prompt
+from agent.records.rounds import Spend
 from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
 from tools.training.gradient import gradient
@@ -200,7 +201,7 @@ def _fit(
         loss, tokens = gradient(backbone, micro_batches, room)
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.clip))
         log.tokens += tokens
-        backbone.trained_tokens += tokens
+        backbone.charge(Spend(train_tokens=tokens))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise StepFailed(f"the loss became {loss} at step {len(log.steps) + 1}; try a lower lora.learning_rate")
         optimizer.step()
