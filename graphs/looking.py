@@ -165,7 +165,7 @@ def try_prompt(question: str, pair: Candidate, context: Context) -> PromptTried:
     """
     example = Example(name="chat:1", question=question, answer="")
     tokens, prompt = context.spec.config.generation.max_new_tokens, context.folder.prompt(pair.prompt)
-    [answer] = context.model.generate(prompt, [example], adapter=pair.adapter, max_new_tokens=tokens)
+    [answer], _ = context.model.generate(prompt, [example], adapter=pair.adapter, max_new_tokens=tokens)
     if answer is None:
         raise BadInput(f"The model's window has no room for this question and generation.max_new_tokens: {tokens}.")
     return PromptTried(question=question, answer=answer)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from agent.records.signal import Need, Probe
 from bench.plots import reliability, standalone
 from memory.storage.disk import write_atomically
-from tools.diagnosis.needs import Needs, fit, shipped
+from tools.diagnosis.needs import NeedModel, fit, shipped_probes
 
 FOLDS = 5
 BINS = 10  # of equal mass
@@ -44,7 +44,7 @@ def hold_out(probes: Sequence[Probe], fold: Callable[[Probe], object]) -> Judged
     judged = Judged([], [], 0)
     unknown = 0
     for out in sorted({fold(probe) for probe in probes}, key=str):
-        needs = Needs([probe for probe in probes if fold(probe) != out])
+        needs = NeedModel([probe for probe in probes if fold(probe) != out])
         for probe in (probe for probe in probes if fold(probe) == out):
             if not needs.knows(probe.features):
                 unknown += 1
@@ -135,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.studies.calibration", description=__doc__)
     parser.add_argument("--picture", type=Path, default=Path("docs", "benchmarks", "reliability.svg"))
     given = parser.parse_args(arguments)
-    probes = shipped()
+    probes = shipped_probes()
     questions = sorted({(probe.task, probe.example) for probe in probes})  # one may have been probed under many pairs
     random.Random(0).shuffle(questions)
     folds = {question: place % FOLDS for place, question in enumerate(questions)}

@@ -59,7 +59,7 @@ def _first_row(state: State, context: Context) -> Baseline:
     return Baseline(
         seed=seed, seed_reward=first.reward, recalled=tuple(recalled), best=best.candidate, reward=best.reward,
         content=best.content, style=best.style, note=note, verdict=verdict, spend=context.meter.spent,
-        usage=context.llm.account.usage,
+        usage=context.llm.budget.usage,
     )  # fmt: skip
 
 
@@ -206,7 +206,7 @@ def remember(state: State, context: Context) -> dict[str, Any]:
     row = Round(
         number=number, signal=state["signal"], diagnosis=state["diagnosis"], decision=decided(state), trial=trial,
         verdict=verdict, best=best, reward=context.evaluate(best, "validation").reward, spend=state["spend"],
-        usage=context.llm.account.usage,
+        usage=context.llm.budget.usage,
     )  # fmt: skip
     context.folder.append(row)
     _pass_on(row, context)
@@ -250,7 +250,7 @@ def finish(state: State, context: Context) -> dict[str, Any]:
         best_test=_result(after),
         p_value=stats.sign_flip([b.reward - a.reward for a, b in zip(before.scores, after.scores, strict=True)]),
         spend=state["spend"] + context.meter.spent,
-        usage=context.llm.account.usage,
+        usage=context.llm.budget.usage,
     )
     context.folder.append(outcome)
     context.show_report()

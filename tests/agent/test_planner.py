@@ -28,7 +28,7 @@ from tests.fixtures.planning import (
 )
 from tests.fixtures.rounds import BACK, EDIT, TRAIN, a_config, a_diagnosis, a_round, a_signal
 from tests.llm.server import BAD_KEY, BROKEN, CONTEXT_EXCEEDED, NO_CREDIT, LlmServer, Reply, call, serving, windowed
-from tools.llm.structured_output import WAYS
+from tools.llm.structured_output import OUTPUT_METHODS
 
 TRAINING = call(
     "train_lora", reason="Content is at 0.50.", rows="refined", epochs=4, learning_rate=2e-4, rank=8, fresh=False,
@@ -212,7 +212,7 @@ def test_whatever_the_llm_answers_the_decision_is_one_within_bounds(
     briefing = BRIEFING._replace(history=HISTORY, refused=sorted(refused))
     decision = decide(server, briefing)
     assert TypeAdapter(Action).validate_json(json.dumps(decision.move.model_dump())) == decision.move
-    assert decision.reason.strip() and 1 <= len(server.requests) - asked <= len(WAYS) + 1
+    assert decision.reason.strip() and 1 <= len(server.requests) - asked <= len(OUTPUT_METHODS) + 1
     if decision.by == "rules":
         assert decision.move == RULES.decide(briefing).move
     else:

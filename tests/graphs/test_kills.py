@@ -62,11 +62,16 @@ if {what!r} == "measured":  # so many measurements stand, and no checkpoint coun
         saved.append(measured)
         if len(saved) == {done}: os.kill(os.getpid(), signal.SIGKILL)
     RunFolder.save = saving
-if {what!r} == "judging":  # the adapter is complete, the trial not yet noted
-    import tools.training.lora
-    train = tools.training.lora.train
-    tools.training.lora.train = lambda *given, **named: (train(*given, **named), os.kill(os.getpid(), signal.SIGKILL))
+class KilledTrainer:
+    def __init__(self, context): self.context = context
+    def train(self, *rows, **options):
+        from tools.training.lora import LoraTrainer
+        context = self.context
+        LoraTrainer(context.backbone, context.spec.config.lora, context.progress).train(*rows, **options)
+        os.kill(os.getpid(), signal.SIGKILL)
 with open_session(RunFolder.open(Path(sys.argv[1])), listener=Killer()) as session:
+    if {what!r} == "judging":  # the adapter is complete, the trial not yet noted
+        session.context.trainer = KilledTrainer(session.context)
     session.go()
 """
 

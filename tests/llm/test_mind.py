@@ -31,7 +31,7 @@ class Comparison(Record):
     better: Literal["first", "second", "neither"]
 
 
-def name_of(record: type[BaseModel]) -> str:
+def tool_name(record: type[BaseModel]) -> str:
     action = record.model_fields.get("action")
     return str(action.default) if action else record.__name__
 
@@ -39,7 +39,7 @@ def name_of(record: type[BaseModel]) -> str:
 def asked(system: str, user: str, offered: Sequence[type[BaseModel]] = (), **options: Any) -> Request:
     messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
     tools = [
-        {"type": "function", "function": {"name": name_of(tool), "parameters": tool.model_json_schema()}}
+        {"type": "function", "function": {"name": tool_name(tool), "parameters": tool.model_json_schema()}}
         for tool in offered
     ]
     return Request({"messages": messages} | ({"tools": tools} if tools else {}) | options, {}, 0.0)
@@ -65,7 +65,7 @@ def round_of(rules: str, **signal: Any) -> str:
 def planned(told: str, tools: Sequence[type[BaseModel]] = ACTION_TOOLS) -> Action:
     name, given = chosen(mind(asked(prompts.read("planner"), told, tools)))
     assert "0.20" in given["reason"] and "80%" in given["reason"]
-    plan = next(tool for tool in ACTION_TOOLS if name_of(tool) == name).model_validate(given)
+    plan = next(tool for tool in ACTION_TOOLS if tool_name(tool) == name).model_validate(given)
     return TypeAdapter(Action).validate_python(plan.model_dump(exclude={"reason"}))
 
 

@@ -12,7 +12,7 @@ from agent.config.lora import Lora
 from agent.records.actions import TrainLora
 from bench.cost.inputs import Loaded, Rows
 from tools.model.backbone import Backbone
-from tools.training.lora import train
+from tools.training.lora import LoraTrainer
 from tools.training.lora_config import lora_config
 
 SEED = 0
@@ -28,7 +28,7 @@ class Steps:
 
 
 def ours(loaded: Loaded, rows: Rows, steps: int) -> Steps:
-    """tools.training.lora: each epoch is one step over all rows."""
+    """LoraTrainer: each epoch is one step over all rows."""
     ends: list[float] = []
 
     def progress(what: str, done: int, total: int, note: str = "") -> None:
@@ -37,16 +37,16 @@ def ours(loaded: Loaded, rows: Rows, steps: int) -> Steps:
 
     with tempfile.TemporaryDirectory() as folder:
         backbone = Backbone(loaded.model, loaded.tokenizer, name="bench", locate=Path(folder).joinpath)
-        log = train(
-            backbone, "bench", [(rows.prompt, example) for example in rows.examples],
+        settings = SETTINGS.model_copy(update={"batch_size": len(rows.examples)})
+        training = LoraTrainer(backbone, settings, progress).train(
+            "bench", [(rows.prompt, example) for example in rows.examples],
             TrainLora(
                 epochs=steps, learning_rate=SETTINGS.learning_rate, rank=SETTINGS.rank,
                 enough=0,  # all steps, however low the loss
             ),
-            SETTINGS.model_copy(update={"batch_size": len(rows.examples)}),
-            folder=Path(folder, "bench"), parent=None, seed=SEED, progress=progress,
+            folder=Path(folder, "bench"), parent=None, seed=SEED,
         )  # fmt: skip
-    return Steps(ends, log.steps[-1].loss)
+    return Steps(ends, training.steps[-1].loss)
 
 
 def plain(loaded: Loaded, rows: Rows, steps: int) -> Steps:
