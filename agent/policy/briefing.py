@@ -119,8 +119,8 @@ def _finding(finding: Finding, short: bool) -> str:
                 return "none" if finding.asked else "this task keeps the memory out of its runs"
             return "; ".join(
                 f"{_quoted(found.run)} on task {_quoted(found.task)}, similarity {found.similarity:.2f}, reward "
-                f"{found.reward:.2f}, gain {found.gain:+.2f}, {len(found.prompt.demos)} demonstrations, "
-                f"{found.prompt.length} characters"
+                f"{found.reward:.2f}, gain {found.gain:+.2f}, demonstrations {len(found.prompt.demos)}, "
+                f"characters {found.prompt.length}"
                 for found in finding.prompts
             )
         case PromptTried():
