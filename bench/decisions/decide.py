@@ -50,7 +50,7 @@ def plan(
     """The groups, task by task. Raises BadInput before anything is begun: a task, a variant or a name twice."""
     from bench.decisions.run_variant import ALONE
     from eval.tasks.task import load_task
-    from graphs.services.memory import check_experience
+    from graphs.services.run_memory import check_experience
 
     _differ("variant", [variant.folder.rpartition("-")[0] for variant in variants])
     groups = []

@@ -13,7 +13,7 @@ from agent.records.base import Record
 from bench.decisions.oracle import best_run
 from bench.decisions.run_variant import play, result
 from bench.decisions.suite import ORACLE, Result, Variant, read, run_all
-from graphs.services.garbage_collection import collector_at_rest
+from graphs.services.garbage_collection import without_garbage_collection
 from memory.run.folder import RunFolder
 from memory.storage.disk import write_atomically
 from memory.storage.lock import held
@@ -82,7 +82,7 @@ def play_group(folder: Path) -> int:
 
 def _import_heavy() -> None:
     """Before any run's clock starts: the first one would be charged with it."""
-    with collector_at_rest():
+    with without_garbage_collection():
         import tools.model.backbone
         import tools.model.loading
         import tools.training.lora  # noqa: F401

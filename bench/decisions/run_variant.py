@@ -6,7 +6,7 @@ from pathlib import Path
 from agent.protocols import Listener
 from agent.records.rounds import Baseline, Round, Spend
 from bench.decisions.suite import Reached, Result, Variant
-from graphs.services.context import new_run
+from graphs.context import new_run
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 from ui.report.write import write_report
@@ -22,7 +22,7 @@ def play(
     learns from practice, unless the overrides say otherwise.
 
     Args:
-        pool: see `graphs.services.context.Context`.
+        pool: see `graphs.context.Context`.
     """
     path = folder / name
     opened = (path / "run.json").is_file()

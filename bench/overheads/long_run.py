@@ -5,6 +5,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 from unittest.mock import patch
@@ -16,7 +17,8 @@ from agent.records.actions import Decision, EditPrompt, Stop, TrainLora
 from agent.records.base import Record
 from agent.records.evaluation import Fitting
 from agent.records.examples import Example, Prompt
-from graphs.services.context import Silent, new_run
+from agent.records.rounds import Spend
+from graphs.context import Silent, new_run
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 
@@ -44,9 +46,11 @@ def long_run(root: Path, rounds: int) -> tuple[RunFolder, list[RoundCost]]:
 
         from ui.report.write import write_report
 
-        context = session.context
+        context = session.services
         folder.save_fitting(Fitting())  # there is no tokenizer
-        vars(context).update(model=StandIn(rounds), backbone=StandIn(rounds), policy=Alternating(rounds), _embed=_embed)
+        vars(context).update(
+            model=StandIn(rounds), lent_model=StandIn(rounds), policy=Alternating(rounds), _embed=_embed
+        )
         context.report = clock.timed("report", write_report)
         vars(context.memory)["remember"] = clock.timed("memory", context.memory.remember)
         for kind in ("append", "rounds", "baseline", "outcome"):
@@ -99,10 +103,14 @@ class Stopwatch(Silent):
 class StandIn:
     """Answers at once, and better from round to round, so that some trials are kept."""
 
-    trained_tokens = generated_tokens = read_tokens = 0
+    generated_tokens = read_tokens = 0
+    spent = Spend()
 
     def __init__(self, rounds: int) -> None:
         self._calls, self._most = 0, 6 * rounds
+
+    def lend(self) -> AbstractContextManager["StandIn"]:
+        return nullcontext(self)
 
     def generate(
         self,

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from agent.records.evaluation import Evaluation
 from eval.stats import sign_flip
-from graphs.services.context import Context
+from graphs.context import Context
+from graphs.services.run import RunServices
 from memory.embedder import MiniLm
 from memory.run.folder import RunFolder
 
@@ -30,7 +31,7 @@ class Compared(NamedTuple):
 
 def compared(run: RunFolder, pool: str = "") -> Compared:
     """Every kept pair of a finished run on its test rows, and the three ways to choose among them, row by row."""
-    context = Context(run=str(run.path), pool=pool)
+    context = RunServices(Context(run=str(run.path), pool=pool))
     outcome, first = run.outcome(), run.baseline()
     assert outcome and first, f"{run.name} has not finished"
     pairs = list(dict.fromkeys([first.seed, first.best, *(row.best for row in run.rounds()), outcome.best]))
@@ -52,7 +53,7 @@ def route(known: Sequence[Evaluation], rows: Sequence[int], best: int) -> int:
     return best if means[best] == max(means) else means.index(max(means))
 
 
-def _nearest(context: Context) -> list[list[int]]:
+def _nearest(context: RunServices) -> list[list[int]]:
     """For each test question, the places of the NEAREST validation questions."""
     import numpy as np
 

@@ -16,7 +16,7 @@ import nesylora
 from agent.errors import BadInput, Busy
 from agent.records.examples import Example
 from agent.records.rounds import Round
-from graphs.services.context import new_run
+from graphs.context import new_run
 from graphs.session import open_session
 from memory.experience import ExperienceFile
 from memory.run.folder import RunFolder
@@ -91,7 +91,7 @@ def test_killed_and_resumed_it_ends_as_it_would_have(tiny_task: TinyTask, tmp_pa
     in_vain = 3 * charged(folder)
     with open_session(folder) as session:
         session.go()
-        with session.context.memory.open() as memory:
+        with session.services.memory.open() as memory:
             remembered = memory.count()
     assert outline(folder) == outline(whole)
     if what == "training LoRA":  # begun anew after the kill; what the first try took is charged all the same
@@ -211,7 +211,7 @@ def test_a_prompt_that_was_kept_before_a_kill_is_remembered_without_checkpoints(
     lose_checkpoints(folder)
     with open_session(folder) as session:
         session.go()
-        with session.context.memory.open() as memory:
+        with session.services.memory.open() as memory:
             assert memory.count() == 1
     [entry] = folder.remembered()
     assert (entry.round, entry.kept) == (1, True)

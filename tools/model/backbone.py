@@ -113,7 +113,7 @@ class Backbone:
             kind = check_files(folder)
             check_base_weights(folder, self.base)
             if self._peft is not None and kind != self._peft.peft_type:  # peft has one kind at a time
-                self._detach_all()
+                self.detach_all()
             try:
                 self._read(folder, adapter, trainable)
             except (ValueError, RuntimeError, LookupError) as error:
@@ -147,10 +147,11 @@ class Backbone:
         try:
             yield
         except BaseException:
-            self._detach_all()
+            self.detach_all()
             raise
 
-    def _detach_all(self) -> None:
+    def detach_all(self) -> None:
+        """Forget all attached adapters; their files stay."""
         strip(self.base)
         self._peft = None
         self._attached.clear()
@@ -164,7 +165,7 @@ class Backbone:
         if self._attached:
             self._peft.delete_adapter(adapter)
         else:  # peft's wrapper cannot stand without an adapter
-            self._detach_all()
+            self.detach_all()
 
     def rank(self, adapter: str) -> int:
         """Of an attached adapter; a continued one has its parent's."""

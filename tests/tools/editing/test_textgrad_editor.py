@@ -21,7 +21,7 @@ from agent.records.edits import Critique, Edits
 from agent.records.evaluation import Evaluation
 from agent.records.examples import Candidate, Demo, Example, Part, Prompt
 from eval.scorers.combined import TaskScorers
-from graphs.services.context import Silent
+from graphs.context import Silent
 from tests.llm.server import LlmServer, Reply, Request, refuse, serving
 from tools.editing.rule_editor import EditorChain, RuleEditor
 from tools.editing.textgrad_editor import TextGradEditor
@@ -496,7 +496,7 @@ import sys
 from agent.config.task import Editing
 from agent.records.actions import EditPrompt
 from agent.records import Candidate, Evaluation, Example, ExampleScore, Prompt
-from graphs.services.context import Silent
+from graphs.context import Silent
 from tools.editing.textgrad_editor import TextGradEditor
 
 class Chat:
