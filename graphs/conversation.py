@@ -28,7 +28,7 @@ class Conversation:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._folder = session.context.folder
+        self._folder = session.services.folder
 
     @property
     def question(self) -> Question | None:
@@ -52,7 +52,7 @@ class Conversation:
 
     def train(self) -> Question | None:
         """Train the weights next, with the settings that the rules would take."""
-        rules = Rules(self._session.context.spec.config)
+        rules = Rules(self._session.services.spec.config)
         return self._instead(rules.training(self._session.state["signal"], self._folder.rounds()))
 
     def rollback(self, number: int) -> Question | None:
@@ -75,13 +75,13 @@ class Conversation:
     def diff(self) -> PromptChange:
         """What the best prompt says that the seed prompt did not."""
         best = self._folder.prompt(self._session.best.prompt)
-        return PromptChange(seed=self._session.context.spec.config.prompt.prompt(), best=best)
+        return PromptChange(seed=self._session.services.spec.config.prompt.prompt(), best=best)
 
     def try_prompt(self, question: str) -> PromptTried:
         """Ask the best pair something."""
         if not question:
             raise BadInput("/try takes the question to ask, as in: /try Who is the mayor?")
-        return try_prompt(question, self._session.best, self._session.context)
+        return try_prompt(question, self._session.best, self._session.services)
 
     def _instead(self, action: Action) -> Question | None:
         answer: dict[str, Any] = {"instead": action.model_dump(mode="json")}

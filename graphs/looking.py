@@ -24,8 +24,8 @@ from agent.records.looks import (
     SearchPrompts,
     TryPrompt,
 )
-from graphs.nodes.draws import learned_rows
-from graphs.services.context import Context
+from graphs.rows.draws import learned_rows
+from graphs.services.run import RunServices
 from graphs.state import State
 
 MOST_FAILURES = 6  # failing train rows that a look shows
@@ -38,7 +38,7 @@ class Looking:
         state: with the best pair and its diagnosis, as the node `observe` leaves it.
     """
 
-    def __init__(self, state: State, context: Context) -> None:
+    def __init__(self, state: State, context: RunServices) -> None:
         self._state = state
         self._context = context
 
@@ -144,7 +144,7 @@ class Looking:
         return rounds[number - 1].best if number else baseline.best
 
 
-def failing_rows(scores: Sequence[ExampleScore], context: Context) -> list[FailingRow]:
+def failing_rows(scores: Sequence[ExampleScore], context: RunServices) -> list[FailingRow]:
     """The train rows among these scores that fall short, in order, with what is wrong with each."""
     return [
         FailingRow(
@@ -157,7 +157,7 @@ def failing_rows(scores: Sequence[ExampleScore], context: Context) -> list[Faili
     ]
 
 
-def try_prompt(question: str, pair: Candidate, context: Context) -> PromptTried:
+def try_prompt(question: str, pair: Candidate, context: RunServices) -> PromptTried:
     """What a pair answers to a question of the user's, or an agent's, own.
 
     Raises:

@@ -47,11 +47,11 @@ class Workbench:
         Raises:
             BadInput: it cannot be done, or the run has ended.
         """
-        return self._alone(lambda: Looking(self._waiting().state, self._session.context).look(look))
+        return self._alone(lambda: Looking(self._waiting().state, self._session.services).look(look))
 
     def _pull(self, action: Action) -> RoundSummary | Outcome:
-        session, folder = self._waiting(), self._session.context.folder
-        state, config = session.state, session.context.spec.config
+        session, folder = self._waiting(), self._session.services.folder
+        state, config = session.state, session.services.spec.config
         if not isinstance(action, Stop | Rollback):
             briefing = Briefing(state["signal"], state["diagnosis"], folder.rounds(), state["spend"])
             if ended := stop_reason(briefing, config):
@@ -81,7 +81,7 @@ class Workbench:
         """The session, with the run at a question: it is begun, or goes on after a kill, at the first call."""
         if self._session.finished:
             raise BadInput("The run has ended; its best pair and its report are in the run folder.")
-        if not self._session.context.supervised:
+        if not self._session.services.supervised:
             raise BadInput("The session must be opened with supervised=True, so that the run waits for its agent.")
         self._session.go()
         return self._session

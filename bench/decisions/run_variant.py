@@ -9,7 +9,7 @@ from agent.records.examples import Candidate
 from agent.records.rounds import Baseline, Outcome, Round
 from bench.decisions.folder import Group
 from bench.decisions.results import ORACLE, Reached, Result, Variant
-from graphs.services.context import new_run
+from graphs.context import new_run
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 from ui.report.write import write_report
@@ -40,7 +40,7 @@ def finished_run(
     only, unless the overrides say otherwise.
 
     Args:
-        pool: see `graphs.services.context.Context`.
+        pool: see `graphs.context.Context`.
     """
     path = folder / name
     opened = (path / "run.json").is_file()

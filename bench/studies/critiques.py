@@ -20,7 +20,7 @@ from agent.records.evaluation import ExampleScore
 from agent.records.examples import Example, Prompt
 from bench.overheads.__main__ import Overhead
 from eval.scoring import TaskScorers
-from graphs.services.context import Silent
+from graphs.context import Silent
 from tools.editing.critique import case
 from tools.editing.textgrad_editor import TextGradEditor, library
 from tools.llm.client import standalone_chat

@@ -1,4 +1,4 @@
-"""An agent of the user's own works on a run with the tools: a scripted chat model in LangGraph's agent, tiny weights."""
+"""An agent of the user's own works on a run with the tools: a scripted chat model in LangGraph's own agent."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from agent.errors import BadInput
 from agent.records.actions import EditPrompt, Stop
 from agent.records.looks import Compare, Evaluate, FailuresClassified, PairsCompared, PromptTried, RowsScored
 from agent.records.rounds import Outcome, RoundSummary
-from graphs.services.context import new_run
+from graphs.context import new_run
 from graphs.session import Session, open_session
 from graphs.workbench import Workbench, make_tools
 from memory.run.folder import RunFolder
@@ -128,7 +128,7 @@ def test_a_run_that_waits_for_nobody_is_no_workbench(folder: RunFolder) -> None:
 def test_tools_that_are_called_together_work_one_at_a_time(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent's tools run in threads; one model answers them."""
     busy, most = 0, 0
-    context = session.context
+    context = session.services
     session.go()
     evaluate: Callable[..., Any] = type(context.evaluate).__call__
 
