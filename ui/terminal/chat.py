@@ -12,7 +12,8 @@ from agent.policy.rules import Rules
 from agent.records.actions import Decision
 from agent.records.examples import Example, Prompt
 from agent.records.rounds import Round
-from graphs.session import Question, Session, open_session
+from graphs.approval import APPROVE, REJECT, Question, instead
+from graphs.session import Session, open_session
 from memory.run.folder import RunFolder
 from ui import wording
 from ui.report.diff import unified
@@ -55,16 +56,16 @@ class Talk:
         self._console = console
         self._commands: dict[str, Callable[[str], None]] = {
             "/plan": self.plan,
-            "/approve": lambda _: self._answer({"approve": True}),
+            "/approve": lambda _: self._answer(APPROVE),
             "/reject": lambda _: self._reject(),
-            "/edit": lambda _: self._answer({"instead": {"action": "edit_prompt"}}),
+            "/edit": lambda _: self._answer(instead("edit_prompt")),
             "/train": lambda _: self._train(),
             "/run": self._run,
             "/why": self._why,
             "/diff": self._diff,
             "/rollback": self._rollback,
             "/try": self._try,
-            "/finish": lambda _: self._answer({"instead": {"action": "stop"}}),
+            "/finish": lambda _: self._answer(instead("stop")),
             "/help": lambda _: self.say(escape(HELP)),
         }
 
@@ -107,7 +108,7 @@ class Talk:
         self.say(f"[bold]Round {question.number}: {move.action}[/]  {escape(json.dumps(details)) if details else ''}")
         self.say(f"  why:  {escape(question.decision.reason)}")
         self._beside_rules(question.decision)
-        self.say(f"  cost: {escape(question.cost)}")
+        self.say(f"  cost: {escape(wording.action_cost(question.cost))}")
         self.say("  /approve, /reject, or another command (/help)")
 
     def _answer(self, answer: dict[str, Any]) -> None:
@@ -118,19 +119,19 @@ class Talk:
         question = self._session.question
         if question and question.decision.move.action == "stop":
             raise BadInput("Nothing else is proposed; /edit and /train ask for a move of your own, /quit leaves.")
-        self._answer({"approve": False})
+        self._answer(REJECT)
 
     def _train(self) -> None:
         rules = Rules(self._session.services.spec.config)
         move = rules.training(self._session.state["signal"], self._folder.rounds())
-        self._answer({"instead": move.model_dump(mode="json")})
+        self._answer(instead("train_lora", **move.model_dump(mode="json", exclude={"action"})))
 
     def _run(self, rest: str) -> None:
         for _ in range(_number(rest or "1", "/run")):
             question = self._session.question
             if question is None or not self._agreed(question):
                 break
-            self._session.go({"approve": True})
+            self._session.go(APPROVE)
         self.plan("")
 
     def _agreed(self, question: Question) -> bool:
@@ -165,7 +166,7 @@ class Talk:
         number = _number(rest, "/rollback")
         if number > len(self._folder.rounds()):
             raise BadInput(f"There have been {len(self._folder.rounds())} rounds; /rollback takes 0 to that.")
-        self._answer({"instead": {"action": "rollback", "to_round": number}})
+        self._answer(instead("rollback", to_round=number))
 
     def _try(self, question: str) -> None:
         if not question:
