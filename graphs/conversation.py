@@ -1,7 +1,5 @@
 """What a user can say to a supervised run: each command answers with a record, which a face puts into words."""
 
-from typing import Any
-
 from agent.errors import BadInput
 from agent.policy.rules import Rules
 from agent.records.actions import Action, EditPrompt, Rollback, Stop
@@ -9,8 +7,9 @@ from agent.records.base import Record
 from agent.records.examples import Prompt
 from agent.records.looks import PromptTried
 from agent.records.rounds import Round
+from graphs.approval import APPROVE, REJECT, Question, instead
 from graphs.looking import try_prompt
-from graphs.session import Question, Session
+from graphs.session import Session
 
 
 class PromptChange(Record):
@@ -37,14 +36,14 @@ class Conversation:
 
     def approve(self) -> Question | None:
         """Do what is planned."""
-        return self._session.go({"approve": True})
+        return self._session.go(APPROVE)
 
     def reject(self) -> Question | None:
         """Plan again in this round, without this lever."""
         question = self.question
         if question and question.decision.move.action == "stop":
             raise BadInput("Nothing else is proposed; /edit and /train ask for an action of your own, /quit leaves.")
-        return self._session.go({"approve": False})
+        return self._session.go(REJECT)
 
     def edit(self) -> Question | None:
         """Rewrite the prompt next, whatever is planned."""
@@ -84,5 +83,5 @@ class Conversation:
         return try_prompt(question, self._session.best, self._session.services)
 
     def _instead(self, action: Action) -> Question | None:
-        answer: dict[str, Any] = {"instead": action.model_dump(mode="json")}
-        return self._session.go(answer)
+        settings = action.model_dump(mode="json", exclude={"action"})
+        return self._session.go(instead(action.action, **settings))

@@ -11,6 +11,7 @@ from agent.protocols import Briefing
 from agent.records.actions import Action, Rollback, Stop
 from agent.records.looks import Finding, Look
 from agent.records.rounds import Outcome, RoundSummary
+from graphs.approval import instead
 from graphs.looking import Looking
 from graphs.session import Session
 
@@ -56,7 +57,7 @@ class Workbench:
             briefing = Briefing(state["signal"], state["diagnosis"], folder.rounds(), state["spend"])
             if ended := stop_reason(briefing, config):
                 raise BadInput(f"{ended} Only rollback and stop are left.")
-        question = session.go({"instead": action.model_dump(mode="json")})
+        question = session.go(instead(action.action, **action.model_dump(mode="json", exclude={"action"})))
         if question and question.fault:
             raise BadInput(question.fault)
         if outcome := folder.outcome():

@@ -2,11 +2,15 @@
 
 import math
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from agent.policy.learned import short
 from agent.records.actions import Action
 from agent.records.rounds import Proposal, Remaking, Role, Spend, SplitResult, Usage, Verdict
 from agent.records.signal import Outlook
+
+if TYPE_CHECKING:
+    from graphs.approval import Cost
 
 LEVERS = {"train_lora": "LoRA", "edit_prompt": "edit", "rollback": "rollback", "stop": "stop"}
 MARKS = {"train_lora": "●", "edit_prompt": "◆", "rollback": "↺", "stop": "■"}
@@ -118,6 +122,24 @@ def raced(proposal: Proposal, present: Proposal) -> str:
     """What a proposal changed, and where it fell out of the race, if the present prompt was scored on more rows."""
     fell_out = proposal.merit is not None and proposal.rows < present.rows
     return f"{proposal.note} (dropped after {plural(proposal.rows, 'row')})" if fell_out else proposal.note
+
+
+def action_cost(cost: "Cost | str") -> str:
+    """What an action will take at most, before it is approved."""
+    if isinstance(cost, str):  # a question of a version that did not ask in numbers
+        return cost
+    parts = []
+    if cost.epochs:
+        parts.append(f"{cost.epochs} epochs over up to {cost.training_rows} rows")
+    if cost.prompts:
+        parts.append(f"up to {cost.prompts} prompts on up to {cost.rows_per_prompt} rows each")
+    if cost.validation_answers:
+        parts.append(f"then {cost.validation_answers} answers to judge {'the best' if cost.prompts else 'it'}")
+    if cost.test_answers:
+        parts.append(f"{cost.test_answers} answers on the test rows")
+    calls = [f"up to about {cost.llm_calls} calls to the external LLM"] if cost.llm_calls else []
+    judged = ["calls to the judging LLM for every answer"] if cost.judged else []
+    return ", and ".join([", ".join(parts) or "nothing", *calls, *judged])
 
 
 def interval(result: SplitResult) -> str:

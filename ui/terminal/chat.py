@@ -8,8 +8,9 @@ from rich.markup import escape
 
 from agent.errors import BadInput
 from agent.records.actions import Decision
+from graphs.approval import Question
 from graphs.conversation import Conversation
-from graphs.session import Question, Session, open_session
+from graphs.session import Session, open_session
 from memory.run.folder import RunFolder
 from ui import wording
 from ui.decision_wording import alternative, beside_rules, inquiry, reason
@@ -108,7 +109,7 @@ class Talk:
         self.say(f"[bold]Round {question.number}: {action.action}[/]  {escape(json.dumps(details)) if details else ''}")
         self.say(f"  why:  {escape(reason(question.decision))}")
         self._decided(question.decision)
-        self.say(f"  cost: {escape(question.cost)}")
+        self.say(f"  cost: {escape(wording.action_cost(question.cost))}")
         self.say("  /approve, /reject, or another command (/help)")
 
     def _run(self, rest: str) -> None:
