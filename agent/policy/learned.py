@@ -13,14 +13,14 @@ from agent.policy.rules import Rules
 from agent.protocols import Briefing
 from agent.records.actions import Alternative, Decision, EditPrompt, Stop, TrainLora
 from agent.records.signal import LeverSignal, Outlook, Signal
-from agent.signal.outlook import MISTAKEN, TRY, YIELD, YIELD_SPREAD
+from agent.signal.outlook import MISCLASSIFIED, TRY_SPREAD, YIELD, YIELD_SPREAD
 
 # How much a round of another model counts: it learns otherwise, as far as anybody knows.
 OTHER_MODEL = 0.3
 # The prior's deviation of each feature's coefficient, in yield: of what is there (the yield's own); of fruitless tries,
 # of a refined prompt, of style, of a saturated lever, each of which may move a yield by half of that; and of what is
 # not thought to be this lever's to mend, as far as the classifier may be mistaken.
-SPREADS = (YIELD_SPREAD, *[YIELD_SPREAD / 2] * 4, MISTAKEN)
+SPREADS = (YIELD_SPREAD, *[YIELD_SPREAD / 2] * 4, MISCLASSIFIED)
 # How far from the mean a draw goes, in posterior deviations: half, as Chapelle & Li (2011) found better than all.
 EXPLORED = 0.5
 # A lever is given up when not even a try that goes so many deviations better than expected would pass the noise floor.
@@ -97,7 +97,7 @@ class Learned:
         fit = Fit(SPREADS, self._seen(action.action))
         features = _features(now)
         gain, spread = min(1.0, outlook.gain + fit.expected(features)), outlook.spread * fit.narrowed(features)
-        lucky = HOPE * hypot(spread, TRY * now.there)
+        lucky = HOPE * hypot(spread, TRY_SPREAD * now.mendable)
         return Promise(action, gain, spread, max(1.0, outlook.cost), gain + EXPLORED * spread * draw, gain + lucky)
 
     def _seen(self, action: str) -> Iterator[Observation]:
@@ -111,12 +111,12 @@ class Learned:
         """The gain that was promised then. A fixed order may have trained on other rows than the outlook was about."""
         outlook = _lever(line).outlook
         meant = isinstance(line.move, EditPrompt) or line.move.rows == fitting_rows(line.signal, self._config)
-        return outlook.gain if outlook and meant else YIELD * line.there
+        return outlook.gain if outlook and meant else YIELD * line.mendable
 
 
 def _observation(line: Experience, promised: float, weight: float) -> Observation:
     """Seen with the scatter of a try on what was there, and with the noise of the rows."""
-    variance = (TRY * line.there) ** 2 + max(line.signal.floor, 0.01) ** 2
+    variance = (TRY_SPREAD * line.mendable) ** 2 + max(line.signal.floor, 0.01) ** 2
     return Observation(_features(line), line.gain - promised, variance / weight)
 
 
@@ -124,7 +124,7 @@ def _features(line: Experience) -> list[float]:
     """Each times the merit that it may move: a yield is a share of that. Signal numbers are in [0, 1]."""
     lever, signal = _lever(line), line.signal
     seen = (1.0, min(lever.fruitless, 2) / 2, float(signal.refined), signal.style, float(lever.saturated))
-    return [*(line.there * value for value in seen), line.elsewhere]
+    return [*(line.mendable * value for value in seen), line.not_mendable]
 
 
 def _lever(line: Experience) -> LeverSignal:

@@ -6,7 +6,7 @@ from agent.config.task import TaskConfig
 from agent.policy.experience import Experience
 from agent.policy.learned import Learned
 from agent.policy.rules import Rules
-from agent.policy.schedules import make_order
+from agent.policy.schedules import Schedule
 from agent.protocols import Policy
 
 
@@ -14,4 +14,4 @@ def make_policy(config: TaskConfig, experience: Sequence[Experience] = ()) -> Po
     """Without the LLM planner, which needs a server. `experience` is of other runs; only `learned` looks at it."""
     if config.policy == "learned":
         return Learned(config, experience)
-    return Rules(config) if config.policy == "rules" else make_order(config)
+    return Rules(config) if config.policy == "rules" else Schedule(config)

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from agent.config.task import TaskConfig
-from agent.policy.base import MOST, WORTH_A_ROUND, fitting_rows, numbers, stop_reason, training
+from agent.policy.base import TEACHABLE, WORTH_A_ROUND, fitting_rows, numbers, stop_reason, training
 from agent.protocols import Briefing
-from agent.records.actions import Decision, EditPrompt, Rows, Stop, TrainLora
+from agent.records.actions import Decision, EditPrompt, Stop, TrainLora
 from agent.records.rounds import Round
 from agent.records.signal import Diagnosis, Signal
 
@@ -33,7 +33,7 @@ class Rules:
         edit_open = not signal.edit.saturated and "edit_prompt" not in refused
         lora_open = not signal.lora.saturated and "train_lora" not in refused
         words_suffice = 1 - content >= self._config.target - WORTH_A_ROUND
-        along = lora_open and signal.teachable >= MOST and not words_suffice
+        along = lora_open and signal.teachable >= TEACHABLE and not words_suffice
         if edit_open and style >= WORTH_A_ROUND and not along:
             reason = (
                 f"{style:.0%} of the rows lack style, and words are the cheap way to mend that{_edits_so_far(signal)}."
@@ -60,15 +60,12 @@ class Rules:
         A rise that was within chance is no failure: the same once more, with other draws.
         """
         rows = fitting_rows(signal, self._config)
-        earlier = [row for row in history if isinstance(row.decision.move, TrainLora)]
-        last = earlier[-1] if earlier else None
-        failed = last is not None and not last.verdict.kept and last.verdict.gain <= 0
-        fresh = failed or (last is not None and _rows_of(last) != rows)
-        return training(self._config, rows, fresh=fresh, slower=failed)
-
-
-def _rows_of(row: Round) -> Rows | None:
-    return row.decision.move.rows if isinstance(row.decision.move, TrainLora) else None
+        earlier = [(row.verdict, row.decision.move) for row in history if isinstance(row.decision.move, TrainLora)]
+        if not earlier:
+            return training(self._config, rows)
+        verdict, last = earlier[-1]
+        failed = not verdict.kept and verdict.gain <= 0
+        return training(self._config, rows, fresh=failed or last.rows != rows, slower=failed)
 
 
 def _edits_so_far(signal: Signal) -> str:

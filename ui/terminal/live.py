@@ -66,8 +66,11 @@ class LiveView:
     def event(self, event: Event) -> None:
         """Shows what has happened; satisfies `agent.protocols.Listener`."""
         with self._lock:
-            self._end_progress()
-            self._show(event)
+            if isinstance(event, WorkProgressed):
+                self._progress(event.what, event.done, event.total, event.note)
+            else:
+                self._end_progress()
+                self._show(event)
 
     def _progress(self, what: str, done: int, total: int, note: str) -> None:
         if what != self._what:
@@ -98,8 +101,6 @@ class LiveView:
                 self._say(Text(wording.printable(text), style="italic"))
             case RunFinished(outcome=outcome):
                 self._finish(outcome)
-            case WorkProgressed():
-                self._progress(event.what, event.done, event.total, event.note)
 
     # --- events ----------------------------------------------------------------------------------
 
