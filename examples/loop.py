@@ -18,10 +18,11 @@ from agent.records.actions import EditPrompt, Stop, TrainLora
 from agent.records.examples import Candidate, Prompt
 from agent.records.rounds import Round, Spend, Trial
 from agent.signal import monitor
-from eval.alpha_spending import level
+from eval.alpha_spending import alpha_to_spend
 from eval.batches import batch
+from eval.gate import deciding_rows, gate
 from eval.runner import Runner
-from eval.stats import deciding, gate, standard_error
+from eval.stats import standard_error
 from eval.tasks.fitting import fitted, measure
 from eval.tasks.task import load_task
 from memory.remake import remake, select
@@ -94,9 +95,11 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
             trial = Trial(candidate=pair, note="trained", loss=log.epoch_losses[-1], loss_drop=log.loss_drop)
         # judge: the pair as a whole, paired on the validation rows that did not choose it
         after = evaluate(trial.candidate, "validation") if trial.candidate else before
-        old, new = deciding(before, trial.raced), deciding(after, trial.raced)
-        most = level(config.gate.alpha, [row.verdict for row in rounds])
-        verdict = gate(old, new, most, lambda pair: evaluate.surprise(pair.candidate, [s.example for s in pair.scores]))
+        old, new = deciding_rows(before, trial.raced), deciding_rows(after, trial.raced)
+        most = alpha_to_spend(config.gate.alpha, [row.verdict for row in rounds])
+        verdict = gate(
+            old, new, most, lambda pair: evaluate.reference_nll(pair.candidate, [s.example for s in pair.scores])
+        )
         best = after.candidate if verdict.kept else best
         print(f"  {'kept' if verdict.kept else 'taken back'}: {verdict.reason}")
         rounds.append(

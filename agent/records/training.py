@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from agent.config.task import Lora
+from agent.config.lora import Lora
 from agent.records.base import Record
 from agent.records.rounds import Spend
 

@@ -6,17 +6,19 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 from unittest.mock import patch
 
 import yaml
 
-from agent.config.task import Lora
+from agent.config.lora import Lora
 from agent.protocols import Briefing
 from agent.records.actions import Decision, EditPrompt, Stop, TrainLora
 from agent.records.base import Record
 from agent.records.evaluation import Fitting
+from agent.records.events import BaselineScored, Event, RoundJudged
 from agent.records.examples import Example, Prompt
+from agent.records.rounds import Spend
 from agent.records.training import Step, Training, write_training
 from graphs.services.context import Silent, new_run
 from graphs.session import open_session
@@ -85,15 +87,15 @@ class Stopwatch(Silent):
 
         return run
 
-    def event(self, kind: str, data: dict[str, Any]) -> None:
+    def event(self, event: Event) -> None:
         now = time.perf_counter()
-        if kind == "verdict":
+        if isinstance(event, RoundJudged):
             spent = {part: self._spent[part] * 1000 for part in PARTS}
             spent["graph"] = (now - self._began) * 1000 - sum(spent.values())
             files = self._folder.path.glob(f"{self._folder.checkpoints.name}*")
             size = sum(file.stat().st_size for file in files)
-            self.costs.append(RoundCost(number=data["row"].number, parts=spent, checkpoint_bytes=size))
-        if kind in ("verdict", "baseline"):
+            self.costs.append(RoundCost(number=event.row.number, parts=spent, checkpoint_bytes=size))
+        if isinstance(event, RoundJudged | BaselineScored):
             self._spent.clear()
             self._began = now
 
@@ -103,8 +105,6 @@ class Stopwatch(Silent):
 
 class StandIn:
     """Answers at once, and better from round to round, so that some trials are kept."""
-
-    trained_tokens = generated_tokens = read_tokens = 0
 
     def __init__(self, rounds: int) -> None:
         self._calls, self._most = 0, 6 * rounds
@@ -116,19 +116,20 @@ class StandIn:
         *,
         adapter: str | None,
         max_new_tokens: int,
-        settled: object = None,
-    ) -> list[str]:
+        stop_early: object = None,
+    ) -> tuple[list[str], Spend]:
         self._calls += 1
         skill = min(0.9, self._calls / self._most)
-        return [
+        answers = [
             f"ANSWER: {example.answer}" if _chance(prompt.id, adapter, example.name) < skill else "I do not know that."
             for example in examples
         ]
+        return answers, Spend()
 
     def nll(
         self, prompt: Prompt, examples: Sequence[Example], completions: object, *, adapter: str | None
-    ) -> list[float | None]:
-        return [6 * _chance(prompt.id, adapter, example.name) for example in examples]
+    ) -> tuple[list[float | None], Spend]:
+        return [6 * _chance(prompt.id, adapter, example.name) for example in examples], Spend()
 
 
 class Alternating:

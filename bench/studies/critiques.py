@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from agent import prompts
+from agent.config.llm import Llm
+from agent.config.prompt import Editing
 from agent.config.scorers import Contains, StartsWith
-from agent.config.task import Editing, Llm
 from agent.protocols import Chat
 from agent.records.evaluation import ExampleScore
 from agent.records.examples import Example, Prompt
 from bench.overheads.__main__ import Overhead
-from eval.scorers.combined import TaskScorers
+from eval.scoring import TaskScorers
 from graphs.services.context import Silent
 from tools.editing.critique import describe_case
 from tools.editing.descent import library

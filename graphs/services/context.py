@@ -12,9 +12,8 @@ from agent.errors import BadInput
 from agent.policy.llm_planner import LlmPlanner
 from agent.policy.registry import make_policy
 from agent.protocols import Editor, Embed, Policy, Rater, Trainer
-from agent.records.base import Record
+from agent.records.events import Event, Note
 from agent.records.examples import Candidate, Example, Prompt
-from agent.records.rounds import Spend
 from agent.signal.cost_model import Prices, prices
 from graphs.services.charging import Charging, Meter
 from graphs.services.garbage_collection import collector_at_rest
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
     from memory.run.pool import Pool
     from tools.diagnosis.classify import Classifier
     from tools.editing.textgrad_editor import TextGradEditor
+    from tools.model.answer_cache import CachedLanguageModel
     from tools.model.backbone import Backbone
-    from tools.model.shared_answers import RememberedModel
 
 
 class Silent:
@@ -40,7 +39,7 @@ class Silent:
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None: ...
 
-    def event(self, kind: str, data: dict[str, Any]) -> None: ...
+    def event(self, event: Event) -> None: ...
 
 
 def new_run(task: Path, overrides: Sequence[str] = (), runs: Path = Path("runs"), name: str | None = None) -> RunFolder:
@@ -173,14 +172,16 @@ class Context:
     # --- the rooms' services ---
 
     @cached_property
-    def model(self) -> "Backbone | RememberedModel":
+    def model(self) -> "Backbone | CachedLanguageModel":
         """What answers and scores: the backbone, or what other runs have asked of it."""
         if self.pooled is None:
             return self.backbone
-        from tools.model.shared_answers import RememberedModel
+        from tools.model.answer_cache import CachedLanguageModel
 
         spec, answers = self.spec, self.pooled.answers
-        return RememberedModel(lambda: self.backbone, answers, spec.config.base, time.monotonic, spec.scorers.digest)
+        return CachedLanguageModel(
+            lambda: self.backbone, answers, spec.config.base, time.monotonic, spec.scorers.digest, self.meter.add
+        )
 
     @cached_property
     def pooled(self) -> "Pool | None":
@@ -216,6 +217,7 @@ class Context:
             chat_template_kwargs=config.chat_template_kwargs,
             batch_size=config.generation.batch_size,
             progress=self.progress,
+            charge=self.meter.add,
         )
         try_settings(backbone, config.lora)
         return backbone
@@ -337,17 +339,14 @@ class Context:
 
     # --- what is told and what is counted ---
 
-    def tell(self, kind: str, **data: Any) -> None:
+    def tell(self, event: Event) -> None:
         """Note an event in the run folder and show it to the listener."""
-        plain = {
-            key: value.model_dump(mode="json") if isinstance(value, Record) else value for key, value in data.items()
-        }
-        self.folder.event(kind, **plain)
-        self.listener.event(kind, data)
+        self.folder.event(event)
+        self.listener.event(event)
 
     def note(self, text: str) -> None:
         """Tell the user a sentence."""
-        self.tell("note", text=text)
+        self.tell(Note(text=text))
 
     def show_report(self) -> None:
         """Rewrite the report, where this run has somebody to write it."""
@@ -362,18 +361,4 @@ class Context:
     @cached_property
     def meter(self) -> Meter:
         """Counts what the step under way uses up."""
-        return Meter(self.folder.charges, self._counters)
-
-    def _counters(self) -> Spend:
-        """What this process's models have used up, and what the LLM has cost the run."""
-        used = self.llm.budget.spend
-        if "backbone" in vars(self):
-            used += Spend(train_tokens=self.backbone.trained_tokens)
-        if "model" in vars(self):
-            asked = self.model
-            used += Spend(
-                seconds=getattr(asked, "spared_seconds", 0.0),
-                generated_tokens=round(asked.generated_tokens),
-                read_tokens=round(asked.read_tokens),
-            )
-        return used
+        return Meter(self.folder.charges, lambda: self.llm.budget.spend)

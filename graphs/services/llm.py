@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from agent.config.task import Llm
+from agent.config.llm import Llm
 from agent.records.rounds import Role
 from memory.replies import ReplyStore
 from memory.run.folder import RunFolder

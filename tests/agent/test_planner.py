@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from agent.policy.llm_planner import elsewhere, offered
 from agent.protocols import Briefing, Failure
-from agent.records.actions import EditPrompt, Move, Rollback, TrainLora
+from agent.records.actions import Action, EditPrompt, Rollback, TrainLora
 from agent.records.rounds import Spend
 from tests.fixtures.outlooks import FAILED_EDITS, a_briefing
 from tests.fixtures.planning import (
@@ -210,7 +210,7 @@ def test_whatever_the_llm_answers_the_decision_is_one_within_bounds(
     asked = len(server.requests)
     briefing = BRIEFING._replace(history=HISTORY, refused=sorted(refused))
     decision = decide(server, briefing)
-    assert TypeAdapter(Move).validate_json(json.dumps(decision.move.model_dump())) == decision.move
+    assert TypeAdapter(Action).validate_json(json.dumps(decision.move.model_dump())) == decision.move
     assert decision.reason.strip() and 1 <= len(server.requests) - asked <= len(OUTPUT_METHODS) + 1
     if decision.by == "rules":
         assert decision.move == RULES.decide(briefing).move
@@ -293,7 +293,7 @@ def test_what_is_too_long_even_so_is_left_to_the_rules() -> None:
 
 def test_rows_and_notes_reach_the_planner_only_quoted_and_cut() -> None:
     orders = f"{ORDER} >>>\n<<< now, {'I say, ' * 99}"
-    moves: list[Move] = [EDIT, TRAIN, BACK]
+    moves: list[Action] = [EDIT, TRAIN, BACK]
     history = [a_round(move, number=number, note=orders) for number, move in enumerate(moves, 1)]
     rows = [Failure(orders, orders, [orders])] * 5
     with serving([TRAINING]) as server:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import nesylora
+from agent.config.llm import Llm
 from agent.config.scorers import Judge
-from agent.config.task import Llm
 from agent.errors import LlmUnavailable, NesyLoraError
 from agent.protocols import Chat, Rating
 from agent.records.examples import Example, Turn

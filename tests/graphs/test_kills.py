@@ -34,7 +34,7 @@ def outline(run: RunFolder) -> list[object]:
 
 
 def passes(run: RunFolder) -> list[int]:
-    return [row.spend.passes for row in run.rounds()]
+    return [row.spend.forward_tokens for row in run.rounds()]
 
 
 def charged(run: RunFolder) -> int:
@@ -53,8 +53,8 @@ from memory.run.folder import RunFolder
 class Killer:
     def __call__(self, what, done, total, note=""):
         if what == {what!r} and done == {done}: os.kill(os.getpid(), signal.SIGKILL)
-    def event(self, kind, data):
-        if kind == {what!r}: os.kill(os.getpid(), signal.SIGKILL)
+    def event(self, event):
+        if event.kind == {what!r}: os.kill(os.getpid(), signal.SIGKILL)
 if {what!r} == "measured":  # so many measurements stand, and no checkpoint counts the last ones
     save, saved = RunFolder.save, []
     def saving(folder, measured):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agent.config.task import Llm
+from agent.config.llm import Llm
 from agent.errors import LlmUnavailable
 from tests.llm.server import LlmServer, call
 from tools.llm.budget import LlmBudget, UnsavedCallLog

@@ -116,7 +116,7 @@ class FeatureExtractor:
             for index, parts in enumerate(wanted)
             for part in dict.fromkeys(part for part in parts.values() if part[1])
         ]
-        values = self._model.nll(
+        values, _ = self._model.nll(
             prompt, [examples[index] for index, _ in scored], [part for _, part in scored], adapter=adapter
         )
         known = dict(zip(scored, values, strict=True))
@@ -145,7 +145,7 @@ class FeatureExtractor:
         """`alike`, `right` and `formed` of each row; nothing for a row that has no trial answer."""
         examples = [example for example, _ in rows]
         trials = [
-            self._model.generate(trial_prompt, examples, adapter=adapter, max_new_tokens=self._max_new_tokens)
+            self._model.generate(trial_prompt, examples, adapter=adapter, max_new_tokens=self._max_new_tokens)[0]
             for trial_prompt in self._trial_prompts(prompt, seed)
         ]
         answers = zip(*trials, strict=True) if trials else [()] * len(rows)
@@ -156,7 +156,7 @@ class FeatureExtractor:
         if answers and not outputs:
             return {}
         words = Counter(_first_word(text) for text in (score.output, *outputs))
-        passed = [self._scorers.passes(output, example) for output in outputs]
+        passed = [self._scorers.full_marks(output, example) for output in outputs]
         formed = [not self._scorers.faults(output) for output in outputs]
         return {
             "alike": max(words.values()) / words.total(),

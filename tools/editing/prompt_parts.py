@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 from agent import prompts
-from agent.config.task import Editing
+from agent.config.prompt import Editing
 from agent.protocols import Scorers
 from agent.records.base import folded
 from agent.records.examples import Demo, Example, Part, Prompt
@@ -68,7 +68,7 @@ class PromptParts:
         rows = [row for row in dict.fromkeys([*hard[:most], *others]) if row.stands_alone]
         shown = [(row, self._scorers.show(row.answer)) for row in rows]
         demos = [
-            Demo(question=row.question, answer=answer) for row, answer in shown if self._scorers.passes(answer, row)
+            Demo(question=row.question, answer=answer) for row, answer in shown if self._scorers.full_marks(answer, row)
         ]
         return list(dict.fromkeys(demos))[:most]
 
@@ -123,7 +123,11 @@ class PromptParts:
                 return own
         rows = self._rows_by_question.get(_key(demo), [])
         return next(
-            (Demo(question=row.question, answer=demo.answer) for row in rows if self._scorers.passes(demo.answer, row)),
+            (
+                Demo(question=row.question, answer=demo.answer)
+                for row in rows
+                if self._scorers.full_marks(demo.answer, row)
+            ),
             None,
         )
 

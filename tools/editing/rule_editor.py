@@ -4,7 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from agent.config.task import Editing
+from agent.config.prompt import Editing
 from agent.errors import LlmUnavailable
 from agent.protocols import Editor, Scorers
 from agent.records.actions import EditPrompt
@@ -62,7 +62,7 @@ class RuleEditor:
             for row in train
             if row.question not in has
             and row.stands_alone
-            and self._scorers.passes(self._scorers.show(row.answer), row)
+            and self._scorers.full_marks(self._scorers.show(row.answer), row)
         ]
         most = min(self._settings.demos, len(rows))
         for count in sorted({min(2, most), most} - {0}):

@@ -7,7 +7,7 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from agent import prompts
-from agent.config.task import Editing
+from agent.config.prompt import Editing
 from agent.errors import LlmUnavailable, Useless
 from agent.protocols import Chat, Progress, Scorers
 from agent.records.actions import EditPrompt

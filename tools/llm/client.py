@@ -8,7 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 from agent import prompts
-from agent.config.task import Llm, OutputMethod
+from agent.config.llm import Llm, OutputMethod
 from agent.errors import LlmUnavailable, Useless
 from agent.protocols import Replies
 from agent.reasoning import without_thoughts

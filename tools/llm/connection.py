@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from agent.config.task import Llm
+from agent.config.llm import Llm
 from agent.errors import LlmRefused
 from agent.records.rounds import Role, Usage
 from tools.llm.budget import LlmBudget

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from agent.config.task import Llm
+from agent.config.llm import Llm
 
 
 class SamplingParameters:

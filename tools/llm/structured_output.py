@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pydantic import BaseModel
 
 from agent import prompts
-from agent.config.task import OutputMethod
+from agent.config.llm import OutputMethod
 from tools.llm.schema import JsonObject, as_schema, as_tools, tool_description, tool_name
 
 Message = tuple[str, str]  # role and text

@@ -11,8 +11,10 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
+from agent.config.llm import Llm, OutputMethod
+from agent.config.prompt import Editing
 from agent.config.scorers import Contains, Judge, StartsWith
-from agent.config.task import Editing, Llm, OutputMethod, TaskConfig
+from agent.config.task import TaskConfig
 from agent.errors import BadInput, LlmUnavailable
 from agent.policy.llm_planner import TOOLS, LlmPlanner
 from agent.protocols import Briefing
@@ -21,9 +23,9 @@ from agent.records.evaluation import Evaluation
 from agent.records.examples import Candidate, Example, Prompt
 from agent.records.rounds import Role, Usage
 from agent.records.signal import Diagnosis, ExampleDiagnosis, LeverSignal, Need, Signal
-from eval.scorers.combined import TaskScorers
 from eval.scorers.judge import LlmJudge
-from eval.tasks.config_errors import complaints
+from eval.scoring import TaskScorers
+from eval.tasks.config_errors import sentences
 from tools.editing.textgrad_editor import TextGradEditor
 from tools.llm.budget import LlmBudget, UnsavedCallLog
 from tools.llm.client import LlmChat
@@ -102,7 +104,7 @@ def settings_of(server: Mapping[str, object], changes: Sequence[str]) -> Llm:
     try:
         return Llm.model_validate(values)
     except ValidationError as error:
-        told = "; ".join(f"{'.'.join(map(str, keys))}: {said}" for keys, said in complaints(error).items())
+        told = "; ".join(f"{'.'.join(map(str, keys))}: {said}" for keys, said in sentences(error).items())
         raise BadInput(f"--set: {told}") from None
 
 

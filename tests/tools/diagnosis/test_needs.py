@@ -11,7 +11,7 @@ from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Candidate, Example, Prompt
 from agent.records.signal import Need, Probe
 from bench.studies.calibration import Foretold, base_rate, calibration_error, hold_out, nats_of, table
-from eval.scorers.combined import TaskScorers
+from eval.scoring import TaskScorers
 from tools.diagnosis.classify import Classifier
 from tools.diagnosis.features import FeatureExtractor
 from tools.diagnosis.needs import LEAST, NeedModel, fit, shipped_probes

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from agent.config.prompt import Editing
 from agent.config.scorers import Contains
-from agent.config.task import Editing
 from agent.records.evaluation import ExampleScore
 from agent.records.examples import Demo, Example, Prompt
-from eval.scorers.combined import TaskScorers
+from eval.scoring import TaskScorers
 from tools.editing.critique import feedback_by_part, verdict
 from tools.editing.prompt_parts import PromptParts, UnusableRewrite, demos_as_text, parse_demos
 

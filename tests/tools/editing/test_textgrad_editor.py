@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 import pytest
 
+from agent.config.llm import Llm
+from agent.config.prompt import Editing
 from agent.config.scorers import Contains, StartsWith
-from agent.config.task import Editing, Llm
 from agent.errors import LlmUnavailable, TooLong
 from agent.protocols import Chat
 from agent.records.actions import EditPrompt
@@ -20,7 +21,7 @@ from agent.records.base import Record
 from agent.records.edits import Critique, Edits
 from agent.records.evaluation import Evaluation
 from agent.records.examples import Candidate, Demo, Example, Part, Prompt
-from eval.scorers.combined import TaskScorers
+from eval.scoring import TaskScorers
 from graphs.services.context import Silent
 from tests.llm.server import LlmServer, Reply, Request, refuse, serving
 from tools.editing.rule_editor import CombinedEditor, RuleEditor
@@ -493,7 +494,7 @@ def test_in_a_chain_the_rules_go_on_alone_when_the_llm_fails_and_say_so() -> Non
 
 IN_AN_EMPTY_FOLDER = """
 import sys
-from agent.config.task import Editing
+from agent.config.prompt import Editing
 from agent.records.actions import EditPrompt
 from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Candidate, Example, Prompt
@@ -510,7 +511,7 @@ class NoForm:
         return ()
     def show(self, answer):
         return answer
-    def passes(self, output, example):
+    def full_marks(self, output, example):
         return output == example.answer
 
 assert "textgrad" not in sys.modules

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from agent.config.task import Llm
+from agent.config.llm import Llm
 from agent.errors import LlmRefused, LlmUnavailable
 from agent.policy.llm_planner import TOOLS, PlanStop, PlanTrainLora
 from tests.llm.clients import KEY, STOP, TOO_FAST, chat, refusal, retry

@@ -36,7 +36,7 @@ def test_many_threads_that_are_the_first_to_ask_share_connections_and_pay_once()
     """In a process of its own, where nobody has asked before."""
     code = """
 from concurrent.futures import ThreadPoolExecutor
-from agent.config.task import Llm
+from agent.config.llm import Llm
 from tests.llm.server import Reply, serving
 from tools.llm.client import standalone_chat
 with serving(lambda _: Reply("hi", usage=(10, 1), delay=0.01)) as server:

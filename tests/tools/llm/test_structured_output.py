@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from agent.config.task import Llm
+from agent.config.llm import Llm
 from agent.errors import LlmUnavailable, Useless
 from agent.policy.llm_planner import TOOLS, PlanStop, PlanTrainLora
 from agent.protocols import Chat

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config.task import Lora
+from agent.config.lora import Lora
 from agent.errors import NesyLoraError, StepFailed
 from agent.records.examples import Example, Prompt
 from tests.fixtures.starved import starved_and_fed
