@@ -5,6 +5,7 @@ from functools import cache
 from statistics import fmean
 from typing import TypeVar
 
+from agent import extensions
 from agent.config.scorers import ContentScorer, Judge, Rated, RewardModel, StyleScorer
 from agent.errors import BadInput
 from agent.protocols import Rater, Rating
@@ -69,10 +70,14 @@ class TaskScorers:
         self._rater = cache(rater)
         self.given_up = ""  # the sentence on a regular expression that found no end, once there was one
         parts: dict[str, object] = {
-            "content": [one.model_dump(mode="json") for one in content],
-            "style": [one.model_dump(mode="json") for one in style],
+            "content": [settings.model_dump(mode="json") for settings in content],
+            "style": [settings.model_dump(mode="json") for settings in style],
         }
-        self.digest = content_hash(parts if judge is None else parts | {"judge": judge})
+        if judge is not None:
+            parts["judge"] = judge
+        if versions := _registered_versions(content, style):
+            parts["registered"] = versions
+        self.digest = content_hash(parts)
 
     def score(self, example: Example, output: str) -> ExampleScore:
         """The score of one output; see `score_all`."""
@@ -193,7 +198,17 @@ def _without_thoughts(example: Example) -> Example:
 
 
 def _wanted(settings: ContentScorer) -> str:
-    return f'what a judge finds by "{settings.rubric}"' if isinstance(settings, Judge) else WANTED[settings.kind]
+    if isinstance(settings, Judge):
+        return f'what a judge finds by "{settings.rubric}"'
+    registered = extensions.scorers.get(settings.kind)
+    return registered.wanted if registered else WANTED[settings.kind]
+
+
+def _registered_versions(content: Sequence[ContentScorer], style: Sequence[StyleScorer]) -> dict[str, str]:
+    """The versions of registered scorers, by part and kind: with another version, scores do not compare."""
+    found = [("content", settings.kind, extensions.scorers.get(settings.kind)) for settings in content]
+    found_style = [("style", settings.kind, extensions.styles.get(settings.kind)) for settings in style]
+    return {f"{part} {kind}": scorer.version for part, kind, scorer in (*found, *found_style) if scorer}
 
 
 def _score(example: Example, output: str, content: Sequence[Rating], style: Sequence[Rating]) -> ExampleScore:

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
+from agent import extensions
+from agent.config.base import CustomScorer
 from agent.config.scorers import (
     Choice,
     Contains,
@@ -53,6 +55,22 @@ def content_scorer(settings: ContentScorer) -> Score | Rated:
             return settings
         case Judge():
             raise BadInput("'say' and 'show' are for a judge of style; this one judges content")
+        case CustomScorer(kind=kind):
+            return registered(kind, settings)
+
+
+def registered(kind: str, settings: CustomScorer) -> Score:
+    """The registered scorer of this kind, with its settings. It raises BadInput where it gives no score in [0, 1]."""
+    found = extensions.scorers.get(kind)
+    assert found is not None, "settings of a kind are made by its registration"
+
+    def score(output: str, answer: str) -> float:
+        value = float(found.score(output, answer, settings))
+        if not 0 <= value <= 1:
+            raise BadInput(f"the content scorer {kind!r} gave {value}; a score is a number from 0 to 1")
+        return value
+
+    return score
 
 
 def settled(settings: ContentScorer, said: str, answer: str) -> bool:

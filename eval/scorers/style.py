@@ -5,6 +5,8 @@ import re
 from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
 
+from agent import extensions
+from agent.config.base import CustomStyle, StyleSettings
 from agent.config.scorers import (
     Bullets,
     Forbid,
@@ -13,7 +15,6 @@ from agent.config.scorers import (
     Matches,
     StartsWith,
     StyleScorer,
-    StyleSettings,
     Words,
 )
 from agent.errors import BadInput
@@ -218,7 +219,28 @@ class JudgedStyle(Style[Judge]):
         return self.settings.rubric
 
 
-AnyStyle = StartsWithStyle | MatchesStyle | JsonStyle | WordsStyle | ForbidStyle | BulletsStyle | JudgedStyle
+class RegisteredStyle(Style[CustomStyle]):
+    """A style scorer of the user's."""
+
+    def __init__(self, settings: CustomStyle) -> None:
+        super().__init__(settings)
+        found = extensions.styles.get(settings.kind)
+        assert found is not None, "settings of a kind are made by its registration"
+        self._extension = found
+
+    def explain(self, output: str) -> str:
+        return self._extension.explain(output, self.settings)
+
+    def instruction(self) -> str:
+        return self._extension.instruction
+
+    def form(self, answer: str) -> str:
+        return answer if not self.explain(answer) else self._extension.form.replace("{answer}", answer)
+
+
+AnyStyle = (
+    StartsWithStyle | MatchesStyle | JsonStyle | WordsStyle | ForbidStyle | BulletsStyle | JudgedStyle | RegisteredStyle
+)
 
 
 def style_scorer(settings: StyleScorer) -> AnyStyle:
@@ -238,6 +260,8 @@ def style_scorer(settings: StyleScorer) -> AnyStyle:
             return BulletsStyle(settings)
         case Judge():
             return JudgedStyle(settings)
+        case CustomStyle():
+            return RegisteredStyle(settings)
 
 
 def _quoted(text: str, most: int = 80) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from agent.config.policies import is_policy
 from agent.config.scorers import Rated, RewardModel
 from agent.config.task import TaskConfig
 from agent.errors import BadInput
@@ -107,10 +108,11 @@ def _judge(config: TaskConfig) -> dict[str, object] | None:
 
 
 def _unplanned(config: TaskConfig) -> list[str]:
-    """A warning if an LLM is to plan and a fixed order leaves it nothing to decide."""
+    """A warning if an LLM is to plan and a fixed order, or a registered policy, leaves it nothing to decide."""
     if config.planner == "none" or config.plans:
         return []
-    return [f"`policy: {config.policy}` is a fixed order, so `planner: {config.planner}` is not asked"]
+    kind = "a fixed order" if is_policy(config.policy) else "a policy of your own"
+    return [f"`policy: {config.policy}` is {kind}, so `planner: {config.planner}` is not asked"]
 
 
 def _unreachable(examples: Sequence[Example], scorers: TaskScorers) -> list[str]:

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent import extensions
 from agent.errors import BadInput
 from agent.policy.llm_planner import LlmPlanner
 from agent.policy.registry import make_policy
@@ -66,7 +67,8 @@ def new_run(task: Path, overrides: Sequence[str] = (), runs: Path = Path("runs")
             raise BadInput(f"{place(task, keys, overrides)}: {error}") from error
     check_experience(read.config, read.folder)
     text = yaml.safe_dump(read.config.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
-    return RunFolder.create(runs, read.config.name, text, read.folder, read.digest, name)
+    used = extensions.used_by(read.config)
+    return RunFolder.create(runs, read.config.name, text, read.folder, read.digest, name, used)
 
 
 @dataclass
@@ -275,6 +277,8 @@ class Context:
         from tools.editing.rule_editor import EditorChain, RuleEditor
 
         config, textgrad = self.spec.config, self.textgrad
+        if make := extensions.editors.get(config.edit.editor):
+            return make(self.spec.scorers, config.edit)
         first = self.folder.baseline()
         recalled = [self.folder.prompt(tried.prompt) for tried in first.recalled[1:]] if first else []
         rules = RuleEditor(self.spec.scorers, config.edit, recalled)
@@ -284,7 +288,7 @@ class Context:
     def textgrad(self) -> "TextGradEditor | None":
         """The LLM as editor; None where only the rules edit."""
         task = self.spec
-        if task.config.edit.editor == "rules":
+        if task.config.edit.editor != "textgrad":
             return None
         from tools.editing.textgrad_editor import TextGradEditor
 

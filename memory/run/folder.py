@@ -4,18 +4,20 @@ import itertools
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from agent.errors import BadInput
+from agent.extensions import missing
 from agent.policy.experience import Experience
 from agent.records.base import FORMAT, Record
 from agent.records.evaluation import Fitting, Measurements
@@ -45,7 +47,10 @@ class About(Record):
     digest: str
     version: str
     created: str
-    format: int = Field(0, description="agent.records.FORMAT of the version that began the run")
+    format: int = Field(0, description="agent.records.base.FORMAT of the version that began the run")
+    extensions: dict[str, str] = Field(
+        {}, description="where each registered scorer, editor and policy comes from; see agent.extensions.used_by"
+    )
 
 
 class RunFolder:
@@ -70,7 +75,14 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls, root: Path, task_name: str, task_yaml: str, source: Path, digest: str, name: str | None = None
+        cls,
+        root: Path,
+        task_name: str,
+        task_yaml: str,
+        source: Path,
+        digest: str,
+        name: str | None = None,
+        extensions: Mapping[str, str] = MappingProxyType({}),
     ) -> "RunFolder":
         """A new run under `root`.
 
@@ -79,6 +91,7 @@ class RunFolder:
             source: the folder of the original task.yaml, against which its data paths stand.
             digest: of the task's data, so that a resume can refuse data that has changed.
             name: by default `<task>-<YYYYmmdd-HHMMSS>`, numbered if that is taken.
+            extensions: the registered scorers, editor and policy that it uses; see `agent.extensions.used_by`.
 
         Raises:
             BadInput: the name cannot be a folder's, or is taken.
@@ -91,6 +104,7 @@ class RunFolder:
             version=_version(),
             created=datetime.now(UTC).isoformat(),
             format=FORMAT,
+            extensions=dict(extensions),
         )
         write_atomically(run.task_file, task_yaml)
         write_atomically(run.path / "run.json", about.model_dump_json(indent=2))  # last: it makes the folder a run
@@ -130,6 +144,8 @@ class RunFolder:
         begun = f"Run {self.name} was begun by another version of NeSyLoRA ({theirs}; this is {ours})"
         if about.format > FORMAT:
             raise BadInput(f"{begun}, whose runs are written otherwise. Go on with that version, or start a new run.")
+        if lacking := missing(about.extensions):
+            raise BadInput(f"Run {self.name} cannot go on: {lacking}")
         try:
             yield
         except BadInput as error:
