@@ -1,15 +1,18 @@
 """What one room needs of another, as types. Rooms get these as arguments and never import each other."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypeVar
 
-from agent.records.actions import Decision, EditPrompt
+from agent.records.actions import Decision, EditPrompt, TrainLora
 from agent.records.base import Record
 from agent.records.edits import Edits
 from agent.records.evaluation import Evaluation
+from agent.records.events import Event
 from agent.records.examples import Candidate, Example, Prompt, Split
 from agent.records.rounds import Call, Round, Spend
 from agent.records.signal import Diagnosis, Signal
+from agent.records.training import Training
 
 T = TypeVar("T", bound=Record)
 
@@ -29,9 +32,9 @@ class Progress(Protocol):
 
 
 class Listener(Progress, Protocol):
-    """A face that watches a run: progress of long work, and events such as `decision` and `verdict`."""
+    """A face that watches a run: progress of long work, and everything that happens, as `agent.records.events`."""
 
-    def event(self, kind: str, data: dict[str, Any]) -> None: ...
+    def event(self, event: Event) -> None: ...
 
 
 class LanguageModel(Protocol):
@@ -96,11 +99,38 @@ class Evaluator(Protocol):
     def __call__(self, candidate: Candidate, split: Split, names: Sequence[str] | None = None) -> Evaluation: ...
 
 
-class Bound(Protocol):
-    """Whether a proposal that is behind may be dropped before all rows are scored."""
+class Trainer(Protocol):
+    """Tunes the weights: rows in, an adapter on disk and the record of its training out."""
 
-    def __call__(self, differences: Sequence[float], left: int) -> bool:
-        """`differences`: its merit less the leader's, row by row; `left`: rows still to come."""
+    def train(
+        self,
+        adapter: str,
+        rows: Sequence[tuple[Prompt, Example]],
+        action: TrainLora,
+        *,
+        folder: Path,
+        parent: str | None,
+        seed: int,
+        rewritten: int = 0,
+        token_limit: int | None = None,
+        deadline: float | None = None,
+    ) -> Training:
+        """Train `adapter` on the rows and save it.
+
+        Args:
+            rows: each with the prompt that it is trained under.
+            folder: where the adapter is saved: its weights, and last `agent.records.training.write_training`.
+            parent: the adapter whose weights are continued; None: it starts anew.
+            rewritten: how many rows ask a train question in other words; only noted.
+            token_limit: forward tokens after which the training ends, with the step that reaches them.
+            deadline: a reading of time.monotonic() after which it ends, with the step that passes it.
+
+        Returns:
+            The record that stands beside the weights, with what the training used up.
+
+        Raises:
+            StepFailed: nothing was trained, and nothing is saved.
+        """
         ...
 
 

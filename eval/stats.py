@@ -76,24 +76,6 @@ def _every_sign(count: int) -> NDArray[np.int64]:
     return 1 - (patterns & 1) * 2
 
 
-def cannot_catch_up(differences: Sequence[float], left: int) -> bool:
-    """Whether who is behind by these differences of merit stays behind, even with all of the `left` rows to come won.
-
-    Certain, since merit lies in [0, 1]. Satisfies `agent.protocols.Bound`.
-    """
-    return sum(differences) + left < -NOISE
-
-
-def loses(differences: Sequence[float], left: int, alpha: float) -> bool:
-    """Whether who is behind cannot catch up, or is behind by more than chance (paired sign-flip test, p <= alpha).
-
-    With `alpha` given, satisfies `agent.protocols.Bound`. No p-value is corrected for how often it is asked.
-    """
-    if cannot_catch_up(differences, left):
-        return True
-    return sum(differences) < -NOISE and sign_flip([-difference for difference in differences]) <= alpha
-
-
 def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
     """Interval of the mean of values in [0, 1]. Raises ValueError without values.
 

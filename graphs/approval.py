@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import StrictBool, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from agent.records.actions import EditPrompt, Move, Rollback, Stop, TrainLora
+from agent.records.actions import Action, EditPrompt, Rollback, Stop, TrainLora
 from agent.records.base import Record
 
 FORMS = '{"approve": true}, {"approve": false}, or {"instead": {"action": "train_lora", …}}'
@@ -16,7 +16,7 @@ class Answer(Record):
     """One of the two is given."""
 
     approve: StrictBool | None = None
-    instead: Move | None = None
+    instead: Action | None = None
 
     @model_validator(mode="after")
     def says_one_thing(self) -> "Answer":

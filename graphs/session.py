@@ -11,6 +11,7 @@ from agent.errors import BadInput, NesyLoraError
 from agent.protocols import Listener
 from agent.records.actions import Decision
 from agent.records.base import Record
+from agent.records.events import RunStarted
 from agent.records.examples import Candidate, Example
 from graphs.services.context import Context, Silent
 from graphs.services.garbage_collection import collector_at_rest
@@ -134,16 +135,14 @@ class Session:
         if not hasattr(self, "_told"):
             self._told = True
             config, folder = self.context.spec.config, self.context.folder
+            policy = "LLM planner" if config.plans else config.policy
             self.context.tell(
-                "run",
-                name=folder.name,
-                task=config.name,
-                model=config.model,
-                policy="LLM planner" if config.plans else config.policy,
-                folder=str(folder.path),
+                RunStarted(
+                    name=folder.name, task=config.name, model=config.model, policy=policy, folder=str(folder.path)
+                )
             )
             for warning in (*self.context.spec.warnings, *self.context.llm.warnings):
-                self.context.tell("note", text=f"Warning: {warning}")
+                self.context.note(f"Warning: {warning}")
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from agent.policy.learned import short
-from agent.records.actions import Decision, Move
+from agent.records.actions import Action, Decision
 from agent.records.rounds import Proposal, Remaking, Role, Spend, SplitResult, Usage, Verdict
 from agent.records.signal import Outlook
 
@@ -34,12 +34,12 @@ PARTS = {"system": "system text", "demos": "demonstrations", "questions": "quest
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 
-def lever(move: Move) -> str:
+def lever(move: Action) -> str:
     """One word for a move."""
     return LEVERS[move.action]
 
 
-def mark(move: Move) -> str:
+def mark(move: Action) -> str:
     """The sign of a move, the same in charts, tables and terminal."""
     return MARKS[move.action]
 

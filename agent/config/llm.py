@@ -15,7 +15,7 @@ class Price(Settings):
     output: float = Field(0.0, ge=0)
 
 
-Way = Literal["tools", "one tool", "schema", "object", "text"]
+OutputMethod = Literal["tools", "one tool", "schema", "object", "text"]
 Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+", description="such as http://127.0.0.1:8000/v1")]
 
 
@@ -28,7 +28,7 @@ class RoleSettings(Settings):
     temperature: float | None = Field(None, ge=0, le=2)
     max_tokens: int | None = Field(None, ge=16)
     price: Price | None = None
-    way: Way | None = None
+    way: OutputMethod | None = None
 
     @field_validator("model", "base_url", "key_variable", "max_tokens", "price", "way", mode="before")
     @classmethod
@@ -54,7 +54,7 @@ class Llm(Settings):
     )
     max_tokens: int = Field(2048, ge=16, description="of one answer")
     price: Price = Price()
-    way: Way | None = Field(
+    way: OutputMethod | None = Field(
         None,
         description="how a choice is asked for; null: in all ways in turn, until one works (`check-llm` tries all)",
     )

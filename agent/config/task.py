@@ -37,8 +37,7 @@ class Gate(Settings):
         0.1,
         gt=0,
         lt=1,
-        description="chance that a run keeps any change that is worth nothing; a proposal behind by such a p-value is "
-        "dropped early",
+        description="chance that a run keeps any change that is worth nothing",
     )
 
 

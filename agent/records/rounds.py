@@ -105,7 +105,7 @@ class Trial(Record):
 
 
 class Proposal(Record):
-    """One edit that was scored on the minibatch, or on so many of its rows as it took to see that it loses."""
+    """One edit that was scored on the minibatch; in older runs, a clear loser on fewer of its rows."""
 
     prompt: str
     note: str

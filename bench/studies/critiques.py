@@ -23,7 +23,7 @@ from eval.scoring import TaskScorers
 from graphs.services.context import Silent
 from tools.editing.critique import case
 from tools.editing.textgrad_editor import TextGradEditor, library
-from tools.llm.client import loose
+from tools.llm.client import standalone_chat
 
 LATENCY = 0.5  # seconds of a call
 SYSTEM = "Answer the question about the valley."
@@ -96,7 +96,7 @@ def _theirs(chat: Chat, rows: Sequence[Example], scores: Sequence[ExampleScore])
 
 
 def _chat(url: str, width: int) -> Chat:
-    return loose(Llm(model="slow", base_url=url, max_concurrency=width, patience=0), "editor")
+    return standalone_chat(Llm(model="slow", base_url=url, max_concurrency=width, patience=0), "editor")
 
 
 def _seconds(work: Callable[[], None]) -> float:

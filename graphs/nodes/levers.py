@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.errors import StepFailed
 from agent.records.actions import EditPrompt, Rollback, TrainLora
@@ -10,20 +10,16 @@ from agent.records.base import digest
 from agent.records.edits import Edit
 from agent.records.examples import Candidate, Example, Prompt, split_of
 from agent.records.rounds import Proposal, Spend, Trial
+from agent.records.training import Training, read_training
 from graphs.nodes.draws import learned_rows, race_rows
 from graphs.nodes.rewrite_questions import remake_questions
 from graphs.services.context import Context
 from graphs.state import State, metered, move_of, seed_of
 
-if TYPE_CHECKING:
-    from tools.training.lora import Training
-
 
 @metered
 def train_lora(state: State, context: Context) -> dict[str, Any]:
     """Tune the weights. An adapter that was completed before a kill is taken as it is."""
-    from tools.training.lora import read_training
-
     move = move_of(state, TrainLora)
     rows = _training_rows(context, state["best"], move)
     parent = None if move.fresh else state["best"].adapter
@@ -61,7 +57,7 @@ def train_lora(state: State, context: Context) -> dict[str, Any]:
     }
 
 
-def _take_over(training: "Training", adapter: str, lent: bool, context: Context) -> None:
+def _take_over(training: Training, adapter: str, lent: bool, context: Context) -> None:
     """Charge an adapter that was just lent, or one that a killed process made and its charges do not count."""
     if any(row.trial.candidate and row.trial.candidate.adapter == adapter for row in context.folder.rounds()):
         return
@@ -78,26 +74,21 @@ def _unlimited(context: Context) -> bool:
     return budget.minutes is None and budget.train_tokens is None
 
 
-def _train(context: Context, state: State, adapter: str, rows: list[tuple[Prompt, Example]]) -> Any:
-    from tools.training.lora import train
-
+def _train(context: Context, state: State, adapter: str, rows: list[tuple[Prompt, Example]]) -> Training:
     move, config = move_of(state, TrainLora), context.spec.config
     budget, trained = config.budget, (state["spend"] + context.meter.spent).train_tokens
     if budget.train_tokens is not None and trained >= budget.train_tokens:
         raise StepFailed("the training-token budget is used up, by trainings that were cut off")
-    return train(
-        context.backbone,
+    return context.trainer.train(
         adapter,
         rows,
         move,
-        config.lora,
         folder=context.folder.adapter_folder(adapter),
         parent=None if move.fresh else state["best"].adapter,
         seed=seed_of(state, context),
         rewritten=sum(example.question != context.examples[example.name].question for _, example in rows),
         token_limit=None if budget.train_tokens is None else budget.train_tokens - trained,
         deadline=context.meter.deadline,
-        progress=context.progress,
     )
 
 
@@ -147,16 +138,11 @@ def edit_prompt(state: State, context: Context) -> dict[str, Any]:
 def race(
     edits: Sequence[Edit], present: Prompt, adapter: str | None, names: Sequence[str], context: Context
 ) -> tuple[Prompt | None, list[Proposal]]:
-    """The best of the edits and the present prompt on the rows of these names, all of one split; see `choose`."""
-    from eval.stats import loses
-    from tools.editing.rule_editor import choose, rungs
+    """The best of the edits and the present prompt on the rows of these names, all of one split."""
+    from tools.editing.comparison import compare_proposals
 
-    config, split = context.spec.config, split_of(names[0])
-    return choose(
-        edits, present, adapter, lambda pair, rows: context.evaluate(pair, split, names[:rows]),
-        context.folder.save_prompt, rungs(len(names), config.generation.batch_size),
-        partial(loses, alpha=config.gate.alpha),
-    )  # fmt: skip
+    score = partial(context.evaluate, split=split_of(names[0]), names=names)
+    return compare_proposals(edits, present, adapter, score, context.folder.save_prompt)
 
 
 def _won(winner: Prompt | None, tried: Sequence[Proposal]) -> str:

@@ -9,9 +9,10 @@ from agent.config.task import TaskConfig
 from agent.policy.base import stop_reason
 from agent.policy.briefing import MOST_FAILURES, from_memory
 from agent.protocols import Briefing, Failure
-from agent.records.actions import Decision, EditPrompt, Move, Rollback, TrainLora
+from agent.records.actions import Action, Decision, EditPrompt, Rollback, TrainLora
 from agent.records.edits import Edit
 from agent.records.evaluation import Evaluation, ExampleScore
+from agent.records.events import BaselineScored, DecisionMade, RoundJudged, RunFinished
 from agent.records.examples import Candidate, Prompt
 from agent.records.rounds import Baseline, Outcome, Proposal, Round, Spend, SplitResult, Verdict
 from graphs.approval import read
@@ -40,7 +41,7 @@ def baseline(state: State, context: Context) -> dict[str, Any]:
     if isinstance(last, Round):
         _pass_on(last, context)  # the kill may have come right after its row
     context.show_report()
-    context.tell("baseline", row=row)
+    context.tell(BaselineScored(row=row))
     told = last.spend + context.folder.charges.begin_anew(len(rounds))
     return {
         "run": context.folder.name, "number": len(rounds), "best": last.best, "decision": None, "refused": (),
@@ -51,13 +52,13 @@ def baseline(state: State, context: Context) -> dict[str, Any]:
 def _first_row(state: State, context: Context) -> Baseline:
     seed_prompt = context.spec.config.prompt.prompt()
     seed = Candidate(prompt=context.folder.save_prompt(seed_prompt))
-    context.tell("note", text="Scoring the seed prompt on the validation rows.")
+    context.note("Scoring the seed prompt on the validation rows.")
     first = context.evaluate(seed, "validation")
     best, recalled, verdict, note = _try_recalled(state, context, seed_prompt, first)
     return Baseline(
         seed=seed, seed_reward=first.reward, recalled=tuple(recalled), best=best.candidate, reward=best.reward,
         content=best.content, style=best.style, note=note, verdict=verdict, spend=context.meter.spent,
-        usage=context.llm.account.usage,
+        usage=context.llm.budget.usage,
     )  # fmt: skip
 
 
@@ -97,7 +98,7 @@ def plan(state: State, context: Context) -> dict[str, Any]:
     if config.plans and not briefing.closed and not stop_reason(briefing, config):
         briefing = _with_material(briefing, state, context)
     decision = context.policy.decide(briefing)
-    context.tell("decision", number=state["number"] + 1, decision=decision)
+    context.tell(DecisionMade(number=state["number"] + 1, decision=decision))
     return {"decision": decision}
 
 
@@ -154,7 +155,7 @@ def approve(state: State, context: Context) -> dict[str, Any]:
     return {"decision": None, "refused": (*state["refused"], decision.move.action)}
 
 
-def _cost(move: Move, context: Context) -> str:
+def _cost(move: Action, context: Context) -> str:
     """What a move will take, in words: the price a user agrees to."""
     task, edit = context.spec, context.spec.config.edit
     if isinstance(move, Rollback):
@@ -171,7 +172,7 @@ def _cost(move: Move, context: Context) -> str:
     return ", and ".join([cost, *_calls(move, task.config, len(task.train))])
 
 
-def _calls(move: Move, config: TaskConfig, rows: int) -> Iterator[str]:
+def _calls(move: Action, config: TaskConfig, rows: int) -> Iterator[str]:
     """What the external LLM is asked in a move: a critique a row, the steps, and a call for each rewrite.
 
     Fewer, where fewer train rows fail.
@@ -207,12 +208,12 @@ def remember(state: State, context: Context) -> dict[str, Any]:
     row = Round(
         number=number, signal=state["signal"], diagnosis=state["diagnosis"], decision=decided(state), trial=trial,
         verdict=verdict, best=best, reward=context.evaluate(best, "validation").reward, spend=state["spend"],
-        usage=context.llm.account.usage,
+        usage=context.llm.budget.usage,
     )  # fmt: skip
     context.folder.append(row)
     _pass_on(row, context)
     context.show_report()
-    context.tell("verdict", row=row)
+    context.tell(RoundJudged(row=row))
     return {"number": number, "best": best, "refused": (), "decision": None}
 
 
@@ -251,11 +252,11 @@ def finish(state: State, context: Context) -> dict[str, Any]:
         best_test=_result(after),
         p_value=stats.sign_flip([b.reward - a.reward for a, b in zip(before.scores, after.scores, strict=True)]),
         spend=state["spend"] + context.meter.spent,
-        usage=context.llm.account.usage,
+        usage=context.llm.budget.usage,
     )
     context.folder.append(outcome)
     context.show_report()
-    context.tell("finish", outcome=outcome)
+    context.tell(RunFinished(outcome=outcome))
     return {"outcome": outcome}
 
 

@@ -12,8 +12,8 @@ from agent import extensions
 from agent.errors import BadInput
 from agent.policy.llm_planner import LlmPlanner
 from agent.policy.registry import make_policy
-from agent.protocols import Editor, Embed, Policy, Rater
-from agent.records.base import Record
+from agent.protocols import Editor, Embed, Policy, Rater, Trainer
+from agent.records.events import Event, Note
 from agent.records.examples import Candidate, Example, Prompt
 from agent.records.rounds import Spend
 from agent.signal.cost_model import Prices, prices
@@ -41,7 +41,7 @@ class Silent:
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None: ...
 
-    def event(self, kind: str, data: dict[str, Any]) -> None: ...
+    def event(self, event: Event) -> None: ...
 
 
 def new_run(task: Path, overrides: Sequence[str] = (), runs: Path = Path("runs"), name: str | None = None) -> RunFolder:
@@ -273,8 +273,14 @@ class Context:
         return prices(self.spec.config, prompt, self.spec.train, self.spec.validation)
 
     @cached_property
+    def trainer(self) -> Trainer:
+        from tools.training.lora import LoraTrainer
+
+        return LoraTrainer(self.backbone, self.spec.config.lora, self.progress)
+
+    @cached_property
     def editor(self) -> Editor:
-        from tools.editing.rule_editor import EditorChain, RuleEditor
+        from tools.editing.rule_editor import CombinedEditor, RuleEditor
 
         config, textgrad = self.spec.config, self.textgrad
         if make := extensions.editors.get(config.edit.editor):
@@ -282,7 +288,7 @@ class Context:
         first = self.folder.baseline()
         recalled = [self.folder.prompt(tried.prompt) for tried in first.recalled[1:]] if first else []
         rules = RuleEditor(self.spec.scorers, config.edit, recalled)
-        return EditorChain(textgrad, rules, config.edit.proposals) if textgrad else rules
+        return CombinedEditor(textgrad, rules, config.edit.proposals) if textgrad else rules
 
     @cached_property
     def textgrad(self) -> "TextGradEditor | None":
@@ -335,17 +341,14 @@ class Context:
 
     # --- what is told and what is counted ---
 
-    def tell(self, kind: str, **data: Any) -> None:
+    def tell(self, event: Event) -> None:
         """Note an event in the run folder and show it to the listener."""
-        plain = {
-            key: value.model_dump(mode="json") if isinstance(value, Record) else value for key, value in data.items()
-        }
-        self.folder.event(kind, **plain)
-        self.listener.event(kind, data)
+        self.folder.event(event)
+        self.listener.event(event)
 
     def note(self, text: str) -> None:
         """Tell the user a sentence."""
-        self.tell("note", text=text)
+        self.tell(Note(text=text))
 
     def show_report(self) -> None:
         """Rewrite the report, where this run has somebody to write it."""
@@ -364,7 +367,7 @@ class Context:
 
     def _counters(self) -> Spend:
         """What this process's models have used up, and what the LLM has cost the run."""
-        used = self.llm.account.spend
+        used = self.llm.budget.spend
         if "backbone" in vars(self):
             used += Spend(train_tokens=self.backbone.trained_tokens)
         if "model" in vars(self):

@@ -1,7 +1,6 @@
 """The run folder: the truth of a run. Every other memory can be rebuilt from it."""
 
 import itertools
-import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,11 +20,13 @@ from agent.extensions import missing
 from agent.policy.experience import Experience
 from agent.records.base import FORMAT, Record
 from agent.records.evaluation import Fitting, Measurements
+from agent.records.events import Event
 from agent.records.examples import Candidate, Prompt, Split
 from agent.records.rounds import Baseline, Call, Outcome, Round
 from memory.prompts import Entry
 from memory.rewrites import KeptRewrite, Reworded
 from memory.run.charges import ChargeFile
+from memory.run.events import EventFile, EventLog
 from memory.run.ledger import Row, RowFile
 from memory.storage.disk import append_line, whole_lines, write_atomically
 from memory.storage.lock import held
@@ -68,7 +69,7 @@ class RunFolder:
         self.report_md = self.path / "report.md"
         self.charges = ChargeFile(self.path / "charge.json")
         self._ledger = RowFile(self.path / "ledger.jsonl")
-        self._events = self.path / "events.jsonl"
+        self._events = EventFile(self.path / "events.jsonl")
         self._calls = self.path / "calls.jsonl"
 
     # --- a run as a whole ---------------------------------------------------------------------------
@@ -262,14 +263,13 @@ class RunFolder:
         written = [file.stat().st_mtime_ns if file.exists() else 0 for file in (self.report_html, self.report_md)]
         return min(written) >= self._ledger.path.stat().st_mtime_ns
 
-    def event(self, kind: str, **data: object) -> None:
-        """Notes that something happened now. `data` is anything that JSON can say."""
-        time = datetime.now(UTC).isoformat()
-        append_line(self._events, json.dumps({"time": time, "kind": kind, **data}, ensure_ascii=False), sync=False)
+    def event(self, event: Event) -> None:
+        """Notes that something happened now."""
+        self._events.append(event)
 
-    def events(self) -> list[dict[str, object]]:
-        """All events in order, each with `time` (ISO, UTC), `kind` and its data."""
-        return [json.loads(line) for line in whole_lines(self._events)]
+    def events(self) -> EventLog:
+        """All events in order, each with its time; what cannot be read is counted and left out."""
+        return self._events.read()
 
     def log(self, call: Call) -> None:
         """Notes a call to the LLM. Not synced: only what was said to a dead machine could be lost."""

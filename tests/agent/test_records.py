@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from agent.records.actions import Move, TrainLora
+from agent.records.actions import Action, TrainLora
 from agent.records.base import FORMAT, Record, digest, folded
 from agent.records.evaluation import ExampleScore
 from agent.records.examples import Demo, Example, Prompt, Turn
@@ -148,12 +148,12 @@ def test_every_demonstration_makes_a_prompt_longer() -> None:
 )
 def test_no_move_exists_out_of_bounds(move: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
-        TypeAdapter(Move).validate_python(move)
+        TypeAdapter(Action).validate_python(move)
 
 
 def test_a_move_is_read_back_as_it_was_written() -> None:
     move = TrainLora(rows="both", epochs=2, fresh=True)
-    assert TypeAdapter(Move).validate_json(move.model_dump_json()) == move
+    assert TypeAdapter(Action).validate_json(move.model_dump_json()) == move
 
 
 SPENDS = st.builds(

@@ -14,10 +14,9 @@ import psutil
 import pytest
 
 from bench.decisions.decide import plan
-from bench.decisions.group import save
-from bench.decisions.manifest import begin
-from bench.decisions.oracle import best_run
-from bench.decisions.suite import Result, described, named, read
+from bench.decisions.folder import begin, save_group
+from bench.decisions.results import Result, described, named, read
+from bench.decisions.run_variant import best_run
 from memory.run.folder import RunFolder
 from tests.fixtures.command_line import run
 from tests.fixtures.pages import Visible, outside_fences
@@ -44,7 +43,9 @@ def command(tasks: list[str], root: Path, *more: str) -> list[str]:
 def played(tasks: list[str], root: Path, policies: Sequence[str], seeds: Sequence[int], *more: str) -> list[Path]:
     """The folders of these groups, played in this process, which has loaded the libraries already."""
     variants = [described(one) if ":" in one else named(one) for one in policies]
-    folders = [save(group, root / "decide") for group in plan([Path(one) for one in tasks], variants, seeds, more)]
+    folders = [
+        save_group(group, root / "decide") for group in plan([Path(one) for one in tasks], variants, seeds, more)
+    ]
     for folder in folders:
         assert run(["bench", "group", str(folder)]) == 0
     return folders

@@ -7,10 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.stats import (
-    cannot_catch_up,
     interval,
     joint_sign_flip,
-    loses,
     sign_flip,
     standard_error,
 )
@@ -42,31 +40,6 @@ def test_sign_flip_of_many_rows_is_sampled_with_the_correction() -> None:
     assert sign_flip([1.0] * 40) == 1 / 10_001
     assert sign_flip([1.0, -1.0] * 20) == pytest.approx(0.56, abs=0.03)  # P(at least 20 heads of 40)
     assert sign_flip([0.0] * 40) == 1.0
-
-
-@given(differences, st.lists(st.floats(-1, 1), max_size=20))
-def test_who_cannot_catch_up_does_not_however_it_goes_on(seen: list[float], to_come: list[float]) -> None:
-    if cannot_catch_up(seen, len(to_come)):
-        assert sum(seen) + sum(to_come) < 0
-        assert loses(seen, len(to_come), alpha=0.01)
-
-
-def test_nine_rows_lost_cannot_be_won_back_on_eight() -> None:
-    assert cannot_catch_up([-1.0] * 9, left=8)
-    assert not cannot_catch_up([-1.0] * 9, left=9)  # a tie, which the shorter text may win
-
-
-def test_who_is_behind_by_more_than_chance_loses() -> None:
-    assert loses([-0.3] * 4, left=8, alpha=0.1)  # p = 1/16
-    assert not loses([-0.3] * 3, left=9, alpha=0.1)  # p = 1/8
-    assert not loses([-0.3, 0.3, -0.3, -0.3], left=8, alpha=0.1)
-    assert not loses([0.3] * 4, left=8, alpha=0.1)
-
-
-@given(differences, st.floats(0.01, 0.99))
-def test_nobody_loses_who_is_not_behind(values: list[float], alpha: float) -> None:
-    level = [*values, *(-value for value in values)]
-    assert not loses(level, left=0, alpha=alpha)
 
 
 # --- one test over two measures ---------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import graphs.adapt
 import nesylora
 from agent.errors import BadInput, Busy, NesyLoraError
 from agent.records.base import FORMAT
+from agent.records.events import Event, Note
 from graphs import checkpoints
 from graphs.services.context import new_run
 from graphs.session import open_session
@@ -29,7 +30,7 @@ def outline(run: RunFolder) -> list[object]:
 
 
 def notes(run: RunFolder) -> str:
-    return "\n".join(str(event.get("text")) for event in run.events() if event["kind"] == "note")
+    return "\n".join(note.text for note in run.events().of(Note))
 
 
 def change(run: RunFolder, statement: str, *values: Any) -> None:
@@ -266,8 +267,8 @@ class Releasing:
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None: ...
 
-    def event(self, kind: str, data: dict[str, Any]) -> None:
-        if "Waiting for another process" in str(data.get("text")):
+    def event(self, event: Event) -> None:
+        if isinstance(event, Note) and "Waiting for another process" in event.text:
             self._holder.rollback()
 
 

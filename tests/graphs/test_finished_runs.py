@@ -13,6 +13,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 from agent.errors import BadInput, Busy
+from agent.records.events import Event
 from graphs.adapt import build_graph
 from graphs.services.context import Context, new_run
 from graphs.session import open_session
@@ -73,12 +74,12 @@ def test_a_finished_run_invoked_again_gives_its_outcome_and_plays_nothing(
     saver = InMemorySaver()
     first = Graph(run, "a", saver)()
     assert first["outcome"] == run.outcome()
-    rows, events = (run.path / "ledger.jsonl").read_bytes(), len(run.events())
+    rows, events = (run.path / "ledger.jsonl").read_bytes(), len(run.events().entries)
     no_model(monkeypatch)
     monkeypatch.setattr("eval.runner.Runner.open_test", lambda *_: pytest.fail("the test rows were opened again"))
     again = Graph(run, thread, saver)()
     assert (again["outcome"], again["best"], again["number"]) == (run.outcome(), first["best"], first["number"])
-    assert (run.path / "ledger.jsonl").read_bytes() == rows and len(run.events()) == events
+    assert (run.path / "ledger.jsonl").read_bytes() == rows and len(run.events().entries) == events
 
 
 def test_a_run_that_a_session_finished_gives_its_outcome_to_the_graph_while_another_reads_it(
@@ -133,7 +134,7 @@ class Trying:
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None: ...
 
-    def event(self, kind: str, data: dict[str, Any]) -> None:
+    def event(self, event: Event) -> None:
         try:
             with self._run.locked():
                 self.refused.append(False)

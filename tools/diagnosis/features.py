@@ -40,7 +40,7 @@ MEASURED = frozenset({"whole", "shown_whole", "shown_answer", "alike", "right", 
 Features = dict[str, float]
 
 
-class Probing:
+class FeatureExtractor:
     """Asks the model about failing examples: likelihoods in two calls, and a short answer for each draw.
 
     Args:
@@ -182,7 +182,7 @@ class Probing:
         return self._embed([row.question for row in self._train[:COMPARED]])
 
 
-def is_whole(features: Mapping[str, float]) -> bool:
+def is_complete(features: Mapping[str, float]) -> bool:
     """Whether all that the model is asked about a row could be measured: others may learn from such rows only."""
     return features.keys() >= MEASURED
 

@@ -21,7 +21,7 @@ from tools.packed.early_stopping import Answers
 from tools.packed.packing import can_pack, common_prefix, completion_nll, pack
 from tools.packed.padding import generate_padded, in_company, padded_nll
 from tools.training.adapters import check_base_weights, check_files, strip, write
-from tools.training.memory_budget import Room, ran_out
+from tools.training.memory_budget import MemoryBudget, is_out_of_memory
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ class Backbone:
         self.generated_tokens = 0
         self.read_tokens = 0  # what rows share is counted once, whether or not it had been run before
         self.trained_tokens = 0
-        self.room: Room | None = None  # what is known to fit into memory in training, once something did not
+        self.memory_budget: MemoryBudget | None = None  # learned where a training ran out of memory
         self._locate = locate
         self._batch_size = batch_size
         self._progress = progress or (lambda *_: None)
@@ -175,10 +175,10 @@ class Backbone:
         write(self._peft, adapter, folder)
 
     def _activate(self, adapter: str) -> None:
-        from tools.training.fast_lora import lean
+        from tools.training.fast_lora import use_fast_lora
 
         if adapter not in self._attached:  # its layers are new
-            lean(self._peft)
+            use_fast_lora(self._peft)
         self._attached[adapter] = None
         self._attached.move_to_end(adapter)
         self._peft.set_adapter(adapter)
@@ -298,7 +298,7 @@ class Backbone:
             try:
                 outcome = run(indices)
             except RuntimeError as error:
-                if not ran_out(error):
+                if not is_out_of_memory(error):
                     raise
                 if len(indices) == 1:
                     raise _no_room(len(rows[indices[0]]), new) from None
@@ -320,7 +320,7 @@ class Backbone:
         try:
             trunk = grow(model, trunk if last == adapter else Trunk(), prefix, self.device)
         except RuntimeError as error:
-            if not ran_out(error):
+            if not is_out_of_memory(error):
                 raise
             raise _no_room(len(prefix), 0) from None
         self._trunk = adapter, trunk

@@ -16,7 +16,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from tools.model.chat_template import TokenRow
 from tools.model.composite import text_config, turned_beyond
 from tools.packed.attention import NAME, NO_MASK, SHARED, KeysValues, Rule, Trunk, joined, weighted
-from tools.training.memory_budget import ran_out
+from tools.training.memory_budget import is_out_of_memory
 
 # Queries of one attention call. On a processor few, so that little is computed only to be masked away; elsewhere calls
 # cost more than that.
@@ -219,7 +219,7 @@ def _agrees(model: PreTrainedModel, alone: torch.Tensor, windows: set[int | None
     try:
         said = pack_logits(model, batch).float()
     except UNKNOWN as error:
-        if isinstance(error, RuntimeError) and ran_out(error):
+        if isinstance(error, RuntimeError) and is_out_of_memory(error):
             raise
         return False
     if said.shape != alone.shape or batch.windows != windows:  # rows as short as the probe's do not feel a window

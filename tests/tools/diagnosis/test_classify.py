@@ -13,7 +13,7 @@ from agent.records.examples import Candidate, Demo, Example, Prompt
 from agent.records.signal import Need
 from eval.scoring import TaskScorers
 from tools.diagnosis.classify import FIRST, KNOWN_BELOW, PROBED, WORDS_HELP_FROM, Classifier, by_rewards, need
-from tools.diagnosis.features import SHOWN, is_whole
+from tools.diagnosis.features import SHOWN, is_complete
 from tools.model.backbone import Backbone
 
 SCORERS = TaskScorers([Contains(kind="contains")], [StartsWith(kind="starts_with", text="ANSWER: ")])
@@ -200,9 +200,9 @@ def test_what_does_not_fit_into_the_window_is_not_taken_for_known() -> None:
     assert [(one.prompt_gap, one.weight_gap, one.need) for one in found.examples] == [(None, None, "content")] * 2
     assert all({"whole", "content"} <= one.features.keys() for one in found.examples)
     assert not any({"shown_whole", "shown_answer", "right", "alike"} & one.features.keys() for one in found.examples)
-    assert not any(is_whole(one.features) for one in found.examples), "and nothing learns from it"
+    assert not any(is_complete(one.features) for one in found.examples), "and nothing learns from it"
     assert all(
-        is_whole(one.features) for one in by_rules(Scripted()).diagnose(judged(HELD[:2]), HELD[:2], SEED, 0).examples
+        is_complete(one.features) for one in by_rules(Scripted()).diagnose(judged(HELD[:2]), HELD[:2], SEED, 0).examples
     )
 
 

@@ -24,9 +24,9 @@ from agent.records.examples import Candidate, Demo, Example, Part, Prompt
 from eval.scoring import TaskScorers
 from graphs.services.context import Silent
 from tests.llm.server import LlmServer, Reply, Request, refuse, serving
-from tools.editing.rule_editor import EditorChain, RuleEditor
+from tools.editing.rule_editor import CombinedEditor, RuleEditor
 from tools.editing.textgrad_editor import TextGradEditor
-from tools.llm.client import loose
+from tools.llm.client import standalone_chat
 
 T = TypeVar("T", bound=Record)
 
@@ -94,7 +94,7 @@ def rewriting(critique: str = CRITIQUE, **replies: Reply) -> Callable[[Request],
 
 
 def chat(server: LlmServer) -> Chat:
-    return loose(Llm(model="judge-1", base_url=server.url, key_variable="MAYOR_KEY", patience=0), "editor")
+    return standalone_chat(Llm(model="judge-1", base_url=server.url, key_variable="MAYOR_KEY", patience=0), "editor")
 
 
 def editor(server: LlmServer, chat: Chat | None = None, progress: Any = None, **settings: int) -> TextGradEditor:
@@ -475,7 +475,7 @@ ALONE = RULES.propose(SEED, FAILING, TRAIN, EditPrompt(), 0).edits
 @pytest.mark.parametrize(("most", "first", "second"), [(1, 1, 0), (3, 2, 1), (6, 4, 2), (20, 4, len(ALONE))])
 def test_in_a_chain_textgrad_comes_first_and_leaves_room_for_the_rules(most: int, first: int, second: int) -> None:
     with serving(rewriting()) as server:
-        edits = EditorChain(editor(server), RULES, most).propose(SEED, FAILING, TRAIN, EditPrompt(), 0)
+        edits = CombinedEditor(editor(server), RULES, most).propose(SEED, FAILING, TRAIN, EditPrompt(), 0)
     by_llm = [edit for edit in edits.edits if "TextGrad" in edit.note]
     assert list(edits.edits) == [*by_llm, *ALONE[: len(edits.edits) - len(by_llm)]]
     assert (len(by_llm), len(edits.edits) - len(by_llm)) == (first, second)
@@ -485,7 +485,7 @@ def test_in_a_chain_textgrad_comes_first_and_leaves_room_for_the_rules(most: int
 
 def test_in_a_chain_the_rules_go_on_alone_when_the_llm_fails_and_say_so() -> None:
     with serving(lambda request: refuse(401) if role(request) else Reply(CRITIQUE)) as server:
-        edits = EditorChain(editor(server), RULES, 6).propose(SEED, FAILING, TRAIN, EditPrompt(), 0)
+        edits = CombinedEditor(editor(server), RULES, 6).propose(SEED, FAILING, TRAIN, EditPrompt(), 0)
     assert edits.edits == ALONE != ()
     assert len(edits.remarks) == 1 and "TextGrad was not used: judge-1 refused the key" in edits.remarks[0]
 
