@@ -112,10 +112,10 @@ class TaskConfig(Settings):
 
     @field_validator("chat_template_kwargs")
     @classmethod
-    def leaves_the_conversation_alone(cls, given: dict[str, Any]) -> dict[str, Any]:
-        if ours := sorted(TEMPLATED & given.keys()):
+    def leaves_the_conversation_alone(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        if ours := sorted(TEMPLATED & arguments.keys()):
             raise ValueError(f"{', '.join(ours)} cannot be set: what the template is given to render is ours")
-        return given
+        return arguments
 
     @field_validator("policy")
     @classmethod

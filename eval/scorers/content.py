@@ -24,7 +24,7 @@ from agent.errors import BadInput
 from eval.parsing.choices import option
 from eval.parsing.numbers import final_number
 from eval.parsing.words import holds, segmented
-from eval.scorers.json_form import json_settled, json_value, same_json, unescaped
+from eval.scorers.json_form import json_fault_is_final, json_value, same_json, unescaped
 from eval.scorers.patterns import Pattern
 
 Score = Callable[[str, str], float]
@@ -73,15 +73,15 @@ def registered(kind: str, settings: CustomScorer) -> Score:
     return score
 
 
-def settled(settings: ContentScorer, said: str, answer: str) -> bool:
-    """Whether the score is the same for every text that goes on from `said` with white space and more. In doubt, no."""
+def score_is_final(settings: ContentScorer, beginning: str, answer: str) -> bool:
+    """Whether the score is the same for every output that begins with this and white space. In doubt, no."""
     match settings:
         case Exact(extract=None) if isinstance(json_value(answer), dict | list):
-            return said.lstrip()[:1] not in ("{", "[") or json_settled(said)
+            return beginning.lstrip()[:1] not in ("{", "[") or json_fault_is_final(beginning)
         case Exact(extract=None):
-            return not answer.strip().casefold().startswith(said.strip().casefold())
+            return not answer.strip().casefold().startswith(beginning.strip().casefold())
         case Contains():
-            return says(said, answer)
+            return says(beginning, answer)
         case _:  # a later number, letter, word or match may count in place of an earlier one, or beside it
             return False
 

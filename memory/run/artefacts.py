@@ -80,7 +80,7 @@ class Artefacts:
     def rewrites(self) -> list[KeptRewrite]:
         """All that this run kept, by id: to be trained on, and to rebuild the memory from."""
         made = [read_record(Reworded, path) for path in (self.path / "rewrites").glob("round-*.json")]
-        return sorted((rewrite for one in made for rewrite in one.kept), key=lambda rewrite: rewrite.id)
+        return sorted((rewrite for reworded in made for rewrite in reworded.kept), key=lambda rewrite: rewrite.id)
 
     def learned_from(self, known: Callable[[], Sequence[Experience]]) -> tuple[Experience, ...]:
         """What this run's policy learns from: `known` is asked, and kept, once, so that a resume decides the same.
