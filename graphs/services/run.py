@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent import extensions
 from agent.errors import BadInput
 from agent.policy.llm_planner import LlmPlanner
 from agent.policy.registry import make_policy
@@ -219,6 +220,8 @@ class RunServices:
         from tools.editing.rule_editor import CombinedEditor, RuleEditor
 
         config, textgrad = self.spec.config, self.textgrad
+        if make := extensions.editors.get(config.edit.editor):
+            return make(self.spec.scorers, config.edit)
         first = self.folder.baseline()
         recalled = [self.folder.prompt(tried.prompt) for tried in first.recalled[1:]] if first else []
         rules = RuleEditor(self.spec.scorers, config.edit, recalled)
@@ -228,7 +231,7 @@ class RunServices:
     def textgrad(self) -> "TextGradEditor | None":
         """The LLM as editor; None where only the rules edit."""
         task = self.spec
-        if task.config.edit.editor == "rules":
+        if task.config.edit.editor != "textgrad":
             return None
         from tools.editing.textgrad_editor import TextGradEditor
 
