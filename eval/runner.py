@@ -52,7 +52,7 @@ class Runner:
         self._model = model
         self._prompt_of = prompt_of
         self._store = store
-        self._settled = None if whole else task.scorers.settled
+        self._stop_early = None if whole else task.scorers.settled
 
     def __call__(self, candidate: Candidate, split: Split, names: Sequence[str] | None = None) -> Evaluation:
         """The candidate's scores on the rows of train or validation that are named, in this order; or on all.
@@ -106,12 +106,12 @@ class Runner:
         return digest([row.id, self._task.config.generation.max_new_tokens, self._task.scorers.digest, READING])
 
     def _scores(self, candidate: Candidate, rows: Mapping[str, Example]) -> dict[str, ExampleScore]:
-        outputs = self._model.generate(
+        outputs, _ = self._model.generate(
             self._prompt_of(candidate.prompt),
             list(rows.values()),
             adapter=candidate.adapter,
             max_new_tokens=self._task.config.generation.max_new_tokens,
-            settled=self._settled,
+            stop_early=self._stop_early,
         )
         answered = {key: (rows[key], text) for key, text in zip(rows, outputs, strict=True) if text is not None}
         try:
@@ -128,6 +128,5 @@ class Runner:
     def _nats(self, candidate: Candidate, rows: Mapping[str, Example]) -> dict[str, float | None]:
         wanted = [("", self._task.scorers.show(row.answer)) for row in rows.values()]
         prompt = self._prompt_of(candidate.prompt)
-        return dict(
-            zip(rows, self._model.nll(prompt, list(rows.values()), wanted, adapter=candidate.adapter), strict=True)
-        )
+        nats, _ = self._model.nll(prompt, list(rows.values()), wanted, adapter=candidate.adapter)
+        return dict(zip(rows, nats, strict=True))

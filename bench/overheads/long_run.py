@@ -18,6 +18,7 @@ from agent.records.base import Record
 from agent.records.evaluation import Fitting
 from agent.records.events import BaselineScored, Event, RoundJudged
 from agent.records.examples import Example, Prompt
+from agent.records.rounds import Spend
 from agent.records.training import Step, Training, write_training
 from graphs.services.context import Silent, new_run
 from graphs.session import open_session
@@ -105,8 +106,6 @@ class Stopwatch(Silent):
 class StandIn:
     """Answers at once, and better from round to round, so that some trials are kept."""
 
-    trained_tokens = generated_tokens = read_tokens = 0
-
     def __init__(self, rounds: int) -> None:
         self._calls, self._most = 0, 6 * rounds
 
@@ -117,19 +116,20 @@ class StandIn:
         *,
         adapter: str | None,
         max_new_tokens: int,
-        settled: object = None,
-    ) -> list[str]:
+        stop_early: object = None,
+    ) -> tuple[list[str], Spend]:
         self._calls += 1
         skill = min(0.9, self._calls / self._most)
-        return [
+        answers = [
             f"ANSWER: {example.answer}" if _chance(prompt.id, adapter, example.name) < skill else "I do not know that."
             for example in examples
         ]
+        return answers, Spend()
 
     def nll(
         self, prompt: Prompt, examples: Sequence[Example], completions: object, *, adapter: str | None
-    ) -> list[float | None]:
-        return [6 * _chance(prompt.id, adapter, example.name) for example in examples]
+    ) -> tuple[list[float | None], Spend]:
+        return [6 * _chance(prompt.id, adapter, example.name) for example in examples], Spend()
 
 
 class Alternating:

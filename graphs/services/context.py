@@ -14,7 +14,6 @@ from agent.policy.registry import make_policy
 from agent.protocols import Editor, Embed, Policy, Rater, Trainer
 from agent.records.events import Event, Note
 from agent.records.examples import Candidate, Example, Prompt
-from agent.records.rounds import Spend
 from agent.signal.cost_model import Prices, prices
 from graphs.services.charging import Charging, Meter
 from graphs.services.garbage_collection import collector_at_rest
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
     from memory.run.pool import Pool
     from tools.diagnosis.classify import Classifier
     from tools.editing.textgrad_editor import TextGradEditor
+    from tools.model.answer_cache import CachedLanguageModel
     from tools.model.backbone import Backbone
-    from tools.model.shared_answers import RememberedModel
 
 
 class Silent:
@@ -173,14 +172,16 @@ class Context:
     # --- the rooms' services ---
 
     @cached_property
-    def model(self) -> "Backbone | RememberedModel":
+    def model(self) -> "Backbone | CachedLanguageModel":
         """What answers and scores: the backbone, or what other runs have asked of it."""
         if self.pooled is None:
             return self.backbone
-        from tools.model.shared_answers import RememberedModel
+        from tools.model.answer_cache import CachedLanguageModel
 
         spec, answers = self.spec, self.pooled.answers
-        return RememberedModel(lambda: self.backbone, answers, spec.config.base, time.monotonic, spec.scorers.digest)
+        return CachedLanguageModel(
+            lambda: self.backbone, answers, spec.config.base, time.monotonic, spec.scorers.digest, self.meter.add
+        )
 
     @cached_property
     def pooled(self) -> "Pool | None":
@@ -216,6 +217,7 @@ class Context:
             chat_template_kwargs=config.chat_template_kwargs,
             batch_size=config.generation.batch_size,
             progress=self.progress,
+            charge=self.meter.add,
         )
         try_settings(backbone, config.lora)
         return backbone
@@ -359,18 +361,4 @@ class Context:
     @cached_property
     def meter(self) -> Meter:
         """Counts what the step under way uses up."""
-        return Meter(self.folder.charges, self._counters)
-
-    def _counters(self) -> Spend:
-        """What this process's models have used up, and what the LLM has cost the run."""
-        used = self.llm.budget.spend
-        if "backbone" in vars(self):
-            used += Spend(train_tokens=self.backbone.trained_tokens)
-        if "model" in vars(self):
-            asked = self.model
-            used += Spend(
-                seconds=getattr(asked, "spared_seconds", 0.0),
-                generated_tokens=round(asked.generated_tokens),
-                read_tokens=round(asked.read_tokens),
-            )
-        return used
+        return Meter(self.folder.charges, lambda: self.llm.budget.spend)

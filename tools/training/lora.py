@@ -18,6 +18,7 @@ from agent.protocols import Progress
 from agent.records.actions import TrainLora
 from agent.records.base import digest
 from agent.records.examples import Example, Prompt
+from agent.records.rounds import Spend
 from agent.records.training import Step, Training, write_training
 from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
@@ -147,7 +148,7 @@ class LoraTrainer:
         for number, (epoch, batches) in enumerate(plan, 1):
             loss, tokens = compute_gradient(backbone, batches, budget)
             norm = float(torch.nn.utils.clip_grad_norm_(weights, settings.clip))
-            backbone.trained_tokens += tokens
+            backbone.charge(Spend(train_tokens=tokens))
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise StepFailed(f"the loss became {loss} at step {number}; try a lower lora.learning_rate")
             optimizer.step()

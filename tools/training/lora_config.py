@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PreTrainedModel
 
+TRIAL = "0" * 12  # the id of an adapter that is made only to be dropped
 # What peft raises for settings that do not fit a model, bad patterns included.
 PEFT_REFUSES = (TypeError, ValueError, LookupError, NotImplementedError, re.error)
 
@@ -76,8 +77,8 @@ def try_settings(backbone: Backbone, settings: Lora) -> None:
     plain = {"init_lora_weights": True} if isinstance(init, str) else {}
     devices = [backbone.device] if backbone.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        new_lora(backbone, "trial", settings.rank, settings.model_copy(update={"options": settings.options | plain}))
-        backbone.detach("trial")
+        new_lora(backbone, TRIAL, settings.rank, settings.model_copy(update={"options": settings.options | plain}))
+        backbone.detach(TRIAL)
 
 
 def check_names(model: "PreTrainedModel", settings: Lora) -> None:
