@@ -57,6 +57,8 @@ def result(run: RunFolder, variant: Variant, seed: int, target: float) -> Result
     scores = run.load(outcome.best, "test").scores.values()
     reached = next((row.spend for row in measured if row.reward >= target), None)
 
+    levers = [LETTERS.get(row.decision.move.action, "") + ("✓" if row.verdict.kept else "✗") for row in rounds]
+
     def kept(action: str) -> int:
         return sum(row.verdict.kept and row.decision.move.action == action for row in rounds)
 
@@ -66,7 +68,7 @@ def result(run: RunFolder, variant: Variant, seed: int, target: float) -> Result
         spend=measured[-1].spend, baseline=outcome.baseline_test, best=outcome.best_test,
         rewards={score.example: score.reward for score in scores}, target=target,
         reached=Reached(passes=reached.forward_tokens, seconds=reached.seconds) if reached else None,
-        levers="".join(map(_lever, rounds)), stopped=outcome.stopped,
+        levers="".join(levers), stopped=outcome.stopped,
     )  # fmt: skip
 
 
@@ -83,7 +85,8 @@ def best_run(rounds: int, target: float, run: Callable[[str], RunFolder]) -> Run
     steps, best = "", None
     while len(steps) < rounds:
         tried = {steps + action: run(steps + action) for action in ORACLE_ACTIONS}
-        changed = {name: found for name, found in tried.items() if _pair(found) != _pair_before(found, best)}
+        before = _pair(best) if best else None
+        changed = {name: found for name, found in tried.items() if _pair(found) != (before or _baseline(found).best)}
         if not changed:
             return best or tried[steps + ORACLE_ACTIONS[0]]
         steps, best = max(changed.items(), key=lambda item: _worth(item[1]))
@@ -112,10 +115,6 @@ def _pair(run: RunFolder) -> Candidate:
     return _outcome(run).best
 
 
-def _pair_before(run: RunFolder, best: RunFolder | None) -> Candidate:
-    return _pair(best) if best else _baseline(run).best
-
-
 def _baseline(run: RunFolder) -> Baseline:
     baseline = run.baseline()
     assert baseline is not None, "a finished run has a baseline"
@@ -126,7 +125,3 @@ def _outcome(run: RunFolder) -> Outcome:
     outcome = run.outcome()
     assert outcome is not None, "an unsupervised run ends with an outcome"
     return outcome
-
-
-def _lever(row: Round) -> str:
-    return LETTERS.get(row.decision.move.action, "") + ("✓" if row.verdict.kept else "✗")

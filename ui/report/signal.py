@@ -54,7 +54,14 @@ class State(NamedTuple):
 
 def forecasts(rounds: Sequence[Round]) -> list[Forecast]:
     """Of the rounds whose signal holds an outlook; older ledgers have none."""
-    return [_forecast(row) for row in rounds if outlooks(row)]
+    return [
+        Forecast(
+            row.number, outlooks(row), row.decision.move.action,
+            row.verdict.merit_gain if row.trial.candidate else NAN, row.verdict.kept, row.signal.floor,
+        )
+        for row in rounds
+        if outlooks(row)
+    ]  # fmt: skip
 
 
 def outlooks(row: Round) -> dict[str, Outlook]:
@@ -73,7 +80,11 @@ def states(
             its reward is known.
         drift: of its weights, known once the run has ended.
     """
-    found = [_observed(row) for row in rounds]
+    found = []
+    for row in rounds:
+        signal = row.signal
+        drift_then = NAN if signal.drift is None else signal.drift
+        found.append(State(row.number - 1, signal.reward, signal.content, signal.style, signal.noise, drift_then))
     if not baseline:
         return found
     if not rounds:
@@ -88,17 +99,6 @@ def numbers_not_shown(row: Round) -> dict[str, float]:
     shown = numbers(row.signal, row.diagnosis) | outlook_numbers(row.signal)
     both = {name.replace("_", " "): value for name, value in row.decision.numbers.items()}
     return {name: value for name, value in both.items() if name not in shown or abs(value - shown[name]) > ROUNDING}
-
-
-def _forecast(row: Round) -> Forecast:
-    came = row.verdict.merit_gain if row.trial.candidate else NAN
-    return Forecast(row.number, outlooks(row), row.decision.move.action, came, row.verdict.kept, row.signal.floor)
-
-
-def _observed(row: Round) -> State:
-    signal = row.signal
-    drift = NAN if signal.drift is None else signal.drift
-    return State(row.number - 1, signal.reward, signal.content, signal.style, signal.noise, drift)
 
 
 def _with_scores(state: State, scores: Sequence[ExampleScore]) -> State:
