@@ -145,7 +145,10 @@ class Comparison:
         return Cost(fmean(map(self._to_target, rows.values())), reached, share)
 
     def head_to_head(self, policy: str, other: str) -> HeadToHead | None:
-        """The policy against the other, group by group and task by task. None if they share no group."""
+        """The policy against the other: tests with groups as units, and with tasks as units (seeds averaged first).
+
+        None if they share no group.
+        """
         mine, theirs = self.rows(policy), self.rows(other)
         both = [group for group in mine if group in theirs]
         if not both:

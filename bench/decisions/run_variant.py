@@ -20,7 +20,14 @@ ORACLE_ACTIONS = "por"  # an edit, weights on rows as given, weights on refined 
 
 
 def run_variant(group: Group, variant: Variant, folder: Path, listener: Listener) -> Result:
-    """The row of one variant of a group, whose folder this is. Its runs share answers and adapters."""
+    """Run one variant of a group, in the group's folder. The runs of a group share answers and adapters.
+
+    Returns:
+        Its row; that of the oracle is the row of the best run that its search found.
+
+    Raises:
+        NesyLoraError: the run failed.
+    """
 
     def run(settings: Sequence[str], name: str) -> RunFolder:
         overrides = [*group.overrides, *settings, f"seed={group.seed}"]
@@ -36,11 +43,15 @@ def run_variant(group: Group, variant: Variant, folder: Path, listener: Listener
 def finished_run(
     task: Path, overrides: Sequence[str], folder: Path, name: str, *, listener: Listener | None = None, pool: str = ""
 ) -> RunFolder:
-    """The run of this name in `folder`, run to its end. It recalls nothing of other runs, and learns from practice
-    only, unless the overrides say otherwise.
+    """The run of this name in `folder`, run to its end; an interrupted one goes on, a finished one is only opened.
+
+    It recalls nothing of other runs, and learns from practice only, unless the overrides say otherwise.
 
     Args:
-        pool: see `graphs.services.context.Context`.
+        pool: folder of the answers and adapters that runs share, or empty; see `graphs.services.context.Context`.
+
+    Raises:
+        NesyLoraError: the run failed.
     """
     path = folder / name
     opened = (path / "run.json").is_file()
@@ -52,7 +63,11 @@ def finished_run(
 
 
 def result(run: RunFolder, variant: Variant, seed: int, target: float) -> Result:
-    """The row of a finished run; `target` is its task's."""
+    """The row of a finished run.
+
+    Args:
+        target: the task's; `reached` is the first row of the ledger with this validation reward.
+    """
     outcome, rounds, measured = _outcome(run), run.rounds(), _measured_rows(run)
     scores = run.load(outcome.best, "test").scores.values()
     reached = next((row.spend for row in measured if row.reward >= target), None)

@@ -53,7 +53,7 @@ class State(NamedTuple):
 
 
 def forecasts(rounds: Sequence[Round]) -> list[Forecast]:
-    """Of the rounds whose signal holds an outlook; older ledgers have none."""
+    """A forecast for each round whose signal holds an outlook; older ledgers have none."""
     return [
         Forecast(
             row.number, outlooks(row), row.decision.move.action,
@@ -65,7 +65,7 @@ def forecasts(rounds: Sequence[Round]) -> list[Forecast]:
 
 
 def outlooks(row: Round) -> dict[str, Outlook]:
-    """By action; what is not known is left out."""
+    """Of both levers before the round, by action; a lever whose outlook is not known is left out."""
     both = {"edit_prompt": row.signal.edit.outlook, "train_lora": row.signal.lora.outlook}
     return {action: outlook for action, outlook in both.items() if outlook}
 
@@ -73,12 +73,12 @@ def outlooks(row: Round) -> dict[str, Outlook]:
 def states(
     baseline: Baseline | None, rounds: Sequence[Round], scores: Sequence[ExampleScore], drift: float | None = None
 ) -> list[State]:
-    """The best pair after each round. Each signal is of the pair that stood before its round.
+    """The best pair before the first round and after each round, as each round's signal describes the pair before it.
 
     Args:
-        scores: of the pair that stands now, on validation rows; without those that its reward is the mean of, only
-            its reward is known.
-        drift: of its weights, known once the run has ended.
+        scores: of the present best pair on the validation rows, for its content, style and noise. If its reward is
+            not their mean, these stay NaN.
+        drift: of its weights, in nats per token; known once the run has ended.
     """
     found = []
     for row in rounds:
