@@ -16,13 +16,14 @@ from agent.config.lora import Lora
 from agent.records.events import Event
 from agent.records.examples import Example, Prompt
 from graphs.adapt import build_graph
+from graphs.approval import APPROVE
 from graphs.context import Context, new_run
 from graphs.services.run import RunServices
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import TinyTask
 from tools.training.lora_config import lora_config
 
-APPROVE = Command(resume={"approve": True})
+GO_ON = Command(resume=APPROVE)
 ROWS = [Example(name=f"train:{n}", question=f"Who is the mayor of {n}?", answer="Heskzan") for n in range(3)]
 
 
@@ -59,8 +60,8 @@ def test_an_approval_with_a_new_context_loads_no_model_again(
     config: Any = {"configurable": {"thread_id": "a"}, "recursion_limit": 99}
     given = {"task": str(tiny_task(budget={"rounds": 1})), "runs": str(tmp_path / "runs"), "supervised": True}
     assert "__interrupt__" in graph.invoke({}, config, context=given)
-    assert "__interrupt__" in graph.invoke(APPROVE, config, context=given)
-    assert graph.invoke(APPROVE, config, context=given)["outcome"]
+    assert "__interrupt__" in graph.invoke(GO_ON, config, context=given)
+    assert graph.invoke(GO_ON, config, context=given)["outcome"]
     assert len(loads) == 1
 
 
