@@ -17,6 +17,7 @@ from agent.config.lora import Lora
 from agent.errors import BadInput, StepFailed
 from agent.records.actions import TrainLora
 from agent.records.examples import Demo, Example, Prompt
+from agent.records.rounds import Spend
 from agent.records.training import Step, Training, read_training
 from tests.fixtures.plain import Plain
 from tools.model.backbone import Backbone
@@ -152,11 +153,12 @@ def test_a_child_goes_on_from_its_parent_and_leaves_it_as_it_was(backbone: Load,
 
 
 def test_forward_tokens_are_counted_with_the_shared_prefix_once_a_pass(backbone: Load, fit: Fit) -> None:
-    ours = backbone()
+    charged: list[Spend] = []
+    ours = backbone(charge=charged.append)
     log = fit(ours, settings=Lora(rank=4, batch_size=4), action=TrainLora(epochs=3, rank=4))
     rows = [ours.render.row(*row) for row in ROWS]
     assert max(map(len, rows)) * 3 < log.tokens < sum(map(len, rows)) * 3 / 2
-    assert ours.trained_tokens == log.tokens
+    assert sum(charged, Spend()) == Spend(train_tokens=log.tokens)
 
 
 # --- what is kept --------------------------------------------------------------------------------
