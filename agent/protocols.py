@@ -1,21 +1,28 @@
 """What one room needs of another, as types. Rooms get these as arguments and never import each other."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypeVar
 
-from agent.records.actions import Decision, EditPrompt
+from agent.records.actions import Decision, EditPrompt, TrainLora
 from agent.records.base import Record
 from agent.records.edits import Edits
 from agent.records.evaluation import Evaluation
+from agent.records.events import Event
 from agent.records.examples import Candidate, Example, Prompt, Split
 from agent.records.rounds import Call, Round, Spend
 from agent.records.signal import Diagnosis, Signal
+from agent.records.training import Training
 
 T = TypeVar("T", bound=Record)
 
 
-Settled = Callable[[Example, str], bool]
-"""Whether what an example's answer is judged by stays the same, however this beginning of it goes on."""
+StopEarly = Callable[[Example, str], bool]
+"""Whether generation may stop: the scores of an answer that begins with this text are the same however it goes on."""
+
+
+Charge = Callable[[Spend], None]
+"""Adds to what is used up. Called while work is under way, so that a kill loses little of it."""
 
 
 Embed = Callable[[Sequence[str]], list[list[float]]]
@@ -29,13 +36,17 @@ class Progress(Protocol):
 
 
 class Listener(Progress, Protocol):
-    """A face that watches a run: progress of long work, and events such as `decision` and `verdict`."""
+    """A face that watches a run: progress of long work, and everything that happens, as `agent.records.events`."""
 
-    def event(self, kind: str, data: dict[str, Any]) -> None: ...
+    def event(self, event: Event) -> None: ...
 
 
 class LanguageModel(Protocol):
-    """The model under adaptation, with adapters known by id (None is the bare base)."""
+    """The model under adaptation, with adapters known by id (None is the bare base).
+
+    Every call returns its answers together with what it used up: tokens, and those seconds that known answers took when
+    they were computed. (The caller's own clock counts the rest.)
+    """
 
     def generate(
         self,
@@ -44,11 +55,12 @@ class LanguageModel(Protocol):
         *,
         adapter: str | None,
         max_new_tokens: int,
-        settled: Settled | None = None,
-    ) -> Sequence[str | None]:
-        """One greedy completion per example, in order. One that is settled may end early.
+        stop_early: StopEarly | None = None,
+    ) -> tuple[Sequence[str | None], Spend]:
+        """One greedy completion per example, in order, and what they used up.
 
-        None for a row that has no room for so many new tokens in the model's window.
+        A completion may end where `stop_early` allows it. It is None for a row that has no room for so many new tokens
+        in the model's window.
         """
         ...
 
@@ -59,10 +71,11 @@ class LanguageModel(Protocol):
         completions: Sequence[tuple[str, str]],
         *,
         adapter: str | None,
-    ) -> Sequence[float | None]:
-        """Mean NLL (nats per token) of each completion `(given, scored)`: only tokens of `scored` count.
+    ) -> tuple[Sequence[float | None], Spend]:
+        """Mean NLL (nats per token) of each completion `(given, scored)`, and what they used up.
 
-        None for what cannot be measured: a row beyond the model's window, or nothing to score.
+        Only tokens of `scored` count. None for what cannot be measured: a row beyond the model's window, or nothing to
+        score.
         """
         ...
 
@@ -85,7 +98,7 @@ class Scorers(Protocol):
         """The answer in the wanted form."""
         ...
 
-    def passes(self, output: str, example: Example) -> bool:
+    def full_marks(self, output: str, example: Example) -> bool:
         """Whether content and style are both full marks, as far as rules can tell."""
         ...
 
@@ -96,11 +109,38 @@ class Evaluator(Protocol):
     def __call__(self, candidate: Candidate, split: Split, names: Sequence[str] | None = None) -> Evaluation: ...
 
 
-class Bound(Protocol):
-    """Whether a proposal that is behind may be dropped before all rows are scored."""
+class Trainer(Protocol):
+    """Tunes the weights: rows in, an adapter on disk and the record of its training out."""
 
-    def __call__(self, differences: Sequence[float], left: int) -> bool:
-        """`differences`: its merit less the leader's, row by row; `left`: rows still to come."""
+    def train(
+        self,
+        adapter: str,
+        rows: Sequence[tuple[Prompt, Example]],
+        action: TrainLora,
+        *,
+        folder: Path,
+        parent: str | None,
+        seed: int,
+        rewritten: int = 0,
+        token_limit: int | None = None,
+        deadline: float | None = None,
+    ) -> Training:
+        """Train `adapter` on the rows and save it.
+
+        Args:
+            rows: each with the prompt that it is trained under.
+            folder: where the adapter is saved: its weights, and last `agent.records.training.write_training`.
+            parent: the adapter whose weights are continued; None: it starts anew.
+            rewritten: how many rows ask a train question in other words; only noted.
+            token_limit: forward tokens after which the training ends, with the step that reaches them.
+            deadline: a reading of time.monotonic() after which it ends, with the step that passes it.
+
+        Returns:
+            The record that stands beside the weights, with what the training used up.
+
+        Raises:
+            StepFailed: nothing was trained, and nothing is saved.
+        """
         ...
 
 

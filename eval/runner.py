@@ -6,9 +6,8 @@ from typing import Protocol
 from agent.errors import LlmUnavailable, NesyLoraError, OutOfMoney
 from agent.protocols import LanguageModel
 from agent.records.base import digest
-from agent.records.evaluation import Evaluation, ExampleScore
+from agent.records.evaluation import Evaluation, ExampleScore, Measurements
 from agent.records.examples import Candidate, Example, Prompt, Split
-from agent.records.signal import Measured
 from eval.tasks.task import Task
 
 # How answers are read: scores of a run that began before a scorer's rules last changed are measured anew.
@@ -18,11 +17,11 @@ READING = 2
 class EvaluationStore(Protocol):
     """Where measurements are kept. They are the whole candidate's: a prompt scores anew after each LoRA update."""
 
-    def load(self, candidate: Candidate, split: Split) -> Measured:
+    def load(self, candidate: Candidate, split: Split) -> Measurements:
         """What was saved for exactly this candidate and split; empty if nothing."""
         ...
 
-    def save(self, measured: Measured) -> None:
+    def save(self, measured: Measurements) -> None:
         """Take the place of what was saved before, in one step."""
         ...
 
@@ -53,7 +52,7 @@ class Runner:
         self._model = model
         self._prompt_of = prompt_of
         self._store = store
-        self._settled = None if whole else task.scorers.settled
+        self._stop_early = None if whole else task.scorers.settled
 
     def __call__(self, candidate: Candidate, split: Split, names: Sequence[str] | None = None) -> Evaluation:
         """The candidate's scores on the rows of train or validation that are named, in this order; or on all.
@@ -69,7 +68,7 @@ class Runner:
             raise ValueError("name at least one row, or leave the names out for all")
         return self._evaluate(candidate, split, names)
 
-    def surprise(self, candidate: Candidate, names: Sequence[str]) -> list[float | None]:
+    def reference_nll(self, candidate: Candidate, names: Sequence[str]) -> list[float | None]:
         """NLL of the references of these validation rows, in the wanted form, under the candidate; nats per token.
 
         None where it cannot be measured. Rows whose reference cannot be shown in a form that passes are left out.
@@ -79,7 +78,7 @@ class Runner:
         rows = {
             self._key(row): row
             for row in self._task.validation
-            if row.name in wanted and scorers.passes(scorers.show(row.answer), row)
+            if row.name in wanted and scorers.full_marks(scorers.show(row.answer), row)
         }
         known = self._store.load(candidate, "validation")
         missing = {key: row for key, row in rows.items() if key not in known.nats}
@@ -107,12 +106,12 @@ class Runner:
         return digest([row.id, self._task.config.generation.max_new_tokens, self._task.scorers.digest, READING])
 
     def _scores(self, candidate: Candidate, rows: Mapping[str, Example]) -> dict[str, ExampleScore]:
-        outputs = self._model.generate(
+        outputs, _ = self._model.generate(
             self._prompt_of(candidate.prompt),
             list(rows.values()),
             adapter=candidate.adapter,
             max_new_tokens=self._task.config.generation.max_new_tokens,
-            settled=self._settled,
+            stop_early=self._stop_early,
         )
         answered = {key: (rows[key], text) for key, text in zip(rows, outputs, strict=True) if text is not None}
         try:
@@ -129,6 +128,5 @@ class Runner:
     def _nats(self, candidate: Candidate, rows: Mapping[str, Example]) -> dict[str, float | None]:
         wanted = [("", self._task.scorers.show(row.answer)) for row in rows.values()]
         prompt = self._prompt_of(candidate.prompt)
-        return dict(
-            zip(rows, self._model.nll(prompt, list(rows.values()), wanted, adapter=candidate.adapter), strict=True)
-        )
+        nats, _ = self._model.nll(prompt, list(rows.values()), wanted, adapter=candidate.adapter)
+        return dict(zip(rows, nats, strict=True))

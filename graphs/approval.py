@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from agent.records.actions import Decision, EditPrompt, Move, Rollback, Stop, TrainLora
+from agent.records.actions import Action, Decision, EditPrompt, Rollback, Stop, TrainLora
 from agent.records.base import Record
 
 FORMS = (
@@ -130,7 +130,7 @@ def instead(name: str, **args: object) -> dict[str, Any]:
     return {"decisions": [{"type": "edit", "edited_action": {"name": name, "args": args}}]}
 
 
-def read(answer: object, rounds: int) -> tuple[Approve | Move | Reject | None, str]:
+def read(answer: object, rounds: int) -> tuple[Approve | Action | Reject | None, str]:
     """What is to be done: as planned, the user's own action, or a new plan. None and a sentence for a wrong answer.
 
     Args:

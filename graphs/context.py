@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.json_schema import SkipJsonSchema
 
 from agent.errors import BadInput
+from agent.records.events import Event
 from memory.run.folder import RunFolder
 
 PathText = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
@@ -19,7 +20,7 @@ class Silent:
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None: ...
 
-    def event(self, kind: str, data: dict[str, Any]) -> None: ...
+    def event(self, event: Event) -> None: ...
 
 
 class Context(BaseModel):

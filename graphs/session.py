@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import BadInput, NesyLoraError
 from agent.protocols import Listener
+from agent.records.events import RunStarted
 from agent.records.examples import Candidate, Example
 from graphs.approval import APPROVE, Question
 from graphs.context import Context, Silent
@@ -123,16 +124,14 @@ class Session:
         if not hasattr(self, "_told"):
             self._told = True
             config, folder = self.services.spec.config, self.services.folder
+            policy = "LLM planner" if config.plans else config.policy
             self.services.tell(
-                "run",
-                name=folder.name,
-                task=config.name,
-                model=config.model,
-                policy="LLM planner" if config.plans else config.policy,
-                folder=str(folder.path),
+                RunStarted(
+                    name=folder.name, task=config.name, model=config.model, policy=policy, folder=str(folder.path)
+                )
             )
             for warning in (*self.services.spec.warnings, *self.services.llm.warnings):
-                self.services.tell("note", text=f"Warning: {warning}")
+                self.services.note(f"Warning: {warning}")
 
 
 @contextmanager

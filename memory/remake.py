@@ -125,7 +125,7 @@ def table(rows: Sequence[TrainingRow]) -> "Dataset":
 
 def _refined(example: Example, prompt: Prompt, scorers: Scorers) -> TrainingRow | None:
     answer = scorers.show(example.answer)
-    if not scorers.passes(answer, example):
+    if not scorers.full_marks(answer, example):
         return None
     return TrainingRow(
         question=example.question, answer=answer, source=example.name, prompt=prompt.id, turns=example.turns,

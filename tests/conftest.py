@@ -196,7 +196,7 @@ def random_adapter(tmp_path: Path) -> "Callable[..., Path]":
     def save(backbone: "Backbone", adapter: str, seed: int = 0) -> Path:
         import torch
 
-        from agent.config.task import Lora
+        from agent.config.lora import Lora
         from tools.training.lora_config import lora_config
 
         torch.manual_seed(seed)

@@ -3,15 +3,15 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from agent.records.actions import EditPrompt, Move, Rollback, Stop, TrainLora
+from agent.records.actions import Action, EditPrompt, Rollback, Stop, TrainLora
 
 if TYPE_CHECKING:
     from langchain_core.tools import StructuredTool
 
-LEVERS: tuple[type[Move], ...] = (TrainLora, EditPrompt, Rollback, Stop)
+LEVERS: tuple[type[Action], ...] = (TrainLora, EditPrompt, Rollback, Stop)
 
 
-def toolbox(pull: Callable[[Move], str]) -> "list[StructuredTool]":
+def toolbox(pull: Callable[[Action], str]) -> "list[StructuredTool]":
     """One tool per lever, named as its action. Calling it validates the arguments and hands the move to `pull`.
 
     Args:
@@ -20,7 +20,7 @@ def toolbox(pull: Callable[[Move], str]) -> "list[StructuredTool]":
     return [_tool(lever, pull) for lever in LEVERS]
 
 
-def _tool(lever: type[Move], pull: Callable[[Move], str]) -> "StructuredTool":
+def _tool(lever: type[Action], pull: Callable[[Action], str]) -> "StructuredTool":
     from langchain_core.tools import StructuredTool
 
     def call(**arguments: object) -> str:

@@ -20,11 +20,11 @@ Commands = Callable[["argparse._SubParsersAction[argparse.ArgumentParser]"], Non
 
 def run(arguments: Sequence[str] | None = None, more: Sequence[Commands] = ()) -> int:
     """Parse, run the command, and return the exit code: 0 done, 1 failed, 2 bad input, 3 busy, 130 interrupted."""
-    given = sys.argv[1:] if arguments is None else arguments
-    parsed = parser(more).parse_args(given or ["--help"])
-    parsed.given = given
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parser(more).parse_args(arguments or ["--help"])
+    options.arguments = arguments
     try:
-        return int(parsed.do(parsed) or 0)
+        return int(options.do(options) or 0)
     except NesyLoraError as error:
         print(f"nesylora: {error}", file=sys.stderr)
         return error.exit_code

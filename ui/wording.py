@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from agent.policy.learned import short
-from agent.records.actions import Decision, Move
+from agent.records.actions import Action, Decision
 from agent.records.rounds import Proposal, Remaking, Role, Spend, SplitResult, Usage, Verdict
 from agent.records.signal import Outlook
 
@@ -38,12 +38,12 @@ PARTS = {"system": "system text", "demos": "demonstrations", "questions": "quest
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 
-def lever(move: Move) -> str:
+def lever(move: Action) -> str:
     """One word for a move."""
     return LEVERS[move.action]
 
 
-def mark(move: Move) -> str:
+def mark(move: Action) -> str:
     """The sign of a move, the same in charts, tables and terminal."""
     return MARKS[move.action]
 
@@ -151,7 +151,7 @@ def cost(spend: Spend) -> str:
     """What a step or a run used up, in a line; zeros are left out."""
     parts = [
         duration(spend.seconds),
-        f"{short(spend.passes)} passes" if spend.passes else "",
+        f"{short(spend.forward_tokens)} passes" if spend.forward_tokens else "",
         f"{plural(spend.train_tokens, 'token')} trained" if spend.train_tokens else "",
         f"{plural(spend.generated_tokens, 'token')} generated" if spend.generated_tokens else "",
         f"{plural(spend.llm_tokens, 'LLM token')}" if spend.llm_tokens else "",
@@ -162,7 +162,7 @@ def cost(spend: Spend) -> str:
 
 def passes(spend: Spend) -> str:
     """The cost that levers are compared by, short: 850, 2k, 1.2M; a dash where nothing was counted."""
-    return short(spend.passes) if spend.passes else "–"
+    return short(spend.forward_tokens) if spend.forward_tokens else "–"
 
 
 def outlook(outlook: Outlook) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StrictBool, StrictInt, ValidationError
 
 from agent.config.base import Settings
-from agent.config.task import Lora
+from agent.config.lora import Lora
 from agent.errors import BadInput
 
 Place = Annotated[StrictInt, Field(ge=0)]

@@ -15,11 +15,11 @@ from agent.policy.learned import Learned
 from agent.policy.rules import Rules
 from agent.protocols import Briefing, Chat
 from agent.records.actions import (
+    Action,
     Decision,
     EditPrompt,
     Enough,
     Epochs,
-    Move,
     Rank,
     Rate,
     Rollback,
@@ -82,7 +82,7 @@ class LlmPlanner:
             return self.decide(briefing._replace(closed=str(error)))
         except LlmUnavailable as error:
             return _instead(rules, str(error))
-        move: Move = TypeAdapter(Move).validate_python(plan.model_dump(exclude={"reason"}))
+        move: Action = TypeAdapter(Action).validate_python(plan.model_dump(exclude={"reason"}))
         would, reason = f"{rules.move}: {rules.reason}", f"{plan.reason}{_left_out(plan)}"
         return Decision(move=move, reason=reason, numbers=rules.numbers, by="planner", rules_would=would)
 

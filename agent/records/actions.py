@@ -83,13 +83,13 @@ class Stop(Record):
         return "stop"
 
 
-Move = Annotated[TrainLora | EditPrompt | Rollback | Stop, Field(discriminator="action")]
+Action = Annotated[TrainLora | EditPrompt | Rollback | Stop, Field(discriminator="action")]
 
 
 class Decision(Record):
     """One move, who chose it, why, and the numbers the reason rests on."""
 
-    move: Move
+    move: Action
     reason: str
     numbers: dict[str, float] = Field(default_factory=dict)
     by: Literal["rules", "learned", "fixed order", "planner", "user"] = "rules"

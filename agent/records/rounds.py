@@ -41,10 +41,10 @@ class Spend(Amounts):
         return Spend(**{name: max(value, 0) for name, value in self - other})
 
     @property
-    def passes(self) -> int:
-        """The cost that levers are compared by, in forward passes of a token; the same on every machine.
+    def forward_tokens(self) -> int:
+        """The cost that levers are compared by: tokens run forward once. It is the same on every machine.
 
-        A trained token costs three: backward is twice forward (Kaplan et al. 2020, section 2.1).
+        A trained token counts as three: backward costs twice as much as forward (Kaplan et al. 2020, section 2.1).
         """
         return 3 * self.train_tokens + self.generated_tokens + self.read_tokens
 
@@ -105,7 +105,7 @@ class Trial(Record):
 
 
 class Proposal(Record):
-    """One edit that was scored on the minibatch, or on so many of its rows as it took to see that it loses."""
+    """One edit that was scored on the minibatch; in older runs, a clear loser on fewer of its rows."""
 
     prompt: str
     note: str

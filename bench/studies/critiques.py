@@ -12,17 +12,18 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from agent import prompts
+from agent.config.llm import Llm
+from agent.config.prompt import Editing
 from agent.config.scorers import Contains, StartsWith
-from agent.config.task import Editing, Llm
 from agent.protocols import Chat
 from agent.records.evaluation import ExampleScore
 from agent.records.examples import Example, Prompt
 from bench.overheads.__main__ import Overhead
-from eval.scorers.combined import TaskScorers
+from eval.scoring import TaskScorers
 from graphs.context import Silent
 from tools.editing.critique import case
 from tools.editing.textgrad_editor import TextGradEditor, library
-from tools.llm.client import loose
+from tools.llm.client import standalone_chat
 
 LATENCY = 0.5  # seconds of a call
 SYSTEM = "Answer the question about the valley."
@@ -95,7 +96,7 @@ def _theirs(chat: Chat, rows: Sequence[Example], scores: Sequence[ExampleScore])
 
 
 def _chat(url: str, width: int) -> Chat:
-    return loose(Llm(model="slow", base_url=url, max_concurrency=width, patience=0), "editor")
+    return standalone_chat(Llm(model="slow", base_url=url, max_concurrency=width, patience=0), "editor")
 
 
 def _seconds(work: Callable[[], None]) -> float:

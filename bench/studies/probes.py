@@ -22,7 +22,7 @@ from graphs.session import open_session
 from memory.run.folder import RunFolder
 from memory.storage.disk import write_atomically
 from tools.diagnosis.classify import gaps, need
-from tools.diagnosis.features import is_whole
+from tools.diagnosis.features import is_complete
 
 ORDERS = ("pp",)  # labels of the seed pair, and of the edited one
 Labels = dict[str, bool]  # by example: whether an edit mended it
@@ -102,7 +102,7 @@ def _of_pair(pair: Candidate, told: Labels, context: RunServices, most: int) -> 
     seen = context.classifier.features(failing, prompt, pair.adapter, config.seed, {}, thorough=True)
     print(f"{config.name}, pair {pair.id}: {len(failing)} rows probed ({time.monotonic() - began:.0f} s)", flush=True)
     for (row, score), features in zip(failing, seen, strict=True):
-        if is_whole(features):
+        if is_complete(features):
             yield Probe(
                 task=config.name, model=config.model, pair=pair.id, example=row.name,
                 features={name: round(value, 4) for name, value in features.items()},

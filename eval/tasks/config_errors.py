@@ -36,13 +36,13 @@ WANTED = {
 }
 
 
-def complaints(error: ValidationError) -> dict[KeyPath, str]:
+def sentences(error: ValidationError) -> dict[KeyPath, str]:
     """One sentence, without its place, for each wrong key; a value that fits no member of a union gets only one."""
     found: dict[KeyPath, str] = {}
-    for one in error.errors():
-        if one["type"] == "too_short" and one["input"]:
-            continue  # its entries are wrong, and have their own complaints
-        path, sentence = _complaint(one)
+    for fault in error.errors():
+        if fault["type"] == "too_short" and fault["input"]:
+            continue  # its entries are wrong, and have sentences of their own
+        path, sentence = _sentence(fault)
         found.setdefault(path, sentence)
     return found
 
@@ -53,7 +53,7 @@ def nearest(word: str, known: Sequence[str], group: str) -> str:
     return f"did you mean '{close[0]}'?" if close else f"{group} are {', '.join(known)}"
 
 
-def _complaint(error: ErrorDetails) -> tuple[KeyPath, str]:
+def _sentence(error: ErrorDetails) -> tuple[KeyPath, str]:
     path, known = _locate(error["loc"])
     name, kind, context = ".".join(map(str, path)), error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":

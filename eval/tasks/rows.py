@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from agent.config.task import Data
+from agent.config.data import Data
 from agent.errors import BadInput
 from agent.records.examples import Example
 from eval.tasks.cells import RowError, answer_text, cell_text, is_empty

@@ -6,7 +6,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import get_args
 
-from agent.config.task import Cut, Data
+from agent.config.data import Cut, Data
 from agent.errors import BadInput
 from agent.records.base import folded
 from agent.records.examples import Example, Split

@@ -14,8 +14,8 @@ from agent.errors import BadInput
 from agent.protocols import Rater
 from agent.records.base import digest
 from agent.records.examples import Example, Split
-from eval.scorers.combined import BadScorer, TaskScorers, nobody
-from eval.tasks.config_errors import KeyPath, complaints, cut
+from eval.scoring import BadScorer, TaskScorers, nobody
+from eval.tasks.config_errors import KeyPath, cut, sentences
 from eval.tasks.splits import SPLITS, read_splits, with_shared_system
 from eval.tasks.yaml_file import YamlFile, read_yaml
 
@@ -47,7 +47,7 @@ class Task:
         """Share of train answers that pass once they are put into the wanted form; 0 where remaking is left out."""
         if "remaking" in self.config.without:
             return 0.0
-        return sum(self.scorers.passes(self.scorers.show(row.answer), row) for row in self.train) / len(self.train)
+        return sum(self.scorers.full_marks(self.scorers.show(row.answer), row) for row in self.train) / len(self.train)
 
 
 def load_task(path: Path, overrides: Sequence[str] = (), rater: Callable[[Rated], Rater] = nobody) -> Task:
@@ -120,7 +120,7 @@ def _unreachable(examples: Sequence[Example], scorers: TaskScorers) -> list[str]
     """
     failing = []
     for example in examples:
-        if not scorers.passes(scorers.show(example.answer), example):
+        if not scorers.full_marks(scorers.show(example.answer), example):
             failing.append(example)
         if scorers.given_up:
             raise BadInput(f"{example.name}, whose answer is {cut(example.answer)}: {scorers.given_up}")
@@ -149,7 +149,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TaskConfig:
         config = TaskConfig.model_validate(values)
         TaskScorers(config.content, config.style)
     except ValidationError as error:
-        found = sorted(complaints(error).items(), key=lambda one: file.find(one[0])[1])
+        found = sorted(sentences(error).items(), key=lambda one: file.find(one[0])[1])
         raise BadInput("\n".join(f"{_place(file, keys, changes)}: {sentence}" for keys, sentence in found)) from None
     except BadScorer as error:
         raise BadInput(f"{_place(file, error.keys, changes)}: {error}") from None

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from langgraph.types import interrupt
 
-from agent.records.actions import Decision, EditPrompt, Move, Rollback, Stop, TrainLora
+from agent.records.actions import Action, Decision, EditPrompt, Rollback, Stop, TrainLora
 from graphs.approval import Approve, Cost, Reject, question, read
 from graphs.services.run import RunServices
 from graphs.state import State
@@ -40,7 +40,7 @@ def approve(state: State, context: RunServices) -> dict[str, Any]:
     return {"decision": asked}
 
 
-def cost_of(action: Move, context: RunServices) -> Cost:
+def cost_of(action: Action, context: RunServices) -> Cost:
     """What an action will take at most: the price a user agrees to."""
     task, config = context.spec, context.spec.config
     edit, rows = config.edit, len(context.spec.train)

@@ -4,6 +4,7 @@ from typing import Any
 
 from agent.records.edits import Edit
 from agent.records.evaluation import Evaluation
+from agent.records.events import BaselineScored
 from agent.records.examples import Candidate, Prompt
 from agent.records.rounds import Baseline, Proposal, Round, Spend, Verdict
 from graphs.nodes.edit_prompt import race
@@ -29,7 +30,7 @@ def baseline(state: State, context: RunServices) -> dict[str, Any]:
     if isinstance(last, Round):
         pass_on(last, context)  # the kill may have come right after its row
     context.show_report()
-    context.tell("baseline", row=row)
+    context.tell(BaselineScored(row=row))
     told = last.spend + context.folder.charges.begin_anew(len(rounds))
     return {
         "run": context.folder.name, "number": len(rounds), "best": last.best, "decision": None, "refused": (),
@@ -40,13 +41,13 @@ def baseline(state: State, context: RunServices) -> dict[str, Any]:
 def _first_row(state: State, context: RunServices) -> Baseline:
     seed_prompt = context.spec.config.prompt.prompt()
     seed = Candidate(prompt=context.folder.save_prompt(seed_prompt))
-    context.tell("note", text="Scoring the seed prompt on the validation rows.")
+    context.note("Scoring the seed prompt on the validation rows.")
     first = context.evaluate(seed, "validation")
     best, recalled, verdict, note = _try_recalled(state, context, seed_prompt, first)
     return Baseline(
         seed=seed, seed_reward=first.reward, recalled=tuple(recalled), best=best.candidate, reward=best.reward,
         content=best.content, style=best.style, note=note, verdict=verdict, spend=context.meter.spent,
-        usage=context.llm.account.usage,
+        usage=context.llm.budget.usage,
     )  # fmt: skip
 
 

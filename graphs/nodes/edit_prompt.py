@@ -46,16 +46,11 @@ def edit_prompt(state: State, context: RunServices) -> dict[str, Any]:
 def race(
     edits: Sequence[Edit], present: Prompt, adapter: str | None, names: Sequence[str], context: RunServices
 ) -> tuple[Prompt | None, list[Proposal]]:
-    """The best of the edits and the present prompt on the rows of these names, all of one split; see `choose`."""
-    from eval.stats import loses
-    from tools.editing.rule_editor import choose, rungs
+    """The best of the edits and the present prompt on the rows of these names, all of one split."""
+    from tools.editing.comparison import compare_proposals
 
-    config, split = context.spec.config, split_of(names[0])
-    return choose(
-        edits, present, adapter, lambda pair, rows: context.evaluate(pair, split, names[:rows]),
-        context.folder.save_prompt, rungs(len(names), config.generation.batch_size),
-        partial(loses, alpha=config.gate.alpha),
-    )  # fmt: skip
+    score = partial(context.evaluate, split=split_of(names[0]), names=names)
+    return compare_proposals(edits, present, adapter, score, context.folder.save_prompt)
 
 
 def _won(winner: Prompt | None, tried: Sequence[Proposal]) -> str:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from agent.records.evaluation import Evaluation
+from agent.records.events import RunFinished
 from agent.records.rounds import Outcome, SplitResult
 from graphs.invocation import results
 from graphs.services.run import RunServices
@@ -24,11 +25,11 @@ def finish(state: State, context: RunServices) -> dict[str, Any]:
         best_test=_result(after),
         p_value=stats.sign_flip([b.reward - a.reward for a, b in zip(before.scores, after.scores, strict=True)]),
         spend=state["spend"] + context.meter.spent,
-        usage=context.llm.account.usage,
+        usage=context.llm.budget.usage,
     )
     context.folder.append(outcome)
     context.show_report()
-    context.tell("finish", outcome=outcome)
+    context.tell(RunFinished(outcome=outcome))
     return results(context, outcome)
 
 

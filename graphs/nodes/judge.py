@@ -33,15 +33,16 @@ def gate(
     simpler: bool = False,
 ) -> Verdict:
     """The verdict on a pair that was chosen on the rows of these names, after these verdicts of the run."""
-    from eval import stats
-    from eval.alpha_spending import level
+    from eval.alpha_spending import alpha_to_spend
+    from eval.gate import deciding_rows
+    from eval.gate import gate as compare
 
-    def likelihood(pair: Evaluation) -> Sequence[float | None]:
-        return context.evaluate.surprise(pair.candidate, [score.example for score in pair.scores])
+    def reference_nll(pair: Evaluation) -> Sequence[float | None]:
+        return context.evaluate.reference_nll(pair.candidate, [score.example for score in pair.scores])
 
-    most = level(context.spec.config.gate.alpha, earlier)
-    old, new = (stats.deciding(pair, raced) for pair in (before, after))
-    verdict = told(stats.gate(old, new, most, likelihood, simpler), before, after)
+    most = alpha_to_spend(context.spec.config.gate.alpha, earlier)
+    old, new = (deciding_rows(pair, raced) for pair in (before, after))
+    verdict = told(compare(old, new, most, reference_nll, simpler), before, after)
     if "gate" in context.spec.config.without:
         return verdict.model_copy(update={"kept": True, "reason": f"kept without a gate: {verdict.reason}"})
     return verdict

@@ -5,6 +5,7 @@ from typing import Any
 from agent.policy.base import stop_reason
 from agent.protocols import Briefing
 from agent.records.evaluation import Evaluation
+from agent.records.events import RoundStarted
 from agent.records.signal import Diagnosis
 from agent.signal import monitor
 from agent.signal.outlook import with_outlook
@@ -27,7 +28,7 @@ def observe(state: State, context: RunServices) -> dict[str, Any]:
     if stop_reason(Briefing(signal, diagnosed, history, state["spend"]), context.spec.config):
         failing = sum(score.reward < 1 for score in evaluation.scores)
         return {"signal": signal, "diagnosis": Diagnosis(failing=failing, total=len(evaluation.scores))}
-    context.tell("round-start", number=state["number"] + 1)
+    context.tell(RoundStarted(number=state["number"] + 1))
     if context.spec.config.observes:
         signal = signal.model_copy(update={"drift": context.drift(state["best"])})
     diagnosis = _diagnosed(evaluation, state, context)

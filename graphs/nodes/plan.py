@@ -6,6 +6,7 @@ from agent.policy.base import stop_reason
 from agent.policy.briefing import MOST_FAILURES, from_memory
 from agent.protocols import Briefing, Failure
 from agent.records.evaluation import ExampleScore
+from agent.records.events import DecisionMade
 from graphs.rows.draws import learned_rows
 from graphs.services.run import RunServices
 from graphs.state import State
@@ -21,7 +22,7 @@ def plan(state: State, context: RunServices) -> dict[str, Any]:
     if config.plans and not briefing.closed and not stop_reason(briefing, config):
         briefing = _with_material(briefing, state, context)
     decision = context.policy.decide(briefing)
-    context.tell("decision", number=state["number"] + 1, decision=decision)
+    context.tell(DecisionMade(number=state["number"] + 1, decision=decision))
     return {"decision": decision}
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from agent.records.actions import EditPrompt
+from agent.records.events import RoundJudged
 from agent.records.examples import Prompt
 from agent.records.rounds import Round
 from graphs.services.run import RunServices
@@ -16,12 +17,12 @@ def remember(state: State, context: RunServices) -> dict[str, Any]:
     row = Round(
         number=number, signal=state["signal"], diagnosis=state["diagnosis"], decision=decided(state), trial=trial,
         verdict=verdict, best=best, reward=context.evaluate(best, "validation").reward, spend=state["spend"],
-        usage=context.llm.account.usage,
+        usage=context.llm.budget.usage,
     )  # fmt: skip
     context.folder.append(row)
     pass_on(row, context)
     context.show_report()
-    context.tell("verdict", row=row)
+    context.tell(RoundJudged(row=row))
     return {"number": number, "best": best, "refused": (), "decision": None}
 
 

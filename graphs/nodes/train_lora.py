@@ -1,23 +1,19 @@
 """The lever that tunes the weights."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.errors import StepFailed
 from agent.records.actions import TrainLora
 from agent.records.base import digest
 from agent.records.examples import Candidate, Example, Prompt
 from agent.records.rounds import Spend, Trial
+from agent.records.training import Training, read_training
 from graphs.services.run import RunServices
 from graphs.state import State, move_of, seed_of
-
-if TYPE_CHECKING:
-    from tools.training.lora import Training
 
 
 def train_lora(state: State, context: RunServices) -> dict[str, Any]:
     """Tune the weights. An adapter that was completed before a kill is taken as it is."""
-    from tools.training.lora import read_training
-
     move = move_of(state, TrainLora)
     rows = _training_rows(context, state["best"], move)
     parent = None if move.fresh else state["best"].adapter
@@ -55,7 +51,7 @@ def train_lora(state: State, context: RunServices) -> dict[str, Any]:
     }
 
 
-def _take_over(training: "Training", adapter: str, lent: bool, context: RunServices) -> None:
+def _take_over(training: Training, adapter: str, lent: bool, context: RunServices) -> None:
     """Charge an adapter that was just lent, or one that a killed process made and its charges do not count."""
     if any(row.trial.candidate and row.trial.candidate.adapter == adapter for row in context.folder.rounds()):
         return
@@ -72,28 +68,22 @@ def _unlimited(context: RunServices) -> bool:
     return budget.minutes is None and budget.train_tokens is None
 
 
-def _train(context: RunServices, state: State, adapter: str, rows: list[tuple[Prompt, Example]]) -> "Training":
-    from tools.training.lora import train
-
+def _train(context: RunServices, state: State, adapter: str, rows: list[tuple[Prompt, Example]]) -> Training:
     move, config = move_of(state, TrainLora), context.spec.config
     budget, trained = config.budget, (state["spend"] + context.meter.spent).train_tokens
     if budget.train_tokens is not None and trained >= budget.train_tokens:
         raise StepFailed("the training-token budget is used up, by trainings that were cut off")
-    with context.lent_model.lend() as backbone:
-        return train(
-            backbone,
-            adapter,
-            rows,
-            move,
-            config.lora,
-            folder=context.folder.adapter_folder(adapter),
-            parent=None if move.fresh else state["best"].adapter,
-            seed=seed_of(state, context),
-            rewritten=sum(example.question != context.examples[example.name].question for _, example in rows),
-            token_limit=None if budget.train_tokens is None else budget.train_tokens - trained,
-            deadline=context.meter.deadline,
-            progress=context.progress,
-        )
+    return context.trainer.train(
+        adapter,
+        rows,
+        move,
+        folder=context.folder.adapter_folder(adapter),
+        parent=None if move.fresh else state["best"].adapter,
+        seed=seed_of(state, context),
+        rewritten=sum(example.question != context.examples[example.name].question for _, example in rows),
+        token_limit=None if budget.train_tokens is None else budget.train_tokens - trained,
+        deadline=context.meter.deadline,
+    )
 
 
 def _training_rows(context: RunServices, best: Candidate, move: TrainLora) -> list[tuple[Prompt, Example]]:

@@ -40,13 +40,13 @@ def began_with(rounds: Sequence[Round], context: RunServices) -> list[Candidate]
 
 def _labelled(row: Round, before: Candidate, context: RunServices) -> Iterator[Probe]:
     from tools.diagnosis.classify import gaps, need
-    from tools.diagnosis.features import is_whole
+    from tools.diagnosis.features import is_complete
 
     words = outcomes(row, before, context)
     config = context.spec.config
     scores = {score.example: score for score in context.evaluate(before, "validation").scores} if words else {}
     for one in row.diagnosis.examples:
-        if is_whole(one.features) and one.example in words:
+        if is_complete(one.features) and one.example in words:
             yield Probe(
                 task=config.name, model=config.model, pair=before.id, example=one.example, features=one.features,
                 rules=need(scores[one.example], *gaps(one.features)), words=words[one.example], own=True,

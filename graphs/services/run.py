@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any
 from agent.errors import BadInput
 from agent.policy.llm_planner import LlmPlanner
 from agent.policy.registry import make_policy
-from agent.protocols import Editor, Embed, Listener, Policy, Rater
-from agent.records.base import Record
+from agent.protocols import Editor, Embed, Listener, Policy, Rater, Trainer
+from agent.records.events import Event, Note, WorkProgressed
 from agent.records.examples import Candidate, Example, Prompt
-from agent.records.rounds import Spend
 from agent.signal.cost_model import Prices, prices
 from graphs.context import Context, new_run
 from graphs.services.garbage_collection import without_garbage_collection
 from graphs.services.meter import ChargedStore, Meter
-from graphs.services.shared_model import LentModel
 from memory.run.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -32,7 +30,8 @@ if TYPE_CHECKING:
     from memory.run.pool import Pool
     from tools.diagnosis.classify import Classifier
     from tools.editing.textgrad_editor import TextGradEditor
-    from tools.model.shared_answers import RememberedModel
+    from tools.model.answer_cache import CachedLanguageModel
+    from tools.model.backbone import Backbone
 
 
 class RunServices:
@@ -146,19 +145,39 @@ class RunServices:
     # --- the rooms' services ---
 
     @cached_property
-    def model(self) -> "LentModel | RememberedModel":
-        """What answers and scores: the model, or what other runs have asked of it."""
+    def model(self) -> "Backbone | CachedLanguageModel":
+        """What answers and scores: the backbone, or what other runs have asked of it."""
         if self.pooled is None:
-            return self.lent_model
-        from tools.model.shared_answers import RememberedModel
+            return self.backbone
+        from tools.model.answer_cache import CachedLanguageModel
 
         spec, answers = self.spec, self.pooled.answers
-        return RememberedModel(lambda: self.lent_model, answers, spec.config.base, time.monotonic, spec.scorers.digest)
+        return CachedLanguageModel(
+            lambda: self.backbone, answers, spec.config.base, time.monotonic, spec.scorers.digest, self.meter.add
+        )
 
     @cached_property
-    def lent_model(self) -> LentModel:
-        """The process's model, with this run's adapters."""
-        return LentModel(self.spec.config, self.folder.adapter_folder, self.progress, self.note)
+    def backbone(self) -> "Backbone":
+        """This run's view of the loaded model: with its own adapters, progress and charges.
+
+        Raises:
+            BadInput: the model cannot be loaded, or does not take the run's LoRA settings.
+        """
+        from graphs.services.shared_model import services_for
+
+        config = self.spec.config
+        loaded = services_for(config, self.progress)
+        from tools.model.generation_config import remark
+        from tools.training.lora_config import try_settings
+
+        backbone = loaded.backbone.of(self.folder.adapter_folder, self.progress, self.meter.add)
+        if sentence := remark(backbone.base):
+            self.note(sentence)
+        settings = config.lora.model_dump_json()
+        if settings not in loaded.lora_settings:
+            try_settings(backbone, config.lora)
+            loaded.lora_settings.add(settings)
+        return backbone
 
     @cached_property
     def pooled(self) -> "Pool | None":
@@ -217,14 +236,20 @@ class RunServices:
         return prices(self.spec.config, prompt, self.spec.train, self.spec.validation)
 
     @cached_property
+    def trainer(self) -> Trainer:
+        from tools.training.lora import LoraTrainer
+
+        return LoraTrainer(self.backbone, self.spec.config.lora, self.progress)
+
+    @cached_property
     def editor(self) -> Editor:
-        from tools.editing.rule_editor import EditorChain, RuleEditor
+        from tools.editing.rule_editor import CombinedEditor, RuleEditor
 
         config, textgrad = self.spec.config, self.textgrad
         first = self.folder.baseline()
         recalled = [self.folder.prompt(tried.prompt) for tried in first.recalled[1:]] if first else []
         rules = RuleEditor(self.spec.scorers, config.edit, recalled)
-        return EditorChain(textgrad, rules, config.edit.proposals) if textgrad else rules
+        return CombinedEditor(textgrad, rules, config.edit.proposals) if textgrad else rules
 
     @cached_property
     def textgrad(self) -> "TextGradEditor | None":
@@ -277,18 +302,15 @@ class RunServices:
 
     # --- what is told and what is counted ---
 
-    def tell(self, kind: str, **data: Any) -> None:
-        """Note an event in the run folder and show it to the listener."""
-        plain = {
-            key: value.model_dump(mode="json") if isinstance(value, Record) else value for key, value in data.items()
-        }
-        self.folder.event(kind, **plain)
-        self.stream({"kind": kind, **plain})
-        self.listener.event(kind, data)
+    def tell(self, event: Event) -> None:
+        """Note an event in the run folder, stream it, and show it to the listener."""
+        self.folder.event(event)
+        self.stream(event.model_dump(mode="json"))
+        self.listener.event(event)
 
     def note(self, text: str) -> None:
         """Tell the user a sentence."""
-        self.tell("note", text=text)
+        self.tell(Note(text=text))
 
     def show_report(self) -> None:
         """Rewrite the report, where this run has somebody to write it."""
@@ -298,24 +320,10 @@ class RunServices:
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
         """Shows how far long work is, and notes what it has used up. Satisfies `agent.protocols.Progress`."""
         self.meter.charge()
-        self.stream({"kind": "progress", "what": what, "done": done, "total": total, "note": note})
+        self.stream(WorkProgressed(what=what, done=done, total=total, note=note).model_dump(mode="json"))
         self.listener(what, done, total, note)
 
     @cached_property
     def meter(self) -> Meter:
         """Counts what the step under way uses up."""
-        return Meter(self.folder.charges, self._counters)
-
-    def _counters(self) -> Spend:
-        """What this process's models have used up, and what the LLM has cost the run."""
-        used = self.llm.account.spend
-        if "lent_model" in vars(self):
-            used += Spend(train_tokens=self.lent_model.spent.train_tokens)
-        if "model" in vars(self):
-            asked = self.model
-            used += Spend(
-                seconds=getattr(asked, "spared_seconds", 0.0),
-                generated_tokens=round(asked.generated_tokens),
-                read_tokens=round(asked.read_tokens),
-            )
-        return used
+        return Meter(self.folder.charges, lambda: self.llm.budget.spend)

@@ -1,7 +1,6 @@
 """The run folder: the truth of a run. Every other memory can be rebuilt from it."""
 
 import itertools
-import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -18,13 +17,14 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from agent.errors import BadInput
 from agent.policy.experience import Experience
 from agent.records.base import FORMAT, Record
-from agent.records.evaluation import Fitting
+from agent.records.evaluation import Fitting, Measurements
+from agent.records.events import Event
 from agent.records.examples import Candidate, Prompt, Split
 from agent.records.rounds import Baseline, Call, Outcome, Round
-from agent.records.signal import Measured
 from memory.prompts import Entry
 from memory.rewrites import KeptRewrite, Reworded
 from memory.run.charges import ChargeFile
+from memory.run.events import EventFile, EventLog
 from memory.run.ledger import Row, RowFile
 from memory.storage.disk import append_line, whole_lines, write_atomically
 from memory.storage.lock import held
@@ -64,7 +64,7 @@ class RunFolder:
         self.report_md = self.path / "report.md"
         self.charges = ChargeFile(self.path / "charge.json")
         self._ledger = RowFile(self.path / "ledger.jsonl")
-        self._events = self.path / "events.jsonl"
+        self._events = EventFile(self.path / "events.jsonl")
         self._calls = self.path / "calls.jsonl"
 
     # --- a run as a whole ---------------------------------------------------------------------------
@@ -178,14 +178,14 @@ class RunFolder:
         """Whether it was written to its end: its last file is an empty one named `complete`."""
         return (self.adapter_folder(id) / "complete").is_file()
 
-    def save(self, measured: Measured) -> None:
+    def save(self, measured: Measurements) -> None:
         """Keeps all that is known of a candidate on a split, in the place of what was kept before."""
         write_atomically(self._evaluation(measured.candidate, measured.split), measured.model_dump_json(indent=2))
 
-    def load(self, candidate: Candidate, split: Split) -> Measured:
+    def load(self, candidate: Candidate, split: Split) -> Measurements:
         """What `save` kept for just this candidate and split; empty if nothing."""
         path = self._evaluation(candidate, split)
-        return _record(Measured, path) if path.exists() else Measured(candidate=candidate, split=split)
+        return _record(Measurements, path) if path.exists() else Measurements(candidate=candidate, split=split)
 
     def keep(self, entry: Entry) -> None:
         """Keeps what the prompt memory is told, so that it can be rebuilt."""
@@ -247,14 +247,13 @@ class RunFolder:
         written = [file.stat().st_mtime_ns if file.exists() else 0 for file in (self.report_html, self.report_md)]
         return min(written) >= self._ledger.path.stat().st_mtime_ns
 
-    def event(self, kind: str, **data: object) -> None:
-        """Notes that something happened now. `data` is anything that JSON can say."""
-        time = datetime.now(UTC).isoformat()
-        append_line(self._events, json.dumps({"time": time, "kind": kind, **data}, ensure_ascii=False), sync=False)
+    def event(self, event: Event) -> None:
+        """Notes that something happened now."""
+        self._events.append(event)
 
-    def events(self) -> list[dict[str, object]]:
-        """All events in order, each with `time` (ISO, UTC), `kind` and its data."""
-        return [json.loads(line) for line in whole_lines(self._events)]
+    def events(self) -> EventLog:
+        """All events in order, each with its time; what cannot be read is counted and left out."""
+        return self._events.read()
 
     def log(self, call: Call) -> None:
         """Notes a call to the LLM. Not synced: only what was said to a dead machine could be lost."""

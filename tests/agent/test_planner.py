@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from agent.policy.llm_planner import elsewhere, offered
 from agent.protocols import Briefing, Failure
-from agent.records.actions import EditPrompt, Move, Rollback, TrainLora
+from agent.records.actions import Action, EditPrompt, Rollback, TrainLora
 from agent.records.rounds import Spend
 from tests.fixtures.outlooks import FAILED_EDITS, a_briefing
 from tests.fixtures.planning import (
@@ -27,7 +27,7 @@ from tests.fixtures.planning import (
 )
 from tests.fixtures.rounds import BACK, EDIT, TRAIN, a_config, a_diagnosis, a_round, a_signal
 from tests.llm.server import BAD_KEY, BROKEN, CONTEXT_EXCEEDED, NO_CREDIT, LlmServer, Reply, call, serving, windowed
-from tools.llm.structured_output import WAYS
+from tools.llm.structured_output import OUTPUT_METHODS
 
 TRAINING = call(
     "train_lora", reason="Content is at 0.50.", rows="refined", epochs=4, learning_rate=2e-4, rank=8, fresh=False,
@@ -210,8 +210,8 @@ def test_whatever_the_llm_answers_the_decision_is_one_within_bounds(
     asked = len(server.requests)
     briefing = BRIEFING._replace(history=HISTORY, refused=sorted(refused))
     decision = decide(server, briefing)
-    assert TypeAdapter(Move).validate_json(json.dumps(decision.move.model_dump())) == decision.move
-    assert decision.reason.strip() and 1 <= len(server.requests) - asked <= len(WAYS) + 1
+    assert TypeAdapter(Action).validate_json(json.dumps(decision.move.model_dump())) == decision.move
+    assert decision.reason.strip() and 1 <= len(server.requests) - asked <= len(OUTPUT_METHODS) + 1
     if decision.by == "rules":
         assert decision.move == RULES.decide(briefing).move
     else:
@@ -293,7 +293,7 @@ def test_what_is_too_long_even_so_is_left_to_the_rules() -> None:
 
 def test_rows_and_notes_reach_the_planner_only_quoted_and_cut() -> None:
     orders = f"{ORDER} >>>\n<<< now, {'I say, ' * 99}"
-    moves: list[Move] = [EDIT, TRAIN, BACK]
+    moves: list[Action] = [EDIT, TRAIN, BACK]
     history = [a_round(move, number=number, note=orders) for number, move in enumerate(moves, 1)]
     rows = [Failure(orders, orders, [orders])] * 5
     with serving([TRAINING]) as server:

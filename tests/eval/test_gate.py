@@ -9,7 +9,7 @@ import nesylora
 from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Candidate
 from agent.records.rounds import Verdict
-from eval.alpha_spending import level
+from eval.alpha_spending import alpha_to_spend
 from graphs.nodes.judge import _earlier, gate
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import LEARNABLE, TinyTask
@@ -22,7 +22,7 @@ def scored(prompt: str, contents: list[float]) -> Evaluation:
 
 def context(*, without: tuple[str, ...] = (), nats: dict[str, float] | None = None) -> Any:
     """A run's, as far as the gate looks at it; `nats` of every row by prompt."""
-    asked = SimpleNamespace(surprise=lambda pair, names: [(nats or {})[pair.prompt]] * len(names))
+    asked = SimpleNamespace(reference_nll=lambda pair, names: [(nats or {})[pair.prompt]] * len(names))
     config = SimpleNamespace(gate=SimpleNamespace(alpha=0.1), without=without)
     return SimpleNamespace(spec=SimpleNamespace(config=config), evaluate=asked)
 
@@ -81,4 +81,4 @@ def test_a_runs_ledger_tells_how_each_trial_was_judged(tiny_task: TinyTask, tmp_
     assert [name.split(":")[0] for name in edit.trial.raced] == ["validation"], "proposals show all four train rows"
     assert (edit.verdict.rows, edit.verdict.level) == (3, None), "no row differs: the shorter prompt wins untested"
     assert training.verdict.kept and training.verdict.rows == 4
-    assert training.verdict.level == level(0.2, [edit.verdict])
+    assert training.verdict.level == alpha_to_spend(0.2, [edit.verdict])

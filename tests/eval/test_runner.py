@@ -8,9 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.errors import LlmUnavailable, NesyLoraError
-from agent.protocols import Rating, Settled
+from agent.protocols import Rating, StopEarly
 from agent.records.evaluation import Evaluation
 from agent.records.examples import Candidate, Example, Prompt
+from agent.records.rounds import Spend
 from eval.runner import Runner
 from eval.tasks.task import load_task
 from memory.run.folder import RunFolder
@@ -40,17 +41,17 @@ class Parrot:
         *,
         adapter: str | None,
         max_new_tokens: int,
-        settled: Settled | None = None,
-    ) -> list[str]:
+        stop_early: StopEarly | None = None,
+    ) -> tuple[list[str], Spend]:
         self.asked.append(([example.name for example in examples], adapter, max_new_tokens))
         form = "ANSWER: " if "ANSWER" in prompt.system else ""
-        return [form + (example.answer if adapter else "no idea") for example in examples]
+        return [form + (example.answer if adapter else "no idea") for example in examples], Spend()
 
     def nll(
         self, _: Prompt, examples: Sequence[Example], completions: Sequence[tuple[str, str]], *, adapter: str | None
-    ) -> list[float]:
+    ) -> tuple[list[float], Spend]:
         self.scored.append([scored for _, scored in completions])
-        return [len(example.name) + (0.0 if adapter else 0.5) for example in examples]
+        return [len(example.name) + (0.0 if adapter else 0.5) for example in examples], Spend()
 
     @property
     def answered(self) -> list[str]:
@@ -175,22 +176,22 @@ def cut_off(*_: object, **__: object) -> list[str]:
     raise KeyboardInterrupt
 
 
-def test_the_surprise_of_a_pair_is_measured_once(runner: Runner, model: Parrot) -> None:
+def test_the_reference_nll_of_a_pair_is_measured_once(runner: Runner, model: Parrot) -> None:
     tuned = Candidate(prompt="plain", adapter="a1")
-    assert runner.surprise(PLAIN, VALIDATION) == runner.surprise(PLAIN, VALIDATION) == [12.5] * 4
-    assert runner.surprise(tuned, VALIDATION) == [12.0] * 4
-    assert runner.surprise(tuned, VALIDATION[1:3]) == [12.0] * 2
+    assert runner.reference_nll(PLAIN, VALIDATION) == runner.reference_nll(PLAIN, VALIDATION) == [12.5] * 4
+    assert runner.reference_nll(tuned, VALIDATION) == [12.0] * 4
+    assert runner.reference_nll(tuned, VALIDATION[1:3]) == [12.0] * 2
     assert model.scored == [[f"ANSWER: city {n}" for n in range(4)]] * 2
     assert runner(PLAIN, "validation").content == 0  # kept beside the scores, in the way of neither
-    assert runner.surprise(PLAIN, VALIDATION) == [12.5] * 4 and len(model.scored) == 2
+    assert runner.reference_nll(PLAIN, VALIDATION) == [12.5] * 4 and len(model.scored) == 2
 
 
 def test_the_zeros_of_older_runs_are_measured_anew(runner: Runner, model: Parrot, run: RunFolder) -> None:
     """In them, 0 also stood for a row that did not fit into the model's window."""
-    runner.surprise(PLAIN, VALIDATION)
+    runner.reference_nll(PLAIN, VALIDATION)
     [file] = run.path.glob("evaluations/*")
     file.write_text(file.read_text().replace("12.5", "0.0", 1))
-    assert runner.surprise(PLAIN, VALIDATION) == [12.5] * 4
+    assert runner.reference_nll(PLAIN, VALIDATION) == [12.5] * 4
     assert [len(scored) for scored in model.scored] == [4, 1]
 
 
@@ -199,13 +200,13 @@ def test_a_row_that_does_not_fit_is_wrong_and_told_whatever_the_scorers_say_of_n
 ) -> None:
     (task / "task.yaml").write_text(TASK.replace('{kind: starts_with, text: "ANSWER: "}', "{kind: words, most: 9}"))
     say = model.generate
-    model.generate = lambda *given, **more: [None, *say(*given, **more)[1:]]  # type: ignore[assignment, misc]
-    model.nll = lambda *given, **more: [None, 2.0, 2.0, 2.0]  # type: ignore[assignment, method-assign]
+    model.generate = lambda *given, **more: ([None, *say(*given, **more)[0][1:]], Spend())  # type: ignore[assignment, misc]
+    model.nll = lambda *given, **more: ([None, 2.0, 2.0, 2.0], Spend())  # type: ignore[assignment, method-assign]
     runner = Runner(load_task(task), model, PROMPTS.__getitem__, run)
     evaluation = runner(Candidate(prompt="formed", adapter="a1"), "validation")
     assert [(one.content, one.style, one.too_long) for one in evaluation.scores] == [(0, 0, True)] + [(1, 1, False)] * 3
     assert evaluation.too_long == 1 and "too long for the model's window" in evaluation.scores[0].faults[0]
-    measured = [runner.surprise(PLAIN, VALIDATION) for _ in range(2)]
+    measured = [runner.reference_nll(PLAIN, VALIDATION) for _ in range(2)]
     assert measured == [[None, 2.0, 2.0, 2.0]] * 2, "kept as what it is"
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config.task import Cut
+from agent.config.data import Cut
 from agent.errors import BadInput
 from agent.records.examples import Example
 from eval.tasks.splits import cut

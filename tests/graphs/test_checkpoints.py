@@ -16,6 +16,7 @@ import nesylora
 from agent.errors import BadInput, Busy, NesyLoraError
 from agent.records.actions import Decision, EditPrompt
 from agent.records.base import FORMAT
+from agent.records.events import Event, Note
 from agent.records.examples import Candidate
 from agent.records.rounds import Spend
 from graphs import checkpoints
@@ -36,7 +37,7 @@ def outline(run: RunFolder) -> list[object]:
 
 
 def notes(run: RunFolder) -> str:
-    return "\n".join(str(event.get("text")) for event in run.events() if event["kind"] == "note")
+    return "\n".join(note.text for note in run.events().of(Note))
 
 
 def change(run: RunFolder, statement: str, *values: Any) -> None:
@@ -121,7 +122,7 @@ def test_damaged_checkpoints_are_told_of_and_the_run_ends_as_it_would_have(
         session.go()
     assert said in notes(waiting)
     assert outline(waiting) == outline(whole) and waiting.outcome() is not None
-    assert waiting.rounds()[-1].spend.passes >= whole.rounds()[-1].spend.passes
+    assert waiting.rounds()[-1].spend.forward_tokens >= whole.rounds()[-1].spend.forward_tokens
 
 
 def test_the_question_is_asked_again_where_its_checkpoint_was_damaged(waiting: RunFolder) -> None:
@@ -355,8 +356,8 @@ class Releasing:
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None: ...
 
-    def event(self, kind: str, data: dict[str, Any]) -> None:
-        if "Waiting for another process" in str(data.get("text")):
+    def event(self, event: Event) -> None:
+        if isinstance(event, Note) and "Waiting for another process" in event.text:
             self._holder.rollback()
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import nesylora
 from agent.errors import NesyLoraError
+from agent.records.events import Note
 from agent.records.examples import Demo, Prompt
 from graphs.context import new_run
 from graphs.session import open_session
@@ -115,7 +116,7 @@ def test_after_a_refusal_the_rules_go_on_and_nothing_more_is_asked(
         run = adapted(asking(tiny_task, server), tmp_path)
         assert len(server.requests) == 1
     assert {row.decision.by for row in run.rounds()} == {"rules"}
-    told = [event["text"] for event in run.events() if "not asked any more" in str(event.get("text"))]
+    told = [note.text for note in run.events().of(Note) if "not asked any more" in note.text]
     assert len(told) == 1 and run.outcome() is not None
 
 
@@ -214,7 +215,7 @@ from memory.run.folder import RunFolder
 class Killer:
     def __call__(self, what, done, total, note=""):
         if what == "criticising answers" and done == 2: os.kill(os.getpid(), signal.SIGKILL)
-    def event(self, kind, data): ...
+    def event(self, event): ...
 with open_session(RunFolder.open(Path(sys.argv[1])), listener=Killer()) as session:
     session.go()
 """

@@ -13,6 +13,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 from agent.errors import BadInput, Busy
+from agent.records.events import Event
 from graphs.adapt import build_graph
 from graphs.approval import APPROVE, instead
 from graphs.context import Context, new_run
@@ -74,12 +75,12 @@ def test_a_finished_run_invoked_again_gives_its_outcome_and_plays_nothing(
     saver = InMemorySaver()
     first = Graph(run, "a", saver)()
     assert first["outcome"] == run.outcome()
-    rows, events = (run.path / "ledger.jsonl").read_bytes(), len(run.events())
+    rows, events = (run.path / "ledger.jsonl").read_bytes(), len(run.events().entries)
     no_model(monkeypatch)
     monkeypatch.setattr("eval.runner.Runner.open_test", lambda *_: pytest.fail("the test rows were opened again"))
     again = Graph(run, thread, saver)()
     assert (again["outcome"], again["best"], again["number"]) == (run.outcome(), first["best"], first["number"])
-    assert (run.path / "ledger.jsonl").read_bytes() == rows and len(run.events()) == events
+    assert (run.path / "ledger.jsonl").read_bytes() == rows and len(run.events().entries) == events
 
 
 def test_a_run_that_a_session_finished_gives_its_outcome_to_the_graph_while_another_reads_it(
@@ -105,7 +106,7 @@ def test_a_run_invoked_again_before_its_end_goes_on_after_its_last_round(
     assert [row.number for row in run.rounds()] == [1, 2]
     assert ended["number"] == 2
     one, two = run.rounds()
-    assert two.spend.passes >= one.spend.passes > 0 and two.spend.seconds > one.spend.seconds
+    assert two.spend.forward_tokens >= one.spend.forward_tokens > 0 and two.spend.seconds > one.spend.seconds
 
 
 # --- one process at a time -------------------------------------------------------------------------
@@ -134,7 +135,7 @@ class Trying:
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None: ...
 
-    def event(self, kind: str, data: dict[str, Any]) -> None:
+    def event(self, event: Event) -> None:
         try:
             with self._run.locked():
                 self.refused.append(False)

@@ -6,11 +6,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import nesylora
+from agent.records.events import Event, Note
 from agent.records.examples import Demo, Prompt
 from graphs.approval import APPROVE, REJECT, instead
 from graphs.context import Context, new_run
@@ -26,15 +26,15 @@ class Watcher:
     """A listener that notes every event, and may do something at one."""
 
     def __init__(self, at: str = "", do: Callable[[], None] = lambda: None) -> None:
-        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.events: list[Event] = []
         self._at, self._do = at, do
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
         if what == self._at and done == 2:
             self._do()
 
-    def event(self, kind: str, data: dict[str, Any]) -> None:
-        self.events.append((kind, data))
+    def event(self, event: Event) -> None:
+        self.events.append(event)
 
 
 def actions(run: RunFolder) -> list[str]:
@@ -56,7 +56,7 @@ def test_a_run_from_task_to_report(tiny_task: TinyTask, tmp_path: Path) -> None:
     assert all(row.verdict.rows == 3 for row in rounds if row.trial.raced and row.trial.candidate)
     assert outcome.best_test.rows == 4
     assert (run.path / "report.html").stat().st_size > 1000
-    assert watcher.events[0][0] == "run" and watcher.events[-1][0] == "finish"
+    assert watcher.events[0].kind == "run" and watcher.events[-1].kind == "finish"
 
 
 @pytest.mark.parametrize(
@@ -87,8 +87,8 @@ def test_the_test_split_is_opened_at_the_end_only(tiny_task: TinyTask, tmp_path:
     opened_early = []
 
     class Looker(Watcher):
-        def event(self, kind: str, data: dict[str, Any]) -> None:
-            if kind != "finish":
+        def event(self, event: Event) -> None:
+            if event.kind != "finish":
                 opened_early.extend((folder.path / "evaluations").glob("*-test.json"))
 
     with open_session(folder, listener=Looker()) as session:
@@ -229,7 +229,7 @@ def test_a_prompt_that_gives_a_row_away_in_words_is_not_recalled(
         remember(session.services, leaky)
         remember(session.services, sound)
         recalled = [one.entry.prompt for one in session.services.memory.recall()]
-        told = [str(event.get("text")) for event in session.services.folder.events() if event["kind"] == "note"]
+        told = [note.text for note in session.services.folder.events().of(Note)]
     assert sound in recalled and (leaky in recalled) == (not found)
     assert found in "".join(told) and bool(told) == bool(found)
 
@@ -269,7 +269,7 @@ def test_a_memory_that_was_lost_is_rebuilt_from_the_runs(tiny_task: TinyTask, tm
     next((damaged / "remembered").iterdir()).write_text("{")
     with open_session(first) as session, session.services.memory.open() as memory:
         assert memory.count() == len(list((first.path / "remembered").glob("*.json"))) > 0
-    assert "Run damaged is passed over" in first.events()[-2]["text"]
+    assert "Run damaged is passed over" in first.events().of(Note)[-2].text
 
 
 def test_a_run_left_in_chat_is_gone_on_with_by_resume(tiny_task: TinyTask, tmp_path: Path) -> None:

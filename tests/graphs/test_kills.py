@@ -34,7 +34,7 @@ def outline(run: RunFolder) -> list[object]:
 
 
 def passes(run: RunFolder) -> list[int]:
-    return [row.spend.passes for row in run.rounds()]
+    return [row.spend.forward_tokens for row in run.rounds()]
 
 
 def charged(run: RunFolder) -> int:
@@ -53,8 +53,8 @@ from memory.run.folder import RunFolder
 class Killer:
     def __call__(self, what, done, total, note=""):
         if what == {what!r} and done == {done}: os.kill(os.getpid(), signal.SIGKILL)
-    def event(self, kind, data):
-        if kind == {what!r}: os.kill(os.getpid(), signal.SIGKILL)
+    def event(self, event):
+        if event.kind == {what!r}: os.kill(os.getpid(), signal.SIGKILL)
 if {what!r} == "measured":  # so many measurements stand, and no checkpoint counts the last ones
     save, saved = RunFolder.save, []
     def saving(folder, measured):
@@ -62,11 +62,16 @@ if {what!r} == "measured":  # so many measurements stand, and no checkpoint coun
         saved.append(measured)
         if len(saved) == {done}: os.kill(os.getpid(), signal.SIGKILL)
     RunFolder.save = saving
-if {what!r} == "judging":  # the adapter is complete, the trial not yet noted
-    import tools.training.lora
-    train = tools.training.lora.train
-    tools.training.lora.train = lambda *given, **named: (train(*given, **named), os.kill(os.getpid(), signal.SIGKILL))
+class KilledTrainer:
+    def __init__(self, context): self.context = context
+    def train(self, *rows, **options):
+        from tools.training.lora import LoraTrainer
+        context = self.context
+        LoraTrainer(context.backbone, context.spec.config.lora, context.progress).train(*rows, **options)
+        os.kill(os.getpid(), signal.SIGKILL)
 with open_session(RunFolder.open(Path(sys.argv[1])), listener=Killer()) as session:
+    if {what!r} == "judging":  # the adapter is complete, the trial not yet noted
+        session.services.trainer = KilledTrainer(session.services)
     session.go()
 """
 

@@ -16,7 +16,7 @@ from graphs.rows.labels import began_with, features_of, outcomes, own_probes
 from graphs.services.run import RunServices
 from memory.run.folder import RunFolder
 from tests.fixtures.rounds import EDIT, a_round
-from tools.diagnosis.features import Probing
+from tools.diagnosis.features import FeatureExtractor
 
 TinyTask = Callable[..., Path]
 ROWS = tuple(f"validation:{n}" for n in range(4))
@@ -94,13 +94,13 @@ def test_an_edit_that_won_no_race_tells_only_of_the_rows_that_were_raced() -> No
 
 def test_a_pair_that_stands_for_another_round_is_not_probed_again(tiny_task: TinyTask, tmp_path: Path) -> None:
     asked = []
-    features = Probing.features
+    features = FeatureExtractor.features
 
-    def counted(self: Probing, rows: list, *rest: object) -> list:  # type: ignore[type-arg]
+    def counted(self: FeatureExtractor, rows: list, *rest: object) -> list:  # type: ignore[type-arg]
         asked.append([example.name for example, _ in rows])
         return features(self, rows, *rest)  # type: ignore[arg-type]
 
-    with patch.object(Probing, "features", counted):
+    with patch.object(FeatureExtractor, "features", counted):
         run = RunFolder.open(nesylora.adapt(tiny_task(), runs=tmp_path / "runs").run)
     rounds = run.rounds()
     pairs = began_with(rounds, RunServices(Context(run=str(run.path))))

@@ -2,17 +2,19 @@
 
 import shutil
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from agent.config.lora import Lora
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 import nesylora
-from agent.config.task import Lora
+from agent.records.events import Event
 from agent.records.examples import Example, Prompt
 from graphs.adapt import build_graph
 from graphs.approval import APPROVE
@@ -48,7 +50,13 @@ def services(task: Path, runs: Path, name: str, *overrides: str) -> RunServices:
 
 
 def say(run: RunServices, adapter: str | None = None) -> list[str | None]:
-    return list(run.model.generate(Prompt(), ROWS, adapter=adapter, max_new_tokens=6))
+    answers, _ = run.model.generate(Prompt(), ROWS, adapter=adapter, max_new_tokens=6)
+    return list(answers)
+
+
+def tokens(run: RunServices) -> tuple[int, int]:
+    used = run.meter.used()
+    return used.generated_tokens, used.read_tokens
 
 
 def test_an_approval_with_a_new_context_loads_no_model_again(
@@ -71,8 +79,8 @@ def test_a_second_run_in_one_process_loads_no_model_again(
     assert len(loads) == 1
     one, two = RunFolder.open(first.run), RunFolder.open(second.run)
     assert [row.verdict for row in one.rounds()] == [row.verdict for row in two.rounds()]
-    tokens = [(row.spend.generated_tokens, row.spend.read_tokens) for run in (one, two) for row in run.rounds()]
-    assert tokens[0] == tokens[1], "each counts what it asked itself"
+    used = [(row.spend.generated_tokens, row.spend.read_tokens) for run in (one, two) for row in run.rounds()]
+    assert used[0] == used[1], "each counts what it asked itself"
 
 
 def test_two_threads_that_ask_at_once_load_it_once_and_count_apart(
@@ -92,7 +100,7 @@ def test_two_threads_that_ask_at_once_load_it_once_and_count_apart(
     for thread in threads:
         thread.join()
     assert len(loads) == 1 and said[0] == said[1]
-    assert runs[0].lent_model.spent == runs[1].lent_model.spent and runs[0].lent_model.generated_tokens > 0
+    assert tokens(runs[0]) == tokens(runs[1]) > (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -102,12 +110,20 @@ def test_only_what_decides_the_model_loads_another(
     tiny_task: TinyTask, tmp_path: Path, loads: list[str], override: str, count: int
 ) -> None:
     task = tiny_task()
-    first = services(task, tmp_path, "one")
-    say(first)
+    say(services(task, tmp_path, "one"))
     say(services(task, tmp_path, "two", override))
     assert len(loads) == count
+
+
+def test_before_another_model_is_loaded_the_first_one_is_freed(tiny_task: TinyTask, tmp_path: Path) -> None:
+    task = tiny_task()
+    first = services(task, tmp_path, "one")
+    base = weakref.ref(first.backbone.base)
     say(first)
-    assert len(loads) == 2 * count - 1, "one model at a time: the first one was freed"
+    del first
+    assert base() is not None, "kept for the next run"
+    say(services(task, tmp_path, "two", "dtype=bfloat16"))
+    assert base() is None
 
 
 def test_a_model_folder_that_was_written_anew_is_loaded_anew(
@@ -122,13 +138,13 @@ def test_a_model_folder_that_was_written_anew_is_loaded_anew(
 
 def train_at_random(run: RunServices, adapter: str, seed: int) -> None:
     """An adapter of random weights in the run's folder, attached to nothing."""
-    with run.lent_model.lend() as backbone:
-        torch.manual_seed(seed)
-        backbone.create("drawn", lora_config(4, Lora(rank=4, alpha=8)))
-        for weight in filter(lambda weight: weight.requires_grad, backbone.model.parameters()):
-            weight.data.copy_(torch.randn(weight.shape))
-        backbone.save("drawn", run.folder.adapter_folder(adapter))
-        backbone.detach("drawn")
+    backbone, drawn = run.backbone, "d" * 12
+    torch.manual_seed(seed)
+    backbone.create(drawn, lora_config(4, Lora(rank=4, alpha=8)))
+    for weight in filter(lambda weight: weight.requires_grad, backbone.model.parameters()):
+        weight.data.copy_(torch.randn(weight.shape))
+    backbone.save(drawn, run.folder.adapter_folder(adapter))
+    backbone.detach(drawn)
 
 
 def test_each_run_finds_its_own_adapter_under_the_same_id(tiny_task: TinyTask, tmp_path: Path) -> None:
@@ -163,7 +179,7 @@ def test_progress_goes_to_the_run_that_asks(tiny_task: TinyTask, tmp_path: Path)
         def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
             self._seen.append(what)
 
-        def event(self, kind: str, data: dict[str, Any]) -> None: ...
+        def event(self, event: Event) -> None: ...
 
     task = tiny_task()
     runs = [

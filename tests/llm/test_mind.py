@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, TypeAdapter
 
 from agent import prompts
 from agent.policy.llm_planner import TOOLS
-from agent.records.actions import Move, TrainLora
+from agent.records.actions import Action, TrainLora
 from agent.records.base import Record
 from agent.records.signal import LeverSignal
 from tests.fixtures.rounds import a_signal
@@ -31,7 +31,7 @@ class Comparison(Record):
     better: Literal["first", "second", "neither"]
 
 
-def name_of(record: type[BaseModel]) -> str:
+def tool_name(record: type[BaseModel]) -> str:
     action = record.model_fields.get("action")
     return str(action.default) if action else record.__name__
 
@@ -39,7 +39,7 @@ def name_of(record: type[BaseModel]) -> str:
 def asked(system: str, user: str, offered: Sequence[type[BaseModel]] = (), **options: Any) -> Request:
     messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
     tools = [
-        {"type": "function", "function": {"name": name_of(tool), "parameters": tool.model_json_schema()}}
+        {"type": "function", "function": {"name": tool_name(tool), "parameters": tool.model_json_schema()}}
         for tool in offered
     ]
     return Request({"messages": messages} | ({"tools": tools} if tools else {}) | options, {}, 0.0)
@@ -62,11 +62,11 @@ def round_of(rules: str, **signal: Any) -> str:
     )
 
 
-def planned(told: str, tools: Sequence[type[BaseModel]] = TOOLS) -> Move:
+def planned(told: str, tools: Sequence[type[BaseModel]] = TOOLS) -> Action:
     name, given = chosen(mind(asked(prompts.read("planner"), told, tools)))
     assert "0.20" in given["reason"] and "80%" in given["reason"]
-    plan = next(tool for tool in TOOLS if name_of(tool) == name).model_validate(given)
-    return TypeAdapter(Move).validate_python(plan.model_dump(exclude={"reason"}))
+    plan = next(tool for tool in TOOLS if tool_name(tool) == name).model_validate(given)
+    return TypeAdapter(Action).validate_python(plan.model_dump(exclude={"reason"}))
 
 
 @pytest.mark.parametrize("rules", ["train_lora", "edit_prompt", "rollback", "stop"])

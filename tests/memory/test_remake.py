@@ -19,7 +19,7 @@ class Form:
     def show(self, answer: str) -> str:
         return f"ANSWER: {answer}"
 
-    def passes(self, output: str, example: Example) -> bool:
+    def full_marks(self, output: str, example: Example) -> bool:
         return output == f"ANSWER: {example.answer}" and len(example.answer) <= 8
 
     def faults(self, output: str) -> tuple[str, ...]:
@@ -35,7 +35,7 @@ class AsGiven(Form):
     def show(self, answer: str) -> str:
         return answer
 
-    def passes(self, output: str, example: Example) -> bool:
+    def full_marks(self, output: str, example: Example) -> bool:
         return True
 
 

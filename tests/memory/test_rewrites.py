@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from agent.records.events import Note
 from agent.records.rounds import Remaking
 from graphs.approval import instead
 from graphs.context import Context, new_run
@@ -119,8 +120,8 @@ def test_a_later_run_knows_the_rewrite_again_and_a_lost_memory_gets_it_back(
         shutil.rmtree(runs / "memory")
     with second.memory.open() as memory:
         assert memory.rewrites.count() == 1
-    assert [event["text"] for event in second.folder.events()] == [
-        "The prompt memory was lost: it is rebuilt from the run folders."
+    assert [entry.event for entry in second.folder.events().entries] == [
+        Note(text="The prompt memory was lost: it is rebuilt from the run folders.")
     ] * 2
 
 

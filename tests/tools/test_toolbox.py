@@ -6,18 +6,18 @@ import pytest
 from langchain_core.tools import StructuredTool
 from pydantic import ValidationError
 
-from agent.records.actions import EditPrompt, Move, Rollback, Stop, TrainLora
+from agent.records.actions import Action, EditPrompt, Rollback, Stop, TrainLora
 from tools.toolbox import toolbox
 
 
 @pytest.fixture
-def pulled() -> list[Move]:
+def pulled() -> list[Action]:
     return []
 
 
 @pytest.fixture
-def tools(pulled: list[Move]) -> dict[str, StructuredTool]:
-    def pull(move: Move) -> str:
+def tools(pulled: list[Action]) -> dict[str, StructuredTool]:
+    def pull(move: Action) -> str:
         pulled.append(move)
         return f"{move.action}: kept"
 
@@ -41,7 +41,7 @@ def test_there_is_one_tool_a_lever_and_each_says_what_it_is_for(tools: dict[str,
     ],
 )
 def test_a_call_pulls_the_lever_and_says_what_came_of_it(
-    tools: dict[str, StructuredTool], pulled: list[Move], name: str, arguments: dict[str, Any], move: Move
+    tools: dict[str, StructuredTool], pulled: list[Action], name: str, arguments: dict[str, Any], move: Action
 ) -> None:
     assert tools[name].invoke(arguments) == f"{name}: kept"
     assert pulled == [move]
@@ -59,7 +59,7 @@ def test_a_call_pulls_the_lever_and_says_what_came_of_it(
     ],
 )
 def test_what_is_out_of_bounds_is_told_the_bounds_and_pulls_nothing(
-    tools: dict[str, StructuredTool], pulled: list[Move], name: str, arguments: dict[str, Any], bound: str
+    tools: dict[str, StructuredTool], pulled: list[Action], name: str, arguments: dict[str, Any], bound: str
 ) -> None:
     with pytest.raises(ValidationError, match=bound):
         tools[name].invoke(arguments)

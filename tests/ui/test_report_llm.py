@@ -117,7 +117,7 @@ def remaking_of(*rounds: Remaking) -> Remaking:
         row.model_copy(update={"trial": row.trial.model_copy(update={"remaking": remaking})})
         for row, remaking in zip(llm_rounds(), rounds, strict=False)
     ]
-    made = llm.remade(rows)
+    made = llm.total_remaking(rows)
     assert made is not None
     return made
 

@@ -16,10 +16,10 @@ from agent.protocols import Embed, LanguageModel, Scorers
 from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Example, Prompt
 from agent.records.signal import Diagnosis, ExampleDiagnosis, Need, Probe
-from tools.diagnosis.features import ANSWER_TOKENS, Probing
+from tools.diagnosis.features import ANSWER_TOKENS, FeatureExtractor
 
 if TYPE_CHECKING:
-    from tools.diagnosis.needs import Needs
+    from tools.diagnosis.needs import NeedModel
 
 # Between what a small model knows (up to 4.8 nats per answer token) and what it cannot know (from 4.5 on).
 KNOWN_BELOW = 4.7
@@ -36,7 +36,7 @@ class Classifier:
 
     Args:
         probes: rows of which it is known what an edit did; by default those that come with the package.
-        embed, max_new_tokens: see `tools.diagnosis.features.Probing`.
+        embed, max_new_tokens: see `tools.diagnosis.features.FeatureExtractor`.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Classifier:
         probes: Sequence[Probe] | None = None,
         max_new_tokens: int = ANSWER_TOKENS,
     ) -> None:
-        self._probing = Probing(model, scorers, train, embed, max_new_tokens)
+        self._probing = FeatureExtractor(model, scorers, train, embed, max_new_tokens)
         self._probes = probes
 
     def diagnose(
@@ -62,8 +62,9 @@ class Classifier:
     ) -> Diagnosis:
         """Sort the failing examples (reward below 1) by need; at most `PROBED` of them, drawn by seed.
 
-        Probing costs passes. So nothing is asked about a right answer that fails (it lacks style), and no more than
-        `FIRST` rows of those whose own style holds, and of those whose fails, where these leave no doubt.
+        Probing costs forward tokens. So a right answer that fails is not probed (it lacks style). Of the wrong ones,
+        those whose style holds and those whose style fails are two kinds; of each kind, `FIRST` rows are probed, and
+        the rest only if these leave a doubt.
 
         Args:
             evaluation: the best pair's scores on `examples`, in the same order.
@@ -102,17 +103,17 @@ class Classifier:
         probed = iter(self._probing.features(new, prompt, adapter, seed, thorough))
         return [dict(known.get(example.name) or next(probed)) for example, _ in rows]
 
-    def _needs(self, own: Sequence[Probe]) -> "Needs | None":
-        from tools.diagnosis.needs import Needs, shipped
+    def _needs(self, own: Sequence[Probe]) -> "NeedModel | None":
+        from tools.diagnosis.needs import NeedModel, shipped_probes
 
         if self._probes is None:
-            self._probes = shipped()
-        needs = Needs([*self._probes, *own])
+            self._probes = shipped_probes()
+        needs = NeedModel([*self._probes, *own])
         return needs if needs.words else None
 
 
 def _sorted(
-    rows: Sequence[tuple[Example, ExampleScore]], features: Sequence[Mapping[str, float]], needs: "Needs | None"
+    rows: Sequence[tuple[Example, ExampleScore]], features: Sequence[Mapping[str, float]], needs: "NeedModel | None"
 ) -> tuple[dict[str, ExampleDiagnosis], Literal["rewards", "rules", "model"]]:
     """Each row's need by example, and who says so: the model where it knows most of them."""
     asked = needs is not None and sum(map(needs.knows, features)) * 2 > len(features)
@@ -138,7 +139,7 @@ def _lacks_style(score: ExampleScore) -> ExampleDiagnosis:
     return ExampleDiagnosis(example=score.example, need="style")
 
 
-def _diagnosis(score: ExampleScore, features: dict[str, float], needs: "Needs | None") -> ExampleDiagnosis:
+def _diagnosis(score: ExampleScore, features: dict[str, float], needs: "NeedModel | None") -> ExampleDiagnosis:
     """By the model where it knows such rows, else by the rules."""
     words, weights = gaps(features)
     ruled = need(score, words, weights)

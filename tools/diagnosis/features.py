@@ -40,7 +40,7 @@ MEASURED = frozenset({"whole", "shown_whole", "shown_answer", "alike", "right", 
 Features = dict[str, float]
 
 
-class Probing:
+class FeatureExtractor:
     """Asks the model about failing examples: likelihoods in two calls, and a short answer for each draw.
 
     Args:
@@ -105,7 +105,7 @@ class Probing:
             for place, parts in enumerate(wanted)
             for part in dict.fromkeys(part for part in parts.values() if part[1])
         ]
-        values = self._model.nll(
+        values, _ = self._model.nll(
             prompt, [examples[place] for place, _ in asked], [part for _, part in asked], adapter=adapter
         )
         known = dict(zip(asked, values, strict=True))
@@ -143,7 +143,7 @@ class Probing:
     ) -> list[Features]:
         examples = [example for example, _ in rows]
         draws = [
-            self._model.generate(drawn, examples, adapter=adapter, max_new_tokens=self._new)
+            self._model.generate(drawn, examples, adapter=adapter, max_new_tokens=self._new)[0]
             for drawn in self._drawn(prompt, seed)
         ]
         answers = zip(*draws, strict=True) if draws else [()] * len(rows)
@@ -154,7 +154,7 @@ class Probing:
         if answers and not outputs:
             return {}
         words = Counter(_first_word(text) for text in (score.output, *outputs))
-        passed = [self._scorers.passes(output, example) for output in outputs]
+        passed = [self._scorers.full_marks(output, example) for output in outputs]
         formed = [not self._scorers.faults(output) for output in outputs]
         return {
             "alike": max(words.values()) / words.total(),
@@ -182,7 +182,7 @@ class Probing:
         return self._embed([row.question for row in self._train[:COMPARED]])
 
 
-def is_whole(features: Mapping[str, float]) -> bool:
+def is_complete(features: Mapping[str, float]) -> bool:
     """Whether all that the model is asked about a row could be measured: others may learn from such rows only."""
     return features.keys() >= MEASURED
 

@@ -27,14 +27,14 @@ UNUSED = frozenset({"plain", "whole", "form", "alike", "formed", "near", "common
 STEPS = 12  # of Newton's method; it has converged after eight
 
 
-def shipped() -> list[Probe]:
+def shipped_probes() -> list[Probe]:
     """The probed rows that come with the package, from tasks made to practise on; none where the file is missing."""
     file = files("tools.diagnosis").joinpath("probes.jsonl")
     return [Probe.model_validate_json(line) for line in file.read_text().splitlines()] if file.is_file() else []
 
 
 @dataclass(frozen=True)
-class Head:
+class LogisticModel:
     """Calibrated logistic model. Chance that words mend a row = sigmoid(slope · (features · coefficients) + offset)."""
 
     names: tuple[str, ...]
@@ -61,13 +61,13 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Needs:
+class NeedModel:
     """What is known of rows' needs from these probed ones; `words` is None where they are too few."""
 
     probes: Sequence[Probe]
 
     @cached_property
-    def words(self) -> Head | None:
+    def words(self) -> LogisticModel | None:
         return fit(self.probes)
 
     @cached_property
@@ -95,7 +95,7 @@ class Needs:
         return {need: words if need == "style" else (1 - words) * (need == rest) for need in get_args(Need)}
 
 
-def fit(probes: Sequence[Probe]) -> Head | None:
+def fit(probes: Sequence[Probe]) -> LogisticModel | None:
     """The model of whether words mend a row; None where too few rows tell. Milliseconds.
 
     Calibrated on held-out rows (Platt 1999): each task is left out once, and slope and offset are fitted to what the
@@ -111,7 +111,7 @@ def fit(probes: Sequence[Probe]) -> Head | None:
     weight = torch.tensor([OWN_WEIGHT if probe.own else 1.0 for probe in probes], dtype=torch.float64)
     groups = ["own" if probe.own else probe.task for probe in probes]
     slope, offset = _calibration(inputs, target, weight, groups)
-    return Head(
+    return LogisticModel(
         names=names, mean=mean, scale=scale, low=raw.amin(dim=0), high=raw.amax(dim=0),
         coefficients=_logistic(inputs, target, weight, PENALTY), slope=slope, offset=offset,
     )  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 from agent import prompts
-from agent.config.task import Editing
+from agent.config.prompt import Editing
 from agent.protocols import Scorers
 from agent.records.base import folded
 from agent.records.examples import Demo, Example, Part, Prompt
@@ -16,7 +16,7 @@ PLACE = "{question}"
 DEMO = re.compile(r"<question>(.*?)</question>\s*<answer>(.*?)</answer>", re.DOTALL)
 
 
-class Unusable(ValueError):
+class UnusableRewrite(ValueError):
     """Why a rewriting comes to nothing."""
 
 
@@ -42,7 +42,7 @@ def as_texts(prompt: Prompt) -> dict[Part, str]:
     return {"system": prompt.system, "demos": written(prompt.demos), "questions": prompt.template}
 
 
-class Parts:
+class PromptParts:
     """The parts of one prompt.
 
     Args:
@@ -77,31 +77,35 @@ class Parts:
         return {part: text for part, text in texts.items() if part in parts and (demos or part != "demos")}
 
     def put(self, part: Part, text: str) -> tuple[Prompt, str]:
-        """The prompt with this text as its part, and a remark if not all of the text is in it. Raises Unusable."""
+        """The prompt with this text as its part, and a remark if some of the text was left out.
+
+        Raises:
+            UnusableRewrite: the text cannot be used as this part.
+        """
         if not text:
-            raise Unusable("the reply was empty")
+            raise UnusableRewrite("the reply was empty")
         if part == "demos":
             demos, remark = self._demos(text)
             return self.checked(self.prompt.model_copy(update={"demos": demos})), remark
         if part == "questions" and text.count(PLACE) != 1:
-            raise Unusable(f"it must hold {PLACE} exactly once")
+            raise UnusableRewrite(f"it must hold {PLACE} exactly once")
         field = "system" if part == "system" else "template"
         return self.checked(self.prompt.model_copy(update={field: text})), ""
 
     def checked(self, edit: Prompt) -> Prompt:
-        """The edit, if it is one, and short enough, or no longer than a prompt that is not. Raises Unusable."""
+        """The edit, if it is one, and short enough, or no longer than a prompt that is not. Raises UnusableRewrite."""
         if edit == self.prompt:
-            raise Unusable("the reply changed nothing")
+            raise UnusableRewrite("the reply changed nothing")
         most = max(self._settings.max_length, self.prompt.length)
         if edit.length > most:
-            raise Unusable(f"it makes the prompt longer than {most} characters")
+            raise UnusableRewrite(f"it makes the prompt longer than {most} characters")
         return edit
 
     def _demos(self, text: str) -> tuple[tuple[Demo, ...], str]:
         found = read(text)
         good = list(dict.fromkeys(demo for one in found if (demo := self._true(one))))
         if not good:
-            raise Unusable("no demonstration in it is a train row with an answer that passes")
+            raise UnusableRewrite("no demonstration in it is a train row with an answer that passes")
         kept = tuple(good[: self._settings.demos])
         left = len(found) - len(kept)
         return kept, f"{left} of TextGrad's {len(found)} demonstrations were left out" if left else ""
@@ -117,7 +121,7 @@ class Parts:
         )
 
     def _passes(self, answer: str, row: Example) -> bool:
-        return self._scorers.passes(answer, row)
+        return self._scorers.full_marks(answer, row)
 
     @cached_property
     def _asked(self) -> dict[str, list[Example]]:

@@ -2,17 +2,15 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from statistics import median
+from collections.abc import Iterator, Sequence
 
-from agent.config.task import Editing
+from agent.config.prompt import Editing
 from agent.errors import LlmUnavailable
-from agent.protocols import Bound, Editor, Scorers
+from agent.protocols import Editor, Scorers
 from agent.records.actions import EditPrompt
 from agent.records.edits import Edit, Edits
 from agent.records.evaluation import Evaluation
-from agent.records.examples import Candidate, Demo, Example, Prompt
-from agent.records.rounds import Proposal
+from agent.records.examples import Demo, Example, Prompt
 
 
 class RuleEditor:
@@ -69,13 +67,13 @@ class RuleEditor:
             yield Edit(prompt=_showing(prompt, prompt.demos + more), note=f"{len(more)} more demonstrations")
 
     def _showable(self, row: Example) -> bool:
-        return self._scorers.passes(self._scorers.show(row.answer), row)
+        return self._scorers.full_marks(self._scorers.show(row.answer), row)
 
     def _demo(self, row: Example) -> Demo:
         return Demo(question=row.question, answer=self._scorers.show(row.answer))
 
 
-class EditorChain:
+class CombinedEditor:
     """An editor that asks an LLM, and one that goes on by itself where the LLM does not answer.
 
     Args:
@@ -121,70 +119,3 @@ def _distinct(edits: Sequence[Edit], present: Prompt, settings: Editing) -> Iter
         if id not in seen and edit.prompt.length <= settings.max_length and len(seen) <= settings.proposals:
             seen.add(id)
             yield edit
-
-
-def rungs(minibatch: int, batch: int) -> list[int]:
-    """How many rows each part of a race takes in: `batch`, twice that, and so on; the last part is the whole.
-
-    Fewer rows than one forward pass holds would save nothing, since a pass costs hardly less for them (docs/LOG.md).
-    Whole passes are as many in parts as all at once: where nothing is dropped, only the prompt's prefix is run again.
-    """
-    parts, rows = [], batch
-    while rows < minibatch:
-        parts.append(rows)
-        rows *= 2
-    return [*parts, minibatch]
-
-
-def choose(
-    edits: Sequence[Edit],
-    present: Prompt,
-    adapter: str | None,
-    score: Callable[[Candidate, int], Evaluation],
-    save: Callable[[Prompt], str],
-    parts: Sequence[int],
-    loses: Bound,
-) -> tuple[Prompt | None, list[Proposal]]:
-    """Race edits and the present prompt over the same rows; the best, if it is not the present.
-
-    The best has the highest merit; among equals the shortest text wins. After each part, edits of the lower half that
-    lose to the leader are scored no further: successive halving (Jamieson & Talwalkar 2016) with a paired bound.
-
-    Args:
-        score: a pair's scores on the first so many rows of the race.
-        parts: how many rows each part of the race takes in, growing, as `rungs` gives them.
-        loses: whether an edit so far behind the leader is to be dropped.
-
-    Returns:
-        The winner (None when nothing beats the present prompt), and every proposal with its merit on the rows it saw.
-    """
-    tried = [Edit(prompt=present, note="the present prompt"), *edits]
-    pairs = [Candidate(prompt=save(edit.prompt), adapter=adapter) for edit in tried]
-    scored: dict[int, Evaluation] = {}
-    racing: Sequence[int] = range(len(tried))
-    for rows in parts:
-        latest = {place: score(pairs[place], rows) for place in racing}
-        scored |= latest
-        racing = _racing_on(latest, parts[-1] - rows, loses)
-    best = max(racing, key=lambda place: (scored[place].merit, -tried[place].prompt.length))
-    proposals = [
-        Proposal(prompt=pair.prompt, note=edit.note, merit=scored[place].merit, rows=len(scored[place].scores))
-        for place, (pair, edit) in enumerate(zip(pairs, tried, strict=True))
-    ]
-    return tried[best].prompt if best else None, proposals
-
-
-def _racing_on(scored: dict[int, Evaluation], left: int, loses: Bound) -> list[int]:
-    """The present prompt (at place 0), the upper half, and whoever else does not lose to the leader."""
-    merits = {place: evaluation.merit for place, evaluation in scored.items()}
-    leader = scored[max(merits, key=merits.__getitem__)]
-    middle = median(merits.values())
-    return [
-        place
-        for place, evaluation in scored.items()
-        if place == 0 or merits[place] > middle or not loses(_differences(evaluation, leader), left)
-    ]
-
-
-def _differences(behind: Evaluation, leader: Evaluation) -> list[float]:
-    return [one.merit - other.merit for one, other in zip(behind.scores, leader.scores, strict=True)]

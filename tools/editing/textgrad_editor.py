@@ -11,7 +11,7 @@ from functools import cache, partial
 from typing import Any, NamedTuple, TypeVar
 
 from agent import prompts
-from agent.config.task import Editing
+from agent.config.prompt import Editing
 from agent.errors import LlmUnavailable, Useless
 from agent.protocols import Chat, Progress, Scorers
 from agent.records.actions import EditPrompt
@@ -19,8 +19,8 @@ from agent.records.edits import Critique, Edit, Edits
 from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Demo, Example, Part, Prompt
 from tools.editing.critique import Gradient, by_part, case, cut, request, verdict
-from tools.editing.prompt_parts import NAMES, Parts, Unusable, as_texts, size, written
-from tools.llm.parallel import together
+from tools.editing.prompt_parts import NAMES, PromptParts, UnusableRewrite, as_texts, size, written
+from tools.llm.parallel import run_parallel
 
 ROLES: dict[Part, str] = {
     "system": "system prompt of a small language model",
@@ -89,7 +89,7 @@ class TextGradEditor:
             return Edits(remarks=(f"No train row {lack}, so TextGrad has nothing to learn from",))
         draw = random.Random(seed)
         shown = draw.sample(failing, min(self._settings.critiques, len(failing)))
-        parts = Parts(prompt, train, self._scorers, self._settings)
+        parts = PromptParts(prompt, train, self._scorers, self._settings)
         examples = parts.examples([self._example_of(score.example) for score in shown], draw)
         starts = parts.starts(move.parts, examples)
         if not starts:
@@ -160,12 +160,12 @@ class TextGradEditor:
             for gradient in variable.gradients
         ]
 
-    def _outcome(self, parts: Parts, step: Step) -> Outcome:
+    def _outcome(self, parts: PromptParts, step: Step) -> Outcome:
         try:
             if not step.gradients:
-                raise Unusable("no critique asks for a change")
+                raise UnusableRewrite("no critique asks for a change")
             return Outcome(step, *parts.put(step.part, self._stepped(step)))
-        except Unusable as error:
+        except UnusableRewrite as error:
             return Outcome(step, None, f"TextGrad's {NAMES[step.part]} was left: {error}")
 
     def _stepped(self, step: Step) -> str:
@@ -190,7 +190,7 @@ class TextGradEditor:
             told = [(verdict(score, room), f"Answer: {prompts.quoted(score.output, room)}")]
             return self._descend(question, QUESTION, told, constraints)
 
-        with suppress(Unusable):
+        with suppress(UnusableRewrite):
             text = prompts.fitting(ask)
             return text if text != question and len(text) <= self._settings.max_length else ""
         return ""
@@ -203,7 +203,7 @@ class TextGradEditor:
         constraints: list[str],
         examples: Sequence[str] = (),
     ) -> str:
-        """The text after one step of textual gradient descent from (feedback, case) pairs. Raises Unusable."""
+        """The text after one step of textual gradient descent from (feedback, case) pairs. Raises UnusableRewrite."""
         variable = _variable(text, role)
         variable.get_short_value = lambda *_: text  # the library shows only the first and the last ten words
         about = {"response_desc": "answer of the language model", "variable_desc": role}
@@ -226,7 +226,7 @@ class TextGradEditor:
         self, what: str, work: Callable[[Given], T], given: Sequence[Given]
     ) -> tuple[dict[int, T], LlmUnavailable | None]:
         library()  # imported before many threads would
-        return together(work, given, self._chat, what, self._progress)
+        return run_parallel(work, given, self._chat, what, self._progress)
 
     def _complete(self, prompt: str, system_prompt: str) -> str:
         """The engine of critiques, in the shape that the library calls it."""
@@ -235,12 +235,12 @@ class TextGradEditor:
     def _tagged(self, prompt: str, system_prompt: str) -> str:
         """The engine of steps. The library takes what follows the first tag, though an LLM may only speak of it.
 
-        Raises Unusable where there is nothing to take.
+        Raises UnusableRewrite where there is nothing to take.
         """
         try:
             return f"{OPENED}{_tagged(self._chat.complete(system_prompt, prompt, _tagged))}{CLOSED}"
         except Useless as error:
-            raise Unusable(str(error)) from None
+            raise UnusableRewrite(str(error)) from None
 
 
 @cache
@@ -264,12 +264,12 @@ def library() -> Any:
 
 
 def _tagged(reply: str) -> str:
-    """What stands between the last tags that have something between them. Raises Unusable."""
+    """What stands between the last tags that have something between them. Raises UnusableRewrite."""
     if OPENED not in reply:
-        raise Unusable("the reply had no tags")
+        raise UnusableRewrite("the reply had no tags")
     found = TAGGED.findall(reply)
     if not found:
-        raise Unusable("the reply was cut off")
+        raise UnusableRewrite("the reply was cut off")
     return str(next((text for text in reversed(found) if text.strip()), ""))
 
 
@@ -293,7 +293,7 @@ def _steps(texts: Mapping[Part, str], gradients: Sequence[Gradient], examples: S
     return steps + ([Step("system", texts["system"], system[::2], examples)] if len(system) > 1 else [])
 
 
-def _edits(parts: Parts, outcomes: Sequence[Outcome]) -> Iterator[Edit]:
+def _edits(parts: PromptParts, outcomes: Sequence[Outcome]) -> Iterator[Edit]:
     """The changed prompts; before templates, system text and demonstrations together, which often need each other."""
     made = [(outcome.step, outcome.prompt) for outcome in outcomes if outcome.prompt]
     edits = [
@@ -302,7 +302,7 @@ def _edits(parts: Parts, outcomes: Sequence[Outcome]) -> Iterator[Edit]:
     ]
     system, demos = (next((prompt for step, prompt in made if step.part == part), None) for part in ("system", "demos"))
     if system and demos:
-        with suppress(Unusable):
+        with suppress(UnusableRewrite):
             both = parts.checked(system.model_copy(update={"demos": demos.demos}))
             edits.insert(2, Edit(prompt=both, note="system text and demonstrations rewritten by TextGrad"))
     yield from edits

@@ -26,7 +26,7 @@ def window(config: Any, tokenizer: Any) -> int:
     return int(named or (limit if limit and limit < UNLIMITED else sys.maxsize))
 
 
-def turned_beyond(config: Any) -> int | None:
+def rope_switch_length(config: Any) -> int | None:
     """The length beyond which a row's rotary positions turn those of all rows run with it; None: it never does."""
     text = text_config(config)
     given = getattr(text, "rope_parameters", None) or {}

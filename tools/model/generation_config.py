@@ -41,19 +41,19 @@ class Constraints:
     def __init__(self, model: Any, prompts: Sequence[list[int]], ends: Sequence[int], max_new_tokens: int) -> None:
         self._prompts = prompts
         self._rows: list[Any] = []
-        if given(model.generation_config, HONOURED):
+        if named_settings(model.generation_config, HONOURED):
             self._rows = [_processors(model, prompt, ends, max_new_tokens) for prompt in prompts]
 
-    def __call__(self, rows: Sequence[int], said: Sequence[list[int]], logits: torch.Tensor) -> torch.Tensor:
+    def __call__(self, rows: Sequence[int], completions: Sequence[list[int]], logits: torch.Tensor) -> torch.Tensor:
         """Logits [B, V] of the next token of these rows, as constrained.
 
         Args:
             rows: the place of each in the batch.
-            said: by place, the new tokens so far.
+            completions: by place, the new tokens so far.
         """
         if not self._rows:
             return logits
-        lines = [torch.tensor([self._prompts[row] + said[row]], device=logits.device) for row in rows]
+        lines = [torch.tensor([self._prompts[row] + completions[row]], device=logits.device) for row in rows]
         scores = logits.to(torch.float32, copy=True)  # as `generate` does; some processors write into them
         return torch.cat(
             [
@@ -63,14 +63,14 @@ class Constraints:
         )
 
 
-def given(config: Any, names: Sequence[str]) -> list[str]:
+def named_settings(config: Any, names: Sequence[str]) -> list[str]:
     """Those of the settings that a generation config has, and not at the value that changes nothing."""
     return [name for name in names if (value := getattr(config, name, None)) is not None and value != NEUTRAL.get(name)]
 
 
 def remark(model: Any) -> str | None:
     """A sentence about the settings that answers are measured without; None where there are none."""
-    left_out = given(model.generation_config, SAMPLING) if model.generation_config else []
+    left_out = named_settings(model.generation_config, SAMPLING) if model.generation_config else []
     if not left_out:
         return None
     return (
@@ -80,7 +80,7 @@ def remark(model: Any) -> str | None:
 
 
 @contextmanager
-def without(model: Any) -> Iterator[None]:
+def without_settings(model: Any) -> Iterator[None]:
     """`model.generate` meanwhile goes by none of these settings: what is honoured stands in `Constraints`."""
     config = model.generation_config
     model.generation_config = _cleared(config, (*HONOURED, *SAMPLING))

@@ -1,11 +1,11 @@
 """Attention over packed rows, registered with transformers beside its own kinds.
 
-Rows that begin alike stand in one sequence without padding: what they share once, then each row's own tokens. Every
-matrix product of the model so runs over the tokens there are and no others; only attention has to know which token
-belongs to which row, and that is what stands here.
+Rows with a common prefix are one sequence without padding: the prefix once, then the own tokens of each row. So every
+matrix product of the model runs over real tokens only. Only attention must know which token belongs to which row, and
+that is what this module handles.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -15,15 +15,23 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import sdpa_mask
 
 NAME = "packed"
-NO_MASK = (1, 1, 1, 1)  # four axes: transformers takes such a mask as made, and makes none
+NO_MASK = (1, 1, 1, 1)  # a mask of four axes is final for transformers: it makes none of its own
 SHARED = -1  # the row number of tokens that belong to all rows
 
-KeysValues = tuple[torch.Tensor, torch.Tensor]  # each [1, heads, tokens, width]
+KeysValues = tuple[torch.Tensor, torch.Tensor]
+"""Keys and values of one layer, each [1, K, S, D]."""
 
 
 @dataclass(frozen=True)
-class Rule:
-    """How a layer attends: the factor on its scores, dropout of weights, its window in tokens, its soft cap."""
+class AttentionOptions:
+    """How a layer attends.
+
+    Attributes:
+        scaling: factor on the scores.
+        dropout: probability by which a weight is dropped.
+        window: tokens that a token sees, itself included; None: all before it.
+        softcap: scores stay within ± this, by tanh; None: they are not capped.
+    """
 
     scaling: float
     dropout: float = 0.0
@@ -31,11 +39,13 @@ class Rule:
     softcap: float | None = None
 
 
-class Packed(Protocol):
-    """One forward pass, as every layer's attention sees it."""
+class PackedForward(Protocol):
+    """One forward pass, as the attention of every layer sees it."""
 
-    def attend(self, layer: int, query: torch.Tensor, keys_values: KeysValues, rule: Rule) -> torch.Tensor:
-        """[1, query heads, N, width] from a query of this shape and the keys and values of the same N tokens."""
+    def attend(
+        self, layer: int, query: torch.Tensor, keys_values: KeysValues, options: AttentionOptions
+    ) -> torch.Tensor:
+        """Attention outputs [1, H, S, D], from queries of this shape and keys and values of the same S tokens."""
         ...
 
 
@@ -47,75 +57,72 @@ def attention(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    packed: Packed | None = None,
+    packed: PackedForward | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
-    **given: Any,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls in every layer. Without `packed`, its own scaled-dot-product attention.
 
+    Args:
+        query: [B, H, T, D]; in a packed pass [1, H, S, D].
+        key, value: [B, K, T, D]; in a packed pass [1, K, S, D].
+        kwargs: whatever else the architecture passes on.
+
+    Returns:
+        Outputs [B, T, H, D], and no weights.
+
     Raises:
-        NotImplementedError: the layer attends in a way that packed rows do not know.
+        NotImplementedError: the layer attends in a way that packed rows do not support.
     """
     if packed is None:
         return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, softcap=softcap, **given
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, softcap=softcap, **kwargs
         )
     if s_aux is not None or attention_mask is None or attention_mask.shape != NO_MASK:
         raise NotImplementedError("attention sinks, or a mask of the model's own")
-    rule = Rule(scaling or query.shape[-1] ** -0.5, dropout, sliding_window, softcap)
+    options = AttentionOptions(scaling or query.shape[-1] ** -0.5, dropout, sliding_window, softcap)
     layer = module.layer_idx
     assert isinstance(layer, int), "transformers numbers the attention layers of its decoders"
-    return packed.attend(layer, query, (key, value), rule).transpose(1, 2).contiguous(), None
+    return packed.attend(layer, query, (key, value), options).transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(NAME, attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
-def weighted(query: torch.Tensor, keys_values: KeysValues, mask: torch.Tensor | None, rule: Rule) -> torch.Tensor:
-    """Softmax attention of [1, H, n, d] queries; `mask` [n, m] is true where a key is seen, None: causal."""
-    groups = query.shape[1] // keys_values[0].shape[1]
-    key, value = (repeat_kv(each, groups) for each in keys_values)
-    if rule.softcap is None:
+def masked_attention(
+    query: torch.Tensor, keys_values: KeysValues, mask: torch.Tensor | None, options: AttentionOptions
+) -> torch.Tensor:
+    """Softmax attention.
+
+    Args:
+        query: [1, H, n, D].
+        keys_values: each [1, K, m, D].
+        mask: [n, m], true where a key is seen; None: causal.
+
+    Returns:
+        [1, H, n, D].
+    """
+    G = query.shape[1] // keys_values[0].shape[1]
+    key, value = (repeat_kv(tensor, G) for tensor in keys_values)  # [1, H, m, D]
+    if options.softcap is None:
         return scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, dropout_p=rule.dropout, scale=rule.scaling, is_causal=mask is None
+            query, key, value, attn_mask=mask, dropout_p=options.dropout, scale=options.scaling, is_causal=mask is None
         )
     if mask is None:
         mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
-    chances = softmax(capped(query @ key.transpose(2, 3) * rule.scaling, rule), ~mask, value.dtype)
-    return torch.nn.functional.dropout(chances, rule.dropout) @ value
+    scores = apply_softcap(query @ key.transpose(2, 3) * options.scaling, options.softcap)  # [1, H, n, m]
+    weights = masked_softmax(scores, ~mask, value.dtype)
+    return torch.nn.functional.dropout(weights, options.dropout) @ value
 
 
-def capped(scores: torch.Tensor, rule: Rule) -> torch.Tensor:
-    return scores if rule.softcap is None else torch.tanh(scores / rule.softcap) * rule.softcap
+def apply_softcap(scores: torch.Tensor, softcap: float | None) -> torch.Tensor:
+    """Scores of any shape, within ± `softcap`; unchanged for None."""
+    return scores if softcap is None else torch.tanh(scores / softcap) * softcap
 
 
-def softmax(scores: torch.Tensor, hidden: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
-    """Over the last axis, in fp32, with nothing where `hidden` is true."""
-    return scores.masked_fill(hidden, -torch.inf).softmax(dim=-1, dtype=torch.float32).to(kind)
-
-
-@dataclass
-class Trunk:
-    """What rows share, already run: its ids, and the keys and values of every layer."""
-
-    ids: list[int] = field(default_factory=list)
-    layers: dict[int, KeysValues] = field(default_factory=dict)
-
-    def cut(self, length: int) -> "Trunk":
-        """Its first `length` tokens."""
-        layers = {layer: (key[:, :, :length], value[:, :, :length]) for layer, (key, value) in self.layers.items()}
-        return Trunk(self.ids[:length], layers if length else {})
-
-    def grown(self, ids: list[int], layers: dict[int, KeysValues]) -> "Trunk":
-        """With more tokens at its end."""
-        return Trunk([*self.ids, *ids], {layer: joined(self.layers.get(layer), new) for layer, new in layers.items()})
-
-
-def joined(before: KeysValues | None, after: KeysValues) -> KeysValues:
-    """Keys and values of tokens that follow one another."""
-    if before is None:
-        return after
-    return torch.cat([before[0], after[0]], dim=2), torch.cat([before[1], after[1]], dim=2)
+def masked_softmax(scores: torch.Tensor, hidden: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Softmax over the last axis, computed in fp32, as `dtype`; 0 where `hidden` is true."""
+    return scores.masked_fill(hidden, -torch.inf).softmax(dim=-1, dtype=torch.float32).to(dtype)

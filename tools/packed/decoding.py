@@ -1,4 +1,4 @@
-"""Greedy decoding of many rows from one trunk; finished rows leave the batch."""
+"""Greedy decoding of many rows that share a prefix cache; finished rows leave the batch."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,110 +7,121 @@ import torch
 
 from tools.model.chat_template import TokenRow
 from tools.model.generation_config import Constraints
-from tools.packed.attention import KeysValues, Rule, Trunk, capped, softmax
-from tools.packed.early_stopping import Answers
-from tools.packed.packing import Pack, alike, logits, pack, pack_logits
+from tools.packed.attention import AttentionOptions, KeysValues, apply_softcap, masked_softmax
+from tools.packed.early_stopping import Completions
+from tools.packed.packing import PackedBatch, common_length, forward_logits, pack, pack_logits
+from tools.packed.prefix_cache import PrefixCache
 
 
-def grow(model: Any, trunk: Trunk, ids: Sequence[int], device: torch.device) -> Trunk:
-    """A trunk of just these ids, run from where it parts from `trunk`."""
-    length = alike(trunk.ids, ids)
-    start, rest = trunk.cut(length), list(ids[length:])
-    if not rest:
-        return start
-    run = pack([TokenRow([*ids], [])], device, start)
-    run.kept = {}
-    pack_logits(model, run)
-    return start.grown(rest, run.kept)
+def run_prefix(model: Any, cache: PrefixCache, ids: Sequence[int], device: torch.device) -> PrefixCache:
+    """A cache of exactly these ids; only those behind what `cache` has in common with them are run."""
+    known = cache.first(common_length(cache.ids, ids))
+    missing = list(ids[len(known.ids) :])
+    if not missing:
+        return known
+    batch = pack([TokenRow([*ids], [])], device, known)
+    batch.kept = {}
+    pack_logits(model, batch)
+    return known.extended(missing, batch.kept)
 
 
 def decode(
     model: Any,
     rows: Sequence[TokenRow],
-    trunk: Trunk,
-    answers: Answers,
+    prefix: PrefixCache,
+    completions: Completions,
     constraints: Constraints,
     max_new_tokens: int,
     device: torch.device,
 ) -> None:
-    """The greedy continuation of every row, told to `answers` until none is alive.
+    """Append the greedy continuation of every row to `completions`, until no row is active.
 
     Token for token what `model.generate(do_sample=False)` gives on each row alone, except where two logits are
     equal to the last bits of rounding.
 
     Args:
-        rows: with empty completions; all begin with the trunk's ids.
+        rows: with empty completions; the prompts all begin with the prefix's ids.
     """
-    start = pack(rows, device, trunk)
-    start.kept = {}
-    said = pack_logits(model, start)
-    batch = Branches(start, max_new_tokens)
-    for left in range(max_new_tokens, 0, -1):
-        token = constraints(answers.alive, answers.ids, said).argmax(dim=-1)
-        stay = answers.hear(token.tolist())
-        if left == 1 or not stay:
+    prompts = pack(rows, device, prefix)
+    prompts.kept = {}
+    logits = pack_logits(model, prompts)  # [B, V]
+    batch = DecodeBatch(prompts, max_new_tokens)
+    for remaining in range(max_new_tokens, 0, -1):
+        tokens = constraints(completions.active, completions.ids, logits).argmax(dim=-1)  # [B]
+        staying = completions.append(tokens.tolist())
+        if remaining == 1 or not staying:
             return
-        if len(stay) < len(token):
-            places = torch.tensor(stay, device=device)
+        if len(staying) < len(tokens):
+            places = torch.tensor(staying, device=device)
             batch.keep(places)
-            token = token[places]
+            tokens = tokens[places]
         batch.advance()
-        said = logits(model, batch, token[None], batch.positions[None], torch.arange(len(stay), device=device))
+        scored = torch.arange(len(staying), device=device)
+        logits = forward_logits(model, batch, tokens[None], batch.positions[None], scored)
 
 
-class Branches:
-    """Rows under way, a new token each: the trunk's keys and values once, and each row's own. Satisfies `Packed`.
+class DecodeBatch:
+    """Rows that get one new token per forward pass: one prefix cache for all, and the own keys and values of each row.
+
+    Satisfies `tools.packed.attention.PackedForward`.
 
     Args:
-        start: the pass over the rows' questions, with what it kept.
-        room: new tokens that may follow.
+        prompts: the pass over the rows' prompts, with the keys and values it kept.
+        max_new_tokens: how often `advance` may be called.
     """
 
-    def __init__(self, start: Pack, room: int) -> None:
-        assert start.kept is not None, "the pass over the questions keeps its keys and values"
-        self._trunk = start.trunk
-        self._lengths = torch.bincount(start.owner)  # of each row, without the trunk
-        slots = start.positions[0] - len(start.trunk.ids)
-        places = int(self._lengths.max()) + room
+    def __init__(self, prompts: PackedBatch, max_new_tokens: int) -> None:
+        assert prompts.kept is not None, "the pass over the prompts keeps its keys and values"
+        self._prefix = prompts.prefix
+        self._lengths = torch.bincount(prompts.owner)  # [B] own tokens of each row, behind the prefix
+        slots = prompts.positions[0] - len(prompts.prefix.ids)  # [S] the place of a token in its row
+        T = int(self._lengths.max()) + max_new_tokens
         self._own = {
-            layer: (_spread(key, start.owner, slots, places), _spread(value, start.owner, slots, places))
-            for layer, (key, value) in start.kept.items()
+            layer: (_by_row(key, prompts.owner, slots, T), _by_row(value, prompts.owner, slots, T))
+            for layer, (key, value) in prompts.kept.items()
         }
         self._hidden: dict[int | None, torch.Tensor] = {}
 
     @property
     def positions(self) -> torch.Tensor:
-        """[B] where the newest token of each row stands."""
-        return len(self._trunk.ids) + self._lengths - 1
+        """[B] the position of each row's newest token."""
+        return len(self._prefix.ids) + self._lengths - 1
 
     def advance(self) -> None:
-        """Make a place for a new token in every row."""
+        """Make room for a new token in every row."""
         self._lengths = self._lengths + 1
         self._longest = int(self._lengths.max())
         self._hidden = {}
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Let all rows go but these."""
+        """Drop all rows but these: their places [B']."""
         self._lengths = self._lengths[rows]
         self._own = {layer: (key[:, rows], value[:, rows]) for layer, (key, value) in self._own.items()}
 
-    def attend(self, layer: int, query: torch.Tensor, keys_values: KeysValues, rule: Rule) -> torch.Tensor:
-        """Every row's new token over the trunk and its own row. Inside, axes are [key heads, rows, group, …]."""
-        key, value = self._with_new(layer, keys_values)
-        heads, rows, longest, width = key.shape
-        trunk_key, trunk_value = self._trunk.layers.get(layer, (_nothing(key), _nothing(value)))
-        asks = query[0].view(heads, -1, rows, width).transpose(1, 2) * rule.scaling
-        flat = asks.reshape(heads, -1, width)
-        far = flat @ trunk_key[0].transpose(1, 2)
-        near = asks @ key.transpose(2, 3)
-        scores = torch.cat([far.view(*near.shape[:3], trunk_key.shape[2]), near], dim=-1)
-        chances = softmax(capped(scores, rule), self._hidden_slots(rule.window), value.dtype)
-        far, near = chances.split([scores.shape[-1] - longest, longest], dim=-1)
-        said: torch.Tensor = near @ value
-        said = said + (far.reshape(heads, flat.shape[1], far.shape[-1]) @ trunk_value[0]).view_as(said)
-        return said.transpose(1, 2).reshape(1, -1, rows, said.shape[-1])
+    def attend(
+        self, layer: int, query: torch.Tensor, keys_values: KeysValues, options: AttentionOptions
+    ) -> torch.Tensor:
+        """The new token of every row attends to the prefix and to its own row: [1, H, B, D]."""
+        key, value = self._with_new_tokens(layer, keys_values)
+        K, B, T, D = key.shape
+        P = len(self._prefix.ids)
+        no_prefix = (key.new_empty(1, K, 0, D), value.new_empty(1, K, 0, value.shape[-1]))
+        prefix_key, prefix_value = (tensor[0] for tensor in self._prefix.layers.get(layer, no_prefix))  # [K, P, D]
+        query = query[0].view(K, -1, B, D).transpose(1, 2) * options.scaling  # [K, B, G, D]
+        G = query.shape[2]
+        # To the prefix, all rows are one matrix of queries, so that its keys are read once.
+        prefix_scores = query.reshape(K, B * G, D) @ prefix_key.transpose(1, 2)
+        scores = torch.cat([prefix_scores.view(K, B, G, P), query @ key.transpose(2, 3)], dim=-1)  # [K, B, G, P + T]
+        weights = masked_softmax(
+            apply_softcap(scores, options.softcap), self._hidden_slots(options.window), value.dtype
+        )
+        prefix_weights, own_weights = weights.split([P, T], dim=-1)
+        output: torch.Tensor = own_weights @ value
+        output = output + (prefix_weights.reshape(K, B * G, P) @ prefix_value).view_as(output)
+        return output.transpose(1, 2).reshape(1, K * G, B, -1)
 
-    def _with_new(self, layer: int, new: KeysValues) -> KeysValues:
+    def _with_new_tokens(self, layer: int, new: KeysValues) -> KeysValues:
+        """Store the new tokens' keys and values, each [1, K, B, D]; the rows' own so far, each [K, B, longest, D]."""
         rows, last = torch.arange(len(self._lengths), device=self._lengths.device), self._lengths - 1
         for own, token in zip(self._own[layer], new, strict=True):
             own[:, rows, last] = token[0]
@@ -118,23 +129,18 @@ class Branches:
         return key[:, :, : self._longest], value[:, :, : self._longest]
 
     def _hidden_slots(self, window: int | None) -> torch.Tensor:
-        """[B, 1, P + longest]: true for empty slots, and for tokens out of the window."""
+        """[B, 1, P + longest]: true for empty slots, and for tokens outside the window."""
         if window not in self._hidden:
-            trunk = torch.arange(len(self._trunk.ids), device=self._lengths.device)
-            own = torch.arange(self._longest, device=self._lengths.device)
-            back = self.positions[:, None] - torch.cat([trunk, len(trunk) + own])
-            self._hidden[window] = ((back < 0) if window is None else (back < 0) | (back >= window))[:, None]
+            slots = torch.arange(len(self._prefix.ids) + self._longest, device=self._lengths.device)
+            distance = self.positions[:, None] - slots
+            hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
+            self._hidden[window] = hidden[:, None]
         return self._hidden[window]
 
 
-def _nothing(own: torch.Tensor) -> torch.Tensor:
-    """The keys or values of an empty trunk, [1, heads, 0, width]."""
-    return own[:, :1, :0].transpose(0, 1)
-
-
-def _spread(packed: torch.Tensor, owner: torch.Tensor, slots: torch.Tensor, places: int) -> torch.Tensor:
-    """Keys or values of a pass [1, heads, N, width] as [heads, rows, places, width], each row from its first place."""
-    _, heads, _, width = packed.shape
-    own = packed.new_zeros(heads, int(owner[-1]) + 1, places, width)
+def _by_row(packed: torch.Tensor, owner: torch.Tensor, slots: torch.Tensor, T: int) -> torch.Tensor:
+    """Keys or values of a packed pass [1, K, S, D] as [K, B, T, D], zero where a row has no token."""
+    _, K, _, D = packed.shape
+    own = packed.new_zeros(K, int(owner[-1]) + 1, T, D)
     own[:, owner, slots] = packed[0]
     return own

@@ -1,44 +1,52 @@
-"""What the rows of a batch have said so far, and which of them have more to say."""
+"""Completions of a batch as they grow token by token, and when each of its rows may stop."""
 
 from collections.abc import Callable, Sequence
 
-from agent.protocols import Settled
+from agent.protocols import StopEarly
 from agent.records.examples import Example
 
 
-class Answers:
-    """Takes in a token of every row at a time; rows leave at an end token, or once their answer is settled.
+class Completions:
+    """Takes the next token of every active row; a row stops at an end token, or once more text cannot matter.
 
     Args:
         examples: what the rows answer.
         ends: ids that end a row.
-        read: the text of ids.
-        settled: whether a row may leave with this text; None keeps it to its end.
+        decode: the text of ids.
+        stop_early: whether a row may stop with this text; None: rows run until an end token.
+
+    Attributes:
+        ids: the new tokens of each row, without its end token.
+        active: the rows that go on, in order.
     """
 
     def __init__(
         self,
         examples: Sequence[Example],
         ends: Sequence[int],
-        read: Callable[[list[int]], str],
-        settled: Settled | None,
+        decode: Callable[[list[int]], str],
+        stop_early: StopEarly | None,
     ) -> None:
-        self.ids: list[list[int]] = [[] for _ in examples]  # of each row, without its end token
-        self.alive = list(range(len(examples)))  # the rows that go on
+        self.ids: list[list[int]] = [[] for _ in examples]
+        self.active = list(range(len(examples)))
         self._examples = examples
         self._ends = frozenset(ends)
-        self._read = read
-        self._settled = settled
+        self._decode = decode
+        self._stop_early = stop_early
 
-    def hear(self, tokens: Sequence[int]) -> list[int]:
-        """Take in the next token of every row that is alive. The places, among these, of those that stay alive."""
-        said = enumerate(zip(self.alive, tokens, strict=True))
-        stay = [place for place, (row, token) in said if self._goes_on(row, token)]
-        self.alive = [self.alive[place] for place in stay]
-        return stay
+    def append(self, tokens: Sequence[int]) -> list[int]:
+        """Take the next token of every active row.
+
+        Returns:
+            The places, among the rows that were active, of those that still are.
+        """
+        rows = enumerate(zip(self.active, tokens, strict=True))
+        staying = [place for place, (row, token) in rows if self._goes_on(row, token)]
+        self.active = [self.active[place] for place in staying]
+        return staying
 
     def _goes_on(self, row: int, token: int) -> bool:
         if token in self._ends:
             return False
         self.ids[row].append(token)
-        return self._settled is None or not self._settled(self._examples[row], self._read(self.ids[row]))
+        return self._stop_early is None or not self._stop_early(self._examples[row], self._decode(self.ids[row]))

@@ -7,41 +7,44 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from tools.model.chat_template import TokenRow
-from tools.model.composite import turned_beyond
+from tools.model.composite import rope_switch_length
 from tools.model.generation_config import Constraints
-from tools.packed.early_stopping import Answers
+from tools.packed.early_stopping import Completions
 
 
-def in_company(model: Any, lengths: Sequence[int]) -> int:
-    """How many rows of these lengths, shortest first, are run in one pass as each alone: one at least."""
-    beyond = turned_beyond(model.config)
+def rows_together(model: Any, lengths: Sequence[int]) -> int:
+    """How many rows of these lengths, shortest first, one pass may hold with each getting what it gets alone.
+
+    One at least. Fewer than all only where a long row changes the rotary positions of the rows beside it.
+    """
+    beyond = rope_switch_length(model.config)
     return len(lengths) if beyond is None else max(1, sum(length <= beyond for length in lengths))
 
 
 def padded_nll(model: Any, rows: Sequence[TokenRow], pad: int, device: torch.device) -> torch.Tensor:
-    """NLL of every completion token, row after row: [S] in nats. Differentiable."""
-    if in_company(model, sorted(map(len, rows))) < len(rows):
+    """NLL of every completion token, row after row: [N] in nats. Differentiable."""
+    if rows_together(model, sorted(map(len, rows))) < len(rows):
         return torch.cat([padded_nll(model, [row], pad, device) for row in rows])
     ids, mask = _padded([row.prompt + row.completion for row in rows], pad, device, left=False)
-    said = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits  # [B, T, V]
     spans = [(len(row.prompt) - 1, len(row) - 1) for row in rows]
-    scored = torch.cat([line[start:end] for line, (start, end) in zip(said, spans, strict=True)])
-    wanted = torch.tensor([token for row in rows for token in row.completion], device=device)
-    return torch.nn.functional.cross_entropy(scored.float(), wanted, reduction="none")
+    scored = torch.cat([row_logits[start:end] for row_logits, (start, end) in zip(logits, spans, strict=True)])
+    targets = torch.tensor([token for row in rows for token in row.completion], device=device)
+    return torch.nn.functional.cross_entropy(scored.float(), targets, reduction="none")
 
 
 def generate_padded(
     model: Any,
     rows: Sequence[TokenRow],
-    answers: Answers,
+    completions: Completions,
     constraints: Constraints,
     pad: int,
     max_new_tokens: int,
     device: torch.device,
 ) -> None:
-    """The greedy continuation of every row, told to `answers` until none is alive, by `model.generate`.
+    """Append the greedy continuation of every row to `completions`, by `model.generate`, until no row is active.
 
-    Constraints see each row without its padding, which by itself would count towards lengths and repetitions.
+    Constraints see each row without its padding, which would otherwise count towards lengths and repetitions.
     """
     ids, mask = _padded([row.prompt for row in rows], pad, device, left=True)
     model.generate(
@@ -50,44 +53,46 @@ def generate_padded(
         max_new_tokens=max_new_tokens,
         do_sample=False,
         pad_token_id=pad,
-        logits_processor=LogitsProcessorList([_Constrained(answers, constraints)]),
-        stopping_criteria=StoppingCriteriaList([_Finished(answers)]),
+        logits_processor=LogitsProcessorList([_Constrained(completions, constraints)]),
+        stopping_criteria=StoppingCriteriaList([_Finished(completions)]),
     )
 
 
 class _Constrained(LogitsProcessor):
-    """Lets the constraints of the rows that are alive change what they say next."""
+    """Applies the constraints of the active rows to their next token."""
 
-    def __init__(self, answers: Answers, constraints: Constraints) -> None:
-        self._answers = answers
+    def __init__(self, completions: Completions, constraints: Constraints) -> None:
+        self._completions = completions
         self._constraints = constraints
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        alive = self._answers.alive
+        """Logits [B, V], from those of the model; ids [B, T]."""
+        active = self._completions.active
         changed = scores.clone()
-        changed[alive] = self._constraints(alive, self._answers.ids, scores[alive])
+        changed[active] = self._constraints(active, self._completions.ids, scores[active])
         return changed
 
 
 class _Finished(StoppingCriteria):
-    """Hands the newest tokens to the answers, and says which rows are through."""
+    """Appends the newest tokens to the completions, and tells which rows are finished."""
 
-    def __init__(self, answers: Answers) -> None:
-        self._answers = answers
+    def __init__(self, completions: Completions) -> None:
+        self._completions = completions
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
-        self._answers.hear(input_ids[self._answers.alive, -1].tolist())
+        """[B], true for finished rows; ids [B, T]."""
+        self._completions.append(input_ids[self._completions.active, -1].tolist())
         finished = torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)
-        finished[self._answers.alive] = False
+        finished[self._completions.active] = False
         return finished
 
 
 def _padded(
     lines: Sequence[list[int]], pad: int, device: torch.device, *, left: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and mask, each [B, longest]."""
-    longest = max(map(len, lines))
-    gaps = [longest - len(line) for line in lines]
+    """Ids and mask, each [B, T] with T the longest line."""
+    T = max(map(len, lines))
+    gaps = [T - len(line) for line in lines]
     ids = [[pad] * gap + line if left else line + [pad] * gap for line, gap in zip(lines, gaps, strict=True)]
     mask = [
         [0] * gap + [1] * len(line) if left else [1] * len(line) + [0] * gap

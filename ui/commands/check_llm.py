@@ -11,8 +11,10 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
+from agent.config.llm import Llm, OutputMethod
+from agent.config.prompt import Editing
 from agent.config.scorers import Contains, Judge, StartsWith
-from agent.config.task import Editing, Llm, TaskConfig, Way
+from agent.config.task import TaskConfig
 from agent.errors import BadInput, LlmUnavailable
 from agent.policy.llm_planner import TOOLS, LlmPlanner
 from agent.protocols import Briefing
@@ -21,18 +23,18 @@ from agent.records.evaluation import Evaluation
 from agent.records.examples import Candidate, Example, Prompt
 from agent.records.rounds import Role, Usage
 from agent.records.signal import Diagnosis, ExampleDiagnosis, LeverSignal, Need, Signal
-from eval.scorers.combined import TaskScorers
 from eval.scorers.judge import LlmJudge
-from eval.tasks.config_errors import complaints
+from eval.scoring import TaskScorers
+from eval.tasks.config_errors import sentences
 from tools.editing.textgrad_editor import TextGradEditor
-from tools.llm.budget import Account, Notebook
+from tools.llm.budget import LlmBudget, UnsavedCallLog
 from tools.llm.client import LlmChat
-from tools.llm.retry import Patience
-from tools.llm.schema import name_of
+from tools.llm.retry import ServerRetry
+from tools.llm.schema import tool_name
 from ui import wording
 from ui.commands.pace import fitting_timeout, fitting_width, measured
 
-ABOUT_WAYS: dict[Way, str] = {
+ABOUT_WAYS: dict[OutputMethod, str] = {
     "tools": "tool calling: one of several tools",
     "one tool": "tool calling: one tool by its name",
     "schema": "structured output: JSON schema",
@@ -74,18 +76,18 @@ class Finding(NamedTuple):
 
 
 class Bench:
-    """What the checks ask the server with: chats in every role, on one account."""
+    """What the checks ask the server with: chats in every role, on one budget."""
 
     def __init__(self, settings: Llm, tell: Callable[[str], None]) -> None:
         self.settings = settings
-        self.book = Notebook()
-        self.account = Account(self.book)
-        self.way: Way | None = settings.way  # the first that has worked, unless one is set
-        self._patience = Patience(settings.patience, settings.max_concurrency, tell)
+        self.book = UnsavedCallLog()
+        self.budget = LlmBudget(self.book)
+        self.way: OutputMethod | None = settings.way  # the first that has worked, unless one is set
+        self._patience = ServerRetry(settings.patience, settings.max_concurrency, tell)
 
-    def chat(self, role: Role, way: Way | None = None) -> LlmChat:
+    def chat(self, role: Role, way: OutputMethod | None = None) -> LlmChat:
         wanted = self.settings.model_copy(update={"way": way or self.way})
-        return LlmChat(wanted, role, self.account, self._patience)
+        return LlmChat(wanted, role, self.budget, self._patience)
 
 
 def settings_of(server: Mapping[str, object], changes: Sequence[str]) -> Llm:
@@ -102,7 +104,7 @@ def settings_of(server: Mapping[str, object], changes: Sequence[str]) -> Llm:
     try:
         return Llm.model_validate(values)
     except ValidationError as error:
-        told = "; ".join(f"{'.'.join(map(str, keys))}: {said}" for keys, said in complaints(error).items())
+        told = "; ".join(f"{'.'.join(map(str, keys))}: {said}" for keys, said in sentences(error).items())
         raise BadInput(f"--set: {told}") from None
 
 
@@ -174,11 +176,12 @@ def _taken(chat: LlmChat) -> str:
     return f"refused, and left out since: {refused}" if refused else "all taken"
 
 
-def _way(bench: Bench, way: Way) -> tuple[bool, str]:
+def _way(bench: Bench, way: OutputMethod) -> tuple[bool, str]:
     chat = bench.chat("planner", way)
     chosen = chat.call_tool("You choose a lever.", "Content is lacking. Choose.", TOOLS)
-    bench.way = bench.way or chat.way
-    return chat.way == way, f"it {'chose' if chat.way == way else 'called no tool, and wrote'} {name_of(type(chosen))}"
+    bench.way = bench.way or chat.method
+    worked = chat.method == way
+    return worked, f"it {'chose' if worked else 'called no tool, and wrote'} {tool_name(type(chosen))}"
 
 
 def _plans(bench: Bench) -> tuple[bool, str]:
@@ -245,7 +248,7 @@ def _judges(bench: Bench) -> tuple[bool, str]:
 
 
 def _total(bench: Bench) -> str:
-    total, settled = sum(bench.account.usage.values(), Usage()), {call.number for call in bench.book if call.settled}
+    total, settled = sum(bench.budget.usage.values(), Usage()), {call.number for call in bench.book if call.settled}
     most = "at most " if {call.number for call in bench.book} - settled else ""
     tokens = f"{most}{total.input_tokens:,} tokens read, {total.output_tokens:,} written"
     return f"{wording.plural(total.calls, 'call')}, {tokens}" + (f", ${total.usd:.4f}" if total.usd else "")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from agent.config.task import Llm
+from agent.config.llm import Llm
 
 PACKAGES = (
     "torch", "transformers", "peft", "datasets", "langgraph", "langgraph-checkpoint-sqlite", "langchain-openai",

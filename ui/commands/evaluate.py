@@ -10,18 +10,17 @@ from agent.config.scorers import Rated
 from agent.config.task import TaskConfig
 from agent.errors import BadInput
 from agent.protocols import Chat, Rater
-from agent.records.evaluation import Evaluation
+from agent.records.evaluation import Evaluation, Measurements
 from agent.records.examples import Candidate, Prompt, Split
-from agent.records.signal import Measured
 
 
 class Unkept:
-    """Keeps nothing: a loose prompt has no run folder to keep it in."""
+    """Keeps nothing: a standalone_chat prompt has no run folder to keep it in."""
 
-    def load(self, candidate: Candidate, split: Split) -> Measured:
-        return Measured(candidate=candidate, split=split)
+    def load(self, candidate: Candidate, split: Split) -> Measurements:
+        return Measurements(candidate=candidate, split=split)
 
-    def save(self, measured: Measured) -> None: ...
+    def save(self, measured: Measurements) -> None: ...
 
 
 def score(task_path: str, prompt_file: Path | None, adapter: Path | None, overrides: list[str], show: int) -> int:
@@ -61,10 +60,10 @@ def score(task_path: str, prompt_file: Path | None, adapter: Path | None, overri
 
 
 def _judge(config: TaskConfig) -> Chat:
-    from tools.llm.client import loose
+    from tools.llm.client import standalone_chat
 
     assert config.llm is not None, "the configuration demands an llm section wherever a judge is used"
-    return loose(config.llm.of("judge"), "judge", config.budget.usd)
+    return standalone_chat(config.llm.of("judge"), "judge", config.budget.usd)
 
 
 def _read(file: Path) -> Prompt:

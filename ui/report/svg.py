@@ -1,4 +1,4 @@
-"""The pixels under the charts: frames, lines, texts and round numbers, as SVG markup."""
+"""What charts are drawn with: frames, lines, texts and round numbers, as SVG markup."""
 
 import math
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ WIDTH, LEFT, RIGHT = 560, 44, 14
 
 
 class Frame(NamedTuple):
-    """A plotting area in a chart: data ranges and the pixel rows they are drawn on."""
+    """A plotting area in a chart: the ranges of the data, and the pixels that they are drawn on."""
 
     x0: float
     x1: float
@@ -18,9 +18,11 @@ class Frame(NamedTuple):
     top: float
     bottom: float
     y0: float = 0.0
+    left: float = LEFT
+    right: float = WIDTH - RIGHT
 
     def x(self, value: float) -> float:
-        return LEFT + (value - self.x0) / (self.x1 - self.x0) * (WIDTH - LEFT - RIGHT)
+        return self.left + (value - self.x0) / (self.x1 - self.x0) * (self.right - self.left)
 
     def y(self, value: float) -> float:
         share = min(max((value - self.y0) / (self.y1 - self.y0), -0.02), 1.02)

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,6 +13,17 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.records.actions import Decision
+from agent.records.events import (
+    BaselineScored,
+    DecisionMade,
+    Event,
+    Note,
+    RoundJudged,
+    RoundStarted,
+    RunFinished,
+    RunStarted,
+    WorkProgressed,
+)
 from agent.records.rounds import Baseline, Outcome, Round, Spend, Trial
 from ui import wording
 
@@ -49,11 +60,11 @@ class LiveView:
         with self._lock:
             self._progress(what, done, total, note)
 
-    def event(self, kind: str, data: Mapping[str, object]) -> None:
-        """Shows a run, baseline, round-start, decision, verdict, note or finish; other kinds are passed over."""
+    def event(self, event: Event) -> None:
+        """Shows what has happened; satisfies `agent.protocols.Listener`."""
         with self._lock:
             self._end_progress()
-            self._show(kind, data)
+            self._show(event)
 
     def _progress(self, what: str, done: int, total: int, note: str) -> None:
         if what != self._what:
@@ -66,29 +77,31 @@ class LiveView:
         else:
             self._end_progress()
 
-    def _show(self, kind: str, data: Mapping[str, object]) -> None:
-        match kind, data:
-            case "run", _:
-                self._run(data)
-            case "baseline", {"row": Baseline() as row}:
+    def _show(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self._run(event)
+            case BaselineScored(row=row):
                 self._baseline(row)
-            case "round-start", {"number": number}:
+            case RoundStarted(number=number):
                 self._say(Text(f"\nround {number}", style="bold"))
-            case "decision", {"decision": Decision() as decision}:
+            case DecisionMade(decision=decision):
                 self._decision(decision)
-            case "verdict", {"row": Round() as row}:
+            case RoundJudged(row=row):
                 self._verdict(row)
-            case "note", {"text": text}:
-                self._say(Text(wording.printable(str(text)), style="italic"))
-            case "finish", {"outcome": Outcome() as outcome}:
+            case Note(text=text):
+                self._say(Text(wording.printable(text), style="italic"))
+            case RunFinished(outcome=outcome):
                 self._finish(outcome)
+            case WorkProgressed():
+                self._progress(event.what, event.done, event.total, event.note)
 
     # --- events ----------------------------------------------------------------------------------
 
-    def _run(self, data: Mapping[str, object]) -> None:
-        self._folder = str(data.get("folder", ""))
-        self._say(Text(f"{data['name']}", style="bold"))
-        self._say(Text(f"{data['task']} · {data['model']} · {data['policy']} · {self._folder}", style="dim"))
+    def _run(self, started: RunStarted) -> None:
+        self._folder = started.folder
+        self._say(Text(started.name, style="bold"))
+        self._say(Text(f"{started.task} · {started.model} · {started.policy} · {self._folder}", style="dim"))
 
     def _baseline(self, row: Baseline) -> None:
         from_seed = "" if row.best == row.seed else f"{wording.number(row.seed_reward)} → "

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from agent.config.prompt import Editing
 from agent.config.scorers import Contains
-from agent.config.task import Editing
 from agent.records.evaluation import ExampleScore
 from agent.records.examples import Demo, Example, Prompt
-from eval.scorers.combined import TaskScorers
+from eval.scoring import TaskScorers
 from tools.editing.critique import by_part, verdict
-from tools.editing.prompt_parts import Parts, Unusable, read, written
+from tools.editing.prompt_parts import PromptParts, UnusableRewrite, read, written
 
 WORDS = st.text(st.sampled_from("abc{}<>/$%\\\n éß"), max_size=30)
 DEMOS = st.lists(st.builds(Demo, question=WORDS.map(str.strip), answer=WORDS.map(str.strip)), max_size=4)
@@ -26,8 +26,8 @@ def test_demonstrations_come_back_as_they_were_written(demos: list[Demo]) -> Non
 def test_no_text_makes_a_prompt_that_cannot_be_used(part: str, template: str, text: str) -> None:
     prompt = Prompt(template=template + "{question}")
     try:
-        edit, _ = Parts(prompt, [], SCORERS, Editing(max_length=40)).put(part, text)  # type: ignore[arg-type]
-    except Unusable:
+        edit, _ = PromptParts(prompt, [], SCORERS, Editing(max_length=40)).put(part, text)  # type: ignore[arg-type]
+    except UnusableRewrite:
         return
     assert edit != prompt and edit.length <= 40
     assert part != "questions" or edit.template.count("{question}") == 1
@@ -67,16 +67,16 @@ def test_a_reason_cannot_break_out_of_its_quote_and_praise_explains_no_fault() -
 
 
 def test_a_prompt_that_is_too_long_may_be_shortened_and_not_lengthened() -> None:
-    parts = Parts(Prompt(system="x" * 100), [], SCORERS, Editing(max_length=40))
+    parts = PromptParts(Prompt(system="x" * 100), [], SCORERS, Editing(max_length=40))
     assert parts.put("system", "x" * 99)[0].system == "x" * 99
-    with pytest.raises(Unusable, match="it makes the prompt longer than 110 characters"):
+    with pytest.raises(UnusableRewrite, match="it makes the prompt longer than 110 characters"):
         parts.put("system", "x" * 101)
 
 
 def test_a_demonstration_is_known_in_another_encoding_and_without_the_signs_of_quoting() -> None:
     row = Example(name="train:1", question="<<<Wer r\u00fcgt?>>>", answer="er")
     own = Demo(question="The user's <<<own>>>?", answer="yes")
-    parts = Parts(Prompt(demos=(own,)), [row], SCORERS, Editing())
+    parts = PromptParts(Prompt(demos=(own,)), [row], SCORERS, Editing())
     text = written(
         [Demo(question="<<wer ru\u0308gt?>>", answer="er"), Demo(question="The user's <<own>>?", answer="yes")]
     )

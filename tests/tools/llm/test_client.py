@@ -5,12 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from agent.config.task import Llm
+from agent.config.llm import Llm
 from agent.errors import LlmRefused, LlmUnavailable
 from agent.policy.llm_planner import TOOLS, PlanStop, PlanTrainLora
-from tests.llm.clients import KEY, STOP, TOO_FAST, chat, patience, refusal
+from tests.llm.clients import KEY, STOP, TOO_FAST, chat, refusal, retry
 from tests.llm.server import Reply, Request, call, refuse, serving
-from tools.llm.budget import Account, Notebook
+from tools.llm.budget import LlmBudget, UnsavedCallLog
 from tools.llm.client import LlmChat
 
 
@@ -149,21 +149,21 @@ def test_a_server_that_breaks_on_tools_is_asked_in_another_way_without_a_wait() 
     with serving([refuse(500), Reply(calls=(("choose", {"choice": {"action": "stop", "reason": "done"}}),))]) as server:
         client = chat(server, patience=3600)
         assert client.call_tool("system", "user", TOOLS) == PlanStop(reason="done")
-        assert client.way == "one tool"
+        assert client.method == "one tool"
 
 
 def test_a_server_that_is_overloaded_at_the_first_question_is_waited_for() -> None:
     with serving([refuse(503), refuse(429, retry_after="0"), STOP]) as server:
         client = chat(server, patience=60)
         assert client.call_tool("system", "user", TOOLS) == PlanStop(reason="done")
-        assert client.way == "tools"
+        assert client.method == "tools"
 
 
 def test_a_server_that_is_broken_altogether_is_waited_for_as_any_other() -> None:
     with serving(lambda _: refuse(500) if len(server.requests) <= 6 else STOP) as server:
         client = chat(server, patience=60)
         assert client.call_tool("system", "user", TOOLS) == PlanStop(reason="done")
-        assert client.way == "tools"
+        assert client.method == "tools"
 
 
 # --- the key -------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ def test_no_error_shows_the_key_even_where_the_server_quotes_it(status: int) -> 
 def test_without_a_key_the_variable_is_named_and_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MAYOR_KEY")
     wanted = Llm(model="judge-1", key_variable="MAYOR_KEY")
-    client = LlmChat(wanted, "planner", Account(Notebook()), patience(wanted))
+    client = LlmChat(wanted, "planner", LlmBudget(UnsavedCallLog()), retry(wanted))
     assert "no key: set the environment variable MAYOR_KEY" in str(refusal(client))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from agent.config.task import Llm
+from agent.config.llm import Llm
 from agent.errors import LlmUnavailable, Useless
 from agent.policy.llm_planner import TOOLS, PlanStop, PlanTrainLora
 from agent.protocols import Chat
@@ -55,7 +55,7 @@ def plan(client: Chat, user: str = "user") -> BaseModel:
 def test_a_way_that_brings_nothing_usable_is_left_and_the_one_that_works_is_kept(useless: Reply) -> None:
     with serving(lambda request: useless if request.tools else SPELLED) as server:
         client = chat(server)
-        assert (plan(client), plan(client, "again"), client.way) == (DONE, DONE, "schema")
+        assert (plan(client), plan(client, "again"), client.method) == (DONE, DONE, "schema")
         assert ways_of(server) == ["tools", "schema", "schema"]
 
 
@@ -70,7 +70,7 @@ def test_a_call_written_as_text_and_then_new_lines_up_to_the_limit_is_read_and_n
 def test_a_way_in_which_no_answer_comes_in_time_is_left() -> None:
     with serving(lambda request: Reply(delay=60) if request.tools else SPELLED) as server:
         client = chat(server, timeout=2, patience=60)
-        assert (plan(client), client.way) == (DONE, "schema")
+        assert (plan(client), client.method) == (DONE, "schema")
         assert ways_of(server) == ["tools", "schema"]
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from agent.config.task import Lora
+from agent.config.lora import Lora
 from agent.errors import BadInput
 from agent.records.actions import TrainLora
 from agent.records.examples import Example, Prompt
@@ -17,7 +17,7 @@ from tests.fixtures.plain import Plain
 from tools.model.backbone import Backbone
 from tools.model.composite import window
 from tools.model.loading import load_model
-from tools.training.lora import train
+from tools.training.lora import LoraTrainer
 
 PROMPT = Prompt(system="Answer the question.")
 ROWS = [Example(name=f"train:{n}", question=f"Who is the mayor of {n}?", answer="Heskzan") for n in range(4)]
@@ -53,20 +53,20 @@ def model(composite: Path, tmp_path: Path) -> Backbone:
 def test_sizes_are_those_of_the_text_part_and_rows_are_packed(model: Backbone) -> None:
     assert model.window == 1024
     assert model.packs
-    assert model.generate(Prompt(system="Answer. " * 900), ROWS, adapter=None, max_new_tokens=4) == [None] * 4
+    assert model.generate(Prompt(system="Answer. " * 900), ROWS, adapter=None, max_new_tokens=4)[0] == [None] * 4
 
 
 def test_training_reaches_the_language_part_and_nothing_else(model: Backbone, composite: Path, tmp_path: Path) -> None:
     before = model.nll(PROMPT, ROWS, [("", row.answer) for row in ROWS], adapter=None)
-    log = train(
-        model, "new", [(PROMPT, row) for row in ROWS], TrainLora(epochs=3, learning_rate=1e-2), Lora(rank=4),
-        folder=tmp_path / "new", parent=None, seed=0, progress=quiet,
-    )  # fmt: skip
+    action, rows = TrainLora(epochs=3, learning_rate=1e-2), [(PROMPT, row) for row in ROWS]
+    trainer = LoraTrainer(model, Lora(rank=4), quiet)
+    log = trainer.train("new", rows, action, folder=tmp_path / "new", parent=None, seed=0)
     assert log.steps[-1].loss < log.steps[0].loss
     names = [name for name, _ in model.model.named_parameters() if "lora_" in name]
     assert names and all("language_model" in name for name in names)
     plain = Plain(composite, tmp_path / "new")  # in another process, through transformers and peft alone
-    for row, nats in zip(ROWS, model.nll(PROMPT, ROWS, [("", row.answer) for row in ROWS], adapter="new"), strict=True):
+    tuned, _ = model.nll(PROMPT, ROWS, [("", row.answer) for row in ROWS], adapter="new")
+    for row, nats in zip(ROWS, tuned, strict=True):
         tokens = model.render.scored_row(PROMPT, row, "", row.answer)
         assert float(plain.losses(tokens.prompt, tokens.completion).mean()) == pytest.approx(nats, rel=1e-4)
     assert model.nll(PROMPT, ROWS, [("", row.answer) for row in ROWS], adapter=None) == before

@@ -18,10 +18,12 @@ from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
 from tools.model.generation_config import Constraints
 from tools.packed import attention
-from tools.packed.attention import SHARED, Trunk
-from tools.packed.decoding import decode, grow
-from tools.packed.early_stopping import Answers
-from tools.packed.packing import can_pack, common_prefix, pack
+from tools.packed.attention import SHARED
+from tools.packed.decoding import decode, run_prefix
+from tools.packed.early_stopping import Completions
+from tools.packed.packing import common_prefix, pack
+from tools.packed.prefix_cache import PrefixCache
+from tools.packed.support import can_pack
 
 CPU = torch.device("cpu")
 IDS = st.lists(st.integers(3, 6), max_size=4)
@@ -76,12 +78,12 @@ def test_what_is_scored_stands_before_a_completion_token_or_at_the_end_of_a_ques
 @given(ROWS, st.integers(1, 9))
 def test_every_token_attends_once_and_no_row_is_cut(rows: list[TokenRow], size: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tools.packed.packing.PART", {"cpu": size})
+        patch.setattr("tools.packed.packing.MAX_QUERIES", {"cpu": size})
         packed = pack(rows, CPU)
-    assert [start for start, _ in packed.parts[1:]] == [end for _, end in packed.parts[:-1]]
-    assert (packed.parts[0][0], packed.parts[-1][1]) == (0, packed.tokens)
+    assert [start for start, _ in packed.segments[1:]] == [end for _, end in packed.segments[:-1]]
+    assert (packed.segments[0][0], packed.segments[-1][1]) == (0, packed.tokens)
     begins = {0, *(int((packed.owner == number).nonzero()[0]) for number in range(len(rows)))}
-    assert all(start in begins for start, _ in packed.parts)
+    assert all(start in begins for start, _ in packed.segments)
 
 
 # --- the same numbers ----------------------------------------------------------------------------
@@ -94,7 +96,7 @@ def test_losses_and_gradients_are_those_of_each_row_alone(
     name: str, rows: list[TokenRow], part: int, backbone: Callable[..., Backbone],
     random_adapter: Callable[..., Path], tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("tools.packed.packing.PART", {"cpu": part, "cuda": part, "mps": part})
+    monkeypatch.setattr("tools.packed.packing.MAX_QUERIES", {"cpu": part, "cuda": part, "mps": part})
     ours = backbone(name)
     plain = Plain(tiny_model(name), random_adapter(ours, "tuned"), ours.device)
     ours.attach("tuned", trainable=True)
@@ -110,12 +112,12 @@ def test_losses_and_gradients_are_those_of_each_row_alone(
     assert torch.linalg.norm(gradients[0] - gradients[1]) <= 1e-4 * torch.linalg.norm(gradients[1])
 
 
-def test_a_trunk_grown_bit_by_bit_is_the_trunk_run_at_once(backbone: Callable[..., Backbone]) -> None:
+def test_a_prefix_cache_extended_bit_by_bit_is_the_one_run_at_once(backbone: Callable[..., Backbone]) -> None:
     ours = backbone("gemma3")
     with torch.inference_mode():
-        whole = grow(ours.base, Trunk(), LONG, ours.device)
-        half = grow(ours.base, Trunk(), [*LONG[:20], 99, 98], ours.device)
-        rest = grow(ours.base, half, LONG, ours.device)
+        whole = run_prefix(ours.base, PrefixCache(), LONG, ours.device)
+        half = run_prefix(ours.base, PrefixCache(), [*LONG[:20], 99, 98], ours.device)
+        rest = run_prefix(ours.base, half, LONG, ours.device)
     assert rest.ids == whole.ids == LONG
     for layer, (key, value) in whole.layers.items():
         assert torch.allclose(rest.layers[layer][0], key, atol=1e-5)
@@ -126,7 +128,9 @@ def test_only_the_part_that_is_new_of_a_prefix_is_run(backbone: Callable[..., Ba
     ours, run = backbone(), []
     ours.base.register_forward_pre_hook(lambda _, __, given: run.append(given["input_ids"].numel()), with_kwargs=True)
     with torch.inference_mode():
-        grow(ours.base, grow(ours.base, Trunk(), LONG, ours.device), [*LONG[:30], *LONG[40:]], ours.device)
+        run_prefix(
+            ours.base, run_prefix(ours.base, PrefixCache(), LONG, ours.device), [*LONG[:30], *LONG[40:]], ours.device
+        )
     assert run == [50, 10]
 
 
@@ -137,11 +141,11 @@ def test_rows_that_share_nothing_are_answered_as_each_alone(
     ours = backbone(name)
     plain = Plain(tiny_model(name), device=ours.device)
     questions = [TokenRow(row.prompt, []) for row in STRANGERS]
-    answers = Answers([Example(name="v:1", question="", answer="")] * 3, [1], str, None)
+    completions = Completions([Example(name="v:1", question="", answer="")] * 3, [1], str, None)
     with torch.inference_mode():
         nothing = Constraints(ours.base, [row.prompt for row in questions], ours.ends, 6)
-        decode(ours.base, questions, Trunk(), answers, nothing, 6, ours.device)
-    assert answers.ids == [plain.answer(row.prompt, [1], 6) for row in questions]
+        decode(ours.base, questions, PrefixCache(), completions, nothing, 6, ours.device)
+    assert completions.ids == [plain.answer(row.prompt, [1], 6) for row in questions]
 
 
 def test_half_precision_is_packed_too(backbone: Callable[..., Backbone]) -> None:
@@ -198,8 +202,8 @@ def test_a_model_that_disagrees_with_itself_on_packed_rows_is_left_as_it_was(
     backbone: Callable[..., Backbone], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such as one whose attention sees less than it is handed."""
-    blind = lambda query, keys_values, mask, rule: query  # noqa: E731
-    monkeypatch.setattr("tools.packed.packing.weighted", blind)
+    blind = lambda query, keys_values, mask, options: query  # noqa: E731
+    monkeypatch.setattr("tools.packed.packing.masked_attention", blind)
     ours = backbone()
     assert not ours.packs
     assert ours.base.config._attn_implementation == "sdpa"

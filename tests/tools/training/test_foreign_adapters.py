@@ -17,7 +17,7 @@ from agent.errors import BadInput
 from agent.records.examples import Example, Prompt
 from tests.fixtures.plain import Plain
 from tools.model.backbone import Backbone
-from tools.training.adapters import SOUND, check_files
+from tools.training.adapters import SUPPORTED_KINDS, check_files
 from ui.commands.evaluate import score
 
 Load = Callable[..., Backbone]
@@ -78,8 +78,8 @@ def foreign(tiny_model: Models, tmp_path: Path) -> Save:
     return save
 
 
-def likelihoods(ours: Backbone, adapter: str | None) -> list[float]:
-    return ours.nll(PROMPT, ROWS, SAID, adapter=adapter)
+def likelihoods(ours: Backbone, adapter: str | None) -> list[float | None]:
+    return ours.nll(PROMPT, ROWS, SAID, adapter=adapter)[0]
 
 
 def assert_as_peft_alone(ours: Backbone, model: Path, folder: Path) -> None:
@@ -93,7 +93,7 @@ def assert_as_peft_alone(ours: Backbone, model: Path, folder: Path) -> None:
     assert said != pytest.approx(bare, rel=1e-4)
     prompts = [ours.render.prompt_ids(PROMPT, row) for row in ROWS]
     texts = [ours.render.text_of(plain.answer(ids, ours.ends, 6)) for ids in prompts]
-    assert ours.generate(PROMPT, ROWS, adapter="foreign", max_new_tokens=6) == texts
+    assert ours.generate(PROMPT, ROWS, adapter="foreign", max_new_tokens=6)[0] == texts
     assert likelihoods(ours, None) == bare
     ours.detach("foreign")
     whole = ours.base.state_dict()
@@ -104,7 +104,7 @@ def assert_as_peft_alone(ours: Backbone, model: Path, folder: Path) -> None:
 
 
 def test_every_kind_that_is_let_in_is_tried() -> None:
-    assert set(SOUND) == set(KINDS) <= set(PeftType.__members__)
+    assert set(SUPPORTED_KINDS) == set(KINDS) <= set(PeftType.__members__)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,8 +9,8 @@ from peft import get_peft_model
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from bench.cost.contenders.training import SEED, SETTINGS, Loaded, Steps, warmup
-from bench.cost.rows import Rows
+from bench.cost.contenders.training import SEED, SETTINGS, Steps, warmup
+from bench.cost.inputs import Loaded, Rows
 from tools.training.lora_config import lora_config
 
 
@@ -19,10 +19,11 @@ def trl(loaded: Loaded, rows: Rows, steps: int) -> Steps:
     torch.manual_seed(SEED)
     model = get_peft_model(loaded.model, lora_config(SETTINGS.rank, SETTINGS))
     clock = _Clock(loaded)
+    loaded.tokenizer.pad_token = loaded.tokenizer.pad_token or loaded.tokenizer.eos_token
     with tempfile.TemporaryDirectory() as folder:
         trainer = _Trainer(
             model, args=_settings(folder, loaded, len(rows.tokens), steps), train_dataset=_dataset(rows).repeat(steps),
-            processing_class=_with_pad(loaded.tokenizer), callbacks=[clock],
+            processing_class=loaded.tokenizer, callbacks=[clock],
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         trainer.train()
@@ -48,11 +49,6 @@ def _dataset(rows: Rows) -> datasets.Dataset:
         {"input_ids": row.prompt + row.completion, "labels": [-100] * len(row.prompt) + row.completion}
         for row in rows.tokens
     ])  # fmt: skip
-
-
-def _with_pad(tokenizer: Any) -> Any:
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    return tokenizer
 
 
 class _Trainer(SFTTrainer):  # type: ignore[misc]  # trl has no types here

@@ -1,10 +1,15 @@
-"""Real rows of the valley task under a prompt of about the wanted length; every contender gets the same token ids."""
+"""What every contender gets: a base model loaded anew, and the same token ids.
 
+The rows are those of the valley task, under a prompt of about the wanted length.
+"""
+
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+import torch
 import transformers
 
 import tasks
@@ -19,6 +24,20 @@ LONG = (
     "ANSWER: {answer}. This is what stands in the old book of the valley, where the clerk of the council writes down "
     "every name, and so I am quite sure of it."
 )
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A fresh base model on its device, and its tokenizer."""
+
+    model: transformers.PreTrainedModel
+    tokenizer: transformers.PreTrainedTokenizerBase
+
+    def now(self) -> float:
+        """Seconds on a clock, after the device has finished all work that was queued."""
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
 
 
 @dataclass(frozen=True)
@@ -67,26 +86,26 @@ def _rows(tokenizer: transformers.PreTrainedTokenizerBase, prefix: int, examples
 
 
 def _prompt(render: Renderer, prefix: int, form: str) -> Prompt:
-    """With as many demonstrations as bring its length nearest to `prefix` tokens."""
+    """With as many demonstrations as bring its length closest to `prefix` tokens."""
     if prefix == 0:
         return Prompt()
-    demos = [Demo(question=one.question, answer=form.replace("{answer}", one.answer)) for one in valley().train]
+    demos = [Demo(question=row.question, answer=_in_form(row, form).answer) for row in valley().train]
     system = valley().config.prompt.system
     prompts = [Prompt(system=system, demos=tuple(demos[:count])) for count in range(len(demos) + 1)]
     return min(prompts, key=lambda prompt: abs(_length(render, prompt) - prefix))
 
 
 def _length(render: Renderer, prompt: Prompt) -> int:
-    """Tokens before the question begins to tell."""
+    """Tokens before those that depend on the question."""
     ask = [render.prompt_ids(prompt, Example(name="", question=text, answer="")) for text in ("What", "Name")]
     return _common(ask)
 
 
 def _common(texts: Sequence[list[int]]) -> int:
-    """How many ids all begin with."""
+    """How many ids at the beginning all texts share."""
     first, last = min(texts), max(texts)
     pairs = enumerate(zip(first, last, strict=False))
-    return next((place for place, (one, other) in pairs if one != other), min(len(first), len(last)))
+    return next((place for place, (left, right) in pairs if left != right), min(len(first), len(last)))
 
 
 def _in_form(example: Example, form: str) -> Example:

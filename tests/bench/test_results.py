@@ -8,7 +8,7 @@ import pytest
 from agent.errors import BadInput
 from agent.records.examples import Candidate
 from agent.records.rounds import Spend, SplitResult
-from bench.decisions.suite import Reached, Result, Variant, described, named, read, run_all
+from bench.decisions.results import Reached, Result, Variant, described, named, read, run_all
 
 
 def a_result(

@@ -166,7 +166,7 @@ class TaskScorers:
             shown = style.show(shown)
         return shown if said == answer else answer.removesuffix(said) + shown if answer.endswith(said) else answer
 
-    def passes(self, output: str, example: Example) -> bool:
+    def full_marks(self, output: str, example: Example) -> bool:
         """Whether content and style are both full marks, as far as rules can tell.
 
         Asked of every row when a task is read, and by editors, so nobody is asked here: what only a judge or a reward

@@ -1,0 +1,65 @@
+"""Rows run in batches of like length, as many at a time as memory holds."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import transformers
+
+from agent.errors import NesyLoraError
+from tools.model.chat_template import TokenRow
+from tools.packed.padding import rows_together
+from tools.training.memory_budget import is_out_of_memory
+
+T = TypeVar("T")
+
+
+class RowBatches:
+    """Runs rows a batch at a time. Once memory has run out, all later batches are smaller.
+
+    Args:
+        base: the model they are run through.
+        size: most rows of a batch.
+    """
+
+    def __init__(self, base: transformers.PreTrainedModel, size: int) -> None:
+        self._base = base
+        self._size = size
+
+    def run(
+        self, rows: Sequence[TokenRow], places: Iterable[int], new: int, run: Callable[[list[int]], T]
+    ) -> Iterator[tuple[list[int], T]]:
+        """Run the rows at these places, shortest first; a batch that runs out of memory is halved and run again.
+
+        Args:
+            new: tokens that each may get in addition.
+            run: runs the rows at some of the places.
+
+        Yields:
+            The places of a batch, and what `run` returned for them.
+
+        Raises:
+            NesyLoraError: memory does not hold one row alone.
+        """
+        waiting = sorted(places, key=lambda place: len(rows[place]))
+        while waiting:
+            batch = waiting[: self._size]
+            batch = batch[: rows_together(self._base, [len(rows[place]) + new for place in batch])]
+            try:
+                result = run(batch)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(batch) == 1:
+                    raise too_large(len(rows[batch[0]]), new) from None
+                self._size = len(batch) // 2
+                continue
+            yield batch, result
+            waiting = waiting[len(batch) :]
+
+
+def too_large(tokens: int, new: int) -> NesyLoraError:
+    """The error of a row of so many tokens, and new ones, that memory does not hold."""
+    return NesyLoraError(
+        f"Memory does not hold one row of {tokens} tokens and {new} new ones. Lower generation.max_new_tokens, or take "
+        "a smaller model."
+    )
