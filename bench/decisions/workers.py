@@ -110,9 +110,7 @@ def run_group(folder: Path) -> int:
     """
     group = load_group(folder)
     if missing(group, folder):
-        with (
-            without_garbage_collection()
-        ):  # imported before any run's clock starts: the first one would be charged with it
+        with without_garbage_collection():  # before any run's clock starts: the first run would be charged for it
             import tools.model.backbone
             import tools.model.loading
             import tools.training.lora  # noqa: F401

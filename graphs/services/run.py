@@ -163,21 +163,11 @@ class RunServices:
         Raises:
             BadInput: the model cannot be loaded, or does not take the run's LoRA settings.
         """
-        from graphs.services.shared_model import services_for
+        from graphs.services.shared_model import shared_backbone
 
-        config = self.spec.config
-        loaded = services_for(config, self.progress)
-        from tools.model.generation_config import remark
-        from tools.training.lora_config import try_settings
-
-        backbone = loaded.backbone.of(self.folder.adapter_folder, self.progress, self.meter.add)
-        if sentence := remark(backbone.base):
-            self.note(sentence)
-        settings = config.lora.model_dump_json()
-        if settings not in loaded.lora_settings:
-            try_settings(backbone, config.lora)
-            loaded.lora_settings.add(settings)
-        return backbone
+        return shared_backbone(
+            self.spec.config, self.folder.adapter_folder, self.progress, self.meter.add, remark=self.note
+        )
 
     @cached_property
     def pooled(self) -> "Pool | None":

@@ -1,12 +1,18 @@
-"""The base model, loaded once a process: every run of the process that has the same one gets a view of it."""
+"""The base model: loaded once a process, and shared by its runs.
+
+A process keeps one model for runs to come; another one takes its place. Adapters, progress and charges are each run's
+own: see `tools.model.adapted_model`.
+"""
 
 import gc
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from agent.config.task import TaskConfig
-from agent.protocols import Progress
+from agent.protocols import Charge, Progress
 from agent.records.base import digest
 from graphs.services.garbage_collection import without_garbage_collection
 
@@ -14,82 +20,100 @@ if TYPE_CHECKING:
     from tools.model.backbone import Backbone
 
 
-class Services:
-    """What a process keeps for its runs: the loaded model of one configuration, and what is known of it.
+@dataclass
+class LoadedModel:
+    """The model of one configuration, the remark about it (may be empty), and the LoRA settings it is known to take."""
 
-    Attributes:
-        key: of all that decides which weights are loaded and how they compute.
-        lora_settings: those that the model is known to take.
-    """
-
-    def __init__(self, key: str, backbone: "Backbone") -> None:
-        self.key = key
-        self.backbone = backbone
-        self.lora_settings: set[str] = set()
+    key: str
+    backbone: "Backbone"
+    remark: str
+    checked: set[str] = field(default_factory=set)
 
 
-_loading = Lock()
-_kept: list[Services] = []  # one at most
-
-
-def services_for(config: TaskConfig, progress: Progress) -> Services:
-    """The loaded model that a task names. Runs get views of its backbone by `Backbone.of`, and never use it itself.
-
-    One model is kept. It is let go of before another one is loaded; runs that still have a view of it keep it until
-    they end. Of threads that ask at once, one loads.
-
-    Raises:
-        BadInput: the model cannot be loaded, or its LoRA settings are refused before.
-    """
-    with _loading:
-        key = _key(config)
-        if not _kept or _kept[0].key != key:
-            _forget()
-            _kept.append(Services(key, _load(config, progress)))
-        return _kept[0]
+_lock = Lock()  # two runs that ask at once load it once
+_loaded: list[LoadedModel] = []  # one at most
 
 
 def forget() -> None:
-    """Let go of the loaded model."""
-    with _loading:
-        _forget()
-
-
-def _forget() -> None:
-    if _kept:
-        _kept.clear()
+    """Keep no model: it is freed once no run has it any more."""
+    if _loaded:
+        _loaded.clear()
         gc.collect()  # a model's modules refer to each other
         import torch
 
         torch.cuda.empty_cache()
 
 
-def _load(config: TaskConfig, progress: Progress) -> "Backbone":
+def shared_backbone(
+    config: TaskConfig,
+    locate: Callable[[str], Path],
+    progress: Progress,
+    charge: Charge,
+    remark: Callable[[str], None],
+) -> "Backbone":
+    """One run's view of the model, which is loaded unless this process has it already.
+
+    Args:
+        config: decides which model it is.
+        locate: the folder of an adapter of this run, from its id.
+        progress: shows how far loading and answering are.
+        charge: takes what calls use up.
+        remark: takes a sentence on what is odd about the model, if anything is.
+
+    Raises:
+        BadInput: the model cannot be loaded, or does not take the run's LoRA settings.
+    """
     from agent.config.lora_options import check_options
 
     check_options(config.lora)  # of a run that was laid out before this was checked
+    key = _model_key(config)
+    with _lock:
+        if not _loaded or _loaded[0].key != key:
+            forget()
+            _loaded.append(_load(config, key, progress))
+        loaded = _loaded[0]
+    view = loaded.backbone.of(locate, progress, charge)
+    settings = config.lora.model_dump_json()
+    if settings not in loaded.checked:
+        from tools.training.lora_config import try_settings
+
+        with view.lock:
+            try_settings(view, config.lora)
+        loaded.checked.add(settings)
+    if loaded.remark:
+        remark(loaded.remark)
+    return view
+
+
+def _load(config: TaskConfig, key: str, progress: Progress) -> LoadedModel:
     progress("loading the model", 0, 1, config.model)
     with without_garbage_collection():
         from tools.model.backbone import Backbone
+        from tools.model.generation_config import remark
         from tools.model.loading import load_model
 
         base, tokenizer = load_model(
             config.model, device=config.device, dtype=config.dtype, qlora=config.lora.qlora,
             chat_template_kwargs=config.chat_template_kwargs, progress=progress,
         )  # fmt: skip
+        backbone = Backbone(
+            base,
+            tokenizer,
+            name=config.model,
+            locate=_nowhere,
+            chat_template_kwargs=config.chat_template_kwargs,
+            batch_size=config.generation.batch_size,
+        )
     progress("loading the model", 1, 1, config.model)
-    return Backbone(
-        base,
-        tokenizer,
-        name=config.model,
-        locate=Path,
-        chat_template_kwargs=config.chat_template_kwargs,
-        batch_size=config.generation.batch_size,
-    )
+    return LoadedModel(key, backbone, remark(base) or "")
 
 
-def _key(config: TaskConfig) -> str:
-    """A model folder's files count with their sizes and times: it may have been written anew."""
+def _nowhere(adapter: str) -> Path:
+    raise AssertionError(f"adapter {adapter} was asked of no run's view of the model")
+
+
+def _model_key(config: TaskConfig) -> str:
+    """Of all that decides which weights are loaded and how they compute; a folder's files count with their times."""
     folder = Path(config.model).expanduser()
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     stamps = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]

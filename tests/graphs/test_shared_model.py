@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from agent.config.lora import Lora
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 import nesylora
+from agent.config.lora import Lora
 from agent.records.events import Event
 from agent.records.examples import Example, Prompt
 from graphs.adapt import build_graph
