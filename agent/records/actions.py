@@ -100,7 +100,7 @@ class Decision(Record):
     move: Action
     reason: str
     numbers: dict[str, float] = Field(default_factory=dict)
-    by: Literal["rules", "learned", "fixed order", "planner", "user"] = "rules"
+    by: Literal["rules", "learned", "fixed order", "planner", "user", "custom"] = "rules"
     alternative: Alternative | None = Field(
         None,
         description="what the rules would have done, where planner or learned switch decided; what was planned, where "

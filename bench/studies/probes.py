@@ -21,7 +21,7 @@ from graphs.services.run import RunServices
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 from memory.storage.disk import write_atomically
-from tools.diagnosis.classify import gaps, need
+from tools.diagnosis.classify import gaps, need_by_rules
 from tools.diagnosis.features import is_complete
 
 ORDERS = ("pp",)  # labels of the seed pair, and of the edited one
@@ -106,7 +106,7 @@ def _of_pair(pair: Candidate, told: Labels, context: RunServices, most: int) -> 
             yield Probe(
                 task=config.name, model=config.model, pair=pair.id, example=row.name,
                 features={name: round(value, 4) for name, value in features.items()},
-                rules=need(score, *gaps(features)), words=told[row.name],
+                rules=need_by_rules(score, *gaps(features)), words=told[row.name],
             )  # fmt: skip
 
 

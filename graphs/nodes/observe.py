@@ -39,11 +39,11 @@ def observe(state: State, context: RunServices) -> dict[str, Any]:
 
 def _diagnosed(evaluation: Evaluation, state: State, context: RunServices) -> Diagnosis:
     """By the classifier's probes; by the rewards alone, which cost nothing, for a policy that does not look."""
-    from tools.diagnosis.classify import by_rewards
+    from tools.diagnosis.classify import diagnose_by_rewards
 
     config, examples = context.spec.config, context.spec.validation
     if not config.observes or "classifier" in config.without:
-        return by_rewards(evaluation, examples)
+        return diagnose_by_rewards(evaluation, examples)
     prompt, history = context.folder.prompt(state["best"].prompt), context.folder.rounds()[: state["number"]]
     return context.classifier.diagnose(
         evaluation, examples, prompt, seed_of(state, context),

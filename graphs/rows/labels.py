@@ -39,7 +39,7 @@ def began_with(rounds: Sequence[Round], context: RunServices) -> list[Candidate]
 
 
 def _labelled(row: Round, before: Candidate, context: RunServices) -> Iterator[Probe]:
-    from tools.diagnosis.classify import gaps, need
+    from tools.diagnosis.classify import gaps, need_by_rules
     from tools.diagnosis.features import is_complete
 
     words = outcomes(row, before, context)
@@ -49,7 +49,7 @@ def _labelled(row: Round, before: Candidate, context: RunServices) -> Iterator[P
         if is_complete(one.features) and one.example in words:
             yield Probe(
                 task=config.name, model=config.model, pair=before.id, example=one.example, features=one.features,
-                rules=need(scores[one.example], *gaps(one.features)), words=words[one.example], own=True,
+                rules=need_by_rules(scores[one.example], *gaps(one.features)), words=words[one.example], own=True,
             )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent import extensions
 from agent.errors import BadInput
 from agent.policy.llm_planner import LlmPlanner
 from agent.policy.registry import make_policy
@@ -146,7 +147,7 @@ class RunServices:
 
     @cached_property
     def model(self) -> "Backbone | CachedLanguageModel":
-        """What answers and scores: the model, or what other runs have asked of it."""
+        """What answers and scores: the backbone, or what other runs have asked of it."""
         if self.pooled is None:
             return self.backbone
         from tools.model.answer_cache import CachedLanguageModel
@@ -158,10 +159,16 @@ class RunServices:
 
     @cached_property
     def backbone(self) -> "Backbone":
-        """The process's model, with this run's adapters, progress and charges."""
+        """This run's view of the loaded model: with its own adapters, progress and charges.
+
+        Raises:
+            BadInput: the model cannot be loaded, or does not take the run's LoRA settings.
+        """
         from graphs.services.shared_model import shared_backbone
 
-        return shared_backbone(self.spec.config, self.folder.adapter_folder, self.progress, self.meter.add, self.note)
+        return shared_backbone(
+            self.spec.config, self.folder.adapter_folder, self.progress, self.meter.add, remark=self.note
+        )
 
     @cached_property
     def pooled(self) -> "Pool | None":
@@ -230,6 +237,8 @@ class RunServices:
         from tools.editing.rule_editor import CombinedEditor, RuleEditor
 
         config, textgrad = self.spec.config, self.textgrad
+        if make := extensions.editors.get(config.edit.editor):
+            return make(self.spec.scorers, config.edit)
         first = self.folder.baseline()
         recalled = [self.folder.prompt(tried.prompt) for tried in first.recalled[1:]] if first else []
         rules = RuleEditor(self.spec.scorers, config.edit, recalled)
@@ -239,7 +248,7 @@ class RunServices:
     def textgrad(self) -> "TextGradEditor | None":
         """The LLM as editor; None where only the rules edit."""
         task = self.spec
-        if task.config.edit.editor == "rules":
+        if task.config.edit.editor != "textgrad":
             return None
         from tools.editing.textgrad_editor import TextGradEditor
 
@@ -287,7 +296,7 @@ class RunServices:
     # --- what is told and what is counted ---
 
     def tell(self, event: Event) -> None:
-        """Note an event in the run folder and show it to the listener."""
+        """Note an event in the run folder, stream it, and show it to the listener."""
         self.folder.event(event)
         self.stream(event.model_dump(mode="json"))
         self.listener.event(event)
