@@ -94,30 +94,25 @@ class Learned:
             run="", number=0, task="", model="", signal=briefing.signal, move=action, gain=0, cost=0, kept=False,
             shares=briefing.diagnosis.shares,
         )  # fmt: skip
-        fit = Fit(SPREADS, self._seen(action.action))
+        fit = Fit(SPREADS, self._observations(action.action))
         features = _features(now)
         gain, spread = min(1.0, outlook.gain + fit.expected(features)), outlook.spread * fit.narrowed(features)
         lucky = HOPE * hypot(spread, TRY_SPREAD * now.mendable)
         return Promise(action, gain, spread, max(1.0, outlook.cost), gain + EXPLORED * spread * draw, gain + lucky)
 
-    def _seen(self, action: str) -> Iterator[Observation]:
-        """Rounds of this lever in other runs, against what was promised then. This run's are in the outlook already."""
-        model = self._config.model
-        for line in self._experience:
-            if line.move.action == action:
-                yield _observation(line, self._promised(line), 1.0 if line.model == model else OTHER_MODEL)
+    def _observations(self, action: str) -> Iterator[Observation]:
+        """Rounds of this lever in other runs, against what was promised then. This run's are in the outlook already.
 
-    def _promised(self, line: Experience) -> float:
-        """The gain that was promised then. A fixed order may have trained on other rows than the outlook was about."""
-        outlook = _lever(line).outlook
-        meant = isinstance(line.move, EditPrompt) or line.move.rows == fitting_rows(line.signal, self._config)
-        return outlook.gain if outlook and meant else YIELD * line.mendable
-
-
-def _observation(line: Experience, promised: float, weight: float) -> Observation:
-    """Seen with the scatter of a try on what was there, and with the noise of the rows."""
-    variance = (TRY_SPREAD * line.mendable) ** 2 + max(line.signal.floor, 0.01) ** 2
-    return Observation(_features(line), line.gain - promised, variance / weight)
+        Each is seen with the scatter of a try on what was there, and with the noise of the rows.
+        """
+        for line in (line for line in self._experience if line.move.action == action):
+            outlook = _lever(line).outlook
+            # A fixed order may have trained on other rows than the outlook was about.
+            meant = isinstance(line.move, EditPrompt) or line.move.rows == fitting_rows(line.signal, self._config)
+            promised = outlook.gain if outlook and meant else YIELD * line.mendable
+            variance = (TRY_SPREAD * line.mendable) ** 2 + max(line.signal.floor, 0.01) ** 2
+            weight = 1.0 if line.model == self._config.model else OTHER_MODEL
+            yield Observation(_features(line), line.gain - promised, variance / weight)
 
 
 def _features(line: Experience) -> list[float]:

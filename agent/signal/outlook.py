@@ -29,14 +29,14 @@ WEIGHTS_AS_GIVEN: dict[Need, float] = {"content": BOTH_MEASURES / 2, "both": ONE
 
 # A lever's yield before it was ever pulled, as share of what is there: half, and within two deviations nearly anything.
 YIELD, YIELD_SPREAD = 0.5, 0.3
-# Standard deviation of one round's yield about the lever's own. A fruitless try on the present pair thereby leaves
+# Standard deviation of one round's yield about the lever's own. A fruitless try on the present pair leaves
 # three tenths of the prior's mean: the same draws from the same rows would fail again.
 TRY_SPREAD = 0.2
 # What counts less than a full try: a round on an earlier pair, or a fruitless training whose loss was still falling.
 PARTIAL_TRY = 0.25
 # Share of rows that the classifier sorts wrongly, as wide as what it may miss is taken to be.
 MISCLASSIFIED = 0.1
-# Merit below which no yield can be told: hardly anything was there.
+# Merit below which a round says nothing about the yield: hardly anything was there.
 LEAST_MENDABLE = 0.02
 
 
