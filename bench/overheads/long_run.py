@@ -1,4 +1,4 @@
-"""A run of many rounds on the real graph, ledger, checkpoints, memory and report, with a model that costs nothing."""
+"""A run of many rounds on the real graph, ledger, checkpoints, memory and report, with a model that takes no time."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ PARTS = ("checkpoint", "ledger", "report", "memory")
 
 
 class RoundCost(Record):
-    """Milliseconds that a round took, by part (`graph` is the rest), and bytes of the checkpoints after it."""
+    """Milliseconds of a round, by part (`graph` is the rest), and bytes of the checkpoints after it."""
 
     number: int
     parts: dict[str, float]
@@ -40,7 +40,7 @@ class RoundCost(Record):
 
 
 def long_run(root: Path, rounds: int) -> tuple[RunFolder, list[RoundCost]]:
-    """A run of so many rounds under `root`, every second one a training, and what each cost around the model."""
+    """A run of so many rounds in `root`, every second one a training, and the cost of each round."""
     folder = new_run(make_task(root, rounds), runs=root / "runs")
     clock = Stopwatch(folder)
     with open_session(folder, listener=clock, report=None) as session:
@@ -50,7 +50,7 @@ def long_run(root: Path, rounds: int) -> tuple[RunFolder, list[RoundCost]]:
 
         context = session.context
         folder.save_fitting(Fitting())  # there is no tokenizer
-        model = StandIn(rounds)
+        model = FreeModel(rounds)
         vars(context).update(
             model=model, backbone=model, trainer=FreeTrainer(), policy=Alternating(rounds), _embed=_embed
         )
@@ -67,7 +67,7 @@ def long_run(root: Path, rounds: int) -> tuple[RunFolder, list[RoundCost]]:
 
 
 class Stopwatch(Silent):
-    """A listener that notes what each round cost, and wraps what is to be told apart."""
+    """A listener that notes the cost of each round, and times the parts of it."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.costs: list[RoundCost] = []
@@ -75,13 +75,13 @@ class Stopwatch(Silent):
         self._spent = defaultdict[str, float](float)
         self._began = time.perf_counter()
 
-    def timed(self, part: str, do: Callable[P, T]) -> Callable[P, T]:
-        """`do`, with the time it takes added to a part of the round."""
+    def timed(self, part: str, work: Callable[P, T]) -> Callable[P, T]:
+        """`work`, with the time it takes added to a part of the round."""
 
         def run(*args: P.args, **options: P.kwargs) -> T:
             began = time.perf_counter()
             try:
-                return do(*args, **options)
+                return work(*args, **options)
             finally:
                 self._spent[part] += time.perf_counter() - began
 
@@ -103,7 +103,7 @@ class Stopwatch(Silent):
 # --- stand-ins -------------------------------------------------------------------------------------
 
 
-class StandIn:
+class FreeModel:
     """Answers at once, and better from round to round, so that some trials are kept."""
 
     def __init__(self, rounds: int) -> None:
@@ -133,7 +133,7 @@ class StandIn:
 
 
 class Alternating:
-    """Edits and trains in turn, for all the rounds of the budget."""
+    """A policy that edits and trains in turn, for all rounds of the budget."""
 
     name = "in turn"
 
@@ -185,7 +185,7 @@ def _chance(*what: object) -> float:
 
 
 def make_task(root: Path, rounds: int) -> Path:
-    """The folder of a task that can be read and begun, on a model folder without weights."""
+    """The folder of a task that a run can start from, on a model folder without weights."""
     folder = root / "task"
     (folder / "model").mkdir(parents=True)
     (folder / "model" / "config.json").write_text("{}")
