@@ -20,7 +20,7 @@ from agent.records.events import BaselineScored, Event, RoundJudged
 from agent.records.examples import Example, Prompt
 from agent.records.rounds import Spend
 from agent.records.training import Step, Training, write_training
-from graphs.services.context import Silent, new_run
+from graphs.context import Silent, new_run
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 
@@ -28,6 +28,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 ROWS = 32  # of each split, as in the demo
 STEPS = 60  # optimizer steps of a training, as in the demo
+TRAINED = 1000  # forward tokens that a training claims
 PARTS = ("checkpoint", "ledger", "report", "memory")
 
 
@@ -48,16 +49,16 @@ def long_run(root: Path, rounds: int) -> tuple[RunFolder, list[RoundCost]]:
 
         from ui.report.write import write_report
 
-        context = session.context
+        services = session.services
         folder.save_fitting(Fitting())  # there is no tokenizer
         model = FreeModel(rounds)
-        vars(context).update(
+        vars(services).update(
             model=model, backbone=model, trainer=FreeTrainer(), policy=Alternating(rounds), _embed=_embed
         )
-        context.report = clock.timed("report", write_report)
-        vars(context.memory)["remember"] = clock.timed("memory", context.memory.remember)
+        services.report = clock.timed("report", write_report)
+        vars(services.memory)["remember"] = clock.timed("memory", services.memory.remember)
         for kind in ("append", "rounds", "baseline", "outcome"):
-            vars(context.folder)[kind] = clock.timed("ledger", getattr(context.folder, kind))
+            vars(services.folder)[kind] = clock.timed("ledger", getattr(services.folder, kind))
         with (
             patch.object(SqliteSaver, "put", clock.timed("checkpoint", SqliteSaver.put)),
             patch.object(SqliteSaver, "put_writes", clock.timed("checkpoint", SqliteSaver.put_writes)),
@@ -169,6 +170,7 @@ class FreeTrainer:
         training = Training(
             model="none", parent=None, data="0" * 12, settings=Lora(), rows=action.rows, row_count=len(rows),
             left_out=0, epochs=10, learning_rate=action.learning_rate, rank=action.rank, seed=seed, steps=steps,
+            tokens=TRAINED,
         )  # fmt: skip
         folder.mkdir(parents=True)
         write_training(training, folder)

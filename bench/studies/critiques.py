@@ -20,7 +20,7 @@ from agent.records.evaluation import ExampleScore
 from agent.records.examples import Example, Prompt
 from bench.overheads.overhead import Overhead
 from eval.scoring import TaskScorers
-from graphs.services.context import Silent
+from graphs.context import Silent
 from tools.editing.critique import describe_case
 from tools.editing.descent import library
 from tools.editing.textgrad_editor import TextGradEditor

@@ -15,8 +15,9 @@ from pathlib import Path
 from agent.errors import NesyLoraError
 from agent.records.examples import Candidate
 from agent.records.signal import Probe
-from graphs.nodes.labels import began_with, outcomes
-from graphs.services.context import Context, new_run
+from graphs.context import Context, new_run
+from graphs.rows.labels import began_with, outcomes
+from graphs.services.run import RunServices
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 from memory.storage.disk import write_atomically
@@ -87,25 +88,25 @@ def _probe_task(task: Path, options: argparse.Namespace) -> Iterator[Probe]:
     """The failing rows of every pair that was edited, each pair once."""
     paths = [path for schedule in options.orders if (path := _folder(task, schedule, options)).exists()]
     labels: dict[Candidate, Labels] = {}
-    context_of: dict[Candidate, Context] = {}
+    services_of: dict[Candidate, RunServices] = {}
     for path in paths:
-        context = Context(run=str(path), pool=_pool(task, options))
-        rounds = context.folder.rounds()
-        for row, pair in zip(rounds, began_with(rounds, context), strict=True):
-            if mended := outcomes(row, pair, context):
+        services = RunServices(Context(run=str(path), pool=_pool(task, options)))
+        rounds = services.folder.rounds()
+        for row, pair in zip(rounds, began_with(rounds, services), strict=True):
+            if mended := outcomes(row, pair, services):
                 labels.setdefault(pair, {}).update(mended)
-                context_of.setdefault(pair, context)
+                services_of.setdefault(pair, services)
     for pair, mended in labels.items():
-        yield from _probe_pair(pair, mended, context_of[pair], options.rows)
+        yield from _probe_pair(pair, mended, services_of[pair], options.rows)
 
 
-def _probe_pair(pair: Candidate, mended: Labels, context: Context, most: int) -> Iterator[Probe]:
-    config, scores = context.spec.config, context.evaluate(pair, "validation").scores
-    scored = zip(context.spec.validation, scores, strict=True)
+def _probe_pair(pair: Candidate, mended: Labels, services: RunServices, most: int) -> Iterator[Probe]:
+    config, scores = services.spec.config, services.evaluate(pair, "validation").scores
+    scored = zip(services.spec.validation, scores, strict=True)
     failing = [(row, score) for row, score in scored if score.reward < 1 and row.name in mended]
     failing = random.Random(config.seed).sample(failing, min(most, len(failing)))
-    prompt, began = context.folder.prompt(pair.prompt), time.monotonic()
-    all_features = context.classifier.features(failing, prompt, pair.adapter, config.seed, {}, thorough=True)
+    prompt, began = services.folder.prompt(pair.prompt), time.monotonic()
+    all_features = services.classifier.features(failing, prompt, pair.adapter, config.seed, {}, thorough=True)
     print(f"{config.name}, pair {pair.id}: {len(failing)} rows probed ({time.monotonic() - began:.0f} s)", flush=True)
     for (row, score), features in zip(failing, all_features, strict=True):
         if is_complete(features):
