@@ -147,7 +147,7 @@ class RunServices:
 
     @cached_property
     def model(self) -> "Backbone | CachedLanguageModel":
-        """What answers and scores: the model, or what other runs have asked of it."""
+        """What answers and scores: the backbone, or what other runs have asked of it."""
         if self.pooled is None:
             return self.backbone
         from tools.model.answer_cache import CachedLanguageModel
@@ -159,10 +159,16 @@ class RunServices:
 
     @cached_property
     def backbone(self) -> "Backbone":
-        """The process's model, with this run's adapters, progress and charges."""
+        """This run's view of the loaded model: with its own adapters, progress and charges.
+
+        Raises:
+            BadInput: the model cannot be loaded, or does not take the run's LoRA settings.
+        """
         from graphs.services.shared_model import shared_backbone
 
-        return shared_backbone(self.spec.config, self.folder.adapter_folder, self.progress, self.meter.add, self.note)
+        return shared_backbone(
+            self.spec.config, self.folder.adapter_folder, self.progress, self.meter.add, remark=self.note
+        )
 
     @cached_property
     def pooled(self) -> "Pool | None":
@@ -290,7 +296,7 @@ class RunServices:
     # --- what is told and what is counted ---
 
     def tell(self, event: Event) -> None:
-        """Note an event in the run folder and show it to the listener."""
+        """Note an event in the run folder, stream it, and show it to the listener."""
         self.folder.event(event)
         self.stream(event.model_dump(mode="json"))
         self.listener.event(event)
