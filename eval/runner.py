@@ -1,4 +1,4 @@
-"""Scores a candidate on rows of a split: what was measured before is served from the store, row by row."""
+"""Scores a candidate on rows of a split. Rows that were measured before come from the store."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -10,24 +10,24 @@ from agent.records.evaluation import Evaluation, ExampleScore, Measurements
 from agent.records.examples import Candidate, Example, Prompt, Split
 from eval.tasks.task import Task
 
-# How answers are read: scores of a run that began before a scorer's rules last changed are measured anew.
+# Version of the scorers' rules. Raise it with every change of them: scores of older runs are then measured again.
 READING = 2
 
 
 class EvaluationStore(Protocol):
-    """Where measurements are kept. They are the whole candidate's: a prompt scores anew after each LoRA update."""
+    """Where measurements are kept, by candidate: the same prompt with another adapter is measured again."""
 
     def load(self, candidate: Candidate, split: Split) -> Measurements:
         """What was saved for exactly this candidate and split; empty if nothing."""
         ...
 
     def save(self, measured: Measurements) -> None:
-        """Take the place of what was saved before, in one step."""
+        """Replace what was saved before, in one step."""
         ...
 
 
 def _too_long(row: Example) -> ExampleScore:
-    """Whatever the scorers would say of an empty answer: no answer is wrong."""
+    """No answer is a wrong answer, also where the scorers accept an empty one."""
     fault = "With this prompt the question is too long for the model's window."
     return ExampleScore(example=row.name, output="", content=0.0, style=0.0, faults=(fault,), too_long=True)
 
@@ -37,7 +37,7 @@ class Runner:
 
     Args:
         prompt_of: finds the prompt behind a candidate's prompt id.
-        whole: answers are generated to their end, for people to read, and not only as far as they count.
+        whole: generate answers to their end, for people to read; else only as far as they change the score.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A task's scorers taken together: the reward of an output, and the words for what is wanted."""
+"""Where a row is scored: all scorers of a task on an output, and the instructions for what is wanted."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -42,8 +42,8 @@ class BadScorer(BadInput):
         self.keys = keys
 
 
-def nobody(settings: Rated) -> Rater:
-    """Rates nothing: for whoever reads a task without scoring answers."""
+def no_rater(settings: Rated) -> Rater:
+    """Refuses to rate: for code that reads a task and scores no answers."""
     raise BadInput(f"a scorer of `kind: {settings.kind}` cannot be asked here; it can in `nesylora run` and `eval`")
 
 
@@ -53,15 +53,15 @@ class TaskScorers:
     What an output thinks before it answers counts neither for content nor for style, and a judge does not see it.
 
     Args:
-        rater: gives who scores by settings that no rule can follow; called when first needed, once for equal settings.
-        judge: who the LLM judge is, as plain data. It is part of the digest: another judge gives other scores.
+        rater: makes the judge or reward model of these settings; called when first needed, once for equal settings.
+        judge: which LLM the judge is, as plain data. It is part of the digest: another judge gives other scores.
     """
 
     def __init__(
         self,
         content: Sequence[ContentScorer],
         style: Sequence[StyleScorer] = (),
-        rater: Callable[[Rated], Rater] = nobody,
+        rater: Callable[[Rated], Rater] = no_rater,
         judge: object = None,
     ) -> None:
         self._content = _build("content", content, content_scorer)
@@ -131,7 +131,7 @@ class TaskScorers:
             return Rating(0.0, self._given_up(error))
 
     def _given_up(self, error: TooSlow) -> str:
-        """A fault like any other: the run goes on, and the answer has the sentence beside it."""
+        """The sentence for the answer's faults: the run goes on."""
         self.given_up = str(error)
         return self.given_up
 
@@ -178,14 +178,14 @@ class TaskScorers:
     def full_marks(self, output: str, example: Example) -> bool:
         """Whether content and style are both full marks, as far as rules can tell.
 
-        Asked of every row when a task is read, and by editors, so nobody is asked here: what only a judge or a reward
-        model can score is taken to pass. That is right for references in the wanted form; for a model's own answers
-        there is `score_all`.
+        Called for every row when a task is read, and by editors, so no judge and no reward model is asked: what only
+        they can score counts as full marks. That is right for references in the wanted form; use `score_all` for a
+        model's own answers.
         """
         return self.ruled(output, example) == 1.0 and not self.faults(output)
 
     def ruled(self, output: str, example: Example) -> float:
-        """Mean over the content rules, in [0, 1]; 1.0 where there are none. Asks nobody."""
+        """Mean over the content rules, in [0, 1]; 1.0 where there are none. No judge is asked."""
         rules = [scorer for scorer in self._content if not isinstance(scorer, Judge | RewardModel)]
         answer, reference = spoken(output), spoken(example.answer)
         return fmean(self._rule(rule, answer, reference).score for rule in rules) if rules else 1.0

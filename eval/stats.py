@@ -101,5 +101,5 @@ def _wilson(hits: float, count: int, level: float) -> tuple[float, float]:
 
 
 def standard_error(values: Sequence[float]) -> float:
-    """Standard error of the mean; 0.0 for fewer than two values, where none can be told."""
+    """Standard error of the mean, in the unit of the values; 0.0 for fewer than two values."""
     return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0

@@ -82,7 +82,7 @@ def score_is_final(settings: ContentScorer, beginning: str, answer: str) -> bool
             return not answer.strip().casefold().startswith(beginning.strip().casefold())
         case Contains():
             return says(beginning, answer)
-        case _:  # a later number, letter, word or match may count in place of an earlier one, or beside it
+        case _:  # a later number, letter, word or match may replace an earlier one, or add to it
             return False
 
 

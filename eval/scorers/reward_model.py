@@ -19,7 +19,7 @@ class RewardModelRater:
 
     Args:
         device: as torch names it.
-        progress: told of loading, and how many rows are rated.
+        progress: called while the model loads and after each batch of rows.
     """
 
     def __init__(self, settings: RewardModel, device: str, progress: Progress | None = None) -> None:
@@ -28,7 +28,7 @@ class RewardModelRater:
         self._progress = progress or (lambda *_: None)
 
     def rate(self, answered: Sequence[tuple[Example, str]]) -> list[Rating]:
-        """One rating per (example, output), in order, without a reason.
+        """One rating in [0, 1] per (example, output), in order, without a reason.
 
         Raises:
             BadInput: the model cannot be loaded, is no reward model, or gives a logit that is no number.
@@ -57,7 +57,7 @@ class RewardModelRater:
 
     @property
     def _rows(self) -> int:
-        """Rows of a pass: one where model and tokenizer do not agree on a padding token, which must not be read."""
+        """Rows of a forward pass: one, where model and tokenizer disagree on the padding token."""
         tokenizer, model = self._parts
         padding = model.config.get_text_config().pad_token_id
         return self._settings.batch_size if padding is not None and padding == tokenizer.pad_token_id else 1

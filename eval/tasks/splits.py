@@ -91,7 +91,7 @@ def _tables(data: Data, folder: Path) -> dict[Split, Table]:
 
 
 def _overlaps(rows: Rows) -> list[str]:
-    """A warning for each pair of splits that share questions. Raises BadInput if all of test stands in train."""
+    """A warning for each pair of splits that share questions. Raises BadInput if train has all test rows."""
     known = {split: {_key(example) for example in rows[split]} for split in SPLITS}
     warnings = []
     for first, second in combinations(SPLITS, 2):

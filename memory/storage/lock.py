@@ -1,4 +1,4 @@
-"""One process at a time: an operating-system file lock, with a note beside it that says who holds it."""
+"""One process at a time: a file lock of the operating system, and a file that says who holds it."""
 
 import json
 import os
