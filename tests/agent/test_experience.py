@@ -9,7 +9,8 @@ import yaml
 from agent.errors import BadInput
 from agent.policy.experience import Experience, experience
 from agent.records.rounds import Spend
-from graphs.services.context import Context, new_run
+from graphs.context import Context, new_run
+from graphs.services.run import RunServices
 from graphs.session import open_session
 from memory.experience import ExperienceFile, experience_in_ledgers
 from tests.fixtures.outlooks import a_line
@@ -85,11 +86,11 @@ def test_it_is_told_again_by_the_ledgers(tmp_path: Path) -> None:
 # --- in a run ------------------------------------------------------------------------------------
 
 
-def ended(task: Path, runs: Path, *overrides: str) -> Context:
+def ended(task: Path, runs: Path, *overrides: str) -> RunServices:
     folder = new_run(task, ["budget.rounds=2", *overrides], runs)
     with open_session(folder) as session:
         session.go()
-    return session.context
+    return session.services
 
 
 def test_every_round_of_a_run_is_noted_and_the_next_run_learns_from_it(tiny_task: TinyTask, tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def test_every_round_of_a_run_is_noted_and_the_next_run_learns_from_it(tiny_task
     assert {line.run for line in second.memory.experience} == {first.name}
     assert {line.run for line in file.read()} == {first.name, second.folder.name}
     # What the run learned from stands in its folder: it decides the same whatever others do meanwhile.
-    again = Context(run=str(second.folder.path))
+    again = RunServices(Context(run=str(second.folder.path)))
     file.append(a_line())
     assert again.memory.experience == second.memory.experience
 
@@ -114,9 +115,9 @@ def test_a_task_may_name_another_experience_or_none(tiny_task: TinyTask, tmp_pat
     task, runs = tiny_task(), tmp_path / "runs"
     ExperienceFile(task / "practice.jsonl").append(a_line())
     named = new_run(task, ["policy=learned", "experience=practice.jsonl"], runs, "named")
-    assert Context(run=str(named.path)).memory.experience == (a_line(),)
+    assert RunServices(Context(run=str(named.path))).memory.experience == (a_line(),)
     without = new_run(task, ["policy=learned", "experience=practice.jsonl", "without=[memory]"], runs, "without")
-    assert Context(run=str(without.path)).memory.experience == ()
+    assert RunServices(Context(run=str(without.path))).memory.experience == ()
     with pytest.raises(BadInput, match=r"nowhere\.jsonl.*or take `runs`"):
         new_run(task, ["policy=learned", "experience=nowhere.jsonl"], runs, "missing")
     assert not (runs / "missing").exists(), "nothing is begun"
