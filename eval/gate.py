@@ -133,6 +133,9 @@ def too_few_to_tell(before: Evaluation, after: Evaluation, level: float) -> bool
 
     How many rows changed does not depend on the direction of the changes. So a second test, made only where
     the first could not succeed, is no second chance.
+
+    Args:
+        level: p-value that a significant change has at most.
     """
     reward, merit = _changes(before, after)
     risen = [difference for difference in reward.differences if abs(difference) > NOISE]

@@ -51,7 +51,14 @@ class Leaks:
         self._runs = Runs({text: place for place, text in reversed(places)})
 
     def found(self, text: str, before: str) -> str | None:
-        """A sentence on the first answer, or part of a question, that is in `text` and not in `before`; or None."""
+        """Whether a text gives a row away.
+
+        Args:
+            before: the text before the edit; what it has already is no leak of the edit.
+
+        Returns:
+            A sentence on the first answer, or part of a question, that is in `text` and not in `before`; or None.
+        """
         known = _words(before)
         for phrase, place, what in self._hits(_words(text).split()):
             if phrase not in known:

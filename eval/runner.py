@@ -69,9 +69,14 @@ class Runner:
         return self._evaluate(candidate, split, names)
 
     def reference_nll(self, candidate: Candidate, names: Sequence[str]) -> list[float | None]:
-        """NLL of the references of these validation rows, in the wanted form, under the candidate; nats per token.
+        """How likely the candidate finds the right answers: mean NLL of the references in the wanted form.
 
-        None where it cannot be measured. Rows whose reference cannot be shown in a form that passes are left out.
+        Args:
+            names: validation rows. A row whose reference gets no full marks in the wanted form is left out.
+
+        Returns:
+            Nats per token, one number per row that is not left out, in the order of the split; None where it cannot
+            be measured, such as a row beyond the model's window.
         """
         scorers = self._task.scorers
         wanted = set(names)
@@ -83,12 +88,16 @@ class Runner:
         known = self._store.load(candidate, "validation")
         missing = {key: row for key, row in rows.items() if key not in known.nats}
         if missing:
-            known = known.model_copy(update={"nats": known.nats | self._nats(candidate, missing)})
+            known = known.model_copy(update={"nats": known.nats | self._measured_nll(candidate, missing)})
             self._store.save(known)
         return [known.nats[key] for key in rows]
 
     def open_test(self, candidate: Candidate) -> Evaluation:
-        """The candidate's scores on all test rows. For the end of a run: nothing may be decided by them."""
+        """The candidate's scores on all test rows. Only for the end of a run: no decision may depend on them.
+
+        Raises:
+            NesyLoraError: a judge did not answer.
+        """
         return self._evaluate(candidate, "test", None)
 
     def _evaluate(self, candidate: Candidate, split: Split, names: Sequence[str] | None) -> Evaluation:
@@ -125,7 +134,7 @@ class Runner:
                 f"Nothing is lost: {way_out}, a run goes on with nesylora resume"
             ) from error
 
-    def _nats(self, candidate: Candidate, rows: Mapping[str, Example]) -> dict[str, float | None]:
+    def _measured_nll(self, candidate: Candidate, rows: Mapping[str, Example]) -> dict[str, float | None]:
         wanted = [("", self._task.scorers.show(row.answer)) for row in rows.values()]
         prompt = self._prompt_of(candidate.prompt)
         nats, _ = self._model.nll(prompt, list(rows.values()), wanted, adapter=candidate.adapter)

@@ -63,12 +63,17 @@ class Shelf:
             self._upsert(batch)
 
     def embedded(self, text: str) -> list[float]:
+        """The vector of a text, [D], of length 1."""
         return self._embed([text])[0]
 
     def nearest(self, vector: Sequence[float], limit: int, where: Where | None = None) -> list[tuple[Row, float]]:
-        """The entries nearest to a vector and their cosine similarities, nearest first.
+        """The entries nearest to a vector and their cosine similarities in [-1, 1], nearest first.
 
-        The index is approximate: it may miss some. What must be found is asked for by `fitting`.
+        The index is approximate and may miss some. Use `fitting` for what must be found.
+
+        Args:
+            vector: [D] of length 1, as the shelf's `embed` makes them.
+            where: Chroma's filter over the columns. With it Chroma reads the columns of all entries, which is slow.
         """
         with _plainly(self._folder):
             found = self._collection.query(

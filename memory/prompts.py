@@ -137,7 +137,11 @@ class PromptMemory:
 
 
 def rebuild(memory: PromptMemory, entries: Iterable[Entry], rewrites: Iterable[KeptRewrite] = ()) -> None:
-    """Fills the memory from what the run folders keep; then it is no longer `rebuilt`."""
+    """Fills the memory from what the run folders keep. Afterwards it is no longer `rebuilt`.
+
+    Raises:
+        NesyLoraError: Chroma fails, or the disk is full.
+    """
     with memory.chroma.filling():
         memory.rewrites.remember(*rewrites)
         memory.remember(*entries)

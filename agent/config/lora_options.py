@@ -114,17 +114,17 @@ def chosen(settings: Lora) -> dict[str, Any]:
     return Options.model_validate(_asked(settings.options)).model_dump(exclude_none=True)
 
 
-def init_refusal(value: Any) -> str | None:
+def init_refusal(value: object) -> str | None:
     """Why peft's `init_lora_weights` cannot have this value; None: no such reason."""
     name = str(value).lower()
     return next((why for init, why in INITS.items() if name == init or name.startswith(f"{init}_")), None)
 
 
-def _asked(options: Mapping[str, Any]) -> dict[str, Any]:
+def _asked(options: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in options.items() if name in Options.model_fields}
 
 
-def _ill_typed(options: Mapping[str, Any]) -> dict[str, str]:
+def _ill_typed(options: Mapping[str, object]) -> dict[str, str]:
     """Of a value that fits no member of a union, what the member says that got furthest."""
     try:
         Options.model_validate(_asked(options))
@@ -137,7 +137,7 @@ def _ill_typed(options: Mapping[str, Any]) -> dict[str, str]:
     return {}
 
 
-def _refusal(name: str, value: Any) -> str | None:
+def _refusal(name: str, value: object) -> str | None:
     if name in OURS:
         return f"is set by `{OURS[name]}`"
     if name in PEFTS_OWN:

@@ -1,7 +1,6 @@
 """How a pair of prompt and adapter did, row by row, and how rows fit the model's window."""
 
 from statistics import fmean
-from typing import Any
 
 from pydantic import Field, field_validator
 
@@ -84,13 +83,13 @@ class Measurements(Record):
 
     @field_validator("scores", mode="before")
     @classmethod
-    def reads_the_lists_of_older_runs(cls, scores: Any) -> Any:
+    def reads_the_lists_of_older_runs(cls, scores: object) -> object:
         """Keyed by the row's name, which is never a key: such scores are shown, but measured again."""
         return {score["example"]: score for score in scores} if isinstance(scores, list) else scores
 
     @field_validator("nats", mode="before")
     @classmethod
-    def leaves_out_the_zeros_of_older_runs(cls, nats: Any) -> Any:
+    def leaves_out_the_zeros_of_older_runs(cls, nats: object) -> object:
         """There, 0 also meant a row beyond the model's window: such rows are measured again."""
         return {key: value for key, value in nats.items() if value != 0} if isinstance(nats, dict) else nats
 

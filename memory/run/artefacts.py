@@ -65,6 +65,7 @@ class Artefacts:
         write_atomically(self._place("remembered", entry.prompt.id, ".json"), entry.model_dump_json(indent=2))
 
     def remembered(self) -> list[Entry]:
+        """All entries that `keep` kept, by the id of their prompt. Raises BadInput: a file is damaged."""
         return [read_record(Entry, path) for path in sorted((self.path / "remembered").glob("*.json"))]
 
     def save_reworded(self, number: int, made: Reworded) -> None:

@@ -4,7 +4,6 @@ A checkpoint counts a step once it has ended. This file is for a process that fi
 """
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -25,7 +24,7 @@ class Charges(Record):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_one_step(cls, fields: Any) -> Any:
+    def _of_one_step(cls, fields: object) -> object:
         """As it was written while it held the last step only."""
         if isinstance(fields, dict) and "step" in fields:
             return {"steps": {fields["step"]: fields["spend"]}}

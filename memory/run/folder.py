@@ -139,6 +139,7 @@ class RunFolder(Artefacts):
         self._ledger.append(row)
 
     def baseline(self) -> Baseline | None:
+        """Row 0 of the ledger; None before it is written. Raises BadInput, as `rounds` and `outcome`: it is damaged."""
         return next((row for row in self._ledger.read() if isinstance(row, Baseline)), None)
 
     def rounds(self) -> list[Round]:

@@ -34,16 +34,12 @@ def held(path: Path, what: str, wait: float = 0) -> Iterator[None]:
     except Timeout:
         raise Busy(f"{what} is in use by {_named(holder)}. Wait for its end, or stop it, then try again.") from None
     try:
-        write_atomically(holder, json.dumps(_myself()))
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        write_atomically(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
         yield
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
-
-
-def _myself() -> dict[str, str | int]:
-    since = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
 
 
 def _named(holder: Path) -> str:
