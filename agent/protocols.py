@@ -151,7 +151,7 @@ class Editor(Protocol):
     def name(self) -> str: ...
 
     def propose(
-        self, prompt: Prompt, evaluation: Evaluation, train: Sequence[Example], move: EditPrompt, seed: int
+        self, prompt: Prompt, evaluation: Evaluation, train: Sequence[Example], action: EditPrompt, seed: int
     ) -> Edits:
         """Without edits when nothing is left to try. `evaluation` is of train rows."""
         ...

@@ -129,7 +129,7 @@ def _add_run_name(command: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from graphs.services.context import new_run
+    from graphs.context import new_run
 
     quiet_libraries()
     folder = new_run(task_path(options.task), _overrides(options), options.runs, options.name)
@@ -158,7 +158,7 @@ def _go_on(folder: "RunFolder") -> int:
 
 
 def _chat(options: argparse.Namespace) -> int:
-    from graphs.services.context import new_run
+    from graphs.context import new_run
     from memory.run.folder import RunFolder
     from ui.terminal.chat import chat
 

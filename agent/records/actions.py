@@ -92,7 +92,7 @@ class Decision(Record):
     move: Action
     reason: str
     numbers: dict[str, float] = Field(default_factory=dict)
-    by: Literal["rules", "learned", "fixed order", "planner", "user"] = "rules"
+    by: Literal["rules", "learned", "fixed order", "planner", "user", "custom"] = "rules"
     rules_would: str | None = Field(
         None, description="what the rules would have done, where somebody else decided: the move, then their reason"
     )

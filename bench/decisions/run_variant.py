@@ -9,7 +9,7 @@ from agent.records.examples import Candidate
 from agent.records.rounds import Baseline, Outcome, Round
 from bench.decisions.folder import Group
 from bench.decisions.results import ORACLE, Reached, Result, Variant
-from graphs.services.context import new_run
+from graphs.context import new_run
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 from ui.report.write import write_report
@@ -48,7 +48,7 @@ def finished_run(
     It recalls nothing of other runs, and learns from practice only, unless the overrides say otherwise.
 
     Args:
-        pool: folder of the answers and adapters that runs share, or empty; see `graphs.services.context.Context`.
+        pool: folder of the answers and adapters that runs share, or empty; see `graphs.context.Context`.
 
     Raises:
         NesyLoraError: the run failed.

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from bench.decisions.folder import Group, load_group, missing, results_file, threads_each
 from bench.decisions.results import Result, Variant, read, run_all
 from bench.decisions.run_variant import run_variant
-from graphs.services.garbage_collection import collector_at_rest
+from graphs.services.garbage_collection import without_garbage_collection
 from memory.storage.lock import held
 from ui.terminal.live import LiveView
 
@@ -118,7 +118,7 @@ def run_group(folder: Path) -> int:
     """
     group = load_group(folder)
     if missing(group, folder):
-        with collector_at_rest():  # imported before any run's clock starts: the first one would be charged with it
+        with without_garbage_collection():  # before any run's clock starts: the first run would be charged for it
             import tools.model.backbone
             import tools.model.loading
             import tools.training.lora  # noqa: F401

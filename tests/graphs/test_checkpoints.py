@@ -15,7 +15,7 @@ from agent.errors import BadInput, Busy, NesyLoraError
 from agent.records.base import FORMAT
 from agent.records.events import Event, Note
 from graphs import checkpoints
-from graphs.services.context import new_run
+from graphs.context import new_run
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import TinyTask
@@ -133,8 +133,10 @@ def test_the_question_is_asked_again_where_its_checkpoint_was_damaged(waiting: R
 
 def of_other_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """The graph as code would build it in which the node `approve` is called `consent`."""
-    source = Path(graphs.adapt.__file__).read_text().replace("nodes.approve, ", "").replace('"approve"', '"consent"')
-    node = '    graph.add_node("consent", nodes.approve)\n    graph.add_edge(START'
+    source = (
+        Path(graphs.adapt.__file__).read_text().replace("plan, approve, ", "plan, ").replace('"approve"', '"consent"')
+    )
+    node = '    graph.add_node("consent", as_node(approve, report))\n    graph.add_edge(START'
     other: dict[str, Any] = {"__name__": "other"}
     exec(source.replace("    graph.add_edge(START", node, 1), other)
     monkeypatch.setattr("graphs.adapt.build_graph", other["build_graph"])

@@ -13,7 +13,7 @@ import nesylora
 from agent.errors import NesyLoraError
 from agent.records.events import Note
 from agent.records.examples import Demo, Prompt
-from graphs.services.context import new_run
+from graphs.context import new_run
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 from tests.llm.mind import bills, kind_of, mind
@@ -249,7 +249,7 @@ def test_a_memory_of_earlier_runs_reaches_the_planner(tiny_task: TinyTask, tmp_p
     with serving(mind) as server:
         task = asking(tiny_task, server)
         with open_session(new_run(task, runs=tmp_path / "runs")) as session:
-            remember(session.context, Prompt(system="Begin with ANSWER.", demos=(Demo(question="1?", answer="one"),)))
+            remember(session.services, Prompt(system="Begin with ANSWER.", demos=(Demo(question="1?", answer="one"),)))
         adapted(task, tmp_path)
         plans = [request for request in server.requests if kind_of(request) == "plan"]
     assert any("recalled from" in request.text for request in plans)

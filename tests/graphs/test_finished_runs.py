@@ -15,7 +15,7 @@ from langgraph.types import Command
 from agent.errors import BadInput, Busy
 from agent.records.events import Event
 from graphs.adapt import build_graph
-from graphs.services.context import Context, new_run
+from graphs.context import Context, new_run
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import TinyTask

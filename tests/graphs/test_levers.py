@@ -9,7 +9,7 @@ import pytest
 from agent.records.edits import Critique, Edit, Edits
 from agent.records.examples import Prompt
 from agent.records.rounds import Trial
-from graphs.services.context import new_run
+from graphs.context import new_run
 from graphs.session import open_session
 from tests.llm.server import Reply, serving
 
@@ -40,9 +40,9 @@ def trial(tiny_task: Callable[..., Path], tmp_path: Path) -> Callable[[Edits], T
     def run(edits: Edits) -> Trial:
         overrides = ["policy=prompt-only", "budget.rounds=1"]
         with open_session(new_run(tiny_task(), overrides, tmp_path / "runs")) as session:
-            vars(session.context)["editor"] = Proposing(edits)
+            vars(session.services)["editor"] = Proposing(edits)
             session.go()
-            [row] = session.context.folder.rounds()
+            [row] = session.services.folder.rounds()
         return row.trial
 
     return run
@@ -80,11 +80,11 @@ def test_planner_and_textgrad_see_as_many_train_rows_as_are_to_be_criticised(
         task = tiny_task(planner="llm", edit=edit, **own)
         with open_session(new_run(task, ["budget.rounds=1"], tmp_path / "runs")) as session:
             session.go()
-            [row] = session.context.folder.rounds()
+            [row] = session.services.folder.rounds()
         [plan, *_] = [request.text for request in at.requests if "Rules would:" in request.text]
-        seed = session.context.folder.baseline()
+        seed = session.services.folder.baseline()
     assert plan.count("- question <<< Who is the mayor of") == rows
-    assert seed and len(session.context.folder.load(seed.seed, "train").scores) == rows  # no other rows are answered
+    assert seed and len(session.services.folder.load(seed.seed, "train").scores) == rows  # no other rows are answered
     assert len({critique.example for critique in row.trial.critiques}) == (rows if editor == "textgrad" else 0)
 
 
@@ -97,7 +97,7 @@ def test_textgrad_edits_in_a_run_with_its_critiques_in_the_ledger(
         task = tiny_task(llm={"model": "judge-1", "base_url": at.url}, edit={"editor": "textgrad", "minibatch": 4})
         with open_session(new_run(task, ["policy=prompt-only", "budget.rounds=1"], tmp_path / "runs")) as session:
             session.go()
-            [row] = session.context.folder.rounds()
+            [row] = session.services.folder.rounds()
     assert {(one.part, one.example) for one in row.trial.critiques} >= {("system", "train:1"), ("questions", "train:4")}
     assert any("it gives away the answer of train:1" in proposal.note for proposal in row.trial.proposals)
     assert any("from train rows" in proposal.note for proposal in row.trial.proposals)  # the rules' own

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from graphs.services import charging
-from graphs.services.context import new_run
+from graphs.context import new_run
+from graphs.services import meter
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 from tests.llm.story import PLANNED, RULES, llm_rounds
@@ -60,7 +60,7 @@ def test_time_between_a_question_and_its_answer_is_no_steps(
     folder = new_run(tiny_task(), ["policy=prompt-only", "budget.rounds=1"], tmp_path / "runs")
     with open_session(folder, supervised=True) as session:
         session.go()
-        monkeypatch.setattr(charging, "time", Later())
+        monkeypatch.setattr(meter, "time", Later())
         out = io.StringIO()
         monkeypatch.setattr("sys.stdin", io.StringIO("/try Who?\n"))
         assert Talk(session, Console(file=out)).turn() and out.getvalue()

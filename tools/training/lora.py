@@ -85,27 +85,29 @@ class LoraTrainer:
                 f"all {left_out} training rows are longer than {longest} tokens (lora.max_tokens, or the model's "
                 "window)"
             )
-        self._attach(adapter, parent, action.rank, seed)
-        started = time.monotonic()
-        try:
-            fit = self._fit(fitting, action, seed, token_limit, deadline)
-        except BaseException:  # Ctrl-C too: nothing half-trained stays attached
-            backbone.detach(adapter)
-            raise
-        training = Training(
-            model=backbone.name, parent=parent, data=digest([[prompt.id, example.id] for prompt, example in rows]),
-            settings=self._settings, rows=action.rows, row_count=len(fitting), rewritten=rewritten, left_out=left_out,
-            epochs=action.epochs, learning_rate=action.learning_rate, rank=backbone.rank(adapter), seed=seed,
-            steps=tuple(fit.steps), tokens=fit.tokens, seconds=time.monotonic() - started, stopped=fit.stopped,
-            pass_tokens=fit.budget.tokens, checkpointing=fit.budget.checkpointing,
-        )  # fmt: skip
-        # Written under another name and renamed when complete, so that no kill leaves half an adapter.
-        partial_folder = folder.with_name(f"{folder.name}.partial")
-        for stale in (partial_folder, folder):
-            shutil.rmtree(stale, ignore_errors=True)
-        backbone.save(adapter, partial_folder)
-        write_training(training, partial_folder)
-        os.replace(partial_folder, folder)
+        with backbone.lock:  # other threads would activate another adapter between two steps
+            self._attach(adapter, parent, action.rank, seed)
+            started = time.monotonic()
+            try:
+                fit = self._fit(fitting, action, seed, token_limit, deadline)
+            except BaseException:  # Ctrl-C too: nothing half-trained stays attached
+                backbone.detach(adapter)
+                raise
+            training = Training(
+                model=backbone.name, parent=parent, data=digest([[prompt.id, example.id] for prompt, example in rows]),
+                settings=self._settings, rows=action.rows, row_count=len(fitting), rewritten=rewritten,
+                left_out=left_out, epochs=action.epochs, learning_rate=action.learning_rate,
+                rank=backbone.rank(adapter), seed=seed, steps=tuple(fit.steps), tokens=fit.tokens,
+                seconds=time.monotonic() - started, stopped=fit.stopped, pass_tokens=fit.budget.tokens,
+                checkpointing=fit.budget.checkpointing,
+            )  # fmt: skip
+            # Written under another name and renamed when complete, so that no kill leaves half an adapter.
+            draft = folder.with_name(f"{folder.name}.partial")
+            for stale in (draft, folder):
+                shutil.rmtree(stale, ignore_errors=True)
+            backbone.save(adapter, draft)
+            write_training(training, draft)
+            os.replace(draft, folder)
         return training
 
     def _attach(self, adapter: str, parent: str | None, rank: int, seed: int) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from agent import extensions
 from agent.config.llm import Llm
 
 PACKAGES = (
@@ -43,6 +44,7 @@ def checks(runs: Path) -> Iterator[Check]:
     yield _model()
     yield _embedder()
     yield _disk_space(runs)
+    yield from _extensions()
     yield _llm()
     yield _llm_check()
 
@@ -83,6 +85,13 @@ def _disk_space(runs: Path) -> Check:
     place = next(folder for folder in (runs.absolute(), *runs.absolute().parents) if folder.exists())
     free = shutil.disk_usage(place).free / 1e9
     return free >= SPACE_GB, f"free room at {place}: {free:.0f} GB (a run wants {SPACE_GB:g})"
+
+
+def _extensions() -> Iterator[Check]:
+    """Scorers, editors and policies of other packages. A broken one stops only the tasks that name it."""
+    for registry in extensions.REGISTRIES.values():
+        for usable, line in registry.overview():
+            yield usable or None, line if usable else f"{line} (not to be used)"
 
 
 def _llm() -> Check:

@@ -51,7 +51,7 @@ class Talk:
 
     def __init__(self, session: Session, console: Console) -> None:
         self._session = session
-        self._folder = session.context.folder
+        self._folder = session.services.folder
         self._console = console
         self._commands: dict[str, Callable[[str], None]] = {
             "/plan": self.plan,
@@ -121,7 +121,7 @@ class Talk:
         self._answer({"approve": False})
 
     def _train(self) -> None:
-        rules = Rules(self._session.context.spec.config)
+        rules = Rules(self._session.services.spec.config)
         move = rules.training(self._session.state["signal"], self._folder.rounds())
         self._answer({"instead": move.model_dump(mode="json")})
 
@@ -156,7 +156,7 @@ class Talk:
             self.say(f"  {what}{f' ({told})' if told else ''}: {escape(wording.printable(decision.rules_would))}")
 
     def _diff(self, _: str) -> None:
-        seed = self._session.context.spec.config.prompt.prompt()
+        seed = self._session.services.spec.config.prompt.prompt()
         colours = {"+": "green", "-": "red"}
         for line in unified(seed, self._best_prompt()).splitlines() or ["The best prompt is the seed prompt."]:
             self.say(f"[{colours.get(line[:1], 'dim')}]{escape(line)}[/]")
@@ -170,7 +170,7 @@ class Talk:
     def _try(self, question: str) -> None:
         if not question:
             raise BadInput("/try takes the question to ask, as in: /try Who is the mayor?")
-        context = self._session.context
+        context = self._session.services
         example = Example(name="chat:1", question=question, answer="")
         tokens = context.spec.config.generation.max_new_tokens
         adapter = self._session.best.adapter

@@ -30,7 +30,7 @@ PROFILE_QUESTIONS = 5
 WAIT = 60.0  # seconds; another run has the prompt memory open for moments
 
 
-class Memory:
+class RunMemory:
     """The memory beside the runs, as one run asks and tells it.
 
     Args:
