@@ -61,7 +61,7 @@ class Context(BaseModel):
 
 
 def _fault(field: str, fault: Any) -> str:
-    fields = list(Context.model_fields)
+    fields = [name for name, info in Context.model_fields.items() if not info.exclude]
     if fault["type"] != "extra_forbidden":
         return f"context: {field} is {fault['input']!r}: {fault['msg']}"
     near = get_close_matches(field, fields, n=1)

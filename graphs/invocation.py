@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Any
 
 from langgraph.config import get_config
-from langgraph.runtime import Runtime
+from langgraph.runtime import Runtime, get_runtime
 
 from agent.errors import BadInput, NesyLoraError
 from agent.records.examples import Example
@@ -24,12 +24,12 @@ class Invocation:
     """What the nodes of one call share. LangGraph hands it to them as runtime context.
 
     Args:
-        given: the call's own context: a `Context`, its fields in a dict, the services of a session that is open, or
-            something else, such as the context of a parent graph, which is not looked at.
+        given: the call's own context: a `Context`, its fields in a dict, or the services of a session that is open.
+            None in a parent graph: the parent's, which is used if it is a `Context`.
     """
 
     def __init__(self, given: object) -> None:
-        self._context = Context.of(given) if isinstance(given, dict) else given
+        self._context = Context.of(given) if isinstance(given, dict) else given or _parents_context()
         self._services = given if isinstance(given, RunServices) else None
         self._keeps_lock = self._services is not None  # the session's, which unlocks it
 
@@ -52,6 +52,14 @@ class Invocation:
         """Let go of the run, where this call took it."""
         if self._services and not self._keeps_lock:
             self._services.unlock()
+
+
+def _parents_context() -> object:
+    try:
+        runtime: Runtime[Any] | None = get_runtime()
+    except RuntimeError:  # nothing of LangGraph's runs around this call
+        return None
+    return runtime and runtime.context
 
 
 def _run_name() -> str | None:
@@ -78,6 +86,7 @@ def as_node(node: Node, report: Report | None = None) -> Any:
         assert isinstance(runtime.context, Invocation), "Adaptation hands one to all nodes"
         services = runtime.context.services(state)
         services.report = services.report or report
+        services.stream = runtime.stream_writer
         if outcome := services.folder.outcome():
             return _ended(services, outcome)
         services.lock()

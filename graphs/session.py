@@ -5,14 +5,11 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
 from agent.errors import BadInput, NesyLoraError
 from agent.protocols import Listener
-from agent.records.actions import Decision
-from agent.records.base import Record
 from agent.records.events import RunStarted
 from agent.records.examples import Candidate, Example
+from graphs.approval import APPROVE, Question
 from graphs.context import Context, Silent
 from graphs.services.garbage_collection import without_garbage_collection
 from graphs.services.run import RunServices
@@ -23,15 +20,6 @@ if TYPE_CHECKING:
     from graphs.state import State
 
 Report = Callable[[RunFolder, Sequence[Example]], object]
-
-
-class Question(Record):
-    """What a supervised run asks before a move."""
-
-    number: int
-    decision: Decision
-    cost: str
-    fault: str = Field("", description="what is wrong with the answer before, which was not executed")
 
 
 class Session:
@@ -72,7 +60,7 @@ class Session:
         """Run to the end (None), or to the next question. Goes on from the last checkpoint.
 
         Args:
-            answer: to the open question; see `graphs.nodes.approve`. After an answer that cannot be executed, the
+            answer: to the open question; see `graphs.approval`. After an answer that cannot be executed, the
                 question is asked again, with what is wrong in its `fault`.
 
         Raises:
@@ -88,7 +76,7 @@ class Session:
         if answer is None and question:
             if self.services.supervised:
                 return question
-            answer = {"approve": True}  # asked in a chat that nobody sits at any more
+            answer = APPROVE  # asked in a chat that nobody sits at any more
         elif answer is not None and not question:
             raise BadInput(
                 f"Run {self.services.folder.name} waits with no question. Go on to its next without an answer."

@@ -1,7 +1,7 @@
 """What the nodes of one run work with, made when first asked for: a resume that only reads loads no model."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from agent.errors import BadInput
 from agent.policy.llm_planner import LlmPlanner
 from agent.policy.registry import make_policy
 from agent.protocols import Editor, Embed, Listener, Policy, Rater, Trainer
-from agent.records.events import Event, Note
+from agent.records.events import Event, Note, WorkProgressed
 from agent.records.examples import Candidate, Example, Prompt
 from agent.signal.cost_model import Prices, prices
 from graphs.context import Context, new_run
@@ -48,6 +48,7 @@ class RunServices:
         self.supervised = context.supervised
         self.listener: Listener = context.listener
         self.report = context.report
+        self.stream: Callable[[dict[str, object]], object] = lambda event: None  # LangGraph's, of the node under way
         self._new_name = new_name
         self._lock: ExitStack | None = None
 
@@ -58,10 +59,20 @@ class RunServices:
         context, root = self.context, Path(self.context.runs)
         if context.run:
             named = root / context.run  # as the state of a thread names it
-            return RunFolder.open(named if (named / "run.json").exists() else Path(context.run))
+            return self._of_this_task(RunFolder.open(named if (named / "run.json").exists() else Path(context.run)))
         if self._new_name and (root / self._new_name / "run.json").exists():
-            return RunFolder.open(root / self._new_name)
+            return self._of_this_task(RunFolder.open(root / self._new_name))
         return new_run(Path(context.task), context.settings, root, self._new_name)
+
+    def _of_this_task(self, run: RunFolder) -> RunFolder:
+        """The run. Raises BadInput where the context names another task."""
+        asked, source = Path(self.context.task).resolve(), Path(run.about.source)
+        if self.context.task and source not in (asked, asked.parent):
+            raise BadInput(
+                f"The run {run.name} in {run.path.parent} is of another task ({source}) than {asked}. Give the other "
+                "task a thread of its own, or name no task to go on with this run."
+            )
+        return run
 
     @cached_property
     def spec(self) -> "Task":
@@ -136,7 +147,7 @@ class RunServices:
 
     @cached_property
     def model(self) -> "Backbone | CachedLanguageModel":
-        """What answers and scores: the model, or what other runs have asked of it."""
+        """What answers and scores: the backbone, or what other runs have asked of it."""
         if self.pooled is None:
             return self.backbone
         from tools.model.answer_cache import CachedLanguageModel
@@ -148,10 +159,16 @@ class RunServices:
 
     @cached_property
     def backbone(self) -> "Backbone":
-        """The process's model, with this run's adapters, progress and charges."""
+        """This run's view of the loaded model: with its own adapters, progress and charges.
+
+        Raises:
+            BadInput: the model cannot be loaded, or does not take the run's LoRA settings.
+        """
         from graphs.services.shared_model import shared_backbone
 
-        return shared_backbone(self.spec.config, self.folder.adapter_folder, self.progress, self.meter.add, self.note)
+        return shared_backbone(
+            self.spec.config, self.folder.adapter_folder, self.progress, self.meter.add, remark=self.note
+        )
 
     @cached_property
     def pooled(self) -> "Pool | None":
@@ -279,8 +296,9 @@ class RunServices:
     # --- what is told and what is counted ---
 
     def tell(self, event: Event) -> None:
-        """Note an event in the run folder and show it to the listener."""
+        """Note an event in the run folder, stream it, and show it to the listener."""
         self.folder.event(event)
+        self.stream(event.model_dump(mode="json"))
         self.listener.event(event)
 
     def note(self, text: str) -> None:
@@ -295,6 +313,7 @@ class RunServices:
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
         """Shows how far long work is, and notes what it has used up. Satisfies `agent.protocols.Progress`."""
         self.meter.charge()
+        self.stream(WorkProgressed(what=what, done=done, total=total, note=note).model_dump(mode="json"))
         self.listener(what, done, total, note)
 
     @cached_property

@@ -12,6 +12,7 @@ import pytest
 import nesylora
 from agent.records.events import Event, Note
 from agent.records.examples import Demo, Prompt
+from graphs.approval import APPROVE, REJECT, instead
 from graphs.context import Context, new_run
 from graphs.services.run import RunServices
 from graphs.session import open_session
@@ -98,7 +99,7 @@ def test_the_test_split_is_opened_at_the_end_only(tiny_task: TinyTask, tmp_path:
 def test_of_the_checkpoints_only_the_last_two_are_kept(tiny_task: TinyTask, tmp_path: Path) -> None:
     folder = new_run(tiny_task(), overrides=["policy=prompt-only"], runs=tmp_path / "runs")
     with open_session(folder, supervised=True) as session:
-        for answer in (None, {"approve": True}, {"approve": True}):
+        for answer in (None, APPROVE, APPROVE):
             assert session.go(answer) is not None
             assert kept_in(folder) == 2
     with open_session(folder) as session:  # and from these, a run goes on
@@ -152,7 +153,7 @@ def test_nothing_is_done_before_it_is_approved(tiny_task: TinyTask, tmp_path: Pa
         assert session.question == question
         assert session.go() == question
         assert not folder.rounds()
-        session.go({"approve": True})
+        session.go(APPROVE)
     assert actions(folder) == [question.decision.move.action]
 
 
@@ -160,8 +161,8 @@ def test_a_lever_turned_down_is_not_proposed_again_this_round(tiny_task: TinyTas
     folder = new_run(tiny_task(), runs=tmp_path / "runs")
     with open_session(folder, supervised=True) as session:
         first = session.go()
-        second = session.go({"approve": False})
-        third = session.go({"approve": False})
+        second = session.go(REJECT)
+        third = session.go(REJECT)
     assert first and second and third
     proposed = [question.decision.move.action for question in (first, second, third)]
     assert {*proposed[:2]} == {"edit_prompt", "train_lora"} and proposed[2] == "stop"
@@ -172,8 +173,8 @@ def test_a_user_can_go_back(tiny_task: TinyTask, tmp_path: Path) -> None:
     folder = new_run(tiny_task(), runs=tmp_path / "runs")
     with open_session(folder, supervised=True) as session:
         session.go()
-        session.go({"instead": {"action": "edit_prompt"}})
-        session.go({"instead": {"action": "rollback", "to_round": 0}})
+        session.go(instead("edit_prompt"))
+        session.go(instead("rollback", to_round=0))
     first = folder.baseline()
     assert first is not None and folder.rounds()[-1].best == first.best
     assert folder.rounds()[-1].decision.by == "user"

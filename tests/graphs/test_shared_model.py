@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ from agent.config.lora import Lora
 from agent.records.events import Event
 from agent.records.examples import Example, Prompt
 from graphs.adapt import build_graph
+from graphs.approval import APPROVE
 from graphs.context import Context, new_run
 from graphs.services.run import RunServices
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import TinyTask
 from tools.training.lora_config import lora_config
 
-APPROVE = Command(resume={"approve": True})
+GO_ON = Command(resume=APPROVE)
 ROWS = [Example(name=f"train:{n}", question=f"Who is the mayor of {n}?", answer="Heskzan") for n in range(3)]
 
 
@@ -48,8 +50,13 @@ def services(task: Path, runs: Path, name: str, *overrides: str) -> RunServices:
 
 
 def say(run: RunServices, adapter: str | None = None) -> list[str | None]:
-    texts, _ = run.model.generate(Prompt(), ROWS, adapter=adapter, max_new_tokens=6)
-    return list(texts)
+    answers, _ = run.model.generate(Prompt(), ROWS, adapter=adapter, max_new_tokens=6)
+    return list(answers)
+
+
+def tokens(run: RunServices) -> tuple[int, int]:
+    used = run.meter.used()
+    return used.generated_tokens, used.read_tokens
 
 
 def test_an_approval_with_a_new_context_loads_no_model_again(
@@ -59,8 +66,8 @@ def test_an_approval_with_a_new_context_loads_no_model_again(
     config: Any = {"configurable": {"thread_id": "a"}, "recursion_limit": 99}
     given = {"task": str(tiny_task(budget={"rounds": 1})), "runs": str(tmp_path / "runs"), "supervised": True}
     assert "__interrupt__" in graph.invoke({}, config, context=given)
-    assert "__interrupt__" in graph.invoke(APPROVE, config, context=given)
-    assert graph.invoke(APPROVE, config, context=given)["outcome"]
+    assert "__interrupt__" in graph.invoke(GO_ON, config, context=given)
+    assert graph.invoke(GO_ON, config, context=given)["outcome"]
     assert len(loads) == 1
 
 
@@ -72,8 +79,8 @@ def test_a_second_run_in_one_process_loads_no_model_again(
     assert len(loads) == 1
     one, two = RunFolder.open(first.run), RunFolder.open(second.run)
     assert [row.verdict for row in one.rounds()] == [row.verdict for row in two.rounds()]
-    tokens = [(row.spend.generated_tokens, row.spend.read_tokens) for run in (one, two) for row in run.rounds()]
-    assert tokens[0] == tokens[1], "each counts what it asked itself"
+    used = [(row.spend.generated_tokens, row.spend.read_tokens) for run in (one, two) for row in run.rounds()]
+    assert used[0] == used[1], "each counts what it asked itself"
 
 
 def test_two_threads_that_ask_at_once_load_it_once_and_count_apart(
@@ -93,8 +100,7 @@ def test_two_threads_that_ask_at_once_load_it_once_and_count_apart(
     for thread in threads:
         thread.join()
     assert len(loads) == 1 and said[0] == said[1]
-    spent = [run.meter.used().model_copy(update={"seconds": 0.0}) for run in runs]
-    assert spent[0] == spent[1] and spent[0].generated_tokens > 0
+    assert tokens(runs[0]) == tokens(runs[1]) > (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -104,12 +110,20 @@ def test_only_what_decides_the_model_loads_another(
     tiny_task: TinyTask, tmp_path: Path, loads: list[str], override: str, count: int
 ) -> None:
     task = tiny_task()
-    first = services(task, tmp_path, "one")
-    say(first)
+    say(services(task, tmp_path, "one"))
     say(services(task, tmp_path, "two", override))
     assert len(loads) == count
+
+
+def test_before_another_model_is_loaded_the_first_one_is_freed(tiny_task: TinyTask, tmp_path: Path) -> None:
+    task = tiny_task()
+    first = services(task, tmp_path, "one")
+    base = weakref.ref(first.backbone.base)
     say(first)
-    assert len(loads) == count, "a run keeps the model that it began with"
+    del first
+    assert base() is not None, "kept for the next run"
+    say(services(task, tmp_path, "two", "dtype=bfloat16"))
+    assert base() is None
 
 
 def test_a_model_folder_that_was_written_anew_is_loaded_anew(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from agent.records.events import Note
 from agent.records.rounds import Remaking
+from graphs.approval import instead
 from graphs.context import Context, new_run
 from graphs.services.run import RunServices
 from graphs.session import open_session
@@ -80,8 +81,8 @@ def test_a_run_trains_on_its_rewrites_beside_the_questions_as_given(
     with open_session(folder, supervised=True) as session:
         session.go()
         session.services.memory.keep_rewrites(1, in_other_words(session.services))
-        session.go({"instead": {"action": "train_lora", "rows": "refined", "epochs": 1}})
-        session.go({"instead": {"action": "train_lora", "rows": "original", "epochs": 1}})
+        session.go(instead("train_lora", rows="refined", epochs=1))
+        session.go(instead("train_lora", rows="original", epochs=1))
     notes = [row.trial.note for row in folder.rounds()]
     assert notes == ["5 refined rows, 1 epochs, 1 of the rows with rewritten questions", "4 original rows, 1 epochs"]
 

@@ -20,6 +20,7 @@ from agent.errors import BadInput
 from agent.policy.registry import make_policy
 from eval.tasks.task import load_config, load_task
 from graphs.context import Context, new_run
+from graphs.services.run import RunServices
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import TinyTask
 from ui.commands.doctor import checks
@@ -106,7 +107,7 @@ def test_a_run_whose_extension_is_missing_says_which(
     with pytest.raises(
         BadInput, match=r"content scorer ends_like \(registered from Python, in module example_0\)"
     ) as error:
-        _ = Context(run=str(run.path)).spec
+        _ = RunServices(Context(run=str(run.path))).spec
     assert "policy style-first" in str(error.value) and "must be registered before" in str(error.value)
 
 

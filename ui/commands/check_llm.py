@@ -16,7 +16,8 @@ from agent.config.prompt import Editing
 from agent.config.scorers import Contains, Judge, StartsWith
 from agent.config.task import TaskConfig
 from agent.errors import BadInput, LlmUnavailable
-from agent.policy.llm_planner import TOOLS, LlmPlanner
+from agent.policy.llm_planner import LlmPlanner
+from agent.policy.planner_tools import ACTION_TOOLS
 from agent.protocols import Briefing
 from agent.records.actions import EditPrompt
 from agent.records.evaluation import Evaluation
@@ -182,7 +183,7 @@ def _check_settings(chat: LlmChat) -> str:
 
 def _check_method(server: CheckedServer, method: OutputMethod) -> tuple[bool, str]:
     chat = server.chat("planner", method)
-    chosen = chat.call_tool("You choose a lever.", "Content is lacking. Choose.", TOOLS)
+    chosen = chat.call_tool("You choose a lever.", "Content is lacking. Choose.", ACTION_TOOLS)
     server.method = server.method or chat.method
     worked = chat.method == method
     return worked, f"it {'chose' if worked else 'called no tool, and wrote'} {tool_name(type(chosen))}"
@@ -199,7 +200,7 @@ def _check_planner(server: CheckedServer) -> tuple[bool, str]:
         lacking = tuple(ExampleDiagnosis(example=f"validation:{line}", need=need) for line in range(1, 10))
         decision = planner.decide(Briefing(signal, Diagnosis(failing=9, total=10, examples=lacking)))
         if decision.by != "planner":
-            return False, decision.reason.rpartition("The planner was not used: ")[2].rstrip(")")
+            return False, decision.planner_fault
         good &= decision.move.action == wanted
         reasons.append(f"where {need} is lacking, {decision.move.action}: {_quoted(decision.reason, 160)}")
     return good, "; ".join(reasons)

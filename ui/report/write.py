@@ -14,7 +14,7 @@ from agent.records.rounds import Round
 from agent.records.training import Training
 from memory.run.folder import RunFolder
 from memory.storage.disk import write_atomically
-from ui import wording
+from ui import decision_wording, wording
 from ui.report import charts, signal
 from ui.report.diff import lines
 from ui.report.llm import bills
@@ -136,7 +136,7 @@ def _markdown() -> Environment:
 
 
 def _with_words(environment: Environment) -> Environment:
-    environment.filters |= {phrase.__name__: phrase for phrase in wording.SAYINGS}
+    environment.filters |= {phrase.__name__: phrase for phrase in (*wording.SAYINGS, *decision_wording.SAYINGS)}
     environment.globals |= {"glossary": wording.GLOSSARY, "parts": wording.PARTS}
     environment.globals |= {"sorters": wording.SORTERS, "levers": wording.LEVERS}
     return environment
