@@ -236,7 +236,7 @@ def test_laps_are_compared_with_themselves() -> None:
         ("ours", 0, LeftOut(why="out of memory")), ("trl", 0, took(4.0)), ("ours", 1, took(1.0)), ("trl", 1, took(2.0)),
     ]  # fmt: skip
     [cell] = by_cell([Line(cell=STEP, contender=who, lap=lap, outcome=what) for who, lap, what in outcomes])
-    assert str(cell.speedup("trl")) == "2.00 × [2.00, 2.00]"
+    assert str(cell.of("trl").speedup) == "2.00 × [2.00, 2.00]"
 
 
 def written(root: Path, lines: list[Line]) -> Path:
