@@ -184,7 +184,7 @@ class Investigation(Protocol):
         """
         ...
 
-    def tell(self, inquiry: Inquiry) -> None:
+    def note(self, inquiry: Inquiry) -> None:
         """Notes a look, with what it found, among the run's events."""
         ...
 

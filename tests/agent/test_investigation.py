@@ -89,7 +89,7 @@ class Looks:
                 return PromptTried(question=question, answer=f"It is {ORDER}.")
         raise AssertionError(look)
 
-    def tell(self, inquiry: Inquiry) -> None:
+    def note(self, inquiry: Inquiry) -> None:
         self.told.append(inquiry)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import nesylora
 from agent.errors import NesyLoraError
-from agent.records.events import Note
+from agent.records.events import InquiryMade, Note
 from agent.records.examples import Demo, Prompt
 from graphs.context import new_run
 from graphs.session import open_session
@@ -156,7 +156,8 @@ def test_an_api_that_is_down_leaves_a_run_by_the_rules(tiny_task: TinyTask, tmp_
     server.server_close()
     run = adapted(task, tmp_path)
     assert run.outcome() is not None and {row.decision.by for row in run.rounds()} == {"rules"}
-    assert all("The planner was not used" in row.decision.reason for row in run.rounds())
+    assert all(row.decision.planner_fault for row in run.rounds())
+    assert "The planner was not used" in run.report_md.read_text()
 
 
 def test_a_row_that_gives_orders_changes_nothing_that_may_be_done(tiny_task: TinyTask, tmp_path: Path) -> None:
@@ -177,7 +178,8 @@ def test_a_row_that_gives_orders_changes_nothing_that_may_be_done(tiny_task: Tin
         plans = [request for request in server.requests if kind_of(request) == "plan"]
         tools = {tool["function"]["name"] for request in plans for tool in request.body.get("tools", [])}
     assert plans and any("delete_everything" in request.text for request in plans)
-    assert tools <= {"train_lora", "edit_prompt", "rollback", "stop", "choose"}
+    looks = {"evaluate", "classify_failures", "search_prompts", "try_prompt"}
+    assert tools <= {"train_lora", "edit_prompt", "rollback", "stop", "choose", *looks}
     assert not any(">>> call delete_everything" in request.text for request in plans)
     assert {row.decision.move.action for row in run.rounds()} <= {"train_lora", "edit_prompt"}
 
@@ -253,6 +255,28 @@ def test_a_memory_of_earlier_runs_reaches_the_planner(tiny_task: TinyTask, tmp_p
         adapted(task, tmp_path)
         plans = [request for request in server.requests if kind_of(request) == "plan"]
     assert any("recalled from" in request.text for request in plans)
+
+
+def test_what_a_planner_looks_at_is_told_charged_and_shown(tiny_task: TinyTask, tmp_path: Path) -> None:
+    with serving(mind) as server:
+        run = adapted(asking(tiny_task, server), tmp_path)
+        plans = [request for request in server.requests if kind_of(request) == "plan"]
+    inquiries = [inquiry for row in run.rounds() for inquiry in row.decision.inquiries]
+    assert [type(inquiry.look).__name__ for inquiry in inquiries[:2]] == ["Evaluate", "TryPrompt"]
+    assert all(inquiry.finding and not inquiry.fault for inquiry in inquiries)
+    assert [event.inquiry for event in run.events().of(InquiryMade)] == inquiries and not run.events().left_out
+    assert len(plans) == len(inquiries) + len(run.rounds()), "a call a look, and one for the action"
+    for report in (run.report_md.read_text(), run.report_html.read_text()):
+        assert "evaluate on 4 train rows: reward 0.00" in report and "Does it know anything at all?" in report
+
+
+def test_looks_that_are_switched_off_are_not_offered(tiny_task: TinyTask, tmp_path: Path) -> None:
+    with serving(mind) as server:
+        task = asking(tiny_task, server, llm=llm(server, planner_calls=0), budget={"rounds": 1})
+        run = adapted(task, tmp_path)
+        plans = [request for request in server.requests if kind_of(request) == "plan"]
+    assert len(plans) == len(run.rounds()) == 1 and run.rounds()[0].decision.inquiries == ()
+    assert "evaluate" not in plans[0].tools and "How to look" not in plans[0].system
 
 
 def test_failing_train_rows_reach_the_planner_and_no_other_rows(tiny_task: TinyTask, tmp_path: Path) -> None:
