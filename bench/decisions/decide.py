@@ -54,7 +54,7 @@ def plan(
         BadInput: a task cannot be read, a variant does not fit it or would not compare, or a name stands twice.
     """
     from eval.tasks.task import load_task
-    from graphs.services.memory import check_experience
+    from graphs.services.run_memory import check_experience
 
     _check_names_differ("variant", [variant.folder.rpartition("-")[0] for variant in variants])
     groups = []

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from bench.decisions.folder import Group, load_group, missing, results_file, threads_each
 from bench.decisions.results import Result, Variant, read, run_all
 from bench.decisions.run_variant import run_variant
-from graphs.services.garbage_collection import collector_at_rest
+from graphs.services.garbage_collection import without_garbage_collection
 from memory.storage.lock import held
 from ui.terminal.live import LiveView
 
@@ -37,10 +37,18 @@ class Worker(NamedTuple):
 
 
 def work(groups: Mapping[Path, Group], jobs: int, report: Callable[[Group, Result], None]) -> dict[str, str]:
-    """Run what is missing of these groups, by folder. An interrupt ends all processes first, and is then raised again.
+    """Run what is missing of these groups, each in a process of its own.
+
+    Args:
+        groups: by their folder.
+        jobs: how many processes at a time.
+        report: gets each new row.
 
     Returns:
         What failed: the error, by the group's name.
+
+    Raises:
+        KeyboardInterrupt: after all processes were ended.
     """
     waiting = [(folder, group) for folder, group in groups.items() if missing(group, folder)]
     workers: list[Worker] = []
@@ -110,7 +118,7 @@ def run_group(folder: Path) -> int:
     """
     group = load_group(folder)
     if missing(group, folder):
-        with collector_at_rest():  # imported before any run's clock starts: the first one would be charged with it
+        with without_garbage_collection():  # before any run's clock starts: the first run would be charged for it
             import tools.model.backbone
             import tools.model.loading
             import tools.training.lora  # noqa: F401

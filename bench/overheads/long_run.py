@@ -20,7 +20,7 @@ from agent.records.events import BaselineScored, Event, RoundJudged
 from agent.records.examples import Example, Prompt
 from agent.records.rounds import Spend
 from agent.records.training import Step, Training, write_training
-from graphs.services.context import Silent, new_run
+from graphs.context import Silent, new_run
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 
@@ -48,7 +48,7 @@ def long_run(root: Path, rounds: int) -> tuple[RunFolder, list[RoundCost]]:
 
         from ui.report.write import write_report
 
-        context = session.context
+        context = session.services
         folder.save_fitting(Fitting())  # there is no tokenizer
         model = StandIn(rounds)
         vars(context).update(

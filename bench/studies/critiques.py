@@ -20,9 +20,10 @@ from agent.records.evaluation import ExampleScore
 from agent.records.examples import Example, Prompt
 from bench.overheads.__main__ import Overhead
 from eval.scoring import TaskScorers
-from graphs.services.context import Silent
-from tools.editing.critique import case
-from tools.editing.textgrad_editor import TextGradEditor, library
+from graphs.context import Silent
+from tools.editing.critique import describe_case
+from tools.editing.descent import library
+from tools.editing.textgrad_editor import TextGradEditor
 from tools.llm.client import standalone_chat
 
 LATENCY = 0.5  # seconds of a call
@@ -90,7 +91,8 @@ def _theirs(chat: Chat, rows: Sequence[Example], scores: Sequence[ExampleScore])
 
     for row, score in zip(rows, scores, strict=True):
         system = textgrad.Variable(SYSTEM, role_description="system prompt of a small language model")
-        loss = textgrad.TextLoss(f"{prompts.read('critique')}\n\n{case(row, score, 600)}", engine=engine)(system)
+        instruction = f"{prompts.read('critique')}\n\n{describe_case(row, score, 600)}"
+        loss = textgrad.TextLoss(instruction, engine=engine)(system)
         loss.backward(engine=engine)
         assert len(system.gradients) == 1
 

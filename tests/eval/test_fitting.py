@@ -16,8 +16,8 @@ from agent.records.examples import Candidate, Example, Prompt
 from agent.records.rounds import Verdict
 from eval.tasks.fitting import fitted, measure, remarks
 from eval.tasks.task import Task, load_task
+from graphs.context import new_run
 from graphs.nodes.judge import told
-from graphs.services.context import new_run
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 from ui.report.write import write_report

@@ -16,7 +16,7 @@ from agent.errors import BadInput
 from agent.records.examples import Example
 from eval.tasks.splits import cut
 from eval.tasks.task import load_task
-from graphs.services.context import new_run
+from graphs.context import new_run
 
 TASK = """
 name: valley

@@ -16,7 +16,7 @@ import nesylora
 from agent.errors import BadInput, Busy
 from agent.records.examples import Example
 from agent.records.rounds import Round
-from graphs.services.context import new_run
+from graphs.context import new_run
 from graphs.session import open_session
 from memory.experience import ExperienceFile
 from memory.run.folder import RunFolder
@@ -71,7 +71,7 @@ class KilledTrainer:
         os.kill(os.getpid(), signal.SIGKILL)
 with open_session(RunFolder.open(Path(sys.argv[1])), listener=Killer()) as session:
     if {what!r} == "judging":  # the adapter is complete, the trial not yet noted
-        session.context.trainer = KilledTrainer(session.context)
+        session.services.trainer = KilledTrainer(session.services)
     session.go()
 """
 
@@ -96,7 +96,7 @@ def test_killed_and_resumed_it_ends_as_it_would_have(tiny_task: TinyTask, tmp_pa
     in_vain = 3 * charged(folder)
     with open_session(folder) as session:
         session.go()
-        with session.context.memory.open() as memory:
+        with session.services.memory.open() as memory:
             remembered = memory.count()
     assert outline(folder) == outline(whole)
     if what == "training LoRA":  # begun anew after the kill; what the first try took is charged all the same
@@ -216,7 +216,7 @@ def test_a_prompt_that_was_kept_before_a_kill_is_remembered_without_checkpoints(
     lose_checkpoints(folder)
     with open_session(folder) as session:
         session.go()
-        with session.context.memory.open() as memory:
+        with session.services.memory.open() as memory:
             assert memory.count() == 1
     [entry] = folder.remembered()
     assert (entry.round, entry.kept) == (1, True)

@@ -7,7 +7,7 @@ import pytest
 
 from agent.records.evaluation import ExampleScore
 from agent.records.examples import Candidate
-from graphs.services.context import new_run
+from graphs.context import new_run
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import LEARNABLE, TinyTask
@@ -44,8 +44,8 @@ def test_runs_that_are_scored_otherwise_have_no_answers_in_common_that_scorers_c
     def scores(root: str, pool: Path, **changes: Any) -> list[ExampleScore]:
         folder = new_run(tiny_task(**LEARNABLE | {"style": []} | changes), ["budget.rounds=1"], tmp_path / root)
         with open_session(folder, pool=str(pool)) as session:
-            seed = Candidate(prompt=folder.save_prompt(session.context.spec.config.prompt.prompt()))
-            return list(session.context.evaluate(seed, "validation").scores)
+            seed = Candidate(prompt=folder.save_prompt(session.services.spec.config.prompt.prompt()))
+            return list(session.services.evaluate(seed, "validation").scores)
 
     brief = {"content": [{"kind": "exact"}], "style": [{"kind": "words", "most": 1}]}
     longer = {"content": [{"kind": "exact"}], "style": [{"kind": "words", "most": 4}]}

@@ -19,7 +19,7 @@ BELOW = {
     "bench": {"agent", "tools", "memory", "eval", "graphs", "ui"},
 }
 DOORS = {
-    "textgrad": {"tools/editing/textgrad_editor.py"},
+    "textgrad": {"tools/editing/descent.py"},
     "chromadb": {"memory/chroma.py"},
     "langchain_openai": {"tools/llm/completion.py"},
 }

@@ -1,4 +1,4 @@
-"""Rewriting words without an LLM: the rule editor. (The TextGrad editor stands beside it, in textgrad_edit.py.)"""
+"""Rewriting words without an LLM: the rule editor; and an editor that combines it with TextGrad's."""
 
 import random
 from collections import Counter
@@ -14,10 +14,10 @@ from agent.records.examples import Demo, Example, Prompt
 
 
 class RuleEditor:
-    """Reads what the style scorers say of the failures; edits the system text and the demonstrations by rule.
+    """Edits the system text and the demonstrations by rule, from what the style scorers say about the failures.
 
     Args:
-        scorers: say what is wanted and show a reference in the wanted form.
+        scorers: give the instructions, and show a reference in the wanted form.
         settings: how many proposals and demonstrations, how long a prompt may become.
         recalled: prompts that memory found on near tasks.
     """
@@ -30,14 +30,16 @@ class RuleEditor:
         self._recalled = recalled
 
     def propose(
-        self, prompt: Prompt, evaluation: Evaluation, train: Sequence[Example], move: EditPrompt, seed: int
+        self, prompt: Prompt, evaluation: Evaluation, train: Sequence[Example], action: EditPrompt, seed: int
     ) -> Edits:
-        """At most `settings.proposals` different prompts, each with a note that says what was changed."""
-        told = self._instructed(prompt, evaluation) if "system" in move.parts else prompt
-        edits = [Edit(prompt=told, note="the instruction spelled out")]
+        """At most `settings.proposals` different prompts, each with a note about what was changed."""
+        instructed = self._instructed(prompt, evaluation) if "system" in action.parts else prompt
+        edits = [Edit(prompt=instructed, note="the instruction spelled out")]
         edits += [Edit(prompt=recalled, note="a prompt recalled from an earlier run") for recalled in self._recalled]
-        if "demos" in move.parts:
-            edits += [*self._demonstrated(told, train, seed), *_shorter(prompt)]
+        if "demos" in action.parts:
+            edits += self._demonstrated(instructed, train, seed)
+            if prompt.demos:
+                edits.append(Edit(prompt=_with_demos(prompt, prompt.demos[:-1]), note="one demonstration fewer"))
         return Edits(edits=tuple(_distinct(edits, prompt, self._settings)))
 
     def _instructed(self, prompt: Prompt, evaluation: Evaluation) -> Prompt:
@@ -52,32 +54,35 @@ class RuleEditor:
         return prompt.model_copy(update={"system": " ".join([prompt.system, *missing]).strip()})
 
     def _demonstrated(self, prompt: Prompt, train: Sequence[Example], seed: int) -> Iterator[Edit]:
-        """Draws of train rows in the wanted form: few and many, new and beside those the prompt has."""
+        """Random train rows in the wanted form, few and many: instead of the prompt's own, and added to them."""
         draw = random.Random(seed)
         has = {demo.question for demo in prompt.demos}
-        rows = [row for row in train if row.question not in has and row.stands_alone and self._showable(row)]
+        rows = [
+            row
+            for row in train
+            if row.question not in has
+            and row.stands_alone
+            and self._scorers.full_marks(self._scorers.show(row.answer), row)
+        ]
         most = min(self._settings.demos, len(rows))
         for count in sorted({min(2, most), most} - {0}):
             for _ in range(2):
                 demos = tuple(self._demo(row) for row in draw.sample(rows, count))
-                yield Edit(prompt=_showing(prompt, demos), note=f"{count} demonstrations from train rows")
-        room = self._settings.demos - len(prompt.demos)
-        if prompt.demos and room > 0 and rows:
-            more = tuple(self._demo(row) for row in draw.sample(rows, min(room, len(rows))))
-            yield Edit(prompt=_showing(prompt, prompt.demos + more), note=f"{len(more)} more demonstrations")
-
-    def _showable(self, row: Example) -> bool:
-        return self._scorers.full_marks(self._scorers.show(row.answer), row)
+                yield Edit(prompt=_with_demos(prompt, demos), note=f"{count} demonstrations from train rows")
+        free = self._settings.demos - len(prompt.demos)
+        if prompt.demos and free > 0 and rows:
+            added = tuple(self._demo(row) for row in draw.sample(rows, min(free, len(rows))))
+            yield Edit(prompt=_with_demos(prompt, prompt.demos + added), note=f"{len(added)} more demonstrations")
 
     def _demo(self, row: Example) -> Demo:
         return Demo(question=row.question, answer=self._scorers.show(row.answer))
 
 
 class CombinedEditor:
-    """An editor that asks an LLM, and one that goes on by itself where the LLM does not answer.
+    """An editor that asks an LLM, and a second one, which works alone where the LLM does not answer.
 
     Args:
-        most: how many proposals they make together. The first's come first; a third is kept for the second's.
+        most: proposals of both together. The first editor's come first; a third is reserved for the second's.
     """
 
     def __init__(self, first: Editor, second: Editor, most: int) -> None:
@@ -87,14 +92,14 @@ class CombinedEditor:
         self._most = most
 
     def propose(
-        self, prompt: Prompt, evaluation: Evaluation, train: Sequence[Example], move: EditPrompt, seed: int
+        self, prompt: Prompt, evaluation: Evaluation, train: Sequence[Example], action: EditPrompt, seed: int
     ) -> Edits:
-        """Different prompts of both editors, and all that the first remarks."""
+        """Different prompts of both editors, with the critiques of the first and the remarks of both."""
         try:
-            own = self._first.propose(prompt, evaluation, train, move, seed)
+            own = self._first.propose(prompt, evaluation, train, action, seed)
         except LlmUnavailable as error:
             own = Edits(remarks=(f"TextGrad was not used: {error}",))
-        others = self._second.propose(prompt, evaluation, train, move, seed)
+        others = self._second.propose(prompt, evaluation, train, action, seed)
         first = own.edits[: self._most - min(self._most // 3, len(others.edits))]
         by_prompt: dict[str, Edit] = {}
         for edit in (*first, *others.edits):
@@ -103,12 +108,7 @@ class CombinedEditor:
         return Edits(edits=edits, critiques=own.critiques, remarks=own.remarks + others.remarks)
 
 
-def _shorter(prompt: Prompt) -> Iterator[Edit]:
-    if prompt.demos:
-        yield Edit(prompt=_showing(prompt, prompt.demos[:-1]), note="one demonstration fewer")
-
-
-def _showing(prompt: Prompt, demos: tuple[Demo, ...]) -> Prompt:
+def _with_demos(prompt: Prompt, demos: tuple[Demo, ...]) -> Prompt:
     return prompt.model_copy(update={"demos": demos})
 
 

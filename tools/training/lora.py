@@ -85,7 +85,7 @@ class LoraTrainer:
                 f"all {left_out} training rows are longer than {longest} tokens (lora.max_tokens, or the model's "
                 "window)"
             )
-        with backbone.lock:  # nobody is answered by a model that is half trained
+        with backbone.lock:  # other threads would activate another adapter between two steps
             self._attach(adapter, parent, action.rank, seed)
             started = time.monotonic()
             try:
@@ -102,12 +102,12 @@ class LoraTrainer:
                 checkpointing=fit.budget.checkpointing,
             )  # fmt: skip
             # Written under another name and renamed when complete, so that no kill leaves half an adapter.
-            partial_folder = folder.with_name(f"{folder.name}.partial")
-            for stale in (partial_folder, folder):
+            draft = folder.with_name(f"{folder.name}.partial")
+            for stale in (draft, folder):
                 shutil.rmtree(stale, ignore_errors=True)
-            backbone.save(adapter, partial_folder)
-            write_training(training, partial_folder)
-            os.replace(partial_folder, folder)
+            backbone.save(adapter, draft)
+            write_training(training, draft)
+            os.replace(draft, folder)
         return training
 
     def _attach(self, adapter: str, parent: str | None, rank: int, seed: int) -> None:

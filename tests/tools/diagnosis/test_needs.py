@@ -51,11 +51,11 @@ def test_chances_are_those_that_the_rows_were_drawn_with() -> None:
     chance = lambda telling: 1 / (1 + math.exp(-1.5 * telling))  # noqa: E731
     needs = NeedModel(probes(600, lambda telling: draw.random() < chance(telling)))
     fresh = probes(2000, lambda telling: draw.random() < chance(telling), seed=7)
-    assert needs.words
-    told = [Foretold(needs.words.chance(one.features), bool(one.words)) for one in fresh]
+    assert needs.words_help
+    told = [Foretold(needs.words_help.chance(one.features), bool(one.words)) for one in fresh]
     assert calibration_error(told) < 0.05
     for telling in (-1.5, 0.0, 1.5):
-        assert needs.words.chance(row(telling)) == pytest.approx(chance(telling), abs=0.1)
+        assert needs.words_help.chance(row(telling)) == pytest.approx(chance(telling), abs=0.1)
 
 
 def test_what_tells_nothing_gives_chances_near_the_share() -> None:
@@ -73,7 +73,7 @@ def test_what_words_do_not_mend_lacks_content_and_style_too_where_it_fails(style
     chances = needs.chances(row(-1.5, style=style))
     assert sum(chances.values()) == pytest.approx(1)
     assert max(chances, key=lambda one: chances[one]) == rest
-    assert needs.words and chances["style"] == needs.words.chance(row(-1.5, style=style))
+    assert needs.words_help and chances["style"] == needs.words_help.chance(row(-1.5, style=style))
 
 
 def test_with_too_few_rows_or_of_one_outcome_nothing_is_fitted() -> None:

@@ -22,7 +22,7 @@ from agent.records.edits import Critique, Edits
 from agent.records.evaluation import Evaluation
 from agent.records.examples import Candidate, Demo, Example, Part, Prompt
 from eval.scoring import TaskScorers
-from graphs.services.context import Silent
+from graphs.context import Silent
 from tests.llm.server import LlmServer, Reply, Request, refuse, serving
 from tools.editing.rule_editor import CombinedEditor, RuleEditor
 from tools.editing.textgrad_editor import TextGradEditor
@@ -498,7 +498,7 @@ from agent.config.prompt import Editing
 from agent.records.actions import EditPrompt
 from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Candidate, Example, Prompt
-from graphs.services.context import Silent
+from graphs.context import Silent
 from tools.editing.textgrad_editor import TextGradEditor
 
 class Chat:

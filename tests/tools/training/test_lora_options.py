@@ -16,7 +16,8 @@ from agent.config.lora_options import INITS, OURS, PEFTS_OWN, REFUSED, Options, 
 from agent.errors import BadInput, StepFailed
 from agent.records.actions import TrainLora
 from agent.records.examples import Demo, Example, Prompt
-from graphs.services.context import Context, new_run
+from graphs.context import Context, new_run
+from graphs.services.run import RunServices
 from memory.run.folder import RunFolder
 from tests.fixtures.plain import Plain
 from tools.model.backbone import Backbone
@@ -253,7 +254,7 @@ def test_a_run_is_not_even_laid_out_and_the_line_is_named(tiny_task: Callable[..
 def test_what_needs_the_model_is_refused_when_it_is_loaded(tiny_task: Callable[..., Path], tmp_path: Path) -> None:
     run = new_run(tiny_task(lora={"options": {"modules_to_save": ["lm_haed"]}}), runs=tmp_path / "runs")
     with pytest.raises(BadInput, match="'lm_haed' matches nothing"):
-        _ = Context(run=str(run.path)).backbone
+        _ = RunServices(Context(run=str(run.path))).backbone
 
 
 def test_an_earlier_versions_run_opens_and_is_told_before_the_model_is_loaded(
@@ -263,7 +264,7 @@ def test_an_earlier_versions_run_opens_and_is_told_before_the_model_is_loaded(
     text = (folder / "task.yaml").read_text()
     (folder / "task.yaml").write_text(text.replace("options: {}", "options: {init_lora_weights: olora}"))
     monkeypatch.setattr("tools.model.loading.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
-    context = Context(run=str(RunFolder.open(folder).path))
+    context = RunServices(Context(run=str(RunFolder.open(folder).path)))
     assert context.spec.config.lora.options == {"init_lora_weights": "olora"}
     with pytest.raises(BadInput, match=r"olora.*takes a part out of the base's weights"):
         _ = context.backbone

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from agent.records.actions import EditPrompt
 from agent.records.base import folded
 from agent.records.examples import Candidate, Example, Prompt
-from graphs.services.context import Context
+from graphs.services.run import RunServices
 from graphs.state import State
 
 HELD_OUT = 4  # one validation row in so many is raced on, where train rows cannot serve
 
 
-def learned_rows(state: State, context: Context, size: int | None = None) -> list[str]:
+def learned_rows(state: State, context: RunServices, size: int | None = None) -> list[str]:
     """Names of the train rows that editor, planner and rewriter learn from in this round; other ones in the next.
 
     Args:
@@ -21,7 +21,7 @@ def learned_rows(state: State, context: Context, size: int | None = None) -> lis
     return _batch(context.spec.train, _draws(state, context) * each, size or each, context)
 
 
-def race_rows(state: State, context: Context, best: Candidate, prompts: Sequence[Prompt]) -> list[str]:
+def race_rows(state: State, context: RunServices, best: Candidate, prompts: Sequence[Prompt]) -> list[str]:
     """Names of the rows on which proposals are compared; none of them decides afterwards what is kept.
 
     Train rows that no proposal demonstrates, and that no LLM has just criticised, where the pair has no adapter. An
@@ -40,7 +40,7 @@ def race_rows(state: State, context: Context, best: Candidate, prompts: Sequence
     return _batch(task.validation, _draws(state, context) * size, size, context)
 
 
-def _draws(state: State, context: Context) -> int:
+def _draws(state: State, context: RunServices) -> int:
     """How many rounds have drawn train rows before: each edit, and every round that an LLM plans."""
     before = context.folder.rounds()[: state.get("number", 0)]
     if context.spec.config.plans:
@@ -48,7 +48,7 @@ def _draws(state: State, context: Context) -> int:
     return sum(isinstance(row.decision.move, EditPrompt) for row in before)
 
 
-def _batch(rows: Sequence[Example], start: int, size: int, context: Context) -> list[str]:
+def _batch(rows: Sequence[Example], start: int, size: int, context: RunServices) -> list[str]:
     """Names of rows in their turn, in the order of this run's seed."""
     from eval.batches import batch
 

@@ -75,7 +75,7 @@ class Meter:
         return self._charges.counted(self._step)
 
 
-class Charging:
+class ChargedStore:
     """Satisfies `eval.runner.EvaluationStore` with a run folder.
 
     Args:

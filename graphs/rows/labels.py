@@ -6,10 +6,10 @@ from agent.records.actions import EditPrompt
 from agent.records.examples import Candidate, split_of
 from agent.records.rounds import Round
 from agent.records.signal import Probe
-from graphs.services.context import Context
+from graphs.services.run import RunServices
 
 
-def features_of(rounds: Sequence[Round], pair: Candidate, context: Context) -> dict[str, dict[str, float]]:
+def features_of(rounds: Sequence[Round], pair: Candidate, context: RunServices) -> dict[str, dict[str, float]]:
     """Of the rows that were probed under this pair, by example."""
     return {
         one.example: one.features
@@ -20,7 +20,7 @@ def features_of(rounds: Sequence[Round], pair: Candidate, context: Context) -> d
     }
 
 
-def own_probes(rounds: Sequence[Round], context: Context) -> list[Probe]:
+def own_probes(rounds: Sequence[Round], context: RunServices) -> list[Probe]:
     """The probed rows of these rounds, labelled by what the round's edit did. Asks the model nothing.
 
     Moves other than an edit tell nothing.
@@ -32,14 +32,14 @@ def own_probes(rounds: Sequence[Round], context: Context) -> list[Probe]:
     ]
 
 
-def began_with(rounds: Sequence[Round], context: Context) -> list[Candidate]:
+def began_with(rounds: Sequence[Round], context: RunServices) -> list[Candidate]:
     """The best pair before each round."""
     first = context.folder.baseline()
     return [first.best, *(row.best for row in rounds)][: len(rounds)] if first else []
 
 
-def _labelled(row: Round, before: Candidate, context: Context) -> Iterator[Probe]:
-    from tools.diagnosis.classify import gaps, need
+def _labelled(row: Round, before: Candidate, context: RunServices) -> Iterator[Probe]:
+    from tools.diagnosis.classify import gaps, need_by_rules
     from tools.diagnosis.features import is_complete
 
     words = outcomes(row, before, context)
@@ -49,11 +49,11 @@ def _labelled(row: Round, before: Candidate, context: Context) -> Iterator[Probe
         if is_complete(one.features) and one.example in words:
             yield Probe(
                 task=config.name, model=config.model, pair=before.id, example=one.example, features=one.features,
-                rules=need(scores[one.example], *gaps(one.features)), words=words[one.example], own=True,
+                rules=need_by_rules(scores[one.example], *gaps(one.features)), words=words[one.example], own=True,
             )  # fmt: skip
 
 
-def outcomes(row: Round, before: Candidate, context: Context) -> dict[str, bool]:
+def outcomes(row: Round, before: Candidate, context: RunServices) -> dict[str, bool]:
     """By validation row: whether the round's edit of the pair before it brought its reward to 1.
 
     Where no proposal beat the present prompt, only validation rows that were raced tell: whether any proposal mended

@@ -5,14 +5,15 @@ from collections.abc import Mapping, Sequence
 from agent.errors import LlmUnavailable
 from agent.records.evaluation import ExampleScore
 from agent.records.examples import Example
-from graphs.nodes.draws import learned_rows
-from graphs.services.context import Context
+from graphs.rows.draws import learned_rows
+from graphs.services.run import RunServices
 from graphs.state import State
-from memory.remake import reword, source_of
+from memory.remake import source_of
+from memory.reword import reword
 from memory.rewrites import KeptRewrite, Reworded
 
 
-def remake_questions(state: State, context: Context) -> Reworded | None:
+def remake_questions(state: State, context: RunServices) -> Reworded | None:
     """What came of it in this round; None without anything to rewrite.
 
     Kept rewrites stand in the run folder and in the memory from then on, and are not asked for again: not even in the
@@ -25,7 +26,7 @@ def remake_questions(state: State, context: Context) -> Reworded | None:
     return made
 
 
-def _remade(state: State, context: Context) -> Reworded | None:
+def _remade(state: State, context: RunServices) -> Reworded | None:
     editor, best = context.textgrad, state["best"]
     assert editor is not None, "rules write no questions"
     hard, remark = _hard(state, context), ""
@@ -63,7 +64,7 @@ def _remade(state: State, context: Context) -> Reworded | None:
     )
 
 
-def _hard(state: State, context: Context) -> list[tuple[Example, ExampleScore]]:
+def _hard(state: State, context: RunServices) -> list[tuple[Example, ExampleScore]]:
     """Failing train rows without a kept rewrite, of this round's rows; twice as many are looked through as wanted."""
     wanted, known = context.spec.config.edit.rewrites, {rewrite.source for rewrite in context.folder.rewrites()}
     looked = context.evaluate(state["best"], "train", learned_rows(state, context, 2 * wanted))

@@ -1,22 +1,23 @@
-"""The run's services, built when first asked for and then kept: a resume that only reads loads no model."""
+"""What the nodes of one run work with, made when first asked for: a resume that only reads loads no model."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from agent import extensions
 from agent.errors import BadInput
 from agent.policy.llm_planner import LlmPlanner
 from agent.policy.registry import make_policy
-from agent.protocols import Editor, Embed, Policy, Rater, Trainer
-from agent.records.events import Event, Note
+from agent.protocols import Editor, Embed, Listener, Policy, Rater, Trainer
+from agent.records.events import Event, Note, WorkProgressed
 from agent.records.examples import Candidate, Example, Prompt
 from agent.signal.cost_model import Prices, prices
-from graphs.services.charging import Charging, Meter
-from graphs.services.garbage_collection import collector_at_rest
+from graphs.context import Context, new_run
+from graphs.services.garbage_collection import without_garbage_collection
+from graphs.services.meter import ChargedStore, Meter
 from memory.run.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from eval.runner import Runner
     from eval.tasks.task import Task
     from graphs.services.llm import ExternalLlm
-    from graphs.services.memory import Memory
+    from graphs.services.run_memory import RunMemory
     from memory.embedder import MiniLm
     from memory.run.pool import Pool
     from tools.diagnosis.classify import Classifier
@@ -34,75 +35,44 @@ if TYPE_CHECKING:
     from tools.model.backbone import Backbone
 
 
-class Silent:
-    """The listener that shows nothing."""
-
-    def __call__(self, what: str, done: int, total: int, note: str = "") -> None: ...
-
-    def event(self, event: Event) -> None: ...
-
-
-def new_run(task: Path, overrides: Sequence[str] = (), runs: Path = Path("runs"), name: str | None = None) -> RunFolder:
-    """Read and check a task, and lay its run folder out. Loads no model.
-
-    Raises:
-        BadInput: the task, its rows or a model of it cannot be used.
-    """
-    import yaml
-
-    from agent.config.lora_options import faults
-    from eval.tasks.task import load_task, place
-    from graphs.services.memory import check_experience
-    from tools.model.availability import check_model
-
-    read = load_task(task, overrides)
-    for option, fault in faults(read.config.lora).items():
-        raise BadInput(f"{place(task, ('lora', 'options', option), overrides)}: {fault}")
-    for keys, model in read.config.models.items():
-        try:
-            check_model(model)
-        except BadInput as error:
-            raise BadInput(f"{place(task, keys, overrides)}: {error}") from error
-    check_experience(read.config, read.folder)
-    text = yaml.safe_dump(read.config.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
-    return RunFolder.create(runs, read.config.name, text, read.folder, read.digest, name)
-
-
-@dataclass
-class Context:
-    """What the nodes work with; LangGraph hands it to them as runtime context.
+class RunServices:
+    """One run, and the services that belong to it. The loaded model is the process's: see `shared_model`.
 
     Args:
-        run: the run folder. Empty: one is made for `task`, named after the graph's thread.
-        task: task.yaml or its folder; only for a run that does not exist yet.
-        runs: where new runs and the prompt memory live.
-        pool: a folder of answers and adapters that runs of the same task have in common; empty: none.
-        supervised: ask before every move.
-        listener: told of everything that happens.
-        report: writes the report, after the baseline and after every round.
+        context: names the run; where it names a task instead, the run folder is made when it is first asked for.
+        new_name: how such a run is called; None: by its task and the time.
     """
 
-    run: str = ""
-    task: str = ""
-    runs: str = "runs"
-    pool: str = ""
-    supervised: bool = False
-    # A Listener and a Report, typed Any because LangGraph makes a JSON schema of this class.
-    listener: Any = field(default_factory=Silent, repr=False)
-    report: Any = field(default=None, repr=False)
-    _lock: Any = field(default=None, init=False, repr=False)  # an ExitStack
+    def __init__(self, context: Context, new_name: str | None = None) -> None:
+        self.context = context
+        self.supervised = context.supervised
+        self.listener: Listener = context.listener
+        self.report = context.report
+        self.stream: Callable[[dict[str, object]], object] = lambda event: None  # LangGraph's, of the node under way
+        self._new_name = new_name
+        self._lock: ExitStack | None = None
 
     # --- the run and its task ---
 
     @cached_property
     def folder(self) -> RunFolder:
-        if self.run:
-            return RunFolder.open(Path(self.run))
-        from langgraph.config import get_config
+        context, root = self.context, Path(self.context.runs)
+        if context.run:
+            named = root / context.run  # as the state of a thread names it
+            return self._of_this_task(RunFolder.open(named if (named / "run.json").exists() else Path(context.run)))
+        if self._new_name and (root / self._new_name / "run.json").exists():
+            return self._of_this_task(RunFolder.open(root / self._new_name))
+        return new_run(Path(context.task), context.settings, root, self._new_name)
 
-        name = f"thread-{get_config()['configurable']['thread_id']}"
-        path = Path(self.runs) / name
-        return RunFolder.open(path) if path.exists() else new_run(Path(self.task), runs=Path(self.runs), name=name)
+    def _of_this_task(self, run: RunFolder) -> RunFolder:
+        """The run. Raises BadInput where the context names another task."""
+        asked, source = Path(self.context.task).resolve(), Path(run.about.source)
+        if self.context.task and source not in (asked, asked.parent):
+            raise BadInput(
+                f"The run {run.name} in {run.path.parent} is of another task ({source}) than {asked}. Give the other "
+                "task a thread of its own, or name no task to go on with this run."
+            )
+        return run
 
     @cached_property
     def spec(self) -> "Task":
@@ -132,7 +102,7 @@ class Context:
         """
         if self.folder.fitting():
             return
-        with collector_at_rest():
+        with without_garbage_collection():
             from eval.tasks.fitting import fitted, measure, remarks
             from tools.model.loading import load_renderer
 
@@ -151,23 +121,27 @@ class Context:
         """Train rows by name: those that tools may learn from."""
         return {example.name: example for example in self.spec.train}
 
-    def hold(self) -> None:
-        """Keep the run for this process, until the outermost `alone` ends. Raises Busy, naming who has it."""
+    def lock(self) -> None:
+        """Keep the run for this process, until `unlock`. Raises Busy, naming who has it."""
         if self._lock is None:
             lock = ExitStack()
             lock.enter_context(self.folder.locked())
             self._lock = lock
 
+    def unlock(self) -> None:
+        """Let others have the run."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """What of the run is held inside is let go at the end; what was held before stays held."""
-        before = self._lock
+    def locked(self) -> Iterator[None]:
+        """The run for this process alone inside. Raises Busy, naming who has it."""
+        self.lock()
         try:
             yield
         finally:
-            if before is None and self._lock is not None:
-                self._lock.close()
-                self._lock = None
+            self.unlock()
 
     # --- the rooms' services ---
 
@@ -184,43 +158,23 @@ class Context:
         )
 
     @cached_property
+    def backbone(self) -> "Backbone":
+        """This run's view of the loaded model: with its own adapters, progress and charges.
+
+        Raises:
+            BadInput: the model cannot be loaded, or does not take the run's LoRA settings.
+        """
+        from graphs.services.shared_model import shared_backbone
+
+        return shared_backbone(
+            self.spec.config, self.folder.adapter_folder, self.progress, self.meter.add, remark=self.note
+        )
+
+    @cached_property
     def pooled(self) -> "Pool | None":
         from memory.run.pool import Pool
 
-        return Pool(Path(self.pool)) if self.pool else None
-
-    @cached_property
-    def backbone(self) -> "Backbone":
-        from agent.config.lora_options import check_options
-
-        config = self.spec.config
-        check_options(config.lora)  # of a run that was laid out before this was checked
-        self.progress("loading the model", 0, 1, config.model)
-        with collector_at_rest():
-            from tools.model.backbone import Backbone
-            from tools.model.generation_config import remark
-            from tools.model.loading import load_model
-            from tools.training.lora_config import try_settings
-
-            base, tokenizer = load_model(
-                config.model, device=config.device, dtype=config.dtype, qlora=config.lora.qlora,
-                chat_template_kwargs=config.chat_template_kwargs, progress=self.progress,
-            )  # fmt: skip
-        self.progress("loading the model", 1, 1, config.model)
-        if said := remark(base):
-            self.note(said)
-        backbone = Backbone(
-            base,
-            tokenizer,
-            name=config.model,
-            locate=self.folder.adapter_folder,
-            chat_template_kwargs=config.chat_template_kwargs,
-            batch_size=config.generation.batch_size,
-            progress=self.progress,
-            charge=self.meter.add,
-        )
-        try_settings(backbone, config.lora)
-        return backbone
+        return Pool(Path(self.context.pool)) if self.context.pool else None
 
     def drift(self, pair: Candidate) -> float | None:
         """What its weights have lost on general text against the bare base, nats a token.
@@ -245,7 +199,7 @@ class Context:
         from eval.runner import Runner
 
         learned_from = self.spec.config.edit.editor == "textgrad"  # an LLM's critique wants the whole answer
-        store = Charging(self.folder, self.meter.charge)
+        store = ChargedStore(self.folder, self.meter.charge)
         return Runner(self.spec, self.model, self.folder.prompt, store, whole=learned_from)
 
     @cached_property
@@ -283,6 +237,8 @@ class Context:
         from tools.editing.rule_editor import CombinedEditor, RuleEditor
 
         config, textgrad = self.spec.config, self.textgrad
+        if make := extensions.editors.get(config.edit.editor):
+            return make(self.spec.scorers, config.edit)
         first = self.folder.baseline()
         recalled = [self.folder.prompt(tried.prompt) for tried in first.recalled[1:]] if first else []
         rules = RuleEditor(self.spec.scorers, config.edit, recalled)
@@ -292,7 +248,7 @@ class Context:
     def textgrad(self) -> "TextGradEditor | None":
         """The LLM as editor; None where only the rules edit."""
         task = self.spec
-        if task.config.edit.editor == "rules":
+        if task.config.edit.editor != "textgrad":
             return None
         from tools.editing.textgrad_editor import TextGradEditor
 
@@ -318,11 +274,11 @@ class Context:
     # --- memory across runs ---
 
     @cached_property
-    def memory(self) -> "Memory":
+    def memory(self) -> "RunMemory":
         """What this run remembers of others, and leaves to them; opened only while it is used."""
-        from graphs.services.memory import Memory
+        from graphs.services.run_memory import RunMemory
 
-        return Memory(self.folder, self.spec, lambda texts: self._embed(texts), self.note)
+        return RunMemory(self.folder, self.spec, lambda texts: self._embed(texts), self.note)
 
     @cached_property
     def _embed(self) -> "MiniLm":
@@ -340,8 +296,9 @@ class Context:
     # --- what is told and what is counted ---
 
     def tell(self, event: Event) -> None:
-        """Note an event in the run folder and show it to the listener."""
+        """Note an event in the run folder, stream it, and show it to the listener."""
         self.folder.event(event)
+        self.stream(event.model_dump(mode="json"))
         self.listener.event(event)
 
     def note(self, text: str) -> None:
@@ -356,6 +313,7 @@ class Context:
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
         """Shows how far long work is, and notes what it has used up. Satisfies `agent.protocols.Progress`."""
         self.meter.charge()
+        self.stream(WorkProgressed(what=what, done=done, total=total, note=note).model_dump(mode="json"))
         self.listener(what, done, total, note)
 
     @cached_property
