@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, Self
+from typing import Any, Self, cast
 
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import RetryPolicy
@@ -69,7 +70,7 @@ def is_lost_connection(error: Exception) -> bool:
 RETRY = RetryPolicy(max_attempts=3, retry_on=is_lost_connection)
 
 
-def build_graph(checkpointer: Any = None, report: Report | None = None) -> Any:
+def build_graph(checkpointer: BaseCheckpointSaver[str] | None = None, report: Report | None = None) -> Adaptation:
     """The compiled graph. Invoke it with `{"task": …}` as input or with `context=Context(task=…)`, and a thread id.
 
     It is a node of other graphs, too: see `Input` and `Output`.
@@ -94,12 +95,9 @@ def build_graph(checkpointer: Any = None, report: Report | None = None) -> Any:
     graph.add_edge("finish", END)
     compiled = graph.compile(checkpointer=checkpointer)
     compiled.__class__ = Adaptation
-    return compiled
+    return cast(Adaptation, compiled)
 
 
 def steps(rounds: int) -> int:
     """The recursion limit for a budget of rounds: six nodes a round, some to begin and end, room for refusals."""
     return 8 * (rounds + 4)
-
-
-graph = build_graph()  # what langgraph.json names: LangGraph's tools bring their own checkpointer
