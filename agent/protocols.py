@@ -10,6 +10,7 @@ from agent.records.edits import Edits
 from agent.records.evaluation import Evaluation
 from agent.records.events import Event
 from agent.records.examples import Candidate, Example, Prompt, Split
+from agent.records.looks import FailingRow, Finding, Inquiry, Look
 from agent.records.rounds import Call, Round, Spend
 from agent.records.signal import Diagnosis, Signal
 from agent.records.training import Training
@@ -157,14 +158,6 @@ class Editor(Protocol):
         ...
 
 
-class Failure(NamedTuple):
-    """A train row whose answer fell short, and what was wrong with it."""
-
-    question: str
-    output: str
-    faults: Sequence[str]
-
-
 class Briefing(NamedTuple):
     """All that a decision may rest on."""
 
@@ -174,12 +167,30 @@ class Briefing(NamedTuple):
     spend: Spend = Spend()
     refused: Sequence[str] = ()  # actions that a user has just turned down
     recalled: Sequence[str] = ()  # what memory found on near tasks, a line each
-    failures: Sequence[Failure] = ()  # some failing train rows
-    closed: str = ""  # why the external LLM is not to be had for the rest of the run
+    failures: Sequence[FailingRow] = ()  # some failing train rows
+    closed: str = ""  # why the external LLM is not asked for the rest of the run
+    investigation: "Investigation | None" = None  # where a planner may look for itself
+
+
+class Investigation(Protocol):
+    """What a planner may look at in a round before it decides."""
+
+    def look(self, look: Look) -> Finding:
+        """What is found. Test rows are never looked at, and of validation rows there are numbers only.
+
+        Raises:
+            NesyLoraError: it cannot be done (a question too long for the model's window, no such round, the run's
+                minutes used up, a judge that does not answer).
+        """
+        ...
+
+    def tell(self, inquiry: Inquiry) -> None:
+        """Notes a look, with what it found, among the run's events."""
+        ...
 
 
 class Policy(Protocol):
-    """Decides the next move."""
+    """Decides the next action."""
 
     @property
     def name(self) -> str: ...

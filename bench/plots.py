@@ -38,7 +38,13 @@ class Point(NamedTuple):
 
 
 def bar_chart(bars: Sequence[Bar], label: str, format_value: Callable[[float], str]) -> Markup:
-    """Means as bars from 0, either way, with whiskers; the names stand to the left."""
+    """Means as horizontal bars from 0, with whiskers for the intervals and names on the left.
+
+    Args:
+        bars: a mean that is not finite has a name and no bar.
+        label: of the axis.
+        format_value: how a value of the axis is written.
+    """
     known = [value for bar in bars for value in (bar.value, bar.low, bar.high) if math.isfinite(value)]
     high = svg.nice(known) if max(known, default=0.0) > 0 or not known else 0.0
     low = -svg.nice(-value for value in known) if min(known, default=0.0) < 0 else 0.0
@@ -71,9 +77,9 @@ def _bar(bar: Bar, y: float, x: Callable[[float], float], format_value: Callable
 
 
 def scatter(points: Sequence[Point], across: str, up: str) -> Markup:
-    """Points over a logarithmic axis; up is [0, 1]. What cannot be placed is left out.
+    """Points over a logarithmic axis; the vertical axis goes from 0 to 1. Points that are not finite are left out.
 
-    Labels avoid each other, the first ones first; where they crowd, a point is named by its title alone.
+    Labels avoid each other, the first ones first; where they crowd, a point has its name in its title only.
     """
     known = [point for point in points if math.isfinite(point.y) and math.isfinite(point.x) and point.x > 0]
     if not known:
@@ -103,7 +109,13 @@ def scatter(points: Sequence[Point], across: str, up: str) -> Markup:
 
 
 def rate_panels(panels: Mapping[str, Series], across: str, up: str) -> Markup:
-    """Lines over a linear axis, one panel beside the other, on one logarithmic axis of values above 0."""
+    """Lines on a logarithmic axis, in panels side by side.
+
+    Args:
+        panels: by the title of the panel, points (x, y) by the name of their line; y above 0.
+        across: label of the x axes.
+        up: label of the y axis, which all panels share.
+    """
     names = list(dict.fromkeys(name for series in panels.values() for name, points in series.items() if points))
     places = [x for series in panels.values() for points in series.values() for x, _ in points]
     low, high = _log_range(y for series in panels.values() for points in series.values() for _, y in points)
@@ -129,7 +141,12 @@ def rate_panels(panels: Mapping[str, Series], across: str, up: str) -> Markup:
 
 
 def rate_bars(groups: Mapping[str, Mapping[str, float]], up: str) -> Markup:
-    """A group of bars for each kind of work, a bar for each name, on a logarithmic axis of values above 0."""
+    """Groups of vertical bars on a logarithmic axis.
+
+    Args:
+        groups: by the group's title (of one or two lines), a value above 0 for each name.
+        up: label of the axis.
+    """
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     low, high = _log_range(value for group in groups.values() for value in group.values())
     frame = svg.Frame(0, max(len(groups), 1), high, 44, 224, low)

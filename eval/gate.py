@@ -108,8 +108,8 @@ def judge_by_nll(
         return verdict.model_copy(update={"reason": f"{verdict.reason}; {_unmeasured(len(before))}"})
     p_value = sign_flip([old - new for old, new in pairs], flips_for(level))
     old_mean, new_mean = (fmean(values) for values in zip(*pairs, strict=True))
-    told = f", {_unmeasured(len(before) - len(pairs))}" if len(pairs) < len(before) else ""
-    nats = f"{old_mean:.2f} → {new_mean:.2f} nats per token of the wanted answers ({_p(p_value)}{told})"
+    lacking = f", {_unmeasured(len(before) - len(pairs))}" if len(pairs) < len(before) else ""
+    nats = f"{old_mean:.2f} → {new_mean:.2f} nats per token of the wanted answers ({_p(p_value)}{lacking})"
     if p_value > level:
         return verdict.model_copy(update={"reason": f"{verdict.reason}; {nats}: no likelier either"})
     kept = {

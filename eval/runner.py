@@ -52,7 +52,7 @@ class Runner:
         self._model = model
         self._prompt_of = prompt_of
         self._store = store
-        self._stop_early = None if whole else task.scorers.settled
+        self._stop_early = None if whole else task.scorers.may_stop
 
     def __call__(self, candidate: Candidate, split: Split, names: Sequence[str] | None = None) -> Evaluation:
         """The candidate's scores on the rows of train or validation that are named, in this order; or on all.
@@ -118,8 +118,8 @@ class Runner:
             scores = dict(zip(answered, self._task.scorers.score_all(list(answered.values())), strict=True))
             return {key: scores.get(key) or _too_long(row) for key, row in rows.items()}
         except LlmUnavailable as error:  # the rules can go on without an editor or planner, but not without a judge
-            more = "with a larger budget.usd in the run's task.yaml"
-            way_out = more if isinstance(error, OutOfMoney) else "once that is mended"
+            larger_budget = "with a larger budget.usd in the run's task.yaml"
+            way_out = larger_budget if isinstance(error, OutOfMoney) else "once that is mended"
             raise NesyLoraError(
                 f"The answers to {len(rows)} rows could not be judged: {error}. "
                 f"Nothing is lost: {way_out}, a run goes on with nesylora resume"

@@ -5,6 +5,7 @@ from functools import cache
 from statistics import fmean
 from typing import TypeVar
 
+from agent import extensions
 from agent.config.scorers import ContentScorer, Judge, Rated, RewardModel, StyleScorer
 from agent.errors import BadInput
 from agent.protocols import Rater, Rating
@@ -12,7 +13,7 @@ from agent.reasoning import may_think, spoken
 from agent.records.base import digest as content_hash
 from agent.records.evaluation import ExampleScore
 from agent.records.examples import Example
-from eval.scorers.content import Score, content_scorer, settled
+from eval.scorers.content import Score, content_scorer, score_is_final
 from eval.scorers.patterns import TooSlow
 from eval.scorers.style import AnyStyle, JudgedStyle, style_scorer
 
@@ -69,10 +70,14 @@ class TaskScorers:
         self._rater = cache(rater)
         self.given_up = ""  # the sentence on a regular expression that found no end, once there was one
         parts: dict[str, object] = {
-            "content": [one.model_dump(mode="json") for one in content],
-            "style": [one.model_dump(mode="json") for one in style],
+            "content": [settings.model_dump(mode="json") for settings in content],
+            "style": [settings.model_dump(mode="json") for settings in style],
         }
-        self.digest = content_hash(parts if judge is None else parts | {"judge": judge})
+        if judge is not None:
+            parts["judge"] = judge
+        if versions := _registered_versions(content, style):
+            parts["registered"] = versions
+        self.digest = content_hash(parts)
 
     def score(self, example: Example, output: str) -> ExampleScore:
         """The score of one output; see `score_all`."""
@@ -86,9 +91,9 @@ class TaskScorers:
         Raises:
             LlmUnavailable: a judge did not answer; then nothing is scored.
         """
-        said = [(_without_thoughts(example), spoken(output)) for example, output in answered]
-        content = [self._content_ratings(scorer, said) for scorer in self._content]
-        style = [self._style_ratings(scorer, said) for scorer in self._style]
+        answers = [(_without_thoughts(example), spoken(output)) for example, output in answered]
+        content = [self._content_ratings(scorer, answers) for scorer in self._content]
+        style = [self._style_ratings(scorer, answers) for scorer in self._style]
         return [
             _score(example, output, [part[place] for part in content], [part[place] for part in style])
             for place, (example, output) in enumerate(answered)
@@ -110,12 +115,12 @@ class TaskScorers:
 
     def faults(self, output: str) -> tuple[str, ...]:
         """One sentence per style rule that the output fails. No judge is asked."""
-        said = spoken(output)
-        return tuple(fault for style in self._style if (fault := self._fault(style, said)))
+        answer = spoken(output)
+        return tuple(fault for style in self._style if (fault := self._fault(style, answer)))
 
-    def _fault(self, style: AnyStyle, said: str) -> str:
+    def _fault(self, style: AnyStyle, answer: str) -> str:
         try:
-            return style.explain(said)
+            return style.explain(answer)
         except TooSlow as error:
             return self._given_up(error)
 
@@ -130,7 +135,7 @@ class TaskScorers:
         self.given_up = str(error)
         return self.given_up
 
-    def settled(self, example: Example, text: str) -> bool:
+    def may_stop(self, example: Example, text: str) -> bool:
         """Whether score, faults and instructions are the same for every text that goes on from this one.
 
         Never so where a judge or a reward model scores: they read the whole answer. Nor where thoughts are in it.
@@ -139,20 +144,22 @@ class TaskScorers:
         parts = text.rsplit(maxsplit=1)
         if len(parts) < 2 or text.endswith(INCOMPLETE) or may_think(parts[0]):
             return False
-        content = all(settled(settings, parts[0], example.answer) for settings in self._settings)
-        return content and all(style.settled(parts[0]) for style in self._style)
+        content = all(score_is_final(settings, parts[0], example.answer) for settings in self._settings)
+        return content and all(style.is_final(parts[0]) for style in self._style)
 
     def instructions(self, output: str | None = None) -> tuple[str, ...]:
         """What to tell the model so that the style holds: for the rules this output fails and every judge, or for all.
 
         No judge is asked, so it may be what the output falls short of.
         """
-        said = None if output is None else spoken(output)
-        return tuple(style.instruct() for style in self._style if said is None or self._needs_telling(style, said))
+        answer = None if output is None else spoken(output)
+        return tuple(
+            style.instruct() for style in self._style if answer is None or self._needs_instruction(style, answer)
+        )
 
-    def _needs_telling(self, style: AnyStyle, said: str) -> bool:
+    def _needs_instruction(self, style: AnyStyle, answer: str) -> bool:
         try:
-            return style.needs_telling(said)
+            return style.needs_instruction(answer)
         except TooSlow:
             return True
 
@@ -161,10 +168,12 @@ class TaskScorers:
 
         Thoughts before it stay as they are.
         """
-        shown = said = spoken(answer)
+        shown = bare = spoken(answer)
         for style in self._style:
             shown = style.show(shown)
-        return shown if said == answer else answer.removesuffix(said) + shown if answer.endswith(said) else answer
+        if bare == answer:
+            return shown
+        return answer.removesuffix(bare) + shown if answer.endswith(bare) else answer
 
     def full_marks(self, output: str, example: Example) -> bool:
         """Whether content and style are both full marks, as far as rules can tell.
@@ -178,8 +187,8 @@ class TaskScorers:
     def ruled(self, output: str, example: Example) -> float:
         """Mean over the content rules, in [0, 1]; 1.0 where there are none. Asks nobody."""
         rules = [scorer for scorer in self._content if not isinstance(scorer, Judge | RewardModel)]
-        said, answer = spoken(output), spoken(example.answer)
-        return fmean(self._rule(rule, said, answer).score for rule in rules) if rules else 1.0
+        answer, reference = spoken(output), spoken(example.answer)
+        return fmean(self._rule(rule, answer, reference).score for rule in rules) if rules else 1.0
 
     def describe(self) -> str:
         """One line for people about what is wanted."""
@@ -193,7 +202,17 @@ def _without_thoughts(example: Example) -> Example:
 
 
 def _wanted(settings: ContentScorer) -> str:
-    return f'what a judge finds by "{settings.rubric}"' if isinstance(settings, Judge) else WANTED[settings.kind]
+    if isinstance(settings, Judge):
+        return f'what a judge finds by "{settings.rubric}"'
+    registered = extensions.scorers.get(settings.kind)
+    return registered.wanted if registered else WANTED[settings.kind]
+
+
+def _registered_versions(content: Sequence[ContentScorer], style: Sequence[StyleScorer]) -> dict[str, str]:
+    """The versions of registered scorers, by part and kind: with another version, scores do not compare."""
+    found = [("content", settings.kind, extensions.scorers.get(settings.kind)) for settings in content]
+    found_style = [("style", settings.kind, extensions.styles.get(settings.kind)) for settings in style]
+    return {f"{part} {kind}": scorer.version for part, kind, scorer in (*found, *found_style) if scorer}
 
 
 def _score(example: Example, output: str, content: Sequence[Rating], style: Sequence[Rating]) -> ExampleScore:
@@ -212,9 +231,9 @@ def _score(example: Example, output: str, content: Sequence[Rating], style: Sequ
 def _build(part: str, settings: Sequence[Setting], build: Callable[[Setting], Built]) -> tuple[Built, ...]:
     """The scorers of one part of the task file; an error gets the scorer's place put in front."""
     built = []
-    for place, one in enumerate(settings):
+    for place, scorer in enumerate(settings):
         try:
-            built.append(build(one))
+            built.append(build(scorer))
         except BadInput as error:
             raise BadScorer((part, place), error) from None
     return tuple(built)

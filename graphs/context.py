@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.json_schema import SkipJsonSchema
 
+from agent import extensions
 from agent.errors import BadInput
 from agent.records.events import Event
 from memory.run.folder import RunFolder
@@ -91,4 +92,5 @@ def new_run(task: Path, overrides: Sequence[str] = (), runs: Path = Path("runs")
             raise BadInput(f"{place(task, keys, overrides)}: {error}") from error
     check_experience(read.config, read.folder)
     text = yaml.safe_dump(read.config.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
-    return RunFolder.create(runs, read.config.name, text, read.folder, read.digest, name)
+    used = extensions.used_by(read.config)
+    return RunFolder.create(runs, read.config.name, text, read.folder, read.digest, name, used)

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from memory.run.folder import RunFolder
 
 
-Commands = Callable[["argparse._SubParsersAction[argparse.ArgumentParser]"], None]
+AddCommands = Callable[["argparse._SubParsersAction[argparse.ArgumentParser]"], None]
 """Adds commands of a room above this one, such as the benchmark's."""
 
 
-def run(arguments: Sequence[str] | None = None, more: Sequence[Commands] = ()) -> int:
+def run(arguments: Sequence[str] | None = None, more: Sequence[AddCommands] = ()) -> int:
     """Parse, run the command, and return the exit code: 0 done, 1 failed, 2 bad input, 3 busy, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser(more).parse_args(arguments or ["--help"])
@@ -33,7 +33,7 @@ def run(arguments: Sequence[str] | None = None, more: Sequence[Commands] = ()) -
         return 130
 
 
-def parser(more: Sequence[Commands] = ()) -> argparse.ArgumentParser:
+def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     """The whole command line, with the commands that `more` adds."""
     top = argparse.ArgumentParser(
         prog="nesylora",
@@ -212,8 +212,8 @@ def _doctor(options: argparse.Namespace) -> int:
 # --- what they share -------------------------------------------------------------------------------
 
 
-def task_path(given: str | None) -> Path:
-    return Path(given) if given else shipped("valley")
+def task_path(name: str | None) -> Path:
+    return Path(name) if name else shipped("valley")
 
 
 def _overrides(options: argparse.Namespace) -> list[str]:

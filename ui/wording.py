@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from agent.policy.learned import short
-from agent.records.actions import Action, Decision
+from agent.records.actions import Action
 from agent.records.rounds import Proposal, Remaking, Role, Spend, SplitResult, Usage, Verdict
 from agent.records.signal import Outlook
 
@@ -38,14 +38,14 @@ PARTS = {"system": "system text", "demos": "demonstrations", "questions": "quest
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 
-def lever(move: Action) -> str:
-    """One word for a move."""
-    return LEVERS[move.action]
+def lever(action: Action) -> str:
+    """One word for an action."""
+    return LEVERS[action.action]
 
 
-def mark(move: Action) -> str:
-    """The sign of a move, the same in charts, tables and terminal."""
-    return MARKS[move.action]
+def mark(action: Action) -> str:
+    """The sign of an action, the same in charts, tables and terminal."""
+    return MARKS[action.action]
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -175,12 +175,6 @@ def tokens(spend: Spend) -> str:
     return f"{spend.train_tokens + spend.generated_tokens + spend.llm_tokens:,}"
 
 
-def beside_rules(decision: Decision) -> str:
-    """Whether the rules would have pulled the same lever, with the same settings; empty where that is not known."""
-    same = "the same move" if decision.repeats else "same lever, other settings"
-    return {True: same, False: "another lever", None: ""}[decision.agrees]
-
-
 def remade(remaking: Remaking) -> str:
     """How many hard questions were rewritten, how many answers to those passed, and what that did to their reward."""
     if not remaking.asked:
@@ -229,6 +223,6 @@ def printable(text: str) -> str:
 
 
 SAYINGS: tuple[Callable[..., str], ...] = (
-    *(bar, beside_rules, cost, cut, duration, evidence, figure, interval, kept, lever, mark, money, number),
-    *(outlook, p_value, passes, percent, plural, raced, remade, signed, sparkline, tokens),
+    *(bar, cost, cut, duration, evidence, figure, interval, kept, lever, mark, money, number, outlook, p_value, passes),
+    *(percent, plural, raced, remade, signed, sparkline, tokens),
 )

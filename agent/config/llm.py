@@ -66,6 +66,13 @@ class Llm(Settings):
     on_refusal: Literal["rules", "stop"] = Field(
         "rules", description="when the key is refused or the credit is used up: go on by the rules, or end the run"
     )
+    planner_calls: int = Field(
+        3,
+        ge=0,
+        le=20,
+        description="calls in a round in which the planner may look (score rows, sort failures, search prompts, try "
+        "the prompt) before it names its action; 0: it names it at once",
+    )
     cache: bool = Field(True, description="keep answers on disk: what was asked before is not asked again")
     planner: RoleSettings = RoleSettings()
     editor: RoleSettings = RoleSettings()

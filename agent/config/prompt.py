@@ -1,10 +1,13 @@
 """`prompt:` and `edit:` in a task.yaml: the prompt that the run starts from, and how it is rewritten."""
 
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, GetCoreSchemaHandler, ValidatorFunctionWrapHandler, model_validator
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
+from agent import extensions
 from agent.config.base import Settings
+from agent.errors import BadInput
 from agent.records.examples import Demo, Prompt
 
 
@@ -25,10 +28,40 @@ class SeedPrompt(Settings):
         return Prompt(system=self.system, template=self.template, demos=self.demos)
 
 
+BuiltInEditor = Literal["rules", "textgrad"]
+
+
+class OrRegisteredEditor:
+    """Pydantic metadata: a built-in editor, or one that is registered. The JSON schema has the former."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_wrap_validator_function(
+            self._validate,
+            handler.generate_schema(BuiltInEditor),
+            serialization=core_schema.to_string_ser_schema(),
+        )
+
+    def _validate(self, value: object, built_in: ValidatorFunctionWrapHandler) -> object:
+        if not isinstance(value, str) or is_editor(value):
+            return built_in(value)
+        try:
+            if extensions.editors.get(value):
+                return value
+        except BadInput as error:
+            raise ValueError(str(error)) from error
+        *most, last = (repr(name) for name in (*get_args(BuiltInEditor), *extensions.editors.names()))
+        raise PydanticKnownError("literal_error", {"expected": f"{', '.join(most)} or {last}"})
+
+
+def is_editor(name: str) -> bool:
+    """Whether an editor of this name comes with the package."""
+    return name in get_args(BuiltInEditor)
+
+
 class Editing(Settings):
     """The prompt lever."""
 
-    editor: Literal["rules", "textgrad"] = "rules"
+    editor: Annotated[str, OrRegisteredEditor()] = "rules"
     critiques: int = Field(8, ge=1, le=100, description="most failing train rows that TextGrad criticises in a round")
     rewrites: int = Field(12, ge=0, description="hard train questions that TextGrad rewrites in a round; 0: none")
     minibatch: int = Field(

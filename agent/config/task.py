@@ -1,18 +1,19 @@
 """A whole task.yaml. Pydantic only: importing this loads nothing heavy."""
 
 import json
-import re
 from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from agent import extensions
 from agent.config.base import Settings
 from agent.config.data import Data
 from agent.config.llm import Llm
 from agent.config.lora import Lora
-from agent.config.policies import OBSERVING, PATTERNS, POLICIES
+from agent.config.policies import OBSERVING, POLICIES, is_policy
 from agent.config.prompt import Editing, SeedPrompt
 from agent.config.scorers import ContentScorer, Judge, RewardModel, StyleScorer
+from agent.errors import BadInput
 from agent.records.rounds import Role
 
 # What chat templates are given by us, or by the tokenizer.
@@ -111,16 +112,16 @@ class TaskConfig(Settings):
 
     @field_validator("chat_template_kwargs")
     @classmethod
-    def leaves_the_conversation_alone(cls, given: dict[str, Any]) -> dict[str, Any]:
-        if ours := sorted(TEMPLATED & given.keys()):
+    def leaves_the_conversation_alone(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        if ours := sorted(TEMPLATED & arguments.keys()):
             raise ValueError(f"{', '.join(ours)} cannot be set: what the template is given to render is ours")
-        return given
+        return arguments
 
     @field_validator("policy")
     @classmethod
     def is_a_known_policy(cls, policy: str) -> str:
-        if policy not in POLICIES and not any(re.fullmatch(pattern, policy) for pattern in PATTERNS):
-            known = ", ".join(POLICIES)
+        if not is_policy(policy) and not _registered(policy):
+            known = ", ".join((*POLICIES, *extensions.policies.names()))
             raise ValueError(
                 f"there is no policy {policy!r}. There are: {known}; any order of p (prompt) and w (weights) such as "
                 "'w -> p -> w', and 'alternate every N'"
@@ -135,8 +136,8 @@ class TaskConfig(Settings):
 
     @property
     def observes(self) -> bool:
-        """Whether the policy decides by what it observes. What it is compared with does not, and keeps to itself."""
-        return self.policy in OBSERVING
+        """Whether the policy decides by what it observes. Fixed orders do not, and recall nothing of other runs."""
+        return self.policy in OBSERVING or not is_policy(self.policy)
 
     @property
     def models(self) -> dict[tuple[int | str, ...], str]:
@@ -150,7 +151,7 @@ class TaskConfig(Settings):
     @property
     def plans(self) -> bool:
         """Whether an LLM plans."""
-        return self.planner == "llm" and self.observes
+        return self.planner == "llm" and self.policy in OBSERVING
 
     @property
     def roles(self) -> tuple[Role, ...]:
@@ -158,3 +159,10 @@ class TaskConfig(Settings):
         judged = any(isinstance(scorer, Judge) for scorer in (*self.content, *self.style))
         asked = {"planner": self.plans, "editor": self.edit.editor == "textgrad", "judge": judged}
         return tuple(role for role in get_args(Role) if asked[role])
+
+
+def _registered(policy: str) -> bool:
+    try:
+        return extensions.policies.get(policy) is not None
+    except BadInput as error:
+        raise ValueError(str(error)) from error

@@ -9,6 +9,7 @@ from pydantic import Field, TypeAdapter
 
 from agent.records.actions import Decision
 from agent.records.base import Record
+from agent.records.looks import Inquiry
 from agent.records.rounds import Baseline, Outcome, Round
 
 
@@ -45,6 +46,14 @@ class DecisionMade(Record):
     decision: Decision
 
 
+class InquiryMade(Record):
+    """The planner has looked at something before it decides."""
+
+    kind: Literal["inquiry"] = "inquiry"
+    number: int = Field(description="of the round")
+    inquiry: Inquiry
+
+
 class RoundJudged(Record):
     """A round is over: its ledger row, verdict included."""
 
@@ -77,7 +86,15 @@ class WorkProgressed(Record):
 
 
 Event = Annotated[
-    RunStarted | BaselineScored | RoundStarted | DecisionMade | RoundJudged | Note | RunFinished | WorkProgressed,
+    RunStarted
+    | BaselineScored
+    | RoundStarted
+    | InquiryMade
+    | DecisionMade
+    | RoundJudged
+    | Note
+    | RunFinished
+    | WorkProgressed,
     Field(discriminator="kind"),
 ]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)

@@ -111,6 +111,7 @@ class Proposal(Record):
     note: str
     merit: float | None = None
     rows: int = Field(0, description="on which the merit was measured; 0 in ledgers that did not count them")
+    refused: str = Field("", description="why it was not scored; older ledgers say it in `note`, and have no merit")
 
 
 class Verdict(Record):
@@ -169,6 +170,23 @@ class Baseline(Record):
     )
     spend: Spend
     usage: dict[Role, Usage] = Field(default_factory=dict, description="of the LLM, by role: judges score the seed")
+
+
+class RoundSummary(Record):
+    """A round in short, as a tool answers it to an agent. Rewards are joint rewards in [0, 1], on validation rows."""
+
+    number: int
+    action: str
+    note: str = Field(description="what was done")
+    kept: bool
+    reason: str = Field(description="the gate's, for keeping the changed pair or taking it back")
+    before: float = Field(description="the pair that stood before, on the rows that decided")
+    after: float = Field(description="the changed pair, on the same rows")
+    p_value: float
+    reward: float = Field(description="the pair that stands now, on all validation rows")
+    target: float = Field(description="the reward that the task asks for")
+    rounds_left: int
+    seconds: float = Field(description="that the action took, its judgement included")
 
 
 class SplitResult(Record):

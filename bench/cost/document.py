@@ -35,7 +35,15 @@ instead trains as fast as the plain loop: the plain column is what TRL could rea
 
 
 def write(folders: Sequence[Path], docs: Path) -> Path:
-    """Write the page over these folders of measurements, and return its path. Its plots go to `docs`/benchmarks."""
+    """Write benchmarks.md and its plots over folders of measurements, a section for each.
+
+    Args:
+        folders: each with machine.json and lines.jsonl, and overheads.json where those were measured.
+        docs: where the page goes; its plots go to `docs`/benchmarks.
+
+    Returns:
+        The path of the page.
+    """
     (docs / "benchmarks").mkdir(parents=True, exist_ok=True)
     page = docs / "benchmarks.md"
     page.write_text("\n\n".join([ABOUT, *(_section(folder, docs) for folder in folders), ABSENT]) + "\n")

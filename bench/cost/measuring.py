@@ -19,7 +19,17 @@ from tools.model.loading import load_model
 
 
 def measure(contender: str, cell: Cell, spec: ModelSpec) -> Measurement:
-    """Seconds, memory, and loss or texts, on a model loaded anew."""
+    """Measure one contender in one cell, on a model loaded anew.
+
+    Args:
+        contender: a name of `plan.TRAINERS` or `plan.ANSWERERS`, or `plan.FLOOR`.
+
+    Returns:
+        Trained, Answered or Floor; never LeftOut.
+
+    Raises:
+        torch.OutOfMemoryError, MemoryError: the device, or this process, has too little memory.
+    """
     loaded = Loaded(*load_model(spec.model, device=spec.device, progress=lambda *_: None))
     if isinstance(cell, TrainingCell):
         return _train(contender, cell, loaded)

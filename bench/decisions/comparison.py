@@ -84,7 +84,12 @@ class Comparison:
         self._rows: dict[str, dict[Group, Result]] = defaultdict(dict)
         for result in results:
             self._rows[result.policy][result.task, result.seed] = result
-        self.fixed = [policy for policy in self.policies if all(map(_is_fixed, self._rows[policy].values()))]
+        fixed = re.compile("|".join(f"policy=(?:{order})" for order in FIXED))
+        self.fixed = [
+            policy
+            for policy, rows in self._rows.items()
+            if all(any(map(fixed.fullmatch, row.settings)) for row in rows.values())
+        ]
 
     def rows(self, policy: str, task: str | None = None) -> dict[Group, Result]:
         """A policy's rows by group, of one task or of all."""
@@ -132,20 +137,26 @@ class Comparison:
             return None
         shares: dict[str, list[list[float]]] = defaultdict(list)
         for group, row in rows.items():
-            shares[row.task].append([_share(self._to_target(row), self.charge(group))])
+            charge = self.charge(group)
+            shares[row.task].append([min(self._to_target(row) / charge, 1.0) if charge else 1.0])
         share = _estimate({name: np.array(values) for name, values in shares.items()})
         assert share is not None, "there are rows"
         reached = sum(row.reached is not None for row in rows.values())
         return Cost(fmean(map(self._to_target, rows.values())), reached, share)
 
     def head_to_head(self, policy: str, other: str) -> HeadToHead | None:
-        """The policy against the other, group by group and task by task. None if they share no group."""
+        """The policy against the other: tests with groups as units, and with tasks as units (seeds averaged first).
+
+        None if they share no group.
+        """
         mine, theirs = self.rows(policy), self.rows(other)
         both = [group for group in mine if group in theirs]
         if not both:
             return None
         rewards = {group: mine[group].best.reward - theirs[group].best.reward for group in both}
-        costs = {group: _log_ratio(self._to_target(theirs[group]), self._to_target(mine[group])) for group in both}
+        costs = {
+            group: log(max(self._to_target(theirs[group]), 1) / max(self._to_target(mine[group]), 1)) for group in both
+        }
         return HeadToHead(
             policy, other, _mean_test(rewards.values()), _mean_test(costs.values()),
             _mean_test(_over_seeds(rewards)), _mean_test(_over_seeds(costs)),
@@ -164,10 +175,6 @@ class Comparison:
     def _to_target(self, row: Result) -> int:
         """Forward tokens."""
         return row.reached.passes if row.reached else self.charge((row.task, row.seed))
-
-
-def _is_fixed(row: Result) -> bool:
-    return any(re.fullmatch(f"policy={order}", setting) for setting in row.settings for order in FIXED)
 
 
 def _by_task(rows: Iterable[Result]) -> dict[str, list[Result]]:
@@ -225,11 +232,3 @@ def _over_seeds(values: dict[Group, float]) -> list[float]:
     """The mean of each task."""
     tasks = list(dict.fromkeys(task for task, _ in values))
     return [fmean(value for (name, _), value in values.items() if name == task) for task in tasks]
-
-
-def _log_ratio(above: float, below: float) -> float:
-    return log(max(above, 1) / max(below, 1))
-
-
-def _share(spent: int, charge: int) -> float:
-    return min(spent / charge, 1.0) if charge else 1.0

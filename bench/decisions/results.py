@@ -81,7 +81,12 @@ def described(text: str) -> Variant:
 def run_all(
     variants: Sequence[Variant], seeds: Sequence[int], run: Callable[[Variant, int], Result], file: Path
 ) -> Iterator[Result]:
-    """Every variant with every seed, in turn. A row that stands in `file` already is not run again."""
+    """Every variant with every seed, in turn. A row that is in `file` already is not run again.
+
+    Args:
+        run: makes the row of a variant and a seed.
+        file: results.jsonl; each new row is appended to it before it is yielded.
+    """
     done = {(result.policy, result.settings, result.seed): result for result in read(file)}
     for seed in seeds:
         for variant in variants:

@@ -20,7 +20,14 @@ ORACLE_ACTIONS = "por"  # an edit, weights on rows as given, weights on refined 
 
 
 def run_variant(group: Group, variant: Variant, folder: Path, listener: Listener) -> Result:
-    """The row of one variant of a group, whose folder this is. Its runs share answers and adapters."""
+    """Run one variant of a group, in the group's folder. The runs of a group share answers and adapters.
+
+    Returns:
+        Its row; that of the oracle is the row of the best run that its search found.
+
+    Raises:
+        NesyLoraError: the run failed.
+    """
 
     def run(settings: Sequence[str], name: str) -> RunFolder:
         overrides = [*group.overrides, *settings, f"seed={group.seed}"]
@@ -36,11 +43,15 @@ def run_variant(group: Group, variant: Variant, folder: Path, listener: Listener
 def finished_run(
     task: Path, overrides: Sequence[str], folder: Path, name: str, *, listener: Listener | None = None, pool: str = ""
 ) -> RunFolder:
-    """The run of this name in `folder`, run to its end. It recalls nothing of other runs, and learns from practice
-    only, unless the overrides say otherwise.
+    """The run of this name in `folder`, run to its end; an interrupted one goes on, a finished one is only opened.
+
+    It recalls nothing of other runs, and learns from practice only, unless the overrides say otherwise.
 
     Args:
-        pool: see `graphs.context.Context`.
+        pool: folder of the answers and adapters that runs share, or empty; see `graphs.context.Context`.
+
+    Raises:
+        NesyLoraError: the run failed.
     """
     path = folder / name
     opened = (path / "run.json").is_file()
@@ -52,10 +63,16 @@ def finished_run(
 
 
 def result(run: RunFolder, variant: Variant, seed: int, target: float) -> Result:
-    """The row of a finished run; `target` is its task's."""
+    """The row of a finished run.
+
+    Args:
+        target: the task's; `reached` is the first row of the ledger with this validation reward.
+    """
     outcome, rounds, measured = _outcome(run), run.rounds(), _measured_rows(run)
     scores = run.load(outcome.best, "test").scores.values()
     reached = next((row.spend for row in measured if row.reward >= target), None)
+
+    levers = [LETTERS.get(row.decision.move.action, "") + ("✓" if row.verdict.kept else "✗") for row in rounds]
 
     def kept(action: str) -> int:
         return sum(row.verdict.kept and row.decision.move.action == action for row in rounds)
@@ -66,7 +83,7 @@ def result(run: RunFolder, variant: Variant, seed: int, target: float) -> Result
         spend=measured[-1].spend, baseline=outcome.baseline_test, best=outcome.best_test,
         rewards={score.example: score.reward for score in scores}, target=target,
         reached=Reached(passes=reached.forward_tokens, seconds=reached.seconds) if reached else None,
-        levers="".join(map(_lever, rounds)), stopped=outcome.stopped,
+        levers="".join(levers), stopped=outcome.stopped,
     )  # fmt: skip
 
 
@@ -83,7 +100,8 @@ def best_run(rounds: int, target: float, run: Callable[[str], RunFolder]) -> Run
     steps, best = "", None
     while len(steps) < rounds:
         tried = {steps + action: run(steps + action) for action in ORACLE_ACTIONS}
-        changed = {name: found for name, found in tried.items() if _pair(found) != _pair_before(found, best)}
+        before = _pair(best) if best else None
+        changed = {name: found for name, found in tried.items() if _pair(found) != (before or _baseline(found).best)}
         if not changed:
             return best or tried[steps + ORACLE_ACTIONS[0]]
         steps, best = max(changed.items(), key=lambda item: _worth(item[1]))
@@ -112,10 +130,6 @@ def _pair(run: RunFolder) -> Candidate:
     return _outcome(run).best
 
 
-def _pair_before(run: RunFolder, best: RunFolder | None) -> Candidate:
-    return _pair(best) if best else _baseline(run).best
-
-
 def _baseline(run: RunFolder) -> Baseline:
     baseline = run.baseline()
     assert baseline is not None, "a finished run has a baseline"
@@ -126,7 +140,3 @@ def _outcome(run: RunFolder) -> Outcome:
     outcome = run.outcome()
     assert outcome is not None, "an unsupervised run ends with an outcome"
     return outcome
-
-
-def _lever(row: Round) -> str:
-    return LETTERS.get(row.decision.move.action, "") + ("✓" if row.verdict.kept else "✗")

@@ -1,5 +1,6 @@
 """The tables of a benchmark: words and numbers in rows, for the terminal, table.md and decide.html."""
 
+from collections.abc import Callable
 from math import exp
 from typing import NamedTuple
 
@@ -121,7 +122,13 @@ def _head_to_heads(comparison: Comparison) -> list[Table]:
 def _best_fixed(comparison: Comparison) -> list[Table]:
     pairs = [(policy, task) for policy in OBSERVING if policy in comparison.policies for task in comparison.tasks]
     rows = [
-        [found.policy, found.task, found.best, _signed(found.difference), "yes" if found.holds else "no"]
+        [
+            found.policy,
+            found.task,
+            found.best,
+            _estimate(found.difference, wording.signed),
+            "yes" if found.holds else "no",
+        ]
         for pair in pairs
         if (found := comparison.against_best_fixed(*pair))
     ]
@@ -153,14 +160,12 @@ def _mean(estimate: Estimate | None) -> str:
     return _number(estimate.mean) if estimate else "–"
 
 
-def _estimate(estimate: Estimate | None) -> str:
+def _estimate(estimate: Estimate | None, number: Callable[[float], str] | None = None) -> str:
+    """The mean with its interval, each written by `number`."""
     if estimate is None:
         return "–"
-    return f"{_number(estimate.mean)} [{_number(estimate.low)}, {_number(estimate.high)}]"
-
-
-def _signed(estimate: Estimate) -> str:
-    return f"{wording.signed(estimate.mean)} [{wording.signed(estimate.low)}, {wording.signed(estimate.high)}]"
+    mean, low, high = map(number or _number, estimate[:3])
+    return f"{mean} [{low}, {high}]"
 
 
 def _number(value: float) -> str:

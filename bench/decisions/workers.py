@@ -37,10 +37,18 @@ class Worker(NamedTuple):
 
 
 def work(groups: Mapping[Path, Group], jobs: int, report: Callable[[Group, Result], None]) -> dict[str, str]:
-    """Run what is missing of these groups, by folder. An interrupt ends all processes first, and is then raised again.
+    """Run what is missing of these groups, each in a process of its own.
+
+    Args:
+        groups: by their folder.
+        jobs: how many processes at a time.
+        report: gets each new row.
 
     Returns:
         What failed: the error, by the group's name.
+
+    Raises:
+        KeyboardInterrupt: after all processes were ended.
     """
     waiting = [(folder, group) for folder, group in groups.items() if missing(group, folder)]
     workers: list[Worker] = []

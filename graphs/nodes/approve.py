@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from langgraph.types import interrupt
 
-from agent.records.actions import Action, Decision, EditPrompt, Rollback, Stop, TrainLora
+from agent.records.actions import Action, Alternative, Decision, EditPrompt, Rollback, Stop, TrainLora
 from graphs.approval import Approve, Cost, Reject, question, read
 from graphs.services.run import RunServices
 from graphs.state import State
@@ -35,7 +35,7 @@ def approve(state: State, context: RunServices) -> dict[str, Any]:
         reason="Asked for by the user.",
         numbers=decision.numbers,
         by="user",
-        rules_would=decision.rules_would or f"{decision.move}: {decision.reason}",
+        alternative=decision.alternative or Alternative(action=decision.move, reason=decision.reason),
     )
     return {"decision": asked}
 

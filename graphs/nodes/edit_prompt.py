@@ -66,7 +66,7 @@ def _apart(context: RunServices, present: Prompt, edits: Sequence[Edit]) -> tupl
     given_away = [context.leaks.found_in(edit.prompt, present) for edit in edits]
     judged = list(zip(edits, given_away, strict=True))
     refused = [
-        Proposal(prompt=context.folder.save_prompt(edit.prompt), note=f"refused: {edit.note}; {leak}")
+        Proposal(prompt=context.folder.save_prompt(edit.prompt), note=edit.note, refused=leak)
         for edit, leak in judged
         if leak
     ]

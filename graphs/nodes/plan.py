@@ -4,9 +4,9 @@ from typing import Any
 
 from agent.policy.base import stop_reason
 from agent.policy.briefing import MOST_FAILURES, from_memory
-from agent.protocols import Briefing, Failure
-from agent.records.evaluation import ExampleScore
+from agent.protocols import Briefing
 from agent.records.events import DecisionMade
+from graphs.looking import Looking, failing_rows
 from graphs.rows.draws import learned_rows
 from graphs.services.run import RunServices
 from graphs.state import State
@@ -30,13 +30,10 @@ def _with_material(briefing: Briefing, state: State, context: RunServices) -> Br
     """What only an LLM reads: how recalled prompts did, and some failing train rows, of those an editor learns from."""
     first = context.folder.baseline()
     scores = context.evaluate(state["best"], "train", learned_rows(state, context)).scores
-    failures = [_failure(score, context) for score in scores if score.reward < 1][:MOST_FAILURES]
-    return briefing._replace(recalled=from_memory(first) if first else (), failures=failures)
-
-
-def _failure(score: ExampleScore, context: RunServices) -> Failure:
-    wrong = ("The content is wrong.",) if score.content < 1 else ()
-    return Failure(context.examples[score.example].question, score.output, (*wrong, *score.faults))
+    failures = failing_rows(scores, context)[:MOST_FAILURES]
+    return briefing._replace(
+        recalled=from_memory(first) if first else (), failures=failures, investigation=Looking(state, context)
+    )
 
 
 def _closed(context: RunServices) -> str:

@@ -8,7 +8,8 @@ from agent.records.examples import Example
 from graphs.rows.draws import learned_rows
 from graphs.services.run import RunServices
 from graphs.state import State
-from memory.remake import reword, source_of
+from memory.remake import source_of
+from memory.reword import reword
 from memory.rewrites import KeptRewrite, Reworded
 
 

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from agent import extensions
 from agent.errors import BadInput
 from agent.policy.llm_planner import LlmPlanner
 from agent.policy.registry import make_policy
@@ -47,7 +48,7 @@ class RunServices:
         self.supervised = context.supervised
         self.listener: Listener = context.listener
         self.report = context.report
-        self.stream: Callable[[dict[str, Any]], object] = lambda event: None  # LangGraph's, of the node under way
+        self.stream: Callable[[dict[str, object]], object] = lambda event: None  # LangGraph's, of the node under way
         self._new_name = new_name
         self._lock: ExitStack | None = None
 
@@ -236,6 +237,8 @@ class RunServices:
         from tools.editing.rule_editor import CombinedEditor, RuleEditor
 
         config, textgrad = self.spec.config, self.textgrad
+        if make := extensions.editors.get(config.edit.editor):
+            return make(self.spec.scorers, config.edit)
         first = self.folder.baseline()
         recalled = [self.folder.prompt(tried.prompt) for tried in first.recalled[1:]] if first else []
         rules = RuleEditor(self.spec.scorers, config.edit, recalled)
@@ -245,7 +248,7 @@ class RunServices:
     def textgrad(self) -> "TextGradEditor | None":
         """The LLM as editor; None where only the rules edit."""
         task = self.spec
-        if task.config.edit.editor == "rules":
+        if task.config.edit.editor != "textgrad":
             return None
         from tools.editing.textgrad_editor import TextGradEditor
 

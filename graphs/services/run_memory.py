@@ -82,16 +82,22 @@ class RunMemory:
         questions = [example.question for example in task.train[:PROFILE_QUESTIONS]]
         return "\n".join([task.config.about, *task.scorers.instructions(), *questions])
 
-    def recall(self) -> list[Recalled]:
-        """Prompts of earlier runs on near tasks that neither show nor say what this task's rows ask for."""
+    def recall(self, about: str = "", limit: int | None = None) -> list[Recalled]:
+        """Prompts of earlier runs on near tasks that neither show nor say what this task's rows ask for.
+
+        Args:
+            about: what they are to be about, in words, however near; empty: this task, as near as it asks for.
+            limit: how many at most; None: as many as the task asks for.
+        """
         if not self.asked:
             return []
         config, wanted = self._task.config, self._task.config.recall
+        most = wanted.prompts if limit is None else limit
         with self.open() as memory:
             found = memory.recall(
-                self.profile, model=config.model, limit=wanted.prompts * 3, similarity=wanted.similarity
+                about or self.profile, model=config.model, limit=most * 3, similarity=0 if about else wanted.similarity
             )
-        return list(islice((recalled for recalled in found if not self._leaks(recalled)), wanted.prompts))
+        return list(islice((recalled for recalled in found if not self._leaks(recalled)), most))
 
     def _leaks(self, recalled: Recalled) -> bool:
         """Whether a prompt shows a held-out row, or gives away any row in its words; the user is told of the latter.

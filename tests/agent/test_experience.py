@@ -12,7 +12,7 @@ from agent.records.rounds import Spend
 from graphs.context import Context, new_run
 from graphs.services.run import RunServices
 from graphs.session import open_session
-from memory.experience import ExperienceFile, told_by_ledgers
+from memory.experience import ExperienceFile, experience_in_ledgers
 from tests.fixtures.outlooks import a_line
 from tests.fixtures.rounds import BACK, EDIT, a_round
 from tests.fixtures.story import make_run
@@ -66,7 +66,7 @@ def test_a_round_is_not_taken_for_one_whose_number_begins_alike(tmp_path: Path) 
 
 def test_it_is_told_again_by_the_ledgers(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    lines = told_by_ledgers(tmp_path)
+    lines = experience_in_ledgers(tmp_path)
     assert [line.key for line in lines] == [(run.name, number) for number in (1, 2, 3, 4)]
     assert {(line.task, line.model) for line in lines} == {("valley", "smollm2-135m")}
     for name, task, ledger in (
@@ -98,7 +98,7 @@ def test_every_round_of_a_run_is_noted_and_the_next_run_learns_from_it(tiny_task
     first = ended(task, runs, "policy=learned").folder
     file = ExperienceFile(runs / "experience.jsonl")
     assert [line.key for line in file.read()] == [(first.name, row.number) for row in first.rounds()]
-    assert file.read() == told_by_ledgers(runs)
+    assert file.read() == experience_in_ledgers(runs)
     seen = first.rounds()[0].signal
     assert seen.edit.outlook and seen.lora.outlook and seen.floor > 0 and first.rounds()[0].decision.by == "learned"
     file.path.unlink()

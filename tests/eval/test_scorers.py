@@ -392,8 +392,8 @@ def test_nobody_is_asked_but_for_a_score() -> None:
     assert not one.full_marks("Paris Paris", example)
     assert one.show("Paris") == "Paris"
     assert one.faults("Paris") == ()
-    assert not judged(panel, [JUDGE]).settled(example, "Paris is what I say and ")
-    assert not judged(panel, style=[JUDGE]).settled(example, "Paris is what I say and ")
+    assert not judged(panel, [JUDGE]).may_stop(example, "Paris is what I say and ")
+    assert not judged(panel, style=[JUDGE]).may_stop(example, "Paris is what I say and ")
     assert "polite" in one.describe() and "reward model" in one.describe() and "\n" not in one.describe()
     assert panel.called == []
 

@@ -66,7 +66,7 @@ def test_a_run_with_planner_textgrad_and_judge_is_told_and_paid_to_the_cent(
     rounds = run.rounds()
     assert outcome is not None and rounds
     planned = [row.decision for row in rounds if row.decision.by == "planner"]
-    assert planned and all(decision.reason and decision.rules_would for decision in planned)
+    assert planned and all(decision.reason and decision.alternative and decision.inquiries for decision in planned)
     assert any(row.trial.critiques for row in rounds)
     assert {role: usage.usd for role, usage in outcome.usage.items()} == pytest.approx(bill)
     assert all(bill.values())
@@ -105,7 +105,7 @@ def test_no_call_goes_out_that_could_pass_the_budget(tiny_task: TinyTask, tmp_pa
         assert 0.001 < server.billed(IN, OUT) <= 0.01
     outcome = run.outcome()
     assert outcome is not None and outcome.spend.usd == pytest.approx(server.billed(IN, OUT))
-    assert any("budget.usd" in row.decision.reason or "budget.usd" in row.trial.note for row in run.rounds())
+    assert any("budget.usd" in row.decision.planner_fault or "budget.usd" in row.trial.note for row in run.rounds())
 
 
 @pytest.mark.parametrize("refusal", [BAD_KEY, NO_CREDIT], ids=["bad key", "no credit"])

@@ -52,10 +52,12 @@ def test_edits_that_give_rows_away_are_shown_and_do_not_race(trial: Callable[[Ed
     made = trial(Edits(edits=(*LEAKY, FAIR), critiques=CRITIQUES, remarks=("one thing was left",)))
     raced = [proposal.prompt for proposal in made.proposals if proposal.merit is not None]
     assert len(raced) == 2 and raced[1] == FAIR.prompt.id
-    refused = {proposal.prompt: proposal.note for proposal in made.proposals if proposal.merit is None}
+    refused = {
+        proposal.prompt: (proposal.note, proposal.refused) for proposal in made.proposals if proposal.merit is None
+    }
     assert refused == {
-        LEAKY[0].prompt.id: 'refused: leaky; it gives away the answer of train:3: "corolt"',
-        LEAKY[1].prompt.id: 'refused: sly; it gives away the question of validation:4: "name the mayor of mirr"',
+        LEAKY[0].prompt.id: ("leaky", 'it gives away the answer of train:3: "corolt"'),
+        LEAKY[1].prompt.id: ("sly", 'it gives away the question of validation:4: "name the mayor of mirr"'),
     }
     assert made.critiques == CRITIQUES
     assert "one thing was left" in made.note and "edits refused because they give rows away: 2" in made.note

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, Field, TypeAdapter
 
 from agent import prompts
-from agent.policy.llm_planner import TOOLS
+from agent.policy.planner_tools import ACTION_TOOLS
 from agent.records.actions import Action, TrainLora
 from agent.records.base import Record
 from agent.records.signal import LeverSignal
@@ -62,10 +62,10 @@ def round_of(rules: str, **signal: Any) -> str:
     )
 
 
-def planned(told: str, tools: Sequence[type[BaseModel]] = TOOLS) -> Action:
+def planned(told: str, tools: Sequence[type[BaseModel]] = ACTION_TOOLS) -> Action:
     name, given = chosen(mind(asked(prompts.read("planner"), told, tools)))
     assert "0.20" in given["reason"] and "80%" in given["reason"]
-    plan = next(tool for tool in TOOLS if tool_name(tool) == name).model_validate(given)
+    plan = next(tool for tool in ACTION_TOOLS if tool_name(tool) == name).model_validate(given)
     return TypeAdapter(Action).validate_python(plan.model_dump(exclude={"reason"}))
 
 
@@ -84,11 +84,11 @@ def test_after_a_fruitless_edit_it_differs_from_the_rules() -> None:
 
 
 def test_it_calls_no_lever_that_is_not_offered() -> None:
-    assert planned(round_of("edit_prompt"), TOOLS[2:]).action == "rollback"
+    assert planned(round_of("edit_prompt"), ACTION_TOOLS[2:]).action == "rollback"
 
 
 def test_it_plans_where_the_levers_are_one_choice_of_a_tool_of_a_schema_or_of_one_told_in_words() -> None:
-    levers = [tool.model_json_schema() for tool in TOOLS]
+    levers = [tool.model_json_schema() for tool in ACTION_TOOLS]
     for lever in levers:
         lever["required"] += ["action"]
     schema = {"type": "object", "properties": {"choice": {"anyOf": levers}}}
@@ -231,7 +231,11 @@ def test_a_form_it_does_not_know_is_filled_so_that_it_fits() -> None:
 
 
 def test_over_http_every_role_has_its_bill() -> None:
-    requests = [asked("You plan.", round_of("stop"), TOOLS), asked("You judge.", "?", [Grade]), asked("Hm.", "Hm?")]
+    requests = [
+        asked("You plan.", round_of("stop"), ACTION_TOOLS),
+        asked("You judge.", "?", [Grade]),
+        asked("Hm.", "Hm?"),
+    ]
     with serving(mind) as server:
         client = openai.OpenAI(base_url=server.url, api_key="none")
         for request in requests:

@@ -61,17 +61,6 @@ def test_of_several_rewrites_of_a_row_the_one_kept_most_often_is_recalled(tmp_pa
         assert found.question == "bees"
 
 
-def test_search_is_by_the_meaning_of_the_question_and_takes_a_filter(tmp_path: Path) -> None:
-    with PromptMemory.open(tmp_path / "memory", count_words) as memory:
-        assert memory.rewrites.search("bees") == []
-        memory.rewrites.remember(kept(1), kept(2, "what do apples cost", run="valley-2"))
-        near, far = memory.rewrites.search("the cost of apples")
-        assert (near.rewrite, far.rewrite) == (kept(2, "what do apples cost", run="valley-2"), kept(1))
-        assert near.similarity > 0.99 > far.similarity
-        assert [one.rewrite for one in memory.rewrites.search("apples", where={"run": "valley-1"})] == [kept(1)]
-        assert memory.rewrites.search("apples", limit=0) == []
-
-
 # --- in a run --------------------------------------------------------------------------------------
 
 

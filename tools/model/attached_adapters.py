@@ -39,7 +39,7 @@ class AttachedAdapters:
         return self._peft or self._base
 
     @contextmanager
-    def using(self, adapter: str | None, folder: Path | None) -> Iterator[Any]:
+    def using(self, adapter: str | None, folder: Path | None) -> Iterator[transformers.PreTrainedModel]:
         """The model with this adapter active, or the bare base for None.
 
         Raises:

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-import transformers
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agent.protocols import Charge, Progress, StopEarly
 from agent.records.examples import Example, Prompt
@@ -51,12 +50,12 @@ class Backbone(AdaptedModel):
 
     def __init__(
         self,
-        model: transformers.PreTrainedModel,
-        tokenizer: transformers.PreTrainedTokenizerBase,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
         *,
         name: str,
         locate: Callable[[str], Path],
-        chat_template_kwargs: Mapping[str, Any] | None = None,
+        chat_template_kwargs: Mapping[str, object] | None = None,
         batch_size: int = 32,
         progress: Progress | None = None,
         charge: Charge | None = None,
@@ -132,7 +131,7 @@ class Backbone(AdaptedModel):
         self.charge(spend)
         return spend
 
-    def _prefix_cache(self, model: Any, rows: Sequence[TokenRow], adapter: str | None) -> PrefixCache:
+    def _prefix_cache(self, model: PreTrainedModel, rows: Sequence[TokenRow], adapter: str | None) -> PrefixCache:
         """What these rows share, run; as far as the last rows of the same weights shared it, it is taken from them."""
         if not self.packs or not rows:
             return PrefixCache()
@@ -149,7 +148,12 @@ class Backbone(AdaptedModel):
         return cache
 
     def _decode(
-        self, model: Any, rows: Sequence[TokenRow], prefix: PrefixCache, completions: Completions, new: int
+        self,
+        model: PreTrainedModel,
+        rows: Sequence[TokenRow],
+        prefix: PrefixCache,
+        completions: Completions,
+        new: int,
     ) -> None:
         constraints = Constraints(self.base, [row.prompt for row in rows], self.ends, new)
         if self.packs:
@@ -192,7 +196,7 @@ class Backbone(AdaptedModel):
                     means[place] = float(part.mean()) if len(part) else None
         return means, spend
 
-    def losses(self, model: Any, rows: Sequence[TokenRow]) -> torch.Tensor:
+    def losses(self, model: PreTrainedModel, rows: Sequence[TokenRow]) -> torch.Tensor:
         """NLL of every completion token, row after row: [N] in nats. Differentiable. What rows share is run once."""
         rows = [row for row in rows if row.completion]
         if not rows:

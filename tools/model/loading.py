@@ -17,7 +17,7 @@ from tools.model.composite import window
 
 
 def load_renderer(
-    name: str, *, chat_template_kwargs: Mapping[str, Any] | None = None, progress: Progress
+    name: str, *, chat_template_kwargs: Mapping[str, object] | None = None, progress: Progress
 ) -> tuple[Renderer, int]:
     """What makes token ids of rows, and the model's window in tokens. No weights are read.
 
@@ -42,7 +42,7 @@ def load_model(
     device: str = "auto",
     dtype: str = "auto",
     qlora: bool = False,
-    chat_template_kwargs: Mapping[str, Any] | None = None,
+    chat_template_kwargs: Mapping[str, object] | None = None,
     progress: Progress,
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     """A base model and its tokenizer, by hub name, local folder, or `smollm2-135m`.

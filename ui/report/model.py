@@ -7,10 +7,11 @@ from agent.config.task import TaskConfig
 from agent.records.evaluation import ExampleScore
 from agent.records.examples import Candidate, Example, Prompt, Split
 from agent.records.rounds import Baseline, Outcome, Remaking, Role, Round, Spend, Usage
+from agent.records.training import Training
 from eval.tasks.task import load_config
 from memory.run.folder import RunFolder
 from ui.report.llm import RoundGroup, agreement, planner_rounds, round_group, total_remaking
-from ui.report.sections import LONG, RoundSection, Training, read_sections
+from ui.report.sections import LONG, RoundSection, read_sections
 
 MOST_PAIRS = 12
 

@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import NamedTuple, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from agent.records.actions import Rows
 from agent.records.edits import Critique
 from agent.records.examples import Candidate, Part
 from agent.records.rounds import Baseline, Proposal, Round
 from agent.records.signal import Need, Outlook
+from agent.records.training import Training, read_training
 from memory.run.folder import RunFolder
 from ui.report.diff import PromptDiff, compare, unified
 from ui.report.signal import numbers_not_shown, outlooks
@@ -18,30 +16,6 @@ from ui.wording import LEVERS
 
 LONG = 24  # up to so many rounds, all are shown in full
 MOST_KEPT, LATEST = 30, 10  # shown in full of a longer run; its table has all of them, folded
-
-
-class Step(BaseModel):
-    """One optimizer step of a training."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    loss: float | None = None
-    grad_norm: float | None = None
-
-
-class Training(BaseModel):
-    """The training.json beside an adapter. Losses in nats per token."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    rows: Rows
-    row_count: int
-    rewritten: int = 0
-    epochs: int
-    learning_rate: float
-    rank: int
-    steps: tuple[Step, ...] = ()
-    epoch_losses: tuple[float | None, ...] = ()
 
 
 class RoundSection(NamedTuple):
@@ -113,8 +87,7 @@ def _training(run: RunFolder, row: Round) -> Training | None:
     trial = row.trial.candidate
     if row.decision.move.action != "train_lora" or trial is None or trial.adapter is None:
         return None
-    path = run.adapter_folder(trial.adapter) / "training.json"
     try:
-        return Training.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        return read_training(run.adapter_folder(trial.adapter))
+    except (OSError, ValueError):
         return None

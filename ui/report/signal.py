@@ -53,12 +53,19 @@ class State(NamedTuple):
 
 
 def forecasts(rounds: Sequence[Round]) -> list[Forecast]:
-    """Of the rounds whose signal holds an outlook; older ledgers have none."""
-    return [_forecast(row) for row in rounds if outlooks(row)]
+    """A forecast for each round whose signal holds an outlook; older ledgers have none."""
+    return [
+        Forecast(
+            row.number, outlooks(row), row.decision.move.action,
+            row.verdict.merit_gain if row.trial.candidate else NAN, row.verdict.kept, row.signal.floor,
+        )
+        for row in rounds
+        if outlooks(row)
+    ]  # fmt: skip
 
 
 def outlooks(row: Round) -> dict[str, Outlook]:
-    """By action; what is not known is left out."""
+    """Of both levers before the round, by action; a lever whose outlook is not known is left out."""
     both = {"edit_prompt": row.signal.edit.outlook, "train_lora": row.signal.lora.outlook}
     return {action: outlook for action, outlook in both.items() if outlook}
 
@@ -66,14 +73,18 @@ def outlooks(row: Round) -> dict[str, Outlook]:
 def states(
     baseline: Baseline | None, rounds: Sequence[Round], scores: Sequence[ExampleScore], drift: float | None = None
 ) -> list[State]:
-    """The best pair after each round. Each signal is of the pair that stood before its round.
+    """The best pair before the first round and after each round, as each round's signal describes the pair before it.
 
     Args:
-        scores: of the pair that stands now, on validation rows; without those that its reward is the mean of, only
-            its reward is known.
-        drift: of its weights, known once the run has ended.
+        scores: of the present best pair on the validation rows, for its content, style and noise. If its reward is
+            not their mean, these stay NaN.
+        drift: of its weights, in nats per token; known once the run has ended.
     """
-    found = [_observed(row) for row in rounds]
+    found = []
+    for row in rounds:
+        signal = row.signal
+        drift_then = NAN if signal.drift is None else signal.drift
+        found.append(State(row.number - 1, signal.reward, signal.content, signal.style, signal.noise, drift_then))
     if not baseline:
         return found
     if not rounds:
@@ -88,17 +99,6 @@ def numbers_not_shown(row: Round) -> dict[str, float]:
     shown = numbers(row.signal, row.diagnosis) | outlook_numbers(row.signal)
     both = {name.replace("_", " "): value for name, value in row.decision.numbers.items()}
     return {name: value for name, value in both.items() if name not in shown or abs(value - shown[name]) > ROUNDING}
-
-
-def _forecast(row: Round) -> Forecast:
-    came = row.verdict.merit_gain if row.trial.candidate else NAN
-    return Forecast(row.number, outlooks(row), row.decision.move.action, came, row.verdict.kept, row.signal.floor)
-
-
-def _observed(row: Round) -> State:
-    signal = row.signal
-    drift = NAN if signal.drift is None else signal.drift
-    return State(row.number - 1, signal.reward, signal.content, signal.style, signal.noise, drift)
 
 
 def _with_scores(state: State, scores: Sequence[ExampleScore]) -> State:

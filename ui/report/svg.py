@@ -30,12 +30,14 @@ class Frame(NamedTuple):
 
 
 def drawing(height: float, label: str, parts: Iterable[Markup]) -> Markup:
+    """A chart of these parts, `WIDTH` by `height` pixels; screen readers read the label."""
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, height, label, Markup("\n").join(parts)
     )
 
 
 def line(x1: float, y1: float, x2: float, y2: float, css: str, title: str = "") -> Markup:
+    """A line between two points, in pixels; its title is shown when the mouse is over it."""
     hover = Markup("<title>{}</title>").format(title) if title else ""
     return Markup('<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}">{}</line>').format(
         css, x1, y1, x2, y2, hover
@@ -43,6 +45,7 @@ def line(x1: float, y1: float, x2: float, y2: float, css: str, title: str = "") 
 
 
 def text(text: str, x: float, y: float, css: str, anchor: str) -> Markup:
+    """A line of text; `anchor` (start, middle, end) is the part of it that is at x, in pixels."""
     return Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(css, x, y, anchor, text)
 
 

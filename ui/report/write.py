@@ -11,15 +11,15 @@ from markupsafe import Markup
 
 from agent.records.examples import Example
 from agent.records.rounds import Round
+from agent.records.training import Training
 from memory.run.folder import RunFolder
 from memory.storage.disk import write_atomically
-from ui import wording
+from ui import decision_wording, wording
 from ui.report import charts, signal
 from ui.report.diff import lines
 from ui.report.llm import bills
 from ui.report.markdown import escape, fence
 from ui.report.model import Report, read_report
-from ui.report.sections import Training
 
 LOADER = FileSystemLoader(Path(__file__).parent / "templates")
 
@@ -94,14 +94,10 @@ def _point(row: Round) -> charts.Point:
 def _loss_run(row: Round, training: Training) -> charts.LossRun:
     return charts.LossRun(
         label=f"round {row.number}",
-        losses=[_known(step.loss) for step in training.steps],
-        norms=[_known(step.grad_norm) for step in training.steps],
-        epochs=[_known(loss) for loss in training.epoch_losses],
+        losses=[step.loss for step in training.steps],
+        norms=[step.grad_norm for step in training.steps],
+        epochs=training.epoch_losses,
     )
-
-
-def _known(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def _commands(report: Report) -> list[tuple[str, str]]:
@@ -140,7 +136,7 @@ def _markdown() -> Environment:
 
 
 def _with_words(environment: Environment) -> Environment:
-    environment.filters |= {phrase.__name__: phrase for phrase in wording.SAYINGS}
+    environment.filters |= {phrase.__name__: phrase for phrase in (*wording.SAYINGS, *decision_wording.SAYINGS)}
     environment.globals |= {"glossary": wording.GLOSSARY, "parts": wording.PARTS}
     environment.globals |= {"sorters": wording.SORTERS, "levers": wording.LEVERS}
     return environment

@@ -17,6 +17,7 @@ from agent.records.events import (
     BaselineScored,
     DecisionMade,
     Event,
+    InquiryMade,
     Note,
     RoundJudged,
     RoundStarted,
@@ -26,6 +27,8 @@ from agent.records.events import (
 )
 from agent.records.rounds import Baseline, Outcome, Round, Spend, Trial
 from ui import wording
+from ui.decision_wording import alternative, beside_rules, inquiry, refusal
+from ui.decision_wording import reason as why
 
 EVERY = 10.0  # seconds between progress lines where nobody watches
 STYLES = {"train_lora": "blue", "edit_prompt": "yellow"}
@@ -85,6 +88,8 @@ class LiveView:
                 self._baseline(row)
             case RoundStarted(number=number):
                 self._say(Text(f"\nround {number}", style="bold"))
+            case InquiryMade(inquiry=made):
+                self._say(Text(f"looked: {wording.printable(inquiry(made))}", style="dim"))
             case DecisionMade(decision=decision):
                 self._decision(decision)
             case RoundJudged(row=row):
@@ -111,18 +116,18 @@ class LiveView:
         self._say(Text(wording.printable(row.note), style="dim"))
 
     def _decision(self, decision: Decision) -> None:
-        move = decision.move
-        line = Text(f"{wording.mark(move)} {wording.lever(move)}", style=f"bold {STYLES.get(move.action, '')}")
-        line.append(f"  {wording.printable(decision.reason)}", "not bold default")
+        action = decision.move
+        line = Text(f"{wording.mark(action)} {wording.lever(action)}", style=f"bold {STYLES.get(action.action, '')}")
+        line.append(f"  {wording.printable(why(decision))}", "not bold default")
         self._say(line, Text(f" ({decision.by})", style="dim"))
-        if decision.by in ("planner", "learned") and decision.rules_would:
-            told = wording.beside_rules(decision)
-            self._say(Text(f"the rules{f', {told}' if told else ''}: {wording.printable(decision.rules_would)}", "dim"))
+        if decision.by in ("planner", "learned") and (would := alternative(decision)):
+            same = beside_rules(decision)
+            self._say(Text(f"the rules{f', {same}' if same else ''}: {wording.printable(would)}", "dim"))
 
     def _verdict(self, row: Round) -> None:
         verdict = row.verdict
-        for told in _told(row.trial):
-            self._say(Text(wording.printable(told), style="dim"))
+        for sentence in _what_was_done(row.trial):
+            self._say(Text(wording.printable(sentence), style="dim"))
         line = Text(f"{wording.number(verdict.before)} → {wording.number(verdict.after)}  ")
         line.append(wording.kept(verdict), "bold green" if verdict.kept else "dim")
         if verdict.measure == "merit":
@@ -182,10 +187,10 @@ class LiveView:
             self._bars = None
 
 
-def _told(trial: Trial) -> Iterator[str]:
+def _what_was_done(trial: Trial) -> Iterator[str]:
     """What a lever did, and what the editor's LLM had to do with it."""
     yield trial.note
-    refused = [proposal.note for proposal in trial.proposals if proposal.merit is None]
+    refused = [refusal(proposal) for proposal in trial.proposals if proposal.merit is None]
     if trial.critiques:
         yield f"{wording.plural(len(trial.critiques), 'critique')} by the editor's LLM"
     if refused:

@@ -23,7 +23,10 @@ SPREAD = 0.005  # of the adapter's random weights: enough to change answers, too
 WARM_UP = Example(name="", question="?", answer="")
 
 Answerer = Callable[[Loaded, Rows, AnswerCell, Path], tuple[list[str], float]]
-"""Returns texts and seconds. The adapter, where the cell wants one, is in the given folder."""
+"""The texts in the order of the rows, without the ids that end them, and the seconds for all rows.
+
+The adapter, where the cell wants one, is in the folder of the last argument.
+"""
 
 
 def ours(loaded: Loaded, rows: Rows, cell: AnswerCell, adapters: Path) -> tuple[list[str], float]:
@@ -85,6 +88,7 @@ def _generate(
 
 
 def _texts(loaded: Loaded, model: Any, prompts: Sequence[list[int]], new: int) -> list[str]:
+    """Greedy answers of a batch that is padded on the left to [B, T]."""
     longest = max(map(len, prompts))
     stop = ends(loaded)
     ids = torch.tensor([[stop[0]] * (longest - len(row)) + row for row in prompts])

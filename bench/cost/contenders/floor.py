@@ -21,14 +21,16 @@ Shapes = Counter[tuple[int, int]]
 
 
 def training_floor(loaded: Loaded, rows: Rows) -> Floor:
-    """A step whose shared prefix runs once: forward and activation gradients of the frozen body, logits at completion
-    tokens, the adapter's own products, attention."""
+    """The floor of an optimizer step that runs the shared prefix once; see `training_flops`."""
     flops, tokens = training_flops(loaded.model, rows)
     return _floor(loaded, flops, tokens)
 
 
 def answer_floor(loaded: Loaded, rows: Rows, cell: AnswerCell) -> Floor:
-    """Prompts are read once, their shared prefix only once; then all weights are read for each token of a batch."""
+    """The floor of greedy answers.
+
+    Prompts are read once, their shared prefix only once; then all weights are read for each token of a batch.
+    """
     shapes, head = _shapes(loaded.model), _head(loaded.model)
     tokens = rows.shared + sum(len(row.prompt) - rows.shared for row in rows.tokens)
     flops = 2.0 * _size(shapes) * tokens + 2.0 * head.numel() * len(rows.tokens)
@@ -45,7 +47,7 @@ def answer_floor(loaded: Loaded, rows: Rows, cell: AnswerCell) -> Floor:
 
 
 def training_flops(model: Any, rows: Rows) -> tuple[float, int]:
-    """FLOPs of a LoRA step that runs the shared prefix once, and the tokens it runs.
+    """FLOPs of a LoRA step that runs the shared prefix once, and the tokens that it runs.
 
     It is the floor of this way of computing, every layer over every token. Less would be possible: nothing uses a row's
     last token, nor the last layer's output at tokens that give no loss.
@@ -86,6 +88,7 @@ def _shaped(loaded: Loaded, tokens: int, backward: bool = True) -> float:
 
 
 def _product_rate(loaded: Loaded, rows: int, inner: int, outer: int, like: torch.Tensor) -> float:
+    """FLOP/s of [rows, inner] @ [inner, outer], in the type and on the device of `like`."""
     left = torch.randn(rows, inner, device=like.device).to(like.dtype)
     right = torch.randn(outer, inner, device=like.device).to(like.dtype)
     out = torch.empty(rows, outer, device=like.device, dtype=like.dtype)
@@ -125,6 +128,7 @@ def _size(shapes: Shapes) -> int:
 
 
 def _head(model: Any) -> torch.Tensor:
+    """Weights of the output layer: [V, hidden size]."""
     weight: torch.Tensor = model.get_output_embeddings().weight
     return weight
 

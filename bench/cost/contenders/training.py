@@ -50,7 +50,7 @@ def ours(loaded: Loaded, rows: Rows, steps: int) -> Steps:
 
 
 def plain(loaded: Loaded, rows: Rows, steps: int) -> Steps:
-    """A padded batch, labels on completions, the model's own loss."""
+    """The loop that people write with peft: a padded batch [B, T], labels on completions, the model's own loss."""
     torch.manual_seed(SEED)
     model = get_peft_model(loaded.model, lora_config(SETTINGS.rank, SETTINGS))
     model.train()
@@ -70,7 +70,7 @@ def plain(loaded: Loaded, rows: Rows, steps: int) -> Steps:
 
 
 def padded(loaded: Loaded, rows: Rows) -> dict[str, torch.Tensor]:
-    """Ids, mask and labels of all rows, [B, T], padded on the right."""
+    """Ids, mask and labels of all rows as [B, T] on the model's device, padded on the right; label −100 has no loss."""
     longest = max(map(len, rows.tokens))
     ids = torch.zeros(len(rows.tokens), longest, dtype=torch.long)
     mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)

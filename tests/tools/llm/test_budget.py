@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from agent.errors import OutOfMoney
-from agent.policy.llm_planner import TOOLS, PlanStop
+from agent.policy.planner_tools import ACTION_TOOLS, PlanStop
 from tests.llm.clients import KEY, STOP, TOO_FAST, chat, refusal, retry, settings
 from tests.llm.server import LlmServer, Reply, Request, serving
 from tools.llm.budget import LlmBudget, UnsavedCallLog
@@ -26,7 +26,7 @@ def test_spend_is_what_the_server_reported_unusable_answers_included() -> None:
         budget = LlmBudget(UnsavedCallLog())
         client = chat(server, budget)
         client.complete("system", "user")
-        client.call_tool("system", "user", TOOLS)
+        client.call_tool("system", "user", ACTION_TOOLS)
         into, out = server.reported
         assert (into, out) == (1200, 40)
         assert budget.spend.llm_tokens == into + out
@@ -99,7 +99,7 @@ def _said(client: LlmChat) -> str:
 def test_no_second_try_of_a_call_goes_out_when_the_money_is_used_up() -> None:
     with serving([TOO_FAST, STOP]) as server:
         with pytest.raises(OutOfMoney):
-            chat(server, LlmBudget(UnsavedCallLog(), limit=0.0088)).call_tool("system", "user" * 1000, TOOLS)
+            chat(server, LlmBudget(UnsavedCallLog(), limit=0.0088)).call_tool("system", "user" * 1000, ACTION_TOOLS)
         assert len(server.requests) == 1
 
 
@@ -122,7 +122,7 @@ def test_what_was_asked_before_is_answered_from_the_disk_and_costs_nothing() -> 
         client = shelved(server, shelf, budget)
         for _ in range(2):
             assert client.complete("system", "user") == "hi"
-            assert client.call_tool("system", "user", TOOLS) == PlanStop(reason="done")
+            assert client.call_tool("system", "user", ACTION_TOOLS) == PlanStop(reason="done")
         assert len(server.requests) == 2
     assert (budget.usage["editor"].calls, budget.usage["editor"].cached) == (2, 2)
     assert budget.spend.llm_tokens == 220
@@ -141,7 +141,12 @@ def test_whatever_shapes_an_answer_asks_anew(change: dict[str, Any]) -> None:
 def test_another_server_and_other_tools_are_asked_anew() -> None:
     shelf = Shelf()
     with serving([STOP, STOP]) as server, serving([STOP]) as other:
-        for client, tools in ((server, TOOLS), (server, TOOLS[2:]), (other, TOOLS), (server, TOOLS)):
+        for client, tools in (
+            (server, ACTION_TOOLS),
+            (server, ACTION_TOOLS[2:]),
+            (other, ACTION_TOOLS),
+            (server, ACTION_TOOLS),
+        ):
             shelved(client, shelf).call_tool("system", "user", tools)
         assert (len(server.requests), len(other.requests)) == (2, 1)
 

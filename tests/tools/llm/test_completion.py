@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from agent.errors import LlmRefused, LlmUnavailable, TooLong
-from agent.policy.llm_planner import TOOLS, PlanStop
+from agent.policy.planner_tools import ACTION_TOOLS, PlanStop
 from tests.llm.clients import KEY, STOP, chat, refusal
 from tests.llm.server import Reply, Request, in_body, refuse, reshaped, serving
 from tools.llm.budget import LlmBudget, UnsavedCallLog
@@ -144,7 +144,7 @@ def test_temperature_and_the_name_of_the_limit_may_both_be_refused_and_tools_sta
 
     with serving(answer) as server:
         client = chat(server)
-        assert client.call_tool("system", "user", TOOLS) == PlanStop(reason="done")
+        assert client.call_tool("system", "user", ACTION_TOOLS) == PlanStop(reason="done")
         assert (client.method, len(server.requests)) == ("tools", 3)
 
 

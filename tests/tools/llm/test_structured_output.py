@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from agent.config.llm import Llm
 from agent.errors import LlmUnavailable, Useless
-from agent.policy.llm_planner import TOOLS, PlanStop, PlanTrainLora
+from agent.policy.planner_tools import ACTION_TOOLS, PlanStop, PlanTrainLora
 from agent.protocols import Chat
 from eval.scorers.judge import Grade, grade_within
 from tests.llm.clients import STOP, TOO_FAST, chat
@@ -36,7 +36,7 @@ def ways_of(server: LlmServer) -> list[str]:
 
 
 def plan(client: Chat, user: str = "user") -> BaseModel:
-    return client.call_tool("system", user, TOOLS)
+    return client.call_tool("system", user, ACTION_TOOLS)
 
 
 # --- a way is left -------------------------------------------------------------------------------
@@ -219,8 +219,8 @@ def test_words_come_without_thoughts_and_thoughts_alone_are_empty() -> None:
 
 
 def test_every_field_is_required_of_the_llm() -> None:
-    for tool in as_tools([*TOOLS, Grade]):
+    for tool in as_tools([*ACTION_TOOLS, Grade]):
         schema = tool["function"]["parameters"]
         assert set(schema["required"]) == set(schema["properties"])
-    for choice in as_schema(TOOLS)["properties"]["choice"]["anyOf"]:
+    for choice in as_schema(ACTION_TOOLS)["properties"]["choice"]["anyOf"]:
         assert set(choice["required"]) == set(choice["properties"]) and "action" in choice["required"]
