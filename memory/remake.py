@@ -84,7 +84,7 @@ def remake(train: Sequence[Example], prompt: Prompt, scorers: Scorers, rewrites:
 
 
 def select(train: Sequence[Example], remade: Remade | None, rows: Rows) -> list[TrainingRow]:
-    """The rows to train on: as given, refined, or both (a refined row that equals an original stands once).
+    """The rows to train on: as given, refined, or both (a refined row that equals an original counts once).
 
     Raises:
         ValueError: an example is not of the train split, or refined rows are asked for and none were made.

@@ -81,7 +81,7 @@ def _gives_away(question: str, example: Example) -> bool:
 
 
 def _says(text: str, phrase: str) -> bool:
-    """Whether the phrase stands in the text as whole words."""
+    """Whether the text has the phrase as whole words."""
     return re.search(rf"(?<!\w){re.escape(folded(phrase))}(?!\w)", folded(text)) is not None
 
 

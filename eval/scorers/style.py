@@ -28,7 +28,7 @@ S = TypeVar("S", bound=StyleSettings)
 
 
 class Style(ABC, Generic[S]):
-    """One demand on form. It holds exactly when there is nothing to explain, so score and sentence cannot disagree."""
+    """One demand on form. It is met exactly where `explain` finds no fault, so score and sentence cannot disagree."""
 
     def __init__(self, settings: S) -> None:
         self.settings = settings
@@ -42,7 +42,7 @@ class Style(ABC, Generic[S]):
         return False
 
     def needs_instruction(self, output: str) -> bool:
-        """Whether whoever wrote this output is to be told what is wanted. Raises TooSlow."""
+        """Whether the model that wrote this output should get the instruction. Raises TooSlow."""
         return bool(self.explain(output))
 
     def instruct(self) -> str:
@@ -168,7 +168,7 @@ class ForbidStyle(Style[Forbid]):
         return f"The answer must not contain {_either(found)}, but it does." if found else ""
 
     def is_final(self, beginning: str) -> bool:
-        return all(says(beginning, word) for word in self.settings.words)  # the sentence names those that stand there
+        return all(says(beginning, word) for word in self.settings.words)  # the sentence names those that were found
 
     def instruction(self) -> str:
         return f"Do not write {_either(self.settings.words)}."
@@ -206,13 +206,13 @@ class BulletsStyle(Style[Bullets]):
 
 
 class JudgedStyle(Style[Judge]):
-    """A demand that only a judge can tell of. Nobody is asked here: every output is taken to meet it."""
+    """A demand that only a judge can score. No judge is asked here: every output counts as meeting it."""
 
     def explain(self, output: str) -> str:
         return ""
 
     def needs_instruction(self, output: str) -> bool:
-        return True  # it may be what the output falls short of
+        return True  # the output may fail it
 
     def instruction(self) -> str:
         return self.settings.rubric

@@ -19,20 +19,24 @@ EXPERIENCES = TypeAdapter(tuple[Experience, ...])
 
 
 class Artefacts:
-    """The files of one run, besides its ledger and logs. What writes may raise NesyLoraError: the disk is full."""
+    """The files of one run, except its ledger and logs. Whatever writes may raise NesyLoraError: the disk is full."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
 
     def save_prompt(self, prompt: Prompt) -> str:
-        """Its id, once the prompt stands in prompts/<id>.json."""
+        """Writes prompts/<id>.json, and returns the id."""
         path = self._place("prompts", prompt.id, ".json")
         if not path.exists():
             write_atomically(path, prompt.model_dump_json(indent=2))
         return prompt.id
 
     def prompt(self, id: str) -> Prompt:
-        """Raises BadInput: not an id, not in this run, or changed since it was saved."""
+        """The saved prompt.
+
+        Raises:
+            BadInput: not an id, not in this run, or changed since it was saved.
+        """
         path = self._place("prompts", id, ".json")
         prompt = read_record(Prompt, path)
         if prompt.id != id:
@@ -48,7 +52,7 @@ class Artefacts:
         return (self.adapter_folder(id) / "complete").is_file()
 
     def save(self, measured: Measurements) -> None:
-        """Keeps all that is known of a candidate on a split, in the place of what was kept before."""
+        """Keeps all that is known of a candidate on a split. Replaces what was kept before."""
         write_atomically(self._evaluation(measured.candidate, measured.split), measured.model_dump_json(indent=2))
 
     def load(self, candidate: Candidate, split: Split) -> Measurements:
@@ -57,10 +61,11 @@ class Artefacts:
         return read_record(Measurements, path) if path.exists() else Measurements(candidate=candidate, split=split)
 
     def keep(self, entry: Entry) -> None:
-        """Keeps what the prompt memory is told, so that it can be rebuilt."""
+        """Keeps an entry of the prompt memory, so that the memory can be rebuilt."""
         write_atomically(self._place("remembered", entry.prompt.id, ".json"), entry.model_dump_json(indent=2))
 
     def remembered(self) -> list[Entry]:
+        """All entries that `keep` kept, by the id of their prompt. Raises BadInput: a file is damaged."""
         return [read_record(Entry, path) for path in sorted((self.path / "remembered").glob("*.json"))]
 
     def save_reworded(self, number: int, made: Reworded) -> None:

@@ -152,11 +152,11 @@ def test_a_run_that_begins_anew_counts_what_no_row_of_its_ledger_does_and_counts
     for tokens, step in enumerate(["0-baseline", "0-plan", "0-remember-1", "1-plan", "1-plan-1"]):
         run.charges.charge(step, Spend(read_tokens=10**tokens))
     for _ in range(2):  # killed again before a checkpoint counts it
-        assert run.charges.begin_anew(1) == Spend(read_tokens=11_100)
+        assert run.charges.restart(1) == Spend(read_tokens=11_100)
     assert run.charges.begin("1-plan") == Spend() and run.charges.counted("1-plan") == Spend(read_tokens=1000)
     run.charges.charge("1-plan", Spend(read_tokens=5))
-    assert run.charges.begin_anew(1) == Spend(read_tokens=11_105)
-    assert run.charges.begin_anew(2) == Spend()
+    assert run.charges.restart(1) == Spend(read_tokens=11_105)
+    assert run.charges.restart(2) == Spend()
 
 
 def test_the_charge_of_an_older_version_is_read(run: RunFolder) -> None:

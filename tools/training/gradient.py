@@ -65,7 +65,7 @@ def _accumulate(backbone: Backbone, batches: Sequence[Sequence[TokenRow]], budge
         for rows in micro_batches(backbone, batch, budget.tokens):
             try:
                 with backbone.recomputing(budget.checkpointing):
-                    nll = backbone.losses(backbone.model, rows)  # [completion tokens of these rows], nats
+                    nll = backbone.losses(backbone.model, rows)  # [N] nats, one for each completion token
                     part = nll.sum() / targets
                     part.backward()
             except RuntimeError as error:

@@ -85,7 +85,7 @@ class LoraTrainer:
                 f"all {left_out} training rows are longer than {longest} tokens (lora.max_tokens, or the model's "
                 "window)"
             )
-        with backbone.lock:  # other threads would activate another adapter between two steps
+        with backbone.lock:  # nobody is answered by a model that is half trained
             self._attach(adapter, parent, action.rank, seed)
             started = time.monotonic()
             try:
@@ -102,12 +102,12 @@ class LoraTrainer:
                 checkpointing=fit.budget.checkpointing,
             )  # fmt: skip
             # Written under another name and renamed when complete, so that no kill leaves half an adapter.
-            draft = folder.with_name(f"{folder.name}.partial")
-            for stale in (draft, folder):
+            partial_folder = folder.with_name(f"{folder.name}.partial")
+            for stale in (partial_folder, folder):
                 shutil.rmtree(stale, ignore_errors=True)
-            backbone.save(adapter, draft)
-            write_training(training, draft)
-            os.replace(draft, folder)
+            backbone.save(adapter, partial_folder)
+            write_training(training, partial_folder)
+            os.replace(partial_folder, folder)
         return training
 
     def _attach(self, adapter: str, parent: str | None, rank: int, seed: int) -> None:
@@ -145,28 +145,30 @@ class LoraTrainer:
         rate = partial(rate_factor, warmup=round(settings.warmup * len(plan)), steps=len(plan))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         budget = memory_budget_for(backbone.base, settings.checkpointing, backbone.memory_budget)
-        fit = Fit([], 0, None, budget)
+        steps, tokens, stopped = list[Step](), 0, None
         backbone.base.train()
         for number, (epoch, batches) in enumerate(plan, 1):
-            loss, tokens = compute_gradient(backbone, batches, budget)
+            loss, step_tokens = compute_gradient(backbone, batches, budget)
             norm = float(torch.nn.utils.clip_grad_norm_(weights, settings.clip))
-            backbone.charge(Spend(train_tokens=tokens))
+            tokens += step_tokens
+            backbone.charge(Spend(train_tokens=step_tokens))
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise StepFailed(f"the loss became {loss} at step {number}; try a lower lora.learning_rate")
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
-            fit.steps.append(Step(loss=loss, grad_norm=norm, epoch=epoch))
-            fit = fit._replace(tokens=fit.tokens + tokens)
+            steps.append(Step(loss=loss, grad_norm=norm, epoch=epoch))
             self._progress("training LoRA", number, len(plan), f"epoch {epoch}/{action.epochs}, loss {loss:.3f}")
             epoch_ended = number < len(plan) and plan[number][0] > epoch
-            if token_limit is not None and fit.tokens >= token_limit:
-                return fit._replace(stopped="the training-token budget was used up")
-            if deadline is not None and time.monotonic() >= deadline:
-                return fit._replace(stopped="the time budget was used up")
-            if epoch_ended and _epoch_loss(fit.steps) < action.enough:  # more steps would cost time and teach nothing
-                return fit._replace(stopped=f"the rows were learned after {epoch} of {action.epochs} epochs")
-        return fit
+            if token_limit is not None and tokens >= token_limit:
+                stopped = "the training-token budget was used up"
+            elif deadline is not None and time.monotonic() >= deadline:
+                stopped = "the time budget was used up"
+            elif epoch_ended and _epoch_loss(steps) < action.enough:  # more steps would cost time and teach nothing
+                stopped = f"the rows were learned after {epoch} of {action.epochs} epochs"
+            if stopped:
+                break
+        return Fit(steps, tokens, stopped, budget)
 
 
 def rate_factor(step: int, warmup: int, steps: int) -> float:
