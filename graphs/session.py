@@ -71,7 +71,7 @@ class Session:
             if not self.services.folder.reported:  # killed between its last row and its last report
                 self.services.show_report()
             return None
-        self._tell_start()
+        self._announce()
         question = self.question
         if answer is None and question:
             if self.services.supervised:
@@ -103,11 +103,11 @@ class Session:
         """Importing LangGraph takes a second: the user reads what the run is meanwhile."""
         with without_garbage_collection():
             from graphs.adapt import build_graph
-            from graphs.checkpoints import Checkpoints, mend
+            from graphs.checkpoints import Checkpoints, repair
 
         self._saver = Checkpoints(self.services.folder.checkpoints, self.services.note)
         graph = build_graph(self._saver)
-        mend(graph, self._saver, self._config, self.services.note, ended=self.finished)
+        repair(graph, self._saver, self._config, self.services.note, ended=self.finished)
         return graph
 
     @cached_property
@@ -120,12 +120,12 @@ class Session:
     def _snapshot(self) -> Any:
         return self._graph.get_state(self._config)
 
-    def _tell_start(self) -> None:
-        if not hasattr(self, "_told"):
-            self._told = True
+    def _announce(self) -> None:
+        if not hasattr(self, "_announced"):
+            self._announced = True
             config, folder = self.services.spec.config, self.services.folder
             policy = "LLM planner" if config.plans else config.policy
-            self.services.tell(
+            self.services.emit(
                 RunStarted(
                     name=folder.name, task=config.name, model=config.model, policy=policy, folder=str(folder.path)
                 )

@@ -258,7 +258,7 @@ def test_a_memory_of_earlier_runs_reaches_the_planner(tiny_task: TinyTask, tmp_p
 
 
 def test_what_a_planner_looks_at_is_told_charged_and_shown(tiny_task: TinyTask, tmp_path: Path) -> None:
-    with serving(mind) as server:
+    with serving(scripted_llm) as server:
         run = adapted(asking(tiny_task, server), tmp_path)
         plans = [request for request in server.requests if kind_of(request) == "plan"]
     inquiries = [inquiry for row in run.rounds() for inquiry in row.decision.inquiries]
@@ -271,7 +271,7 @@ def test_what_a_planner_looks_at_is_told_charged_and_shown(tiny_task: TinyTask, 
 
 
 def test_looks_that_are_switched_off_are_not_offered(tiny_task: TinyTask, tmp_path: Path) -> None:
-    with serving(mind) as server:
+    with serving(scripted_llm) as server:
         task = asking(tiny_task, server, llm=llm(server, planner_calls=0), budget={"rounds": 1})
         run = adapted(task, tmp_path)
         plans = [request for request in server.requests if kind_of(request) == "plan"]
