@@ -8,14 +8,14 @@ from agent.records.examples import Candidate, Example, Prompt
 from graphs.services.run import RunServices
 from graphs.state import State
 
-HELD_OUT = 4  # one validation row in so many is raced on, where train rows cannot serve
+HELD_OUT = 4  # proposals are compared on one validation row in four, where train rows cannot serve
 
 
 def learned_rows(state: State, services: RunServices, size: int | None = None) -> list[str]:
-    """Names of the train rows that editor, planner and rewriter learn from in this round; other ones in the next.
+    """Names of the train rows that editor, planner and rewriter learn from. The next round gets others.
 
     Args:
-        size: by default what the editor learns from; with more, those come first.
+        size: how many; by default as many as the editor learns from. Those come first in a larger number, too.
     """
     each = services.spec.config.edit.learned_from
     return _batch(services.spec.train, _draws(state, services) * each, size or each, services)
@@ -24,9 +24,9 @@ def learned_rows(state: State, services: RunServices, size: int | None = None) -
 def comparison_rows(state: State, services: RunServices, best: Candidate, prompts: Sequence[Prompt]) -> list[str]:
     """Names of the rows on which proposals are compared; none of them decides afterwards what is kept.
 
-    Train rows that no proposal demonstrates, and that no LLM has just criticised, where the pair has no adapter. An
-    adapter knows its train rows by heart, so there, and where train rows are few, it is a quarter of the validation
-    rows, which the gate then leaves out.
+    Where the pair has no adapter, these are train rows that no proposal demonstrates and that no LLM has just
+    criticised. An adapter knows its train rows by heart. So with an adapter, and where train rows are few, they are a
+    quarter of the validation rows, which the gate then leaves out.
     """
     task, edit = services.spec, services.spec.config.edit
     if best.adapter is None:

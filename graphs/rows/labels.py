@@ -1,4 +1,4 @@
-"""What a run's own log tells of its levers: the rows that were probed, and what an edit then did to each."""
+"""What a run's own log says about its levers: which rows were probed, and what an edit then did to each."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,20 +10,20 @@ from graphs.services.run import RunServices
 
 
 def features_of(rounds: Sequence[Round], pair: Candidate, services: RunServices) -> dict[str, dict[str, float]]:
-    """Of the rows that were probed under this pair, by example."""
+    """Features of the rows that were probed under this pair, by the example's name."""
     return {
-        one.example: one.features
+        probed.example: probed.features
         for row, before in zip(rounds, pairs_before(rounds, services), strict=True)
         if before == pair
-        for one in row.diagnosis.examples
-        if one.features
+        for probed in row.diagnosis.examples
+        if probed.features
     }
 
 
 def probes_of_run(rounds: Sequence[Round], services: RunServices) -> list[Probe]:
-    """The probed rows of these rounds, labelled by what the round's edit did. Asks the model nothing.
+    """The probed rows of these rounds, labelled by what the round's edit did. The model is not called.
 
-    Moves other than an edit tell nothing.
+    Rounds with another action than an edit give none.
     """
     return [
         probe
@@ -45,20 +45,26 @@ def _labelled(row: Round, before: Candidate, services: RunServices) -> Iterator[
     words = repaired_rows(row, before, services)
     config = services.spec.config
     scores = {score.example: score for score in services.evaluate(before, "validation").scores} if words else {}
-    for one in row.diagnosis.examples:
-        if is_complete(one.features) and one.example in words:
+    for probed in row.diagnosis.examples:
+        name, features = probed.example, probed.features
+        if is_complete(features) and name in words:
             yield Probe(
-                task=config.name, model=config.model, pair=before.id, example=one.example, features=one.features,
-                rules=need_by_rules(scores[one.example], *gaps(one.features)), words=words[one.example], own=True,
+                task=config.name, model=config.model, pair=before.id, example=name, features=features,
+                rules=need_by_rules(scores[name], *gaps(features)), words=words[name], own=True,
             )  # fmt: skip
 
 
 def repaired_rows(row: Round, before: Candidate, services: RunServices) -> dict[str, bool]:
-    """By validation row: whether the round's edit of the pair before it brought its reward to 1.
+    """By the name of a validation row: whether the round's edit brought its reward to 1.
 
-    Where no proposal beat the present prompt, only validation rows that were raced tell: whether any proposal mended
-    them.
-    Empty where nothing was measured, and for other moves. All scores are kept in the run folder: this costs nothing.
+    If no proposal beat the present prompt, only validation rows on which proposals were compared count, and a row is
+    repaired if any proposal repaired it. All scores are in the run folder already, so this costs nothing.
+
+    Args:
+        before: the pair that was edited.
+
+    Returns:
+        Nothing for actions other than an edit, and where nothing was measured.
     """
     if not isinstance(row.decision.move, EditPrompt):
         return {}
@@ -68,10 +74,10 @@ def repaired_rows(row: Round, before: Candidate, services: RunServices) -> dict[
     names = row.trial.raced or tuple(example.name for example in services.spec.validation)  # older runs: the first rows
     if split_of(names[0]) == "train":
         return {}
-    mended: dict[str, bool] = {}
+    repaired: dict[str, bool] = {}
     for proposal in row.trial.proposals:
         if proposal.rows and proposal.prompt != before.prompt:  # the present prompt runs along; refused ones do not
-            raced = Candidate(prompt=proposal.prompt, adapter=before.adapter)
-            for score in services.evaluate(raced, "validation", names[: proposal.rows]).scores:
-                mended[score.example] = mended.get(score.example, False) or score.reward == 1
-    return mended
+            pair = Candidate(prompt=proposal.prompt, adapter=before.adapter)
+            for score in services.evaluate(pair, "validation", names[: proposal.rows]).scores:
+                repaired[score.example] = repaired.get(score.example, False) or score.reward == 1
+    return repaired

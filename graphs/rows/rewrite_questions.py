@@ -14,10 +14,10 @@ from memory.rewrites import KeptRewrite, Reworded
 
 
 def remake_questions(state: State, services: RunServices) -> Reworded | None:
-    """What came of it in this round; None without anything to rewrite.
+    """Rewrites of this round's hard train questions; None if there is nothing to rewrite.
 
-    Kept rewrites stand in the run folder and in the memory from then on, and are not asked for again: not even in the
-    same round, when a kill makes it start anew.
+    Rewrites that are kept are in the run folder and in the memory from then on. They are not asked for again, not even
+    when a kill makes the same round start anew.
     """
     number = state["number"]
     made = services.folder.reworded(number) or _remade(state, services)
@@ -65,7 +65,7 @@ def _remade(state: State, services: RunServices) -> Reworded | None:
 
 
 def _hard(state: State, services: RunServices) -> list[tuple[Example, ExampleScore]]:
-    """Failing train rows without a kept rewrite, of this round's rows; twice as many are looked through as wanted."""
+    """Failing train rows of this round without a kept rewrite. Twice as many rows are scored as are wanted."""
     wanted, known = services.spec.config.edit.rewrites, {rewrite.source for rewrite in services.folder.rewrites()}
     looked = services.evaluate(state["best"], "train", learned_rows(state, services, 2 * wanted))
     failing = [(services.examples[score.example], score) for score in looked.scores if score.reward < 1]

@@ -261,9 +261,9 @@ class RunServices:
 
     @cached_property
     def _embed(self) -> "MiniLm":
-        from memory.embedder import MiniLm
+        from graphs.services.shared_model import shared_embedder
 
-        return MiniLm()
+        return shared_embedder()
 
     @property
     def _embedder(self) -> Embed | None:

@@ -1,4 +1,4 @@
-"""What a run remembers of other runs, and leaves to them: prompts, rewrites, and what rounds brought."""
+"""What a run reads of other runs, and leaves for later ones: prompts, rewrites, and what rounds brought."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,10 +31,10 @@ WAIT = 60.0  # seconds; another run has the prompt memory open for moments
 
 
 class RunMemory:
-    """The memory beside the runs, as one run asks and tells it.
+    """The memory beside the runs, as one run reads it and adds to it.
 
     Args:
-        notify: says what a user should know.
+        notify: shows a sentence to the user.
     """
 
     def __init__(self, folder: RunFolder, task: Task, embed: Embed, notify: Callable[[str], None]) -> None:
