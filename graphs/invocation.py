@@ -88,7 +88,8 @@ def as_node(node: Node, report: Report | None = None) -> Any:
         services.report = services.report or report
         services.stream = runtime.stream_writer
         if outcome := services.folder.outcome():
-            return _ended(services, outcome)
+            number = len(services.folder.rounds())  # nothing is played, and no row opened, a second time
+            return {"run": services.folder.name, "number": number, "decision": None, **results(services, outcome)}
         services.lock()
         if fault := unreadable(state):
             raise BadInput(
@@ -125,14 +126,8 @@ def _step(node: Node, state: State) -> str:
     return f"{state.get('number', 0)}-{node.__name__}" + (f"-{refused}" if refused else "")
 
 
-def _ended(services: RunServices, outcome: Outcome) -> dict[str, Any]:
-    """What every node of a run that has ended returns: nothing is played, and no row opened, a second time."""
-    number = len(services.folder.rounds())
-    return {"run": services.folder.name, "number": number, "decision": None, **results(services, outcome)}
-
-
 def results(services: RunServices, outcome: Outcome) -> dict[str, Any]:
-    """A run's outcome, and what a parent graph wants to know of it, without opening files."""
+    """A run's outcome, and what else a parent graph may want to know of the best pair."""
     folder, best = services.folder, outcome.best
     return {
         "best": best,
