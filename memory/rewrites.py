@@ -32,7 +32,7 @@ class KeptRewrite(Rewrite):
         return self.model_dump(include={"source", "prompt", "task", "model", "run"})
 
 
-class Reworded(Record):
+class RoundRewrites(Record):
     """What a round made of hard questions: the rewrites it kept, their numbers, and a remark if the LLM failed."""
 
     remaking: Remaking

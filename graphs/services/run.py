@@ -185,7 +185,7 @@ class RunServices:
     def evaluate(self) -> "Runner":
         from eval.runner import Runner
 
-        learned_from = self.spec.config.edit.editor == "textgrad"  # an LLM's critique wants the whole answer
+        learned_from = self.spec.config.edit.editor != "rules"  # a critique is of the whole answer
         store = ChargedStore(self.folder, self.meter.charge)
         return Runner(self.spec, self.model, self.folder.prompt, store, whole=learned_from)
 

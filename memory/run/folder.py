@@ -118,7 +118,7 @@ class RunFolder(Artefacts):
         if about.format > FORMAT:
             raise BadInput(f"{begun}, whose runs are written otherwise. Go on with that version, or start a new run.")
         if lacking := missing(about.extensions):
-            raise BadInput(f"Run {self.name} cannot go on: {lacking}")
+            raise BadInput(f"Run {self.name} cannot go on: {lacking}.")
         try:
             yield
         except BadInput as error:

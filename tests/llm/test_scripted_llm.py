@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, Field, TypeAdapter
 
 from agent import prompts
-from agent.policy.planner_tools import ACTION_TOOLS
+from agent.policy.planner_tools import ACTION_TOOLS, LOOK_TOOLS
 from agent.records.actions import Action, TrainLora
 from agent.records.base import Record
 from agent.records.signal import LeverSignal
@@ -81,6 +81,26 @@ def test_it_trains_on_refined_rows_once_the_prompt_is_refined() -> None:
 def test_after_a_fruitless_edit_it_differs_from_the_rules() -> None:
     failed = LeverSignal(rounds=2, kept=1, fruitless=1)
     assert planned(round_of("edit_prompt", refined=True, edit=failed)).action == "train_lora"
+
+
+@pytest.mark.parametrize(
+    ("looked", "calls"),
+    [
+        ("nothing yet", "evaluate"),
+        ("1. evaluate: 4 train rows, reward 0.00; 4 fail: 0 lack content alone, 0 style alone, 4 both", "try_prompt"),
+        ("1. evaluate: 4 train rows, reward 0.00; 4 fail: 0 lack content alone, 4 style alone, 0 both", "edit_prompt"),
+        ("1. evaluate: 4 train rows, reward 1.00; 0 fail: 0 lack content alone, 0 style alone, 0 both", "edit_prompt"),
+        (
+            "1. evaluate: 4 rows; 4 fail: 4 lack content alone\n2. try_prompt <<< Who? >>>: <<< Hm. >>>",
+            "edit_prompt",
+        ),
+    ],
+)
+def test_it_looks_first_where_looks_are_offered_and_further_where_content_is_lacking(looked: str, calls: str) -> None:
+    message = f"{round_of('edit_prompt')}\n\nWhat you looked at in this round:\n{looked}\n"
+    name, given = chosen(scripted_llm(asked(prompts.read("planner"), message, [*LOOK_TOOLS, *ACTION_TOOLS])))
+    tool = next(tool for tool in (*LOOK_TOOLS, *ACTION_TOOLS) if tool_name(tool) == name)
+    assert name == calls and tool.model_validate(given)
 
 
 def test_it_calls_no_lever_that_is_not_offered() -> None:

@@ -20,7 +20,7 @@ from agent.records.events import Note, RoundJudged, RoundStarted, RunStarted
 from agent.records.examples import Candidate, Demo, Prompt, Split
 from agent.records.rounds import Baseline, Call, Outcome, Remaking, Round, Spend, SplitResult, Trial, Usage, Verdict
 from agent.records.signal import Diagnosis, Signal
-from memory.rewrites import KeptRewrite, Reworded
+from memory.rewrites import KeptRewrite, RoundRewrites
 from memory.run.folder import RunFolder, runs
 from memory.run.ledger import Row
 from memory.storage.disk import append_line
@@ -223,21 +223,21 @@ def rewritten(question: str) -> KeptRewrite:
     return KeptRewrite(source="a" * 12, question=question, answer="ANSWER: Ada", prompt=PAIR.prompt, **where)
 
 
-def reworded(*questions: str) -> Reworded:
+def reworded(*questions: str) -> RoundRewrites:
     remaking = Remaking(asked=12, tried=9, kept=len(questions), before=0.1, after=0.4)
-    return Reworded(remaking=remaking, kept=tuple(map(rewritten, questions)), remark="the LLM was lost")
+    return RoundRewrites(remaking=remaking, kept=tuple(map(rewritten, questions)), remark="the LLM was lost")
 
 
 def test_what_a_round_made_of_hard_questions_is_kept_once_and_all_rewrites_come_back_in_one_order(
     run: RunFolder,
 ) -> None:
-    assert run.rewrites() == [] and run.reworded(1) is None
+    assert run.rewrites() == [] and run.round_rewrites(1) is None
     made = {10: reworded("Who, then?", "Who is it?"), 2: reworded("Who else?"), 3: reworded()}
     for number, one in made.items():
-        run.save_reworded(number, one)
-        run.save_reworded(number, reworded("Who comes late?"))
+        run.save_round_rewrites(number, one)
+        run.save_round_rewrites(number, reworded("Who comes late?"))
     again = RunFolder.open(run.path)
-    assert {number: again.reworded(number) for number in made} == made
+    assert {number: again.round_rewrites(number) for number in made} == made
     assert again.rewrites() == sorted([*made[10].kept, *made[2].kept], key=lambda rewrite: rewrite.id)
 
 

@@ -122,7 +122,7 @@ class LoraTrainer:
         except BadInput as error:
             try_settings(self._backbone, self._settings)  # raises where the rank is not to blame
             raise StepFailed(
-                f"rank {rank} instead of lora.rank {self._settings.rank} cannot be had: {error}"
+                f"rank {rank} instead of lora.rank {self._settings.rank} is not possible: {error}"
             ) from error
 
     def _fit(

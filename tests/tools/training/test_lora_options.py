@@ -227,7 +227,7 @@ def test_what_the_model_does_not_have_is_refused_and_leaves_the_base_and_its_ada
 
 def test_a_rank_that_only_the_planner_asks_for_fails_the_step_and_not_the_run(backbone: Load, tmp_path: Path) -> None:
     settings = Lora(rank=4, options={"init_lora_weights": "orthogonal"})
-    with pytest.raises(StepFailed, match=r"rank 5 instead of lora\.rank 4 cannot be had"):
+    with pytest.raises(StepFailed, match=r"rank 5 instead of lora\.rank 4 is not possible"):
         LoraTrainer(backbone(), settings, lambda *_: None).train(
             "new", [(PROMPT, EXAMPLES[0])], TrainLora(rank=5), folder=tmp_path / "new", parent=None, seed=0
         )
