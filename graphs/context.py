@@ -1,6 +1,6 @@
 """What one call of the graph is given: the run, how it is to be played, and who watches. Loads nothing heavy."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +11,11 @@ from pydantic.json_schema import SkipJsonSchema
 from agent import extensions
 from agent.errors import BadInput
 from agent.records.events import Event
+from agent.records.examples import Example
 from memory.run.folder import RunFolder
+
+Report = Callable[[RunFolder, Sequence[Example]], object]
+"""Writes the report of a run. The examples are the validation and test rows."""
 
 PathText = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
 

@@ -1,6 +1,6 @@
 """A run under way: its lock, its checkpoints and its graph, from the first node to the end or the next question."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from agent.errors import BadInput, NesyLoraError
 from agent.protocols import Listener
 from agent.records.events import RunStarted
-from agent.records.examples import Candidate, Example
+from agent.records.examples import Candidate
 from graphs.approval import APPROVE, Question
-from graphs.context import Context, Silent
+from graphs.context import Context, Report, Silent
 from graphs.services.garbage_collection import without_garbage_collection
 from graphs.services.run import RunServices
 from memory.run.folder import RunFolder
@@ -18,8 +18,6 @@ from memory.run.folder import RunFolder
 if TYPE_CHECKING:
     from graphs.checkpoints import Checkpoints
     from graphs.state import State
-
-Report = Callable[[RunFolder, Sequence[Example]], object]
 
 
 class Session:

@@ -17,6 +17,7 @@ from agent.records.examples import Candidate, Example
 from graphs.context import Context, run_folder
 from graphs.services.garbage_collection import without_garbage_collection
 from graphs.services.meter import ChargedStore, Meter
+from graphs.services.shared_model import shared_backbone, shared_embedder
 from memory.run.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -152,8 +153,6 @@ class RunServices:
         Raises:
             BadInput: the model cannot be loaded, or does not take the run's LoRA settings.
         """
-        from graphs.services.shared_model import shared_backbone
-
         return shared_backbone(
             self.spec.config, self.folder.adapter_folder, self.progress, self.meter.add, remark=self.note
         )
@@ -254,15 +253,13 @@ class RunServices:
 
     @cached_property
     def memory(self) -> "RunMemory":
-        """What this run remembers of others, and leaves to them; opened only while it is used."""
+        """What this run reads of others, and leaves for later ones. It is open only while it is used."""
         from graphs.services.run_memory import RunMemory
 
         return RunMemory(self.folder, self.spec, lambda texts: self._embed(texts), self.note)
 
     @cached_property
     def _embed(self) -> "MiniLm":
-        from graphs.services.shared_model import shared_embedder
-
         return shared_embedder()
 
     @property
