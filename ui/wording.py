@@ -22,8 +22,8 @@ GLOSSARY = {
     "weight gap": "loss that stays on the answer when form and demonstrations are given: what only weights can mend",
     "noise": "standard error of the validation reward, in reward: smaller differences mean little",
     "noise floor": "the least gain in merit that the validation rows can tell from nothing",
-    "outlook": "merit that a lever promises if it is pulled now, ± one standard deviation, and its cost in forward tokens",
-    "forward tokens": "tokens run forward once, the cost of a step on any machine: 1 for one generated or read, 3 for one trained on",
+    "outlook": "merit that a lever promises if it is pulled now, ± one standard deviation, and what it costs",
+    "forward tokens": "the cost of a step on any machine: a token generated or read counts as one, a trained one as three",
     "drift": "nats per token lost on some general sentences, against the bare model: what a gain in weights has cost "
     "elsewhere",
     "promise": "the outlook's gain, as experience with other runs corrects it, in merit",
