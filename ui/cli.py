@@ -181,7 +181,8 @@ def _report(options: argparse.Namespace) -> int:
     from ui.report.write import write_report
 
     folder = _find(options)
-    task = build_task(load_config(folder.task_file), Path(folder.about.source))
+    with folder.as_begun():
+        task = build_task(load_config(folder.task_file), Path(folder.about.source))
     print(write_report(folder, (*task.validation, *task.test)))
     return 0
 
