@@ -1,4 +1,4 @@
-"""What one call of the graph is given: the run, how it is to be played, and who watches. Loads nothing heavy."""
+"""What one call of the graph is given: the run, its settings, and who watches. Loads nothing heavy."""
 
 import json
 from collections.abc import Callable, Sequence

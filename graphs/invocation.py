@@ -122,7 +122,7 @@ def as_node(node: Node, report: Report | None = None) -> Any:
         services.report = services.report or report
         services.stream = stream
         if outcome := services.folder.outcome():
-            number = len(services.folder.rounds())  # nothing is played, and no row opened, a second time
+            number = len(services.folder.rounds())  # no node works, and no test row is opened, a second time
             return {"run": services.folder.name, "number": number, "decision": None, **results(services, outcome)}
         services.lock()
         if fault := unreadable(state):
