@@ -316,9 +316,10 @@ def about(run: RunFolder, **changes: Any) -> RunFolder:
     return RunFolder.open(run.path)
 
 
-def test_a_run_from_before_formats_were_counted_goes_on(waiting: RunFolder, whole: RunFolder) -> None:
-    old = about(waiting, format=None)
-    assert old.about.format == 0 < FORMAT == whole.about.format
+@pytest.mark.parametrize("format", [None, 1])
+def test_a_run_of_an_earlier_format_goes_on(waiting: RunFolder, whole: RunFolder, format: int | None) -> None:
+    old = about(waiting, format=format)
+    assert old.about.format == (format or 0) < FORMAT == whole.about.format
     with open_session(old) as session:
         session.go()
     assert outline(old) == outline(whole)
@@ -326,7 +327,7 @@ def test_a_run_from_before_formats_were_counted_goes_on(waiting: RunFolder, whol
 
 def test_a_run_of_a_later_version_says_so(waiting: RunFolder) -> None:
     later = about(waiting, format=FORMAT + 1, version="9.9", since_then="another field")
-    with pytest.raises(BadInput, match=r"another version of NeSyLoRA \(9\.9, format 2; this is"), open_session(later):
+    with pytest.raises(BadInput, match=r"another version of NeSyLoRA \(9\.9, format 3; this is"), open_session(later):
         pass
 
 
