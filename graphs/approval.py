@@ -5,6 +5,7 @@ ends show the question and can answer it. Its fourth decision, `respond`, is not
 """
 
 import json
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
@@ -130,11 +131,12 @@ def instead(name: str, **args: object) -> dict[str, Any]:
     return {"decisions": [{"type": "edit", "edited_action": {"name": name, "args": args}}]}
 
 
-def read(answer: object, rounds: int) -> tuple[Approve | Action | Reject | None, str]:
+def read(answer: object, planned: Action, rounds: int) -> tuple[Approve | Action | Reject | None, str]:
     """What is to be done: as planned, the user's own action, or a new plan. None and a sentence for a wrong answer.
 
     Args:
         answer: what a client sent.
+        planned: the action that was asked about. An edit of it keeps the settings that the answer does not name.
         rounds: how many there have been, to go back to.
     """
     try:
@@ -145,12 +147,16 @@ def read(answer: object, rounds: int) -> tuple[Approve | Action | Reject | None,
         return decision, ""
     edited = decision.edited_action
     try:
-        action = ACTIONS[edited.name].model_validate({name: _parsed(value) for name, value in edited.args.items()})
+        kept = planned.model_dump() if edited.name == planned.action else {}
+        args = {name: _parsed(value) for name, value in edited.args.items()}
+        action = ACTIONS[edited.name].model_validate(kept | args)
     except ValidationError as error:
         faults = {fault["loc"][0]: fault for fault in reversed(error.errors())}  # the first of each setting
         return None, "; ".join(_setting_fault(ACTIONS[edited.name], fault) for fault in faults.values())
-    if isinstance(action, Rollback) and action.to_round > rounds:
-        return None, f"args.to_round must be between 0 and {rounds}, but it is {action.to_round}"
+    if isinstance(action, Rollback) and rounds == 0:
+        return None, "there has been no round to go back from"
+    if isinstance(action, Rollback) and action.to_round >= rounds:
+        return None, f"args.to_round must be between 0 and {rounds - 1}, but it is {action.to_round}"
     return action, ""
 
 
@@ -179,6 +185,10 @@ def _setting_fault(action: type[Record], error: ErrorDetails) -> str:
     name, bounds = ".".join(["args", *map(str, error["loc"])]), _bounds(action, str(error["loc"][-1]))
     if error["type"] == "missing":
         return f"{name} is missing" + (f"; it must be {bounds}" if bounds else "")
+    if error["type"] == "extra_forbidden":
+        settings = [setting for setting in action.model_fields if setting != "action"]
+        near = get_close_matches(str(error["loc"][-1]), settings, n=1)
+        return f"{name} is unknown: " + (f"did you mean {near[0]}?" if near else f"there is {', '.join(settings)}")
     if bounds:
         return f"{name} must be {bounds}, but it is {error['input']!r}"
     return f"{name}: {error['msg']}, but it is {error['input']!r}"

@@ -7,7 +7,7 @@ from agent.records.base import Record
 from agent.records.examples import Prompt
 from agent.records.looks import PromptTried
 from agent.records.rounds import Round
-from graphs.approval import APPROVE, REJECT, Question, instead
+from graphs.approval import APPROVE, Question, Reject, instead
 from graphs.looking import try_prompt
 from graphs.session import Session
 
@@ -38,26 +38,28 @@ class Conversation:
         """Do what is planned."""
         return self._session.go(APPROVE)
 
-    def reject(self) -> Question | None:
-        """Plan again in this round, without this lever."""
+    def reject(self, why: str = "") -> Question | None:
+        """Plan again in this round, without this lever; why is noted in the run's events."""
         question = self.question
         if question and question.decision.move.action == "stop":
             raise BadInput("Nothing else is proposed; /edit and /train ask for an action of your own, /quit leaves.")
-        return self._session.go(REJECT)
+        return self._session.go({"decisions": [Reject(message=why).model_dump()]})
 
-    def edit(self) -> Question | None:
-        """Rewrite the prompt next, whatever is planned."""
-        return self._instead(EditPrompt())
+    def edit(self, **settings: object) -> Question | None:
+        """Rewrite the prompt next, whatever is planned, with these settings of `EditPrompt`."""
+        return self._instead(EditPrompt(), **settings)
 
-    def train(self) -> Question | None:
-        """Train the weights next, with the settings that the rules would take."""
+    def train(self, **settings: object) -> Question | None:
+        """Train the weights next, with these settings of `TrainLora`; the others are as the rules would have them."""
         rules = Rules(self._session.services.spec.config)
-        return self._instead(rules.training(self._session.state["signal"], self._folder.rounds()))
+        return self._instead(rules.training(self._session.state["signal"], self._folder.rounds()), **settings)
 
     def rollback(self, number: int) -> Question | None:
         """Back to the pair that stood after this round; 0: the baseline."""
-        if number > len(self._folder.rounds()):
-            raise BadInput(f"There have been {len(self._folder.rounds())} rounds; /rollback takes 0 to that.")
+        rounds = len(self._folder.rounds())
+        if number >= rounds:
+            most = f"/rollback takes 0 to {rounds - 1}" if rounds else "there is nothing to go back from"
+            raise BadInput(f"There have been {rounds} rounds; {most}.")
         return self._instead(Rollback(to_round=number))
 
     def finish(self) -> Question | None:
@@ -82,6 +84,5 @@ class Conversation:
             raise BadInput("/try takes the question to ask, as in: /try Who is the mayor?")
         return try_prompt(question, self._session.best, self._session.services)
 
-    def _instead(self, action: Action) -> Question | None:
-        settings = action.model_dump(mode="json", exclude={"action"})
-        return self._session.go(instead(action.action, **settings))
+    def _instead(self, action: Action, **settings: object) -> Question | None:
+        return self._session.go(instead(action.action, **action.model_dump(mode="json", exclude={"action"}) | settings))

@@ -66,7 +66,7 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     score.add_argument("task", help="a task.yaml or its folder")
     score.add_argument("--prompt", type=Path, metavar="FILE", help="a prompt's JSON; default: the seed prompt")
     score.add_argument("--adapter", type=Path, metavar="FOLDER", help="a peft adapter; default: none")
-    score.add_argument("--show", type=int, default=5, metavar="N", help="print so many answers (default: 5)")
+    score.add_argument("--show", type=_count, default=5, metavar="N", help="print so many answers (default: 5)")
     score.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     score.set_defaults(do=_eval)
 
@@ -158,6 +158,7 @@ def _go_on(folder: "RunFolder") -> int:
 
 
 def _chat(options: argparse.Namespace) -> int:
+    from agent.errors import BadInput
     from graphs.context import new_run
     from memory.run.folder import RunFolder
     from ui.terminal.chat import chat
@@ -165,6 +166,8 @@ def _chat(options: argparse.Namespace) -> int:
     quiet_libraries()
     for named in (Path(options.task or ""), options.runs / (options.task or "")):
         if (named / "run.json").is_file():
+            if _overrides(options) or options.name:
+                raise BadInput(f"the run {named.name} has its settings already: leave out --set, --policy and --name")
             return chat(RunFolder.open(named))
     return chat(new_run(task_path(options.task), _overrides(options), options.runs, options.name))
 
@@ -211,6 +214,12 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 # --- what they share -------------------------------------------------------------------------------
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is no number of answers")
+    return int(text)
 
 
 def task_path(name: str | None) -> Path:

@@ -55,11 +55,12 @@ def fitting_rows(signal: Signal, config: TaskConfig) -> Rows:
 
 def numbers(signal: Signal, diagnosis: Diagnosis) -> dict[str, float]:
     """What a decision shows that it rests on, to four places; without what is not known."""
+    diagnosed = diagnosis.examples or not diagnosis.failing
     known = {
         "reward": signal.reward,
         "noise": signal.noise,
-        "rows lacking style": diagnosis.share("style"),
-        "rows lacking content": diagnosis.share("content"),
+        "rows lacking style": diagnosis.share("style") if diagnosed else None,
+        "rows lacking content": diagnosis.share("content") if diagnosed else None,
         "prompt gap": diagnosis.prompt_gap,
         "weight gap": diagnosis.weight_gap,
         "loss drop": signal.loss_drop,

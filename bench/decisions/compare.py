@@ -6,6 +6,8 @@ from statistics import fmean
 
 from rich.table import Table
 
+from agent.errors import BadInput
+from agent.policy.learned import short
 from agent.records.base import digest
 from bench.decisions.results import Result, Variant, named, run_all
 from bench.decisions.run_variant import finished_run, result
@@ -19,6 +21,11 @@ def compare(task: Path, policies: Sequence[str], seeds: Sequence[int], overrides
     loaded = load_task(task, overrides)
     settings = loaded.config.model_dump(mode="json", exclude={"policy", "seed"})
     folder = runs / f"compare-{loaded.config.name}-{digest([loaded.digest, settings])[:6]}"
+    if min(seeds) < 0:
+        raise BadInput("--seeds must not be below 0.")
+    variants = [named(policy) for policy in policies]
+    for variant in variants:  # before hours of runs, not after
+        load_task(task, [*overrides, *variant.settings])
     folder.mkdir(parents=True, exist_ok=True)
 
     def run(variant: Variant, seed: int) -> Result:
@@ -27,7 +34,7 @@ def compare(task: Path, policies: Sequence[str], seeds: Sequence[int], overrides
             finished = finished_run(task, settings, folder, f"{variant.folder}-seed{seed}", listener=view)
         return result(finished, variant, seed, loaded.config.target)
 
-    results = list(run_all([named(policy) for policy in policies], seeds, run, folder / "results.jsonl"))
+    results = list(run_all(variants, seeds, run, folder / "results.jsonl"))
     title = f"{loaded.config.name}, sealed test rows, seeds {', '.join(map(str, seeds))}; edits and LoRA: rounds kept"
     with LiveView() as view:
         view.console.print(_table(title, results))
@@ -37,7 +44,7 @@ def compare(task: Path, policies: Sequence[str], seeds: Sequence[int], overrides
 
 def _table(title: str, results: Sequence[Result]) -> Table:
     """A row for each policy, with means over seeds."""
-    shown = Table("policy", "test reward", "content", "style", "rounds", "edits", "LoRA", "min", title=title)
+    shown = Table("policy", "test reward", "content", "style", "rounds", "edits", "LoRA", "tokens", "min", title=title)
     shown.columns[0].no_wrap = True
     for policy in dict.fromkeys(row.policy for row in results):
         own = [row for row in results if row.policy == policy]
@@ -54,6 +61,7 @@ def _table(title: str, results: Sequence[Result]) -> Table:
             f"{mean(lambda r: r.rounds):.1f}",
             f"{mean(lambda r: r.kept_edits):.1f}",
             f"{mean(lambda r: r.kept_lora):.1f}",
+            short(mean(lambda r: r.spend.forward_tokens)),
             f"{mean(lambda r: r.spend.seconds) / 60:.1f}",
         )
     return shown

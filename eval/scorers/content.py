@@ -65,10 +65,10 @@ def registered(kind: str, settings: CustomScorer) -> Score:
     assert found is not None, "settings of a kind are made by its registration"
 
     def score(output: str, answer: str) -> float:
-        value = float(found.score(output, answer, settings))
-        if not 0 <= value <= 1:
-            raise BadInput(f"the content scorer {kind!r} gave {value}; a score is a number from 0 to 1")
-        return value
+        value = found.score(output, answer, settings)
+        if not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise BadInput(f"the content scorer {kind!r} gave {value!r}; a score is a number from 0 to 1")
+        return float(value)
 
     return score
 

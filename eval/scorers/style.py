@@ -17,6 +17,7 @@ from agent.config.scorers import (
     StyleScorer,
     Words,
 )
+from agent.errors import BadInput
 from eval.scorers.content import says
 from eval.scorers.counts import amount, check_range, described, is_decided, plural, within
 from eval.scorers.json_form import json_fault, json_fault_is_final, json_value, put_into, schema_validator
@@ -228,7 +229,10 @@ class RegisteredStyle(Style[CustomStyle]):
         self._extension = found
 
     def explain(self, output: str) -> str:
-        return self._extension.explain(output, self.settings)
+        fault = self._extension.explain(output, self.settings)
+        if not isinstance(fault, str):
+            raise BadInput(f"the style scorer {self.settings.kind!r} gave {fault!r}; it gives a sentence, or ''")
+        return fault
 
     def instruction(self) -> str:
         return self._extension.instruction

@@ -21,9 +21,9 @@ def approve(state: State, services: RunServices) -> State:
     if not services.supervised or decision is None:
         return {}
     number, cost = state["number"] + 1, cost_of(decision.move, services)
-    answer, fault = read(interrupt(question(number, decision, cost)), state["number"])
+    answer, fault = read(interrupt(question(number, decision, cost)), decision.move, state["number"])
     while answer is None:
-        answer, fault = read(interrupt(question(number, decision, cost, fault)), state["number"])
+        answer, fault = read(interrupt(question(number, decision, cost, fault)), decision.move, state["number"])
     if isinstance(answer, Approve):
         return {}
     if isinstance(answer, Reject):

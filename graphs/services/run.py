@@ -216,7 +216,12 @@ class RunServices:
 
         config, textgrad = self.spec.config, self.textgrad
         if make := extensions.editors.get(config.edit.editor):
-            return make(self.spec.scorers, config.edit)
+            editor = make(self.spec.scorers, config.edit)
+            if not callable(getattr(editor, "propose", None)):
+                raise BadInput(
+                    f"what is registered as editor {config.edit.editor!r} makes {editor!r}, which has no `propose`"
+                )
+            return editor
         first = self.folder.baseline()
         recalled = [self.folder.prompt(tried.prompt) for tried in first.recalled[1:]] if first else []
         rules = RuleEditor(self.spec.scorers, config.edit, recalled)

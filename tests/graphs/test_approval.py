@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.records.actions import Decision, EditPrompt, Rollback, TrainLora
+from agent.records.actions import Decision, EditPrompt, Rollback, Stop, TrainLora
 from graphs.approval import APPROVE, REJECT, Approve, Cost, Question, Reject, instead, question, read
 from ui import wording
 
@@ -54,7 +54,26 @@ def test_a_question_fits_langchains_own_types() -> None:
     ],
 )  # fmt: skip
 def test_an_answer_is_what_it_says_also_as_forms_of_chat_front_ends_send_it(answer: Any, meant: object) -> None:
-    assert read(answer, rounds=2) == (meant, "")
+    assert read(answer, Stop(), rounds=2) == (meant, "")
+
+
+def test_an_edit_of_the_planned_action_keeps_the_settings_that_it_does_not_name() -> None:
+    planned = TrainLora(epochs=10, rows="refined", rank=8)
+    assert read(instead("train_lora", epochs=4), planned, rounds=2) == (planned.model_copy(update={"epochs": 4}), "")
+
+
+@pytest.mark.parametrize(
+    ("answer", "rounds", "fault"),
+    [
+        (instead("train_lora", epoch=4), 2, "args.epoch is unknown: did you mean epochs?"),
+        (instead("train_lora", quickly=True), 2, "args.quickly is unknown: there is rows, epochs,"),
+        (instead("rollback", to_round=2), 2, "args.to_round must be between 0 and 1, but it is 2"),
+        (instead("rollback", to_round=0), 0, "there has been no round to go back from"),
+    ],
+)
+def test_what_is_wrong_with_an_action_is_a_sentence(answer: Any, rounds: int, fault: str) -> None:
+    action, sentence = read(answer, Stop(), rounds)
+    assert action is None and fault in sentence
 
 
 def test_a_question_of_an_earlier_version_is_read() -> None:

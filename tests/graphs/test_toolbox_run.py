@@ -110,7 +110,7 @@ def test_what_cannot_be_done_is_told_to_the_agent_and_changes_nothing(session: S
     ]
     too_wide, nowhere, unknown, sealed = answers(session, script)
     assert "less than or equal to 256" in too_wide.text
-    assert "to_round must be between 0 and 0" in nowhere.text
+    assert "there has been no round to go back from" in nowhere.text
     assert "There is no round 3" in unknown.text
     assert "'train' or 'validation'" in sealed.text
     assert all(message.status == "error" for message in (too_wide, nowhere, unknown, sealed))

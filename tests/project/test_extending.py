@@ -3,7 +3,7 @@
 import importlib.util
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
@@ -111,6 +111,32 @@ def test_a_policy_that_decides_nothing_is_named(tiny_task: TinyTask, tmp_path: P
     extensions.register_policy("silent")(lambda config: Silent())
     with pytest.raises(BadInput, match="'silent' returned a TrainLora and no Decision: write Decision"):
         nesylora.adapt(tiny_task(policy="silent", budget={"rounds": 1}), runs=tmp_path / "runs")
+
+
+@pytest.mark.parametrize(
+    ("register", "settings", "fault"),
+    [
+        (lambda: extensions.register_policy("odd")(lambda config: 3), {"policy": "odd"}, "'odd' makes 3.*no `decide`"),
+        (
+            lambda: extensions.register_editor("odd")(lambda scorers, settings: 3),
+            {"edit": {"editor": "odd"}, "policy": "prompt-only"}, "'odd' makes 3.*no `propose`",
+        ),
+        (
+            lambda: extensions.register_style("odd", instruction="Be odd.")(lambda output, settings: True),
+            {"style": [{"kind": "odd"}]}, "style scorer 'odd' gave True",
+        ),
+        (
+            lambda: extensions.register_scorer("odd")(lambda output, answer, settings: "1"),
+            {"content": [{"kind": "odd"}]}, "content scorer 'odd' gave '1'",
+        ),
+    ],
+)  # fmt: skip
+def test_an_extension_that_makes_something_else_is_named(
+    tiny_task: TinyTask, tmp_path: Path, register: Callable[[], object], settings: dict[str, Any], fault: str
+) -> None:
+    register()
+    with pytest.raises(BadInput, match=fault):
+        nesylora.adapt(tiny_task(**settings, budget={"rounds": 1}), runs=tmp_path / "runs")
 
 
 def test_the_report_of_a_run_whose_extension_is_missing_says_which(

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from agent.errors import BadInput
-from agent.records.actions import Decision, EditPrompt
+from agent.records.actions import Decision, EditPrompt, TrainLora
 from agent.records.examples import Prompt
 from agent.records.looks import Evaluate, Inquiry, RowsScored
 from graphs.approval import instead
@@ -150,3 +150,29 @@ def test_commands_answer_with_records(tiny_task: TinyTask, tmp_path: Path) -> No
         )
         assert conversation.try_prompt("Who?").question == "Who?"
         assert conversation.finish() is None and conversation.question is None
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("/approve maybe", "/approve takes nothing after it"),
+        ("/finish now", "/finish takes nothing after it"),
+        ("/train many", "Settings are written as in: /train epochs=4"),
+        ("/train epoch=2", "args.epoch is unknown: did you mean epochs?"),
+        ("/train epochs=2 rank=0", "args.rank must be between"),
+        ("/edit now", "Settings are written as in: /edit parts=system,demos"),
+    ],
+)
+def test_no_word_of_a_command_is_thrown_away(
+    tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, fault: str
+) -> None:
+    folder = new_run(tiny_task(budget={"rounds": 1}), runs=tmp_path / "runs")
+    assert fault in say(folder, monkeypatch, line, go=True)
+    assert not folder.rounds() and folder.outcome() is None
+
+
+def test_settings_of_a_training_are_taken(tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = new_run(tiny_task(budget={"rounds": 1}), runs=tmp_path / "runs")
+    say(folder, monkeypatch, "/train epochs=2 rows=original", go=True)
+    [row] = folder.rounds()
+    assert isinstance(row.decision.move, TrainLora) and row.decision.move.epochs == 2

@@ -198,7 +198,7 @@ def test_chat_steers_a_run_to_its_end(tiny_task: TinyTask, tmp_path: Path) -> No
     )
     [folder] = runs(root)
     assert [row.decision.move.action for row in folder.rounds()] == ["edit_prompt", "train_lora", "rollback"]
-    assert "/rollback takes 0 to that" in said
+    assert "There have been 2 rounds; /rollback takes 0 to 1" in said
     assert folder.outcome() is not None
 
 

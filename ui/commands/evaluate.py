@@ -73,7 +73,8 @@ def _read(file: Path) -> Prompt:
         raise BadInput(f"the prompt {file} cannot be read: {error.strerror}") from error
     except ValidationError as error:
         fault = error.errors()[0]
-        raise BadInput(f"{file} is no prompt: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
+        place = "".join(f"{part}: " for part in fault["loc"])
+        raise BadInput(f"{file} is no prompt: {place}{fault['msg']}") from error
 
 
 def _print(console: Console, evaluation: Evaluation, show: int) -> None:

@@ -21,9 +21,9 @@ from ui.terminal.live import LiveView
 HELP = """\
 /plan         what would be done next, why, and what it costs
 /approve      do it, and show the next plan
-/reject       not that lever: plan again without it
+/reject WHY   not that lever: plan again without it
 /edit         rewrite the prompt next, whatever the plan says
-/train        train the weights next, whatever the plan says
+/train        train the weights next; settings as in: /train epochs=4 rows=both
 /run N        up to N rounds; edits go through, training asks first
 /why          the reasons and numbers behind the last round
 /diff         what the best prompt says that the seed prompt did not
@@ -54,16 +54,16 @@ class Talk:
         conversation = self._conversation
         self._commands: dict[str, Callable[[str], None]] = {
             "/plan": self.plan,
-            "/approve": lambda _: self._ask(conversation.approve()),
-            "/reject": lambda _: self._ask(conversation.reject()),
-            "/edit": lambda _: self._ask(conversation.edit()),
-            "/train": lambda _: self._ask(conversation.train()),
+            "/approve": _alone("/approve", lambda: self._ask(conversation.approve())),
+            "/reject": lambda why: self._ask(conversation.reject(why)),
+            "/edit": lambda rest: self._ask(conversation.edit(**_settings(rest, "/edit parts=system,demos"))),
+            "/train": lambda rest: self._ask(conversation.train(**_settings(rest, "/train epochs=4"))),
             "/run": self._run,
-            "/why": lambda _: self._why(),
-            "/diff": lambda _: self._diff(),
+            "/why": _alone("/why", self._why),
+            "/diff": _alone("/diff", self._diff),
             "/rollback": lambda rest: self._ask(conversation.rollback(_number(rest, "/rollback"))),
             "/try": lambda question: self.say(escape(conversation.try_prompt(question).answer)),
-            "/finish": lambda _: self._ask(conversation.finish()),
+            "/finish": _alone("/finish", lambda: self._ask(conversation.finish())),
             "/help": lambda _: self.say(escape(HELP)),
         }
 
@@ -149,6 +149,25 @@ class Talk:
         change, colours = self._conversation.diff(), {"+": "green", "-": "red"}
         for line in unified(change.seed, change.best).splitlines() or ["The best prompt is the seed prompt."]:
             self.say(f"[{colours.get(line[:1], 'dim')}]{escape(line)}[/]")
+
+
+def _alone(name: str, command: Callable[[], None]) -> Callable[[str], None]:
+    """A command that takes nothing after its name, so that no word of the user's is thrown away."""
+
+    def run(rest: str) -> None:
+        if rest:
+            raise BadInput(f"{name} takes nothing after it, and nothing was done.")
+        command()
+
+    return run
+
+
+def _settings(text: str, example: str) -> dict[str, object]:
+    """`name=value` pairs; a value with commas is a list."""
+    pairs = [part.partition("=") for part in text.split()]
+    if not all(name and equals and value for name, equals, value in pairs):
+        raise BadInput(f"Settings are written as in: {example}. Nothing was done.")
+    return {name: value.split(",") if "," in value or name == "parts" else value for name, _, value in pairs}
 
 
 def _number(text: str, command: str) -> int:
