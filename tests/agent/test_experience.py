@@ -73,11 +73,11 @@ def test_it_is_told_again_by_the_ledgers(tmp_path: Path) -> None:
         ("2", "{}", "not a row\n"),
         ("3", "model: [", ""),
     ):  # what cannot be read is no hindrance
-        other = tmp_path / f"valley-{name}"
-        other.mkdir()
-        (other / "run.json").write_text((run.path / "run.json").read_text())
-        (other / "task.yaml").write_text(task)
-        (other / "ledger.jsonl").write_text(ledger)
+        damaged = tmp_path / f"valley-{name}"
+        damaged.mkdir()
+        (damaged / "run.json").write_text((run.path / "run.json").read_text())
+        (damaged / "task.yaml").write_text(task)
+        (damaged / "ledger.jsonl").write_text(ledger)
     file = ExperienceFile.beside(tmp_path)
     file.restore([])  # not lost: it stands
     assert file.read() == lines

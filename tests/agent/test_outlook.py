@@ -105,12 +105,12 @@ def test_a_kept_training_whose_loss_lies_still_promises_little_more() -> None:
 
 
 def test_proposals_that_differ_leave_more_to_the_next_draw() -> None:
-    def raced(*merits: float) -> list[Round]:
+    def compared(*merits: float) -> list[Round]:
         row = a_round(EDIT)
         tried = tuple(Proposal(prompt="0" * 12, note="", merit=merit) for merit in merits)
         return [row.model_copy(update={"trial": row.trial.model_copy(update={"proposals": tried})})]
 
-    alike, apart = raced(0.4, 0.3, 0.3, 0.3), raced(0.4, 0.1, 0.3, 0.4)
+    alike, apart = compared(0.4, 0.3, 0.3, 0.3), compared(0.4, 0.1, 0.3, 0.4)
     assert lever_yield("edit_prompt", apart) > lever_yield("edit_prompt", alike)
 
 
@@ -156,6 +156,6 @@ def test_costs_follow_the_sizes_of_the_task() -> None:
     assert priced(lora={"epochs": 2 * CONFIG.lora.epochs})[0] == pytest.approx(2 * usual[0])
     assert priced(edit={"proposals": 12})[1] > usual[1]
     assert priced(generation={"max_new_tokens": 8})[2] < usual[2]
-    assert all(more > one for more, one in zip(priced(rows=16), usual, strict=True))
+    assert all(cost > base for cost, base in zip(priced(rows=16), usual, strict=True))
     # 8 rows of 4 + 2 tokens and the 5 of the system text once, 3 epochs, 3 passes each
     assert usual[0] == 3 * 3 * (8 * 6 + 5)

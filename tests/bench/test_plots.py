@@ -29,7 +29,7 @@ def test_points_of_any_numbers_are_drawable(spots: list[Point]) -> None:
 def test_bars_are_as_long_as_their_numbers_on_both_sides_of_0() -> None:
     drawn = str(bar_chart([Bar("a", 0.4, 0.3, 0.5), Bar("b", -0.2, -0.3, -0.1)], "regret", "{:.2g}".format))
     (left, width), (left_below, width_below) = [
-        tuple(map(float, one)) for one in re.findall(r'class="mean" x="([\d.]+)" y="\d+" width="([\d.]+)"', drawn)
+        tuple(map(float, bar)) for bar in re.findall(r'class="mean" x="([\d.]+)" y="\d+" width="([\d.]+)"', drawn)
     ]
     assert abs(width - 2 * width_below) < 0.3 and abs(left_below + width_below - left) < 0.3
 

@@ -69,7 +69,10 @@ TEXTS = st.lists(st.sampled_from(PIECES), max_size=14).map("".join) | st.text(ma
 
 
 def scorers(content: list[dict[str, Any]], style: list[dict[str, Any]]) -> TaskScorers:
-    return TaskScorers([CONTENT.validate_python(one) for one in content], [STYLE.validate_python(one) for one in style])
+    return TaskScorers(
+        [CONTENT.validate_python(settings) for settings in content],
+        [STYLE.validate_python(settings) for settings in style],
+    )
 
 
 def question(answer: str) -> Example:
@@ -84,9 +87,9 @@ def verdict(judge: TaskScorers, row: Example, text: str) -> tuple[Any, ...]:
 
 def check(judge: TaskScorers, row: Example, text: str, cut: int) -> None:
     """What is settled of the text's first bytes holds for all of it; both come stripped, as from a model."""
-    said = text.encode()[:cut].decode(errors="replace").strip()
-    if judge.may_stop(row, said):
-        assert verdict(judge, row, said) == verdict(judge, row, text.strip())
+    beginning = text.encode()[:cut].decode(errors="replace").strip()
+    if judge.may_stop(row, beginning):
+        assert verdict(judge, row, beginning) == verdict(judge, row, text.strip())
 
 
 @pytest.mark.parametrize("kind", CONTENTS, ids=str)

@@ -200,11 +200,13 @@ def test_a_row_that_does_not_fit_is_wrong_and_told_whatever_the_scorers_say_of_n
 ) -> None:
     (task / "task.yaml").write_text(TASK.replace('{kind: starts_with, text: "ANSWER: "}', "{kind: words, most: 9}"))
     say = model.generate
-    model.generate = lambda *given, **more: ([None, *say(*given, **more)[0][1:]], Spend())  # type: ignore[assignment, misc]
-    model.nll = lambda *given, **more: ([None, 2.0, 2.0, 2.0], Spend())  # type: ignore[assignment, method-assign]
+    model.generate = lambda *args, **kwargs: ([None, *say(*args, **kwargs)[0][1:]], Spend())  # type: ignore[assignment, misc]
+    model.nll = lambda *args, **kwargs: ([None, 2.0, 2.0, 2.0], Spend())  # type: ignore[assignment, method-assign]
     runner = Runner(load_task(task), model, PROMPTS.__getitem__, run)
     evaluation = runner(Candidate(prompt="formed", adapter="a1"), "validation")
-    assert [(one.content, one.style, one.too_long) for one in evaluation.scores] == [(0, 0, True)] + [(1, 1, False)] * 3
+    assert [(score.content, score.style, score.too_long) for score in evaluation.scores] == [(0, 0, True)] + [
+        (1, 1, False)
+    ] * 3
     assert evaluation.too_long == 1 and "too long for the model's window" in evaluation.scores[0].faults[0]
     measured = [runner.reference_nll(PLAIN, VALIDATION) for _ in range(2)]
     assert measured == [[None, 2.0, 2.0, 2.0]] * 2, "kept as what it is"

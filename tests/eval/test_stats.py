@@ -66,7 +66,7 @@ def test_of_all_directions_that_rows_could_have_changed_in_at_most_the_level_pas
 ) -> None:
     patterns = list(itertools.product([1, -1], repeat=len(rows)))
     flipped = [[(sign * a, sign * b) for sign, (a, b) in zip(signs, rows, strict=True)] for signs in patterns]
-    passing = sum(joint_sign_flip(*zip(*one, strict=True)) <= level for one in flipped)
+    passing = sum(joint_sign_flip(*zip(*flip, strict=True)) <= level for flip in flipped)
     assert passing <= level * len(patterns) + 1e-9
 
 

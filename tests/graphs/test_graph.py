@@ -231,10 +231,10 @@ def test_a_prompt_that_gives_a_row_away_in_words_is_not_recalled(
     with open_session(new_run(task, runs=tmp_path / "runs")) as session:
         remember(session.services, leaky)
         remember(session.services, sound)
-        recalled = [one.entry.prompt for one in session.services.memory.recall()]
-        told = [note.text for note in session.services.folder.events().of(Note)]
+        recalled = [hit.entry.prompt for hit in session.services.memory.recall()]
+        notes = [note.text for note in session.services.folder.events().of(Note)]
     assert sound in recalled and (leaky in recalled) == (not found)
-    assert found in "".join(told) and bool(told) == bool(found)
+    assert found in "".join(notes) and bool(notes) == bool(found)
 
 
 def test_the_bare_loop_decides_as_the_graph_does(tiny_task: TinyTask, tmp_path: Path) -> None:

@@ -220,8 +220,8 @@ def test_a_prompt_that_was_kept_before_a_kill_is_remembered_without_checkpoints(
             assert memory.count() == 1
     [entry] = folder.remembered()
     assert (entry.round, entry.kept) == (1, True)
-    told = ExperienceFile.beside(folder.path.parent).read()
-    assert [line.key for line in told] == [(folder.name, 1), (folder.name, 2)]
+    lines = ExperienceFile.beside(folder.path.parent).read()
+    assert [line.key for line in lines] == [(folder.name, 1), (folder.name, 2)]
 
 
 @pytest.mark.parametrize("by_command", [True, False])

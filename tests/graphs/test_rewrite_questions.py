@@ -100,7 +100,7 @@ def test_killed_before_the_memory_was_told_a_round_tells_it_when_it_goes_on(
     tiny_task: Callable[..., Path], tmp_path: Path, answered: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kill, remember = Kill(), RewriteMemory.remember
-    monkeypatch.setattr(RewriteMemory, "remember", lambda *told: (kill(), remember(*told)))
+    monkeypatch.setattr(RewriteMemory, "remember", lambda *args: (kill(), remember(*args)))
     with serving(scripted_llm) as server:
         folder = a_run(tiny_task, server, tmp_path)
         check(folder, killed_and_resumed(folder), answered)

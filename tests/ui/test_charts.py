@@ -48,8 +48,8 @@ def test_money_chart_of_any_numbers_is_drawable_and_not_crowded(paid: list[dict[
 
 def test_bars_of_money_stand_on_one_another_and_lose_nothing() -> None:
     drawn = str(charts.money_chart([charts.Bill(str(n), {"planner": 0.001, "editor": 0.003}) for n in range(200)]))
-    said = [float(usd) for usd in re.findall(r"(?:planner|editor): \$([\d.]+)<", drawn)]
-    assert abs(sum(said) - 200 * 0.004) < 1e-9
+    amounts = [float(usd) for usd in re.findall(r"(?:planner|editor): \$([\d.]+)<", drawn)]
+    assert abs(sum(amounts) - 200 * 0.004) < 1e-9
     planner, editor = re.findall(r'class="paid \w+" x="[\d.]+" y="([\d.]+)" width="[\d.]+" height="([\d.]+)"', drawn)[
         :2
     ]

@@ -67,9 +67,9 @@ def test_a_look_that_found_nothing_says_why() -> None:
 
 
 def test_the_alternative_reads_as_its_action_and_reason_whichever_version_wrote_it() -> None:
-    other = Alternative(action=TrainLora(rank=8), reason="Content is lacking.")
-    now = Decision(move=EditPrompt(), reason="", alternative=other)
-    before = Decision(move=EditPrompt(), reason="", rules_would=f"{other.action}: {other.reason}")
+    shown = Alternative(action=TrainLora(rank=8), reason="Content is lacking.")
+    now = Decision(move=EditPrompt(), reason="", alternative=shown)
+    before = Decision(move=EditPrompt(), reason="", rules_would=f"{shown.action}: {shown.reason}")
     assert (
         alternative(now)
         == alternative(before)

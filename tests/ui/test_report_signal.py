@@ -33,7 +33,9 @@ def with_outlooks(row: Round, **signal: Any) -> Round:
         "edit": Outlook(gain=0.21, spread=0.08, cost=2_210),
         "lora": Outlook(gain=0.34, spread=0.15, cost=27_648),
     }
-    levers = {name: getattr(row.signal, name).model_copy(update={"outlook": one}) for name, one in outlooks.items()}
+    levers = {
+        name: getattr(row.signal, name).model_copy(update={"outlook": outlook}) for name, outlook in outlooks.items()
+    }
     seen = row.signal.model_copy(update={"floor": 0.06, "drift": 0.031, **levers, **signal})
     came = row.verdict.model_copy(update={"merit_gain": 0.28})
     return row.model_copy(update={"signal": seen, "verdict": came})
@@ -41,10 +43,10 @@ def with_outlooks(row: Round, **signal: Any) -> Round:
 
 def test_promises_and_what_came_of_them_are_told_in_both_twins(tmp_path: Path) -> None:
     page, words, twin = read(promising(tmp_path))
-    for said in (words, twin):
-        assert "What each lever promised, and what came of it" in said
-        assert said.count("promises +0.21 ± 0.08 for 2k forward tokens") >= 2
-        assert "+0.28 merit" in " ".join(said.split())
+    for text in (words, twin):
+        assert "What each lever promised, and what came of it" in text
+        assert text.count("promises +0.21 ± 0.08 for 2k forward tokens") >= 2
+        assert "+0.28 merit" in " ".join(text.split())
     promised = "+0.21 ± 0.08 for 2k forward tokens | 95 | +0.34 ± 0.15 for 28k forward tokens | 12.3"
     assert f"| 4 | {promised} | LoRA | +0.28 | 0.06 |" in twin
     assert "| noise floor, merit | 0.06 |" in twin and "| drift, nats a token | +0.03 |" in twin
@@ -56,8 +58,8 @@ def test_what_the_final_weights_have_lost_elsewhere_is_told_in_both_twins(tmp_pa
     run = promising(tmp_path)
     run.append(an_outcome(run.rounds()[-1]).model_copy(update={"drift": 0.42}))
     _, words, twin = read(run)
-    for said in (words, twin):
-        assert "against the bare model: +0.42 nats a token" in " ".join(said.split())
+    for text in (words, twin):
+        assert "against the bare model: +0.42 nats a token" in " ".join(text.split())
     assert "| +0.42 |" in twin, "the last pair's, in the table of all pairs"
 
 
@@ -98,7 +100,7 @@ def test_chances_are_told_where_the_classifier_gave_some(tmp_path: Path) -> None
     run = make_run(tmp_path, rounds=1, finished=False)
     row = the_story()[1]
     sure = {"content": 0.1, "style": 0.7, "both": 0.2}
-    probed = tuple(one.model_copy(update={"chances": sure}) for one in row.diagnosis.examples)
+    probed = tuple(diagnosed.model_copy(update={"chances": sure}) for diagnosed in row.diagnosis.examples)
     run.append(row.model_copy(update={"diagnosis": row.diagnosis.model_copy(update={"examples": probed})}))
     _, words, twin = read(run)
     assert words.count("a probed row's chance of content, style, both 10%, 70%, 20%") == 1
@@ -106,17 +108,17 @@ def test_chances_are_told_where_the_classifier_gave_some(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("by", "said"),
+    ("by", "sentence"),
     [("rewards", "the two rewards alone"), ("rules", "rules over the probe"), ("model", "the classifier")],
 )
-def test_who_sorted_the_failing_rows_is_told_in_both_twins(tmp_path: Path, by: str, said: str) -> None:
+def test_who_sorted_the_failing_rows_is_told_in_both_twins(tmp_path: Path, by: str, sentence: str) -> None:
     run = make_run(tmp_path, rounds=0, finished=False)
     old, row = the_story()[:2]
     run.append(Round.model_validate(old.model_dump(exclude={"diagnosis": {"by"}})))
     run.append(row.model_copy(update={"diagnosis": row.diagnosis.model_copy(update={"by": by})}))
     _, words, twin = read(run)
     sorters = re.findall(r"\| sorted by \| (.+) \|", twin)
-    assert sorters == ["rules over the probe", said]  # a ledger that does not say: rules
+    assert sorters == ["rules over the probe", sentence]  # a ledger that does not say: rules
     assert [words.count(f"sorted by {sorter}") for sorter in sorters] == [sorters.count(sorter) for sorter in sorters]
 
 

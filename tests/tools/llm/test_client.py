@@ -57,7 +57,7 @@ def test_a_tool_call_comes_back_as_its_record() -> None:
 def test_a_call_that_does_not_fit_is_asked_for_once_more_with_the_error(bad: Reply, problem: str) -> None:
     with serving([bad, STOP]) as server:
         assert chat(server).call_tool("system", "user", ACTION_TOOLS) == PlanStop(reason="done")
-        assert problem in server.requests[1].said("user")
+        assert problem in server.requests[1].message("user")
 
 
 def test_a_second_call_that_does_not_fit_is_the_last() -> None:
@@ -95,7 +95,7 @@ def test_a_server_without_schemas_is_asked_for_json_in_plain_words() -> None:
         assert chat(server).call_tool("system", "user", ACTION_TOOLS) == PlanStop(reason="done")
         last = server.requests[-1]
     assert not {"tools", "response_format"} & set(last.body)
-    assert '"maximum": 256' in last.said("system")
+    assert '"maximum": 256' in last.message("system")
 
 
 def test_a_server_that_takes_tools_and_calls_none_is_asked_by_a_schema_the_second_time() -> None:
@@ -142,7 +142,7 @@ def test_values_out_of_bounds_are_refused_in_json_too() -> None:
     hasty = Reply('{"choice": {"action": "train_lora", "reason": "hurry", "rank": 4096}}')
     with serving([hasty, AS_JSON]) as server:
         assert chat(server).call_tool("system", "user", ACTION_TOOLS) == PlanStop(reason="done")
-        assert "rank: Input should be less than or equal to 256" in server.requests[1].said("user")
+        assert "rank: Input should be less than or equal to 256" in server.requests[1].message("user")
 
 
 def test_a_server_that_breaks_on_tools_is_asked_in_another_way_without_a_wait() -> None:

@@ -93,8 +93,8 @@ def test_a_refused_key_in_the_body_is_the_last_that_is_asked(error: Any) -> None
 
 def test_an_error_in_the_body_is_quoted_without_the_key() -> None:
     with serving([in_body({"code": 404, "message": f"no model judge-1 for {KEY}"})]) as server:
-        said = str(refusal(chat(server)))
-    assert "no model judge-1 for [key]" in said and KEY not in said
+        message = str(refusal(chat(server)))
+    assert "no model judge-1 for [key]" in message and KEY not in message
 
 
 def test_too_much_for_the_window_is_told_in_the_body_too() -> None:

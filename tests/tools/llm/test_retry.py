@@ -112,13 +112,13 @@ def test_an_answer_is_not_waited_for_beyond_the_end_of_the_run_and_then_nothing_
 
 
 def test_long_waits_are_told_once() -> None:
-    told: list[str] = []
+    notes: list[str] = []
     with serving(lambda request: refuse(429, retry_after="2") if len(server.requests) <= 4 else Reply("hi")) as server:
         wanted = settings(server, patience=60)
-        client = LlmChat(wanted, "planner", LlmBudget(UnsavedCallLog()), retry(wanted, told=told))
+        client = LlmChat(wanted, "planner", LlmBudget(UnsavedCallLog()), retry(wanted, notes=notes))
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda place: client.complete("system", str(place)), range(4)))
-    assert len(told) == 1 and told[0].startswith("Waiting") and "HTTP 429" in told[0]
+    assert len(notes) == 1 and notes[0].startswith("Waiting") and "HTTP 429" in notes[0]
 
 
 def test_500_is_tried_again_within_patience_and_then_only_once_a_call_until_it_answers() -> None:
@@ -137,15 +137,15 @@ def test_500_is_tried_again_within_patience_and_then_only_once_a_call_until_it_a
     ids=["401", "403", "402", "no credit"],
 )
 def test_a_refusal_is_the_last_thing_that_is_asked_and_told_once(refused: Reply) -> None:
-    told: list[str] = []
+    notes: list[str] = []
     with serving(lambda _: refused) as server:
         wanted = settings(server, patience=60)
-        shared, budget = retry(wanted, told=told), LlmBudget(UnsavedCallLog())
+        shared, budget = retry(wanted, notes=notes), LlmBudget(UnsavedCallLog())
         clients = [LlmChat(wanted, "planner", budget, shared), LlmChat(wanted, "editor", budget, shared)]
         for client in clients * 2:
             assert isinstance(refusal(client), LlmRefused)
         assert len(server.requests) == 1
-    assert len(told) == 1 and "not asked any more" in told[0]
+    assert len(notes) == 1 and "not asked any more" in notes[0]
 
 
 def test_401_names_the_variable() -> None:

@@ -22,8 +22,8 @@ class Two(nn.Module):
         self.first, self.second = nn.Linear(6, 8, bias=False), nn.Linear(8, 4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        said: torch.Tensor = self.second(torch.tanh(self.first(x)))
-        return said
+        output: torch.Tensor = self.second(torch.tanh(self.first(x)))
+        return output
 
 
 def pair(**options: Any) -> tuple[Any, Any]:
@@ -45,9 +45,9 @@ def used(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     class Counted(FastLoraLinear):
         @staticmethod
-        def apply(*given: Any) -> Any:
+        def apply(*args: Any) -> Any:
             seen.append(1)
-            return FastLoraLinear.apply(*given)
+            return FastLoraLinear.apply(*args)
 
     monkeypatch.setattr(module, "FastLoraLinear", Counted)
     return seen
@@ -56,10 +56,10 @@ def used(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def run(model: Any, x: torch.Tensor) -> list[torch.Tensor]:
     """What it says, and the gradients of its input and of every weight that is trained."""
     x = x.clone().requires_grad_()
-    said = model(x)
-    said.float().square().sum().backward()
+    output = model(x)
+    output.float().square().sum().backward()
     assert x.grad is not None
-    return [said.detach(), x.grad, *(weight.grad for weight in model.parameters() if weight.requires_grad)]
+    return [output.detach(), x.grad, *(weight.grad for weight in model.parameters() if weight.requires_grad)]
 
 
 def same(mine: list[torch.Tensor], theirs: list[torch.Tensor], tolerance: float = 1e-5) -> bool:
