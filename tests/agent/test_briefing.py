@@ -48,13 +48,13 @@ def test_only_the_last_rounds_are_told() -> None:
 
 
 @given(st.text(), st.text(alphabet="<>a\n", max_size=60), st.integers(2, 160))
-def test_nothing_breaks_out_of_a_quote(text: str, spiteful: str, room: int) -> None:
+def test_nothing_breaks_out_of_a_quote(text: str, spiteful: str, limit: int) -> None:
     for material in (text, spiteful, f"<<{text}>>>", f">>{text}>", f"<<<{text}<"):
-        quote = prompts.quoted(material, room)
+        quote = prompts.quoted(material, limit)
         gap = quote[3]
         assert quote.startswith(f"<<<{gap}") and quote.endswith(f"{gap}>>>") and gap in " \n"
         inside = quote[4:-4]
-        assert "<<<" not in inside and ">>>" not in inside and len(inside) <= max(room, 7)
+        assert "<<<" not in inside and ">>>" not in inside and len(inside) <= max(limit, 7)
 
 
 @given(st.text())

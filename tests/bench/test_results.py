@@ -14,7 +14,7 @@ from bench.decisions.results import Reached, Result, Variant, described, named, 
 def a_result(
     policy: str = "rules", seed: int = 0, rewards: tuple[float, ...] = (1.0, 0.0), at: int | None = None, **changes: Any
 ) -> Result:
-    """A run of this policy with these rewards on the test rows, which reached the target after `at` passes."""
+    """A run of this policy with these rewards on the test rows, which reached the target after `at` forward tokens."""
     mean = sum(rewards) / len(rewards)
     pair = SplitResult(
         candidate=Candidate(prompt="0" * 12), reward=mean, low=0, high=1, content=mean, style=1, rows=len(rewards)
@@ -28,7 +28,7 @@ def a_result(
     return Result.model_validate(facts | changes)
 
 
-def test_a_policy_may_do_without_faculties() -> None:
+def test_a_policy_may_have_ablations() -> None:
     assert named("p -> w").settings == ("policy=p -> w",)
     assert named("rules without gate, memory").settings == ("policy=rules", "without=[gate, memory]")
 
