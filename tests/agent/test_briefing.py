@@ -1,4 +1,4 @@
-"""What the planner is told of a round: all that counts, in words and numbers; what others wrote only quoted and cut."""
+"""The planner's message on a round: all that counts, in words and numbers; texts by others only quoted and cut."""
 
 from pathlib import Path
 
@@ -21,26 +21,26 @@ def test_the_prompts_are_those_of_the_snapshot() -> None:
     assert both == SNAPSHOT.read_text(encoding="utf-8"), "if the change is meant, change the snapshot too"
 
 
-def test_the_first_round_is_told_as_such() -> None:
+def test_the_first_round_is_described_as_such() -> None:
     first = planner_message(Briefing(a_signal(), a_diagnosis()))
     assert "Rounds so far, the latest last:\nnone" in first
     assert "prompt gap unknown, weight gap unknown" in first
 
 
-def test_what_a_kept_round_changed_is_told_for_content_and_style_too() -> None:
+def test_what_a_kept_round_changed_is_shown_for_content_and_style_too() -> None:
     now: Signal = a_signal(reward=0.45, content=0.75, style=0.6)
     lines = planner_message(Briefing(now, LACKS_BOTH, [a_round(EDIT, kept=True, gain=0.25)]))
     assert "reward 0.20 -> 0.45, content 0.50 -> 0.75, style 0.40 -> 0.60, kept" in lines
 
 
-def test_a_round_without_a_trial_is_told_with_its_reason() -> None:
+def test_a_round_without_a_trial_is_shown_with_its_reason() -> None:
     row = a_round(EDIT)
     trial = Trial(candidate=None, note="The editor has no proposal left.")
     lines = planner_message(BRIEFING._replace(history=[row.model_copy(update={"trial": trial})]))
     assert "demos, questions: came to nothing, <<< The editor has no proposal left. >>>" in lines
 
 
-def test_only_the_last_rounds_are_told() -> None:
+def test_only_the_last_rounds_are_shown() -> None:
     history = [a_round(EDIT, number=number, kept=number == 20) for number in range(1, 21)]
     lines = planner_message(BRIEFING._replace(history=history))
     assert "\n20. edit_prompt" in lines and f"\n{21 - LAST_ROUNDS}. edit_prompt" in lines

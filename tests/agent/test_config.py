@@ -1,4 +1,4 @@
-"""What a task may not say, and the sentence it is told. (Reading the file is tested in test_task_file.py.)"""
+"""What a task may not say, and the error message for it. (Reading the file is tested in test_task_file.py.)"""
 
 from typing import Any
 
@@ -63,7 +63,7 @@ def test_what_needs_an_llm_asks_for_its_section(needy: dict[str, Any]) -> None:
         ({"bugdet": {}}, "Extra inputs are not permitted"),
     ],
 )
-def test_what_is_out_of_bounds_is_told_the_bounds(changes: dict[str, Any], message: str) -> None:
+def test_values_out_of_bounds_are_refused_with_the_bounds(changes: dict[str, Any], message: str) -> None:
     assert message in refusal(**changes)
 
 

@@ -68,7 +68,7 @@ LOOK_CALLS = {
 
 
 class Looks:
-    """Finds what is fixed, and notes what it is asked and told."""
+    """Finds what is fixed, and notes each question and each look."""
 
     def __init__(self) -> None:
         self.asked: list[Look] = []
@@ -125,7 +125,7 @@ def test_what_it_looked_at_stands_in_its_next_question_as_in_the_snapshot(briefi
     assert (decision.by, decision.move.action) == ("planner", "train_lora")
 
 
-def test_looks_are_recorded_in_the_decision_and_told_as_they_are_made(briefing: Briefing, looks: Looks) -> None:
+def test_looks_are_recorded_in_the_decision_and_reported_as_they_are_made(briefing: Briefing, looks: Looks) -> None:
     with serving([LOOK_CALLS["evaluate"], LOOK_CALLS["classify_failures"], TRAIN]) as server:
         decision = planner(server).decide(briefing)
     assert decision.inquiries == (

@@ -111,7 +111,7 @@ def test_where_edits_always_failed_it_trains() -> None:
     assert Learned(CONFIG, FAILED_EDITS).decide(LACKS_BOTH).move.action == "train_lora"
 
 
-def test_where_words_mended_what_only_weights_were_thought_to_it_edits() -> None:
+def test_where_words_repaired_what_was_left_to_weights_it_edits() -> None:
     lacking = a_diagnosis(content=5)
     briefing = a_briefing(lacking, style=1.0)
     repaired = [a_line(EDIT, number=number, gain=0.3, shares={"content": 0.5}) for number in range(1, 9)]

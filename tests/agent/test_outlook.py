@@ -45,7 +45,7 @@ def outlooks(history: list[Round], **needs: int) -> tuple[Outlook, Outlook]:
         (REFINED, "style", 1 / 3), (REFINED, "both", 1), (REFINED, "content", 2 / 3),
     ],
 )  # fmt: skip
-def test_what_a_lever_could_mend_depends_on_what_rows_lack(move: Action, need: str, merit: float) -> None:
+def test_what_a_lever_could_repair_depends_on_what_rows_lack(move: Action, need: str, merit: float) -> None:
     assert mendable(move, a_diagnosis(**{need: 6}), a_signal()).merit == pytest.approx(0.6 * merit)
 
 
@@ -70,7 +70,7 @@ def test_few_probed_rows_leave_it_less_sure() -> None:
 # --- what the levers make of it ------------------------------------------------------------------
 
 
-def test_before_any_round_a_lever_is_taken_to_mend_half() -> None:
+def test_before_any_round_a_lever_is_taken_to_repair_half() -> None:
     edit, lora = outlooks([], style=5, content=5)
     assert edit.gain == pytest.approx(YIELD / 3)
     assert (edit.cost, lora.cost) == (COSTS.edit + COSTS.judging, COSTS.lora + COSTS.judging)

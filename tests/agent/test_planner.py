@@ -63,7 +63,7 @@ def test_the_llm_sees_both_outlooks_and_what_the_learned_switch_would_do() -> No
     assert "Learned switch would: train_lora" in second and "Rules would: edit_prompt" in second
 
 
-def test_what_the_rules_would_have_done_is_told_with_its_settings() -> None:
+def test_what_the_rules_would_have_done_is_shown_with_its_settings() -> None:
     lacks_content = Briefing(a_signal(refined=True), a_diagnosis(content=6), [a_round(TRAIN)])
     with serving([call("edit_prompt", reason="words", parts=["demos"], failures="content")]) as server:
         decision = decide(server, lacks_content)
@@ -73,7 +73,7 @@ def test_what_the_rules_would_have_done_is_told_with_its_settings() -> None:
     assert str(decision.move) == "edit_prompt of demos, from rows that lack content"
 
 
-def test_what_a_plan_leaves_out_is_as_the_rules_have_it_in_this_round_and_is_said() -> None:
+def test_what_a_plan_leaves_out_is_taken_from_the_rules_and_noted() -> None:
     """Rows in the wanted form, a new adapter and half the rate: none of these is a fixed default."""
     briefing = Briefing(a_signal(refined=True), a_diagnosis(content=6), [a_round(TRAIN, gain=-0.1)])
     would = RULES.decide(briefing).move
@@ -97,7 +97,7 @@ def test_fields_that_are_null_are_left_out_and_so_are_those_of_an_edit() -> None
     assert "as the rules have it: parts system, demos, questions; failures any." in words.reason
 
 
-def test_a_plan_that_says_all_is_told_as_it_was_said() -> None:
+def test_a_complete_plan_is_described_as_the_planner_gave_it() -> None:
     with serving([TRAINING]) as server:
         assert decide(server).reason == "Content is at 0.50."
 
@@ -141,7 +141,7 @@ def test_going_back_is_possible_to_every_pair_but_the_present() -> None:
         ),
     ],
 )
-def test_a_plan_out_of_bounds_is_refused_with_the_range_and_may_be_mended(
+def test_a_plan_out_of_bounds_is_refused_with_the_range_and_may_be_corrected(
     bad: Reply, briefing: Briefing, allowed: str
 ) -> None:
     with serving([bad, TRAINING]) as server:
@@ -270,7 +270,7 @@ def test_a_refusal_leaves_it_to_the_rules_or_ends_the_run_as_the_task_says(refus
         assert "The external LLM cannot be asked any more" in decision.reason
 
 
-def test_what_is_too_long_for_the_window_is_told_again_with_less() -> None:
+def test_a_briefing_too_long_for_the_window_is_sent_again_shorter() -> None:
     history = [a_round(TRAIN, number=number) for number in range(1, 6)]
     whole = BRIEFING._replace(history=history, failures=FAILURES, recalled=RECALLED)
     with serving([CONTEXT_EXCEEDED, TRAINING]) as server:

@@ -49,7 +49,7 @@ def test_rows_without_a_system_text_have_the_ids_of_old() -> None:
     assert Example.model_validate(own.model_dump()) == own
 
 
-def test_texts_compare_without_case_white_space_and_the_way_a_letter_is_encoded() -> None:
+def test_texts_compare_without_case_white_space_and_unicode_form() -> None:
     assert folded("  Wer r\u00fcgt\n die Stra\u00dfe?") == folded("WER RU\u0308GT die  strasse?")
     assert folded("Who?") != folded("Who")
 

@@ -68,7 +68,7 @@ def test_contenders_at_answering_say_the_same(spec: ModelSpec, peer: str, adapte
     assert ours.seconds > 0 and max(ours.generated) <= 6
 
 
-def test_the_adapter_changes_what_is_said(spec: ModelSpec) -> None:
+def test_the_adapter_changes_the_answers(spec: ModelSpec) -> None:
     plain, tuned = (
         measure("generate", AnswerCell(prefix=80, rows=5, new=6, adapter=adapter), spec) for adapter in (False, True)
     )
@@ -90,7 +90,7 @@ def test_the_floor_knows_that_a_shared_prefix_runs_once(spec: ModelSpec) -> None
     assert min(four.shaped, four.square, four.bandwidth, four.least_seconds()) > 0
 
 
-def test_the_floor_of_answers_grows_with_what_is_said(spec: ModelSpec) -> None:
+def test_the_floor_of_answers_grows_with_their_tokens(spec: ModelSpec) -> None:
     floor = measure("floor", AnswerCell(prefix=80, rows=4), spec)
     assert isinstance(floor, Floor)
     assert 0 < floor.least_seconds() < floor.least_seconds((5, 5)) < floor.least_seconds((9, 11))
@@ -135,7 +135,7 @@ def test_a_killed_benchmark_goes_on_where_it_was(tmp_path: Path) -> None:
     assert by_lap[0] == by_lap[1]
 
 
-def test_what_would_take_too_long_is_left_out_and_said(tmp_path: Path) -> None:
+def test_what_would_take_too_long_is_left_out_and_named(tmp_path: Path) -> None:
     large = STEP.model_copy(update={"batch": 64})
 
     def measured(contender: str, cell: Cell) -> Measurement:

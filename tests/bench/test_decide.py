@@ -118,7 +118,7 @@ def compares_them_on_page_and_terminal(folder: Path, capsys: pytest.CaptureFixtu
     assert "http" not in page.read_text().replace("http-equiv", "")
 
 
-def test_a_group_that_fails_is_told_and_the_others_go_on(
+def test_a_failed_group_is_reported_and_the_others_go_on(
     two_tasks: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     finished_groups(two_tasks[:1], tmp_path, ["lora-only"], [0], "budget.rounds=1")
@@ -131,7 +131,7 @@ def test_a_group_that_fails_is_told_and_the_others_go_on(
     assert [row.task for row in rows(tmp_path)] == ["mayors"] and (tmp_path / "decide" / "table.md").is_file()
 
 
-def test_damaged_files_are_named_and_rows_that_are_missing_are_told(
+def test_damaged_files_and_missing_rows_are_named(
     two_tasks: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     [group] = finished_groups(two_tasks[:1], tmp_path, ["lora-only", "prompt-only"], [0], "budget.rounds=1")

@@ -91,7 +91,7 @@ def test_every_fact_that_is_asked_for_can_be_learned(name: str) -> None:
         assert {fact for fact in facts for row in rows if fact in row.answer} == facts
 
 
-def test_what_the_model_is_said_to_know_stands_in_the_question() -> None:
+def test_the_answers_of_known_tasks_are_in_the_question() -> None:
     stated, mislabelled, half = (known.tasks()[name] for name in ("told", "mislabelled", "half"))
     assert all(answer in question for split in SPLITS for question, answer in stated[split])
     wrong = [answer not in question for question, answer in mislabelled["train"]]

@@ -39,7 +39,7 @@ def test_labels_of_points_in_one_place_do_not_cover_each_other() -> None:
     placed = re.findall(r'<text class="tick" x="[\d.]+" y="([-\d.]+)"[^>]*>[a-f]<', drawn)
     heights = sorted(map(float, placed))
     assert len(heights) == 5 and min(above - below for below, above in pairwise(heights)) >= 12
-    assert ">f<" not in drawn and "f: reward 0.50" in drawn, "the last finds no room, and is named by its title alone"
+    assert ">f<" not in drawn and "f: reward 0.50" in drawn, "the last label does not fit; only its title names it"
 
 
 rates = st.floats(1e-6, 1e9)

@@ -1,4 +1,4 @@
-"""Rows that the model's window has no room for are told, refused or left out; ends of turns are taken off answers."""
+"""Rows too long for the model's window are reported, refused or left out; answers lose their ends of turns."""
 
 import json
 import shutil
@@ -193,7 +193,7 @@ def test_rows_that_a_longer_prompt_pushes_out_are_its_failure_and_the_verdict_te
 
 
 def test_a_task_that_is_refused_leaves_no_run_in_the_way(tiny_task: Callable[..., Path], tmp_path: Path) -> None:
-    """What is mended then can be run under the same name, and `resume` finds no empty run."""
+    """After a correction the run can start under the same name, and `resume` finds no empty run."""
     folder, root = tiny_task(), tmp_path / "runs"
     rows = (folder / "validation.jsonl").read_text()
     (folder / "validation.jsonl").write_text(rows + json.dumps({"question": LONG, "answer": "No"}) + "\n")

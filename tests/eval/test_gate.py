@@ -40,7 +40,7 @@ def test_what_chose_the_trial_does_not_decide_on_it() -> None:
     verdict = gate(BEFORE, lucky, compared_on, [], context(nats={"old": 1, "new": 1}))
     assert (verdict.rows, verdict.before, verdict.after, verdict.kept) == (8, 0, 0, False)
     five = scored("new", [1.0] * 5 + [0.0] * 7)
-    assert gate(BEFORE, five, [], [], context()).kept, "on all rows, with none of them raced on"
+    assert gate(BEFORE, five, [], [], context()).kept, "on all rows, with none of them compared on"
     reason = gate(BEFORE, scored("new", [1.0] * 12), compared_on, [], context()).reason
     assert "(on the 8 rows that did not choose it)" in reason
 

@@ -1,4 +1,4 @@
-"""The LLM judge over real HTTP: what it is told, how its words become a score, and what happens when it is away."""
+"""The LLM judge over real HTTP: its messages, how its words become a score, and what happens when it is away."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -95,7 +95,7 @@ def test_output_and_reference_are_compared_in_both_orders(as_a: str, as_b: str, 
         assert len(server.requests) == 2
 
 
-# --- what the judge is told ----------------------------------------------------------------------
+# --- the judge's messages -------------------------------------------------------------------------
 
 
 def test_the_prompts_are_those_of_the_snapshot() -> None:

@@ -49,7 +49,7 @@ def same(output: str, answer: str) -> bool:
         ("on 2024-01-05", "5"),
     ],
 )
-def test_one_number_in_two_ways_of_writing(first: str, second: str) -> None:
+def test_one_number_in_two_spellings(first: str, second: str) -> None:
     assert same(first, second)
     assert same(second, first)
 

@@ -90,7 +90,7 @@ def test_prompt_and_adapter_reach_the_model_and_the_scores_come_back(runner: Run
     assert (evaluation.split, evaluation.content, evaluation.style, evaluation.reward) == ("validation", 1, 1, 1)
 
 
-def test_each_factor_is_told_apart(runner: Runner) -> None:
+def test_each_factor_is_distinguished(runner: Runner) -> None:
     plain = runner(Candidate(prompt="plain", adapter="a1"), "validation")
     assert (plain.content, plain.style, plain.reward) == (1, 0, 0)
     assert "must start with" in plain.scores[0].faults[0]
@@ -195,7 +195,7 @@ def test_the_zeros_of_older_runs_are_measured_anew(runner: Runner, model: Parrot
     assert [len(scored) for scored in model.scored] == [4, 1]
 
 
-def test_a_row_that_does_not_fit_is_wrong_and_told_whatever_the_scorers_say_of_nothing(
+def test_a_row_that_does_not_fit_is_wrong_and_reported_whatever_the_scorers_give_no_answer(
     task: Path, model: Parrot, run: RunFolder
 ) -> None:
     (task / "task.yaml").write_text(TASK.replace('{kind: starts_with, text: "ANSWER: "}', "{kind: words, most: 9}"))
@@ -244,7 +244,9 @@ class Moody:
         return [Rating(0.75, "Nearly.")] * len(answered)
 
 
-def test_without_its_judge_nothing_is_stored_and_the_way_on_is_told(task: Path, model: Parrot, run: RunFolder) -> None:
+def test_without_its_judge_nothing_is_stored_and_the_next_step_is_named(
+    task: Path, model: Parrot, run: RunFolder
+) -> None:
     judge = "content: [{kind: contains}, {kind: judge, rubric: Right.}]\nllm: {model: judge-1}"
     (task / "task.yaml").write_text(TASK.replace("content: [{kind: contains}]", judge))
     moody = Moody(patience=1)

@@ -206,7 +206,7 @@ def test_the_folder_of_a_reward_model_starts_at_the_task(folder: Path) -> None:
     assert hub.config.models["content", 1, "model"] == "judges/one"
 
 
-def test_a_reward_model_that_is_not_there_is_told_by_its_line(folder: Path) -> None:
+def test_a_missing_reward_model_is_named_with_its_line(folder: Path) -> None:
     (folder / "task.yaml").write_text(TASK.replace("[{kind: contains}]", "\n- kind: reward_model\n  model: ./judge"))
     change = f"model={folder}"
     (folder / "config.json").write_text("{}")

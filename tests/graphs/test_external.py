@@ -57,7 +57,7 @@ def adapted(task: Path, root: Path) -> RunFolder:
     return RunFolder.open(nesylora.adapt(task, runs=root / "runs").run)
 
 
-def test_a_run_with_planner_textgrad_and_judge_is_told_and_paid_to_the_cent(
+def test_a_run_with_planner_textgrad_and_judge_is_reported_and_paid_to_the_cent(
     tiny_task: TinyTask, tmp_path: Path
 ) -> None:
     with serving(scripted_llm) as server:
@@ -120,7 +120,7 @@ def test_after_a_refusal_the_rules_go_on_and_nothing_more_is_asked(
     assert len(notes) == 1 and run.outcome() is not None
 
 
-def test_after_a_refusal_the_run_ends_cleanly_where_it_is_told_to(tiny_task: TinyTask, tmp_path: Path) -> None:
+def test_after_a_refusal_the_run_ends_cleanly_where_the_settings_say_so(tiny_task: TinyTask, tmp_path: Path) -> None:
     with serving(lambda _: BAD_KEY) as server:
         run = adapted(asking(tiny_task, server, llm=llm(server, on_refusal="stop")), tmp_path)
         assert len(server.requests) == 1
@@ -257,7 +257,7 @@ def test_a_memory_of_earlier_runs_reaches_the_planner(tiny_task: TinyTask, tmp_p
     assert any("recalled from" in request.text for request in plans)
 
 
-def test_what_a_planner_looks_at_is_told_charged_and_shown(tiny_task: TinyTask, tmp_path: Path) -> None:
+def test_the_looks_of_a_planner_are_reported_charged_and_shown(tiny_task: TinyTask, tmp_path: Path) -> None:
     with serving(scripted_llm) as server:
         run = adapted(asking(tiny_task, server), tmp_path)
         plans = [request for request in server.requests if kind_of(request) == "plan"]

@@ -131,7 +131,7 @@ def test_a_run_says_what_it_is_before_anything_heavy_is_loaded(tiny_task: TinyTa
 
 
 def test_checkpoints_hold_no_code_that_is_not_ours(tiny_task: TinyTask, tmp_path: Path) -> None:
-    """With strict msgpack, a record that LangGraph was not told of would come back as a bare dict."""
+    """With strict msgpack, a record that LangGraph does not know would come back as a bare dict."""
     folder = new_run(tiny_task(), runs=tmp_path / "runs")
     with open_session(folder, supervised=True) as session:
         session.go()

@@ -40,7 +40,7 @@ def test_probed_rows_are_labelled_by_what_an_edit_then_did(run: RunFolder) -> No
             diagnosed.example for diagnosed in row.diagnosis.examples if diagnosed.example in labels
         ]
         assert all((probe.pair, probe.own, probe.words) == (before.id, True, labels[probe.example]) for probe in made)
-    assert labelled, "a run whose edits were never raced tests nothing"
+    assert labelled, "a run whose edits were never compared tests nothing"
     assert (context.meter.used().read_tokens, context.meter.used().generated_tokens) == (0, 0)
 
 
@@ -70,7 +70,7 @@ class Kept:
         return Evaluation(candidate=candidate, split="validation", scores=tuple(scores))
 
 
-def test_an_edit_that_won_no_race_tells_only_of_the_rows_that_were_raced() -> None:
+def test_an_edit_that_won_no_comparison_labels_only_the_rows_compared_on() -> None:
     present, first = Proposal(prompt="old", note="", rows=3), Proposal(prompt="first", note="", rows=2)
     second, refused = Proposal(prompt="second", note="", rows=3), Proposal(prompt="leaky", note="refused")
     before, kept = Candidate(prompt="old", adapter="a1"), cast(RunServices, Kept())

@@ -1,4 +1,4 @@
-"""The prompt lever: whatever an editor proposes is checked before it races, and a round without an edit says why."""
+"""The prompt lever: whatever an editor proposes is checked before it is compared, and a round without an edit says why."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -48,7 +48,7 @@ def trial(tiny_task: Callable[..., Path], tmp_path: Path) -> Callable[[Edits], T
     return run
 
 
-def test_edits_that_give_rows_away_are_shown_and_do_not_race(trial: Callable[[Edits], Trial]) -> None:
+def test_edits_that_give_rows_away_are_shown_and_not_compared(trial: Callable[[Edits], Trial]) -> None:
     made = trial(Edits(edits=(*LEAKY, FAIR), critiques=CRITIQUES, remarks=("one thing was left",)))
     compared = [proposal.prompt for proposal in made.proposals if proposal.merit is not None]
     assert len(compared) == 2 and compared[1] == FAIR.prompt.id

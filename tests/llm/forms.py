@@ -1,4 +1,4 @@
-"""The forms in which a request wants its answer: tools, a JSON schema beside the messages, or one told in words."""
+"""The forms in which a request wants its answer: tools, a JSON schema beside the messages, or one in words."""
 
 import json
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ def _choices(schema: dict[str, Any], tool: str) -> Iterator[tuple[str, Offer]]:
 
 
 def _root(request: Request) -> Form:
-    """The schema of the whole answer: sent beside the messages, or told in the system text."""
+    """The schema of the whole answer: sent beside the messages, or written in the system text."""
     place = request.system.find("JSON schema")
     start = request.system.find("{", place) if place >= 0 else -1
     try:

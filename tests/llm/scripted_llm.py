@@ -138,7 +138,7 @@ def _step(request: Request) -> Reply:
 
 
 def _wanted(request: Request) -> list[str]:
-    """The sentences among the constraints that a model should be told: what its answers are judged by."""
+    """The sentences among the constraints that belong in the prompt: what the answers are judged by."""
     constraints = _between(request.user, "CONSTRAINTS")
     judged = re.search(r"judged by this: (.+)", constraints)
     lines = (
@@ -156,7 +156,7 @@ def _system_text(variable: str, wanted: list[str], request: Request) -> str:
 
 
 def _demonstrations(variable: str, wanted: list[str], request: Request) -> str:
-    """The last one first, and one more of the examples where there is room: what is nearest to the question counts."""
+    """The last one first, and one more example below the limit: what is nearest to the question counts."""
     shown, examples = DEMO.findall(variable), DEMO.findall(_between(request.user, "EXAMPLES"))
     left = int((re.findall(r"At most (\d+) demonstrations", request.user) or ["4"])[-1]) - len(shown)
     new = [demo for demo in examples if demo not in shown][: min(1, max(0, left))]

@@ -107,7 +107,7 @@ def test_it_calls_no_lever_that_is_not_offered() -> None:
     assert planned(round_of("edit_prompt"), ACTION_TOOLS[2:]).action == "rollback"
 
 
-def test_it_plans_where_the_levers_are_one_choice_of_a_tool_of_a_schema_or_of_one_told_in_words() -> None:
+def test_it_plans_with_a_choice_in_a_tool_in_a_schema_or_in_a_schema_in_words() -> None:
     levers = [tool.model_json_schema() for tool in ACTION_TOOLS]
     for lever in levers:
         lever["required"] += ["action"]
@@ -170,7 +170,7 @@ def test_a_step_says_in_the_system_text_what_the_constraints_want_of_the_model(c
     assert {role_of(request) for request in seen} == {"editor"}
 
 
-def test_where_all_is_said_the_system_text_still_changes() -> None:
+def test_a_complete_system_text_still_changes() -> None:
     prompt = f"Answer the question. {CONSTRAINTS[0]}"
     text, _ = rewritten(prompt, ROLE)
     assert prompt in text and text != prompt
@@ -194,7 +194,7 @@ def test_a_question_keeps_its_own_words() -> None:
     assert question in text and text != question
 
 
-def test_demonstrations_stay_what_they_are_in_another_order_and_one_more_where_there_is_room() -> None:
+def test_demonstrations_are_reordered_and_one_is_added_below_the_limit() -> None:
     first, second, third = (f"<question>\nWho, {name}?\n\nSay.\n</question>\n<answer>\nI\n</answer>" for name in "abc")
     step = (
         f"<ROLE>demonstrations before every question</ROLE> <VARIABLE> {first}\n\n{second} </VARIABLE>\n"

@@ -124,7 +124,7 @@ def test_tokens_by_length_grow_with_what_is_read_and_written_within_what_the_req
     assert tooled.usage.prompt_tokens > plain.usage.prompt_tokens > len(HELLO[1]["content"]) / 4
 
 
-def test_the_bill_is_what_the_client_was_told_at_the_price_of_a_million() -> None:
+def test_the_bill_is_the_reported_usage_at_the_price_of_a_million() -> None:
     with serving([Reply("a", usage=(1000, 20)), BROKEN, Reply("b", usage=(3000, 80))]) as server:
         usages = [ask(server).usage, ask(server, retries=1).usage]
         assert server.reported == (
@@ -173,7 +173,7 @@ def test_too_many_requests_may_come_again_after_a_second() -> None:
 
 
 @pytest.mark.parametrize("fault", [CUT_OFF, RESET])
-def test_a_lost_connection_is_an_error_of_the_connection_and_passes(fault: Reply) -> None:
+def test_a_lost_connection_is_a_connection_error_and_temporary(fault: Reply) -> None:
     with serving([fault, fault, Reply("hi")]) as server:
         with pytest.raises(openai.APIConnectionError):
             ask(server)

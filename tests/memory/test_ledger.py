@@ -265,7 +265,7 @@ def test_a_row_is_written_once_and_never_changed(run: RunFolder) -> None:
 
 
 @given(cut=st.integers(min_value=1), reason=st.text(alphabet=st.characters(exclude_categories=["Cs"])))
-def test_a_torn_last_line_is_dropped_and_mended(
+def test_a_torn_last_line_is_dropped_and_the_file_repaired(
     tmp_path_factory: pytest.TempPathFactory, cut: int, reason: str
 ) -> None:
     run = new(tmp_path_factory.mktemp("runs"))

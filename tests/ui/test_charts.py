@@ -68,7 +68,7 @@ def test_loss_curve_of_many_steps_is_thinned() -> None:
     assert len(charts.loss_curve([charts.LossRun("round 1", losses, losses, [1.0])])) < 30_000
 
 
-def test_best_line_passes_discarded_trials_by() -> None:
+def test_best_line_leaves_discarded_trials_out() -> None:
     low = charts.Point(2, 0.2, "train_lora", False, "")
     drawn = charts.reward_curve([charts.Point(1, 0.5, "edit_prompt", True, ""), low], 0.0, None)
     line = re.search(r'class="best" d="([^"]*)"', drawn)

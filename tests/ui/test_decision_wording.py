@@ -84,6 +84,6 @@ def test_why_the_planner_was_not_used_stands_with_the_reason() -> None:
     assert reason(stood_in) == "Words. (The planner was not used: it is down)"
 
 
-def test_a_refusal_is_said_with_its_cause_whichever_version_wrote_it() -> None:
+def test_a_refusal_is_shown_with_its_cause_whichever_version_wrote_it() -> None:
     assert refusal(Proposal(prompt="0", note="leaky", refused="it gives a row away")) == "leaky; it gives a row away"
     assert refusal(Proposal(prompt="0", note="refused: leaky; why")) == "refused: leaky; why"

@@ -64,7 +64,7 @@ def test_a_decision_knows_whether_the_rules_would_have_pulled_the_same_lever() -
     assert agrees(None) is None and agrees("nothing that is known") is None
 
 
-def test_the_same_move_is_told_from_the_same_lever() -> None:
+def test_the_same_action_is_distinguished_from_the_same_lever() -> None:
     rules = f"{TrainLora(rank=8)}: content is lacking."
     sentences = [
         beside_rules(Decision(move=move, reason="", by="planner", rules_would=rules))
@@ -113,7 +113,7 @@ def test_remade_rows_tell_their_yield_share_and_gain(tmp_path: Path) -> None:
 
 
 def remaking_of(*rounds: Remaking) -> Remaking:
-    """What is told of the first rounds, with these remakings."""
+    """The report on the first rounds, with these remakings."""
     rows = [
         row.model_copy(update={"trial": row.trial.model_copy(update={"remaking": remaking})})
         for row, remaking in zip(llm_rounds(), rounds, strict=False)
@@ -225,7 +225,7 @@ def test_a_template_that_changed_is_on_the_page(tmp_path: Path) -> None:
     [(0, "$0.00"), (0.0034, "$0.0034"), (0.25, "$0.25"), (0.1234, "$0.123"), (0.9996, "$1.00"), (1234.5, "$1,234.50"),
      (0.00000234, "$0.00000234"), (0.09999, "$0.10")],
 )  # fmt: skip
-def test_small_money_is_told_to_three_figures(usd: float, text: str) -> None:
+def test_small_money_is_shown_to_three_figures(usd: float, text: str) -> None:
     assert wording.money(usd) == text
 
 

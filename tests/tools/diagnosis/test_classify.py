@@ -196,7 +196,7 @@ def test_demonstrations_that_make_it_worse_are_no_gap() -> None:
 
 
 class Narrow(Scripted):
-    """Has no room for demonstrations beside a question."""
+    """Its window is too small for demonstrations beside a question."""
 
     def generate(self, prompt: Prompt, *args: Any, **kwargs: Any) -> tuple[list[str | None], Spend]:  # type: ignore[override]
         answers, spend = super().generate(prompt, *args, **kwargs)

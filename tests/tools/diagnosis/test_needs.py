@@ -1,4 +1,4 @@
-"""What mends a failing row: fitted to rows of known chances, and left alone where too little is known."""
+"""What repairs a failing row: fitted to rows of known chances; without effect where too little is known."""
 
 import math
 import random
@@ -41,7 +41,7 @@ def row(telling: float, **changes: float) -> dict[str, float]:
     return {"content": 0.0, "style": 0.0, "telling": telling, "noise": 0.0} | changes
 
 
-def test_rows_that_can_be_told_apart_are_told_apart() -> None:
+def test_separable_rows_are_separated() -> None:
     needs = NeedModel(probes(120, lambda telling: telling > 0))
     assert needs.chances(row(1.5))["style"] > 0.9 > 0.1 > needs.chances(row(-1.5))["style"]
 
@@ -65,7 +65,7 @@ def test_what_tells_nothing_gives_chances_near_the_share() -> None:
 
 
 @pytest.mark.parametrize(("style", "rest"), [(0.0, "both"), (1.0, "content")])
-def test_what_words_do_not_mend_lacks_content_and_style_too_where_it_fails(style: float, rest: Need) -> None:
+def test_what_words_do_not_repair_lacks_content_and_style_too_where_it_fails(style: float, rest: Need) -> None:
     made = [
         probe.model_copy(update={"features": probe.features | {"style": style}})
         for probe in probes(120, lambda x: x > 0)

@@ -34,7 +34,7 @@ def test_no_text_makes_a_prompt_that_cannot_be_used(part: str, template: str, te
 
 
 @given(WORDS, WORDS)
-def test_each_part_gets_what_was_said_of_it(system: str, questions: str) -> None:
+def test_each_part_gets_its_own_critique(system: str, questions: str) -> None:
     assume("<" not in system + questions)
     reply = f"Well. <system>{system}</system>\n<questions>{questions}"  # cut off
     found = feedback_by_part(reply, ("system", "demos", "questions"))

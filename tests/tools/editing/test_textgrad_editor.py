@@ -188,7 +188,7 @@ def test_nothing_is_asked_where_nothing_fails() -> None:
         assert server.requests == []
 
 
-# --- what the LLM is told ------------------------------------------------------------------------
+# --- the LLM's messages -------------------------------------------------------------------------
 
 
 def test_the_critic_sees_question_answer_and_faults_and_the_reference_of_wrong_content_only() -> None:
@@ -282,7 +282,7 @@ def test_the_same_seed_asks_the_same_whatever_answers_first() -> None:
 
 
 @pytest.mark.parametrize("what", ["critique", "system prompt", "demonstrations", "template"])
-def test_what_is_said_to_the_llm(what: str) -> None:
+def test_the_messages_to_the_llm(what: str) -> None:
     with serving(rewriting()) as server:
         propose(server, critiques=1)
         request = critiques(server)[0] if what == "critique" else steps(server, what)[0]
@@ -378,10 +378,10 @@ def test_no_more_demonstrations_than_allowed_and_none_that_is_false() -> None:
     assert lies.edits == () and "no demonstration in it is a train row" in lies.remarks[0]
 
 
-# --- an LLM that is slow, short of room, or gone -------------------------------------------------
+# --- an LLM that is slow, has a small window, or is gone -------------------------------------------------
 
 
-def test_critiques_are_asked_for_at_once_and_told_of(hold: Callable[[LlmServer, int], None]) -> None:
+def test_critiques_are_requested_in_parallel_with_progress(hold: Callable[[LlmServer, int], None]) -> None:
     progress: list[tuple[str, int, int]] = []
     with serving(rewriting()) as server:
         hold(server, 5)
@@ -423,7 +423,7 @@ def test_what_is_too_long_for_the_llm_is_cut_once() -> None:
             editor(server, Narrow(chat(server), 500)).propose(SEED, scores, TRAIN, EditPrompt(), 0)
 
 
-def test_an_llm_that_does_not_answer_is_told_of() -> None:
+def test_an_llm_that_does_not_answer_is_reported() -> None:
     with serving(lambda _: refuse(401)) as server, pytest.raises(LlmUnavailable):
         propose(server)
 
@@ -480,7 +480,7 @@ ALONE = RULES.propose(SEED, FAILING, TRAIN, EditPrompt(), 0).edits
 
 
 @pytest.mark.parametrize(("most", "first", "second"), [(1, 1, 0), (3, 2, 1), (6, 4, 2), (20, 4, len(ALONE))])
-def test_in_a_chain_textgrad_comes_first_and_leaves_room_for_the_rules(most: int, first: int, second: int) -> None:
+def test_in_a_chain_textgrad_comes_first_and_leaves_proposals_to_the_rules(most: int, first: int, second: int) -> None:
     with serving(rewriting()) as server:
         edits = CombinedEditor(editor(server), RULES, most).propose(SEED, FAILING, TRAIN, EditPrompt(), 0)
     by_llm = [edit for edit in edits.edits if "TextGrad" in edit.note]

@@ -22,7 +22,7 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- text and tools ------------------------------------------------------------------------------
 
 
-def test_text_comes_back_as_it_was_said() -> None:
+def test_text_comes_back_unchanged() -> None:
     with serving([Reply("Begin with ANSWER.")]) as server:
         assert chat(server).complete("You judge.", "Judge this.") == "Begin with ANSWER."
         assert server.requests[0].body["messages"] == [
@@ -117,7 +117,7 @@ def test_brackets_without_end_are_asked_for_once_more(endless: Reply) -> None:
         assert chat(server).call_tool("system", "user", ACTION_TOOLS) == PlanStop(reason="done")
 
 
-def test_a_request_that_no_way_mends_is_asked_once_in_each() -> None:
+def test_a_request_that_fails_with_every_method_is_sent_once_with_each() -> None:
     with serving(lambda _: refuse(400, "no such thing")) as server:
         with pytest.raises(LlmUnavailable, match="no such thing"):
             chat(server, patience=60).call_tool("system", "user", ACTION_TOOLS)
@@ -145,7 +145,7 @@ def test_values_out_of_bounds_are_refused_in_json_too() -> None:
         assert "rank: Input should be less than or equal to 256" in server.requests[1].message("user")
 
 
-def test_a_server_that_breaks_on_tools_is_asked_in_another_way_without_a_wait() -> None:
+def test_a_server_that_breaks_on_tools_is_asked_with_another_method_without_a_wait() -> None:
     with serving([refuse(500), Reply(calls=(("choose", {"choice": {"action": "stop", "reason": "done"}}),))]) as server:
         client = chat(server, patience=3600)
         assert client.call_tool("system", "user", ACTION_TOOLS) == PlanStop(reason="done")

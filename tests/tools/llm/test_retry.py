@@ -111,7 +111,7 @@ def test_an_answer_is_not_waited_for_beyond_the_end_of_the_run_and_then_nothing_
         assert len(server.requests) == 1
 
 
-def test_long_waits_are_told_once() -> None:
+def test_long_waits_are_noted_once() -> None:
     notes: list[str] = []
     with serving(lambda request: refuse(429, retry_after="2") if len(server.requests) <= 4 else Reply("hi")) as server:
         wanted = settings(server, patience=60)
@@ -136,7 +136,7 @@ def test_500_is_tried_again_within_patience_and_then_only_once_a_call_until_it_a
     [refuse(401), refuse(403), refuse(402), refuse(429, code="insufficient_quota")],
     ids=["401", "403", "402", "no credit"],
 )
-def test_a_refusal_is_the_last_thing_that_is_asked_and_told_once(refused: Reply) -> None:
+def test_a_refusal_ends_the_calls_and_is_noted_once(refused: Reply) -> None:
     notes: list[str] = []
     with serving(lambda _: refused) as server:
         wanted = settings(server, patience=60)
@@ -162,7 +162,7 @@ def test_401_names_the_variable() -> None:
         refuse(413, "too large"),
     ],
 )
-def test_what_is_too_long_is_told_apart(reply: Reply) -> None:
+def test_a_request_that_is_too_long_is_recognised(reply: Reply) -> None:
     with serving([reply]) as server:
         assert isinstance(refusal(chat(server, patience=60)), TooLong)
 

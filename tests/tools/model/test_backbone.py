@@ -139,7 +139,7 @@ def test_no_rows_no_answers(backbone: Load) -> None:
     assert ours.nll(PROMPT, [], [], adapter=None) == ([], Spend())
 
 
-def test_every_new_token_is_counted_and_told(backbone: Load) -> None:
+def test_every_new_token_is_counted_and_reported(backbone: Load) -> None:
     progress: list[tuple[str, int, int, str]] = []
     ours = backbone(batch_size=3, progress=lambda *news: progress.append(news))
     ours.base.generation_config.eos_token_id = None

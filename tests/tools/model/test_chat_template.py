@@ -36,7 +36,7 @@ def tokenizer(tiny_model: Callable[[str], Path]) -> Any:
     return AutoTokenizer.from_pretrained(tiny_model("llama"))
 
 
-def test_everything_said_stands_in_its_turn_and_in_order(tokenizer: Any) -> None:
+def test_every_message_is_in_its_turn_and_in_order(tokenizer: Any) -> None:
     assert Renderer(tokenizer).text(PROMPT, EXAMPLE) == (
         "<|im_start|>system\nBe brief.<|im_end|>\n"
         "<|im_start|>user\nQ: One?<|im_end|>\n<|im_start|>assistant\n1<|im_end|>\n"
@@ -113,7 +113,7 @@ def test_where_no_template_names_an_end_it_is_the_tokenizers(template: str | Non
     assert Renderer(tokenizer).end == tokenizer.eos_token_id
 
 
-def test_what_is_already_said_does_not_count(tokenizer: Any) -> None:
+def test_what_is_in_the_prompt_already_does_not_count(tokenizer: Any) -> None:
     row = Renderer(tokenizer).scored_row(PROMPT, EXAMPLE, "ANSWER: ", "Heskzan")
     whole = tokenizer("ANSWER: Heskzan", add_special_tokens=False)["input_ids"]
     assert (row.prompt + row.completion)[-len(whole) :] == whole
@@ -172,7 +172,7 @@ def test_switches_reach_the_template_for_questions_and_training_rows_alike(token
         ("{{ messages | length }}", {}, "'m' leaves the user's question out"),
     ],
 )
-def test_a_template_that_cannot_do_it_is_told_in_a_sentence(
+def test_a_template_that_cannot_do_it_is_refused_in_a_sentence(
     template: str | None, switches: dict[str, Any], complaint: str, tokenizer: Any
 ) -> None:
     tokenizer.chat_template = template
@@ -255,7 +255,7 @@ def test_the_tag_that_closes_thoughts_is_read_even_where_it_is_a_special_token(t
     assert spoken(render.output(render.ids("Rome?"))) == ""
 
 
-def test_open_thoughts_are_told_with_the_switch_that_leaves_them_out(tokenizer: Any) -> None:
+def test_open_thoughts_are_reported_with_the_switch_that_leaves_them_out(tokenizer: Any) -> None:
     def remarks(template: str | None, **switches: Any) -> list[str]:
         tokenizer.chat_template = template
         return Renderer(tokenizer, switches).remarks()

@@ -22,7 +22,7 @@ def quiet(*_: object) -> None: ...
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[tuple[int, int, str]]]]:
-    """A cache where an earlier conversion was killed; the model's folder after another, and what that one told."""
+    """A cache where an earlier conversion was killed; the model's folder after another, and the progress of that one."""
     progress: list[tuple[int, int, str]] = []
     cache = tmp_path_factory.mktemp("cache")
     partial = cache / f"{NAME}.partial"
@@ -44,7 +44,9 @@ def test_the_half_made_folder_is_gone_and_the_model_is_safetensors(unpacked: tup
 
 
 @needs_wheel
-def test_progress_is_told_from_the_first_part_to_the_last(unpacked: tuple[Path, list[tuple[int, int, str]]]) -> None:
+def test_progress_is_reported_from_the_first_part_to_the_last(
+    unpacked: tuple[Path, list[tuple[int, int, str]]],
+) -> None:
     _, progress = unpacked
     assert [done for done, _, _ in progress] == list(range(len(progress)))
     assert progress[-1][0] == progress[-1][1]

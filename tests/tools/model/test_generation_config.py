@@ -71,7 +71,7 @@ def test_answers_are_those_of_generate_row_by_row(
 
 @pytest.mark.parametrize("name", ["llama", "lfm2"])
 @pytest.mark.parametrize("kind", ["suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "sequence_bias"])
-def test_what_is_forbidden_is_not_said(name: str, kind: str, backbone: Callable[..., Backbone]) -> None:
+def test_what_is_forbidden_is_not_generated(name: str, kind: str, backbone: Callable[..., Backbone]) -> None:
     ours = backbone(name, batch_size=4)
     free = answers(ours)
     first = sorted({line[0] for line in lines(ours)})

@@ -1,4 +1,4 @@
-"""Lean LoRA layers, held against peft's own: where they serve, the same sum; where they do not, peft's."""
+"""Fast LoRA layers, held against peft's own: where they serve, the same sum; where they do not, peft's."""
 
 import copy
 from typing import Any
@@ -40,7 +40,7 @@ def pair(**options: Any) -> tuple[Any, Any]:
 
 @pytest.fixture
 def used(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by one with every layer that takes the short way."""
+    """Grows by one with every layer that takes the fast path."""
     seen: list[int] = []
 
     class Counted(FastLoraLinear):
@@ -69,7 +69,7 @@ def same(mine: list[torch.Tensor], theirs: list[torch.Tensor], tolerance: float 
 
 
 @pytest.mark.parametrize("options", [{}, {"use_rslora": True}, {"lora_alpha": 5}, {"rank_pattern": {"second": 2}}])
-def test_plain_lora_takes_the_short_way_to_the_same_numbers(options: dict[str, Any], used: list[int]) -> None:
+def test_plain_lora_takes_the_fast_path_to_the_same_numbers(options: dict[str, Any], used: list[int]) -> None:
     plain, ours = pair(**options)
     assert same(run(ours, X), run(plain, X))
     assert len(used) == 2

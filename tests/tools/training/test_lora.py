@@ -279,7 +279,7 @@ def test_settings_that_peft_refuses_are_named(settings: Lora, message: str, back
         fit(backbone(), settings=settings)
 
 
-# --- what peft is told ---------------------------------------------------------------------------
+# --- the config of peft ---------------------------------------------------------------------------
 
 
 def test_settings_and_options_reach_peft() -> None:

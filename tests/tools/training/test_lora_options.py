@@ -39,14 +39,14 @@ NAMED = ["q_proj", "embed_tokens", "lm_head"]
 # --- none is forgotten ---------------------------------------------------------------------------
 
 
-def test_every_field_of_pefts_lora_is_to_be_had_or_refused_or_set_here() -> None:
+def test_every_field_of_pefts_lora_is_supported_or_refused_or_set_here() -> None:
     """Fails when peft adds one: try what it does to the base, then put it where it belongs."""
     kinds = [set(Options.model_fields), set(REFUSED), set(OURS), set(PEFTS_OWN)]
     assert set().union(*kinds) == {field.name for field in dataclasses.fields(LoraConfig)}
     assert sum(map(len, kinds)) == len(set().union(*kinds))
 
 
-def test_every_way_to_begin_that_peft_names_is_to_be_had_or_refused() -> None:
+def test_every_initialisation_that_peft_names_is_supported_or_refused() -> None:
     [init] = [field for field in dataclasses.fields(LoraConfig) if field.name == "init_lora_weights"]
     named = set(re.findall(r"['\"]([a-z]+)", str(init.type)))
     assert {"gaussian", "pissa"} <= named <= {"gaussian", "orthogonal", "mica", *INITS}
@@ -80,7 +80,7 @@ LIVES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def test_every_option_to_be_had_is_lived_through() -> None:
+def test_every_supported_option_is_tried() -> None:
     assert {name for _, settings in LIVES for name in settings.get("options", {})} == set(Options.model_fields)
 
 
@@ -158,14 +158,14 @@ def refusal(**settings: Any) -> str:
 
 
 @pytest.mark.parametrize("name", [*REFUSED, *OURS, *PEFTS_OWN])
-def test_an_option_that_cannot_be_had_is_refused_by_name(name: str) -> None:
+def test_an_unsupported_option_is_refused_by_name(name: str) -> None:
     message = refusal(options={name: "all" if name == "bias" else {"a": 1}})
     assert message.startswith(f"lora.options.{name} ")
     assert "\n" not in message
 
 
 @pytest.mark.parametrize("init", ["pissa", "pissa_niter_4", "olora", "OLoRA", "corda", "loftq", "eva", "lora_ga"])
-def test_a_way_to_begin_that_changes_the_base_or_needs_data_is_refused(init: str) -> None:
+def test_an_initialisation_that_changes_the_base_or_needs_data_is_refused(init: str) -> None:
     assert refusal(options={"init_lora_weights": init}).startswith(f"lora.options.init_lora_weights `{init}`: it ")
 
 
@@ -190,7 +190,7 @@ def test_a_way_to_begin_that_changes_the_base_or_needs_data_is_refused(init: str
         ({"dora": True, "options": {"use_bdlora": {"nblocks": 2}}}, "lora.options.use_bdlora cannot be combined with"),
     ],
 )
-def test_a_value_or_a_pair_that_cannot_be_had_is_refused(settings: dict[str, Any], message: str) -> None:
+def test_an_unsupported_value_or_pair_is_refused(settings: dict[str, Any], message: str) -> None:
     assert message in refusal(**settings)
 
 
@@ -242,7 +242,7 @@ def test_trying_the_settings_changes_no_draw_that_follows(backbone: Load) -> Non
     assert torch.equal(torch.rand(3), wanted)
 
 
-# --- when a user is told -------------------------------------------------------------------------
+# --- what a user is shown ------------------------------------------------------------------------
 
 
 def test_a_run_is_not_even_laid_out_and_the_line_is_named(tiny_task: Callable[..., Path], tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_what_needs_the_model_is_refused_when_it_is_loaded(tiny_task: Callable[.
         _ = RunServices(Context(run=str(run.path))).backbone
 
 
-def test_an_earlier_versions_run_opens_and_is_told_before_the_model_is_loaded(
+def test_an_earlier_versions_run_opens_and_is_reported_before_the_model_is_loaded(
     tiny_task: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = new_run(tiny_task(), runs=tmp_path / "runs").path
