@@ -1,4 +1,4 @@
-"""The prompt lever: whatever an editor proposes is checked before it is compared, and a round without an edit says why."""
+"""The prompt lever: every proposal is checked before it is compared, and a round without an edit says why."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -172,7 +172,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.mark.parametrize("asked", [121, 1800])
 def test_a_long_wait_that_the_server_asks_for_is_taken_within_patience(asked: int, waits: list[float]) -> None:
-    """The openai package itself does not try again beyond 120 seconds; its retries are switched off, since ours are used."""
+    """The openai package itself does not try again beyond 120 seconds; ours does."""
     with serving([refuse(429, retry_after=str(asked)), Reply("hi")]) as server:
         assert chat(server, patience=3600).complete("system", "user") == "hi"
     [wait] = waits

@@ -22,7 +22,7 @@ def quiet(*_: object) -> None: ...
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[tuple[int, int, str]]]]:
-    """A cache where an earlier conversion was killed; the model's folder after another, and the progress of that one."""
+    """A cache where an earlier conversion was killed: the model's folder after another one, and its progress."""
     progress: list[tuple[int, int, str]] = []
     cache = tmp_path_factory.mktemp("cache")
     partial = cache / f"{NAME}.partial"
