@@ -22,8 +22,8 @@ def a_result(
     facts = {
         "task": "mayors", "policy": policy, "settings": (f"policy={policy}",), "seed": seed, "run": "run", "rounds": 1,
         "kept_edits": 0, "kept_lora": 1, "spend": Spend(generated_tokens=changes.pop("forward_tokens", 100)),
-        "baseline": pair, "best": pair, "rewards": {f"test:{row}": reward for row, reward in enumerate(rewards, 1)}, "target": 0.9,
-        "reached": None if at is None else Reached(passes=at, seconds=1), "levers": "w✓", "stopped": "",
+        "baseline": pair, "best": pair, "rewards": {f"test:{row}": reward for row, reward in enumerate(rewards, 1)},
+        "target": 0.9, "reached": None if at is None else Reached(passes=at, seconds=1), "levers": "w✓", "stopped": "",
     }  # fmt: skip
     return Result.model_validate(facts | changes)
 
