@@ -40,10 +40,10 @@ class Change:
         return f"{self.name} {fmean(self.before):.2f} → {fmean(self.after):.2f}"
 
 
-def deciding_rows(evaluation: Evaluation, raced: Collection[str]) -> Evaluation:
+def deciding_rows(evaluation: Evaluation, compared_on: Collection[str]) -> Evaluation:
     """The evaluation without the rows (by name) on which proposals were compared to choose the trial; with all, if that
     leaves none."""
-    left = tuple(score for score in evaluation.scores if score.example not in raced)
+    left = tuple(score for score in evaluation.scores if score.example not in compared_on)
     return evaluation.model_copy(update={"scores": left or evaluation.scores})
 
 

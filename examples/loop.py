@@ -78,11 +78,13 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
             learned = batch([row.name for row in task.train], turn, config.edit.minibatch, config.seed)
             failures = evaluate(best, "train", learned)
             edits = editor.propose(prompt, failures, task.train, decision.move, number).edits
-            raced = batch([row.name for row in task.validation], turn, max(1, len(task.validation) // 4), config.seed)
-            score = partial(evaluate, split="validation", names=raced)
+            compared_on = batch(
+                [row.name for row in task.validation], turn, max(1, len(task.validation) // 4), config.seed
+            )
+            score = partial(evaluate, split="validation", names=compared_on)
             winner, _ = compare_proposals(edits, prompt, best.adapter, score, run.save_prompt)
             pair = winner and Candidate(prompt=winner.id, adapter=best.adapter)
-            trial = Trial(candidate=pair, note="edited", raced=tuple(raced))
+            trial = Trial(candidate=pair, note="edited", raced=tuple(compared_on))
         else:
             assert isinstance(decision.move, TrainLora), "only a user asks for a rollback"
             rows = training_rows(task, prompt, seed_prompt, decision.move)

@@ -54,9 +54,10 @@ class Llm(Settings):
     )
     max_tokens: int = Field(2048, ge=16, description="of one answer")
     price: Price = Price()
+    # Task files hold the names `way` (the method of structured output) and `patience` (how long to retry).
     way: OutputMethod | None = Field(
         None,
-        description="how a choice is asked for; null: in all ways in turn, until one works (`check-llm` tries all)",
+        description="how a choice is asked for; null: each method in turn, until one works (`check-llm` tries all)",
     )
     max_concurrency: int = Field(16, ge=1, le=256, description="calls that are out at the same time")
     timeout: float = Field(60, gt=0, description="seconds of one call")

@@ -22,7 +22,7 @@ TEMPLATED = frozenset({
     "padding", "truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask",
     "tokenizer_kwargs", "bos_token", "eos_token", "pad_token", "unk_token",
 })  # fmt: skip
-Faculty = Literal["signal", "classifier", "remaking", "memory", "gate"]
+Component = Literal["signal", "classifier", "remaking", "memory", "gate"]
 
 
 class Generation(Settings):
@@ -87,7 +87,7 @@ class TaskConfig(Settings):
         description="what `learned` learns from: the rounds of all `runs` beside this one, those that come with the "
         "package (`practice`), `none`, or a file of them",
     )
-    without: tuple[Faculty, ...] = Field((), description="what to do without, to see what it is good for")
+    without: tuple[Component, ...] = Field((), description="what to do without, to see what it is good for")
     planner: Literal["none", "llm"] = "none"
     llm: Llm | None = None
     seed: int = 0

@@ -10,7 +10,7 @@ from typing import TypeVar
 from agent.errors import TooLong
 
 LEFT_OUT = " […] "
-ROOM = 2000  # characters of each text that an editor or a judge is shown; a quarter where its window is too small
+CHARACTER_LIMIT = 2000  # of each text shown to an editor or a judge; a quarter of it if their window is too small
 
 T = TypeVar("T")
 
@@ -26,14 +26,14 @@ def fill(name: str, **values: object) -> str:
     return Template(read(name)).substitute(values)
 
 
-def quoted(text: str, room: int) -> str:
-    """At most `room` characters of the text, quoted as material: between <<< and >>>, which it cannot close itself.
+def quoted(text: str, limit: int) -> str:
+    """At most `limit` characters of the text, quoted as material: between <<< and >>>, which it cannot close itself.
 
     It is cut in the middle, so that its beginning and its end are both seen.
     """
     inside = disarmed(text)
-    if len(inside) > room:
-        half = max(1, (room - len(LEFT_OUT)) // 2)
+    if len(inside) > limit:
+        half = max(1, (limit - len(LEFT_OUT)) // 2)
         inside = f"{inside[:half]}{LEFT_OUT}{inside[-half:]}"
     gap = "\n" if "\n" in inside else " "
     return f"<<<{gap}{inside}{gap}>>>"
@@ -44,16 +44,18 @@ def disarmed(text: str) -> str:
     return re.sub(r"<{3,}|>{3,}", lambda found: found[0][:2], text)
 
 
-def fitting(ask: Callable[[int], T]) -> T:
-    """The result of `ask` with `ROOM` characters of each text; with a quarter, if the LLM's window is too small.
+def ask_within_limit(ask: Callable[[int], T]) -> T:
+    """The result of `ask(limit)`, with at most `limit` characters of each text.
+
+    The limit is `CHARACTER_LIMIT`, or a quarter of it if the LLM's window is too small.
 
     Raises:
-        TooLong: that is too long for the window as well.
+        TooLong: a quarter is too long for the window, too.
     """
     try:
-        return ask(ROOM)
+        return ask(CHARACTER_LIMIT)
     except TooLong:
-        return ask(ROOM // 4)
+        return ask(CHARACTER_LIMIT // 4)
 
 
 def one_line(text: str) -> str:

@@ -30,7 +30,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     decide.add_argument("tasks", nargs="*", type=Path, metavar="TASK", help="default: the tasks in tasks/decide")
     decide.add_argument(
         "--policies", nargs="*", default=BENCHMARKED, metavar="POLICY",
-        help="policies of a task.yaml, `oracle`, or a policy without faculties: 'rules without gate, memory'",
+        help="policies of a task.yaml, `oracle`, or a policy with ablations: 'rules without gate, memory'",
     )  # fmt: skip
     decide.add_argument(
         "--variant", dest="variants", action="append", default=[], metavar="'NAME: KEY=VALUE …'",

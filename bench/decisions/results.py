@@ -30,7 +30,7 @@ class Variant(Record):
 class Reached(Record):
     """What a run had spent when its best validation reward was first at the target: forward tokens, and seconds."""
 
-    passes: int
+    passes: int  # forward tokens; the name is fixed by the results.jsonl of earlier studies
     seconds: float
 
 
@@ -60,9 +60,9 @@ class Result(Record):
 
 
 def named(policy: str) -> Variant:
-    """The variant of a bare policy, which may leave out faculties: `rules without gate, memory`."""
-    bare, without, faculties = policy.partition(" without ")
-    left_out = ", ".join(faculties.replace(",", " ").split())
+    """The variant of a bare policy, which may have ablations: `rules without gate, memory`."""
+    bare, without, ablations = policy.partition(" without ")
+    left_out = ", ".join(ablations.replace(",", " ").split())
     return Variant(name=policy, settings=(f"policy={bare}", *([f"without=[{left_out}]"] if without else [])))
 
 

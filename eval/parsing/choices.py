@@ -12,16 +12,16 @@ NAMED = r"(?i:answer|choice|option|alternative)"
 
 
 def option(text: str, letters: str) -> str | None:
-    """The letter, folded; None if there is none. The clearest way of naming one wins, then the last of its kind."""
-    for way in _ways(letters):
-        if found := way.findall(text):
+    """The letter, folded; None if there is none. The clearest pattern that matches wins, then its last match."""
+    for pattern in _compiled(letters):
+        if found := pattern.findall(text):
             return str(found[-1]).casefold()
     return None
 
 
 @cache
-def _ways(letters: str) -> tuple[re.Pattern[str], ...]:
-    """From the clearest way to the least clear: what a small letter means is clear from its place alone."""
+def _compiled(letters: str) -> tuple[re.Pattern[str], ...]:
+    """From the clearest pattern to the least clear. A small letter counts only where its place makes it clear."""
     return tuple(map(re.compile, _patterns(letters)))
 
 

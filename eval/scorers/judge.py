@@ -92,24 +92,27 @@ class LlmJudge:
         scale = self._settings.scale
         system = prompts.fill("judge", rubric=self._settings.rubric, scale=scale)
 
-        def ask(room: int) -> Grade:
-            texts = {"reference": prompts.quoted(example.answer, room), "answer": prompts.quoted(output, room)}
-            user = prompts.fill("judge_row", question=_asked(example, room), **texts)
+        def ask(limit: int) -> Grade:
+            texts = {"reference": prompts.quoted(example.answer, limit), "answer": prompts.quoted(output, limit)}
+            user = prompts.fill("judge_row", question=_asked(example, limit), **texts)
             return self._chat.call_tool(system, user, [grade_within(scale)])
 
-        grade = prompts.fitting(ask)
+        grade = prompts.ask_within_limit(ask)
         return Rating((grade.grade - 1) / (scale - 1), grade.reason)
 
     def _compare(self, example: Example, output: str, first: bool) -> Rating:
         own, reference = ("A", "B") if first else ("B", "A")
         system = prompts.fill("judge_compare", rubric=self._settings.rubric)
 
-        def ask(room: int) -> Preference:
-            texts = {own.lower(): prompts.quoted(output, room), reference.lower(): prompts.quoted(example.answer, room)}
-            user = prompts.fill("judge_compare_row", question=_asked(example, room), **texts)
+        def ask(limit: int) -> Preference:
+            texts = {
+                own.lower(): prompts.quoted(output, limit),
+                reference.lower(): prompts.quoted(example.answer, limit),
+            }
+            user = prompts.fill("judge_compare_row", question=_asked(example, limit), **texts)
             return self._chat.call_tool(system, user, [Preference])
 
-        preference = prompts.fitting(ask)
+        preference = prompts.ask_within_limit(ask)
         return Rating(float(preference.better != reference), f"As answer {own}: {preference.reason}")
 
 
@@ -119,11 +122,11 @@ def grade_within(scale: int) -> type[Grade]:
     return create_model("Grade", __base__=Grade, __doc__=Grade.__doc__, grade=(int, Field(ge=1, le=scale)))
 
 
-def _asked(example: Example, room: int) -> str:
+def _asked(example: Example, limit: int) -> str:
     """The question; where it continues a conversation or has a system text of its own, with these."""
     system = [f"system: {example.system}"] if example.system else []
     turns = system + [f"{turn.role}: {turn.content}" for turn in example.turns]
-    return prompts.quoted("\n".join([*turns, f"user: {example.question}"] if turns else [example.question]), room)
+    return prompts.quoted("\n".join([*turns, f"user: {example.question}"] if turns else [example.question]), limit)
 
 
 def _mean(ratings: Sequence[Rating]) -> Rating:

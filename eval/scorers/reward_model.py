@@ -44,13 +44,13 @@ class RewardModelRater:
     def _logits(self, answered: Sequence[tuple[Example, str]]) -> list[float]:
         """[B] one logit per (example, output). Raises BadInput: one is no number."""
         tokenizer, model = self._parts
-        room = {"truncation": True, "max_length": self._most_tokens, "return_tensors": "pt"}
+        truncation = {"truncation": True, "max_length": self._most_tokens, "return_tensors": "pt"}
         if tokenizer.chat_template:
             chats = [tokenizer.apply_chat_template(_chat(*pair), tokenize=False) for pair in answered]
-            tokens = tokenizer(chats, add_special_tokens=False, padding=len(chats) > 1, **room)
+            tokens = tokenizer(chats, add_special_tokens=False, padding=len(chats) > 1, **truncation)
         else:  # a tokenizer without a separator just puts one after the other
             asked = [_asked(example) + "\n" for example, _ in answered]
-            tokens = tokenizer(asked, [output for _, output in answered], padding=len(asked) > 1, **room)
+            tokens = tokenizer(asked, [output for _, output in answered], padding=len(asked) > 1, **truncation)
         logits: list[float] = model(**tokens.to(self._device)).logits[:, 0].float().tolist()  # of [B, 1]
         if not all(map(math.isfinite, logits)):
             raise BadInput(f"the reward model '{self._settings.model}' gave a logit that is no number")

@@ -26,7 +26,7 @@ def judge(state: State, services: RunServices) -> State:
 def gate(
     before: Evaluation,
     after: Evaluation,
-    raced: Sequence[str],
+    compared_on: Sequence[str],
     earlier: Sequence[Verdict],
     services: RunServices,
     simpler: bool = False,
@@ -40,7 +40,7 @@ def gate(
         return services.evaluate.reference_nll(pair.candidate, [score.example for score in pair.scores])
 
     most = alpha_to_spend(services.spec.config.gate.alpha, earlier)
-    old, new = (deciding_rows(pair, raced) for pair in (before, after))
+    old, new = (deciding_rows(pair, compared_on) for pair in (before, after))
     verdict = with_remarks(compare(old, new, most, reference_nll, simpler), before, after)
     if "gate" in services.spec.config.without:
         return verdict.model_copy(update={"kept": True, "reason": f"kept without a gate: {verdict.reason}"})

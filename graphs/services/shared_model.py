@@ -74,7 +74,7 @@ def shared_backbone(
             forget()
             _loaded.append(_load(config, key, progress))
         loaded = _loaded[0]
-    view = loaded.backbone.of(locate, progress, charge)
+    view = loaded.backbone.view_for(locate, progress, charge)
     settings = config.lora.model_dump_json()
     if settings not in loaded.checked:
         from tools.training.lora_config import try_settings

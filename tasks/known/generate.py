@@ -48,11 +48,11 @@ def mislabelled() -> Rows:
 
 
 def half() -> Rows:
-    """Half of the rows, less four in train and validation, are told by the question; the others are invented facts."""
-    told = {split: pairs[: len(pairs) // 2] for split, pairs in read_off().items()}
+    """Rows whose question holds the answer (half, less four in train and validation); the rest are invented facts."""
+    in_question = {split: pairs[: len(pairs) // 2] for split, pairs in read_off().items()}
     stones = dict(zip(product(["stone"], KINGS.split()), invented(SEED, STARTS, ENDS), strict=False))
     facts = asked(stones, WORDINGS, Sizes(2, 2, 2))
-    return mixed(together(told, facts), SEED)
+    return mixed(together(in_question, facts), SEED)
 
 
 def tasks() -> dict[str, Rows]:

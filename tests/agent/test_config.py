@@ -1,4 +1,4 @@
-"""What a task may not say, and the sentence it is told. (Reading the file is tested in test_task_file.py.)"""
+"""What a task may not say, and the error message for it. (Reading the file is tested in test_task_file.py.)"""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def refusal(**changes: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         ({}, "give `train`, `validation` and `test` files, or one `path`"),
         ({"train": "a.jsonl", "validation": "b.jsonl"}, "give `train`, `validation` and `test` files"),
@@ -28,8 +28,8 @@ def refusal(**changes: Any) -> str:
         ({"path": "a.jsonl", "limit": {"train": 0}}, "greater than or equal to 1"),
     ],
 )
-def test_the_data_must_say_where_every_split_comes_from(data: dict[str, Any], said: str) -> None:
-    assert said in refusal(data=data)
+def test_the_data_must_say_where_every_split_comes_from(data: dict[str, Any], message: str) -> None:
+    assert message in refusal(data=data)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_what_needs_an_llm_asks_for_its_section(needy: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"lora": {"rank": 4096}}, "less than or equal to 256"),
         ({"lora": {"learning_rate": 5}}, "less than or equal to 0.01"),
@@ -63,8 +63,8 @@ def test_what_needs_an_llm_asks_for_its_section(needy: dict[str, Any]) -> None:
         ({"bugdet": {}}, "Extra inputs are not permitted"),
     ],
 )
-def test_what_is_out_of_bounds_is_told_the_bounds(changes: dict[str, Any], said: str) -> None:
-    assert said in refusal(**changes)
+def test_values_out_of_bounds_are_refused_with_the_bounds(changes: dict[str, Any], message: str) -> None:
+    assert message in refusal(**changes)
 
 
 def test_no_setting_can_hold_a_key() -> None:
@@ -83,10 +83,10 @@ def test_a_role_has_what_it_sets_and_else_what_all_have_also_when_written_and_re
 
 @pytest.mark.parametrize("key", ["model", "base_url", "key_variable", "max_tokens", "price"])
 def test_a_role_leaves_out_what_it_does_not_set_and_only_the_temperature_may_be_null(key: str) -> None:
-    said = refusal(
+    message = refusal(
         planner="llm", budget={"usd": 1}, llm={"model": "gpt", "price": {"input": 1}, "planner": {key: None}}
     )
-    assert f"llm.planner.{key}" in said and "only `temperature` may be null" in said
+    assert f"llm.planner.{key}" in message and "only `temperature` may be null" in message
 
 
 def test_the_seed_prompt_becomes_a_prompt() -> None:

@@ -64,7 +64,7 @@ def test_a_round_is_not_taken_for_one_whose_number_begins_alike(tmp_path: Path) 
     assert [line.number for line in file.read()] == [12, 1]
 
 
-def test_it_is_told_again_by_the_ledgers(tmp_path: Path) -> None:
+def test_it_is_restored_from_the_ledgers(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     lines = experience_in_ledgers(tmp_path)
     assert [line.key for line in lines] == [(run.name, number) for number in (1, 2, 3, 4)]
@@ -73,11 +73,11 @@ def test_it_is_told_again_by_the_ledgers(tmp_path: Path) -> None:
         ("2", "{}", "not a row\n"),
         ("3", "model: [", ""),
     ):  # what cannot be read is no hindrance
-        other = tmp_path / f"valley-{name}"
-        other.mkdir()
-        (other / "run.json").write_text((run.path / "run.json").read_text())
-        (other / "task.yaml").write_text(task)
-        (other / "ledger.jsonl").write_text(ledger)
+        damaged = tmp_path / f"valley-{name}"
+        damaged.mkdir()
+        (damaged / "run.json").write_text((run.path / "run.json").read_text())
+        (damaged / "task.yaml").write_text(task)
+        (damaged / "ledger.jsonl").write_text(ledger)
     file = ExperienceFile.beside(tmp_path)
     file.restore([])  # not lost: it stands
     assert file.read() == lines
@@ -124,7 +124,7 @@ def test_a_task_may_name_another_experience_or_none(tiny_task: TinyTask, tmp_pat
     assert yaml.safe_load(named.task_file.read_text())["experience"] == "practice.jsonl"
 
 
-def test_lines_survive_the_way_through_the_file(file: ExperienceFile) -> None:
+def test_lines_survive_a_round_trip_through_the_file(file: ExperienceFile) -> None:
     line = a_line(gain=1 / 3)
     file.append(line)
     [read] = file.read()

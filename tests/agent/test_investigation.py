@@ -68,11 +68,11 @@ LOOK_CALLS = {
 
 
 class Looks:
-    """Finds what is fixed, and notes what it is asked and told."""
+    """Finds what is fixed, and notes each question and each look."""
 
     def __init__(self) -> None:
         self.asked: list[Look] = []
-        self.told: list[Inquiry] = []
+        self.noted: list[Inquiry] = []
 
     def look(self, look: Look) -> Finding:
         self.asked.append(look)
@@ -90,7 +90,7 @@ class Looks:
         raise AssertionError(look)
 
     def note(self, inquiry: Inquiry) -> None:
-        self.told.append(inquiry)
+        self.noted.append(inquiry)
 
 
 @pytest.fixture
@@ -118,21 +118,21 @@ def test_what_it_looked_at_stands_in_its_next_question_as_in_the_snapshot(briefi
         decision = planner(server).decide(briefing)
         last = server.requests[-1]
     classified = Inquiry(look=ClassifyFailures(), finding=CLASSIFIED)
-    system = last.said("system").partition("# How to look")
-    user = last.said("user").partition("What you looked at")
+    system = last.message("system").partition("# How to look")
+    user = last.message("user").partition("What you looked at")
     shown = f"{''.join(system[1:])}\n-----\n\n{''.join(user[1:])}\n-----\n\n{render_inquiries([classified], 2)}"
     assert shown == SNAPSHOT.read_text(encoding="utf-8"), "if the change is meant, change the snapshot too"
     assert (decision.by, decision.move.action) == ("planner", "train_lora")
 
 
-def test_looks_are_recorded_in_the_decision_and_told_as_they_are_made(briefing: Briefing, looks: Looks) -> None:
+def test_looks_are_recorded_in_the_decision_and_reported_as_they_are_made(briefing: Briefing, looks: Looks) -> None:
     with serving([LOOK_CALLS["evaluate"], LOOK_CALLS["classify_failures"], TRAIN]) as server:
         decision = planner(server).decide(briefing)
     assert decision.inquiries == (
         Inquiry(look=Evaluate(split="train", rows=12), reason="Do train rows fail alike?", finding=SCORED),
         Inquiry(look=ClassifyFailures(), reason="What is lacking?", finding=CLASSIFIED),
     )
-    assert looks.told == list(decision.inquiries)
+    assert looks.noted == list(decision.inquiries)
     assert type(decision).model_validate_json(decision.model_dump_json()) == decision
 
 
@@ -141,8 +141,8 @@ def test_after_the_last_look_only_the_levers_are_offered(briefing: Briefing) -> 
     with serving([LOOK_CALLS["evaluate"], LOOK_CALLS["classify_failures"], TRAIN]) as server:
         planner(server, config).decide(briefing)
         assert offered(server) == [LOOKS | ACTIONS, LOOKS | ACTIONS, ACTIONS]
-        assert "1 look is left." in server.requests[1].said("user")
-        assert "No looks are left: choose a lever." in server.requests[2].said("user")
+        assert "1 look is left." in server.requests[1].message("user")
+        assert "No looks are left: choose a lever." in server.requests[2].message("user")
 
 
 def test_it_need_not_look(briefing: Briefing, looks: Looks) -> None:
@@ -168,7 +168,7 @@ def test_a_useless_call_a_repeated_one_and_one_that_cannot_be_done_are_lost_look
     script = [too_fast, too_fast, too_long, too_long, TRAIN]
     with serving(script) as server:
         decision = planner(server).decide(briefing)
-        last = server.requests[-1].said("user")
+        last = server.requests[-1].message("user")
     useless, impossible, again = decision.inquiries
     assert useless.look is None and "gave no usable answer" in useless.fault
     assert impossible.fault == "The model's window has no room for this question." and impossible.finding is None
@@ -197,7 +197,7 @@ def test_a_server_without_tools_is_asked_for_one_object_a_turn(briefing: Briefin
 def test_in_a_small_window_rows_are_left_out_of_what_was_found(briefing: Briefing) -> None:
     with serving([LOOK_CALLS["evaluate"], CONTEXT_EXCEEDED, TRAIN]) as server:
         planner(server).decide(briefing)
-        _, whole, short = (request.said("user") for request in server.requests)
+        _, whole, short = (request.message("user") for request in server.requests)
     assert "Gallune" in whole and "Gallune" not in short
     assert all("1. evaluate: 12 train rows, reward 0.25" in message for message in (whole, short))
 
@@ -206,7 +206,7 @@ def test_texts_are_quoted_and_cut_and_the_words_of_other_runs_are_not_shown(brie
     script = [LOOK_CALLS["evaluate"], LOOK_CALLS["try_prompt"], LOOK_CALLS["search_prompts"], TRAIN]
     with serving(script) as server:
         planner(server).decide(briefing)
-        looked = server.requests[-1].said("user").partition("What you looked at")[2]
+        looked = server.requests[-1].message("user").partition("What you looked at")[2]
     assert "The words of another run" not in looked and "<<< towns-1 >>>" in looked
     quote = re.compile(r"<<< (.*?) >>>")
     assert looked.count(ORDER) > 3 and ORDER not in quote.sub("", looked)

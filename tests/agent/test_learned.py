@@ -111,13 +111,13 @@ def test_where_edits_always_failed_it_trains() -> None:
     assert Learned(CONFIG, FAILED_EDITS).decide(LACKS_BOTH).move.action == "train_lora"
 
 
-def test_where_words_mended_what_only_weights_were_thought_to_it_edits() -> None:
+def test_where_words_repaired_what_was_left_to_weights_it_edits() -> None:
     lacking = a_diagnosis(content=5)
     briefing = a_briefing(lacking, style=1.0)
-    mended = [a_line(EDIT, number=number, gain=0.3, shares={"content": 0.5}) for number in range(1, 9)]
-    mended = [line.model_copy(update={"signal": briefing.signal}) for line in mended]
+    repaired = [a_line(EDIT, number=number, gain=0.3, shares={"content": 0.5}) for number in range(1, 9)]
+    repaired = [line.model_copy(update={"signal": briefing.signal}) for line in repaired]
     assert Learned(CONFIG).decide(briefing).move.action == "train_lora"
-    assert Learned(CONFIG, mended).decide(briefing).move.action == "edit_prompt"
+    assert Learned(CONFIG, repaired).decide(briefing).move.action == "edit_prompt"
 
 
 def test_without_memory_it_learns_from_nothing() -> None:
@@ -126,8 +126,8 @@ def test_without_memory_it_learns_from_nothing() -> None:
 
 
 def test_another_model_teaches_less() -> None:
-    other = [line.model_copy(update={"model": "another"}) for line in FAILED_EDITS]
-    assert spread("edit_prompt", FAILED_EDITS) < spread("edit_prompt", other) < spread("edit_prompt", [])
+    of_another = [line.model_copy(update={"model": "another"}) for line in FAILED_EDITS]
+    assert spread("edit_prompt", FAILED_EDITS) < spread("edit_prompt", of_another) < spread("edit_prompt", [])
 
 
 def test_rounds_of_this_run_teach_through_the_outlook_alone() -> None:
@@ -154,10 +154,10 @@ def test_neither_order_nor_repetition_of_lines_counts(lines: list[Experience], c
 
 @settings(max_examples=50)
 @given(LINES, LINES)
-def test_more_experience_never_widens_the_spread(some: list[Experience], more: list[Experience]) -> None:
-    others = [line.model_copy(update={"run": "towns-2"}) for line in more]
+def test_more_experience_never_widens_the_spread(lines: list[Experience], added: list[Experience]) -> None:
+    others = [line.model_copy(update={"run": "towns-2"}) for line in added]
     for action in ("edit_prompt", "train_lora"):
-        assert spread(action, [*some, *others]) <= spread(action, some) + 1e-12
+        assert spread(action, [*lines, *others]) <= spread(action, lines) + 1e-12
 
 
 @given(SIGNALS, DIAGNOSES, HISTORIES, REFUSED, LINES)

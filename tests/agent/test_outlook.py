@@ -45,7 +45,7 @@ def outlooks(history: list[Round], **needs: int) -> tuple[Outlook, Outlook]:
         (REFINED, "style", 1 / 3), (REFINED, "both", 1), (REFINED, "content", 2 / 3),
     ],
 )  # fmt: skip
-def test_what_a_lever_could_mend_depends_on_what_rows_lack(move: Action, need: str, merit: float) -> None:
+def test_what_a_lever_could_repair_depends_on_what_rows_lack(move: Action, need: str, merit: float) -> None:
     assert mendable(move, a_diagnosis(**{need: 6}), a_signal()).merit == pytest.approx(0.6 * merit)
 
 
@@ -70,7 +70,7 @@ def test_few_probed_rows_leave_it_less_sure() -> None:
 # --- what the levers make of it ------------------------------------------------------------------
 
 
-def test_before_any_round_a_lever_is_taken_to_mend_half() -> None:
+def test_before_any_round_a_lever_is_taken_to_repair_half() -> None:
     edit, lora = outlooks([], style=5, content=5)
     assert edit.gain == pytest.approx(YIELD / 3)
     assert (edit.cost, lora.cost) == (COSTS.edit + COSTS.judging, COSTS.lora + COSTS.judging)
@@ -105,12 +105,12 @@ def test_a_kept_training_whose_loss_lies_still_promises_little_more() -> None:
 
 
 def test_proposals_that_differ_leave_more_to_the_next_draw() -> None:
-    def raced(*merits: float) -> list[Round]:
+    def compared(*merits: float) -> list[Round]:
         row = a_round(EDIT)
         tried = tuple(Proposal(prompt="0" * 12, note="", merit=merit) for merit in merits)
         return [row.model_copy(update={"trial": row.trial.model_copy(update={"proposals": tried})})]
 
-    alike, apart = raced(0.4, 0.3, 0.3, 0.3), raced(0.4, 0.1, 0.3, 0.4)
+    alike, apart = compared(0.4, 0.3, 0.3, 0.3), compared(0.4, 0.1, 0.3, 0.4)
     assert lever_yield("edit_prompt", apart) > lever_yield("edit_prompt", alike)
 
 
@@ -156,6 +156,6 @@ def test_costs_follow_the_sizes_of_the_task() -> None:
     assert priced(lora={"epochs": 2 * CONFIG.lora.epochs})[0] == pytest.approx(2 * usual[0])
     assert priced(edit={"proposals": 12})[1] > usual[1]
     assert priced(generation={"max_new_tokens": 8})[2] < usual[2]
-    assert all(more > one for more, one in zip(priced(rows=16), usual, strict=True))
+    assert all(cost > base for cost, base in zip(priced(rows=16), usual, strict=True))
     # 8 rows of 4 + 2 tokens and the 5 of the system text once, 3 epochs, 3 passes each
     assert usual[0] == 3 * 3 * (8 * 6 + 5)

@@ -57,13 +57,13 @@ def test_the_llm_sees_both_outlooks_and_what_the_learned_switch_would_do() -> No
     with serving([TRAINING, TRAINING]) as server:
         planner(server).decide(briefing)
         planner(server, experience=FAILED_EDITS).decide(briefing)
-        first, second = (request.said("user") for request in server.requests)
+        first, second = (request.message("user") for request in server.requests)
     assert "- edit_prompt: +0.167 ± 0.1" in first and "- train_lora: +0." in first and "- noise floor: 0.0" in first
     assert "Learned switch would: edit_prompt" in first
     assert "Learned switch would: train_lora" in second and "Rules would: edit_prompt" in second
 
 
-def test_what_the_rules_would_have_done_is_told_with_its_settings() -> None:
+def test_what_the_rules_would_have_done_is_shown_with_its_settings() -> None:
     lacks_content = Briefing(a_signal(refined=True), a_diagnosis(content=6), [a_round(TRAIN)])
     with serving([call("edit_prompt", reason="words", parts=["demos"], failures="content")]) as server:
         decision = decide(server, lacks_content)
@@ -73,7 +73,7 @@ def test_what_the_rules_would_have_done_is_told_with_its_settings() -> None:
     assert str(decision.move) == "edit_prompt of demos, from rows that lack content"
 
 
-def test_what_a_plan_leaves_out_is_as_the_rules_have_it_in_this_round_and_is_said() -> None:
+def test_what_a_plan_leaves_out_is_taken_from_the_rules_and_noted() -> None:
     """Rows in the wanted form, a new adapter and half the rate: none of these is a fixed default."""
     briefing = Briefing(a_signal(refined=True), a_diagnosis(content=6), [a_round(TRAIN, gain=-0.1)])
     would = RULES.decide(briefing).move
@@ -97,7 +97,7 @@ def test_fields_that_are_null_are_left_out_and_so_are_those_of_an_edit() -> None
     assert "as the rules have it: parts system, demos, questions; failures any." in words.reason
 
 
-def test_a_plan_that_says_all_is_told_as_it_was_said() -> None:
+def test_a_complete_plan_is_described_as_the_planner_gave_it() -> None:
     with serving([TRAINING]) as server:
         assert decide(server).reason == "Content is at 0.50."
 
@@ -141,12 +141,12 @@ def test_going_back_is_possible_to_every_pair_but_the_present() -> None:
         ),
     ],
 )
-def test_a_plan_out_of_bounds_is_refused_with_the_range_and_may_be_mended(
+def test_a_plan_out_of_bounds_is_refused_with_the_range_and_may_be_corrected(
     bad: Reply, briefing: Briefing, allowed: str
 ) -> None:
     with serving([bad, TRAINING]) as server:
         assert decide(server, briefing).move.action == "train_lora"
-        assert allowed in server.requests[1].said("user")
+        assert allowed in server.requests[1].message("user")
 
 
 @pytest.mark.parametrize(
@@ -235,17 +235,17 @@ def test_every_setting_of_a_lever_is_bounded_and_explained_in_its_schema() -> No
 
 
 @pytest.mark.parametrize(
-    ("briefing", "said"),
+    ("briefing", "message"),
     [
         (BRIEFING._replace(signal=a_signal(reward=0.97)), "target is reached"),
         (BRIEFING._replace(history=HISTORY * 3), "6 rounds is used up"),
         (BRIEFING._replace(spend=Spend(seconds=3600)), "60 minutes is used up"),
     ],
 )
-def test_target_and_budget_end_the_run_without_asking(briefing: Briefing, said: str) -> None:
+def test_target_and_budget_end_the_run_without_asking(briefing: Briefing, message: str) -> None:
     with serving([TRAINING]) as server:
         decision = decide(server, briefing)
-        assert decision.move.action == "stop" and said in decision.reason
+        assert decision.move.action == "stop" and message in decision.reason
         assert server.requests == []
 
 
@@ -270,12 +270,12 @@ def test_a_refusal_leaves_it_to_the_rules_or_ends_the_run_as_the_task_says(refus
         assert "The external LLM cannot be asked any more" in decision.reason
 
 
-def test_what_is_too_long_for_the_window_is_told_again_with_less() -> None:
+def test_a_briefing_too_long_for_the_window_is_sent_again_shorter() -> None:
     history = [a_round(TRAIN, number=number) for number in range(1, 6)]
     whole = BRIEFING._replace(history=history, failures=FAILURES, recalled=RECALLED)
     with serving([CONTEXT_EXCEEDED, TRAINING]) as server:
         assert decide(server, whole).by == "planner"
-        first, second = (request.told for request in server.requests)
+        first, second = (request.user for request in server.requests)
     assert "\n3. train_lora" in first and "Gallune" in first and "towns-1" in first
     assert "\n4. train_lora" in second and "\n5. train_lora" in second
     assert "\n3. train_lora" not in second and "Gallune" not in second and "towns-1" not in second
@@ -301,8 +301,8 @@ def test_rows_and_notes_reach_the_planner_only_quoted_and_cut() -> None:
         assert (
             decide(server, Briefing(a_signal(), LACKS_BOTH, history, recalled=[orders], failures=rows)).by == "planner"
         )
-        message = server.requests[0].said("user")
-        system = server.requests[0].said("system")
+        message = server.requests[0].message("user")
+        system = server.requests[0].message("system")
     quotes = [part.split(" >>>")[0] for part in message.split("<<< ")[1:] if ORDER in part]
     assert len(quotes) == message.count(ORDER) == 3 + 1 + 3 * 3, "three notes, a line of memory, three rows"
     assert all(len(quote) <= 160 and "\n" not in quote for quote in quotes)
@@ -312,7 +312,7 @@ def test_rows_and_notes_reach_the_planner_only_quoted_and_cut() -> None:
 
 def test_a_planner_that_obeys_a_row_can_do_no_more_than_another() -> None:
     obeys = call("delete_everything", rank=4096)
-    with serving(lambda request: obeys if ORDER in request.told else TRAINING) as server:
+    with serving(lambda request: obeys if ORDER in request.user else TRAINING) as server:
         told_off = decide(server, FULL)
         quiet = decide(server, FULL._replace(failures=()))
         tools = [set(request.tools) for request in server.requests if request.tools]

@@ -140,7 +140,7 @@ def test_a_rise_within_chance_is_tried_once_more_as_it_was() -> None:
 
 
 @pytest.mark.parametrize(
-    ("signal", "spend", "budget", "said"),
+    ("signal", "spend", "budget", "message"),
     [
         (a_signal(reward=0.95), Spend(), {}, "target is reached"),
         (a_signal(), Spend(), {"rounds": 2}, "2 rounds"),
@@ -150,14 +150,14 @@ def test_a_rise_within_chance_is_tried_once_more_as_it_was() -> None:
     ],
 )
 def test_target_and_budgets_end_a_run_under_every_policy(
-    signal: Signal, spend: Spend, budget: dict[str, float], said: str
+    signal: Signal, spend: Spend, budget: dict[str, float], message: str
 ) -> None:
     history = [a_round(EDIT, kept=True), a_round(EDIT, kept=True)]
     for name in (*POLICIES, "alternate every 3", "steps pro"):
         policy = make_policy(a_config(policy=name, budget=budget))
         decision = policy.decide(Briefing(signal, LACKS_BOTH, history, spend))
         assert decision.move.action == "stop"
-        assert said in decision.reason
+        assert message in decision.reason
 
 
 def test_a_run_goes_on_below_its_budgets() -> None:
@@ -173,7 +173,7 @@ def test_a_money_budget_of_nothing_leaves_the_rules_running() -> None:
 # --- the fixed orders ----------------------------------------------------------------------------
 
 
-def played(order: str, rounds: int) -> str:
+def moves_of(order: str, rounds: int) -> str:
     """The order's moves until it stops, as letters: p edits the prompt, w tunes the weights."""
     policy, history = make_policy(a_config(policy=order, budget={"rounds": rounds})), list[Round]()
     while (decision := policy.decide(Briefing(a_signal(), LACKS_BOTH, history))).move.action != "stop":
@@ -196,13 +196,13 @@ def played(order: str, rounds: int) -> str:
     ],
 )
 def test_fixed_orders_share_the_rounds(order: str, moves: str) -> None:
-    assert played(order, 6) == moves
+    assert moves_of(order, 6) == moves
 
 
 @settings(max_examples=20)
 @given(st.integers(3, 20))
 def test_every_phase_of_a_fixed_order_gets_its_share(rounds: int) -> None:
-    moves = played("p -> w -> p", rounds)
+    moves = moves_of("p -> w -> p", rounds)
     first = moves.index("w")
     weights = moves.count("w")
     phases = [first, weights, rounds - first - weights]

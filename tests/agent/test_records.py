@@ -33,8 +33,8 @@ REPO = Path(__file__).parents[2]
 def test_equal_records_have_equal_ids_in_every_process(seed: str) -> None:
     code = f"from agent.records.examples import Demo, Prompt; print(({PROMPT!r}).id)"
     environment = os.environ | {"PYTHONHASHSEED": seed}
-    told = subprocess.run([sys.executable, "-c", code], cwd=REPO, env=environment, capture_output=True, check=True)
-    assert told.stdout.decode().strip() == PROMPT.id
+    process = subprocess.run([sys.executable, "-c", code], cwd=REPO, env=environment, capture_output=True, check=True)
+    assert process.stdout.decode().strip() == PROMPT.id
 
 
 def test_rows_without_a_system_text_have_the_ids_of_old() -> None:
@@ -49,7 +49,7 @@ def test_rows_without_a_system_text_have_the_ids_of_old() -> None:
     assert Example.model_validate(own.model_dump()) == own
 
 
-def test_texts_compare_without_case_white_space_and_the_way_a_letter_is_encoded() -> None:
+def test_texts_compare_without_case_white_space_and_unicode_form() -> None:
     assert folded("  Wer r\u00fcgt\n die Stra\u00dfe?") == folded("WER RU\u0308GT die  strasse?")
     assert folded("Who?") != folded("Who")
 
@@ -165,10 +165,10 @@ SPENDS = st.builds(
 
 
 @given(SPENDS, SPENDS)
-def test_spend_adds_up_and_takes_apart(one: Spend, other: Spend) -> None:
-    assert one + other == other + one
-    assert (one + other) - other == one
-    assert (one + other).llm_tokens == one.llm_tokens + other.llm_tokens
+def test_spend_adds_up_and_takes_apart(first: Spend, second: Spend) -> None:
+    assert first + second == second + first
+    assert (first + second) - second == first
+    assert (first + second).llm_tokens == first.llm_tokens + second.llm_tokens
 
 
 # --- what runs on disk are read with --------------------------------------------------------------
@@ -178,8 +178,8 @@ def kept_records() -> dict[str, type[Record]]:
     """All that ledgers and checkpoints may hold, by name."""
 
     def below(kind: type[Record]) -> Iterator[type[Record]]:
-        for one in kind.__subclasses__():
-            yield from (one, *below(one))
+        for subclass in kind.__subclasses__():
+            yield from (subclass, *below(subclass))
 
     return {kind.__name__: kind for kind in below(Record) if kind.__module__.startswith("agent.records.")}
 

@@ -19,8 +19,8 @@ def estimated(estimate: Estimate | None) -> Estimate:
 def group(seed: int = 0, task: str = "mayors", **policies: tuple[tuple[float, ...], int | None, int]) -> list[Result]:
     """Rows of one group: of each policy its rewards, when it reached the target, and what it spent."""
     return [
-        a_result(policy.replace("_", "-"), seed, rewards, at, task=task, passes=passes)
-        for policy, (rewards, at, passes) in policies.items()
+        a_result(policy.replace("_", "-"), seed, rewards, at, task=task, forward_tokens=forward_tokens)
+        for policy, (rewards, at, forward_tokens) in policies.items()
     ]
 
 

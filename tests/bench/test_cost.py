@@ -68,7 +68,7 @@ def test_contenders_at_answering_say_the_same(spec: ModelSpec, peer: str, adapte
     assert ours.seconds > 0 and max(ours.generated) <= 6
 
 
-def test_the_adapter_changes_what_is_said(spec: ModelSpec) -> None:
+def test_the_adapter_changes_the_answers(spec: ModelSpec) -> None:
     plain, tuned = (
         measure("generate", AnswerCell(prefix=80, rows=5, new=6, adapter=adapter), spec) for adapter in (False, True)
     )
@@ -84,13 +84,13 @@ def test_the_prefix_is_about_as_long_as_wanted(spec: ModelSpec, wanted: int, lea
 
 
 def test_the_floor_knows_that_a_shared_prefix_runs_once(spec: ModelSpec) -> None:
-    one, two = (measure("floor", TrainingCell(prefix=256, batch=batch, steps=2), spec) for batch in (4, 8))
-    assert isinstance(one, Floor) and isinstance(two, Floor)
-    assert one.flops < two.flops < 1.8 * one.flops
-    assert min(one.shaped, one.square, one.bandwidth, one.least_seconds()) > 0
+    four, eight = (measure("floor", TrainingCell(prefix=256, batch=batch, steps=2), spec) for batch in (4, 8))
+    assert isinstance(four, Floor) and isinstance(eight, Floor)
+    assert four.flops < eight.flops < 1.8 * four.flops
+    assert min(four.shaped, four.square, four.bandwidth, four.least_seconds()) > 0
 
 
-def test_the_floor_of_answers_grows_with_what_is_said(spec: ModelSpec) -> None:
+def test_the_floor_of_answers_grows_with_their_tokens(spec: ModelSpec) -> None:
     floor = measure("floor", AnswerCell(prefix=80, rows=4), spec)
     assert isinstance(floor, Floor)
     assert 0 < floor.least_seconds() < floor.least_seconds((5, 5)) < floor.least_seconds((9, 11))
@@ -135,7 +135,7 @@ def test_a_killed_benchmark_goes_on_where_it_was(tmp_path: Path) -> None:
     assert by_lap[0] == by_lap[1]
 
 
-def test_what_would_take_too_long_is_left_out_and_said(tmp_path: Path) -> None:
+def test_what_would_take_too_long_is_left_out_and_named(tmp_path: Path) -> None:
     large = STEP.model_copy(update={"batch": 64})
 
     def measured(contender: str, cell: Cell) -> Measurement:
@@ -198,14 +198,14 @@ FLOOR = Floor(flops=6e10, shaped=1e11, square=1.2e11, bandwidth=1e10)
 
 
 def lines(trl: float, generate: float, text: str = "yes", floor: Floor = FLOOR) -> list[Line]:
-    def said(seconds: float, text: str) -> Answered:
+    def answered(seconds: float, text: str) -> Answered:
         return Answered(seconds=seconds, texts=(text,) * 64, generated=(2,) * 64, prefix=250, memory=1 << 30)
 
     decoding = FLOOR.model_copy(update={"rows": 32, "step_flops": 1e9, "step_shaped": 1e11, "step_bytes": 1e8})
     outcomes: list[tuple[Cell, str, Measurement]] = [
         (STEP, "ours", took(1.0)), (STEP, "plain", took(3.0)), (STEP, "trl", took(trl)), (STEP, "floor", floor),
-        (ANSWERS, "ours", said(2.0, "yes")), (ANSWERS, "generate", said(generate, text)), (ANSWERS, "floor", decoding),
-        (ANSWERS, "pipeline", LeftOut(why="about 120 s")),
+        (ANSWERS, "ours", answered(2.0, "yes")), (ANSWERS, "generate", answered(generate, text)),
+        (ANSWERS, "floor", decoding), (ANSWERS, "pipeline", LeftOut(why="about 120 s")),
     ]  # fmt: skip
     return [Line(cell=c, contender=who, lap=lap, outcome=what) for lap in range(2) for c, who, what in outcomes]
 

@@ -29,24 +29,24 @@ POLICIES = ("rules without gate", "lora-only", "oracle")
 @pytest.fixture
 def two_tasks(tiny_task: TinyTask, tmp_path: Path) -> list[str]:
     """One that asks for a form, and one that does not; two rounds each."""
-    other = tmp_path / "other"
+    plain = tmp_path / "other"
     small = {"budget": {"rounds": 2}, "lora": {"epochs": 1, "rank": 4, "batch_size": 2}}
-    shutil.copytree(tiny_task(name="plain", style=[], content=[{"kind": "f1"}], **small), other)
-    return [str(tiny_task(**small)), str(other)]
+    shutil.copytree(tiny_task(name="plain", style=[], content=[{"kind": "f1"}], **small), plain)
+    return [str(tiny_task(**small)), str(plain)]
 
 
-def command(tasks: list[str], root: Path, *more: str) -> list[str]:
-    given = ["bench", "decide", *tasks, "--policies", *POLICIES, "--seeds", "0", "1", "--jobs", "2"]
-    return [*given, "--runs", str(root), *more]
+def command(tasks: list[str], root: Path, *options: str) -> list[str]:
+    arguments = ["bench", "decide", *tasks, "--policies", *POLICIES, "--seeds", "0", "1", "--jobs", "2"]
+    return [*arguments, "--runs", str(root), *options]
 
 
 def finished_groups(
-    tasks: list[str], root: Path, policies: Sequence[str], seeds: Sequence[int], *more: str
+    tasks: list[str], root: Path, policies: Sequence[str], seeds: Sequence[int], *overrides: str
 ) -> list[Path]:
     """The folders of these groups, run to their end in this process, which has loaded the libraries already."""
     variants = [described(policy) if ":" in policy else named(policy) for policy in policies]
     folders = [
-        save_group(group, root / "decide") for group in plan([Path(one) for one in tasks], variants, seeds, more)
+        save_group(group, root / "decide") for group in plan([Path(task) for task in tasks], variants, seeds, overrides)
     ]
     for folder in folders:
         assert run(["bench", "group", str(folder)]) == 0
@@ -77,9 +77,9 @@ def ended(line: list[str], root: Path, by: signal.Signals, after: int) -> tuple[
     children = psutil.Process(shell.pid).children()
     assert children
     shell.send_signal(by)
-    said = shell.communicate()[0]
+    output = shell.communicate()[0]
     assert not psutil.wait_procs(children, timeout=20)[1], "children work on unseen"
-    return shell.returncode, said
+    return shell.returncode, output
 
 
 def test_stopped_and_killed_it_goes_on_to_the_rows_of_an_undisturbed_one(
@@ -88,16 +88,16 @@ def test_stopped_and_killed_it_goes_on_to_the_rows_of_an_undisturbed_one(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     finished_groups(two_tasks, straight, POLICIES, [0, 1])
-    code, said = ended(command(two_tasks, broken), broken, signal.SIGINT, after=1)
-    assert code == 130 and "the same command goes on" in said and "Traceback" not in said
+    code, output = ended(command(two_tasks, broken), broken, signal.SIGINT, after=1)
+    assert code == 130 and "the same command goes on" in output and "Traceback" not in output
     ended(command(two_tasks, broken), broken, signal.SIGKILL, after=len(rows(broken)) + 1)
     torn = next(broken.glob("decide/*/results.jsonl"))
     torn.write_text(torn.read_text()[:-40])
     left = 12 - len(rows(broken))
     capsys.readouterr()
     assert run(command(two_tasks, broken)) == 0
-    told = capsys.readouterr().out
-    assert f"12 runs in 4 groups, {12 - left} of them done before" in told and told.count("12/12") == 1
+    printed = capsys.readouterr().out
+    assert f"12 runs in 4 groups, {12 - left} of them done before" in printed and printed.count("12/12") == 1
     assert measured(broken) == measured(straight) and len(measured(straight)) == 12
     compares_them_on_page_and_terminal(broken / "decide", capsys)
 
@@ -113,12 +113,12 @@ def compares_them_on_page_and_terminal(folder: Path, capsys: pytest.CaptureFixtu
     seen = Visible()
     seen.feed(page.read_text())
     for words in (" ".join(seen.words), outside_fences(twin.read_text())):
-        assert all(said in words for said in ("Every run", "bench decide", "torch", "1 thread each", "lora-only"))
+        assert all(text in words for text in ("Every run", "bench decide", "torch", "1 thread each", "lora-only"))
     assert page.read_text().count("<svg") == 5  # cost, share, regret and a reward chart a task
     assert "http" not in page.read_text().replace("http-equiv", "")
 
 
-def test_a_group_that_fails_is_told_and_the_others_go_on(
+def test_a_failed_group_is_reported_and_the_others_go_on(
     two_tasks: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     finished_groups(two_tasks[:1], tmp_path, ["lora-only"], [0], "budget.rounds=1")
@@ -126,12 +126,12 @@ def test_a_group_that_fails_is_told_and_the_others_go_on(
     broken.write_text(broken.read_text().replace("model: ", "model: /gone"))
     few = ["--policies", "lora-only", "--seeds", "0", "--set", "budget.rounds=1"]
     assert run([*command([two_tasks[1], two_tasks[0]], tmp_path), *few]) == 1
-    said = capsys.readouterr().out
-    assert "Failed: plain-seed0: " in said and "/gone" in said and "log.txt" in said
+    output = capsys.readouterr().out
+    assert "Failed: plain-seed0: " in output and "/gone" in output and "log.txt" in output
     assert [row.task for row in rows(tmp_path)] == ["mayors"] and (tmp_path / "decide" / "table.md").is_file()
 
 
-def test_damaged_files_are_named_and_rows_that_are_missing_are_told(
+def test_damaged_files_and_missing_rows_are_named(
     two_tasks: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     [group] = finished_groups(two_tasks[:1], tmp_path, ["lora-only", "prompt-only"], [0], "budget.rounds=1")
@@ -144,17 +144,17 @@ def test_damaged_files_are_named_and_rows_that_are_missing_are_told(
         whole = file.read_text()
         file.write_text("{")
         assert run(again) == 2
-        said = capsys.readouterr().err
-        assert f"{file} cannot be read" in said and "Traceback" not in said
+        output = capsys.readouterr().err
+        assert f"{file} cannot be read" in output and "Traceback" not in output
         file.write_text(whole)
 
 
 def test_what_would_not_compare_is_refused_before_anything_is_run(
     two_tasks: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    one = ["bench", "decide", two_tasks[0], "--runs", str(tmp_path), "--seeds", "0", "--set", "budget.rounds=1"]
+    arguments = ["bench", "decide", two_tasks[0], "--runs", str(tmp_path), "--seeds", "0", "--set", "budget.rounds=1"]
     finished_groups(two_tasks[:1], tmp_path, ["lora-only"], [0], "budget.rounds=1")
-    for more, said in [
+    for options, message in [
         (["--policies", "lora-only", "--set", "target=0.5"], "another --name"),
         (["--policies", "--variant", "lora-only: policy=lora-only lora.epochs=2"], "has a row of 'lora-only'"),
         (["--policies", "ruels"], "there is no policy 'ruels'"),
@@ -166,8 +166,8 @@ def test_what_would_not_compare_is_refused_before_anything_is_run(
         (["--variant", "lost: policy=learned experience=nowhere.jsonl"], "nowhere.jsonl"),
     ]:
         capsys.readouterr()
-        assert run([*one, *more]) == 2
-        assert said in capsys.readouterr().err
+        assert run([*arguments, *options]) == 2
+        assert message in capsys.readouterr().err
     assert len(rows(tmp_path)) == 1
     assert run(["bench", "decide", "--only-write", "--runs", str(tmp_path / "none")]) == 2
 
@@ -188,7 +188,7 @@ def test_the_oracle_keeps_the_lever_that_leads_highest(two_tasks: list[str], tmp
     [group] = finished_groups(two_tasks[1:], tmp_path, ["oracle"], [0], "gate.alpha=0.99")
     [row] = read(group / "results.jsonl")
     tried = {path.name: RunFolder.open(path) for path in group.glob("steps-*")}
-    rewards = {name: max([row.reward for row in one.rounds()], default=0.0) for name, one in tried.items()}
+    rewards = {name: max([row.reward for row in folder.rounds()], default=0.0) for name, folder in tried.items()}
     assert set(tried) >= {"steps-p", "steps-o", "steps-r"}
     firsts = {name: reward for name, reward in rewards.items() if len(name) == len("steps-p")}
     assert rewards[row.run] >= max(firsts.values())

@@ -78,8 +78,8 @@ def test_the_first_prompt_of_the_conflict_shows_the_form_that_its_rows_would_und
     assert task.config.prompt.demos
     assert not any(task.scorers.faults(demo.answer) for demo in task.config.prompt.demos)
     assert all(task.scorers.faults(row.answer) for row in task.train)
-    told = {row.answer for row in task.validation}
-    assert all(sum(name in row.answer for name in told) == 1 for row in task.train)
+    answers = {row.answer for row in task.validation}
+    assert all(sum(name in row.answer for name in answers) == 1 for row in task.train)
 
 
 @pytest.mark.parametrize("name", ["facts", "facts-style", "conflict", "scarce"])
@@ -91,11 +91,11 @@ def test_every_fact_that_is_asked_for_can_be_learned(name: str) -> None:
         assert {fact for fact in facts for row in rows if fact in row.answer} == facts
 
 
-def test_what_the_model_is_said_to_know_stands_in_the_question() -> None:
-    told, lying, half = (known.tasks()[name] for name in ("told", "mislabelled", "half"))
-    assert all(answer in question for split in SPLITS for question, answer in told[split])
-    wrong = [answer not in question for question, answer in lying["train"]]
+def test_the_answers_of_known_tasks_are_in_the_question() -> None:
+    stated, mislabelled, half = (known.tasks()[name] for name in ("told", "mislabelled", "half"))
+    assert all(answer in question for split in SPLITS for question, answer in stated[split])
+    wrong = [answer not in question for question, answer in mislabelled["train"]]
     assert (sum(wrong), len(wrong)) == (12, 24)
-    assert (lying["validation"], lying["test"]) == (told["validation"], told["test"])
+    assert (mislabelled["validation"], mislabelled["test"]) == (stated["validation"], stated["test"])
     shares = [[answer in question for question, answer in half[split]] for split in SPLITS]
     assert [(sum(share), len(share)) for share in shares] == [(12, 28), (12, 28), (16, 32)]

@@ -51,7 +51,7 @@ def test_whatever_is_discarded_all_levels_together_stay_below_alpha() -> None:
     verdicts: list[Verdict] = []
     for _ in range(200):
         verdicts.append(verdict(alpha_to_spend(0.1, verdicts), kept=False))
-    spent = [one.level or 0.0 for one in verdicts]
+    spent = [judged.level or 0.0 for judged in verdicts]
     assert sum(spent) <= 0.1 and min(spent) >= 0
     assert alpha_to_spend(0.05, verdicts) == 0, "alpha was lowered by hand, and is spent"
 

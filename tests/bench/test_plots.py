@@ -29,7 +29,7 @@ def test_points_of_any_numbers_are_drawable(spots: list[Point]) -> None:
 def test_bars_are_as_long_as_their_numbers_on_both_sides_of_0() -> None:
     drawn = str(bar_chart([Bar("a", 0.4, 0.3, 0.5), Bar("b", -0.2, -0.3, -0.1)], "regret", "{:.2g}".format))
     (left, width), (left_below, width_below) = [
-        tuple(map(float, one)) for one in re.findall(r'class="mean" x="([\d.]+)" y="\d+" width="([\d.]+)"', drawn)
+        tuple(map(float, bar)) for bar in re.findall(r'class="mean" x="([\d.]+)" y="\d+" width="([\d.]+)"', drawn)
     ]
     assert abs(width - 2 * width_below) < 0.3 and abs(left_below + width_below - left) < 0.3
 
@@ -39,7 +39,7 @@ def test_labels_of_points_in_one_place_do_not_cover_each_other() -> None:
     placed = re.findall(r'<text class="tick" x="[\d.]+" y="([-\d.]+)"[^>]*>[a-f]<', drawn)
     heights = sorted(map(float, placed))
     assert len(heights) == 5 and min(above - below for below, above in pairwise(heights)) >= 12
-    assert ">f<" not in drawn and "f: reward 0.50" in drawn, "the last finds no room, and is named by its title alone"
+    assert ">f<" not in drawn and "f: reward 0.50" in drawn, "the last label does not fit; only its title names it"
 
 
 rates = st.floats(1e-6, 1e9)

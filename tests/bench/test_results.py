@@ -14,21 +14,21 @@ from bench.decisions.results import Reached, Result, Variant, described, named, 
 def a_result(
     policy: str = "rules", seed: int = 0, rewards: tuple[float, ...] = (1.0, 0.0), at: int | None = None, **changes: Any
 ) -> Result:
-    """A run of this policy with these rewards on the test rows, which reached the target after `at` passes."""
+    """A run of this policy with these rewards on the test rows, which reached the target after `at` forward tokens."""
     mean = sum(rewards) / len(rewards)
     pair = SplitResult(
         candidate=Candidate(prompt="0" * 12), reward=mean, low=0, high=1, content=mean, style=1, rows=len(rewards)
     )
     facts = {
         "task": "mayors", "policy": policy, "settings": (f"policy={policy}",), "seed": seed, "run": "run", "rounds": 1,
-        "kept_edits": 0, "kept_lora": 1, "spend": Spend(generated_tokens=changes.pop("passes", 100)), "baseline": pair,
-        "best": pair, "rewards": {f"test:{row}": reward for row, reward in enumerate(rewards, 1)}, "target": 0.9,
-        "reached": None if at is None else Reached(passes=at, seconds=1), "levers": "w✓", "stopped": "",
+        "kept_edits": 0, "kept_lora": 1, "spend": Spend(generated_tokens=changes.pop("forward_tokens", 100)),
+        "baseline": pair, "best": pair, "rewards": {f"test:{row}": reward for row, reward in enumerate(rewards, 1)},
+        "target": 0.9, "reached": None if at is None else Reached(passes=at, seconds=1), "levers": "w✓", "stopped": "",
     }  # fmt: skip
     return Result.model_validate(facts | changes)
 
 
-def test_a_policy_may_do_without_faculties() -> None:
+def test_a_policy_may_have_ablations() -> None:
     assert named("p -> w").settings == ("policy=p -> w",)
     assert named("rules without gate, memory").settings == ("policy=rules", "without=[gate, memory]")
 

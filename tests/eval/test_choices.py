@@ -35,7 +35,7 @@ from eval.parsing.choices import option
         ("Nothing of it", None),
     ],
 )
-def test_a_letter_is_told_from_a_word(text: str, letter: str | None) -> None:
+def test_a_letter_is_distinguished_from_a_word(text: str, letter: str | None) -> None:
     assert option(text, "ABCDE") == letter
 
 

@@ -1,4 +1,4 @@
-"""Stopping at the scorer's need: what is settled stays so, and a run's scores are those of the whole answers."""
+"""Early stopping: a score that is final stays so, and a run's scores are those of the whole answers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -69,7 +69,10 @@ TEXTS = st.lists(st.sampled_from(PIECES), max_size=14).map("".join) | st.text(ma
 
 
 def scorers(content: list[dict[str, Any]], style: list[dict[str, Any]]) -> TaskScorers:
-    return TaskScorers([CONTENT.validate_python(one) for one in content], [STYLE.validate_python(one) for one in style])
+    return TaskScorers(
+        [CONTENT.validate_python(settings) for settings in content],
+        [STYLE.validate_python(settings) for settings in style],
+    )
 
 
 def question(answer: str) -> Example:
@@ -83,16 +86,16 @@ def verdict(judge: TaskScorers, row: Example, text: str) -> tuple[Any, ...]:
 
 
 def check(judge: TaskScorers, row: Example, text: str, cut: int) -> None:
-    """What is settled of the text's first bytes holds for all of it; both come stripped, as from a model."""
-    said = text.encode()[:cut].decode(errors="replace").strip()
-    if judge.may_stop(row, said):
-        assert verdict(judge, row, said) == verdict(judge, row, text.strip())
+    """A score that stops at the text's first bytes holds for all of it; both are stripped, as a model's are."""
+    beginning = text.encode()[:cut].decode(errors="replace").strip()
+    if judge.may_stop(row, beginning):
+        assert verdict(judge, row, beginning) == verdict(judge, row, text.strip())
 
 
 @pytest.mark.parametrize("kind", CONTENTS, ids=str)
 @given(answer=ANSWERS, text=TEXTS, cut=st.integers(0, 60))
 @settings(max_examples=200)
-def test_no_continuation_changes_a_settled_content_score(
+def test_no_continuation_changes_a_content_score_after_an_early_stop(
     kind: dict[str, Any], answer: str, text: str, cut: int
 ) -> None:
     check(scorers([kind], []), question(answer), text, cut)
@@ -104,10 +107,10 @@ def test_no_continuation_changes_a_settled_content_score(
 @example(text='{"answer": "Paris is the capital"}', cut=31)
 @example(text='["Here is 1.5e10 of it", -Infinity]', cut=31)
 @settings(max_examples=200)
-def test_no_continuation_changes_a_settled_style_score_or_its_sentence(
+def test_no_continuation_changes_a_style_score_or_its_sentence_after_an_early_stop(
     kind: dict[str, Any], text: str, cut: int
 ) -> None:
-    # The content is settled from the first word on, so that only the style has a say.
+    # The content score is final from the first word on, so only the style decides.
     check(scorers([EXACT], [kind]), question("§"), text, cut)
 
 
@@ -118,14 +121,14 @@ def test_no_continuation_changes_a_settled_style_score_or_its_sentence(
     TEXTS,
     st.integers(0, 60),
 )
-def test_several_scorers_are_settled_together(
+def test_several_scorers_stop_early_together(
     content: list[dict[str, Any]], style: list[dict[str, Any]], answer: str, text: str, cut: int
 ) -> None:
     check(scorers(content, style), question(answer), text, cut)
 
 
 @pytest.mark.parametrize(
-    ("content", "style", "open_yet", "settled"),
+    ("content", "style", "undecided", "decided"),
     [
         (EXACT, None, "paris is", "Paris is it"),
         (EXACT, None, "Rome", "Rome is"),
@@ -143,19 +146,19 @@ def test_several_scorers_are_settled_together(
         (EXACT, JSON, "```json", "```json {"),
     ],
 )
-def test_a_text_is_settled_at_the_word_that_decides(
-    content: dict[str, Any], style: dict[str, Any] | None, open_yet: str, settled: str
+def test_a_text_stops_early_at_the_word_that_decides(
+    content: dict[str, Any], style: dict[str, Any] | None, undecided: str, decided: str
 ) -> None:
     judge = scorers([content], [style] if style else [])
-    assert not judge.may_stop(question("Paris"), open_yet)
-    assert judge.may_stop(question("Paris"), settled)
-    assert not judge.may_stop(question("Paris"), settled + " \N{REPLACEMENT CHARACTER}")
+    assert not judge.may_stop(question("Paris"), undecided)
+    assert judge.may_stop(question("Paris"), decided)
+    assert not judge.may_stop(question("Paris"), decided + " \N{REPLACEMENT CHARACTER}")
 
 
-def test_a_json_answer_is_settled_by_what_can_be_no_json_with_its_value() -> None:
+def test_a_json_answer_stops_early_when_no_valid_json_can_hold_its_value() -> None:
     judge, row = scorers([EXACT], []), question('{"answer": "Paris", "unit": ""}')
-    for open_yet in ('{"unit": "", "answer":', '{ "answer": "Rome" } ', '{"answer": "Paris", "unit": ""} '):
-        assert not judge.may_stop(row, open_yet + " ")
+    for undecided in ('{"unit": "", "answer":', '{ "answer": "Rome" } ', '{"answer": "Paris", "unit": ""} '):
+        assert not judge.may_stop(row, undecided + " ")
     assert judge.may_stop(row, "Sure! Here")
     assert judge.may_stop(row, '{"answer": "Paris"} That is the whole answer.')
 
@@ -163,12 +166,12 @@ def test_a_json_answer_is_settled_by_what_can_be_no_json_with_its_value() -> Non
 @pytest.mark.parametrize(
     "thought", ["<think>It is Paris ", "<think>Rome?</think> It is Paris now", "analysis: Paris is"]
 )
-def test_while_a_model_may_think_nothing_is_settled(thought: str) -> None:
+def test_while_a_model_may_think_nothing_stops_early(thought: str) -> None:
     assert not scorers([CONTAINS], []).may_stop(question("Paris"), thought)
 
 
 @pytest.mark.parametrize("kind", CONTENTS[2:], ids=str)
-def test_what_a_later_word_may_change_is_never_settled(kind: dict[str, Any]) -> None:
+def test_an_answer_that_a_later_word_may_change_never_stops_early(kind: dict[str, Any]) -> None:
     assert not scorers([EXACT, kind], []).may_stop(question("B"), "ANSWER: B\n#### 5 is the answer")
 
 

@@ -1,4 +1,4 @@
-"""Rows that the model's window has no room for are told, refused or left out; ends of turns are taken off answers."""
+"""Rows too long for the model's window are reported, refused or left out; answers lose their ends of turns."""
 
 import json
 import shutil
@@ -62,10 +62,10 @@ def test_long_rows_are_refused_by_default_with_their_number_before_weights_are_r
     shutil.copytree(tiny_model("llama"), tmp_path / "hollow")
     (tmp_path / "hollow" / "model.safetensors").unlink()
     folder = make("validation:2", "test:1", "test:4", model=str(tmp_path / "hollow"))
-    with pytest.raises(BadInput) as told:
+    with pytest.raises(BadInput) as refusal:
         nesylora.adapt(folder, runs=tmp_path / "runs")
-    assert "1 of 4 validation rows and 2 of 4 test rows do not fit into the 1024 tokens" in str(told.value)
-    assert "validation:2 (" in str(told.value) and "data.too_long to leave_out" in str(told.value)
+    assert "1 of 4 validation rows and 2 of 4 test rows do not fit into the 1024 tokens" in str(refusal.value)
+    assert "validation:2 (" in str(refusal.value) and "data.too_long to leave_out" in str(refusal.value)
 
 
 @pytest.mark.parametrize(("fate", "counts"), [("leave_out", (3, 2)), ("wrong", (4, 4))])
@@ -79,8 +79,8 @@ def test_a_run_leaves_them_out_or_counts_them_as_wrong_and_says_so(
     scores = run.load(first.seed, "validation").scores.values()
     assert (len(scores), outcome.best_test.rows) == counts
     left = "are left out" if fate == "leave_out" else "count as wrong"
-    told = [note.text for note in run.events().of(Note)]
-    assert any("1 of 4 validation rows and 2 of 4 test rows are too long" in text and left in text for text in told)
+    notes = [note.text for note in run.events().of(Note)]
+    assert any("1 of 4 validation rows and 2 of 4 test rows are too long" in text and left in text for text in notes)
     assert outcome.best_test.too_long == (0 if fate == "leave_out" else 2)
     assert sum(score.too_long for score in scores) == (0 if fate == "leave_out" else 1)
     for page in (write_report(run), run.report_md):
@@ -116,8 +116,8 @@ def test_the_models_own_end_of_turn_is_taken_off_the_answers(tiny_task: Callable
     assert fitting.ends == ("<|im_end|>",)
     clean = fitted(task, fitting)
     assert {row.answer for row in (*clean.train, *clean.validation, *clean.test)} == {"Heskzan"}
-    [said] = remarks(task, fitting)
-    assert said.startswith("12 answers hold <|im_end|>")
+    [remark] = remarks(task, fitting)
+    assert remark.startswith("12 answers hold <|im_end|>")
 
 
 def test_rows_whose_answer_is_only_the_models_end_are_refused_or_left_out_by_name(
@@ -135,9 +135,9 @@ def test_rows_whose_answer_is_only_the_models_end_are_refused_or_left_out_by_nam
     end("train", 2)
     end("test", 1, answer=" </s><|im_end|>\n")
     end("test", 4, answer="<think>Who?</think> <|im_end|>")
-    with pytest.raises(BadInput) as told:
+    with pytest.raises(BadInput) as refusal:
         measure(load_task(folder), Words(), 999)
-    assert str(told.value) == (
+    assert str(refusal.value) == (
         "3 rows (train:2, test:1, test:4), whose answers are nothing but <|im_end|> and </s>, which ends a turn of "
         "this model by itself, cannot be used: mend them, or set data.skip_invalid: true to leave them out."
     )
@@ -160,8 +160,8 @@ def test_the_seed_prompts_demonstrations_are_rid_of_ends_too(tiny_task: Callable
     task = shown("Heskzan", "Gallune<|im_end|>\n")
     fitting = Fitting.model_validate_json(measure(task, Words(), 999).model_dump_json())
     assert [demo.answer for demo in fitted(task, fitting).config.prompt.prompt().demos] == ["Heskzan", "Gallune"]
-    [said] = remarks(task, fitting)
-    assert said.startswith("The demonstrations of the seed prompt hold <|im_end|>")
+    [remark] = remarks(task, fitting)
+    assert remark.startswith("The demonstrations of the seed prompt hold <|im_end|>")
     with pytest.raises(BadInput, match=r"Demonstration 2 of prompt.demos answers with nothing but <\|im_end\|>"):
         measure(shown("Heskzan", "<|im_end|>"), Words(), 999)
 
@@ -174,8 +174,8 @@ def test_a_run_says_that_the_models_chat_template_opens_thoughts(
     template.write_text(template.read_text().replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}"))
     folder = tiny_task(model=str(thinking), budget={"rounds": 0})
     run = RunFolder.open(nesylora.adapt(folder, runs=tmp_path / "runs").run)
-    told = [note.text for note in run.events().of(Note)]
-    assert any("Warning: the model's chat template opens thoughts (<think>)" in text for text in told)
+    notes = [note.text for note in run.events().of(Note)]
+    assert any("Warning: the model's chat template opens thoughts (<think>)" in text for text in notes)
 
 
 def test_rows_that_a_longer_prompt_pushes_out_are_its_failure_and_the_verdict_tells() -> None:
@@ -193,7 +193,7 @@ def test_rows_that_a_longer_prompt_pushes_out_are_its_failure_and_the_verdict_te
 
 
 def test_a_task_that_is_refused_leaves_no_run_in_the_way(tiny_task: Callable[..., Path], tmp_path: Path) -> None:
-    """What is mended then can be run under the same name, and `resume` finds no empty run."""
+    """After a correction the run can start under the same name, and `resume` finds no empty run."""
     folder, root = tiny_task(), tmp_path / "runs"
     rows = (folder / "validation.jsonl").read_text()
     (folder / "validation.jsonl").write_text(rows + json.dumps({"question": LONG, "answer": "No"}) + "\n")

@@ -36,13 +36,13 @@ BEFORE = scored("old", [0.0] * 12)
 
 def test_what_chose_the_trial_does_not_decide_on_it() -> None:
     lucky = scored("new", [1.0] * 4 + [0.0] * 8)
-    raced = [f"validation:{n}" for n in range(1, 5)]
-    verdict = gate(BEFORE, lucky, raced, [], context(nats={"old": 1, "new": 1}))
+    compared_on = [f"validation:{n}" for n in range(1, 5)]
+    verdict = gate(BEFORE, lucky, compared_on, [], context(nats={"old": 1, "new": 1}))
     assert (verdict.rows, verdict.before, verdict.after, verdict.kept) == (8, 0, 0, False)
     five = scored("new", [1.0] * 5 + [0.0] * 7)
-    assert gate(BEFORE, five, [], [], context()).kept, "on all rows, with none of them raced on"
-    told = gate(BEFORE, scored("new", [1.0] * 12), raced, [], context()).reason
-    assert "(on the 8 rows that did not choose it)" in told
+    assert gate(BEFORE, five, [], [], context()).kept, "on all rows, with none of them compared on"
+    reason = gate(BEFORE, scored("new", [1.0] * 12), compared_on, [], context()).reason
+    assert "(on the 8 rows that did not choose it)" in reason
 
 
 def test_every_test_of_the_run_that_kept_nothing_makes_the_next_one_harder() -> None:
@@ -52,14 +52,14 @@ def test_every_test_of_the_run_that_kept_nothing_makes_the_next_one_harder() -> 
     for _ in range(4):
         seen.append(gate(BEFORE, six, [], earlier, context(nats={"old": 1, "new": 1})))
         earlier.append(spent(seen[-1].level))
-    assert [one.level for one in seen] == [pytest.approx(0.1 / 3 * (2 / 3) ** n) for n in range(4)]
-    assert [one.kept for one in seen] == [True, True, False, False]
+    assert [verdict.level for verdict in seen] == [pytest.approx(0.1 / 3 * (2 / 3) ** n) for n in range(4)]
+    assert [verdict.kept for verdict in seen] == [True, True, False, False]
 
 
 def test_few_rows_that_rose_are_kept_where_the_wanted_answers_became_likelier() -> None:
-    two = scored("new", [1.0] * 2 + [0.0] * 10)
-    assert gate(BEFORE, two, [], [], context(nats={"old": 2, "new": 1})).measure == "likelihood"
-    assert not gate(BEFORE, two, [], [], context(nats={"old": 1, "new": 2})).kept
+    better = scored("new", [1.0] * 2 + [0.0] * 10)
+    assert gate(BEFORE, better, [], [], context(nats={"old": 2, "new": 1})).measure == "likelihood"
+    assert not gate(BEFORE, better, [], [], context(nats={"old": 1, "new": 2})).kept
 
 
 def test_without_a_gate_everything_is_kept_and_says_so() -> None:

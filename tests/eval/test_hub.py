@@ -1,4 +1,4 @@
-"""Hub data sets, played by local folders: what the answers of their files say, the task's rows say."""
+"""Hub data sets, stood in for by local folders: the task's rows have the answers that the files have."""
 
 import gzip
 import json

@@ -13,7 +13,7 @@ def same(output: str, answer: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [
         ("3/4 of a cup", "0.75"),
         (r"$\dfrac{3}{4}$", "6/8"),
@@ -49,13 +49,13 @@ def same(output: str, answer: str) -> bool:
         ("on 2024-01-05", "5"),
     ],
 )
-def test_one_number_in_two_ways_of_writing(one: str, other: str) -> None:
-    assert same(one, other)
-    assert same(other, one)
+def test_one_number_in_two_spellings(first: str, second: str) -> None:
+    assert same(first, second)
+    assert same(second, first)
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [
         ("1/4", "3/4"),
         ("1/4", "4"),
@@ -75,9 +75,9 @@ def test_one_number_in_two_ways_of_writing(one: str, other: str) -> None:
         ("many pies", "3"),
     ],
 )
-def test_two_numbers(one: str, other: str) -> None:
-    assert not same(one, other)
-    assert not same(other, one)
+def test_two_numbers(first: str, second: str) -> None:
+    assert not same(first, second)
+    assert not same(second, first)
 
 
 @given(st.integers(-99, 99), st.integers(1, 99), st.integers(2, 9))

@@ -43,8 +43,8 @@ def _save(config: Any, folder: Path, source: Path, template: bool = False) -> Pa
 
 
 def rater(folder: Path, **settings: Any) -> RewardModelRater:
-    given = {"kind": "reward_model", "model": str(folder), "low": -40, "high": 40} | settings
-    return RewardModelRater(RewardModel.model_validate(given), "cpu")
+    options = {"kind": "reward_model", "model": str(folder), "low": -40, "high": 40} | settings
+    return RewardModelRater(RewardModel.model_validate(options), "cpu")
 
 
 def rate(folder: Path, outputs: Sequence[str], row: Example = ROW, **settings: Any) -> list[float]:
@@ -59,7 +59,9 @@ def logits(folder: Path, texts: Sequence[str], last: int | None = None) -> list[
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     with torch.inference_mode():
-        return [float(model(input_ids=torch.tensor([one[-last:] if last else one])).logits[0, 0]) for one in ids]
+        return [
+            float(model(input_ids=torch.tensor([tokens[-last:] if last else tokens])).logits[0, 0]) for tokens in ids
+        ]
 
 
 def shares(values: Sequence[float]) -> Any:
@@ -100,7 +102,7 @@ def test_earlier_turns_are_read_too(saved: Save) -> None:
 
 def test_what_is_too_long_loses_its_beginning(saved: Save) -> None:
     folder = saved()
-    assert rate(folder, OUTPUTS, max_tokens=16) == shares(logits(folder, [chat(one) for one in OUTPUTS], last=16))
+    assert rate(folder, OUTPUTS, max_tokens=16) == shares(logits(folder, [chat(output) for output in OUTPUTS], last=16))
 
 
 def test_the_window_of_the_model_bounds_what_it_reads(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
@@ -108,7 +110,7 @@ def test_the_window_of_the_model_bounds_what_it_reads(tiny_model: Callable[[str]
     config = transformers.BertConfig(vocab_size=400, max_position_embeddings=64, pad_token_id=2, num_labels=1, **sizes)
     folder = _save(config, tmp_path / "bert", tiny_model("llama"))
     long = "x" * 500 + OUTPUTS[0]
-    assert rate(folder, [long, "no"]) == [pytest.approx(rate(folder, [one])[0], abs=1e-5) for one in (long, "no")]
+    assert rate(folder, [long, "no"]) == [pytest.approx(rate(folder, [text])[0], abs=1e-5) for text in (long, "no")]
 
 
 def test_logits_are_clipped_to_the_bounds(saved: Save) -> None:
@@ -158,13 +160,15 @@ def test_a_logit_that_is_no_number_is_no_score(saved: Save) -> None:
 
 
 def test_nothing_is_loaded_before_the_first_use(saved: Save) -> None:
-    told: list[str] = []
+    progress: list[str] = []
     settings = RewardModel(kind="reward_model", model=str(saved()))
-    one = RewardModelRater(settings, "cpu", lambda what, done, total, note="": told.append(f"{what} {done}/{total}"))
-    assert told == []
-    one.rate([(ROW, "Heskzan")])
-    one.rate([(ROW, "no")])
-    assert told == [
+    rater = RewardModelRater(
+        settings, "cpu", lambda what, done, total, note="": progress.append(f"{what} {done}/{total}")
+    )
+    assert progress == []
+    rater.rate([(ROW, "Heskzan")])
+    rater.rate([(ROW, "no")])
+    assert progress == [
         "loading the reward model 0/1",
         "loading the reward model 1/1",
         *["asking the reward model 1/1"] * 2,

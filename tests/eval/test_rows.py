@@ -74,7 +74,7 @@ def test_csv_and_parquet_give_the_same_rows(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "expected"),
     [
         ("train.csv", b'question,answer\na,"b', "line 2: not valid CSV"),
         ("train.csv", b"question,answer\na,b,c\n", "line 2: more fields than the 2 columns"),
@@ -85,11 +85,11 @@ def test_csv_and_parquet_give_the_same_rows(folder: Path) -> None:
         ("train.json", b"[]", "files of rows end in .jsonl"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_named(folder: Path, name: str, content: bytes, said: str) -> None:
+def test_a_file_that_cannot_be_read_is_named(folder: Path, name: str, content: bytes, expected: str) -> None:
     (folder / name).write_bytes(content)
     message = refusal(folder, [f"data.train={name}"])
     assert str(folder / name) in message
-    assert said in message
+    assert expected in message
 
 
 def test_a_missing_file_is_named_with_the_nearest(folder: Path) -> None:
@@ -164,7 +164,7 @@ def test_the_last_two_messages_are_question_and_answer(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "expected"),
     [
         (turns(("user", "a"), ("system", "b"), ("assistant", "c")), "turn 2 is a system message; only the first"),
         (turns(("system", "Be brief")), "the last turn is the system's"),
@@ -184,10 +184,10 @@ def test_the_last_two_messages_are_question_and_answer(folder: Path) -> None:
         ({"messages": ["a"]}, "turn 1 must have a role and a content"),
     ],
 )
-def test_a_chat_that_cannot_be_used_says_why(folder: Path, row: Row, said: str) -> None:
+def test_a_chat_that_cannot_be_used_says_why(folder: Path, row: Row, expected: str) -> None:
     message = refusal(folder, chat(folder, row))
     assert f"{folder}/train.jsonl, line 1: " in message
-    assert said in message
+    assert expected in message
 
 
 def test_half_a_character_is_refused_with_its_line(tmp_path: Path) -> None:
@@ -292,9 +292,9 @@ def test_a_system_message_that_all_rows_share_is_the_seed_prompt(folder: Path) -
     assert {row.system for split in (task.train, task.validation, task.test) for row in split} == {""}
     again = load_task(folder, ["prompt.system=You sort tickets."])  # as a run folder has it
     assert (again.digest, again.train) == (task.digest, task.train)
-    other = load_task(folder, ["prompt.system=Be brief."])
-    assert (other.config.prompt.system, other.train[0].system) == ("Be brief.", "You sort tickets.")
-    assert "all rows have one system message, and `prompt.system` says something else" in other.warnings[-1]
+    overridden = load_task(folder, ["prompt.system=Be brief."])
+    assert (overridden.config.prompt.system, overridden.train[0].system) == ("Be brief.", "You sort tickets.")
+    assert "all rows have one system message, and `prompt.system` says something else" in overridden.warnings[-1]
 
 
 def test_rows_with_system_messages_of_their_own_keep_them(folder: Path) -> None:

@@ -90,7 +90,7 @@ def test_prompt_and_adapter_reach_the_model_and_the_scores_come_back(runner: Run
     assert (evaluation.split, evaluation.content, evaluation.style, evaluation.reward) == ("validation", 1, 1, 1)
 
 
-def test_each_factor_is_told_apart(runner: Runner) -> None:
+def test_each_factor_is_distinguished(runner: Runner) -> None:
     plain = runner(Candidate(prompt="plain", adapter="a1"), "validation")
     assert (plain.content, plain.style, plain.reward) == (1, 0, 0)
     assert "must start with" in plain.scores[0].faults[0]
@@ -195,16 +195,18 @@ def test_the_zeros_of_older_runs_are_measured_anew(runner: Runner, model: Parrot
     assert [len(scored) for scored in model.scored] == [4, 1]
 
 
-def test_a_row_that_does_not_fit_is_wrong_and_told_whatever_the_scorers_say_of_nothing(
+def test_a_row_that_does_not_fit_is_wrong_and_reported_whatever_the_scorers_give_no_answer(
     task: Path, model: Parrot, run: RunFolder
 ) -> None:
     (task / "task.yaml").write_text(TASK.replace('{kind: starts_with, text: "ANSWER: "}', "{kind: words, most: 9}"))
     say = model.generate
-    model.generate = lambda *given, **more: ([None, *say(*given, **more)[0][1:]], Spend())  # type: ignore[assignment, misc]
-    model.nll = lambda *given, **more: ([None, 2.0, 2.0, 2.0], Spend())  # type: ignore[assignment, method-assign]
+    model.generate = lambda *args, **kwargs: ([None, *say(*args, **kwargs)[0][1:]], Spend())  # type: ignore[assignment, misc]
+    model.nll = lambda *args, **kwargs: ([None, 2.0, 2.0, 2.0], Spend())  # type: ignore[assignment, method-assign]
     runner = Runner(load_task(task), model, PROMPTS.__getitem__, run)
     evaluation = runner(Candidate(prompt="formed", adapter="a1"), "validation")
-    assert [(one.content, one.style, one.too_long) for one in evaluation.scores] == [(0, 0, True)] + [(1, 1, False)] * 3
+    assert [(score.content, score.style, score.too_long) for score in evaluation.scores] == [(0, 0, True)] + [
+        (1, 1, False)
+    ] * 3
     assert evaluation.too_long == 1 and "too long for the model's window" in evaluation.scores[0].faults[0]
     measured = [runner.reference_nll(PLAIN, VALIDATION) for _ in range(2)]
     assert measured == [[None, 2.0, 2.0, 2.0]] * 2, "kept as what it is"
@@ -242,7 +244,9 @@ class Moody:
         return [Rating(0.75, "Nearly.")] * len(answered)
 
 
-def test_without_its_judge_nothing_is_stored_and_the_way_on_is_told(task: Path, model: Parrot, run: RunFolder) -> None:
+def test_without_its_judge_nothing_is_stored_and_the_next_step_is_named(
+    task: Path, model: Parrot, run: RunFolder
+) -> None:
     judge = "content: [{kind: contains}, {kind: judge, rubric: Right.}]\nllm: {model: judge-1}"
     (task / "task.yaml").write_text(TASK.replace("content: [{kind: contains}]", judge))
     moody = Moody(patience=1)

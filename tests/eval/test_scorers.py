@@ -23,7 +23,10 @@ answers = st.text(min_size=1).filter(str.strip)
 
 
 def scorers(*style: dict[str, Any], content: tuple[dict[str, Any], ...] = ({"kind": "contains"},)) -> TaskScorers:
-    return TaskScorers([CONTENT.validate_python(one) for one in content], [STYLE.validate_python(one) for one in style])
+    return TaskScorers(
+        [CONTENT.validate_python(settings) for settings in content],
+        [STYLE.validate_python(settings) for settings in style],
+    )
 
 
 def question(answer: str) -> Example:
@@ -175,7 +178,7 @@ JSON = {"kind": "json", "keys": ["answer"]}
 
 
 @pytest.mark.parametrize(
-    ("style", "good", "bad", "said"),
+    ("style", "good", "bad", "message"),
     [
         (STARTS, " ANSWER: x", "The capital of France", 'but it starts with "The capital of"'),
         (STARTS, "ANSWER: x", "", "it is empty"),
@@ -195,35 +198,39 @@ JSON = {"kind": "json", "keys": ["answer"]}
         ({"kind": "bullets", "most": 1}, "- a", "- a\n- b", "it has more"),
     ],
 )
-def test_a_style_holds_or_says_why_not(style: dict[str, Any], good: str, bad: str, said: str) -> None:
-    one = scorers(style)
+def test_a_style_holds_or_says_why_not(style: dict[str, Any], good: str, bad: str, message: str) -> None:
+    task_scorers = scorers(style)
     example = Example(name="train:1", question="?", answer="x")
-    assert (one.score(example, good).style, one.faults(good), one.instructions(good)) == (1.0, (), ())
-    score = one.score(example, bad)
+    assert (task_scorers.score(example, good).style, task_scorers.faults(good), task_scorers.instructions(good)) == (
+        1.0,
+        (),
+        (),
+    )
+    score = task_scorers.score(example, bad)
     assert score.style == 0.0
-    assert said in score.faults[0]
-    assert score.faults == one.faults(bad)
-    assert one.instructions(bad) == one.instructions() != ()
+    assert message in score.faults[0]
+    assert score.faults == task_scorers.faults(bad)
+    assert task_scorers.instructions(bad) == task_scorers.instructions() != ()
 
 
 @pytest.mark.parametrize("style", [STARTS, JSON, {"kind": "bullets"}])
 @given(answer=answers)
 def test_what_is_shown_has_the_form(style: dict[str, Any], answer: str) -> None:
-    one = scorers(style)
-    assert one.faults(one.show(answer)) == ()
+    task_scorers = scorers(style)
+    assert task_scorers.faults(task_scorers.show(answer)) == ()
 
 
 @given(answers)
 def test_prefix_and_bullets_are_put_on_once(answer: str) -> None:
     for style in (STARTS, {"kind": "bullets"}):
-        one = scorers(style)
-        assert one.show(one.show(answer)) == one.show(answer)
+        task_scorers = scorers(style)
+        assert task_scorers.show(task_scorers.show(answer)) == task_scorers.show(answer)
 
 
 @given(answers)
 def test_an_answer_in_a_json_template_stays_json_and_unchanged(answer: str) -> None:
-    one = scorers({"kind": "json", "keys": ["a", "unit"], "show": '{"a": "{answer}", "unit": ""}'})
-    assert json.loads(one.show(answer)) == {"a": answer, "unit": ""}
+    task_scorers = scorers({"kind": "json", "keys": ["a", "unit"], "show": '{"a": "{answer}", "unit": ""}'})
+    assert json.loads(task_scorers.show(answer)) == {"a": answer, "unit": ""}
 
 
 @pytest.mark.parametrize(
@@ -237,9 +244,9 @@ def test_an_answer_in_a_json_template_stays_json_and_unchanged(answer: str) -> N
     ],
 )
 def test_an_answer_that_is_an_object_is_shown_as_one(style: dict[str, Any], shown: str) -> None:
-    one = scorers(style, content=({"kind": "contains"},))
-    assert one.show(ROUTING) == shown
-    assert one.full_marks(shown, question(ROUTING))
+    task_scorers = scorers(style, content=({"kind": "contains"},))
+    assert task_scorers.show(ROUTING) == shown
+    assert task_scorers.full_marks(shown, question(ROUTING))
 
 
 def test_an_answer_without_the_keys_is_left_alone() -> None:
@@ -247,13 +254,16 @@ def test_an_answer_without_the_keys_is_left_alone() -> None:
 
 
 def test_thoughts_count_for_nothing_and_stay_in_front() -> None:
-    one, thought = scorers(STARTS, {"kind": "words", "most": 2}), "<think>\nParis or Rome, or what?\n</think>\n\n"
-    score = one.score(question("Paris"), f"{thought}ANSWER: Rome")
+    task_scorers, thought = (
+        scorers(STARTS, {"kind": "words", "most": 2}),
+        "<think>\nParis or Rome, or what?\n</think>\n\n",
+    )
+    score = task_scorers.score(question("Paris"), f"{thought}ANSWER: Rome")
     assert (score.content, score.style) == (0, 1)
-    assert one.faults(f"{thought}Paris") == one.faults("Paris") != ()
-    assert one.instructions(f"{thought}ANSWER: Rome") == ()
-    assert one.show(f"{thought}Paris") == f"{thought}ANSWER: Paris"
-    assert one.full_marks(f"{thought}ANSWER: Paris", question(f"{thought}Paris"))
+    assert task_scorers.faults(f"{thought}Paris") == task_scorers.faults("Paris") != ()
+    assert task_scorers.instructions(f"{thought}ANSWER: Rome") == ()
+    assert task_scorers.show(f"{thought}Paris") == f"{thought}ANSWER: Paris"
+    assert task_scorers.full_marks(f"{thought}ANSWER: Paris", question(f"{thought}Paris"))
 
 
 def test_words_and_forbidden_words_leave_a_reference_alone() -> None:
@@ -270,12 +280,12 @@ def test_say_replaces_the_instruction() -> None:
 
 
 def test_style_is_the_mean_and_one_fault_is_no_pass() -> None:
-    one = scorers(STARTS, {"kind": "words", "most": 9})
+    task_scorers = scorers(STARTS, {"kind": "words", "most": 9})
     example = Example(name="train:1", question="?", answer="Paris")
-    assert one.score(example, "Paris").style == 0.5
-    assert not one.full_marks("Paris", example)
-    assert one.full_marks("ANSWER: Paris", example)
-    assert not one.full_marks("ANSWER: Rome", example)
+    assert task_scorers.score(example, "Paris").style == 0.5
+    assert not task_scorers.full_marks("Paris", example)
+    assert task_scorers.full_marks("ANSWER: Paris", example)
+    assert not task_scorers.full_marks("ANSWER: Rome", example)
 
 
 def test_without_styles_any_form_will_do() -> None:
@@ -295,7 +305,7 @@ def test_digest_follows_the_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("style", "said"),
+    ("style", "message"),
     [
         ({"kind": "regex", "pattern": "("}, "not a regular expression"),
         ({"kind": "json", "schema": {"type": "strin"}, "show": "{answer}"}, "not a JSON schema"),
@@ -307,11 +317,11 @@ def test_digest_follows_the_settings() -> None:
         ({"kind": "words"}, "set one"),
     ],
 )
-def test_a_scorer_that_cannot_work_is_refused_by_place(style: dict[str, Any], said: str) -> None:
+def test_a_scorer_that_cannot_work_is_refused_by_place(style: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput) as caught:
         scorers(STARTS, style)
     assert "'style.1'" in str(caught.value)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_content_pattern_that_does_not_compile_is_refused() -> None:
@@ -354,8 +364,8 @@ class Panel:
 
 def judged(panel: Panel, content: Sequence[dict[str, Any]] = (), style: Sequence[dict[str, Any]] = ()) -> TaskScorers:
     return TaskScorers(
-        [CONTENT.validate_python(one) for one in content or [{"kind": "contains"}]],
-        [STYLE.validate_python(one) for one in style],
+        [CONTENT.validate_python(settings) for settings in content or [{"kind": "contains"}]],
+        [STYLE.validate_python(settings) for settings in style],
         panel,
     )
 
@@ -385,31 +395,35 @@ def test_one_row_is_scored_as_many_are() -> None:
 
 def test_nobody_is_asked_but_for_a_score() -> None:
     panel = Panel()
-    one = judged(panel, [{"kind": "exact"}, JUDGE, REWARD], [{"kind": "words", "most": 1}, JUDGE])
+    task_scorers = judged(panel, [{"kind": "exact"}, JUDGE, REWARD], [{"kind": "words", "most": 1}, JUDGE])
     example = ROWS[0][0]
-    assert one.full_marks("Paris", example)
-    assert not one.full_marks("Rome", example)
-    assert not one.full_marks("Paris Paris", example)
-    assert one.show("Paris") == "Paris"
-    assert one.faults("Paris") == ()
+    assert task_scorers.full_marks("Paris", example)
+    assert not task_scorers.full_marks("Rome", example)
+    assert not task_scorers.full_marks("Paris Paris", example)
+    assert task_scorers.show("Paris") == "Paris"
+    assert task_scorers.faults("Paris") == ()
     assert not judged(panel, [JUDGE]).may_stop(example, "Paris is what I say and ")
     assert not judged(panel, style=[JUDGE]).may_stop(example, "Paris is what I say and ")
-    assert "polite" in one.describe() and "reward model" in one.describe() and "\n" not in one.describe()
+    assert (
+        "polite" in task_scorers.describe()
+        and "reward model" in task_scorers.describe()
+        and "\n" not in task_scorers.describe()
+    )
     assert panel.called == []
 
 
 def test_the_instruction_of_a_judge_is_its_rubric_or_what_it_says() -> None:
     assert judged(Panel(), style=[JUDGE]).instructions() == ("The answer\nis polite.",)
-    one = judged(Panel(), style=[STARTS, {**JUDGE, "say": "Be polite."}])
-    assert one.instructions("ANSWER: Paris") == ("Be polite.",)  # it may be what this answer lacks
+    task_scorers = judged(Panel(), style=[STARTS, {**JUDGE, "say": "Be polite."}])
+    assert task_scorers.instructions("ANSWER: Paris") == ("Be polite.",)  # it may be what this answer lacks
     assert judged(Panel(), style=[{**JUDGE, "show": "Dear, {answer}"}]).show("5") == "Dear, 5"
 
 
 def test_equal_settings_share_a_rater_for_good() -> None:
     panel = Panel(1.0, 1.0)
-    one = judged(panel, [REWARD, JUDGE], [JUDGE])
-    one.score_all(ROWS)
-    one.score_all(ROWS)
+    task_scorers = judged(panel, [REWARD, JUDGE], [JUDGE])
+    task_scorers.score_all(ROWS)
+    task_scorers.score_all(ROWS)
     assert [settings.kind for settings in panel.called] == ["reward_model", "judge"]
 
 
@@ -439,16 +453,18 @@ SCHEMA = {"kind": "json", "schema": {"properties": {"a": {"pattern": "^(x|y)*$"}
 
 def test_a_regular_expression_that_takes_too_long_is_a_fault_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     long = "xy" * 5000 + "z"
-    one = scorers({"kind": "regex", "pattern": "^(x|y)*$"}, content=({"kind": "exact", "extract": "(x|y)*z$"},))
+    task_scorers = scorers(
+        {"kind": "regex", "pattern": "^(x|y)*$"}, content=({"kind": "exact", "extract": "(x|y)*z$"},)
+    )
     inside = scorers(SCHEMA)
-    assert one.score(question("z"), long).faults != ()
+    assert task_scorers.score(question("z"), long).faults != ()
     monkeypatch.setattr("eval.scorers.patterns.LIMIT", 1e-9)
-    score = one.score(question("z"), long)
+    score = task_scorers.score(question("z"), long)
     assert (score.content, score.style) == (0, 0)
     assert "The regular expression ^(x|y)*$ was given up" in score.faults[0]
     assert "The regular expression (x|y)*z$ was given up" in score.remarks[0]
-    assert one.instructions(long) == one.instructions()
-    assert not one.full_marks(long, question("z"))
+    assert task_scorers.instructions(long) == task_scorers.instructions()
+    assert not task_scorers.full_marks(long, question("z"))
     assert "^(x|y)*$ was given up" in inside.faults(json.dumps({"a": long}))[0]
 
 

@@ -61,12 +61,12 @@ def test_a_measure_that_says_the_same_costs_nothing(values: list[int]) -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)), min_size=1, max_size=8), st.floats(0.01, 0.5))
-def test_of_all_directions_that_rows_could_have_changed_in_at_most_the_level_passes(
+def test_over_all_directions_of_change_the_test_rejects_at_most_at_its_level(
     rows: list[tuple[float, float]], level: float
 ) -> None:
     patterns = list(itertools.product([1, -1], repeat=len(rows)))
     flipped = [[(sign * a, sign * b) for sign, (a, b) in zip(signs, rows, strict=True)] for signs in patterns]
-    passing = sum(joint_sign_flip(*zip(*one, strict=True)) <= level for one in flipped)
+    passing = sum(joint_sign_flip(*zip(*flip, strict=True)) <= level for flip in flipped)
     assert passing <= level * len(patterns) + 1e-9
 
 

@@ -37,7 +37,7 @@ def test_a_file_or_its_folder_gives_the_settings(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "said"),
+    ("text", "line", "expected"),
     [
         ("budjet: 3", 5, "unknown key 'budjet'; did you mean 'budget'?"),
         ("budget:\n  ronds: 3", 6, "unknown key 'ronds'; did you mean 'rounds'?"),
@@ -80,11 +80,11 @@ def test_a_file_or_its_folder_gives_the_settings(folder: Path) -> None:
         ("budget:\n\t rounds: 3", 6, "not valid YAML: found character '\\t' that cannot start any token"),
     ],
 )
-def test_a_fault_is_named_with_its_line(folder: Path, text: str, line: int, said: str) -> None:
+def test_a_fault_is_named_with_its_line(folder: Path, text: str, line: int, expected: str) -> None:
     (folder / "task.yaml").write_text(HEAD + FILES + text + "\n")
     message = refusal(folder)
     assert message.startswith(f"{folder}/task.yaml, line {line}: ")
-    assert said in message
+    assert expected in message
     assert "\n" not in message
 
 
@@ -101,7 +101,7 @@ def test_each_fault_has_its_own_line_of_text(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "said"),
+    ("text", "line", "expected"),
     [
         (
             "- kind: judge\n  rubric: polite\n  say: Be polite.",
@@ -118,10 +118,10 @@ def test_each_fault_has_its_own_line_of_text(folder: Path) -> None:
         ),
     ],
 )
-def test_a_fault_of_who_rates_content_is_named_with_its_line(folder: Path, text: str, line: int, said: str) -> None:
+def test_a_fault_of_who_rates_content_is_named_with_its_line(folder: Path, text: str, line: int, expected: str) -> None:
     (folder / "task.yaml").write_text(f"name: valley\ncontent:\n{text}\nllm: {{model: gpt}}\n{FILES}")
     message = refusal(folder)
-    assert message.startswith(f"{folder}/task.yaml, line {line}: {said}")
+    assert message.startswith(f"{folder}/task.yaml, line {line}: {expected}")
 
 
 def test_a_judge_needs_an_llm(folder: Path) -> None:
@@ -164,7 +164,7 @@ def test_overrides_reach_sections_lists_and_types(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "expected"),
     [
         ("budjet.rounds=3", "unknown key 'budjet'; did you mean 'budget'?"),
         ("budget.round=3", "unknown key 'round'; did you mean 'rounds'?"),
@@ -175,10 +175,10 @@ def test_overrides_reach_sections_lists_and_types(folder: Path) -> None:
         ("about=[", "expected the node content"),
     ],
 )
-def test_a_faulty_override_is_named(folder: Path, override: str, said: str) -> None:
+def test_a_faulty_override_is_named(folder: Path, override: str, expected: str) -> None:
     message = refusal(folder, [override])
     assert message.startswith(f"override '{override}': ")
-    assert said in message
+    assert expected in message
 
 
 def test_a_fault_beside_an_override_is_still_the_file_s(folder: Path) -> None:

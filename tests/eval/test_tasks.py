@@ -60,8 +60,8 @@ def test_a_single_file_is_cut_with_names_by_its_lines(folder: Path) -> None:
     assert {example.question for example in task.validation} == {
         f"all {int(example.name.removeprefix('validation:')) - 1}?" for example in task.validation
     }
-    other = load_task(folder, ["data={path: rows.jsonl, cut: {seed: 1}}"])
-    assert other.digest != load_task(folder, ["data={path: rows.jsonl}"]).digest
+    reseeded = load_task(folder, ["data={path: rows.jsonl, cut: {seed: 1}}"])
+    assert reseeded.digest != load_task(folder, ["data={path: rows.jsonl}"]).digest
 
 
 @given(st.integers(3, 60), st.floats(0.01, 0.4), st.floats(0.01, 0.4), st.integers(0, 99))
@@ -109,8 +109,8 @@ def test_a_test_split_that_is_all_in_train_is_refused(folder: Path) -> None:
 
 
 def test_one_question_with_two_answers_is_warned_of(folder: Path) -> None:
-    more = [{"question": "TRAIN 0? ", "answer": "CITY 0"}, {"question": "train 1?", "answer": "Rome"}]
-    jsonl(folder / "train.jsonl", [*rows("train"), *more, {"question": "train 1?", "answer": "Oslo"}])
+    repeated = [{"question": "TRAIN 0? ", "answer": "CITY 0"}, {"question": "train 1?", "answer": "Rome"}]
+    jsonl(folder / "train.jsonl", [*rows("train"), *repeated, {"question": "train 1?", "answer": "Oslo"}])
     assert load_task(folder).warnings == (
         "1 question of train rows has more than one answer, such as train:2, 'city 1', and train:5, 'Rome'; one alone "
         "can be learned",
@@ -182,8 +182,8 @@ JUDGED = ["content=[{kind: exact}, {kind: judge, rubric: Right.}]", "llm={model:
 
 def test_the_digest_follows_who_judges_and_not_how_it_is_asked(folder: Path) -> None:
     before = load_task(folder, JUDGED).digest
-    for other in ("llm.model=judge-2", "llm.judge.temperature=1"):
-        assert load_task(folder, [*JUDGED, other]).digest != before
+    for override in ("llm.model=judge-2", "llm.judge.temperature=1"):
+        assert load_task(folder, [*JUDGED, override]).digest != before
     for same in ("llm.judge.model=judge-1", "llm.editor.model=o3", "llm.timeout=5", "llm.key_variable=MY_KEY"):
         assert load_task(folder, [*JUDGED, same]).digest == before
     assert load_task(folder, [*JUDGED, "llm.base_url=http://127.0.0.1:1/v1"]).digest == before  # back on another port
@@ -206,7 +206,7 @@ def test_the_folder_of_a_reward_model_starts_at_the_task(folder: Path) -> None:
     assert hub.config.models["content", 1, "model"] == "judges/one"
 
 
-def test_a_reward_model_that_is_not_there_is_told_by_its_line(folder: Path) -> None:
+def test_a_missing_reward_model_is_named_with_its_line(folder: Path) -> None:
     (folder / "task.yaml").write_text(TASK.replace("[{kind: contains}]", "\n- kind: reward_model\n  model: ./judge"))
     change = f"model={folder}"
     (folder / "config.json").write_text("{}")

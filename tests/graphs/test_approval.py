@@ -20,8 +20,8 @@ def test_a_question_is_an_action_request_with_its_review_configuration() -> None
     [request], [config] = asked["action_requests"], asked["review_configs"]
     assert request["name"] == config["action_name"] == "train_lora"
     assert request["args"] == DECISION.move.model_dump(mode="json", exclude={"action"})
-    for said in ("Round 3", DECISION.reason, "epochs 2", "validation answers 12"):
-        assert said in request["description"]
+    for text in ("Round 3", DECISION.reason, "epochs 2", "validation answers 12"):
+        assert text in request["description"]
     assert config["allowed_decisions"] == ["approve", "edit", "reject"]
     assert Question.model_validate(asked).decision == DECISION
 

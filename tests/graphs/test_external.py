@@ -57,7 +57,7 @@ def adapted(task: Path, root: Path) -> RunFolder:
     return RunFolder.open(nesylora.adapt(task, runs=root / "runs").run)
 
 
-def test_a_run_with_planner_textgrad_and_judge_is_told_and_paid_to_the_cent(
+def test_a_run_with_planner_textgrad_and_judge_is_reported_and_paid_to_the_cent(
     tiny_task: TinyTask, tmp_path: Path
 ) -> None:
     with serving(scripted_llm) as server:
@@ -116,11 +116,11 @@ def test_after_a_refusal_the_rules_go_on_and_nothing_more_is_asked(
         run = adapted(asking(tiny_task, server), tmp_path)
         assert len(server.requests) == 1
     assert {row.decision.by for row in run.rounds()} == {"rules"}
-    told = [note.text for note in run.events().of(Note) if "not asked any more" in note.text]
-    assert len(told) == 1 and run.outcome() is not None
+    notes = [note.text for note in run.events().of(Note) if "not asked any more" in note.text]
+    assert len(notes) == 1 and run.outcome() is not None
 
 
-def test_after_a_refusal_the_run_ends_cleanly_where_it_is_told_to(tiny_task: TinyTask, tmp_path: Path) -> None:
+def test_after_a_refusal_the_run_ends_cleanly_where_the_settings_say_so(tiny_task: TinyTask, tmp_path: Path) -> None:
     with serving(lambda _: BAD_KEY) as server:
         run = adapted(asking(tiny_task, server, llm=llm(server, on_refusal="stop")), tmp_path)
         assert len(server.requests) == 1
@@ -130,9 +130,9 @@ def test_after_a_refusal_the_run_ends_cleanly_where_it_is_told_to(tiny_task: Tin
 
 
 def test_a_refusal_by_the_editors_server_leaves_the_planner_its_own(tiny_task: TinyTask, tmp_path: Path) -> None:
-    with serving(scripted_llm) as server, serving(lambda _: BAD_KEY) as other:
-        run = adapted(asking(tiny_task, server, llm=llm(server, editor={"base_url": other.url})), tmp_path)
-        assert 1 <= len(other.requests) <= 4  # the critiques that were out together
+    with serving(scripted_llm) as server, serving(lambda _: BAD_KEY) as editor_server:
+        run = adapted(asking(tiny_task, server, llm=llm(server, editor={"base_url": editor_server.url})), tmp_path)
+        assert 1 <= len(editor_server.requests) <= 4  # the critiques that were out together
     assert {row.decision.by for row in run.rounds()} == {"planner"} and len(run.rounds()) > 1
 
 
@@ -257,7 +257,7 @@ def test_a_memory_of_earlier_runs_reaches_the_planner(tiny_task: TinyTask, tmp_p
     assert any("recalled from" in request.text for request in plans)
 
 
-def test_what_a_planner_looks_at_is_told_charged_and_shown(tiny_task: TinyTask, tmp_path: Path) -> None:
+def test_the_looks_of_a_planner_are_reported_charged_and_shown(tiny_task: TinyTask, tmp_path: Path) -> None:
     with serving(scripted_llm) as server:
         run = adapted(asking(tiny_task, server), tmp_path)
         plans = [request for request in server.requests if kind_of(request) == "plan"]
@@ -282,6 +282,6 @@ def test_looks_that_are_switched_off_are_not_offered(tiny_task: TinyTask, tmp_pa
 def test_failing_train_rows_reach_the_planner_and_no_other_rows(tiny_task: TinyTask, tmp_path: Path) -> None:
     with serving(scripted_llm) as server:
         adapted(asking(tiny_task, server), tmp_path)
-        plans = [request.told for request in server.requests if kind_of(request) == "plan"]
-    assert plans and all("<<< Who is the mayor of Orrowmere? >>>" in told for told in plans)
-    assert not any("Name the mayor" in told or "its mayor?" in told for told in plans)
+        plans = [request.user for request in server.requests if kind_of(request) == "plan"]
+    assert plans and all("<<< Who is the mayor of Orrowmere? >>>" in message for message in plans)
+    assert not any("Name the mayor" in message or "its mayor?" in message for message in plans)

@@ -36,15 +36,17 @@ class Graph:
         self.run, self.graph = run, build_graph(saver or InMemorySaver())
         self._config: Any = {"configurable": {"thread_id": thread}, "recursion_limit": 100}
 
-    def __call__(self, given: Any = None, **context: Any) -> dict[str, Any]:
+    def __call__(self, graph_input: Any = None, **context: Any) -> dict[str, Any]:
         """Invoked by plain values, as LangGraph's server does."""
-        given = {"number": 0} if given is None else given
-        told: dict[str, Any] = self.graph.invoke(given, self._config, context={"run": str(self.run.path), **context})
-        return told
+        graph_input = {"number": 0} if graph_input is None else graph_input
+        result: dict[str, Any] = self.graph.invoke(
+            graph_input, self._config, context={"run": str(self.run.path), **context}
+        )
+        return result
 
-    async def stream(self, given: Any) -> list[Any]:
+    async def stream(self, graph_input: Any) -> list[Any]:
         context = {"run": str(self.run.path)}
-        return [told async for told in self.graph.astream(given, self._config, context=context)]
+        return [chunk async for chunk in self.graph.astream(graph_input, self._config, context=context)]
 
 
 @pytest.fixture
@@ -105,8 +107,10 @@ def test_a_run_invoked_again_before_its_end_goes_on_after_its_last_round(
     ended = Graph(run, "another")()
     assert [row.number for row in run.rounds()] == [1, 2]
     assert ended["number"] == 2
-    one, two = run.rounds()
-    assert two.spend.forward_tokens >= one.spend.forward_tokens > 0 and two.spend.seconds > one.spend.seconds
+    earlier, later = run.rounds()
+    assert (
+        later.spend.forward_tokens >= earlier.spend.forward_tokens > 0 and later.spend.seconds > earlier.spend.seconds
+    )
 
 
 # --- one process at a time -------------------------------------------------------------------------
@@ -207,14 +211,16 @@ def without_fault(question: dict[str, Any]) -> dict[str, Any]:
     return question | {"fault": "", "action_requests": [request | {"description": ""}]}
 
 
-@pytest.mark.parametrize(("wrong", "said"), WRONG, ids=lambda value: str(value)[:40])
-def test_a_wrong_answer_is_asked_again_and_a_right_one_then_counts(run: RunFolder, wrong: Any, said: list[str]) -> None:
+@pytest.mark.parametrize(("wrong", "messages"), WRONG, ids=lambda value: str(value)[:40])
+def test_a_wrong_answer_is_asked_again_and_a_right_one_then_counts(
+    run: RunFolder, wrong: Any, messages: list[str]
+) -> None:
     graph = Graph(run)
     [asked] = graph(supervised=True)["__interrupt__"]
     [again] = graph(Command(resume=wrong), supervised=True)["__interrupt__"]
     assert without_fault(again.value) == without_fault(asked.value) and not run.rounds()
     assert again.value["fault"] in again.value["action_requests"][0]["description"], "chat front ends show only this"
-    assert all(word in again.value["fault"] for word in said), again.value["fault"]
+    assert all(word in again.value["fault"] for word in messages), again.value["fault"]
     [third] = graph(Command(resume="?"), supervised=True)["__interrupt__"]
     assert "'?'" in third.value["fault"]
     graph(Command(resume=instead("edit_prompt")), supervised=True)

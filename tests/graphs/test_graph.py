@@ -131,7 +131,7 @@ def test_a_run_says_what_it_is_before_anything_heavy_is_loaded(tiny_task: TinyTa
 
 
 def test_checkpoints_hold_no_code_that_is_not_ours(tiny_task: TinyTask, tmp_path: Path) -> None:
-    """With strict msgpack, a record that LangGraph was not told of would come back as a bare dict."""
+    """With strict msgpack, a record that LangGraph does not know would come back as a bare dict."""
     folder = new_run(tiny_task(), runs=tmp_path / "runs")
     with open_session(folder, supervised=True) as session:
         session.go()
@@ -231,10 +231,10 @@ def test_a_prompt_that_gives_a_row_away_in_words_is_not_recalled(
     with open_session(new_run(task, runs=tmp_path / "runs")) as session:
         remember(session.services, leaky)
         remember(session.services, sound)
-        recalled = [one.entry.prompt for one in session.services.memory.recall()]
-        told = [note.text for note in session.services.folder.events().of(Note)]
+        recalled = [hit.entry.prompt for hit in session.services.memory.recall()]
+        notes = [note.text for note in session.services.folder.events().of(Note)]
     assert sound in recalled and (leaky in recalled) == (not found)
-    assert found in "".join(told) and bool(told) == bool(found)
+    assert found in "".join(notes) and bool(notes) == bool(found)
 
 
 def test_the_bare_loop_decides_as_the_graph_does(tiny_task: TinyTask, tmp_path: Path) -> None:

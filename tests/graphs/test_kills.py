@@ -33,7 +33,7 @@ def outline(run: RunFolder) -> list[object]:
     return [(row.number, row.decision.move, row.trial.candidate, row.verdict, row.best) for row in run.rounds()]
 
 
-def passes(run: RunFolder) -> list[int]:
+def forward_tokens(run: RunFolder) -> list[int]:
     return [row.spend.forward_tokens for row in run.rounds()]
 
 
@@ -101,9 +101,12 @@ def test_killed_and_resumed_it_ends_as_it_would_have(tiny_task: TinyTask, tmp_pa
     assert outline(folder) == outline(whole)
     if what == "training LoRA":  # begun anew after the kill; what the first try took is charged all the same
         assert in_vain > 0
-        assert passes(folder) == [passes(whole)[0], *(spent + in_vain for spent in passes(whole)[1:])]
+        assert forward_tokens(folder) == [
+            forward_tokens(whole)[0],
+            *(spent + in_vain for spent in forward_tokens(whole)[1:]),
+        ]
     else:  # what stood is neither done nor charged again
-        assert passes(folder) == passes(whole)
+        assert forward_tokens(folder) == forward_tokens(whole)
     assert folder.outcome() is not None
     assert remembered == len(list((folder.path / "remembered").glob("*.json"))) > 0
     lines = [json.loads(line) for line in (folder.path / "ledger.jsonl").read_text().splitlines()]
@@ -220,8 +223,8 @@ def test_a_prompt_that_was_kept_before_a_kill_is_remembered_without_checkpoints(
             assert memory.count() == 1
     [entry] = folder.remembered()
     assert (entry.round, entry.kept) == (1, True)
-    told = ExperienceFile.beside(folder.path.parent).read()
-    assert [line.key for line in told] == [(folder.name, 1), (folder.name, 2)]
+    lines = ExperienceFile.beside(folder.path.parent).read()
+    assert [line.key for line in lines] == [(folder.name, 1), (folder.name, 2)]
 
 
 @pytest.mark.parametrize("by_command", [True, False])
@@ -247,7 +250,7 @@ def test_the_last_report_is_written_by_the_resume_if_a_kill_prevented_it(
     assert outcome.stopped in folder.report_md.read_text()
 
 
-def test_a_second_process_is_refused_and_told_who_has_the_run(tiny_task: TinyTask, tmp_path: Path) -> None:
+def test_a_second_process_is_refused_with_the_name_of_who_has_the_run(tiny_task: TinyTask, tmp_path: Path) -> None:
     folder = new_run(tiny_task(), runs=tmp_path / "runs")
     code = (
         f"import sys, time; sys.path.insert(0, {str(ROOT)!r})\n"

@@ -34,17 +34,17 @@ def test_probed_rows_are_labelled_by_what_an_edit_then_did(run: RunFolder) -> No
     for row, before in zip(rounds, pairs_before(rounds, context), strict=True):
         made = probes_of_run(rounds[: row.number], context)[labelled:]
         labelled += len(made)
-        told = repaired_rows(row, before, context)
-        assert not told or (row.decision.move.action == "edit_prompt" and bool(row.trial.proposals))
+        labels = repaired_rows(row, before, context)
+        assert not labels or (row.decision.move.action == "edit_prompt" and bool(row.trial.proposals))
         assert [probe.example for probe in made] == [
-            one.example for one in row.diagnosis.examples if one.example in told
+            diagnosed.example for diagnosed in row.diagnosis.examples if diagnosed.example in labels
         ]
-        assert all((probe.pair, probe.own, probe.words) == (before.id, True, told[probe.example]) for probe in made)
-    assert labelled, "a run whose edits were never raced tests nothing"
+        assert all((probe.pair, probe.own, probe.words) == (before.id, True, labels[probe.example]) for probe in made)
+    assert labelled, "a run whose edits were never compared tests nothing"
     assert (context.meter.used().read_tokens, context.meter.used().generated_tokens) == (0, 0)
 
 
-def raced(won: str | None, *proposals: Proposal) -> Round:
+def compared(won: str | None, *proposals: Proposal) -> Round:
     """An edit of the prompt `old`."""
     trial = Trial(
         candidate=won and Candidate(prompt=won, adapter="a1"),
@@ -70,11 +70,11 @@ class Kept:
         return Evaluation(candidate=candidate, split="validation", scores=tuple(scores))
 
 
-def test_an_edit_that_won_no_race_tells_only_of_the_rows_that_were_raced() -> None:
+def test_an_edit_that_won_no_comparison_labels_only_the_rows_compared_on() -> None:
     present, first = Proposal(prompt="old", note="", rows=3), Proposal(prompt="first", note="", rows=2)
     second, refused = Proposal(prompt="second", note="", rows=3), Proposal(prompt="leaky", note="refused")
     before, kept = Candidate(prompt="old", adapter="a1"), cast(RunServices, Kept())
-    told = {
+    labels = {
         (present, first, refused): {
             ROWS[0]: False,
             ROWS[1]: True,
@@ -83,12 +83,12 @@ def test_an_edit_that_won_no_race_tells_only_of_the_rows_that_were_raced() -> No
         (present, refused): {},
         (): {},
     }
-    for proposals, words in told.items():
-        assert repaired_rows(raced(None, *proposals), before, kept) == words
-    lost = raced(None, present, first)
+    for proposals, words in labels.items():
+        assert repaired_rows(compared(None, *proposals), before, kept) == words
+    lost = compared(None, present, first)
     on_train = lost.model_copy(update={"trial": lost.trial.model_copy(update={"raced": ("train:0",)})})
     assert repaired_rows(on_train, before, kept) == {}, "train rows were never probed"
-    won = repaired_rows(raced("second", present, first, second), before, kept)
+    won = repaired_rows(compared("second", present, first, second), before, kept)
     assert won == {ROWS[0]: True, ROWS[1]: False, ROWS[2]: False, ROWS[3]: True}
 
 
@@ -107,11 +107,13 @@ def test_a_pair_that_stands_for_another_round_is_not_probed_again(tiny_task: Tin
     stood = [later for later, pair in enumerate(pairs) if pair in pairs[:later]]
     assert stood, "no trial of this run failed: it tests nothing"
     assert all(not asked[place] for place in stood)
-    assert all(one.features for row in rounds for one in row.diagnosis.examples)
+    assert all(diagnosed.features for row in rounds for diagnosed in row.diagnosis.examples)
 
 
 def test_features_are_found_by_the_pair_they_were_seen_under(run: RunFolder) -> None:
     context, rounds = RunServices(Context(run=str(run.path))), run.rounds()
     pair = pairs_before(rounds, context)[0]
-    assert features_of(rounds, pair, context) == {one.example: one.features for one in rounds[0].diagnosis.examples}
+    assert features_of(rounds, pair, context) == {
+        diagnosed.example: diagnosed.features for diagnosed in rounds[0].diagnosis.examples
+    }
     assert features_of(rounds, pair.model_copy(update={"adapter": "000000000000"}), context) == {}

@@ -1,4 +1,4 @@
-"""The prompt lever: whatever an editor proposes is checked before it races, and a round without an edit says why."""
+"""The prompt lever: every proposal is checked before it is compared, and a round without an edit says why."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -48,10 +48,10 @@ def trial(tiny_task: Callable[..., Path], tmp_path: Path) -> Callable[[Edits], T
     return run
 
 
-def test_edits_that_give_rows_away_are_shown_and_do_not_race(trial: Callable[[Edits], Trial]) -> None:
+def test_edits_that_give_rows_away_are_shown_and_not_compared(trial: Callable[[Edits], Trial]) -> None:
     made = trial(Edits(edits=(*LEAKY, FAIR), critiques=CRITIQUES, remarks=("one thing was left",)))
-    raced = [proposal.prompt for proposal in made.proposals if proposal.merit is not None]
-    assert len(raced) == 2 and raced[1] == FAIR.prompt.id
+    compared = [proposal.prompt for proposal in made.proposals if proposal.merit is not None]
+    assert len(compared) == 2 and compared[1] == FAIR.prompt.id
     refused = {
         proposal.prompt: (proposal.note, proposal.refused) for proposal in made.proposals if proposal.merit is None
     }
@@ -100,7 +100,10 @@ def test_textgrad_edits_in_a_run_with_its_critiques_in_the_ledger(
         with open_session(new_run(task, ["policy=prompt-only", "budget.rounds=1"], tmp_path / "runs")) as session:
             session.go()
             [row] = session.services.folder.rounds()
-    assert {(one.part, one.example) for one in row.trial.critiques} >= {("system", "train:1"), ("questions", "train:4")}
+    assert {(critique.part, critique.example) for critique in row.trial.critiques} >= {
+        ("system", "train:1"),
+        ("questions", "train:4"),
+    }
     assert any("it gives away the answer of train:1" in proposal.refused for proposal in row.trial.proposals)
     assert any("from train rows" in proposal.note for proposal in row.trial.proposals)  # the rules' own
     assert "TextGrad's question template was left: it must hold {question} exactly once" in row.trial.note

@@ -80,7 +80,7 @@ def check(folder: RunFolder, remembered: int, answered: list[str]) -> None:
     assert {rewrite.question for rewrite in folder.rewrites()} == set(answered)
 
 
-def test_stopped_in_the_race_a_round_takes_what_it_remade_as_it_is(
+def test_stopped_in_the_comparison_a_round_takes_what_it_remade_as_it_is(
     tiny_task: Callable[..., Path], tmp_path: Path, answered: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kill, generate = Kill(), Backbone.generate
@@ -96,11 +96,11 @@ def test_stopped_in_the_race_a_round_takes_what_it_remade_as_it_is(
         check(folder, killed_and_resumed(folder), answered)
 
 
-def test_killed_before_the_memory_was_told_a_round_tells_it_when_it_goes_on(
+def test_killed_before_memory_was_updated_a_round_updates_it_on_resume(
     tiny_task: Callable[..., Path], tmp_path: Path, answered: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kill, remember = Kill(), RewriteMemory.remember
-    monkeypatch.setattr(RewriteMemory, "remember", lambda *told: (kill(), remember(*told)))
+    monkeypatch.setattr(RewriteMemory, "remember", lambda *args: (kill(), remember(*args)))
     with serving(scripted_llm) as server:
         folder = a_run(tiny_task, server, tmp_path)
         check(folder, killed_and_resumed(folder), answered)

@@ -64,10 +64,10 @@ def test_an_approval_with_a_new_context_loads_no_model_again(
 ) -> None:
     graph = build_graph(InMemorySaver())
     config: Any = {"configurable": {"thread_id": "a"}, "recursion_limit": 99}
-    given = {"task": str(tiny_task(budget={"rounds": 1})), "runs": str(tmp_path / "runs"), "supervised": True}
-    assert "__interrupt__" in graph.invoke({}, config, context=given)
-    assert "__interrupt__" in graph.invoke(GO_ON, config, context=given)
-    assert graph.invoke(GO_ON, config, context=given)["outcome"]
+    context = {"task": str(tiny_task(budget={"rounds": 1})), "runs": str(tmp_path / "runs"), "supervised": True}
+    assert "__interrupt__" in graph.invoke({}, config, context=context)
+    assert "__interrupt__" in graph.invoke(GO_ON, config, context=context)
+    assert graph.invoke(GO_ON, config, context=context)["outcome"]
     assert len(loads) == 1
 
 
@@ -77,9 +77,11 @@ def test_a_second_run_in_one_process_loads_no_model_again(
     task = tiny_task(budget={"rounds": 1})
     first, second = (nesylora.adapt(task, runs=tmp_path / name) for name in ("one", "two"))
     assert len(loads) == 1
-    one, two = RunFolder.open(first.run), RunFolder.open(second.run)
-    assert [row.verdict for row in one.rounds()] == [row.verdict for row in two.rounds()]
-    used = [(row.spend.generated_tokens, row.spend.read_tokens) for run in (one, two) for row in run.rounds()]
+    first_run, second_run = RunFolder.open(first.run), RunFolder.open(second.run)
+    assert [row.verdict for row in first_run.rounds()] == [row.verdict for row in second_run.rounds()]
+    used = [
+        (row.spend.generated_tokens, row.spend.read_tokens) for run in (first_run, second_run) for row in run.rounds()
+    ]
     assert used[0] == used[1], "each counts what it asked itself"
 
 
@@ -88,18 +90,18 @@ def test_two_threads_that_ask_at_once_load_it_once_and_count_apart(
 ) -> None:
     task = tiny_task()
     runs = [services(task, tmp_path, name) for name in ("one", "two")]
-    together, said = threading.Barrier(2), dict[int, list[list[str | None]]]()
+    together, answers = threading.Barrier(2), dict[int, list[list[str | None]]]()
 
     def ask(number: int) -> None:
         together.wait()
-        said[number] = [say(runs[number]) for _ in range(4)]
+        answers[number] = [say(runs[number]) for _ in range(4)]
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(loads) == 1 and said[0] == said[1]
+    assert len(loads) == 1 and answers[0] == answers[1]
     assert tokens(runs[0]) == tokens(runs[1]) > (0, 0)
 
 
@@ -150,12 +152,12 @@ def train_at_random(run: RunServices, adapter: str, seed: int) -> None:
 def test_each_run_finds_its_own_adapter_under_the_same_id(tiny_task: TinyTask, tmp_path: Path) -> None:
     """As two runs have it whose budgets cut the same training off at another step."""
     task, adapter = tiny_task(), "a" * 12
-    one, two = (services(task, tmp_path, name) for name in ("one", "two"))
-    train_at_random(one, adapter, 1)
-    train_at_random(two, adapter, 2)
-    bare, first, second = say(one), say(one, adapter), say(two, adapter)
+    first_run, second_run = (services(task, tmp_path, name) for name in ("one", "two"))
+    train_at_random(first_run, adapter, 1)
+    train_at_random(second_run, adapter, 2)
+    bare, first, second = say(first_run), say(first_run, adapter), say(second_run, adapter)
     assert len({str(bare), str(first), str(second)}) == 3
-    assert (say(one, adapter), say(two), say(two, adapter)) == (first, bare, second)
+    assert (say(first_run, adapter), say(second_run), say(second_run, adapter)) == (first, bare, second)
 
 
 def test_a_run_whose_lora_settings_do_not_fit_is_refused_by_a_model_that_is_loaded_already(
@@ -164,9 +166,9 @@ def test_a_run_whose_lora_settings_do_not_fit_is_refused_by_a_model_that_is_load
     from agent.errors import BadInput
 
     say(services(tiny_task(), tmp_path, "one"))
-    other = services(tiny_task(lora={"options": {"modules_to_save": ["lm_haed"]}}), tmp_path, "two")
+    refused = services(tiny_task(lora={"options": {"modules_to_save": ["lm_haed"]}}), tmp_path, "two")
     with pytest.raises(BadInput, match="'lm_haed' matches nothing"):
-        say(other)
+        say(refused)
 
 
 def test_progress_goes_to_the_run_that_asks(tiny_task: TinyTask, tmp_path: Path) -> None:

@@ -24,15 +24,15 @@ def completion(reply: "Reply", asked: Json) -> tuple[str, str]:
     return "text/event-stream", "".join(f"data: {event}\n\n" for event in events)
 
 
-def arguments(given: Json | str) -> str:
+def arguments(value: Json | str) -> str:
     """A tool call's arguments as they are sent; a text stays as it is, so that it may be broken."""
-    return given if isinstance(given, str) else json.dumps(given)
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _whole(reply: "Reply", model: str) -> Json:
     calls = [
-        {"id": f"call_{place}", "type": "function", "function": {"name": name, "arguments": arguments(given)}}
-        for place, (name, given) in enumerate(reply.calls)
+        {"id": f"call_{place}", "type": "function", "function": {"name": name, "arguments": arguments(values)}}
+        for place, (name, values) in enumerate(reply.calls)
     ]
     message = {"role": "assistant", "content": reply.text or None} | ({"tool_calls": calls} if calls else {})
     finish = reply.finish or ("tool_calls" if calls else "stop")
@@ -60,9 +60,9 @@ def _deltas(message: Json) -> Iterator[Json]:
     for piece in _pieces(message["content"] or ""):
         yield {"content": piece}
     for place, call in enumerate(message.get("tool_calls", ())):
-        name, given = call["function"]["name"], call["function"]["arguments"]
+        name, values = call["function"]["name"], call["function"]["arguments"]
         yield {"tool_calls": [call | {"index": place, "function": {"name": name, "arguments": ""}}]}
-        for piece in _pieces(given):
+        for piece in _pieces(values):
             yield {"tool_calls": [{"index": place, "function": {"arguments": piece}}]}
 
 

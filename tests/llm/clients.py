@@ -19,12 +19,12 @@ TOO_FAST = call("train_lora", reason="hurry", learning_rate=5)
 
 def settings(server: LlmServer, **changes: Any) -> Llm:
     """No second try; 1 USD for a million tokens read, 10 for a million written, answers of at most 20 tokens."""
-    given = {"model": "judge-1", "base_url": server.url, "key_variable": "MAYOR_KEY", "patience": 0, "max_tokens": 20}
-    return Llm.model_validate(given | {"price": {"input": 1, "output": 10}} | changes)
+    options = {"model": "judge-1", "base_url": server.url, "key_variable": "MAYOR_KEY", "patience": 0, "max_tokens": 20}
+    return Llm.model_validate(options | {"price": {"input": 1, "output": 10}} | changes)
 
 
-def retry(wanted: Llm, told: list[str] | None = None) -> ServerRetry:
-    return ServerRetry(wanted.patience, wanted.max_concurrency, [].append if told is None else told.append)
+def retry(wanted: Llm, notes: list[str] | None = None) -> ServerRetry:
+    return ServerRetry(wanted.patience, wanted.max_concurrency, [].append if notes is None else notes.append)
 
 
 def chat(server: LlmServer, budget: LlmBudget | None = None, **changes: Any) -> LlmChat:

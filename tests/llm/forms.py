@@ -1,4 +1,4 @@
-"""The forms in which a request wants its answer: tools, a JSON schema beside the messages, or one told in words."""
+"""The forms in which a request wants its answer: tools, a JSON schema beside the messages, or one in words."""
 
 import json
 from collections.abc import Iterator
@@ -29,9 +29,9 @@ def answered(request: Request, name: str, wanted: dict[str, Any]) -> Reply:
     """This form filled: with what is wanted where the form has a place for it, else with the least that fits."""
     offer = dict(_offers(request))[name]
     fields = offer.schema.get("properties", {})
-    given = {key: value for key, value in wanted.items() if key in fields and _fits(fields[key], value)}
-    needed = {key: _least(fields[key], offer.schema) for key in offer.schema.get("required", ()) if key not in given}
-    values = needed | given
+    fitting = {key: value for key, value in wanted.items() if key in fields and _fits(fields[key], value)}
+    needed = {key: _least(fields[key], offer.schema) for key in offer.schema.get("required", ()) if key not in fitting}
+    values = needed | fitting
     whole = {offer.wrapper: values} if offer.wrapper else values
     return Reply(calls=((offer.tool, whole),)) if offer.tool else Reply(json.dumps(whole, ensure_ascii=False))
 
@@ -46,20 +46,20 @@ def _offers(request: Request) -> Iterator[tuple[str, Offer]]:
 def _choices(schema: dict[str, Any], tool: str) -> Iterator[tuple[str, Offer]]:
     """The forms of a field that takes one of several, each known by its action."""
     for wrapper, field in schema.get("properties", {}).items():
-        for one in field.get("anyOf", ()):
-            if "action" in one.get("properties", {}):
-                yield one["properties"]["action"]["const"], Offer(one, tool, wrapper)
+        for option in field.get("anyOf", ()):
+            if "action" in option.get("properties", {}):
+                yield option["properties"]["action"]["const"], Offer(option, tool, wrapper)
 
 
 def _root(request: Request) -> Form:
-    """The schema of the whole answer: sent beside the messages, or told in the system text."""
+    """The schema of the whole answer: sent beside the messages, or written in the system text."""
     place = request.system.find("JSON schema")
     start = request.system.find("{", place) if place >= 0 else -1
     try:
-        told = json.JSONDecoder().raw_decode(request.system, start)[0] if start >= 0 else {}
+        schema = json.JSONDecoder().raw_decode(request.system, start)[0] if start >= 0 else {}
     except ValueError:
-        told = {}
-    return request.schema or told
+        schema = {}
+    return request.schema or schema
 
 
 def _fits(field: Form, value: Any) -> bool:

@@ -71,12 +71,12 @@ def _plan(request: Request) -> Reply:
     """First a look or two, where looks are offered; then the rules' own lever, but weights where an edit has just
     failed; of the levers that are offered.
     """
-    forms, told = forms_of(request), request.told
+    forms, message = forms_of(request), request.user
     if look := _look(request):
         return look
-    seen = _signal(told)
-    style, content = _percent("style", told), _percent("content", told)
-    rules = (re.findall(r"Rules would: (\w+)", told) or ["edit_prompt" if style >= 10 else "train_lora"])[-1]
+    seen = _signal(message)
+    style, content = _percent("style", message), _percent("content", message)
+    rules = (re.findall(r"Rules would: (\w+)", message) or ["edit_prompt" if style >= 10 else "train_lora"])[-1]
     failed = bool(seen.get("refined")) and seen.get("edit", {}).get("fruitless", 0) > 0
     lever = "train_lora" if rules == "edit_prompt" and failed and content else rules
     lever = next(name for name in (lever, rules, "edit_prompt", "train_lora", *forms) if name in forms)
@@ -91,7 +91,7 @@ def _plan(request: Request) -> Reply:
 
 def _look(request: Request) -> Reply | None:
     """Train rows are scored first; where they say that content is lacking, a question of one's own is tried."""
-    forms, looked = forms_of(request), request.told.partition("What you looked at in this round:")[2]
+    forms, looked = forms_of(request), request.user.partition("What you looked at in this round:")[2]
     if "evaluate" in forms and "1. " not in looked:
         return answered(request, "evaluate", {"reason": "Do train rows fail alike?", "split": "train", "rows": 4})
     lacks_content = re.search(r"; [1-9]\d* fail: (?!0 lack content alone, \d+ style alone, 0 both)", looked)
@@ -101,18 +101,18 @@ def _look(request: Request) -> Reply | None:
     return None
 
 
-def _signal(told: str) -> dict[str, Any]:
+def _signal(message: str) -> dict[str, Any]:
     """The signal, which stands in the message as JSON."""
-    for brace in re.finditer("{", told):
+    for brace in re.finditer("{", message):
         with suppress(ValueError):
-            found = json.JSONDecoder().raw_decode(told, brace.start())[0]
+            found = json.JSONDecoder().raw_decode(message, brace.start())[0]
             if "reward" in found:
                 return dict(found)
     return {}
 
 
-def _percent(need: str, told: str) -> int:
-    return int((re.findall(rf"lacking {need} (\d+)%", told) or ["0"])[-1])
+def _percent(need: str, message: str) -> int:
+    return int((re.findall(rf"lacking {need} (\d+)%", message) or ["0"])[-1])
 
 
 # --- TextGrad ------------------------------------------------------------------------------------
@@ -120,26 +120,26 @@ def _percent(need: str, told: str) -> int:
 
 def _critique(request: Request) -> Reply:
     """What the scorers wanted, as advice on each part asked about; not what the answer was instead: that is data."""
-    said = re.findall(
-        r"^(?:Faults?: *|What its scorers say:\n(?:<<<\s)?)(.+)$", f"{request.system}\n{request.told}", re.M
+    faults = re.findall(
+        r"^(?:Faults?: *|What its scorers say:\n(?:<<<\s)?)(.+)$", f"{request.system}\n{request.user}", re.M
     )
-    wanted = said[-1].split(", but")[0].strip(" .>") if said else "The answer must be what was asked for"
+    wanted = faults[-1].split(", but")[0].strip(" .>") if faults else "The answer must be what was asked for"
     advice = f"The prompt does not make this plain: {wanted}. It should say so in one sentence."
-    parts = re.findall(r"^Give feedback on: (.+)$", request.told, re.M)
+    parts = re.findall(r"^Give feedback on: (.+)$", request.user, re.M)
     sections = [f"<{part}>{advice}</{part}>" for part in re.findall(r"\w+", parts[-1])] if parts else [advice]
     return Reply("\n".join(sections))
 
 
 def _step(request: Request) -> Reply:
     """The variable, improved as its role and the constraints ask."""
-    role, variable = _between(request.told, "ROLE").lower(), _between(request.told, "VARIABLE")
+    role, variable = _between(request.user, "ROLE").lower(), _between(request.user, "VARIABLE")
     improve = next((improved for word, improved in VARIABLES.items() if word in role), _system_text)
     return Reply(f"<IMPROVED_VARIABLE>{improve(variable, _wanted(request), request)}</IMPROVED_VARIABLE>")
 
 
 def _wanted(request: Request) -> list[str]:
-    """The sentences among the constraints that a model should be told: what its answers are judged by."""
-    constraints = _between(request.told, "CONSTRAINTS")
+    """The sentences among the constraints that belong in the prompt: what the answers are judged by."""
+    constraints = _between(request.user, "CONSTRAINTS")
     judged = re.search(r"judged by this: (.+)", constraints)
     lines = (
         re.split(r"(?<=\.) (?=[A-Z])", judged[1]) if judged else re.split(r"^Constraint \d+: ", constraints, flags=re.M)
@@ -156,10 +156,10 @@ def _system_text(variable: str, wanted: list[str], request: Request) -> str:
 
 
 def _demonstrations(variable: str, wanted: list[str], request: Request) -> str:
-    """The last one first, and one more of the examples where there is room: what is nearest to the question counts."""
-    shown, more = DEMO.findall(variable), DEMO.findall(_between(request.told, "EXAMPLES"))
-    room = int((re.findall(r"At most (\d+) demonstrations", request.told) or ["4"])[-1]) - len(shown)
-    new = [demo for demo in more if demo not in shown][: min(1, max(0, room))]
+    """The last one first, and one more example below the limit: what is nearest to the question counts."""
+    shown, examples = DEMO.findall(variable), DEMO.findall(_between(request.user, "EXAMPLES"))
+    left = int((re.findall(r"At most (\d+) demonstrations", request.user) or ["4"])[-1]) - len(shown)
+    new = [demo for demo in examples if demo not in shown][: min(1, max(0, left))]
     return "\n\n".join([*new, *shown[1:], *shown[:1]]) if shown else variable
 
 
@@ -183,7 +183,7 @@ VARIABLES: dict[str, Callable[[str, list[str], Request], str]] = {
 
 def _rewrite(request: Request) -> Reply:
     """The quoted question in other words, in the form that is offered or as text."""
-    quoted = QUOTED.findall(request.told) or [request.told]
+    quoted = QUOTED.findall(request.user) or [request.user]
     text = _question(quoted[0], [], request)
     return answered(request, next(iter(forms_of(request))), {"question": text}) if forms_of(request) else Reply(text)
 
@@ -194,28 +194,28 @@ def _rewrite(request: Request) -> Reply:
 def _judge(request: Request) -> Reply:
     """A grade, or the better of two, by how much of the rubric's quoted words and of the reference an answer has."""
     name, form = next((name, form) for name, form in forms_of(request).items() if MARKS & form.keys())
-    answers = [text for label, text in _quoted(request.told) if not re.search("question|reference|rubric", label, re.I)]
+    answers = [text for label, text in _quoted(request.user) if not re.search("question|reference|rubric", label, re.I)]
     marks = [_mark(text, request) for text in answers] or [0.0]
     wanted: dict[str, Any] = {"reason": f"It has {marks[0]:.0%} of what the rubric names."}
     if "better" in form:
         wanted["better"] = _better([*answers, "", ""], [*marks, 0.0, 0.0], form["better"].get("enum", [1, 2]))
     else:
-        low, high = _scale(form["grade"], request.system + request.told)
+        low, high = _scale(form["grade"], request.system + request.user)
         wanted["grade"] = low + round(marks[-1] * (high - low))
     return answered(request, name, wanted)
 
 
-def _quoted(told: str) -> list[tuple[str, str]]:
+def _quoted(text: str) -> list[tuple[str, str]]:
     """What stands between <<< and >>>, with its label."""
-    return re.findall(r"([^\n<>]*):\s*<<<(.*?)>>>", told, re.S)
+    return re.findall(r"([^\n<>]*):\s*<<<(.*?)>>>", text, re.S)
 
 
 def _mark(text: str, request: Request) -> float:
     """In [0, 1]: the share of what is looked for that stands in the text; an empty one has nothing."""
     asked = request.system.split("JSON schema:")[0]  # whose words are no rubric
-    rubric = QUOTED.sub("", asked + request.told)
+    rubric = QUOTED.sub("", asked + request.user)
     looked_for = re.findall(r'"([^"\n]{2,60})"', rubric)
-    for label, quoted in _quoted(request.told):
+    for label, quoted in _quoted(request.user):
         looked_for += quoted.split() if "reference" in label.lower() else []
     found = [words.strip().lower() in text.lower() for words in looked_for]
     return float(bool(text.strip())) * (sum(found) / len(found) if found else 1.0)
@@ -230,8 +230,8 @@ def _better(answers: list[str], marks: list[float], names: list[Any]) -> Any:
 
 
 def _scale(form: Form, text: str) -> tuple[int, int]:
-    said = re.search(r"\b(\d+) (?:to|and) (\d+)\b", text)
-    low, high = (int(said[1]), int(said[2])) if said else (1, 5)
+    bounds = re.search(r"\b(\d+) (?:to|and) (\d+)\b", text)
+    low, high = (int(bounds[1]), int(bounds[2])) if bounds else (1, 5)
     return int(form.get("minimum", low)), int(form.get("maximum", high))
 
 
@@ -268,10 +268,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="0: any that is free")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds before every answer")
     parser.add_argument("--price", type=float, nargs=2, default=(1.0, 10.0), help="USD per million tokens, in and out")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job ignores
-    with serving(lambda request: replace(scripted_llm(request), delay=given.delay), given.port) as server:
+    with serving(lambda request: replace(scripted_llm(request), delay=arguments.delay), arguments.port) as server:
         print(f"{server.url}  (--set llm.base_url={server.url})", flush=True)
         try:
             while True:
@@ -279,8 +279,8 @@ def main() -> None:
         except KeyboardInterrupt:
             pass
     into, out = server.reported
-    print(f"requests {len(server.requests)}, tokens in {into}, out {out}, USD {server.billed(*given.price):.6f}")
-    for role, usd in bills(server, *given.price).items():
+    print(f"requests {len(server.requests)}, tokens in {into}, out {out}, USD {server.billed(*arguments.price):.6f}")
+    for role, usd in bills(server, *arguments.price).items():
         print(f"  {role}: USD {usd:.6f}")
 
 

@@ -36,7 +36,7 @@ class Request:
         wanted = {"response_format": self.body["response_format"]} if "response_format" in self.body else {}
         return json.dumps(asked | wanted, ensure_ascii=False)
 
-    def said(self, role: str) -> str:
+    def message(self, role: str) -> str:
         """The last message of a role."""
         return str([message["content"] for message in self.body["messages"] if message["role"] == role][-1])
 
@@ -46,12 +46,12 @@ class Request:
         return self._all("system", "developer")
 
     @property
-    def told(self) -> str:
+    def user(self) -> str:
         """All user messages."""
         return self._all("user")
 
     def _all(self, *roles: str) -> str:
-        return "\n\n".join(str(one["content"]) for one in self.body["messages"] if one["role"] in roles)
+        return "\n\n".join(str(message["content"]) for message in self.body["messages"] if message["role"] in roles)
 
     @property
     def tools(self) -> dict[str, Body]:
@@ -110,7 +110,7 @@ def in_body(error: Any, **others: Any) -> Reply:
 
 def by_length(request: Request, reply: Reply) -> Usage:
     """A token for every four characters that are read and written; of these no more than the request allows."""
-    written = reply.text + "".join(name + chat_completions.arguments(given) for name, given in reply.calls)
+    written = reply.text + "".join(name + chat_completions.arguments(values) for name, values in reply.calls)
     most = request.body.get("max_tokens") or request.body.get("max_completion_tokens") or len(written)
     return math.ceil(len(request.text) / 4), min(math.ceil(len(written) / 4), most)
 

@@ -39,7 +39,7 @@ REFUSED = "the training answer 'Odile' would stand in the system text"
 
 def make_llm_run(root: Path, *, text: str = CRITIQUE, finished: bool = True) -> RunFolder:
     """Planner, TextGrad and a judge over four rounds; `text` is what they say wherever they say something."""
-    said = {"reason": PLANNED, "rules": RULES, "refused": REFUSED} if text == CRITIQUE else {}
+    texts = {"reason": PLANNED, "rules": RULES, "refused": REFUSED} if text == CRITIQUE else {}
     run = RunFolder.create(root, "valley", yaml.safe_dump(_task()), source=root, digest="0" * 12, name="valley-llm")
     for prompt in (SEED, SHORT, SHOWN, ASKED):
         run.save_prompt(prompt)
@@ -50,7 +50,7 @@ def make_llm_run(root: Path, *, text: str = CRITIQUE, finished: bool = True) -> 
         log = run.adapter_folder(adapter) / "training.json"
         log.write_text(json.dumps(json.loads(log.read_text()) | {"rewritten": rewritten}))
     run.append(a_baseline().model_copy(update={"usage": _usage(0)}))
-    rounds = _rounds(text, **said)
+    rounds = _rounds(text, **texts)
     for row in rounds:
         run.append(row)
     if finished:
@@ -91,8 +91,8 @@ def _rounds(text: str, reason: str = "", rules: str = "", refused: str = "") -> 
         Critique(part=part, example=f"train:{line}", text=text)
         for part, line in (("system", 3), ("system", 7), ("demos", 7), ("questions", 11))
     )
-    told = {"critiques": critiques, "proposals": (*rows[0].trial.proposals, proposal)}
-    rows[0] = rows[0].model_copy(update={"trial": rows[0].trial.model_copy(update=told)})
+    changes = {"critiques": critiques, "proposals": (*rows[0].trial.proposals, proposal)}
+    rows[0] = rows[0].model_copy(update={"trial": rows[0].trial.model_copy(update=changes)})
     rows[2] = rows[2].model_copy(update={"trial": rows[2].trial.model_copy(update={"remaking": remaking})})
     return [_planned(row, reason or text, rules or f"edit_prompt: {text}") for row in rows]
 

@@ -46,9 +46,9 @@ def asked(system: str, user: str, offered: Sequence[type[BaseModel]] = (), **opt
 
 
 def chosen(reply: Reply) -> tuple[str, dict[str, Any]]:
-    [(name, given)] = reply.calls
-    assert isinstance(given, dict)
-    return name, given
+    [(name, values)] = reply.calls
+    assert isinstance(values, dict)
+    return name, values
 
 
 # --- the planner ---------------------------------------------------------------------------------
@@ -62,10 +62,10 @@ def round_of(rules: str, **signal: Any) -> str:
     )
 
 
-def planned(told: str, tools: Sequence[type[BaseModel]] = ACTION_TOOLS) -> Action:
-    name, given = chosen(scripted_llm(asked(prompts.read("planner"), told, tools)))
-    assert "0.20" in given["reason"] and "80%" in given["reason"]
-    plan = next(tool for tool in ACTION_TOOLS if tool_name(tool) == name).model_validate(given)
+def planned(message: str, tools: Sequence[type[BaseModel]] = ACTION_TOOLS) -> Action:
+    name, values = chosen(scripted_llm(asked(prompts.read("planner"), message, tools)))
+    assert "0.20" in values["reason"] and "80%" in values["reason"]
+    plan = next(tool for tool in ACTION_TOOLS if tool_name(tool) == name).model_validate(values)
     return TypeAdapter(Action).validate_python(plan.model_dump(exclude={"reason"}))
 
 
@@ -98,16 +98,16 @@ def test_after_a_fruitless_edit_it_differs_from_the_rules() -> None:
 )
 def test_it_looks_first_where_looks_are_offered_and_further_where_content_is_lacking(looked: str, calls: str) -> None:
     message = f"{round_of('edit_prompt')}\n\nWhat you looked at in this round:\n{looked}\n"
-    name, given = chosen(scripted_llm(asked(prompts.read("planner"), message, [*LOOK_TOOLS, *ACTION_TOOLS])))
+    name, values = chosen(scripted_llm(asked(prompts.read("planner"), message, [*LOOK_TOOLS, *ACTION_TOOLS])))
     tool = next(tool for tool in (*LOOK_TOOLS, *ACTION_TOOLS) if tool_name(tool) == name)
-    assert name == calls and tool.model_validate(given)
+    assert name == calls and tool.model_validate(values)
 
 
 def test_it_calls_no_lever_that_is_not_offered() -> None:
     assert planned(round_of("edit_prompt"), ACTION_TOOLS[2:]).action == "rollback"
 
 
-def test_it_plans_where_the_levers_are_one_choice_of_a_tool_of_a_schema_or_of_one_told_in_words() -> None:
+def test_it_plans_with_a_choice_in_a_tool_in_a_schema_or_in_a_schema_in_words() -> None:
     levers = [tool.model_json_schema() for tool in ACTION_TOOLS]
     for lever in levers:
         lever["required"] += ["action"]
@@ -119,8 +119,8 @@ def test_it_plans_where_the_levers_are_one_choice_of_a_tool_of_a_schema_or_of_on
     in_words = scripted_llm(
         asked(f"You plan.\nIt must satisfy this JSON schema:\n{json.dumps(schema)}", round_of("stop"))
     )
-    for given in (chosen(as_tool)[1], json.loads(as_schema.text), json.loads(in_words.text)):
-        assert given["choice"]["action"] == "stop"
+    for values in (chosen(as_tool)[1], json.loads(as_schema.text), json.loads(in_words.text)):
+        assert values["choice"]["action"] == "stop"
 
 
 # --- TextGrad ------------------------------------------------------------------------------------
@@ -170,17 +170,17 @@ def test_a_step_says_in_the_system_text_what_the_constraints_want_of_the_model(c
     assert {role_of(request) for request in seen} == {"editor"}
 
 
-def test_where_all_is_said_the_system_text_still_changes() -> None:
-    said = f"Answer the question. {CONSTRAINTS[0]}"
-    text, _ = rewritten(said, ROLE)
-    assert said in text and text != said
+def test_a_complete_system_text_still_changes() -> None:
+    prompt = f"Answer the question. {CONSTRAINTS[0]}"
+    text, _ = rewritten(prompt, ROLE)
+    assert prompt in text and text != prompt
 
 
 def test_a_critique_names_what_is_wanted_and_no_word_of_the_answer() -> None:
     _, seen = rewritten("Answer the question.", ROLE)
     for request in seen[:2]:
-        said = scripted_llm(request).text
-        assert 'start with "ANSWER: "' in said and "Heskzan" not in said
+        critique = scripted_llm(request).text
+        assert 'start with "ANSWER: "' in critique and "Heskzan" not in critique
 
 
 def test_a_template_keeps_its_place_for_the_question() -> None:
@@ -194,22 +194,22 @@ def test_a_question_keeps_its_own_words() -> None:
     assert question in text and text != question
 
 
-def test_demonstrations_stay_what_they_are_in_another_order_and_one_more_where_there_is_room() -> None:
-    one, two, three = (f"<question>\nWho, {name}?\n\nSay.\n</question>\n<answer>\nI\n</answer>" for name in "abc")
+def test_demonstrations_are_reordered_and_one_is_added_below_the_limit() -> None:
+    first, second, third = (f"<question>\nWho, {name}?\n\nSay.\n</question>\n<answer>\nI\n</answer>" for name in "abc")
     step = (
-        f"<ROLE>demonstrations before every question</ROLE> <VARIABLE> {one}\n\n{two} </VARIABLE>\n"
-        f"<CONSTRAINTS>Constraint 1: At most %d demonstrations.</CONSTRAINTS><EXAMPLES>{two}\n\n{three}</EXAMPLES>"
+        f"<ROLE>demonstrations before every question</ROLE> <VARIABLE> {first}\n\n{second} </VARIABLE>\n"
+        f"<CONSTRAINTS>Constraint 1: At most %d demonstrations.</CONSTRAINTS><EXAMPLES>{second}\n\n{third}</EXAMPLES>"
     )
-    for most, wanted in ((2, [two, one]), (3, [three, two, one])):
+    for most, wanted in ((2, [second, first]), (3, [third, second, first])):
         text = scripted_llm(asked("Send it between <IMPROVED_VARIABLE> tags.", step % most)).text
         assert text.removeprefix("<IMPROVED_VARIABLE>").removesuffix("</IMPROVED_VARIABLE>") == "\n\n".join(wanted)
 
 
 def test_a_critique_has_a_section_for_every_part_it_is_asked_about() -> None:
-    told = 'What its scorers say:\nThe answer must be short, but it is "Heskzan".\n\nGive feedback on: system, demos'
-    said = scripted_llm(asked("It fell short.", told)).text
-    assert all(f"<{part}>" in said and f"</{part}>" in said for part in ("system", "demos"))
-    assert "must be short" in said and "Heskzan" not in said
+    message = 'What its scorers say:\nThe answer must be short, but it is "Heskzan".\n\nGive feedback on: system, demos'
+    critique = scripted_llm(asked("It fell short.", message)).text
+    assert all(f"<{part}>" in critique and f"</{part}>" in critique for part in ("system", "demos"))
+    assert "must be short" in critique and "Heskzan" not in critique
 
 
 def test_a_question_is_rewritten_in_plain_words_too() -> None:
@@ -222,17 +222,17 @@ def test_a_question_is_rewritten_in_plain_words_too() -> None:
 
 @pytest.mark.parametrize(("answer", "grade"), [("ANSWER: Heskzan, sir", 4), ("sir", 3), ("", 1), ("Heskzan", 1)])
 def test_a_grade_follows_the_quoted_words_of_the_rubric(answer: str, grade: int) -> None:
-    told = f'Rubric: says "ANSWER:" and "sir".\nQuestion: <<<Who?>>>\nAnswer: <<<{answer}>>>'
-    name, given = chosen(scripted_llm(asked("You judge, from 1 to 4.", told, [Grade])))
-    assert (name, Grade.model_validate(given).grade) == ("Grade", grade)
+    message = f'Rubric: says "ANSWER:" and "sir".\nQuestion: <<<Who?>>>\nAnswer: <<<{answer}>>>'
+    name, values = chosen(scripted_llm(asked("You judge, from 1 to 4.", message, [Grade])))
+    assert (name, Grade.model_validate(values).grade) == ("Grade", grade)
 
 
 @pytest.mark.parametrize("texts", [("Heskzan", "I cannot say."), ("I cannot say.", "Heskzan"), ("Heskzan",) * 2])
 def test_a_comparison_does_not_hang_on_the_order(texts: tuple[str, str]) -> None:
-    told = f'It must name "Heskzan".\nFirst answer: <<<{texts[0]}>>>\nSecond answer: <<<{texts[1]}>>>'
-    _, given = chosen(scripted_llm(asked("You compare.", told, [Comparison])))
+    message = f'It must name "Heskzan".\nFirst answer: <<<{texts[0]}>>>\nSecond answer: <<<{texts[1]}>>>'
+    _, values = chosen(scripted_llm(asked("You compare.", message, [Comparison])))
     better = {("Heskzan", "Heskzan"): "neither", ("Heskzan", "I cannot say."): "first"}.get(texts, "second")
-    assert Comparison.model_validate(given).better == better
+    assert Comparison.model_validate(values).better == better
 
 
 # --- anything else -------------------------------------------------------------------------------
@@ -248,8 +248,8 @@ class Nested(BaseModel):
 
 
 def test_a_form_it_does_not_know_is_filled_so_that_it_fits() -> None:
-    _, given = chosen(scripted_llm(asked("Hm.", "Hm?", [Nested])))
-    assert Nested.model_validate(given).either == "a"
+    _, values = chosen(scripted_llm(asked("Hm.", "Hm?", [Nested])))
+    assert Nested.model_validate(values).either == "a"
 
 
 def test_over_http_every_role_has_its_bill() -> None:

@@ -75,8 +75,8 @@ def test_tool_calls() -> None:
     with serving([Reply(calls=(("stop", {"reason": "done"}), ("stop", "{broken")))]) as server:
         choice = ask(server, tools=[TOOL], tool_choice="required").choices[0]
         assert server.requests[0].tools == {"stop": TOOL["function"]["parameters"]}
-    said = [(called.function.name, called.function.arguments) for called in choice.message.tool_calls]
-    assert said == [("stop", '{"reason": "done"}'), ("stop", "{broken")] and choice.finish_reason == "tool_calls"
+    calls = [(called.function.name, called.function.arguments) for called in choice.message.tool_calls]
+    assert calls == [("stop", '{"reason": "done"}'), ("stop", "{broken")] and choice.finish_reason == "tool_calls"
 
 
 def test_structured_output() -> None:
@@ -88,11 +88,11 @@ def test_structured_output() -> None:
 
 @pytest.mark.parametrize("counted", [True, False])
 def test_a_streamed_text_comes_in_pieces_and_with_its_usage_where_that_is_asked_for(counted: bool) -> None:
-    said = "Grüße! " * 9
-    with serving([Reply(said, usage=(7, 3))]) as server:
+    text = "Grüße! " * 9
+    with serving([Reply(text, usage=(7, 3))]) as server:
         chunks = list(ask(server, stream=True, stream_options={"include_usage": counted}))
     deltas = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
-    assert "".join(deltas) == said and len([delta for delta in deltas if delta]) > 2
+    assert "".join(deltas) == text and len([delta for delta in deltas if delta]) > 2
     assert [chunk.usage.total_tokens for chunk in chunks if chunk.usage] == ([10] if counted else [])
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
 
@@ -104,7 +104,7 @@ def test_streamed_tool_calls() -> None:
     ):
         kinds = [event.type for event in stream]
         calls = stream.get_final_completion().choices[0].message.tool_calls or []
-    assert [one.function.arguments for one in calls] == ['{"reason": "all is done by now"}', '{"reason": "so"}']
+    assert [call.function.arguments for call in calls] == ['{"reason": "all is done by now"}', '{"reason": "so"}']
     assert kinds.count("tool_calls.function.arguments.delta") > 2
 
 
@@ -124,12 +124,15 @@ def test_tokens_by_length_grow_with_what_is_read_and_written_within_what_the_req
     assert tooled.usage.prompt_tokens > plain.usage.prompt_tokens > len(HELLO[1]["content"]) / 4
 
 
-def test_the_bill_is_what_the_client_was_told_at_the_price_of_a_million() -> None:
+def test_the_bill_is_the_reported_usage_at_the_price_of_a_million() -> None:
     with serving([Reply("a", usage=(1000, 20)), BROKEN, Reply("b", usage=(3000, 80))]) as server:
-        told = [ask(server).usage, ask(server, retries=1).usage]
-        assert server.reported == (sum(one.prompt_tokens for one in told), sum(one.completion_tokens for one in told))
+        usages = [ask(server).usage, ask(server, retries=1).usage]
+        assert server.reported == (
+            sum(usage.prompt_tokens for usage in usages),
+            sum(usage.completion_tokens for usage in usages),
+        )
         assert server.billed(1, 10) == pytest.approx(0.005)
-        assert server.billed(1, 10, lambda one: one is server.requests[-1]) == pytest.approx(0.0038)
+        assert server.billed(1, 10, lambda request: request is server.requests[-1]) == pytest.approx(0.0038)
 
 
 def test_a_burst_is_answered_at_once_and_its_width_is_known(hold: Callable[[LlmServer, int], None]) -> None:
@@ -170,7 +173,7 @@ def test_too_many_requests_may_come_again_after_a_second() -> None:
 
 
 @pytest.mark.parametrize("fault", [CUT_OFF, RESET])
-def test_a_lost_connection_is_an_error_of_the_connection_and_passes(fault: Reply) -> None:
+def test_a_lost_connection_is_a_connection_error_and_temporary(fault: Reply) -> None:
     with serving([fault, fault, Reply("hi")]) as server:
         with pytest.raises(openai.APIConnectionError):
             ask(server)
@@ -268,8 +271,8 @@ def test_it_serves_a_process_of_its_own_until_it_is_stopped_and_says_what_it_cos
         url = (process.stdout.readline() if process.stdout else "").split()[0]
         usage = openai.OpenAI(base_url=url, api_key="none").chat.completions.create(model="m", messages=HELLO).usage
         process.send_signal(signal.SIGTERM)
-        said, _ = process.communicate(timeout=10)
+        output, _ = process.communicate(timeout=10)
     assert usage is not None
     usd = (usage.prompt_tokens + 10 * usage.completion_tokens) / 1e6
-    assert f"requests 1, tokens in {usage.prompt_tokens}, out {usage.completion_tokens}, USD {usd:.6f}" in said
-    assert f"editor: USD {usd:.6f}" in said and process.returncode == 0
+    assert f"requests 1, tokens in {usage.prompt_tokens}, out {usage.completion_tokens}, USD {usd:.6f}" in output
+    assert f"editor: USD {usd:.6f}" in output and process.returncode == 0

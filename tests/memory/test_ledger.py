@@ -233,8 +233,8 @@ def test_what_a_round_made_of_hard_questions_is_kept_once_and_all_rewrites_come_
 ) -> None:
     assert run.rewrites() == [] and run.round_rewrites(1) is None
     made = {10: reworded("Who, then?", "Who is it?"), 2: reworded("Who else?"), 3: reworded()}
-    for number, one in made.items():
-        run.save_round_rewrites(number, one)
+    for number, kept in made.items():
+        run.save_round_rewrites(number, kept)
         run.save_round_rewrites(number, reworded("Who comes late?"))
     again = RunFolder.open(run.path)
     assert {number: again.round_rewrites(number) for number in made} == made
@@ -265,7 +265,7 @@ def test_a_row_is_written_once_and_never_changed(run: RunFolder) -> None:
 
 
 @given(cut=st.integers(min_value=1), reason=st.text(alphabet=st.characters(exclude_categories=["Cs"])))
-def test_a_torn_last_line_is_dropped_and_mended(
+def test_a_torn_last_line_is_dropped_and_the_file_repaired(
     tmp_path_factory: pytest.TempPathFactory, cut: int, reason: str
 ) -> None:
     run = new(tmp_path_factory.mktemp("runs"))

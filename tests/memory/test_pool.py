@@ -14,8 +14,8 @@ from tests.fixtures.learnable import LEARNABLE, TinyTask
 
 
 def went(task: Path, runs: Path, policy: str, pool: Path | None = None, *overrides: str) -> RunFolder:
-    given = [f"policy={policy}", "seed=1", "recall.prompts=0", *overrides]
-    folder = new_run(task, given, runs, policy.replace(" -> ", "").replace(" ", ""))
+    options = [f"policy={policy}", "seed=1", "recall.prompts=0", *overrides]
+    folder = new_run(task, options, runs, policy.replace(" -> ", "").replace(" ", ""))
     with open_session(folder, pool=str(pool or "")) as session:
         session.go()
     return folder
@@ -29,11 +29,11 @@ def test_runs_with_a_pool_in_common_end_and_cost_as_they_would_alone(
     went(task, tmp_path / "shared", "p -> w -> w", tmp_path / "pool")
     monkeypatch.setattr("tools.model.loading.load_model", lambda *_, **__: pytest.fail("everything is known"))
     again = went(task, tmp_path / "again", "p -> w -> w", tmp_path / "pool")
-    other = went(task, tmp_path / "shared", "p -> w", tmp_path / "pool")
-    for one, another in zip(again.rounds(), other.rounds(), strict=True):
-        assert (one.best, one.reward, one.trial.candidate) == (another.best, another.reward, another.trial.candidate)
-        assert abs(one.spend.forward_tokens - another.spend.forward_tokens) <= 4, "rounding aside"
-    first, second = alone.rounds()[0], other.rounds()[0]
+    pooled = went(task, tmp_path / "shared", "p -> w", tmp_path / "pool")
+    for row, another in zip(again.rounds(), pooled.rounds(), strict=True):
+        assert (row.best, row.reward, row.trial.candidate) == (another.best, another.reward, another.trial.candidate)
+        assert abs(row.spend.forward_tokens - another.spend.forward_tokens) <= 4, "rounding aside"
+    first, second = alone.rounds()[0], pooled.rounds()[0]
     assert (first.best, first.reward) == (second.best, second.reward), "the same move from the same pair, whatever for"
     assert abs(first.spend.forward_tokens - second.spend.forward_tokens) <= 4
 

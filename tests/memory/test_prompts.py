@@ -187,8 +187,8 @@ def test_none_of_many_prompts_with_one_meaning_is_missed(folder: Path) -> None:
     with PromptMemory.open(folder, lambda texts: [meaning for _ in texts]) as memory:
         rebuild(memory, same)
         found = memory.search("s", limit=300)
-        assert {one.entry.key for one in found} == {one.key for one in same}
-        assert {one.similarity for one in found} == {1.0}
+        assert {hit.entry.key for hit in found} == {stored.key for stored in same}
+        assert {hit.similarity for hit in found} == {1.0}
 
 
 # --- one process at a time --------------------------------------------------------------------------

@@ -145,7 +145,7 @@ def test_a_source_is_the_same_row_wherever_it_stands_and_another_after_other_tur
         example(1, "Who mends it?", "Bo", turn),
         example(1, "Who mends?", "B", turn),
     ]
-    assert len({source_of(other) for other in (row, *others)}) == 4
+    assert len({source_of(variant) for variant in (row, *others)}) == 4
 
 
 def test_a_kept_rewrite_becomes_one_more_refined_row() -> None:
@@ -214,8 +214,8 @@ HARD = [(row, score(row, "ANSWER: Ada")) for row in (example(5, "Who mends?", "B
 
 
 def reworded(model: Model, recalled: Sequence[Rewrite] = (), taken: Sequence[str] = ()) -> tuple[list[Rewrite], object]:
-    kept, told = try_rewrites(HARD, recalled, model.ask, model.answer, score_all, prompt="0" * 12, taken=taken)
-    return kept, (told.asked, told.tried, told.kept, told.recalled, told.before, told.after)
+    kept, records = try_rewrites(HARD, recalled, model.ask, model.answer, score_all, prompt="0" * 12, taken=taken)
+    return kept, (records.asked, records.tried, records.kept, records.recalled, records.before, records.after)
 
 
 def test_kept_are_the_rewrites_that_the_model_answers_with_full_marks() -> None:
@@ -233,10 +233,10 @@ def test_kept_are_the_rewrites_that_the_model_answers_with_full_marks() -> None:
 def test_what_memory_knows_is_not_asked_for_again_but_measured_again() -> None:
     model = Model({"Who repairs?": "ANSWER: Bo, today", "Who is loud?": "ANSWER: Cy"}, {"train:6": "Who is loud?"})
     known = rewrite(HARD[0][0], "Who repairs?", "ANSWER: Bo, earlier")
-    kept, told = reworded(model, [known])
+    kept, records = reworded(model, [known])
     assert model.asked == ["train:6"]
     assert [row.answer for row in kept] == ["ANSWER: Bo, today", "ANSWER: Cy"]
-    assert told == (2, 2, 2, 1, 0.0, 1.0)
+    assert records == (2, 2, 2, 1, 0.0, 1.0)
 
     forgetful = Model({}, {})
     both = [known, rewrite(HARD[1][0], "Who is loud?", "ANSWER: Cy")]
@@ -276,5 +276,5 @@ def test_the_result_of_a_worked_answer_is_not_given_away_but_may_stand_where_it_
 
 def test_without_hard_questions_nobody_is_asked() -> None:
     model = Model({}, {})
-    kept, told = try_rewrites([], [], model.ask, model.answer, score_all, prompt="0" * 12)
-    assert (kept, told.asked, told.before, told.after, model.asked) == ([], 0, 0.0, 0.0, [])
+    kept, records = try_rewrites([], [], model.ask, model.answer, score_all, prompt="0" * 12)
+    assert (kept, records.asked, records.before, records.after, model.asked) == ([], 0, 0.0, 0.0, [])

@@ -37,7 +37,7 @@ def test_every_source_is_found_among_many_questions_with_one_meaning(tmp_path: P
     many = [kept(number, f"number {number}") for number in range(1500)]  # the embedder sees one word
     with PromptMemory.open(tmp_path / "memory", count_words) as memory:
         memory.rewrites.remember(*many)
-        assert memory.rewrites.recall([one.source for one in many], model="tiny", task=None) == many
+        assert memory.rewrites.recall([rewrite.source for rewrite in many], model="tiny", task=None) == many
 
 
 def test_only_what_passed_on_this_model_and_task_is_recalled(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_only_what_passed_on_this_model_and_task_is_recalled(tmp_path: Path) -> 
         memory.rewrites.remember(kept(1, "bees", model="big"), kept(1, "apples", task="sums"))
 
         def recalled(model: str | None, task: str | None) -> list[str]:
-            return [one.question for one in memory.rewrites.recall([kept(1).source], model=model, task=task)]
+            return [rewrite.question for rewrite in memory.rewrites.recall([kept(1).source], model=model, task=task)]
 
         assert recalled("tiny", "sums") == ["apples"]
         assert recalled("big", None) == ["bees"]

@@ -69,8 +69,8 @@ def test_its_test_exists(row: Row) -> None:
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_its_version_is_the_pinned_one(row: Row) -> None:
-    for one in row.version.split(", "):
-        package, version = one.rsplit(" ", 1)
+    for pinned in row.version.split(", "):
+        package, version = pinned.rsplit(" ", 1)
         assert package in UNPINNED or PINNED[package] == version
 
 

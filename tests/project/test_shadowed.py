@@ -18,7 +18,7 @@ def python(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
 
 @pytest.mark.parametrize("name", ["tools", "agent", "eval"])
 @pytest.mark.parametrize("made", ["package", "module"])
-def test_a_folder_that_is_in_the_way_is_named_with_the_ways_to_go_on(tmp_path: Path, name: str, made: str) -> None:
+def test_a_folder_that_shadows_a_package_is_named_with_what_to_do(tmp_path: Path, name: str, made: str) -> None:
     file = tmp_path / name / "__init__.py" if made == "package" else tmp_path / f"{name}.py"
     file.parent.mkdir(exist_ok=True)
     file.touch()

@@ -117,7 +117,7 @@ def test_what_cannot_be_done_now_is_a_sentence_for_the_agent(tools: dict[str, St
         ("try_prompt", {"question": PromptTried.__name__ * 500}, "at most 2000 characters"),
     ],
 )
-def test_what_is_out_of_bounds_is_told_the_bounds_and_pulls_nothing(
+def test_values_out_of_bounds_are_refused_with_the_bounds_and_pull_nothing(
     tools: dict[str, StructuredTool], bench: Bench, name: str, arguments: dict[str, Any], bound: str
 ) -> None:
     with pytest.raises(ValidationError, match=bound):

@@ -48,8 +48,8 @@ def test_money_chart_of_any_numbers_is_drawable_and_not_crowded(paid: list[dict[
 
 def test_bars_of_money_stand_on_one_another_and_lose_nothing() -> None:
     drawn = str(charts.money_chart([charts.Bill(str(n), {"planner": 0.001, "editor": 0.003}) for n in range(200)]))
-    said = [float(usd) for usd in re.findall(r"(?:planner|editor): \$([\d.]+)<", drawn)]
-    assert abs(sum(said) - 200 * 0.004) < 1e-9
+    amounts = [float(usd) for usd in re.findall(r"(?:planner|editor): \$([\d.]+)<", drawn)]
+    assert abs(sum(amounts) - 200 * 0.004) < 1e-9
     planner, editor = re.findall(r'class="paid \w+" x="[\d.]+" y="([\d.]+)" width="[\d.]+" height="([\d.]+)"', drawn)[
         :2
     ]
@@ -68,7 +68,7 @@ def test_loss_curve_of_many_steps_is_thinned() -> None:
     assert len(charts.loss_curve([charts.LossRun("round 1", losses, losses, [1.0])])) < 30_000
 
 
-def test_best_line_passes_discarded_trials_by() -> None:
+def test_best_line_leaves_discarded_trials_out() -> None:
     low = charts.Point(2, 0.2, "train_lora", False, "")
     drawn = charts.reward_curve([charts.Point(1, 0.5, "edit_prompt", True, ""), low], 0.0, None)
     line = re.search(r'class="best" d="([^"]*)"', drawn)

@@ -56,8 +56,8 @@ def test_a_finished_run_answers_even_if_its_checkpoints_are_lost(
     with open_session(folder) as session:
         session.go()
     folder.checkpoints.write_bytes(b"not a database " * 1000)
-    said = say(folder, monkeypatch, "/plan", "/try Who?", "/diff", go=True)
-    assert "The run has finished" in said and "seed prompt" in said
+    output = say(folder, monkeypatch, "/plan", "/try Who?", "/diff", go=True)
+    assert "The run has finished" in output and "seed prompt" in output
 
 
 def test_time_between_a_question_and_its_answer_is_no_steps(
@@ -84,8 +84,8 @@ def test_what_was_wrong_with_an_answer_is_shown_with_the_plan(
     with open_session(folder, supervised=True) as session:
         session.go()
         session.go(instead("train_lora", rank=4096))
-    said = say(folder, monkeypatch, "/plan")
-    assert "That cannot be done: args.rank must be between 1 and 256, but it is 4096" in said
+    output = say(folder, monkeypatch, "/plan")
+    assert "That cannot be done: args.rank must be between 1 and 256, but it is 4096" in output
 
 
 def test_why_shows_the_rules_choice_beside_the_planners(
@@ -94,9 +94,9 @@ def test_why_shows_the_rules_choice_beside_the_planners(
     folder = new_run(tiny_task(), runs=tmp_path / "runs")
     first, second, *_ = llm_rounds()
     folder.append(first)
-    said = say(folder, monkeypatch, "/why")
+    output = say(folder, monkeypatch, "/why")
     assert (
-        f"Round 1, edit_prompt, decided by planner. {PLANNED} the rules (same lever, other settings): {RULES}" in said
+        f"Round 1, edit_prompt, decided by planner. {PLANNED} the rules (same lever, other settings): {RULES}" in output
     )
     folder.append(second)
     assert f"decided by planner. {PLANNED} the rules (another lever): {RULES}" in say(folder, monkeypatch, "/why")
@@ -106,9 +106,9 @@ def test_an_edit_with_an_llm_says_how_many_calls_it_takes(
     tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = tiny_task(edit={"editor": "textgrad", "critiques": 5, "rewrites": 3}, llm=SERVER, policy="prompt-only")
-    said = say(new_run(task, runs=tmp_path / "runs"), monkeypatch, "/plan", go=True)
+    output = say(new_run(task, runs=tmp_path / "runs"), monkeypatch, "/plan", go=True)
     # A critique for each of the four rows, three parts and the system text once more, three questions.
-    assert "cost: up to" in said and "up to about 11 calls to the external LLM" in said
+    assert "cost: up to" in output and "up to about 11 calls to the external LLM" in output
 
 
 LOOKED = Inquiry(look=Evaluate(rows=4), reason="Do they fail alike?", finding=RowsScored(
@@ -127,10 +127,10 @@ def test_why_shows_what_the_planner_looked_at_and_why_it_was_not_used(
         move=EditPrompt(), reason="Words are cheap.", planner_fault="it is down", inquiries=(LOOKED, lost)
     )
     folder.append(row.model_copy(update={"decision": decision}))
-    said = say(folder, monkeypatch, "/why")
-    assert "decided by rules. Words are cheap. (The planner was not used: it is down)" in said
-    assert "looked: evaluate on 4 train rows: reward 0.25, content 0.50, style 0.75 on 4 rows; 3 fail (2 lack" in said
-    assert "looked: a call that could not be used: gave no usable" in said and "\x1b" not in said
+    output = say(folder, monkeypatch, "/why")
+    assert "decided by rules. Words are cheap. (The planner was not used: it is down)" in output
+    assert "looked: evaluate on 4 train rows: reward 0.25, content 0.50, style 0.75 on 4 rows; 3 fail (2 lack" in output
+    assert "looked: a call that could not be used: gave no usable" in output and "\x1b" not in output
 
 
 def test_commands_answer_with_records(tiny_task: TinyTask, tmp_path: Path) -> None:

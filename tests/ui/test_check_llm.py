@@ -32,7 +32,7 @@ def test_a_good_server_passes_every_check(capsys: pytest.CaptureFixture[str]) ->
     assert f"{into:,} tokens read, {out:,} written" in printed
 
 
-def test_a_server_without_tools_is_told_from_a_bad_one(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_server_without_tools_is_distinguished_from_a_bad_one(capsys: pytest.CaptureFixture[str]) -> None:
     with serving(without_tools(scripted_llm)) as server:
         code, printed = checked(server, capsys)
     marks = lines_of(printed)
@@ -51,7 +51,7 @@ def test_a_server_that_takes_tools_and_calls_none_is_found_out(capsys: pytest.Ca
     assert marks["structured output: JSON schema"] == "ok"
 
 
-def test_who_cannot_do_a_role_is_told_what_to_do_without_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_that_cannot_do_a_role_gets_advice_on_going_without(capsys: pytest.CaptureFixture[str]) -> None:
     """It always trains, writes no tags, and praises every answer."""
 
     def poor(request: Request) -> Reply:
@@ -86,7 +86,7 @@ def test_an_edit_that_helps_nobody_is_no_edit(system: str, why: str, capsys: pyt
     assert why in printed and "Good enough as planner, judge." in printed
 
 
-def test_a_way_without_end_does_not_keep_from_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_method_that_never_ends_does_not_block_the_others(capsys: pytest.CaptureFixture[str]) -> None:
     """Whoever calls no tool writes new lines until its time is over, as real models do on llama.cpp's server."""
     with serving(lambda request: Reply(delay=60) if request.tools else scripted_llm(request)) as server:
         code = run(["check-llm", "--model", "mind-1", "--base-url", server.url, "--timeout", "1.5"])
@@ -135,7 +135,7 @@ def test_as_many_calls_at_once_fit_as_bring_more_answers(rates: dict[int, float]
 
 
 @pytest.mark.parametrize(("longest", "seconds"), [(0.2, 30), (10.0, 30), (34.0, 110), (147.0, 450)])
-def test_the_time_limit_has_room_above_the_longest_call(longest: float, seconds: int) -> None:
+def test_the_time_limit_is_well_above_the_longest_call(longest: float, seconds: int) -> None:
     assert fitting_timeout(longest) == seconds
 
 

@@ -56,7 +56,7 @@ def empty_split(task: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("damage", "flags", "said"),
+    ("damage", "flags", "messages"),
     [
         (break_line, [], ["train.jsonl", "line 3"]),
         (lose_file, [], ["test.jsonl"]),
@@ -69,7 +69,7 @@ def empty_split(task: Path) -> dict[str, Any]:
     ],
 )
 def test_bad_input_is_a_sentence_with_the_place(
-    damage: Callable[[Path], dict[str, Any]], flags: list[str], said: list[str],
+    damage: Callable[[Path], dict[str, Any]], flags: list[str], messages: list[str],
     tiny_task: TinyTask, tmp_path: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     task = tiny_task()
@@ -78,7 +78,7 @@ def test_bad_input_is_a_sentence_with_the_place(
         tiny_task(**tiny_task_changes)
     assert run(["run", str(task), "--runs", str(tmp_path / "runs"), *flags]) == 2
     error = capsys.readouterr().err
-    assert all(word in error for word in said), error
+    assert all(word in error for word in messages), error
     assert "Traceback" not in error
     assert not list((tmp_path / "runs").glob("*/ledger.jsonl"))
 
@@ -109,8 +109,8 @@ def test_run_report_runs_and_resume(tiny_task: TinyTask, tmp_path: Path, capsys:
     newest = capsys.readouterr()
     assert newest.out.strip() == str(done.report_html) and f"the newest run, {done.name}" in newest.err
     assert run(["resume", done.name, "--runs", str(root)]) == 0
-    said = capsys.readouterr().out
-    assert done.name in said and "has finished" in said
+    output = capsys.readouterr().out
+    assert done.name in output and "has finished" in output
     assert (done.path / "report.md").is_file()
 
 
@@ -123,8 +123,8 @@ def test_a_damaged_run_is_listed_beside_the_others_and_none_is_taken_in_its_plac
         RunFolder.create(tmp_path, "mayors", "", tmp_path, "0" * 12, name=name)
     (tmp_path / "torn" / file).write_text(text)
     assert run(["runs", "--runs", str(tmp_path)]) == 0
-    said = capsys.readouterr().out
-    assert "sound" in said and "damaged: nesylora resume torn says where" in said
+    output = capsys.readouterr().out
+    assert "sound" in output and "damaged: nesylora resume torn says where" in output
     assert run(["report", "--runs", str(tmp_path)]) == 2
     assert "the newest run, torn" in capsys.readouterr().err
 
@@ -154,10 +154,10 @@ def test_doctor_says_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture
     monkeypatch.setenv("OPENAI_API_KEY", "sk-marked")
     monkeypatch.setenv("SOME_API_KEY", "sk-marked-too")
     assert run(["doctor", "--runs", str(tmp_path)]) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert all(word in said for word in ("torch", "device", "embedded model", "free space", "external LLM"))
-    assert "OPENAI_API_KEY, " in said and "SOME_API_KEY" in said and "sk-marked" not in said
-    assert "make check-llm BASE_URL=… MODEL=…" in said
+    output = " ".join(capsys.readouterr().out.split())
+    assert all(word in output for word in ("torch", "device", "embedded model", "free space", "external LLM"))
+    assert "OPENAI_API_KEY, " in output and "SOME_API_KEY" in output and "sk-marked" not in output
+    assert "make check-llm BASE_URL=… MODEL=…" in output
 
 
 def test_compare_runs_each_policy_once(tiny_task: TinyTask, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,28 +185,28 @@ def talk(task: Path, root: Path, *lines: str) -> str:
 
 
 def test_chat_shows_a_plan_and_does_only_what_is_approved(tiny_task: TinyTask, tmp_path: Path) -> None:
-    said = talk(tiny_task(), tmp_path / "runs", "/plan", "/nonsense", "/why", "/quit")
-    assert "Round 1: train_lora" in said and "cost:" in said
-    assert "no command /nonsense" in said and "No round has been done yet" in said
+    output = talk(tiny_task(), tmp_path / "runs", "/plan", "/nonsense", "/why", "/quit")
+    assert "Round 1: train_lora" in output and "cost:" in output
+    assert "no command /nonsense" in output and "No round has been done yet" in output
     assert not runs(tmp_path / "runs")[0].rounds()
 
 
 def test_chat_steers_a_run_to_its_end(tiny_task: TinyTask, tmp_path: Path) -> None:
     root = tmp_path / "runs"
-    said = talk(
+    output = talk(
         tiny_task(), root, "/edit", "/train", "/why", "/diff", "/rollback 9", "/rollback 0", "/try Who?", "/finish"
     )
     [folder] = runs(root)
     assert [row.decision.move.action for row in folder.rounds()] == ["edit_prompt", "train_lora", "rollback"]
-    assert "There have been 2 rounds; /rollback takes 0 to 1" in said
+    assert "There have been 2 rounds; /rollback takes 0 to 1" in output
     assert folder.outcome() is not None
 
 
 @pytest.mark.parametrize(("answer", "trained"), [("n", 0), ("y", 1)])
 def test_chat_asks_before_it_trains(tiny_task: TinyTask, tmp_path: Path, answer: str, trained: int) -> None:
     root = tmp_path / "runs"
-    said = talk(tiny_task(style=[], content=[{"kind": "exact"}]), root, "/run 1", answer, "/quit")
-    assert "train_lora" in said and "do it? (y/n)" in said
+    output = talk(tiny_task(style=[], content=[{"kind": "exact"}]), root, "/run 1", answer, "/quit")
+    assert "train_lora" in output and "do it? (y/n)" in output
     done = [row.decision.move.action for row in runs(root)[0].rounds()]
     assert done == ["train_lora"] * trained
 
@@ -214,13 +214,13 @@ def test_chat_asks_before_it_trains(tiny_task: TinyTask, tmp_path: Path, answer:
 def test_a_finished_run_still_answers_in_chat(tiny_task: TinyTask, tmp_path: Path) -> None:
     root = tmp_path / "runs"
     done = finished(tiny_task(), root)
-    said = talk(done.path, root, "/why", "/diff", "/quit")
-    assert "The run has finished" in said and "Round 1, train_lora, decided by rules." in said
+    output = talk(done.path, root, "/why", "/diff", "/quit")
+    assert "The run has finished" in output and "Round 1, train_lora, decided by rules." in output
 
 
 def test_a_chat_goes_on_where_it_was_left(tiny_task: TinyTask, tmp_path: Path) -> None:
     root = tmp_path / "runs"
     talk(tiny_task(), root, "/approve", "/quit")
     [folder] = runs(root)
-    said = talk(Path(folder.name), root, "/quit")
-    assert "Round 2" in said and len(runs(root)) == 1
+    output = talk(Path(folder.name), root, "/quit")
+    assert "Round 2" in output and len(runs(root)) == 1

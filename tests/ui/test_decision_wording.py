@@ -67,9 +67,9 @@ def test_a_look_that_found_nothing_says_why() -> None:
 
 
 def test_the_alternative_reads_as_its_action_and_reason_whichever_version_wrote_it() -> None:
-    other = Alternative(action=TrainLora(rank=8), reason="Content is lacking.")
-    now = Decision(move=EditPrompt(), reason="", alternative=other)
-    before = Decision(move=EditPrompt(), reason="", rules_would=f"{other.action}: {other.reason}")
+    shown = Alternative(action=TrainLora(rank=8), reason="Content is lacking.")
+    now = Decision(move=EditPrompt(), reason="", alternative=shown)
+    before = Decision(move=EditPrompt(), reason="", rules_would=f"{shown.action}: {shown.reason}")
     assert (
         alternative(now)
         == alternative(before)
@@ -84,6 +84,6 @@ def test_why_the_planner_was_not_used_stands_with_the_reason() -> None:
     assert reason(stood_in) == "Words. (The planner was not used: it is down)"
 
 
-def test_a_refusal_is_said_with_its_cause_whichever_version_wrote_it() -> None:
+def test_a_refusal_is_shown_with_its_cause_whichever_version_wrote_it() -> None:
     assert refusal(Proposal(prompt="0", note="leaky", refused="it gives a row away")) == "leaky; it gives a row away"
     assert refusal(Proposal(prompt="0", note="refused: leaky; why")) == "refused: leaky; why"

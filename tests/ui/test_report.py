@@ -30,15 +30,15 @@ from ui.report.write import write_report
 
 def test_full_run_says_what_came_of_it_and_why(tmp_path: Path) -> None:
     _, words, twin = read(make_run(tmp_path))
-    for said in (words, " ".join(twin.split())):
-        assert "The target of 0.95 was reached" in said
-        assert "The validation reward reached the target." in said
-        assert "0.75 – 1.00" in said and "0.00 – 0.25" in said
-        assert "p < 0.001" in said
-        assert "demonstrations alone would take 4.0 nats a token away" in said
-        assert "two demonstrations in the wanted form" in said
-        assert "96 rows (refined), 4 epochs, 48 steps" in said
-        assert "ANSWER: the copper bridge" in said
+    for text in (words, " ".join(twin.split())):
+        assert "The target of 0.95 was reached" in text
+        assert "The validation reward reached the target." in text
+        assert "0.75 – 1.00" in text and "0.00 – 0.25" in text
+        assert "p < 0.001" in text
+        assert "demonstrations alone would take 4.0 nats a token away" in text
+        assert "two demonstrations in the wanted form" in text
+        assert "96 rows (refined), 4 epochs, 48 steps" in text
+        assert "ANSWER: the copper bridge" in text
         assert "30 min" in words
 
 
@@ -124,14 +124,14 @@ def test_discarded_rounds_are_marked(tmp_path: Path) -> None:
 
 def test_proposals_that_were_dropped_early_say_after_how_many_rows(tmp_path: Path) -> None:
     run = make_run(tmp_path, rounds=1, finished=False)
-    raced = [("the present prompt", 12), ("a good one", 12), ("a bad one", 4)]
-    proposals = tuple(Proposal(prompt=SEED.id, note=note, merit=0.25, rows=rows) for note, rows in raced)
+    compared = [("the present prompt", 12), ("a good one", 12), ("a bad one", 4)]
+    proposals = tuple(Proposal(prompt=SEED.id, note=note, merit=0.25, rows=rows) for note, rows in compared)
     refused = Proposal(prompt=SEED.id, note="refused: it gives a row away")
     run.append(round_with((*proposals, refused)))
-    for said in read(run)[1:]:
-        assert "refused: it gives a row away" in said
-        assert "a bad one (dropped after 4 rows)" in said.replace("\\", "")
-        assert said.count("dropped after") == 1  # and nothing of the kind of rounds that did not count rows
+    for text in read(run)[1:]:
+        assert "refused: it gives a row away" in text
+        assert "a bad one (dropped after 4 rows)" in text.replace("\\", "")
+        assert text.count("dropped after") == 1  # and nothing of the kind of rounds that did not count rows
 
 
 def round_with(proposals: tuple[Proposal, ...]) -> Round:
@@ -206,7 +206,7 @@ def test_500_rounds_stay_legible_and_small(tmp_path: Path) -> None:
     assert page.count('<g class="mark edit_prompt kept">') == 2
     assert "2 of 500 rounds were kept" in words
     assert "12 of 500 rounds are shown in full" in words and "12 of 500 rounds" in twin
-    told = {int(number) for number in re.findall(r'id="round-(\d+)"', page)}
-    assert told == {1, 200, *range(491, 501)} == {int(n) for n in re.findall(r"### Round (\d+)", twin)}
+    numbers = {int(number) for number in re.findall(r'id="round-(\d+)"', page)}
+    assert numbers == {1, 200, *range(491, 501)} == {int(n) for n in re.findall(r"### Round (\d+)", twin)}
     folded = page[page.index("All 500 rounds</summary>") :]
     assert len(re.findall(r'<tr class="(?:kept|dropped)">', folded)) == 500

@@ -39,9 +39,9 @@ def test_the_planners_reason_stands_beside_what_the_rules_would_have_done(tmp_pa
 
 def test_planner_and_rules_are_weighed_against_one_another(tmp_path: Path) -> None:
     _, words, twin = read(make_llm_run(tmp_path))
-    for said in (words, plain(twin)):
-        assert "The planner decided 3 rounds; in 1 of them the rules would have pulled the same lever." in said
-        assert "In 1 round the rules stood in for it." in said
+    for text in (words, plain(twin)):
+        assert "The planner decided 3 rounds; in 1 of them the rules would have pulled the same lever." in text
+        assert "In 1 round the rules stood in for it." in text
     assert "the same lever as the rules 1 1 +0.04 another lever 2 1 +0.31" in words
     assert "| the same lever as the rules | 1 | 1 | +0.04 |\n| another lever | 2 | 1 | +0.31 |" in twin
 
@@ -50,9 +50,9 @@ def test_a_fixed_order_is_not_weighed_against_the_rules(tmp_path: Path) -> None:
     run = make_llm_run(tmp_path)
     run.task_file.write_text(run.task_file.read_text().replace("policy: rules", "policy: lora-only"))
     _, words, twin = read(run)
-    for said in (words, twin):
-        assert "The external LLM" in said and "lora-only" in said
-        assert "Planner against rules" not in said and "LLM planner" not in said
+    for text in (words, twin):
+        assert "The external LLM" in text and "lora-only" in text
+        assert "Planner against rules" not in text and "LLM planner" not in text
 
 
 def test_a_decision_knows_whether_the_rules_would_have_pulled_the_same_lever() -> None:
@@ -64,13 +64,13 @@ def test_a_decision_knows_whether_the_rules_would_have_pulled_the_same_lever() -
     assert agrees(None) is None and agrees("nothing that is known") is None
 
 
-def test_the_same_move_is_told_from_the_same_lever() -> None:
+def test_the_same_action_is_distinguished_from_the_same_lever() -> None:
     rules = f"{TrainLora(rank=8)}: content is lacking."
-    told = [
+    sentences = [
         beside_rules(Decision(move=move, reason="", by="planner", rules_would=rules))
         for move in (TrainLora(rank=8), TrainLora(rank=16), EditPrompt())
     ]
-    assert told == ["the same action", "same lever, other settings", "another lever"]
+    assert sentences == ["the same action", "same lever, other settings", "another lever"]
 
 
 def test_critiques_are_folded_by_part_each_with_its_row(tmp_path: Path) -> None:
@@ -101,19 +101,19 @@ def test_refused_proposals_say_why_and_are_not_among_those_scored(tmp_path: Path
 
 def test_remade_rows_tell_their_yield_share_and_gain(tmp_path: Path) -> None:
     _, words, twin = read(make_llm_run(tmp_path))
-    for said in (words, plain(twin)):
+    for text in (words, plain(twin)):
         assert (
             "12 hard questions, 9 rewritten, 5 answers passed (yield 42%; 2 recalled from memory), reward on those "
-            "rewritten 0.10 → 0.45." in said
+            "rewritten 0.10 → 0.45." in text
         )
-        assert "Of the rows that LoRA trained on, 5% were rewritten." in said
-        assert "96 rows (refined; 10 of them rewritten, 10%), 4 epochs" in said
+        assert "Of the rows that LoRA trained on, 5% were rewritten." in text
+        assert "96 rows (refined; 10 of them rewritten, 10%), 4 epochs" in text
     assert "with rewritten rows 1 1 +0.67 without 1 0 −0.04" in words
     assert "| with rewritten rows | 1 | 1 | +0.67 |" in twin
 
 
 def remaking_of(*rounds: Remaking) -> Remaking:
-    """What is told of the first rounds, with these remakings."""
+    """The report on the first rounds, with these remakings."""
     rows = [
         row.model_copy(update={"trial": row.trial.model_copy(update={"remaking": remaking})})
         for row, remaking in zip(llm_rounds(), rounds, strict=False)
@@ -145,8 +145,8 @@ def test_usage_by_role_adds_up_beside_the_budget(tmp_path: Path) -> None:
     assert "■ editor some-small-model 60 9 27,000 6,300 $0.0093" in words
     assert "together 137 13 51,500 6,900 $0.0155" in words
     assert "| planner | some-large-model | 5 | 0 | 4,500 | 400 | $0.0017 |" in plain(twin)
-    for said in (words, plain(twin)):
-        assert "$0.0155 of the budget of $0.05 (31%)" in said
+    for text in (words, plain(twin)):
+        assert "$0.0155 of the budget of $0.05 (31%)" in text
     assert page.count('<rect class="paid judge"') == 5  # four rounds and the end
     assert "<title>3, editor: $0.0031</title>" in page
 
@@ -160,9 +160,9 @@ def test_money_of_a_round_is_what_the_ledger_counted_up_in_it() -> None:
 
 def test_a_run_without_an_llm_says_so_in_a_line_and_no_more(tmp_path: Path) -> None:
     page, words, twin = read(make_run(tmp_path))
-    for said in (words, twin):
-        assert "No external LLM: decided by the rules." in said
-        assert "The external LLM" not in said and "Remade rows" not in said and "money" not in said
+    for text in (words, twin):
+        assert "No external LLM: decided by the rules." in text
+        assert "The external LLM" not in text and "Remade rows" not in text and "money" not in text
     assert "paid" not in re.sub(r"<style>.*?</style>", "", page, flags=re.S)
 
 
@@ -221,12 +221,12 @@ def test_a_template_that_changed_is_on_the_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("usd", "said"),
+    ("usd", "text"),
     [(0, "$0.00"), (0.0034, "$0.0034"), (0.25, "$0.25"), (0.1234, "$0.123"), (0.9996, "$1.00"), (1234.5, "$1,234.50"),
      (0.00000234, "$0.00000234"), (0.09999, "$0.10")],
 )  # fmt: skip
-def test_small_money_is_told_to_three_figures(usd: float, said: str) -> None:
-    assert wording.money(usd) == said
+def test_small_money_is_shown_to_three_figures(usd: float, text: str) -> None:
+    assert wording.money(usd) == text
 
 
 @given(st.floats(min_value=1e-12, max_value=1e9))

@@ -33,18 +33,20 @@ def with_outlooks(row: Round, **signal: Any) -> Round:
         "edit": Outlook(gain=0.21, spread=0.08, cost=2_210),
         "lora": Outlook(gain=0.34, spread=0.15, cost=27_648),
     }
-    levers = {name: getattr(row.signal, name).model_copy(update={"outlook": one}) for name, one in outlooks.items()}
+    levers = {
+        name: getattr(row.signal, name).model_copy(update={"outlook": outlook}) for name, outlook in outlooks.items()
+    }
     seen = row.signal.model_copy(update={"floor": 0.06, "drift": 0.031, **levers, **signal})
     came = row.verdict.model_copy(update={"merit_gain": 0.28})
     return row.model_copy(update={"signal": seen, "verdict": came})
 
 
-def test_promises_and_what_came_of_them_are_told_in_both_twins(tmp_path: Path) -> None:
+def test_promises_and_results_are_in_page_and_text(tmp_path: Path) -> None:
     page, words, twin = read(promising(tmp_path))
-    for said in (words, twin):
-        assert "What each lever promised, and what came of it" in said
-        assert said.count("promises +0.21 ± 0.08 for 2k forward tokens") >= 2
-        assert "+0.28 merit" in " ".join(said.split())
+    for text in (words, twin):
+        assert "What each lever promised, and what came of it" in text
+        assert text.count("promises +0.21 ± 0.08 for 2k forward tokens") >= 2
+        assert "+0.28 merit" in " ".join(text.split())
     promised = "+0.21 ± 0.08 for 2k forward tokens | 95 | +0.34 ± 0.15 for 28k forward tokens | 12.3"
     assert f"| 4 | {promised} | LoRA | +0.28 | 0.06 |" in twin
     assert "| noise floor, merit | 0.06 |" in twin and "| drift, nats a token | +0.03 |" in twin
@@ -52,12 +54,12 @@ def test_promises_and_what_came_of_them_are_told_in_both_twins(tmp_path: Path) -
     assert '<path class="signal drift"' in page
 
 
-def test_what_the_final_weights_have_lost_elsewhere_is_told_in_both_twins(tmp_path: Path) -> None:
+def test_the_drift_of_the_final_weights_is_in_page_and_text(tmp_path: Path) -> None:
     run = promising(tmp_path)
     run.append(an_outcome(run.rounds()[-1]).model_copy(update={"drift": 0.42}))
     _, words, twin = read(run)
-    for said in (words, twin):
-        assert "against the bare model: +0.42 nats a token" in " ".join(said.split())
+    for text in (words, twin):
+        assert "against the bare model: +0.42 nats a token" in " ".join(text.split())
     assert "| +0.42 |" in twin, "the last pair's, in the table of all pairs"
 
 
@@ -67,7 +69,7 @@ def test_ledgers_without_outlooks_have_no_chart_of_promises(tmp_path: Path) -> N
     assert '<path class="signal content"' in page and '<path class="signal drift"' not in page
 
 
-def test_no_number_that_was_seen_is_told_again_as_what_the_switch_rests_on() -> None:
+def test_no_measured_number_is_shown_again_as_the_reason_of_the_switch() -> None:
     briefing = a_briefing(a_diagnosis(both=8))
     decision = Learned(CONFIG).decide(briefing)
     row = the_story()[0]
@@ -75,7 +77,7 @@ def test_no_number_that_was_seen_is_told_again_as_what_the_switch_rests_on() -> 
     assert set(numbers_not_shown(row)) == {"edit promise", "edit drawn", "LoRA promise", "LoRA drawn"}
 
 
-def test_number_that_differs_from_what_was_seen_is_told() -> None:
+def test_a_number_that_differs_from_the_measured_one_is_shown() -> None:
     row = the_story()[0]
     decision = Decision(move=row.decision.move, reason="", numbers={"prompt_gap": 1.5, "weight_gap": 1.88})
     assert numbers_not_shown(row.model_copy(update={"decision": decision})) == {"prompt gap": 1.5}
@@ -94,11 +96,11 @@ def test_numbers_under_the_names_of_earlier_versions_are_shown_once() -> None:
     assert numbers_not_shown(before) == numbers_not_shown(now)
 
 
-def test_chances_are_told_where_the_classifier_gave_some(tmp_path: Path) -> None:
+def test_chances_are_shown_where_the_classifier_gave_some(tmp_path: Path) -> None:
     run = make_run(tmp_path, rounds=1, finished=False)
     row = the_story()[1]
     sure = {"content": 0.1, "style": 0.7, "both": 0.2}
-    probed = tuple(one.model_copy(update={"chances": sure}) for one in row.diagnosis.examples)
+    probed = tuple(diagnosed.model_copy(update={"chances": sure}) for diagnosed in row.diagnosis.examples)
     run.append(row.model_copy(update={"diagnosis": row.diagnosis.model_copy(update={"examples": probed})}))
     _, words, twin = read(run)
     assert words.count("a probed row's chance of content, style, both 10%, 70%, 20%") == 1
@@ -106,17 +108,17 @@ def test_chances_are_told_where_the_classifier_gave_some(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("by", "said"),
+    ("by", "sentence"),
     [("rewards", "the two rewards alone"), ("rules", "rules over the probe"), ("model", "the classifier")],
 )
-def test_who_sorted_the_failing_rows_is_told_in_both_twins(tmp_path: Path, by: str, said: str) -> None:
+def test_who_sorted_the_failing_rows_is_in_page_and_text(tmp_path: Path, by: str, sentence: str) -> None:
     run = make_run(tmp_path, rounds=0, finished=False)
     old, row = the_story()[:2]
     run.append(Round.model_validate(old.model_dump(exclude={"diagnosis": {"by"}})))
     run.append(row.model_copy(update={"diagnosis": row.diagnosis.model_copy(update={"by": by})}))
     _, words, twin = read(run)
     sorters = re.findall(r"\| sorted by \| (.+) \|", twin)
-    assert sorters == ["rules over the probe", said]  # a ledger that does not say: rules
+    assert sorters == ["rules over the probe", sentence]  # a ledger that does not say: rules
     assert [words.count(f"sorted by {sorter}") for sorter in sorters] == [sorters.count(sorter) for sorter in sorters]
 
 

@@ -60,10 +60,10 @@ class PromptParts:
     def examples(self, failing: Sequence[Example], draw: random.Random) -> list[Demo]:
         """Train rows in the wanted form, twice as many as a prompt may show: failing ones first, then any.
 
-        Rows longer than `prompts.ROOM` characters are left out: the LLM is to copy them, so they cannot be shortened.
+        Rows longer than `prompts.CHARACTER_LIMIT` are left out: the LLM is to copy them, so they cannot be shortened.
         """
         most = 2 * self._settings.demos
-        short, hard = ([row for row in rows if size(row) <= prompts.ROOM] for rows in (self._train, failing))
+        short, hard = ([row for row in rows if size(row) <= prompts.CHARACTER_LIMIT] for rows in (self._train, failing))
         others = draw.sample(short, min(most, len(short)))
         rows = [row for row in dict.fromkeys([*hard[:most], *others]) if row.stands_alone]
         shown = [(row, self._scorers.show(row.answer)) for row in rows]

@@ -105,12 +105,12 @@ class TextGradEditor:
         """Train questions in other words, by the row's name; those without a usable reply are left out.
 
         One call for each question: the scorers' explanation of the answer is the gradient. Questions longer than
-        `prompts.ROOM` characters are left out. If the LLM is lost half way, the results until then are returned.
+        `prompts.CHARACTER_LIMIT` are left out. If the LLM is lost half way, the results until then are returned.
 
         Raises:
             LlmUnavailable: the LLM did not answer at all.
         """
-        short = [(row, score) for row, score in hard if len(row.question) <= prompts.ROOM]
+        short = [(row, score) for row, score in hard if len(row.question) <= prompts.CHARACTER_LIMIT]
         results, error = self._parallel("rewriting questions", self._reword, short)
         if error and not results:
             raise error
@@ -137,7 +137,7 @@ class TextGradEditor:
                 return [PartGradient(part, row.name, text, case) for part, text in gradients.items()]
 
             with suppress(Useless):
-                return prompts.fitting(ask)
+                return prompts.ask_within_limit(ask)
             return []
 
         results, error = self._parallel("criticising answers", criticise_row, criticised)
@@ -165,7 +165,7 @@ class TextGradEditor:
             examples = [prompts.disarmed(demos_as_text(shown))] if shown else []
             return descend(self._chat, text, ROLES[descent.part], cases, constraints, examples)
 
-        return prompts.fitting(ask)
+        return prompts.ask_within_limit(ask)
 
     def _reword(self, failure: tuple[Example, ExampleScore]) -> str:
         """The question in other words; empty if the reply is useless."""
@@ -177,7 +177,7 @@ class TextGradEditor:
             return descend(self._chat, question, QUESTION, [case], constraints)
 
         with suppress(UnusableRewrite):
-            text = prompts.fitting(ask)
+            text = prompts.ask_within_limit(ask)
             return text if text != question and len(text) <= self._settings.max_length else ""
         return ""
 

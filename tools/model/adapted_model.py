@@ -48,9 +48,11 @@ class AdaptedModel:
         self.name = name
         self.lock = RLock()
         self._adapters = AttachedAdapters(base, name)
-        self._see(locate, progress, charge)
+        self._bind(locate, progress, charge)
 
-    def of(self, locate: Callable[[str], Path], progress: Progress | None = None, charge: Charge | None = None) -> Self:
+    def view_for(
+        self, locate: Callable[[str], Path], progress: Progress | None = None, charge: Charge | None = None
+    ) -> Self:
         """This loaded model for another run: with the run's own adapters, progress and charges. Cheap.
 
         An adapter id means the adapter in this view's folders, also where another run has one of the same id: a switch
@@ -60,10 +62,10 @@ class AdaptedModel:
             locate, progress, charge: as in the constructor.
         """
         view = copy.copy(self)
-        view._see(locate, progress, charge)
+        view._bind(locate, progress, charge)
         return view
 
-    def _see(self, locate: Callable[[str], Path], progress: Progress | None, charge: Charge | None) -> None:
+    def _bind(self, locate: Callable[[str], Path], progress: Progress | None, charge: Charge | None) -> None:
         self._locate = locate
         self._progress: Progress = progress or (lambda *_: None)
         self.charge: Charge = charge or (lambda _: None)

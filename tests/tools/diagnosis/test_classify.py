@@ -68,7 +68,7 @@ class Scripted:
     ) -> tuple[list[float], Spend]:
         self.asked.append((prompt, [example.name for example in examples], list(completions), adapter))
         whole = "taught" if prompt.demos else "bare"
-        return [self.values["rest" if given else whole] for given, _ in completions], Spend()
+        return [self.values["rest" if context else whole] for context, _ in completions], Spend()
 
 
 def judged(rows: Sequence[Example], content: float = 0, style: float = 0, adapter: str | None = None) -> Evaluation:
@@ -107,7 +107,9 @@ def test_what_the_weights_do_not_know_is_never_left_to_words(
 def test_the_gaps_are_what_demonstrations_take_away_and_what_stays() -> None:
     model = Scripted(bare=6.0, taught=2.0, rest=9.0)
     found = by_rules(model).diagnose(judged(HELD[:2], adapter="a1"), HELD[:2], SEED, seed=0)
-    assert [(one.prompt_gap, one.weight_gap, one.need) for one in found.examples] == [(4.0, 9.0, "both")] * 2
+    assert [(probed.prompt_gap, probed.weight_gap, probed.need) for probed in found.examples] == [
+        (4.0, 9.0, "both")
+    ] * 2
     assert (found.prompt_gap, found.weight_gap, found.share("content"), found.share("style")) == (4, 9, 1, 1)
     assert {adapter for *_, adapter in model.asked} == {"a1"}
 
@@ -122,16 +124,16 @@ def test_four_rows_that_need_the_same_speak_for_the_others_and_a_right_answer_fo
         SEED,
         seed=0,
     )
-    needs = {one.example: one.need for one in found.examples}
+    needs = {probed.example: probed.need for probed in found.examples}
     assert needs == {row.name: "style" if place < 3 else "both" for place, row in enumerate(rows)}
     assert len({name for _, names, *_ in model.asked for name in names}) == FIRST
-    assert sum(bool(one.features) for one in found.examples) == FIRST
+    assert sum(bool(probed.features) for probed in found.examples) == FIRST
 
 
 def drawn_with_style(styles: Sequence[float], seed: int = 0) -> tuple[list[Example], Evaluation]:
     """Failing rows which the classifier draws in this order, with these styles."""
     rows = HELD[: len(styles)]
-    drawn = [one.example for one in by_rules(Scripted()).diagnose(judged(rows), rows, SEED, seed).examples]
+    drawn = [probed.example for probed in by_rules(Scripted()).diagnose(judged(rows), rows, SEED, seed).examples]
     by_name = dict(zip(drawn, styles, strict=True))
     made = judged(rows)
     scores = tuple(score.model_copy(update={"style": by_name[score.example]}) for score in made.scores)
@@ -151,8 +153,8 @@ def test_rows_speak_only_for_those_whose_style_is_as_theirs(styles: list[float],
     model, (rows, evaluation) = Scripted(bare=6.0, taught=2.0, rest=9.0), drawn_with_style(styles)
     found = by_rules(model).diagnose(evaluation, rows, SEED, seed=0)
     style = {score.example: score.style for score in evaluation.scores}
-    assert [style[one.example] for one in found.examples] == styles
-    assert [one.need for one in found.examples] == ["content" if holds else "both" for holds in styles]
+    assert [style[probed.example] for probed in found.examples] == styles
+    assert [probed.need for probed in found.examples] == ["content" if holds else "both" for holds in styles]
     assert len({name for _, names, *_ in model.asked for name in names}) == asked
 
 
@@ -177,11 +179,11 @@ class Uneven(Scripted):
 
 def test_a_kind_whose_first_rows_differ_is_asked_whole_and_no_row_twice() -> None:
     rows, evaluation = drawn_with_style([1, 0] * 6)
-    drawn = [one.example for one in by_rules(Scripted()).diagnose(evaluation, rows, SEED, seed=0).examples]
+    drawn = [probed.example for probed in by_rules(Scripted()).diagnose(evaluation, rows, SEED, seed=0).examples]
     failed = drawn[1::2]
     model = Uneven([failed[0], failed[5]])
     found = by_rules(model).diagnose(evaluation, rows, SEED, seed=0)
-    needs = {one.example: one.need for one in found.examples}
+    needs = {probed.example: probed.need for probed in found.examples}
     assert [needs[name] for name in failed] == ["style", *["both"] * 4, "style"]
     assert {needs[name] for name in drawn[::2]} == {"content"}
     bare = [name for prompt, names, *_ in model.asked if not prompt.demos for name in names]
@@ -194,25 +196,30 @@ def test_demonstrations_that_make_it_worse_are_no_gap() -> None:
 
 
 class Narrow(Scripted):
-    """Has no room for demonstrations beside a question."""
+    """Its window is too small for demonstrations beside a question."""
 
-    def generate(self, prompt: Prompt, *given: Any, **more: Any) -> tuple[list[str | None], Spend]:  # type: ignore[override]
-        answers, spend = super().generate(prompt, *given, **more)
+    def generate(self, prompt: Prompt, *args: Any, **kwargs: Any) -> tuple[list[str | None], Spend]:  # type: ignore[override]
+        answers, spend = super().generate(prompt, *args, **kwargs)
         return [None if prompt.demos else answer for answer in answers], spend
 
-    def nll(self, prompt: Prompt, *given: Any, **more: Any) -> tuple[list[float | None], Spend]:  # type: ignore[override]
-        found, spend = super().nll(prompt, *given, **more)
+    def nll(self, prompt: Prompt, *args: Any, **kwargs: Any) -> tuple[list[float | None], Spend]:  # type: ignore[override]
+        found, spend = super().nll(prompt, *args, **kwargs)
         return [None if prompt.demos else nats for nats in found], spend
 
 
 def test_what_does_not_fit_into_the_window_is_not_taken_for_known() -> None:
     found = by_rules(Narrow()).diagnose(judged(HELD[:2], style=1), HELD[:2], SEED, seed=0)
-    assert [(one.prompt_gap, one.weight_gap, one.need) for one in found.examples] == [(None, None, "content")] * 2
-    assert all({"whole", "content"} <= one.features.keys() for one in found.examples)
-    assert not any({"shown_whole", "shown_answer", "right", "alike"} & one.features.keys() for one in found.examples)
-    assert not any(is_complete(one.features) for one in found.examples), "and nothing learns from it"
+    assert [(probed.prompt_gap, probed.weight_gap, probed.need) for probed in found.examples] == [
+        (None, None, "content")
+    ] * 2
+    assert all({"whole", "content"} <= probed.features.keys() for probed in found.examples)
+    assert not any(
+        {"shown_whole", "shown_answer", "right", "alike"} & probed.features.keys() for probed in found.examples
+    )
+    assert not any(is_complete(probed.features) for probed in found.examples), "and nothing learns from it"
     assert all(
-        is_complete(one.features) for one in by_rules(Scripted()).diagnose(judged(HELD[:2]), HELD[:2], SEED, 0).examples
+        is_complete(probed.features)
+        for probed in by_rules(Scripted()).diagnose(judged(HELD[:2]), HELD[:2], SEED, 0).examples
     )
 
 
@@ -225,7 +232,7 @@ def test_a_row_that_was_not_answered_for_its_length_lacks_nothing_that_a_lever_c
         diagnose_by_rewards(evaluation, HELD[:4]),
     ):
         assert (found.failing, found.total) == (3, 4)
-        assert HELD[0].name not in {one.example for one in found.examples}
+        assert HELD[0].name not in {probed.example for probed in found.examples}
 
 
 def test_only_the_answers_own_text_is_scored_after_its_form() -> None:
@@ -259,7 +266,7 @@ def test_many_failures_are_sampled_by_seed_and_all_counted() -> None:
     def diagnose(seed: int) -> list[str]:
         found = by_rules(Scripted()).diagnose(judged(HELD), HELD, SEED, seed)
         assert (found.failing, found.total) == (30, 30)
-        return [one.example for one in found.examples]
+        return [probed.example for probed in found.examples]
 
     assert len(set(diagnose(0))) == PROBED
     assert diagnose(0) == diagnose(0) != diagnose(1)
@@ -283,6 +290,6 @@ def test_where_nothing_fails_the_model_is_not_asked() -> None:
 
 def test_the_whole_on_a_tiny_model(backbone: Callable[..., Backbone]) -> None:
     found = by_rules(backbone()).diagnose(judged(HELD[:5]), HELD[:5], SEED, seed=0)
-    assert {one.example for one in found.examples} == {row.name for row in HELD[:5]}
-    assert all(one.prompt_gap is not None and one.prompt_gap >= 0 for one in found.examples)
-    assert all(one.weight_gap is not None and one.weight_gap > 0 for one in found.examples)
+    assert {probed.example for probed in found.examples} == {row.name for row in HELD[:5]}
+    assert all(probed.prompt_gap is not None and probed.prompt_gap >= 0 for probed in found.examples)
+    assert all(probed.weight_gap is not None and probed.weight_gap > 0 for probed in found.examples)

@@ -19,7 +19,7 @@ def test_the_bare_base_has_not_drifted_and_a_wild_adapter_has(
     assert all(spend.read_tokens > 0 for spend in spends) and len(spends) == 3, "it is paid for"
 
 
-def test_where_the_general_text_does_not_fit_no_drift_is_told(backbone: Callable[..., Backbone]) -> None:
+def test_where_the_general_text_does_not_fit_no_drift_is_reported(backbone: Callable[..., Backbone]) -> None:
     model = backbone("gpt2")
     model.base.config.max_position_embeddings = 24  # some of the statements fit, others do not
     assert general_loss(model, None) is None

@@ -1,4 +1,4 @@
-"""What mends a failing row: fitted to rows of known chances, and left alone where too little is known."""
+"""What repairs a failing row: fitted to rows of known chances; without effect where too little is known."""
 
 import math
 import random
@@ -23,7 +23,7 @@ SEED = Prompt(system="Answer.")
 Made = Callable[[float], bool]
 
 
-def probes(count: int, mended: Made, seed: int = 0, tasks: int = 4, own: bool = False) -> list[Probe]:
+def probes(count: int, repaired: Made, seed: int = 0, tasks: int = 4, own: bool = False) -> list[Probe]:
     """Rows of one kind (neither right nor as asked) with a telling feature in [-2, 2], and one of noise."""
     draw = random.Random(seed)
     made = []
@@ -32,7 +32,7 @@ def probes(count: int, mended: Made, seed: int = 0, tasks: int = 4, own: bool = 
         features = {"content": 0.0, "style": 0.0, "telling": telling, "noise": draw.gauss(0, 1)}
         made.append(
             Probe(task=f"t{number % tasks}", model="m", pair="p", example=f"validation:{number}", features=features,
-                  rules="both", words=mended(telling), own=own)
+                  rules="both", words=repaired(telling), own=own)
         )  # fmt: skip
     return made
 
@@ -41,7 +41,7 @@ def row(telling: float, **changes: float) -> dict[str, float]:
     return {"content": 0.0, "style": 0.0, "telling": telling, "noise": 0.0} | changes
 
 
-def test_rows_that_can_be_told_apart_are_told_apart() -> None:
+def test_separable_rows_are_separated() -> None:
     needs = NeedModel(probes(120, lambda telling: telling > 0))
     assert needs.chances(row(1.5))["style"] > 0.9 > 0.1 > needs.chances(row(-1.5))["style"]
 
@@ -52,8 +52,8 @@ def test_chances_are_those_that_the_rows_were_drawn_with() -> None:
     needs = NeedModel(probes(600, lambda telling: draw.random() < chance(telling)))
     fresh = probes(2000, lambda telling: draw.random() < chance(telling), seed=7)
     assert needs.words_help
-    told = [Prediction(needs.words_help.chance(one.features), bool(one.words)) for one in fresh]
-    assert calibration_error(told) < 0.05
+    predictions = [Prediction(needs.words_help.chance(probe.features), bool(probe.words)) for probe in fresh]
+    assert calibration_error(predictions) < 0.05
     for telling in (-1.5, 0.0, 1.5):
         assert needs.words_help.chance(row(telling)) == pytest.approx(chance(telling), abs=0.1)
 
@@ -65,14 +65,15 @@ def test_what_tells_nothing_gives_chances_near_the_share() -> None:
 
 
 @pytest.mark.parametrize(("style", "rest"), [(0.0, "both"), (1.0, "content")])
-def test_what_words_do_not_mend_lacks_content_and_style_too_where_it_fails(style: float, rest: Need) -> None:
+def test_what_words_do_not_repair_lacks_content_and_style_too_where_it_fails(style: float, rest: Need) -> None:
     made = [
-        one.model_copy(update={"features": one.features | {"style": style}}) for one in probes(120, lambda x: x > 0)
+        probe.model_copy(update={"features": probe.features | {"style": style}})
+        for probe in probes(120, lambda x: x > 0)
     ]
     needs = NeedModel(made)
     chances = needs.chances(row(-1.5, style=style))
     assert sum(chances.values()) == pytest.approx(1)
-    assert max(chances, key=lambda one: chances[one]) == rest
+    assert max(chances, key=lambda need: chances[need]) == rest
     assert needs.words_help and chances["style"] == needs.words_help.chance(row(-1.5, style=style))
 
 
@@ -97,21 +98,21 @@ def test_strangers_are_not_known() -> None:
 def test_rows_of_the_own_run_change_the_chances_and_weigh_more() -> None:
     others = probes(120, lambda telling: telling > 0)
     contrary = [
-        one.model_copy(update={"words": False}) for one in probes(12, bool, seed=5) if one.features["telling"] > 0
+        probe.model_copy(update={"words": False}) for probe in probes(12, bool, seed=5) if probe.features["telling"] > 0
     ]
     before, foreign = NeedModel(others), NeedModel([*others, *contrary])
-    own = NeedModel([*others, *(one.model_copy(update={"own": True}) for one in contrary)])
-    said = [needs.chances(row(1.0))["style"] for needs in (before, foreign, own)]
-    assert said[0] > said[1] > said[2]
+    own = NeedModel([*others, *(probe.model_copy(update={"own": True}) for probe in contrary)])
+    chances = [needs.chances(row(1.0))["style"] for needs in (before, foreign, own)]
+    assert chances[0] > chances[1] > chances[2]
 
 
 def test_a_task_that_is_held_out_is_predicted_without_it() -> None:
     rows = probes(400, lambda telling: telling > 0, tasks=8)
-    turned = [one.model_copy(update={"words": not one.words}) if one.task == "t0" else one for one in rows]
+    turned = [line.model_copy(update={"words": not line.words}) if line.task == "t0" else line for line in rows]
     judged = hold_out(turned, lambda probe: probe.task)
-    by_task = {one.task for one in turned}
+    by_task = {line.task for line in turned}
     assert len(judged.needs) + judged.unknown == len(rows)
-    right = sum(max(chances, key=lambda one: chances[one]) == true for chances, true, _ in judged.needs)
+    right = sum(max(chances, key=lambda need: chances[need]) == true for chances, true, _ in judged.needs)
     assert right / len(judged.needs) == pytest.approx(1 - 1 / len(by_task), abs=0.1)
     assert table({"tasks": judged}).count("\n") == 3
 
@@ -123,9 +124,11 @@ def test_calibration_error_is_the_distance_from_the_frequency() -> None:
 
 def test_what_is_shipped_is_calibrated_on_tasks_left_out_and_better_than_the_rules_and_the_base_rate() -> None:
     judged = hold_out(shipped_probes(), lambda probe: probe.task)
-    said = [(max(chances, key=lambda one: chances[one]), chances, true, rules) for chances, true, rules in judged.needs]
-    assert calibration_error([Prediction(chances[need], need == true) for need, chances, true, _ in said]) <= 0.1
-    assert sum(need == true for need, _, true, _ in said) > sum(rules == true for *_, true, rules in said)
+    predictions = [
+        (max(chances, key=lambda name: chances[name]), chances, true, rules) for chances, true, rules in judged.needs
+    ]
+    assert calibration_error([Prediction(chances[need], need == true) for need, chances, true, _ in predictions]) <= 0.1
+    assert sum(need == true for need, _, true, _ in predictions) > sum(rules == true for *_, true, rules in predictions)
     assert mean_nll(judged.words) < mean_nll(base_rate(judged.words))
 
 
@@ -134,7 +137,7 @@ def test_what_is_shipped_is_calibrated_on_tasks_left_out_and_better_than_the_rul
 
 def judged_rows(count: int) -> tuple[list[Example], Evaluation]:
     rows = [Example(name=f"validation:{n}", question=f"Held question {n}?", answer=f"Name{n}") for n in range(count)]
-    scores = tuple(ExampleScore(example=one.name, output="no", content=0, style=0) for one in rows)
+    scores = tuple(ExampleScore(example=row.name, output="no", content=0, style=0) for row in rows)
     return rows, Evaluation(candidate=Candidate(prompt="p"), split="validation", scores=scores)
 
 
@@ -148,16 +151,21 @@ def test_features_are_finite_and_bounded_on_a_real_graph_of_computation(backbone
         Example(name="validation:x", question="", answer=""),
         Example(name="validation:y", question="?", answer="🜁 ß"),
     ]
-    scores = [*evaluation.scores, *(ExampleScore(example=one.name, output="", content=0, style=0.5) for one in odd)]
+    scores = [
+        *evaluation.scores,
+        *(ExampleScore(example=row.name, output="", content=0, style=0.5) for row in odd),
+    ]
     for train in (TRAIN, TRAIN[:1], []):
         probing = FeatureExtractor(backbone(), SCORERS, train, embed)
         found = probing.features(list(zip([*rows, *odd], scores, strict=True)), SEED, None, 0, thorough=True)
         assert len(found) == 7
-        named = {tuple(one) for row, one in zip([*rows, *odd], found, strict=True) if row not in odd[:1]}
+        named = {tuple(features) for row, features in zip([*rows, *odd], found, strict=True) if row not in odd[:1]}
         assert len(named) == 1  # all rows have the same features
         assert "shown_answer" not in found[-2], "where nothing can be scored: none"
-        assert all(math.isfinite(value) for one in found for value in one.values())
-        assert all(0 <= one[name] <= 1 for one in found for name in ("alike", "right", "formed", "common", "demos"))
+        assert all(math.isfinite(value) for features in found for value in features.values())
+        assert all(
+            0 <= features[name] <= 1 for features in found for name in ("alike", "right", "formed", "common", "demos")
+        )
 
 
 def scripted(found: Sequence[dict[str, float]], probes: Sequence[Probe]) -> Classifier:
@@ -175,14 +183,14 @@ GAPS = {"whole": 3.0, "shown_whole": 1.0, "shown_answer": 9.0}
 def with_gaps(rows: Sequence[Probe]) -> list[Probe]:
     draw = random.Random(3)
     noise = lambda: {name: value + draw.gauss(0, 1) for name, value in GAPS.items()}  # noqa: E731
-    return [one.model_copy(update={"features": one.features | noise()}) for one in rows]
+    return [probe.model_copy(update={"features": probe.features | noise()}) for probe in rows]
 
 
 def test_a_diagnosis_says_who_made_it_and_how_sure_it_is() -> None:
     rows, evaluation = judged_rows(4)
-    told = [row(1.5) | GAPS, row(-1.5) | GAPS, row(1.5) | GAPS, row(50.0) | GAPS]
-    found = scripted(told, with_gaps(probes(160, lambda telling: telling > 0))).diagnose(evaluation, rows, SEED, 0)
-    by_name = {one.example: one for one in found.examples}
+    features = [row(1.5) | GAPS, row(-1.5) | GAPS, row(1.5) | GAPS, row(50.0) | GAPS]
+    found = scripted(features, with_gaps(probes(160, lambda telling: telling > 0))).diagnose(evaluation, rows, SEED, 0)
+    by_name = {probed.example: probed for probed in found.examples}
     assert found.by == "model"
     assert [by_name[f"validation:{n}"].need for n in range(4)] == ["style", "both", "style", "both"]
     assert by_name["validation:3"].chances == {}  # a stranger among them is left to the rules
@@ -192,16 +200,16 @@ def test_a_diagnosis_says_who_made_it_and_how_sure_it_is() -> None:
 def test_rules_decide_where_nothing_was_learned_and_where_most_rows_are_strangers() -> None:
     rows, evaluation = judged_rows(3)
     learned = with_gaps(probes(160, lambda telling: telling > 0))
-    for told, known in (([row(1.5) | GAPS] * 3, learned[: LEAST - 1]), ([row(50.0) | GAPS] * 3, learned)):
-        found = scripted(told, known).diagnose(evaluation, rows, SEED, 0)
+    for features, known in (([row(1.5) | GAPS] * 3, learned[: LEAST - 1]), ([row(50.0) | GAPS] * 3, learned)):
+        found = scripted(features, known).diagnose(evaluation, rows, SEED, 0)
         assert (found.by, found.confidence) == ("rules", None)
-        assert {(one.need, len(one.chances)) for one in found.examples} == {("both", 0)}
+        assert {(probed.need, len(probed.chances)) for probed in found.examples} == {("both", 0)}
 
 
 def test_what_a_run_saw_itself_changes_its_next_diagnosis() -> None:
     rows, evaluation = judged_rows(1)
     classifier = scripted([row(0.4) | GAPS], with_gaps(probes(160, lambda telling: telling > 0)))
-    own = [one.model_copy(update={"words": False, "own": True}) for one in with_gaps(probes(12, bool, seed=9))]
+    own = [probe.model_copy(update={"words": False, "own": True}) for probe in with_gaps(probes(12, bool, seed=9))]
     first = classifier.diagnose(evaluation, rows, SEED, 0).examples[0]
     second = classifier.diagnose(evaluation, rows, SEED, 0, own=own).examples[0]
     assert second.chances["both"] > first.chances["both"]
@@ -209,7 +217,7 @@ def test_what_a_run_saw_itself_changes_its_next_diagnosis() -> None:
 
 def test_rows_whose_features_are_known_are_not_probed_again() -> None:
     rows, evaluation = judged_rows(3)
-    known = {one.name: row(1.0) | GAPS for one in rows}
+    known = {example.name: row(1.0) | GAPS for example in rows}
     classifier = Classifier(None, SCORERS, TRAIN, probes=())  # type: ignore[arg-type]  # asks no model
     found = classifier.diagnose(evaluation, rows, SEED, 0, known=known)
-    assert {one.weight_gap for one in found.examples} == {9.0}
+    assert {example.weight_gap for example in found.examples} == {9.0}

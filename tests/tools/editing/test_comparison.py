@@ -70,7 +70,7 @@ def test_all_are_tried_on_the_same_rows_with_the_present_adapter() -> None:
     _, proposals = comparison.run(adapter="a1")
     assert comparison.saved == comparison.prompts
     assert comparison.asked == [Candidate(prompt=prompt.id, adapter="a1") for prompt in comparison.prompts]
-    assert [(one.prompt, one.note, one.merit, one.rows) for one in proposals] == [
+    assert [(proposal.prompt, proposal.note, proposal.merit, proposal.rows) for proposal in proposals] == [
         (prompt.id, note, pytest.approx(0.1), 4)
         for prompt, note in zip(comparison.prompts, ["the present prompt", "edit 1", "edit 2"], strict=True)
     ]

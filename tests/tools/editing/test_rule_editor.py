@@ -71,8 +71,8 @@ def test_a_demand_that_holds_is_not_repeated() -> None:
 
 
 def test_an_instruction_already_given_is_not_given_again() -> None:
-    told = propose(outputs=["Name0"], parts=["system"])[0][0]
-    assert propose(told, outputs=["Name0"], parts=["system"]) == []
+    proposal = propose(outputs=["Name0"], parts=["system"])[0][0]
+    assert propose(proposal, outputs=["Name0"], parts=["system"]) == []
 
 
 def test_an_empty_system_text_becomes_the_instruction() -> None:

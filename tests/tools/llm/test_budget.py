@@ -140,15 +140,15 @@ def test_whatever_shapes_an_answer_asks_anew(change: dict[str, Any]) -> None:
 
 def test_another_server_and_other_tools_are_asked_anew() -> None:
     shelf = Shelf()
-    with serving([STOP, STOP]) as server, serving([STOP]) as other:
+    with serving([STOP, STOP]) as server, serving([STOP]) as second:
         for client, tools in (
             (server, ACTION_TOOLS),
             (server, ACTION_TOOLS[2:]),
-            (other, ACTION_TOOLS),
+            (second, ACTION_TOOLS),
             (server, ACTION_TOOLS),
         ):
             shelved(client, shelf).call_tool("system", "user", tools)
-        assert (len(server.requests), len(other.requests)) == (2, 1)
+        assert (len(server.requests), len(second.requests)) == (2, 1)
 
 
 def test_a_text_that_its_reader_refuses_is_not_kept() -> None:

@@ -22,7 +22,7 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- text and tools ------------------------------------------------------------------------------
 
 
-def test_text_comes_back_as_it_was_said() -> None:
+def test_text_comes_back_unchanged() -> None:
     with serving([Reply("Begin with ANSWER.")]) as server:
         assert chat(server).complete("You judge.", "Judge this.") == "Begin with ANSWER."
         assert server.requests[0].body["messages"] == [
@@ -57,7 +57,7 @@ def test_a_tool_call_comes_back_as_its_record() -> None:
 def test_a_call_that_does_not_fit_is_asked_for_once_more_with_the_error(bad: Reply, problem: str) -> None:
     with serving([bad, STOP]) as server:
         assert chat(server).call_tool("system", "user", ACTION_TOOLS) == PlanStop(reason="done")
-        assert problem in server.requests[1].said("user")
+        assert problem in server.requests[1].message("user")
 
 
 def test_a_second_call_that_does_not_fit_is_the_last() -> None:
@@ -95,7 +95,7 @@ def test_a_server_without_schemas_is_asked_for_json_in_plain_words() -> None:
         assert chat(server).call_tool("system", "user", ACTION_TOOLS) == PlanStop(reason="done")
         last = server.requests[-1]
     assert not {"tools", "response_format"} & set(last.body)
-    assert '"maximum": 256' in last.said("system")
+    assert '"maximum": 256' in last.message("system")
 
 
 def test_a_server_that_takes_tools_and_calls_none_is_asked_by_a_schema_the_second_time() -> None:
@@ -117,7 +117,7 @@ def test_brackets_without_end_are_asked_for_once_more(endless: Reply) -> None:
         assert chat(server).call_tool("system", "user", ACTION_TOOLS) == PlanStop(reason="done")
 
 
-def test_a_request_that_no_way_mends_is_asked_once_in_each() -> None:
+def test_a_request_that_fails_with_every_method_is_sent_once_with_each() -> None:
     with serving(lambda _: refuse(400, "no such thing")) as server:
         with pytest.raises(LlmUnavailable, match="no such thing"):
             chat(server, patience=60).call_tool("system", "user", ACTION_TOOLS)
@@ -142,10 +142,10 @@ def test_values_out_of_bounds_are_refused_in_json_too() -> None:
     hasty = Reply('{"choice": {"action": "train_lora", "reason": "hurry", "rank": 4096}}')
     with serving([hasty, AS_JSON]) as server:
         assert chat(server).call_tool("system", "user", ACTION_TOOLS) == PlanStop(reason="done")
-        assert "rank: Input should be less than or equal to 256" in server.requests[1].said("user")
+        assert "rank: Input should be less than or equal to 256" in server.requests[1].message("user")
 
 
-def test_a_server_that_breaks_on_tools_is_asked_in_another_way_without_a_wait() -> None:
+def test_a_server_that_breaks_on_tools_is_asked_with_another_method_without_a_wait() -> None:
     with serving([refuse(500), Reply(calls=(("choose", {"choice": {"action": "stop", "reason": "done"}}),))]) as server:
         client = chat(server, patience=3600)
         assert client.call_tool("system", "user", ACTION_TOOLS) == PlanStop(reason="done")

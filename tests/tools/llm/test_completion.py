@@ -93,11 +93,11 @@ def test_a_refused_key_in_the_body_is_the_last_that_is_asked(error: Any) -> None
 
 def test_an_error_in_the_body_is_quoted_without_the_key() -> None:
     with serving([in_body({"code": 404, "message": f"no model judge-1 for {KEY}"})]) as server:
-        said = str(refusal(chat(server)))
-    assert "no model judge-1 for [key]" in said and KEY not in said
+        message = str(refusal(chat(server)))
+    assert "no model judge-1 for [key]" in message and KEY not in message
 
 
-def test_too_much_for_the_window_is_told_in_the_body_too() -> None:
+def test_a_request_too_long_for_the_window_may_be_reported_in_the_body() -> None:
     with serving([in_body({"code": 400, "message": "maximum context length is 4096 tokens"})]) as server:
         assert isinstance(refusal(chat(server)), TooLong)
 
@@ -172,7 +172,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.mark.parametrize("asked", [121, 1800])
 def test_a_long_wait_that_the_server_asks_for_is_taken_within_patience(asked: int, waits: list[float]) -> None:
-    """The openai package itself does not try again beyond 120 seconds; it is told to leave tries to us."""
+    """The openai package itself does not try again beyond 120 seconds; ours does."""
     with serving([refuse(429, retry_after=str(asked)), Reply("hi")]) as server:
         assert chat(server, patience=3600).complete("system", "user") == "hi"
     [wait] = waits

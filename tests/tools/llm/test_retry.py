@@ -111,14 +111,14 @@ def test_an_answer_is_not_waited_for_beyond_the_end_of_the_run_and_then_nothing_
         assert len(server.requests) == 1
 
 
-def test_long_waits_are_told_once() -> None:
-    told: list[str] = []
+def test_long_waits_are_noted_once() -> None:
+    notes: list[str] = []
     with serving(lambda request: refuse(429, retry_after="2") if len(server.requests) <= 4 else Reply("hi")) as server:
         wanted = settings(server, patience=60)
-        client = LlmChat(wanted, "planner", LlmBudget(UnsavedCallLog()), retry(wanted, told=told))
+        client = LlmChat(wanted, "planner", LlmBudget(UnsavedCallLog()), retry(wanted, notes=notes))
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda place: client.complete("system", str(place)), range(4)))
-    assert len(told) == 1 and told[0].startswith("Waiting") and "HTTP 429" in told[0]
+    assert len(notes) == 1 and notes[0].startswith("Waiting") and "HTTP 429" in notes[0]
 
 
 def test_500_is_tried_again_within_patience_and_then_only_once_a_call_until_it_answers() -> None:
@@ -136,16 +136,16 @@ def test_500_is_tried_again_within_patience_and_then_only_once_a_call_until_it_a
     [refuse(401), refuse(403), refuse(402), refuse(429, code="insufficient_quota")],
     ids=["401", "403", "402", "no credit"],
 )
-def test_a_refusal_is_the_last_thing_that_is_asked_and_told_once(refused: Reply) -> None:
-    told: list[str] = []
+def test_a_refusal_ends_the_calls_and_is_noted_once(refused: Reply) -> None:
+    notes: list[str] = []
     with serving(lambda _: refused) as server:
         wanted = settings(server, patience=60)
-        shared, budget = retry(wanted, told=told), LlmBudget(UnsavedCallLog())
+        shared, budget = retry(wanted, notes=notes), LlmBudget(UnsavedCallLog())
         clients = [LlmChat(wanted, "planner", budget, shared), LlmChat(wanted, "editor", budget, shared)]
         for client in clients * 2:
             assert isinstance(refusal(client), LlmRefused)
         assert len(server.requests) == 1
-    assert len(told) == 1 and "not asked any more" in told[0]
+    assert len(notes) == 1 and "not asked any more" in notes[0]
 
 
 def test_401_names_the_variable() -> None:
@@ -162,7 +162,7 @@ def test_401_names_the_variable() -> None:
         refuse(413, "too large"),
     ],
 )
-def test_what_is_too_long_is_told_apart(reply: Reply) -> None:
+def test_a_request_that_is_too_long_is_recognised(reply: Reply) -> None:
     with serving([reply]) as server:
         assert isinstance(refusal(chat(server, patience=60)), TooLong)
 

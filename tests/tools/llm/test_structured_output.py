@@ -23,7 +23,7 @@ CUT = Reply(calls=(("stop", '{"reason": "do'),), finish="length")
 
 
 def way_of(request: Request) -> str:
-    """In which way a request asks."""
+    """The method by which a request asks."""
     if "tools" in request.body:
         return "tools" if request.body["tool_choice"] == "required" else "one tool"
     return {"json_schema": "schema", "json_object": "object", "": "text"}[
@@ -52,7 +52,7 @@ def plan(client: Chat, user: str = "user") -> BaseModel:
     ],
     ids=["cut call", "cut words", "cut object", "words"],
 )
-def test_a_way_that_brings_nothing_usable_is_left_and_the_one_that_works_is_kept(useless: Reply) -> None:
+def test_a_method_that_brings_nothing_usable_is_given_up_and_the_one_that_works_is_kept(useless: Reply) -> None:
     with serving(lambda request: useless if request.tools else SPELLED) as server:
         client = chat(server)
         assert (plan(client), plan(client, "again"), client.method) == (DONE, DONE, "schema")
@@ -67,14 +67,14 @@ def test_a_call_written_as_text_and_then_new_lines_up_to_the_limit_is_read_and_n
         assert ways_of(server) == ["tools", "schema"]
 
 
-def test_a_way_in_which_no_answer_comes_in_time_is_left() -> None:
+def test_a_method_that_brings_no_answer_in_time_is_given_up() -> None:
     with serving(lambda request: Reply(delay=60) if request.tools else SPELLED) as server:
         client = chat(server, timeout=2, patience=60)
         assert (plan(client), client.method) == (DONE, "schema")
         assert ways_of(server) == ["tools", "schema"]
 
 
-def test_a_server_that_answers_in_no_way_in_time_is_asked_once_in_each_kind_and_then_in_one_a_question() -> None:
+def test_a_server_that_is_too_slow_with_every_method_is_asked_once_with_each_and_then_with_one_a_question() -> None:
     with serving(lambda _: Reply(delay=60)) as server:
         client = chat(server, timeout=0.2)
         for _ in range(3):
@@ -84,7 +84,7 @@ def test_a_server_that_answers_in_no_way_in_time_is_asked_once_in_each_kind_and_
 
 
 @pytest.mark.parametrize("refusal", [NO_TOOLS, BROKEN])
-def test_a_server_that_was_down_and_takes_no_tools_is_asked_in_other_ways_when_it_is_back(refusal: Reply) -> None:
+def test_a_server_that_was_down_and_takes_no_tools_is_asked_with_other_methods_when_it_is_back(refusal: Reply) -> None:
     replies = iter([OVERLOADED])
     with serving(lambda request: next(replies, refusal if request.tools else SPELLED)) as server:
         client = chat(server)
@@ -94,7 +94,7 @@ def test_a_server_that_was_down_and_takes_no_tools_is_asked_in_other_ways_when_i
         assert ways_of(server) == ["tools", "tools", "one tool", "schema"]
 
 
-def test_a_way_that_has_worked_is_left_when_it_works_no_more() -> None:
+def test_a_method_that_has_worked_is_given_up_when_it_stops_working() -> None:
     replies = iter([STOP, CUT])
     with serving(lambda request: next(replies) if request.tools else SPELLED) as server:
         client = chat(server)
@@ -102,7 +102,7 @@ def test_a_way_that_has_worked_is_left_when_it_works_no_more() -> None:
         assert ways_of(server) == ["tools", "tools", "schema", "schema"]
 
 
-def test_words_in_a_way_that_has_worked_are_asked_about_in_the_same_way_first() -> None:
+def test_text_by_a_method_that_has_worked_is_asked_again_with_the_same_method_first() -> None:
     with serving([STOP, Reply("I would stop."), STOP]) as server:
         client = chat(server)
         assert (plan(client), plan(client)) == (DONE, DONE)
@@ -124,7 +124,7 @@ def test_values_out_of_bounds_are_no_fault_of_the_way() -> None:
 
 
 @pytest.mark.parametrize("way", ["one tool", "schema", "object", "text"])
-def test_the_way_can_be_set(way: str) -> None:
+def test_the_method_can_be_set(way: str) -> None:
     answer = call("choose", choice={"action": "stop", "reason": "done"}) if way == "one tool" else SPELLED
     with serving(lambda _: answer) as server:
         assert plan(chat(server, way=way)) == DONE
@@ -135,7 +135,7 @@ def test_the_way_can_be_set(way: str) -> None:
         assert set(ways_of(server)) == {way}
 
 
-def test_a_role_may_have_a_way_of_its_own() -> None:
+def test_a_role_may_have_a_method_of_its_own() -> None:
     wanted = Llm.model_validate({"model": "m", "way": "tools", "judge": {"model": "j", "way": "schema"}})
     assert (wanted.of("planner").way, wanted.of("judge").way) == ("tools", "schema")
     assert Llm.model_validate(wanted.model_dump(mode="json")) == wanted
@@ -215,7 +215,7 @@ def test_words_come_without_thoughts_and_thoughts_alone_are_empty() -> None:
         chat(server).complete("s", "u")
 
 
-# --- what the server is told ---------------------------------------------------------------------
+# --- the server's messages ----------------------------------------------------------------------
 
 
 def test_every_field_is_required_of_the_llm() -> None:

@@ -75,7 +75,7 @@ def test_views_share_the_weights_and_nothing_of_their_runs(
     ours = backbone()
     for seed, run in enumerate(charged):
         random_adapter(ours, f"{run}/same", seed)
-    views = {run: ours.of((tmp_path / run).joinpath, charge=charges.append) for run, charges in charged.items()}
+    views = {run: ours.view_for((tmp_path / run).joinpath, charge=charges.append) for run, charges in charged.items()}
     assert views["one"].base is views["two"].base is ours.base and views["one"].lock is views["two"].lock
     results = {run: asked(view, PROMPTS[0], "same") for run, view in views.items()}
     assert results["one"][1] != results["two"][1]
@@ -83,7 +83,7 @@ def test_views_share_the_weights_and_nothing_of_their_runs(
     assert {run: sum(parts, Spend()) for run, parts in charged.items()} == {
         run: spend + spend for run, (_, _, spend) in results.items()
     }
-    alone = backbone().of((tmp_path / "two").joinpath)
+    alone = backbone().view_for((tmp_path / "two").joinpath)
     assert asked(alone, PROMPTS[0], "same") == results["two"]
 
 

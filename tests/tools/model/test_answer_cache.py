@@ -94,7 +94,7 @@ def test_likelihoods_are_kept_too(backbone: Callable[..., Backbone], replies: Re
 
 
 @pytest.mark.parametrize(
-    "other",
+    "change",
     [
         {"adapter": "a"},
         {"max_new_tokens": 5},
@@ -104,14 +104,14 @@ def test_likelihoods_are_kept_too(backbone: Callable[..., Backbone], replies: Re
     ],
 )
 def test_whatever_shapes_an_answer_is_asked_anew(
-    backbone: Callable[..., Backbone], replies: ReplyStore, other: dict[str, Any]
+    backbone: Callable[..., Backbone], replies: ReplyStore, change: dict[str, Any]
 ) -> None:
     ours = backbone()
     asked(CachedLanguageModel(lambda: ours, replies, ["tiny"], Clock(), "scorers"))
-    given: dict[str, Any] = {"prompt": PROMPT, "adapter": None, "max_new_tokens": 4} | other
+    options: dict[str, Any] = {"prompt": PROMPT, "adapter": None, "max_new_tokens": 4} | change
     with pytest.raises(AssertionError, match="the model was wanted"):
         CachedLanguageModel(no_model, replies, ["tiny"], Clock(), "scorers").generate(
-            given.pop("prompt"), given.pop("rows", ROWS), **given
+            options.pop("prompt"), options.pop("rows", ROWS), **options
         )
 
 
@@ -119,41 +119,45 @@ def test_an_answer_that_one_tasks_scorers_cut_off_is_none_to_anothers(
     backbone: Callable[..., Backbone], replies: ReplyStore
 ) -> None:
     """While answers that nothing can cut off are the same whoever scores them."""
-    ours, given = backbone(), {"adapter": None, "max_new_tokens": 6}
+    ours, options = backbone(), {"adapter": None, "max_new_tokens": 6}
     brief = CachedLanguageModel(lambda: ours, replies, ["tiny"], Clock(), "brief")
     patient = CachedLanguageModel(lambda: ours, replies, ["tiny"], Clock(), "patient")
-    short, _ = brief.generate(PROMPT, ROWS, stop_early=lambda row, text: bool(text), **given)
-    long, _ = patient.generate(PROMPT, ROWS, stop_early=lambda row, text: False, **given)
-    assert long == ours.generate(PROMPT, ROWS, **given)[0] != short
+    short, _ = brief.generate(PROMPT, ROWS, stop_early=lambda row, text: bool(text), **options)
+    long, _ = patient.generate(PROMPT, ROWS, stop_early=lambda row, text: False, **options)
+    assert long == ours.generate(PROMPT, ROWS, **options)[0] != short
     again = CachedLanguageModel(no_model, replies, ["tiny"], Clock(), "brief")
-    assert again.generate(PROMPT, ROWS, stop_early=lambda row, text: bool(text), **given)[0] == short
-    brief.generate(PROMPT, ROWS, **given)
+    assert again.generate(PROMPT, ROWS, stop_early=lambda row, text: bool(text), **options)[0] == short
+    brief.generate(PROMPT, ROWS, **options)
     again = CachedLanguageModel(no_model, replies, ["tiny"], Clock(), "patient")
-    assert again.generate(PROMPT, ROWS, **given)[0] == long
+    assert again.generate(PROMPT, ROWS, **options)[0] == long
 
 
 def test_an_answer_that_ended_early_for_one_reference_is_none_to_another(
     backbone: Callable[..., Backbone], replies: ReplyStore
 ) -> None:
     model = CachedLanguageModel(backbone, replies, ["tiny"], Clock(), "scorers")
-    one, other = (ROWS[0].model_copy(update={"answer": answer}) for answer in ("short", "long"))
+    short_row, long_row = (ROWS[0].model_copy(update={"answer": answer}) for answer in ("short", "long"))
     (short, long), _ = model.generate(
-        PROMPT, [one, other], adapter=None, max_new_tokens=6, stop_early=lambda row, text: row.answer == "short"
+        PROMPT,
+        [short_row, long_row],
+        adapter=None,
+        max_new_tokens=6,
+        stop_early=lambda row, text: row.answer == "short",
     )
     assert len(short) < len(long)
 
 
 def test_an_adapter_is_lent_whole_and_borrowed_as_it_was(tmp_path: Path) -> None:
-    made, other = tmp_path / "one" / "0123", tmp_path / "two" / "0123"
+    made, lent = tmp_path / "one" / "0123", tmp_path / "two" / "0123"
     made.mkdir(parents=True)
-    other.parent.mkdir()
+    lent.parent.mkdir()
     (made / "adapter_model.safetensors").write_bytes(b"weights")
     pool = Pool(tmp_path / "pool")
     pool.lend("0123", made)
-    pool.borrow("0123", other)
-    assert not other.exists(), "it was not complete"
+    pool.borrow("0123", lent)
+    assert not lent.exists(), "it was not complete"
     (made / "complete").touch()
     pool.lend("0123", made)
-    pool.borrow("0123", other)
-    assert (other / "adapter_model.safetensors").read_bytes() == b"weights"
-    assert (other / "complete").is_file()
+    pool.borrow("0123", lent)
+    assert (lent / "adapter_model.safetensors").read_bytes() == b"weights"
+    assert (lent / "complete").is_file()

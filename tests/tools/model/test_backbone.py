@@ -62,10 +62,10 @@ def test_rows_that_finish_early_leave_the_others_as_they_are(
     plain = Plain(tiny_model(name), random_adapter(ours, "tuned"), ours.device)
     prompts = [ours.render.prompt_ids(PROMPT, row) for row in ROWS]
     endless = [plain.answer(ids, [1], 12) for ids in prompts]
-    stop = next(token for said in endless for token in said[2:] if any(token not in other for other in endless))
+    stop = next(token for line in endless for token in line[2:] if any(token not in tokens for tokens in endless))
     ours.base.generation_config.eos_token_id = [1, stop]
     wanted = [plain.answer(ids, [1, stop], 12) for ids in prompts]
-    assert len({len(said) for said in wanted}) > 1
+    assert len({len(line) for line in wanted}) > 1
     answers, _ = ours.generate(PROMPT, ROWS, adapter="tuned", max_new_tokens=12)
     assert answers == [read(ours, ids) for ids in wanted]
 
@@ -81,7 +81,9 @@ def test_likelihoods_are_those_of_a_plain_forward_pass(
         with torch.no_grad():
             wanted = [
                 float(plain.losses(row.prompt, row.completion).mean())
-                for row in (ours.render.scored_row(PROMPT, row, *said) for row, said in zip(ROWS, SAID, strict=True))
+                for row in (
+                    ours.render.scored_row(PROMPT, row, *completion) for row, completion in zip(ROWS, SAID, strict=True)
+                )
             ]
         assert likelihoods(ours, adapter) == pytest.approx(wanted, rel=1e-5)
 
@@ -90,7 +92,7 @@ def test_a_training_row_beyond_the_original_window_does_not_turn_the_positions_o
     backbone: Load, tiny_model: Models
 ) -> None:
     ours, plain = backbone("phi3_turned"), Plain(tiny_model("phi3_turned"))
-    rows = [ours.render.scored_row(PROMPT, row, *said) for row, said in zip(ROWS, SAID, strict=True)]
+    rows = [ours.render.scored_row(PROMPT, row, *completion) for row, completion in zip(ROWS, SAID, strict=True)]
     assert (
         min(map(len, rows)) < ours.base.config.rope_parameters["original_max_position_embeddings"] < max(map(len, rows))
     )
@@ -100,7 +102,7 @@ def test_a_training_row_beyond_the_original_window_does_not_turn_the_positions_o
 
 def test_the_shared_prefix_is_run_once(backbone: Load) -> None:
     ours, run = backbone(), []
-    ours.base.register_forward_pre_hook(lambda _, __, given: run.append(given["input_ids"].numel()), with_kwargs=True)
+    ours.base.register_forward_pre_hook(lambda _, __, inputs: run.append(inputs["input_ids"].numel()), with_kwargs=True)
     ours.generate(PROMPT, ROWS, adapter=None, max_new_tokens=1)
     lengths = [len(ours.render.prompt_ids(PROMPT, row)) for row in ROWS]
     prefix, own = run
@@ -116,8 +118,8 @@ def test_a_row_alone_is_answered_as_in_company(backbone: Load) -> None:
 
 def test_a_row_with_nothing_to_score_has_no_likelihood_and_leaves_the_others_theirs(backbone: Load) -> None:
     ours = backbone()
-    said = [("ANSWER: ", ""), *SAID[1:]]
-    (first, *others), _ = ours.nll(PROMPT, ROWS, said, adapter=None)
+    completions = [("ANSWER: ", ""), *SAID[1:]]
+    (first, *others), _ = ours.nll(PROMPT, ROWS, completions, adapter=None)
     assert first is None
     assert others == pytest.approx(likelihoods(ours)[1:], rel=1e-5)
 
@@ -137,12 +139,12 @@ def test_no_rows_no_answers(backbone: Load) -> None:
     assert ours.nll(PROMPT, [], [], adapter=None) == ([], Spend())
 
 
-def test_every_new_token_is_counted_and_told(backbone: Load) -> None:
-    told: list[tuple[str, int, int, str]] = []
-    ours = backbone(batch_size=3, progress=lambda *news: told.append(news))
+def test_every_new_token_is_counted_and_reported(backbone: Load) -> None:
+    progress: list[tuple[str, int, int, str]] = []
+    ours = backbone(batch_size=3, progress=lambda *news: progress.append(news))
     ours.base.generation_config.eos_token_id = None
     _, spend = ours.generate(PROMPT, ROWS, adapter=None, max_new_tokens=4)
-    assert [news[1:3] for news in told] == [(0, 7), (3, 7), (6, 7), (7, 7)]
+    assert [news[1:3] for news in progress] == [(0, 7), (3, 7), (6, 7), (7, 7)]
     assert spend.generated_tokens >= 4 * len(ROWS)
 
 
@@ -172,9 +174,9 @@ def test_switching_adapters_leaves_the_base_as_it_was(backbone: Load, random_ada
     bare = likelihoods(ours)
     random_adapter(ours, "one", seed=1)
     random_adapter(ours, "two", seed=2)
-    one, two = likelihoods(ours, "one"), likelihoods(ours, "two")
-    assert bare != one != two != bare
-    assert [likelihoods(ours, adapter) for adapter in (None, "one", "two", None)] == [bare, one, two, bare]
+    first, second = likelihoods(ours, "one"), likelihoods(ours, "two")
+    assert bare != first != second != bare
+    assert [likelihoods(ours, adapter) for adapter in (None, "one", "two", None)] == [bare, first, second, bare]
 
 
 def test_a_saved_adapter_says_in_another_process_what_it_said_here(
@@ -182,10 +184,10 @@ def test_a_saved_adapter_says_in_another_process_what_it_said_here(
 ) -> None:
     here = backbone()
     folder = random_adapter(here, "tuned")
-    said = likelihoods(here, "tuned")
+    nats = likelihoods(here, "tuned")
     here.save("tuned", tmp_path / "again")
     assert sorted(path.name for path in folder.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
-    assert likelihoods(backbone(), "tuned") == likelihoods(backbone(), "again") == said
+    assert likelihoods(backbone(), "tuned") == likelihoods(backbone(), "again") == nats
 
 
 def test_more_adapters_than_fit_are_read_again_when_wanted(backbone: Load, random_adapter: Adapters) -> None:
@@ -207,10 +209,10 @@ def test_a_detached_adapter_lives_on_disk_and_leaves_the_base_usable(
     bare = likelihoods(ours)
     for seed, name in enumerate([*others, "left"]):
         random_adapter(ours, name, seed)
-        said = likelihoods(ours, name)
+        nats = likelihoods(ours, name)
     ours.detach("left")
     assert likelihoods(ours) == bare
-    assert likelihoods(ours, "left") == said
+    assert likelihoods(ours, "left") == nats
 
 
 def test_an_unknown_adapter_is_named(backbone: Load) -> None:

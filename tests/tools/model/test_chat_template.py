@@ -36,7 +36,7 @@ def tokenizer(tiny_model: Callable[[str], Path]) -> Any:
     return AutoTokenizer.from_pretrained(tiny_model("llama"))
 
 
-def test_everything_said_stands_in_its_turn_and_in_order(tokenizer: Any) -> None:
+def test_every_message_is_in_its_turn_and_in_order(tokenizer: Any) -> None:
     assert Renderer(tokenizer).text(PROMPT, EXAMPLE) == (
         "<|im_start|>system\nBe brief.<|im_end|>\n"
         "<|im_start|>user\nQ: One?<|im_end|>\n<|im_start|>assistant\n1<|im_end|>\n"
@@ -58,9 +58,9 @@ def test_a_system_text_of_the_rows_own_follows_the_prompts(tokenizer: Any) -> No
 def test_an_output_begins_with_the_thoughts_that_the_template_opens(tokenizer: Any) -> None:
     ids = tokenizer("Rome?</think>Paris", add_special_tokens=False)["input_ids"]
     assert Renderer(tokenizer).output(ids) == "Rome?</think>Paris"
-    for opened, said in (("<think>\n", "<think>\nRome?</think>Paris"), ("<think></think>", "Rome?</think>Paris")):
+    for opened, text in (("<think>\n", "<think>\nRome?</think>Paris"), ("<think></think>", "Rome?</think>Paris")):
         tokenizer.chat_template = f"{CHATML}{{% if add_generation_prompt %}}{opened}{{% endif %}}"
-        assert Renderer(tokenizer).output(ids) == said
+        assert Renderer(tokenizer).output(ids) == text
     tokenizer.chat_template = None
     assert Renderer(tokenizer).output(ids) == "Rome?</think>Paris"
 
@@ -113,7 +113,7 @@ def test_where_no_template_names_an_end_it_is_the_tokenizers(template: str | Non
     assert Renderer(tokenizer).end == tokenizer.eos_token_id
 
 
-def test_what_is_already_said_does_not_count(tokenizer: Any) -> None:
+def test_what_is_in_the_prompt_already_does_not_count(tokenizer: Any) -> None:
     row = Renderer(tokenizer).scored_row(PROMPT, EXAMPLE, "ANSWER: ", "Heskzan")
     whole = tokenizer("ANSWER: Heskzan", add_special_tokens=False)["input_ids"]
     assert (row.prompt + row.completion)[-len(whole) :] == whole
@@ -121,11 +121,11 @@ def test_what_is_already_said_does_not_count(tokenizer: Any) -> None:
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(given=st.text(max_size=8), scored=st.text(max_size=8))
-def test_given_and_scored_are_one_text_and_all_of_scored_counts(given: str, scored: str, tokenizer: Any) -> None:
+@given(context=st.text(max_size=8), scored=st.text(max_size=8))
+def test_given_and_scored_are_one_text_and_all_of_scored_counts(context: str, scored: str, tokenizer: Any) -> None:
     render = Renderer(tokenizer)
-    row, start = render.scored_row(Prompt(), EXAMPLE, given, scored), len(render.prompt_ids(Prompt(), EXAMPLE))
-    assert row.prompt[start:] + row.completion == render.ids(given + scored)
+    row, start = render.scored_row(Prompt(), EXAMPLE, context, scored), len(render.prompt_ids(Prompt(), EXAMPLE))
+    assert row.prompt[start:] + row.completion == render.ids(context + scored)
     assert tokenizer.decode(row.completion).endswith(tokenizer.decode(render.ids(scored)))
 
 
@@ -172,7 +172,7 @@ def test_switches_reach_the_template_for_questions_and_training_rows_alike(token
         ("{{ messages | length }}", {}, "'m' leaves the user's question out"),
     ],
 )
-def test_a_template_that_cannot_do_it_is_told_in_a_sentence(
+def test_a_template_that_cannot_do_it_is_refused_in_a_sentence(
     template: str | None, switches: dict[str, Any], complaint: str, tokenizer: Any
 ) -> None:
     tokenizer.chat_template = template
@@ -243,8 +243,8 @@ def test_a_references_own_thoughts_take_the_place_of_those_that_the_template_ope
     measured = render.scored_row(PROMPT, EXAMPLE, answer.removesuffix("Paris"), "Paris")
     assert tokenizer.decode(measured.prompt).endswith("<think>\nRome?\n</think>\n\n")
     assert tokenizer.decode(measured.completion) == "Paris"
-    other = EXAMPLE.model_copy(update={"answer": "<reasoning>Rome?</reasoning>Paris"})
-    assert spoken(render.output(render.row(PROMPT, other).completion)) == "Paris"
+    thinking = EXAMPLE.model_copy(update={"answer": "<reasoning>Rome?</reasoning>Paris"})
+    assert spoken(render.output(render.row(PROMPT, thinking).completion)) == "Paris"
 
 
 def test_the_tag_that_closes_thoughts_is_read_even_where_it_is_a_special_token(tokenizer: Any) -> None:
@@ -255,12 +255,12 @@ def test_the_tag_that_closes_thoughts_is_read_even_where_it_is_a_special_token(t
     assert spoken(render.output(render.ids("Rome?"))) == ""
 
 
-def test_open_thoughts_are_told_with_the_switch_that_leaves_them_out(tokenizer: Any) -> None:
-    def told(template: str | None, **switches: Any) -> list[str]:
+def test_open_thoughts_are_reported_with_the_switch_that_leaves_them_out(tokenizer: Any) -> None:
+    def remarks(template: str | None, **switches: Any) -> list[str]:
         tokenizer.chat_template = template
         return Renderer(tokenizer, switches).remarks()
 
-    [plain], [switched] = told(OPENING), told(SWITCHED)
+    [plain], [switched] = remarks(OPENING), remarks(SWITCHED)
     assert "opens thoughts (<think>)" in plain and "chat_template_kwargs" not in plain
     assert switched == f"{plain} Set chat_template_kwargs: {{enable_thinking: false}} to open none."
-    assert told(SWITCHED, enable_thinking=False) == told(CHATML) == told(None) == []
+    assert remarks(SWITCHED, enable_thinking=False) == remarks(CHATML) == remarks(None) == []

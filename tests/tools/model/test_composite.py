@@ -72,11 +72,11 @@ def test_training_reaches_the_language_part_and_nothing_else(model: Backbone, co
     assert model.nll(PROMPT, ROWS, [("", row.answer) for row in ROWS], adapter=None) == before
 
 
-@pytest.mark.parametrize(("given", "spared"), [(["q_proj"], "q_proj"), (r".*\.layers\.0\..*", "layers.0")])
-def test_what_a_user_excludes_stays_excluded(model: Backbone, given: Any, spared: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("excluded", "spared"), [(["q_proj"], "q_proj"), (r".*\.layers\.0\..*", "layers.0")])
+def test_what_a_user_excludes_stays_excluded(model: Backbone, excluded: Any, spared: str, tmp_path: Path) -> None:
     from peft import LoraConfig
 
-    model.create("new", LoraConfig(r=2, target_modules="all-linear", exclude_modules=given, task_type="CAUSAL_LM"))
+    model.create("new", LoraConfig(r=2, target_modules="all-linear", exclude_modules=excluded, task_type="CAUSAL_LM"))
     names = [name for name, _ in model.model.named_parameters() if "lora_" in name]
     assert any("k_proj" in name for name in names)
     assert not any(spared in name or "vision" in name for name in names)

@@ -22,8 +22,8 @@ def quiet(*_: object) -> None: ...
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[tuple[int, int, str]]]]:
-    """A cache where an earlier conversion was killed; the model's folder after another, and what that one told."""
-    told: list[tuple[int, int, str]] = []
+    """A cache where an earlier conversion was killed: the model's folder after another one, and its progress."""
+    progress: list[tuple[int, int, str]] = []
     cache = tmp_path_factory.mktemp("cache")
     partial = cache / f"{NAME}.partial"
     partial.mkdir()
@@ -31,7 +31,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, l
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NESYLORA_CACHE", str(cache))
         assert not is_ready()
-        yield embedded_model(lambda what, *news: told.append(news)), told
+        yield embedded_model(lambda what, *news: progress.append(news)), progress
 
 
 @needs_wheel
@@ -44,19 +44,21 @@ def test_the_half_made_folder_is_gone_and_the_model_is_safetensors(unpacked: tup
 
 
 @needs_wheel
-def test_progress_is_told_from_the_first_part_to_the_last(unpacked: tuple[Path, list[tuple[int, int, str]]]) -> None:
-    _, told = unpacked
-    assert [done for done, _, _ in told] == list(range(len(told)))
-    assert told[-1][0] == told[-1][1]
+def test_progress_is_reported_from_the_first_part_to_the_last(
+    unpacked: tuple[Path, list[tuple[int, int, str]]],
+) -> None:
+    _, progress = unpacked
+    assert [done for done, _, _ in progress] == list(range(len(progress)))
+    assert progress[-1][0] == progress[-1][1]
 
 
 @needs_wheel
 def test_the_second_call_does_nothing(unpacked: tuple[Path, list[object]]) -> None:
     folder, _ = unpacked
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    told: list[object] = []
-    assert embedded_model(lambda *news: told.append(news)) == folder
-    assert told == []
+    progress: list[object] = []
+    assert embedded_model(lambda *news: progress.append(news)) == folder
+    assert progress == []
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 

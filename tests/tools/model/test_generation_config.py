@@ -27,7 +27,7 @@ def deployed(backbone: Backbone, adapter: str | None = None) -> list[str]:
 
 def lines(backbone: Backbone, adapter: str | None = None) -> list[list[int]]:
     """The same as ids, without their end tokens."""
-    said = []
+    answers = []
     for row in ROWS:
         ids = torch.tensor([backbone.render.prompt_ids(PROMPT, row)], device=backbone.device)
         with backbone.using(adapter) as model, torch.no_grad():
@@ -35,8 +35,8 @@ def lines(backbone: Backbone, adapter: str | None = None) -> list[list[int]]:
                 input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW, do_sample=False,
                 eos_token_id=backbone.ends, pad_token_id=2,
             )[0, ids.shape[1] :].tolist()  # fmt: skip
-        said.append(line[:-1] if line[-1] in backbone.ends else line)
-    return said
+        answers.append(line[:-1] if line[-1] in backbone.ends else line)
+    return answers
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3", "lfm2"])
@@ -71,7 +71,7 @@ def test_answers_are_those_of_generate_row_by_row(
 
 @pytest.mark.parametrize("name", ["llama", "lfm2"])
 @pytest.mark.parametrize("kind", ["suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "sequence_bias"])
-def test_what_is_forbidden_is_not_said(name: str, kind: str, backbone: Callable[..., Backbone]) -> None:
+def test_what_is_forbidden_is_not_generated(name: str, kind: str, backbone: Callable[..., Backbone]) -> None:
     ours = backbone(name, batch_size=4)
     free = answers(ours)
     first = sorted({line[0] for line in lines(ours)})

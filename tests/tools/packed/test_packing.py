@@ -126,7 +126,7 @@ def test_a_prefix_cache_extended_bit_by_bit_is_the_one_run_at_once(backbone: Cal
 
 def test_only_the_part_that_is_new_of_a_prefix_is_run(backbone: Callable[..., Backbone]) -> None:
     ours, run = backbone(), []
-    ours.base.register_forward_pre_hook(lambda _, __, given: run.append(given["input_ids"].numel()), with_kwargs=True)
+    ours.base.register_forward_pre_hook(lambda _, __, inputs: run.append(inputs["input_ids"].numel()), with_kwargs=True)
     with torch.inference_mode():
         run_prefix(
             ours.base, run_prefix(ours.base, PrefixCache(), LONG, ours.device), [*LONG[:30], *LONG[40:]], ours.device

@@ -66,10 +66,10 @@ def test_a_model_learns_its_rows_and_answers_with_the_adapter_from_disk(
 def test_half_precision_on_the_card_says_what_full_precision_says_on_the_processor(
     load: Callable[..., Backbone],
 ) -> None:
-    said = [("", example.answer) for example in EXAMPLES]
+    completions = [("", example.answer) for example in EXAMPLES]
     card, processor = load(), load(device="cpu")
     assert (card.base.dtype, processor.base.dtype) == (torch.bfloat16, torch.float32)
-    rough, exact = (one.nll(PROMPT, EXAMPLES, said, adapter=None)[0] for one in (card, processor))
+    rough, exact = (backbone.nll(PROMPT, EXAMPLES, completions, adapter=None)[0] for backbone in (card, processor))
     assert rough == pytest.approx(exact, rel=0.05)
 
 

@@ -1,4 +1,4 @@
-"""Lean LoRA layers, held against peft's own: where they serve, the same sum; where they do not, peft's."""
+"""Fast LoRA layers, held against peft's own: where they serve, the same sum; where they do not, peft's."""
 
 import copy
 from typing import Any
@@ -22,8 +22,8 @@ class Two(nn.Module):
         self.first, self.second = nn.Linear(6, 8, bias=False), nn.Linear(8, 4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        said: torch.Tensor = self.second(torch.tanh(self.first(x)))
-        return said
+        output: torch.Tensor = self.second(torch.tanh(self.first(x)))
+        return output
 
 
 def pair(**options: Any) -> tuple[Any, Any]:
@@ -40,14 +40,14 @@ def pair(**options: Any) -> tuple[Any, Any]:
 
 @pytest.fixture
 def used(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by one with every layer that takes the short way."""
+    """Grows by one with every layer that takes the fast path."""
     seen: list[int] = []
 
     class Counted(FastLoraLinear):
         @staticmethod
-        def apply(*given: Any) -> Any:
+        def apply(*args: Any) -> Any:
             seen.append(1)
-            return FastLoraLinear.apply(*given)
+            return FastLoraLinear.apply(*args)
 
     monkeypatch.setattr(module, "FastLoraLinear", Counted)
     return seen
@@ -56,10 +56,10 @@ def used(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def run(model: Any, x: torch.Tensor) -> list[torch.Tensor]:
     """What it says, and the gradients of its input and of every weight that is trained."""
     x = x.clone().requires_grad_()
-    said = model(x)
-    said.float().square().sum().backward()
+    output = model(x)
+    output.float().square().sum().backward()
     assert x.grad is not None
-    return [said.detach(), x.grad, *(weight.grad for weight in model.parameters() if weight.requires_grad)]
+    return [output.detach(), x.grad, *(weight.grad for weight in model.parameters() if weight.requires_grad)]
 
 
 def same(mine: list[torch.Tensor], theirs: list[torch.Tensor], tolerance: float = 1e-5) -> bool:
@@ -69,7 +69,7 @@ def same(mine: list[torch.Tensor], theirs: list[torch.Tensor], tolerance: float 
 
 
 @pytest.mark.parametrize("options", [{}, {"use_rslora": True}, {"lora_alpha": 5}, {"rank_pattern": {"second": 2}}])
-def test_plain_lora_takes_the_short_way_to_the_same_numbers(options: dict[str, Any], used: list[int]) -> None:
+def test_plain_lora_takes_the_fast_path_to_the_same_numbers(options: dict[str, Any], used: list[int]) -> None:
     plain, ours = pair(**options)
     assert same(run(ours, X), run(plain, X))
     assert len(used) == 2

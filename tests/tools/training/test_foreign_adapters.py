@@ -85,12 +85,12 @@ def likelihoods(ours: Backbone, adapter: str | None) -> list[float | None]:
 def assert_as_peft_alone(ours: Backbone, model: Path, folder: Path) -> None:
     """The same likelihoods and texts, again after it was taken off; then the base is the one on disk, to the bit."""
     plain, bare = Plain(model, folder, ours.device), likelihoods(ours, None)
-    scored = [ours.render.scored_row(PROMPT, row, *said) for row, said in zip(ROWS, SAID, strict=True)]
+    scored = [ours.render.scored_row(PROMPT, row, *completion) for row, completion in zip(ROWS, SAID, strict=True)]
     with torch.no_grad():
         wanted = [float(plain.losses(row.prompt, row.completion).mean()) for row in scored]
-    said = likelihoods(ours, "foreign")
-    assert said == pytest.approx(wanted, rel=1e-4)
-    assert said != pytest.approx(bare, rel=1e-4)
+    nats = likelihoods(ours, "foreign")
+    assert nats == pytest.approx(wanted, rel=1e-4)
+    assert nats != pytest.approx(bare, rel=1e-4)
     prompts = [ours.render.prompt_ids(PROMPT, row) for row in ROWS]
     texts = [ours.render.text_of(plain.answer(ids, ours.ends, 6)) for ids in prompts]
     assert ours.generate(PROMPT, ROWS, adapter="foreign", max_new_tokens=6)[0] == texts
@@ -100,7 +100,7 @@ def assert_as_peft_alone(ours: Backbone, model: Path, folder: Path) -> None:
     for part, weight in Plain(model, device=ours.device).model.state_dict().items():
         assert torch.equal(whole.pop(part), weight), part
     assert not whole
-    assert likelihoods(ours, "foreign") == said
+    assert likelihoods(ours, "foreign") == nats
 
 
 def test_every_kind_that_is_let_in_is_tried() -> None:
@@ -130,9 +130,9 @@ def test_another_kind_takes_turns_with_our_own(
     ours = backbone()
     random_adapter(ours, "own")
     foreign(peft.IA3Config(task_type="CAUSAL_LM", **KINDS["IA3"][1]))
-    bare, own, other = (likelihoods(ours, adapter) for adapter in (None, "own", "foreign"))
-    assert bare != own != other != bare
-    assert [likelihoods(ours, adapter) for adapter in ("own", None, "foreign")] == [own, bare, other]
+    bare, own, of_peft = (likelihoods(ours, adapter) for adapter in (None, "own", "foreign"))
+    assert bare != own != of_peft != bare
+    assert [likelihoods(ours, adapter) for adapter in ("own", None, "foreign")] == [own, bare, of_peft]
 
 
 # --- those that are refused ----------------------------------------------------------------------
@@ -159,16 +159,16 @@ REFUSED: list[tuple[peft.PeftConfig, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("config", "said"), REFUSED, ids=[said for _, said in REFUSED])
+@pytest.mark.parametrize(("config", "message"), REFUSED, ids=[message for _, message in REFUSED])
 def test_one_that_would_change_the_base_is_refused_before_a_model_is_loaded(
-    config: peft.PeftConfig, said: str, foreign: Save, backbone: Load, tiny_task: Callable[..., Path],
+    config: peft.PeftConfig, message: str, foreign: Save, backbone: Load, tiny_task: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     ours, folder = backbone(), foreign(config)
     monkeypatch.setattr("tools.model.loading.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
     with pytest.raises(BadInput) as caught:
         score(str(tiny_task()), None, folder, [], 0)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     before = likelihoods(ours, None)
     with pytest.raises(BadInput):
@@ -226,7 +226,7 @@ def test_an_adapter_of_another_size_is_refused_and_leaves_base_and_kept_adapters
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (None, r"adapter_config\.json in .* cannot be read"),
         ("{", r"adapter_config\.json in .* cannot be read"),
@@ -235,12 +235,12 @@ def test_an_adapter_of_another_size_is_refused_and_leaves_base_and_kept_adapters
         ('{"peft_type": "LORA", "task_type": "SEQ_CLS"}', "was made for SEQ_CLS, not for a model that answers"),
     ],
 )
-def test_a_damaged_or_strange_description_is_a_sentence(text: str | None, said: str, foreign: Save) -> None:
+def test_a_damaged_or_strange_description_is_a_sentence(text: str | None, message: str, foreign: Save) -> None:
     folder = foreign(LoraConfig(task_type="CAUSAL_LM", **TARGETS))
     (folder / "adapter_config.json").unlink()
     if text is not None:
         (folder / "adapter_config.json").write_text(text)
-    with pytest.raises(BadInput, match=said):
+    with pytest.raises(BadInput, match=message):
         check_files(folder)
 
 

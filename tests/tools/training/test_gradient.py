@@ -32,8 +32,8 @@ class Narrow:
         self.seen: list[int] = []
         model.register_forward_pre_hook(self, with_kwargs=True)
 
-    def __call__(self, _: object, __: object, given: dict[str, Any]) -> None:
-        size = given["input_ids"].numel()
+    def __call__(self, _: object, __: object, kwargs: dict[str, Any]) -> None:
+        size = kwargs["input_ids"].numel()
         self.seen.append(size)
         if size > (self.recomputed if self.model.is_gradient_checkpointing else self.tokens):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")

@@ -267,19 +267,19 @@ def test_no_row_short_enough_is_a_failed_step_with_the_key_to_change(backbone: L
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         (Lora(targets="*.q_proj"), r"lora\.targets and lora\.options do not make a LoRA of llama: nothing to repeat"),
         (Lora(targets=("embed_tokens",), options={"lora_bias": True}), "lora_bias=True is not supported for Embedding"),
         (Lora(targets=("query",)), r"lora\.targets: 'query' matches nothing"),
     ],
 )
-def test_settings_that_peft_refuses_are_named(settings: Lora, said: str, backbone: Load, fit: Fit) -> None:
-    with pytest.raises(BadInput, match=said):
+def test_settings_that_peft_refuses_are_named(settings: Lora, message: str, backbone: Load, fit: Fit) -> None:
+    with pytest.raises(BadInput, match=message):
         fit(backbone(), settings=settings)
 
 
-# --- what peft is told ---------------------------------------------------------------------------
+# --- the config of peft ---------------------------------------------------------------------------
 
 
 def test_settings_and_options_reach_peft() -> None:
@@ -299,10 +299,10 @@ def test_another_rank_keeps_the_ratio_of_alpha() -> None:
 def test_variants_train_and_say_after_reloading_what_they_said(
     settings: dict[str, Any], backbone: Load, fit: Fit, tmp_path: Path
 ) -> None:
-    ours, said = backbone(), [("", example.answer) for example in EXAMPLES]
+    ours, completions = backbone(), [("", example.answer) for example in EXAMPLES]
     fit(ours, settings=Lora(rank=4, **settings))
-    here, _ = ours.nll(PROMPT, EXAMPLES, said, adapter="new")
-    assert backbone().nll(PROMPT, EXAMPLES, said, adapter="new")[0] == here
+    here, _ = ours.nll(PROMPT, EXAMPLES, completions, adapter="new")
+    assert backbone().nll(PROMPT, EXAMPLES, completions, adapter="new")[0] == here
     described = json.loads((tmp_path / "new" / "adapter_config.json").read_text())
     assert (described["use_rslora"], described["use_dora"]) == ("rslora" in settings, "dora" in settings)
     assert any("layers.0." in name for name in weights(tmp_path / "new")) != ("options" in settings)

@@ -39,14 +39,14 @@ NAMED = ["q_proj", "embed_tokens", "lm_head"]
 # --- none is forgotten ---------------------------------------------------------------------------
 
 
-def test_every_field_of_pefts_lora_is_to_be_had_or_refused_or_set_here() -> None:
+def test_every_field_of_pefts_lora_is_supported_or_refused_or_set_here() -> None:
     """Fails when peft adds one: try what it does to the base, then put it where it belongs."""
     kinds = [set(Options.model_fields), set(REFUSED), set(OURS), set(PEFTS_OWN)]
     assert set().union(*kinds) == {field.name for field in dataclasses.fields(LoraConfig)}
     assert sum(map(len, kinds)) == len(set().union(*kinds))
 
 
-def test_every_way_to_begin_that_peft_names_is_to_be_had_or_refused() -> None:
+def test_every_initialisation_that_peft_names_is_supported_or_refused() -> None:
     [init] = [field for field in dataclasses.fields(LoraConfig) if field.name == "init_lora_weights"]
     named = set(re.findall(r"['\"]([a-z]+)", str(init.type)))
     assert {"gaussian", "pissa"} <= named <= {"gaussian", "orthogonal", "mica", *INITS}
@@ -80,7 +80,7 @@ LIVES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def test_every_option_to_be_had_is_lived_through() -> None:
+def test_every_supported_option_is_tried() -> None:
     assert {name for _, settings in LIVES for name in settings.get("options", {})} == set(Options.model_fields)
 
 
@@ -93,7 +93,7 @@ def test_an_adapter_says_the_same_wherever_it_is_read_and_the_base_stays_to_the_
     name: str, changes: dict[str, Any], backbone: Load, tiny_model: Models, tmp_path: Path
 ) -> None:
     settings = Lora(rank=4, batch_size=2, **changes)
-    given = copy.deepcopy(settings.options)
+    options = copy.deepcopy(settings.options)
 
     def fit(ours: Backbone, adapter: str, parent: str | None = None, seed: int = 0) -> None:
         rows = [(PROMPT, example) for example in EXAMPLES]
@@ -106,23 +106,23 @@ def test_an_adapter_says_the_same_wherever_it_is_read_and_the_base_stays_to_the_
     fit(here, "kept", seed=1)
     kept = likelihoods(here, "kept")
     fit(here, "tuned")
-    said, answers = likelihoods(here, "tuned"), here.generate(PROMPT, EXAMPLES, adapter="tuned", max_new_tokens=6)[0]
-    assert bare != said != kept
+    nats, answers = likelihoods(here, "tuned"), here.generate(PROMPT, EXAMPLES, adapter="tuned", max_new_tokens=6)[0]
+    assert bare != nats != kept
     here.detach("tuned")
-    assert likelihoods(here, "tuned") == said
-    assert likelihoods(there, "tuned") == said
+    assert likelihoods(here, "tuned") == nats
+    assert likelihoods(there, "tuned") == nats
 
     plain = Plain(tiny_model(name), tmp_path / "tuned", here.device)
     rows = [here.render.row(PROMPT, example) for example in EXAMPLES]
     with torch.no_grad():
         wanted = [float(plain.losses(row.prompt, row.completion[:-1]).mean()) for row in rows]
-    assert said == pytest.approx(wanted, rel=1e-4)
+    assert nats == pytest.approx(wanted, rel=1e-4)
     texts = [here.render.text_of(plain.answer(row.prompt, here.ends, 6)) for row in rows]
     assert answers == texts
 
     fit(here, "child", parent="tuned")
     fit(there, "same", parent="tuned")
-    assert likelihoods(here, "child") == likelihoods(there, "same") != said
+    assert likelihoods(here, "child") == likelihoods(there, "same") != nats
     here.detach("child")
     assert (likelihoods(here, None), likelihoods(here, "kept")) == (bare, kept)
     for adapter in ("kept", "tuned"):
@@ -131,7 +131,7 @@ def test_an_adapter_says_the_same_wherever_it_is_read_and_the_base_stays_to_the_
     for part, weight in Plain(tiny_model(name), device=here.device).model.state_dict().items():
         assert torch.equal(whole.pop(part), weight), part
     assert not whole
-    assert settings.options == given
+    assert settings.options == options
 
 
 def test_peft_works_on_copies_of_the_options() -> None:
@@ -158,19 +158,19 @@ def refusal(**settings: Any) -> str:
 
 
 @pytest.mark.parametrize("name", [*REFUSED, *OURS, *PEFTS_OWN])
-def test_an_option_that_cannot_be_had_is_refused_by_name(name: str) -> None:
-    said = refusal(options={name: "all" if name == "bias" else {"a": 1}})
-    assert said.startswith(f"lora.options.{name} ")
-    assert "\n" not in said
+def test_an_unsupported_option_is_refused_by_name(name: str) -> None:
+    message = refusal(options={name: "all" if name == "bias" else {"a": 1}})
+    assert message.startswith(f"lora.options.{name} ")
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize("init", ["pissa", "pissa_niter_4", "olora", "OLoRA", "corda", "loftq", "eva", "lora_ga"])
-def test_a_way_to_begin_that_changes_the_base_or_needs_data_is_refused(init: str) -> None:
+def test_an_initialisation_that_changes_the_base_or_needs_data_is_refused(init: str) -> None:
     assert refusal(options={"init_lora_weights": init}).startswith(f"lora.options.init_lora_weights `{init}`: it ")
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"options": {"bais": "none"}}, "lora.options.bais is no option of peft's LoRA; did you mean `bias`?"),
         ({"options": {"r": 8}}, "lora.options.r is set by `lora.rank`"),
@@ -190,12 +190,12 @@ def test_a_way_to_begin_that_changes_the_base_or_needs_data_is_refused(init: str
         ({"dora": True, "options": {"use_bdlora": {"nblocks": 2}}}, "lora.options.use_bdlora cannot be combined with"),
     ],
 )
-def test_a_value_or_a_pair_that_cannot_be_had_is_refused(settings: dict[str, Any], said: str) -> None:
-    assert said in refusal(**settings)
+def test_an_unsupported_value_or_pair_is_refused(settings: dict[str, Any], message: str) -> None:
+    assert message in refusal(**settings)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"targets": ["q_proj", "vproj"]}, "lora.targets: 'vproj' matches nothing"),
         ({"options": {"modules_to_save": ["lm_haed"]}}, "lora.options.modules_to_save: 'lm_haed' matches nothing"),
@@ -214,14 +214,14 @@ def test_a_value_or_a_pair_that_cannot_be_had_is_refused(settings: dict[str, Any
     ],
 )
 def test_what_the_model_does_not_have_is_refused_and_leaves_the_base_and_its_adapters(
-    settings: dict[str, Any], said: str, backbone: Load, random_adapter: Callable[..., Path]
+    settings: dict[str, Any], message: str, backbone: Load, random_adapter: Callable[..., Path]
 ) -> None:
     ours = backbone()
     random_adapter(ours, "kept")
     before = [likelihoods(ours, None), likelihoods(ours, "kept")]
     with pytest.raises(BadInput) as caught:
         try_settings(ours, Lora(**settings))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert [likelihoods(ours, None), likelihoods(ours, "kept")] == before
 
 
@@ -242,7 +242,7 @@ def test_trying_the_settings_changes_no_draw_that_follows(backbone: Load) -> Non
     assert torch.equal(torch.rand(3), wanted)
 
 
-# --- when a user is told -------------------------------------------------------------------------
+# --- what a user is shown ------------------------------------------------------------------------
 
 
 def test_a_run_is_not_even_laid_out_and_the_line_is_named(tiny_task: Callable[..., Path], tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_what_needs_the_model_is_refused_when_it_is_loaded(tiny_task: Callable[.
         _ = RunServices(Context(run=str(run.path))).backbone
 
 
-def test_an_earlier_versions_run_opens_and_is_told_before_the_model_is_loaded(
+def test_an_earlier_versions_run_opens_and_is_reported_before_the_model_is_loaded(
     tiny_task: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = new_run(tiny_task(), runs=tmp_path / "runs").path
