@@ -122,11 +122,11 @@ class Answer(Record):
     decisions: tuple[Annotated[Approve | Edit | Reject, Field(discriminator="type")]] = Field()
 
 
-APPROVE: dict[str, Any] = {"decisions": [{"type": "approve"}]}
-REJECT: dict[str, Any] = {"decisions": [{"type": "reject"}]}
+APPROVE: dict[str, object] = {"decisions": [{"type": "approve"}]}
+REJECT: dict[str, object] = {"decisions": [{"type": "reject"}]}
 
 
-def instead(name: str, **args: object) -> dict[str, Any]:
+def instead(name: str, **args: object) -> dict[str, object]:
     """The answer that does something else than what was asked about."""
     return {"decisions": [{"type": "edit", "edited_action": {"name": name, "args": args}}]}
 
