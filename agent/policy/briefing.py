@@ -149,7 +149,13 @@ def _rounds(briefing: Briefing) -> Iterator[str]:
     """A line a round. What content and style became is known of kept ones: it is the signal of the round after."""
     after = [*(row.signal for row in briefing.history[1:]), briefing.signal]
     for row, signal in zip(briefing.history, after, strict=False):
-        yield f"{row.number}. {row.decision.move}: {_changed(row, signal)}; {_cost(row.trial.spend)}"
+        spend = row.trial.spend
+        used = {
+            "tokens trained": spend.train_tokens, "tokens generated": spend.generated_tokens,
+            "LLM tokens": spend.llm_tokens, "USD": spend.usd,
+        }  # fmt: skip
+        costs = [f"took {spend.seconds:.0f} s", *(f"{_plain(value)} {name}" for name, value in used.items() if value)]
+        yield f"{row.number}. {row.decision.move}: {_changed(row, signal)}; {', '.join(costs)}"
 
 
 def _changed(row: Round, after: Signal) -> str:
@@ -164,16 +170,6 @@ def _changed(row: Round, after: Signal) -> str:
     if trial.loss is not None:
         parts.append(f"loss {trial.loss:.3g}, loss_drop {_number(trial.loss_drop)}")
     return ", ".join([*parts, note])
-
-
-def _cost(spend: Spend) -> str:
-    used = {
-        "tokens trained": spend.train_tokens, "tokens generated": spend.generated_tokens,
-        "LLM tokens": spend.llm_tokens, "USD": spend.usd,
-    }  # fmt: skip
-    return ", ".join(
-        [f"took {spend.seconds:.0f} s", *(f"{_plain(value)} {name}" for name, value in used.items() if value)]
-    )
 
 
 def _budget(rounds: int, spend: Spend, budget: Budget) -> Iterator[str]:
