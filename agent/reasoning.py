@@ -38,9 +38,12 @@ def without_thoughts(text: str) -> str:
     Returns:
         The rest, stripped where anything was left out; empty where all was thought.
     """
-    if _is_json(text):
-        return text
-    rest = _final_channel(text)
+    if text.lstrip()[:1] in ("{", "["):
+        with suppress(ValueError, RecursionError):
+            json.loads(text)
+            return text
+    channels = CHANNEL.findall(text)  # of which only the final one is for the user
+    rest = "".join(message for name, message in channels if name == "final") if channels else text
     for block in BLOCKS:
         rest = block.sub("", rest)
     rest = BARE.sub("", CLOSED.sub("", rest))
@@ -71,17 +74,3 @@ def left_open(text: str) -> tuple[str, str] | None:
 def may_think(text: str) -> bool:
     """Whether thoughts are in what an output has said so far, or may turn out to be: `spoken` may yet change there."""
     return spoken(text) != text or text.lstrip().startswith("analysis")
-
-
-def _final_channel(text: str) -> str:
-    """The text of the channel for the user; all of it where there are no channels."""
-    channels = CHANNEL.findall(text)
-    return "".join(message for name, message in channels if name == "final") if channels else text
-
-
-def _is_json(text: str) -> bool:
-    if text.lstrip()[:1] in ("{", "["):
-        with suppress(ValueError, RecursionError):
-            json.loads(text)
-            return True
-    return False

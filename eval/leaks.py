@@ -62,7 +62,9 @@ class Leaks:
         known = _words(before)
         for phrase, place, what in self._hits(_words(text).split()):
             if phrase not in known:
-                return f'it gives away {what} of {self._rows[place].name}: "{_cut(phrase.strip())}"'
+                shown = phrase.strip()
+                shown = shown if len(shown) <= QUOTED else shown[: QUOTED - 1] + "…"
+                return f'it gives away {what} of {self._rows[place].name}: "{shown}"'
         return None
 
     def found_in(self, prompt: Prompt, before: Prompt) -> str | None:
@@ -153,7 +155,3 @@ def _telling(answer: str) -> bool:
     words = answer.split()
     text = "".join(words)
     return len(words) < RUN and len(text.replace(".", "").strip("0") if text[:1].isdigit() else text) >= 3
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= QUOTED else text[: QUOTED - 1] + "…"

@@ -26,12 +26,6 @@ class EvaluationStore(Protocol):
         ...
 
 
-def _too_long(row: Example) -> ExampleScore:
-    """No answer is a wrong answer, also where the scorers accept an empty one."""
-    fault = "With this prompt the question is too long for the model's window."
-    return ExampleScore(example=row.name, output="", content=0.0, style=0.0, faults=(fault,), too_long=True)
-
-
 class Runner:
     """Satisfies `agent.protocols.Evaluator`.
 
@@ -88,7 +82,10 @@ class Runner:
         known = self._store.load(candidate, "validation")
         missing = {key: row for key, row in rows.items() if key not in known.nats}
         if missing:
-            known = known.model_copy(update={"nats": known.nats | self._measured_nll(candidate, missing)})
+            wanted_form = [("", scorers.show(row.answer)) for row in missing.values()]
+            prompt = self._prompt_of(candidate.prompt)
+            nats, _ = self._model.nll(prompt, list(missing.values()), wanted_form, adapter=candidate.adapter)
+            known = known.model_copy(update={"nats": known.nats | dict(zip(missing, nats, strict=True))})
             self._store.save(known)
         return [known.nats[key] for key in rows]
 
@@ -125,7 +122,6 @@ class Runner:
         answered = {key: (rows[key], text) for key, text in zip(rows, outputs, strict=True) if text is not None}
         try:
             scores = dict(zip(answered, self._task.scorers.score_all(list(answered.values())), strict=True))
-            return {key: scores.get(key) or _too_long(row) for key, row in rows.items()}
         except LlmUnavailable as error:  # the rules can go on without an editor or planner, but not without a judge
             larger_budget = "with a larger budget.usd in the run's task.yaml"
             way_out = larger_budget if isinstance(error, OutOfMoney) else "once that is mended"
@@ -133,9 +129,10 @@ class Runner:
                 f"The answers to {len(rows)} rows could not be judged: {error}. "
                 f"Nothing is lost: {way_out}, a run goes on with nesylora resume"
             ) from error
-
-    def _measured_nll(self, candidate: Candidate, rows: Mapping[str, Example]) -> dict[str, float | None]:
-        wanted = [("", self._task.scorers.show(row.answer)) for row in rows.values()]
-        prompt = self._prompt_of(candidate.prompt)
-        nats, _ = self._model.nll(prompt, list(rows.values()), wanted, adapter=candidate.adapter)
-        return dict(zip(rows, nats, strict=True))
+        for key in rows.keys() - answered.keys():
+            # No answer is a wrong answer, also where the scorers accept an empty one.
+            fault = "With this prompt the question is too long for the model's window."
+            scores[key] = ExampleScore(
+                example=rows[key].name, output="", content=0.0, style=0.0, faults=(fault,), too_long=True
+            )
+        return {key: scores[key] for key in rows}

@@ -75,7 +75,10 @@ class TaskScorers:
         }
         if judge is not None:
             parts["judge"] = judge
-        if versions := _registered_versions(content, style):
+        # With another version of a registered scorer, scores do not compare.
+        found = [("content", settings.kind, extensions.scorers.get(settings.kind)) for settings in content]
+        found_style = [("style", settings.kind, extensions.styles.get(settings.kind)) for settings in style]
+        if versions := {f"{part} {kind}": scorer.version for part, kind, scorer in (*found, *found_style) if scorer}:
             parts["registered"] = versions
         self.digest = content_hash(parts)
 
@@ -95,17 +98,17 @@ class TaskScorers:
             (example.model_copy(update={"answer": spoken(example.answer)}), spoken(output))
             for example, output in answered
         ]
-        content = [self._content_ratings(scorer, answers) for scorer in self._content]
+        content = [
+            self._rater(scorer).rate(answers)
+            if isinstance(scorer, Judge | RewardModel)
+            else [self._rule(scorer, output, example.answer) for example, output in answers]
+            for scorer in self._content
+        ]
         style = [self._style_ratings(scorer, answers) for scorer in self._style]
         return [
             _score(example, output, [part[place] for part in content], [part[place] for part in style])
             for place, (example, output) in enumerate(answered)
         ]
-
-    def _content_ratings(self, scorer: Score | Rated, answered: Answered) -> list[Rating]:
-        if isinstance(scorer, Judge | RewardModel):
-            return self._rater(scorer).rate(answered)
-        return [self._rule(scorer, output, example.answer) for example, output in answered]
 
     def _style_ratings(self, scorer: AnyStyle, answered: Answered) -> list[Rating]:
         if isinstance(scorer, JudgedStyle):
@@ -159,15 +162,15 @@ class TaskScorers:
                 None: for all.
         """
         answer = None if output is None else spoken(output)
-        return tuple(
-            style.instruct() for style in self._style if answer is None or self._needs_instruction(style, answer)
-        )
-
-    def _needs_instruction(self, style: AnyStyle, answer: str) -> bool:
-        try:
-            return style.needs_instruction(answer)
-        except TooSlow:
-            return True
+        wanted = []
+        for style in self._style:
+            try:
+                needed = answer is None or style.needs_instruction(answer)
+            except TooSlow:
+                needed = True
+            if needed:
+                wanted.append(style.instruct())
+        return tuple(wanted)
 
     def show(self, answer: str) -> str:
         """The answer in the wanted form: every style scorer's form in the order of the task file.
@@ -207,13 +210,6 @@ def _wanted(settings: ContentScorer) -> str:
         return f'what a judge finds by "{settings.rubric}"'
     registered = extensions.scorers.get(settings.kind)
     return registered.wanted if registered else WANTED[settings.kind]
-
-
-def _registered_versions(content: Sequence[ContentScorer], style: Sequence[StyleScorer]) -> dict[str, str]:
-    """The versions of registered scorers, by part and kind: with another version, scores do not compare."""
-    found = [("content", settings.kind, extensions.scorers.get(settings.kind)) for settings in content]
-    found_style = [("style", settings.kind, extensions.styles.get(settings.kind)) for settings in style]
-    return {f"{part} {kind}": scorer.version for part, kind, scorer in (*found, *found_style) if scorer}
 
 
 def _score(example: Example, output: str, content: Sequence[Rating], style: Sequence[Rating]) -> ExampleScore:

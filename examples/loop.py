@@ -12,10 +12,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that it runs from a checkout
 
+from agent.config.task import TaskConfig
 from agent.policy.make import make_policy
 from agent.protocols import Briefing
 from agent.records.actions import EditPrompt, Stop, TrainLora
-from agent.records.examples import Candidate, Prompt
+from agent.records.examples import Candidate, Example, Prompt
 from agent.records.rounds import Round, Spend, Trial
 from agent.signal import monitor
 from eval.alpha_spending import alpha_to_spend
@@ -24,7 +25,7 @@ from eval.gate import deciding_rows, gate
 from eval.runner import Runner
 from eval.stats import standard_error
 from eval.tasks.fitting import fitted, measure
-from eval.tasks.task import load_task
+from eval.tasks.task import Task, load_task
 from memory.remake import remake, select
 from memory.run.folder import RunFolder
 from tools.diagnosis.classify import Classifier
@@ -40,24 +41,28 @@ def show(what: str, done: int, total: int, note: str = "") -> None:
         print(f"  {what}: {total} done {note}")
 
 
+def load_backbone(config: TaskConfig, run: RunFolder) -> Backbone:
+    """The base model of the task; it finds the adapters in the run's folder."""
+    template = config.chat_template_kwargs
+    base, tokenizer = load_model(
+        config.model, device=config.device, dtype=config.dtype, chat_template_kwargs=template, progress=show
+    )
+    return Backbone(
+        base, tokenizer, name=config.model, locate=run.adapter_folder, chat_template_kwargs=template, progress=show
+    )
+
+
 def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
     """The best (prompt, adapter) pair for a task, and the rounds that led to it. Artefacts go into `folder`."""
     task = load_task(task_path)
     config = task.config
     run = RunFolder.create(folder, config.name, "", task.folder, task.digest)
-    template = config.chat_template_kwargs
-    base, tokenizer = load_model(
-        config.model, device=config.device, dtype=config.dtype, chat_template_kwargs=template, progress=show
-    )
-    model = Backbone(
-        base, tokenizer, name=config.model, locate=run.adapter_folder, chat_template_kwargs=template, progress=show
-    )
+    model = load_backbone(config, run)
     task = fitted(task, measure(task, model.render, model.window))
     evaluate = Runner(task, model, run.prompt, run)
-    classifier = Classifier(model, task.scorers, task.train)
     editor, policy = RuleEditor(task.scorers, config.edit), make_policy(config)
-    trainer = LoraTrainer(model, config.lora, show)
-    seed_prompt = task.config.prompt.prompt()
+    classifier, trainer = Classifier(model, task.scorers, task.train), LoraTrainer(model, config.lora, show)
+    seed_prompt = config.prompt.prompt()
     best, rounds = Candidate(prompt=run.save_prompt(seed_prompt)), list[Round]()
 
     while True:
@@ -90,28 +95,27 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
             rows = training_rows(task, prompt, seed_prompt, decision.move)
             adapter = f"{number + 1:012x}"
             parent = None if decision.move.fresh else best.adapter
-            log = trainer.train(
-                adapter, rows, decision.move, folder=run.adapter_folder(adapter), parent=parent, seed=number
-            )
+            files = run.adapter_folder(adapter)
+            training = trainer.train(adapter, rows, decision.move, folder=files, parent=parent, seed=number)
             pair = Candidate(prompt=best.prompt, adapter=adapter)
-            trial = Trial(candidate=pair, note="trained", loss=log.epoch_losses[-1], loss_drop=log.loss_drop)
+            trial = Trial(candidate=pair, note="trained", loss=training.epoch_losses[-1], loss_drop=training.loss_drop)
         # judge: the pair as a whole, paired on the validation rows that did not choose it
         after = evaluate(trial.candidate, "validation") if trial.candidate else before
         old, new = deciding_rows(before, trial.raced), deciding_rows(after, trial.raced)
-        most = alpha_to_spend(config.gate.alpha, [row.verdict for row in rounds])
+        alpha = alpha_to_spend(config.gate.alpha, [row.verdict for row in rounds])
         verdict = gate(
-            old, new, most, lambda pair: evaluate.reference_nll(pair.candidate, [s.example for s in pair.scores])
+            old, new, alpha, lambda pair: evaluate.reference_nll(pair.candidate, [s.example for s in pair.scores])
         )
-        best = after.candidate if verdict.kept else best
         print(f"  {'kept' if verdict.kept else 'taken back'}: {verdict.reason}")
+        kept = after if verdict.kept else before
+        best = kept.candidate
         rounds.append(
             Round(number=number + 1, signal=signal, diagnosis=diagnosis, decision=decision, trial=trial,
-                  verdict=verdict, best=best, reward=max(before, after, key=lambda e: e.candidate == best).reward,
-                  spend=Spend())
+                  verdict=verdict, best=best, reward=kept.reward, spend=Spend())
         )  # fmt: skip
 
 
-def training_rows(task, best: Prompt, seed: Prompt, action: TrainLora):
+def training_rows(task: Task, best: Prompt, seed: Prompt, action: TrainLora) -> list[tuple[Prompt, Example]]:
     """Refined rows stand under the prompt they were remade with, original rows under the seed's."""
     remade = None if action.rows == "original" else remake(task.train, best, task.scorers)
     return [(best if row.prompt else seed, row.example) for row in select(task.train, remade, action.rows)]

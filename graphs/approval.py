@@ -5,6 +5,7 @@ ends show the question and can answer it. Its fourth decision, `respond`, is not
 """
 
 import json
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
@@ -122,11 +123,11 @@ class Answer(Record):
     decisions: tuple[Annotated[Approve | Edit | Reject, Field(discriminator="type")]] = Field()
 
 
-APPROVE: dict[str, Any] = {"decisions": [{"type": "approve"}]}
-REJECT: dict[str, Any] = {"decisions": [{"type": "reject"}]}
+APPROVE: dict[str, object] = {"decisions": [{"type": "approve"}]}
+REJECT: dict[str, object] = {"decisions": [{"type": "reject"}]}
 
 
-def instead(name: str, **args: object) -> dict[str, Any]:
+def instead(name: str, **args: object) -> dict[str, object]:
     """The answer that does something else than what was asked about."""
     return {"decisions": [{"type": "edit", "edited_action": {"name": name, "args": args}}]}
 
@@ -160,13 +161,12 @@ def read(answer: object, planned: Action, rounds: int) -> tuple[Approve | Action
     return action, ""
 
 
-def _parsed(value: Any) -> Any:
+def _parsed(value: object) -> object:
     """Chat front ends send a setting that was edited as text: a list comes as its JSON."""
     if isinstance(value, str) and value[:1] in ("[", "{"):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
+        with suppress(ValueError):
+            parsed: object = json.loads(value)
+            return parsed
     return value
 
 
@@ -182,7 +182,12 @@ def _fault(error: ErrorDetails) -> str:
 
 def _setting_fault(action: type[Record], error: ErrorDetails) -> str:
     """What is wrong with a setting of an action, with the values that are allowed."""
-    name, bounds = ".".join(["args", *map(str, error["loc"])]), _bounds(action, str(error["loc"][-1]))
+    name = ".".join(["args", *map(str, error["loc"])])
+    allowed: dict[str, Any] = action.model_json_schema()["properties"].get(str(error["loc"][-1]), {})
+    low, high = allowed.get("minimum"), allowed.get("maximum")
+    bounds = ""  # the range of a number, in words
+    if low is not None:
+        bounds = f"at least {low}" if high is None else f"between {low:g} and {high:g}"
     if error["type"] == "missing":
         return f"{name} is missing" + (f"; it must be {bounds}" if bounds else "")
     if error["type"] == "extra_forbidden":
@@ -192,12 +197,3 @@ def _setting_fault(action: type[Record], error: ErrorDetails) -> str:
     if bounds:
         return f"{name} must be {bounds}, but it is {error['input']!r}"
     return f"{name}: {error['msg']}, but it is {error['input']!r}"
-
-
-def _bounds(action: type[Record], field: str) -> str:
-    """The range of a number, in words; empty where the field has none."""
-    allowed: dict[str, Any] = action.model_json_schema()["properties"].get(field, {})
-    low, high = allowed.get("minimum"), allowed.get("maximum")
-    if low is None:
-        return ""
-    return f"at least {low}" if high is None else f"between {low:g} and {high:g}"

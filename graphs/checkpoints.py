@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from agent.errors import Busy, NesyLoraError
@@ -119,7 +120,7 @@ AFTER_THE_LAST = "The run goes on after its last complete round."
 
 
 def repair(
-    graph: Any, saver: Checkpoints, config: dict[str, Any], notify: Callable[[str], None], *, ended: bool
+    graph: Any, saver: Checkpoints, config: RunnableConfig, notify: Callable[[str], None], *, ended: bool
 ) -> None:
     """Leaves a checkpoint from which the graph can go on, or none: one back where the newest is damaged, and says so.
 
@@ -141,7 +142,7 @@ def repair(
         notify(f"The checkpoint was written by another version of NeSyLoRA: {stale}. {AFTER_THE_LAST}")
 
 
-def _stale(graph: Any, config: dict[str, Any], ended: bool) -> str:
+def _stale(graph: Any, config: RunnableConfig, ended: bool) -> str:
     """Why code that has changed cannot go on from the newest checkpoint; empty if it can. LangGraph says nothing."""
     snapshot = graph.get_state(config)
     written = graph.checkpointer.get_tuple(snapshot.config).pending_writes or ()

@@ -56,7 +56,17 @@ class Context(BaseModel):
         try:
             return cls(**values)
         except ValidationError as error:
-            raise BadInput("; ".join(_fault(str(fault["loc"][0]), fault) for fault in error.errors())) from None
+            fields = [name for name, info in cls.model_fields.items() if not info.exclude]
+            faults = []
+            for fault in error.errors():
+                field = str(fault["loc"][0])
+                if fault["type"] == "extra_forbidden":
+                    near = get_close_matches(field, fields, n=1)
+                    hint = f"Did you mean {near[0]}? " if near else ""
+                    faults.append(f"context: there is no field {field!r}. {hint}The fields are {', '.join(fields)}")
+                else:
+                    faults.append(f"context: {field} is {fault['input']!r}: {fault['msg']}")
+            raise BadInput("; ".join(faults)) from None
 
     @property
     def settings(self) -> list[str]:
@@ -66,15 +76,6 @@ class Context(BaseModel):
             for name, limit in self.budget.items()
         }
         return [*self.overrides, *(f"budget.{name}={json.dumps(limit)}" for name, limit in limits.items())]
-
-
-def _fault(field: str, fault: Any) -> str:
-    fields = [name for name, info in Context.model_fields.items() if not info.exclude]
-    if fault["type"] != "extra_forbidden":
-        return f"context: {field} is {fault['input']!r}: {fault['msg']}"
-    near = get_close_matches(field, fields, n=1)
-    hint = f"Did you mean {near[0]}? " if near else ""
-    return f"context: there is no field {field!r}. {hint}The fields are {', '.join(fields)}"
 
 
 def new_run(task: Path, overrides: Sequence[str] = (), runs: Path = Path("runs"), name: str | None = None) -> RunFolder:

@@ -1,9 +1,9 @@
 """A run under way: its lock, its checkpoints and its graph, from the first node to the end or the next question."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from agent.errors import BadInput, NesyLoraError
 from agent.protocols import Listener
@@ -16,6 +16,10 @@ from graphs.services.run import RunServices
 from memory.run.folder import RunFolder
 
 if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableConfig
+    from langgraph.types import Command, StateSnapshot
+
+    from graphs.adapt import Adaptation
     from graphs.checkpoints import Checkpoints
     from graphs.state import State
 
@@ -42,8 +46,7 @@ class Session:
     @property
     def state(self) -> "State":
         """The state of the last checkpoint."""
-        values: State = self._snapshot().values
-        return values
+        return cast("State", self._snapshot().values)
 
     @property
     def best(self) -> Candidate:
@@ -55,7 +58,7 @@ class Session:
     def finished(self) -> bool:
         return self.services.folder.outcome() is not None
 
-    def go(self, answer: dict[str, Any] | None = None) -> Question | None:
+    def go(self, answer: Mapping[str, object] | None = None) -> Question | None:
         """Run to the end (None), or to the next question. Goes on from the last checkpoint.
 
         Args:
@@ -89,7 +92,7 @@ class Session:
             )
         return question
 
-    def _input(self, answer: dict[str, Any] | None) -> Any:
+    def _input(self, answer: Mapping[str, object] | None) -> "Command[str] | dict[str, str] | None":
         """The graph's input: an answer, None to go on from the last checkpoint, or the name of a run that begins."""
         if answer is not None:
             from langgraph.types import Command
@@ -98,7 +101,7 @@ class Session:
         return None if self._snapshot().values else {"run": self.services.folder.name}
 
     @cached_property
-    def _graph(self) -> Any:
+    def _graph(self) -> "Adaptation":
         """Importing LangGraph takes a second: the user reads what the run is meanwhile."""
         with without_garbage_collection():
             from graphs.adapt import build_graph
@@ -110,13 +113,13 @@ class Session:
         return graph
 
     @cached_property
-    def _config(self) -> dict[str, Any]:
+    def _config(self) -> "RunnableConfig":
         from graphs.adapt import steps
 
         limit = steps(self.services.spec.config.budget.rounds)
         return {"configurable": {"thread_id": self.services.folder.name}, "recursion_limit": limit}
 
-    def _snapshot(self) -> Any:
+    def _snapshot(self) -> "StateSnapshot":
         return self._graph.get_state(self._config)
 
     def _announce(self) -> None:

@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
@@ -57,7 +57,7 @@ class State(Input, Output, total=False):
     spend: Annotated[Spend, operator.add]
 
 
-def unreadable(values: Mapping[str, Any]) -> str:
+def unreadable(values: Mapping[str, object]) -> str:
     """The names of a checkpoint's values that are no records of this version; empty if all are.
 
     LangGraph hands over what it cannot build, such as a record whose field was renamed, as a plain dict.

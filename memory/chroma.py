@@ -161,21 +161,17 @@ def _sound_collections(folder: Path) -> "tuple[Client, dict[str, Collection]]":
     # Before Chroma starts, which fails on such files in many ways.
     if not _is_sound(folder, whole=_doubted(folder).exists()):
         _set_aside(folder)
-    try:
+    opened = None
+    with suppress(NesyLoraError):
         opened = _searched(folder)
-    except NesyLoraError:
-        opened = _searched_again(folder)
+    if opened is None and _is_sound(folder, whole=True):  # once more, in case it works now
+        with suppress(NesyLoraError):
+            opened = _searched(folder)
+    if opened is None:
+        _set_aside(folder)
+        opened = _searched(folder)
     _doubted(folder).unlink(missing_ok=True)
     return opened
-
-
-def _searched_again(folder: Path) -> "tuple[Client, dict[str, Collection]]":
-    """After a failure: the same folder if it is sound and works now, else a fresh one."""
-    if _is_sound(folder, whole=True):
-        with suppress(NesyLoraError):
-            return _searched(folder)
-    _set_aside(folder)
-    return _searched(folder)
 
 
 def _searched(folder: Path) -> "tuple[Client, dict[str, Collection]]":

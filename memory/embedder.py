@@ -52,20 +52,20 @@ class MiniLm:
 
     @cached_property
     def _parts(self) -> tuple["PreTrainedTokenizerBase", "PreTrainedModel"]:
-        folder = _model_folder()
+        package = find_spec(PACKAGE)  # finds without importing
+        if package is None or package.origin is None:
+            raise NesyLoraError(
+                f"The package {PACKAGE}, which holds the embedding model, is not installed. Run: {INSTALL}"
+            )
+        folder = Path(package.origin).parent / "model"
+        with (folder / "model.safetensors").open("rb") as weights:
+            if hashlib.file_digest(weights, "sha256").hexdigest() != WEIGHTS_SHA256:
+                raise NesyLoraError(
+                    f"The weights in {folder} are not the published ones. Run: {INSTALL} --force-reinstall"
+                )
+
         from transformers import AutoModel, AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
         return tokenizer, model.float().eval()
-
-
-def _model_folder() -> Path:
-    package = find_spec(PACKAGE)  # finds without importing
-    if package is None or package.origin is None:
-        raise NesyLoraError(f"The package {PACKAGE}, which holds the embedding model, is not installed. Run: {INSTALL}")
-    folder = Path(package.origin).parent / "model"
-    with (folder / "model.safetensors").open("rb") as weights:
-        if hashlib.file_digest(weights, "sha256").hexdigest() != WEIGHTS_SHA256:
-            raise NesyLoraError(f"The weights in {folder} are not the published ones. Run: {INSTALL} --force-reinstall")
-    return folder

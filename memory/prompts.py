@@ -6,7 +6,7 @@ from pathlib import Path
 
 from agent.records.base import Record
 from agent.records.examples import Prompt
-from memory.chroma import ChromaFolder, Columns, Embed, Row, Where
+from memory.chroma import ChromaFolder, Columns, Embed, Where
 from memory.rewrites import KeptRewrite, RewriteMemory
 
 NEAREST = 60  # entries that fit, on near tasks, among which the best are chosen
@@ -133,7 +133,11 @@ class PromptMemory:
         if wanted and len(fitting) < limit and not all_near_found:
             # Rare ones are farther away. This is slow, so it comes second: to filter, Chroma reads all entries.
             fitting = self._shelf.nearest(vector, limit, {"$and": wanted} if len(wanted) > 1 else wanted[0])
-        return [_recalled(row, near) for row, near in fitting[:limit] if near >= similarity]
+        return [
+            Recalled(entry=Entry.model_validate_json(row["entry"]), similarity=near)
+            for row, near in fitting[:limit]
+            if near >= similarity
+        ]
 
 
 def rebuild(memory: PromptMemory, entries: Iterable[Entry], rewrites: Iterable[KeptRewrite] = ()) -> None:
@@ -145,7 +149,3 @@ def rebuild(memory: PromptMemory, entries: Iterable[Entry], rewrites: Iterable[K
     with memory.chroma.filling():
         memory.rewrites.remember(*rewrites)
         memory.remember(*entries)
-
-
-def _recalled(row: Row, similarity: float) -> Recalled:
-    return Recalled(entry=Entry.model_validate_json(row["entry"]), similarity=similarity)

@@ -60,22 +60,18 @@ class RewriteMemory:
             sources: as `memory.remake.source_of` makes them.
             model, task: only what passed there; None: anywhere.
         """
+        if not sources:
+            return []
+        mine: Where = {"source": {"$in": list(sources)}}
+        rest = [{column: value} for column, value in {"model": model, "task": task}.items() if value is not None]
         found = defaultdict[str, list[KeptRewrite]](list)
-        if sources:
-            for row in self._shelf.fitting(_filter(sources, model, task)):
-                rewrite = KeptRewrite.model_validate_json(row["entry"])
-                found[rewrite.source].append(rewrite)
-        return [_most_often_kept(found[source]) for source in dict.fromkeys(sources) if source in found]
-
-
-def _filter(sources: Sequence[str], model: str | None, task: str | None) -> Where:
-    wanted = {"model": model, "task": task}
-    rest = [{column: value} for column, value in wanted.items() if value is not None]
-    mine: Where = {"source": {"$in": list(sources)}}
-    return {"$and": [mine, *rest]} if rest else mine
-
-
-def _most_often_kept(rewrites: Sequence[KeptRewrite]) -> KeptRewrite:
-    """One whose question occurs most often; the same one, whatever the order."""
-    times = Counter(rewrite.question for rewrite in rewrites)
-    return min(rewrites, key=lambda rewrite: (-times[rewrite.question], rewrite.id))
+        for row in self._shelf.fitting({"$and": [mine, *rest]} if rest else mine):
+            rewrite = KeptRewrite.model_validate_json(row["entry"])
+            found[rewrite.source].append(rewrite)
+        best = []
+        for source in dict.fromkeys(sources):
+            if rewrites := found.get(source):
+                times = Counter(rewrite.question for rewrite in rewrites)
+                # The id decides between equals, so that the order of the memory does not matter.
+                best.append(min(rewrites, key=lambda rewrite: (-times[rewrite.question], rewrite.id)))
+        return best

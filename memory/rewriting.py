@@ -68,16 +68,12 @@ def _usable(hard: Sequence[Example], rewritten: Mapping[str, str], taken: Iterab
     usable = {}
     for example in hard:
         question = rewritten.get(example.name, "").strip()
-        if folded(question) not in seen and not _gives_away(question, example):
+        result = example.answer.strip().rpartition("\n")[2].lstrip("# ")  # where worked answers have it
+        gives_away = _says(question, result) and not _says(example.question, result)
+        if folded(question) not in seen and not gives_away:
             seen.add(folded(question))
             usable[example.name] = question
     return usable
-
-
-def _gives_away(question: str, example: Example) -> bool:
-    """Whether it says the answer's last line, where worked answers have their result, and the example does not."""
-    result = example.answer.strip().rpartition("\n")[2].lstrip("# ")
-    return _says(question, result) and not _says(example.question, result)
 
 
 def _says(text: str, phrase: str) -> bool:

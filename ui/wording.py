@@ -192,12 +192,11 @@ def remade(remaking: Remaking) -> str:
 
 def asked(usage: Mapping[Role, Usage]) -> str:
     """What the external LLM was asked in each role, in a line."""
-    return "; ".join(f"{role} {_asked(used)}" for role, used in usage.items())
-
-
-def _asked(used: Usage) -> str:
-    cached = f" and {used.cached} from cache" if used.cached else ""
-    return f"{plural(used.calls, 'call')}{cached}, {money(used.usd)}"
+    roles = []
+    for role, used in usage.items():
+        cached = f" and {used.cached} from cache" if used.cached else ""
+        roles.append(f"{role} {plural(used.calls, 'call')}{cached}, {money(used.usd)}")
+    return "; ".join(roles)
 
 
 def cut(text: str, most: int) -> str:

@@ -1,6 +1,5 @@
 """`content:` and `style:` in a task.yaml: the scorers that come with the package, and those that users register."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, get_args
@@ -20,6 +19,7 @@ from pydantic_core import CoreSchema, core_schema
 from agent import extensions
 from agent.config.base import CustomScorer, CustomStyle, Settings, StyleSettings
 from agent.errors import BadInput
+from agent.registry import Registry
 
 
 class Exact(Settings):
@@ -170,12 +170,12 @@ class OrRegistered:
     """Pydantic metadata: one of the `built_in` kinds, or a kind that is registered. The JSON schema has the former.
 
     Args:
-        registered: gives the settings class of a kind that is not built in; None if there is none.
+        registry: has the settings classes of the kinds that are not built in.
         custom: what those classes have in common.
     """
 
     built_in: Any  # a union of settings classes, which is no type to mypy
-    registered: Callable[[str], type[Settings] | None]
+    registry: Registry[extensions.Scorer] | Registry[extensions.Style]
     custom: type[Settings]
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -188,10 +188,10 @@ class OrRegistered:
         if isinstance(value, self.custom) or not isinstance(kind, str):
             return value if isinstance(value, self.custom) else built_in(value)
         try:
-            settings = self.registered(kind)
+            found = self.registry.get(kind)
         except BadInput as error:
             raise ValueError(str(error)) from error
-        return _tagged(settings, self.built_in).validate_python(value) if settings else built_in(value)
+        return _tagged(found.settings, self.built_in).validate_python(value) if found else built_in(value)
 
     def _dump(self, value: Any, built_in: SerializerFunctionWrapHandler, info: SerializationInfo) -> Any:
         if isinstance(value, self.custom):
@@ -206,18 +206,8 @@ def _tagged(settings: type[Settings], built_in: Any) -> TypeAdapter[Settings]:
     return TypeAdapter(union)
 
 
-def _registered_scorer(kind: str) -> type[Settings] | None:
-    found = extensions.scorers.get(kind)
-    return found.settings if found else None
-
-
-def _registered_style(kind: str) -> type[Settings] | None:
-    found = extensions.styles.get(kind)
-    return found.settings if found else None
-
-
-ContentScorer = Annotated[BuiltInContent | CustomScorer, OrRegistered(BuiltInContent, _registered_scorer, CustomScorer)]
-StyleScorer = Annotated[BuiltInStyle | CustomStyle, OrRegistered(BuiltInStyle, _registered_style, CustomStyle)]
+ContentScorer = Annotated[BuiltInContent | CustomScorer, OrRegistered(BuiltInContent, extensions.scorers, CustomScorer)]
+StyleScorer = Annotated[BuiltInStyle | CustomStyle, OrRegistered(BuiltInStyle, extensions.styles, CustomStyle)]
 
 
 def is_content_kind(name: str) -> bool:

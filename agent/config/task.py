@@ -120,7 +120,11 @@ class TaskConfig(Settings):
     @field_validator("policy")
     @classmethod
     def is_a_known_policy(cls, policy: str) -> str:
-        if not is_policy(policy) and not _registered(policy):
+        try:
+            known_policy = is_policy(policy) or extensions.policies.get(policy) is not None
+        except BadInput as error:
+            raise ValueError(str(error)) from error
+        if not known_policy:
             known = ", ".join((*POLICIES, *extensions.policies.names()))
             raise ValueError(
                 f"there is no policy {policy!r}. There are: {known}; any order of p (prompt) and w (weights) such as "
@@ -159,10 +163,3 @@ class TaskConfig(Settings):
         judged = any(isinstance(scorer, Judge) for scorer in (*self.content, *self.style))
         asked = {"planner": self.plans, "editor": self.edit.editor == "textgrad", "judge": judged}
         return tuple(role for role in get_args(Role) if asked[role])
-
-
-def _registered(policy: str) -> bool:
-    try:
-        return extensions.policies.get(policy) is not None
-    except BadInput as error:
-        raise ValueError(str(error)) from error

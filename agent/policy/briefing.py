@@ -51,14 +51,21 @@ def render(briefing: Briefing, rules: Decision, learned: Decision, config: TaskC
     diagnosis = briefing.diagnosis
     memory, failures = ((), ()) if short else (briefing.recalled, briefing.failures)
     history = list(_rounds(briefing))[-(FEWEST_ROUNDS if short else LAST_ROUNDS) :]
+    signal = briefing.signal
+    outlooks = [
+        f"- {name}: {outlook.gain:+.3f} ± {outlook.spread:.3f} merit for {outlook.cost:,.0f} forward tokens"
+        for name, lever in (("edit_prompt", signal.edit), ("train_lora", signal.lora))
+        if (outlook := lever.outlook)
+    ]
+    outlooks += [f"- noise floor: {signal.floor:.3f} merit"] if signal.floor else []
     return prompts.fill(
         "planner_round",
         task=prompts.quoted(prompts.one_line(f"{config.name}. {config.about}"), MOST_OF_TASK),
         editor=config.edit.editor,
-        signal=briefing.signal.model_dump_json(
+        signal=signal.model_dump_json(
             indent=1, exclude_none=True, exclude={"floor": True, "lora": {"outlook": True}, "edit": {"outlook": True}}
         ),
-        outlook="\n".join(_outlook(briefing.signal)) or "- unknown",
+        outlook="\n".join(outlooks) or "- unknown",
         failing=diagnosis.failing,
         total=diagnosis.total,
         style=f"{diagnosis.share('style'):.0%}",
@@ -77,20 +84,19 @@ def render(briefing: Briefing, rules: Decision, learned: Decision, config: TaskC
 
 def render_inquiries(inquiries: Sequence[Inquiry], left: int, short: bool = False) -> str:
     """What the planner has looked at in this round, and how many looks are left. `short`: numbers, no rows."""
-    lines = [f"{number}. {_inquiry(inquiry, short)}" for number, inquiry in enumerate(inquiries, 1)]
+    lines = []
+    for number, inquiry in enumerate(inquiries, 1):
+        if inquiry.look is None:
+            lines.append(f"{number}. a call that could not be used: {_quoted(inquiry.fault)}")
+        else:
+            found = _finding(inquiry.finding, short) if inquiry.finding else f"nothing, {_quoted(inquiry.fault)}"
+            lines.append(f"{number}. {_look(inquiry.look)}: {found}")
     more = "1 look is" if left == 1 else f"{left} looks are"
     return prompts.fill(
         "planner_inquiries",
         looked="\n".join(lines) or "nothing yet",
         left=f"{more} left." if left else "No looks are left: choose a lever.",
     )
-
-
-def _inquiry(inquiry: Inquiry, short: bool) -> str:
-    if inquiry.look is None:
-        return f"a call that could not be used: {_quoted(inquiry.fault)}"
-    found = _finding(inquiry.finding, short) if inquiry.finding else f"nothing, {_quoted(inquiry.fault)}"
-    return f"{_look(inquiry.look)}: {found}"
 
 
 def _look(look: Look) -> str:
@@ -106,8 +112,12 @@ def _look(look: Look) -> str:
 def _finding(finding: Finding, short: bool) -> str:
     match finding:
         case RowsScored():
-            rows = [] if short else [f"\n   {_failure(row)}" for row in finding.failures]
-            return "".join([_rows_scored(finding), *rows])
+            rows = "" if short else "".join(f"\n   {_failure(row)}" for row in finding.failures)
+            return (
+                f"{finding.rows} {finding.split} rows, reward {finding.reward:.2f}, content {finding.content:.2f}, "
+                f"style {finding.style:.2f}; {finding.failing} fail: {finding.lacking_content} lack content alone, "
+                f"{finding.lacking_style} style alone, {finding.lacking_both} both; {finding.too_long} too long{rows}"
+            )
         case FailuresClassified():
             sure = "unknown" if finding.confidence is None else f"{finding.confidence:.0%}"
             return (
@@ -135,27 +145,17 @@ def _finding(finding: Finding, short: bool) -> str:
             )
 
 
-def _rows_scored(scored: RowsScored) -> str:
-    return (
-        f"{scored.rows} {scored.split} rows, reward {scored.reward:.2f}, content {scored.content:.2f}, style "
-        f"{scored.style:.2f}; {scored.failing} fail: {scored.lacking_content} lack content alone, "
-        f"{scored.lacking_style} style alone, {scored.lacking_both} both; {scored.too_long} too long"
-    )
-
-
-def _outlook(signal: Signal) -> Iterator[str]:
-    for name, lever in (("edit_prompt", signal.edit), ("train_lora", signal.lora)):
-        if outlook := lever.outlook:
-            yield f"- {name}: {outlook.gain:+.3f} ± {outlook.spread:.3f} merit for {outlook.cost:,.0f} forward tokens"
-    if signal.floor:
-        yield f"- noise floor: {signal.floor:.3f} merit"
-
-
 def _rounds(briefing: Briefing) -> Iterator[str]:
     """A line a round. What content and style became is known of kept ones: it is the signal of the round after."""
     after = [*(row.signal for row in briefing.history[1:]), briefing.signal]
     for row, signal in zip(briefing.history, after, strict=False):
-        yield f"{row.number}. {row.decision.move}: {_changed(row, signal)}; {_cost(row.trial.spend)}"
+        spend = row.trial.spend
+        used = {
+            "tokens trained": spend.train_tokens, "tokens generated": spend.generated_tokens,
+            "LLM tokens": spend.llm_tokens, "USD": spend.usd,
+        }  # fmt: skip
+        costs = [f"took {spend.seconds:.0f} s", *(f"{_plain(value)} {name}" for name, value in used.items() if value)]
+        yield f"{row.number}. {row.decision.move}: {_changed(row, signal)}; {', '.join(costs)}"
 
 
 def _changed(row: Round, after: Signal) -> str:
@@ -170,16 +170,6 @@ def _changed(row: Round, after: Signal) -> str:
     if trial.loss is not None:
         parts.append(f"loss {trial.loss:.3g}, loss_drop {_number(trial.loss_drop)}")
     return ", ".join([*parts, note])
-
-
-def _cost(spend: Spend) -> str:
-    used = {
-        "tokens trained": spend.train_tokens, "tokens generated": spend.generated_tokens,
-        "LLM tokens": spend.llm_tokens, "USD": spend.usd,
-    }  # fmt: skip
-    return ", ".join(
-        [f"took {spend.seconds:.0f} s", *(f"{_plain(value)} {name}" for name, value in used.items() if value)]
-    )
 
 
 def _budget(rounds: int, spend: Spend, budget: Budget) -> Iterator[str]:

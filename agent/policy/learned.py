@@ -65,10 +65,15 @@ class Learned:
             return rules.model_copy(update={"by": "learned", "alternative": alternative})
         promises, floor = self.promises(briefing), briefing.signal.floor
         action, why = _chosen(promises, floor)
+        promised = outlook_numbers(briefing.signal)
+        for promise in promises:
+            name = "edit" if isinstance(promise.action, EditPrompt) else "LoRA"
+            promised |= {f"{name} promise": promise.gain, f"{name} drawn": promise.drawn}
+        promised = {name: round(value, 4) for name, value in promised.items()}
         return Decision(
             move=action,
             reason=f"{in_words(promises)} {why}".strip(),
-            numbers={**numbers(briefing.signal, briefing.diagnosis), **_promised_numbers(promises, briefing.signal)},
+            numbers={**numbers(briefing.signal, briefing.diagnosis), **promised},
             by="learned",
             alternative=alternative,
         )
@@ -133,21 +138,17 @@ def _chosen(promises: Sequence[Promise], floor: float) -> tuple[EditPrompt | Tra
     drawn = [promise for promise in promises if promise.drawn >= floor and promise.drawn > 0]
     if drawn:
         best = max(drawn, key=lambda promise: promise.drawn / promise.cost)
-        return best.action, _why(best, promises, floor)
+        counted = [promise for promise in promises if promise.gain >= floor and promise.gain > 0]
+        expected = max(counted, key=lambda promise: promise.gain / promise.cost, default=best)
+        if expected.action != best.action:  # the draw decided, not the mean
+            return best.action, "How sure that is leaves the other way worth a try."
+        name = "words bring" if isinstance(best.action, EditPrompt) else "weights bring"
+        return best.action, f"So {name} the most merit per token."
     hopeful = [promise for promise in promises if promise.possible > floor]
     if hopeful:
         best = max(hopeful, key=lambda promise: promise.possible / promise.cost)
         return best.action, f"No gain above the noise floor of {floor:.2f} is expected, but one is possible."
     return Stop(), f"Nothing above the noise floor of {floor:.2f} is to be expected."
-
-
-def _why(best: Promise, promises: Sequence[Promise], floor: float) -> str:
-    name = "words bring" if isinstance(best.action, EditPrompt) else "weights bring"
-    counted = [promise for promise in promises if promise.gain >= floor and promise.gain > 0]
-    expected = max(counted, key=lambda promise: promise.gain / promise.cost, default=best)
-    if expected.action != best.action:
-        return "How sure that is leaves the other way worth a try."
-    return f"So {name} the most merit per token."
 
 
 def in_words(promises: Sequence[Promise]) -> str:
@@ -176,12 +177,3 @@ def outlook_numbers(signal: Signal) -> dict[str, float]:
             named |= {f"{name} outlook": lever.outlook.gain, f"{name} spread": lever.outlook.spread}
             named |= {f"{name} forward tokens": lever.outlook.cost}
     return named
-
-
-def _promised_numbers(promises: Sequence[Promise], signal: Signal) -> dict[str, float]:
-    """Both outlooks, and what experience made of those that are open, to four places."""
-    named = outlook_numbers(signal)
-    for promise in promises:
-        name = "edit" if isinstance(promise.action, EditPrompt) else "LoRA"
-        named |= {f"{name} promise": promise.gain, f"{name} drawn": promise.drawn}
-    return {name: round(value, 4) for name, value in named.items()}

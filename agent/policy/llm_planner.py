@@ -55,9 +55,15 @@ class LlmPlanner:
             return stood_in.model_copy(update={"inquiries": tuple(inquiries)})
         except LlmUnavailable as error:
             return rules.model_copy(update={"planner_fault": str(error), "inquiries": tuple(inquiries)})
+        # The settings that the plan did not name are the rules'.
+        settings: dict[str, object] = plan.model_dump(exclude={"reason", "action"} | plan.model_fields_set)
+        named = [
+            f"{name} {', '.join(value) if isinstance(value, tuple) else value}" for name, value in settings.items()
+        ]
+        left_out = f" (Left out by the planner, so as the rules have it: {'; '.join(named)}.)" if named else ""
         return Decision(
             move=ACTION.validate_python(plan.model_dump(exclude={"reason"})),
-            reason=f"{plan.reason}{_left_out(plan)}",
+            reason=f"{plan.reason}{left_out}",
             numbers=rules.numbers,
             by="planner",
             alternative=Alternative(action=rules.move, reason=rules.reason),
@@ -112,10 +118,3 @@ def _looked(choice: Reasoned, investigation: Investigation, before: Sequence[Inq
         return asked.model_copy(update={"finding": investigation.look(look)})
     except NesyLoraError as error:
         return asked.model_copy(update={"fault": str(error)})
-
-
-def _left_out(plan: Reasoned) -> str:
-    """The settings that the plan did not name, and has from the rules, as a sentence; empty where it named all."""
-    settings: dict[str, object] = plan.model_dump(exclude={"reason", "action"} | plan.model_fields_set)
-    named = [f"{name} {', '.join(value) if isinstance(value, tuple) else value}" for name, value in settings.items()]
-    return f" (Left out by the planner, so as the rules have it: {'; '.join(named)}.)" if named else ""

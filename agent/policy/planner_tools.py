@@ -1,6 +1,6 @@
 """The tools of the LLM planner: the actions it may name in this round, and what it may look at before."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, create_model
@@ -70,17 +70,13 @@ def offered_actions(briefing: Briefing, rules: Rules) -> list[type[Reasoned]]:
         epochs=(Epochs, would.epochs), learning_rate=(Rate, would.learning_rate), rank=(Rank, would.rank),
         fresh=(bool, Field(would.fresh, description=about["fresh"].description)), enough=(Enough, would.enough),
     )  # fmt: skip
-    tools: list[type[Reasoned]] = [train, PlanEditPrompt, *_rollback(elsewhere(briefing.history)), PlanStop]
-    return [tool for tool in tools if tool.model_fields["action"].default not in briefing.refused]
-
-
-def _rollback(rounds: Sequence[int]) -> Iterator[type[Reasoned]]:
-    if rounds:
+    tools: list[type[Reasoned]] = [train, PlanEditPrompt]
+    if rounds := elsewhere(briefing.history):
         number: Any = Literal[*rounds]  # a type that is made here: no checker can name it
-        about = Rollback.model_fields["to_round"].description
-        yield create_model(
-            "PlanRollback", __base__=PlanRollback, __doc__=Rollback.__doc__, to_round=(number, Field(description=about))
-        )
+        to_round = (number, Field(description=Rollback.model_fields["to_round"].description))
+        tools.append(create_model("PlanRollback", __base__=PlanRollback, __doc__=Rollback.__doc__, to_round=to_round))
+    tools.append(PlanStop)
+    return [tool for tool in tools if tool.model_fields["action"].default not in briefing.refused]
 
 
 def elsewhere(history: Sequence[Round]) -> list[int]:

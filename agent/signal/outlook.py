@@ -107,7 +107,11 @@ def with_outlook(
         spent = [row.trial.spend.forward_tokens for row in history if row.decision.move.action == action.action]
         known = [tokens for tokens in spent if tokens > 0]
         cost = max(1.0, fmean(known) if known else estimate) + costs.judging
-        return _expected(mendable(action, diagnosis, signal), lever_yield(action.action, history), cost)
+        there = mendable(action, diagnosis, signal)
+        mean, spread = lever_yield(action.action, history)
+        # Mean and standard deviation of the product of two independent quantities.
+        width = sqrt((there.merit * spread) ** 2 + (mean * there.spread) ** 2 + (there.spread * spread) ** 2)
+        return Outlook(gain=there.merit * mean, spread=width, cost=cost)
 
     return signal.model_copy(
         update={
@@ -116,13 +120,6 @@ def with_outlook(
             "edit": signal.edit.model_copy(update={"outlook": outlook(EditPrompt(), costs.edit)}),
         }
     )
-
-
-def _expected(there: Mendable, expected_yield: tuple[float, float], cost: float) -> Outlook:
-    """Mean and standard deviation of the product of two independent quantities."""
-    mean, spread = expected_yield
-    width = sqrt((there.merit * spread) ** 2 + (mean * there.spread) ** 2 + (there.spread * spread) ** 2)
-    return Outlook(gain=there.merit * mean, spread=width, cost=cost)
 
 
 def lever_yield(lever: Lever, history: Sequence[Round]) -> tuple[float, float]:

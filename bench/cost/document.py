@@ -54,22 +54,16 @@ def _section(folder: Path, docs: Path) -> str:
     here, cells = machine.load(folder), by_cell(read(folder / "lines.jsonl"))
     words = {True: "held", False: "**not held**", None: "–"}
     verdicts = [[claim.wanted, claim.measured, words[claim.held]] for claim in claims(cells)]
+    versions = ", ".join(f"{name} {version}" for name, version in here.versions.items())
     parts = [
         f"## {here.device}",
-        _machine(here),
+        f"{here.model} in {here.dtype} on {here.device}; {here.processor}, {here.cores} threads, "
+        f"{here.memory / (1 << 30):.0f} GiB; {versions}; commit {here.commit}, {here.date}; `{here.command}`.",
         in_short(cells),
         "### Wanted and measured",
         tables.table(["wanted", "measured", ""], verdicts),
     ]
     return "\n\n".join([*parts, *_training(cells, here, docs), *_answers(cells, here, docs), *_overheads(folder)])
-
-
-def _machine(here: Machine) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in here.versions.items())
-    return (
-        f"{here.model} in {here.dtype} on {here.device}; {here.processor}, {here.cores} threads, "
-        f"{here.memory / (1 << 30):.0f} GiB; {versions}; commit {here.commit}, {here.date}; `{here.command}`."
-    )
 
 
 def _training(cells: Sequence[CellResults], here: Machine, docs: Path) -> list[str]:

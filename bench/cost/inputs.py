@@ -79,20 +79,14 @@ def valley() -> Task:
 def _rows(tokenizer: transformers.PreTrainedTokenizerBase, prefix: int, examples: Sequence[Example], form: str) -> Rows:
     if prefix == 0:
         tokenizer.chat_template = BARE  # chat templates begin alike, and some add a system text of their own
-    render = Renderer(tokenizer)
-    prompt = _prompt(render, prefix, form)
+    render, prompt = Renderer(tokenizer), Prompt()
+    if prefix > 0:  # with as many demonstrations as bring its length closest to `prefix` tokens
+        demos = [Demo(question=row.question, answer=_in_form(row, form).answer) for row in valley().train]
+        system = valley().config.prompt.system
+        prompts = [Prompt(system=system, demos=tuple(demos[:count])) for count in range(len(demos) + 1)]
+        prompt = min(prompts, key=lambda prompt: abs(_length(render, prompt) - prefix))
     tokens = tuple(render.row(prompt, example) for example in examples)
     return Rows(prompt, _length(render, prompt), tuple(examples), tokens)
-
-
-def _prompt(render: Renderer, prefix: int, form: str) -> Prompt:
-    """With as many demonstrations as bring its length closest to `prefix` tokens."""
-    if prefix == 0:
-        return Prompt()
-    demos = [Demo(question=row.question, answer=_in_form(row, form).answer) for row in valley().train]
-    system = valley().config.prompt.system
-    prompts = [Prompt(system=system, demos=tuple(demos[:count])) for count in range(len(demos) + 1)]
-    return min(prompts, key=lambda prompt: abs(_length(render, prompt) - prefix))
 
 
 def _length(render: Renderer, prompt: Prompt) -> int:

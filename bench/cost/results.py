@@ -110,6 +110,11 @@ def _contender_results(rows: int, ours: Mapping[int, Run], laps: Mapping[int, Me
     seconds = min(run.duration for run in runs.values())
     trained = [run for run in runs.values() if isinstance(run, Trained)]
     pairs = [(ours[lap], runs[lap]) for lap in ours if lap in runs]
+    speedup = None
+    if pairs:
+        by_lap = [theirs.duration / mine.duration for mine, theirs in pairs]
+        best, best_of_peer = (min(run.duration for run in side) for side in zip(*pairs, strict=True))
+        speedup = Speedup(best_of_peer / best, min(by_lap), max(by_lap))
     same = [
         sum(map(str.__eq__, mine.texts, theirs.texts))
         for mine, theirs in pairs
@@ -121,15 +126,9 @@ def _contender_results(rows: int, ours: Mapping[int, Run], laps: Mapping[int, Me
         tokens_per_second=trained[0].tokens / seconds if trained else None,
         loss=trained[0].loss if trained else None,
         memory=median(run.memory for run in runs.values()),
-        speedup=_speedup([(mine.duration, theirs.duration) for mine, theirs in pairs]) if pairs else None,
+        speedup=speedup,
         same_texts=min(same, default=None),
     )
-
-
-def _speedup(durations: Sequence[tuple[float, float]]) -> Speedup:
-    best, best_of_peer = (min(side) for side in zip(*durations, strict=True))
-    by_lap = [theirs / mine for mine, theirs in durations]
-    return Speedup(best_of_peer / best, min(by_lap), max(by_lap))
 
 
 def training(cells: Sequence[CellResults], prefix: int | None = None, batch: int | None = None) -> list[CellResults]:

@@ -37,7 +37,7 @@ def training_loss(cells: Sequence[CellResults]) -> str:
     head = [*TRAINING_HEAD, *(f"loss, {NAMES[name]}" for name in names), *(f"MiB, {NAMES[name]}" for name in names)]
     rows = []
     for found in training(cells):
-        losses = [_number(found.of(name).loss, ".5f") for name in names]
+        losses = ["–" if (loss := found.of(name).loss) is None else f"{loss:.5f}" for name in names]
         rows.append([*_training_key(found), *losses, *(_memory(found, name) for name in names)])
     return table(head, rows)
 
@@ -128,7 +128,3 @@ def _speedups(found: CellResults, names: Sequence[str]) -> list[str]:
 def _memory(found: CellResults, contender: str) -> str:
     memory = found.of(contender).memory
     return "–" if memory is None else f"{memory / MIB:,.0f}"
-
-
-def _number(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)

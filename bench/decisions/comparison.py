@@ -117,7 +117,11 @@ class Comparison:
         mine, theirs = self.rows(policy, task), self.rows(other, task)
         both = [group for group in mine if group in theirs]
         ours, others = _by_task(mine[group] for group in both), _by_task(theirs[group] for group in both)
-        return _estimate({name: _differences(rows, others[name]) for name, rows in ours.items()})
+        differences = {}
+        for name, rows in ours.items():  # for the same seeds and test rows: [seeds, test rows]
+            rewards = _rewards([*rows, *others[name]])
+            differences[name] = rewards[: len(rows)] - rewards[len(rows) :]
+        return _estimate(differences)
 
     def charge(self, group: Group) -> int:
         """Forward tokens that a run is charged which never reached the target: the most any policy spent in the group.
@@ -190,12 +194,6 @@ def _rewards(rows: Sequence[Result]) -> Matrix:
     return np.array([[row.rewards[name] for name in names] for row in rows], dtype=float)
 
 
-def _differences(ours: Sequence[Result], others: Sequence[Result]) -> Matrix:
-    """Ours less theirs, for the same seeds and test rows: [seeds, test rows]."""
-    both = _rewards([*ours, *others])
-    return both[: len(ours)] - both[len(ours) :]
-
-
 def _estimate(tasks: Mapping[str, Matrix]) -> Estimate | None:
     """Mean over groups, with the percentiles of a bootstrap that resamples the seeds and the test rows of each task.
 
@@ -209,18 +207,16 @@ def _estimate(tasks: Mapping[str, Matrix]) -> Estimate | None:
         return None
     groups = sum(len(task) for task in tasks.values())
     mean = sum(task.mean(axis=1).sum() for task in tasks.values()) / groups
-    draws = np.sum([_means(name, task) * len(task) for name, task in tasks.items()], axis=0) / groups
+    sums = []  # of bootstrap means, [resamples] for each task
+    for name, task in tasks.items():  # seeds and rows are resampled independently of each other and of other tasks
+        generator = np.random.default_rng(crc32(name.encode()))
+        seeds, rows = (
+            generator.multinomial(count, [1 / count] * count, RESAMPLES) / count for count in task.shape
+        )  # [resamples, seeds], [resamples, rows]
+        sums.append(np.einsum("bs,sr,br->b", seeds, task, rows) * len(task))
+    draws = np.sum(sums, axis=0) / groups
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(float(mean), float(low), float(high), groups)
-
-
-def _means(name: str, task: Matrix) -> NDArray[np.float64]:
-    """Bootstrap means over seeds and rows, resampled independently of each other and of other tasks: [resamples]."""
-    generator = np.random.default_rng(crc32(name.encode()))
-    seeds, rows = task.shape
-    weights = [generator.multinomial(count, [1 / count] * count, RESAMPLES) / count for count in (seeds, rows)]
-    means: NDArray[np.float64] = np.einsum("bs,sr,br->b", weights[0], task, weights[1])
-    return means
 
 
 def _mean_test(values: Iterable[float]) -> MeanTest:

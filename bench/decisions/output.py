@@ -34,10 +34,17 @@ def write(folder: Path, console: Console | None = None) -> None:
     comparison = Comparison(results)
     tables = all_tables(comparison)
     write_atomically(folder / "table.md", _markdown(folder.name, manifest, tables))
-    write_atomically(folder / "decide.html", _page(folder.name, manifest, comparison, tables))
+    environment = Environment(loader=TEMPLATES, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    facts = {"name": folder.name, "about": _about(manifest), "tables": tables, "figures": _figures(comparison)}
+    write_atomically(folder / "decide.html", environment.get_template("decide.html.j2").render(facts))
     shown = console or console_for_tables()
     for table in overview(comparison):
-        shown.print(_terminal_table(table))
+        printed = TerminalTable(title=table.title, caption=table.note, title_justify="left", caption_justify="left")
+        for place, head in enumerate(table.head):
+            printed.add_column(head, no_wrap=place == 0, justify="left" if place == 0 else "right")
+        for row in table.rows:
+            printed.add_row(*map(Text, row))  # a variant's name may hold brackets
+        shown.print(printed)
     if lacking := missing_in_all(folder):
         shown.print(f"{wording.plural(lacking, 'row')} still to come, or damaged: run the benchmark to have them.")
     shown.print(
@@ -62,27 +69,12 @@ def _about(manifest: Manifest) -> list[str]:
     ]
 
 
-def _terminal_table(table: Table) -> TerminalTable:
-    shown = TerminalTable(title=table.title, caption=table.note, title_justify="left", caption_justify="left")
-    for place, head in enumerate(table.head):
-        shown.add_column(head, no_wrap=place == 0, justify="left" if place == 0 else "right")
-    for row in table.rows:
-        shown.add_row(*map(Text, row))  # a variant's name may hold brackets
-    return shown
-
-
 def _markdown(name: str, manifest: Manifest, tables: list[Table]) -> str:
     parts = [f"# Benchmark {escape(name)}", *(escape(line) for line in _about(manifest))]
     for table in tables:
         lines = [table.head, ["---"] * len(table.head), *([escape(cell) for cell in row] for row in table.rows)]
         parts += [f"## {table.title}", escape(table.note), "\n".join(f"| {' | '.join(line)} |" for line in lines)]
     return "\n\n".join(parts) + "\n"
-
-
-def _page(name: str, manifest: Manifest, comparison: Comparison, tables: list[Table]) -> str:
-    environment = Environment(loader=TEMPLATES, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    facts = {"name": name, "about": _about(manifest), "tables": tables, "figures": _figures(comparison)}
-    return environment.get_template("decide.html.j2").render(facts)
 
 
 def _figures(comparison: Comparison) -> list[tuple[str, Markup]]:

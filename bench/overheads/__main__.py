@@ -66,10 +66,12 @@ def _start(root: Path) -> Iterator[Overhead]:
     yield Overhead(name="nesylora run, to its first line", value=first, unit="s", wanted="< 1")
     if not embedded.is_ready():
         return
+    valley = str(Path(__file__).parents[2] / "tasks" / "valley")
     ready: dict[str, list[float]] = {"": [], "collect": []}
     for _ in range(3):
         for mode, times in ready.items():  # A B A B
-            times.append(_to_first_answer(runs, mode))
+            command = [sys.executable, "-W", "ignore", "-c", TO_FIRST_ANSWER, valley, runs, *filter(None, [mode])]
+            times.append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
     paused, collecting = median(ready[""]), median(ready["collect"])
     yield Overhead(name="nesylora run, to the first answer's begin", value=paused, unit="s")
     name = "that, as a share of the time with the collector at work meanwhile"
@@ -86,12 +88,6 @@ def _until_line(*arguments: str) -> float:
         seconds = time.perf_counter() - began
         process.kill()
     return seconds
-
-
-def _to_first_answer(runs: str, *mode: str) -> float:
-    task = str(Path(__file__).parents[2] / "tasks" / "valley")
-    command = [sys.executable, "-W", "ignore", "-c", TO_FIRST_ANSWER, task, runs, *filter(None, mode)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def _rounds(costs: Sequence[RoundCost]) -> Iterator[Overhead]:

@@ -96,10 +96,9 @@ def _entries(count: int) -> Iterator[Entry]:
 
 def _embed(texts: Sequence[str]) -> list[list[float]]:
     """A unit vector near the centre of the task that the text's first number names."""
-    return [_vector(int(text.split()[0])) for text in texts]
-
-
-def _vector(number: int) -> list[float]:
-    centre = np.random.default_rng(number % TASKS).normal(size=SIZE)
-    vector = centre + 0.7 * np.random.default_rng(TASKS + number).normal(size=SIZE)
-    return list((vector / np.linalg.norm(vector)).tolist())
+    vectors = []
+    for number in (int(text.split()[0]) for text in texts):
+        centre = np.random.default_rng(number % TASKS).normal(size=SIZE)
+        vector = centre + 0.7 * np.random.default_rng(TASKS + number).normal(size=SIZE)
+        vectors.append(list((vector / np.linalg.norm(vector)).tolist()))
+    return vectors

@@ -95,7 +95,12 @@ class Run:
         pairs = {"before": self._present, "after": proposals[best - 1]}
         before, after = (deciding_rows(_evaluation(name, drawn.validation), names) for name, drawn in pairs.items())
         most = alpha_to_spend(ALPHA, self.verdicts) if self._spends else ALPHA
-        verdict = gate(before, after, most, lambda pair: _likelihood(pairs[pair.candidate.prompt], pair))
+
+        def reference_nll(pair: Evaluation) -> list[float]:
+            nats = pairs[pair.candidate.prompt].nats
+            return [float(nats[int(score.example.partition(":")[2])]) for score in pair.scores]
+
+        verdict = gate(before, after, most, reference_nll)
         self.verdicts.append(verdict)
         if verdict.kept:
             self._worth, self._present = self._worth + worths[best - 1], proposals[best - 1]
@@ -115,10 +120,6 @@ class Run:
 
 def _name(place: int) -> str:
     return f"validation:{place}"
-
-
-def _likelihood(drawn: Drawn, pair: Evaluation) -> list[float]:
-    return [float(drawn.nats[int(score.example.partition(":")[2])]) for score in pair.scores]
 
 
 def _merit(content: NDArray[np.float64], style: NDArray[np.float64]) -> NDArray[np.float64]:

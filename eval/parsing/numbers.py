@@ -54,12 +54,15 @@ def numbers(text: str) -> Iterator[Quantity]:
     text, place = _plain(text), 0
     while match := START.search(text, place):
         start = match.start()
-        found = None if _is_exponent(text, start) else _chain(text, start)
+        # An exponent belongs to what comes before it, such as a unit (cm^2, m^{3}).
+        is_exponent = re.search(r"\^\{?[-+]?$", text[max(0, start - 3) : start]) is not None
+        found = None if is_exponent else _chain(text, start)
         if found is None:
             place = start + len(match[0])
             continue
         value, place = found
-        if _is_negative(text, start):
+        # A minus sign between two numbers or words (5-10, A-1) makes no number negative.
+        if start > 0 and text[start - 1] == "-" and not re.match(r"[\w)\]%}]", text[start - 2 : start - 1] or " "):
             value = negated(value)
         yield Quantity(value, PERCENT.match(text, place) is not None)
 
@@ -69,22 +72,14 @@ def _plain(text: str) -> str:
     text = text.replace("\N{MINUS SIGN}", "-").replace("{,}", ",")
     text = re.sub(r"\\left|\\right|\\[,!;:]", "", text)
     text = re.sub(r"(?<!\w)-\$", "-", text).replace("\\$", "").replace("$", " ")
-    return "".join(_vulgar(letter) for letter in text)
-
-
-def _vulgar(letter: str) -> str:
-    parts = unicodedata.normalize("NFKC", letter) if letter > "\x7f" else letter
-    return f" {parts.replace(chr(0x2044), '/')}" if chr(0x2044) in parts else letter.replace("\N{FRACTION SLASH}", "/")
-
-
-def _is_exponent(text: str, start: int) -> bool:
-    """Whether it is an exponent of what comes before it, such as a unit (cm^2, m^{3})."""
-    return re.search(r"\^\{?[-+]?$", text[max(0, start - 3) : start]) is not None
-
-
-def _is_negative(text: str, start: int) -> bool:
-    """Whether a minus sign precedes it that is not between two numbers or words (5-10, A-1)."""
-    return start > 0 and text[start - 1] == "-" and not re.match(r"[\w)\]%}]", text[start - 2 : start - 1] or " ")
+    letters = []
+    for letter in text:
+        parts = unicodedata.normalize("NFKC", letter) if letter > "\x7f" else letter
+        is_fraction = chr(0x2044) in parts
+        letters.append(
+            f" {parts.replace(chr(0x2044), '/')}" if is_fraction else letter.replace("\N{FRACTION SLASH}", "/")
+        )
+    return "".join(letters)
 
 
 def _chain(text: str, start: int) -> tuple[Value, int] | None:
@@ -142,7 +137,12 @@ def _is_date(text: str, start: int, end: int) -> bool:
 
 def _factor(text: str, start: int) -> tuple[Value, int] | None:
     if match := NUMBER.match(text, start):
-        return _raised(text, _decimal(match[0]), match.end())
+        value, power = _decimal(match[0]), POWER.match(text, match.end())
+        base = value.get(ONE, Fraction(0))
+        # Only a sensible power is worked out.
+        if power is None or base == 0 or abs(base.numerator) > 1000 or base.denominator > 1000:
+            return value, match.end()
+        return rational(base ** int(power[1] or power[2])), power.end()
     if match := CIRCLE.match(text, start):
         return {PI: Fraction(1)}, match.end()
     if match := ROOT.match(text, start):
@@ -164,15 +164,6 @@ def _factor(text: str, start: int) -> tuple[Value, int] | None:
 def _decimal(written: str) -> Value:
     """Its value; of one with more digits than Python makes a number of, what is written."""
     return rational(Fraction(written.replace(",", ""))) if len(written) <= 1000 else unknown(written)
-
-
-def _raised(text: str, value: Value, place: int) -> tuple[Value, int]:
-    """The number to the power that follows it, if one does, and it is a sensible one."""
-    power = POWER.match(text, place)
-    base = value.get(ONE, Fraction(0))
-    if power is None or base == 0 or abs(base.numerator) > 1000 or base.denominator > 1000:
-        return value, place
-    return rational(base ** int(power[1] or power[2])), power.end()
 
 
 def _argument(text: str, start: int, bare: re.Pattern[str] = NUMBER) -> tuple[Value, int] | None:

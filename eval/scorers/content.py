@@ -155,9 +155,9 @@ def f1(output: str, answer: str) -> float:
 
 def squad_words(text: str) -> list[str]:
     """Lower-case words without punctuation and English articles."""
-    bare = "".join(letter for letter in text.lower() if not _is_punctuation(letter))
+    bare = "".join(
+        letter
+        for letter in text.lower()
+        if letter not in string.punctuation and not unicodedata.category(letter).startswith("P")
+    )
     return [word for word in segmented(bare) if word not in {"a", "an", "the"}]
-
-
-def _is_punctuation(letter: str) -> bool:
-    return letter in string.punctuation or unicodedata.category(letter).startswith("P")

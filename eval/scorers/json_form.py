@@ -88,7 +88,16 @@ def json_fault(output: str, keys: Sequence[str], validator: Validator | None) ->
         value = json.loads(output, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         return f"it is not valid JSON ({error})" if output.strip() else "it is empty"
-    return _keys_fault(value, keys) or _schema_fault(value, validator)
+    if keys and not isinstance(value, dict):
+        return "it is JSON of another kind"
+    if missing := [f'"{key}"' for key in keys if key not in value]:
+        return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+    if validator is None:
+        return ""
+    from jsonschema.exceptions import best_match
+
+    fault = best_match(validator.iter_errors(value))
+    return f"at {fault.json_path} {fault.message}" if fault else ""
 
 
 def put_into(template: str, answer: str) -> str:
@@ -149,21 +158,3 @@ def json_fault_is_final(beginning: str) -> bool:
 def _refuse(constant: str) -> None:
     """Python reads NaN and Infinity, which JSON does not know."""
     raise ValueError(f"{constant} is not a JSON value")
-
-
-def _keys_fault(value: object, keys: Sequence[str]) -> str:
-    if not keys:
-        return ""
-    if not isinstance(value, dict):
-        return "it is JSON of another kind"
-    missing = [f'"{key}"' for key in keys if key not in value]
-    return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing" if missing else ""
-
-
-def _schema_fault(value: object, validator: Validator | None) -> str:
-    if validator is None:
-        return ""
-    from jsonschema.exceptions import best_match
-
-    error = best_match(validator.iter_errors(value))
-    return f"at {error.json_path} {error.message}" if error else ""

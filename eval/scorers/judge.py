@@ -67,7 +67,11 @@ class LlmJudge:
             questions = [partial(self._compare, first=True), partial(self._compare, first=False)]
         calls = [partial(ask, example, output) for example, output in answered for ask in questions]
         ratings = self._all(calls)
-        return [_mean(ratings[start : start + len(questions)]) for start in range(0, len(ratings), len(questions))]
+        means = []
+        for start in range(0, len(ratings), len(questions)):
+            group = ratings[start : start + len(questions)]  # of one example: one rating, or one of each order
+            means.append(Rating(fmean(rating.score for rating in group), " ".join(rating.reason for rating in group)))
+        return means
 
     def _all(self, calls: Sequence[Callable[[], Rating]]) -> list[Rating]:
         """The results in order; the first failure ends the rest, and so does Ctrl-C."""
@@ -127,7 +131,3 @@ def _asked(example: Example, limit: int) -> str:
     system = [f"system: {example.system}"] if example.system else []
     turns = system + [f"{turn.role}: {turn.content}" for turn in example.turns]
     return prompts.quoted("\n".join([*turns, f"user: {example.question}"] if turns else [example.question]), limit)
-
-
-def _mean(ratings: Sequence[Rating]) -> Rating:
-    return Rating(fmean(rating.score for rating in ratings), " ".join(rating.reason for rating in ratings))

@@ -44,12 +44,18 @@ class RewardModelRater:
     def _logits(self, answered: Sequence[tuple[Example, str]]) -> list[float]:
         """[B] one logit per (example, output). Raises BadInput: one is no number."""
         tokenizer, model = self._parts
-        truncation = {"truncation": True, "max_length": self._most_tokens, "return_tensors": "pt"}
+        longest = self._settings.max_tokens
+        window = getattr(model.config.get_text_config(), "max_position_embeddings", None) or longest
+        longest = int(min(longest, tokenizer.model_max_length, window))
+        truncation = {"truncation": True, "max_length": longest, "return_tensors": "pt"}
         if tokenizer.chat_template:
             chats = [tokenizer.apply_chat_template(_chat(*pair), tokenize=False) for pair in answered]
             tokens = tokenizer(chats, add_special_tokens=False, padding=len(chats) > 1, **truncation)
         else:  # a tokenizer without a separator just puts one after the other
-            asked = [_asked(example) + "\n" for example, _ in answered]
+            asked = [
+                "\n".join([*filter(None, [row.system]), *(turn.content for turn in row.turns), row.question, ""])
+                for row, _ in answered
+            ]
             tokens = tokenizer(asked, [output for _, output in answered], padding=len(asked) > 1, **truncation)
         logits: list[float] = model(**tokens.to(self._device)).logits[:, 0].float().tolist()  # of [B, 1]
         if not all(map(math.isfinite, logits)):
@@ -62,12 +68,6 @@ class RewardModelRater:
         tokenizer, model = self._parts
         padding = model.config.get_text_config().pad_token_id
         return self._settings.batch_size if padding is not None and padding == tokenizer.pad_token_id else 1
-
-    @property
-    def _most_tokens(self) -> int:
-        tokenizer, model = self._parts
-        window = getattr(model.config.get_text_config(), "max_position_embeddings", None) or self._settings.max_tokens
-        return int(min(self._settings.max_tokens, tokenizer.model_max_length, window))
 
     @cached_property
     def _parts(self) -> tuple[transformers.PreTrainedTokenizerBase, transformers.PreTrainedModel]:
@@ -110,7 +110,3 @@ def _chat(example: Example, output: str) -> list[dict[str, str]]:
     system = [{"role": "system", "content": example.system}] if example.system else []
     turns = [{"role": turn.role, "content": turn.content} for turn in example.turns]
     return [*system, *turns, {"role": "user", "content": example.question}, {"role": "assistant", "content": output}]
-
-
-def _asked(example: Example) -> str:
-    return "\n".join([*filter(None, [example.system]), *(turn.content for turn in example.turns), example.question])

@@ -68,11 +68,9 @@ class StartsWithStyle(Style[StartsWith]):
     def explain(self, output: str) -> str:
         if output.lstrip().startswith(self.settings.text.lstrip()):
             return ""
-        return f'The answer must start with "{self.settings.text}", but {self._opening(output)}.'
-
-    def _opening(self, output: str) -> str:
         words = output.split()[: self._shown]
-        return f"it starts with {_quoted(' '.join(words))}" if words else "it is empty"
+        opening = f"it starts with {_quoted(' '.join(words))}" if words else "it is empty"
+        return f'The answer must start with "{self.settings.text}", but {opening}.'
 
     @property
     def _shown(self) -> int:

@@ -63,7 +63,10 @@ def _message(message: object, number: int) -> Message:
     if role is None:
         raise RowError(f"turn {number} has the role {message.get('role')!r}; it must be {', '.join(map(str, ROLES))}")
     try:
-        calls = _calls(message) if role == "assistant" else []
+        asked = message.get("tool_calls") or [call for call in [message.get("function_call")] if call]
+        if role == "assistant" and not isinstance(asked, list):
+            raise RowError("'tool_calls' must be a list")
+        calls = [_call(call) for call in asked] if role == "assistant" else []
         text = "\n".join([*_content(message, role, bool(calls)), *calls])
     except RowError as fault:
         raise RowError(f"turn {number}: {fault}") from None
@@ -80,14 +83,6 @@ def _content(message: Mapping[str, object], role: Role, calls: bool) -> list[str
     if (content is None or content == "") and (calls or role in ("system", "tool")):
         return []
     return [cell_text({**message, "content": content} if "content" in message else message, "content")]
-
-
-def _calls(message: Mapping[str, object]) -> list[str]:
-    """The JSON of each call of a tool in a turn of the assistant."""
-    calls = message.get("tool_calls") or [call for call in [message.get("function_call")] if call]
-    if not isinstance(calls, list):
-        raise RowError("'tool_calls' must be a list")
-    return [_call(call) for call in calls]
 
 
 def _call(call: object) -> str:

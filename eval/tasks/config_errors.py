@@ -83,7 +83,8 @@ def _locate(loc: KeyPath) -> tuple[KeyPath, list[str]]:
             if built_in := node["discriminator"]["mapping"].get(step):
                 node = {"$ref": built_in}
             else:
-                root = node = _registered_schema(path, str(step))
+                found = _registry(path).get(str(step))
+                root = node = found.settings.model_json_schema() if found else {}
             continue
         if "anyOf" in node:
             break
@@ -102,12 +103,6 @@ def _schema() -> dict[str, Any]:
 def _registry(path: KeyPath) -> Registry[extensions.Scorer] | Registry[extensions.Style]:
     """Where the kinds of the scorers under this key are registered."""
     return extensions.scorers if path[0] == "content" else extensions.styles
-
-
-def _registered_schema(path: KeyPath, kind: str) -> dict[str, Any]:
-    """The JSON schema of a registered scorer's settings."""
-    found = _registry(path).get(kind)
-    return found.settings.model_json_schema() if found else {}
 
 
 def _resolved(node: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from eval.tasks.cells import Written
 from eval.tasks.sources import RawRow, Table, csv_rows, jsonl_rows
 
 if TYPE_CHECKING:
-    from datasets import BuilderConfig, DatasetBuilder
+    from datasets import DatasetBuilder
 
 # What a data set's configuration may say of its CSV or JSON files without changing how their texts are read here.
 HARMLESS = ("name", "version", "data_dir", "data_files", "description", "sep", "delimiter")
@@ -51,16 +51,11 @@ def _rows(name: str, config: str | None, split: str, columns: tuple[str, ...]) -
     builder = load_dataset_builder(name, config)
     if not isinstance(builder, Csv | Json):  # Parquet and the like have the types that they were given
         return [RawRow(number, row) for number, row in enumerate(load_dataset(name, config, split=split), start=1)]
-    if changing := _changing(builder.config):
+    usual = type(builder.config)()
+    names = [field.name for field in fields(builder.config) if field.name not in HARMLESS]
+    if changing := [f"`{name}`" for name in names if getattr(builder.config, name) != getattr(usual, name)]:
         raise ValueError(f"it sets {' and '.join(changing)} for its files, and their texts could come out changed")
     return _sliced(builder, split, columns, lines=isinstance(builder, Json))
-
-
-def _changing(config: "BuilderConfig") -> list[str]:
-    """Settings of the files beside the harmless ones."""
-    usual = type(config)()
-    names = [field.name for field in fields(config) if field.name not in HARMLESS]
-    return [f"`{name}`" for name in names if getattr(config, name) != getattr(usual, name)]
 
 
 def _sliced(builder: "DatasetBuilder", split: str, columns: tuple[str, ...], lines: bool) -> list[RawRow]:
@@ -85,12 +80,10 @@ def _sliced(builder: "DatasetBuilder", split: str, columns: tuple[str, ...], lin
 def _file_rows(path: Path, columns: tuple[str, ...], lines: bool) -> Iterator[RawRow]:
     if not lines:
         return csv_rows(path, columns)
-    head = re.match(rb"\s*\[", path.read_bytes().removeprefix(b"\xef\xbb\xbf")[:1000])
-    return _list_rows(path) if head else jsonl_rows(path)
-
-
-def _list_rows(path: Path) -> Iterator[RawRow]:
-    """The rows of a file that is one JSON list. Raises ValueError where it is not."""
-    values: list[Any] = json.loads(path.read_text(encoding="utf-8-sig"), parse_float=Written)
-    for number, row in enumerate(values, start=1):
-        yield RawRow(number, row) if isinstance(row, dict) else RawRow(number, None, "not a JSON object")
+    if not re.match(rb"\s*\[", path.read_bytes().removeprefix(b"\xef\xbb\xbf")[:1000]):
+        return jsonl_rows(path)
+    values: list[Any] = json.loads(path.read_text(encoding="utf-8-sig"), parse_float=Written)  # one JSON list
+    return (
+        RawRow(number, row) if isinstance(row, dict) else RawRow(number, None, "not a JSON object")
+        for number, row in enumerate(values, start=1)
+    )

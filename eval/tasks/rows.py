@@ -33,7 +33,10 @@ def read_examples(table: Table, data: Data, split: str) -> Read:
         raise BadInput(f"{table.place}: no rows for the {split} split; add some or name another file")
     columns = list(dict.fromkeys(name for row in table.rows if row.values for name in row.values))
     _check_columns(table, data, columns)
-    input = _input(data, columns)
+    # The column that goes on from the question: as in Alpaca's rows, `input` behind `instruction`.
+    input = data.input or None
+    if data.input is None and data.question == "instruction" and "input" in columns and data.answer != "input":
+        input = "input"
     examples, tools = [], []
     faults: dict[str, list[int]] = {}
     for row in table.rows:
@@ -55,7 +58,12 @@ def read_examples(table: Table, data: Data, split: str) -> Read:
 
 def _judge_faults(faults: Mapping[str, list[int]], table: Table, skip: bool) -> str:
     """The warning about rows left out. Raises BadInput where they may not be."""
-    listed = [f"{table.place}, {_numbered(table.unit, numbers)}: {fault}" for fault, numbers in faults.items()]
+    listed = []
+    for fault, numbers in faults.items():
+        plural = "s" if len(numbers) > 1 else ""
+        more = f" and {len(numbers) - MOST_NUMBERED} more" if len(numbers) > MOST_NUMBERED else ""
+        which = f"{table.unit}{plural} {', '.join(map(str, numbers[:MOST_NUMBERED]))}{more}"
+        listed.append(f"{table.place}, {which}: {fault}")
     bad = sum(map(len, faults.values()))
     count = f"{bad} of {len(table.rows)} rows cannot be used"
     if skip and 2 * bad <= len(table.rows):
@@ -69,13 +77,6 @@ def _judge_faults(faults: Mapping[str, list[int]], table: Table, skip: bool) -> 
     raise BadInput("\n".join([*listed[:MOST_LISTED], *rest, way_out]))
 
 
-def _numbered(unit: str, numbers: list[int]) -> str:
-    if len(numbers) == 1:
-        return f"{unit} {numbers[0]}"
-    rest = f" and {len(numbers) - MOST_NUMBERED} more" if len(numbers) > MOST_NUMBERED else ""
-    return f"{unit}s {', '.join(map(str, numbers[:MOST_NUMBERED]))}{rest}"
-
-
 def _check_columns(table: Table, data: Data, columns: list[str]) -> None:
     """Raises BadInput for a wanted column that no row has. (Rows that lack it one by one are faults of those rows.)"""
     wanted = {"messages": data.messages} if data.messages else {"question": data.question, "answer": data.answer}
@@ -85,13 +86,6 @@ def _check_columns(table: Table, data: Data, columns: list[str]) -> None:
         if columns and column not in columns:
             hint = nearest(str(column), columns, "the columns there")
             raise BadInput(f"{table.place}: no column '{column}'; {hint} (name it as data.{key})")
-
-
-def _input(data: Data, columns: list[str]) -> str | None:
-    """The column that goes on from the question: as in Alpaca's rows, `input` behind `instruction`."""
-    if data.input is None and data.question == "instruction" and "input" in columns and data.answer != "input":
-        return "input"
-    return data.input or None
 
 
 def _example(row: RawRow, data: Data, input: str | None, split: str) -> tuple[Example, bool]:

@@ -13,7 +13,7 @@ from agent.records.examples import Example, Split
 from eval.tasks.config_errors import cut as quoted
 from eval.tasks.hub import read_hub
 from eval.tasks.rows import read_examples
-from eval.tasks.sources import Table, read_file
+from eval.tasks.sources import read_file
 
 Rows = dict[Split, tuple[Example, ...]]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -29,7 +29,16 @@ def read_splits(data: Data, folder: Path) -> tuple[Rows, tuple[str, ...]]:
     """
     rows: Rows = {}
     warnings: list[str] = []
-    for split, table in _tables(data, folder).items():
+    # A single file counts as train until it is cut.
+    named = zip(SPLITS, (data.path or data.train, data.validation, data.test), strict=True)
+    tables = {
+        split: read_hub(data.hub, data.hub_config, name, data.columns)
+        if data.hub
+        else read_file(folder / Path(name).expanduser(), data.columns)
+        for split, name in named
+        if name is not None
+    }
+    for split, table in tables.items():
         rows[split], of_table = read_examples(table, data, split)
         warnings += of_table
     if missing := [split for split in SPLITS if split not in rows]:
@@ -86,15 +95,6 @@ def with_shared_system(seed: str, rows: Rows) -> tuple[str, Rows, list[str]]:
     same = "all rows have one system message, and `prompt.system` says something else: they keep theirs"
     way_out = "; without `prompt.system` it takes that place, and can be edited" if len(own) == 1 else ""
     return seed, rows, [f"{many if len(own) > 1 else same}, behind `prompt.system`{way_out}"]
-
-
-def _tables(data: Data, folder: Path) -> dict[Split, Table]:
-    """The tables to read, by split. A single file counts as train until it is cut."""
-    names = zip(SPLITS, (data.path or data.train, data.validation, data.test), strict=True)
-    named = {split: name for split, name in names if name is not None}
-    if data.hub:
-        return {split: read_hub(data.hub, data.hub_config, name, data.columns) for split, name in named.items()}
-    return {split: read_file(folder / Path(name).expanduser(), data.columns) for split, name in named.items()}
 
 
 def _overlaps(rows: Rows) -> list[str]:

@@ -84,6 +84,10 @@ def build_task(config: TaskConfig, folder: Path, rater: Callable[[Rated], Rater]
     system, rows, system_warnings = with_shared_system(config.prompt.system, rows)
     if system != config.prompt.system:
         config = config.model_copy(update={"prompt": config.prompt.model_copy(update={"system": system})})
+    unplanned = []
+    if config.planner != "none" and not config.plans:
+        kind = "a fixed order" if is_policy(config.policy) else "a policy of your own"
+        unplanned = [f"`policy: {config.policy}` is {kind}, so `planner: {config.planner}` is not asked"]
     content = {split: [example.model_dump(mode="json") for example in rows[split]] for split in SPLITS}
     return Task(
         config=config,
@@ -96,7 +100,7 @@ def build_task(config: TaskConfig, folder: Path, rater: Callable[[Rated], Rater]
         warnings=(
             *warnings,
             *system_warnings,
-            *_unplanned(config),
+            *unplanned,
             *_unreachable(rows["train"] + rows["validation"], scorers),
         ),
     )
@@ -110,14 +114,6 @@ def _judge(config: TaskConfig) -> dict[str, object] | None:
     if config.llm is None or "judge" not in config.roles:
         return None
     return config.llm.of("judge").model_dump(include={"model", "temperature"})
-
-
-def _unplanned(config: TaskConfig) -> list[str]:
-    """A warning if an LLM is to plan and a fixed order, or a registered policy, leaves it nothing to decide."""
-    if config.planner == "none" or config.plans:
-        return []
-    kind = "a fixed order" if is_policy(config.policy) else "a policy of your own"
-    return [f"`policy: {config.policy}` is {kind}, so `planner: {config.planner}` is not asked"]
 
 
 def _unreachable(examples: Sequence[Example], scorers: TaskScorers) -> list[str]:

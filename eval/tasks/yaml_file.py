@@ -42,7 +42,8 @@ def read_yaml(path: Path) -> YamlFile:
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
     except yaml.MarkedYAMLError as error:
-        raise BadInput(f"{path}{_line(error.problem_mark)}: not valid YAML: {error.problem}") from None
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise BadInput(f"{path}{line}: not valid YAML: {error.problem}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise BadInput(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict) or root is None:
@@ -51,10 +52,6 @@ def read_yaml(path: Path) -> YamlFile:
     if twice:
         raise BadInput("\n".join(twice))
     return YamlFile(path, values, root)
-
-
-def _line(mark: yaml.Mark | None) -> str:
-    return f", line {mark.line + 1}" if mark else ""
 
 
 def _child(node: yaml.Node, key: int | str) -> tuple[int, yaml.Node] | None:

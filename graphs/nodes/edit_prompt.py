@@ -33,10 +33,14 @@ def edit_prompt(state: State, services: RunServices) -> State:
         return {"trial": trial.model_copy(update={"note": f"The prompt stays as it is: {why}"})}
     names = comparison_rows(state, services, best, [present, *(edit.prompt for edit in edits)])
     winner, tried = best_of(edits, present, best.adapter, names, services)
+    note = f"None of {len(tried) - 1} proposals beat the present prompt on the minibatch"  # the first is that prompt
+    if winner is not None:
+        best_note = next(proposal.note for proposal in tried if proposal.prompt == winner.id)
+        note = f"{best_note}; the best of {len(tried) - 1} proposals"
     compared = {
         "raced": tuple(names),
         "candidate": winner and Candidate(prompt=winner.id, adapter=best.adapter),
-        "note": "; ".join([_comparison_note(winner, tried), *remarks]),
+        "note": "; ".join([note, *remarks]),
         "proposals": (*tried, *refused),
     }
     return {"trial": trial.model_copy(update=compared)}
@@ -50,14 +54,6 @@ def best_of(
 
     score = partial(services.evaluate, split=split_of(names[0]), names=names)
     return compare_proposals(edits, present, adapter, score, services.folder.save_prompt)
-
-
-def _comparison_note(winner: Prompt | None, tried: Sequence[Proposal]) -> str:
-    """What came of a comparison. The first of those tried is the present prompt."""
-    if winner is None:
-        return f"None of {len(tried) - 1} proposals beat the present prompt on the minibatch"
-    note = next(proposal.note for proposal in tried if proposal.prompt == winner.id)
-    return f"{note}; the best of {len(tried) - 1} proposals"
 
 
 def _without_leaks(

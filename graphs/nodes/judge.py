@@ -19,8 +19,11 @@ def judge(state: State, services: RunServices) -> State:
     if isinstance(decided(state).move, Rollback) and decided(state).by == "user":
         verdict = Verdict(kept=True, reason="Asked for.", before=before.reward, after=after.reward, p_value=1.0)
         return {"verdict": verdict}
-    earlier = earlier_verdicts(state, services)
-    return {"verdict": gate(before, after, trial.raced, earlier, services, _is_simpler(state, services))}
+    earlier, best, prompt = earlier_verdicts(state, services), state["best"], services.folder.prompt
+    # The same weights under a shorter prompt win a tie.
+    same_weights = trial.candidate.adapter == best.adapter
+    is_simpler = same_weights and prompt(trial.candidate.prompt).length < prompt(best.prompt).length
+    return {"verdict": gate(before, after, trial.raced, earlier, services, is_simpler)}
 
 
 def gate(
@@ -61,11 +64,3 @@ def earlier_verdicts(state: State, services: RunServices) -> list[Verdict]:
     """All verdicts of the run before this round, the baseline's included."""
     first, rounds = services.folder.baseline(), services.folder.rounds()[: state["number"]]
     return [*([first.verdict] if first and first.verdict else []), *(row.verdict for row in rounds)]
-
-
-def _is_simpler(state: State, services: RunServices) -> bool:
-    """Whether the trial has the same weights under a shorter prompt, which wins a tie."""
-    best, trial = state["best"], state["trial"].candidate
-    if trial is None or trial.adapter != best.adapter:
-        return False
-    return services.folder.prompt(trial.prompt).length < services.folder.prompt(best.prompt).length

@@ -18,20 +18,17 @@ def plan(state: State, services: RunServices) -> State:
     )
     config = services.spec.config
     if config.plans and not briefing.closed and not stop_reason(briefing, config):
-        briefing = _with_material(briefing, state, services)
+        # What only an LLM reads: how recalled prompts did, and failing train rows, of those an editor learns from.
+        first = services.folder.baseline()
+        scores = services.evaluate(state["best"], "train", learned_rows(state, services)).scores
+        briefing = briefing._replace(
+            recalled=from_memory(first) if first else (),
+            failures=failing_rows(scores, services)[:MOST_FAILURES],
+            investigation=Looking(state, services),
+        )
     decision = services.policy.decide(briefing)
     services.emit(DecisionMade(number=state["number"] + 1, decision=decision))
     return {"decision": decision}
-
-
-def _with_material(briefing: Briefing, state: State, services: RunServices) -> Briefing:
-    """What only an LLM reads: how recalled prompts did, and some failing train rows, of those an editor learns from."""
-    first = services.folder.baseline()
-    scores = services.evaluate(state["best"], "train", learned_rows(state, services)).scores
-    failures = failing_rows(scores, services)[:MOST_FAILURES]
-    return briefing._replace(
-        recalled=from_memory(first) if first else (), failures=failures, investigation=Looking(state, services)
-    )
 
 
 def why_closed(services: RunServices) -> str:

@@ -21,7 +21,9 @@ def train_lora(state: State, services: RunServices) -> State:
          [[prompt.id, example.id] for prompt, example in rows]]
     )  # fmt: skip
     folder = services.folder.adapter_folder(adapter)
-    pooled = services.pooled if _unlimited(services) else None
+    # A training that a budget may cut short is not shared: what another run made in full would be another adapter.
+    budget = services.spec.config.budget
+    pooled = services.pooled if budget.minutes is None and budget.train_tokens is None else None
     lent = pooled is not None and pooled.borrow(adapter, folder)
     try:
         if services.folder.has_adapter(adapter):
@@ -58,12 +60,6 @@ def _take_over(training: Training, adapter: str, lent: bool, services: RunServic
     if missing > 0:
         seconds = training.seconds * missing / training.tokens
         services.meter.borrow(Spend(seconds=seconds, train_tokens=missing))
-
-
-def _unlimited(services: RunServices) -> bool:
-    """Whether no budget could cut a training short: what another run made in full would not be what this one may."""
-    budget = services.spec.config.budget
-    return budget.minutes is None and budget.train_tokens is None
 
 
 def _train(services: RunServices, state: State, adapter: str, rows: list[tuple[Prompt, Example]]) -> Training:

@@ -78,11 +78,14 @@ class ExternalLlm:
         """The LLM in this role."""
         if role not in self._chats:
             from tools.llm.client import LlmChat
+            from tools.llm.retry import ServerRetry
 
             settings = self._of(role)
-            retry = self._retry_of(settings)
+            server = _server(settings)
+            if server not in self._retries:  # roles on the same server wait for each other
+                self._retries[server] = ServerRetry(settings.patience, settings.max_concurrency, self._notify)
             self._chats[role] = LlmChat(
-                settings, role, self.budget, retry, self._replies,
+                settings, role, self.budget, self._retries[server], self._replies,
                 deadline=self._deadline if role != "judge" else lambda: None,
             )  # fmt: skip
         return self._chats[role]
@@ -90,14 +93,6 @@ class ExternalLlm:
     def _of(self, role: Role) -> Llm:
         assert self._settings is not None, "the configuration demands an llm section wherever one is used"
         return self._settings.of(role)
-
-    def _retry_of(self, settings: Llm) -> "ServerRetry":
-        from tools.llm.retry import ServerRetry
-
-        server = _server(settings)
-        if server not in self._retries:
-            self._retries[server] = ServerRetry(settings.patience, settings.max_concurrency, self._notify)
-        return self._retries[server]
 
     @cached_property
     def _replies(self) -> ReplyStore | None:

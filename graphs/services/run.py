@@ -11,7 +11,7 @@ from agent import extensions
 from agent.errors import BadInput
 from agent.policy.llm_planner import LlmPlanner
 from agent.policy.make import make_policy
-from agent.protocols import Editor, Embed, Listener, Policy, Trainer
+from agent.protocols import Editor, Listener, Policy, Trainer
 from agent.records.events import Event, Note, WorkProgressed
 from agent.records.examples import Candidate, Example
 from graphs.context import Context, run_folder
@@ -191,11 +191,13 @@ class RunServices:
 
     @cached_property
     def classifier(self) -> "Classifier":
+        from memory.embedder import is_installed
         from tools.diagnosis.classify import Classifier
 
         task = self.spec
         new = task.config.generation.max_new_tokens
-        return Classifier(self.model, task.scorers, task.train, self._embedder, max_new_tokens=new)
+        embed = self._embed if is_installed() or "_embed" in vars(self) else None  # loads its model at the first call
+        return Classifier(self.model, task.scorers, task.train, embed, max_new_tokens=new)
 
     @cached_property
     def policy(self) -> Policy:
@@ -266,13 +268,6 @@ class RunServices:
     @cached_property
     def _embed(self) -> "MiniLm":
         return shared_embedder()
-
-    @property
-    def _embedder(self) -> Embed | None:
-        """Texts to vectors, loaded at the first call; None where the model of it is not installed."""
-        from memory.embedder import is_installed
-
-        return self._embed if is_installed() or "_embed" in vars(self) else None
 
     # --- events and spend ---
 

@@ -49,23 +49,20 @@ class RunMemory:
         root = self._folder.path.parent
         self._embed([""])  # loads the embedder before others are kept waiting
         with PromptMemory.open(root / "memory", self._embed, wait=WAIT) as memory:
-            found = [self._kept_by(run) for run in (runs(root) if memory.lacks_entries else [])]
-            kept = [entry for entries, _ in found for entry in entries]
-            rewrites = [rewrite for _, made in found for rewrite in made]
+            kept, rewrites = list[Entry](), list[KeptRewrite]()
+            for run in runs(root) if memory.lacks_entries else []:
+                try:
+                    entries, made = run.remembered(), run.rewrites()
+                except BadInput as error:
+                    self._notify(f"Run {run.name} is passed over: {error}")
+                else:
+                    kept, rewrites = kept + entries, rewrites + made
             lost = bool(kept) or len(rewrites) > memory.rewrites.count()
             if lost:
                 self._notify("The prompt memory was lost: it is rebuilt from the run folders.")
             if lost or memory.rebuilt:
                 rebuild(memory, kept, rewrites)
             yield memory
-
-    def _kept_by(self, run: RunFolder) -> tuple[list[Entry], list[KeptRewrite]]:
-        """What a run folder has to remember; nothing where a file of it is damaged."""
-        try:
-            return run.remembered(), run.rewrites()
-        except BadInput as error:
-            self._notify(f"Run {run.name} is passed over: {error}")
-            return [], []
 
     @property
     def asked(self) -> bool:

@@ -1,6 +1,7 @@
 """events.jsonl: what happened in a run, a typed record a line, each with its time."""
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -48,15 +49,11 @@ class EventFile:
     def read(self) -> EventLog:
         """All events; a last line that a kill cut off does not count as one."""
         lines = whole_lines(self.path)
-        entries = [entry for line in lines if (entry := _parsed(line))]
+        entries = []
+        for line in lines:
+            # No JSON, no time, or no event that this version knows: the line is counted as unreadable.
+            with suppress(ValueError, LookupError, AttributeError, TypeError, RecursionError):
+                fields = json.loads(line)
+                time = str(fields.pop("time"))
+                entries.append(TimedEvent(time, EVENT.validate_python(fields)))
         return EventLog(tuple(entries), len(lines) - len(entries))
-
-
-def _parsed(line: bytes) -> TimedEvent | None:
-    """The event of a line, or None: it is no JSON, has no time, or is no event that this version knows."""
-    try:
-        fields = json.loads(line)
-        time = str(fields.pop("time"))
-        return TimedEvent(time, EVENT.validate_python(fields))
-    except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
-        return None

@@ -87,7 +87,10 @@ class RunFolder(Artefacts):
         """The run at `path`. Raises BadInput with the nearest names if there is none, or if its run.json is damaged."""
         run = cls(path)
         if not (run.path / "run.json").is_file():
-            raise BadInput(f"There is no run at {path}. {_nearest(run.path)}")
+            names = [other.name for other in runs(run.path.parent)]
+            near = get_close_matches(run.path.name, names, n=3, cutoff=0.4) or names[:3]
+            hint = f"The nearest are: {', '.join(near)}." if near else f"There are no runs in {run.path.parent} yet."
+            raise BadInput(f"There is no run at {path}. {hint}")
         run.check()
         return run
 
@@ -183,9 +186,3 @@ def _created(run: RunFolder) -> str:
         return run.about.created
     except BadInput:
         return datetime.fromtimestamp((run.path / "run.json").stat().st_mtime, UTC).isoformat()
-
-
-def _nearest(path: Path) -> str:
-    names = [run.name for run in runs(path.parent)]
-    near = get_close_matches(path.name, names, n=3, cutoff=0.4) or names[:3]
-    return f"The nearest are: {', '.join(near)}." if near else f"There are no runs in {path.parent} yet."

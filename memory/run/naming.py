@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -15,23 +16,13 @@ def new_folder(root: Path, task_name: str, name: str | None) -> Path:
         raise BadInput(f"A run cannot be named {stem!r}: use letters, digits, -, _ and . with a letter or digit first.")
     path = root / stem
     numbers = itertools.count(2)
-    while not _made(path):
+    while True:
+        with suppress(FileExistsError):
+            path.mkdir(parents=True)
+            return path
         if name:
-            if _half_made(path):
+            # Where a kill cut its making off, run.json, written last, is not there, and nothing that came after it.
+            if all(file.name == "task.yaml" or file.name.endswith(".tmp") for file in path.iterdir()):
                 return path
             raise BadInput(f"There is a run named {name} in {root} already. Resume it, or choose another name.")
         path = root / f"{stem}-{next(numbers)}"
-    return path
-
-
-def _made(path: Path) -> bool:
-    try:
-        path.mkdir(parents=True)
-    except FileExistsError:
-        return False
-    return True
-
-
-def _half_made(path: Path) -> bool:
-    """Whether a kill cut its making off: run.json, written last, is not there, and nothing that came after it."""
-    return all(file.name == "task.yaml" or file.name.endswith(".tmp") for file in path.iterdir())

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO
 
 from agent.errors import NesyLoraError
 
@@ -48,7 +47,11 @@ def append_line(path: Path, line: str, *, sync: bool) -> None:
     """
     data = line.encode() + b"\n"
     with _appending, _room_for(path, len(data)), path.open("a+b") as file:
-        _cut_torn_line(file)
+        if file.seek(0, os.SEEK_END) > 0:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":  # a kill cut the last line off
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
         file.write(data)
         file.flush()
         if sync:
@@ -61,15 +64,6 @@ def whole_lines(path: Path) -> list[bytes]:
         return []
     # Not splitlines(): JSON texts may hold other line separators, such as U+2028.
     return path.read_bytes().split(b"\n")[:-1]
-
-
-def _cut_torn_line(file: BinaryIO) -> None:
-    if file.seek(0, os.SEEK_END) == 0:
-        return
-    file.seek(-1, os.SEEK_END)
-    if file.read(1) != b"\n":
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
 
 
 @contextmanager

@@ -155,7 +155,7 @@ class FeatureExtractor:
         outputs = [answer for answer in answers if answer is not None]
         if answers and not outputs:
             return {}
-        words = Counter(_first_word(text) for text in (score.output, *outputs))
+        words = Counter(next(iter(folded(text).split()), "") for text in (score.output, *outputs))  # first words
         passed = [self._scorers.full_marks(output, example) for output in outputs]
         formed = [not self._scorers.faults(output) for output in outputs]
         return {
@@ -176,7 +176,10 @@ class FeatureExtractor:
         for example, question, features in zip(
             examples, self._embed([example.question for example in examples]), common, strict=True
         ):
-            cosines = [_dot(question, train_question) for train_question in self._train_vectors]
+            cosines = [
+                sum(a * b for a, b in zip(question, train_question, strict=True))
+                for train_question in self._train_vectors
+            ]
             same = [answer == folded(example.answer) for answer in answers[:COMPARED]]
             taught = max((cosine for cosine, is_same in zip(cosines, same, strict=True) if is_same), default=0.0)
             nearness.append(features | {"near": max(cosines), "taught": taught})
@@ -198,11 +201,3 @@ def _parts(shown: str, answer: str) -> dict[str, tuple[str, str]]:
     at = shown.rfind(answer)
     form, text = (shown[:at], answer) if at >= 0 else ("", shown)
     return {"plain": ("", answer), "whole": ("", shown), "form": ("", form), "answer": (form, text)}
-
-
-def _first_word(text: str) -> str:
-    return next(iter(folded(text).split()), "")
-
-
-def _dot(left: Sequence[float], right: Sequence[float]) -> float:
-    return sum(a * b for a, b in zip(left, right, strict=True))

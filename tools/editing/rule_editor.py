@@ -40,7 +40,12 @@ class RuleEditor:
             edits += self._demonstrated(instructed, train, seed)
             if prompt.demos:
                 edits.append(Edit(prompt=_with_demos(prompt, prompt.demos[:-1]), note="one demonstration fewer"))
-        return Edits(edits=tuple(_distinct(edits, prompt, self._settings)))
+        distinct: dict[str, Edit] = {}
+        for edit in edits:
+            is_new = edit.prompt.id not in distinct and edit.prompt.id != prompt.id
+            if is_new and edit.prompt.length <= self._settings.max_length and len(distinct) < self._settings.proposals:
+                distinct[edit.prompt.id] = edit
+        return Edits(edits=tuple(distinct.values()))
 
     def _instructed(self, prompt: Prompt, evaluation: Evaluation) -> Prompt:
         """The system text with the instructions of the failing scorers added, the most frequent first."""
@@ -110,12 +115,3 @@ class CombinedEditor:
 
 def _with_demos(prompt: Prompt, demos: tuple[Demo, ...]) -> Prompt:
     return prompt.model_copy(update={"demos": demos})
-
-
-def _distinct(edits: Sequence[Edit], present: Prompt, settings: Editing) -> Iterator[Edit]:
-    seen = {present.id}
-    for edit in edits:
-        id = edit.prompt.id
-        if id not in seen and edit.prompt.length <= settings.max_length and len(seen) <= settings.proposals:
-            seen.add(id)
-            yield edit

@@ -78,7 +78,8 @@ class TextGradEditor:
         Raises:
             LlmUnavailable: the LLM did not answer, or was lost before there was any result.
         """
-        failing = [score for score in evaluation.scores if _falls_short(score, action.failures)]
+        measure = {"any": "reward", "content": "content", "style": "style"}[action.failures]
+        failing = [score for score in evaluation.scores if getattr(score, measure) < 1]
         if not failing:
             lack = "falls short" if action.failures == "any" else f"lacks {action.failures}"
             return Edits(remarks=(f"No train row {lack}, so TextGrad has nothing to learn from",))
@@ -191,10 +192,6 @@ class TextGradEditor:
     ) -> tuple[dict[int, T], LlmUnavailable | None]:
         library()  # imported here, before many threads would import it
         return run_parallel(work, items, self._chat, what, self._progress)
-
-
-def _falls_short(score: ExampleScore, failures: str) -> bool:
-    return {"any": score.reward, "content": score.content, "style": score.style}[failures] < 1
 
 
 def _descents(texts: Mapping[Part, str], gradients: Sequence[PartGradient], examples: Sequence[Demo]) -> list[Descent]:

@@ -88,9 +88,13 @@ class Renderer:
         """All that the model reads before it answers."""
         messages = self.messages(prompt, example)
         if not self.tokenizer.chat_template:
-            return _plain(messages)
-        if not self._takes_system:
-            messages = _fold_system(messages)
+            # Labels on lines of their own: after a space an answer is tokenised in another way than after a line's end.
+            labels = {"system": "", "user": "User:\n", "assistant": "Assistant:\n"}
+            lines = [labels[message["role"]] + message["content"] for message in messages]
+            return "\n".join([*lines, "Assistant:\n"])
+        if not self._takes_system and messages[0]["role"] == "system":
+            system, first, *rest = messages
+            messages = [_message(first["role"], f"{system['content']}\n\n{first['content']}"), *rest]
         if self._opens:
             return self._applied(messages, add_generation_prompt=True)
         before, found, _ = self._applied([*messages, _message("assistant", MARK)]).rpartition(MARK)
@@ -226,17 +230,3 @@ class Renderer:
 
 def _message(role: str, content: str) -> Message:
     return {"role": role, "content": content}
-
-
-def _fold_system(messages: list[Message]) -> list[Message]:
-    if messages[0]["role"] != "system":
-        return messages
-    system, first, *rest = messages
-    return [_message(first["role"], f"{system['content']}\n\n{first['content']}"), *rest]
-
-
-def _plain(messages: list[Message]) -> str:
-    """Labels on lines of their own: an answer is tokenised in another way after a space than after a line's end."""
-    labels = {"system": "", "user": "User:\n", "assistant": "Assistant:\n"}
-    lines = [labels[message["role"]] + message["content"] for message in messages]
-    return "\n".join([*lines, "Assistant:\n"])

@@ -35,7 +35,12 @@ def load_renderer(
         config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise _unreadable(name, error) from error
-    _check_kind(name, config)
+    # What transformers cannot run as a causal language model is refused before weights are read.
+    if type(config) not in transformers.AutoModelForCausalLM._model_mapping:
+        raise BadInput(
+            f"model '{name}' is of the kind '{config.model_type}', which transformers does not run as a causal "
+            f"language model; take a text model of the same family, or '{embedded.NAME}'"
+        )
     render = Renderer(tokenizer, chat_template_kwargs)
     render.check(name)
     return render, window(config, tokenizer)
@@ -94,15 +99,6 @@ def _unreadable(name: str, error: Exception) -> BadInput:
         f"model '{name}' cannot be loaded: {str(error).splitlines()[0]} "
         f"Give a hub name that this machine can reach, a local folder, or '{embedded.NAME}'."
     )
-
-
-def _check_kind(name: str, config: transformers.PreTrainedConfig) -> None:
-    """Raises BadInput for what transformers cannot run as a causal language model, before weights are read."""
-    if type(config) not in transformers.AutoModelForCausalLM._model_mapping:
-        raise BadInput(
-            f"model '{name}' is of the kind '{config.model_type}', which transformers does not run as a causal "
-            f"language model; take a text model of the same family, or '{embedded.NAME}'"
-        )
 
 
 def pick_device() -> Literal["cuda", "mps", "cpu"]:

@@ -40,13 +40,12 @@ class Completions:
         Returns:
             The places, among the rows that were active, of those that still are.
         """
-        rows = enumerate(zip(self.active, tokens, strict=True))
-        staying = [place for place, (row, token) in rows if self._goes_on(row, token)]
+        staying = []
+        for place, (row, token) in enumerate(zip(self.active, tokens, strict=True)):
+            if token in self._ends:
+                continue
+            self.ids[row].append(token)
+            if self._stop_early is None or not self._stop_early(self._examples[row], self._decode(self.ids[row])):
+                staying.append(place)
         self.active = [self.active[place] for place in staying]
         return staying
-
-    def _goes_on(self, row: int, token: int) -> bool:
-        if token in self._ends:
-            return False
-        self.ids[row].append(token)
-        return self._stop_early is None or not self._stop_early(self._examples[row], self._decode(self.ids[row]))

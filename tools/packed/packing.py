@@ -70,15 +70,11 @@ class PackedBatch:
         for segment, (start, end) in enumerate(self.segments):
             before = prefix if start < self.shared else common
             seen = concat_tokens(before, slice_tokens(keys_values, start, end))
-            mask = self._mask(segment, options.window)
-            outputs.append(masked_attention(query[:, :, start:end], seen, mask, options))
+            key = (segment, options.window)
+            if key not in self._masks:  # made once for all layers
+                self._masks[key] = self._made_mask(start, end, options.window)
+            outputs.append(masked_attention(query[:, :, start:end], seen, self._masks[key], options))
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
-
-    def _mask(self, segment: int, window: int | None) -> torch.Tensor | None:
-        """[queries, keys] of a segment, true where a key is seen; None where that is plainly causal. Made once."""
-        if (segment, window) not in self._masks:
-            self._masks[segment, window] = self._made_mask(*self.segments[segment], window)
-        return self._masks[segment, window]
 
     def _made_mask(self, start: int, end: int, window: int | None) -> torch.Tensor | None:
         before = slice(0, 0 if start < self.shared else self.shared)

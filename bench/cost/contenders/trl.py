@@ -20,9 +20,13 @@ def trl(loaded: Loaded, rows: Rows, steps: int) -> Steps:
     model = get_peft_model(loaded.model, lora_config(SETTINGS.rank, SETTINGS))
     clock = _Clock(loaded)
     loaded.tokenizer.pad_token = loaded.tokenizer.pad_token or loaded.tokenizer.eos_token
+    dataset = datasets.Dataset.from_list([
+        {"input_ids": row.prompt + row.completion, "labels": [-100] * len(row.prompt) + row.completion}
+        for row in rows.tokens
+    ])  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         trainer = _Trainer(
-            model, args=_settings(folder, loaded, len(rows.tokens), steps), train_dataset=_dataset(rows).repeat(steps),
+            model, args=_settings(folder, loaded, len(rows.tokens), steps), train_dataset=dataset.repeat(steps),
             processing_class=loaded.tokenizer, callbacks=[clock],
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
@@ -42,13 +46,6 @@ def _settings(folder: str, loaded: Loaded, batch: int, steps: int) -> SFTConfig:
         dataset_kwargs={"skip_prepare_dataset": True}, save_strategy="no", logging_strategy="no", report_to="none",
         disable_tqdm=True,
     )  # fmt: skip
-
-
-def _dataset(rows: Rows) -> datasets.Dataset:
-    return datasets.Dataset.from_list([
-        {"input_ids": row.prompt + row.completion, "labels": [-100] * len(row.prompt) + row.completion}
-        for row in rows.tokens
-    ])  # fmt: skip
 
 
 class _Trainer(SFTTrainer):  # type: ignore[misc]  # trl has no types here
