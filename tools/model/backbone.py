@@ -16,12 +16,14 @@ from tools.model.chat_template import Renderer, TokenRow
 from tools.model.composite import window
 from tools.model.generation_config import Constraints, without_settings
 from tools.model.row_batches import RowBatches, too_large
+from tools.model.static_path import StaticPath
 from tools.packed.decoding import decode, run_prefix
 from tools.packed.early_stopping import Completions
 from tools.packed.packing import common_prefix, completion_nll, pack
 from tools.packed.padding import generate_padded, padded_nll
 from tools.packed.prefix_cache import PrefixCache
 from tools.packed.support import can_pack
+from tools.static.decoding import StaticDecoder
 from tools.training.memory_budget import Room, ran_out
 
 
@@ -59,6 +61,7 @@ class Backbone:
         self.room: Room | None = None  # what is known to fit into memory in training, once something did not
         self._adapters = AttachedAdapters(model, name)
         self._batches = RowBatches(model, batch_size)
+        self._static = StaticPath(model, possible=self.packs)
         self._prefix: tuple[tuple[str | None, int] | None, PrefixCache] = (None, PrefixCache())
         self._locate = locate
         self._progress = progress or (lambda *_: None)
@@ -130,9 +133,9 @@ class Backbone:
 
         A completion may end where `stop_early` allows it.
         """
-        rows = [TokenRow(self.render.prompt_ids(prompt, example), []) for example in examples]
+        rows = [TokenRow(ids, []) for ids in self.render.prompts_ids(prompt, examples)]
         texts: list[str | None] = [None] * len(rows)
-        with self.using(adapter) as model, torch.inference_mode():
+        with self.using(adapter) as model, torch.inference_mode(), self._static.ready(adapter) as decoder:
             self.base.eval()
             done = 0
             self._progress("answering", done, len(rows))
@@ -142,10 +145,12 @@ class Backbone:
 
             def answer(batch: list[int]) -> Completions:
                 completions = Completions([examples[i] for i in batch], self.ends, self.render.output, stop_early)
-                self._decode(model, [rows[i] for i in batch], prefix, completions, max_new_tokens)
+                self._decode(model, [rows[i] for i in batch], prefix, completions, max_new_tokens, decoder)
                 return completions
 
-            for batch, completions in self._batches.run(rows, fitting, max_new_tokens, answer):
+            longest = max((len(rows[place]) for place in fitting), default=0) - len(prefix.ids)
+            at_least = decoder.rows_that_fit(prefix, longest + max_new_tokens) if decoder else 0
+            for batch, completions in self._batches.run(rows, fitting, max_new_tokens, answer, at_least):
                 for place, ids in zip(batch, completions.ids, strict=True):
                     texts[place] = self.render.output(ids)
                 self.generated_tokens += sum(len(ids) + 1 for ids in completions.ids)
@@ -172,14 +177,22 @@ class Backbone:
         return cache
 
     def _decode(
-        self, model: Any, rows: Sequence[TokenRow], prefix: PrefixCache, completions: Completions, new: int
-    ) -> None:
+        self, model: Any, rows: Sequence[TokenRow], prefix: PrefixCache, completions: Completions, new: int,
+        decoder: StaticDecoder | None,
+    ) -> None:  # fmt: skip
         constraints = Constraints(self.base, [row.prompt for row in rows], self.ends, new)
+        if decoder is not None:
+            decoder.decode(rows, prefix, completions, constraints, new)
+            return
         if self.packs:
             decode(model, rows, prefix, completions, constraints, new, self.device)
             return
         with without_settings(self.base):
             generate_padded(model, rows, completions, constraints, self._pad, new, self.device)
+
+    def release_decoder(self, all_of_it: bool = False) -> None:
+        """Give back what decoding keeps for the next answers; unless all is wanted, only if that is much."""
+        self._static.release(all_of_it)
 
     # --- likelihoods ---
 

@@ -23,16 +23,22 @@ class RowBatches:
 
     def __init__(self, base: transformers.PreTrainedModel, size: int) -> None:
         self._base = base
-        self._size = size
+        self._size, self._ran_out = size, False
 
     def run(
-        self, rows: Sequence[TokenRow], places: Iterable[int], new: int, run: Callable[[list[int]], T]
+        self,
+        rows: Sequence[TokenRow],
+        places: Iterable[int],
+        new: int,
+        run: Callable[[list[int]], T],
+        at_least: int = 0,
     ) -> Iterator[tuple[list[int], T]]:
         """Run the rows at these places, shortest first; a batch that runs out of memory is halved and run again.
 
         Args:
             new: tokens that each may get in addition.
             run: runs the rows at some of the places.
+            at_least: rows of a batch, where the usual size is smaller and memory has not run out yet.
 
         Yields:
             The places of a batch, and what `run` returned for them.
@@ -42,7 +48,7 @@ class RowBatches:
         """
         waiting = sorted(places, key=lambda place: len(rows[place]))
         while waiting:
-            batch = waiting[: self._size]
+            batch = waiting[: self._size if self._ran_out else max(self._size, at_least)]
             batch = batch[: rows_together(self._base, [len(rows[place]) + new for place in batch])]
             try:
                 result = run(batch)
@@ -51,7 +57,7 @@ class RowBatches:
                     raise
                 if len(batch) == 1:
                     raise too_large(len(rows[batch[0]]), new) from None
-                self._size = len(batch) // 2
+                self._size, self._ran_out = len(batch) // 2, True
                 continue
             yield batch, result
             waiting = waiting[len(batch) :]

@@ -22,9 +22,9 @@ from agent.records.base import digest
 from agent.records.examples import Example, Prompt
 from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
-from tools.training.gradient import gradient
 from tools.training.lora_config import new_lora, try_settings
 from tools.training.memory_budget import room_for
+from tools.training.optimizer_steps import OptimizerSteps, StepNumbers
 
 T = TypeVar("T")
 
@@ -185,33 +185,41 @@ def _fit(
     deadline: float | None,
     progress: Progress,
 ) -> None:
-    parameters = [parameter for parameter in backbone.model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=move.learning_rate, weight_decay=settings.weight_decay)
     steps = [
         (epoch, micro_batches)
         for epoch in range(1, move.epochs + 1)
         for micro_batches in chunks(plan_epoch(rows, settings.batch_size, log.seed + epoch - 1), settings.accumulate)
     ]
     rate = partial(rate_factor, warmup=round(settings.warmup * len(steps)), steps=len(steps))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    backbone.release_decoder()
     room = room_for(backbone.base, settings.checkpointing, backbone.room)
     backbone.base.train()
-    for number, (epoch, micro_batches) in enumerate(steps, 1):
-        loss, tokens = gradient(backbone, micro_batches, room)
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.clip))
-        log.tokens += tokens
-        backbone.trained_tokens += tokens
+    optimizer = OptimizerSteps(backbone, settings, room)
+    running: list[tuple[int, StepNumbers]] = []  # epochs and numbers of steps that may still be under way
+
+    def record(epoch: int, numbers: StepNumbers) -> None:
+        loss, norm = numbers.read()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise StepFailed(f"the loss became {loss} at step {len(log.steps) + 1}; try a lower lora.learning_rate")
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
         log.steps.append(Step(loss=loss, grad_norm=norm, epoch=epoch))
         progress("training LoRA", len(log.steps), len(steps), f"epoch {epoch}/{move.epochs}, loss {loss:.3f}")
-        learned = _learned(log, move.enough) if number == len(steps) or steps[number][0] > epoch else None
+
+    for number, (epoch, micro_batches) in enumerate(steps, 1):
+        numbers = optimizer.run(micro_batches, move.learning_rate * rate(number - 1))
+        log.tokens += numbers.tokens
+        backbone.trained_tokens += numbers.tokens
+        running.append((epoch, numbers))
+        ends_epoch = number == len(steps) or steps[number][0] > epoch
+        # A device that runs ahead gets its next step before the numbers of this one are waited for.
+        while len(running) > (1 if optimizer.runs_ahead and not ends_epoch else 0):
+            record(*running.pop(0))
+        learned = _learned(log, move.enough) if ends_epoch else None
         log.stopped = _limit_reached(log.tokens, token_limit, deadline) or learned
         if log.stopped:
             break
+    for step in running:
+        record(*step)
+    optimizer.close()
     log.pass_tokens, log.checkpointing = room.tokens, room.checkpointing
 
 

@@ -1,0 +1,109 @@
+"""Optimizer steps: gradient, clipping, AdamW. On CUDA a step is only started, and its numbers are read later."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from agent.config.task import Lora
+from tools.model.backbone import Backbone
+from tools.model.chat_template import TokenRow
+from tools.training.captured_passes import CannotCapture, CapturedPasses
+from tools.training.flat_adamw import FlatAdamW
+from tools.training.gradient import gradient
+from tools.training.memory_budget import Room
+
+DEVICES = ("cuda",)  # where a step is started and not waited for
+
+
+@dataclass(frozen=True)
+class StepNumbers:
+    """What an optimizer step gave.
+
+    Attributes:
+        tokens: that were run.
+    """
+
+    tokens: int
+    _numbers: torch.Tensor  # loss and gradient norm, on the host once the event has come
+    _ready: "torch.cuda.Event | None"
+
+    @classmethod
+    def of(cls, loss: torch.Tensor | float, norm: torch.Tensor | float, tokens: int) -> "StepNumbers":
+        """Numbers on a CUDA device begin their way to the host."""
+        if not isinstance(norm, torch.Tensor) or not norm.is_cuda:
+            return cls(tokens, torch.tensor([float(loss), float(norm)], dtype=torch.float64), None)
+        both = torch.stack([torch.as_tensor(loss, device=norm.device, dtype=norm.dtype), norm])
+        numbers = torch.empty(2, dtype=both.dtype, pin_memory=True).copy_(both, non_blocking=True)
+        ready = torch.cuda.Event()
+        ready.record()
+        return cls(tokens, numbers, ready)
+
+    def read(self) -> tuple[float, float]:
+        """Loss in nats per completion token, and gradient norm before clipping. Waits for this step only."""
+        if self._ready is not None:
+            self._ready.synchronize()
+        loss, norm = self._numbers.tolist()
+        return loss, norm
+
+
+class OptimizerSteps:
+    """Trains the weights that are trainable.
+
+    Args:
+        room: what a pass may hold; it takes note where memory runs out.
+    """
+
+    def __init__(self, backbone: Backbone, settings: Lora, room: Room) -> None:
+        self._backbone, self._settings, self._room = backbone, settings, room
+        self._parameters = [weight for weight in backbone.model.parameters() if weight.requires_grad]
+        self._flat: FlatAdamW | None = None
+        self._captured: CapturedPasses | None = None
+        kinds = {(weight.dtype, weight.device) for weight in self._parameters}
+        if backbone.device.type in DEVICES and len(kinds) == 1:
+            self._flat = FlatAdamW(self._parameters, settings.weight_decay, settings.clip)
+            if backbone.packs and not room.checkpointing:
+                self._captured = CapturedPasses(backbone, room)
+        else:
+            self._adamw = torch.optim.AdamW(self._parameters, weight_decay=settings.weight_decay)
+
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether a step may still be under way when it returns, so that reading its numbers waits for it."""
+        return self._flat is not None
+
+    def run(self, micro_batches: Sequence[Sequence[TokenRow]], learning_rate: float) -> StepNumbers:
+        """One step over rows, each micro-batch of which is of one prompt.
+
+        Raises:
+            StepFailed: memory does not hold even one row.
+        """
+        if self._flat is None:
+            loss, tokens = gradient(self._backbone, micro_batches, self._room)
+            norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.clip))
+            for group in self._adamw.param_groups:
+                group["lr"] = learning_rate
+            self._adamw.step()
+            self._adamw.zero_grad()
+            return StepNumbers.of(loss, norm, tokens)
+        loss_sum, tokens = self._flat_gradient(self._flat, micro_batches)
+        return StepNumbers.of(loss_sum, self._flat.step(learning_rate), tokens)
+
+    def _flat_gradient(
+        self, flat: FlatAdamW, micro_batches: Sequence[Sequence[TokenRow]]
+    ) -> tuple[torch.Tensor | float, int]:
+        if self._captured is not None:
+            try:
+                return self._captured.gradient(micro_batches)
+            except CannotCapture:
+                self._captured = None
+            torch.cuda.empty_cache()
+        loss, tokens = gradient(self._backbone, micro_batches, self._room)
+        flat.collect_gradients()
+        return loss, tokens
+
+    def close(self) -> None:
+        """Let gradients and graphs go."""
+        self._captured = None
+        if self._flat is not None:
+            self._flat.close()
