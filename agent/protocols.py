@@ -18,6 +18,10 @@ StopEarly = Callable[[Example, str], bool]
 """Whether generation may stop: the scores of an answer that begins with this text are the same however it goes on."""
 
 
+Charge = Callable[[Spend], None]
+"""Adds to what is used up. Called while work is under way, so that a kill loses little of it."""
+
+
 Embed = Callable[[Sequence[str]], list[list[float]]]
 """Unit vectors of texts, in order: their dot product is the cosine similarity."""
 
@@ -35,7 +39,11 @@ class Listener(Progress, Protocol):
 
 
 class LanguageModel(Protocol):
-    """The model under adaptation, with adapters known by id (None is the bare base)."""
+    """The model under adaptation, with adapters known by id (None is the bare base).
+
+    Every call returns its answers together with what it used up: tokens, and those seconds that known answers took when
+    they were computed. (The caller's own clock counts the rest.)
+    """
 
     def generate(
         self,
@@ -45,10 +53,11 @@ class LanguageModel(Protocol):
         adapter: str | None,
         max_new_tokens: int,
         stop_early: StopEarly | None = None,
-    ) -> Sequence[str | None]:
-        """One greedy completion per example, in order. One may end where `stop_early` allows it.
+    ) -> tuple[Sequence[str | None], Spend]:
+        """One greedy completion per example, in order, and what they used up.
 
-        None for a row that has no room for so many new tokens in the model's window.
+        A completion may end where `stop_early` allows it. It is None for a row that has no room for so many new tokens
+        in the model's window.
         """
         ...
 
@@ -59,10 +68,11 @@ class LanguageModel(Protocol):
         completions: Sequence[tuple[str, str]],
         *,
         adapter: str | None,
-    ) -> Sequence[float | None]:
-        """Mean NLL (nats per token) of each completion `(given, scored)`: only tokens of `scored` count.
+    ) -> tuple[Sequence[float | None], Spend]:
+        """Mean NLL (nats per token) of each completion `(given, scored)`, and what they used up.
 
-        None for what cannot be measured: a row beyond the model's window, or nothing to score.
+        Only tokens of `scored` count. None for what cannot be measured: a row beyond the model's window, or nothing to
+        score.
         """
         ...
 

@@ -107,7 +107,7 @@ class Runner:
         return digest([row.id, self._task.config.generation.max_new_tokens, self._task.scorers.digest, READING])
 
     def _scores(self, candidate: Candidate, rows: Mapping[str, Example]) -> dict[str, ExampleScore]:
-        outputs = self._model.generate(
+        outputs, _ = self._model.generate(
             self._prompt_of(candidate.prompt),
             list(rows.values()),
             adapter=candidate.adapter,
@@ -129,6 +129,5 @@ class Runner:
     def _nats(self, candidate: Candidate, rows: Mapping[str, Example]) -> dict[str, float | None]:
         wanted = [("", self._task.scorers.show(row.answer)) for row in rows.values()]
         prompt = self._prompt_of(candidate.prompt)
-        return dict(
-            zip(rows, self._model.nll(prompt, list(rows.values()), wanted, adapter=candidate.adapter), strict=True)
-        )
+        nats, _ = self._model.nll(prompt, list(rows.values()), wanted, adapter=candidate.adapter)
+        return dict(zip(rows, nats, strict=True))

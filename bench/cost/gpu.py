@@ -12,7 +12,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -47,29 +49,28 @@ class Bench:
 
     def loaded(self) -> Loaded:
         """A fresh copy; the memory of the last one is given back, and the peak begins anew."""
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
         return Loaded(copy.deepcopy(self.master), self.tokenizer)
 
     def add(self, table: str, **line: Any) -> None:
         """Print a line at once, and keep it."""
-        line["gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        line["gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2) if torch.cuda.is_available() else None
         self.lines.append({"table": table, **line})
         print(table, json.dumps(line), flush=True)
 
 
 def make(size: str, tokenizer: Any) -> Any:
-    """The random model, on the card."""
+    """The random model, on the card where there is one."""
     torch.manual_seed(0)
-    heads = SIZES[size]["num_attention_heads"]
+    sizes: dict[str, Any] = SIZES[size] | {"num_key_value_heads": SIZES[size]["num_attention_heads"] // 4}
     config = transformers.LlamaConfig(
-        **SIZES[size], num_key_value_heads=heads // 4, vocab_size=len(tokenizer), tie_word_embeddings=True,
-        max_position_embeddings=8192, eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id,
-        pad_token_id=tokenizer.eos_token_id,
+        **sizes, vocab_size=len(tokenizer), tie_word_embeddings=True, max_position_embeddings=8192,
+        eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id, pad_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
-    with torch.device("cuda"):
-        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    return model.eval()
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
 
 
 # --- training ------------------------------------------------------------------------------------
@@ -80,18 +81,16 @@ def training_table(bench: Bench) -> None:
     for prefix, batch in TRAINING:
         rows = training_rows(bench.tokenizer, TrainingCell(prefix=prefix, batch=batch, steps=STEPS))
         least = floor.training_floor(bench.loaded(), rows).least_seconds()
-        losses = {}
         for name, trainer in (("ours", training.ours), ("plain", training.plain)):
             loaded = bench.loaded()
             start = loaded.now()
             steps = trainer(loaded, rows, STEPS)
-            ends = [start, *steps.ends]
-            seconds = sorted(after - before for before, after in zip(ends[WARM_UP:], ends[WARM_UP + 1 :], strict=False))
-            losses[name] = steps.loss
+            laps = [after - before for before, after in pairwise([start, *steps.ends])]
+            counted = sorted(laps[WARM_UP:])
             bench.add(
-                "training", shared=rows.shared, batch=batch, who=name, best=round(seconds[0], 5),
-                median=round(seconds[len(seconds) // 2], 5), first=[round(b - a, 3) for a, b in zip(ends, ends[1:WARM_UP + 1], strict=False)],
-                floor=round(least, 5), share_of_floor=round(least / seconds[0], 3), loss=round(steps.loss, 4),
+                "training", shared=rows.shared, batch=batch, who=name, best=round(counted[0], 5),
+                median=round(median(counted), 5), first=[round(lap, 3) for lap in laps[:WARM_UP]],
+                floor=round(least, 5), share_of_floor=round(least / counted[0], 3), loss=round(steps.loss, 4),
             )  # fmt: skip
             del loaded
 
@@ -104,24 +103,26 @@ def answers_table(bench: Bench, compiled: bool) -> None:
     for prefix in PREFIXES:
         for adapter in (False, True):
             cell = AnswerCell(prefix=prefix, rows=64, new=48, adapter=adapter, batch_size=64)
-            rows = question_rows(bench.tokenizer, cell)
             with tempfile.TemporaryDirectory() as folder:
                 if adapter:
                     answering.save_adapter(bench.loaded(), Path(folder))
-                texts = {}
-                contenders: dict[str, Callable[[], tuple[list[str], list[float]]]] = {
-                    "ours": lambda: ours(bench, rows, cell, Path(folder)),
-                    "generate": lambda: careful_generate(bench, rows, cell, Path(folder)),
-                }
-                if compiled and prefix == PREFIXES[-1] and adapter:
-                    contenders["compiled"] = lambda: careful_generate(bench, rows, cell, Path(folder), compiled=True)
-                for name, contender in contenders.items():
-                    texts[name], seconds = contender()
-                    bench.add(
-                        "answers", shared=rows.shared, adapter=adapter, who=name, first=round(seconds[0], 3),
-                        best=round(min(seconds[1:]), 4), laps=[round(lap, 4) for lap in seconds[1:]],
-                        same_as_ours=same(texts["ours"], texts[name]),
-                    )  # fmt: skip
+                answers_of_cell(bench, cell, Path(folder), compiled and adapter and prefix == PREFIXES[-1])
+
+
+def answers_of_cell(bench: Bench, cell: AnswerCell, adapters: Path, compiled: bool) -> None:
+    """Contenders one after the other."""
+    rows = question_rows(bench.tokenizer, cell)
+    texts: dict[str, list[str]] = {}
+    for name in ("ours", "generate", "compiled")[: 2 + compiled]:
+        if name == "ours":
+            texts[name], seconds = ours(bench, rows, cell, adapters)
+        else:
+            texts[name], seconds = careful_generate(bench, rows, cell, adapters, compiled=name == "compiled")
+        bench.add(
+            "answers", shared=rows.shared, adapter=cell.adapter, who=name, first=round(seconds[0], 3),
+            best=round(min(seconds[1:]), 4), laps=[round(lap, 4) for lap in seconds[1:]],
+            same_as_ours=same(texts["ours"], texts[name]),
+        )  # fmt: skip
 
 
 def ours(bench: Bench, rows: Rows, cell: AnswerCell, adapters: Path) -> tuple[list[str], list[float]]:
@@ -132,9 +133,9 @@ def ours(bench: Bench, rows: Rows, cell: AnswerCell, adapters: Path) -> tuple[li
     seconds = []
     for _ in range(1 + LAPS):
         start = loaded.now()
-        texts = backbone.generate(rows.prompt, rows.examples, adapter=adapter, max_new_tokens=cell.new)
+        texts, _ = backbone.generate(rows.prompt, rows.examples, adapter=adapter, max_new_tokens=cell.new)
         seconds.append(loaded.now() - start)
-        backbone._prefix = None, backbone._prefix[1]  # a new prompt each time, as where prompts are compared
+        backbone._kept.prefix_key = None  # the prefix is read anew each time, as where prompts are compared
     return [text or "" for text in texts], seconds
 
 
@@ -201,26 +202,25 @@ def profiled(bench: Bench) -> None:
     rendering = time.perf_counter() - start
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
         answer()
-        torch.cuda.synchronize()
+        loaded.now()
     calls: Counter[str] = Counter()
     kernels: Counter[str] = Counter()
     times: Counter[str] = Counter()
     for event in profiler.events() or []:
-        if event.device_type == torch.autograd.DeviceType.CPU:
-            if event.name.startswith("cu"):
-                calls[event.name] += 1
-        else:
+        if "CUDA" in str(event.device_type):
             kernels[event.name] += 1
             times[event.name] += event.device_time_total
+        elif event.name.startswith("cu"):
+            calls[event.name] += 1
     launches = sum(count for name, count in calls.items() if "LaunchKernel" in name)
     layer_steps = loaded.model.config.num_hidden_layers * (cell.new - 1)
     bench.add(
-        "profile", rendering=round(rendering, 4), launches=launches, launches_per_layer_and_step=round(launches / layer_steps, 2),
-        graph_launches=calls["cudaGraphLaunch"], kernels=sum(kernels.values()),
+        "profile", rendering=round(rendering, 4), launches=launches, graph_launches=calls["cudaGraphLaunch"],
+        launches_per_layer_and_step=round(launches / layer_steps, 2), kernels=sum(kernels.values()),
         kernels_per_layer_and_step=round(sum(kernels.values()) / layer_steps, 1),
         device_seconds=round(sum(times.values()) / 1e6, 4),
     )  # fmt: skip
-    for name, microseconds in times.most_common(25):
+    for name, microseconds in times.most_common(30):
         print(f"  {microseconds / 1000:8.2f} ms {kernels[name]:6d} × {name[:110]}", flush=True)
     print("  host:", dict(calls.most_common(8)), flush=True)
 
@@ -238,7 +238,8 @@ def main() -> None:
     source = options.tokenizer or str(embedded_model(lambda *_: None))
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
     bench = Bench(make(options.size, tokenizer), tokenizer, [])
-    print(torch.cuda.get_device_name(), "torch", torch.__version__, "transformers", transformers.__version__)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    print(device, "torch", torch.__version__, "transformers", transformers.__version__)
     tables: dict[str, Callable[[], None]] = {
         "answers": lambda: answers_table(bench, options.compiled),
         "profile": lambda: profiled(bench),

@@ -16,6 +16,7 @@ from agent.records.actions import Decision, EditPrompt, Stop, TrainLora
 from agent.records.base import Record
 from agent.records.evaluation import Fitting
 from agent.records.examples import Example, Prompt
+from agent.records.rounds import Spend
 from graphs.services.context import Silent, new_run
 from graphs.session import open_session
 from memory.run.folder import RunFolder
@@ -99,8 +100,6 @@ class Stopwatch(Silent):
 class StandIn:
     """Answers at once, and better from round to round, so that some trials are kept."""
 
-    trained_tokens = generated_tokens = read_tokens = 0
-
     def __init__(self, rounds: int) -> None:
         self._calls, self._most = 0, 6 * rounds
 
@@ -112,18 +111,19 @@ class StandIn:
         adapter: str | None,
         max_new_tokens: int,
         stop_early: object = None,
-    ) -> list[str]:
+    ) -> tuple[list[str], Spend]:
         self._calls += 1
         skill = min(0.9, self._calls / self._most)
-        return [
+        answers = [
             f"ANSWER: {example.answer}" if _chance(prompt.id, adapter, example.name) < skill else "I do not know that."
             for example in examples
         ]
+        return answers, Spend()
 
     def nll(
         self, prompt: Prompt, examples: Sequence[Example], completions: object, *, adapter: str | None
-    ) -> list[float | None]:
-        return [6 * _chance(prompt.id, adapter, example.name) for example in examples]
+    ) -> tuple[list[float | None], Spend]:
+        return [6 * _chance(prompt.id, adapter, example.name) for example in examples], Spend()
 
 
 class Alternating:

@@ -41,17 +41,18 @@ def _remade(state: State, context: Context) -> Reworded | None:
             return {}
 
     task, prompt = context.spec, context.folder.prompt(best.prompt)
+
+    def answer(rows: Sequence[Example]) -> list[str]:
+        """To their end: these answers become training rows."""
+        new = task.config.generation.max_new_tokens
+        answers, _ = context.model.generate(prompt, rows, adapter=best.adapter, max_new_tokens=new)
+        return [answer or "" for answer in answers]
+
     kept, remaking = reword(
         hard,
         context.memory.recall_rewrites([example for example, _ in hard]),
         ask,
-        # To their end: these answers become training rows.
-        lambda rows: [
-            answer or ""
-            for answer in context.model.generate(
-                prompt, rows, adapter=best.adapter, max_new_tokens=task.config.generation.max_new_tokens
-            )
-        ],
+        answer,
         task.scorers.score_all,
         prompt=best.prompt,
         taken=[row.question for row in (*task.train, *task.validation, *task.test)],

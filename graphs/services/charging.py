@@ -15,16 +15,16 @@ class Meter:
 
     Args:
         charges: where it is noted, for the process that goes on after a kill.
-        counters: what model and LLM have used up so far: readings that only grow. Of the LLM, it is the whole run's.
+        llm_spend: what the LLM has cost the whole run so far.
     """
 
-    def __init__(self, charges: ChargeFile, counters: Callable[[], Spend]) -> None:
+    def __init__(self, charges: ChargeFile, llm_spend: Callable[[], Spend]) -> None:
         self.deadline: float | None = None  # a reading of time.monotonic(): the end of the run's minutes
         self._charges = charges
-        self._counters = counters
+        self._llm_spend = llm_spend
         self._step = ""  # empty between steps: nothing is charged then
         self._began = Spend()
-        self._borrowed = Spend()
+        self._added = Spend()
 
     def begin(self, step: str, before: Spend, minutes: float | None) -> None:
         """Begin to count a step, and set the deadline for all that waits in it.
@@ -45,6 +45,10 @@ class Meter:
         """The step is over, or was broken off: what is used up from here on, a user's time say, is no step's."""
         self._step = ""
 
+    def add(self, spend: Spend) -> None:
+        """Count what a call has used up, as the call goes on; the next `charge` notes it."""
+        self._added += spend
+
     def charge(self) -> None:
         """Note what the step under way has used up: were the process killed now, the next one would count it."""
         if self._step:
@@ -53,12 +57,12 @@ class Meter:
 
     def borrow(self, spend: Spend) -> None:
         """Count work that another process or run did, and that is taken over as if it were done in this step."""
-        self._borrowed += spend
+        self.add(spend)
         self.charge()
 
     def used(self) -> Spend:
         """What has been used up: a reading to subtract an earlier one from."""
-        return Spend(seconds=time.monotonic()) + self._borrowed + self._counters()
+        return Spend(seconds=time.monotonic()) + self._added + self._llm_spend()
 
     @property
     def spent(self) -> Spend:

@@ -14,7 +14,6 @@ from agent.policy.registry import make_policy
 from agent.protocols import Editor, Embed, Policy, Rater
 from agent.records.base import Record
 from agent.records.examples import Candidate, Example, Prompt
-from agent.records.rounds import Spend
 from agent.signal.cost_model import Prices, prices
 from graphs.services.charging import Charging, Meter
 from graphs.services.garbage_collection import collector_at_rest
@@ -181,7 +180,7 @@ class Context:
 
         spec, answers = self.spec, self.pooled.answers
         return CachedLanguageModel(
-            lambda: self.backbone, answers, spec.config.base, time.monotonic, spec.scorers.digest
+            lambda: self.backbone, answers, spec.config.base, time.monotonic, spec.scorers.digest, self.meter.add
         )
 
     @cached_property
@@ -218,6 +217,7 @@ class Context:
             chat_template_kwargs=config.chat_template_kwargs,
             batch_size=config.generation.batch_size,
             progress=self.progress,
+            charge=self.meter.add,
         )
         try_settings(backbone, config.lora)
         return backbone
@@ -358,18 +358,4 @@ class Context:
     @cached_property
     def meter(self) -> Meter:
         """Counts what the step under way uses up."""
-        return Meter(self.folder.charges, self._counters)
-
-    def _counters(self) -> Spend:
-        """What this process's models have used up, and what the LLM has cost the run."""
-        used = self.llm.account.spend
-        if "backbone" in vars(self):
-            used += Spend(train_tokens=self.backbone.trained_tokens)
-        if "model" in vars(self):
-            asked = self.model
-            used += Spend(
-                seconds=getattr(asked, "spared_seconds", 0.0),
-                generated_tokens=round(asked.generated_tokens),
-                read_tokens=round(asked.read_tokens),
-            )
-        return used
+        return Meter(self.folder.charges, lambda: self.llm.account.spend)

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from agent.config.scorers import ContentScorer, StyleScorer
 from agent.records.evaluation import Evaluation
 from agent.records.examples import Candidate, Example, Prompt
+from agent.records.rounds import Spend
 from eval.runner import Runner
 from eval.scorers.combined import TaskScorers
 from eval.tasks.task import load_task
@@ -179,9 +180,11 @@ def test_a_run_has_the_scores_of_whole_answers_for_fewer_tokens(
     task = load_task(tiny_task(content=[EXACT], style=[BRIEF], generation={"max_new_tokens": 24}))
 
     def measured(whole: bool) -> tuple[Evaluation, int]:
-        ours = backbone(name, batch_size=3)
+        spends: list[Spend] = []
+        ours = backbone(name, batch_size=3, charge=spends.append)
         runner = Runner(task, ours, lambda _: Prompt(system="Answer the question."), Unkept(), whole)
-        return runner(Candidate(prompt="seed"), "validation"), ours.generated_tokens
+        evaluation = runner(Candidate(prompt="seed"), "validation")
+        return evaluation, sum(spends, Spend()).generated_tokens
 
     (long, many), (short, few) = measured(whole=True), measured(whole=False)
     assert few < many

@@ -11,6 +11,7 @@ from agent.errors import LlmUnavailable, NesyLoraError
 from agent.protocols import Rating, StopEarly
 from agent.records.evaluation import Evaluation
 from agent.records.examples import Candidate, Example, Prompt
+from agent.records.rounds import Spend
 from eval.runner import Runner
 from eval.tasks.task import load_task
 from memory.run.folder import RunFolder
@@ -41,16 +42,16 @@ class Parrot:
         adapter: str | None,
         max_new_tokens: int,
         stop_early: StopEarly | None = None,
-    ) -> list[str]:
+    ) -> tuple[list[str], Spend]:
         self.asked.append(([example.name for example in examples], adapter, max_new_tokens))
         form = "ANSWER: " if "ANSWER" in prompt.system else ""
-        return [form + (example.answer if adapter else "no idea") for example in examples]
+        return [form + (example.answer if adapter else "no idea") for example in examples], Spend()
 
     def nll(
         self, _: Prompt, examples: Sequence[Example], completions: Sequence[tuple[str, str]], *, adapter: str | None
-    ) -> list[float]:
+    ) -> tuple[list[float], Spend]:
         self.scored.append([scored for _, scored in completions])
-        return [len(example.name) + (0.0 if adapter else 0.5) for example in examples]
+        return [len(example.name) + (0.0 if adapter else 0.5) for example in examples], Spend()
 
     @property
     def answered(self) -> list[str]:
@@ -199,8 +200,8 @@ def test_a_row_that_does_not_fit_is_wrong_and_told_whatever_the_scorers_say_of_n
 ) -> None:
     (task / "task.yaml").write_text(TASK.replace('{kind: starts_with, text: "ANSWER: "}', "{kind: words, most: 9}"))
     say = model.generate
-    model.generate = lambda *given, **more: [None, *say(*given, **more)[1:]]  # type: ignore[assignment, misc]
-    model.nll = lambda *given, **more: [None, 2.0, 2.0, 2.0]  # type: ignore[assignment, method-assign]
+    model.generate = lambda *given, **more: ([None, *say(*given, **more)[0][1:]], Spend())  # type: ignore[assignment, misc]
+    model.nll = lambda *given, **more: ([None, 2.0, 2.0, 2.0], Spend())  # type: ignore[assignment, method-assign]
     runner = Runner(load_task(task), model, PROMPTS.__getitem__, run)
     evaluation = runner(Candidate(prompt="formed", adapter="a1"), "validation")
     assert [(one.content, one.style, one.too_long) for one in evaluation.scores] == [(0, 0, True)] + [(1, 1, False)] * 3

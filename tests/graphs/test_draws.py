@@ -78,7 +78,7 @@ def test_a_training_after_going_back_is_another_one_and_each_is_charged_once(
         answered(session, instead=TRAIN)
         answered(session, instead={"action": "rollback", "to_round": 0})
         answered(session, instead=TRAIN)
-        trained = session.context.backbone.trained_tokens
+        trained = session.context.meter.used().train_tokens
     first, back, second = folder.rounds()
     assert back.best == folder.baseline().best, "else the second training would start from another pair"
     assert first.trial.candidate and second.trial.candidate

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from agent.records.examples import Example
+from agent.records.rounds import Spend
 from graphs.services.context import Context, new_run
 from graphs.session import open_session
 from memory.rewrites import RewriteMemory
@@ -38,11 +39,11 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     asked: list[str] = []
     generate = Backbone.generate
 
-    def knowing(model: Backbone, prompt: Any, rows: Sequence[Example], **how: Any) -> list[str]:
+    def knowing(model: Backbone, prompt: Any, rows: Sequence[Example], **how: Any) -> tuple[list[str], Spend]:
         if not any(REWORDED in row.question for row in rows):
             return generate(model, prompt, rows, **how)
         asked.extend(row.question for row in rows)
-        return [f"ANSWER: {row.answer}" for row in rows]
+        return [f"ANSWER: {row.answer}" for row in rows], Spend()
 
     monkeypatch.setattr(Backbone, "generate", knowing)
     return asked
@@ -83,7 +84,7 @@ def test_stopped_in_the_race_a_round_takes_what_it_remade_as_it_is(
 ) -> None:
     kill, generate = Kill(), Backbone.generate
 
-    def stopping(model: Backbone, prompt: Any, rows: Sequence[Example], **how: Any) -> list[str]:
+    def stopping(model: Backbone, prompt: Any, rows: Sequence[Example], **how: Any) -> tuple[list[str], Spend]:
         if answered and not any(REWORDED in row.question for row in rows):
             kill()
         return generate(model, prompt, rows, **how)

@@ -22,6 +22,6 @@ def general_loss(model: LanguageModel, adapter: str | None) -> float | None:
     None unless all could be measured: a mean over others would not compare.
     """
     rows = [Example(name=f"train:{n}", question=asked, answer=said) for n, (asked, said) in enumerate(GENERAL, 1)]
-    losses = model.nll(Prompt(), rows, [("", row.answer) for row in rows], adapter=adapter)
+    losses, _ = model.nll(Prompt(), rows, [("", row.answer) for row in rows], adapter=adapter)
     measured = [loss for loss in losses if loss is not None]
     return sum(measured) / len(measured) if len(measured) == len(rows) else None

@@ -105,7 +105,7 @@ class Probing:
             for place, parts in enumerate(wanted)
             for part in dict.fromkeys(part for part in parts.values() if part[1])
         ]
-        values = self._model.nll(
+        values, _ = self._model.nll(
             prompt, [examples[place] for place, _ in asked], [part for _, part in asked], adapter=adapter
         )
         known = dict(zip(asked, values, strict=True))
@@ -143,7 +143,7 @@ class Probing:
     ) -> list[Features]:
         examples = [example for example, _ in rows]
         draws = [
-            self._model.generate(drawn, examples, adapter=adapter, max_new_tokens=self._new)
+            self._model.generate(drawn, examples, adapter=adapter, max_new_tokens=self._new)[0]
             for drawn in self._drawn(prompt, seed)
         ]
         answers = zip(*draws, strict=True) if draws else [()] * len(rows)

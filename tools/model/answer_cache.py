@@ -1,43 +1,62 @@
 """A model whose answers are kept on disk: what one run asked of it, another that asks the same need not compute.
 
-What the model cannot measure (None) is kept too. Answers of older versions, which had 0 and "" in its place, stand
-under other keys and are not asked for.
+What the model cannot measure (None) is kept too. Answers of older versions, which had 0 and "" in its place, have
+other keys and are not found.
 
-Every row is charged what it took when it was computed: an even share of the call. In calls of other rows it would have
+A known row costs what it cost when it was computed: an even share of that call. In calls of other rows it would have
 taken another share of what the rows have in common, so a charge is exact where runs ask alike, and near it elsewhere.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from agent.protocols import LanguageModel, Replies, StopEarly
+from agent.protocols import Charge, LanguageModel, Replies, StopEarly
 from agent.records.base import digest
 from agent.records.examples import Example, Prompt
+from agent.records.rounds import Spend
+
+
+class KeptAnswer(NamedTuple):
+    """A completion or its mean NLL, as it is kept on disk, with its share of what the call took when it was computed.
+
+    Shares are fractions: seconds, generated tokens, read tokens.
+    """
+
+    value: str | float | None
+    seconds: float
+    generated: float
+    read: float
 
 
 class CachedLanguageModel:
     """Satisfies `agent.protocols.LanguageModel`; loads the model behind it only for what is not known.
 
     Args:
-        load: the model, with its counters `generated_tokens` and `read_tokens`.
+        load: the model. It charges by itself what it computes.
         replies: keeps the answers, each with what it cost.
         name: what the model is called, and how it computes: a part of every key.
         clock: seconds, as time.monotonic gives them.
-        scorers: the digest of the scorers that settle an answer early: a part of the key of every one that they may.
+        scorers: digest of the scorers that allow an answer to stop early: a part of the key of every one that may.
+        charge: told what known answers cost.
     """
 
     def __init__(
-        self, load: Callable[[], Any], replies: Replies, name: Sequence[str], clock: Callable[[], float], scorers: str
+        self,
+        load: Callable[[], LanguageModel],
+        replies: Replies,
+        name: Sequence[str],
+        clock: Callable[[], float],
+        scorers: str,
+        charge: Charge = lambda _: None,
     ) -> None:
         self._load = load
         self._replies = replies
         self._name = name
         self._clock = clock
         self._scorers = scorers
-        self.generated_tokens = 0.0
-        self.read_tokens = 0.0
-        self.spared_seconds = 0.0  # that known answers took when they were computed
+        self._charge = charge
+        self._generated = self._read = 0.0  # tokens of known answers so far, with the fractions not charged yet
 
     def generate(
         self,
@@ -47,21 +66,23 @@ class CachedLanguageModel:
         adapter: str | None,
         max_new_tokens: int,
         stop_early: StopEarly | None = None,
-    ) -> list[str | None]:
+    ) -> tuple[list[str | None], Spend]:
         """As `LanguageModel.generate`.
 
-        An answer that may end early does so by its reference and by the scorers: it is that row's own, and theirs.
+        Where an answer may stop depends on its reference and on the scorers: it is kept for these only.
         """
         shared = ["generate or none", self._name, prompt.id, adapter, max_new_tokens]
         ends = [[example.answer, self._scorers] if stop_early else None for example in examples]
         keys = [digest([*shared, _asked(example), end]) for example, end in zip(examples, ends, strict=True)]
 
-        def compute(places: Sequence[int]) -> Sequence[str | None]:
+        def compute(places: Sequence[int]) -> tuple[Sequence[str | None], Spend]:
             rows = [examples[place] for place in places]
-            model: LanguageModel = self._load()
-            return model.generate(prompt, rows, adapter=adapter, max_new_tokens=max_new_tokens, stop_early=stop_early)
+            return self._load().generate(
+                prompt, rows, adapter=adapter, max_new_tokens=max_new_tokens, stop_early=stop_early
+            )
 
-        return [None if value is None else str(value) for value in self._answers(keys, compute)]
+        values, spend = self._answers(keys, compute)
+        return [None if value is None else str(value) for value in values], spend
 
     def nll(
         self,
@@ -70,46 +91,53 @@ class CachedLanguageModel:
         completions: Sequence[tuple[str, str]],
         *,
         adapter: str | None,
-    ) -> list[float | None]:
+    ) -> tuple[list[float | None], Spend]:
         """As `LanguageModel.nll`."""
         shared = ["nll or none", self._name, prompt.id, adapter]
         asked = zip(examples, completions, strict=True)
         keys = [digest([*shared, _asked(example), *completion]) for example, completion in asked]
 
-        def compute(places: Sequence[int]) -> Sequence[float | None]:
-            model: LanguageModel = self._load()
-            return model.nll(
-                prompt, [examples[place] for place in places], [completions[place] for place in places], adapter=adapter
-            )
+        def compute(places: Sequence[int]) -> tuple[Sequence[float | None], Spend]:
+            rows, scored = [examples[place] for place in places], [completions[place] for place in places]
+            return self._load().nll(prompt, rows, scored, adapter=adapter)
 
-        return [None if value is None else float(value) for value in self._answers(keys, compute)]
+        values, spend = self._answers(keys, compute)
+        return [None if value is None else float(value) for value in values], spend
 
     def _answers(
-        self, keys: Sequence[str], compute: Callable[[Sequence[int]], Sequence[str | float | None]]
-    ) -> list[Any]:
-        known = {key: json.loads(reply) for key in set(keys) if (reply := self._replies.get(key)) is not None}
-        self.spared_seconds += sum(known[key]["seconds"] for key in keys if key in known)
+        self, keys: Sequence[str], compute: Callable[[Sequence[int]], tuple[Sequence[str | float | None], Spend]]
+    ) -> tuple[list[str | float | None], Spend]:
+        """The kept values of these keys, computed where there are none, and what they cost."""
+        known = {
+            key: KeptAnswer(**json.loads(reply)) for key in set(keys) if (reply := self._replies.get(key)) is not None
+        }
+        spend = self._charged([known[key] for key in keys if key in known])
         missing = [place for place, key in enumerate(keys) if key not in known]
         if missing:
-            for key, answer in self._computed([keys[place] for place in missing], lambda: compute(missing)).items():
-                known[key] = answer
-                self._replies.put(key, json.dumps(answer))
-        for key in keys:
-            self.generated_tokens += known[key]["generated"]
-            self.read_tokens += known[key]["read"]
-        return [known[key]["value"] for key in keys]
+            self._load()  # not within the measured time
+            began = self._clock()
+            values, used = compute(missing)
+            total = (self._clock() - began, used.generated_tokens, used.read_tokens)
+            share = [amount / len(missing) for amount in total]
+            computed = {keys[place]: KeptAnswer(value, *share) for place, value in zip(missing, values, strict=True)}
+            for key, answer in computed.items():
+                self._replies.put(key, json.dumps(answer._asdict()))
+            known |= computed
+            spend += used
+        return [known[key].value for key in keys], spend
 
-    def _computed(
-        self, keys: Sequence[str], compute: Callable[[], Sequence[str | float | None]]
-    ) -> dict[str, dict[str, Any]]:
-        """Each answer with an even share of what all of them cost."""
-        model = self._load()
-        before = self._clock(), model.generated_tokens, model.read_tokens
-        values = compute()
-        after = self._clock(), model.generated_tokens, model.read_tokens
-        names = ("seconds", "generated", "read")
-        share = {name: (now - then) / len(keys) for name, now, then in zip(names, after, before, strict=True)}
-        return {key: {"value": value, **share} for key, value in zip(keys, values, strict=True)}
+    def _charged(self, answers: Sequence[KeptAnswer]) -> Spend:
+        """Charge what known answers cost. Tokens are whole numbers: what is rounded off is charged with later ones."""
+        generated, read = round(self._generated), round(self._read)
+        self._generated += sum(answer.generated for answer in answers)
+        self._read += sum(answer.read for answer in answers)
+        spend = Spend(
+            seconds=sum(answer.seconds for answer in answers),
+            generated_tokens=round(self._generated) - generated,
+            read_tokens=round(self._read) - read,
+        )
+        self._charge(spend)
+        return spend
 
 
 def _asked(example: Example) -> Mapping[str, Any]:

@@ -20,6 +20,7 @@ from agent.protocols import Progress
 from agent.records.actions import TrainLora
 from agent.records.base import digest
 from agent.records.examples import Example, Prompt
+from agent.records.rounds import Spend
 from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
 from tools.training.lora_config import new_lora, try_settings
@@ -207,7 +208,7 @@ def _fit(
     for number, (epoch, micro_batches) in enumerate(steps, 1):
         numbers = optimizer.run(micro_batches, move.learning_rate * rate(number - 1))
         log.tokens += numbers.tokens
-        backbone.trained_tokens += numbers.tokens
+        backbone.charge(Spend(train_tokens=numbers.tokens))
         running.append((epoch, numbers))
         ends_epoch = number == len(steps) or steps[number][0] > epoch
         # A device that runs ahead gets its next step before the numbers of this one are waited for.

@@ -13,6 +13,7 @@ from agent.errors import BadInput
 from tools.model.backbone import Backbone
 from tools.training.adapters import bare, plain_name
 
+TRIAL = "0" * 12  # the id of an adapter that is made only to be dropped
 # What peft raises for settings that a model cannot have; a bad pattern is among them.
 PEFT_REFUSES = (TypeError, ValueError, LookupError, NotImplementedError, re.error)
 
@@ -72,8 +73,8 @@ def try_settings(backbone: Backbone, settings: Lora) -> None:
     plain = {"init_lora_weights": True} if isinstance(init, str) else {}
     devices = [backbone.device] if backbone.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        new_lora(backbone, "trial", settings.rank, settings.model_copy(update={"options": settings.options | plain}))
-        backbone.detach("trial")
+        new_lora(backbone, TRIAL, settings.rank, settings.model_copy(update={"options": settings.options | plain}))
+        backbone.detach(TRIAL)
 
 
 def check_names(model: torch.nn.Module, settings: Lora) -> None:

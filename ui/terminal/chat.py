@@ -174,7 +174,7 @@ class Talk:
         example = Example(name="chat:1", question=question, answer="")
         tokens = context.spec.config.generation.max_new_tokens
         adapter = self._session.best.adapter
-        [answer] = context.model.generate(self._best_prompt(), [example], adapter=adapter, max_new_tokens=tokens)
+        [answer], _ = context.model.generate(self._best_prompt(), [example], adapter=adapter, max_new_tokens=tokens)
         if answer is None:
             raise BadInput(f"The model's window has no room for this question and generation.max_new_tokens: {tokens}.")
         self.say(escape(answer))

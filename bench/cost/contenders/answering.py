@@ -33,7 +33,7 @@ def ours(loaded: Loaded, rows: Rows, cell: AnswerCell, adapters: Path) -> tuple[
     backbone.generate(Prompt(), [WARM_UP], adapter=None, max_new_tokens=2)
     start = loaded.now()
     adapter = ADAPTER if cell.adapter else None
-    texts = backbone.generate(rows.prompt, rows.examples, adapter=adapter, max_new_tokens=cell.new)
+    texts, _ = backbone.generate(rows.prompt, rows.examples, adapter=adapter, max_new_tokens=cell.new)
     return [text or "" for text in texts], loaded.now() - start
 
 

@@ -1,6 +1,7 @@
 """The reward classifier: its table, its probe against scripted likelihoods, and the whole on a tiny model."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from agent.config.scorers import Contains, StartsWith
 from agent.protocols import LanguageModel
 from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Candidate, Demo, Example, Prompt
+from agent.records.rounds import Spend
 from agent.records.signal import Need
 from eval.scorers.combined import TaskScorers
 from tools.diagnosis.classify import FIRST, KNOWN_BELOW, PROBED, WORDS_HELP_FROM, Classifier, by_rewards, need
@@ -44,9 +46,9 @@ class Scripted:
         adapter: str | None,
         max_new_tokens: int,
         stop_early: object = None,
-    ) -> list[str]:
+    ) -> tuple[list[str], Spend]:
         self.tried.append((prompt, [example.name for example in examples], adapter))
-        return ["no"] * len(examples)
+        return ["no"] * len(examples), Spend()
 
     def nll(
         self,
@@ -55,10 +57,10 @@ class Scripted:
         completions: Sequence[tuple[str, str]],
         *,
         adapter: str | None,
-    ) -> list[float]:
+    ) -> tuple[list[float], Spend]:
         self.asked.append((prompt, [example.name for example in examples], list(completions), adapter))
         whole = "taught" if prompt.demos else "bare"
-        return [self.values["rest" if given else whole] for given, _ in completions]
+        return [self.values["rest" if given else whole] for given, _ in completions], Spend()
 
 
 def judged(rows: Sequence[Example], content: float = 0, style: float = 0, adapter: str | None = None) -> Evaluation:
@@ -160,9 +162,9 @@ class Uneven(Scripted):
         completions: Sequence[tuple[str, str]],
         *,
         adapter: str | None,
-    ) -> list[float]:
-        found = super().nll(prompt, examples, completions, adapter=adapter)
-        return [1.0 if row.name in self.known else nats for row, nats in zip(examples, found, strict=True)]
+    ) -> tuple[list[float], Spend]:
+        found, spend = super().nll(prompt, examples, completions, adapter=adapter)
+        return [1.0 if row.name in self.known else nats for row, nats in zip(examples, found, strict=True)], spend
 
 
 def test_a_kind_whose_first_rows_differ_is_asked_whole_and_no_row_twice() -> None:
@@ -186,13 +188,13 @@ def test_demonstrations_that_make_it_worse_are_no_gap() -> None:
 class Narrow(Scripted):
     """Has no room for demonstrations beside a question."""
 
-    def generate(self, prompt: Prompt, *given: object, **more: object) -> list[str | None]:  # type: ignore[override]
-        answers = super().generate(prompt, *given, **more)  # type: ignore[arg-type]
-        return [None if prompt.demos else answer for answer in answers]
+    def generate(self, prompt: Prompt, *given: Any, **more: Any) -> tuple[list[str | None], Spend]:  # type: ignore[override]
+        answers, spend = super().generate(prompt, *given, **more)
+        return [None if prompt.demos else answer for answer in answers], spend
 
-    def nll(self, prompt: Prompt, *given: object, **more: object) -> list[float | None]:  # type: ignore[override]
-        found = super().nll(prompt, *given, **more)  # type: ignore[arg-type]
-        return [None if prompt.demos else nats for nats in found]
+    def nll(self, prompt: Prompt, *given: Any, **more: Any) -> tuple[list[float | None], Spend]:  # type: ignore[override]
+        found, spend = super().nll(prompt, *given, **more)
+        return [None if prompt.demos else nats for nats in found], spend
 
 
 def test_what_does_not_fit_into_the_window_is_not_taken_for_known() -> None:

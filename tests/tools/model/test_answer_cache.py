@@ -1,12 +1,14 @@
 """Answers and adapters that runs have in common: the same as computed, charged as computed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.protocols import LanguageModel
 from agent.records.examples import Example, Prompt
+from agent.records.rounds import Spend
 from memory.replies import ReplyStore
 from memory.run.pool import Pool
 from tools.model.answer_cache import CachedLanguageModel
@@ -26,9 +28,8 @@ class Clock:
         return self.now
 
 
-def asked(model: Any, rows: list[Example] = ROWS) -> list[str]:
-    answers: list[str] = model.generate(PROMPT, rows, adapter=None, max_new_tokens=4)
-    return answers
+def asked(model: LanguageModel, rows: list[Example] = ROWS) -> tuple[Sequence[str | None], Spend]:
+    return model.generate(PROMPT, rows, adapter=None, max_new_tokens=4)
 
 
 def no_model() -> Any:
@@ -46,30 +47,50 @@ def test_what_was_asked_before_is_answered_and_charged_without_the_model(
     ours = backbone()
     first = CachedLanguageModel(lambda: ours, replies, ["tiny"], Clock(), "scorers")
     again = CachedLanguageModel(no_model, replies, ["tiny"], Clock(), "scorers")
-    assert asked(first) == asked(ours) == asked(again)
-    assert again.generated_tokens == first.generated_tokens == pytest.approx(ours.generated_tokens / 2)
-    assert again.read_tokens == first.read_tokens == pytest.approx(ours.read_tokens / 2) and again.read_tokens > 0
-    assert (first.spared_seconds, again.spared_seconds) == (0, pytest.approx(10))
+    computed, wanted = asked(first), asked(ours)
+    assert computed == wanted and wanted[1].read_tokens > 0 and wanted[1].generated_tokens > 0
+    answers, spend = asked(again)
+    assert answers == wanted[0]
+    assert spend == wanted[1].model_copy(update={"seconds": pytest.approx(10)})
 
 
 def test_only_the_rows_that_are_new_are_computed(backbone: Callable[..., Backbone], replies: ReplyStore) -> None:
-    ours = backbone()
+    computed: list[Spend] = []
+    ours = backbone(charge=computed.append)
     model = CachedLanguageModel(lambda: ours, replies, ["tiny"], Clock(), "scorers")
     asked(model, ROWS[:3])
-    before = ours.generated_tokens
-    assert asked(model) == asked(backbone())
-    assert ours.generated_tokens - before <= 2 * 5, "two new rows of four tokens, and what ends them"
+    computed.clear()
+    assert asked(model)[0] == asked(backbone())[0]
+    assert sum(computed, Spend()).generated_tokens <= 2 * 5, "two new rows of four tokens, and what ends them"
+
+
+def test_a_call_is_charged_once_and_to_the_token_in_however_many_parts_it_is_known(
+    backbone: Callable[..., Backbone], replies: ReplyStore
+) -> None:
+    """The model charges what it computes, the cache what it knows; together they charge what a call returns."""
+    charged: list[Spend] = []
+    ours = backbone(charge=charged.append)
+    model = CachedLanguageModel(lambda: ours, replies, ["tiny"], Clock(), "scorers", charged.append)
+    for rows in (ROWS[:3], ROWS, ROWS[1:2], ROWS[3:], ROWS):
+        charged.clear()
+        _, spend = asked(model, rows)
+        assert spend == sum(charged, Spend())
+    apart = CachedLanguageModel(no_model, replies, ["tiny"], Clock(), "scorers")
+    together = CachedLanguageModel(no_model, replies, ["tiny"], Clock(), "scorers")
+    whole, parts = asked(together)[1], sum((asked(apart, [row])[1] for row in ROWS), Spend())
+    assert parts == whole.model_copy(update={"seconds": pytest.approx(whole.seconds)})
 
 
 def test_likelihoods_are_kept_too(backbone: Callable[..., Backbone], replies: ReplyStore) -> None:
     ours, completions = backbone(), [("ANSWER: ", "Heskzan")] * len(ROWS)
-    computed = ours.nll(PROMPT, ROWS, completions, adapter=None)
+    computed, spend = ours.nll(PROMPT, ROWS, completions, adapter=None)
     CachedLanguageModel(lambda: ours, replies, ["tiny"], Clock(), "scorers").nll(
         PROMPT, ROWS, completions, adapter=None
     )
     kept = CachedLanguageModel(no_model, replies, ["tiny"], Clock(), "scorers")
-    assert kept.nll(PROMPT, ROWS, completions, adapter=None) == computed
-    assert kept.generated_tokens == 0 < kept.read_tokens
+    found, spared = kept.nll(PROMPT, ROWS, completions, adapter=None)
+    assert found == computed
+    assert spared.generated_tokens == 0 < spared.read_tokens == spend.read_tokens
 
 
 @pytest.mark.parametrize(
@@ -101,13 +122,14 @@ def test_an_answer_that_one_tasks_scorers_cut_off_is_none_to_anothers(
     ours, given = backbone(), {"adapter": None, "max_new_tokens": 6}
     brief = CachedLanguageModel(lambda: ours, replies, ["tiny"], Clock(), "brief")
     patient = CachedLanguageModel(lambda: ours, replies, ["tiny"], Clock(), "patient")
-    short = brief.generate(PROMPT, ROWS, stop_early=lambda row, text: bool(text), **given)
-    long = patient.generate(PROMPT, ROWS, stop_early=lambda row, text: False, **given)
-    assert long == ours.generate(PROMPT, ROWS, **given) != short
+    short, _ = brief.generate(PROMPT, ROWS, stop_early=lambda row, text: bool(text), **given)
+    long, _ = patient.generate(PROMPT, ROWS, stop_early=lambda row, text: False, **given)
+    assert long == ours.generate(PROMPT, ROWS, **given)[0] != short
     again = CachedLanguageModel(no_model, replies, ["tiny"], Clock(), "brief")
-    assert again.generate(PROMPT, ROWS, stop_early=lambda row, text: bool(text), **given) == short
+    assert again.generate(PROMPT, ROWS, stop_early=lambda row, text: bool(text), **given)[0] == short
     brief.generate(PROMPT, ROWS, **given)
-    assert CachedLanguageModel(no_model, replies, ["tiny"], Clock(), "patient").generate(PROMPT, ROWS, **given) == long
+    again = CachedLanguageModel(no_model, replies, ["tiny"], Clock(), "patient")
+    assert again.generate(PROMPT, ROWS, **given)[0] == long
 
 
 def test_an_answer_that_ended_early_for_one_reference_is_none_to_another(
@@ -115,7 +137,7 @@ def test_an_answer_that_ended_early_for_one_reference_is_none_to_another(
 ) -> None:
     model = CachedLanguageModel(backbone, replies, ["tiny"], Clock(), "scorers")
     one, other = (ROWS[0].model_copy(update={"answer": answer}) for answer in ("short", "long"))
-    short, long = model.generate(
+    (short, long), _ = model.generate(
         PROMPT, [one, other], adapter=None, max_new_tokens=6, stop_early=lambda row, text: row.answer == "short"
     )
     assert len(short) < len(long)

@@ -11,6 +11,7 @@ import torch
 
 from agent.errors import BadInput
 from agent.records.examples import Demo, Example, Prompt
+from agent.records.rounds import Spend
 from tests.fixtures.plain import Plain
 from tools.model.attached_adapters import ATTACHED
 from tools.model.backbone import Backbone
@@ -30,7 +31,7 @@ Adapters = Callable[..., Path]
 
 
 def likelihoods(backbone: Backbone, adapter: str | None = None) -> list[float | None]:
-    return backbone.nll(PROMPT, ROWS, SAID, adapter=adapter)
+    return backbone.nll(PROMPT, ROWS, SAID, adapter=adapter)[0]
 
 
 def read(backbone: Backbone, ids: list[int]) -> str:
@@ -48,7 +49,7 @@ def test_answers_are_those_of_plain_generation(
     for adapter in ("tuned", None):
         plain = Plain(tiny_model(name), folder if adapter else None, ours.device)
         wanted = [plain.answer(ids, ours.ends, 8) for ids in prompts]
-        answers[adapter] = ours.generate(PROMPT, ROWS, adapter=adapter, max_new_tokens=8)
+        answers[adapter], _ = ours.generate(PROMPT, ROWS, adapter=adapter, max_new_tokens=8)
         assert answers[adapter] == [read(ours, ids) for ids in wanted]
     assert answers["tuned"] != answers[None]
 
@@ -65,7 +66,7 @@ def test_rows_that_finish_early_leave_the_others_as_they_are(
     ours.base.generation_config.eos_token_id = [1, stop]
     wanted = [plain.answer(ids, [1, stop], 12) for ids in prompts]
     assert len({len(said) for said in wanted}) > 1
-    answers = ours.generate(PROMPT, ROWS, adapter="tuned", max_new_tokens=12)
+    answers, _ = ours.generate(PROMPT, ROWS, adapter="tuned", max_new_tokens=12)
     assert answers == [read(ours, ids) for ids in wanted]
 
 
@@ -109,14 +110,14 @@ def test_the_shared_prefix_is_run_once(backbone: Load) -> None:
 
 def test_a_row_alone_is_answered_as_in_company(backbone: Load) -> None:
     ours = backbone()
-    together = ours.generate(PROMPT, ROWS, adapter=None, max_new_tokens=6)
-    assert together == [ours.generate(PROMPT, [row], adapter=None, max_new_tokens=6)[0] for row in ROWS]
+    together, _ = ours.generate(PROMPT, ROWS, adapter=None, max_new_tokens=6)
+    assert together == [ours.generate(PROMPT, [row], adapter=None, max_new_tokens=6)[0][0] for row in ROWS]
 
 
 def test_a_row_with_nothing_to_score_has_no_likelihood_and_leaves_the_others_theirs(backbone: Load) -> None:
     ours = backbone()
     said = [("ANSWER: ", ""), *SAID[1:]]
-    first, *others = ours.nll(PROMPT, ROWS, said, adapter=None)
+    (first, *others), _ = ours.nll(PROMPT, ROWS, said, adapter=None)
     assert first is None
     assert others == pytest.approx(likelihoods(ours)[1:], rel=1e-5)
 
@@ -125,24 +126,42 @@ def test_prompts_beyond_the_window_are_left_out_before_anything_is_run(backbone:
     ours, run = backbone("gpt2"), []
     ours.base.register_forward_pre_hook(lambda *_: run.append(1))
     long = Prompt(system="Answer the question. " * 300)
-    assert ours.generate(long, ROWS[:2], adapter=None, max_new_tokens=4) == [None, None]
-    assert ours.nll(long, ROWS[:2], SAID[:2], adapter=None) == [None, None]
+    assert ours.generate(long, ROWS[:2], adapter=None, max_new_tokens=4) == ([None, None], Spend())
+    assert ours.nll(long, ROWS[:2], SAID[:2], adapter=None) == ([None, None], Spend())
     assert not run
 
 
 def test_no_rows_no_answers(backbone: Load) -> None:
     ours = backbone()
-    assert ours.generate(PROMPT, [], adapter=None, max_new_tokens=6) == []
-    assert ours.nll(PROMPT, [], [], adapter=None) == []
+    assert ours.generate(PROMPT, [], adapter=None, max_new_tokens=6) == ([], Spend())
+    assert ours.nll(PROMPT, [], [], adapter=None) == ([], Spend())
 
 
 def test_every_new_token_is_counted_and_told(backbone: Load) -> None:
     told: list[tuple[str, int, int, str]] = []
     ours = backbone(batch_size=3, progress=lambda *news: told.append(news))
     ours.base.generation_config.eos_token_id = None
-    ours.generate(PROMPT, ROWS, adapter=None, max_new_tokens=4)
+    _, spend = ours.generate(PROMPT, ROWS, adapter=None, max_new_tokens=4)
     assert [news[1:3] for news in told] == [(0, 7), (3, 7), (6, 7), (7, 7)]
-    assert ours.generated_tokens >= 4 * len(ROWS)
+    assert spend.generated_tokens >= 4 * len(ROWS)
+
+
+def test_what_a_call_returns_as_spend_was_charged_while_it_went_on(backbone: Load) -> None:
+    """Batch by batch, each before it is shown: a kill within a call loses no batch that was seen."""
+    seen: list[Spend] = []
+    charged: list[Spend] = []
+    ours = backbone(batch_size=3, charge=charged.append, progress=lambda *_: seen.append(sum(charged, Spend())))
+    _, answered = ours.generate(PROMPT, ROWS, adapter=None, max_new_tokens=4)
+    assert answered == sum(charged, Spend()) == seen[-1]
+    assert answered.read_tokens == ours.cost([ours.render.row(PROMPT, row) for row in ROWS]) - sum(
+        len(ours.render.row(PROMPT, row).completion) for row in ROWS
+    )
+    assert [part.generated_tokens > 0 for part in charged] == [False, True, True, True]
+    assert len({spend.generated_tokens for spend in seen}) == 4
+    charged.clear()
+    _, scored = ours.nll(PROMPT, ROWS, SAID, adapter=None)
+    assert scored == sum(charged, Spend()) and len(charged) == 3
+    assert scored.read_tokens > 0 == scored.generated_tokens
 
 
 # --- adapters ------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ NEW = 10
 
 
 def answers(backbone: Backbone, adapter: str | None = None) -> list[str | None]:
-    return backbone.generate(PROMPT, ROWS, adapter=adapter, max_new_tokens=NEW)
+    return backbone.generate(PROMPT, ROWS, adapter=adapter, max_new_tokens=NEW)[0]
 
 
 def deployed(backbone: Backbone, adapter: str | None = None) -> list[str]:

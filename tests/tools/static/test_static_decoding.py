@@ -60,7 +60,7 @@ def test_answers_are_those_of_plain_generation(
         plain = Plain(tiny_model(name), folder if adapter else None, ours.device)
         wanted = [plain.answer(ids, ours.ends, 10) for ids in prompts]
         before = len(steps)
-        answers[adapter] = ours.generate(PROMPT, ROWS, adapter=adapter, max_new_tokens=10)
+        answers[adapter] = ours.generate(PROMPT, ROWS, adapter=adapter, max_new_tokens=10)[0]
         assert answers[adapter] == [read(ours, ids) for ids in wanted]
         assert (len(steps) > before + PROBE_STEPS) == (
             adapter is None or name != "mixtral"
@@ -79,7 +79,7 @@ def test_rows_that_finish_early_leave_the_others_as_they_are(
     def answers() -> list[str | None]:
         ours = backbone(name)
         ours.base.generation_config.eos_token_id = None
-        return ours.generate(PROMPT, ROWS, adapter=None, max_new_tokens=40, stop_early=long_enough)
+        return ours.generate(PROMPT, ROWS, adapter=None, max_new_tokens=40, stop_early=long_enough)[0]
 
     def long_enough(example: Example, text: str) -> bool:
         return len(text) >= 4 * int(example.name[2:])
@@ -100,7 +100,7 @@ def test_an_end_token_ends_an_answer(backbone: Load, tiny_model: Models, steps: 
     ours.base.generation_config.eos_token_id = [1, stop]
     wanted = [plain.answer(ids, [1, stop], 24) for ids in prompts]
     assert len({len(said) for said in wanted}) > 1
-    assert ours.generate(PROMPT, ROWS, adapter=None, max_new_tokens=24) == [read(ours, ids) for ids in wanted]
+    assert ours.generate(PROMPT, ROWS, adapter=None, max_new_tokens=24)[0] == [read(ours, ids) for ids in wanted]
     assert steps
 
 
@@ -110,21 +110,21 @@ def test_rows_without_a_common_prefix(backbone: Load, tiny_model: Models, steps:
     rows = [Example(name=f"v:{n}", question=text, answer="x") for n, text in enumerate(["Who", "a river", "? 7 bread"])]
     plain = Plain(tiny_model("llama"), device=ours.device)
     wanted = [plain.answer(ours.render.prompt_ids(Prompt(), row), ours.ends, 8) for row in rows]
-    answers = ours.generate(Prompt(), rows, adapter=None, max_new_tokens=8)
+    answers = ours.generate(Prompt(), rows, adapter=None, max_new_tokens=8)[0]
     assert answers == [read(ours, ids) for ids in wanted]
     assert steps
 
 
 def test_texts_that_may_stop_early_do(backbone: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = backbone()
-    whole = ours.generate(PROMPT, ROWS, adapter=None, max_new_tokens=24)
+    whole = ours.generate(PROMPT, ROWS, adapter=None, max_new_tokens=24)[0]
     short = ours.generate(
         PROMPT, ROWS, adapter=None, max_new_tokens=24, stop_early=lambda example, text: len(text) >= 5
-    )
+    )[0]
     monkeypatch.setattr("tools.model.static_path.DEVICES", ())
     eager = backbone().generate(
         PROMPT, ROWS, adapter=None, max_new_tokens=24, stop_early=lambda example, text: len(text) >= 5
-    )
+    )[0]
     assert short == eager != whole
 
 
@@ -135,23 +135,23 @@ def test_constraints_of_the_generation_config_hold(
         ours = backbone()
         ours.base.generation_config.repetition_penalty = 1.7
         ours.base.generation_config.no_repeat_ngram_size = 2
-        return ours.generate(PROMPT, ROWS, adapter=None, max_new_tokens=16)
+        return ours.generate(PROMPT, ROWS, adapter=None, max_new_tokens=16)[0]
 
     static = answers()
     assert steps
     monkeypatch.setattr("tools.model.static_path.DEVICES", ())
-    assert static == answers() != backbone().generate(PROMPT, ROWS, adapter=None, max_new_tokens=16)
+    assert static == answers() != backbone().generate(PROMPT, ROWS, adapter=None, max_new_tokens=16)[0]
 
 
 def test_a_call_after_a_larger_one_and_after_a_release(backbone: Load, steps: list[int]) -> None:
     ours = backbone()
     long = Prompt(system="Answer the question. " * 30)
-    first = ours.generate(PROMPT, ROWS[:2], adapter=None, max_new_tokens=6)
-    larger = ours.generate(long, ROWS, adapter=None, max_new_tokens=70)
-    again = ours.generate(PROMPT, ROWS[:2], adapter=None, max_new_tokens=6)
+    first = ours.generate(PROMPT, ROWS[:2], adapter=None, max_new_tokens=6)[0]
+    larger = ours.generate(long, ROWS, adapter=None, max_new_tokens=70)[0]
+    again = ours.generate(PROMPT, ROWS[:2], adapter=None, max_new_tokens=6)[0]
     ours.release_decoder(all_of_it=True)
-    assert first == again == ours.generate(PROMPT, ROWS[:2], adapter=None, max_new_tokens=6)
-    assert larger == ours.generate(long, ROWS, adapter=None, max_new_tokens=70)
+    assert first == again == ours.generate(PROMPT, ROWS[:2], adapter=None, max_new_tokens=6)[0]
+    assert larger == ours.generate(long, ROWS, adapter=None, max_new_tokens=70)[0]
 
 
 def test_the_base_is_the_same_object_after_a_merged_answer(backbone: Load, random_adapter: Adapters) -> None:
@@ -160,7 +160,7 @@ def test_the_base_is_the_same_object_after_a_merged_answer(backbone: Load, rando
     ours.attach("tuned")
     before = {name: (id(weight), weight.clone()) for name, weight in ours.base.named_parameters()}
     forwards = {name: vars(module).get("forward") for name, module in ours.base.named_modules()}
-    ours.generate(PROMPT, ROWS, adapter="tuned", max_new_tokens=4)
+    ours.generate(PROMPT, ROWS, adapter="tuned", max_new_tokens=4)[0]
     for name, weight in ours.base.named_parameters():
         assert id(weight) == before[name][0] and torch.equal(weight, before[name][1])
     assert forwards == {name: vars(module).get("forward") for name, module in ours.base.named_modules()}
@@ -174,7 +174,7 @@ def test_an_adapter_that_is_no_plain_lora_is_answered_eagerly(backbone: Load, tm
     ours.create("dora", LoraConfig(r=2, use_dora=True, init_lora_weights=False, target_modules=["q_proj"]))
     ours.save("dora", tmp_path / "dora")
     ours.detach("dora")
-    assert len(ours.generate(PROMPT, ROWS, adapter="dora", max_new_tokens=4)) == len(ROWS)
+    assert len(ours.generate(PROMPT, ROWS, adapter="dora", max_new_tokens=4)[0]) == len(ROWS)
     assert len(steps) == PROBE_STEPS
 
 
@@ -191,7 +191,7 @@ def test_a_model_whose_static_steps_disagree_is_decoded_eagerly(
     monkeypatch.setattr(decoding.StaticBatch, broken, {"attend": attend, "step": step}[broken])
     ours = backbone()
     assert not static_steps_work(ours.base)
-    assert len(ours.generate(PROMPT, ROWS, adapter=None, max_new_tokens=4)) == len(ROWS)
+    assert len(ours.generate(PROMPT, ROWS, adapter=None, max_new_tokens=4)[0]) == len(ROWS)
 
 
 @pytest.mark.parametrize("name", ["MistralConfig", "Qwen3Config", "Phi3Config", "Olmo2Config", "GraniteConfig"])

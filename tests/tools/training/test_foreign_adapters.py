@@ -78,8 +78,8 @@ def foreign(tiny_model: Models, tmp_path: Path) -> Save:
     return save
 
 
-def likelihoods(ours: Backbone, adapter: str | None) -> list[float]:
-    return ours.nll(PROMPT, ROWS, SAID, adapter=adapter)
+def likelihoods(ours: Backbone, adapter: str | None) -> list[float | None]:
+    return ours.nll(PROMPT, ROWS, SAID, adapter=adapter)[0]
 
 
 def assert_as_peft_alone(ours: Backbone, model: Path, folder: Path) -> None:
@@ -93,7 +93,7 @@ def assert_as_peft_alone(ours: Backbone, model: Path, folder: Path) -> None:
     assert said != pytest.approx(bare, rel=1e-4)
     prompts = [ours.render.prompt_ids(PROMPT, row) for row in ROWS]
     texts = [ours.render.text_of(plain.answer(ids, ours.ends, 6)) for ids in prompts]
-    assert ours.generate(PROMPT, ROWS, adapter="foreign", max_new_tokens=6) == texts
+    assert ours.generate(PROMPT, ROWS, adapter="foreign", max_new_tokens=6)[0] == texts
     assert likelihoods(ours, None) == bare
     ours.detach("foreign")
     whole = ours.base.state_dict()

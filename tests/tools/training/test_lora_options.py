@@ -83,8 +83,8 @@ def test_every_option_to_be_had_is_lived_through() -> None:
     assert {name for _, settings in LIVES for name in settings.get("options", {})} == set(Options.model_fields)
 
 
-def likelihoods(ours: Backbone, adapter: str | None) -> list[float]:
-    return ours.nll(PROMPT, EXAMPLES, [("", example.answer) for example in EXAMPLES], adapter=adapter)
+def likelihoods(ours: Backbone, adapter: str | None) -> list[float | None]:
+    return ours.nll(PROMPT, EXAMPLES, [("", example.answer) for example in EXAMPLES], adapter=adapter)[0]
 
 
 @pytest.mark.parametrize(("name", "changes"), LIVES, ids=[f"{name} {changes}" for name, changes in LIVES])
@@ -105,7 +105,7 @@ def test_an_adapter_says_the_same_wherever_it_is_read_and_the_base_stays_to_the_
     fit(here, "kept", seed=1)
     kept = likelihoods(here, "kept")
     fit(here, "tuned")
-    said, answers = likelihoods(here, "tuned"), here.generate(PROMPT, EXAMPLES, adapter="tuned", max_new_tokens=6)
+    said, answers = likelihoods(here, "tuned"), here.generate(PROMPT, EXAMPLES, adapter="tuned", max_new_tokens=6)[0]
     assert bare != said != kept
     here.detach("tuned")
     assert likelihoods(here, "tuned") == said
