@@ -17,7 +17,7 @@ from tools.packed.early_stopping import Completions
 from tools.packed.packing import PackedBatch, pack, pack_logits
 from tools.packed.prefix_cache import PrefixCache
 from tools.static.batch import Buffers, Capacity, StaticBatch
-from tools.static.cascade import Cascade, cascade_works
+from tools.static.cascade import Cascade, longest_that_works
 from tools.static.graphs import captured, without_synchronizing
 from tools.training.memory_budget import free_memory, ran_out
 
@@ -53,7 +53,7 @@ class StaticDecoder:
         self._batches: dict[tuple[int, bool, object], StaticBatch] = {}
         self._graphs: dict[StaticBatch, Any] = {}
         self._pool: Any = None
-        self._cascades: dict[tuple[int, int, int], bool] = {}
+        self._longest: dict[tuple[int, int, int], int | None] = {}
 
     @property
     def bytes(self) -> int:
@@ -202,24 +202,22 @@ class StaticDecoder:
         assert self._buffers is not None, "room is made before a batch"
         key = B, has_prefix, self.weights
         if key not in self._batches:
-            T, P = self._buffers.capacity.T, self._buffers.capacity.P
-            cascade = Cascade(B, T, P, self._device) if self._has_kernels() else None
-            self._batches[key] = StaticBatch(self._buffers, B, has_prefix, cascade)
+            self._batches[key] = StaticBatch(self._buffers, B, has_prefix, self._cascade(B))
         return self._batches[key]
 
-    def _has_kernels(self) -> bool:
-        """Whether attention of every layer's shape can be done by flash attention's kernels."""
+    def _cascade(self, B: int) -> Cascade | None:
+        """Attention by flash attention's kernels, where they can do it for the heads of every layer."""
         assert self._buffers is not None, "room is made before a batch"
         H = self._model.config.get_text_config(decoder=True).num_attention_heads
-        for key, value in self._buffers.own.values():
-            K, D = key.shape[2:]
-            if value.shape != key.shape or H % K:
-                return False
-            if (H, K, D) not in self._cascades:
-                self._cascades[H, K, D] = cascade_works(H, K, D, key.dtype, self._device)
-            if not self._cascades[H, K, D]:
-                return False
-        return True
+        shapes = {(key.shape[2:], value.shape[2:], key.dtype) for key, value in self._buffers.own.values()}
+        (K, D), values, dtype = next(iter(shapes))
+        if len(shapes) > 1 or values != (K, D) or H % K:
+            return None
+        if (H, K, D) not in self._longest:
+            self._longest[H, K, D] = longest_that_works(H, K, D, dtype, self._device)
+        longest = self._longest[H, K, D]
+        capacity = self._buffers.capacity
+        return None if longest is None else Cascade(B, capacity.T, capacity.P, self._device, longest)
 
     # --- steps ---
 
