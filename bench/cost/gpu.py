@@ -10,7 +10,8 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -93,6 +94,30 @@ def training_table(bench: Bench) -> None:
                 floor=round(least, 5), share_of_floor=round(least / counted[0], 3), loss=round(steps.loss, 4),
             )  # fmt: skip
             del loaded
+
+
+def losses_agree(bench: Bench) -> None:
+    """The loss of the first step, ours beside the plain loop's, relative; in bfloat16 and in fp32."""
+    rows = training_rows(bench.tokenizer, TrainingCell(prefix=80, batch=16, steps=2))
+    for dtype in (torch.bfloat16, torch.float32):
+        losses = []
+        for trainer in (training.ours, training.plain):
+            loaded = bench.loaded()
+            loaded.model.to(dtype=dtype)  # type: ignore[call-arg]
+            with first_loss_kept():
+                losses.append(trainer(loaded, rows, 2).loss)
+        bench.add("losses", dtype=str(dtype), ours=losses[0], plain=losses[1], off=abs(losses[0] / losses[1] - 1))
+
+
+@contextmanager
+def first_loss_kept() -> Iterator[None]:
+    """A step changes next to nothing, so that the last loss is the first."""
+    before = training.SETTINGS
+    training.SETTINGS = before.model_copy(update={"learning_rate": 1e-6, "weight_decay": 0.0})
+    try:
+        yield
+    finally:
+        training.SETTINGS = before
 
 
 # --- answers -------------------------------------------------------------------------------------
@@ -230,7 +255,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokenizer", help="a folder with a tokenizer; SmolLM2's comes with the package")
     parser.add_argument("--size", choices=SIZES, default="large")
-    parser.add_argument("--tables", default="answers,profile,training,fp32", help="which, in this order")
+    parser.add_argument("--tables", default="answers,profile,training,losses,fp32", help="which, in this order")
     parser.add_argument("--compiled", action="store_true", help="beside them a compiled `generate`; half a minute more")
     parser.add_argument("--into", type=Path, help="a file for the lines")
     options = parser.parse_args()
@@ -244,6 +269,7 @@ def main() -> None:
         "answers": lambda: answers_table(bench, options.compiled),
         "profile": lambda: profiled(bench),
         "training": lambda: training_table(bench),
+        "losses": lambda: losses_agree(bench),
         "fp32": lambda: exact_texts(bench),
     }
     for name in options.tables.split(","):

@@ -4,12 +4,13 @@ Where a device, a model or an adapter cannot, nothing is lost but time: answers 
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
-from tools.model.merged_weights import MergedWeights
+from tools.model.decoding_weights import DecodingWeights
 from tools.static.decoding import StaticDecoder
-from tools.static.fused_norms import fused_norms
+from tools.static.fused_norms import FusedNorms
+from tools.static.fused_rotary import FusedRotary
 from tools.static.support import static_steps_work
 from tools.training.memory_budget import free_memory
 
@@ -29,7 +30,9 @@ class StaticPath:
         self._base = base
         self._works: bool | None = None if possible and base.device.type in DEVICES else False
         self._decoder = StaticDecoder(base)
-        self._merged = MergedWeights(base)
+        self._weights = DecodingWeights(base)
+        self._norms: FusedNorms | None = None
+        self._rotary: FusedRotary | None = None
 
     @contextmanager
     def ready(self, adapter: str | None) -> Iterator[StaticDecoder | None]:
@@ -40,20 +43,30 @@ class StaticPath:
         """
         if self._works is None:
             self._works = static_steps_work(self._base)
-        if not self._works or not (adapter is None or self._merged.can_merge(adapter)):
+        if not self._works:
             yield None
             return
-        with fused_norms(self._base), nullcontext() if adapter is None else self._merged.merged(adapter):
-            self._decoder.weights = adapter is None, self._addresses()
-            yield self._decoder
+        if self._norms is None or self._rotary is None:
+            self._norms, self._rotary = FusedNorms(self._base), FusedRotary(self._base)
+        with self._weights.active(adapter) as ready:
+            if not ready:
+                yield None
+                return
+            with self._norms.active(), self._rotary.active():
+                self._decoder.weights = self._addresses()
+                yield self._decoder
 
     def _addresses(self) -> int:
         """Stands for the memory of all weights that the base runs with. Captured steps read there and nowhere else."""
         return hash(tuple(weight.data_ptr() for name, weight in self._base.named_parameters() if "lora_" not in name))
 
-    def release(self, all_of_it: bool = True) -> None:
-        """Give buffers, graphs and merged weights back; unless all is wanted, only if they take much memory."""
-        taken = self._decoder.bytes + self._merged.bytes
+    def release(self, all_of_it: bool) -> None:
+        """Give buffers, graphs and copied weights back; unless all is wanted, only if they take much memory.
+
+        Whatever stays, weights may change afterwards.
+        """
+        self._weights.forget()
+        taken = self._decoder.bytes + self._weights.bytes
         if all_of_it or taken > IDLE_SHARE * free_memory(self._base.device):
             self._decoder.release()
-            self._merged.release()
+            self._weights.release()

@@ -81,13 +81,14 @@ class StaticBatch:
     """B rows that get one new token per step. Satisfies `tools.packed.attention.PackedForward`.
 
     Args:
-        has_prefix: whether rows share tokens at all.
+        shared: tokens that rows share, at least; 0: none.
         cascade: attention by kernels that return their log-sum-exp; None: by plain matrix products.
     """
 
-    def __init__(self, buffers: Buffers, B: int, has_prefix: bool, cascade: Cascade | None) -> None:
+    def __init__(self, buffers: Buffers, B: int, shared: int, cascade: Cascade | None) -> None:
         capacity, device = buffers.capacity, buffers.tokens.device
-        self.buffers, self.B, self.T, self.P = buffers, B, capacity.T, capacity.P * has_prefix
+        self.buffers, self.B, self.shared = buffers, B, shared
+        self.T, self.P = capacity.T, capacity.P if shared else 0
         self.logits: torch.Tensor = torch.empty(0)  # [B, V] of the last step, always the same memory once captured
         self._own = {layer: (key[:B], value[:B]) for layer, (key, value) in buffers.own.items()}
         self._tokens, self._cursor = buffers.tokens[:B], buffers.cursor[:, :B]

@@ -9,30 +9,36 @@ import torch
 from tools.packed.attention import AttentionOptions, KeysValues
 
 HALF = (torch.bfloat16, torch.float16)
+LEAST_PREFIX = 8  # tokens of a prefix: no part of it may be empty
+BLOCKS = 132  # that keep a large card busy
 
 
 class Cascade:
     """For B rows with T slots each.
 
     Args:
-        B, T, P: sizes of the buffers: rows, own slots of a row, prefix slots.
+        B, T, P, H: rows, own slots of a row, prefix slots, heads of a query.
         longest: what the kernels are told of the queries of a row. For 1 they take the heads of a group together, which
             is quicker; not every version returns the sums in order then.
     """
 
-    def __init__(self, B: int, T: int, P: int, device: torch.device, longest: int = 1) -> None:
-        self._longest = longest
-        self._T, self._P = T, P
-        self._all_rows = torch.tensor([0, B], dtype=torch.int32, device=device)
-        self._each_row = torch.arange(B + 1, dtype=torch.int32, device=device)
-        self._all_slots = torch.tensor([0, P], dtype=torch.int32, device=device)
-        self._each_slots = self._each_row * T
-        self._prefix_length = torch.zeros_like(self._all_rows[:1])
-        self._lengths = torch.ones_like(self._each_row[:B])
+    def __init__(self, B: int, T: int, P: int, H: int, device: torch.device, longest: int = 1) -> None:
+        self._B, self._T, self._P, self._longest = B, T, P, longest
+        # The prefix in parts: one row of thread blocks for each head would leave most of the card idle.
+        self._parts = max(1, min(LEAST_PREFIX, BLOCKS // H))
+        self._borders = torch.arange(self._parts + 1, device=device)
+        self._part_rows = (self._borders * B).int()
+        self._rows = torch.arange(B + 1, dtype=torch.int32, device=device)
+        self._row_slots = self._rows * T
+        self._part_slots = torch.zeros_like(self._part_rows)
+        self._part_lengths = torch.ones_like(self._part_rows[:-1])
+        self._lengths = torch.ones_like(self._rows[:B])
 
     def begin(self, prefix_length: torch.Tensor, slots: torch.Tensor) -> None:
         """Take the lengths of a step: of the prefix [1], and the slot of the newest token of each row [B]."""
-        self._prefix_length.copy_(prefix_length)
+        borders = (self._borders * prefix_length) // self._parts
+        self._part_slots.copy_(borders)
+        self._part_lengths.copy_(borders[1:] - borders[:-1])
         torch.add(slots, 1, out=self._lengths)
 
     def takes(self, options: AttentionOptions) -> bool:
@@ -44,19 +50,22 @@ class Cascade:
 
         Args:
             query: [B, H, D].
-            prefix: keys and values, each [P, K, D]; None: rows share nothing.
+            prefix: keys and values, each [P, K, D], of at least LEAST_PREFIX tokens; None: rows share nothing.
             own: keys and values, each [B, T, K, D].
         """
         key, value = (tensor.flatten(0, 1) for tensor in own)
-        near, near_sums = _flash(
-            query, key, value, self._each_row, self._each_slots, (1, self._T), self._lengths, scaling
-        )
+        sizes = (self._longest, self._T)
+        near, near_sums = _flash(query, key, value, self._rows, self._row_slots, sizes, self._lengths, scaling)
         if prefix is None:
             return near
-        sizes = (len(query), self._P)
-        far, far_sums = _flash(query, *prefix, self._all_rows, self._all_slots, sizes, self._prefix_length, scaling)
-        share = torch.sigmoid(near_sums - far_sums).t()[..., None]  # [B, H, 1] of the own part
-        return torch.lerp(far, near, share.to(near.dtype))
+        n, B, H, D = self._parts, *query.shape
+        asked = query.expand(n, B, H, D).flatten(0, 1)
+        far, far_sums = _flash(
+            asked, *prefix, self._part_rows, self._part_slots, (B, self._P), self._part_lengths, scaling
+        )
+        shares = torch.cat([far_sums, near_sums], dim=1).view(H, n + 1, B).softmax(dim=1).to(near.dtype)
+        outputs = torch.cat([far, near]).view(n + 1, B, H, D)
+        return (outputs * shares.permute(1, 2, 0)[..., None]).sum(dim=0)
 
 
 def _flash(
@@ -91,7 +100,7 @@ def longest_that_works(H: int, K: int, D: int, dtype: torch.dtype, device: torch
         query[:, :, None].float(), key, value, attn_mask=seen[:, None, None]
     )[:, :, 0]
     for longest in (1, 2):
-        cascade = Cascade(B, T, P, device, longest)
+        cascade = Cascade(B, T, P, H, device, longest)
         cascade.begin(torch.tensor([100], device=device), slots)
         try:
             output = cascade(query, (tensors[0], tensors[1]), (tensors[2], tensors[3]), D**-0.5).float()

@@ -17,7 +17,7 @@ from tools.packed.early_stopping import Completions
 from tools.packed.packing import PackedBatch, pack, pack_logits
 from tools.packed.prefix_cache import PrefixCache
 from tools.static.batch import Buffers, Capacity, StaticBatch
-from tools.static.cascade import Cascade, longest_that_works
+from tools.static.cascade import LEAST_PREFIX, Cascade, longest_that_works
 from tools.static.graphs import captured, without_synchronizing
 from tools.training.memory_budget import free_memory, ran_out
 
@@ -50,7 +50,7 @@ class StaticDecoder:
         self._model = model
         self._device: torch.device = model.device
         self._buffers: Buffers | None = None
-        self._batches: dict[tuple[int, bool, object], StaticBatch] = {}
+        self._batches: dict[tuple[int, int, object], StaticBatch] = {}
         self._graphs: dict[StaticBatch, Any] = {}
         self._pool: Any = None
         self._longest: dict[tuple[int, int, int], int | None] = {}
@@ -134,7 +134,7 @@ class StaticDecoder:
             ),
             prompts.kept,
         )  # fmt: skip
-        batch = self._batch(_bucket(len(rows)), P > 0)
+        batch = self._batch(_bucket(len(rows)), min(P, LEAST_PREFIX))
         batch.load(prompts, tokens, rows)
         return batch
 
@@ -174,7 +174,7 @@ class StaticDecoder:
         B = _bucket(len(active))
         if B >= batch.B:
             return batch, rows
-        smaller = self._batch(B, batch.P > 0)
+        smaller = self._batch(B, batch.shared)
         smaller.take([rows.index(row) for row in active], batch)
         return smaller, list(active)
 
@@ -198,11 +198,13 @@ class StaticDecoder:
         self.release()
         self._buffers = Buffers(capacity, like, self._device)
 
-    def _batch(self, B: int, has_prefix: bool) -> StaticBatch:
+    def _batch(self, B: int, shared: int) -> StaticBatch:
+        """The batch of this size, for prefixes of so many tokens, at most LEAST_PREFIX: it serves longer ones, too."""
         assert self._buffers is not None, "room is made before a batch"
-        key = B, has_prefix, self.weights
+        key = B, shared, self.weights
         if key not in self._batches:
-            self._batches[key] = StaticBatch(self._buffers, B, has_prefix, self._cascade(B))
+            cascade = None if 0 < shared < LEAST_PREFIX else self._cascade(B)
+            self._batches[key] = StaticBatch(self._buffers, B, shared, cascade)
         return self._batches[key]
 
     def _cascade(self, B: int) -> Cascade | None:
@@ -217,7 +219,7 @@ class StaticDecoder:
             self._longest[H, K, D] = longest_that_works(H, K, D, dtype, self._device)
         longest = self._longest[H, K, D]
         capacity = self._buffers.capacity
-        return None if longest is None else Cascade(B, capacity.T, capacity.P, self._device, longest)
+        return None if longest is None else Cascade(B, capacity.T, capacity.P, H, self._device, longest)
 
     # --- steps ---
 

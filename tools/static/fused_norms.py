@@ -9,25 +9,24 @@ import torch
 from torch.nn.functional import rms_norm
 
 
-@contextmanager
-def fused_norms(model: torch.nn.Module) -> Iterator[None]:
-    """The norms of a model as one kernel each, meanwhile. Those that compute something else stay as they are."""
-    replaced = []
-    alike: dict[type, bool] = {}
-    try:
-        for module in model.modules():
-            kind = type(module)
-            if not kind.__name__.endswith("RMSNorm") or "forward" in vars(module):
-                continue
-            if kind not in alike:
-                alike[kind] = _is_plain(module)
-            if alike[kind]:
-                module.forward = _fused(module)
-                replaced.append(module)
-        yield
-    finally:
-        for module in replaced:
-            del module.forward
+class FusedNorms:
+    """The norms of a model that compute what torch's kernel computes; each kind is tried out once."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        norms = [module for module in model.modules() if type(module).__name__.endswith("RMSNorm")]
+        plain = {type(norm): _is_plain(norm) for norm in reversed(norms)}
+        self._norms: list[Any] = [norm for norm in norms if plain[type(norm)]]
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """They run as one kernel each, meanwhile."""
+        for norm in self._norms:
+            norm.forward = _fused(norm)
+        try:
+            yield
+        finally:
+            for norm in self._norms:
+                vars(norm).pop("forward", None)
 
 
 def _fused(norm: Any) -> Any:

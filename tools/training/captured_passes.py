@@ -9,7 +9,7 @@ from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
 from tools.packed.packing import pack
 from tools.packed.support import UNSUPPORTED
-from tools.static.fused_norms import fused_norms
+from tools.static.fused_norms import FusedNorms
 from tools.static.graphs import captured, without_synchronizing
 from tools.static.training_pass import StaticPass
 from tools.training.gradient import passes
@@ -41,6 +41,7 @@ class CapturedPasses:
         self._on_cuda = backbone.device.type == "cuda"
         self._stream = torch.cuda.Stream() if self._on_cuda else None
         self._pool: Any = None
+        self._norms = FusedNorms(backbone.base)
 
     def gradient(self, micro_batches: Sequence[Sequence[TokenRow]]) -> tuple[torch.Tensor, int]:
         """Add the gradient of the mean loss over all completion tokens of a step.
@@ -54,13 +55,13 @@ class CapturedPasses:
         scored = sum(len(row.completion) for rows in micro_batches for row in rows)
         tokens = 0
         self._loss.zero_()
-        for micro_batch in micro_batches:
-            for rows in passes(self._backbone, micro_batch, self._room.tokens):
-                tokens += self._backbone.cost(rows)
-                try:
+        try:
+            for micro_batch in micro_batches:
+                for rows in passes(self._backbone, micro_batch, self._room.tokens):
+                    tokens += self._backbone.cost(rows)
                     self._run(self._load([row for row in rows if row.completion], 1 / scored))
-                except UNSUPPORTED as error:
-                    raise CannotCapture(str(error)) from error
+        except UNSUPPORTED as error:
+            raise CannotCapture(str(error)) from error
         return self._loss.clone(), tokens
 
     def _load(self, rows: Sequence[TokenRow], weight: float) -> Shape:
@@ -75,7 +76,7 @@ class CapturedPasses:
 
     def _run(self, shape: Shape) -> None:
         def forward_and_back() -> None:
-            with fused_norms(self._backbone.base):
+            with self._norms.active():
                 loss = self._passes[shape].loss(self._backbone.model)
             loss.backward()
             self._loss += loss.detach()

@@ -49,7 +49,9 @@ def test_steps_that_are_only_started_train_the_same_weights(
     gradient = CapturedPasses.gradient
     monkeypatch.setattr(CapturedPasses, "gradient", lambda *given: (passes.append(1), gradient(*given))[1])
     started, weights = learn(backbone(name), tmp_path / "started", accumulate)
-    assert len(passes) == {"lfm2": 0, "gemma2": 1}.get(name, len(started.steps))  # gemma2 caps scores, lfm2 is padded
+    # gemma2 caps scores, lfm2 is padded, and on CUDA the host waits for the choice of mixtral's experts.
+    tries = {"lfm2": 0, "gemma2": 1} | ({"mixtral": 1} if torch.cuda.is_available() else {})
+    assert len(passes) == tries.get(name, len(started.steps))
     assert [step.loss for step in started.steps] == pytest.approx([step.loss for step in plain.steps], rel=1e-4)
     assert [step.grad_norm for step in started.steps] == pytest.approx(
         [step.grad_norm for step in plain.steps], rel=1e-3

@@ -1,0 +1,61 @@
+"""Rotary positions in three kernels, where architectures write them out as five. For decoding: no gradients."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+NAME = "apply_rotary_pos_emb"
+
+
+class FusedRotary:
+    """The functions of a model's own code that turn queries and keys by halves; each is tried out once."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        codes = {sys.modules[type(module).__module__] for module in model.modules()}
+        self._codes: list[Any] = [code for code in codes if _is_plain(getattr(code, NAME, None))]
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """They are replaced, meanwhile."""
+        before = [getattr(code, NAME) for code in self._codes]
+        for code in self._codes:
+            setattr(code, NAME, turned)
+        try:
+            yield
+        finally:
+            for code, function in zip(self._codes, before, strict=True):
+                setattr(code, NAME, function)
+
+
+def turned(
+    q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, unsqueeze_dim: int = 1
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Queries [B, H, T, D] and keys [B, K, T, D], turned by cosines and sines [B, T, D]."""
+    cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
+    return _turned(q, cos, sin), _turned(k, cos, sin)
+
+
+def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    half = x.shape[-1] // 2
+    output = x * cos
+    output[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
+    output[..., half:].addcmul_(x[..., :half], sin[..., half:])
+    return output
+
+
+def _is_plain(function: Any) -> bool:
+    """Whether a function gives what ours gives, on random input."""
+    if function is None:
+        return False
+    noise = torch.Generator().manual_seed(0)
+    q, k, cos, sin = (
+        torch.randn(*sizes, generator=noise) for sizes in ((1, 4, 5, 8), (1, 2, 5, 8), (1, 5, 8), (1, 5, 8))
+    )
+    try:
+        wanted = function(q, k, cos, sin)
+    except (TypeError, RuntimeError, ValueError):
+        return False
+    return all(torch.allclose(a, b, atol=1e-5) for a, b in zip(wanted, turned(q, k, cos, sin), strict=True))
