@@ -61,7 +61,7 @@ $(READY_DEV): $(READY)
 	@touch $@
 
 $(READY_BENCH): $(READY)
-	@echo "[bench] TRL and matplotlib"
+	@echo "[bench] TRL"
 	@$(PIP) install -c constraints.txt -e '.[bench]'
 	@touch $@
 

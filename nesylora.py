@@ -56,7 +56,7 @@ def adapt(
         Shadowed: Python finds a folder of yours in place of one of our packages.
     """
     _check_packages()
-    from graphs.services.context import new_run
+    from graphs.context import new_run
     from graphs.session import open_session
     from ui.report.write import write_report
 

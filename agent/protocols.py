@@ -1,15 +1,19 @@
 """What one room needs of another, as types. Rooms get these as arguments and never import each other."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypeVar
 
-from agent.records.actions import Decision, EditPrompt
+from agent.records.actions import Decision, EditPrompt, TrainLora
 from agent.records.base import Record
 from agent.records.edits import Edits
 from agent.records.evaluation import Evaluation
+from agent.records.events import Event
 from agent.records.examples import Candidate, Example, Prompt, Split
+from agent.records.looks import FailingRow, Finding, Inquiry, Look
 from agent.records.rounds import Call, Round, Spend
 from agent.records.signal import Diagnosis, Signal
+from agent.records.training import Training
 
 T = TypeVar("T", bound=Record)
 
@@ -33,9 +37,9 @@ class Progress(Protocol):
 
 
 class Listener(Progress, Protocol):
-    """A face that watches a run: progress of long work, and events such as `decision` and `verdict`."""
+    """A face that watches a run: progress of long work, and everything that happens, as `agent.records.events`."""
 
-    def event(self, kind: str, data: dict[str, Any]) -> None: ...
+    def event(self, event: Event) -> None: ...
 
 
 class LanguageModel(Protocol):
@@ -95,7 +99,7 @@ class Scorers(Protocol):
         """The answer in the wanted form."""
         ...
 
-    def passes(self, output: str, example: Example) -> bool:
+    def full_marks(self, output: str, example: Example) -> bool:
         """Whether content and style are both full marks, as far as rules can tell."""
         ...
 
@@ -106,11 +110,38 @@ class Evaluator(Protocol):
     def __call__(self, candidate: Candidate, split: Split, names: Sequence[str] | None = None) -> Evaluation: ...
 
 
-class Bound(Protocol):
-    """Whether a proposal that is behind may be dropped before all rows are scored."""
+class Trainer(Protocol):
+    """Tunes the weights: rows in, an adapter on disk and the record of its training out."""
 
-    def __call__(self, differences: Sequence[float], left: int) -> bool:
-        """`differences`: its merit less the leader's, row by row; `left`: rows still to come."""
+    def train(
+        self,
+        adapter: str,
+        rows: Sequence[tuple[Prompt, Example]],
+        action: TrainLora,
+        *,
+        folder: Path,
+        parent: str | None,
+        seed: int,
+        rewritten: int = 0,
+        token_limit: int | None = None,
+        deadline: float | None = None,
+    ) -> Training:
+        """Train `adapter` on the rows and save it.
+
+        Args:
+            rows: each with the prompt that it is trained under.
+            folder: where the adapter is saved: its weights, and last `agent.records.training.write_training`.
+            parent: the adapter whose weights are continued; None: it starts anew.
+            rewritten: how many rows ask a train question in other words; only noted.
+            token_limit: forward tokens after which the training ends, with the step that reaches them.
+            deadline: a reading of time.monotonic() after which it ends, with the step that passes it.
+
+        Returns:
+            The record that stands beside the weights, with what the training used up.
+
+        Raises:
+            StepFailed: nothing was trained, and nothing is saved.
+        """
         ...
 
 
@@ -121,18 +152,10 @@ class Editor(Protocol):
     def name(self) -> str: ...
 
     def propose(
-        self, prompt: Prompt, evaluation: Evaluation, train: Sequence[Example], move: EditPrompt, seed: int
+        self, prompt: Prompt, evaluation: Evaluation, train: Sequence[Example], action: EditPrompt, seed: int
     ) -> Edits:
         """Without edits when nothing is left to try. `evaluation` is of train rows."""
         ...
-
-
-class Failure(NamedTuple):
-    """A train row whose answer fell short, and what was wrong with it."""
-
-    question: str
-    output: str
-    faults: Sequence[str]
 
 
 class Briefing(NamedTuple):
@@ -144,12 +167,30 @@ class Briefing(NamedTuple):
     spend: Spend = Spend()
     refused: Sequence[str] = ()  # actions that a user has just turned down
     recalled: Sequence[str] = ()  # what memory found on near tasks, a line each
-    failures: Sequence[Failure] = ()  # some failing train rows
-    closed: str = ""  # why the external LLM is not to be had for the rest of the run
+    failures: Sequence[FailingRow] = ()  # some failing train rows
+    closed: str = ""  # why the external LLM is not asked for the rest of the run
+    investigation: "Investigation | None" = None  # where a planner may look for itself
+
+
+class Investigation(Protocol):
+    """What a planner may look at in a round before it decides."""
+
+    def look(self, look: Look) -> Finding:
+        """What is found. Test rows are never looked at, and of validation rows there are numbers only.
+
+        Raises:
+            NesyLoraError: it cannot be done (a question too long for the model's window, no such round, the run's
+                minutes used up, a judge that does not answer).
+        """
+        ...
+
+    def tell(self, inquiry: Inquiry) -> None:
+        """Notes a look, with what it found, among the run's events."""
+        ...
 
 
 class Policy(Protocol):
-    """Decides the next move."""
+    """Decides the next action."""
 
     @property
     def name(self) -> str: ...

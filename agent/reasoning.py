@@ -76,7 +76,7 @@ def may_think(text: str) -> bool:
 def _final_channel(text: str) -> str:
     """What was said in the channel that is for the user; all of it where there are no channels."""
     channels = CHANNEL.findall(text)
-    return "".join(said for name, said in channels if name == "final") if channels else text
+    return "".join(message for name, message in channels if name == "final") if channels else text
 
 
 def _is_json(text: str) -> bool:

@@ -7,7 +7,7 @@ from agent.records.rounds import Verdict
 SHARE = 1 / 3  # of what is left; larger: early rounds keep more and late ones less
 
 
-def level(alpha: float, earlier: Iterable[Verdict]) -> float:
+def alpha_to_spend(alpha: float, earlier: Iterable[Verdict]) -> float:
     """The largest p-value with which the next trial is kept.
 
     A test spends a third of what is left of alpha; one that keeps its trial gives it back. So, however many rounds

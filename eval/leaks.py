@@ -60,16 +60,16 @@ class Leaks:
 
     def found_in(self, prompt: Prompt, before: Prompt) -> str | None:
         """As `found`, of a prompt's system text and question template."""
-        return self.found(_said(prompt), _said(before))
+        return self.found(_text(prompt), _text(before))
 
-    def _hits(self, said: Sequence[str]) -> Iterator[tuple[str, int, str]]:
+    def _hits(self, words: Sequence[str]) -> Iterator[tuple[str, int, str]]:
         """Telling phrases of the text that stand in a row: the phrase, the row's place, and what of the row it is."""
         for size in range(1, RUN):
-            for phrase in _stretches(said, size):
+            for phrase in _stretches(words, size):
                 for what, places in (("the answer", self._answers), ("the question", self._short)):
                     if phrase in places and not self._common(self._holding(phrase)):
                         yield phrase, places[phrase], what
-        for phrase, place, count in self._runs.hits(said):
+        for phrase, place, count in self._runs.hits(words):
             if not self._common(count):
                 yield phrase, place, "a part"
 
@@ -106,11 +106,11 @@ class Runs:
         order = np.lexsort((owners[: len(hashes)][inside], hashes[inside]))
         self._hashes, self._places = hashes[inside][order], owners[: len(hashes)][inside][order]
 
-    def hits(self, said: Sequence[str]) -> Iterator[tuple[str, int, int]]:
-        """Runs of what is said that stand in the texts: the run, the first place of it, and in how many texts it is."""
-        hashes = _hashes(np.array([self._ids.get(word, 0) for word in said], np.uint64))
+    def hits(self, words: Sequence[str]) -> Iterator[tuple[str, int, int]]:
+        """Runs of these words that stand in the texts: the run, its first place, and how many texts have it."""
+        hashes = _hashes(np.array([self._ids.get(word, 0) for word in words], np.uint64))
         starts, ends = (np.searchsorted(self._hashes, hashes, side) for side in ("left", "right"))
-        for phrase, start, end in zip(_stretches(said, RUN), starts, ends, strict=True):
+        for phrase, start, end in zip(_stretches(words, RUN), starts, ends, strict=True):
             if start < end:
                 yield phrase, int(self._places[start]), int(end - start)
 
@@ -124,7 +124,7 @@ def _hashes(ids: Array) -> Array:
     return total
 
 
-def _said(prompt: Prompt) -> str:
+def _text(prompt: Prompt) -> str:
     return f"{prompt.system}\n{prompt.template}"
 
 

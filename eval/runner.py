@@ -6,9 +6,8 @@ from typing import Protocol
 from agent.errors import LlmUnavailable, NesyLoraError, OutOfMoney
 from agent.protocols import LanguageModel
 from agent.records.base import digest
-from agent.records.evaluation import Evaluation, ExampleScore
+from agent.records.evaluation import Evaluation, ExampleScore, Measurements
 from agent.records.examples import Candidate, Example, Prompt, Split
-from agent.records.signal import Measured
 from eval.tasks.task import Task
 
 # How answers are read: scores of a run that began before a scorer's rules last changed are measured anew.
@@ -18,11 +17,11 @@ READING = 2
 class EvaluationStore(Protocol):
     """Where measurements are kept. They are the whole candidate's: a prompt scores anew after each LoRA update."""
 
-    def load(self, candidate: Candidate, split: Split) -> Measured:
+    def load(self, candidate: Candidate, split: Split) -> Measurements:
         """What was saved for exactly this candidate and split; empty if nothing."""
         ...
 
-    def save(self, measured: Measured) -> None:
+    def save(self, measured: Measurements) -> None:
         """Take the place of what was saved before, in one step."""
         ...
 
@@ -53,7 +52,7 @@ class Runner:
         self._model = model
         self._prompt_of = prompt_of
         self._store = store
-        self._stop_early = None if whole else task.scorers.settled
+        self._stop_early = None if whole else task.scorers.may_stop
 
     def __call__(self, candidate: Candidate, split: Split, names: Sequence[str] | None = None) -> Evaluation:
         """The candidate's scores on the rows of train or validation that are named, in this order; or on all.
@@ -79,7 +78,7 @@ class Runner:
         rows = {
             self._key(row): row
             for row in self._task.validation
-            if row.name in wanted and scorers.passes(scorers.show(row.answer), row)
+            if row.name in wanted and scorers.full_marks(scorers.show(row.answer), row)
         }
         known = self._store.load(candidate, "validation")
         missing = {key: row for key, row in rows.items() if key not in known.nats}
@@ -119,8 +118,8 @@ class Runner:
             scores = dict(zip(answered, self._task.scorers.score_all(list(answered.values())), strict=True))
             return {key: scores.get(key) or _too_long(row) for key, row in rows.items()}
         except LlmUnavailable as error:  # the rules can go on without an editor or planner, but not without a judge
-            more = "with a larger budget.usd in the run's task.yaml"
-            way_out = more if isinstance(error, OutOfMoney) else "once that is mended"
+            larger_budget = "with a larger budget.usd in the run's task.yaml"
+            way_out = larger_budget if isinstance(error, OutOfMoney) else "once that is mended"
             raise NesyLoraError(
                 f"The answers to {len(rows)} rows could not be judged: {error}. "
                 f"Nothing is lost: {way_out}, a run goes on with nesylora resume"

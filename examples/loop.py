@@ -18,19 +18,21 @@ from agent.records.actions import EditPrompt, Stop, TrainLora
 from agent.records.examples import Candidate, Prompt
 from agent.records.rounds import Round, Spend, Trial
 from agent.signal import monitor
-from eval.alpha_spending import level
+from eval.alpha_spending import alpha_to_spend
 from eval.batches import batch
+from eval.gate import deciding_rows, gate
 from eval.runner import Runner
-from eval.stats import deciding, gate, loses, standard_error
+from eval.stats import standard_error
 from eval.tasks.fitting import fitted, measure
 from eval.tasks.task import load_task
 from memory.remake import remake, select
 from memory.run.folder import RunFolder
 from tools.diagnosis.classify import Classifier
-from tools.editing.rule_editor import RuleEditor, choose, rungs
+from tools.editing.comparison import compare_proposals
+from tools.editing.rule_editor import RuleEditor
 from tools.model.backbone import Backbone
 from tools.model.loading import load_model
-from tools.training.lora import train
+from tools.training.lora import LoraTrainer
 
 
 def say(what: str, done: int, total: int, note: str = "") -> None:
@@ -54,6 +56,7 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
     evaluate = Runner(task, model, run.prompt, run)
     classifier = Classifier(model, task.scorers, task.train)
     editor, policy = RuleEditor(task.scorers, config.edit), make_policy(config)
+    trainer = LoraTrainer(model, config.lora, say)
     seed_prompt = task.config.prompt.prompt()
     best, rounds = Candidate(prompt=run.save_prompt(seed_prompt)), list[Round]()
 
@@ -76,26 +79,24 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
             failures = evaluate(best, "train", learned)
             edits = editor.propose(prompt, failures, task.train, decision.move, number).edits
             raced = batch([row.name for row in task.validation], turn, max(1, len(task.validation) // 4), config.seed)
-            score = partial(on_first, evaluate, raced)
-            parts = rungs(len(raced), config.generation.batch_size)
-            behind = partial(loses, alpha=config.gate.alpha)
-            winner, _ = choose(edits, prompt, best.adapter, score, run.save_prompt, parts, behind)
+            score = partial(evaluate, split="validation", names=raced)
+            winner, _ = compare_proposals(edits, prompt, best.adapter, score, run.save_prompt)
             pair = winner and Candidate(prompt=winner.id, adapter=best.adapter)
             trial = Trial(candidate=pair, note="edited", raced=tuple(raced))
         else:
             assert isinstance(decision.move, TrainLora), "nobody is here to ask for a rollback"
             rows = training_rows(task, prompt, seed_prompt, decision.move)
             adapter = f"{number + 1:012x}"
-            log = train(
-                model, adapter, rows, decision.move, config.lora, folder=run.adapter_folder(adapter),
-                parent=None if decision.move.fresh else best.adapter, seed=number, progress=say,
-            )  # fmt: skip
+            parent = None if decision.move.fresh else best.adapter
+            log = trainer.train(
+                adapter, rows, decision.move, folder=run.adapter_folder(adapter), parent=parent, seed=number
+            )
             pair = Candidate(prompt=best.prompt, adapter=adapter)
             trial = Trial(candidate=pair, note="trained", loss=log.epoch_losses[-1], loss_drop=log.loss_drop)
         # judge: the pair as a whole, paired on the validation rows that did not choose it
         after = evaluate(trial.candidate, "validation") if trial.candidate else before
-        old, new = deciding(before, trial.raced), deciding(after, trial.raced)
-        most = level(config.gate.alpha, [row.verdict for row in rounds])
+        old, new = deciding_rows(before, trial.raced), deciding_rows(after, trial.raced)
+        most = alpha_to_spend(config.gate.alpha, [row.verdict for row in rounds])
         verdict = gate(
             old, new, most, lambda pair: evaluate.reference_nll(pair.candidate, [s.example for s in pair.scores])
         )
@@ -106,11 +107,6 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
                   verdict=verdict, best=best, reward=max(before, after, key=lambda e: e.candidate == best).reward,
                   spend=Spend())
         )  # fmt: skip
-
-
-def on_first(evaluate: Runner, names: list[str], pair: Candidate, rows: int):
-    """A pair's scores on the first so many of these validation rows."""
-    return evaluate(pair, "validation", names[:rows])
 
 
 def training_rows(task, best: Prompt, seed: Prompt, move: TrainLora):

@@ -1,64 +1,192 @@
-"""What a user answers to a plan: yes, no, or another move; and what is wrong with an answer that is none of these."""
+"""What a user is asked before an action, and what the answer means: LangChain's human-in-the-loop schema.
 
-from typing import Any
+The same shapes as `langchain.agents.middleware.human_in_the_loop` (langchain 1.5.2), so that LangGraph's own chat front
+ends show the question and can answer it. Its fourth decision, `respond`, is not offered: no text stands for a training.
+"""
 
-from pydantic import StrictBool, ValidationError, model_validator
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from agent.records.actions import EditPrompt, Move, Rollback, Stop, TrainLora
+from agent.records.actions import Action, Decision, EditPrompt, Rollback, Stop, TrainLora
 from agent.records.base import Record
 
-FORMS = '{"approve": true}, {"approve": false}, or {"instead": {"action": "train_lora", …}}'
-MOVES: tuple[type[Record], ...] = (TrainLora, EditPrompt, Rollback, Stop)
+FORMS = (
+    '{"decisions": [{"type": "approve"}]}, {"decisions": [{"type": "reject"}]}, or {"decisions": [{"type": "edit", '
+    '"edited_action": {"name": "train_lora", "args": {…}}}]}'
+)
+ACTIONS: dict[str, type[TrainLora] | type[EditPrompt] | type[Rollback] | type[Stop]] = {
+    "train_lora": TrainLora,
+    "edit_prompt": EditPrompt,
+    "rollback": Rollback,
+    "stop": Stop,
+}
+
+
+class Cost(Record):
+    """What an action will take at most. The faces put it into words."""
+
+    epochs: int = Field(0, description="over the training rows")
+    training_rows: int = 0
+    prompts: int = Field(0, description="compared with each other, the present one included")
+    rows_per_prompt: int = 0
+    validation_answers: int = Field(0, description="to judge the result")
+    test_answers: int = 0
+    llm_calls: int = Field(0, description="to the external LLM, about; fewer where fewer train rows fail")
+    judged: bool = Field(False, description="whether the judging LLM is asked about every answer")
+
+
+class ActionRequest(Record):
+    """What is to be done, with its settings; `description` is for people."""
+
+    name: str
+    args: dict[str, Any]
+    description: str = ""
+
+
+class ReviewConfig(Record):
+    """How the action of this name may be answered."""
+
+    action_name: str
+    allowed_decisions: tuple[Literal["approve", "edit", "reject"], ...] = ("approve", "edit", "reject")
+
+
+class Question(Record):
+    """What a supervised run asks before an action, and an interrupt's value.
+
+    `action_requests` and `review_configs` are LangChain's; what follows is for faces of our own.
+    """
+
+    action_requests: tuple[ActionRequest, ...] = ()  # empty, as is the next, in checkpoints from before they were asked
+    review_configs: tuple[ReviewConfig, ...] = ()
+    number: int
+    decision: Decision
+    cost: Cost | str  # text in checkpoints from before costs were numbers
+    fault: str = Field("", description="what is wrong with the answer before, which was not executed")
+
+
+def question(number: int, decision: Decision, cost: Cost, fault: str = "") -> dict[str, Any]:
+    """The question about a round's decision as an interrupt's value: plain JSON values."""
+    action = decision.move
+    takes = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in cost if value) or "nothing"
+    told = [f"Round {number}: {action}", decision.reason, f"Cost: {takes}"]
+    if fault:
+        told.insert(0, f"The last answer cannot be executed: {fault}")
+    request = ActionRequest(
+        name=action.action, args=action.model_dump(mode="json", exclude={"action"}), description="\n\n".join(told)
+    )
+    asked = Question(
+        action_requests=(request,),
+        review_configs=(ReviewConfig(action_name=action.action),),
+        number=number,
+        decision=decision,
+        cost=cost,
+        fault=fault,
+    )
+    return asked.model_dump(mode="json")
+
+
+class EditedAction(Record):
+    """The user's own action in place of the one that was asked about: of the same name, or of another."""
+
+    name: Literal["train_lora", "edit_prompt", "rollback", "stop"]
+    args: dict[str, Any] = Field(default_factory=dict)
+
+
+class Approve(Record):
+    """Do it."""
+
+    type: Literal["approve"] = "approve"
+
+
+class Edit(Record):
+    """Do this instead."""
+
+    type: Literal["edit"] = "edit"
+    edited_action: EditedAction
+
+
+class Reject(Record):
+    """Plan again, without this action. `message` is noted in the run's events."""
+
+    type: Literal["reject"] = "reject"
+    message: str = ""
 
 
 class Answer(Record):
-    """One of the two is given."""
+    """One decision, since one action is asked about at a time."""
 
-    approve: StrictBool | None = None
-    instead: Move | None = None
-
-    @model_validator(mode="after")
-    def says_one_thing(self) -> "Answer":
-        if (self.approve is None) == (self.instead is None):
-            raise ValueError(f"one of {FORMS} is wanted")
-        return self
+    decisions: tuple[Annotated[Approve | Edit | Reject, Field(discriminator="type")]] = Field()
 
 
-def read(given: object, rounds: int) -> tuple[Answer | None, str]:
-    """An answer, or None and what is wrong with it, with the values that are allowed.
+APPROVE: dict[str, Any] = {"decisions": [{"type": "approve"}]}
+REJECT: dict[str, Any] = {"decisions": [{"type": "reject"}]}
+
+
+def instead(name: str, **args: object) -> dict[str, Any]:
+    """The answer that does something else than what was asked about."""
+    return {"decisions": [{"type": "edit", "edited_action": {"name": name, "args": args}}]}
+
+
+def read(answer: object, rounds: int) -> tuple[Approve | Action | Reject | None, str]:
+    """What is to be done: as planned, the user's own action, or a new plan. None and a sentence for a wrong answer.
 
     Args:
-        given: what a client sent.
+        answer: what a client sent.
         rounds: how many there have been, to go back to.
     """
     try:
-        answer = Answer.model_validate(given)
+        [decision] = Answer.model_validate(answer).decisions
     except ValidationError as error:
-        return None, "; ".join(map(_fault, error.errors()))
-    if isinstance(answer.instead, Rollback) and answer.instead.to_round > rounds:
-        return None, f"instead.to_round must be between 0 and {rounds}, but it is {answer.instead.to_round}"
-    return answer, ""
+        return None, f"{', and '.join(map(_fault, error.errors()))}. Answer with {FORMS}"
+    if not isinstance(decision, Edit):
+        return decision, ""
+    edited = decision.edited_action
+    try:
+        action = ACTIONS[edited.name].model_validate({name: _parsed(value) for name, value in edited.args.items()})
+    except ValidationError as error:
+        faults = {fault["loc"][0]: fault for fault in reversed(error.errors())}  # the first of each setting
+        return None, "; ".join(_setting_fault(ACTIONS[edited.name], fault) for fault in faults.values())
+    if isinstance(action, Rollback) and action.to_round > rounds:
+        return None, f"args.to_round must be between 0 and {rounds}, but it is {action.to_round}"
+    return action, ""
+
+
+def _parsed(value: Any) -> Any:
+    """Chat front ends send a setting that was edited as text: a list comes as its JSON."""
+    if isinstance(value, str) and value[:1] in ("[", "{"):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
 
 
 def _fault(error: ErrorDetails) -> str:
-    place, given = [str(step) for step in error["loc"]], error["input"]
-    if not place:
-        wrong = f"it is {given!r}" if error["type"] == "model_type" else str(error["ctx"]["error"])
-        return f"{FORMS} is wanted, but {wrong}" if error["type"] == "model_type" else wrong
-    kind = next((kind for kind in MOVES if kind.model_fields["action"].default in place), None)
-    name = ".".join(step for step in place if kind is None or step != kind.model_fields["action"].default)
-    bounds = _bounds(kind, place[-1]) if kind else ""
+    decisions, named = error["loc"][:2], error["loc"][3:]  # without the decision's type, which pydantic puts third
+    place = ".".join(map(str, (*decisions, *named))) or "the answer"
+    if error["type"] == "missing":
+        return f"{place} is missing"
+    if error["type"] == "extra_forbidden":
+        return f"{place} is unknown"
+    return f"{place} is {error['input']!r}" + (f": {error['msg']}" if error["type"] == "literal_error" else "")
+
+
+def _setting_fault(action: type[Record], error: ErrorDetails) -> str:
+    """What is wrong with a setting of an action, with the values that are allowed."""
+    name, bounds = ".".join(["args", *map(str, error["loc"])]), _bounds(action, str(error["loc"][-1]))
     if error["type"] == "missing":
         return f"{name} is missing" + (f"; it must be {bounds}" if bounds else "")
     if bounds:
-        return f"{name} must be {bounds}, but it is {given!r}"
-    return f"{name}: {error['msg']}, but it is {given!r}"
+        return f"{name} must be {bounds}, but it is {error['input']!r}"
+    return f"{name}: {error['msg']}, but it is {error['input']!r}"
 
 
-def _bounds(kind: type[Record], field: str) -> str:
+def _bounds(action: type[Record], field: str) -> str:
     """The range of a number, in words; empty where the field has none."""
-    allowed: dict[str, Any] = kind.model_json_schema()["properties"].get(field, {})
+    allowed: dict[str, Any] = action.model_json_schema()["properties"].get(field, {})
     low, high = allowed.get("minimum"), allowed.get("maximum")
     if low is None:
         return ""

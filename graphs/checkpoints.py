@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from agent.errors import Busy, NesyLoraError
+from graphs.serializer import RecordSerializer
 from graphs.state import unreadable
 from memory.storage.database import is_locked, is_sound, moved_aside
 
@@ -52,7 +53,8 @@ class Checkpoints(SqliteSaver):
         self._tell = tell
         if path.exists() and not self._patiently(lambda: is_sound(path, whole=True, wait=SOON)):
             tell(f"The run's checkpoints were damaged; they are now in {moved_aside(path)}. {AFTER_THE_LAST}")
-        super().__init__(self._patiently(lambda: sqlite3.connect(path, timeout=SOON, check_same_thread=False)))
+        connection = self._patiently(lambda: sqlite3.connect(path, timeout=SOON, check_same_thread=False))
+        super().__init__(connection, serde=RecordSerializer())
         self._patiently(self.setup)
 
     def setup(self) -> None:

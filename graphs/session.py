@@ -5,15 +5,14 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
 from agent.errors import BadInput, NesyLoraError
 from agent.protocols import Listener
-from agent.records.actions import Decision
-from agent.records.base import Record
+from agent.records.events import RunStarted
 from agent.records.examples import Candidate, Example
-from graphs.services.context import Context, Silent
-from graphs.services.garbage_collection import collector_at_rest
+from graphs.approval import APPROVE, Question
+from graphs.context import Context, Silent
+from graphs.services.garbage_collection import without_garbage_collection
+from graphs.services.run import RunServices
 from memory.run.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -23,20 +22,11 @@ if TYPE_CHECKING:
 Report = Callable[[RunFolder, Sequence[Example]], object]
 
 
-class Question(Record):
-    """What a supervised run asks before a move."""
-
-    number: int
-    decision: Decision
-    cost: str
-    fault: str = Field("", description="what is wrong with the answer before, which was not executed")
-
-
 class Session:
-    """Made by `open_session`. `context` holds the run's services."""
+    """Made by `open_session`."""
 
-    def __init__(self, context: Context) -> None:
-        self.context = context
+    def __init__(self, services: RunServices) -> None:
+        self.services = services
         self._saver: Checkpoints | None = None
 
     def close(self) -> None:
@@ -59,18 +49,18 @@ class Session:
     @property
     def best(self) -> Candidate:
         """The best pair so far; of a run that has ended, its ledger's, even if its checkpoints are lost."""
-        outcome = self.context.folder.outcome()
+        outcome = self.services.folder.outcome()
         return outcome.best if outcome else self.state["best"]
 
     @property
     def finished(self) -> bool:
-        return self.context.folder.outcome() is not None
+        return self.services.folder.outcome() is not None
 
     def go(self, answer: dict[str, Any] | None = None) -> Question | None:
         """Run to the end (None), or to the next question. Goes on from the last checkpoint.
 
         Args:
-            answer: to the open question; see `graphs.nodes.steps.approve`. After an answer that cannot be executed, the
+            answer: to the open question; see `graphs.approval`. After an answer that cannot be executed, the
                 question is asked again, with what is wrong in its `fault`.
 
         Raises:
@@ -78,24 +68,24 @@ class Session:
             NesyLoraError: the run stopped otherwise.
         """
         if self.finished:
-            if not self.context.folder.reported:  # killed between its last row and its last report
-                self.context.show_report()
+            if not self.services.folder.reported:  # killed between its last row and its last report
+                self.services.show_report()
             return None
         self._tell_start()
         question = self.question
         if answer is None and question:
-            if self.context.supervised:
+            if self.services.supervised:
                 return question
-            answer = {"approve": True}  # asked in a chat that nobody sits at any more
+            answer = APPROVE  # asked in a chat that nobody sits at any more
         elif answer is not None and not question:
             raise BadInput(
-                f"Run {self.context.folder.name} waits with no question. Go on to its next without an answer."
+                f"Run {self.services.folder.name} waits with no question. Go on to its next without an answer."
             )
-        self._graph.invoke(self._given(answer), self._config, context=self.context, durability="sync")
+        self._graph.invoke(self._given(answer), self._config, context=self.services, durability="sync")
         question = self.question
         if question is None and not self.finished:
             raise NesyLoraError(
-                f"Run {self.context.folder.name} stopped without an end and without a question, at "
+                f"Run {self.services.folder.name} stopped without an end and without a question, at "
                 f"{', '.join(self._snapshot().next) or 'no step'}. What was completed is kept; go on with resume."
             )
         return question
@@ -106,26 +96,26 @@ class Session:
             from langgraph.types import Command
 
             return Command(resume=answer)
-        return None if self._snapshot().values else {"run": self.context.folder.name, "number": 0}
+        return None if self._snapshot().values else {"run": self.services.folder.name}
 
     @cached_property
     def _graph(self) -> Any:
         """Importing LangGraph takes a second: the user reads what the run is meanwhile."""
-        with collector_at_rest():
+        with without_garbage_collection():
             from graphs.adapt import build_graph
             from graphs.checkpoints import Checkpoints, mend
 
-        self._saver = Checkpoints(self.context.folder.checkpoints, self.context.note)
+        self._saver = Checkpoints(self.services.folder.checkpoints, self.services.note)
         graph = build_graph(self._saver)
-        mend(graph, self._saver, self._config, self.context.note, ended=self.finished)
+        mend(graph, self._saver, self._config, self.services.note, ended=self.finished)
         return graph
 
     @cached_property
     def _config(self) -> dict[str, Any]:
         from graphs.adapt import steps
 
-        limit = steps(self.context.spec.config.budget.rounds)
-        return {"configurable": {"thread_id": self.context.folder.name}, "recursion_limit": limit}
+        limit = steps(self.services.spec.config.budget.rounds)
+        return {"configurable": {"thread_id": self.services.folder.name}, "recursion_limit": limit}
 
     def _snapshot(self) -> Any:
         return self._graph.get_state(self._config)
@@ -133,17 +123,15 @@ class Session:
     def _tell_start(self) -> None:
         if not hasattr(self, "_told"):
             self._told = True
-            config, folder = self.context.spec.config, self.context.folder
-            self.context.tell(
-                "run",
-                name=folder.name,
-                task=config.name,
-                model=config.model,
-                policy="LLM planner" if config.plans else config.policy,
-                folder=str(folder.path),
+            config, folder = self.services.spec.config, self.services.folder
+            policy = "LLM planner" if config.plans else config.policy
+            self.services.tell(
+                RunStarted(
+                    name=folder.name, task=config.name, model=config.model, policy=policy, folder=str(folder.path)
+                )
             )
-            for warning in (*self.context.spec.warnings, *self.context.llm.warnings):
-                self.context.tell("note", text=f"Warning: {warning}")
+            for warning in (*self.services.spec.warnings, *self.services.llm.warnings):
+                self.services.note(f"Warning: {warning}")
 
 
 @contextmanager
@@ -158,21 +146,20 @@ def open_session(
     """The run for this process alone, with its checkpoints in SQLite.
 
     Args:
-        pool: see `Context`.
+        pool: see `graphs.context.Context`.
 
     Raises:
         Busy: another live process has the run; names it.
         BadInput: the run's rows have changed since it began; or it was begun by a version whose runs this one cannot
             read. What is raised inside while nothing has been measured takes the run folder away.
     """
-    context = Context(
-        run=str(folder.path), pool=pool, supervised=supervised, listener=listener or Silent(), report=report
+    services = RunServices(
+        Context(run=str(folder.path), pool=pool, supervised=supervised, listener=listener or Silent(), report=report)
     )
-    with context.alone():
-        context.hold()
+    with services.locked():
         with folder.as_begun():
             folder.rounds()
-        session = Session(context)
+        session = Session(services)
         try:
             yield session
         except BadInput:

@@ -1,29 +1,51 @@
-"""What a checkpoint holds, and what every node has in common."""
+"""What goes into the graph, what its checkpoints hold, and what comes out."""
 
-import errno
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
-from langgraph.runtime import Runtime
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from agent.errors import BadInput, NesyLoraError
 from agent.records.actions import Decision
 from agent.records.base import digest
-from agent.records.examples import Candidate
-from agent.records.rounds import Outcome, Spend, Trial, Verdict
+from agent.records.examples import Candidate, Prompt
+from agent.records.rounds import Outcome, Spend, SplitResult, Trial, Verdict
 from agent.records.signal import Diagnosis, Signal
-from graphs.nodes.labels import began_with
-from graphs.services.context import Context
+from graphs.rows.labels import began_with
+from graphs.services.run import RunServices
 
 M = TypeVar("M")
 
 
-class State(TypedDict, total=False):
-    """What a checkpoint holds: ids, scalars and small records. It does not grow; the history is the ledger's."""
+class Input(TypedDict, total=False):
+    """What a parent graph may give. The fields mean what those of `graphs.context.Context` do, which win."""
 
     run: str
+    task: str
+    overrides: Sequence[str]
+    budget: dict[str, float | None]
+    runs: str
+    pool: str
+    supervised: bool
+
+
+class Output(TypedDict, total=False):
+    """What the run brought. Paths are absolute, and those of this call: they are worked out anew at each."""
+
+    run: str
+    number: int
+    best: Candidate
+    outcome: Outcome
+    prompt: Prompt
+    adapter: str | None  # a folder in peft's format; None: the bare base with `prompt` was best
+    test: SplitResult  # of the best pair
+    report: str | None  # report.html; None where nobody writes it
+
+
+class State(Input, Output, total=False):
+    """What a checkpoint holds: ids, scalars and small records. It does not grow; the history is the ledger's."""
+
+    run: str  # its name, once the baseline has been scored
     number: int
     best: Candidate
     signal: Signal
@@ -33,7 +55,6 @@ class State(TypedDict, total=False):
     trial: Trial
     verdict: Verdict
     spend: Annotated[Spend, operator.add]
-    outcome: Outcome
 
 
 def unreadable(values: Mapping[str, Any]) -> str:
@@ -41,68 +62,8 @@ def unreadable(values: Mapping[str, Any]) -> str:
 
     LangGraph hands over what it cannot build, such as a record whose field was renamed, as a plain dict.
     """
-    return ", ".join(key for key, value in values.items() if key in State.__annotations__ and isinstance(value, dict))
-
-
-Node = Callable[[State, Context], dict[str, Any]]
-
-
-def metered(node: Node) -> Any:
-    """A node as LangGraph calls it, with what it used up added to `spend` (and to the trial, if it made one)."""
-
-    def run(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
-        context = _own_run(runtime)
-        if outcome := context.folder.outcome():
-            return _ended(context, outcome)
-        if fault := unreadable(state):
-            raise BadInput(
-                f"The checkpoint of run {context.folder.name} was written by another version of NeSyLoRA ({fault}). "
-                f"Give the run a new thread: it goes on after its last complete round."
-            )
-        minutes = context.spec.config.budget.minutes
-        context.meter.begin(_step(node, state), state.get("spend", Spend()), minutes)
-        try:
-            update = node(state, context)
-            context.meter.charge()  # for a run that begins anew, with the checkpoint lost that counts this step
-            own = context.meter.spent
-            if "trial" in update:
-                spend = own + context.meter.counted
-                update["trial"] = update["trial"].model_copy(update={"spend": spend})
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            raise NesyLoraError(
-                f"The disk is full: {context.folder.path}. Make room, then go on with resume."
-            ) from error
-        finally:
-            context.meter.end()
-        return {**update, "spend": own + update.get("spend", Spend())}
-
-    # Not functools.wraps: LangGraph reads the signature, and would follow it to the node's own.
-    run.__name__, run.__doc__ = node.__name__, node.__doc__
-    return run
-
-
-def _step(node: Node, state: State) -> str:
-    """A step's name in charge.json: the same after a kill, another one when a round plans again after a refusal."""
-    refused = len(state.get("refused", ()))
-    return f"{state.get('number', 0)}-{node.__name__}" + (f"-{refused}" if refused else "")
-
-
-def _own_run(runtime: Runtime[Context]) -> Context:
-    """The context, with its run kept for this process; one that has ended needs no keeping."""
-    context = runtime.context
-    if context is None:
-        raise BadInput("The graph was given no context. Invoke it with context=Context(task=…), or Context(run=…).")
-    if not context.folder.outcome():
-        context.hold()
-    return context
-
-
-def _ended(context: Context, outcome: Outcome) -> dict[str, Any]:
-    """What every node of a run that has ended returns: nothing is played, and no row opened, a second time."""
-    number = len(context.folder.rounds())
-    return {"run": context.folder.name, "number": number, "best": outcome.best, "decision": None, "outcome": outcome}
+    records = State.__annotations__.keys() - Input.__annotations__.keys()
+    return ", ".join(key for key, value in values.items() if key in records and isinstance(value, dict))
 
 
 def decided(state: State) -> Decision:
@@ -119,7 +80,7 @@ def move_of(state: State, kind: type[M]) -> M:
     return move
 
 
-def seed_of(state: State, context: Context) -> int:
+def seed_of(state: State, context: RunServices) -> int:
     """The same for the same try of a lever on the same pair, in every process and under every policy.
 
     So policies are compared on common random numbers; and no try is repeated to the letter, be it that it failed or

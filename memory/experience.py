@@ -30,7 +30,7 @@ class ExperienceFile:
         """
         file = cls(root / "experience.jsonl")
         if file.lost:
-            file.restore(told_by_ledgers(root))
+            file.restore(experience_in_ledgers(root))
         return file
 
     @property
@@ -56,7 +56,7 @@ class ExperienceFile:
         with held(self.path, "The experience of all runs", WAIT):
             text = line.model_dump_json()
             begins = text[: text.index('"task":')].encode()  # with run and number; only such lines need be parsed
-            if not any(_line(other) for other in whole_lines(self.path) if other.startswith(begins)):
+            if not any(_line(known) for known in whole_lines(self.path) if known.startswith(begins)):
                 append_line(self.path, text, sync=True)
 
     def restore(self, lines: Iterable[Experience]) -> None:
@@ -71,7 +71,7 @@ class ExperienceFile:
                 write_atomically(self.path, "".join(f"{line.model_dump_json()}\n" for line in lines))
 
 
-def told_by_ledgers(root: Path) -> list[Experience]:
+def experience_in_ledgers(root: Path) -> list[Experience]:
     """What all rounds of all runs under `root` teach, the oldest run first. One that cannot be read teaches nothing."""
     return [line for run in reversed(runs(root)) for line in _rounds(run)]
 

@@ -10,7 +10,7 @@ from memory.chroma import ChromaFolder, Columns, Embed, Row, Where
 from memory.rewrites import KeptRewrite, RewriteMemory
 
 NEAREST = 60  # entries that fit, on near tasks, among which the best are chosen
-WINDOW = 300  # entries of any kind that are looked through for them, before Chroma has to filter
+WINDOW = 300  # entries of any kind that a filtered search looks through, before Chroma has to filter
 
 
 class Entry(Record):
@@ -47,7 +47,7 @@ class Entry(Record):
 
 
 class Recalled(Record):
-    """A remembered entry and the cosine similarity of its meaning to what was asked, in [-1, 1]."""
+    """A remembered entry, and the cosine similarity of its meaning to the text that was searched for, in [-1, 1]."""
 
     entry: Entry
     similarity: float
@@ -102,40 +102,38 @@ class PromptMemory:
 
         Args:
             model: only prompts that were tried on this model; None: on any.
-            similarity: least cosine similarity.
+            similarity: least cosine similarity, in [-1, 1].
         """
         if limit < 1:
             return []
         best: dict[str, Recalled] = {}
-        for found in sorted(self._fitting(profile, model, similarity), key=lambda found: found.rank, reverse=True):
-            if found.similarity >= similarity:
-                best.setdefault(found.entry.prompt.id, found)
+        near = self.search(profile, NEAREST, model=model, kept=True, similarity=similarity)
+        for recalled in sorted(near, key=lambda recalled: recalled.rank, reverse=True):
+            best.setdefault(recalled.entry.prompt.id, recalled)
         return list(best.values())[:limit]
 
-    def search(self, text: str, limit: int = 10, where: Where | None = None) -> list[Recalled]:
-        """The entries nearest in meaning, nearest first.
+    def search(
+        self, text: str, limit: int = 10, *, model: str | None = None, kept: bool = False, similarity: float = -1.0
+    ) -> list[Recalled]:
+        """The entries nearest in meaning to a text, nearest first.
 
         Args:
-            where: a Chroma filter over task, model, run, prompt (id), reward, gain, kept and round.
+            model: only prompts that were tried on this model; None: on any.
+            kept: only prompts that the gate kept.
+            similarity: least cosine similarity, in [-1, 1].
         """
         if limit < 1:
             return []
-        shelf = self._shelf
-        return [_recalled(row, near) for row, near in shelf.nearest(shelf.embedded(text), limit, where)]
-
-    def _fitting(self, profile: str, model: str | None, similarity: float) -> list[Recalled]:
-        """The NEAREST kept entries of this model; fewer where no more are above the similarity."""
-        vector = self._shelf.embedded(profile)
-        seen = self._shelf.nearest(vector, WINDOW)
-        fitting = [(row, near) for row, near in seen if row["kept"] and model in (None, row["model"])]
-        all_near_seen = len(seen) == self.count() or bool(seen and seen[-1][1] < similarity)
-        if len(fitting) < NEAREST and not all_near_seen:
+        vector = self._shelf.embedded(text)
+        wanted: list[Where] = [{"kept": True}] if kept else []
+        wanted += [{"model": model}] if model is not None else []
+        found = self._shelf.nearest(vector, max(limit, WINDOW) if wanted else limit)
+        fitting = [(row, near) for row, near in found if all(row.items() >= where.items() for where in wanted)]
+        all_near_found = len(found) == self.count() or bool(found and found[-1][1] < similarity)
+        if wanted and len(fitting) < limit and not all_near_found:
             # Rare ones stand farther out. Not asked like this at first: Chroma goes through all entries to filter.
-            kept: Where = {"kept": True}
-            fitting = self._shelf.nearest(
-                vector, NEAREST, kept if model is None else {"$and": [kept, {"model": model}]}
-            )
-        return [_recalled(row, near) for row, near in fitting[:NEAREST]]
+            fitting = self._shelf.nearest(vector, limit, {"$and": wanted} if len(wanted) > 1 else wanted[0])
+        return [_recalled(row, near) for row, near in fitting[:limit] if near >= similarity]
 
 
 def rebuild(memory: PromptMemory, entries: Iterable[Entry], rewrites: Iterable[KeptRewrite] = ()) -> None:

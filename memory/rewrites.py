@@ -2,7 +2,6 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from agent.records.base import Record
 from agent.records.edits import Rewrite
@@ -41,13 +40,6 @@ class Reworded(Record):
     remark: str = ""
 
 
-class Near(NamedTuple):
-    """A rewrite and the cosine similarity of its question to what was asked, in [-1, 1]."""
-
-    rewrite: KeptRewrite
-    similarity: float
-
-
 class RewriteMemory:
     """The rewrites in an open Chroma folder."""
 
@@ -70,31 +62,20 @@ class RewriteMemory:
         """
         found = defaultdict[str, list[KeptRewrite]](list)
         if sources:
-            for row in self._shelf.fitting(_of(sources, model, task)):
+            for row in self._shelf.fitting(_filter(sources, model, task)):
                 rewrite = KeptRewrite.model_validate_json(row["entry"])
                 found[rewrite.source].append(rewrite)
-        return [_usual(found[source]) for source in dict.fromkeys(sources) if source in found]
-
-    def search(self, question: str, limit: int = 10, where: Where | None = None) -> list[Near]:
-        """The rewrites nearest in meaning, nearest first.
-
-        Args:
-            where: a Chroma filter over source, prompt (id), task, model and run.
-        """
-        if limit < 1:
-            return []
-        near = self._shelf.nearest(self._shelf.embedded(question), limit, where)
-        return [Near(KeptRewrite.model_validate_json(row["entry"]), similarity) for row, similarity in near]
+        return [_most_often_kept(found[source]) for source in dict.fromkeys(sources) if source in found]
 
 
-def _of(sources: Sequence[str], model: str | None, task: str | None) -> Where:
+def _filter(sources: Sequence[str], model: str | None, task: str | None) -> Where:
     wanted = {"model": model, "task": task}
     rest = [{column: value} for column, value in wanted.items() if value is not None]
     mine: Where = {"source": {"$in": list(sources)}}
     return {"$and": [mine, *rest]} if rest else mine
 
 
-def _usual(rewrites: Sequence[KeptRewrite]) -> KeptRewrite:
+def _most_often_kept(rewrites: Sequence[KeptRewrite]) -> KeptRewrite:
     """One whose question occurs most often; the same one, whatever the order."""
     times = Counter(rewrite.question for rewrite in rewrites)
     return min(rewrites, key=lambda rewrite: (-times[rewrite.question], rewrite.id))

@@ -1,6 +1,7 @@
 """Tiny random models of several architectures, made here: the real code runs on them in milliseconds."""
 
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,6 +77,14 @@ def terminal() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLUMNS", "80")
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_model_of_another_test() -> Iterator[None]:
+    """The process's model is freed: a test that counts or forbids its loading would see what others have loaded."""
+    yield
+    if shared := sys.modules.get("graphs.services.shared_model"):
+        shared.forget()
 
 
 @pytest.fixture(scope="session")
@@ -187,7 +196,7 @@ def random_adapter(tmp_path: Path) -> "Callable[..., Path]":
     def save(backbone: "Backbone", adapter: str, seed: int = 0) -> Path:
         import torch
 
-        from agent.config.task import Lora
+        from agent.config.lora import Lora
         from tools.training.lora_config import lora_config
 
         torch.manual_seed(seed)

@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from memory.run.folder import RunFolder
 
 
-Commands = Callable[["argparse._SubParsersAction[argparse.ArgumentParser]"], None]
+AddCommands = Callable[["argparse._SubParsersAction[argparse.ArgumentParser]"], None]
 """Adds commands of a room above this one, such as the benchmark's."""
 
 
-def run(arguments: Sequence[str] | None = None, more: Sequence[Commands] = ()) -> int:
+def run(arguments: Sequence[str] | None = None, more: Sequence[AddCommands] = ()) -> int:
     """Parse, run the command, and return the exit code: 0 done, 1 failed, 2 bad input, 3 busy, 130 interrupted."""
-    given = sys.argv[1:] if arguments is None else arguments
-    parsed = parser(more).parse_args(given or ["--help"])
-    parsed.given = given
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parser(more).parse_args(arguments or ["--help"])
+    options.arguments = arguments
     try:
-        return int(parsed.do(parsed) or 0)
+        return int(options.do(options) or 0)
     except NesyLoraError as error:
         print(f"nesylora: {error}", file=sys.stderr)
         return error.exit_code
@@ -33,7 +33,7 @@ def run(arguments: Sequence[str] | None = None, more: Sequence[Commands] = ()) -
         return 130
 
 
-def parser(more: Sequence[Commands] = ()) -> argparse.ArgumentParser:
+def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     """The whole command line, with the commands that `more` adds."""
     top = argparse.ArgumentParser(
         prog="nesylora",
@@ -129,7 +129,7 @@ def _add_run_name(command: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from graphs.services.context import new_run
+    from graphs.context import new_run
 
     quiet_libraries()
     folder = new_run(task_path(options.task), _overrides(options), options.runs, options.name)
@@ -158,7 +158,7 @@ def _go_on(folder: "RunFolder") -> int:
 
 
 def _chat(options: argparse.Namespace) -> int:
-    from graphs.services.context import new_run
+    from graphs.context import new_run
     from memory.run.folder import RunFolder
     from ui.terminal.chat import chat
 
@@ -212,8 +212,8 @@ def _doctor(options: argparse.Namespace) -> int:
 # --- what they share -------------------------------------------------------------------------------
 
 
-def task_path(given: str | None) -> Path:
-    return Path(given) if given else shipped("valley")
+def task_path(name: str | None) -> Path:
+    return Path(name) if name else shipped("valley")
 
 
 def _overrides(options: argparse.Namespace) -> list[str]:

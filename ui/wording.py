@@ -2,11 +2,15 @@
 
 import math
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from agent.policy.learned import short
-from agent.records.actions import Decision, Move
+from agent.records.actions import Action
 from agent.records.rounds import Proposal, Remaking, Role, Spend, SplitResult, Usage, Verdict
 from agent.records.signal import Outlook
+
+if TYPE_CHECKING:
+    from graphs.approval import Cost
 
 LEVERS = {"train_lora": "LoRA", "edit_prompt": "edit", "rollback": "rollback", "stop": "stop"}
 MARKS = {"train_lora": "●", "edit_prompt": "◆", "rollback": "↺", "stop": "■"}
@@ -34,14 +38,14 @@ PARTS = {"system": "system text", "demos": "demonstrations", "questions": "quest
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 
-def lever(move: Move) -> str:
-    """One word for a move."""
-    return LEVERS[move.action]
+def lever(action: Action) -> str:
+    """One word for an action."""
+    return LEVERS[action.action]
 
 
-def mark(move: Move) -> str:
-    """The sign of a move, the same in charts, tables and terminal."""
-    return MARKS[move.action]
+def mark(action: Action) -> str:
+    """The sign of an action, the same in charts, tables and terminal."""
+    return MARKS[action.action]
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -120,6 +124,24 @@ def raced(proposal: Proposal, present: Proposal) -> str:
     return f"{proposal.note} (dropped after {plural(proposal.rows, 'row')})" if fell_out else proposal.note
 
 
+def action_cost(cost: "Cost | str") -> str:
+    """What an action will take at most, before it is approved."""
+    if isinstance(cost, str):  # a question of a version that did not ask in numbers
+        return cost
+    parts = []
+    if cost.epochs:
+        parts.append(f"{cost.epochs} epochs over up to {cost.training_rows} rows")
+    if cost.prompts:
+        parts.append(f"up to {cost.prompts} prompts on up to {cost.rows_per_prompt} rows each")
+    if cost.validation_answers:
+        parts.append(f"then {cost.validation_answers} answers to judge {'the best' if cost.prompts else 'it'}")
+    if cost.test_answers:
+        parts.append(f"{cost.test_answers} answers on the test rows")
+    calls = [f"up to about {cost.llm_calls} calls to the external LLM"] if cost.llm_calls else []
+    judged = ["calls to the judging LLM for every answer"] if cost.judged else []
+    return ", and ".join([", ".join(parts) or "nothing", *calls, *judged])
+
+
 def interval(result: SplitResult) -> str:
     """A test reward with its 95 % interval."""
     return f"{number(result.reward)} [{number(result.low)}, {number(result.high)}]"
@@ -129,7 +151,7 @@ def cost(spend: Spend) -> str:
     """What a step or a run used up, in a line; zeros are left out."""
     parts = [
         duration(spend.seconds),
-        f"{short(spend.passes)} passes" if spend.passes else "",
+        f"{short(spend.forward_tokens)} passes" if spend.forward_tokens else "",
         f"{plural(spend.train_tokens, 'token')} trained" if spend.train_tokens else "",
         f"{plural(spend.generated_tokens, 'token')} generated" if spend.generated_tokens else "",
         f"{plural(spend.llm_tokens, 'LLM token')}" if spend.llm_tokens else "",
@@ -140,7 +162,7 @@ def cost(spend: Spend) -> str:
 
 def passes(spend: Spend) -> str:
     """The cost that levers are compared by, short: 850, 2k, 1.2M; a dash where nothing was counted."""
-    return short(spend.passes) if spend.passes else "–"
+    return short(spend.forward_tokens) if spend.forward_tokens else "–"
 
 
 def outlook(outlook: Outlook) -> str:
@@ -151,12 +173,6 @@ def outlook(outlook: Outlook) -> str:
 def tokens(spend: Spend) -> str:
     """All tokens of a step together: trained on, generated, and the external LLM's."""
     return f"{spend.train_tokens + spend.generated_tokens + spend.llm_tokens:,}"
-
-
-def beside_rules(decision: Decision) -> str:
-    """Whether the rules would have pulled the same lever, with the same settings; empty where that is not known."""
-    same = "the same move" if decision.repeats else "same lever, other settings"
-    return {True: same, False: "another lever", None: ""}[decision.agrees]
 
 
 def remade(remaking: Remaking) -> str:
@@ -207,6 +223,6 @@ def printable(text: str) -> str:
 
 
 SAYINGS: tuple[Callable[..., str], ...] = (
-    *(bar, beside_rules, cost, cut, duration, evidence, figure, interval, kept, lever, mark, money, number),
-    *(outlook, p_value, passes, percent, plural, raced, remade, signed, sparkline, tokens),
+    *(bar, cost, cut, duration, evidence, figure, interval, kept, lever, mark, money, number, outlook, p_value, passes),
+    *(percent, plural, raced, remade, signed, sparkline, tokens),
 )

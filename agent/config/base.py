@@ -7,3 +7,22 @@ class Settings(BaseModel):
     """Closed to unknown keys: a typo is an error, not a default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StyleSettings(Settings):
+    """`say` replaces the built-in instruction; `show` is the wanted form of a reference, with `{answer}` in it."""
+
+    say: str | None = None
+    show: str | None = None
+
+
+class CustomScorer(Settings):
+    """Settings of a content scorer of the user's; see `agent.extensions.register_scorer`."""
+
+    kind: str
+
+
+class CustomStyle(StyleSettings):
+    """Settings of a style scorer of the user's; see `agent.extensions.register_style`."""
+
+    kind: str

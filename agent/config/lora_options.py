@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StrictBool, StrictInt, ValidationError
 
 from agent.config.base import Settings
-from agent.config.task import Lora
+from agent.config.lora import Lora
 from agent.errors import BadInput
 
 Place = Annotated[StrictInt, Field(ge=0)]
@@ -129,10 +129,10 @@ def _ill_typed(options: Mapping[str, Any]) -> dict[str, str]:
     try:
         Options.model_validate(_asked(options))
     except ValidationError as error:
-        deepest = sorted(error.errors(), key=lambda one: len(one["loc"]))
+        deepest = sorted(error.errors(), key=lambda fault: len(fault["loc"]))
         return {
-            str(one["loc"][0]): f"lora.options.{one['loc'][0]}: {one['msg']}, but it is {one['input']!r}"
-            for one in deepest
+            str(fault["loc"][0]): f"lora.options.{fault['loc'][0]}: {fault['msg']}, but it is {fault['input']!r}"
+            for fault in deepest
         }
     return {}
 

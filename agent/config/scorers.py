@@ -1,10 +1,25 @@
-"""What a task.yaml may say of its scorers."""
+"""`content:` and `style:` in a task.yaml: the scorers that come with the package, and those that users register."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    GetCoreSchemaHandler,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
 
-from agent.config.base import Settings
+from agent import extensions
+from agent.config.base import CustomScorer, CustomStyle, Settings, StyleSettings
+from agent.errors import BadInput
 
 
 class Exact(Settings):
@@ -49,13 +64,6 @@ class JsonFields(Settings):
 
     kind: Literal["json_fields"]
     keys: tuple[str, ...] = Field((), description="those that count; all of the answer's, if none are named")
-
-
-class StyleSettings(Settings):
-    """`say` replaces the built-in instruction; `show` is the wanted form of a reference, with `{answer}` in it."""
-
-    say: str | None = None
-    show: str | None = None
 
 
 class Judge(StyleSettings):
@@ -105,9 +113,7 @@ class RewardModel(Settings):
 
 Rated = Judge | RewardModel  # what no rule can score
 
-ContentScorer = Annotated[
-    Exact | Contains | Number | Choice | TokenF1 | JsonFields | Rated, Field(discriminator="kind")
-]
+BuiltInContent = Exact | Contains | Number | Choice | TokenF1 | JsonFields | Rated
 
 
 class StartsWith(StyleSettings):
@@ -156,4 +162,73 @@ class Bullets(StyleSettings):
     most: int | None = Field(None, ge=1)
 
 
-StyleScorer = Annotated[StartsWith | Matches | JsonForm | Words | Forbid | Bullets | Judge, Field(discriminator="kind")]
+BuiltInStyle = StartsWith | Matches | JsonForm | Words | Forbid | Bullets | Judge
+
+
+@dataclass(frozen=True)
+class OrRegistered:
+    """Pydantic metadata: one of the `built_in` kinds, or a kind that is registered. The JSON schema has the former.
+
+    Args:
+        registered: gives the settings class of a kind that is not built in; None if there is none.
+        custom: what those classes have in common.
+    """
+
+    built_in: Any  # a union of settings classes, which is no type to mypy
+    registered: Callable[[str], type[Settings] | None]
+    custom: type[Settings]
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        inner = handler.generate_schema(Annotated[self.built_in, Field(discriminator="kind")])
+        dump = core_schema.wrap_serializer_function_ser_schema(self._dump, info_arg=True, schema=inner)
+        return core_schema.no_info_wrap_validator_function(self._validate, inner, serialization=dump)
+
+    def _validate(self, value: object, built_in: ValidatorFunctionWrapHandler) -> object:
+        kind = value.get("kind") if isinstance(value, dict) else None
+        if isinstance(value, self.custom) or not isinstance(kind, str):
+            return value if isinstance(value, self.custom) else built_in(value)
+        try:
+            settings = self.registered(kind)
+        except BadInput as error:
+            raise ValueError(str(error)) from error
+        return _tagged(settings, self.built_in).validate_python(value) if settings else built_in(value)
+
+    def _dump(self, value: Any, built_in: SerializerFunctionWrapHandler, info: SerializationInfo) -> Any:
+        if isinstance(value, self.custom):
+            return value.model_dump(mode=info.mode, by_alias=info.by_alias)
+        return built_in(value)
+
+
+@cache
+def _tagged(settings: type[Settings], built_in: Any) -> TypeAdapter[Settings]:
+    """Validates as a member of a union, so that errors are located as those of built-in kinds are."""
+    union: Any = Annotated[settings | get_args(built_in)[0], Field(discriminator="kind")]  # known only at run time
+    return TypeAdapter(union)
+
+
+def _registered_scorer(kind: str) -> type[Settings] | None:
+    found = extensions.scorers.get(kind)
+    return found.settings if found else None
+
+
+def _registered_style(kind: str) -> type[Settings] | None:
+    found = extensions.styles.get(kind)
+    return found.settings if found else None
+
+
+ContentScorer = Annotated[BuiltInContent | CustomScorer, OrRegistered(BuiltInContent, _registered_scorer, CustomScorer)]
+StyleScorer = Annotated[BuiltInStyle | CustomStyle, OrRegistered(BuiltInStyle, _registered_style, CustomStyle)]
+
+
+def is_content_kind(name: str) -> bool:
+    """Whether a content scorer of this kind comes with the package."""
+    return name in _kinds(BuiltInContent)
+
+
+def is_style_kind(name: str) -> bool:
+    """Whether a style scorer of this kind comes with the package."""
+    return name in _kinds(BuiltInStyle)
+
+
+def _kinds(union: Any) -> set[str]:
+    return {get_args(member.model_fields["kind"].annotation)[0] for member in get_args(union)}

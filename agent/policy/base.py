@@ -25,7 +25,7 @@ def stop_reason(briefing: Briefing, config: TaskConfig) -> str | None:
     if budget.usd is not None and spend.usd > 0 and spend.usd >= budget.usd:
         return f"The budget of {budget.usd:g} USD is used up."
     if briefing.closed and config.llm and config.llm.on_refusal == "stop":
-        return f"The external LLM is not to be had: {briefing.closed}."
+        return f"The external LLM cannot be asked any more: {briefing.closed}."
     return None
 
 

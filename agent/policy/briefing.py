@@ -1,32 +1,53 @@
-"""What the planner is told of a round, in words and numbers. What was not written by us is quoted and cut."""
+"""What the planner reads about a round, in words and numbers. Texts that are not ours are quoted and cut.
 
-from collections.abc import Iterator
-from typing import Any
+Validation rows are there in numbers only; the texts are of train rows, of notes, and of what the planner itself asked.
+"""
+
+from collections.abc import Iterator, Sequence
 
 from agent import prompts
 from agent.config.task import Budget, TaskConfig
-from agent.protocols import Briefing, Failure
+from agent.protocols import Briefing
 from agent.records.actions import Decision
+from agent.records.looks import (
+    FailingRow,
+    FailuresClassified,
+    Finding,
+    Inquiry,
+    Look,
+    PairsCompared,
+    PromptsFound,
+    PromptTried,
+    RowsScored,
+    SearchPrompts,
+    TryPrompt,
+)
 from agent.records.rounds import Baseline, Round, Spend
 from agent.records.signal import Signal
 
 LAST_ROUNDS, FEWEST_ROUNDS = 8, 2
 MOST_FAILURES = 3
-MOST_CHARACTERS, MOST_OF_TASK = 160, 600  # of a field
+MOST_CHARACTERS, MOST_OF_TASK, MOST_OF_ANSWER = 160, 600, 400  # of a field
 
 
-def from_memory(first: Baseline) -> list[str]:
+def from_memory(baseline: Baseline) -> list[str]:
     """What memory found on near tasks and how it did beside the seed prompt, a line each; none if it found nothing."""
-    names = ["the seed prompt", *(tried.note for tried in first.recalled[1:])]
+    names = ["the seed prompt", *(proposal.note for proposal in baseline.recalled[1:])]
     lines = [
-        f"{name}: merit {_number(tried.merit)} on {tried.rows} rows"
-        for name, tried in zip(names, first.recalled, strict=False)
+        f"{name}: merit {_number(proposal.merit)} on {proposal.rows} rows"
+        for name, proposal in zip(names, baseline.recalled, strict=False)
     ]
-    return [first.note, *lines] if lines else []
+    return [baseline.note, *lines] if lines else []
 
 
 def render(briefing: Briefing, rules: Decision, learned: Decision, config: TaskConfig, short: bool = False) -> str:
-    """The planner's message. `short`: only the last two rounds, no rows and no memory, for a window that is small."""
+    """The planner's message about a round.
+
+    Args:
+        rules: what the rules would do.
+        learned: what the learned switch would do.
+        short: only the last two rounds, no rows and no memory, for a window that is small.
+    """
     diagnosis = briefing.diagnosis
     memory, failures = ((), ()) if short else (briefing.recalled, briefing.failures)
     history = list(_rounds(briefing))[-(FEWEST_ROUNDS if short else LAST_ROUNDS) :]
@@ -34,7 +55,7 @@ def render(briefing: Briefing, rules: Decision, learned: Decision, config: TaskC
         "planner_round",
         task=prompts.quoted(prompts.one_line(f"{config.name}. {config.about}"), MOST_OF_TASK),
         editor=config.edit.editor,
-        signal=_signal(briefing.signal),
+        signal=_without_outlooks(briefing.signal),
         outlook="\n".join(_outlook(briefing.signal)) or "- unknown",
         failing=diagnosis.failing,
         total=diagnosis.total,
@@ -52,10 +73,78 @@ def render(briefing: Briefing, rules: Decision, learned: Decision, config: TaskC
     )
 
 
-def _signal(signal: Signal) -> str:
-    """Without what is told as the outlook."""
-    outlooks: Any = {"floor": True, "lora": {"outlook"}, "edit": {"outlook"}}
-    return signal.model_dump_json(indent=1, exclude_none=True, exclude=outlooks)
+def render_inquiries(inquiries: Sequence[Inquiry], left: int, short: bool = False) -> str:
+    """What the planner has looked at in this round, and how many looks are left. `short`: numbers, no rows."""
+    lines = [f"{number}. {_inquiry(inquiry, short)}" for number, inquiry in enumerate(inquiries, 1)]
+    more = "1 look is" if left == 1 else f"{left} looks are"
+    return prompts.fill(
+        "planner_inquiries",
+        looked="\n".join(lines) or "nothing yet",
+        left=f"{more} left." if left else "No looks are left: choose a lever.",
+    )
+
+
+def _inquiry(inquiry: Inquiry, short: bool) -> str:
+    if inquiry.look is None:
+        return f"a call that could not be used: {_quoted(inquiry.fault)}"
+    found = _finding(inquiry.finding, short) if inquiry.finding else f"nothing, {_quoted(inquiry.fault)}"
+    return f"{_look(inquiry.look)}: {found}"
+
+
+def _look(look: Look) -> str:
+    match look:
+        case SearchPrompts(about=about):
+            return f"{look.action}{f' about {_quoted(about)}' if about else ''}"
+        case TryPrompt(question=question):
+            return f"{look.action} {_quoted(question)}"
+        case _:
+            return look.action
+
+
+def _finding(finding: Finding, short: bool) -> str:
+    match finding:
+        case RowsScored():
+            rows = [] if short else [f"\n   {_failure(row)}" for row in finding.failures]
+            return "".join([_rows_scored(finding), *rows])
+        case FailuresClassified():
+            sure = "unknown" if finding.confidence is None else f"{finding.confidence:.0%}"
+            return (
+                f"{finding.failing} of {finding.total} rows fail, {finding.probed} of them probed; of all rows "
+                f"{finding.style:.0%} lack style alone, {finding.content:.0%} content alone, {finding.both:.0%} both; "
+                f"mean chance of the likeliest need {sure}, sorted by {finding.by}; prompt gap "
+                f"{_number(finding.prompt_gap)}, weight gap {_number(finding.weight_gap)} nats per token"
+            )
+        case PromptsFound():
+            if not finding.prompts:
+                return "none" if finding.asked else "this task keeps the memory out of its runs"
+            return "; ".join(
+                f"{_quoted(found.run)} on task {_quoted(found.task)}, similarity {found.similarity:.2f}, reward "
+                f"{found.reward:.2f}, gain {found.gain:+.2f}, demonstrations {len(found.prompt.demos)}, "
+                f"characters {found.prompt.length}"
+                for found in finding.prompts
+            )
+        case PromptTried():
+            return prompts.quoted(prompts.one_line(finding.answer), MOST_OF_ANSWER)
+        case PairsCompared():
+            return (
+                f"reward {finding.first_reward:.2f} after round {finding.first}, {finding.second_reward:.2f} after "
+                f"round {finding.second}; {finding.better} of {finding.rows} rows better, {finding.worse} worse "
+                f"(p = {finding.p_value:.2g})"
+            )
+
+
+def _rows_scored(scored: RowsScored) -> str:
+    return (
+        f"{scored.rows} {scored.split} rows, reward {scored.reward:.2f}, content {scored.content:.2f}, style "
+        f"{scored.style:.2f}; {scored.failing} fail: {scored.lacking_content} lack content alone, "
+        f"{scored.lacking_style} style alone, {scored.lacking_both} both; {scored.too_long} too long"
+    )
+
+
+def _without_outlooks(signal: Signal) -> str:
+    return signal.model_dump_json(
+        indent=1, exclude_none=True, exclude={"floor": True, "lora": {"outlook": True}, "edit": {"outlook": True}}
+    )
 
 
 def _outlook(signal: Signal) -> Iterator[str]:
@@ -78,13 +167,13 @@ def _changed(row: Round, after: Signal) -> str:
     note = _quoted(trial.note)
     if trial.candidate is None:
         return f"came to nothing, {note}"
-    said = [f"reward {verdict.before:.2f} -> {verdict.after:.2f}"]
+    parts = [f"reward {verdict.before:.2f} -> {verdict.after:.2f}"]
     if verdict.kept:
-        said += [f"{name} {getattr(before, name):.2f} -> {getattr(after, name):.2f}" for name in ("content", "style")]
-    said.append(f"{'kept' if verdict.kept else 'taken back'} (p = {verdict.p_value:.2g} by {verdict.measure})")
+        parts += [f"{name} {getattr(before, name):.2f} -> {getattr(after, name):.2f}" for name in ("content", "style")]
+    parts.append(f"{'kept' if verdict.kept else 'taken back'} (p = {verdict.p_value:.2g} by {verdict.measure})")
     if trial.loss is not None:
-        said.append(f"loss {trial.loss:.3g}, loss_drop {_number(trial.loss_drop)}")
-    return ", ".join([*said, note])
+        parts.append(f"loss {trial.loss:.3g}, loss_drop {_number(trial.loss_drop)}")
+    return ", ".join([*parts, note])
 
 
 def _cost(spend: Spend) -> str:
@@ -106,10 +195,10 @@ def _budget(rounds: int, spend: Spend, budget: Budget) -> Iterator[str]:
     yield _used("USD for the LLM", spend.usd, budget.usd)
 
 
-def _used(what: str, used: float, limit: float | None) -> str:
+def _used(unit: str, used: float, limit: float | None) -> str:
     if limit is None:
-        return f"- {what}: {_plain(used)}, no limit"
-    return f"- {what}: {_plain(used)} of {_plain(limit)}, {_plain(limit - used)} left"
+        return f"- {unit}: {_plain(used)}, no limit"
+    return f"- {unit}: {_plain(used)} of {_plain(limit)}, {_plain(limit - used)} left"
 
 
 def _plain(value: float) -> str:
@@ -117,9 +206,9 @@ def _plain(value: float) -> str:
     return f"{round(value, 4):,.10g}"
 
 
-def _failure(failure: Failure) -> str:
-    faults = _quoted(" ".join(failure.faults) or "none named")
-    return f"- question {_quoted(failure.question)} answer {_quoted(failure.output)} faults {faults}"
+def _failure(row: FailingRow) -> str:
+    faults = _quoted(" ".join(row.faults) or "none named")
+    return f"- question {_quoted(row.question)} answer {_quoted(row.output)} faults {faults}"
 
 
 def _quoted(text: str) -> str:

@@ -13,7 +13,7 @@ from agent.signal.outlook import ONE, realised, worth
 
 
 class Experience(Record):
-    """One round of one run. `gain` is in merit, `cost` in forward passes of a token (`Spend.passes`)."""
+    """One round of one run. `gain` is in merit, `cost` in forward passes of a token (`Spend.forward_tokens`)."""
 
     run: str
     number: int = Field(description="of the round in its run")
@@ -50,7 +50,7 @@ def experience(row: Round, run: str, task: str, model: str) -> Experience | None
         return None
     return Experience(
         run=run, number=row.number, task=task, model=model, signal=row.signal, shares=row.diagnosis.shares, move=move,
-        gain=realised(row), cost=row.trial.spend.passes, kept=row.verdict.kept,
+        gain=realised(row), cost=row.trial.spend.forward_tokens, kept=row.verdict.kept,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The learned switch: what each lever promises, corrected by experience; then the most merit per pass."""
+"""The learned switch: what each lever promises, corrected by experience; then the most merit per forward token."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from agent.policy.experience import Experience, distinct
 from agent.policy.regression import Fit, Observation
 from agent.policy.rules import Rules
 from agent.protocols import Briefing
-from agent.records.actions import Decision, EditPrompt, Stop, TrainLora
+from agent.records.actions import Alternative, Decision, EditPrompt, Stop, TrainLora
 from agent.records.signal import LeverSignal, Outlook, Signal
 from agent.signal.outlook import MISTAKEN, TRY, YIELD, YIELD_SPREAD
 
@@ -28,12 +28,12 @@ HOPE = 2.0
 
 
 class Promise(NamedTuple):
-    """What a move is expected to gain (merit) and take (passes).
+    """What an action is expected to gain (merit) and to take (forward tokens).
 
     `drawn` is the gain drawn for it, `possible` what a single lucky try may gain.
     """
 
-    move: EditPrompt | TrainLora
+    action: EditPrompt | TrainLora
     gain: float
     spread: float
     cost: float
@@ -42,7 +42,7 @@ class Promise(NamedTuple):
 
 
 class Learned:
-    """Chooses by expected gain per cost. Without experience, by the outlook alone; `rules_would` says what rules do.
+    """Chooses by expected gain per cost. Without experience, by the outlook alone.
 
     Args:
         experience: rounds of other runs; lines of one round count once, and their order does not matter.
@@ -58,44 +58,47 @@ class Learned:
     def decide(self, briefing: Briefing) -> Decision:
         """Reproducible: draws depend on the seed and on the number of the round alone."""
         rules = self._rules.decide(briefing)
-        would = {"by": "learned", "rules_would": f"{rules.move}: {rules.reason}"}
-        if stop_reason(briefing, self._config) or not _known(briefing.signal):
-            return rules.model_copy(update=would)  # without an outlook there is nothing to weigh
+        alternative = Alternative(action=rules.move, reason=rules.reason)
+        if stop_reason(briefing, self._config) or not (
+            briefing.signal.edit.outlook and briefing.signal.lora.outlook
+        ):  # without an outlook there is nothing to weigh
+            return rules.model_copy(update={"by": "learned", "alternative": alternative})
         promises, floor = self.promises(briefing), briefing.signal.floor
-        move, why = _chosen(promises, floor)
-        shown = {**numbers(briefing.signal, briefing.diagnosis), **_shown(promises, briefing.signal)}
-        reason = f"{told(promises)} {why}".strip()
-        return Decision.model_validate({"move": move, "reason": reason, "numbers": shown, **would})
+        action, why = _chosen(promises, floor)
+        return Decision(
+            move=action,
+            reason=f"{in_words(promises)} {why}".strip(),
+            numbers={**numbers(briefing.signal, briefing.diagnosis), **_promised_numbers(promises, briefing.signal)},
+            by="learned",
+            alternative=alternative,
+        )
 
     def promises(self, briefing: Briefing) -> list[Promise]:
         """Of the levers that are open: neither saturated nor turned down."""
-        chance = random.Random(f"{self._config.seed}-{len(briefing.history)}")
-        found = []
-        for move, lever in self._moves(briefing):
-            draw = chance.gauss(0, 1)  # for a closed lever too, so that the other's draw does not hang on it
-            outlook = lever.outlook
-            if outlook and not lever.saturated and move.action not in briefing.refused:
-                found.append(self._promise(move, lever, outlook, briefing, draw))
-        return found
-
-    def _moves(self, briefing: Briefing) -> list[tuple[EditPrompt | TrainLora, LeverSignal]]:
-        """Both levers, as the rules would pull them. (A training ends by itself once its rows are learned.)"""
+        generator = random.Random(f"{self._config.seed}-{len(briefing.history)}")
+        # As the rules would pull them. (A training ends by itself once its rows are learned.)
         training = self._rules.training(briefing.signal, briefing.history)
-        return [(EditPrompt(), briefing.signal.edit), (training, briefing.signal.lora)]
+        levers: list[tuple[EditPrompt | TrainLora, LeverSignal]] = [
+            (EditPrompt(), briefing.signal.edit), (training, briefing.signal.lora),
+        ]  # fmt: skip
+        promises = []
+        for action, lever in levers:
+            draw = generator.gauss(0, 1)  # for a closed lever too, so that the other's draw does not depend on it
+            if lever.outlook and not lever.saturated and action.action not in briefing.refused:
+                promises.append(self._promise(action, lever.outlook, briefing, draw))
+        return promises
 
-    def _promise(
-        self, move: EditPrompt | TrainLora, lever: LeverSignal, outlook: Outlook, briefing: Briefing, draw: float
-    ) -> Promise:
+    def _promise(self, action: EditPrompt | TrainLora, outlook: Outlook, briefing: Briefing, draw: float) -> Promise:
         """The outlook, moved and narrowed by what such rounds brought; `draw` is of a standard normal."""
         now = Experience(
-            run="", number=0, task="", model="", signal=briefing.signal, move=move, gain=0, cost=0, kept=False,
+            run="", number=0, task="", model="", signal=briefing.signal, move=action, gain=0, cost=0, kept=False,
             shares=briefing.diagnosis.shares,
         )  # fmt: skip
-        fit = Fit(SPREADS, self._seen(move.action))
+        fit = Fit(SPREADS, self._seen(action.action))
         features = _features(now)
         gain, spread = min(1.0, outlook.gain + fit.expected(features)), outlook.spread * fit.narrowed(features)
         lucky = HOPE * hypot(spread, TRY * now.there)
-        return Promise(move, gain, spread, max(1.0, outlook.cost), gain + EXPLORED * spread * draw, gain + lucky)
+        return Promise(action, gain, spread, max(1.0, outlook.cost), gain + EXPLORED * spread * draw, gain + lucky)
 
     def _seen(self, action: str) -> Iterator[Observation]:
         """Rounds of this lever in other runs, against what was promised then. This run's are in the outlook already."""
@@ -128,38 +131,34 @@ def _lever(line: Experience) -> LeverSignal:
     return line.signal.edit if isinstance(line.move, EditPrompt) else line.signal.lora
 
 
-def _known(signal: Signal) -> bool:
-    return signal.edit.outlook is not None and signal.lora.outlook is not None
-
-
 def _chosen(promises: Sequence[Promise], floor: float) -> tuple[EditPrompt | TrainLora | Stop, str]:
-    """The most merit per pass of what passes the floor; of what may still pass it; else the end."""
+    """Of what reaches the noise floor, the most merit per forward token; else of what may still reach it; else stop."""
     if not promises:
         return Stop(), "Both levers are saturated or turned down."
     drawn = [promise for promise in promises if promise.drawn >= floor and promise.drawn > 0]
     if drawn:
         best = max(drawn, key=lambda promise: promise.drawn / promise.cost)
-        return best.move, _why(best, promises, floor)
+        return best.action, _why(best, promises, floor)
     hopeful = [promise for promise in promises if promise.possible > floor]
     if hopeful:
         best = max(hopeful, key=lambda promise: promise.possible / promise.cost)
-        return best.move, f"No gain above the noise floor of {floor:.2f} is expected, but one is possible."
+        return best.action, f"No gain above the noise floor of {floor:.2f} is expected, but one is possible."
     return Stop(), f"Nothing above the noise floor of {floor:.2f} is to be expected."
 
 
 def _why(best: Promise, promises: Sequence[Promise], floor: float) -> str:
-    name = "words bring" if isinstance(best.move, EditPrompt) else "weights bring"
+    name = "words bring" if isinstance(best.action, EditPrompt) else "weights bring"
     counted = [promise for promise in promises if promise.gain >= floor and promise.gain > 0]
     expected = max(counted, key=lambda promise: promise.gain / promise.cost, default=best)
-    if expected.move != best.move:
+    if expected.action != best.action:
         return "How sure that is leaves the other way worth a try."
     return f"So {name} the most merit per pass."
 
 
-def told(promises: Sequence[Promise]) -> str:
-    """What is promised, in a sentence; nothing where no lever is open."""
+def in_words(promises: Sequence[Promise]) -> str:
+    """What is promised, in a sentence; empty where no lever is open."""
     parts = [
-        f"{'an edit' if isinstance(promise.move, EditPrompt) else 'LoRA'}{' promises' if first else ''} "
+        f"{'an edit' if isinstance(promise.action, EditPrompt) else 'LoRA'}{' promises' if first else ''} "
         f"{promise.gain:+.2f} ± {promise.spread:.2f} merit for {short(promise.cost)} passes"
         for promise, first in zip(promises, (True, False), strict=False)
     ]
@@ -167,27 +166,27 @@ def told(promises: Sequence[Promise]) -> str:
     return f"{sentence[0].upper()}{sentence[1:]}." if sentence else ""
 
 
-def short(passes: float) -> str:
-    """Passes as people say them: 850, 2k, 41k, 1.2M."""
-    if passes >= 999_500:
-        return f"{passes / 1e6:.1f}M"
-    return f"{passes / 1e3:.0f}k" if passes >= 1_000 else f"{passes:.0f}"
+def short(forward_tokens: float) -> str:
+    """A cost as people write it: 850, 2k, 41k, 1.2M."""
+    if forward_tokens >= 999_500:
+        return f"{forward_tokens / 1e6:.1f}M"
+    return f"{forward_tokens / 1e3:.0f}k" if forward_tokens >= 1_000 else f"{forward_tokens:.0f}"
 
 
 def outlook_numbers(signal: Signal) -> dict[str, float]:
     """The noise floor and both outlooks, by the names that a decision gives them."""
-    shown = {"noise floor": signal.floor}
+    named = {"noise floor": signal.floor}
     for name, lever in (("edit", signal.edit), ("LoRA", signal.lora)):
         if lever.outlook:
-            shown |= {f"{name} outlook": lever.outlook.gain, f"{name} spread": lever.outlook.spread}
-            shown |= {f"{name} passes": lever.outlook.cost}
-    return shown
+            named |= {f"{name} outlook": lever.outlook.gain, f"{name} spread": lever.outlook.spread}
+            named |= {f"{name} passes": lever.outlook.cost}
+    return named
 
 
-def _shown(promises: Sequence[Promise], signal: Signal) -> dict[str, float]:
+def _promised_numbers(promises: Sequence[Promise], signal: Signal) -> dict[str, float]:
     """Both outlooks, and what experience made of those that are open, to four places."""
-    shown = outlook_numbers(signal)
+    named = outlook_numbers(signal)
     for promise in promises:
-        name = "edit" if isinstance(promise.move, EditPrompt) else "LoRA"
-        shown |= {f"{name} promise": promise.gain, f"{name} drawn": promise.drawn}
-    return {name: round(value, 4) for name, value in shown.items()}
+        name = "edit" if isinstance(promise.action, EditPrompt) else "LoRA"
+        named |= {f"{name} promise": promise.gain, f"{name} drawn": promise.drawn}
+    return {name: round(value, 4) for name, value in named.items()}

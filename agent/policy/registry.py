@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
+from agent import extensions
 from agent.config.task import TaskConfig
+from agent.policy.custom import Custom
 from agent.policy.experience import Experience
 from agent.policy.learned import Learned
 from agent.policy.rules import Rules
@@ -12,6 +14,8 @@ from agent.protocols import Policy
 
 def make_policy(config: TaskConfig, experience: Sequence[Experience] = ()) -> Policy:
     """Without the LLM planner, which needs a server. `experience` is of other runs; only `learned` looks at it."""
+    if make := extensions.policies.get(config.policy):
+        return Custom(config.policy, make(config), config)
     if config.policy == "learned":
         return Learned(config, experience)
     return Rules(config) if config.policy == "rules" else make_order(config)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from agent.config.task import TaskConfig
 from agent.policy.base import given_rows, numbers, stop_reason, training
 from agent.protocols import Briefing, Policy
-from agent.records.actions import Decision, EditPrompt, Move, Rows, Stop
+from agent.records.actions import Action, Decision, EditPrompt, Rows, Stop
 
 
 class Unseeing(ABC):
@@ -35,7 +35,7 @@ class Unseeing(ABC):
         reason = f"The policy {self.name} says so for round {number + 1} of {self._config.budget.rounds}."
         return Decision(move=move, reason=reason, numbers=shown, by="fixed order")
 
-    def _move(self, letter: str, briefing: Briefing) -> Move:
+    def _move(self, letter: str, briefing: Briefing) -> Action:
         if letter == "p":
             return EditPrompt()
         named: dict[str, Rows] = {"o": "original", "r": "refined"}

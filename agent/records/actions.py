@@ -1,12 +1,12 @@
-"""The moves there are, each within its bounds, and the decision for one."""
+"""The actions there are, each within its bounds, and the decision for one."""
 
-import re
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from agent.records.base import Record
 from agent.records.examples import Part
+from agent.records.looks import Inquiry
 
 Rows = Literal["original", "refined", "both"]
 Epochs = Annotated[int, Field(ge=1, le=20, description="most passes over the rows; fewer once they are learned")]
@@ -38,7 +38,7 @@ class TrainLora(Record):
     enough: Enough = 0.005
 
     def __str__(self) -> str:
-        """The move with its settings, in a line; so for every move."""
+        """The action with its settings, in a line; so for every action."""
         rows = "original and refined" if self.rows == "both" else self.rows
         epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
         anew = ", a new adapter" if self.fresh else ""
@@ -83,27 +83,44 @@ class Stop(Record):
         return "stop"
 
 
-Move = Annotated[TrainLora | EditPrompt | Rollback | Stop, Field(discriminator="action")]
+ACTION_NAMES = ("train_lora", "edit_prompt", "rollback", "stop")
+Action = Annotated[TrainLora | EditPrompt | Rollback | Stop, Field(discriminator="action")]
+
+
+class Alternative(Record):
+    """The action that was not taken, and the reason for it."""
+
+    action: Action
+    reason: str
 
 
 class Decision(Record):
-    """One move, who chose it, why, and the numbers the reason rests on."""
+    """One action (`move`), who chose it, why, and the numbers the reason rests on."""
 
-    move: Move
+    move: Action
     reason: str
     numbers: dict[str, float] = Field(default_factory=dict)
-    by: Literal["rules", "learned", "fixed order", "planner", "user"] = "rules"
-    rules_would: str | None = Field(
-        None, description="what the rules would have done, where somebody else decided: the move, then their reason"
+    by: Literal["rules", "learned", "fixed order", "planner", "user", "custom"] = "rules"
+    alternative: Alternative | None = Field(
+        None,
+        description="what the rules would have done, where planner or learned switch decided; what was planned, where "
+        "the user did",
     )
+    rules_would: str | None = Field(None, description="`alternative` as a sentence, in ledgers of older versions")
+    planner_fault: str = Field("", description="why the planner was not used, where the rules stood in for it")
+    inquiries: tuple[Inquiry, ...] = Field((), description="what the planner looked at before it decided")
 
     @property
     def repeats(self) -> bool:
-        """Whether the rules would have done just this, settings and all."""
+        """Whether the alternative is just this action, settings and all."""
+        if self.alternative:
+            return self.alternative.action == self.move
         return (self.rules_would or "").startswith(f"{self.move}: ")
 
     @property
     def agrees(self) -> bool | None:
-        """Whether the rules would have pulled the same lever; None where they were not asked."""
-        named = re.match(r"(train_lora|edit_prompt|rollback|stop)\b", self.rules_would or "")
-        return None if named is None else named[1] == self.move.action
+        """Whether the alternative pulls the same lever; None where there is none."""
+        if self.alternative:
+            return self.alternative.action.action == self.move.action
+        lever = (self.rules_would or "").replace(":", " ").partition(" ")[0]
+        return lever == self.move.action if lever in ACTION_NAMES else None

@@ -7,11 +7,8 @@ from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict
 
-# Of the records that ledgers and checkpoints hold. Raise it with every change of theirs that an older run, or a run of
-
-
-# Of the records that ledgers and checkpoints hold. Raise it with every change of theirs that an older run, or a run of
-# an older version, could not be read with; 0 are runs from before it was counted.
+# The format of the records in ledgers and checkpoints. Raise it with every change after which this version cannot read
+# older runs, or an older version cannot read new ones. 0: runs from before the format was counted.
 FORMAT = 1
 
 

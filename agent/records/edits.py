@@ -1,6 +1,5 @@
 """What an editor is shown and what it proposes."""
 
-# Of the records that ledgers and checkpoints hold. Raise it with every change of theirs that an older run, or a run of
 from agent.records.base import Record
 from agent.records.examples import Part, Prompt
 

@@ -1,8 +1,10 @@
 """How a pair of prompt and adapter did, row by row, and how rows fit the model's window."""
 
 from statistics import fmean
+from typing import Any
 
-# Of the records that ledgers and checkpoints hold. Raise it with every change of theirs that an older run, or a run of
+from pydantic import Field, field_validator
+
 from agent.records.base import Record
 from agent.records.examples import Candidate, Split
 
@@ -65,6 +67,32 @@ class Evaluation(Record):
     def too_long(self) -> int:
         """Rows that could not be answered within the model's window."""
         return sum(score.too_long for score in self.scores)
+
+
+class Measurements(Record):
+    """All that is known of a candidate on one split, by the row's key: its score, and its reference's NLL.
+
+    The key names the row, its content and the settings that shape an answer; whoever measures makes it.
+    """
+
+    candidate: Candidate
+    split: Split
+    scores: dict[str, ExampleScore] = Field({})
+    nats: dict[str, float | None] = Field(
+        {}, description="of the reference in the wanted form, per token; None: it cannot be measured"
+    )
+
+    @field_validator("scores", mode="before")
+    @classmethod
+    def reads_the_lists_of_older_runs(cls, scores: Any) -> Any:
+        """Under the row's bare name, which is nobody's key: such scores can be shown, but are measured anew."""
+        return {score["example"]: score for score in scores} if isinstance(scores, list) else scores
+
+    @field_validator("nats", mode="before")
+    @classmethod
+    def leaves_out_the_zeros_of_older_runs(cls, nats: Any) -> Any:
+        """There, 0 also stood for a row beyond the model's window: such rows are measured anew."""
+        return {key: value for key, value in nats.items() if value != 0} if isinstance(nats, dict) else nats
 
 
 class Fitting(Record):

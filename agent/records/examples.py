@@ -4,7 +4,6 @@ from typing import Any, Literal, get_args
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
-# Of the records that ledgers and checkpoints hold. Raise it with every change of theirs that an older run, or a run of
 from agent.records.base import Record
 
 Split = Literal["train", "validation", "test"]

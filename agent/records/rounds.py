@@ -41,10 +41,10 @@ class Spend(Amounts):
         return Spend(**{name: max(value, 0) for name, value in self - other})
 
     @property
-    def passes(self) -> int:
-        """The cost that levers are compared by, in forward passes of a token; the same on every machine.
+    def forward_tokens(self) -> int:
+        """The cost that levers are compared by: tokens run forward once. It is the same on every machine.
 
-        A trained token costs three: backward is twice forward (Kaplan et al. 2020, section 2.1).
+        A trained token counts as three: backward costs twice as much as forward (Kaplan et al. 2020, section 2.1).
         """
         return 3 * self.train_tokens + self.generated_tokens + self.read_tokens
 
@@ -105,12 +105,13 @@ class Trial(Record):
 
 
 class Proposal(Record):
-    """One edit that was scored on the minibatch, or on so many of its rows as it took to see that it loses."""
+    """One edit that was scored on the minibatch; in older runs, a clear loser on fewer of its rows."""
 
     prompt: str
     note: str
     merit: float | None = None
     rows: int = Field(0, description="on which the merit was measured; 0 in ledgers that did not count them")
+    refused: str = Field("", description="why it was not scored; older ledgers say it in `note`, and have no merit")
 
 
 class Verdict(Record):
@@ -169,6 +170,23 @@ class Baseline(Record):
     )
     spend: Spend
     usage: dict[Role, Usage] = Field(default_factory=dict, description="of the LLM, by role: judges score the seed")
+
+
+class RoundSummary(Record):
+    """A round in short, as a tool answers it to an agent. Rewards are joint rewards in [0, 1], on validation rows."""
+
+    number: int
+    action: str
+    note: str = Field(description="what was done")
+    kept: bool
+    reason: str = Field(description="the gate's, for keeping the changed pair or taking it back")
+    before: float = Field(description="the pair that stood before, on the rows that decided")
+    after: float = Field(description="the changed pair, on the same rows")
+    p_value: float
+    reward: float = Field(description="the pair that stands now, on all validation rows")
+    target: float = Field(description="the reward that the task asks for")
+    rounds_left: int
+    seconds: float = Field(description="that the action took, its judgement included")
 
 
 class SplitResult(Record):

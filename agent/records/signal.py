@@ -2,42 +2,13 @@
 
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-# Of the records that ledgers and checkpoints hold. Raise it with every change of theirs that an older run, or a run of
 from agent.records.base import Record
-from agent.records.evaluation import ExampleScore
-from agent.records.examples import Candidate, Split
 
 Need = Literal["content", "style", "both"]
-
-
-class Measured(Record):
-    """All that is known of a candidate on one split, by the row's key: its score, and its reference's NLL.
-
-    The key names the row, its content and the settings that shape an answer; whoever measures makes it.
-    """
-
-    candidate: Candidate
-    split: Split
-    scores: dict[str, ExampleScore] = Field({})
-    nats: dict[str, float | None] = Field(
-        {}, description="of the reference in the wanted form, per token; None: it cannot be measured"
-    )
-
-    @field_validator("scores", mode="before")
-    @classmethod
-    def reads_the_lists_of_older_runs(cls, scores: Any) -> Any:
-        """Under the row's bare name, which is nobody's key: such scores can be shown, but are measured anew."""
-        return {score["example"]: score for score in scores} if isinstance(scores, list) else scores
-
-    @field_validator("nats", mode="before")
-    @classmethod
-    def leaves_out_the_zeros_of_older_runs(cls, nats: Any) -> Any:
-        """There, 0 also stood for a row beyond the model's window: such rows are measured anew."""
-        return {key: value for key, value in nats.items() if value != 0} if isinstance(nats, dict) else nats
 
 
 class ExampleDiagnosis(Record):
@@ -123,7 +94,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 class Outlook(Record):
     """What a lever is expected to bring if it is pulled now: one scale for both.
 
-    `gain` is in merit, with the standard deviation `spread`; `cost` in forward passes of a token (`Spend.passes`).
+    `gain` is in merit, with the standard deviation `spread`; `cost` in `Spend.forward_tokens`.
     """
 
     gain: float
@@ -132,7 +103,7 @@ class Outlook(Record):
 
     @property
     def rate(self) -> float:
-        """Expected merit gained per million passes."""
+        """Expected merit gained per million forward tokens."""
         return self.gain / self.cost * 1e6
 
 

@@ -12,7 +12,7 @@ CHARACTERS = 4  # of a token; what English text comes to under the usual vocabul
 
 
 class Prices(Record):
-    """What a round is estimated to take, in forward passes of a token (`Spend.passes`).
+    """What a round is estimated to take, in forward tokens (`Spend.forward_tokens`).
 
     `judging` is what the gate asks after either lever: an answer to every validation row.
     """
@@ -26,8 +26,8 @@ def prices(config: TaskConfig, prompt: Prompt, train: Sequence[Example], validat
     """As the task is set up: rows, characters, epochs, proposals, minibatch.
 
     What rows share (system text, demonstrations) is read once a call, and in training once a batch. A trained token
-    takes three passes (`Spend.passes`). How long a wrong answer is, nobody knows: taken as halfway from the reference
-    to the limit. Proposals are taken to race on a full minibatch; under an adapter it may be a quarter of the
+    counts as three (`Spend.forward_tokens`). How long a wrong answer is, nobody knows: taken as halfway from the
+    reference to the limit. Proposals are taken to race on a full minibatch; under an adapter it may be a quarter of the
     validation rows, and cheaper.
     """
     asked = fmean(len(prompt.ask(row.question)) for row in validation) / CHARACTERS

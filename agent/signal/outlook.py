@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from agent.config.task import TaskConfig
 from agent.policy.base import fitting_rows
-from agent.records.actions import EditPrompt, Move, TrainLora
+from agent.records.actions import Action, EditPrompt, TrainLora
 from agent.records.rounds import Round
 from agent.records.signal import Diagnosis, Need, Outlook, Signal
 from agent.signal.cost_model import Prices
@@ -47,7 +47,7 @@ class There(NamedTuple):
     spread: float
 
 
-def worth(move: Move, signal: Signal) -> dict[Need, float]:
+def worth(move: Action, signal: Signal) -> dict[Need, float]:
     """Merit that a mended row of each need gains by this move, beyond what the other lever brings along anyway.
 
     A row that lacks both needs weights, and rows in the wanted form teach it along: words have nothing to add there.
@@ -58,7 +58,7 @@ def worth(move: Move, signal: Signal) -> dict[Need, float]:
     return {need: gain + in_form * (WEIGHTS_IN_FORM[need] - gain) for need, gain in WEIGHTS_AS_GIVEN.items()}
 
 
-def there(move: Move, diagnosis: Diagnosis, signal: Signal) -> There:
+def there(move: Action, diagnosis: Diagnosis, signal: Signal) -> There:
     """What is there to be mended by a move.
 
     The spread holds the sampling error of the probed rows, of a finite number of failing ones, and what the classifier
@@ -123,7 +123,7 @@ def _outlook(mendable: There, share: tuple[float, float], cost: float) -> Outloo
 
 def _cost(own: Sequence[Round], price: float) -> float:
     """Passes of a round: the mean of those played, else the estimated price."""
-    played = [passes for row in own if (passes := row.trial.spend.passes) > 0]
+    played = [passes for row in own if (passes := row.trial.spend.forward_tokens) > 0]
     return max(1.0, fmean(played) if played else price)
 
 

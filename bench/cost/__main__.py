@@ -1,8 +1,6 @@
 """`python -m bench.cost`: measure, and write docs/benchmarks.md."""
 
 import argparse
-import importlib
-import importlib.util
 import json
 import shlex
 import sys
@@ -10,29 +8,28 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.errors import NesyLoraError
-from bench.cost import plan
+from bench.cost import document, plan
 from bench.cost.laps import run
-from bench.cost.machine import machine
-from bench.cost.page import document
-from bench.cost.records import Place
+from bench.cost.machine import this_machine
+from bench.cost.records import ModelSpec
 from tools.model.embedded import NAME
-
-OVERHEADS = "bench.overheads.__main__"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is not measured yet, write the page, and return the exit code."""
-    given = _parser().parse_args(arguments)
-    folder = given.into or Path("runs", "bench-quick" if given.quick else "bench", given.device)
-    docs = given.docs or (folder.parent if given.quick else Path("docs"))
-    place = Place(model=given.model, device=given.device)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(arguments)
+    folder = options.into or Path("runs", "bench-quick" if options.quick else "bench", options.device)
+    docs = options.docs or (folder.parent if options.quick else Path("docs"))
+    spec = ModelSpec(model=options.model, device=options.device)
     try:
-        if not given.only_write:
-            here = machine(place, _command(sys.argv[1:] if arguments is None else arguments))
-            run((plan.quick if given.quick else plan.full)(given.device), place, folder, here, print)
-            if not given.quick:
+        if not options.only_write:
+            machine = this_machine(spec, shlex.join(["python", "-m", "bench.cost", *arguments]))
+            run((plan.quick if options.quick else plan.full)(options.device), spec, folder, machine, print)
+            if not options.quick:
                 _measure_overheads(folder)
-        print(f"Written: {document.write(_measured(folder), docs)}")
+        devices = sorted(file.parent for file in folder.parent.glob("*/machine.json"))  # this one, and others beside it
+        print(f"Written: {document.write(devices, docs)}")
     except NesyLoraError as error:
         print(f"bench: {error}", file=sys.stderr)
         return error.exit_code
@@ -53,20 +50,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(arguments: Sequence[str]) -> str:
-    return shlex.join(["python", "-m", "bench.cost", *arguments])
-
-
 def _measure_overheads(folder: Path) -> None:
     file = folder / "overheads.json"
-    if importlib.util.find_spec(OVERHEADS) and not file.exists():
-        found = importlib.import_module(OVERHEADS).overheads(memory=folder / "memory")
-        file.write_text(json.dumps([one.model_dump(mode="json") for one in found], indent=1))
+    if not file.exists():
+        from bench.overheads.__main__ import overheads
 
-
-def _measured(folder: Path) -> list[Path]:
-    """This device's measurements, and those of others beside it."""
-    return sorted(file.parent for file in folder.parent.glob("*/machine.json"))
+        rows = overheads(memory=folder / "memory")
+        file.write_text(json.dumps([row.model_dump(mode="json") for row in rows], indent=1))
 
 
 if __name__ == "__main__":

@@ -23,9 +23,8 @@ import transformers
 from torch.profiler import ProfilerActivity, profile
 
 from bench.cost.contenders import answering, floor, training
-from bench.cost.contenders.training import Loaded
+from bench.cost.inputs import Loaded, Rows, question_rows, training_rows
 from bench.cost.records import AnswerCell, TrainingCell
-from bench.cost.rows import Rows, question_rows, training_rows
 from tools.model.backbone import Backbone
 from tools.model.embedded import embedded_model
 
@@ -186,8 +185,9 @@ def careful_generate(
         with torch.inference_mode():
             for first in range(0, len(order), cell.batch_size):
                 places = order[first : first + cell.batch_size]
-                said = answering._said(loaded, model, [rows.tokens[place].prompt for place in places], cell.new)
-                for place, text in zip(places, said, strict=True):
+                prompts = [rows.tokens[place].prompt for place in places]
+                answers = answering.padded_answers(loaded, model, prompts, cell.new)
+                for place, text in zip(places, answers, strict=True):
                     texts[place] = text
         seconds.append(loaded.now() - start)
     return texts, seconds

@@ -11,27 +11,40 @@ from pathlib import Path
 import torch
 
 from bench.cost.contenders import answering, floor, training
-from bench.cost.contenders.training import Loaded, Trainer
+from bench.cost.inputs import Loaded, question_rows, training_rows
 from bench.cost.plan import FLOOR
-from bench.cost.records import AnswerCell, Answered, Cell, Outcome, Place, Trained, TrainingCell
-from bench.cost.rows import question_rows, training_rows
+from bench.cost.records import AnswerCell, Answered, Cell, Measurement, ModelSpec, Trained, TrainingCell
 from tools.model.chat_template import Renderer
 from tools.model.loading import load_model
 
 
-def measure(contender: str, cell: Cell, place: Place) -> Outcome:
-    """What came of it, on a model loaded anew."""
-    loaded = Loaded(*load_model(place.model, device=place.device, progress=lambda *_: None))
+def measure(contender: str, cell: Cell, spec: ModelSpec) -> Measurement:
+    """Measure one contender in one cell, on a model loaded anew.
+
+    Args:
+        contender: a name of `plan.TRAINERS` or `plan.ANSWERERS`, or `plan.FLOOR`.
+
+    Returns:
+        Trained, Answered or Floor; never LeftOut.
+
+    Raises:
+        torch.OutOfMemoryError, MemoryError: the device, or this process, has too little memory.
+    """
+    loaded = Loaded(*load_model(spec.model, device=spec.device, progress=lambda *_: None))
     if isinstance(cell, TrainingCell):
         return _train(contender, cell, loaded)
     return _answer(contender, cell, loaded)
 
 
-def _train(contender: str, cell: TrainingCell, loaded: Loaded) -> Outcome:
+def _train(contender: str, cell: TrainingCell, loaded: Loaded) -> Measurement:
     rows = training_rows(loaded.tokenizer, cell)
     if contender == FLOOR:
         return floor.training_floor(loaded, rows)
-    trainer, memory = _trainer(contender), Memory(loaded.model.device.type)
+    if contender == "trl":  # an optional package
+        from bench.cost.contenders.trl import trl as trainer
+    else:
+        trainer = {"ours": training.ours, "plain": training.plain}[contender]
+    memory = PeakMemory(loaded.model.device.type)
     steps = trainer(loaded, rows, cell.steps)
     return Trained(
         seconds=tuple(after - before for before, after in pairwise(steps.ends)), loss=steps.loss,
@@ -39,15 +52,7 @@ def _train(contender: str, cell: TrainingCell, loaded: Loaded) -> Outcome:
     )  # fmt: skip
 
 
-def _trainer(name: str) -> Trainer:
-    if name == "trl":  # not everybody has it
-        from bench.cost.contenders.sft import trl
-
-        return trl
-    return {"ours": training.ours, "plain": training.plain}[name]
-
-
-def _answer(contender: str, cell: AnswerCell, loaded: Loaded) -> Outcome:
+def _answer(contender: str, cell: AnswerCell, loaded: Loaded) -> Measurement:
     rows = question_rows(loaded.tokenizer, cell)
     if contender == FLOOR:
         return floor.answer_floor(loaded, rows, cell)
@@ -55,7 +60,7 @@ def _answer(contender: str, cell: AnswerCell, loaded: Loaded) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         if cell.adapter:
             answering.save_adapter(loaded, Path(folder))
-        memory = Memory(loaded.model.device.type)
+        memory = PeakMemory(loaded.model.device.type)
         texts, seconds = answer(loaded, rows, cell, Path(folder))
     lengths = [len(Renderer(loaded.tokenizer).ids(text)) + 1 for text in texts]
     return Answered(
@@ -64,8 +69,8 @@ def _answer(contender: str, cell: AnswerCell, loaded: Loaded) -> Outcome:
     )  # fmt: skip
 
 
-class Memory:
-    """The most that this process, or the device, holds from now on: resident on CPU, allocated on CUDA, in bytes."""
+class PeakMemory:
+    """The most memory that is in use from now on, in bytes: resident in this process on CPU, allocated on CUDA."""
 
     def __init__(self, device: str) -> None:
         self._cuda = device == "cuda"
@@ -73,10 +78,10 @@ class Memory:
             torch.cuda.reset_peak_memory_stats()
         else:
             with contextlib.suppress(OSError):
-                Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak falls to what is held now
+                Path("/proc/self/clear_refs").write_text("5")  # Linux: resets the peak to what is held now
 
     def peak(self) -> int:
-        """Bytes. Where the system cannot forget an earlier peak, of the whole life of the process."""
+        """Bytes; where the system cannot reset the peak, that of the whole process."""
         if self._cuda:
             return int(torch.cuda.max_memory_allocated())
         status = Path("/proc/self/status")

@@ -1,4 +1,4 @@
-"""Which cells are measured, and by whom."""
+"""Which cells are measured, and which contenders in each."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -12,14 +12,13 @@ ANSWERERS = ("ours", "generate", "generate_sorted", "pipeline")
 FLOOR = "floor"
 BATCHES = (1, 8, 64)
 PREFIXES = (0, 80, 256, 1024)
-NEEDS = {"trl": "trl"}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Cells from the smallest to the largest, passes over each, and the longest a contender may take.
+    """Cells from the smallest to the largest, laps over all of them, and the longest that a contender may take.
 
-    most_seconds: of one step in training; of all rows in answering.
+    `most_seconds_step` is for one step in training, `most_seconds_answers` for all rows of a cell.
     """
 
     cells: tuple[Cell, ...]
@@ -36,7 +35,7 @@ def full(device: Literal["cpu", "cuda"]) -> Plan:
 
 
 def quick(device: Literal["cpu", "cuda"]) -> Plan:
-    """A look: three small cells."""
+    """Three small cells."""
     training = [_training(0, 1, device), _training(80, 8, device)]
     return Plan(_sorted([*training, AnswerCell(prefix=80, rows=16, batch_size=16)]))
 
@@ -44,8 +43,7 @@ def quick(device: Literal["cpu", "cuda"]) -> Plan:
 def contenders(cell: Cell) -> list[str]:
     """Those that are installed, ours first, then the floor."""
     names: Sequence[str] = TRAINERS if isinstance(cell, TrainingCell) else ANSWERERS
-    there = [name for name in names if name not in NEEDS or importlib.util.find_spec(NEEDS[name])]
-    return [*there, FLOOR]
+    return [*(name for name in names if name != "trl" or importlib.util.find_spec("trl")), FLOOR]
 
 
 def _training(prefix: int, batch: int, device: str) -> TrainingCell:

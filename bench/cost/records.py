@@ -1,14 +1,17 @@
-"""What is measured, and what came of it: one line on disk for each contender, cell and lap."""
+"""What is measured, and what came of it: one line of lines.jsonl for each contender, cell and lap."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from agent.records.base import Record
+from memory.storage.disk import whole_lines
 
 
-class Place(Record):
+class ModelSpec(Record):
     """Which model, and where it runs."""
 
     model: str
@@ -25,8 +28,12 @@ class TrainingCell(Record):
 
     @property
     def work(self) -> int:
-        """About how many tokens the plain way runs in a step."""
+        """About how many tokens the plain loop runs in a step."""
         return self.batch * (self.prefix + 32)
+
+    @property
+    def title(self) -> str:
+        return f"training, prefix {self.prefix}, batch {self.batch}"
 
 
 class AnswerCell(Record):
@@ -41,22 +48,32 @@ class AnswerCell(Record):
 
     @property
     def work(self) -> int:
-        """About how many tokens the plain way runs; one that is decoded costs as much as a few that are read."""
+        """About how many tokens plain `generate` runs; a decoded one costs as much as a few that are read."""
         return self.rows * (self.prefix + 24 + 4 * self.new)
+
+    @property
+    def title(self) -> str:
+        adapter = " with an adapter" if self.adapter else ""
+        return f"{self.rows} answers of at most {self.new} tokens, prefix {self.prefix}{adapter}"
 
 
 Cell = Annotated[TrainingCell | AnswerCell, Field(discriminator="kind")]
 
 
 class Trained(Record):
-    """`seconds` of each counted step; `tokens` as the plain way counts them, padding left out; `memory` in bytes."""
+    """`seconds` of each counted step; `tokens` as the plain loop runs them, without padding; `memory` in bytes."""
 
     kind: Literal["trained"] = "trained"
     seconds: tuple[float, ...]
     loss: float = Field(description="of the last step, nats per token")
     tokens: int
-    prefix: int = Field(description="tokens before the questions, as they really are")
+    prefix: int = Field(description="tokens before the questions, as measured")
     memory: int
+
+    @property
+    def duration(self) -> float:
+        """Seconds of the median step."""
+        return median(self.seconds)
 
 
 class Answered(Record):
@@ -69,13 +86,18 @@ class Answered(Record):
     prefix: int
     memory: int
 
+    @property
+    def duration(self) -> float:
+        """Seconds for all rows."""
+        return self.seconds
+
 
 class Floor(Record):
-    """What the arithmetic needs and what the device gives.
+    """What the arithmetic needs, and what the device gives.
 
-    flops: of a training step, or of reading the prompts; each further decoding step of `rows` rows takes
-    `step_flops` and reads `step_bytes`. Rates in FLOP/s: `shaped` in products of the shapes at hand, `square` in
-    the best square one. `bandwidth` in bytes/s.
+    `flops` are of a training step, or of reading the prompts. Each further decoding step of `rows` rows takes
+    `step_flops` and reads `step_bytes`. Rates are in FLOP/s: `shaped` in matrix products of the model's shapes,
+    `step_shaped` in those of a decoding step, `square` in the best square product. `bandwidth` is in bytes/s.
     """
 
     kind: Literal["floor"] = "floor"
@@ -89,8 +111,11 @@ class Floor(Record):
     step_bytes: float = 0.0
 
     def least_seconds(self, generated: Sequence[int] = ()) -> float:
-        """The least time of it all at the measured rates. `generated`: each answer's tokens, of which reading the
-        prompt gives the first."""
+        """The least time of all of it at the measured rates.
+
+        Args:
+            generated: tokens of each answer; reading the prompt gives the first one.
+        """
         start = self.flops / self.shaped
         decoded = max(0, sum(generated) - len(generated))
         if not decoded:
@@ -106,28 +131,24 @@ class LeftOut(Record):
     why: str
 
 
-Outcome = Annotated[Trained | Answered | Floor | LeftOut, Field(discriminator="kind")]
+Measurement = Annotated[Trained | Answered | Floor | LeftOut, Field(discriminator="kind")]
 
 
 class Line(Record):
-    """One measurement."""
+    """One contender in one cell, in one lap."""
 
     cell: Cell
     contender: str
     lap: int
-    outcome: Outcome
+    outcome: Measurement
 
 
-class Machine(Record):
-    """What the numbers hold for."""
-
-    date: str
-    command: str
-    commit: str
-    processor: str
-    cores: int
-    memory: int = Field(description="bytes")
-    device: str
-    dtype: str
-    model: str
-    versions: dict[str, str]
+def read(file: Path) -> list[Line]:
+    """The lines so far; a line that was cut off by a kill is skipped."""
+    lines = []
+    for text in whole_lines(file):
+        try:
+            lines.append(Line.model_validate_json(text))
+        except ValidationError:
+            continue
+    return lines

@@ -1,4 +1,4 @@
-"""`nesylora compare` and `nesylora bench`: their part of the command line. Parsing imports nothing heavy."""
+"""The commands `nesylora compare` and `nesylora bench`. Parsing imports nothing heavy."""
 
 import argparse
 from pathlib import Path
@@ -7,7 +7,7 @@ from agent.example_tasks import shipped
 from ui.cli import add_settings, quiet_libraries, task_path
 
 COMPARED = ("rules", "lora-only", "prompt-only", "p -> w -> p")
-DECIDING = (
+BENCHMARKED = (
     "rules", "learned", "lora-only", "prompt-only", "p -> w", "w -> p", "p -> w -> p", "alternate every 1", "random",
     "oracle",
 )  # fmt: skip
@@ -22,18 +22,15 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_settings(compare)
     compare.set_defaults(do=_compare)
 
-    _add_bench(commands.add_parser("bench", help="who decides well? policies, tasks and seeds at equal budget"))
-
-
-def _add_bench(command: argparse.ArgumentParser) -> None:
-    parts = command.add_subparsers(metavar="PART", required=True)
+    bench = commands.add_parser("bench", help="which policy decides well? policies, tasks and seeds at equal budget")
+    parts = bench.add_subparsers(metavar="PART", required=True)
     decide = parts.add_parser(
-        "decide", help="play every policy on every task with every seed, and show how they stand; goes on after a kill"
+        "decide", help="run every policy on every task with every seed, and compare them; goes on after a kill"
     )
     decide.add_argument("tasks", nargs="*", type=Path, metavar="TASK", help="default: the tasks in tasks/decide")
     decide.add_argument(
-        "--policies", nargs="*", default=DECIDING, metavar="POLICY",
-        help="policies of a task.yaml, `oracle`, or one that does without: 'rules without gate, memory'",
+        "--policies", nargs="*", default=BENCHMARKED, metavar="POLICY",
+        help="policies of a task.yaml, `oracle`, or a policy without faculties: 'rules without gate, memory'",
     )  # fmt: skip
     decide.add_argument(
         "--variant", dest="variants", action="append", default=[], metavar="'NAME: KEY=VALUE …'",
@@ -44,11 +41,11 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
     )
     decide.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at a time (default: 1)")
     decide.add_argument("--name", default="decide", help="of the folder in --runs (default: decide)")
-    decide.add_argument("--only-write", action="store_true", help="play nothing, write tables and plots anew")
+    decide.add_argument("--only-write", action="store_true", help="run nothing, write tables and plots anew")
     add_settings(decide)
     decide.set_defaults(do=_bench_decide)
 
-    group = parts.add_parser("group", help="go on with one group of a benchmark (a task with a seed)")
+    group = parts.add_parser("group", help="run what is missing of one group of a benchmark (a task with a seed)")
     group.add_argument("folder", type=Path, help="its folder")
     group.add_argument("--child", action="store_true", help="end when standard input does")
     group.set_defaults(do=_bench_group)
@@ -67,7 +64,7 @@ def _bench_decide(options: argparse.Namespace) -> int:
     from agent.errors import BadInput
     from bench.decisions.decide import decide, plan
     from bench.decisions.output import write
-    from bench.decisions.suite import described, named
+    from bench.decisions.results import described, named
 
     folder = options.runs / options.name
     if options.only_write:
@@ -80,13 +77,13 @@ def _bench_decide(options: argparse.Namespace) -> int:
     if options.jobs < 1 or min(options.seeds) < 0:
         raise BadInput("--jobs must be at least 1, and no seed below 0.")
     groups = plan(tasks, variants, options.seeds, options.overrides)
-    return decide(groups, folder, options.jobs, shlex.join(["nesylora", *options.given]))
+    return decide(groups, folder, options.jobs, shlex.join(["nesylora", *options.arguments]))
 
 
 def _bench_group(options: argparse.Namespace) -> int:
-    from bench.decisions.group import end_with_parent, play_group
+    from bench.decisions.workers import end_with_parent, run_group
 
     quiet_libraries()
     if options.child:
         end_with_parent()
-    return play_group(options.folder)
+    return run_group(options.folder)

@@ -1,13 +1,14 @@
 """`nesylora compare`: the rules beside the fixed orders, on the same rows, seeds and budget."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from rich.table import Table
 
 from agent.records.base import digest
-from bench.decisions.run_variant import play, result
-from bench.decisions.suite import Result, Variant, named, run_all, table
+from bench.decisions.results import Result, Variant, named, run_all
+from bench.decisions.run_variant import finished_run, result
 from ui.terminal.live import LiveView
 
 
@@ -15,25 +16,44 @@ def compare(task: Path, policies: Sequence[str], seeds: Sequence[int], overrides
     """Run what has not been run yet, and print the table. No run sees what another one remembered."""
     from eval.tasks.task import load_task
 
-    read = load_task(task, overrides)
-    settings = read.config.model_dump(mode="json", exclude={"policy", "seed"})
-    folder = runs / f"compare-{read.config.name}-{digest([read.digest, settings])[:6]}"
+    loaded = load_task(task, overrides)
+    settings = loaded.config.model_dump(mode="json", exclude={"policy", "seed"})
+    folder = runs / f"compare-{loaded.config.name}-{digest([loaded.digest, settings])[:6]}"
     folder.mkdir(parents=True, exist_ok=True)
 
-    def adapt(variant: Variant, seed: int) -> Result:
-        given = [*overrides, *variant.settings, f"seed={seed}"]
+    def run(variant: Variant, seed: int) -> Result:
+        settings = [*overrides, *variant.settings, f"seed={seed}"]
         with LiveView() as view:
-            run = play(task, given, folder, f"{variant.folder}-seed{seed}", listener=view)
-        return result(run, variant, seed, read.config.target)
+            finished = finished_run(task, settings, folder, f"{variant.folder}-seed{seed}", listener=view)
+        return result(finished, variant, seed, loaded.config.target)
 
-    results = list(run_all([named(policy) for policy in policies], seeds, adapt, folder / "results.jsonl"))
+    results = list(run_all([named(policy) for policy in policies], seeds, run, folder / "results.jsonl"))
+    title = f"{loaded.config.name}, sealed test rows, seeds {', '.join(map(str, seeds))}; edits and LoRA: rounds kept"
     with LiveView() as view:
-        head, *rows = table(results)
-        title = f"{read.config.name}, sealed test rows, seeds {', '.join(map(str, seeds))}; edits and LoRA: rounds kept"
-        shown = Table(*head, title=title)
-        shown.columns[0].no_wrap = True
-        for row in rows:
-            shown.add_row(*row)
-        view.console.print(shown)
+        view.console.print(_table(title, results))
         view.console.print(f"Rows: {folder / 'results.jsonl'}")
     return 0
+
+
+def _table(title: str, results: Sequence[Result]) -> Table:
+    """A row for each policy, with means over seeds."""
+    shown = Table("policy", "test reward", "content", "style", "rounds", "edits", "LoRA", "min", title=title)
+    shown.columns[0].no_wrap = True
+    for policy in dict.fromkeys(row.policy for row in results):
+        own = [row for row in results if row.policy == policy]
+
+        def mean(get: Callable[[Result], float], rows: Sequence[Result] = own) -> float:
+            return fmean(map(get, rows))
+
+        interval = f" [{own[0].best.low:.2f}, {own[0].best.high:.2f}]" if len(own) == 1 else ""
+        shown.add_row(
+            policy,
+            f"{mean(lambda r: r.best.reward):.2f}{interval}",
+            f"{mean(lambda r: r.best.content):.2f}",
+            f"{mean(lambda r: r.best.style):.2f}",
+            f"{mean(lambda r: r.rounds):.1f}",
+            f"{mean(lambda r: r.kept_edits):.1f}",
+            f"{mean(lambda r: r.kept_lora):.1f}",
+            f"{mean(lambda r: r.spend.seconds) / 60:.1f}",
+        )
+    return shown

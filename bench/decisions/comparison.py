@@ -1,6 +1,6 @@
-"""How policies stand beside one another over tasks and seeds: reward, regret, cost to target, and what is chance.
+"""Policies compared over tasks and seeds: reward, regret, cost to the target, and what could be chance.
 
-A *group* is a task with a seed; what is compared is compared within groups. Costs are passes (`Spend.passes`).
+A *group* is a task with a seed; comparisons are made within groups. Costs are in `Spend.forward_tokens`.
 """
 
 import re
@@ -14,11 +14,11 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.config.task import PATTERNS
-from bench.decisions.suite import ORACLE, Result
+from agent.config.policies import PATTERNS
+from bench.decisions.results import ORACLE, Result
 from eval.stats import RESAMPLES, interval, sign_flip
 
-FIXED = ("lora-only", "prompt-only", *PATTERNS)  # policies that need no look, and no luck
+FIXED = ("lora-only", "prompt-only", *PATTERNS)  # policies that neither observe nor draw at random
 LEVEL = 0.95
 
 Group = tuple[str, int]
@@ -35,14 +35,14 @@ class Estimate(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """Mean passes to the target over groups, how many of them reached it, and the mean share of the group's charge."""
+    """Mean forward tokens to the target over groups, how many reached it, and the mean share of the group's charge."""
 
-    passes: float
+    forward_tokens: float
     reached: int
     share: Estimate
 
 
-class Chance(NamedTuple):
+class MeanTest(NamedTuple):
     """A mean over units, and the one-sided p-value of a paired sign-flip test that it is above 0."""
 
     mean: float
@@ -50,18 +50,18 @@ class Chance(NamedTuple):
     units: int
 
 
-class Duel(NamedTuple):
+class HeadToHead(NamedTuple):
     """A policy against another: differences of test reward, and log(other's cost / own cost); above 0 is better."""
 
     policy: str
     other: str
-    reward: Chance
-    cost: Chance
-    task_reward: Chance
-    task_cost: Chance
+    reward: MeanTest
+    cost: MeanTest
+    task_reward: MeanTest
+    task_cost: MeanTest
 
 
-class Match(NamedTuple):
+class AgainstBestFixed(NamedTuple):
     """A policy on a task against the fixed order that did best there."""
 
     task: str
@@ -71,12 +71,12 @@ class Match(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """Whether the interval leaves it open that it is at least as good: it is not shown to be worse."""
+        """Whether the policy is not shown to be worse: the interval reaches 0 or lies above it."""
         return self.difference.high >= 0
 
 
-class Standing:
-    """The rows of a suite, by policy and group. Where a policy lacks a group, it is left out of what needs both."""
+class Comparison:
+    """The rows of a benchmark, by policy and group. A group that one of two policies lacks is left out for both."""
 
     def __init__(self, results: Sequence[Result]) -> None:
         self.policies = list(dict.fromkeys(result.policy for result in results))
@@ -84,14 +84,19 @@ class Standing:
         self._rows: dict[str, dict[Group, Result]] = defaultdict(dict)
         for result in results:
             self._rows[result.policy][result.task, result.seed] = result
-        self.fixed = [policy for policy in self.policies if all(map(_is_fixed, self._rows[policy].values()))]
+        fixed = re.compile("|".join(f"policy=(?:{order})" for order in FIXED))
+        self.fixed = [
+            policy
+            for policy, rows in self._rows.items()
+            if all(any(map(fixed.fullmatch, row.settings)) for row in rows.values())
+        ]
 
     def rows(self, policy: str, task: str | None = None) -> dict[Group, Result]:
         """A policy's rows by group, of one task or of all."""
         return {group: row for group, row in self._rows[policy].items() if task in (None, group[0])}
 
     def reward(self, policy: str, task: str | None = None) -> Estimate | None:
-        """Mean test reward; of all tasks, each group counts alike. None without rows."""
+        """Mean test reward of one task, or of all; each group counts alike. None without rows."""
         tasks = {name: _rewards(rows) for name, rows in _by_task(self.rows(policy, task).values()).items()}
         if len(tasks) == 1:
             [only] = tasks.values()
@@ -115,56 +120,61 @@ class Standing:
         return _estimate({name: _differences(rows, others[name]) for name, rows in ours.items()})
 
     def charge(self, group: Group) -> int:
-        """What a run of this group that never reached the target is charged: the most any policy spent in it.
+        """Forward tokens that a run is charged which never reached the target: the most any policy spent in the group.
 
-        Opening the test rows is nobody's cost (`Result.spend`).
+        Scoring the test rows is not counted (`Result.spend`).
         """
         return max(
-            rows[group].spend.passes for policy, rows in self._rows.items() if policy != ORACLE and group in rows
+            rows[group].spend.forward_tokens
+            for policy, rows in self._rows.items()
+            if policy != ORACLE and group in rows
         )
 
     def cost(self, policy: str, task: str | None = None) -> Cost | None:
-        """What it took to reach the target. None without rows, and for the oracle, whose search is not counted."""
+        """What reaching the target took. None without rows, and for the oracle, whose search is not counted."""
         rows = self.rows(policy, task)
         if not rows or policy == ORACLE:
             return None
         shares: dict[str, list[list[float]]] = defaultdict(list)
         for group, row in rows.items():
-            shares[row.task].append([_share(self._passes(row), self.charge(group))])
+            charge = self.charge(group)
+            shares[row.task].append([min(self._to_target(row) / charge, 1.0) if charge else 1.0])
         share = _estimate({name: np.array(values) for name, values in shares.items()})
         assert share is not None, "there are rows"
         reached = sum(row.reached is not None for row in rows.values())
-        return Cost(fmean(map(self._passes, rows.values())), reached, share)
+        return Cost(fmean(map(self._to_target, rows.values())), reached, share)
 
-    def duel(self, policy: str, other: str) -> Duel | None:
-        """The policy against the other, group by group and task by task. None if they share no group."""
+    def head_to_head(self, policy: str, other: str) -> HeadToHead | None:
+        """The policy against the other: tests with groups as units, and with tasks as units (seeds averaged first).
+
+        None if they share no group.
+        """
         mine, theirs = self.rows(policy), self.rows(other)
         both = [group for group in mine if group in theirs]
         if not both:
             return None
         rewards = {group: mine[group].best.reward - theirs[group].best.reward for group in both}
-        costs = {group: _log_ratio(self._passes(theirs[group]), self._passes(mine[group])) for group in both}
-        return Duel(
-            policy, other, _chance(rewards.values()), _chance(costs.values()),
-            _chance(_over_seeds(rewards)), _chance(_over_seeds(costs)),
+        costs = {
+            group: log(max(self._to_target(theirs[group]), 1) / max(self._to_target(mine[group]), 1)) for group in both
+        }
+        return HeadToHead(
+            policy, other, _mean_test(rewards.values()), _mean_test(costs.values()),
+            _mean_test(_over_seeds(rewards)), _mean_test(_over_seeds(costs)),
         )  # fmt: skip
 
-    def match(self, policy: str, task: str) -> Match | None:
+    def against_best_fixed(self, policy: str, task: str) -> AgainstBestFixed | None:
         """The policy against the fixed order with the highest mean test reward on this task; None if either lacks it.
 
-        That order is known in hindsight only, and by the very rows it is compared on: it has the advantage.
+        That order is chosen in hindsight, on the very rows it is then compared on, which is to its advantage.
         """
         known = {order: reward.mean for order in self.fixed if (reward := self.reward(order, task))}
         best = max(known, key=lambda order: known[order], default=None)
         difference = self.difference(policy, best, task) if best else None
-        return Match(task, policy, best, difference) if best and difference else None
+        return AgainstBestFixed(task, policy, best, difference) if best and difference else None
 
-    def _passes(self, row: Result) -> int:
+    def _to_target(self, row: Result) -> int:
+        """Forward tokens."""
         return row.reached.passes if row.reached else self.charge((row.task, row.seed))
-
-
-def _is_fixed(row: Result) -> bool:
-    return any(re.fullmatch(f"policy={order}", setting) for setting in row.settings for order in FIXED)
 
 
 def _by_task(rows: Iterable[Result]) -> dict[str, list[Result]]:
@@ -187,29 +197,25 @@ def _differences(ours: Sequence[Result], others: Sequence[Result]) -> Matrix:
 
 
 def _estimate(tasks: Mapping[str, Matrix]) -> Estimate | None:
-    """Mean over groups, with the percentiles of a bootstrap that draws seeds, and test rows, of each task anew.
+    """Mean over groups, with the percentiles of a bootstrap that resamples the seeds and the test rows of each task.
 
-    Tasks are not drawn: the interval is for these tasks. Draws of a task are the same for all policies, so that
-    differences of shown means are paired as well.
+    Tasks are not resampled: the interval is for these tasks. The resamples of a task are the same for all policies,
+    so differences of the means in a table are paired, too.
 
     Args:
-        tasks: a value for each seed and test row of each task, by its name: [seeds, test rows].
+        tasks: by name, a value for each seed and test row: [seeds, test rows].
     """
     if not tasks:
         return None
     groups = sum(len(task) for task in tasks.values())
     mean = sum(task.mean(axis=1).sum() for task in tasks.values()) / groups
     draws = np.sum([_means(name, task) * len(task) for name, task in tasks.items()], axis=0) / groups
-    return Estimate(float(mean), *_middle(draws), groups)
-
-
-def _middle(draws: NDArray[np.float64]) -> tuple[float, float]:
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    return Estimate(float(mean), float(low), float(high), groups)
 
 
 def _means(name: str, task: Matrix) -> NDArray[np.float64]:
-    """Bootstrap means over seeds and rows, drawn apart from each other and from those of other tasks: [resamples]."""
+    """Bootstrap means over seeds and rows, resampled independently of each other and of other tasks: [resamples]."""
     generator = np.random.default_rng(crc32(name.encode()))
     seeds, rows = task.shape
     weights = [generator.multinomial(count, [1 / count] * count, RESAMPLES) / count for count in (seeds, rows)]
@@ -217,20 +223,12 @@ def _means(name: str, task: Matrix) -> NDArray[np.float64]:
     return means
 
 
-def _chance(values: Iterable[float]) -> Chance:
+def _mean_test(values: Iterable[float]) -> MeanTest:
     found = list(values)
-    return Chance(fmean(found), sign_flip(found), len(found))
+    return MeanTest(fmean(found), sign_flip(found), len(found))
 
 
 def _over_seeds(values: dict[Group, float]) -> list[float]:
     """The mean of each task."""
     tasks = list(dict.fromkeys(task for task, _ in values))
     return [fmean(value for (name, _), value in values.items() if name == task) for task in tasks]
-
-
-def _log_ratio(above: float, below: float) -> float:
-    return log(max(above, 1) / max(below, 1))
-
-
-def _share(passes: int, charge: int) -> float:
-    return min(passes / charge, 1.0) if charge else 1.0

@@ -1,4 +1,4 @@
-"""`nesylora bench decide`: policies, tasks and seeds at equal budget, to find out who decides well."""
+"""`nesylora bench decide`: policies, tasks and seeds at equal budget, to find out which policy decides well."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -8,24 +8,25 @@ from rich.console import Console
 
 from agent.errors import BadInput
 from agent.records.base import digest
-from bench.decisions.group import Group, missing, read_rows, save
-from bench.decisions.manifest import begin
-from bench.decisions.manifest import save as save_bench
-from bench.decisions.output import a_console, write
-from bench.decisions.suite import ORACLE, Result, Variant
+from bench.decisions.folder import Group, add_seconds, begin, missing, results_file, save_group
+from bench.decisions.output import console_for_tables, write
+from bench.decisions.results import ORACLE, Result, Variant, read
+from bench.decisions.run_variant import ALONE
 from bench.decisions.workers import work
 from memory.storage.lock import held
 from ui import wording
 
 
 class Progress:
-    """Tells each row that is done, how many there are to come, and about how long that takes."""
+    """Prints each row that is done, how many are missing, and about how long those will take."""
 
-    def __init__(self, console: Console, total: int, done: int) -> None:
+    def __init__(self, console: Console, groups: Mapping[Path, Group]) -> None:
         self._console = console
-        self._total = total
-        self._before = self._done = done
+        self._total = sum(len(group.variants) for group in groups.values())
+        self._before = self._done = self._total - sum(missing(group, folder) for folder, group in groups.items())
         self._began = time.monotonic()
+        known = f", {self._done} of them done before" if self._done else ""
+        console.print(f"{wording.plural(self._total, 'run')} in {wording.plural(len(groups), 'group')}{known}.")
 
     @property
     def seconds(self) -> float:
@@ -47,67 +48,62 @@ class Progress:
 def plan(
     tasks: Sequence[Path], variants: Sequence[Variant], seeds: Sequence[int], overrides: Sequence[str]
 ) -> list[Group]:
-    """The groups, task by task. Raises BadInput before anything is begun: a task, a variant or a name twice."""
-    from bench.decisions.run_variant import ALONE
-    from eval.tasks.task import load_task
-    from graphs.services.memory import check_experience
+    """The groups, task by task. Nothing is run or written yet.
 
-    _differ("variant", [variant.folder.rpartition("-")[0] for variant in variants])
+    Raises:
+        BadInput: a task cannot be read, a variant does not fit it or would not compare, or a name stands twice.
+    """
+    from eval.tasks.task import load_task
+    from graphs.services.run_memory import check_experience
+
+    _check_names_differ("variant", [variant.folder.rpartition("-")[0] for variant in variants])
     groups = []
     for task in tasks:
-        read = load_task(task, overrides)
-        for variant in (one for one in variants if one.name != ORACLE):
+        loaded = load_task(task, overrides)
+        for variant in (variant for variant in variants if variant.name != ORACLE):
             own = load_task(task, [*ALONE, *overrides, *variant.settings])
             check_experience(own.config, own.folder)
-            if own.digest != read.digest:
+            if own.digest != loaded.digest:
                 raise BadInput(f"The variant {variant.name!r} has other rows or scorers, so that it would not compare.")
-        settings = read.config.model_dump(mode="json", exclude={"policy", "without", "seed", "experience"})
+        settings = loaded.config.model_dump(mode="json", exclude={"policy", "without", "seed", "experience"})
         groups += [
             Group(
-                name=read.config.name, task=str(task.resolve()), seed=seed, overrides=tuple(overrides),
-                variants=tuple(variants), target=read.config.target, rounds=read.config.budget.rounds,
-                settings=digest([read.digest, settings]),
+                name=loaded.config.name, task=str(task.resolve()), seed=seed, overrides=tuple(overrides),
+                variants=tuple(variants), target=loaded.config.target, rounds=loaded.config.budget.rounds,
+                settings=digest([loaded.digest, settings]),
             )
             for seed in dict.fromkeys(seeds)
         ]  # fmt: skip
-    _differ("group", [group.folder for group in groups])
+    _check_names_differ("group", [group.folder for group in groups])
     return groups
 
 
 def decide(groups: Sequence[Group], folder: Path, jobs: int, command: str) -> int:
-    """Play what has not been played yet, then write and show how all policies stand. 1: a group failed."""
-    console = a_console()
+    """Run what has not been run yet, then write and print the comparison of all policies. 1: a group failed."""
+    console = console_for_tables()
     with held(folder / "bench", f"The benchmark {folder.name}"):
-        laid_out = {save(group, folder): group for group in groups}
-        bench = begin(folder, command, jobs)
-        progress = _progress(console, laid_out)
+        by_folder = {save_group(group, folder): group for group in groups}
+        manifest = begin(folder, command, jobs)
+        progress = Progress(console, by_folder)
 
-        def tell(group: Group, row: Result) -> None:
+        def report(group: Group, row: Result) -> None:
             progress(group, row)
-            save_bench(bench.lasted(progress.seconds), folder)
+            add_seconds(manifest, progress.seconds, folder)
 
         try:
-            failed = work(laid_out, jobs, tell)
+            failed = work(by_folder, jobs, report)
         except KeyboardInterrupt:
-            said = f"Stopped. What was completed stands in {folder}; the same command goes on."
-            console.print(said, markup=False, soft_wrap=True)
+            message = f"Stopped. What was completed stands in {folder}; the same command goes on."
+            console.print(message, markup=False, soft_wrap=True)
             return 130
         for name, error in failed.items():
             console.print(f"Failed: {name}: {error}", style="red", markup=False, soft_wrap=True)
-        if any(map(read_rows, laid_out)):
+        if any(read(results_file(group)) for group in by_folder):
             write(folder, console)
     return 1 if failed else 0
 
 
-def _progress(console: Console, groups: Mapping[Path, Group]) -> Progress:
-    total = sum(len(group.variants) for group in groups.values())
-    left = sum(missing(group, folder) for folder, group in groups.items())
-    known = f", {total - left} of them done before" if total > left else ""
-    console.print(f"{wording.plural(total, 'run')} in {wording.plural(len(groups), 'group')}{known}.")
-    return Progress(console, total, total - left)
-
-
-def _differ(what: str, names: Sequence[str]) -> None:
+def _check_names_differ(what: str, names: Sequence[str]) -> None:
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
         raise BadInput(f"Each {what} needs a name of its own, and there are two named {twice[0]}.")

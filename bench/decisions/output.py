@@ -1,4 +1,4 @@
-"""How the policies of a benchmark stand, for all who ask: the terminal, table.md, and a page with plots."""
+"""The comparison of a benchmark's policies, written: on the terminal, as table.md, and as decide.html with plots."""
 
 import math
 from pathlib import Path
@@ -6,15 +6,14 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as TerminalTable
 from rich.text import Text
 
-from bench.decisions.comparison import Estimate, Standing
-from bench.decisions.group import to_come
-from bench.decisions.manifest import Bench, load
-from bench.decisions.plots import Spot, bar_chart, scatter
-from bench.decisions.suite import ORACLE
-from bench.decisions.tables import Grid, grids, overview
+from bench.decisions.comparison import Comparison, Estimate
+from bench.decisions.folder import Manifest, load, missing_in_all
+from bench.decisions.results import ORACLE
+from bench.decisions.tables import Table, all_tables, overview
+from bench.plots import Point, bar_chart, scatter
 from memory.storage.disk import write_atomically
 from ui import report, wording
 from ui.report.charts import Bar, interval_chart
@@ -22,98 +21,92 @@ from ui.report.markdown import escape
 
 TEMPLATES = FileSystemLoader([Path(__file__).parent, Path(report.__file__).parent / "templates"])
 WIDE = 130  # columns
-COLOURS = {"rules": "edit_prompt", "learned": "train_lora"}
+COLOURS = {"rules": "edit_prompt", "learned": "train_lora"}  # CSS classes of report.css
 
 
 def write(folder: Path, console: Console | None = None) -> None:
-    """Reads the rows, writes table.md and decide.html into `folder`, and prints the most important of it.
+    """Read the rows, write table.md and decide.html into `folder`, and print the most important tables.
 
     Raises:
         BadInput: there are no rows.
     """
-    bench, results = load(folder)
-    standing = Standing(results)
-    everything = grids(standing)
-    write_atomically(folder / "table.md", _markdown(folder.name, bench, everything))
-    write_atomically(folder / "decide.html", _page(folder.name, bench, standing, everything))
-    shown = console or a_console()
-    for grid in overview(standing):
-        shown.print(_table(grid))
-    if lacking := to_come(folder):
-        shown.print(f"{wording.plural(lacking, 'row')} still to come, or damaged: play on to have them.")
+    manifest, results = load(folder)
+    comparison = Comparison(results)
+    tables = all_tables(comparison)
+    write_atomically(folder / "table.md", _markdown(folder.name, manifest, tables))
+    write_atomically(folder / "decide.html", _page(folder.name, manifest, comparison, tables))
+    shown = console or console_for_tables()
+    for table in overview(comparison):
+        shown.print(_terminal_table(table))
+    if lacking := missing_in_all(folder):
+        shown.print(f"{wording.plural(lacking, 'row')} still to come, or damaged: run the benchmark to have them.")
     shown.print(
         f"Rows, tables and plots: {folder / 'table.md'}, {folder / 'decide.html'}", markup=False, soft_wrap=True
     )
 
 
-def a_console() -> Console:
+def console_for_tables() -> Console:
     """Wide enough for the tables where no terminal says how wide it is."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=WIDE)
 
 
-def about(bench: Bench) -> list[str]:
-    """On what it was measured, in sentences."""
-    versions = ", ".join(f"{name} {version}" for name, version in bench.versions.items())
+def _about(manifest: Manifest) -> list[str]:
+    """The command, the machine and the versions, in sentences."""
+    versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
     return [
-        f"Last command: {bench.command}",
-        f"{bench.processor}, {wording.plural(bench.cores, 'core')}; {wording.plural(bench.jobs, 'job')} at a time, "
-        f"{wording.plural(bench.threads, 'thread')} each; {wording.duration(bench.seconds)} in all.",
+        f"Last command: {manifest.command}",
+        f"{manifest.processor}, {wording.plural(manifest.cores, 'core')}; {wording.plural(manifest.jobs, 'job')} at a "
+        f"time, {wording.plural(manifest.threads, 'thread')} each; {wording.duration(manifest.seconds)} in all.",
         f"{versions}.",
     ]
 
 
-def _table(grid: Grid) -> Table:
-    table = Table(title=grid.title, caption=grid.note, title_justify="left", caption_justify="left")
-    for place, head in enumerate(grid.head):
-        table.add_column(head, no_wrap=place == 0, justify="left" if place == 0 else "right")
-    for row in grid.rows:
-        table.add_row(*map(Text, row))  # a variant's name may hold brackets
-    return table
+def _terminal_table(table: Table) -> TerminalTable:
+    shown = TerminalTable(title=table.title, caption=table.note, title_justify="left", caption_justify="left")
+    for place, head in enumerate(table.head):
+        shown.add_column(head, no_wrap=place == 0, justify="left" if place == 0 else "right")
+    for row in table.rows:
+        shown.add_row(*map(Text, row))  # a variant's name may hold brackets
+    return shown
 
 
-def _markdown(name: str, bench: Bench, everything: list[Grid]) -> str:
-    parts = [f"# Benchmark {escape(name)}", *(escape(line) for line in about(bench))]
-    for grid in everything:
-        lines = [grid.head, ["---"] * len(grid.head), *([escape(cell) for cell in row] for row in grid.rows)]
-        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        parts += [f"## {grid.title}", escape(grid.note), table]
+def _markdown(name: str, manifest: Manifest, tables: list[Table]) -> str:
+    parts = [f"# Benchmark {escape(name)}", *(escape(line) for line in _about(manifest))]
+    for table in tables:
+        lines = [table.head, ["---"] * len(table.head), *([escape(cell) for cell in row] for row in table.rows)]
+        parts += [f"## {table.title}", escape(table.note), "\n".join(f"| {' | '.join(line)} |" for line in lines)]
     return "\n\n".join(parts) + "\n"
 
 
-def _page(name: str, bench: Bench, standing: Standing, everything: list[Grid]) -> str:
+def _page(name: str, manifest: Manifest, comparison: Comparison, tables: list[Table]) -> str:
     environment = Environment(loader=TEMPLATES, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    facts = {"name": name, "about": about(bench), "grids": everything, "figures": _figures(standing)}
+    facts = {"name": name, "about": _about(manifest), "tables": tables, "figures": _figures(comparison)}
     return environment.get_template("decide.html.j2").render(facts)
 
 
-def _figures(standing: Standing) -> list[tuple[str, Markup]]:
-    policies = [policy for policy in standing.policies if policy != ORACLE]
-    regrets = [_bar(policy, standing.regret(policy)) for policy in policies]
-    shares = [_bar(policy, cost.share) for policy in policies if (cost := standing.cost(policy))]
-    rewards = [
-        (
-            f"Joint reward on the sealed test rows of {task}; bars are 95 % intervals.",
-            interval_chart([_bar(policy, standing.reward(policy, task)) for policy in standing.policies]),
-        )
-        for task in standing.tasks
-    ]
+def _figures(comparison: Comparison) -> list[tuple[str, Markup]]:
+    """Caption and drawing of each plot."""
+    points = []
+    for policy in comparison.policies:
+        reward, rows = comparison.reward(policy), comparison.rows(policy).values()
+        if reward:
+            spent = sum(row.spend.forward_tokens for row in rows) / len(rows)
+            points.append(Point(policy, spent, reward.mean, COLOURS.get(policy, "")))
+    policies = [policy for policy in comparison.policies if policy != ORACLE]
+    shares = [_bar(policy, cost.share) for policy in policies if (cost := comparison.cost(policy))]
+    regrets = [_bar(policy, comparison.regret(policy)) for policy in policies]
     found = [
-        ("Reward against cost: means over all tasks and seeds.", scatter(_spots(standing), "passes", "test reward")),
+        ("Reward against cost: means over all tasks and seeds.", scatter(points, "forward tokens", "test reward")),
         ("What it took to reach the target.", bar_chart(shares, "share of the group's largest total", "{:.2g}".format)),
     ]
     if any(math.isfinite(bar.value) for bar in regrets):
-        found.append(("Regret: what the oracle has more.", bar_chart(regrets, "test reward", "{:.2g}".format)))
-    return [*found, *rewards]
-
-
-def _spots(standing: Standing) -> list[Spot]:
-    found = []
-    for policy in standing.policies:
-        reward, rows = standing.reward(policy), standing.rows(policy).values()
-        if reward:
-            spent = sum(row.spend.passes for row in rows) / len(rows)
-            found.append(Spot(policy, spent, reward.mean, COLOURS.get(policy, "")))
+        caption = "Regret: the oracle's reward less the policy's."
+        found.append((caption, bar_chart(regrets, "test reward", "{:.2g}".format)))
+    for task in comparison.tasks:
+        bars = [_bar(policy, comparison.reward(policy, task)) for policy in comparison.policies]
+        caption = f"Joint reward on the sealed test rows of {task}; bars are 95 % intervals."
+        found.append((caption, interval_chart(bars)))
     return found
 
 

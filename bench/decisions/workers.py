@@ -1,58 +1,71 @@
-"""Groups of a benchmark in so many processes at a time, each watched through the rows that it writes."""
+"""Groups of a benchmark, so many processes at a time. The parent watches each through the rows that it writes."""
 
+import gc
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.decisions.group import Group, missing, read_rows
-from bench.decisions.suite import Result
+from bench.decisions.folder import Group, load_group, missing, results_file, threads_each
+from bench.decisions.results import Result, Variant, read, run_all
+from bench.decisions.run_variant import run_variant
+from graphs.services.garbage_collection import without_garbage_collection
+from memory.storage.lock import held
+from ui.terminal.live import LiveView
 
 ROOT = Path(__file__).parents[2]
 LOOK = 0.5  # seconds between looks at the rows
 LEAVE = 20.0  # seconds in which an interrupted process may end by itself
+ORPHANS = 30.0  # seconds in which the processes of a benchmark that was killed notice it
 
 
-class Working(NamedTuple):
-    """A group that a process of its own works on, and how many of its rows have been told."""
+class Worker(NamedTuple):
+    """A group that a process of its own works on, and how many of its rows were reported."""
 
     group: Group
     folder: Path
     process: subprocess.Popen[bytes]
-    told: int
+    reported: int
 
 
-def work(groups: Mapping[Path, Group], jobs: int, tell: Callable[[Group, Result], None]) -> dict[str, str]:
-    """Plays what is missing of these groups, by folder, and returns what failed: the error, by the group's name.
+# --- the parent -----------------------------------------------------------------------------------
 
-    An interrupt ends all processes first, and is then raised again.
+
+def work(groups: Mapping[Path, Group], jobs: int, report: Callable[[Group, Result], None]) -> dict[str, str]:
+    """Run what is missing of these groups, each in a process of its own.
+
+    Args:
+        groups: by their folder.
+        jobs: how many processes at a time.
+        report: gets each new row.
+
+    Returns:
+        What failed: the error, by the group's name.
+
+    Raises:
+        KeyboardInterrupt: after all processes were ended.
     """
     waiting = [(folder, group) for folder, group in groups.items() if missing(group, folder)]
-    working: list[Working] = []
+    workers: list[Worker] = []
     failed: dict[str, str] = {}
     try:
-        while waiting or working:
-            while waiting and len(working) < jobs:
+        while waiting or workers:
+            while waiting and len(workers) < jobs:
                 folder, group = waiting.pop(0)
-                working.append(Working(group, folder, _start(folder, jobs), len(read_rows(folder))))
+                workers.append(Worker(group, folder, _start(folder, jobs), len(read(results_file(folder)))))
             time.sleep(LOOK)
-            ended = {one.folder for one in working if one.process.poll() is not None}  # before their rows are read
-            working = [_told(one, tell) for one in working]
-            failed |= {one.group.folder: _error(one) for one in working if one.process.returncode}
-            working = [one for one in working if one.folder not in ended]
+            ended = {worker.folder for worker in workers if worker.process.poll() is not None}  # before rows are read
+            workers = [_with_rows_reported(worker, report) for worker in workers]
+            failed |= {worker.group.folder: _error(worker) for worker in workers if worker.process.returncode}
+            workers = [worker for worker in workers if worker.folder not in ended]
     finally:
-        _stop([one.process for one in working])
+        _stop([worker.process for worker in workers])
     return failed
-
-
-def threads(jobs: int) -> int:
-    """Of each process, so that together they have a core each."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // jobs)
 
 
 def _start(folder: Path, jobs: int) -> subprocess.Popen[bytes]:
@@ -60,27 +73,27 @@ def _start(folder: Path, jobs: int) -> subprocess.Popen[bytes]:
     with (folder / "log.txt").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "nesylora", "bench", "group", str(folder), "--child"],
-            env={"OMP_NUM_THREADS": str(threads(jobs)), **os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            stdin=subprocess.PIPE,  # its end tells the child that this process is gone
+            env={"OMP_NUM_THREADS": str(threads_each(jobs)), **os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            stdin=subprocess.PIPE,  # it ends with this process, which the child notices
             stdout=log,
             stderr=log,
-            start_new_session=True,  # Ctrl-C is for this process, which tells the others
+            start_new_session=True,  # Ctrl-C is for this process, which interrupts the others
         )
 
 
-def _told(one: Working, tell: Callable[[Group, Result], None]) -> Working:
-    rows = read_rows(one.folder)
-    for row in rows[one.told :]:
-        tell(one.group, row)
-    return one._replace(told=len(rows))
+def _with_rows_reported(worker: Worker, report: Callable[[Group, Result], None]) -> Worker:
+    rows = read(results_file(worker.folder))
+    for row in rows[worker.reported :]:
+        report(worker.group, row)
+    return worker._replace(reported=len(rows))
 
 
-def _error(one: Working) -> str:
+def _error(worker: Worker) -> str:
     """The last line that a failed process wrote."""
-    code = one.process.returncode
-    lines = (one.folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    said = lines[-1] if code > 0 and lines else f"it was ended by signal {-code}"
-    return f"{said} (log: {one.folder / 'log.txt'})"
+    code, log = worker.process.returncode, worker.folder / "log.txt"
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    message = lines[-1] if code > 0 and lines else f"it was ended by signal {-code}"
+    return f"{message} (log: {log})"
 
 
 def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
@@ -93,3 +106,37 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+# --- the child ------------------------------------------------------------------------------------
+
+
+def run_group(folder: Path) -> int:
+    """Run what is missing of a group. Its runs share answers and adapters; a shared one is charged all the same.
+
+    Raises BadInput: there is no group here, or its file is damaged.
+    """
+    group = load_group(folder)
+    if missing(group, folder):
+        with without_garbage_collection():  # before any run's clock starts: the first run would be charged for it
+            import tools.model.backbone
+            import tools.model.loading
+            import tools.training.lora  # noqa: F401
+    with LiveView() as view, held(folder / "group", f"The group {folder.name}", wait=ORPHANS):
+
+        def run(variant: Variant, _: int) -> Result:
+            return run_variant(group, variant, folder, view)
+
+        for _ in run_all(group.variants, [group.seed], run, results_file(folder)):
+            gc.collect()  # a run and its model hold each other: two models at a time may be one too many
+    return 0
+
+
+def end_with_parent() -> None:
+    """End this process as soon as the process at the other end of stdin is gone, however it ended."""
+
+    def wait() -> None:
+        os.read(0, 1)  # not sys.stdin: a thread that waits in it keeps the interpreter from its end
+        os._exit(1)  # as a kill would; what is on disk goes on from there
+
+    threading.Thread(target=wait, daemon=True).start()

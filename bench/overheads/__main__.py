@@ -29,7 +29,7 @@ began = time.monotonic()
 if len(sys.argv) > 3:
     gc.disable = gc.freeze = gc.unfreeze = lambda: None
 import nesylora
-from graphs.services.context import Silent
+from graphs.context import Silent
 class Stop(Exception): ...
 class Until(Silent):
     def __call__(self, what, done, total, note=""):

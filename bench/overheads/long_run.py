@@ -6,18 +6,21 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 from unittest.mock import patch
 
 import yaml
 
+from agent.config.lora import Lora
 from agent.protocols import Briefing
 from agent.records.actions import Decision, EditPrompt, Stop, TrainLora
 from agent.records.base import Record
 from agent.records.evaluation import Fitting
+from agent.records.events import BaselineScored, Event, RoundJudged
 from agent.records.examples import Example, Prompt
 from agent.records.rounds import Spend
-from graphs.services.context import Silent, new_run
+from agent.records.training import Step, Training, write_training
+from graphs.context import Silent, new_run
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 
@@ -40,14 +43,17 @@ def long_run(root: Path, rounds: int) -> tuple[RunFolder, list[RoundCost]]:
     """A run of so many rounds under `root`, every second one a training, and what each cost around the model."""
     folder = new_run(make_task(root, rounds), runs=root / "runs")
     clock = Stopwatch(folder)
-    with patch("tools.training.lora.train", _train), open_session(folder, listener=clock, report=None) as session:
+    with open_session(folder, listener=clock, report=None) as session:
         from langgraph.checkpoint.sqlite import SqliteSaver
 
         from ui.report.write import write_report
 
-        context = session.context
+        context = session.services
         folder.save_fitting(Fitting())  # there is no tokenizer
-        vars(context).update(model=StandIn(rounds), backbone=StandIn(rounds), policy=Alternating(rounds), _embed=_embed)
+        model = StandIn(rounds)
+        vars(context).update(
+            model=model, backbone=model, trainer=FreeTrainer(), policy=Alternating(rounds), _embed=_embed
+        )
         context.report = clock.timed("report", write_report)
         vars(context.memory)["remember"] = clock.timed("memory", context.memory.remember)
         for kind in ("append", "rounds", "baseline", "outcome"):
@@ -81,15 +87,15 @@ class Stopwatch(Silent):
 
         return run
 
-    def event(self, kind: str, data: dict[str, Any]) -> None:
+    def event(self, event: Event) -> None:
         now = time.perf_counter()
-        if kind == "verdict":
+        if isinstance(event, RoundJudged):
             spent = {part: self._spent[part] * 1000 for part in PARTS}
             spent["graph"] = (now - self._began) * 1000 - sum(spent.values())
             files = self._folder.path.glob(f"{self._folder.checkpoints.name}*")
             size = sum(file.stat().st_size for file in files)
-            self.costs.append(RoundCost(number=data["row"].number, parts=spent, checkpoint_bytes=size))
-        if kind in ("verdict", "baseline"):
+            self.costs.append(RoundCost(number=event.row.number, parts=spent, checkpoint_bytes=size))
+        if isinstance(event, RoundJudged | BaselineScored):
             self._spent.clear()
             self._began = now
 
@@ -141,20 +147,32 @@ class Alternating:
         return Decision(move=move, reason=f"The levers take turns: {move.action}.", numbers=numbers)
 
 
-def _train(model: object, adapter: str, rows: Sequence[object], move: TrainLora, settings: Any, **rest: Any) -> Any:
-    """Leaves the log and the marker of a training, and no weights."""
-    from tools.training.lora import Step, Training
+class FreeTrainer:
+    """Leaves the record of a training, and no weights. Satisfies `agent.protocols.Trainer`."""
 
-    steps = [Step(loss=3 / (step + 1), grad_norm=1 / (step + 1), epoch=1 + 10 * step // STEPS) for step in range(STEPS)]
-    log = Training(
-        model="none", parent=None, data="0" * 12, settings=settings, rows=move.rows, row_count=len(rows), left_out=0,
-        epochs=10, learning_rate=move.learning_rate, rank=move.rank, seed=rest["seed"], steps=steps,
-    )  # fmt: skip
-    folder: Path = rest["folder"]
-    folder.mkdir(parents=True)
-    (folder / "training.json").write_text(json.dumps(log.model_dump() | {"epoch_losses": log.epoch_losses}))
-    (folder / "complete").touch()
-    return log
+    def train(
+        self,
+        adapter: str,
+        rows: Sequence[tuple[Prompt, Example]],
+        action: TrainLora,
+        *,
+        folder: Path,
+        parent: str | None,
+        seed: int,
+        rewritten: int = 0,
+        token_limit: int | None = None,
+        deadline: float | None = None,
+    ) -> Training:
+        steps = tuple(
+            Step(loss=3 / (step + 1), grad_norm=1 / (step + 1), epoch=1 + 10 * step // STEPS) for step in range(STEPS)
+        )
+        training = Training(
+            model="none", parent=None, data="0" * 12, settings=Lora(), rows=action.rows, row_count=len(rows),
+            left_out=0, epochs=10, learning_rate=action.learning_rate, rank=action.rank, seed=seed, steps=steps,
+        )  # fmt: skip
+        folder.mkdir(parents=True)
+        write_training(training, folder)
+        return training
 
 
 def _embed(texts: Sequence[str]) -> list[list[float]]:

@@ -2,7 +2,7 @@
 
 Reads tools/diagnosis/probes.jsonl and predicts each probed row's need by a model fitted without it: questions in five
 folds, and whole tasks left out in turn. The truth: style where an edit brought the row's reward to 1; else content
-where style held, both where it failed. Prints a table; draws reliability where matplotlib is installed.
+where style held, both where it failed. Prints a table; draws reliability as an SVG.
 """
 
 import argparse
@@ -16,7 +16,9 @@ from statistics import fmean
 from typing import NamedTuple
 
 from agent.records.signal import Need, Probe
-from tools.diagnosis.needs import Needs, fit, shipped
+from bench.plots import reliability, standalone
+from memory.storage.disk import write_atomically
+from tools.diagnosis.needs import NeedModel, fit, shipped_probes
 
 FOLDS = 5
 BINS = 10  # of equal mass
@@ -42,7 +44,7 @@ def hold_out(probes: Sequence[Probe], fold: Callable[[Probe], object]) -> Judged
     judged = Judged([], [], 0)
     unknown = 0
     for out in sorted({fold(probe) for probe in probes}, key=str):
-        needs = Needs([probe for probe in probes if fold(probe) != out])
+        needs = NeedModel([probe for probe in probes if fold(probe) != out])
         for probe in (probe for probe in probes if fold(probe) == out):
             if not needs.knows(probe.features):
                 unknown += 1
@@ -117,20 +119,15 @@ def _commonest(judged: Judged) -> float:
 
 
 def draw(judged: dict[str, Judged], file: Path) -> None:
-    """Frequency over chance in bins of equal mass."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(3.6, 3.4), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], ":", color="grey")
-    for way, one in judged.items():
-        points = [(fmean(f.chance for f in some), fmean(f.true for f in some)) for some in _bins(one.words, BINS)]
-        if points:
-            axes.plot(*zip(*points, strict=True), "o-", label=way)
-    axes.set(title="words mend it", xlabel="chance, held out", ylabel="share that was mended")
-    axes.legend(frameon=False)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file)
+    """Write an SVG of frequency over chance, in bins of equal mass."""
+    points = {
+        f"{way} held out": [
+            (fmean(f.chance for f in rows), fmean(f.true for f in rows)) for rows in _bins(one.words, BINS)
+        ]
+        for way, one in judged.items()
+    }
+    drawing = reliability(points, "chance that words mend a row", "share of rows that words mended")
+    write_atomically(file, standalone(drawing))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -138,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.studies.calibration", description=__doc__)
     parser.add_argument("--picture", type=Path, default=Path("docs", "benchmarks", "reliability.svg"))
     given = parser.parse_args(arguments)
-    probes = shipped()
+    probes = shipped_probes()
     questions = sorted({(probe.task, probe.example) for probe in probes})  # one may have been probed under many pairs
     random.Random(0).shuffle(questions)
     folds = {question: place % FOLDS for place, question in enumerate(questions)}
@@ -152,10 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"\n{len(probes)} probed rows; fitted in {time.perf_counter() - began:.3f} s; "
           f"left to the rules: {ways['rows'].unknown} with rows held out, {ways['tasks'].unknown} with tasks held out; "
           f"ECE over {BINS} bins of equal mass.")  # fmt: skip
-    try:
-        draw(ways, given.picture)
-    except ImportError:
-        print("No picture: matplotlib is not installed (pip install 'nesylora[bench]').")
+    draw(ways, given.picture)
     return 0
 
 

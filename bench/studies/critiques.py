@@ -12,17 +12,19 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from agent import prompts
+from agent.config.llm import Llm
+from agent.config.prompt import Editing
 from agent.config.scorers import Contains, StartsWith
-from agent.config.task import Editing, Llm
 from agent.protocols import Chat
 from agent.records.evaluation import ExampleScore
 from agent.records.examples import Example, Prompt
 from bench.overheads.__main__ import Overhead
-from eval.scorers.combined import TaskScorers
-from graphs.services.context import Silent
-from tools.editing.critique import case
-from tools.editing.textgrad_editor import TextGradEditor, library
-from tools.llm.client import loose
+from eval.scoring import TaskScorers
+from graphs.context import Silent
+from tools.editing.critique import describe_case
+from tools.editing.descent import library
+from tools.editing.textgrad_editor import TextGradEditor
+from tools.llm.client import standalone_chat
 
 LATENCY = 0.5  # seconds of a call
 SYSTEM = "Answer the question about the valley."
@@ -89,13 +91,14 @@ def _theirs(chat: Chat, rows: Sequence[Example], scores: Sequence[ExampleScore])
 
     for row, score in zip(rows, scores, strict=True):
         system = textgrad.Variable(SYSTEM, role_description="system prompt of a small language model")
-        loss = textgrad.TextLoss(f"{prompts.read('critique')}\n\n{case(row, score, 600)}", engine=engine)(system)
+        instruction = f"{prompts.read('critique')}\n\n{describe_case(row, score, 600)}"
+        loss = textgrad.TextLoss(instruction, engine=engine)(system)
         loss.backward(engine=engine)
         assert len(system.gradients) == 1
 
 
 def _chat(url: str, width: int) -> Chat:
-    return loose(Llm(model="slow", base_url=url, max_concurrency=width, patience=0), "editor")
+    return standalone_chat(Llm(model="slow", base_url=url, max_concurrency=width, patience=0), "editor")
 
 
 def _seconds(work: Callable[[], None]) -> float:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Candidate
 from agent.records.rounds import Verdict
-from eval.alpha_spending import level
-from eval.stats import deciding, gate
+from eval.alpha_spending import alpha_to_spend
+from eval.gate import deciding_rows, gate
 
 ALPHA = 0.1
 VALIDATION, RACED, HELD_OUT = 32, 12, 8
@@ -93,8 +93,8 @@ class Run:
             return False
         names = [_name(place) for place in range(HELD_OUT)] if self._race == "held out" else []
         pairs = {"before": self._present, "after": proposals[best - 1]}
-        before, after = (deciding(_evaluation(name, drawn.validation), names) for name, drawn in pairs.items())
-        most = level(ALPHA, self.verdicts) if self._spends else ALPHA
+        before, after = (deciding_rows(_evaluation(name, drawn.validation), names) for name, drawn in pairs.items())
+        most = alpha_to_spend(ALPHA, self.verdicts) if self._spends else ALPHA
         verdict = gate(before, after, most, lambda pair: _likelihood(pairs[pair.candidate.prompt], pair))
         self.verdicts.append(verdict)
         if verdict.kept:

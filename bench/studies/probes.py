@@ -15,13 +15,14 @@ from pathlib import Path
 from agent.errors import NesyLoraError
 from agent.records.examples import Candidate
 from agent.records.signal import Probe
-from graphs.nodes.labels import began_with, outcomes
-from graphs.services.context import Context, new_run
+from graphs.context import Context, new_run
+from graphs.rows.labels import began_with, outcomes
+from graphs.services.run import RunServices
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 from memory.storage.disk import write_atomically
-from tools.diagnosis.classify import gaps, need
-from tools.diagnosis.features import is_whole
+from tools.diagnosis.classify import gaps, need_by_rules
+from tools.diagnosis.features import is_complete
 
 ORDERS = ("pp",)  # labels of the seed pair, and of the edited one
 Labels = dict[str, bool]  # by example: whether an edit mended it
@@ -79,9 +80,9 @@ def _play(task: Path, order: str, given: argparse.Namespace) -> None:
 def _probed(task: Path, given: argparse.Namespace) -> Iterator[Probe]:
     """The failing rows of every pair that was edited, each once."""
     paths = [path for order in given.orders if (path := _folder(task, order, given)).exists()]
-    contexts = [Context(run=str(path), pool=_pool(task, given)) for path in paths]
+    contexts = [RunServices(Context(run=str(path), pool=_pool(task, given))) for path in paths]
     labels: dict[Candidate, Labels] = {}
-    holder: dict[Candidate, Context] = {}
+    holder: dict[Candidate, RunServices] = {}
     for context in contexts:
         rounds = context.folder.rounds()
         for row, pair in zip(rounds, began_with(rounds, context), strict=True):
@@ -92,7 +93,7 @@ def _probed(task: Path, given: argparse.Namespace) -> Iterator[Probe]:
         yield from _of_pair(pair, told, holder[pair], given.rows)
 
 
-def _of_pair(pair: Candidate, told: Labels, context: Context, most: int) -> Iterator[Probe]:
+def _of_pair(pair: Candidate, told: Labels, context: RunServices, most: int) -> Iterator[Probe]:
     config, scores = context.spec.config, context.evaluate(pair, "validation").scores
     paired = zip(context.spec.validation, scores, strict=True)
     failing = [(row, score) for row, score in paired if score.reward < 1 and row.name in told]
@@ -101,11 +102,11 @@ def _of_pair(pair: Candidate, told: Labels, context: Context, most: int) -> Iter
     seen = context.classifier.features(failing, prompt, pair.adapter, config.seed, {}, thorough=True)
     print(f"{config.name}, pair {pair.id}: {len(failing)} rows probed ({time.monotonic() - began:.0f} s)", flush=True)
     for (row, score), features in zip(failing, seen, strict=True):
-        if is_whole(features):
+        if is_complete(features):
             yield Probe(
                 task=config.name, model=config.model, pair=pair.id, example=row.name,
                 features={name: round(value, 4) for name, value in features.items()},
-                rules=need(score, *gaps(features)), words=told[row.name],
+                rules=need_by_rules(score, *gaps(features)), words=told[row.name],
             )  # fmt: skip
 
 

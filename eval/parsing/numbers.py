@@ -33,11 +33,11 @@ class Quantity:
     value: Value
     percent: bool = False
 
-    def same(self, other: "Quantity") -> bool:
+    def same(self, quantity: "Quantity") -> bool:
         """Whether both are one number, exactly; if only one of them is a percentage, by its sign or without."""
-        if self.value == other.value:
+        if self.value == quantity.value:
             return True
-        share, plain = (self, other) if self.percent else (other, self)
+        share, plain = (self, quantity) if self.percent else (quantity, self)
         return share.percent and not plain.percent and divided(share.value, rational(100)) == plain.value
 
 
@@ -93,11 +93,11 @@ def _chain(text: str, start: int) -> tuple[Value, int] | None:
     if found is None:
         return None
     value, place = found
-    while (sign := SIGN.match(text, place)) and (more := _term(text, sign.end())):
-        if is_rational(value) and is_rational(more[0]):
+    while (sign := SIGN.match(text, place)) and (following := _term(text, sign.end())):
+        if is_rational(value) and is_rational(following[0]):
             break
-        value = sum_of(value, negated(more[0]) if sign[1] == "-" else more[0])
-        place = more[1]
+        value = sum_of(value, negated(following[0]) if sign[1] == "-" else following[0])
+        place = following[1]
     return value, place
 
 
@@ -110,10 +110,10 @@ def _term(text: str, start: int) -> tuple[Value, int] | None:
     if re.fullmatch(r"\d+", text[start:place]):
         value, place = _mixed(text, value, place)
     while times := TEN.match(text, place) or TIMES.match(text, place):
-        more = _factor(text, times.end())
-        if more is None:
+        following = _factor(text, times.end())
+        if following is None:
             break
-        value, place = product(value, more[0]), more[1]
+        value, place = product(value, following[0]), following[1]
     over = OVER.match(text, place)
     below = _factor(text, over.end()) if over else None
     if below is not None and not _is_date(text, start, below[1]):
@@ -157,7 +157,7 @@ def _factor(text: str, start: int) -> tuple[Value, int] | None:
         return None if quotient is None or below is None else (quotient, below[1])
     if text.startswith("(", start) and (group := _argument(text, start)):
         # A bracket is a number of its own only where it sums up roots; else what it holds is read by itself.
-        return None if is_rational(group[0]) or any("(" in key.other for key in group[0]) else group
+        return None if is_rational(group[0]) or any("(" in key.unknown for key in group[0]) else group
     return None
 
 

@@ -16,7 +16,7 @@ class Key(NamedTuple):
 
     radicand: int = 1
     pi: int = 0
-    other: str = ""
+    unknown: str = ""
 
 
 ONE = Key()
@@ -30,7 +30,7 @@ def rational(number: Fraction | int) -> Value:
 
 def unknown(written: str) -> Value:
     """A value that equals only what is written in the same way."""
-    return {Key(other=written[:LONGEST]): Fraction(1)}
+    return {Key(unknown=written[:LONGEST]): Fraction(1)}
 
 
 def is_rational(value: Value) -> bool:
@@ -49,9 +49,10 @@ def negated(value: Value) -> Value:
 
 def product(left: Value, right: Value) -> Value:
     total: Value = {}
-    for (one, factor), (other, times) in pairs(left.items(), right.items()):
-        outside, inside = _simplest(one.radicand * other.radicand)
-        key = Key(inside, one.pi + other.pi, "*".join(sorted(filter(None, (one.other, other.other)))))
+    for (left_key, factor), (right_key, times) in pairs(left.items(), right.items()):
+        outside, inside = _simplest(left_key.radicand * right_key.radicand)
+        unknowns = sorted(filter(None, (left_key.unknown, right_key.unknown)))
+        key = Key(inside, left_key.pi + right_key.pi, "*".join(unknowns))
         total = sum_of(total, {key: factor * times * outside})
     return total
 
@@ -61,7 +62,7 @@ def divided(above: Value, below: Value) -> Value | None:
     if len(below) != 1:
         return None
     (key, factor), *_ = below.items()
-    if key.other:
+    if key.unknown:
         return None
     return product(above, {Key(key.radicand, -key.pi): 1 / (factor * key.radicand)})
 
@@ -70,7 +71,7 @@ def root(value: Value, index: int = 2) -> Value:
     """The root of a number: square roots in their simplest form, others where they are whole."""
     number = value.get(ONE, Fraction(0))
     if not is_rational(value) or number < 0:
-        terms = sorted(f"{factor} {key.radicand} {key.pi} {key.other}" for key, factor in value.items())
+        terms = sorted(f"{factor} {key.radicand} {key.pi} {key.unknown}" for key, factor in value.items())
         return unknown(f"root{index}({' + '.join(terms)})")
     if index == 2:
         outside, inside = _simplest(number.numerator * number.denominator)

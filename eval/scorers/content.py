@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
+from agent import extensions
+from agent.config.base import CustomScorer
 from agent.config.scorers import (
     Choice,
     Contains,
@@ -22,7 +24,7 @@ from agent.errors import BadInput
 from eval.parsing.choices import option
 from eval.parsing.numbers import final_number
 from eval.parsing.words import holds, segmented
-from eval.scorers.json_form import json_settled, json_value, same_json, unescaped
+from eval.scorers.json_form import json_fault_is_final, json_value, same_json, unescaped
 from eval.scorers.patterns import Pattern
 
 Score = Callable[[str, str], float]
@@ -53,17 +55,33 @@ def content_scorer(settings: ContentScorer) -> Score | Rated:
             return settings
         case Judge():
             raise BadInput("'say' and 'show' are for a judge of style; this one judges content")
+        case CustomScorer(kind=kind):
+            return registered(kind, settings)
 
 
-def settled(settings: ContentScorer, said: str, answer: str) -> bool:
-    """Whether the score is the same for every text that goes on from `said` with white space and more. In doubt, no."""
+def registered(kind: str, settings: CustomScorer) -> Score:
+    """The registered scorer of this kind, with its settings. It raises BadInput where it gives no score in [0, 1]."""
+    found = extensions.scorers.get(kind)
+    assert found is not None, "settings of a kind are made by its registration"
+
+    def score(output: str, answer: str) -> float:
+        value = float(found.score(output, answer, settings))
+        if not 0 <= value <= 1:
+            raise BadInput(f"the content scorer {kind!r} gave {value}; a score is a number from 0 to 1")
+        return value
+
+    return score
+
+
+def score_is_final(settings: ContentScorer, beginning: str, answer: str) -> bool:
+    """Whether the score is the same for every output that begins with this and white space. In doubt, no."""
     match settings:
         case Exact(extract=None) if isinstance(json_value(answer), dict | list):
-            return said.lstrip()[:1] not in ("{", "[") or json_settled(said)
+            return beginning.lstrip()[:1] not in ("{", "[") or json_fault_is_final(beginning)
         case Exact(extract=None):
-            return not answer.strip().casefold().startswith(said.strip().casefold())
+            return not answer.strip().casefold().startswith(beginning.strip().casefold())
         case Contains():
-            return says(said, answer)
+            return says(beginning, answer)
         case _:  # a later number, letter, word or match may count in place of an earlier one, or beside it
             return False
 

@@ -114,15 +114,15 @@ def json_value(text: str, fenced: bool = False) -> object:
         return None
 
 
-def same_json(one: object, other: object) -> bool:
+def same_json(left: object, right: object) -> bool:
     """Whether two JSON values are the same, the order of keys, and case and outer white space of text aside."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same_json(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same_json, one, other))
-    if isinstance(one, str) and isinstance(other, str):
-        return one.strip().casefold() == other.strip().casefold()
-    return one == other and isinstance(one, bool) == isinstance(other, bool)  # to Python, True is 1
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(same_json(left[key], right[key]) for key in left)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(same_json, left, right))
+    if isinstance(left, str) and isinstance(right, str):
+        return left.strip().casefold() == right.strip().casefold()
+    return left == right and isinstance(left, bool) == isinstance(right, bool)  # to Python, True is 1
 
 
 def unescaped(text: str) -> str:
@@ -132,15 +132,15 @@ def unescaped(text: str) -> str:
     return STRING.sub(lambda string: f'"{json.loads(string[0], strict=False)}"', text)
 
 
-def json_settled(said: str) -> bool:
-    """Whether `json_fault` is the same for every text that goes on from `said`: the fault lies too far back."""
-    if said.lstrip().startswith("```"):
+def json_fault_is_final(beginning: str) -> bool:
+    """Whether `json_fault` is the same for every output with this beginning: the fault lies too far back."""
+    if beginning.lstrip().startswith("```"):
         return True
     try:
-        json.loads(said, parse_constant=_refuse)
+        json.loads(beginning, parse_constant=_refuse)
     except json.JSONDecodeError as error:
         # Of a string without its end the decoder names the beginning; the end may follow.
-        return not error.msg.startswith("Unterminated") and error.pos + LOOKS_AHEAD <= len(said)
+        return not error.msg.startswith("Unterminated") and error.pos + LOOKS_AHEAD <= len(beginning)
     except (ValueError, RecursionError):
         return False
     return False

@@ -20,7 +20,7 @@ REASON = 400
 # A long reason is no cause to ask again: the bound is told in the schema, and what is beyond it is cut off.
 Reason = Annotated[
     str,
-    BeforeValidator(lambda said: said[:REASON] if isinstance(said, str) else said),
+    BeforeValidator(lambda reason: reason[:REASON] if isinstance(reason, str) else reason),
     Field(min_length=1, max_length=REASON, description="one or two sentences"),
 ]
 
@@ -97,20 +97,20 @@ class LlmJudge:
             user = prompts.fill("judge_row", question=_asked(example, room), **texts)
             return self._chat.call_tool(system, user, [grade_within(scale)])
 
-        given = prompts.fitting(ask)
-        return Rating((given.grade - 1) / (scale - 1), given.reason)
+        grade = prompts.fitting(ask)
+        return Rating((grade.grade - 1) / (scale - 1), grade.reason)
 
     def _compare(self, example: Example, output: str, first: bool) -> Rating:
-        mine, other = ("A", "B") if first else ("B", "A")
+        own, reference = ("A", "B") if first else ("B", "A")
         system = prompts.fill("judge_compare", rubric=self._settings.rubric)
 
         def ask(room: int) -> Preference:
-            texts = {mine.lower(): prompts.quoted(output, room), other.lower(): prompts.quoted(example.answer, room)}
+            texts = {own.lower(): prompts.quoted(output, room), reference.lower(): prompts.quoted(example.answer, room)}
             user = prompts.fill("judge_compare_row", question=_asked(example, room), **texts)
             return self._chat.call_tool(system, user, [Preference])
 
-        given = prompts.fitting(ask)
-        return Rating(float(given.better != other), f"As answer {mine}: {given.reason}")
+        preference = prompts.fitting(ask)
+        return Rating(float(preference.better != reference), f"As answer {own}: {preference.reason}")
 
 
 @cache

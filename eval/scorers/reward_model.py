@@ -45,7 +45,7 @@ class RewardModelRater:
         tokenizer, model = self._parts
         room = {"truncation": True, "max_length": self._most_tokens, "return_tensors": "pt"}
         if tokenizer.chat_template:
-            chats = [tokenizer.apply_chat_template(_chat(*one), tokenize=False) for one in answered]
+            chats = [tokenizer.apply_chat_template(_chat(*pair), tokenize=False) for pair in answered]
             tokens = tokenizer(chats, add_special_tokens=False, padding=len(chats) > 1, **room)
         else:  # a tokenizer without a separator just puts one after the other
             asked = [_asked(example) + "\n" for example, _ in answered]

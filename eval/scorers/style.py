@@ -5,6 +5,8 @@ import re
 from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
 
+from agent import extensions
+from agent.config.base import CustomStyle, StyleSettings
 from agent.config.scorers import (
     Bullets,
     Forbid,
@@ -13,12 +15,11 @@ from agent.config.scorers import (
     Matches,
     StartsWith,
     StyleScorer,
-    StyleSettings,
     Words,
 )
 from agent.errors import BadInput
 from eval.scorers.content import says
-from eval.scorers.json_form import json_fault, json_settled, json_value, put_into, schema_validator
+from eval.scorers.json_form import json_fault, json_fault_is_final, json_value, put_into, schema_validator
 from eval.scorers.patterns import Pattern
 
 BULLET = re.compile(r"\s*[-*]\s+\S")
@@ -36,14 +37,11 @@ class Style(ABC, Generic[S]):
     def explain(self, output: str) -> str:
         """One sentence that says what is wrong with the output; empty if nothing is. Raises TooSlow."""
 
-    def settled(self, said: str) -> bool:
-        """Whether `explain` is the same for every text that goes on from `said` with white space and more.
-
-        In doubt it is not, which is all that can be known of some kinds.
-        """
+    def is_final(self, beginning: str) -> bool:
+        """Whether `explain` is the same for every output that begins with this and white space. In doubt, no."""
         return False
 
-    def needs_telling(self, output: str) -> bool:
+    def needs_instruction(self, output: str) -> bool:
         """Whether whoever wrote this output is to be told what is wanted. Raises TooSlow."""
         return bool(self.explain(output))
 
@@ -79,9 +77,11 @@ class StartsWithStyle(Style[StartsWith]):
     def _shown(self) -> int:
         return max(3, len(self.settings.text.split()))
 
-    def settled(self, said: str) -> bool:
-        said, wanted = said.lstrip(), self.settings.text.lstrip()
-        return said.startswith(wanted) or (not wanted.startswith(said) and len(said.split()) >= self._shown)
+    def is_final(self, beginning: str) -> bool:
+        beginning, wanted = beginning.lstrip(), self.settings.text.lstrip()
+        return beginning.startswith(wanted) or (
+            not wanted.startswith(beginning) and len(beginning.split()) >= self._shown
+        )
 
     def instruction(self) -> str:
         return f'Start your answer with "{self.settings.text}".'
@@ -114,8 +114,8 @@ class JsonStyle(Style[JsonForm]):
         fault = json_fault(output, self.settings.keys, self.validator)
         return f"The answer must be {self.wanted}, but {fault}." if fault else ""
 
-    def settled(self, said: str) -> bool:
-        return json_settled(said)
+    def is_final(self, beginning: str) -> bool:
+        return json_fault_is_final(beginning)
 
     @property
     def wanted(self) -> str:
@@ -151,8 +151,8 @@ class WordsStyle(Style[Words]):
             return ""
         return f"The answer must have {self.wanted}, but it has {_amount(count, self.settings.most)}."
 
-    def settled(self, said: str) -> bool:
-        return _decided(len(said.split()), self.settings.least, self.settings.most)
+    def is_final(self, beginning: str) -> bool:
+        return _decided(len(beginning.split()), self.settings.least, self.settings.most)
 
     @property
     def wanted(self) -> str:
@@ -167,8 +167,8 @@ class ForbidStyle(Style[Forbid]):
         found = [word for word in self.settings.words if says(output, word)]
         return f"The answer must not contain {_either(found)}, but it does." if found else ""
 
-    def settled(self, said: str) -> bool:
-        return all(says(said, word) for word in self.settings.words)  # the sentence names those that stand there
+    def is_final(self, beginning: str) -> bool:
+        return all(says(beginning, word) for word in self.settings.words)  # the sentence names those that stand there
 
     def instruction(self) -> str:
         return f"Do not write {_either(self.settings.words)}."
@@ -186,8 +186,8 @@ class BulletsStyle(Style[Bullets]):
         has = _amount(count, self.settings.most)
         return f'The answer must have {self.wanted} that begin with "- ", but it has {has}.'
 
-    def settled(self, said: str) -> bool:
-        return _decided(self._count(said), self.settings.least, self.settings.most)
+    def is_final(self, beginning: str) -> bool:
+        return _decided(self._count(beginning), self.settings.least, self.settings.most)
 
     @staticmethod
     def _count(output: str) -> int:
@@ -211,14 +211,35 @@ class JudgedStyle(Style[Judge]):
     def explain(self, output: str) -> str:
         return ""
 
-    def needs_telling(self, output: str) -> bool:
+    def needs_instruction(self, output: str) -> bool:
         return True  # it may be what the output falls short of
 
     def instruction(self) -> str:
         return self.settings.rubric
 
 
-AnyStyle = StartsWithStyle | MatchesStyle | JsonStyle | WordsStyle | ForbidStyle | BulletsStyle | JudgedStyle
+class RegisteredStyle(Style[CustomStyle]):
+    """A style scorer of the user's."""
+
+    def __init__(self, settings: CustomStyle) -> None:
+        super().__init__(settings)
+        found = extensions.styles.get(settings.kind)
+        assert found is not None, "settings of a kind are made by its registration"
+        self._extension = found
+
+    def explain(self, output: str) -> str:
+        return self._extension.explain(output, self.settings)
+
+    def instruction(self) -> str:
+        return self._extension.instruction
+
+    def form(self, answer: str) -> str:
+        return answer if not self.explain(answer) else self._extension.form.replace("{answer}", answer)
+
+
+AnyStyle = (
+    StartsWithStyle | MatchesStyle | JsonStyle | WordsStyle | ForbidStyle | BulletsStyle | JudgedStyle | RegisteredStyle
+)
 
 
 def style_scorer(settings: StyleScorer) -> AnyStyle:
@@ -238,6 +259,8 @@ def style_scorer(settings: StyleScorer) -> AnyStyle:
             return BulletsStyle(settings)
         case Judge():
             return JudgedStyle(settings)
+        case CustomStyle():
+            return RegisteredStyle(settings)
 
 
 def _quoted(text: str, most: int = 80) -> str:

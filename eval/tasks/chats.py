@@ -47,12 +47,12 @@ def read_chat(messages: object, column: str) -> Chat:
         raise RowError(f"'{column}' must be a list of turns such as {{role: user, content: ...}}")
     read = [_message(message, number) for number, message in enumerate(messages, start=1)]
     system = read.pop(0).text if read[0].role == "system" else ""
-    said = _results_joined(read)
-    _check_order(said)
-    *before, question, answer = _to_the_answer(said)
-    turns = tuple(Turn(role=_side(message), content=message.text) for message in before)
+    turns = _results_joined(read)
+    _check_order(turns)
+    *before, question, answer = _to_the_answer(turns)
+    earlier = tuple(Turn(role=_side(message), content=message.text) for message in before)
     tools = any(message.calls or message.role == "tool" for message in (*before, question))
-    return Chat(system, turns, question.text, answer.text, tools)
+    return Chat(system, earlier, question.text, answer.text, tools)
 
 
 def _message(message: object, number: int) -> Message:
@@ -63,13 +63,13 @@ def _message(message: object, number: int) -> Message:
         raise RowError(f"turn {number} has the role {message.get('role')!r}; it must be {', '.join(map(str, ROLES))}")
     try:
         calls = _calls(message) if role == "assistant" else []
-        text = "\n".join([*_said(message, role, bool(calls)), *calls])
+        text = "\n".join([*_content(message, role, bool(calls)), *calls])
     except RowError as fault:
         raise RowError(f"turn {number}: {fault}") from None
     return Message(number, role, text, message.get("weight") not in (0, "0"), bool(calls))
 
 
-def _said(message: Mapping[str, object], role: Role, calls: bool) -> list[str]:
+def _content(message: Mapping[str, object], role: Role, calls: bool) -> list[str]:
     """The content; a list of parts is put together. Only beside calls, of a tool and for the system it may be empty."""
     content = message.get("content")
     if isinstance(content, list):

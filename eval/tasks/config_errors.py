@@ -8,7 +8,9 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from agent import extensions
 from agent.config.task import TaskConfig
+from agent.registry import Registry
 
 KeyPath = tuple[int | str, ...]
 
@@ -36,13 +38,13 @@ WANTED = {
 }
 
 
-def complaints(error: ValidationError) -> dict[KeyPath, str]:
+def sentences(error: ValidationError) -> dict[KeyPath, str]:
     """One sentence, without its place, for each wrong key; a value that fits no member of a union gets only one."""
     found: dict[KeyPath, str] = {}
-    for one in error.errors():
-        if one["type"] == "too_short" and one["input"]:
-            continue  # its entries are wrong, and have their own complaints
-        path, sentence = _complaint(one)
+    for fault in error.errors():
+        if fault["type"] == "too_short" and fault["input"]:
+            continue  # its entries are wrong, and have sentences of their own
+        path, sentence = _sentence(fault)
         found.setdefault(path, sentence)
     return found
 
@@ -53,7 +55,7 @@ def nearest(word: str, known: Sequence[str], group: str) -> str:
     return f"did you mean '{close[0]}'?" if close else f"{group} are {', '.join(known)}"
 
 
-def _complaint(error: ErrorDetails) -> tuple[KeyPath, str]:
+def _sentence(error: ErrorDetails) -> tuple[KeyPath, str]:
     path, known = _locate(error["loc"])
     name, kind, context = ".".join(map(str, path)), error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
@@ -73,20 +75,23 @@ def _complaint(error: ErrorDetails) -> tuple[KeyPath, str]:
 
 def _locate(loc: KeyPath) -> tuple[KeyPath, list[str]]:
     """Pydantic's location without the steps it adds for unions; and the keys, or kinds, that are allowed there."""
-    node, path = _schema(), KeyPath()
-    known: list[str] = []
+    root = node = _schema()
+    path, known = KeyPath(), list[str]()
     for step in loc:
-        node = _resolved(node)
+        node = _resolved(node, root)
         if "discriminator" in node:
-            node = {"$ref": node["discriminator"]["mapping"][step]}
+            if built_in := node["discriminator"]["mapping"].get(step):
+                node = {"$ref": built_in}
+            else:
+                root = node = _registered_schema(path, str(step))
             continue
         if "anyOf" in node:
             break
         properties = node.get("properties", {})
         known, path = list(properties), (*path, step)
         node = node.get("items", {}) if isinstance(step, int) else properties.get(step, {})
-    kinds = _resolved(node).get("discriminator", {}).get("mapping")
-    return path, list(kinds or known)
+    kinds = _resolved(node, root).get("discriminator", {}).get("mapping")
+    return path, [*kinds, *_registry(path).names()] if kinds else known
 
 
 @cache
@@ -94,11 +99,22 @@ def _schema() -> dict[str, Any]:
     return TaskConfig.model_json_schema()
 
 
-def _resolved(node: dict[str, Any]) -> dict[str, Any]:
-    """The schema behind references, and behind `or null`."""
+def _registry(path: KeyPath) -> Registry[extensions.Scorer] | Registry[extensions.Style]:
+    """Where the kinds of the scorers under this key are registered."""
+    return extensions.scorers if path[0] == "content" else extensions.styles
+
+
+def _registered_schema(path: KeyPath, kind: str) -> dict[str, Any]:
+    """The JSON schema of a registered scorer's settings."""
+    found = _registry(path).get(kind)
+    return found.settings.model_json_schema() if found else {}
+
+
+def _resolved(node: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
+    """The schema behind references into `root`, and behind `or null`."""
     while "$ref" in node or "anyOf" in node:
         if "$ref" in node:
-            node = _schema()["$defs"][node["$ref"].rpartition("/")[2]]
+            node = root["$defs"][node["$ref"].rpartition("/")[2]]
             continue
         members = [member for member in node["anyOf"] if member.get("type") != "null"]
         if len(members) > 1:

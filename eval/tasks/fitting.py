@@ -110,20 +110,22 @@ def fitted(task: Task, fitting: Fitting) -> Task:
 
 def remarks(task: Task, fitting: Fitting) -> list[str]:
     """Sentences about what the fitting does to the task's rows."""
-    said = []
+    sentences = []
     if fitting.too_long:
         fate = "are left out" if fitting.left_out else "count as wrong"
-        said.append(f"{_counted(task, fitting)} are too long for the model's window and {fate} (data.too_long).")
+        sentences.append(f"{_counted(task, fitting)} are too long for the model's window and {fate} (data.too_long).")
     if fitting.ends:
         count = sum(any(end in row.answer for end in fitting.ends) for row in _all(task))
-        said.append(f"{count} answers hold {_named(fitting.ends)}, which ends a turn of this model by itself: {OFF}.")
+        sentences.append(
+            f"{count} answers hold {_named(fitting.ends)}, which ends a turn of this model by itself: {OFF}."
+        )
     if fitting.demo_ends:
-        said.append(
+        sentences.append(
             f"The demonstrations of the seed prompt hold {_named(fitting.demo_ends)}, as answers may not: {OFF}."
         )
     if fitting.emptied:
-        said.append(f"{_emptied(fitting.emptied, fitting.ends)} are left out (data.skip_invalid).")
-    return said
+        sentences.append(f"{_emptied(fitting.emptied, fitting.ends)} are left out (data.skip_invalid).")
+    return sentences
 
 
 def _all(task: Task) -> tuple[Example, ...]:
@@ -138,9 +140,9 @@ def _counted(task: Task, fitting: Fitting) -> str:
 
 def _emptied(names: Sequence[str], ends: Sequence[str]) -> str:
     """The subject of a sentence about them."""
-    more = ", …" if len(names) > NAMED else ""
+    rest = ", …" if len(names) > NAMED else ""
     answers = f"whose answers are nothing but {_named(ends)}, which ends a turn of this model by itself,"
-    return f"{len(names)} rows ({', '.join(names[:NAMED])}{more}), {answers}"
+    return f"{len(names)} rows ({', '.join(names[:NAMED])}{rest}), {answers}"
 
 
 def _named(ends: Sequence[str]) -> str:
@@ -148,7 +150,7 @@ def _named(ends: Sequence[str]) -> str:
 
 
 def _ends_only(row: Shown, ends: Sequence[str]) -> bool:
-    """Whether nothing is said besides ends of turns (and thoughts)."""
+    """Whether nothing is sentences besides ends of turns (and thoughts)."""
     return any(end in row.answer for end in ends) and not spoken(_without_ends(row, ends).answer)
 
 

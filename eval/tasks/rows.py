@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from agent.config.task import Data
+from agent.config.data import Data
 from agent.errors import BadInput
 from agent.records.examples import Example
 from eval.tasks.cells import RowError, answer_text, cell_text, is_empty
@@ -60,20 +60,20 @@ def _judge_faults(faults: Mapping[str, list[int]], table: Table, skip: bool) -> 
     count = f"{bad} of {len(table.rows)} rows cannot be used"
     if skip and 2 * bad <= len(table.rows):
         return f"{table.place}: {count} and were left out; the first: {listed[0]}"
-    more = [f"... and {len(listed) - MOST_LISTED} more"] if len(listed) > MOST_LISTED else []
+    rest = [f"... and {len(listed) - MOST_LISTED} more"] if len(listed) > MOST_LISTED else []
     way_out = (
         f"{table.place}: {count}, more than half: too many to leave out"
         if skip
         else f"{table.place}: {count}; mend them, or set data.skip_invalid: true to leave them out"
     )
-    raise BadInput("\n".join([*listed[:MOST_LISTED], *more, way_out]))
+    raise BadInput("\n".join([*listed[:MOST_LISTED], *rest, way_out]))
 
 
 def _numbered(unit: str, numbers: list[int]) -> str:
     if len(numbers) == 1:
         return f"{unit} {numbers[0]}"
-    more = f" and {len(numbers) - MOST_NUMBERED} more" if len(numbers) > MOST_NUMBERED else ""
-    return f"{unit}s {', '.join(map(str, numbers[:MOST_NUMBERED]))}{more}"
+    rest = f" and {len(numbers) - MOST_NUMBERED} more" if len(numbers) > MOST_NUMBERED else ""
+    return f"{unit}s {', '.join(map(str, numbers[:MOST_NUMBERED]))}{rest}"
 
 
 def _check_columns(table: Table, data: Data, columns: list[str]) -> None:
@@ -104,6 +104,6 @@ def _example(row: RawRow, data: Data, input: str | None, split: str) -> tuple[Ex
         example = Example(name=name, question=chat.question, answer=chat.answer, turns=chat.turns, system=chat.system)
         return example, chat.tools
     question, answer = cell_text(row.values, data.question), answer_text(row.values, data.answer)
-    if input and not is_empty(more := row.values.get(input)) and str(more).strip():
+    if input and not is_empty(cell := row.values.get(input)) and str(cell).strip():
         question = f"{question}\n{cell_text(row.values, input)}"
     return Example(name=name, question=question, answer=answer), False

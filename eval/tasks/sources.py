@@ -43,7 +43,7 @@ def read_file(path: Path, columns: Sequence[str] = ()) -> Table:
         BadInput: no such file, another kind of file, or one that cannot be read at all.
     """
     if not path.is_file():
-        names = sorted(one.name for one in path.parent.glob("*") if one.is_file())
+        names = sorted(file.name for file in path.parent.glob("*") if file.is_file())
         hint = nearest(path.name, names, "the files there") if names else "there are no files in its folder"
         raise BadInput(f"{path}: no such file; {hint}")
     match path.suffix:

@@ -6,7 +6,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import get_args
 
-from agent.config.task import Cut, Data
+from agent.config.data import Cut, Data
 from agent.errors import BadInput
 from agent.records.base import folded
 from agent.records.examples import Example, Split
@@ -30,8 +30,8 @@ def read_splits(data: Data, folder: Path) -> tuple[Rows, tuple[str, ...]]:
     rows: Rows = {}
     warnings: list[str] = []
     for split, table in _tables(data, folder).items():
-        rows[split], told = read_examples(table, data, split)
-        warnings += told
+        rows[split], of_table = read_examples(table, data, split)
+        warnings += of_table
     if missing := [split for split in SPLITS if split not in rows]:
         count = len(rows["train"])
         rows |= cut(rows["train"], missing, data.cut or Cut())
@@ -58,7 +58,9 @@ def cut(examples: Sequence[Example], missing: Sequence[Split], shares: Cut) -> R
 
 def _renamed(examples: Iterable[Example], split: Split) -> tuple[Example, ...]:
     """The same examples, named `split:line` by the line they had in the file."""
-    return tuple(one.model_copy(update={"name": f"{split}:{one.name.partition(':')[2]}"}) for one in examples)
+    return tuple(
+        example.model_copy(update={"name": f"{split}:{example.name.partition(':')[2]}"}) for example in examples
+    )
 
 
 def with_shared_system(seed: str, rows: Rows) -> tuple[str, Rows, list[str]]:
@@ -71,7 +73,7 @@ def with_shared_system(seed: str, rows: Rows) -> tuple[str, Rows, list[str]]:
     if own == {""}:
         return seed, rows, []
     if len(own) == 1 and seed.strip() in ("", *own):
-        bare = {split: tuple(one.model_copy(update={"system": ""}) for one in rows[split]) for split in SPLITS}
+        bare = {split: tuple(example.model_copy(update={"system": ""}) for example in rows[split]) for split in SPLITS}
         return own.pop(), bare, []
     many = f"rows have {len(own)} different system messages, or none: each keeps its own"
     same = "all rows have one system message, and `prompt.system` says something else: they keep theirs"
@@ -82,10 +84,10 @@ def with_shared_system(seed: str, rows: Rows) -> tuple[str, Rows, list[str]]:
 def _tables(data: Data, folder: Path) -> dict[Split, Table]:
     """What is there to read, by split; a single file counts as train until it is cut."""
     names = zip(SPLITS, (data.path or data.train, data.validation, data.test), strict=True)
-    given = {split: name for split, name in names if name is not None}
+    named = {split: name for split, name in names if name is not None}
     if data.hub:
-        return {split: read_hub(data.hub, data.hub_config, name, data.columns) for split, name in given.items()}
-    return {split: read_file(folder / Path(name).expanduser(), data.columns) for split, name in given.items()}
+        return {split: read_hub(data.hub, data.hub_config, name, data.columns) for split, name in named.items()}
+    return {split: read_file(folder / Path(name).expanduser(), data.columns) for split, name in named.items()}
 
 
 def _overlaps(rows: Rows) -> list[str]:
@@ -119,5 +121,5 @@ def _contradictions(train: Sequence[Example]) -> list[str]:
 
 def _key(example: Example) -> tuple[str, ...]:
     """The conversation up to the answer, case and white space aside."""
-    said = [example.system, *(turn.content for turn in example.turns), example.question]
-    return tuple(" ".join(text.casefold().split()) for text in said)
+    texts = [example.system, *(turn.content for turn in example.turns), example.question]
+    return tuple(" ".join(text.casefold().split()) for text in texts)

@@ -8,14 +8,15 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from agent.config.policies import is_policy
 from agent.config.scorers import Rated, RewardModel
 from agent.config.task import TaskConfig
 from agent.errors import BadInput
 from agent.protocols import Rater
 from agent.records.base import digest
 from agent.records.examples import Example, Split
-from eval.scorers.combined import BadScorer, TaskScorers, nobody
-from eval.tasks.config_errors import KeyPath, complaints, cut
+from eval.scoring import BadScorer, TaskScorers, nobody
+from eval.tasks.config_errors import KeyPath, cut, sentences
 from eval.tasks.splits import SPLITS, read_splits, with_shared_system
 from eval.tasks.yaml_file import YamlFile, read_yaml
 
@@ -47,7 +48,7 @@ class Task:
         """Share of train answers that pass once they are put into the wanted form; 0 where remaking is left out."""
         if "remaking" in self.config.without:
             return 0.0
-        return sum(self.scorers.passes(self.scorers.show(row.answer), row) for row in self.train) / len(self.train)
+        return sum(self.scorers.full_marks(self.scorers.show(row.answer), row) for row in self.train) / len(self.train)
 
 
 def load_task(path: Path, overrides: Sequence[str] = (), rater: Callable[[Rated], Rater] = nobody) -> Task:
@@ -80,7 +81,7 @@ def build_task(config: TaskConfig, folder: Path, rater: Callable[[Rated], Rater]
     """
     scorers = TaskScorers(config.content, config.style, rater, _judge(config))
     rows, warnings = read_splits(config.data, folder)
-    system, rows, told = with_shared_system(config.prompt.system, rows)
+    system, rows, system_warnings = with_shared_system(config.prompt.system, rows)
     if system != config.prompt.system:
         config = config.model_copy(update={"prompt": config.prompt.model_copy(update={"system": system})})
     content = {split: [example.model_dump(mode="json") for example in rows[split]] for split in SPLITS}
@@ -92,7 +93,12 @@ def build_task(config: TaskConfig, folder: Path, rater: Callable[[Rated], Rater]
         test=rows["test"],
         scorers=scorers,
         digest=digest({"rows": content, "scorers": scorers.digest}),
-        warnings=(*warnings, *told, *_unplanned(config), *_unreachable(rows["train"] + rows["validation"], scorers)),
+        warnings=(
+            *warnings,
+            *system_warnings,
+            *_unplanned(config),
+            *_unreachable(rows["train"] + rows["validation"], scorers),
+        ),
     )
 
 
@@ -107,10 +113,11 @@ def _judge(config: TaskConfig) -> dict[str, object] | None:
 
 
 def _unplanned(config: TaskConfig) -> list[str]:
-    """A warning if an LLM is to plan and a fixed order leaves it nothing to decide."""
+    """A warning if an LLM is to plan and a fixed order, or a registered policy, leaves it nothing to decide."""
     if config.planner == "none" or config.plans:
         return []
-    return [f"`policy: {config.policy}` is a fixed order, so `planner: {config.planner}` is not asked"]
+    kind = "a fixed order" if is_policy(config.policy) else "a policy of your own"
+    return [f"`policy: {config.policy}` is {kind}, so `planner: {config.planner}` is not asked"]
 
 
 def _unreachable(examples: Sequence[Example], scorers: TaskScorers) -> list[str]:
@@ -120,7 +127,7 @@ def _unreachable(examples: Sequence[Example], scorers: TaskScorers) -> list[str]
     """
     failing = []
     for example in examples:
-        if not scorers.passes(scorers.show(example.answer), example):
+        if not scorers.full_marks(scorers.show(example.answer), example):
             failing.append(example)
         if scorers.given_up:
             raise BadInput(f"{example.name}, whose answer is {cut(example.answer)}: {scorers.given_up}")
@@ -149,7 +156,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TaskConfig:
         config = TaskConfig.model_validate(values)
         TaskScorers(config.content, config.style)
     except ValidationError as error:
-        found = sorted(complaints(error).items(), key=lambda one: file.find(one[0])[1])
+        found = sorted(sentences(error).items(), key=lambda fault: file.find(fault[0])[1])
         raise BadInput("\n".join(f"{_place(file, keys, changes)}: {sentence}" for keys, sentence in found)) from None
     except BadScorer as error:
         raise BadInput(f"{_place(file, error.keys, changes)}: {error}") from None
@@ -159,7 +166,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TaskConfig:
 def place(path: Path, keys: KeyPath, overrides: Sequence[str] = ()) -> str:
     """Where a key of a readable task was given, for an error: the file and line, or the override."""
     file = read_yaml(path / "task.yaml" if path.is_dir() else path)
-    return _place(file, keys, {tuple(one.partition("=")[0].split(".")): one for one in overrides})
+    return _place(file, keys, {tuple(override.partition("=")[0].split(".")): override for override in overrides})
 
 
 def _changed(values: object, keys: Sequence[str], override: str) -> object:
@@ -181,7 +188,7 @@ def _with(values: object, keys: Sequence[str], new: object) -> object:
     if isinstance(values, list):
         if not key.isdecimal() or int(key) >= len(values):
             raise ValueError(f"'{key}' is not one of the {len(values)} entries, which are counted from 0")
-        return [_with(one, rest, new) if place == int(key) else one for place, one in enumerate(values)]
+        return [_with(entry, rest, new) if place == int(key) else entry for place, entry in enumerate(values)]
     section = values if isinstance(values, dict) else {}
     return {**section, key: _with(section.get(key), rest, new)}
 

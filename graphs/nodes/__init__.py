@@ -1,1 +1,1 @@
-"""The nodes of the graph: observe, plan, approve, act, judge, remember."""
+"""The nodes of the graph, each a function of the state and the run's services that returns what changed."""

@@ -6,12 +6,11 @@ from typing import Any
 from agent.records.actions import Rollback
 from agent.records.evaluation import Evaluation
 from agent.records.rounds import Verdict
-from graphs.services.context import Context
-from graphs.state import State, decided, metered
+from graphs.services.run import RunServices
+from graphs.state import State, decided
 
 
-@metered
-def judge(state: State, context: Context) -> dict[str, Any]:
+def judge(state: State, context: RunServices) -> dict[str, Any]:
     """The gate: the trial's pair against the best pair, paired on the validation rows that did not choose it."""
     before, trial = context.evaluate(state["best"], "validation"), state["trial"]
     if trial.candidate is None:
@@ -30,19 +29,20 @@ def gate(
     after: Evaluation,
     raced: Sequence[str],
     earlier: Sequence[Verdict],
-    context: Context,
+    context: RunServices,
     simpler: bool = False,
 ) -> Verdict:
     """The verdict on a pair that was chosen on the rows of these names, after these verdicts of the run."""
-    from eval import stats
-    from eval.alpha_spending import level
+    from eval.alpha_spending import alpha_to_spend
+    from eval.gate import deciding_rows
+    from eval.gate import gate as compare
 
-    def likelihood(pair: Evaluation) -> Sequence[float | None]:
+    def reference_nll(pair: Evaluation) -> Sequence[float | None]:
         return context.evaluate.reference_nll(pair.candidate, [score.example for score in pair.scores])
 
-    most = level(context.spec.config.gate.alpha, earlier)
-    old, new = (stats.deciding(pair, raced) for pair in (before, after))
-    verdict = told(stats.gate(old, new, most, likelihood, simpler), before, after)
+    most = alpha_to_spend(context.spec.config.gate.alpha, earlier)
+    old, new = (deciding_rows(pair, raced) for pair in (before, after))
+    verdict = told(compare(old, new, most, reference_nll, simpler), before, after)
     if "gate" in context.spec.config.without:
         return verdict.model_copy(update={"kept": True, "reason": f"kept without a gate: {verdict.reason}"})
     return verdict
@@ -58,13 +58,13 @@ def told(verdict: Verdict, before: Evaluation, after: Evaluation) -> Verdict:
     return verdict.model_copy(update={"reason": reason})
 
 
-def _earlier(state: State, context: Context) -> list[Verdict]:
+def _earlier(state: State, context: RunServices) -> list[Verdict]:
     """All verdicts of the run before this round."""
     first, rounds = context.folder.baseline(), context.folder.rounds()[: state["number"]]
     return [*([first.verdict] if first and first.verdict else []), *(row.verdict for row in rounds)]
 
 
-def _simpler(context: Context, state: State) -> bool:
+def _simpler(context: RunServices, state: State) -> bool:
     best, trial = state["best"], state["trial"].candidate
     if trial is None or trial.adapter != best.adapter:
         return False

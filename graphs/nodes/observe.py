@@ -5,16 +5,16 @@ from typing import Any
 from agent.policy.base import stop_reason
 from agent.protocols import Briefing
 from agent.records.evaluation import Evaluation
+from agent.records.events import RoundStarted
 from agent.records.signal import Diagnosis
 from agent.signal import monitor
 from agent.signal.outlook import with_outlook
-from graphs.nodes.labels import features_of, own_probes
-from graphs.services.context import Context
-from graphs.state import State, metered, seed_of
+from graphs.rows.labels import features_of, own_probes
+from graphs.services.run import RunServices
+from graphs.state import State, seed_of
 
 
-@metered
-def observe(state: State, context: Context) -> dict[str, Any]:
+def observe(state: State, context: RunServices) -> dict[str, Any]:
     """History and the best pair's scores → signal; its failing examples → diagnosis."""
     from eval.stats import standard_error
 
@@ -28,7 +28,7 @@ def observe(state: State, context: Context) -> dict[str, Any]:
     if stop_reason(Briefing(signal, diagnosed, history, state["spend"]), context.spec.config):
         failing = sum(score.reward < 1 for score in evaluation.scores)
         return {"signal": signal, "diagnosis": Diagnosis(failing=failing, total=len(evaluation.scores))}
-    context.tell("round-start", number=state["number"] + 1)
+    context.tell(RoundStarted(number=state["number"] + 1))
     if context.spec.config.observes:
         signal = signal.model_copy(update={"drift": context.drift(state["best"])})
     diagnosis = _diagnosed(evaluation, state, context)
@@ -37,13 +37,13 @@ def observe(state: State, context: Context) -> dict[str, Any]:
     return {"signal": signal, "diagnosis": diagnosis}
 
 
-def _diagnosed(evaluation: Evaluation, state: State, context: Context) -> Diagnosis:
+def _diagnosed(evaluation: Evaluation, state: State, context: RunServices) -> Diagnosis:
     """By the classifier's probes; by the rewards alone, which cost nothing, for a policy that does not look."""
-    from tools.diagnosis.classify import by_rewards
+    from tools.diagnosis.classify import diagnose_by_rewards
 
     config, examples = context.spec.config, context.spec.validation
     if not config.observes or "classifier" in config.without:
-        return by_rewards(evaluation, examples)
+        return diagnose_by_rewards(evaluation, examples)
     prompt, history = context.folder.prompt(state["best"].prompt), context.folder.rounds()[: state["number"]]
     return context.classifier.diagnose(
         evaluation, examples, prompt, seed_of(state, context),

@@ -1,4 +1,4 @@
-"""Python's garbage collector, at rest while libraries are loaded."""
+"""Python's garbage collection, switched off while libraries are loaded."""
 
 import gc
 from collections.abc import Iterator
@@ -6,10 +6,11 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def collector_at_rest() -> Iterator[None]:
-    """For imports and weights: hundreds of thousands of objects that stay, among which the collector finds no garbage.
+def without_garbage_collection() -> Iterator[None]:
+    """For imports and weights: hundreds of thousands of objects that stay, among which there is no garbage.
 
-    Searching them again and again takes a quarter of the time; at the end they count as long-lived, unsearched.
+    Searching them again and again takes a quarter of the time. At the end they count as long-lived and are not
+    searched.
     """
     was_on = gc.isenabled()
     gc.disable()

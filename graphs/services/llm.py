@@ -5,19 +5,19 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from agent.config.task import Llm
+from agent.config.llm import Llm
 from agent.records.rounds import Role
 from memory.replies import ReplyStore
 from memory.run.folder import RunFolder
 
 if TYPE_CHECKING:
-    from tools.llm.budget import Account
+    from tools.llm.budget import LlmBudget
     from tools.llm.client import LlmChat
-    from tools.llm.retry import Patience
+    from tools.llm.retry import ServerRetry
 
 
 class ExternalLlm:
-    """One account for all roles, one patience for all that ask the same server with the same key.
+    """One budget for all roles, one retry state for all that call the same server with the same key.
 
     Args:
         settings: the task's `llm` section; None where there is none, and nothing is ever asked.
@@ -45,14 +45,14 @@ class ExternalLlm:
         self._deadline = deadline
         self._tell = tell
         self._chats: dict[Role, LlmChat] = {}
-        self._patiences: dict[tuple[str | None, str], Patience] = {}
+        self._retries: dict[tuple[str | None, str], ServerRetry] = {}
 
     @cached_property
-    def account(self) -> "Account":
+    def budget(self) -> "LlmBudget":
         """What the LLM has cost this run, in this process and before."""
-        from tools.llm.budget import Account
+        from tools.llm.budget import LlmBudget
 
-        return Account(self._folder, self._usd)
+        return LlmBudget(self._folder, self._usd)
 
     @property
     def warnings(self) -> list[str]:
@@ -67,7 +67,7 @@ class ExternalLlm:
     def closed(self, *roles: Role) -> str:
         """Why the server of one of these roles is not asked any more in this run; empty while all are."""
         servers = [_server(self._of(role)) for role in roles]
-        found = [self._patiences[server].refused for server in servers if server in self._patiences]
+        found = [self._retries[server].refused for server in servers if server in self._retries]
         return next(filter(None, found), "")
 
     def chat(self, role: Role) -> "LlmChat":
@@ -76,9 +76,9 @@ class ExternalLlm:
             from tools.llm.client import LlmChat
 
             settings = self._of(role)
-            patience = self._patience(settings)
+            retry = self._retry_of(settings)
             self._chats[role] = LlmChat(
-                settings, role, self.account, patience, self._replies,
+                settings, role, self.budget, retry, self._replies,
                 deadline=self._deadline if role != "judge" else lambda: None,
             )  # fmt: skip
         return self._chats[role]
@@ -87,13 +87,13 @@ class ExternalLlm:
         assert self._settings is not None, "the configuration demands an llm section wherever one is used"
         return self._settings.of(role)
 
-    def _patience(self, settings: Llm) -> "Patience":
-        from tools.llm.retry import Patience
+    def _retry_of(self, settings: Llm) -> "ServerRetry":
+        from tools.llm.retry import ServerRetry
 
         server = _server(settings)
-        if server not in self._patiences:
-            self._patiences[server] = Patience(settings.patience, settings.max_concurrency, self._tell)
-        return self._patiences[server]
+        if server not in self._retries:
+            self._retries[server] = ServerRetry(settings.patience, settings.max_concurrency, self._tell)
+        return self._retries[server]
 
     @cached_property
     def _replies(self) -> ReplyStore | None:

@@ -22,7 +22,7 @@ class RowFile:
     def append(self, row: Row) -> None:
         """Writes the row and waits for the disk. A row of the same kind and number that is there already stands."""
         rows = self.read()
-        if any(_key(row) == _key(other) for other in rows):
+        if any(_key(row) == _key(known) for known in rows):
             return
         fields = {"kind": _kind(row), **row.model_dump(mode="json")}
         append_line(self.path, json.dumps(fields, ensure_ascii=False), sync=True)

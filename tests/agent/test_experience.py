@@ -9,9 +9,10 @@ import yaml
 from agent.errors import BadInput
 from agent.policy.experience import Experience, experience
 from agent.records.rounds import Spend
-from graphs.services.context import Context, new_run
+from graphs.context import Context, new_run
+from graphs.services.run import RunServices
 from graphs.session import open_session
-from memory.experience import ExperienceFile, told_by_ledgers
+from memory.experience import ExperienceFile, experience_in_ledgers
 from tests.fixtures.outlooks import a_line
 from tests.fixtures.rounds import BACK, EDIT, a_round
 from tests.fixtures.story import make_run
@@ -65,7 +66,7 @@ def test_a_round_is_not_taken_for_one_whose_number_begins_alike(tmp_path: Path) 
 
 def test_it_is_told_again_by_the_ledgers(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    lines = told_by_ledgers(tmp_path)
+    lines = experience_in_ledgers(tmp_path)
     assert [line.key for line in lines] == [(run.name, number) for number in (1, 2, 3, 4)]
     assert {(line.task, line.model) for line in lines} == {("valley", "smollm2-135m")}
     for name, task, ledger in (
@@ -85,11 +86,11 @@ def test_it_is_told_again_by_the_ledgers(tmp_path: Path) -> None:
 # --- in a run ------------------------------------------------------------------------------------
 
 
-def ended(task: Path, runs: Path, *overrides: str) -> Context:
+def ended(task: Path, runs: Path, *overrides: str) -> RunServices:
     folder = new_run(task, ["budget.rounds=2", *overrides], runs)
     with open_session(folder) as session:
         session.go()
-    return session.context
+    return session.services
 
 
 def test_every_round_of_a_run_is_noted_and_the_next_run_learns_from_it(tiny_task: TinyTask, tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_every_round_of_a_run_is_noted_and_the_next_run_learns_from_it(tiny_task
     first = ended(task, runs, "policy=learned").folder
     file = ExperienceFile(runs / "experience.jsonl")
     assert [line.key for line in file.read()] == [(first.name, row.number) for row in first.rounds()]
-    assert file.read() == told_by_ledgers(runs)
+    assert file.read() == experience_in_ledgers(runs)
     seen = first.rounds()[0].signal
     assert seen.edit.outlook and seen.lora.outlook and seen.floor > 0 and first.rounds()[0].decision.by == "learned"
     file.path.unlink()
@@ -105,7 +106,7 @@ def test_every_round_of_a_run_is_noted_and_the_next_run_learns_from_it(tiny_task
     assert {line.run for line in second.memory.experience} == {first.name}
     assert {line.run for line in file.read()} == {first.name, second.folder.name}
     # What the run learned from stands in its folder: it decides the same whatever others do meanwhile.
-    again = Context(run=str(second.folder.path))
+    again = RunServices(Context(run=str(second.folder.path)))
     file.append(a_line())
     assert again.memory.experience == second.memory.experience
 
@@ -114,9 +115,9 @@ def test_a_task_may_name_another_experience_or_none(tiny_task: TinyTask, tmp_pat
     task, runs = tiny_task(), tmp_path / "runs"
     ExperienceFile(task / "practice.jsonl").append(a_line())
     named = new_run(task, ["policy=learned", "experience=practice.jsonl"], runs, "named")
-    assert Context(run=str(named.path)).memory.experience == (a_line(),)
+    assert RunServices(Context(run=str(named.path))).memory.experience == (a_line(),)
     without = new_run(task, ["policy=learned", "experience=practice.jsonl", "without=[memory]"], runs, "without")
-    assert Context(run=str(without.path)).memory.experience == ()
+    assert RunServices(Context(run=str(without.path))).memory.experience == ()
     with pytest.raises(BadInput, match=r"nowhere\.jsonl.*or take `runs`"):
         new_run(task, ["policy=learned", "experience=nowhere.jsonl"], runs, "missing")
     assert not (runs / "missing").exists(), "nothing is begun"

@@ -35,7 +35,7 @@ LINES = st.lists(
 
 def spread(action: str, experience: list[Experience], briefing: Briefing = LACKS_BOTH) -> float:
     promises = Learned(CONFIG, experience).promises(briefing)
-    return next(promise.spread for promise in promises if promise.move.action == action)
+    return next(promise.spread for promise in promises if promise.action.action == action)
 
 
 # --- without experience --------------------------------------------------------------------------

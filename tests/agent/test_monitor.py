@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.records.actions import Move
+from agent.records.actions import Action
 from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Candidate
 from agent.records.rounds import Round
@@ -49,7 +49,7 @@ def test_a_lever_tells_of_its_own_rounds_alone() -> None:
 
 
 @pytest.mark.parametrize(("lever", "move"), [("train_lora", TRAIN), ("edit_prompt", EDIT)])
-def test_two_discarded_tries_saturate_and_one_does_not(lever: Lever, move: Move) -> None:
+def test_two_discarded_tries_saturate_and_one_does_not(lever: Lever, move: Action) -> None:
     tries = [a_round(move, loss_drop=0.5), a_round(move, loss_drop=0.5)]
     assert not lever_signal(lever, tries[:1]).saturated
     assert lever_signal(lever, tries).saturated

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.records.actions import Move, TrainLora
+from agent.records.actions import Action, TrainLora
 from agent.records.examples import Example, Prompt
 from agent.records.rounds import Proposal, Round, Spend
 from agent.records.signal import Diagnosis, Outlook, Signal
@@ -45,7 +45,7 @@ def outlooks(history: list[Round], **needs: int) -> tuple[Outlook, Outlook]:
         (REFINED, "style", 1 / 3), (REFINED, "both", 1), (REFINED, "content", 2 / 3),
     ],
 )  # fmt: skip
-def test_what_a_lever_could_mend_depends_on_what_rows_lack(move: Move, need: str, merit: float) -> None:
+def test_what_a_lever_could_mend_depends_on_what_rows_lack(move: Action, need: str, merit: float) -> None:
     assert there(move, a_diagnosis(**{need: 6}), a_signal()).merit == pytest.approx(0.6 * merit)
 
 
@@ -78,7 +78,7 @@ def test_before_any_round_a_lever_is_taken_to_mend_half() -> None:
 
 
 @pytest.mark.parametrize(("lever", "move"), [("train_lora", TRAIN), ("edit_prompt", EDIT)])
-def test_a_fruitless_try_lowers_a_yield_much_and_a_gainful_one_raises_it(lever: Lever, move: Move) -> None:
+def test_a_fruitless_try_lowers_a_yield_much_and_a_gainful_one_raises_it(lever: Lever, move: Action) -> None:
     before, _ = lever_yield(lever, [])
     once, _ = lever_yield(lever, [a_round(move)])
     twice, _ = lever_yield(lever, [a_round(move), a_round(move)])

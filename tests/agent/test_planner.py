@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from agent.policy.llm_planner import elsewhere, offered
-from agent.protocols import Briefing, Failure
-from agent.records.actions import EditPrompt, Move, Rollback, TrainLora
+from agent.policy.planner_tools import elsewhere, offered_actions
+from agent.protocols import Briefing
+from agent.records.actions import Action, Alternative, EditPrompt, Rollback, TrainLora
+from agent.records.looks import FailingRow
 from agent.records.rounds import Spend
 from tests.fixtures.outlooks import FAILED_EDITS, a_briefing
 from tests.fixtures.planning import (
@@ -27,7 +28,7 @@ from tests.fixtures.planning import (
 )
 from tests.fixtures.rounds import BACK, EDIT, TRAIN, a_config, a_diagnosis, a_round, a_signal
 from tests.llm.server import BAD_KEY, BROKEN, CONTEXT_EXCEEDED, NO_CREDIT, LlmServer, Reply, call, serving, windowed
-from tools.llm.structured_output import WAYS
+from tools.llm.structured_output import OUTPUT_METHODS
 
 TRAINING = call(
     "train_lora", reason="Content is at 0.50.", rows="refined", epochs=4, learning_rate=2e-4, rank=8, fresh=False,
@@ -46,7 +47,8 @@ def test_a_plan_becomes_a_decision_beside_what_the_rules_would_have_done() -> No
     assert type(decision.move) is TrainLora, "the ledger reads plain moves"
     assert (decision.by, decision.reason) == ("planner", "Content is at 0.50.")
     rules = RULES.decide(BRIEFING)
-    assert decision.rules_would == f"edit_prompt of system, demos, questions: {rules.reason}"
+    assert decision.alternative == Alternative(action=EditPrompt(), reason=rules.reason)
+    assert decision.agrees is False and decision.rules_would is None
     assert decision.numbers == rules.numbers
 
 
@@ -65,9 +67,9 @@ def test_what_the_rules_would_have_done_is_told_with_its_settings() -> None:
     lacks_content = Briefing(a_signal(refined=True), a_diagnosis(content=6), [a_round(TRAIN)])
     with serving([call("edit_prompt", reason="words", parts=["demos"], failures="content")]) as server:
         decision = decide(server, lacks_content)
-    assert decision.rules_would is not None and decision.rules_would.startswith(
-        "train_lora on refined rows, 7 epochs at rate 0.0001, rank 4, a new adapter: 60% of the rows lack content"
-    )
+    would = decision.alternative
+    assert would is not None and would.reason.startswith("60% of the rows lack content")
+    assert str(would.action) == "train_lora on refined rows, 7 epochs at rate 0.0001, rank 4, a new adapter"
     assert str(decision.move) == "edit_prompt of demos, from rows that lack content"
 
 
@@ -164,8 +166,7 @@ def test_a_plan_that_cannot_be_used_twice_leaves_it_to_the_rules_and_says_so(scr
     with serving(script) as server:
         decision = decide(server, briefing)
     assert (decision.move, decision.by, decision.numbers) == (rules.move, "rules", rules.numbers)
-    assert decision.reason.startswith(rules.reason)
-    assert "The planner was not used" in decision.reason and why in decision.reason
+    assert decision.reason == rules.reason and why in decision.planner_fault
 
 
 def test_where_all_has_been_turned_down_nobody_is_asked() -> None:
@@ -210,17 +211,17 @@ def test_whatever_the_llm_answers_the_decision_is_one_within_bounds(
     asked = len(server.requests)
     briefing = BRIEFING._replace(history=HISTORY, refused=sorted(refused))
     decision = decide(server, briefing)
-    assert TypeAdapter(Move).validate_json(json.dumps(decision.move.model_dump())) == decision.move
-    assert decision.reason.strip() and 1 <= len(server.requests) - asked <= len(WAYS) + 1
+    assert TypeAdapter(Action).validate_json(json.dumps(decision.move.model_dump())) == decision.move
+    assert decision.reason.strip() and 1 <= len(server.requests) - asked <= len(OUTPUT_METHODS) + 1
     if decision.by == "rules":
         assert decision.move == RULES.decide(briefing).move
     else:
-        assert decision.move.action not in refused and decision.rules_would
+        assert decision.move.action not in refused and decision.alternative
         assert not isinstance(decision.move, Rollback) or decision.move.to_round == 0
 
 
 def test_every_setting_of_a_lever_is_bounded_and_explained_in_its_schema() -> None:
-    for tool in offered(BRIEFING._replace(history=HISTORY), RULES):
+    for tool in offered_actions(BRIEFING._replace(history=HISTORY), RULES):
         schema = tool.model_json_schema()
         assert schema["description"] and schema["additionalProperties"] is False
         for name, field in schema["properties"].items():
@@ -252,7 +253,7 @@ def test_where_the_llm_is_closed_the_rules_decide_without_asking_and_say_why() -
     with serving([TRAINING]) as server:
         decision = decide(server, BRIEFING._replace(closed="judge-1 refused the key"))
         assert (decision.move, decision.by) == (EditPrompt(), "rules")
-        assert "The planner was not used: judge-1 refused the key" in decision.reason
+        assert decision.planner_fault == "judge-1 refused the key"
         assert server.requests == []
 
 
@@ -261,12 +262,12 @@ def test_a_refusal_leaves_it_to_the_rules_or_ends_the_run_as_the_task_says(refus
     with serving([refusal]) as server:
         decision = decide(server)
         assert (decision.move, decision.by, len(server.requests)) == (EditPrompt(), "rules", 1)
-        assert decision.reason.count("The planner was not used") == 1
+        assert decision.planner_fault
     ends = a_config(planner="llm", llm={"model": "judge-1", "on_refusal": "stop"})
     with serving([refusal]) as server:
         decision = planner(server, ends).decide(BRIEFING)
         assert (decision.move.action, len(server.requests)) == ("stop", 1)
-        assert "The external LLM is not to be had" in decision.reason
+        assert "The external LLM cannot be asked any more" in decision.reason
 
 
 def test_what_is_too_long_for_the_window_is_told_again_with_less() -> None:
@@ -285,7 +286,7 @@ def test_what_is_too_long_even_so_is_left_to_the_rules() -> None:
     with serving(windowed(lambda _: TRAINING, tokens=10)) as server:
         decision = decide(server, FULL)
         assert len(server.requests) == 2
-    assert decision.by == "rules" and "The planner was not used" in decision.reason
+    assert decision.by == "rules" and "too long for" in decision.planner_fault
 
 
 # --- rows of the data ----------------------------------------------------------------------------
@@ -293,9 +294,9 @@ def test_what_is_too_long_even_so_is_left_to_the_rules() -> None:
 
 def test_rows_and_notes_reach_the_planner_only_quoted_and_cut() -> None:
     orders = f"{ORDER} >>>\n<<< now, {'I say, ' * 99}"
-    moves: list[Move] = [EDIT, TRAIN, BACK]
+    moves: list[Action] = [EDIT, TRAIN, BACK]
     history = [a_round(move, number=number, note=orders) for number, move in enumerate(moves, 1)]
-    rows = [Failure(orders, orders, [orders])] * 5
+    rows = [FailingRow(question=orders, output=orders, faults=(orders,))] * 5
     with serving([TRAINING]) as server:
         assert (
             decide(server, Briefing(a_signal(), LACKS_BOTH, history, recalled=[orders], failures=rows)).by == "planner"

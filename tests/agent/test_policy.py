@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.config.task import POLICIES
+from agent.config.policies import POLICIES
 from agent.policy.base import stop_reason
 from agent.policy.registry import make_policy
 from agent.policy.rules import Rules

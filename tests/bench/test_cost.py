@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from agent.errors import BadInput
-from bench.cost.laps import laps, read, run
+from bench.cost import document
+from bench.cost.claims import Claim, claims
+from bench.cost.laps import Worker, laps, run
+from bench.cost.machine import Machine
 from bench.cost.measuring import measure
-from bench.cost.page import document
-from bench.cost.page.claims import Claim, claims
-from bench.cost.page.figures import by_cell
-from bench.cost.page.plots import plot_training
 from bench.cost.plan import Plan, full
 from bench.cost.records import (
     AnswerCell,
@@ -21,13 +20,13 @@ from bench.cost.records import (
     Floor,
     LeftOut,
     Line,
-    Machine,
-    Outcome,
-    Place,
+    Measurement,
+    ModelSpec,
     Trained,
     TrainingCell,
-)  # fmt: skip
-from bench.cost.worker import Worker
+    read,
+)
+from bench.cost.results import by_cell
 from bench.overheads.long_run import long_run
 from bench.overheads.many_prompts import filled
 from bench.studies.critiques import critiques
@@ -38,8 +37,8 @@ ANSWERS = AnswerCell(prefix=256)
 
 
 @pytest.fixture
-def place(tiny_model: Callable[[str], Path]) -> Place:
-    return Place(model=str(tiny_model("llama")), device="cpu")
+def spec(tiny_model: Callable[[str], Path]) -> ModelSpec:
+    return ModelSpec(model=str(tiny_model("llama")), device="cpu")
 
 
 # --- contenders ---
@@ -47,11 +46,11 @@ def place(tiny_model: Callable[[str], Path]) -> Place:
 
 @pytest.mark.parametrize("prefix", [0, 80])
 @pytest.mark.parametrize("peer", ["plain", "trl"])
-def test_contenders_at_training_do_the_same_work(place: Place, peer: str, prefix: int) -> None:
+def test_contenders_at_training_do_the_same_work(spec: ModelSpec, peer: str, prefix: int) -> None:
     if importlib.util.find_spec(peer) is None and peer == "trl":
         pytest.skip("TRL is not installed: pip install -e '.[bench]'")
     cell = TrainingCell(prefix=prefix, batch=4, steps=3)
-    ours, theirs = measure("ours", cell, place), measure(peer, cell, place)
+    ours, theirs = measure("ours", cell, spec), measure(peer, cell, spec)
     assert isinstance(ours, Trained) and isinstance(theirs, Trained)
     assert len(ours.seconds) == len(theirs.seconds) == 2
     assert ours.loss == pytest.approx(theirs.loss, rel=1e-4)
@@ -61,38 +60,38 @@ def test_contenders_at_training_do_the_same_work(place: Place, peer: str, prefix
 
 @pytest.mark.parametrize("peer", ["generate", "generate_sorted", "pipeline"])
 @pytest.mark.parametrize("adapter", [False, True])
-def test_contenders_at_answering_say_the_same(place: Place, peer: str, adapter: bool) -> None:
+def test_contenders_at_answering_say_the_same(spec: ModelSpec, peer: str, adapter: bool) -> None:
     cell = AnswerCell(prefix=80, rows=5, new=6, adapter=adapter, batch_size=2)
-    ours, theirs = measure("ours", cell, place), measure(peer, cell, place)
+    ours, theirs = measure("ours", cell, spec), measure(peer, cell, spec)
     assert isinstance(ours, Answered) and isinstance(theirs, Answered)
     assert ours.texts == theirs.texts and any(ours.texts)
     assert ours.seconds > 0 and max(ours.generated) <= 6
 
 
-def test_the_adapter_changes_what_is_said(place: Place) -> None:
+def test_the_adapter_changes_what_is_said(spec: ModelSpec) -> None:
     plain, tuned = (
-        measure("generate", AnswerCell(prefix=80, rows=5, new=6, adapter=adapter), place) for adapter in (False, True)
+        measure("generate", AnswerCell(prefix=80, rows=5, new=6, adapter=adapter), spec) for adapter in (False, True)
     )
     assert isinstance(plain, Answered) and isinstance(tuned, Answered)
     assert plain.texts != tuned.texts
 
 
 @pytest.mark.parametrize(("wanted", "least", "most"), [(0, 0, 0), (80, 40, 120), (256, 200, 310)])
-def test_the_prefix_is_about_as_long_as_wanted(place: Place, wanted: int, least: int, most: int) -> None:
-    trained = measure("ours", TrainingCell(prefix=wanted, batch=8, steps=2), place)
+def test_the_prefix_is_about_as_long_as_wanted(spec: ModelSpec, wanted: int, least: int, most: int) -> None:
+    trained = measure("ours", TrainingCell(prefix=wanted, batch=8, steps=2), spec)
     assert isinstance(trained, Trained)
     assert least <= trained.prefix <= most
 
 
-def test_the_floor_knows_that_a_shared_prefix_runs_once(place: Place) -> None:
-    one, two = (measure("floor", TrainingCell(prefix=256, batch=batch, steps=2), place) for batch in (4, 8))
+def test_the_floor_knows_that_a_shared_prefix_runs_once(spec: ModelSpec) -> None:
+    one, two = (measure("floor", TrainingCell(prefix=256, batch=batch, steps=2), spec) for batch in (4, 8))
     assert isinstance(one, Floor) and isinstance(two, Floor)
     assert one.flops < two.flops < 1.8 * one.flops
     assert min(one.shaped, one.square, one.bandwidth, one.least_seconds()) > 0
 
 
-def test_the_floor_of_answers_grows_with_what_is_said(place: Place) -> None:
-    floor = measure("floor", AnswerCell(prefix=80, rows=4), place)
+def test_the_floor_of_answers_grows_with_what_is_said(spec: ModelSpec) -> None:
+    floor = measure("floor", AnswerCell(prefix=80, rows=4), spec)
     assert isinstance(floor, Floor)
     assert 0 < floor.least_seconds() < floor.least_seconds((5, 5)) < floor.least_seconds((9, 11))
 
@@ -103,8 +102,8 @@ def test_reading_the_prompt_gives_the_first_token() -> None:
     assert floor.least_seconds((4, 2)) == pytest.approx(floor.least_seconds() + 2)
 
 
-def test_a_worker_measures_in_a_process_of_its_own(place: Place) -> None:
-    worker = Worker("ours", place)
+def test_a_worker_measures_in_a_process_of_its_own(spec: ModelSpec) -> None:
+    worker = Worker("ours", spec)
     outcomes = [worker.measure(TrainingCell(prefix=0, batch=batch, steps=2)) for batch in (1, 2)]
     worker.close()
     assert all(isinstance(outcome, Trained) for outcome in outcomes)
@@ -120,7 +119,7 @@ def took(seconds: float) -> Trained:
 def test_a_killed_benchmark_goes_on_where_it_was(tmp_path: Path) -> None:
     file, asked = tmp_path / "lines.jsonl", []
 
-    def measured(contender: str, cell: Cell) -> Outcome:
+    def measured(contender: str, cell: Cell) -> Measurement:
         asked.append(contender)
         return took(1.0)
 
@@ -139,7 +138,7 @@ def test_a_killed_benchmark_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_what_would_take_too_long_is_left_out_and_said(tmp_path: Path) -> None:
     large = STEP.model_copy(update={"batch": 64})
 
-    def measured(contender: str, cell: Cell) -> Outcome:
+    def measured(contender: str, cell: Cell) -> Measurement:
         assert cell == STEP or contender in ("ours", "floor")
         return took(1.0 if contender == "ours" else 10.0)
 
@@ -155,11 +154,11 @@ def test_the_plan_covers_what_is_wanted() -> None:
     assert {cell.prefix for cell in cells if isinstance(cell, AnswerCell)} == {80, 256, 1024}
 
 
-def test_numbers_of_other_code_are_not_mixed_in(tmp_path: Path, place: Place) -> None:
-    run(Plan(()), place, tmp_path, MACHINE, print)
-    run(Plan(()), place, tmp_path, MACHINE.model_copy(update={"date": "later"}), print)
+def test_numbers_of_other_code_are_not_mixed_in(tmp_path: Path, spec: ModelSpec) -> None:
+    run(Plan(()), spec, tmp_path, MACHINE, print)
+    run(Plan(()), spec, tmp_path, MACHINE.model_copy(update={"date": "later"}), print)
     with pytest.raises(BadInput, match="abc1234"):
-        run(Plan(()), place, tmp_path, MACHINE.model_copy(update={"commit": "other"}), print)
+        run(Plan(()), spec, tmp_path, MACHINE.model_copy(update={"commit": "other"}), print)
 
 
 def test_a_prompt_memory_is_filled_wholly_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +200,7 @@ def lines(trl: float, generate: float, text: str = "yes", floor: Floor = FLOOR) 
         return Answered(seconds=seconds, texts=(text,) * 64, generated=(2,) * 64, prefix=250, memory=1 << 30)
 
     decoding = FLOOR.model_copy(update={"rows": 32, "step_flops": 1e9, "step_shaped": 1e11, "step_bytes": 1e8})
-    outcomes: list[tuple[Cell, str, Outcome]] = [
+    outcomes: list[tuple[Cell, str, Measurement]] = [
         (STEP, "ours", took(1.0)), (STEP, "plain", took(3.0)), (STEP, "trl", took(trl)), (STEP, "floor", floor),
         (ANSWERS, "ours", said(2.0, "yes")), (ANSWERS, "generate", said(generate, text)), (ANSWERS, "floor", decoding),
         (ANSWERS, "pipeline", LeftOut(why="about 120 s")),
@@ -231,33 +230,37 @@ def test_claims_say_what_held_and_what_did_not() -> None:
 
 
 def test_laps_are_compared_with_themselves() -> None:
-    outcomes: list[tuple[str, int, Outcome]] = [
+    outcomes: list[tuple[str, int, Measurement]] = [
         ("ours", 0, LeftOut(why="out of memory")), ("trl", 0, took(4.0)), ("ours", 1, took(1.0)), ("trl", 1, took(2.0)),
     ]  # fmt: skip
     [cell] = by_cell([Line(cell=STEP, contender=who, lap=lap, outcome=what) for who, lap, what in outcomes])
-    assert str(cell.ratio("trl")) == "2.00 × [2.00, 2.00]"
+    assert str(cell.speedup("trl")) == "2.00 × [2.00, 2.00]"
+
+
+def written(root: Path, lines: list[Line]) -> Path:
+    """benchmarks.md over these lines, its plots beside it."""
+    folder = root / "cpu"
+    run(Plan(()), ModelSpec(model="none", device="cpu"), folder, MACHINE, print)
+    (folder / "lines.jsonl").write_text("".join(f"{line.model_dump_json()}\n" for line in lines))
+    return document.write([folder], root / "docs")
 
 
 def test_a_contender_without_points_is_not_drawn(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    without = [line for line in lines(4.9, 8.1) if line.contender != "trl"]
-    plot_training(by_cell(without), tmp_path / "plot.svg")
-    assert "ours" in (text := (tmp_path / "plot.svg").read_text()) and "TRL" not in text
+    written(tmp_path, [line for line in lines(4.9, 8.1) if line.contender != "trl"])
+    text = (tmp_path / "docs" / "benchmarks" / "training-cpu.svg").read_text()
+    assert "ours" in text and "TRL" not in text
 
 
 def test_the_page_shows_every_number_and_every_gap(tmp_path: Path) -> None:
-    folder = tmp_path / "cpu"
-    run(Plan(()), Place(model="none", device="cpu"), folder, MACHINE, print)
-    (folder / "lines.jsonl").write_text("".join(f"{line.model_dump_json()}\n" for line in lines(4.9, 8.1)))
-    page = document.write([folder], tmp_path / "docs").read_text()
+    page = written(tmp_path, lines(4.9, 8.1)).read_text()
     shown = ["abc1234", "A processor", "| 78 | 8 | 8 rows/s, 800 tok/s |", "**not held**", "– (about 120 s)", "1.00000"]
     shown += ["4.90 × [4.90, 4.90]; the plain loop's: 3.00 × [3.00, 3.00]", "4.05 × [4.05, 4.05], 64 of 64 the same"]
     shown += ["60% at the step's shapes, 50% at the best square"]
     assert [text for text in shown if text not in page] == []
     widths = {line.count("|") for line in page.split("### Training")[1].split("\n\n")[1].splitlines()}
     assert len(widths) == 1
-    for plot in (tmp_path / "docs" / "benchmarks").glob("*.svg"):
-        assert f"benchmarks/{plot.name}" in page
+    plots = list((tmp_path / "docs" / "benchmarks").glob("*.svg"))
+    assert len(plots) == 2 and all(f"benchmarks/{plot.name}" in page for plot in plots)
 
 
 def test_critiques_at_once_are_compared_with_the_librarys_own_way() -> None:

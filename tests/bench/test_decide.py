@@ -14,10 +14,9 @@ import psutil
 import pytest
 
 from bench.decisions.decide import plan
-from bench.decisions.group import save
-from bench.decisions.manifest import begin
-from bench.decisions.oracle import best_run
-from bench.decisions.suite import Result, described, named, read
+from bench.decisions.folder import begin, save_group
+from bench.decisions.results import Result, described, named, read
+from bench.decisions.run_variant import best_run
 from memory.run.folder import RunFolder
 from tests.fixtures.command_line import run
 from tests.fixtures.pages import Visible, outside_fences
@@ -44,7 +43,9 @@ def command(tasks: list[str], root: Path, *more: str) -> list[str]:
 def played(tasks: list[str], root: Path, policies: Sequence[str], seeds: Sequence[int], *more: str) -> list[Path]:
     """The folders of these groups, played in this process, which has loaded the libraries already."""
     variants = [described(one) if ":" in one else named(one) for one in policies]
-    folders = [save(group, root / "decide") for group in plan([Path(one) for one in tasks], variants, seeds, more)]
+    folders = [
+        save_group(group, root / "decide") for group in plan([Path(one) for one in tasks], variants, seeds, more)
+    ]
     for folder in folders:
         assert run(["bench", "group", str(folder)]) == 0
     return folders
@@ -173,7 +174,7 @@ def test_runs_of_a_group_have_answers_and_adapters_in_common(two_tasks: list[str
     policies = ["lora-only", "w -> p", "hot: policy=lora-only lora.rank=2"]
     [group] = played(two_tasks[1:], tmp_path, policies, [0], "budget.rounds=1")
     first, second, third = read(group / "results.jsonl")
-    assert first.spend.passes == second.spend.passes > 0 and first.rewards == second.rewards
+    assert first.spend.forward_tokens == second.spend.forward_tokens > 0 and first.rewards == second.rewards
     assert third.policy == "hot" and third.settings == ("policy=lora-only", "lora.rank=2")
     trained = [next((group / row.run / "adapters").glob("*/training.json")) for row in (first, second, third)]
     assert os.path.samefile(trained[0], trained[1])

@@ -65,12 +65,12 @@ def test_practice_shares_no_question_and_no_answer_with_what_is_decided_on() -> 
 def test_training_answers_do_not_show_the_form_and_can_be_put_in_it(name: str) -> None:
     task = load(name)
     assert all(task.scorers.faults(row.answer) for row in task.train)
-    assert all(task.scorers.passes(task.scorers.show(row.answer), row) for row in task.train)
+    assert all(task.scorers.full_marks(task.scorers.show(row.answer), row) for row in task.train)
 
 
 def test_training_answers_of_the_passwords_show_the_form() -> None:
     task = load("practice/passwords")
-    assert all(task.scorers.passes(row.answer, row) for row in task.train)
+    assert all(task.scorers.full_marks(row.answer, row) for row in task.train)
 
 
 def test_the_first_prompt_of_the_conflict_shows_the_form_that_its_rows_would_undo() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from agent.records.rounds import Verdict
 from bench.studies.gating import ALPHA, KINDS, Race, false_keeps, power
-from eval.alpha_spending import SHARE, level
+from eval.alpha_spending import SHARE, alpha_to_spend
 
 BY_NAME = {kind.name: kind for kind in KINDS}
 RUNS = 60
@@ -38,22 +38,22 @@ def verdict(at: float | None, kept: bool) -> Verdict:
 
 
 def test_a_test_spends_a_third_of_what_is_left_and_one_that_keeps_gives_it_back() -> None:
-    first = level(0.1, [])
+    first = alpha_to_spend(0.1, [])
     assert first == pytest.approx(0.1 * SHARE)
-    assert level(0.1, [verdict(first, kept=True)]) == first
-    assert level(0.1, [verdict(None, kept=False)]) == first, "nothing was tested, as in an older ledger"
-    second = level(0.1, [verdict(first, kept=False)])
+    assert alpha_to_spend(0.1, [verdict(first, kept=True)]) == first
+    assert alpha_to_spend(0.1, [verdict(None, kept=False)]) == first, "nothing was tested, as in an older ledger"
+    second = alpha_to_spend(0.1, [verdict(first, kept=False)])
     assert second == pytest.approx((0.1 - first) * SHARE)
-    assert level(0.1, [verdict(first, kept=False), verdict(second, kept=True)]) == second
+    assert alpha_to_spend(0.1, [verdict(first, kept=False), verdict(second, kept=True)]) == second
 
 
 def test_whatever_is_discarded_all_levels_together_stay_below_alpha() -> None:
     verdicts: list[Verdict] = []
     for _ in range(200):
-        verdicts.append(verdict(level(0.1, verdicts), kept=False))
+        verdicts.append(verdict(alpha_to_spend(0.1, verdicts), kept=False))
     spent = [one.level or 0.0 for one in verdicts]
     assert sum(spent) <= 0.1 and min(spent) >= 0
-    assert level(0.05, verdicts) == 0, "alpha was lowered by hand, and is spent"
+    assert alpha_to_spend(0.05, verdicts) == 0, "alpha was lowered by hand, and is spent"
 
 
 def test_the_command_prints_its_table(capsys: pytest.CaptureFixture[str]) -> None:

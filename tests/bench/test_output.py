@@ -5,9 +5,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.decisions.manifest import begin
+from bench.decisions.folder import begin
 from bench.decisions.output import write
-from tests.bench.test_suite import a_result
+from tests.bench.test_results import a_result
 
 
 def test_a_name_with_brackets_is_shown_as_it_was_given(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from agent.records.evaluation import Evaluation
 from agent.records.examples import Candidate, Example, Prompt
 from agent.records.rounds import Spend
 from eval.runner import Runner
-from eval.scorers.combined import TaskScorers
+from eval.scoring import TaskScorers
 from eval.tasks.task import load_task
 from tools.model.backbone import Backbone
 from ui.commands.evaluate import Unkept
@@ -85,7 +85,7 @@ def verdict(judge: TaskScorers, row: Example, text: str) -> tuple[Any, ...]:
 def check(judge: TaskScorers, row: Example, text: str, cut: int) -> None:
     """What is settled of the text's first bytes holds for all of it; both come stripped, as from a model."""
     said = text.encode()[:cut].decode(errors="replace").strip()
-    if judge.settled(row, said):
+    if judge.may_stop(row, said):
         assert verdict(judge, row, said) == verdict(judge, row, text.strip())
 
 
@@ -147,29 +147,29 @@ def test_a_text_is_settled_at_the_word_that_decides(
     content: dict[str, Any], style: dict[str, Any] | None, open_yet: str, settled: str
 ) -> None:
     judge = scorers([content], [style] if style else [])
-    assert not judge.settled(question("Paris"), open_yet)
-    assert judge.settled(question("Paris"), settled)
-    assert not judge.settled(question("Paris"), settled + " \N{REPLACEMENT CHARACTER}")
+    assert not judge.may_stop(question("Paris"), open_yet)
+    assert judge.may_stop(question("Paris"), settled)
+    assert not judge.may_stop(question("Paris"), settled + " \N{REPLACEMENT CHARACTER}")
 
 
 def test_a_json_answer_is_settled_by_what_can_be_no_json_with_its_value() -> None:
     judge, row = scorers([EXACT], []), question('{"answer": "Paris", "unit": ""}')
     for open_yet in ('{"unit": "", "answer":', '{ "answer": "Rome" } ', '{"answer": "Paris", "unit": ""} '):
-        assert not judge.settled(row, open_yet + " ")
-    assert judge.settled(row, "Sure! Here")
-    assert judge.settled(row, '{"answer": "Paris"} That is the whole answer.')
+        assert not judge.may_stop(row, open_yet + " ")
+    assert judge.may_stop(row, "Sure! Here")
+    assert judge.may_stop(row, '{"answer": "Paris"} That is the whole answer.')
 
 
 @pytest.mark.parametrize(
     "thought", ["<think>It is Paris ", "<think>Rome?</think> It is Paris now", "analysis: Paris is"]
 )
 def test_while_a_model_may_think_nothing_is_settled(thought: str) -> None:
-    assert not scorers([CONTAINS], []).settled(question("Paris"), thought)
+    assert not scorers([CONTAINS], []).may_stop(question("Paris"), thought)
 
 
 @pytest.mark.parametrize("kind", CONTENTS[2:], ids=str)
 def test_what_a_later_word_may_change_is_never_settled(kind: dict[str, Any]) -> None:
-    assert not scorers([EXACT, kind], []).settled(question("B"), "ANSWER: B\n#### 5 is the answer")
+    assert not scorers([EXACT, kind], []).may_stop(question("B"), "ANSWER: B\n#### 5 is the answer")
 
 
 @pytest.mark.parametrize("name", ["llama", "lfm2"])
@@ -193,5 +193,5 @@ def test_a_run_has_the_scores_of_whole_answers_for_fewer_tokens(
     )
     for whole, cut in zip(long.scores, short.scores, strict=True):
         assert whole.output.startswith(cut.output)
-        assert whole.output == cut.output or task.scorers.settled(question("x"), cut.output)
+        assert whole.output == cut.output or task.scorers.may_stop(question("x"), cut.output)
     assert len({len(score.output) for score in short.scores}) > 1  # some leave the batch before others

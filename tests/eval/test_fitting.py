@@ -11,12 +11,13 @@ import pytest
 import nesylora
 from agent.errors import BadInput
 from agent.records.evaluation import Evaluation, ExampleScore, Fitting
+from agent.records.events import Note
 from agent.records.examples import Candidate, Example, Prompt
 from agent.records.rounds import Verdict
 from eval.tasks.fitting import fitted, measure, remarks
 from eval.tasks.task import Task, load_task
+from graphs.context import new_run
 from graphs.nodes.judge import told
-from graphs.services.context import new_run
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 from ui.report.write import write_report
@@ -78,7 +79,7 @@ def test_a_run_leaves_them_out_or_counts_them_as_wrong_and_says_so(
     scores = run.load(first.seed, "validation").scores.values()
     assert (len(scores), outcome.best_test.rows) == counts
     left = "are left out" if fate == "leave_out" else "count as wrong"
-    told = [str(event["text"]) for event in run.events() if event["kind"] == "note"]
+    told = [note.text for note in run.events().of(Note)]
     assert any("1 of 4 validation rows and 2 of 4 test rows are too long" in text and left in text for text in told)
     assert outcome.best_test.too_long == (0 if fate == "leave_out" else 2)
     assert sum(score.too_long for score in scores) == (0 if fate == "leave_out" else 1)
@@ -173,7 +174,7 @@ def test_a_run_says_that_the_models_chat_template_opens_thoughts(
     template.write_text(template.read_text().replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}"))
     folder = tiny_task(model=str(thinking), budget={"rounds": 0})
     run = RunFolder.open(nesylora.adapt(folder, runs=tmp_path / "runs").run)
-    told = [str(event["text"]) for event in run.events() if event["kind"] == "note"]
+    told = [note.text for note in run.events().of(Note)]
     assert any("Warning: the model's chat template opens thoughts (<think>)" in text for text in told)
 
 

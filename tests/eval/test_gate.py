@@ -9,7 +9,7 @@ import nesylora
 from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Candidate
 from agent.records.rounds import Verdict
-from eval.alpha_spending import level
+from eval.alpha_spending import alpha_to_spend
 from graphs.nodes.judge import _earlier, gate
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import LEARNABLE, TinyTask
@@ -81,4 +81,4 @@ def test_a_runs_ledger_tells_how_each_trial_was_judged(tiny_task: TinyTask, tmp_
     assert [name.split(":")[0] for name in edit.trial.raced] == ["validation"], "proposals show all four train rows"
     assert (edit.verdict.rows, edit.verdict.level) == (3, None), "no row differs: the shorter prompt wins untested"
     assert training.verdict.kept and training.verdict.rows == 4
-    assert training.verdict.level == level(0.2, [edit.verdict])
+    assert training.verdict.level == alpha_to_spend(0.2, [edit.verdict])

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 import nesylora
+from agent.config.llm import Llm
 from agent.config.scorers import Judge
-from agent.config.task import Llm
 from agent.errors import LlmUnavailable, NesyLoraError
 from agent.protocols import Chat, Rating
 from agent.records.examples import Example, Turn
 from eval.scorers.judge import REASON, LlmJudge
 from memory.run.folder import runs
 from tests.llm.server import CONTEXT_EXCEEDED, LlmServer, Reply, Request, call, refuse, serving
-from tools.llm.client import loose
+from tools.llm.client import standalone_chat
 from ui.cli import run
 
 SNAPSHOT = Path(__file__).parents[1] / "snapshots" / "judge.txt"
@@ -26,7 +26,7 @@ GOOD = call("Grade", reason="It names Heskzan.", grade=5)
 
 def chat(server: LlmServer, **changes: Any) -> Chat:
     settings = {"model": "judge-1", "base_url": server.url, "key_variable": "MAYOR_KEY", "patience": 0}
-    return loose(Llm.model_validate(settings | changes), "judge")
+    return standalone_chat(Llm.model_validate(settings | changes), "judge")
 
 
 def rate(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.config.task import Data
+from agent.config.data import Data
 from agent.errors import BadInput
 from agent.records.examples import Example, Prompt
 from eval.tasks.splits import read_splits

@@ -14,7 +14,7 @@ from agent.config.scorers import ContentScorer, Rated, StyleScorer
 from agent.errors import BadInput
 from agent.protocols import Rater, Rating
 from agent.records.examples import Example
-from eval.scorers.combined import TaskScorers
+from eval.scoring import TaskScorers
 
 CONTENT: TypeAdapter[ContentScorer] = TypeAdapter(ContentScorer)
 STYLE: TypeAdapter[StyleScorer] = TypeAdapter(StyleScorer)
@@ -239,7 +239,7 @@ def test_an_answer_in_a_json_template_stays_json_and_unchanged(answer: str) -> N
 def test_an_answer_that_is_an_object_is_shown_as_one(style: dict[str, Any], shown: str) -> None:
     one = scorers(style, content=({"kind": "contains"},))
     assert one.show(ROUTING) == shown
-    assert one.passes(shown, question(ROUTING))
+    assert one.full_marks(shown, question(ROUTING))
 
 
 def test_an_answer_without_the_keys_is_left_alone() -> None:
@@ -253,7 +253,7 @@ def test_thoughts_count_for_nothing_and_stay_in_front() -> None:
     assert one.faults(f"{thought}Paris") == one.faults("Paris") != ()
     assert one.instructions(f"{thought}ANSWER: Rome") == ()
     assert one.show(f"{thought}Paris") == f"{thought}ANSWER: Paris"
-    assert one.passes(f"{thought}ANSWER: Paris", question(f"{thought}Paris"))
+    assert one.full_marks(f"{thought}ANSWER: Paris", question(f"{thought}Paris"))
 
 
 def test_words_and_forbidden_words_leave_a_reference_alone() -> None:
@@ -273,9 +273,9 @@ def test_style_is_the_mean_and_one_fault_is_no_pass() -> None:
     one = scorers(STARTS, {"kind": "words", "most": 9})
     example = Example(name="train:1", question="?", answer="Paris")
     assert one.score(example, "Paris").style == 0.5
-    assert not one.passes("Paris", example)
-    assert one.passes("ANSWER: Paris", example)
-    assert not one.passes("ANSWER: Rome", example)
+    assert not one.full_marks("Paris", example)
+    assert one.full_marks("ANSWER: Paris", example)
+    assert not one.full_marks("ANSWER: Rome", example)
 
 
 def test_without_styles_any_form_will_do() -> None:
@@ -387,13 +387,13 @@ def test_nobody_is_asked_but_for_a_score() -> None:
     panel = Panel()
     one = judged(panel, [{"kind": "exact"}, JUDGE, REWARD], [{"kind": "words", "most": 1}, JUDGE])
     example = ROWS[0][0]
-    assert one.passes("Paris", example)
-    assert not one.passes("Rome", example)
-    assert not one.passes("Paris Paris", example)
+    assert one.full_marks("Paris", example)
+    assert not one.full_marks("Rome", example)
+    assert not one.full_marks("Paris Paris", example)
     assert one.show("Paris") == "Paris"
     assert one.faults("Paris") == ()
-    assert not judged(panel, [JUDGE]).settled(example, "Paris is what I say and ")
-    assert not judged(panel, style=[JUDGE]).settled(example, "Paris is what I say and ")
+    assert not judged(panel, [JUDGE]).may_stop(example, "Paris is what I say and ")
+    assert not judged(panel, style=[JUDGE]).may_stop(example, "Paris is what I say and ")
     assert "polite" in one.describe() and "reward model" in one.describe() and "\n" not in one.describe()
     assert panel.called == []
 
@@ -448,7 +448,7 @@ def test_a_regular_expression_that_takes_too_long_is_a_fault_with_its_name(monke
     assert "The regular expression ^(x|y)*$ was given up" in score.faults[0]
     assert "The regular expression (x|y)*z$ was given up" in score.remarks[0]
     assert one.instructions(long) == one.instructions()
-    assert not one.passes(long, question("z"))
+    assert not one.full_marks(long, question("z"))
     assert "^(x|y)*$ was given up" in inside.faults(json.dumps({"a": long}))[0]
 
 

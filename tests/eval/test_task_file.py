@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config.task import Llm
+from agent.config.llm import Llm
 from agent.errors import BadInput
 from eval.tasks.task import load_config
 

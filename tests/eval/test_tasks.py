@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config.task import Cut
+from agent.config.data import Cut
 from agent.errors import BadInput
 from agent.records.examples import Example
 from eval.tasks.splits import cut
 from eval.tasks.task import load_task
-from graphs.services.context import new_run
+from graphs.context import new_run
 
 TASK = """
 name: valley

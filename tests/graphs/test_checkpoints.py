@@ -1,5 +1,6 @@
 """Checkpoints that are damaged, held by another, or of other code: a run goes on from what is whole, and says so."""
 
+import base64
 import json
 import sqlite3
 from collections.abc import Callable
@@ -7,14 +8,21 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import ormsgpack
 import pytest
 
 import graphs.adapt
 import nesylora
 from agent.errors import BadInput, Busy, NesyLoraError
+from agent.records.actions import Decision, EditPrompt
 from agent.records.base import FORMAT
+from agent.records.events import Event, Note
+from agent.records.examples import Candidate
+from agent.records.rounds import Spend
 from graphs import checkpoints
-from graphs.services.context import new_run
+from graphs.approval import APPROVE
+from graphs.context import new_run
+from graphs.serializer import RecordSerializer
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import TinyTask
@@ -29,7 +37,7 @@ def outline(run: RunFolder) -> list[object]:
 
 
 def notes(run: RunFolder) -> str:
-    return "\n".join(str(event.get("text")) for event in run.events() if event["kind"] == "note")
+    return "\n".join(note.text for note in run.events().of(Note))
 
 
 def change(run: RunFolder, statement: str, *values: Any) -> None:
@@ -54,7 +62,7 @@ def waiting(task: Path, tmp_path: Path) -> RunFolder:
     folder = new_run(task, SETTINGS, tmp_path / "runs")
     with open_session(folder, supervised=True) as session:
         session.go()
-        assert session.go({"approve": True}) is not None
+        assert session.go(APPROVE) is not None
     assert len(folder.rounds()) == 1
     return folder
 
@@ -114,7 +122,7 @@ def test_damaged_checkpoints_are_told_of_and_the_run_ends_as_it_would_have(
         session.go()
     assert said in notes(waiting)
     assert outline(waiting) == outline(whole) and waiting.outcome() is not None
-    assert waiting.rounds()[-1].spend.passes >= whole.rounds()[-1].spend.passes
+    assert waiting.rounds()[-1].spend.forward_tokens >= whole.rounds()[-1].spend.forward_tokens
 
 
 def test_the_question_is_asked_again_where_its_checkpoint_was_damaged(waiting: RunFolder) -> None:
@@ -132,8 +140,10 @@ def test_the_question_is_asked_again_where_its_checkpoint_was_damaged(waiting: R
 
 def of_other_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """The graph as code would build it in which the node `approve` is called `consent`."""
-    source = Path(graphs.adapt.__file__).read_text().replace("nodes.approve, ", "").replace('"approve"', '"consent"')
-    node = '    graph.add_node("consent", nodes.approve)\n    graph.add_edge(START'
+    source = (
+        Path(graphs.adapt.__file__).read_text().replace("plan, approve, ", "plan, ").replace('"approve"', '"consent"')
+    )
+    node = '    graph.add_node("consent", as_node(approve, report))\n    graph.add_edge(START'
     other: dict[str, Any] = {"__name__": "other"}
     exec(source.replace("    graph.add_edge(START", node, 1), other)
     monkeypatch.setattr("graphs.adapt.build_graph", other["build_graph"])
@@ -146,10 +156,90 @@ def test_a_run_that_waits_at_a_step_of_other_code_goes_on_after_its_last_round(
     with monkeypatch.context() as patch, open_session(folder, supervised=True) as session:
         of_other_code(patch)
         session.go()
-        session.go({"approve": True})
+        session.go(APPROVE)
     assert command(["resume", folder.name, "--runs", str(tmp_path / "runs")]) == 0
     assert "it waits at a step that there is no more" in " ".join(capsys.readouterr().out.split())
     assert outline(folder) == outline(whole) and folder.outcome() is not None
+
+
+WRITTEN_BY_0_1 = (
+    "g6RiZXN0x1cFlK1hZ2VudC5yZWNvcmRzqUNhbmRpZGF0ZYKmcHJvbXB0rGFhYWFhYWFhYWFhYadhZGFwdGVyrGJiYmJiYmJiYmJiYrNtb2RlbF92"
+    "YWxpZGF0ZV9qc29uqGRlY2lzaW9ux5kFlKthZ2VudC5tb3Zlc6hEZWNpc2lvboWkbW92ZYOmYWN0aW9uq2VkaXRfcHJvbXB0pXBhcnRzk6ZzeXN0"
+    "ZW2lZGVtb3OpcXVlc3Rpb25zqGZhaWx1cmVzo2FueaZyZWFzb26jU28up251bWJlcnOAomJ5pXJ1bGVzq3J1bGVzX3dvdWxkwLNtb2RlbF92YWxp"
+    "ZGF0ZV9qc29upXNwZW5kx4AFlKxhZ2VudC5yb3VuZHOlU3BlbmSGp3NlY29uZHPLP/gAAAAAAACsdHJhaW5fdG9rZW5zALBnZW5lcmF0ZWRfdG9r"
+    "ZW5zAKtyZWFkX3Rva2VucwCqbGxtX3Rva2VucwCjdXNkywAAAAAAAAAAs21vZGVsX3ZhbGlkYXRlX2pzb24="
+)
+"""A candidate, a decision and a spend as the version wrote them that had them in agent.records, .moves and .rounds."""
+
+
+def test_records_of_the_version_before_the_modules_moved_are_read() -> None:
+    serializer = RecordSerializer().with_msgpack_allowlist([Candidate, Decision, Spend])
+    assert serializer.loads_typed(("msgpack", base64.b64decode(WRITTEN_BY_0_1))) == {
+        "best": Candidate(prompt="a" * 12, adapter="b" * 12),
+        "decision": Decision(move=EditPrompt(), reason="So."),
+        "spend": Spend(seconds=1.5),
+    }
+    strict = RecordSerializer(allowed_msgpack_modules=None).loads_typed(("msgpack", base64.b64decode(WRITTEN_BY_0_1)))
+    assert isinstance(strict["best"], dict), "what LangGraph is not told to import, it does not"
+
+
+def write_as_before(run: RunFolder) -> None:
+    """The checkpoints as the version wrote them that had all records in three modules."""
+    former = {
+        "actions": "agent.moves",
+        "rounds": "agent.rounds",
+        "examples": "agent.records",
+        "signal": "agent.records",
+    }
+
+    def renamed(code: int, data: bytes) -> ormsgpack.Ext:
+        module, *rest = ormsgpack.unpackb(data, ext_hook=renamed)
+        return ormsgpack.Ext(code, ormsgpack.packb([former.get(module.rpartition(".")[2], module), *rest]))
+
+    with closing(sqlite3.connect(run.checkpoints)) as database, database:
+        for table, column in (("checkpoints", "checkpoint"), ("writes", "value")):
+            rows = database.execute(f"SELECT rowid, {column} FROM {table} WHERE type = 'msgpack'").fetchall()
+            for row, value in rows:
+                packed = ormsgpack.packb(ormsgpack.unpackb(value, ext_hook=renamed))
+                database.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (packed, row))
+
+
+def test_a_run_of_before_the_modules_moved_goes_on_within_its_round(waiting: RunFolder, whole: RunFolder) -> None:
+    with open_session(waiting, supervised=True) as session:
+        asked = session.question
+    write_as_before(waiting)
+    with closing(sqlite3.connect(waiting.checkpoints)) as database:
+        [blob] = database.execute(f"SELECT checkpoint FROM checkpoints {NEWEST}").fetchone()
+    assert b"agent.moves" in blob and b"agent.records.actions" not in blob
+    with open_session(waiting, supervised=True) as session:
+        assert asked is not None and session.question == asked
+        assert session.go(APPROVE) is not None
+    with open_session(waiting) as session:
+        session.go()
+    assert "The run goes on" not in notes(waiting) and outline(waiting) == outline(whole)
+
+
+def test_an_open_question_of_an_earlier_version_is_answered(waiting: RunFolder, whole: RunFolder) -> None:
+    """It asked with a cost in words, and took other answers."""
+
+    def as_before(code: int, data: bytes) -> ormsgpack.Ext:
+        module, name, given, *rest = ormsgpack.unpackb(data, ext_hook=as_before)
+        if name == "Interrupt":
+            kept = {key: given["value"][key] for key in ("number", "decision")}
+            given = given | {"value": kept | {"cost": "up to 5 prompts on up to 8 rows each"}}
+        return ormsgpack.Ext(code, ormsgpack.packb([module, name, given, *rest]))
+
+    with closing(sqlite3.connect(waiting.checkpoints)) as database, database:
+        for row, value in database.execute(
+            "SELECT rowid, value FROM writes WHERE channel = '__interrupt__'"
+        ).fetchall():
+            packed = ormsgpack.packb(ormsgpack.unpackb(value, ext_hook=as_before))
+            database.execute("UPDATE writes SET value = ? WHERE rowid = ?", (packed, row))
+    with open_session(waiting, supervised=True) as session:
+        question = session.question
+        assert question and question.cost == "up to 5 prompts on up to 8 rows each" and not question.action_requests
+        session.go(APPROVE)
+    assert len(waiting.rounds()) == 2 and outline(waiting) == outline(whole)
 
 
 def rename_fields(database: sqlite3.Connection) -> None:
@@ -266,8 +356,8 @@ class Releasing:
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None: ...
 
-    def event(self, kind: str, data: dict[str, Any]) -> None:
-        if "Waiting for another process" in str(data.get("text")):
+    def event(self, event: Event) -> None:
+        if isinstance(event, Note) and "Waiting for another process" in event.text:
             self._holder.rollback()
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from agent.records.examples import Candidate, Demo, Example, Prompt
-from graphs.nodes.draws import learned_rows, race_rows
-from graphs.services.context import new_run
+from graphs.context import new_run
+from graphs.rows.draws import learned_rows, race_rows
 from graphs.session import Session, open_session
 from tests.fixtures.learnable import LEARNABLE, TinyTask
 
@@ -23,8 +23,8 @@ def test_every_train_row_is_learned_from_before_any_comes_back(tiny_task: TinyTa
     folder = new_run(task, ["policy=steps pppp"], tmp_path / "runs")
     seen: list[list[str]] = []
     with open_session(folder) as session:
-        propose = session.context.editor.propose
-        session.context.editor.propose = lambda prompt, scores, *rest: (
+        propose = session.services.editor.propose
+        session.services.editor.propose = lambda prompt, scores, *rest: (
             seen.append([score.example for score in scores.scores]) or propose(prompt, scores, *rest)
         )
         session.go()
@@ -78,7 +78,7 @@ def test_a_training_after_going_back_is_another_one_and_each_is_charged_once(
         answered(session, instead=TRAIN)
         answered(session, instead={"action": "rollback", "to_round": 0})
         answered(session, instead=TRAIN)
-        trained = session.context.meter.used().train_tokens
+        trained = session.services.meter.used().train_tokens
     first, back, second = folder.rounds()
     assert back.best == folder.baseline().best, "else the second training would start from another pair"
     assert first.trial.candidate and second.trial.candidate

@@ -11,8 +11,9 @@ import pytest
 
 import nesylora
 from agent.errors import NesyLoraError
+from agent.records.events import Note
 from agent.records.examples import Demo, Prompt
-from graphs.services.context import new_run
+from graphs.context import new_run
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 from tests.llm.mind import bills, kind_of, mind
@@ -65,7 +66,7 @@ def test_a_run_with_planner_textgrad_and_judge_is_told_and_paid_to_the_cent(
     rounds = run.rounds()
     assert outcome is not None and rounds
     planned = [row.decision for row in rounds if row.decision.by == "planner"]
-    assert planned and all(decision.reason and decision.rules_would for decision in planned)
+    assert planned and all(decision.reason and decision.alternative and decision.inquiries for decision in planned)
     assert any(row.trial.critiques for row in rounds)
     assert {role: usage.usd for role, usage in outcome.usage.items()} == pytest.approx(bill)
     assert all(bill.values())
@@ -104,7 +105,7 @@ def test_no_call_goes_out_that_could_pass_the_budget(tiny_task: TinyTask, tmp_pa
         assert 0.001 < server.billed(IN, OUT) <= 0.01
     outcome = run.outcome()
     assert outcome is not None and outcome.spend.usd == pytest.approx(server.billed(IN, OUT))
-    assert any("budget.usd" in row.decision.reason or "budget.usd" in row.trial.note for row in run.rounds())
+    assert any("budget.usd" in row.decision.planner_fault or "budget.usd" in row.trial.note for row in run.rounds())
 
 
 @pytest.mark.parametrize("refusal", [BAD_KEY, NO_CREDIT], ids=["bad key", "no credit"])
@@ -115,7 +116,7 @@ def test_after_a_refusal_the_rules_go_on_and_nothing_more_is_asked(
         run = adapted(asking(tiny_task, server), tmp_path)
         assert len(server.requests) == 1
     assert {row.decision.by for row in run.rounds()} == {"rules"}
-    told = [event["text"] for event in run.events() if "not asked any more" in str(event.get("text"))]
+    told = [note.text for note in run.events().of(Note) if "not asked any more" in note.text]
     assert len(told) == 1 and run.outcome() is not None
 
 
@@ -214,7 +215,7 @@ from memory.run.folder import RunFolder
 class Killer:
     def __call__(self, what, done, total, note=""):
         if what == "criticising answers" and done == 2: os.kill(os.getpid(), signal.SIGKILL)
-    def event(self, kind, data): ...
+    def event(self, event): ...
 with open_session(RunFolder.open(Path(sys.argv[1])), listener=Killer()) as session:
     session.go()
 """
@@ -248,7 +249,7 @@ def test_a_memory_of_earlier_runs_reaches_the_planner(tiny_task: TinyTask, tmp_p
     with serving(mind) as server:
         task = asking(tiny_task, server)
         with open_session(new_run(task, runs=tmp_path / "runs")) as session:
-            remember(session.context, Prompt(system="Begin with ANSWER.", demos=(Demo(question="1?", answer="one"),)))
+            remember(session.services, Prompt(system="Begin with ANSWER.", demos=(Demo(question="1?", answer="one"),)))
         adapted(task, tmp_path)
         plans = [request for request in server.requests if kind_of(request) == "plan"]
     assert any("recalled from" in request.text for request in plans)

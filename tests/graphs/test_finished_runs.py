@@ -13,8 +13,10 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 from agent.errors import BadInput, Busy
+from agent.records.events import Event
 from graphs.adapt import build_graph
-from graphs.services.context import Context, new_run
+from graphs.approval import APPROVE, instead
+from graphs.context import Context, new_run
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import TinyTask
@@ -73,12 +75,12 @@ def test_a_finished_run_invoked_again_gives_its_outcome_and_plays_nothing(
     saver = InMemorySaver()
     first = Graph(run, "a", saver)()
     assert first["outcome"] == run.outcome()
-    rows, events = (run.path / "ledger.jsonl").read_bytes(), len(run.events())
+    rows, events = (run.path / "ledger.jsonl").read_bytes(), len(run.events().entries)
     no_model(monkeypatch)
     monkeypatch.setattr("eval.runner.Runner.open_test", lambda *_: pytest.fail("the test rows were opened again"))
     again = Graph(run, thread, saver)()
     assert (again["outcome"], again["best"], again["number"]) == (run.outcome(), first["best"], first["number"])
-    assert (run.path / "ledger.jsonl").read_bytes() == rows and len(run.events()) == events
+    assert (run.path / "ledger.jsonl").read_bytes() == rows and len(run.events().entries) == events
 
 
 def test_a_run_that_a_session_finished_gives_its_outcome_to_the_graph_while_another_reads_it(
@@ -98,13 +100,13 @@ def test_a_run_invoked_again_before_its_end_goes_on_after_its_last_round(
     run = new_run(tiny_task(), ["policy=prompt-only", "budget.rounds=2"], tmp_path / "runs")
     first = Graph(run)
     first(supervised=True)
-    first(Command(resume={"approve": True}), supervised=True)
+    first(Command(resume=APPROVE), supervised=True)
     assert len(run.rounds()) == 1
     ended = Graph(run, "another")()
     assert [row.number for row in run.rounds()] == [1, 2]
     assert ended["number"] == 2
     one, two = run.rounds()
-    assert two.spend.passes >= one.spend.passes > 0 and two.spend.seconds > one.spend.seconds
+    assert two.spend.forward_tokens >= one.spend.forward_tokens > 0 and two.spend.seconds > one.spend.seconds
 
 
 # --- one process at a time -------------------------------------------------------------------------
@@ -133,7 +135,7 @@ class Trying:
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None: ...
 
-    def event(self, kind: str, data: dict[str, Any]) -> None:
+    def event(self, event: Event) -> None:
         try:
             with self._run.locked():
                 self.refused.append(False)
@@ -147,7 +149,7 @@ def test_the_lock_is_held_for_as_long_as_the_graph_runs_and_no_longer(run: RunFo
     graph(supervised=True, listener=trying)
     with run.locked():  # while a question waits, nobody has it
         pass
-    graph(Command(resume={"approve": True}), supervised=True, listener=trying)
+    graph(Command(resume=APPROVE), supervised=True, listener=trying)
     assert len(trying.refused) >= 5 and all(trying.refused)
     with run.locked():
         pass
@@ -172,18 +174,37 @@ def test_a_graph_without_a_context_says_what_it_wants() -> None:
 
 # --- answers ---------------------------------------------------------------------------------------
 
+SHAPE = '"decisions": [{"type": "approve"}]'
+
+
+def decided(**decision: Any) -> dict[str, Any]:
+    return {"decisions": [decision]}
+
+
 WRONG: list[tuple[Any, list[str]]] = [
-    ("yes", ["approve", "'yes'"]),
-    ({"aprove": True}, ["aprove"]),
-    ({"approve": "no"}, ["approve", "'no'"]),
-    ({"approve": True, "instead": {"action": "stop"}}, ["one of"]),
-    ({"instead": {"action": "fly"}}, ["'fly'", "'train_lora', 'edit_prompt', 'rollback', 'stop'"]),
-    ({"instead": {"action": "train_lora", "learning_rate": 5}}, ["learning_rate", "between 1e-06 and 0.01", "5"]),
-    ({"instead": {"action": "train_lora", "rank": 4096}}, ["rank", "between 1 and 256", "4096"]),
-    ({"instead": {"action": "rollback", "to_round": 7}}, ["to_round", "between 0 and 0", "7"]),
-    ({"instead": {"action": "rollback", "to_round": -1}}, ["to_round", "at least 0"]),
-    ({"instead": {"action": "rollback"}}, ["instead.to_round is missing; it must be at least 0"]),
+    (True, ["the answer is True", SHAPE]),
+    ("yes", ["the answer is 'yes'", SHAPE]),
+    ({"approve": True}, ["approve is unknown", SHAPE]),
+    ({"decisions": []}, ["decisions.0 is missing", SHAPE]),
+    ({"decisions": [{"type": "approve"}, {"type": "approve"}]}, ["decisions is", SHAPE]),
+    (decided(type="fly"), ["decisions.0 is {'type': 'fly'}", SHAPE]),
+    (decided(type="respond", message="Well?"), ["'respond'", SHAPE]),
+    (decided(type="edit"), ["decisions.0.edited_action is missing", SHAPE]),
+    (decided(type="reject", message=3), ["decisions.0.message is 3", SHAPE]),
+    (instead("fly"), ["'fly'", "'train_lora', 'edit_prompt', 'rollback' or 'stop'"]),
+    (instead("train_lora", learning_rate=5), ["learning_rate", "between 1e-06 and 0.01", "5"]),
+    (instead("train_lora", rank=4096), ["rank", "between 1 and 256", "4096"]),
+    (instead("train_lora", ronk=8), ["args.ronk"]),
+    (instead("edit_prompt", parts=["words"]), ["args.parts.0", "'system', 'demos' or 'questions'", "'words'"]),
+    (instead("rollback", to_round=7), ["to_round", "between 0 and 0", "7"]),
+    (instead("rollback", to_round=-1), ["to_round", "at least 0"]),
+    (instead("rollback"), ["args.to_round is missing; it must be at least 0"]),
 ]
+
+
+def without_fault(question: dict[str, Any]) -> dict[str, Any]:
+    [request] = question["action_requests"]
+    return question | {"fault": "", "action_requests": [request | {"description": ""}]}
 
 
 @pytest.mark.parametrize(("wrong", "said"), WRONG, ids=lambda value: str(value)[:40])
@@ -191,21 +212,23 @@ def test_a_wrong_answer_is_asked_again_and_a_right_one_then_counts(run: RunFolde
     graph = Graph(run)
     [asked] = graph(supervised=True)["__interrupt__"]
     [again] = graph(Command(resume=wrong), supervised=True)["__interrupt__"]
-    assert {**again.value, "fault": ""} == {**asked.value, "fault": ""} and not run.rounds()
+    assert without_fault(again.value) == without_fault(asked.value) and not run.rounds()
+    assert again.value["fault"] in again.value["action_requests"][0]["description"], "chat front ends show only this"
     assert all(word in again.value["fault"] for word in said), again.value["fault"]
     [third] = graph(Command(resume="?"), supervised=True)["__interrupt__"]
     assert "'?'" in third.value["fault"]
-    graph(Command(resume={"instead": {"action": "edit_prompt"}}), supervised=True)
+    graph(Command(resume=instead("edit_prompt")), supervised=True)
     assert [row.decision.by for row in run.rounds()] == ["user"]
 
 
 ANSWERED = """
 import sys
 from pathlib import Path
+from graphs.approval import instead
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 with open_session(RunFolder.open(Path(sys.argv[1])), supervised=True) as session:
-    question = session.go({"instead": {"action": "train_lora", "rank": 4096}})
+    question = session.go(instead("train_lora", rank=4096))
     print(question.fault)
 """
 
@@ -213,17 +236,17 @@ with open_session(RunFolder.open(Path(sys.argv[1])), supervised=True) as session
 def test_a_wrong_answer_is_no_hindrance_to_another_process(run: RunFolder) -> None:
     with open_session(run, supervised=True) as session:
         session.go()
-        assert "'?'" in (session.go({"approve": "?"}) or pytest.fail("nothing was asked")).fault
+        assert "'?'" in (session.go({"decisions": "?"}) or pytest.fail("nothing was asked")).fault
     wrong = subprocess.run([sys.executable, "-c", ANSWERED, str(run.path)], cwd=ROOT, capture_output=True, text=True)
     assert "between 1 and 256" in wrong.stdout, wrong.stderr
     with open_session(run, supervised=True) as session:
         question = session.question
         assert question and "between 1 and 256" in question.fault and not run.rounds()
-        session.go({"approve": True})
+        session.go(APPROVE)
     assert [row.decision.by for row in run.rounds()] == ["fixed order"]
 
 
 def test_what_was_not_asked_cannot_be_answered(run: RunFolder) -> None:
     with open_session(run, supervised=True) as session, pytest.raises(BadInput, match="waits with no question"):
-        session.go({"approve": True})
+        session.go(APPROVE)
     assert run.baseline() is None

@@ -6,13 +6,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import nesylora
+from agent.records.events import Event, Note
 from agent.records.examples import Demo, Prompt
-from graphs.services.context import Context, new_run
+from graphs.approval import APPROVE, REJECT, instead
+from graphs.context import Context, new_run
+from graphs.services.run import RunServices
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import LEARNABLE, TinyTask
@@ -24,15 +26,15 @@ class Watcher:
     """A listener that notes every event, and may do something at one."""
 
     def __init__(self, at: str = "", do: Callable[[], None] = lambda: None) -> None:
-        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.events: list[Event] = []
         self._at, self._do = at, do
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
         if what == self._at and done == 2:
             self._do()
 
-    def event(self, kind: str, data: dict[str, Any]) -> None:
-        self.events.append((kind, data))
+    def event(self, event: Event) -> None:
+        self.events.append(event)
 
 
 def actions(run: RunFolder) -> list[str]:
@@ -54,7 +56,7 @@ def test_a_run_from_task_to_report(tiny_task: TinyTask, tmp_path: Path) -> None:
     assert all(row.verdict.rows == 3 for row in rounds if row.trial.raced and row.trial.candidate)
     assert outcome.best_test.rows == 4
     assert (run.path / "report.html").stat().st_size > 1000
-    assert watcher.events[0][0] == "run" and watcher.events[-1][0] == "finish"
+    assert watcher.events[0].kind == "run" and watcher.events[-1].kind == "finish"
 
 
 @pytest.mark.parametrize(
@@ -85,8 +87,8 @@ def test_the_test_split_is_opened_at_the_end_only(tiny_task: TinyTask, tmp_path:
     opened_early = []
 
     class Looker(Watcher):
-        def event(self, kind: str, data: dict[str, Any]) -> None:
-            if kind != "finish":
+        def event(self, event: Event) -> None:
+            if event.kind != "finish":
                 opened_early.extend((folder.path / "evaluations").glob("*-test.json"))
 
     with open_session(folder, listener=Looker()) as session:
@@ -97,7 +99,7 @@ def test_the_test_split_is_opened_at_the_end_only(tiny_task: TinyTask, tmp_path:
 def test_of_the_checkpoints_only_the_last_two_are_kept(tiny_task: TinyTask, tmp_path: Path) -> None:
     folder = new_run(tiny_task(), overrides=["policy=prompt-only"], runs=tmp_path / "runs")
     with open_session(folder, supervised=True) as session:
-        for answer in (None, {"approve": True}, {"approve": True}):
+        for answer in (None, APPROVE, APPROVE):
             assert session.go(answer) is not None
             assert kept_in(folder) == 2
     with open_session(folder) as session:  # and from these, a run goes on
@@ -151,7 +153,7 @@ def test_nothing_is_done_before_it_is_approved(tiny_task: TinyTask, tmp_path: Pa
         assert session.question == question
         assert session.go() == question
         assert not folder.rounds()
-        session.go({"approve": True})
+        session.go(APPROVE)
     assert actions(folder) == [question.decision.move.action]
 
 
@@ -159,8 +161,8 @@ def test_a_lever_turned_down_is_not_proposed_again_this_round(tiny_task: TinyTas
     folder = new_run(tiny_task(), runs=tmp_path / "runs")
     with open_session(folder, supervised=True) as session:
         first = session.go()
-        second = session.go({"approve": False})
-        third = session.go({"approve": False})
+        second = session.go(REJECT)
+        third = session.go(REJECT)
     assert first and second and third
     proposed = [question.decision.move.action for question in (first, second, third)]
     assert {*proposed[:2]} == {"edit_prompt", "train_lora"} and proposed[2] == "stop"
@@ -171,14 +173,14 @@ def test_a_user_can_go_back(tiny_task: TinyTask, tmp_path: Path) -> None:
     folder = new_run(tiny_task(), runs=tmp_path / "runs")
     with open_session(folder, supervised=True) as session:
         session.go()
-        session.go({"instead": {"action": "edit_prompt"}})
-        session.go({"instead": {"action": "rollback", "to_round": 0}})
+        session.go(instead("edit_prompt"))
+        session.go(instead("rollback", to_round=0))
     first = folder.baseline()
     assert first is not None and folder.rounds()[-1].best == first.best
     assert folder.rounds()[-1].decision.by == "user"
 
 
-def remember(context: Context, prompt: Prompt) -> None:
+def remember(context: RunServices, prompt: Prompt) -> None:
     """Put a prompt into the memory as one that this run has kept."""
     from memory.prompts import Entry
 
@@ -193,7 +195,7 @@ def test_a_run_tries_what_an_earlier_one_kept(tiny_task: TinyTask, tmp_path: Pat
     """The prompt comes back from Chroma on disk, is scored, and stands in the baseline's row."""
     prompt = Prompt(system="Answer the question, beginning with the word ANSWER.")
     with open_session(new_run(tiny_task(), runs=tmp_path / "runs")) as session:
-        remember(session.context, prompt)
+        remember(session.services, prompt)
     second = RunFolder.open(nesylora.adapt(tiny_task(), runs=tmp_path / "runs").run)
     start = second.baseline()
     assert start is not None
@@ -203,8 +205,8 @@ def test_a_run_tries_what_an_earlier_one_kept(tiny_task: TinyTask, tmp_path: Pat
 def test_a_prompt_that_shows_a_held_out_row_is_not_recalled(tiny_task: TinyTask, tmp_path: Path) -> None:
     leaky = Prompt(demos=(Demo(question="Name the mayor of Benn.", answer="ANSWER: Corolt"),))
     with open_session(new_run(tiny_task(), runs=tmp_path / "runs")) as session:
-        remember(session.context, leaky)
-        assert session.context.memory.recall() == []
+        remember(session.services, leaky)
+        assert session.services.memory.recall() == []
 
 
 @pytest.mark.parametrize(
@@ -224,10 +226,10 @@ def test_a_prompt_that_gives_a_row_away_in_words_is_not_recalled(
     row = {"question": "Tell us at last of Zorrow: who is the mayor of that place?", "answer": "Zurrow"}
     (task / "test.jsonl").write_text(json.dumps(row) + "\n")
     with open_session(new_run(task, runs=tmp_path / "runs")) as session:
-        remember(session.context, leaky)
-        remember(session.context, sound)
-        recalled = [one.entry.prompt for one in session.context.memory.recall()]
-        told = [str(event.get("text")) for event in session.context.folder.events() if event["kind"] == "note"]
+        remember(session.services, leaky)
+        remember(session.services, sound)
+        recalled = [one.entry.prompt for one in session.services.memory.recall()]
+        told = [note.text for note in session.services.folder.events().of(Note)]
     assert sound in recalled and (leaky in recalled) == (not found)
     assert found in "".join(told) and bool(told) == bool(found)
 
@@ -251,8 +253,9 @@ def test_langgraph_tools_can_open_the_graph() -> None:
     nodes = set(graph.get_graph().nodes)
     assert {"baseline", "observe", "plan", "approve", "train_lora", "edit_prompt", "judge", "remember"} <= nodes
     assert {"run", "task", "runs", "supervised"} <= set(graph.get_context_jsonschema()["properties"])
-    assert "best" in graph.get_input_jsonschema()["properties"]
-    assert "best" in graph.get_output_jsonschema()["properties"]
+    assert {"run", "task", "overrides", "budget"} <= set(graph.get_input_jsonschema()["properties"])
+    wanted = {"best", "outcome", "prompt", "adapter", "test", "report"}
+    assert wanted <= set(graph.get_output_jsonschema()["properties"])
 
 
 def test_a_memory_that_was_lost_is_rebuilt_from_the_runs(tiny_task: TinyTask, tmp_path: Path) -> None:
@@ -264,9 +267,9 @@ def test_a_memory_that_was_lost_is_rebuilt_from_the_runs(tiny_task: TinyTask, tm
     damaged = root / "damaged"
     shutil.copytree(first.path, damaged)
     next((damaged / "remembered").iterdir()).write_text("{")
-    with open_session(first) as session, session.context.memory.open() as memory:
+    with open_session(first) as session, session.services.memory.open() as memory:
         assert memory.count() == len(list((first.path / "remembered").glob("*.json"))) > 0
-    assert "Run damaged is passed over" in first.events()[-2]["text"]
+    assert "Run damaged is passed over" in first.events().of(Note)[-2].text
 
 
 def test_a_run_left_in_chat_is_gone_on_with_by_resume(tiny_task: TinyTask, tmp_path: Path) -> None:
@@ -282,8 +285,8 @@ def test_editors_learn_from_train_rows_only(tiny_task: TinyTask, tmp_path: Path)
     folder = new_run(tiny_task(), overrides=["policy=prompt-only"], runs=tmp_path / "runs")
     seen: list[str] = []
     with open_session(folder) as session:
-        propose = session.context.editor.propose
-        session.context.editor.propose = lambda prompt, scores, *rest: (
+        propose = session.services.editor.propose
+        session.services.editor.propose = lambda prompt, scores, *rest: (
             seen.extend(score.example for score in scores.scores) or propose(prompt, scores, *rest)
         )
         session.go()

@@ -16,7 +16,7 @@ import nesylora
 from agent.errors import BadInput, Busy
 from agent.records.examples import Example
 from agent.records.rounds import Round
-from graphs.services.context import new_run
+from graphs.context import new_run
 from graphs.session import open_session
 from memory.experience import ExperienceFile
 from memory.run.folder import RunFolder
@@ -34,7 +34,7 @@ def outline(run: RunFolder) -> list[object]:
 
 
 def passes(run: RunFolder) -> list[int]:
-    return [row.spend.passes for row in run.rounds()]
+    return [row.spend.forward_tokens for row in run.rounds()]
 
 
 def charged(run: RunFolder) -> int:
@@ -53,8 +53,8 @@ from memory.run.folder import RunFolder
 class Killer:
     def __call__(self, what, done, total, note=""):
         if what == {what!r} and done == {done}: os.kill(os.getpid(), signal.SIGKILL)
-    def event(self, kind, data):
-        if kind == {what!r}: os.kill(os.getpid(), signal.SIGKILL)
+    def event(self, event):
+        if event.kind == {what!r}: os.kill(os.getpid(), signal.SIGKILL)
 if {what!r} == "measured":  # so many measurements stand, and no checkpoint counts the last ones
     save, saved = RunFolder.save, []
     def saving(folder, measured):
@@ -62,11 +62,16 @@ if {what!r} == "measured":  # so many measurements stand, and no checkpoint coun
         saved.append(measured)
         if len(saved) == {done}: os.kill(os.getpid(), signal.SIGKILL)
     RunFolder.save = saving
-if {what!r} == "judging":  # the adapter is complete, the trial not yet noted
-    import tools.training.lora
-    train = tools.training.lora.train
-    tools.training.lora.train = lambda *given, **named: (train(*given, **named), os.kill(os.getpid(), signal.SIGKILL))
+class KilledTrainer:
+    def __init__(self, context): self.context = context
+    def train(self, *rows, **options):
+        from tools.training.lora import LoraTrainer
+        context = self.context
+        LoraTrainer(context.backbone, context.spec.config.lora, context.progress).train(*rows, **options)
+        os.kill(os.getpid(), signal.SIGKILL)
 with open_session(RunFolder.open(Path(sys.argv[1])), listener=Killer()) as session:
+    if {what!r} == "judging":  # the adapter is complete, the trial not yet noted
+        session.services.trainer = KilledTrainer(session.services)
     session.go()
 """
 
@@ -91,7 +96,7 @@ def test_killed_and_resumed_it_ends_as_it_would_have(tiny_task: TinyTask, tmp_pa
     in_vain = 3 * charged(folder)
     with open_session(folder) as session:
         session.go()
-        with session.context.memory.open() as memory:
+        with session.services.memory.open() as memory:
             remembered = memory.count()
     assert outline(folder) == outline(whole)
     if what == "training LoRA":  # begun anew after the kill; what the first try took is charged all the same
@@ -211,7 +216,7 @@ def test_a_prompt_that_was_kept_before_a_kill_is_remembered_without_checkpoints(
     lose_checkpoints(folder)
     with open_session(folder) as session:
         session.go()
-        with session.context.memory.open() as memory:
+        with session.services.memory.open() as memory:
             assert memory.count() == 1
     [entry] = folder.remembered()
     assert (entry.round, entry.kept) == (1, True)

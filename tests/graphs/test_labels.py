@@ -11,11 +11,12 @@ import nesylora
 from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Candidate
 from agent.records.rounds import Proposal, Round, Trial
-from graphs.nodes.labels import began_with, features_of, outcomes, own_probes
-from graphs.services.context import Context
+from graphs.context import Context
+from graphs.rows.labels import began_with, features_of, outcomes, own_probes
+from graphs.services.run import RunServices
 from memory.run.folder import RunFolder
 from tests.fixtures.rounds import EDIT, a_round
-from tools.diagnosis.features import Probing
+from tools.diagnosis.features import FeatureExtractor
 
 TinyTask = Callable[..., Path]
 ROWS = tuple(f"validation:{n}" for n in range(4))
@@ -28,7 +29,7 @@ def run(tiny_task: TinyTask, tmp_path: Path) -> RunFolder:
 
 
 def test_probed_rows_are_labelled_by_what_an_edit_then_did(run: RunFolder) -> None:
-    context, rounds = Context(run=str(run.path)), run.rounds()
+    context, rounds = RunServices(Context(run=str(run.path))), run.rounds()
     labelled = 0
     for row, before in zip(rounds, began_with(rounds, context), strict=True):
         made = own_probes(rounds[: row.number], context)[labelled:]
@@ -72,7 +73,7 @@ class Kept:
 def test_an_edit_that_won_no_race_tells_only_of_the_rows_that_were_raced() -> None:
     present, first = Proposal(prompt="old", note="", rows=3), Proposal(prompt="first", note="", rows=2)
     second, refused = Proposal(prompt="second", note="", rows=3), Proposal(prompt="leaky", note="refused")
-    before, kept = Candidate(prompt="old", adapter="a1"), cast(Context, Kept())
+    before, kept = Candidate(prompt="old", adapter="a1"), cast(RunServices, Kept())
     told = {
         (present, first, refused): {
             ROWS[0]: False,
@@ -93,16 +94,16 @@ def test_an_edit_that_won_no_race_tells_only_of_the_rows_that_were_raced() -> No
 
 def test_a_pair_that_stands_for_another_round_is_not_probed_again(tiny_task: TinyTask, tmp_path: Path) -> None:
     asked = []
-    features = Probing.features
+    features = FeatureExtractor.features
 
-    def counted(self: Probing, rows: list, *rest: object) -> list:  # type: ignore[type-arg]
+    def counted(self: FeatureExtractor, rows: list, *rest: object) -> list:  # type: ignore[type-arg]
         asked.append([example.name for example, _ in rows])
         return features(self, rows, *rest)  # type: ignore[arg-type]
 
-    with patch.object(Probing, "features", counted):
+    with patch.object(FeatureExtractor, "features", counted):
         run = RunFolder.open(nesylora.adapt(tiny_task(), runs=tmp_path / "runs").run)
     rounds = run.rounds()
-    pairs = began_with(rounds, Context(run=str(run.path)))
+    pairs = began_with(rounds, RunServices(Context(run=str(run.path))))
     stood = [later for later, pair in enumerate(pairs) if pair in pairs[:later]]
     assert stood, "no trial of this run failed: it tests nothing"
     assert all(not asked[place] for place in stood)
@@ -110,7 +111,7 @@ def test_a_pair_that_stands_for_another_round_is_not_probed_again(tiny_task: Tin
 
 
 def test_features_are_found_by_the_pair_they_were_seen_under(run: RunFolder) -> None:
-    context, rounds = Context(run=str(run.path)), run.rounds()
+    context, rounds = RunServices(Context(run=str(run.path))), run.rounds()
     pair = began_with(rounds, context)[0]
     assert features_of(rounds, pair, context) == {one.example: one.features for one in rounds[0].diagnosis.examples}
     assert features_of(rounds, pair.model_copy(update={"adapter": "000000000000"}), context) == {}

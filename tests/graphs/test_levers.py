@@ -9,7 +9,7 @@ import pytest
 from agent.records.edits import Critique, Edit, Edits
 from agent.records.examples import Prompt
 from agent.records.rounds import Trial
-from graphs.services.context import new_run
+from graphs.context import new_run
 from graphs.session import open_session
 from tests.llm.server import Reply, serving
 
@@ -40,9 +40,9 @@ def trial(tiny_task: Callable[..., Path], tmp_path: Path) -> Callable[[Edits], T
     def run(edits: Edits) -> Trial:
         overrides = ["policy=prompt-only", "budget.rounds=1"]
         with open_session(new_run(tiny_task(), overrides, tmp_path / "runs")) as session:
-            vars(session.context)["editor"] = Proposing(edits)
+            vars(session.services)["editor"] = Proposing(edits)
             session.go()
-            [row] = session.context.folder.rounds()
+            [row] = session.services.folder.rounds()
         return row.trial
 
     return run
@@ -52,10 +52,12 @@ def test_edits_that_give_rows_away_are_shown_and_do_not_race(trial: Callable[[Ed
     made = trial(Edits(edits=(*LEAKY, FAIR), critiques=CRITIQUES, remarks=("one thing was left",)))
     raced = [proposal.prompt for proposal in made.proposals if proposal.merit is not None]
     assert len(raced) == 2 and raced[1] == FAIR.prompt.id
-    refused = {proposal.prompt: proposal.note for proposal in made.proposals if proposal.merit is None}
+    refused = {
+        proposal.prompt: (proposal.note, proposal.refused) for proposal in made.proposals if proposal.merit is None
+    }
     assert refused == {
-        LEAKY[0].prompt.id: 'refused: leaky; it gives away the answer of train:3: "corolt"',
-        LEAKY[1].prompt.id: 'refused: sly; it gives away the question of validation:4: "name the mayor of mirr"',
+        LEAKY[0].prompt.id: ("leaky", 'it gives away the answer of train:3: "corolt"'),
+        LEAKY[1].prompt.id: ("sly", 'it gives away the question of validation:4: "name the mayor of mirr"'),
     }
     assert made.critiques == CRITIQUES
     assert "one thing was left" in made.note and "edits refused because they give rows away: 2" in made.note
@@ -80,11 +82,11 @@ def test_planner_and_textgrad_see_as_many_train_rows_as_are_to_be_criticised(
         task = tiny_task(planner="llm", edit=edit, **own)
         with open_session(new_run(task, ["budget.rounds=1"], tmp_path / "runs")) as session:
             session.go()
-            [row] = session.context.folder.rounds()
+            [row] = session.services.folder.rounds()
         [plan, *_] = [request.text for request in at.requests if "Rules would:" in request.text]
-        seed = session.context.folder.baseline()
+        seed = session.services.folder.baseline()
     assert plan.count("- question <<< Who is the mayor of") == rows
-    assert seed and len(session.context.folder.load(seed.seed, "train").scores) == rows  # no other rows are answered
+    assert seed and len(session.services.folder.load(seed.seed, "train").scores) == rows  # no other rows are answered
     assert len({critique.example for critique in row.trial.critiques}) == (rows if editor == "textgrad" else 0)
 
 
@@ -97,7 +99,7 @@ def test_textgrad_edits_in_a_run_with_its_critiques_in_the_ledger(
         task = tiny_task(llm={"model": "judge-1", "base_url": at.url}, edit={"editor": "textgrad", "minibatch": 4})
         with open_session(new_run(task, ["policy=prompt-only", "budget.rounds=1"], tmp_path / "runs")) as session:
             session.go()
-            [row] = session.context.folder.rounds()
+            [row] = session.services.folder.rounds()
     assert {(one.part, one.example) for one in row.trial.critiques} >= {("system", "train:1"), ("questions", "train:4")}
     assert any("it gives away the answer of train:1" in proposal.note for proposal in row.trial.proposals)
     assert any("from train rows" in proposal.note for proposal in row.trial.proposals)  # the rules' own

@@ -8,7 +8,8 @@ import pytest
 
 from agent.records.examples import Example
 from agent.records.rounds import Spend
-from graphs.services.context import Context, new_run
+from graphs.context import Context, new_run
+from graphs.services.run import RunServices
 from graphs.session import open_session
 from memory.rewrites import RewriteMemory
 from memory.run.folder import RunFolder
@@ -54,7 +55,7 @@ def a_run(tiny_task: Callable[..., Path], server: LlmServer, root: Path) -> RunF
     edit = {"editor": "textgrad", "minibatch": 4, "rewrites": WANTED}
     task = tiny_task(llm={"model": "mind-1", "base_url": server.url}, edit=edit)
     folder = new_run(task, ["policy=prompt-only", "budget.rounds=1"], root / "runs")
-    with Context(run=str(folder.path)).memory.open() as memory:
+    with RunServices(Context(run=str(folder.path))).memory.open() as memory:
         memory.remember(entry())
     return folder
 
@@ -66,7 +67,7 @@ def killed_and_resumed(folder: RunFolder) -> int:
     assert not folder.rounds()
     with open_session(folder) as session:
         session.go()
-        with session.context.memory.open() as memory:
+        with session.services.memory.open() as memory:
             return memory.rewrites.count()
 
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from agent.config.task import Llm
+from agent.config.llm import Llm
 from agent.errors import LlmUnavailable
 from tests.llm.server import LlmServer, call
-from tools.llm.budget import Account, Notebook
+from tools.llm.budget import LlmBudget, UnsavedCallLog
 from tools.llm.client import LlmChat
-from tools.llm.retry import Patience
+from tools.llm.retry import ServerRetry
 
 KEY = "sk-very-secret-0123456789"
 STOP = call("stop", reason="done")
@@ -23,13 +23,13 @@ def settings(server: LlmServer, **changes: Any) -> Llm:
     return Llm.model_validate(given | {"price": {"input": 1, "output": 10}} | changes)
 
 
-def patience(wanted: Llm, told: list[str] | None = None) -> Patience:
-    return Patience(wanted.patience, wanted.max_concurrency, [].append if told is None else told.append)
+def retry(wanted: Llm, told: list[str] | None = None) -> ServerRetry:
+    return ServerRetry(wanted.patience, wanted.max_concurrency, [].append if told is None else told.append)
 
 
-def chat(server: LlmServer, account: Account | None = None, **changes: Any) -> LlmChat:
+def chat(server: LlmServer, budget: LlmBudget | None = None, **changes: Any) -> LlmChat:
     wanted = settings(server, **changes)
-    return LlmChat(wanted, "planner", account or Account(Notebook()), patience(wanted))
+    return LlmChat(wanted, "planner", budget or LlmBudget(UnsavedCallLog()), retry(wanted))
 
 
 def refusal(client: LlmChat) -> LlmUnavailable:
@@ -41,4 +41,4 @@ def refusal(client: LlmChat) -> LlmUnavailable:
 def ending(server: LlmServer, seconds: float, **changes: Any) -> LlmChat:
     """A client of a run that ends in so many seconds."""
     wanted, end = settings(server, patience=3600, **changes), time.monotonic() + seconds
-    return LlmChat(wanted, "planner", Account(Notebook()), patience(wanted), deadline=lambda: end)
+    return LlmChat(wanted, "planner", LlmBudget(UnsavedCallLog()), retry(wanted), deadline=lambda: end)

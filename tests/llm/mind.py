@@ -68,8 +68,12 @@ def kind_of(request: Request) -> Kind:
 
 
 def _plan(request: Request) -> Reply:
-    """The rules' own lever, but weights where an edit has just failed; of the levers that are offered."""
+    """First a look or two, where looks are offered; then the rules' own lever, but weights where an edit has just
+    failed; of the levers that are offered.
+    """
     forms, told = forms_of(request), request.told
+    if look := _look(request):
+        return look
     seen = _signal(told)
     style, content = _percent("style", told), _percent("content", told)
     rules = (re.findall(r"Rules would: (\w+)", told) or ["edit_prompt" if style >= 10 else "train_lora"])[-1]
@@ -83,6 +87,18 @@ def _plan(request: Request) -> Reply:
         "to_round": 0,
     }
     return answered(request, lever, wanted)
+
+
+def _look(request: Request) -> Reply | None:
+    """Train rows are scored first; where they say that content is lacking, a question of one's own is tried."""
+    forms, looked = forms_of(request), request.told.partition("What you looked at in this round:")[2]
+    if "evaluate" in forms and "1. " not in looked:
+        return answered(request, "evaluate", {"reason": "Do train rows fail alike?", "split": "train", "rows": 4})
+    lacks_content = re.search(r"; [1-9]\d* fail: (?!0 lack content alone, \d+ style alone, 0 both)", looked)
+    if "try_prompt" in forms and lacks_content and "2. " not in looked:
+        wanted = {"reason": "Does it know anything at all?", "question": "What do you know?"}
+        return answered(request, "try_prompt", wanted)
+    return None
 
 
 def _signal(told: str) -> dict[str, Any]:

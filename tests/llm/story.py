@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -17,6 +16,7 @@ from tests.fixtures.story import (
     SEED,
     SHORT,
     SHOWN,
+    TASK,
     a_baseline,
     a_round,
     an_outcome,
@@ -68,11 +68,10 @@ def an_llm_outcome(last: Round) -> Outcome:
     return outcome.model_copy(update={"usage": _usage(5), "spend": spend})
 
 
-def _task() -> dict[str, Any]:
-    return {
-        "name": "valley", "model": "smollm2-135m", "policy": "rules", "planner": "llm", "target": 0.95,
-        "budget": {"rounds": 6, "minutes": 30.0, "train_tokens": None, "usd": 0.05},
-        "llm": {"model": "some-large-model", "editor": {"model": "some-small-model"}},
+def _task() -> dict[str, object]:
+    return TASK | {
+        "planner": "llm", "budget": {"rounds": 6, "minutes": 30.0, "train_tokens": None, "usd": 0.05},
+        "llm": {"model": "some-large-model", "editor": {"model": "some-small-model"}, "price": {"input": 1.0}},
     }  # fmt: skip
 
 

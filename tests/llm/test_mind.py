@@ -9,8 +9,8 @@ import pytest
 from pydantic import BaseModel, Field, TypeAdapter
 
 from agent import prompts
-from agent.policy.llm_planner import TOOLS
-from agent.records.actions import Move, TrainLora
+from agent.policy.planner_tools import ACTION_TOOLS
+from agent.records.actions import Action, TrainLora
 from agent.records.base import Record
 from agent.records.signal import LeverSignal
 from tests.fixtures.rounds import a_signal
@@ -31,7 +31,7 @@ class Comparison(Record):
     better: Literal["first", "second", "neither"]
 
 
-def name_of(record: type[BaseModel]) -> str:
+def tool_name(record: type[BaseModel]) -> str:
     action = record.model_fields.get("action")
     return str(action.default) if action else record.__name__
 
@@ -39,7 +39,7 @@ def name_of(record: type[BaseModel]) -> str:
 def asked(system: str, user: str, offered: Sequence[type[BaseModel]] = (), **options: Any) -> Request:
     messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
     tools = [
-        {"type": "function", "function": {"name": name_of(tool), "parameters": tool.model_json_schema()}}
+        {"type": "function", "function": {"name": tool_name(tool), "parameters": tool.model_json_schema()}}
         for tool in offered
     ]
     return Request({"messages": messages} | ({"tools": tools} if tools else {}) | options, {}, 0.0)
@@ -62,11 +62,11 @@ def round_of(rules: str, **signal: Any) -> str:
     )
 
 
-def planned(told: str, tools: Sequence[type[BaseModel]] = TOOLS) -> Move:
+def planned(told: str, tools: Sequence[type[BaseModel]] = ACTION_TOOLS) -> Action:
     name, given = chosen(mind(asked(prompts.read("planner"), told, tools)))
     assert "0.20" in given["reason"] and "80%" in given["reason"]
-    plan = next(tool for tool in TOOLS if name_of(tool) == name).model_validate(given)
-    return TypeAdapter(Move).validate_python(plan.model_dump(exclude={"reason"}))
+    plan = next(tool for tool in ACTION_TOOLS if tool_name(tool) == name).model_validate(given)
+    return TypeAdapter(Action).validate_python(plan.model_dump(exclude={"reason"}))
 
 
 @pytest.mark.parametrize("rules", ["train_lora", "edit_prompt", "rollback", "stop"])
@@ -84,11 +84,11 @@ def test_after_a_fruitless_edit_it_differs_from_the_rules() -> None:
 
 
 def test_it_calls_no_lever_that_is_not_offered() -> None:
-    assert planned(round_of("edit_prompt"), TOOLS[2:]).action == "rollback"
+    assert planned(round_of("edit_prompt"), ACTION_TOOLS[2:]).action == "rollback"
 
 
 def test_it_plans_where_the_levers_are_one_choice_of_a_tool_of_a_schema_or_of_one_told_in_words() -> None:
-    levers = [tool.model_json_schema() for tool in TOOLS]
+    levers = [tool.model_json_schema() for tool in ACTION_TOOLS]
     for lever in levers:
         lever["required"] += ["action"]
     schema = {"type": "object", "properties": {"choice": {"anyOf": levers}}}
@@ -231,7 +231,11 @@ def test_a_form_it_does_not_know_is_filled_so_that_it_fits() -> None:
 
 
 def test_over_http_every_role_has_its_bill() -> None:
-    requests = [asked("You plan.", round_of("stop"), TOOLS), asked("You judge.", "?", [Grade]), asked("Hm.", "Hm?")]
+    requests = [
+        asked("You plan.", round_of("stop"), ACTION_TOOLS),
+        asked("You judge.", "?", [Grade]),
+        asked("Hm.", "Hm?"),
+    ]
     with serving(mind) as server:
         client = openai.OpenAI(base_url=server.url, api_key="none")
         for request in requests:

@@ -1,10 +1,12 @@
 """The run folder: what it keeps, what it refuses, and what a kill or a full disk leaves of it."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,11 @@ from hypothesis import strategies as st
 
 from agent.errors import BadInput, Busy
 from agent.records.actions import Decision, TrainLora
-from agent.records.evaluation import ExampleScore
+from agent.records.evaluation import ExampleScore, Measurements
+from agent.records.events import Note, RoundJudged, RoundStarted, RunStarted
 from agent.records.examples import Candidate, Demo, Prompt, Split
 from agent.records.rounds import Baseline, Call, Outcome, Remaking, Round, Spend, SplitResult, Trial, Usage, Verdict
-from agent.records.signal import Diagnosis, Measured, Signal
+from agent.records.signal import Diagnosis, Signal
 from memory.rewrites import KeptRewrite, Reworded
 from memory.run.folder import RunFolder, runs
 from memory.run.ledger import Row
@@ -69,9 +72,9 @@ def outcome(stopped: str = "the target is reached") -> Outcome:
     return Outcome(stopped=stopped, best=PAIR, baseline_test=result, best_test=result, p_value=0.5, spend=Spend())
 
 
-def measured(output: str = "ANSWER: Ada", split: Split = "validation") -> Measured:
+def measured(output: str = "ANSWER: Ada", split: Split = "validation") -> Measurements:
     score = ExampleScore(example=f"{split}:1", output=output, content=1.0, style=0.0, faults=("too long",))
-    return Measured(candidate=PAIR, split=split, scores={"k1": score}, nats={"k1": 0.1 + 0.2})
+    return Measurements(candidate=PAIR, split=split, scores={"k1": score}, nats={"k1": 0.1 + 0.2})
 
 
 # --- a run as a whole ------------------------------------------------------------------------------
@@ -211,7 +214,7 @@ def test_what_was_measured_is_kept_apart_by_pair_and_split_and_replaced_as_a_who
     assert run.load(PAIR, "validation") == measured()
     assert run.load(PAIR, "train") == measured(split="train")
     tuned = Candidate(prompt=PAIR.prompt, adapter="b" * 12)
-    assert run.load(tuned, "validation") == Measured(candidate=tuned, split="validation")
+    assert run.load(tuned, "validation") == Measurements(candidate=tuned, split="validation")
     assert len(list((run.path / "evaluations").iterdir())) == 2
 
 
@@ -293,14 +296,41 @@ def test_another_reader_sees_rows_as_they_are_added(run: RunFolder) -> None:
 
 
 def test_events_are_kept_in_order_with_their_time(run: RunFolder) -> None:
-    run.event("epoch", loss=0.5, note="line\u2028end")
+    run.event(Note(text="line\u2028end"))
     with (run.path / "events.jsonl").open("a") as file:
         file.write('{"kind": "torn')
-    run.event("kept", candidate=PAIR.id)
-    first, second = RunFolder.open(run.path).events()
-    assert (first["kind"], first["loss"], first["note"]) == ("epoch", 0.5, "line\u2028end")
-    assert (second["kind"], second["candidate"]) == ("kept", PAIR.id)
-    assert str(first["time"]) <= str(second["time"])
+    run.event(RoundJudged(row=round_(1)))
+    (first, second), left_out = RunFolder.open(run.path).events()
+    assert (first.event, second.event) == (Note(text="line\u2028end"), RoundJudged(row=round_(1)))
+    assert first.time <= second.time and left_out == 0
+
+
+def test_events_are_written_as_they_always_were(run: RunFolder) -> None:
+    """A time, the kind, then the data: what older runs hold, and what older versions read."""
+    for event in (Note(text="hm"), RoundStarted(number=1), RunStarted(name="r", task="t", model="m", policy="p")):
+        run.event(event)
+    lines = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
+    times = [line.pop("time") for line in lines]
+    assert all(datetime.fromisoformat(time).tzinfo for time in times) and times == sorted(times)
+    assert [list(line.items()) for line in lines] == [
+        [("kind", "note"), ("text", "hm")],
+        [("kind", "round-start"), ("number", 1)],
+        [("kind", "run"), ("name", "r"), ("task", "t"), ("model", "m"), ("policy", "p"), ("folder", "")],
+    ]
+
+
+def test_events_that_cannot_be_read_are_counted_and_left_out(run: RunFolder) -> None:
+    time = "2026-03-01T12:00:00+00:00"
+    lines = [
+        {"time": time, "kind": "note", "text": "of an older run"}, {"time": time, "kind": "epoch", "loss": 0.5},
+        {"time": time, "kind": "verdict", "row": {"number": 1}}, {"kind": "note", "text": "without a time"}, [], None,
+    ]  # fmt: skip
+    with (run.path / "events.jsonl").open("a") as file:
+        file.write("".join(f"{json.dumps(line)}\n" for line in lines) + "not JSON\n\n" + "[" * 100_000 + "\n")
+    entries, left_out = run.events()
+    assert [(entry.time, entry.event) for entry in entries] == [(time, Note(text="of an older run"))]
+    assert left_out == len(lines) - 1 + 3
+    assert run.events().of(Note) == [Note(text="of an older run")] and run.events().of(RunStarted) == []
 
 
 def call(number: int, fault: str = "", settled: bool = False) -> Call:

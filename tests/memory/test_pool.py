@@ -7,7 +7,7 @@ import pytest
 
 from agent.records.evaluation import ExampleScore
 from agent.records.examples import Candidate
-from graphs.services.context import new_run
+from graphs.context import new_run
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import LEARNABLE, TinyTask
@@ -32,10 +32,10 @@ def test_runs_with_a_pool_in_common_end_and_cost_as_they_would_alone(
     other = went(task, tmp_path / "shared", "p -> w", tmp_path / "pool")
     for one, another in zip(again.rounds(), other.rounds(), strict=True):
         assert (one.best, one.reward, one.trial.candidate) == (another.best, another.reward, another.trial.candidate)
-        assert abs(one.spend.passes - another.spend.passes) <= 4, "rounding aside"
+        assert abs(one.spend.forward_tokens - another.spend.forward_tokens) <= 4, "rounding aside"
     first, second = alone.rounds()[0], other.rounds()[0]
     assert (first.best, first.reward) == (second.best, second.reward), "the same move from the same pair, whatever for"
-    assert abs(first.spend.passes - second.spend.passes) <= 4
+    assert abs(first.spend.forward_tokens - second.spend.forward_tokens) <= 4
 
 
 def test_runs_that_are_scored_otherwise_have_no_answers_in_common_that_scorers_cut_off(
@@ -44,8 +44,8 @@ def test_runs_that_are_scored_otherwise_have_no_answers_in_common_that_scorers_c
     def scores(root: str, pool: Path, **changes: Any) -> list[ExampleScore]:
         folder = new_run(tiny_task(**LEARNABLE | {"style": []} | changes), ["budget.rounds=1"], tmp_path / root)
         with open_session(folder, pool=str(pool)) as session:
-            seed = Candidate(prompt=folder.save_prompt(session.context.spec.config.prompt.prompt()))
-            return list(session.context.evaluate(seed, "validation").scores)
+            seed = Candidate(prompt=folder.save_prompt(session.services.spec.config.prompt.prompt()))
+            return list(session.services.evaluate(seed, "validation").scores)
 
     brief = {"content": [{"kind": "exact"}], "style": [{"kind": "words", "most": 1}]}
     longer = {"content": [{"kind": "exact"}], "style": [{"kind": "words", "most": 4}]}

@@ -173,7 +173,7 @@ def test_search_is_by_meaning_and_takes_a_filter(folder: Path) -> None:
         memory.remember(entry("number apples cost", prompt=words("sums"), task="sums", kept=False))
         memory.remember(entry())
         assert [found.entry.task for found in memory.search("what do apples cost")] == ["sums", "valley"]
-        assert [found.entry.task for found in memory.search("apples", where={"kept": True})] == ["valley"]
+        assert [found.entry.task for found in memory.search("apples", kept=True)] == ["valley"]
         assert [found.entry.task for found in memory.search("apples", limit=1)] == ["sums"]
 
 
@@ -309,7 +309,7 @@ def test_a_lost_folder_counts_as_lost_until_prompts_and_rewrites_are_back(folder
         rebuild(memory, [entry()], [kept])
         assert not memory.rebuilt
         assert (memory.count(), memory.rewrites.count()) == (1, 1)
-        assert [near.rewrite for near in memory.rewrites.search("bees")] == [kept]
+        assert memory.rewrites.recall([kept.source], model=None, task=None) == [kept]
 
 
 # --- the real embedder ------------------------------------------------------------------------------

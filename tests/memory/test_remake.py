@@ -10,7 +10,8 @@ from agent.records.actions import Rows
 from agent.records.edits import Rewrite
 from agent.records.evaluation import ExampleScore
 from agent.records.examples import Demo, Example, Prompt, Turn
-from memory.remake import remake, reword, select, source_of, table
+from memory.remake import remake, select, source_of
+from memory.reword import reword
 
 
 class Form:
@@ -19,7 +20,7 @@ class Form:
     def show(self, answer: str) -> str:
         return f"ANSWER: {answer}"
 
-    def passes(self, output: str, example: Example) -> bool:
+    def full_marks(self, output: str, example: Example) -> bool:
         return output == f"ANSWER: {example.answer}" and len(example.answer) <= 8
 
     def faults(self, output: str) -> tuple[str, ...]:
@@ -35,7 +36,7 @@ class AsGiven(Form):
     def show(self, answer: str) -> str:
         return answer
 
-    def passes(self, output: str, example: Example) -> bool:
+    def full_marks(self, output: str, example: Example) -> bool:
         return True
 
 
@@ -56,13 +57,13 @@ TRAIN = [
 
 def test_rows_are_remade_in_the_wanted_form_without_the_demonstrated() -> None:
     remade = remake(TRAIN, PROMPT, Form())
-    assert remade.rows.to_list() == [
+    assert [row.model_dump(mode="json") for row in remade.rows] == [
         {
             "question": "Who mends?", "answer": "ANSWER: Bo", "source": "train:2", "prompt": PROMPT.id, "system": "",
             "turns": [], "rewritten": False,
         }
     ]  # fmt: skip
-    assert (remade.given, remade.refused, remade.duplicates) == (3, 1, 1)
+    assert (remade.eligible, remade.refused, remade.duplicates) == (3, 1, 1)
 
 
 def test_the_same_question_after_other_turns_is_another_row() -> None:
@@ -120,17 +121,12 @@ def test_rows_of_another_split_are_refused(name: str) -> None:
 def test_every_example_is_accounted_for_once(pairs: list[tuple[str, str]]) -> None:
     train = [example(line, question, answer) for line, (question, answer) in enumerate(pairs, 1)]
     remade = remake(train, PROMPT, Form())
-    assert remade.given == sum(question != "Who bakes?" for question, _ in pairs)
-    assert len(remade.rows) + remade.refused + remade.duplicates == remade.given
+    assert remade.eligible == sum(question != "Who bakes?" for question, _ in pairs)
+    assert len(remade.rows) + remade.refused + remade.duplicates == remade.eligible
     wanted = {
         (question, f"ANSWER: {answer}") for question, answer in pairs if question != "Who bakes?" and len(answer) < 8
     }
-    assert {(row["question"], row["answer"]) for row in remade.rows} == wanted
-
-
-def test_a_table_has_its_columns_even_when_it_is_empty() -> None:
-    assert table([]).column_names == ["question", "answer", "source", "prompt", "system", "turns", "rewritten"]
-    assert table(select(TRAIN, None, "original"))[1]["answer"] == "Bo"
+    assert {(row.question, row.answer) for row in remade.rows} == wanted
 
 
 # --- rewrites as rows ------------------------------------------------------------------------------
@@ -171,7 +167,7 @@ def test_a_kept_rewrite_becomes_one_more_refined_row() -> None:
     refined = select(TRAIN, remade, "refined")
     assert [(r.source, r.question, r.answer, r.prompt) for r in refined if r.rewritten] == new
     assert [row.question for row in refined if not row.rewritten] == ["Who mends?"]
-    assert (remade.given, remade.refused, remade.duplicates, remade.rewritten) == (6, 1, 2, 2)
+    assert (remade.eligible, remade.refused, remade.duplicates, remade.rewritten) == (6, 1, 2, 2)
     assert len(select(TRAIN, remade, "both")) == len(TRAIN) + 3
     assert not any(row.rewritten for row in select(TRAIN, remade, "original"))
 

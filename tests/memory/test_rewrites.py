@@ -4,8 +4,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from agent.records.events import Note
 from agent.records.rounds import Remaking
-from graphs.services.context import Context, new_run
+from graphs.approval import instead
+from graphs.context import Context, new_run
+from graphs.services.run import RunServices
 from graphs.session import open_session
 from memory.prompts import PromptMemory
 from memory.remake import source_of
@@ -58,21 +61,10 @@ def test_of_several_rewrites_of_a_row_the_one_kept_most_often_is_recalled(tmp_pa
         assert found.question == "bees"
 
 
-def test_search_is_by_the_meaning_of_the_question_and_takes_a_filter(tmp_path: Path) -> None:
-    with PromptMemory.open(tmp_path / "memory", count_words) as memory:
-        assert memory.rewrites.search("bees") == []
-        memory.rewrites.remember(kept(1), kept(2, "what do apples cost", run="valley-2"))
-        near, far = memory.rewrites.search("the cost of apples")
-        assert (near.rewrite, far.rewrite) == (kept(2, "what do apples cost", run="valley-2"), kept(1))
-        assert near.similarity > 0.99 > far.similarity
-        assert [one.rewrite for one in memory.rewrites.search("apples", where={"run": "valley-1"})] == [kept(1)]
-        assert memory.rewrites.search("apples", limit=0) == []
-
-
 # --- in a run --------------------------------------------------------------------------------------
 
 
-def in_other_words(context: Context) -> Reworded:
+def in_other_words(context: RunServices) -> Reworded:
     """The first train row's question, rewritten."""
     config = context.spec.config
     rewrite = KeptRewrite(
@@ -88,9 +80,9 @@ def test_a_run_trains_on_its_rewrites_beside_the_questions_as_given(
     folder = new_run(tiny_task(budget={"rounds": 2}), runs=tmp_path / "runs")
     with open_session(folder, supervised=True) as session:
         session.go()
-        session.context.memory.keep_rewrites(1, in_other_words(session.context))
-        session.go({"instead": {"action": "train_lora", "rows": "refined", "epochs": 1}})
-        session.go({"instead": {"action": "train_lora", "rows": "original", "epochs": 1}})
+        session.services.memory.keep_rewrites(1, in_other_words(session.services))
+        session.go(instead("train_lora", rows="refined", epochs=1))
+        session.go(instead("train_lora", rows="original", epochs=1))
     notes = [row.trial.note for row in folder.rounds()]
     assert notes == ["5 refined rows, 1 epochs, 1 of the rows with rewritten questions", "4 original rows, 1 epochs"]
 
@@ -98,7 +90,7 @@ def test_a_run_trains_on_its_rewrites_beside_the_questions_as_given(
 def test_a_round_that_kept_nothing_is_noted_and_opens_no_memory(tiny_task: Callable[..., Path], tmp_path: Path) -> None:
     folder = new_run(tiny_task(), runs=tmp_path / "runs")
     nothing = Reworded(remaking=Remaking(asked=12, kept=0), remark="no question was rewritten: the LLM was lost")
-    Context(run=str(folder.path)).memory.keep_rewrites(1, nothing)
+    RunServices(Context(run=str(folder.path))).memory.keep_rewrites(1, nothing)
     assert folder.reworded(1) == nothing and folder.rewrites() == []
     assert not (tmp_path / "runs" / "memory").exists()
 
@@ -107,7 +99,7 @@ def test_a_later_run_knows_the_rewrite_again_and_a_lost_memory_gets_it_back(
     tiny_task: Callable[..., Path], tmp_path: Path
 ) -> None:
     task, runs = tiny_task(), tmp_path / "runs"
-    first, second = (Context(run=str(new_run(task, runs=runs).path)) for _ in range(2))
+    first, second = (RunServices(Context(run=str(new_run(task, runs=runs).path))) for _ in range(2))
     first.memory.keep_rewrites(1, in_other_words(first))
     first.memory.keep_rewrites(1, in_other_words(first))
     for _ in range(2):
@@ -117,13 +109,13 @@ def test_a_later_run_knows_the_rewrite_again_and_a_lost_memory_gets_it_back(
         shutil.rmtree(runs / "memory")
     with second.memory.open() as memory:
         assert memory.rewrites.count() == 1
-    assert [event["text"] for event in second.folder.events()] == [
-        "The prompt memory was lost: it is rebuilt from the run folders."
+    assert [entry.event for entry in second.folder.events().entries] == [
+        Note(text="The prompt memory was lost: it is rebuilt from the run folders.")
     ] * 2
 
 
 def test_a_fixed_order_asks_memory_for_nothing(tiny_task: Callable[..., Path], tmp_path: Path) -> None:
     folder = new_run(tiny_task(), ["policy=prompt-only"], tmp_path / "runs")
-    context = Context(run=str(folder.path))
+    context = RunServices(Context(run=str(folder.path)))
     context.memory.keep_rewrites(1, in_other_words(context))
     assert context.memory.recall_rewrites(context.spec.train) == []

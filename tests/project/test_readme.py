@@ -50,7 +50,7 @@ def test_its_example_task_can_be_read(tmp_path: Path, text: str) -> None:
         (tmp_path / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
     task = load_task(tmp_path)
     assert task.config.name == yaml.safe_load(text)["name"]
-    assert task.scorers.passes(task.scorers.show("Paris"), task.train[0])
+    assert task.scorers.full_marks(task.scorers.show("Paris"), task.train[0])
 
 
 def test_its_python_compiles_and_names_what_there_is() -> None:

@@ -1,37 +1,71 @@
-"""The levers as tools that an agent calls by itself."""
+"""The levers and the looks as tools that an agent calls by itself."""
 
+import json
 from typing import Any
 
 import pytest
+from langchain_core.messages import ToolMessage
 from langchain_core.tools import StructuredTool
 from pydantic import ValidationError
 
-from agent.records.actions import EditPrompt, Move, Rollback, Stop, TrainLora
+from agent.errors import BadInput
+from agent.records.actions import Action, EditPrompt, Rollback, Stop, TrainLora
+from agent.records.base import Record
+from agent.records.looks import Evaluate, Finding, Look, PairsCompared, PromptTried, SearchPrompts, TryPrompt
+from agent.records.rounds import RoundSummary
 from tools.toolbox import toolbox
 
+COMPARED = PairsCompared(
+    first=0, second=1, rows=4, first_reward=0.25, second_reward=0.5, better=1, worse=0, p_value=0.5
+)
+
+
+class Bench:
+    """Notes what it is asked for."""
+
+    def __init__(self) -> None:
+        self.calls: list[Record] = []
+
+    def pull(self, action: Action) -> RoundSummary:
+        self.calls.append(action)
+        return RoundSummary(
+            number=len(self.calls), action=action.action, note="", kept=True, reason="", before=0.0, after=1.0,
+            p_value=0.01, reward=1.0, target=0.9, rounds_left=1, seconds=0.1,
+        )  # fmt: skip
+
+    def look(self, look: Look) -> Finding:
+        if isinstance(look, TryPrompt):
+            raise BadInput("The model's window has no room for this question.")
+        self.calls.append(look)
+        return COMPARED
+
 
 @pytest.fixture
-def pulled() -> list[Move]:
-    return []
+def bench() -> Bench:
+    return Bench()
 
 
 @pytest.fixture
-def tools(pulled: list[Move]) -> dict[str, StructuredTool]:
-    def pull(move: Move) -> str:
-        pulled.append(move)
-        return f"{move.action}: kept"
-
-    return {tool.name: tool for tool in toolbox(pull)}
+def tools(bench: Bench) -> dict[str, StructuredTool]:
+    return {tool.name: tool for tool in toolbox(bench)}
 
 
-def test_there_is_one_tool_a_lever_and_each_says_what_it_is_for(tools: dict[str, StructuredTool]) -> None:
-    assert list(tools) == ["train_lora", "edit_prompt", "rollback", "stop"]
+def called(tool: StructuredTool, arguments: dict[str, Any]) -> ToolMessage:
+    """As an agent calls it."""
+    message = tool.invoke({"type": "tool_call", "id": "1", "name": tool.name, "args": arguments})
+    assert isinstance(message, ToolMessage)
+    return message
+
+
+def test_there_is_one_tool_a_lever_and_a_look_and_each_says_what_it_is_for(tools: dict[str, StructuredTool]) -> None:
+    levers = ["train_lora", "edit_prompt", "rollback", "stop"]
+    assert list(tools) == [*levers, "evaluate", "classify_failures", "search_prompts", "try_prompt", "compare"]
     assert "Tune the weights" in tools["train_lora"].description
     assert all(tool.description for tool in tools.values())
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "move"),
+    ("name", "arguments", "action"),
     [
         ("train_lora", {"rank": 8, "rows": "refined"}, TrainLora(rank=8, rows="refined")),
         ("train_lora", {}, TrainLora()),
@@ -41,10 +75,32 @@ def test_there_is_one_tool_a_lever_and_each_says_what_it_is_for(tools: dict[str,
     ],
 )
 def test_a_call_pulls_the_lever_and_says_what_came_of_it(
-    tools: dict[str, StructuredTool], pulled: list[Move], name: str, arguments: dict[str, Any], move: Move
+    tools: dict[str, StructuredTool], bench: Bench, name: str, arguments: dict[str, Any], action: Action
 ) -> None:
-    assert tools[name].invoke(arguments) == f"{name}: kept"
-    assert pulled == [move]
+    message = called(tools[name], arguments)
+    assert isinstance(message.artifact, RoundSummary) and message.artifact.action == name
+    assert json.loads(message.text) == message.artifact.model_dump(mode="json"), "what the LLM reads is the record"
+    assert bench.calls == [action]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "look"),
+    [
+        ("evaluate", {"split": "validation"}, Evaluate(split="validation")),
+        ("search_prompts", {"about": "mayors", "limit": 1}, SearchPrompts(about="mayors", limit=1)),
+    ],
+)
+def test_a_call_looks_and_finds_a_record(
+    tools: dict[str, StructuredTool], bench: Bench, name: str, arguments: dict[str, Any], look: Look
+) -> None:
+    message = called(tools[name], arguments)
+    assert message.artifact == COMPARED == PairsCompared.model_validate_json(message.text)
+    assert bench.calls == [look]
+
+
+def test_what_cannot_be_done_now_is_a_sentence_for_the_agent(tools: dict[str, StructuredTool]) -> None:
+    message = called(tools["try_prompt"], {"question": "Who?"})
+    assert (message.status, message.text) == ("error", "The model's window has no room for this question.")
 
 
 @pytest.mark.parametrize(
@@ -56,14 +112,17 @@ def test_a_call_pulls_the_lever_and_says_what_came_of_it(
         ("edit_prompt", {"parts": ["scorers"]}, "'system', 'demos' or 'questions'"),
         ("rollback", {}, "Field required"),
         ("stop", {"shell": "rm"}, "Extra inputs are not permitted"),
+        ("evaluate", {"split": "test"}, "'train' or 'validation'"),
+        ("evaluate", {"rows": 10_000}, "less than or equal to 50"),
+        ("try_prompt", {"question": PromptTried.__name__ * 500}, "at most 2000 characters"),
     ],
 )
 def test_what_is_out_of_bounds_is_told_the_bounds_and_pulls_nothing(
-    tools: dict[str, StructuredTool], pulled: list[Move], name: str, arguments: dict[str, Any], bound: str
+    tools: dict[str, StructuredTool], bench: Bench, name: str, arguments: dict[str, Any], bound: str
 ) -> None:
     with pytest.raises(ValidationError, match=bound):
         tools[name].invoke(arguments)
-    assert pulled == []
+    assert bench.calls == []
 
 
 def test_the_bounds_stand_in_the_schema_that_an_llm_reads(tools: dict[str, StructuredTool]) -> None:

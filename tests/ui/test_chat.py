@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from graphs.services import charging
-from graphs.services.context import new_run
+from graphs.approval import instead
+from graphs.context import new_run
+from graphs.services import meter
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 from tests.llm.story import PLANNED, RULES, llm_rounds
@@ -60,7 +61,7 @@ def test_time_between_a_question_and_its_answer_is_no_steps(
     folder = new_run(tiny_task(), ["policy=prompt-only", "budget.rounds=1"], tmp_path / "runs")
     with open_session(folder, supervised=True) as session:
         session.go()
-        monkeypatch.setattr(charging, "time", Later())
+        monkeypatch.setattr(meter, "time", Later())
         out = io.StringIO()
         monkeypatch.setattr("sys.stdin", io.StringIO("/try Who?\n"))
         assert Talk(session, Console(file=out)).turn() and out.getvalue()
@@ -77,9 +78,9 @@ def test_what_was_wrong_with_an_answer_is_shown_with_the_plan(
     folder = new_run(tiny_task(), runs=tmp_path / "runs")
     with open_session(folder, supervised=True) as session:
         session.go()
-        session.go({"instead": {"action": "train_lora", "rank": 4096}})
+        session.go(instead("train_lora", rank=4096))
     said = say(folder, monkeypatch, "/plan")
-    assert "That cannot be done: instead.rank must be between 1 and 256, but it is 4096" in said
+    assert "That cannot be done: args.rank must be between 1 and 256, but it is 4096" in said
 
 
 def test_why_shows_the_rules_choice_beside_the_planners(

@@ -9,7 +9,7 @@ from agent.errors import LlmUnavailable
 from tests.llm.mind import kind_of, mind
 from tests.llm.server import NO_TAGS, LlmServer, Reply, Request, call, refuse, serving, without_tools
 from ui.cli import run
-from ui.commands.pace import fitting_timeout, fitting_width, measured
+from ui.commands.pace import fitting_timeout, fitting_width, measure_rates
 
 
 def checked(server: LlmServer, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -148,11 +148,11 @@ def test_a_server_that_refuses_several_calls_at_once_is_asked_one_by_one() -> No
         if out > 4:  # the first four come one by one
             raise LlmUnavailable("HTTP 429")
 
-    assert fitting_width(measured(ask, 16)) == 1
+    assert fitting_width(measure_rates(ask, 16)) == 1
 
 
 def test_no_more_calls_go_out_at_once_than_are_allowed() -> None:
-    assert max(measured(lambda _: time.sleep(0.02), 2)) <= 2
+    assert max(measure_rates(lambda _: time.sleep(0.02), 2)) <= 2
 
 
 def test_a_server_that_is_not_there_is_asked_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,15 @@ import time
 
 from rich.console import Console
 
+from agent.records.events import (
+    BaselineScored,
+    DecisionMade,
+    Note,
+    RoundJudged,
+    RoundStarted,
+    RunFinished,
+    RunStarted,
+)
 from tests.fixtures.story import a_baseline, an_outcome, the_story
 from tests.llm.story import an_llm_outcome, llm_rounds
 from ui.terminal.live import LiveView
@@ -21,19 +30,17 @@ class Clock:
 
 def play(view: LiveView, clock: Clock) -> None:
     with view:
-        view.event(
-            "run", {"name": "valley-1", "task": "valley", "model": "smollm2-135m", "policy": "rules", "folder": "r"}
-        )
-        view.event("baseline", {"row": a_baseline()})
+        view.event(RunStarted(name="valley-1", task="valley", model="smollm2-135m", policy="rules", folder="r"))
+        view.event(BaselineScored(row=a_baseline()))
         for row in the_story():
-            view.event("round-start", {"number": row.number})
-            view.event("decision", {"number": row.number, "decision": row.decision})
+            view.event(RoundStarted(number=row.number))
+            view.event(DecisionMade(number=row.number, decision=row.decision))
             for step in range(51):
                 clock.now += 1
                 view("training", step, 50, "loss 0.31 [bold]")
-            view.event("verdict", {"row": row})
-        view.event("note", {"text": "the planner did not answer;\x1b[31m the rules decide"})
-        view.event("finish", {"outcome": an_outcome(the_story()[-1])})
+            view.event(RoundJudged(row=row))
+        view.event(Note(text="the planner did not answer;\x1b[31m the rules decide"))
+        view.event(RunFinished(outcome=an_outcome(the_story()[-1])))
 
 
 def test_live_view_writes_plain_lines_where_nobody_watches() -> None:
@@ -81,9 +88,9 @@ def test_live_view_tells_what_the_llm_did_and_what_the_rules_would_have_done() -
     out = io.StringIO()
     with LiveView(Console(file=out, width=80)) as view:
         for row in llm_rounds():
-            view.event("decision", {"number": row.number, "decision": row.decision})
-            view.event("verdict", {"row": row})
-        view.event("finish", {"outcome": an_llm_outcome(llm_rounds()[-1])})
+            view.event(DecisionMade(number=row.number, decision=row.decision))
+            view.event(RoundJudged(row=row))
+        view.event(RunFinished(outcome=an_llm_outcome(llm_rounds()[-1])))
     text = out.getvalue()
     assert "◆ edit  Eleven of twelve rows lack the form" in text and "(planner)" in text
     assert "the rules, same lever, other settings: edit_prompt: 92% of the rows lack style" in text
@@ -100,8 +107,7 @@ def test_what_an_llm_says_does_not_steer_the_terminal() -> None:
     evil = row.decision.model_copy(update={"reason": "\x1b[31mred", "rules_would": "edit_prompt: \x1b[2J"})
     proposals = (row.trial.proposals[-1].model_copy(update={"note": "\x1b[31m"}),)
     with LiveView(Console(file=out, width=80)) as view:
-        view.event("decision", {"number": 1, "decision": evil})
-        view.event(
-            "verdict", {"row": row.model_copy(update={"trial": row.trial.model_copy(update={"proposals": proposals})})}
-        )
+        view.event(DecisionMade(number=1, decision=evil))
+        trial = row.trial.model_copy(update={"proposals": proposals})
+        view.event(RoundJudged(row=row.model_copy(update={"trial": trial})))
     assert "\x1b" not in out.getvalue() and "1 proposal refused" in out.getvalue()

@@ -205,7 +205,7 @@ def test_500_rounds_stay_legible_and_small(tmp_path: Path) -> None:
     assert dots and dots[1].count("M") == 498
     assert page.count('<g class="mark edit_prompt kept">') == 2
     assert "2 of 500 rounds were kept" in words
-    assert "12 of 500 rounds are told in full" in words and "12 of 500 rounds" in twin
+    assert "12 of 500 rounds are shown in full" in words and "12 of 500 rounds" in twin
     told = {int(number) for number in re.findall(r'id="round-(\d+)"', page)}
     assert told == {1, 200, *range(491, 501)} == {int(n) for n in re.findall(r"### Round (\d+)", twin)}
     folded = page[page.index("All 500 rounds</summary>") :]

@@ -14,6 +14,7 @@ from tests.fixtures.pages import EVIL, outside_fences, read
 from tests.fixtures.story import make_run
 from tests.llm.story import ASKED, CRITIQUE, PLANNED, REFUSED, RULES, llm_rounds, make_llm_run
 from ui import wording
+from ui.decision_wording import beside_rules
 from ui.report import llm
 from ui.report.diff import compare
 
@@ -66,10 +67,10 @@ def test_a_decision_knows_whether_the_rules_would_have_pulled_the_same_lever() -
 def test_the_same_move_is_told_from_the_same_lever() -> None:
     rules = f"{TrainLora(rank=8)}: content is lacking."
     told = [
-        wording.beside_rules(Decision(move=move, reason="", by="planner", rules_would=rules))
+        beside_rules(Decision(move=move, reason="", by="planner", rules_would=rules))
         for move in (TrainLora(rank=8), TrainLora(rank=16), EditPrompt())
     ]
-    assert told == ["the same move", "same lever, other settings", "another lever"]
+    assert told == ["the same action", "same lever, other settings", "another lever"]
 
 
 def test_critiques_are_folded_by_part_each_with_its_row(tmp_path: Path) -> None:
@@ -117,7 +118,7 @@ def remaking_of(*rounds: Remaking) -> Remaking:
         row.model_copy(update={"trial": row.trial.model_copy(update={"remaking": remaking})})
         for row, remaking in zip(llm_rounds(), rounds, strict=False)
     ]
-    made = llm.remade(rows)
+    made = llm.total_remaking(rows)
     assert made is not None
     return made
 

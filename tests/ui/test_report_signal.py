@@ -15,7 +15,7 @@ from tests.fixtures.outlooks import CONFIG, a_briefing
 from tests.fixtures.pages import read
 from tests.fixtures.rounds import a_diagnosis
 from tests.fixtures.story import a_baseline, an_outcome, make_run, the_story
-from ui.report.signal import not_seen, states
+from ui.report.signal import numbers_not_shown, states
 from ui.report.write import write_report
 from ui.wording import GLOSSARY, cost
 
@@ -48,7 +48,7 @@ def test_promises_and_what_came_of_them_are_told_in_both_twins(tmp_path: Path) -
     assert "| 4 | +0.21 ± 0.08 for 2k passes | 95 | +0.34 ± 0.15 for 28k passes | 12.3 | LoRA | +0.28 | 0.06 |" in twin
     assert "| noise floor, merit | 0.06 |" in twin and "| drift, nats a token | +0.03 |" in twin
     assert '<g class="promise train_lora pulled"><title>round 4' in page
-    assert '<path class="course drift"' in page
+    assert '<path class="signal drift"' in page
 
 
 def test_what_the_final_weights_have_lost_elsewhere_is_told_in_both_twins(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_what_the_final_weights_have_lost_elsewhere_is_told_in_both_twins(tmp_pa
 def test_ledgers_without_outlooks_have_no_chart_of_promises(tmp_path: Path) -> None:
     page, words, twin = read(make_run(tmp_path))
     assert "What each lever promised" not in words + twin and 'class="promise' not in page
-    assert '<path class="course content"' in page and '<path class="course drift"' not in page
+    assert '<path class="signal content"' in page and '<path class="signal drift"' not in page
 
 
 def test_no_number_that_was_seen_is_told_again_as_what_the_switch_rests_on() -> None:
@@ -71,13 +71,13 @@ def test_no_number_that_was_seen_is_told_again_as_what_the_switch_rests_on() -> 
     decision = Learned(CONFIG).decide(briefing)
     row = the_story()[0]
     row = row.model_copy(update={"signal": briefing.signal, "diagnosis": briefing.diagnosis, "decision": decision})
-    assert set(not_seen(row)) == {"edit promise", "edit drawn", "LoRA promise", "LoRA drawn"}
+    assert set(numbers_not_shown(row)) == {"edit promise", "edit drawn", "LoRA promise", "LoRA drawn"}
 
 
 def test_number_that_differs_from_what_was_seen_is_told() -> None:
     row = the_story()[0]
     decision = Decision(move=row.decision.move, reason="", numbers={"prompt_gap": 1.5, "weight_gap": 1.88})
-    assert not_seen(row.model_copy(update={"decision": decision})) == {"prompt gap": 1.5}
+    assert numbers_not_shown(row.model_copy(update={"decision": decision})) == {"prompt gap": 1.5}
 
 
 def test_chances_are_told_where_the_classifier_gave_some(tmp_path: Path) -> None:

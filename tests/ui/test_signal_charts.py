@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agent.records.signal import Outlook
 from tests.ui.test_charts import drawable, numbers
-from ui.report.signal_charts import Forecast, State, course_chart, promise_chart
+from ui.report.signal import Forecast, State, best_pair_chart, promise_chart
 
 NAN = math.nan
 OUTLOOKS = st.builds(Outlook, gain=numbers, spread=numbers, cost=st.floats(1, 1e12))
@@ -32,7 +32,7 @@ def test_promises_of_any_numbers_are_drawable(forecasts: list[Forecast]) -> None
 
 @given(st.lists(st.tuples(numbers, numbers, numbers, numbers, numbers), max_size=40))
 def test_courses_of_any_numbers_are_drawable(rows: list[tuple[float, float, float, float, float]]) -> None:
-    assert drawable(str(course_chart([State(place, *row) for place, row in enumerate(rows)])))
+    assert drawable(str(best_pair_chart([State(place, *row) for place, row in enumerate(rows)])))
 
 
 def a_forecast(number: int, pulled: str, came: float, *, kept: bool) -> Forecast:
@@ -72,11 +72,11 @@ def test_cheap_lever_has_the_longer_bar_of_gain_per_passes() -> None:
 
 def test_band_is_the_standard_error_about_the_reward_and_drift_is_drawn_only_where_known() -> None:
     known = [State(0, 0.5, 0.7, 0.6, 0.1, NAN), State(1, 0.5, 0.7, 0.6, 0.1, NAN)]
-    drawn = str(course_chart(known))
+    drawn = str(best_pair_chart(known))
     band = re.search(r'class="band" d="M[\d.]+ ([\d.]+)H[\d.]+V([\d.]+)H', drawn)
-    line = re.search(r'class="course reward" d="M[\d.]+ ([\d.]+)h0', drawn)
+    line = re.search(r'class="signal reward" d="M[\d.]+ ([\d.]+)h0', drawn)
     assert band and line
     assert abs(float(band[1]) + float(band[2]) - 2 * float(line[1])) < 0.2
     assert abs(float(band[2]) - float(band[1]) - 0.2 * 180) < 0.2  # the axis from 0 to 1 is 180 px
     assert "drift" not in drawn
-    assert 'class="course drift"' in course_chart([*known, State(2, 0.6, 0.7, 0.6, 0.1, 0.03)])
+    assert 'class="signal drift"' in best_pair_chart([*known, State(2, 0.6, 0.7, 0.6, 0.1, 0.03)])

@@ -1,11 +1,13 @@
 """The reward classifier: does a failing example need new content (weights) or another style (words)?
 
-Two rewards say what failed; a probe of negative log-likelihoods says where the lack sits. What demonstrations take
-away from the reference's NLL is what words can mend (the prompt gap); what stays on the answer's own tokens, with
-form and demonstrations given, is what only weights can mend (the weight gap). Both in nats per token.
+The two rewards say what failed; negative log-likelihoods of the reference say where the lack is:
 
-A model fitted to what edits did to such rows (tools.diagnosis.needs) gives the chances; where it knows too little, two
-thresholds on the gaps decide.
+- The prompt gap is the part of the reference's NLL that demonstrations take away: words can mend it.
+- The weight gap is what remains on the answer's own tokens, with its form and demonstrations given: only weights can
+  mend it.
+
+Both are in nats per token. A model fitted to what edits did to such rows (tools.diagnosis.needs) gives the chance of
+each need; where it knows too few such rows, two thresholds on the gaps decide.
 """
 
 import random
@@ -16,27 +18,29 @@ from agent.protocols import Embed, LanguageModel, Scorers
 from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Example, Prompt
 from agent.records.signal import Diagnosis, ExampleDiagnosis, Need, Probe
-from tools.diagnosis.features import ANSWER_TOKENS, Probing
+from tools.diagnosis.features import ANSWER_TOKENS, FeatureExtractor
 
 if TYPE_CHECKING:
-    from tools.diagnosis.needs import Needs
+    from tools.diagnosis.needs import NeedModel
 
-# Between what a small model knows (up to 4.8 nats per answer token) and what it cannot know (from 4.5 on).
+# Nats per token of the answer: small models need up to 4.8 for what they know, and from 4.5 for what they cannot know.
 KNOWN_BELOW = 4.7
-# A prompt gap under this is within what any two demonstrations change by chance.
+# Nats per token: any two demonstrations change the NLL by less than this.
 WORDS_HELP_FROM = 1.0
-PROBED = 12
-# So many of a kind are asked about first. Where all clearly need the same, the others of it are taken to need it too.
+PROBED = 12  # rows at most
+# So many rows of a kind are probed first. If all of them clearly need the same, so does the rest of the kind.
 FIRST = 4
-SURE = 0.75
+SURE = 0.75  # the least chance of a clear need
+
+Scored = tuple[Example, ExampleScore]
 
 
 class Classifier:
-    """Diagnoses the failing examples of an evaluation: by what edits did to rows like them, else by rules.
+    """Diagnoses the failing examples of an evaluation: from what edits did to similar rows, else by rules.
 
     Args:
-        probes: rows of which it is known what an edit did; by default those that come with the package.
-        embed, max_new_tokens: see `tools.diagnosis.features.Probing`.
+        model, scorers, train, embed, max_new_tokens: see `tools.diagnosis.features.FeatureExtractor`.
+        probes: rows with what an edit did to them; by default those that come with the package.
     """
 
     def __init__(
@@ -48,7 +52,7 @@ class Classifier:
         probes: Sequence[Probe] | None = None,
         max_new_tokens: int = ANSWER_TOKENS,
     ) -> None:
-        self._probing = Probing(model, scorers, train, embed, max_new_tokens)
+        self._extractor = FeatureExtractor(model, scorers, train, embed, max_new_tokens)
         self._probes = probes
 
     def diagnose(
@@ -62,128 +66,126 @@ class Classifier:
     ) -> Diagnosis:
         """Sort the failing examples (reward below 1) by need; at most `PROBED` of them, drawn by seed.
 
-        Probing costs passes. So nothing is asked about a right answer that fails (it lacks style), and no more than
-        `FIRST` rows of those whose own style holds, and of those whose fails, where these leave no doubt.
+        Features cost forward tokens. So a right answer that fails is not probed: it lacks style. Wrong answers are of
+        two kinds, those whose style holds and those whose style fails; of each kind, `FIRST` rows are probed, and the
+        others only if these leave a doubt.
 
         Args:
             evaluation: the best pair's scores on `examples`, in the same order.
-            known: features of rows that were probed under this pair before, by example; they are not probed again.
-            own: rows of this run, with what an edit then did to them.
+            known: features of rows that were probed under this pair before, by name of the example.
+            own: probed rows of this run, with what an edit then did to them.
         """
         failing = _failing(evaluation, examples)
         drawn = random.Random(seed).sample(failing, min(PROBED, len(failing)))
-        wrong = [pair for pair in drawn if pair[1].content < 1]
-        needs, adapter = self._needs(own) if wrong else None, evaluation.candidate.adapter
-        kinds = [[pair for pair in wrong if (pair[1].style == 1) == holds] for holds in (True, False)]
-        asked = [pair for kind in kinds for pair in kind[:FIRST]]
-        features = self.features(asked, prompt, adapter, seed, known or {})
-        by_name, by = _sorted(asked, features, needs)
-        clear = [kind for kind in kinds if _clear([by_name[score.example] for _, score in kind[:FIRST]])]
-        if doubtful := [pair for kind in kinds if kind not in clear for pair in kind[FIRST:]]:
-            asked, features = asked + doubtful, features + self.features(doubtful, prompt, adapter, seed, known or {})
-            by_name, by = _sorted(asked, features, needs)
-        for kind in clear:
+        wrong = [(example, score) for example, score in drawn if score.content < 1]
+        needs, adapter = self._need_model(own) if wrong else None, evaluation.candidate.adapter
+        kinds = [[(row, score) for row, score in wrong if (score.style == 1) == holds] for holds in (True, False)]
+        probed = [row for kind in kinds for row in kind[:FIRST]]
+        features = self.features(probed, prompt, adapter, seed, known or {})
+        by_name, by = _diagnosed(probed, features, needs)
+        clear = [kind for kind in kinds if _is_clear([by_name[score.example] for _, score in kind[:FIRST]])]
+        if doubtful := [row for kind in kinds if kind not in clear for row in kind[FIRST:]]:
+            probed, features = probed + doubtful, features + self.features(doubtful, prompt, adapter, seed, known or {})
+            by_name, by = _diagnosed(probed, features, needs)
+        for kind in clear:  # its other rows are taken to need what the probed ones need; they have no features
             for place, (_, score) in enumerate(kind[FIRST:]):
-                by_name[score.example] = _like(by_name[kind[place % FIRST][1].example], score)
-        found = [by_name.get(score.example) or _lacks_style(score) for _, score in drawn]
+                similar = by_name[kind[place % FIRST][1].example]
+                by_name[score.example] = similar.model_copy(update={"example": score.example, "features": {}})
+        found = [
+            by_name.get(score.example, ExampleDiagnosis(example=score.example, need="style")) for _, score in drawn
+        ]
         return Diagnosis(failing=len(failing), total=len(examples), examples=tuple(found), by=by)
 
     def features(
         self,
-        rows: Sequence[tuple[Example, ExampleScore]],
+        rows: Sequence[Scored],
         prompt: Prompt,
         adapter: str | None,
         seed: int,
         known: Mapping[str, Mapping[str, float]],
         thorough: bool = False,
     ) -> list[dict[str, float]]:
-        """See `tools.diagnosis.features`; of a row whose features are known, those."""
+        """The features of each row: the known ones, else those of `tools.diagnosis.features`.
+
+        Args:
+            known: by name of the example.
+            thorough: see `FeatureExtractor.features`.
+        """
         new = [(example, score) for example, score in rows if not known.get(example.name)]
-        probed = iter(self._probing.features(new, prompt, adapter, seed, thorough))
+        probed = iter(self._extractor.features(new, prompt, adapter, seed, thorough))
         return [dict(known.get(example.name) or next(probed)) for example, _ in rows]
 
-    def _needs(self, own: Sequence[Probe]) -> "Needs | None":
-        from tools.diagnosis.needs import Needs, shipped
+    def _need_model(self, own: Sequence[Probe]) -> "NeedModel | None":
+        from tools.diagnosis.needs import NeedModel, shipped_probes
 
         if self._probes is None:
-            self._probes = shipped()
-        needs = Needs([*self._probes, *own])
-        return needs if needs.words else None
+            self._probes = shipped_probes()
+        needs = NeedModel([*self._probes, *own])
+        return needs if needs.words_help else None
 
 
-def _sorted(
-    rows: Sequence[tuple[Example, ExampleScore]], features: Sequence[Mapping[str, float]], needs: "Needs | None"
+def _diagnosed(
+    rows: Sequence[Scored], features: Sequence[dict[str, float]], needs: "NeedModel | None"
 ) -> tuple[dict[str, ExampleDiagnosis], Literal["rewards", "rules", "model"]]:
-    """Each row's need by example, and who says so: the model where it knows most of them."""
-    asked = needs is not None and sum(map(needs.knows, features)) * 2 > len(features)
-    found = {
-        score.example: _diagnosis(score, dict(one), needs if asked else None)
-        for (_, score), one in zip(rows, features, strict=True)
-    }
-    return found, "rewards" if not rows else "model" if asked else "rules"
+    """Each row's diagnosis by example, and who decided: the model if it knows most of the rows, else the rules."""
+    by_model = needs is not None and sum(map(needs.knows, features)) * 2 > len(features)
+    found = {}
+    for (_, score), values in zip(rows, features, strict=True):
+        prompt_gap, weight_gap = gaps(values)
+        chances = needs.chances(values) if needs and by_model and needs.knows(values) else {}
+        by_rules = need_by_rules(score, prompt_gap, weight_gap)
+        found[score.example] = ExampleDiagnosis(
+            example=score.example, need=max(chances, key=chances.__getitem__, default=by_rules),
+            prompt_gap=prompt_gap, weight_gap=weight_gap, chances=chances, features=values,
+        )  # fmt: skip
+    return found, "rewards" if not rows else "model" if by_model else "rules"
 
 
-def _clear(probed: Sequence[ExampleDiagnosis]) -> bool:
-    """Whether these first rows of a kind leave no doubt about the others of it."""
-    sure = all(max(one.chances.values(), default=1.0) >= SURE for one in probed)
-    return len(probed) == FIRST and len({one.need for one in probed}) == 1 and sure
-
-
-def _like(probed: ExampleDiagnosis, score: ExampleScore) -> ExampleDiagnosis:
-    """A row that is taken to be as the probed one; its own features are not known."""
-    return probed.model_copy(update={"example": score.example, "features": {}})
-
-
-def _lacks_style(score: ExampleScore) -> ExampleDiagnosis:
-    return ExampleDiagnosis(example=score.example, need="style")
-
-
-def _diagnosis(score: ExampleScore, features: dict[str, float], needs: "Needs | None") -> ExampleDiagnosis:
-    """By the model where it knows such rows, else by the rules."""
-    words, weights = gaps(features)
-    ruled = need(score, words, weights)
-    chances = needs.chances(features) if needs and needs.knows(features) else {}
-    return ExampleDiagnosis(
-        example=score.example, need=max(chances, key=lambda one: chances[one]) if chances else ruled,
-        prompt_gap=words, weight_gap=weights, chances=chances, features=features,
-    )  # fmt: skip
+def _is_clear(probed: Sequence[ExampleDiagnosis]) -> bool:
+    """Whether these first rows of a kind leave no doubt about the others."""
+    sure = all(max(diagnosis.chances.values(), default=1.0) >= SURE for diagnosis in probed)
+    return len(probed) == FIRST and len({diagnosis.need for diagnosis in probed}) == 1 and sure
 
 
 def gaps(features: Mapping[str, float]) -> tuple[float | None, float | None]:
-    """(prompt gap, weight gap) in nats per token, at least 0; None for one that was not measured."""
+    """(prompt gap, weight gap) in nats per token, at least 0; None for a gap that was not measured."""
     measured = "whole" in features and "shown_whole" in features
-    words = max(0.0, features["whole"] - features["shown_whole"]) if measured else None
-    return words, features.get("shown_answer")
+    prompt_gap = max(0.0, features["whole"] - features["shown_whole"]) if measured else None
+    return prompt_gap, features.get("shown_answer")
 
 
-def by_rewards(evaluation: Evaluation, examples: Sequence[Example]) -> Diagnosis:
-    """What all failing examples lack, as far as their two rewards tell. Asks the model nothing."""
+def diagnose_by_rewards(evaluation: Evaluation, examples: Sequence[Example]) -> Diagnosis:
+    """What all failing examples lack, from their two rewards alone. It runs no model."""
     found = tuple(
-        ExampleDiagnosis(example=score.example, need=_lacks(score)) for _, score in _failing(evaluation, examples)
+        ExampleDiagnosis(example=score.example, need=_need_by_rewards(score))
+        for _, score in _failing(evaluation, examples)
     )
     return Diagnosis(failing=len(found), total=len(examples), examples=found, by="rewards")
 
 
-def _failing(evaluation: Evaluation, examples: Sequence[Example]) -> list[tuple[Example, ExampleScore]]:
-    """Those that were answered: a row without room in the model's window lacks neither content nor style."""
+def _failing(evaluation: Evaluation, examples: Sequence[Example]) -> list[Scored]:
+    """Those that were answered: a row longer than the model's window lacks neither content nor style."""
     pairs = zip(examples, evaluation.scores, strict=True)
     return [(example, score) for example, score in pairs if score.reward < 1 and not score.too_long]
 
 
-def _lacks(score: ExampleScore) -> Need:
+def _need_by_rewards(score: ExampleScore) -> Need:
     if score.content == 1:
         return "style"
     return "content" if score.style == 1 else "both"
 
 
-def need(score: ExampleScore, prompt_gap: float | None, weight_gap: float | None) -> Need:
+def need_by_rules(score: ExampleScore, prompt_gap: float | None, weight_gap: float | None) -> Need:
     """What an example that failed with this score lacks.
 
-    Where the knowledge sits in the weights (weight gap below `KNOWN_BELOW`) and words take away a good part of the
-    NLL, a wrong answer is one that was not asked for well. Where a gap was not measured, the two rewards alone tell.
+    A wrong answer lacks only style where the weights know it (weight gap below `KNOWN_BELOW`) and words take away much
+    of the NLL: the question was asked badly. Where a gap was not measured, the two rewards alone decide.
+
+    Args:
+        prompt_gap, weight_gap: nats per token; None: not measured.
     """
     if prompt_gap is None or weight_gap is None:
-        return _lacks(score)
+        return _need_by_rewards(score)
     known = weight_gap < KNOWN_BELOW
     if score.content == 1:
         return "style"

@@ -1,9 +1,9 @@
-"""How far weights drift from general language: a gain that is bought by forgetting should be seen."""
+"""How far weights drift from general language: an adapter that gains by forgetting should be noticed."""
 
 from agent.protocols import LanguageModel
 from agent.records.examples import Example, Prompt
 
-# Plain statements about the world, asked as a chat model is asked; written for this purpose and of no task.
+# General questions and answers in chat form, written for this purpose; no task has them.
 GENERAL = (
     ("What happens to water when it gets very cold?", "When water gets very cold, it freezes and turns into ice."),
     ("Why do people carry umbrellas?", "People carry umbrellas to keep dry when it rains."),
@@ -17,11 +17,13 @@ GENERAL = (
 
 
 def general_loss(model: LanguageModel, adapter: str | None) -> float | None:
-    """Mean NLL of the general statements under an adapter, in nats per token; each statement counts the same.
+    """Mean NLL of the general answers under an adapter, in nats per token; each answer counts the same.
 
-    None unless all could be measured: a mean over others would not compare.
+    None unless all could be measured: the mean of a part would not compare.
     """
-    rows = [Example(name=f"train:{n}", question=asked, answer=said) for n, (asked, said) in enumerate(GENERAL, 1)]
+    rows = [
+        Example(name=f"train:{n}", question=question, answer=answer) for n, (question, answer) in enumerate(GENERAL, 1)
+    ]
     losses, _ = model.nll(Prompt(), rows, [("", row.answer) for row in rows], adapter=adapter)
     measured = [loss for loss in losses if loss is not None]
     return sum(measured) / len(measured) if len(measured) == len(rows) else None

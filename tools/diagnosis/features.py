@@ -1,22 +1,26 @@
-"""What a failing example looks like to the classifier: rewards, likelihoods, trial answers and nearness.
+"""The features of a failing example: what the classifier looks at.
 
-A feature, by name, and its unit:
+| feature        | unit           | what it is |
+|----------------|----------------|------------|
+| `content`      | 0 to 1         | the reward for the content of the pair's own answer |
+| `style`        | 0 to 1         | the reward for its style |
+| `plain`        | nats per token | mean NLL of the reference as it stands, under the present prompt |
+| `whole`        | nats per token | the same, of the reference in the wanted form |
+| `form`         | nats per token | the same, of the form's own tokens before the answer; 0 without such tokens |
+| `shown_whole`  | nats per token | `whole`, with two demonstrations in the prompt |
+| `shown_answer` | nats per token | the answer's own tokens after the form, with two demonstrations in the prompt |
+| `alike`        | share, 0 to 1  | of its answer and the trial answers, those that begin with the same word |
+| `right`        | share, 0 to 1  | of the trial answers, those with full content and style |
+| `formed`       | share, 0 to 1  | of the trial answers, those with full style |
+| `demos`        | 0 to 1         | demonstrations in the prompt, 1 for four or more |
+| `tuned`        | 0 or 1         | 1 with an adapter |
+| `near`         | cosine         | similarity of the question to the nearest train question |
+| `taught`       | cosine         | the same, to the nearest train question with the same answer; 0 without one |
+| `common`       | share, 0 to 1  | of the train rows, those with the same answer |
 
-- `content`, `style`: the two rewards of the pair's own answer, in [0, 1].
-- `plain`: mean NLL of the reference as it stands, under the present prompt; nats per token.
-- `whole`, `form`: the same of the reference in the wanted form, and of the form's own tokens before the answer (0 where
-  it has none).
-- `shown_whole`, `shown_answer`: the same with two demonstrations in the prompt, of the reference in the wanted form and
-  of the answer's own tokens once the form is said.
-- `alike`: of the pair's own answer and those under other demonstrations, the share that begin with the same word.
-- `right`, `formed`: share of the answers under other demonstrations that are right and as asked; that are as asked.
-- `demos`: demonstrations in the prompt, 0 to 1 for up to four. `tuned`: 1 with an adapter, else 0.
-- `near`: cosine similarity of the question to the nearest train question.
-- `taught`: the same to the nearest train question that has this very answer; 0 where none has.
-- `common`: share of the train rows that have this very answer.
-
-`near` and `taught` are missing where texts cannot be embedded. A likelihood, or what trial answers tell, is missing
-where it cannot be measured: the row does not fit into the model's window, or there is nothing to score.
+Trial answers are short answers under other demonstrations, drawn from the train rows. `near` and `taught` are missing
+where texts cannot be embedded. A feature that cannot be measured is missing too: the row does not fit into the model's
+window, or there is nothing to score.
 """
 
 import random
@@ -29,9 +33,9 @@ from agent.records.base import folded
 from agent.records.evaluation import ExampleScore
 from agent.records.examples import Demo, Example, Prompt
 
-SHOWN = 2  # demonstrations of a draw
-DRAWS = 2
-ANSWER_TOKENS = 16  # of a trial answer at most; the form and the gist of it are there by then
+SHOWN = 2  # demonstrations of a trial
+TRIALS = 2
+ANSWER_TOKENS = 16  # of a trial answer at most: enough for its form and its main content
 MANY_DEMOS = 4
 COMPARED = 1000  # train questions that are embedded
 
@@ -40,12 +44,13 @@ MEASURED = frozenset({"whole", "shown_whole", "shown_answer", "alike", "right", 
 Features = dict[str, float]
 
 
-class Probing:
-    """Asks the model about failing examples: likelihoods in two calls, and a short answer for each draw.
+class FeatureExtractor:
+    """Measures the features of failing examples: likelihoods in two calls of the model, and one call for each trial.
 
     Args:
-        embed: see `agent.protocols.Embed`; None: nearness is left out.
-        max_new_tokens: of an answer, as the task allows.
+        train: the rows that demonstrations are drawn from, and that questions are compared with.
+        embed: see `agent.protocols.Embed`; None: `near` and `taught` are left out.
+        max_new_tokens: of an answer, as the task allows; a trial answer has at most `ANSWER_TOKENS`.
     """
 
     def __init__(
@@ -60,7 +65,7 @@ class Probing:
         self._scorers = scorers
         self._train = train
         self._embed = embed
-        self._new = min(max_new_tokens, ANSWER_TOKENS)
+        self._max_new_tokens = min(max_new_tokens, ANSWER_TOKENS)
 
     def features(
         self,
@@ -70,91 +75,88 @@ class Probing:
         seed: int,
         thorough: bool = False,
     ) -> list[Features]:
-        """Of each failing row with its score, under this pair. Demonstrations are drawn by the seed.
+        """The features of each failing row, under this pair of prompt and adapter.
 
         Args:
-            thorough: `plain` and `form`, too. They cost passes and have not made the chances better.
+            rows: with the score of the pair's own answer.
+            seed: of the demonstrations that are drawn.
+            thorough: `plain` and `form` too. They cost forward tokens and have not made the chances better.
         """
         if not rows:
             return []
         examples = [example for example, _ in rows]
-        bare = self._likelihoods(prompt, examples, adapter, ("plain", "whole", "form") if thorough else ("whole",))
-        taught = self._with_demos(prompt, seed)
-        told = self._likelihoods(taught, examples, adapter, ("whole", "answer"))
-        told = [{f"shown_{name}": value for name, value in one.items()} for one in told]
-        state = {"demos": min(1.0, len(prompt.demos) / MANY_DEMOS), "tuned": float(adapter is not None)}
-        found = zip(rows, bare, told, self._tried(rows, prompt, adapter, seed), self._nearness(examples), strict=True)
+        plain = self._nll(prompt, examples, adapter, ("plain", "whole", "form") if thorough else ("whole",))
+        enough_shown = len(prompt.demos) >= SHOWN
+        shown_prompt = prompt if enough_shown else next(iter(self._trial_prompts(prompt, seed)), prompt)
+        shown = self._nll(shown_prompt, examples, adapter, ("whole", "answer"))
+        trials = self._trials(rows, prompt, adapter, seed)
+        pair = {"demos": min(1.0, len(prompt.demos) / MANY_DEMOS), "tuned": float(adapter is not None)}
         return [
-            {"content": score.content, "style": score.style, **one, **more, **tried, **near, **state}
-            for (_, score), one, more, tried, near in found
+            {"content": score.content, "style": score.style, **own}
+            | {f"shown_{name}": value for name, value in with_demos.items()}
+            | {**trial, **near, **pair}
+            for (_, score), own, with_demos, trial, near in zip(
+                rows, plain, shown, trials, self._nearness(examples), strict=True
+            )
         ]
 
     # --- likelihoods ---
 
-    def _likelihoods(
+    def _nll(
         self, prompt: Prompt, examples: Sequence[Example], adapter: str | None, names: Sequence[str]
     ) -> list[Features]:
-        """NLL of these parts of each reference, in one call. What is the same text is asked once.
+        """Mean NLL of these parts of each reference in nats per token, by one call. The same text is scored once.
 
-        What was not measured is left out; only a form without tokens of its own has 0.
+        A part that was not measured is left out; a form without tokens of its own has 0.
         """
         all_parts = [_parts(self._scorers.show(example.answer), example.answer) for example in examples]
         wanted = [{name: parts[name] for name in names} for parts in all_parts]
-        asked = [
-            (place, part)
-            for place, parts in enumerate(wanted)
+        scored = [
+            (index, part)
+            for index, parts in enumerate(wanted)
             for part in dict.fromkeys(part for part in parts.values() if part[1])
         ]
         values, _ = self._model.nll(
-            prompt, [examples[place] for place, _ in asked], [part for _, part in asked], adapter=adapter
+            prompt, [examples[index] for index, _ in scored], [part for _, part in scored], adapter=adapter
         )
-        known = dict(zip(asked, values, strict=True))
-        found = [
-            {name: known.get((place, part), 0.0 if name == "form" else None) for name, part in parts.items()}
-            for place, parts in enumerate(wanted)
+        known = dict(zip(scored, values, strict=True))
+        measured = [
+            {name: known.get((index, part), 0.0 if name == "form" else None) for name, part in parts.items()}
+            for index, parts in enumerate(wanted)
         ]
-        return [{name: value for name, value in parts.items() if value is not None} for parts in found]
+        return [{name: value for name, value in parts.items() if value is not None} for parts in measured]
 
-    def _with_demos(self, prompt: Prompt, seed: int) -> Prompt:
-        """The prompt with two demonstrations in the wanted form; as it is, where it has as many already."""
-        if len(prompt.demos) >= SHOWN:
-            return prompt
-        return next(iter(self._drawn(prompt, seed)), prompt)
-
-    def _drawn(self, prompt: Prompt, seed: int) -> list[Prompt]:
-        """The prompt with other demonstrations in place of its own: a prompt for each draw, without a row twice."""
+    def _trial_prompts(self, prompt: Prompt, seed: int) -> list[Prompt]:
+        """The prompt with drawn demonstrations instead of its own, one prompt for each trial; no row is drawn twice."""
         if len(self._train) <= SHOWN:
             return []
-        rows = random.Random(seed).sample(list(self._train), min(len(self._train), SHOWN * DRAWS))
-        draws = [rows[start : start + SHOWN] for start in range(0, len(rows), SHOWN)]
+        rows = random.Random(seed).sample(list(self._train), min(len(self._train), SHOWN * TRIALS))
+        demos = [Demo(question=row.question, answer=self._scorers.show(row.answer)) for row in rows]
         return [
-            prompt.model_copy(
-                update={
-                    "demos": tuple(Demo(question=row.question, answer=self._scorers.show(row.answer)) for row in draw)
-                }
-            )
-            for draw in draws
+            prompt.model_copy(update={"demos": tuple(demos[start : start + SHOWN])})
+            for start in range(0, len(demos), SHOWN)
         ]
 
     # --- trial answers ---
 
-    def _tried(
+    def _trials(
         self, rows: Sequence[tuple[Example, ExampleScore]], prompt: Prompt, adapter: str | None, seed: int
     ) -> list[Features]:
+        """`alike`, `right` and `formed` of each row; nothing for a row that has no trial answer."""
         examples = [example for example, _ in rows]
-        draws = [
-            self._model.generate(drawn, examples, adapter=adapter, max_new_tokens=self._new)[0]
-            for drawn in self._drawn(prompt, seed)
+        trials = [
+            self._model.generate(trial_prompt, examples, adapter=adapter, max_new_tokens=self._max_new_tokens)[0]
+            for trial_prompt in self._trial_prompts(prompt, seed)
         ]
-        answers = zip(*draws, strict=True) if draws else [()] * len(rows)
-        return [self._compared(example, score, given) for (example, score), given in zip(rows, answers, strict=True)]
+        answers = zip(*trials, strict=True) if trials else [()] * len(rows)
+        return [self._compared(*row, of_row) for row, of_row in zip(rows, answers, strict=True)]
 
     def _compared(self, example: Example, score: ExampleScore, answers: Sequence[str | None]) -> Features:
         outputs = [answer for answer in answers if answer is not None]
         if answers and not outputs:
             return {}
         words = Counter(_first_word(text) for text in (score.output, *outputs))
-        passed = [self._scorers.passes(output, example) for output in outputs]
+        passed = [self._scorers.full_marks(output, example) for output in outputs]
         formed = [not self._scorers.faults(output) for output in outputs]
         return {
             "alike": max(words.values()) / words.total(),
@@ -162,38 +164,37 @@ class Probing:
             "formed": sum(formed) / max(1, len(formed)),
         }
 
-    # --- nearness to what could be trained on ---
+    # --- train rows that are near ---
 
     def _nearness(self, examples: Sequence[Example]) -> list[Features]:
+        """`near`, `taught` and `common` of each example."""
         answers = [folded(row.answer) for row in self._train]
         common = [{"common": answers.count(folded(example.answer)) / max(1, len(answers))} for example in examples]
         if self._embed is None or not self._train:
             return common
-        asked = self._embed([example.question for example in examples])
-        alike = [[_dot(question, other) for other in self._vectors] for question in asked]
-        return [
-            one | _nearest(near, [answer == folded(example.answer) for answer in answers[:COMPARED]])
-            for one, near, example in zip(common, alike, examples, strict=True)
-        ]
+        nearness = []
+        for example, question, features in zip(
+            examples, self._embed([example.question for example in examples]), common, strict=True
+        ):
+            cosines = [_dot(question, train_question) for train_question in self._train_vectors]
+            same = [answer == folded(example.answer) for answer in answers[:COMPARED]]
+            taught = max((cosine for cosine, is_same in zip(cosines, same, strict=True) if is_same), default=0.0)
+            nearness.append(features | {"near": max(cosines), "taught": taught})
+        return nearness
 
     @cached_property
-    def _vectors(self) -> list[list[float]]:
+    def _train_vectors(self) -> list[list[float]]:
         assert self._embed is not None, "asked for only where texts can be embedded"
         return self._embed([row.question for row in self._train[:COMPARED]])
 
 
-def is_whole(features: Mapping[str, float]) -> bool:
-    """Whether all that the model is asked about a row could be measured: others may learn from such rows only."""
+def is_complete(features: Mapping[str, float]) -> bool:
+    """Whether everything that takes the model could be measured: only such rows are learned from."""
     return features.keys() >= MEASURED
 
 
-def _nearest(near: Sequence[float], same: Sequence[bool]) -> Features:
-    taught = [value for value, is_same in zip(near, same, strict=True) if is_same]
-    return {"near": max(near), "taught": max(taught, default=0.0)}
-
-
 def _parts(shown: str, answer: str) -> dict[str, tuple[str, str]]:
-    """What is to be scored, by name, as (given, scored). Where a short answer stands in its form, the last counts."""
+    """The parts of a reference by name, as (given, scored) texts. The form ends where the answer last occurs in it."""
     at = shown.rfind(answer)
     form, text = (shown[:at], answer) if at >= 0 else ("", shown)
     return {"plain": ("", answer), "whole": ("", shown), "form": ("", form), "answer": (form, text)}
@@ -203,5 +204,5 @@ def _first_word(text: str) -> str:
     return next(iter(folded(text).split()), "")
 
 
-def _dot(one: Sequence[float], other: Sequence[float]) -> float:
-    return sum(a * b for a, b in zip(one, other, strict=True))
+def _dot(left: Sequence[float], right: Sequence[float]) -> float:
+    return sum(a * b for a, b in zip(left, right, strict=True))

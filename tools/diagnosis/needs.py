@@ -1,7 +1,7 @@
-"""Whether words mend a failing row, learned from what edits did to others: a calibrated logistic model.
+"""Whether words mend a failing row, learned from what edits did to other rows: a calibrated logistic model.
 
-It gives the chance that an edit brings the row's reward to 1. From that and the present style follow the chances of
-the three needs.
+It gives the chance that an edit brings the row's reward to 1. The chances of the three needs follow from that chance
+and the style of the present answer. Shapes: N rows, F features.
 """
 
 from collections import Counter
@@ -16,58 +16,59 @@ from torch import Tensor
 
 from agent.records.signal import Need, Probe
 
-LEAST = 40  # probed rows, and
-LEAST_OF_EACH = 8  # of these, that words mended and that they did not: with fewer, nothing is fitted
-LEAST_ALIKE = 8  # probed rows whose two rewards are full where this row's are: with fewer, the rules know better
-MARGIN = 0.25  # of a feature's range: who lies further outside is a stranger
+LEAST = 40  # probed rows: with fewer, nothing is fitted
+LEAST_OF_EACH = 8  # probed rows that words mended, and that they did not: with fewer, nothing is fitted
+LEAST_ALIKE = 8  # probed rows with the same kind of failure (`_kind`): with fewer, the rules know better
+MARGIN = 0.25  # of a feature's range: a row further outside is unknown
 OWN_WEIGHT = 3.0  # a row of this run counts as so many of other tasks
 PENALTY = 30.0  # inverse variance of a coefficient, features at unit variance; of 1 to 100 the best on held-out tasks
-# Noted of every row, and not asked: with these the chances were worse on held-out tasks.
+# Recorded and not used: with these features the chances were worse on held-out tasks.
 UNUSED = frozenset({"plain", "whole", "form", "alike", "formed", "near", "common", "tuned"})
 STEPS = 12  # of Newton's method; it has converged after eight
 
 
-def shipped() -> list[Probe]:
-    """The probed rows that come with the package, from tasks made to practise on; none where the file is missing."""
+def shipped_probes() -> list[Probe]:
+    """The probed rows that come with the package, from the practice tasks; none where the file is missing."""
     file = files("tools.diagnosis").joinpath("probes.jsonl")
     return [Probe.model_validate_json(line) for line in file.read_text().splitlines()] if file.is_file() else []
 
 
 @dataclass(frozen=True)
-class Head:
+class LogisticModel:
     """Calibrated logistic model. Chance that words mend a row = sigmoid(slope · (features · coefficients) + offset)."""
 
-    names: tuple[str, ...]
-    mean: Tensor
-    scale: Tensor
-    low: Tensor
-    high: Tensor
-    coefficients: Tensor  # [features + 1], the last is the intercept
+    names: tuple[str, ...]  # of the F features
+    mean: Tensor  # [F]
+    scale: Tensor  # [F] standard deviation
+    low: Tensor  # [F] least value seen
+    high: Tensor  # [F] largest value seen
+    coefficients: Tensor  # [F + 1], the last is the intercept
     slope: float
     offset: float
 
     def chance(self, features: Mapping[str, float]) -> float:
-        """In (0, 1). Features a little outside what was seen count as its border."""
+        """In (0, 1). A feature outside the values seen counts as the nearest of them."""
         row = torch.minimum(torch.maximum(_matrix([features], self.names), self.low), self.high)
-        logit = _with_one((row - self.mean) / self.scale) @ self.coefficients
+        logit = _with_intercept((row - self.mean) / self.scale) @ self.coefficients
         return float(torch.sigmoid(self.slope * logit + self.offset))
 
     def knows(self, features: Mapping[str, float]) -> bool:
-        """Whether the features lie where probed rows have been seen."""
+        """Whether all features lie within the values seen, or `MARGIN` outside."""
         if any(name not in features for name in self.names):
             return False
-        row, room = _matrix([features], self.names)[0], MARGIN * (self.high - self.low) + 1e-6
-        return bool(((row >= self.low - room) & (row <= self.high + room)).all())
+        row, margin = _matrix([features], self.names)[0], MARGIN * (self.high - self.low) + 1e-6
+        return bool(((row >= self.low - margin) & (row <= self.high + margin)).all())
 
 
 @dataclass(frozen=True)
-class Needs:
-    """What is known of rows' needs from these probed ones; `words` is None where they are too few."""
+class NeedModel:
+    """The needs of rows, from these probed rows."""
 
     probes: Sequence[Probe]
 
     @cached_property
-    def words(self) -> Head | None:
+    def words_help(self) -> LogisticModel | None:
+        """Whether words mend a row; None where too few rows were probed."""
         return fit(self.probes)
 
     @cached_property
@@ -75,86 +76,96 @@ class Needs:
         return Counter(_kind(probe.features) for probe in self.probes)
 
     def knows(self, features: Mapping[str, float]) -> bool:
-        """Whether enough is known of such rows to say what they need."""
-        if self.words is None or self._kinds[_kind(features)] < LEAST_ALIKE:
+        """Whether enough similar rows were probed."""
+        if self.words_help is None or self._kinds[_kind(features)] < LEAST_ALIKE:
             return False
-        return self.words.knows(features)
+        return self.words_help.knows(features)
 
     def chances(self, features: Mapping[str, float]) -> dict[Need, float]:
-        """Of each need, adding up to 1, for a row that is known.
+        """The chance of each need, adding up to 1, for a row that `knows` accepts.
 
-        It needs style where words alone mend it; what they do not mend lacks content, and style too if that fails.
+        A row that words mend needs style. One that they do not mend needs content, and both if its style fails too.
 
         Raises:
-            ValueError: nothing was fitted, so no row is known.
+            ValueError: nothing was fitted.
         """
-        if self.words is None:
+        if self.words_help is None:
             raise ValueError("no row is known: too few were probed")
-        words = self.words.chance(features)
+        mended = self.words_help.chance(features)
         rest: Need = "content" if features["style"] == 1 else "both"
-        return {need: words if need == "style" else (1 - words) * (need == rest) for need in get_args(Need)}
+        return {need: mended if need == "style" else (1 - mended) * (need == rest) for need in get_args(Need)}
 
 
-def fit(probes: Sequence[Probe]) -> Head | None:
-    """The model of whether words mend a row; None where too few rows tell. Milliseconds.
+def fit(probes: Sequence[Probe]) -> LogisticModel | None:
+    """The model of whether words mend a row; None for too few rows. It takes milliseconds.
 
-    Calibrated on held-out rows (Platt 1999): each task is left out once, and slope and offset are fitted to what the
-    models of the others say of it.
+    Calibrated on held-out rows (Platt 1999): each task is left out once, and slope and offset are fitted to the logits
+    that the models of the other tasks give for it.
     """
     labels = [probe.words for probe in probes]
     if len(probes) < LEAST or min(Counter({True: 0, False: 0} | Counter(labels)).values()) < LEAST_OF_EACH:
         return None
     names = tuple(sorted(set.intersection(*(set(probe.features) for probe in probes)) - UNUSED))
-    raw, target = _matrix([probe.features for probe in probes], names), torch.tensor(labels, dtype=torch.float64)
+    raw = _matrix([probe.features for probe in probes], names)  # [N, F]
+    target = torch.tensor(labels, dtype=torch.float64)  # [N] 1 where words mended the row
     mean, scale = raw.mean(dim=0), raw.std(dim=0).clamp_min(1e-6)
-    inputs = _with_one((raw - mean) / scale)
+    inputs = _with_intercept((raw - mean) / scale)  # [N, F + 1]
     weight = torch.tensor([OWN_WEIGHT if probe.own else 1.0 for probe in probes], dtype=torch.float64)
     groups = ["own" if probe.own else probe.task for probe in probes]
     slope, offset = _calibration(inputs, target, weight, groups)
-    return Head(
+    return LogisticModel(
         names=names, mean=mean, scale=scale, low=raw.amin(dim=0), high=raw.amax(dim=0),
         coefficients=_logistic(inputs, target, weight, PENALTY), slope=slope, offset=offset,
     )  # fmt: skip
 
 
 def _calibration(inputs: Tensor, target: Tensor, weight: Tensor, groups: Sequence[str]) -> tuple[float, float]:
-    """Slope and offset of the logits that models of the other tasks give; (1, 0) for rows of a single task."""
+    """Slope and offset for the logits that the models of the other groups give; (1, 0) for rows of a single group."""
     if len(set(groups)) < 2:
         return 1.0, 0.0
     logits = torch.zeros_like(target)
     for group in sorted(set(groups)):
-        out = torch.tensor([one == group for one in groups])
-        logits[out] = inputs[out] @ _logistic(inputs[~out], target[~out], weight[~out], PENALTY)
-    fitted = _logistic(_with_one(logits[:, None]), target, weight, 1.0, around=1.0)
-    return max(0.0, float(fitted[0])), float(fitted[1])
+        held_out = torch.tensor([name == group for name in groups])  # [N]
+        fitted = _logistic(inputs[~held_out], target[~held_out], weight[~held_out], PENALTY)
+        logits[held_out] = inputs[held_out] @ fitted
+    slope, offset = _logistic(_with_intercept(logits[:, None]), target, weight, 1.0, prior_mean=1.0)
+    return max(0.0, float(slope)), float(offset)
 
 
-def _logistic(inputs: Tensor, target: Tensor, weight: Tensor, penalty: float, around: float = 0.0) -> Tensor:
-    """Coefficients of least weighted NLL plus penalty/2 times their squared distance to `around`: [features + 1].
+def _logistic(inputs: Tensor, target: Tensor, weight: Tensor, penalty: float, prior_mean: float = 0.0) -> Tensor:
+    """Coefficients [F + 1] of least weighted NLL plus penalty/2 times their squared distance to `prior_mean`.
 
-    By Newton's method; the intercept, last, is hardly penalised.
+    By Newton's method. The intercept, which is last, is hardly penalised.
+
+    Args:
+        inputs: [N, F + 1], the last column 1.
+        target: [N] 0 or 1.
+        weight: [N] how much each row counts.
     """
     size = inputs.shape[1]
-    prior = torch.full((size,), around, dtype=inputs.dtype)
+    prior = torch.full((size,), prior_mean, dtype=inputs.dtype)
     prior[-1] = 0
     ridge = torch.full((size,), penalty, dtype=inputs.dtype)
     ridge[-1] = 0.01
-    found = prior.clone()
+    coefficients = prior.clone()
     for _ in range(STEPS):
-        chance = torch.sigmoid(inputs @ found)
-        slope = inputs.T @ (weight * (chance - target)) + ridge * (found - prior)
-        curve = (inputs * (weight * chance * (1 - chance))[:, None]).T @ inputs + torch.diag(ridge)
-        found = found - torch.linalg.solve(curve, slope).clamp(-4, 4)
-    return found
+        chance = torch.sigmoid(inputs @ coefficients)  # [N]
+        gradient = inputs.T @ (weight * (chance - target)) + ridge * (coefficients - prior)  # [F + 1]
+        hessian = (inputs * (weight * chance * (1 - chance))[:, None]).T @ inputs + torch.diag(ridge)
+        coefficients = coefficients - torch.linalg.solve(hessian, gradient).clamp(-4, 4)
+    return coefficients
 
 
 def _kind(features: Mapping[str, float]) -> tuple[bool, bool]:
+    """Which of the two rewards are full."""
     return features["content"] == 1, features["style"] == 1
 
 
 def _matrix(rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> Tensor:
+    """[N, F] in double precision."""
     return torch.tensor([[row[name] for name in names] for row in rows], dtype=torch.float64)
 
 
-def _with_one(rows: Tensor) -> Tensor:
+def _with_intercept(rows: Tensor) -> Tensor:
+    """[N, F] with a last column of ones."""
     return torch.cat([rows, torch.ones(len(rows), 1, dtype=rows.dtype)], dim=1)

@@ -1,4 +1,4 @@
-"""The parts of a prompt as texts that an LLM can rewrite, and rewritten texts back in the prompt, if they will do."""
+"""The parts of a prompt as texts for an LLM to rewrite, and rewritten texts checked and put back into the prompt."""
 
 import random
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 from agent import prompts
-from agent.config.task import Editing
+from agent.config.prompt import Editing
 from agent.protocols import Scorers
 from agent.records.base import folded
 from agent.records.examples import Demo, Example, Part, Prompt
@@ -16,19 +16,19 @@ PLACE = "{question}"
 DEMO = re.compile(r"<question>(.*?)</question>\s*<answer>(.*?)</answer>", re.DOTALL)
 
 
-class Unusable(ValueError):
-    """Why a rewriting comes to nothing."""
+class UnusableRewrite(ValueError):
+    """Why a rewritten text cannot be used."""
 
 
-def written(demos: Iterable[Demo]) -> str:
-    """The demonstrations in order, each tag and text in lines of their own."""
+def demos_as_text(demos: Iterable[Demo]) -> str:
+    """The demonstrations in order, each tag and each text on lines of its own."""
     return "\n\n".join(
         f"<question>\n{demo.question}\n</question>\n<answer>\n{demo.answer}\n</answer>" for demo in demos
     )
 
 
-def read(text: str) -> list[Demo]:
-    """The demonstrations in a text, without outer white space; what stands around them is passed over."""
+def parse_demos(text: str) -> list[Demo]:
+    """The demonstrations in a text, without white space around them; other text is ignored."""
     return [Demo(question=question.strip(), answer=answer.strip()) for question, answer in DEMO.findall(text)]
 
 
@@ -37,12 +37,12 @@ def size(row: Example | Demo) -> int:
     return len(row.question) + len(row.answer)
 
 
-def as_texts(prompt: Prompt) -> dict[Part, str]:
-    """All parts as they are."""
-    return {"system": prompt.system, "demos": written(prompt.demos), "questions": prompt.template}
+def part_texts(prompt: Prompt) -> dict[Part, str]:
+    """The text of each part."""
+    return {"system": prompt.system, "demos": demos_as_text(prompt.demos), "questions": prompt.template}
 
 
-class Parts:
+class PromptParts:
     """The parts of one prompt.
 
     Args:
@@ -60,77 +60,89 @@ class Parts:
     def examples(self, failing: Sequence[Example], draw: random.Random) -> list[Demo]:
         """Train rows in the wanted form, twice as many as a prompt may show: failing ones first, then any.
 
-        None above `prompts.ROOM`: an LLM is to copy them, so they are shown whole or not at all.
+        Rows longer than `prompts.ROOM` characters are left out: the LLM is to copy them, so they cannot be shortened.
         """
         most = 2 * self._settings.demos
         short, hard = ([row for row in rows if size(row) <= prompts.ROOM] for rows in (self._train, failing))
         others = draw.sample(short, min(most, len(short)))
         rows = [row for row in dict.fromkeys([*hard[:most], *others]) if row.stands_alone]
         shown = [(row, self._scorers.show(row.answer)) for row in rows]
-        demos = [Demo(question=row.question, answer=answer) for row, answer in shown if self._passes(answer, row)]
+        demos = [
+            Demo(question=row.question, answer=answer) for row, answer in shown if self._scorers.full_marks(answer, row)
+        ]
         return list(dict.fromkeys(demos))[:most]
 
-    def starts(self, parts: Iterable[Part], examples: Sequence[Demo]) -> dict[Part, str]:
-        """What to rewrite of these parts. Where the prompt has no demonstrations, the examples are a start."""
+    def start_texts(self, parts: Iterable[Part], examples: Sequence[Demo]) -> dict[Part, str]:
+        """The text of each of these parts, to rewrite. A prompt without demonstrations starts from the examples."""
         demos = (self.prompt.demos or tuple(examples))[: self._settings.demos]
-        texts = as_texts(self.prompt.model_copy(update={"demos": demos}))
+        texts = part_texts(self.prompt.model_copy(update={"demos": demos}))
         return {part: text for part, text in texts.items() if part in parts and (demos or part != "demos")}
 
-    def put(self, part: Part, text: str) -> tuple[Prompt, str]:
-        """The prompt with this text as its part, and a remark if not all of the text is in it. Raises Unusable."""
+    def replace(self, part: Part, text: str) -> tuple[Prompt, str]:
+        """The prompt with this text as its part, and a remark if some of the text was left out.
+
+        Raises:
+            UnusableRewrite: the text cannot be used as this part.
+        """
         if not text:
-            raise Unusable("the reply was empty")
+            raise UnusableRewrite("the reply was empty")
         if part == "demos":
             demos, remark = self._demos(text)
             return self.checked(self.prompt.model_copy(update={"demos": demos})), remark
         if part == "questions" and text.count(PLACE) != 1:
-            raise Unusable(f"it must hold {PLACE} exactly once")
+            raise UnusableRewrite(f"it must hold {PLACE} exactly once")
         field = "system" if part == "system" else "template"
         return self.checked(self.prompt.model_copy(update={field: text})), ""
 
     def checked(self, edit: Prompt) -> Prompt:
-        """The edit, if it is one, and short enough, or no longer than a prompt that is not. Raises Unusable."""
+        """The edit, if it changes the prompt and is short enough: `max_length`, or the present length if that is more.
+
+        Raises:
+            UnusableRewrite: otherwise.
+        """
         if edit == self.prompt:
-            raise Unusable("the reply changed nothing")
+            raise UnusableRewrite("the reply changed nothing")
         most = max(self._settings.max_length, self.prompt.length)
         if edit.length > most:
-            raise Unusable(f"it makes the prompt longer than {most} characters")
+            raise UnusableRewrite(f"it makes the prompt longer than {most} characters")
         return edit
 
     def _demos(self, text: str) -> tuple[tuple[Demo, ...], str]:
-        found = read(text)
-        good = list(dict.fromkeys(demo for one in found if (demo := self._true(one))))
+        found = parse_demos(text)
+        good = list(dict.fromkeys(known for demo in found if (known := self._known(demo))))
         if not good:
-            raise Unusable("no demonstration in it is a train row with an answer that passes")
+            raise UnusableRewrite("no demonstration in it is a train row with an answer that passes")
         kept = tuple(good[: self._settings.demos])
         left = len(found) - len(kept)
         return kept, f"{left} of TextGrad's {len(found)} demonstrations were left out" if left else ""
 
-    def _true(self, demo: Demo) -> Demo | None:
-        """The demonstration in the prompt's own words, or its row's if a train row asks this and the answer passes."""
+    def _known(self, demo: Demo) -> Demo | None:
+        """The prompt's demonstration that this repeats, or a train row's question with this answer, if that passes."""
         for own in self.prompt.demos:
             if disarmed(own) == disarmed(demo):
                 return own
-        rows = self._asked.get(_key(demo), [])
+        rows = self._rows_by_question.get(_key(demo), [])
         return next(
-            (Demo(question=row.question, answer=demo.answer) for row in rows if self._passes(demo.answer, row)), None
+            (
+                Demo(question=row.question, answer=demo.answer)
+                for row in rows
+                if self._scorers.full_marks(demo.answer, row)
+            ),
+            None,
         )
 
-    def _passes(self, answer: str, row: Example) -> bool:
-        return self._scorers.passes(answer, row)
-
     @cached_property
-    def _asked(self) -> dict[str, list[Example]]:
-        """Train rows by question; those that can stand as a demonstration."""
-        asked: dict[str, list[Example]] = {}
+    def _rows_by_question(self) -> dict[str, list[Example]]:
+        """Train rows that may be shown as a demonstration."""
+        rows: dict[str, list[Example]] = {}
         for row in self._train:
             if row.stands_alone:
-                asked.setdefault(_key(row), []).append(row)
-        return asked
+                rows.setdefault(_key(row), []).append(row)
+        return rows
 
 
 def disarmed(demo: Demo) -> Demo:
-    """The demonstration as an LLM is shown it that is to rewrite it."""
+    """The demonstration as it is shown to the LLM that rewrites it."""
     return Demo(question=prompts.disarmed(demo.question), answer=prompts.disarmed(demo.answer))
 
 

@@ -1,25 +1,23 @@
-"""Rewriting words without an LLM: the rule editor. (The TextGrad editor stands beside it, in textgrad_edit.py.)"""
+"""Rewriting words without an LLM: the rule editor; and an editor that combines it with TextGrad's."""
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from statistics import median
+from collections.abc import Iterator, Sequence
 
-from agent.config.task import Editing
+from agent.config.prompt import Editing
 from agent.errors import LlmUnavailable
-from agent.protocols import Bound, Editor, Scorers
+from agent.protocols import Editor, Scorers
 from agent.records.actions import EditPrompt
 from agent.records.edits import Edit, Edits
 from agent.records.evaluation import Evaluation
-from agent.records.examples import Candidate, Demo, Example, Prompt
-from agent.records.rounds import Proposal
+from agent.records.examples import Demo, Example, Prompt
 
 
 class RuleEditor:
-    """Reads what the style scorers say of the failures; edits the system text and the demonstrations by rule.
+    """Edits the system text and the demonstrations by rule, from what the style scorers say about the failures.
 
     Args:
-        scorers: say what is wanted and show a reference in the wanted form.
+        scorers: give the instructions, and show a reference in the wanted form.
         settings: how many proposals and demonstrations, how long a prompt may become.
         recalled: prompts that memory found on near tasks.
     """
@@ -32,14 +30,16 @@ class RuleEditor:
         self._recalled = recalled
 
     def propose(
-        self, prompt: Prompt, evaluation: Evaluation, train: Sequence[Example], move: EditPrompt, seed: int
+        self, prompt: Prompt, evaluation: Evaluation, train: Sequence[Example], action: EditPrompt, seed: int
     ) -> Edits:
-        """At most `settings.proposals` different prompts, each with a note that says what was changed."""
-        told = self._instructed(prompt, evaluation) if "system" in move.parts else prompt
-        edits = [Edit(prompt=told, note="the instruction spelled out")]
+        """At most `settings.proposals` different prompts, each with a note about what was changed."""
+        instructed = self._instructed(prompt, evaluation) if "system" in action.parts else prompt
+        edits = [Edit(prompt=instructed, note="the instruction spelled out")]
         edits += [Edit(prompt=recalled, note="a prompt recalled from an earlier run") for recalled in self._recalled]
-        if "demos" in move.parts:
-            edits += [*self._demonstrated(told, train, seed), *_shorter(prompt)]
+        if "demos" in action.parts:
+            edits += self._demonstrated(instructed, train, seed)
+            if prompt.demos:
+                edits.append(Edit(prompt=_with_demos(prompt, prompt.demos[:-1]), note="one demonstration fewer"))
         return Edits(edits=tuple(_distinct(edits, prompt, self._settings)))
 
     def _instructed(self, prompt: Prompt, evaluation: Evaluation) -> Prompt:
@@ -54,32 +54,35 @@ class RuleEditor:
         return prompt.model_copy(update={"system": " ".join([prompt.system, *missing]).strip()})
 
     def _demonstrated(self, prompt: Prompt, train: Sequence[Example], seed: int) -> Iterator[Edit]:
-        """Draws of train rows in the wanted form: few and many, new and beside those the prompt has."""
+        """Random train rows in the wanted form, few and many: instead of the prompt's own, and added to them."""
         draw = random.Random(seed)
         has = {demo.question for demo in prompt.demos}
-        rows = [row for row in train if row.question not in has and row.stands_alone and self._showable(row)]
+        rows = [
+            row
+            for row in train
+            if row.question not in has
+            and row.stands_alone
+            and self._scorers.full_marks(self._scorers.show(row.answer), row)
+        ]
         most = min(self._settings.demos, len(rows))
         for count in sorted({min(2, most), most} - {0}):
             for _ in range(2):
                 demos = tuple(self._demo(row) for row in draw.sample(rows, count))
-                yield Edit(prompt=_showing(prompt, demos), note=f"{count} demonstrations from train rows")
-        room = self._settings.demos - len(prompt.demos)
-        if prompt.demos and room > 0 and rows:
-            more = tuple(self._demo(row) for row in draw.sample(rows, min(room, len(rows))))
-            yield Edit(prompt=_showing(prompt, prompt.demos + more), note=f"{len(more)} more demonstrations")
-
-    def _showable(self, row: Example) -> bool:
-        return self._scorers.passes(self._scorers.show(row.answer), row)
+                yield Edit(prompt=_with_demos(prompt, demos), note=f"{count} demonstrations from train rows")
+        free = self._settings.demos - len(prompt.demos)
+        if prompt.demos and free > 0 and rows:
+            added = tuple(self._demo(row) for row in draw.sample(rows, min(free, len(rows))))
+            yield Edit(prompt=_with_demos(prompt, prompt.demos + added), note=f"{len(added)} more demonstrations")
 
     def _demo(self, row: Example) -> Demo:
         return Demo(question=row.question, answer=self._scorers.show(row.answer))
 
 
-class EditorChain:
-    """An editor that asks an LLM, and one that goes on by itself where the LLM does not answer.
+class CombinedEditor:
+    """An editor that asks an LLM, and a second one, which works alone where the LLM does not answer.
 
     Args:
-        most: how many proposals they make together. The first's come first; a third is kept for the second's.
+        most: proposals of both together. The first editor's come first; a third is reserved for the second's.
     """
 
     def __init__(self, first: Editor, second: Editor, most: int) -> None:
@@ -89,14 +92,14 @@ class EditorChain:
         self._most = most
 
     def propose(
-        self, prompt: Prompt, evaluation: Evaluation, train: Sequence[Example], move: EditPrompt, seed: int
+        self, prompt: Prompt, evaluation: Evaluation, train: Sequence[Example], action: EditPrompt, seed: int
     ) -> Edits:
-        """Different prompts of both editors, and all that the first remarks."""
+        """Different prompts of both editors, with the critiques of the first and the remarks of both."""
         try:
-            own = self._first.propose(prompt, evaluation, train, move, seed)
+            own = self._first.propose(prompt, evaluation, train, action, seed)
         except LlmUnavailable as error:
             own = Edits(remarks=(f"TextGrad was not used: {error}",))
-        others = self._second.propose(prompt, evaluation, train, move, seed)
+        others = self._second.propose(prompt, evaluation, train, action, seed)
         first = own.edits[: self._most - min(self._most // 3, len(others.edits))]
         by_prompt: dict[str, Edit] = {}
         for edit in (*first, *others.edits):
@@ -105,12 +108,7 @@ class EditorChain:
         return Edits(edits=edits, critiques=own.critiques, remarks=own.remarks + others.remarks)
 
 
-def _shorter(prompt: Prompt) -> Iterator[Edit]:
-    if prompt.demos:
-        yield Edit(prompt=_showing(prompt, prompt.demos[:-1]), note="one demonstration fewer")
-
-
-def _showing(prompt: Prompt, demos: tuple[Demo, ...]) -> Prompt:
+def _with_demos(prompt: Prompt, demos: tuple[Demo, ...]) -> Prompt:
     return prompt.model_copy(update={"demos": demos})
 
 
@@ -121,70 +119,3 @@ def _distinct(edits: Sequence[Edit], present: Prompt, settings: Editing) -> Iter
         if id not in seen and edit.prompt.length <= settings.max_length and len(seen) <= settings.proposals:
             seen.add(id)
             yield edit
-
-
-def rungs(minibatch: int, batch: int) -> list[int]:
-    """How many rows each part of a race takes in: `batch`, twice that, and so on; the last part is the whole.
-
-    Fewer rows than one forward pass holds would save nothing, since a pass costs hardly less for them (docs/LOG.md).
-    Whole passes are as many in parts as all at once: where nothing is dropped, only the prompt's prefix is run again.
-    """
-    parts, rows = [], batch
-    while rows < minibatch:
-        parts.append(rows)
-        rows *= 2
-    return [*parts, minibatch]
-
-
-def choose(
-    edits: Sequence[Edit],
-    present: Prompt,
-    adapter: str | None,
-    score: Callable[[Candidate, int], Evaluation],
-    save: Callable[[Prompt], str],
-    parts: Sequence[int],
-    loses: Bound,
-) -> tuple[Prompt | None, list[Proposal]]:
-    """Race edits and the present prompt over the same rows; the best, if it is not the present.
-
-    The best has the highest merit; among equals the shortest text wins. After each part, edits of the lower half that
-    lose to the leader are scored no further: successive halving (Jamieson & Talwalkar 2016) with a paired bound.
-
-    Args:
-        score: a pair's scores on the first so many rows of the race.
-        parts: how many rows each part of the race takes in, growing, as `rungs` gives them.
-        loses: whether an edit so far behind the leader is to be dropped.
-
-    Returns:
-        The winner (None when nothing beats the present prompt), and every proposal with its merit on the rows it saw.
-    """
-    tried = [Edit(prompt=present, note="the present prompt"), *edits]
-    pairs = [Candidate(prompt=save(edit.prompt), adapter=adapter) for edit in tried]
-    scored: dict[int, Evaluation] = {}
-    racing: Sequence[int] = range(len(tried))
-    for rows in parts:
-        latest = {place: score(pairs[place], rows) for place in racing}
-        scored |= latest
-        racing = _racing_on(latest, parts[-1] - rows, loses)
-    best = max(racing, key=lambda place: (scored[place].merit, -tried[place].prompt.length))
-    proposals = [
-        Proposal(prompt=pair.prompt, note=edit.note, merit=scored[place].merit, rows=len(scored[place].scores))
-        for place, (pair, edit) in enumerate(zip(pairs, tried, strict=True))
-    ]
-    return tried[best].prompt if best else None, proposals
-
-
-def _racing_on(scored: dict[int, Evaluation], left: int, loses: Bound) -> list[int]:
-    """The present prompt (at place 0), the upper half, and whoever else does not lose to the leader."""
-    merits = {place: evaluation.merit for place, evaluation in scored.items()}
-    leader = scored[max(merits, key=merits.__getitem__)]
-    middle = median(merits.values())
-    return [
-        place
-        for place, evaluation in scored.items()
-        if place == 0 or merits[place] > middle or not loses(_differences(evaluation, leader), left)
-    ]
-
-
-def _differences(behind: Evaluation, leader: Evaluation) -> list[float]:
-    return [one.merit - other.merit for one, other in zip(behind.scores, leader.scores, strict=True)]

@@ -1,4 +1,4 @@
-"""What the calls of a run to the external LLM cost, written down before each call and after it."""
+"""The LLM budget of a run: what its calls cost, logged before each call and after it."""
 
 import threading
 
@@ -7,8 +7,8 @@ from agent.protocols import CallLog
 from agent.records.rounds import Call, Role, Spend, Usage
 
 
-class Notebook(list[Call]):
-    """A log of calls that is on no disk: for what belongs to no run. Satisfies `agent.protocols.CallLog`."""
+class UnsavedCallLog(list[Call]):
+    """A log of calls in memory, for calls that belong to no run. Satisfies `agent.protocols.CallLog`."""
 
     def calls(self) -> list[Call]:
         return list(self)
@@ -17,11 +17,13 @@ class Notebook(list[Call]):
         self.append(call)
 
 
-class Account:
-    """One for all roles of a run. What an earlier process spent comes back from the log, a killed call at its most.
+class LlmBudget:
+    """One budget for all roles of a run, safe for several threads.
+
+    What an earlier process spent is read from the log; a call that a kill interrupted counts at the most it can cost.
 
     Args:
-        log: where a call stands from before it is made.
+        log: holds each call from before it is sent.
         limit: USD that the whole run may spend. None: no limit.
     """
 
@@ -35,11 +37,11 @@ class Account:
             self._charge(call.role, call.usage)
         self._next = max(latest, default=0) + 1
 
-    def open(self, role: Role, model: str, most: Usage) -> Call:
-        """Charges a call at the most it can cost, before it is made.
+    def reserve(self, role: Role, model: str, most: Usage) -> Call:
+        """Charge a call at the most it can cost, before it is sent.
 
         Raises:
-            OutOfMoney: that is more than what is left; nothing is charged.
+            OutOfMoney: this is more than what is left; nothing is charged.
         """
         with self._lock:
             spent = self._total().usd
@@ -53,14 +55,14 @@ class Account:
             return call
 
     def settle(self, call: Call, usage: Usage, seconds: float, fault: str = "") -> None:
-        """Charges what the call really cost instead."""
+        """Replace the reserved cost by what the call really cost."""
         with self._lock:
             self._charge(call.role, usage - call.usage)
             update = {"usage": usage, "settled": True, "seconds": seconds, "fault": fault}
             self._log.log(call.model_copy(update=update))
 
-    def cached(self, role: Role, model: str) -> None:
-        """Notes an answer that came from the disk and cost nothing."""
+    def log_cached(self, role: Role, model: str) -> None:
+        """Log an answer that came from the disk and cost nothing."""
         with self._lock:
             call = self._numbered(role, model, Usage(cached=1)).model_copy(update={"settled": True})
             self._charge(role, call.usage)
@@ -68,7 +70,7 @@ class Account:
 
     @property
     def usage(self) -> dict[Role, Usage]:
-        """Of the whole run, by role; calls that are still out at their most."""
+        """Of the whole run, by role; calls in flight count at the most they can cost."""
         with self._lock:
             return dict(self._usage)
 

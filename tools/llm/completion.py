@@ -1,29 +1,32 @@
-"""Chat completions as servers really send them, put right before langchain reads them.
+"""Chat completions as servers really send them, corrected before langchain reads them.
 
 The only place that imports langchain_openai.
 """
 
 import json
 import re
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tools.llm.retry import BEGUN
-from tools.llm.schema import Reply
+from tools.llm.schema import JsonObject, Reply
 
-# What servers call their errors where they give no number, and the HTTP status that this stands for.
-NAMED = (
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.messages import AIMessage
+
+# Words by which servers name an error where they give no number, and the HTTP status that they stand for.
+STATUS_WORDS = (
     (401, "invalid_api_key|authentication|unauthori[sz]ed|incorrect api key"),
     (402, "insufficient_quota|insufficient balance|payment|billing"),
     (429, "rate_?limit|too many requests"),
     (400, "context_length|context length|invalid_request|bad_?request|unsupported|not supported"),
     (503, "overload|unavailable|capacity|loading"),
 )
-BROKE = 500
+SERVER_ERROR = 500
 
 
-def make_client(**settings: Any) -> Any:
-    """langchain's client for an OpenAI-compatible server, reading what comes more kindly than it would."""
+def make_client(**settings: Any) -> "BaseChatModel":
+    """langchain's client for an OpenAI-compatible server, more tolerant of replies. Settings are ChatOpenAI's."""
     from langchain_openai import ChatOpenAI
 
     class Client(ChatOpenAI):
@@ -34,17 +37,17 @@ def make_client(**settings: Any) -> Any:
                 response = response.model_dump(warnings=False)
             if isinstance(response, dict):
                 raise_error(response)
-                response = whole_arguments(response)
+                response = arguments_as_text(response)
             return super()._create_chat_result(response, generation_info)
 
     return Client(**settings)
 
 
-def raise_error(body: Mapping[str, Any]) -> None:
-    """The error that a body of HTTP 200 holds instead of an answer, or in it, as its own HTTP status would have been.
+def raise_error(body: JsonObject) -> None:
+    """Raise the error that a body of HTTP 200 holds beside or instead of an answer.
 
     Raises:
-        openai.APIStatusError: there is one.
+        openai.APIStatusError: there is an error; it has the HTTP status that the server should have sent.
     """
     import httpx
     import openai
@@ -53,23 +56,23 @@ def raise_error(body: Mapping[str, Any]) -> None:
     error = body.get("error") or next(filter(None, begun), None)
     if not error:
         return
-    told = error if isinstance(error, dict) else {"message": str(error)}
+    details = error if isinstance(error, dict) else {"message": str(error)}
     request = httpx.Request("POST", "http://server/chat/completions")
-    response = httpx.Response(status_of(told), request=request, extensions={BEGUN: True} if begun else {})
-    raise openai.APIStatusError(str(told.get("message") or told), response=response, body=told)
+    response = httpx.Response(status_of(details), request=request, extensions={BEGUN: True} if begun else {})
+    raise openai.APIStatusError(str(details.get("message") or details), response=response, body=details)
 
 
-def status_of(error: Mapping[str, Any]) -> int:
+def status_of(error: JsonObject) -> int:
     """The HTTP status that an error names by number or by its words; 500 for one that names none."""
     for key in ("code", "status", "status_code"):
         number = str(error.get(key) or "")
         if number.isdecimal() and 400 <= int(number) < 600:
             return int(number)
-    said = " ".join(str(value) for value in error.values()).lower()
-    return next((status for status, words in NAMED if re.search(words, said)), BROKE)
+    text = " ".join(str(value) for value in error.values()).lower()
+    return next((status for status, words in STATUS_WORDS if re.search(words, text)), SERVER_ERROR)
 
 
-def whole_arguments(body: dict[str, Any]) -> dict[str, Any]:
+def arguments_as_text(body: JsonObject) -> JsonObject:
     """The body with the arguments of tool calls as JSON texts: some servers send them as objects."""
     for choice in body.get("choices") or ():
         for call in (choice.get("message") or {}).get("tool_calls") or ():
@@ -79,25 +82,25 @@ def whole_arguments(body: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
-def as_reply(answer: Any) -> Reply:
-    """langchain's message as ours. Raises TypeError and the like for what is no answer."""
+def to_reply(answer: "AIMessage") -> Reply:
+    """langchain's message as ours. Raises TypeError, AttributeError or LookupError for what is not an answer."""
     calls = [(call["name"], json.dumps(call["args"])) for call in answer.tool_calls]
-    calls += [(call["name"] or "", _whole(call["args"] or "")) for call in answer.invalid_tool_calls]
+    calls += [(call["name"] or "", _encodable(call["args"] or "")) for call in answer.invalid_tool_calls]
     cut = answer.response_metadata.get("finish_reason") == "length"
-    return Reply(text=_whole(str(answer.text)), calls=tuple(calls), cut=cut)
+    return Reply(text=_encodable(str(answer.text)), calls=tuple(calls), cut=cut)
 
 
-def counted(answer: Any) -> dict[str, int]:
-    """Tokens that the server has counted, in and out; without those that it left out, or gave as null or as zero.
+def token_counts(answer: "AIMessage") -> dict[str, int]:
+    """The server's `input_tokens` and `output_tokens`; a count is missing where it sent none, null or 0.
 
-    langchain makes 0 of null, and no call reads or writes nothing.
+    langchain turns null into 0, and every call reads and writes something.
     """
-    said = answer.response_metadata.get("token_usage") or {}
+    usage = answer.response_metadata.get("token_usage") or {}
     names = {"input_tokens": "prompt_tokens", "output_tokens": "completion_tokens"}
-    counts = {ours: said.get(theirs) for ours, theirs in names.items()}
+    counts = {ours: usage.get(theirs) for ours, theirs in names.items()}
     return {name: count for name, count in counts.items() if type(count) is int and count > 0}
 
 
-def _whole(text: str) -> str:
-    """Without halves of signs, which JSON can say and no file can hold."""
+def _encodable(text: str) -> str:
+    """Without lone surrogates, which JSON can express and no file can hold."""
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,14 +1,14 @@
-"""The one event loop on which the external LLM is asked, in a thread of its own."""
+"""The process's event loop for calls to the external LLM, in a thread of its own."""
 
 import asyncio
 import threading
 from functools import cache
 
-STARTING = threading.Lock()  # many threads may be the first to ask
+STARTING = threading.Lock()  # several threads may make the first call at the same time
 
 
-def loop() -> asyncio.AbstractEventLoop:
-    """The same for the whole process: connections stay bound to the loop that they were first used on."""
+def event_loop() -> asyncio.AbstractEventLoop:
+    """One loop for the whole process: a connection stays bound to the loop that first used it."""
     with STARTING:
         return _started()
 

@@ -1,7 +1,7 @@
-"""Many questions to the external LLM at once."""
+"""Many questions to the external LLM at the same time."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from typing import TypeVar
 
@@ -9,24 +9,29 @@ from agent.errors import LlmUnavailable
 from agent.protocols import Chat, Progress
 
 T = TypeVar("T")
-Given = TypeVar("Given")
+Item = TypeVar("Item")
 
 
-def together(
-    work: Callable[[Given], T], given: Sequence[Given], chat: Chat, what: str, progress: Progress
+def run_parallel(
+    work: Callable[[Item], T], items: Sequence[Item], chat: Chat, what: str, progress: Progress
 ) -> tuple[dict[int, T], LlmUnavailable | None]:
-    """The work on each of `given`, as many at a time as the chat takes, progress told as each one ends.
+    """Do the work on each item in threads, as many as the chat allows; `progress` is called as each one ends.
+
+    An interrupt abandons the chat's calls. Items that have not begun when the LLM is lost are left out.
 
     Returns:
-        What came of it, by place and in order; and, if the LLM was lost, the error that stopped those not begun.
+        The results by index, in order; and the LlmUnavailable that stopped the rest, or None.
+
+    Raises:
+        Whatever the work raises, except LlmUnavailable.
     """
     lost, interrupted = None, True
     with ThreadPoolExecutor(chat.width) as pool:
-        places = {pool.submit(work, one): place for place, one in enumerate(given)}
+        futures = [pool.submit(work, item) for item in items]
         try:
-            for done, future in enumerate(as_completed(places), 1):
+            for done, future in enumerate(as_completed(futures), 1):
                 future.result()
-                progress(what, done, len(given))
+                progress(what, done, len(items))
             interrupted = False
         except LlmUnavailable as error:
             lost, interrupted = error, False
@@ -34,12 +39,9 @@ def together(
             if interrupted:
                 chat.abandon()
             pool.shutdown(cancel_futures=True)
-    return dict(_came(places)), lost
-
-
-def _came(places: dict[Future[T], int]) -> Iterator[tuple[int, T]]:
-    """Raises what is neither a result nor the LLM's absence."""
-    for future, place in places.items():
+    results: dict[int, T] = {}
+    for index, future in enumerate(futures):
         if not future.cancelled():
             with suppress(LlmUnavailable):
-                yield place, future.result()
+                results[index] = future.result()
+    return results, lost

@@ -1,48 +1,47 @@
-"""The sampling parameters that go with every request, under the names that a server knows, without those it refuses."""
+"""The sampling parameters of every request, under the names that a server accepts, without those it refuses."""
 
 import re
-from typing import Any
+from collections.abc import Iterable
 
-from agent.config.task import Llm
+from agent.config.llm import Llm
 
 
-class Parameters:
-    """Temperature and limit of an answer, for one model. `refused`: what it is not sent any more."""
+class SamplingParameters:
+    """Temperature and length limit of an answer, for one model. `refused`: what is not sent any more."""
 
     def __init__(self, settings: Llm) -> None:
         self.refused: tuple[str, ...] = ()
         self._settings = settings
-        self._limits = _limits(settings.base_url)
+        self._limit_names = _limit_names(settings.base_url)
 
-    def sent(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, float]:
         """As they go into the body of the next request."""
-        heat = self._settings.temperature
-        hot = {} if heat is None or "temperature" in self.refused else {"temperature": heat}
-        return {self._limits[0]: self._settings.max_tokens} | hot
+        temperature = self._settings.temperature
+        limit: dict[str, float] = {self._limit_names[0]: self._settings.max_tokens}
+        return limit if temperature is None or "temperature" in self.refused else limit | {"temperature": temperature}
 
-    def take_back(self, sent: dict[str, Any], said: str) -> bool:
-        """Whether a refusal names one of those sent for which there is another name, or that may be left out.
+    def refuse(self, sent: Iterable[str], response: str) -> bool:
+        """Whether a refusal names a parameter that has another name or can be left out; the next request does so.
 
-        Asked again, the next request is without it. The limit of an answer is never left out: what a call can cost
-        would have none.
+        The length limit is never left out: without it, nothing would bound the cost of a call.
 
         Args:
-            sent: by the request that was refused; other threads may have learned since.
-            said: all that the server said.
+            sent: names in the request that was refused; other threads may have learned since.
+            response: the full text of the server's refusal.
         """
         for name in sent:
-            if not re.search(rf"\b{name}\b", said):
+            if not re.search(rf"\b{name}\b", response):
                 continue
             if name == "temperature":
                 self.refused = (name,)
                 return True
-            self._limits = [other for other in self._limits if other != name] or self._limits
-            if self._limits[0] != name:
+            self._limit_names = [known for known in self._limit_names if known != name] or self._limit_names
+            if self._limit_names[0] != name:
                 return True
         return False
 
 
-def _limits(base_url: str | None) -> list[str]:
-    """The names under which a server may know the limit of an answer, the likely one first. Some refuse the other."""
+def _limit_names(base_url: str | None) -> list[str]:
+    """The names that a server may use for the limit of an answer, the likely one first. Some refuse the second."""
     newer, older = "max_completion_tokens", "max_tokens"
     return [newer, older] if base_url is None or "api.openai.com" in base_url else [older, newer]

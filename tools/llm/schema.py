@@ -10,66 +10,79 @@ from agent.reasoning import without_thoughts
 from agent.records.base import Record
 
 T = TypeVar("T", bound=BaseModel)
+JsonObject = dict[str, Any]
 
 CUT = "the answer was cut off: be shorter"
-WRAPPER = "choice"  # servers want an object at the root, where a choice of several is none
+WRAPPER = "choice"  # servers want an object at the root, where a choice among several cannot stand
 
 
 class Reply(Record):
-    """What an LLM said: text, tool calls as (name, arguments as JSON), and whether it was cut off for its length."""
+    """What an LLM answered: text, tool calls as (name, arguments as JSON text), and whether `max_tokens` cut it off."""
 
     text: str = ""
     calls: tuple[tuple[str, str], ...] = ()
     cut: bool = False
 
 
-def name_of(record: type[BaseModel]) -> str:
-    """The tool's name: a move's action, else the class's own name."""
+def tool_name(record: type[BaseModel]) -> str:
+    """The default of the record's field `action`; the class's own name where it has none."""
     action = record.model_fields.get("action")
     return str(action.default) if action else record.__name__
 
 
-def as_tools(records: Sequence[type[BaseModel]]) -> list[dict[str, Any]]:
-    """One function tool a record, in OpenAI's form."""
-    functions = [{"name": name_of(one), "description": about_of(one), "parameters": _schema(one)} for one in records]
+def tool_description(record: type[BaseModel]) -> str:
+    """The record's docstring as one line."""
+    return " ".join((record.__doc__ or "").split())
+
+
+def as_tools(records: Sequence[type[BaseModel]]) -> list[JsonObject]:
+    """One function tool per record, in OpenAI's form."""
+    functions = [
+        {"name": tool_name(record), "description": tool_description(record), "parameters": _schema(record)}
+        for record in records
+    ]
     return [{"type": "function", "function": function} for function in functions]
 
 
-def as_schema(records: Sequence[type[BaseModel]]) -> dict[str, Any]:
-    """One JSON schema for them all: the record's own, or a choice among several by their `action`."""
+def as_schema(records: Sequence[type[BaseModel]]) -> JsonObject:
+    """One JSON schema: a single record's own, or a choice among several by their `action`."""
     if len(records) == 1:
         return _schema(records[0])
-    choices = [{"description": about_of(one), **_schema(one)} for one in records]
+    choices = [{"description": tool_description(record), **_schema(record)} for record in records]
     return {
         "type": "object", "properties": {WRAPPER: {"anyOf": choices}}, "required": [WRAPPER],
         "additionalProperties": False,
     }  # fmt: skip
 
 
-class Misshapen(ValueError):
-    """An answer that chooses nothing that can be read: asked in another way, the LLM may do better."""
+class MalformedReply(ValueError):
+    """A reply from which no choice can be read; another method of structured output may bring one."""
 
 
-def chosen(reply: Reply, records: Sequence[type[T]]) -> T:
-    """The one record that the reply calls as a tool or, where it calls none, spells out as JSON.
+def parse_choice(reply: Reply, records: Sequence[type[T]]) -> T:
+    """The one record that the reply calls as a tool or, where it calls none, writes as JSON in its text.
 
-    What stands in thoughts does not count. A field that is null where it has a default counts as left out.
+    Reasoning in the text is ignored. A field that is null counts as left out where it has a default.
 
     Raises:
-        Misshapen: none or several, or one that is not there.
-        ValueError: values out of bounds. Both say what is wrong in words for the LLM.
+        MalformedReply: no choice, several, or one that does not exist.
+        ValueError: values out of bounds. The message of both is written for the LLM.
     """
-    by_name = {name_of(one): one for one in records}
-    name, arguments = _called(reply) if reply.calls else _spelled(reply, by_name)
+    by_name = {tool_name(record): record for record in records}
+    name, arguments = _called(reply) if reply.calls else _written_as_text(reply, by_name)
     if name not in by_name and isinstance(arguments, dict):
         arguments = arguments.get(WRAPPER, arguments)
         name = str(arguments.get("action", name)) if isinstance(arguments, dict) else name
     if name not in by_name:
-        raise Misshapen(f"there is no tool '{name}'; there are {', '.join(by_name)}")
+        raise MalformedReply(f"there is no tool '{name}'; there are {', '.join(by_name)}")
     record = by_name[name]
+    fields = record.model_fields
     if isinstance(arguments, dict):
-        given = arguments.items()
-        arguments = {key: value for key, value in given if value is not None or _needed(record, key)}
+        arguments = {
+            key: value
+            for key, value in arguments.items()
+            if value is not None or key not in fields or fields[key].is_required()
+        }
     try:
         return record.model_validate(arguments)
     except ValidationError as error:
@@ -77,82 +90,72 @@ def chosen(reply: Reply, records: Sequence[type[T]]) -> T:
         raise ValueError(problems) from error
 
 
-def _needed(record: type[BaseModel], key: str) -> bool:
-    return key not in record.model_fields or record.model_fields[key].is_required()
-
-
-def _called(reply: Reply) -> tuple[str, Any]:
-    """Name and arguments of the one tool call. Raises Misshapen."""
+def _called(reply: Reply) -> tuple[str, object]:
+    """Name and arguments of the one tool call. Raises MalformedReply."""
     if reply.cut:
-        raise Misshapen(CUT)
+        raise MalformedReply(CUT)
     if len(reply.calls) > 1:
-        raise Misshapen(f"{len(reply.calls)} tools were called")
+        raise MalformedReply(f"{len(reply.calls)} tools were called")
     [(name, text)] = reply.calls
     return name, _arguments(text)
 
 
-def _arguments(given: Any) -> Any:
-    """Arguments as they are or, as most servers send them, as a JSON text. Raises Misshapen."""
-    if not isinstance(given, str):
-        return given
+def _arguments(arguments: object) -> object:
+    """Arguments as they are or, as most servers send them, decoded from a JSON text. Raises MalformedReply."""
+    if not isinstance(arguments, str):
+        return arguments
     try:
-        return json.loads(given or "{}")
-    except (json.JSONDecodeError, RecursionError):  # brackets without end, as small models write them
-        raise Misshapen("the tool's arguments were not JSON") from None
+        return json.loads(arguments or "{}")
+    except (json.JSONDecodeError, RecursionError):  # small models write brackets without end
+        raise MalformedReply("the tool's arguments were not JSON") from None
 
 
-def _spelled(reply: Reply, by_name: dict[str, type[T]]) -> tuple[str, Any]:
-    """Name and arguments of what the text spells out: the values alone, or a call as models are trained to write it.
+def _written_as_text(reply: Reply, by_name: dict[str, type[T]]) -> tuple[str, object]:
+    """Name and arguments from the JSON in a text: a record's values alone, or a call `{"name": …, "arguments": …}`.
 
-    Raises Misshapen.
+    Raises MalformedReply.
     """
     values, rest = _first_object(without_thoughts(reply.text))
-    if reply.cut and (values is None or rest.strip(" \t\r\n`")):  # many write new lines or a fence up to the limit
-        raise Misshapen(CUT)
+    if reply.cut and (values is None or rest.strip(" \t\r\n`")):  # many models write new lines or a fence to the limit
+        raise MalformedReply(CUT)
     if values is None:
-        raise Misshapen("0 tools were called")
-    if call := _written_call(values):
-        return call[0], _arguments(call[1])
+        raise MalformedReply("0 tools were called")
+    call = values["function"] if isinstance(values.get("function"), dict) else values
+    called = call.get("name", call.get("function"))
+    arguments = next((key for key in ("arguments", "parameters") if key in call), None)
+    if isinstance(called, str) and arguments:
+        return called, _arguments(call[arguments])
     values = values[WRAPPER] if isinstance(values.get(WRAPPER), dict) else values
     [only, *others] = by_name
     return str(values.get("action", "nothing")) if others else only, values
 
 
-def _written_call(values: dict[str, Any]) -> tuple[str, Any] | None:
-    """The call that a JSON object is: `{"name": …, "arguments": …}`, alone or as a `function`; None: it is none."""
-    inside = values["function"] if isinstance(values.get("function"), dict) else values
-    name = inside.get("name", inside.get("function"))
-    given = next((key for key in ("arguments", "parameters") if key in inside), None)
-    return (name, inside[given]) if isinstance(name, str) and given else None
-
-
-def _first_object(text: str) -> tuple[dict[str, Any] | None, str]:
-    """The first JSON object in a text, and what stands after it; whatever stands before it is passed over."""
+def _first_object(text: str) -> tuple[JsonObject | None, str]:
+    """The first JSON object in a text, and the text after it."""
     decoder = json.JSONDecoder()
-    for place, sign in enumerate(text):
+    for start, sign in enumerate(text):
         if sign == "{":
             try:
-                found, end = decoder.raw_decode(text, place)
+                found, end = decoder.raw_decode(text, start)
             except (json.JSONDecodeError, RecursionError):
                 continue
             return (found, text[end:]) if isinstance(found, dict) else (None, "")
     return None, ""
 
 
-def about_of(record: type[BaseModel]) -> str:
-    """What the tool is for: the record's docstring as one line."""
-    return " ".join((record.__doc__ or "").split())
-
-
-def _schema(record: type[BaseModel]) -> dict[str, Any]:
-    """With every field required: a small model that may leave a field out does so, and another choice is made of it."""
+def _schema(record: type[BaseModel]) -> JsonObject:
+    """Every field is required: a small model leaves out whatever it may, and a default then decides in its place."""
     schema = record.model_json_schema()
-    told = {key: _untitled(value) for key, value in schema.items() if key not in ("title", "description")}
-    return told | {"required": list(schema.get("properties", ()))}
+    kept = {key: _without_titles(value) for key, value in schema.items() if key not in ("title", "description")}
+    return kept | {"required": list(schema.get("properties", ()))}
 
 
-def _untitled(value: Any) -> Any:
-    """Without the titles that pydantic makes of names: tokens that say nothing."""
-    if isinstance(value, dict):
-        return {key: _untitled(one) for key, one in value.items() if not (key == "title" and isinstance(one, str))}
-    return [_untitled(one) for one in value] if isinstance(value, list) else value
+def _without_titles(schema: object) -> object:
+    """Without the titles that pydantic makes from names: they cost tokens and add nothing."""
+    if isinstance(schema, dict):
+        return {
+            key: _without_titles(value)
+            for key, value in schema.items()
+            if not (key == "title" and isinstance(value, str))
+        }
+    return [_without_titles(item) for item in schema] if isinstance(schema, list) else schema

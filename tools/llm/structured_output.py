@@ -1,46 +1,46 @@
-"""The ways of asking an LLM server for one of several records: whichever it takes."""
+"""Structured output: the methods of asking an LLM server for one of several records. Each server supports some."""
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from pydantic import BaseModel
 
 from agent import prompts
-from agent.config.task import Way
-from tools.llm.schema import about_of, as_schema, as_tools, name_of
+from agent.config.llm import OutputMethod
+from tools.llm.schema import JsonObject, as_schema, as_tools, tool_description, tool_name
 
 Message = tuple[str, str]  # role and text
-Options = dict[str, Any]
+Options = JsonObject  # of a request's body
 Records = Sequence[type[BaseModel]]
 
 
-def put(messages: list[Message], records: Records, way: Way) -> tuple[list[Message], Options]:
-    """Messages and request options that ask for one of the records. Without tools, the schema stands in the words too.
+def ask_for(records: Records, messages: list[Message], method: OutputMethod) -> tuple[list[Message], Options]:
+    """Messages and request options that ask for one of the records.
+
+    Methods without tools put the schema into the system message too: servers may ignore the option.
 
     Args:
         messages: the first is the system's.
-        way: one of WAYS.
     """
-    options = WAYS[way](records)
+    options = OUTPUT_METHODS[method](records)
     if "tools" in options:
         return messages, options
     (role, system), *rest = messages
-    told = prompts.fill("as_json", schema=json.dumps(as_schema(records)))
-    return [(role, f"{system}\n\n{told}"), *rest], options
+    instruction = prompts.fill("as_json", schema=json.dumps(as_schema(records)))
+    return [(role, f"{system}\n\n{instruction}"), *rest], options
 
 
 def _tools(records: Records) -> Options:
-    """A tool a record, one of which must be called."""
+    """One tool per record; the LLM must call one of them."""
     if len(records) == 1:
         return _one_tool(records)
     return {"tools": as_tools(records), "tool_choice": "required"}
 
 
 def _one_tool(records: Records) -> Options:
-    """A single tool, called by name: for servers that know no other tool_choice."""
-    name = name_of(records[0]) if len(records) == 1 else "choose"
-    about = "Choose one." if len(records) > 1 else about_of(records[0])
+    """A single tool, called by name: for servers that support no other tool_choice."""
+    name = tool_name(records[0]) if len(records) == 1 else "choose"
+    about = "Choose one." if len(records) > 1 else tool_description(records[0])
     function = {"name": name, "description": about, "parameters": as_schema(records)}
     return {
         "tools": [{"type": "function", "function": function}],
@@ -49,57 +49,52 @@ def _one_tool(records: Records) -> Options:
 
 
 def _schema(records: Records) -> Options:
-    """Structured output as OpenAI has it."""
-    wanted = {"name": "answer", "schema": as_schema(records)}
-    return {"response_format": {"type": "json_schema", "json_schema": wanted}}
+    """`response_format` by JSON schema, as OpenAI defines it."""
+    schema = {"name": "answer", "schema": as_schema(records)}
+    return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
 
 def _object(records: Records) -> Options:
-    """Structured output as llama.cpp's servers had it before, and JSON mode where the schema is passed over."""
+    """`json_object` with a schema, as older llama.cpp servers take it; plain JSON mode where a server ignores it."""
     return {"response_format": {"type": "json_object", "schema": as_schema(records)}}
 
 
-def _text(records: Records) -> Options:
-    """No more than words."""
-    return {}
-
-
-WAYS: dict[Way, Callable[[Records], Options]] = {
-    "tools": _tools, "one tool": _one_tool, "schema": _schema, "object": _object, "text": _text,
+OUTPUT_METHODS: dict[OutputMethod, Callable[[Records], Options]] = {
+    "tools": _tools, "one tool": _one_tool, "schema": _schema, "object": _object, "text": lambda _: {},
 }  # fmt: skip
-CALLING: tuple[Way, ...] = ("tools", "one tool")
+TOOL_METHODS: tuple[OutputMethod, ...] = ("tools", "one tool")
 
 
-class Ways:
-    """In which way a server is asked next: as has worked, or as is left to try.
+class MethodOrder:
+    """The order in which methods are tried on one server: the one that has worked first.
 
     Args:
-        only: the one way that may be taken; None: all may.
+        only: the one method that may be used; None: all.
     """
 
-    def __init__(self, only: Way | None = None) -> None:
-        self.worked: Way | None = None
-        self._left = [only] if only else list(WAYS)
+    def __init__(self, only: OutputMethod | None = None) -> None:
+        self.worked: OutputMethod | None = None
+        self._untried = [only] if only else list(OUTPUT_METHODS)
 
-    def order(self) -> list[Way]:
-        """The ways in which one question may be put, the best first."""
+    def order(self) -> list[OutputMethod]:
+        """The methods to try for one question, the best first."""
         known = [self.worked] if self.worked else []
-        return known + [way for way in self._left if way != self.worked]
+        return known + [method for method in self._untried if method != self.worked]
 
-    def learn(self, way: Way, called: bool) -> None:
-        """A usable answer came in this way. Servers that take tools and let the model write words call none later."""
-        if called or way not in CALLING:
-            self.worked = way
+    def learn(self, method: OutputMethod, called: bool) -> None:
+        """A usable answer came by this method. A server that accepts tools but answers in text will not call one."""
+        if called or method not in TOOL_METHODS:
+            self.worked = method
         elif not self.worked:
-            self._left = others(self._left, way) or self._left
+            self._untried = without_kind_of(self._untried, method) or self._untried
 
-    def defer(self, way: Way) -> None:
-        """This way, and those of its kind, are tried last from now on."""
-        first = others(self._left, way)
-        self._left = [*first, *(other for other in self._left if other not in first)]
+    def defer(self, method: OutputMethod) -> None:
+        """Try this method, and those of its kind, last from now on."""
+        first = without_kind_of(self._untried, method)
+        self._untried = [*first, *(last for last in self._untried if last not in first)]
 
 
-def others(ways: Sequence[Way], way: Way) -> list[Way]:
-    """The ways but this one. Whoever does not call one of several tools is not asked to call a single one either."""
-    left = CALLING if way in CALLING else (way,)
-    return [other for other in ways if other not in left]
+def without_kind_of(methods: Sequence[OutputMethod], method: OutputMethod) -> list[OutputMethod]:
+    """The methods left after this one. Both tool methods go together: who calls none of many calls no single one."""
+    failed = TOOL_METHODS if method in TOOL_METHODS else (method,)
+    return [left for left in methods if left not in failed]

@@ -77,7 +77,7 @@ class AdaptedModel:
         return self._adapters.model
 
     @contextmanager
-    def using(self, adapter: str | None) -> Iterator[Any]:
+    def using(self, adapter: str | None) -> Iterator[transformers.PreTrainedModel]:
         """The model with this adapter active, or the bare base for None; for this thread alone until the block ends.
 
         Raises:

@@ -39,7 +39,7 @@ class AttachedAdapters:
         return self._peft or self._base
 
     @contextmanager
-    def using(self, adapter: str | None, folder: Path | None) -> Iterator[Any]:
+    def using(self, adapter: str | None, folder: Path | None) -> Iterator[transformers.PreTrainedModel]:
         """The model with this adapter active, or the bare base for None.
 
         Raises:
@@ -143,10 +143,10 @@ class AttachedAdapters:
         self.detached += 1
 
     def _activate(self, adapter: str, folder: Path) -> None:
-        from tools.training.fast_lora import lean
+        from tools.training.fast_lora import use_fast_lora
 
         if adapter not in self._attached:  # its layers are new
-            lean(self._peft)
+            use_fast_lora(self._peft)
         self._attached[adapter] = folder
         self._attached.move_to_end(adapter)
         self._peft.set_adapter(adapter)

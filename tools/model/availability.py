@@ -1,4 +1,4 @@
-"""Whether a model can be had, told without loading torch."""
+"""Whether a model can be loaded, found out without loading torch."""
 
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,6 +11,9 @@ HUB_TIMEOUT = 10  # seconds
 
 def check_model(name: str) -> None:
     """Look for the model that a task names.
+
+    Args:
+        name: a hub name, a local folder, or the embedded model's name.
 
     Raises:
         BadInput: no such folder, the embedded model's wheel is missing, or a hub name that is neither in the local

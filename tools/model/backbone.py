@@ -3,10 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-import transformers
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agent.protocols import Charge, Progress, StopEarly
 from agent.records.examples import Example, Prompt
@@ -24,7 +23,7 @@ from tools.packed.padding import generate_padded, padded_nll
 from tools.packed.prefix_cache import PrefixCache
 from tools.packed.support import can_pack
 from tools.static.decoding import StaticDecoder
-from tools.training.memory_budget import Room, ran_out
+from tools.training.memory_budget import MemoryBudget, is_out_of_memory
 
 
 @dataclass
@@ -33,7 +32,7 @@ class _Kept:
 
     prefix_key: tuple[str | None, int] | None = None  # the adapter, and how often adapters were detached before
     prefix: PrefixCache = field(default_factory=PrefixCache)
-    room: Room | None = None
+    memory_budget: MemoryBudget | None = None
 
 
 class Backbone(AdaptedModel):
@@ -53,12 +52,12 @@ class Backbone(AdaptedModel):
 
     def __init__(
         self,
-        model: transformers.PreTrainedModel,
-        tokenizer: transformers.PreTrainedTokenizerBase,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
         *,
         name: str,
         locate: Callable[[str], Path],
-        chat_template_kwargs: Mapping[str, Any] | None = None,
+        chat_template_kwargs: Mapping[str, object] | None = None,
         batch_size: int = 32,
         progress: Progress | None = None,
         charge: Charge | None = None,
@@ -76,13 +75,13 @@ class Backbone(AdaptedModel):
         return window(self.base.config, self.render.tokenizer)
 
     @property
-    def room(self) -> Room | None:
+    def memory_budget(self) -> MemoryBudget | None:
         """What is known to fit into memory in training; None while nothing has failed to."""
-        return self._kept.room
+        return self._kept.memory_budget
 
-    @room.setter
-    def room(self, room: Room) -> None:
-        self._kept.room = room
+    @memory_budget.setter
+    def memory_budget(self, budget: MemoryBudget) -> None:
+        self._kept.memory_budget = budget
 
     # --- answers ---
 
@@ -137,7 +136,7 @@ class Backbone(AdaptedModel):
         self.charge(spend)
         return spend
 
-    def _prefix_cache(self, model: Any, rows: Sequence[TokenRow], adapter: str | None) -> PrefixCache:
+    def _prefix_cache(self, model: PreTrainedModel, rows: Sequence[TokenRow], adapter: str | None) -> PrefixCache:
         """What these rows share, run; as far as the last rows of the same weights shared it, it is taken from them."""
         if not self.packs or not rows:
             return PrefixCache()
@@ -147,16 +146,21 @@ class Backbone(AdaptedModel):
         try:
             cache = run_prefix(model, known, ids, self.device)
         except RuntimeError as error:
-            if not ran_out(error):
+            if not is_out_of_memory(error):
                 raise
             raise too_large(len(ids), 0) from None
         self._kept.prefix_key, self._kept.prefix = key, cache
         return cache
 
     def _decode(
-        self, model: Any, rows: Sequence[TokenRow], prefix: PrefixCache, completions: Completions, new: int,
+        self,
+        model: PreTrainedModel,
+        rows: Sequence[TokenRow],
+        prefix: PrefixCache,
+        completions: Completions,
+        new: int,
         decoder: StaticDecoder | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         constraints = Constraints(self.base, [row.prompt for row in rows], self.ends, new)
         if decoder is not None:
             decoder.decode(rows, prefix, completions, constraints, new)
@@ -205,7 +209,7 @@ class Backbone(AdaptedModel):
                     means[place] = float(part.mean()) if len(part) else None
         return means, spend
 
-    def losses(self, model: Any, rows: Sequence[TokenRow]) -> torch.Tensor:
+    def losses(self, model: PreTrainedModel, rows: Sequence[TokenRow]) -> torch.Tensor:
         """NLL of every completion token, row after row: [N] in nats. Differentiable. What rows share is run once."""
         rows = [row for row in rows if row.completion]
         if not rows:

@@ -10,19 +10,19 @@ from jinja2.exceptions import TemplateError
 
 from agent.errors import BadInput
 from agent.records.examples import Example, Prompt
-from tools.model.open_reasoning import Opened, opened
+from tools.model.open_reasoning import OpenReasoning, open_reasoning
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Message = dict[str, str]
-MARK = "§"  # stands for an answer where a template is looked into
-SWITCHES = ("enable_thinking", "thinking")  # by which chat templates leave thoughts out
+MARK = "§"  # a text to find again in what a template renders
+SWITCHES = ("enable_thinking", "thinking")  # arguments of chat templates that turn thoughts off
 
 
 @dataclass(frozen=True)
 class TokenRow:
-    """Token ids of one row: what is given, and what is scored or learned (may be empty)."""
+    """Token ids of one row: the prompt, and the completion that is scored or learned (may be empty)."""
 
     prompt: list[int]
     completion: list[int]
@@ -35,15 +35,19 @@ class Renderer:
     """Renders prompts for one tokenizer. Models without a chat template get plain `User:`/`Assistant:` lines.
 
     Args:
+        tokenizer: a fast one.
         switches: arguments of the chat template, such as `enable_thinking`; for training rows as for questions.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", switches: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", switches: Mapping[str, object] | None = None) -> None:
         self.tokenizer = tokenizer
-        self._switches = dict(switches or {})
+        self._switches: dict[str, Any] = dict(switches or {})  # transformers types each of its own arguments
 
     def check(self, name: str) -> None:
-        """Try the chat template out on a question and an answer.
+        """Try the chat template on a question and an answer.
+
+        Args:
+            name: what error messages call the model.
 
         Raises:
             BadInput: it cannot render them, has no such switch, or nothing tells the model where an answer ends.
@@ -69,7 +73,7 @@ class Renderer:
             )
 
     def messages(self, prompt: Prompt, example: Example) -> list[Message]:
-        """System text (the prompt's, then the example's own), demonstrations, earlier turns, then the question."""
+        """System text (the prompt's, then the example's own), demonstrations, earlier turns, the question."""
         texts = "\n\n".join(filter(None, (prompt.system, example.system)))
         system = [_message("system", texts)] if texts else []
         demos = [
@@ -93,7 +97,7 @@ class Renderer:
         return before if found else self._applied(messages)
 
     def prompt_ids(self, prompt: Prompt, example: Example) -> list[int]:
-        """The same as ids. The start of text is written by the chat template or, where there is none, the tokenizer."""
+        """The same as ids. The start of text comes from the chat template or, without one, from the tokenizer."""
         text, plain = self.text(prompt, example), not self.tokenizer.chat_template
         return list(self.tokenizer(text, add_special_tokens=plain)["input_ids"])
 
@@ -107,16 +111,16 @@ class Renderer:
 
         Where the chat template opens thoughts, the completion closes them first.
         """
-        before, known = self._goes_on(example.answer)
+        before, known = self._join(example.answer)
         return TokenRow(self.prompt_ids(prompt, example), [*self.ids(before + example.answer[known:]), self.end])
 
     def scored_row(self, prompt: Prompt, example: Example, given: str, scored: str) -> TokenRow:
-        """A row in which `given` is already said and only the tokens of `scored` count.
+        """A row whose completion begins with `given`, and in which only the tokens of `scored` count.
 
         The two are tokenised as one text; a token that reaches over the border counts as scored. Where the chat
-        template opens thoughts, what closes them is given.
+        template opens thoughts, what closes them is part of the prompt.
         """
-        before, known = self._goes_on(given + scored)
+        before, known = self._join(given + scored)
         text = before + (given + scored)[known:]
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         start = len(before) + max(0, len(given) - known)
@@ -125,57 +129,63 @@ class Renderer:
         return TokenRow([*self.prompt_ids(prompt, example), *ids[:border]], ids[border:])
 
     def ids(self, text: str) -> list[int]:
+        """The tokens of a text, without a start or an end of text."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def output(self, ids: list[int]) -> str:
-        """What was said, behind the tag by which the chat template opens thoughts, where it does.
+        """The text of generated ids, after the tag by which the chat template opens thoughts, where it does.
 
         The tag that closes them stays even where it is a special token.
         """
-        if not self._opened:
+        reasoning = self._reasoning
+        if not reasoning:
             return self.text_of(ids)
-        tag = self.ids(self._opened.tag)
+        tag = self.ids(reasoning.tag)
         if len(tag) == 1 and tag[0] in ids and not self.text_of(tag):
             end = ids.index(tag[0])
-            return self._opened.opening + self.text_of(ids[:end]) + self._opened.tag + self.text_of(ids[end + 1 :])
-        return self._opened.opening + self.text_of(ids)
+            return reasoning.opening + self.text_of(ids[:end]) + reasoning.tag + self.text_of(ids[end + 1 :])
+        return reasoning.opening + self.text_of(ids)
 
     def remarks(self) -> list[str]:
         """Sentences about what the chat template does to answers."""
-        if not self._opened:
+        if not self._reasoning:
             return []
         switches = (
             name
             for name in SWITCHES
             if re.search(rf"\b{name}\b", str(self.tokenizer.chat_template))
-            and not Renderer(self.tokenizer, {**self._switches, name: False})._opened
+            and not Renderer(self.tokenizer, {**self._switches, name: False})._reasoning
         )
-        said = (
-            f"the model's chat template opens thoughts ({self._opened.opening.strip()}) before every answer: answers "
-            "are learned and measured behind their end, and the model itself may think until it is trained."
+        remark = (
+            f"the model's chat template opens thoughts ({self._reasoning.opening.strip()}) before every answer: "
+            "answers are learned and measured behind their end, and the model itself may think until it is trained."
         )
-        return [said + "".join(f" Set chat_template_kwargs: {{{name}: false}} to open none." for name in switches)]
+        return [remark + "".join(f" Set chat_template_kwargs: {{{name}: false}} to open none." for name in switches)]
 
     @cached_property
-    def _opened(self) -> Opened | None:
+    def _reasoning(self) -> OpenReasoning | None:
         if not self.tokenizer.chat_template:
             return None
         asked = self.text(Prompt(), Example(name="", question="q", answer=""))
-        return opened(asked, self._applied([_message("user", "q"), _message("assistant", MARK)]), MARK)
+        return open_reasoning(asked, self._applied([_message("user", "q"), _message("assistant", MARK)]), MARK)
 
-    def _goes_on(self, said: str) -> tuple[str, int]:
-        """What comes before a text after the prompt, and how many of its characters the prompt already has."""
-        return self._opened.goes_on(said) if self._opened else ("", 0)
+    def _join(self, text: str) -> tuple[str, int]:
+        """What to write between the prompt and a text, and how many of its characters the prompt already has."""
+        return self._reasoning.join(text) if self._reasoning else ("", 0)
 
     def text_of(self, ids: list[int]) -> str:
-        """What was said, without special tokens and outer white space."""
-        # Tidied spaces would let a later token change the text of those before it.
+        """The text of ids, without special tokens and outer white space."""
+        # Were spaces tidied, a later token could change the text of those before it.
         text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(text).strip()
 
     @property
     def end(self) -> int:
-        """The token that ends an assistant turn; Gemma's, for one, is not the tokenizer's eos."""
+        """The token that ends an assistant turn; Gemma's, for example, is not the tokenizer's eos.
+
+        Raises:
+            BadInput: there is none.
+        """
         if self._end is None:
             self.check(self.tokenizer.name_or_path)  # raises
         assert self._end is not None, "a checked tokenizer ends answers"
@@ -183,7 +193,7 @@ class Renderer:
 
     @cached_property
     def ends(self) -> tuple[str, ...]:
-        """What stands for the end of a turn in text: none of it belongs into an answer."""
+        """How the end of a turn is written as text: an answer should hold none of these."""
         names = (self.tokenizer.convert_ids_to_tokens(self.end), self.tokenizer.eos_token)
         return tuple(dict.fromkeys(str(name) for name in names if name))
 
@@ -200,7 +210,7 @@ class Renderer:
 
     @cached_property
     def _takes_system(self) -> bool:
-        """Some templates refuse a system turn, some silently leave it out."""
+        """False for templates that refuse a system turn, and for those that silently leave it out."""
         try:
             return MARK in self._applied([_message("system", MARK), _message("user", "q")])
         except TemplateError:
@@ -208,7 +218,7 @@ class Renderer:
 
     @cached_property
     def _opens(self) -> bool:
-        """Whether the template writes the assistant's header when it is asked to; some only do so with an answer."""
+        """Whether the template writes the assistant's header for a prompt; some only write it with an answer."""
         asked = [_message("user", "q")]
         return self._applied(asked, add_generation_prompt=True) != self._applied(asked)
 
@@ -231,7 +241,7 @@ def _fold_system(messages: list[Message]) -> list[Message]:
 
 
 def _plain(messages: list[Message]) -> str:
-    """Labels on lines of their own: an answer after a space would be tokenised unlike one after a line's end."""
+    """Labels on lines of their own: an answer is tokenised in another way after a space than after a line's end."""
     labels = {"system": "", "user": "User:\n", "assistant": "Assistant:\n"}
     lines = [labels[message["role"]] + message["content"] for message in messages]
     return "\n".join([*lines, "Assistant:\n"])

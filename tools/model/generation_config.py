@@ -1,7 +1,7 @@
 """What a model's generation_config demands of greedy answers: penalties, forbidden tokens, forced ones.
 
-Whoever deploys the model by `generate` gets them, so that what is measured has them too. Sampling and search are left
-out on purpose: a row's answer must be the same whenever it is asked.
+`model.generate` applies them wherever the model is deployed, so they apply to what is measured, too. Sampling and
+search are left out on purpose: a row must get the same answer every time.
 """
 
 import copy
@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
-# Of these, transformers makes processors of logits; each looks at its own row only.
+# transformers makes logits processors of these; each looks at its own row only.
 HONOURED = (
     "repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size",
     "bad_words_ids", "sequence_bias", "suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id",
@@ -30,7 +31,7 @@ NEUTRAL: dict[str, Any] = {
 
 
 class Constraints:
-    """The processors of logits of each row in a batch, as `model.generate` would make them for this row alone.
+    """The logits processors of each row in a batch, as `model.generate` would make them for this row alone.
 
     Args:
         model: the base model, with its generation config.
@@ -38,9 +39,11 @@ class Constraints:
         ends: ids that end an answer.
     """
 
-    def __init__(self, model: Any, prompts: Sequence[list[int]], ends: Sequence[int], max_new_tokens: int) -> None:
+    def __init__(
+        self, model: PreTrainedModel, prompts: Sequence[list[int]], ends: Sequence[int], max_new_tokens: int
+    ) -> None:
         self._prompts = prompts
-        self._rows: list[Any] = []
+        self._rows: list[LogitsProcessorList] = []
         if named_settings(model.generation_config, HONOURED):
             self._rows = [_processors(model, prompt, ends, max_new_tokens) for prompt in prompts]
 
@@ -50,32 +53,33 @@ class Constraints:
         return bool(self._rows)
 
     def __call__(self, rows: Sequence[int], completions: Sequence[list[int]], logits: torch.Tensor) -> torch.Tensor:
-        """Logits [B, V] of the next token of these rows, as constrained.
+        """Constrained logits [B, V], in fp32; the logits themselves where there are no constraints.
 
         Args:
-            rows: the place of each in the batch.
-            completions: by place, the new tokens so far.
+            rows: the place of each row in the batch: [B].
+            completions: of every place in the batch, the new tokens so far.
+            logits: [B, V] of the rows' next token.
         """
         if not self._rows:
             return logits
         lines = [torch.tensor([self._prompts[row] + completions[row]], device=logits.device) for row in rows]
-        scores = logits.to(torch.float32, copy=True)  # as `generate` does; some processors write into them
+        scores = logits.to(torch.float32, copy=True)  # like `generate`; some processors write into them
         return torch.cat(
             [
-                self._rows[row](line, scores[place, None])
+                self._rows[row](line, scores[place, None])  # type: ignore[arg-type]
                 for place, (row, line) in enumerate(zip(rows, lines, strict=True))
             ]
         )
 
 
-def named_settings(config: Any, names: Sequence[str]) -> list[str]:
-    """Those of the settings that a generation config has, and not at the value that changes nothing."""
+def named_settings(config: GenerationConfig | None, names: Sequence[str]) -> list[str]:
+    """Those of the settings that a generation config has at a value that changes something."""
     return [name for name in names if (value := getattr(config, name, None)) is not None and value != NEUTRAL.get(name)]
 
 
-def remark(model: Any) -> str | None:
+def remark(model: PreTrainedModel) -> str | None:
     """A sentence about the settings that answers are measured without; None where there are none."""
-    left_out = named_settings(model.generation_config, SAMPLING) if model.generation_config else []
+    left_out = named_settings(model.generation_config, SAMPLING)
     if not left_out:
         return None
     return (
@@ -85,8 +89,8 @@ def remark(model: Any) -> str | None:
 
 
 @contextmanager
-def without_settings(model: Any) -> Iterator[None]:
-    """`model.generate` meanwhile goes by none of these settings: what is honoured stands in `Constraints`."""
+def without_settings(model: PreTrainedModel) -> Iterator[None]:
+    """Within the block, `model.generate` applies none of these settings: those honoured are in `Constraints`."""
     config = model.generation_config
     model.generation_config = _cleared(config, (*HONOURED, *SAMPLING))
     try:
@@ -95,19 +99,21 @@ def without_settings(model: Any) -> Iterator[None]:
         model.generation_config = config
 
 
-def _cleared(config: Any, names: Sequence[str]) -> Any:
+def _cleared(config: GenerationConfig, names: Sequence[str]) -> GenerationConfig:
     cleared = copy.deepcopy(config)
     for name in names:
         setattr(cleared, name, None)
     return cleared
 
 
-def _processors(model: Any, prompt: list[int], ends: Sequence[int], max_new_tokens: int) -> Any:
+def _processors(model: Any, prompt: list[int], ends: Sequence[int], max_new_tokens: int) -> LogitsProcessorList:
+    """Of one row. The model is untyped, as it must be a GenerationMixin, whose private methods make them."""
     config = _cleared(model.generation_config, SAMPLING)
     config.max_length = len(prompt) + max_new_tokens
     config.eos_token_id = list(ends)
     model._prepare_special_tokens(config, device=model.device)
     ids = torch.tensor([prompt], device=model.device)
-    return model._get_logits_processor(
+    processors: LogitsProcessorList = model._get_logits_processor(
         config, input_ids_seq_length=len(prompt), encoder_input_ids=ids, device=model.device
     )
+    return processors

@@ -17,9 +17,14 @@ from tools.model.composite import window
 
 
 def load_renderer(
-    name: str, *, chat_template_kwargs: Mapping[str, Any] | None = None, progress: Progress
+    name: str, *, chat_template_kwargs: Mapping[str, object] | None = None, progress: Progress
 ) -> tuple[Renderer, int]:
     """What makes token ids of rows, and the model's window in tokens. No weights are read.
+
+    Args:
+        name: a hub name, a local folder, or the embedded model's name.
+        chat_template_kwargs: see `tools.model.chat_template.Renderer`.
+        progress: told while the embedded model is unpacked.
 
     Raises:
         BadInput: the model cannot be found, is no causal language model, or its chat template cannot be used.
@@ -42,22 +47,28 @@ def load_model(
     device: str = "auto",
     dtype: str = "auto",
     qlora: bool = False,
-    chat_template_kwargs: Mapping[str, Any] | None = None,
+    chat_template_kwargs: Mapping[str, object] | None = None,
     progress: Progress,
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
-    """A base model and its tokenizer, by hub name, local folder, or `smollm2-135m`.
+    """A base model in evaluation mode, and its tokenizer. Safetensors only, and no remote code.
 
-    Safetensors only, and no remote code.
+    Args:
+        name: a hub name, a local folder, or the embedded model's name.
+        device: `auto` for the best one, `cpu`, `cuda` or `mps`.
+        dtype: `auto` for the device's own, or the name of a torch dtype.
+        qlora: weights in four bits (nf4), on CUDA only.
+        chat_template_kwargs: see `tools.model.chat_template.Renderer`.
+        progress: told while the embedded model is unpacked.
 
     Raises:
-        BadInput: as `load_renderer`, or the weights cannot be read.
+        BadInput: as `load_renderer`; or the weights cannot be read, or the device is not there.
     """
     render, _ = load_renderer(name, chat_template_kwargs=chat_template_kwargs, progress=progress)
     source = _source(name, progress)
-    device = pick_device() if device == "auto" else _present(device)
+    device = pick_device() if device == "auto" else _checked(device)
     kind = pick_dtype(device) if dtype == "auto" else getattr(torch, dtype)
     extra: dict[str, Any] = {"quantization_config": _four_bit(kind), "device_map": device} if qlora else {}
-    if Path(source).is_dir():  # a second's work; a download from the hub keeps its bar
+    if Path(source).is_dir():  # takes a second; a download from the hub keeps its progress bar
         transformers.utils.logging.disable_progress_bar()
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(
@@ -73,7 +84,7 @@ def load_model(
 
 
 def _source(name: str, progress: Progress) -> str:
-    """What transformers finds the model by."""
+    """The name or folder that transformers loads the model from."""
     check_model(name)
     return str(embedded.embedded_model(progress)) if name == embedded.NAME else name
 
@@ -95,22 +106,22 @@ def _check_kind(name: str, config: transformers.PreTrainedConfig) -> None:
 
 
 def pick_device() -> Literal["cuda", "mps", "cpu"]:
-    """The best device there is."""
+    """The best device of this machine."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _present(device: str) -> str:
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there[device]:
-        found = ", ".join(name for name, here in there.items() if here)
+def _checked(device: str) -> str:
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available[device]:
+        found = ", ".join(name for name in available if available[name])
         raise BadInput(f"there is no device '{device}' here; set device to auto, or to one of: {found}")
     return device
 
 
 def pick_dtype(device: str) -> torch.dtype:
-    """bfloat16 on CUDA that has it, else fp32: small adapters lose too much in fp16."""
+    """bfloat16 on CUDA devices that support it, else fp32: small adapters lose too much in fp16."""
     return torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
 
 

@@ -7,36 +7,43 @@ from agent.reasoning import left_open
 
 
 @dataclass(frozen=True)
-class Opened:
-    """Thoughts that are open where the model goes on.
+class OpenReasoning:
+    """Thoughts that are open at the end of the prompt.
 
-    `opening` is the tag, with the white space behind it, that the prompt ends with; `tag` closes them, and `closing` is
-    how the template writes that before an answer.
+    Attributes:
+        opening: the tag, with the white space behind it, that the prompt ends with.
+        tag: what closes the thoughts.
+        closing: how the template writes that tag before an answer.
     """
 
     opening: str
     tag: str
     closing: str
 
-    def goes_on(self, said: str) -> tuple[str, int]:
-        """How `said` follows: what comes before it, and the characters at its start that the prompt already has.
+    def join(self, text: str) -> tuple[str, int]:
+        """How a completion continues the prompt.
 
-        A text with thoughts of its own goes on with these; any other closes the thoughts first.
+        A text with thoughts of its own continues those that the prompt has opened; any other closes them first.
+
+        Returns:
+            What to write before the text, and how many characters at its start the prompt already has.
         """
-        own = re.match(rf"\s*{re.escape(self.opening.strip())}\s*", said)
-        return ("", own.end()) if own and self.tag in said else (self.closing, 0)
+        own = re.match(rf"\s*{re.escape(self.opening.strip())}\s*", text)
+        return ("", own.end()) if own and self.tag in text else (self.closing, 0)
 
 
-def opened(asked: str, answered: str, answer: str) -> Opened | None:
-    """The thoughts that `asked`, rendered, leaves open; None where it leaves none.
+def open_reasoning(asked: str, answered: str, answer: str) -> OpenReasoning | None:
+    """The thoughts that a rendered prompt leaves open; None where it leaves none.
 
     Args:
-        answered: the same turns with `answer` behind them. What closes thoughts before it there does so here; where
-            nothing does, as in templates that drop thoughts of past turns, it is the tag and an empty line.
+        asked: the prompt, as the template renders it.
+        answered: the same turns, and `answer` as the assistant's. What closes thoughts before the answer there closes
+            them here, too. Where nothing does, as in templates that drop thoughts of past turns, it is the tag and an
+            empty line.
     """
     if not (found := left_open(asked)):
         return None
     opening, tag = found
     written = re.search(rf"(\s*{re.escape(tag)}\s*){re.escape(answer)}", answered)
     space = opening[len(opening.rstrip()) :]
-    return Opened(opening, tag, written[1].removeprefix(space) if written else f"{tag}\n\n")
+    return OpenReasoning(opening, tag, written[1].removeprefix(space) if written else f"{tag}\n\n")

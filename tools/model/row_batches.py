@@ -8,7 +8,7 @@ import transformers
 from agent.errors import NesyLoraError
 from tools.model.chat_template import TokenRow
 from tools.packed.padding import rows_together
-from tools.training.memory_budget import ran_out
+from tools.training.memory_budget import is_out_of_memory
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class RowBatches:
             try:
                 result = run(batch)
             except RuntimeError as error:
-                if not ran_out(error):
+                if not is_out_of_memory(error):
                     raise
                 if len(batch) == 1:
                     raise too_large(len(rows[batch[0]]), new) from None

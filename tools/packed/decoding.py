@@ -1,9 +1,9 @@
 """Greedy decoding of many rows that share a prefix cache; finished rows leave the batch."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from tools.model.chat_template import TokenRow
 from tools.model.generation_config import Constraints
@@ -13,7 +13,7 @@ from tools.packed.packing import PackedBatch, common_length, forward_logits, pac
 from tools.packed.prefix_cache import PrefixCache
 
 
-def run_prefix(model: Any, cache: PrefixCache, ids: Sequence[int], device: torch.device) -> PrefixCache:
+def run_prefix(model: PreTrainedModel, cache: PrefixCache, ids: Sequence[int], device: torch.device) -> PrefixCache:
     """A cache of exactly these ids; only those behind what `cache` has in common with them are run."""
     known = cache.first(common_length(cache.ids, ids))
     missing = list(ids[len(known.ids) :])
@@ -26,7 +26,7 @@ def run_prefix(model: Any, cache: PrefixCache, ids: Sequence[int], device: torch
 
 
 def decode(
-    model: Any,
+    model: PreTrainedModel,
     rows: Sequence[TokenRow],
     prefix: PrefixCache,
     completions: Completions,

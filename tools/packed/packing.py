@@ -7,9 +7,9 @@ gradients and texts are those of the plain forward pass (to rounding).
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from tools.model.chat_template import TokenRow
 from tools.packed.attention import NO_MASK, SHARED, AttentionOptions, KeysValues, PackedForward, masked_attention
@@ -149,7 +149,7 @@ def _segments(borders: list[int], max_tokens: int) -> Iterator[tuple[int, int]]:
 
 
 def forward_logits(
-    model: Any, packed: PackedForward, ids: torch.Tensor, positions: torch.Tensor, scored: torch.Tensor
+    model: PreTrainedModel, packed: PackedForward, ids: torch.Tensor, positions: torch.Tensor, scored: torch.Tensor
 ) -> torch.Tensor:
     """Logits [N, V] of one packed pass.
 
@@ -162,12 +162,12 @@ def forward_logits(
     return model(**inputs, logits_to_keep=scored, use_cache=False, packed=packed).logits[0]  # type: ignore[no-any-return]
 
 
-def pack_logits(model: Any, batch: PackedBatch) -> torch.Tensor:
+def pack_logits(model: PreTrainedModel, batch: PackedBatch) -> torch.Tensor:
     """[N, V] after the tokens at which the batch is scored."""
     return forward_logits(model, batch, batch.ids, batch.positions, batch.scored)
 
 
-def completion_nll(model: Any, batch: PackedBatch, rows: Sequence[TokenRow]) -> torch.Tensor:
+def completion_nll(model: PreTrainedModel, batch: PackedBatch, rows: Sequence[TokenRow]) -> torch.Tensor:
     """NLL of every completion token, row after row: [N] in nats. Differentiable."""
     targets = torch.tensor([token for row in rows for token in row.completion], device=batch.ids.device)
     logits = pack_logits(model, batch).float()

@@ -4,7 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from tools.model.chat_template import TokenRow
 from tools.model.composite import rope_switch_length
@@ -12,7 +18,7 @@ from tools.model.generation_config import Constraints
 from tools.packed.early_stopping import Completions
 
 
-def rows_together(model: Any, lengths: Sequence[int]) -> int:
+def rows_together(model: PreTrainedModel, lengths: Sequence[int]) -> int:
     """How many rows of these lengths, shortest first, one pass may hold with each getting what it gets alone.
 
     One at least. Fewer than all only where a long row changes the rotary positions of the rows beside it.
@@ -21,7 +27,7 @@ def rows_together(model: Any, lengths: Sequence[int]) -> int:
     return len(lengths) if beyond is None else max(1, sum(length <= beyond for length in lengths))
 
 
-def padded_nll(model: Any, rows: Sequence[TokenRow], pad: int, device: torch.device) -> torch.Tensor:
+def padded_nll(model: PreTrainedModel, rows: Sequence[TokenRow], pad: int, device: torch.device) -> torch.Tensor:
     """NLL of every completion token, row after row: [N] in nats. Differentiable."""
     if rows_together(model, sorted(map(len, rows))) < len(rows):
         return torch.cat([padded_nll(model, [row], pad, device) for row in rows])

@@ -8,7 +8,7 @@ from tools.model.chat_template import TokenRow
 from tools.model.composite import rope_switch_length, text_config
 from tools.packed.attention import NAME
 from tools.packed.packing import pack, pack_logits
-from tools.training.memory_budget import ran_out
+from tools.training.memory_budget import is_out_of_memory
 
 # What architectures raise that pass on to attention what it does not know: a mask, a scale, a layer without a number.
 # NotImplementedError is a RuntimeError.
@@ -64,7 +64,7 @@ def _agrees(model: PreTrainedModel, alone: torch.Tensor, windows: set[int | None
     try:
         packed = pack_logits(model, batch).float()
     except UNSUPPORTED as error:
-        if isinstance(error, RuntimeError) and ran_out(error):
+        if isinstance(error, RuntimeError) and is_out_of_memory(error):
             raise
         return False
     if packed.shape != alone.shape or batch.windows != windows:  # rows as short as the probe's do not reach a window

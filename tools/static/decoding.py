@@ -19,7 +19,7 @@ from tools.packed.prefix_cache import PrefixCache
 from tools.static.batch import Buffers, Capacity, StaticBatch
 from tools.static.cascade import LEAST_PREFIX, Cascade, longest_that_works
 from tools.static.graphs import captured, without_synchronizing
-from tools.training.memory_budget import free_memory, ran_out
+from tools.training.memory_budget import free_memory, is_out_of_memory
 
 ROWS = (4, 16, 64, 256)  # sizes of batches; each is captured for itself
 BLOCK = 4  # steps between two looks of the host
@@ -91,7 +91,7 @@ class StaticDecoder:
         try:
             self._decode(rows, prefix, completions, constraints, max_new_tokens)
         except RuntimeError as error:
-            if ran_out(error):  # fewer rows are tried next, and need the memory
+            if is_out_of_memory(error):  # fewer rows are tried next, and need the memory
                 self.release()
             raise
 

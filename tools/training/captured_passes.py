@@ -12,8 +12,8 @@ from tools.packed.support import UNSUPPORTED
 from tools.static.fused_norms import FusedNorms
 from tools.static.graphs import captured, without_synchronizing
 from tools.static.training_pass import StaticPass
-from tools.training.gradient import passes
-from tools.training.memory_budget import Room
+from tools.training.gradient import micro_batches
+from tools.training.memory_budget import MemoryBudget
 
 MAX_TOKENS = 8192  # of a captured pass; beyond, its one mask costs more than launches do
 CPU = torch.device("cpu")
@@ -33,8 +33,8 @@ class CapturedPasses:
     replay it.
     """
 
-    def __init__(self, backbone: Backbone, room: Room) -> None:
-        self._backbone, self._room = backbone, room
+    def __init__(self, backbone: Backbone, budget: MemoryBudget) -> None:
+        self._backbone, self._budget = backbone, budget
         self._loss = torch.zeros((), device=backbone.device)
         self._passes: dict[Shape, StaticPass] = {}
         self._graphs: dict[Shape, Any] = {}
@@ -43,7 +43,7 @@ class CapturedPasses:
         self._pool: Any = None
         self._norms = FusedNorms(backbone.base)
 
-    def gradient(self, micro_batches: Sequence[Sequence[TokenRow]]) -> tuple[torch.Tensor, int]:
+    def gradient(self, batches: Sequence[Sequence[TokenRow]]) -> tuple[torch.Tensor, int]:
         """Add the gradient of the mean loss over all completion tokens of a step.
 
         Returns:
@@ -52,12 +52,12 @@ class CapturedPasses:
         Raises:
             CannotCapture: the step must be done in another way. Gradients are in any state.
         """
-        scored = sum(len(row.completion) for rows in micro_batches for row in rows)
+        scored = sum(len(row.completion) for rows in batches for row in rows)
         tokens = 0
         self._loss.zero_()
         try:
-            for micro_batch in micro_batches:
-                for rows in passes(self._backbone, micro_batch, self._room.tokens):
+            for batch in batches:
+                for rows in micro_batches(self._backbone, batch, self._budget.tokens):
                     tokens += self._backbone.cost(rows)
                     self._run(self._load([row for row in rows if row.completion], 1 / scored))
         except UNSUPPORTED as error:

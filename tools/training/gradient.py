@@ -1,4 +1,4 @@
-"""The gradient of one optimizer step, in as few passes as memory has room for."""
+"""The gradient of one optimizer step, in micro-batches that fit into memory."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,85 +7,82 @@ import torch
 from agent.errors import StepFailed
 from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
-from tools.training.memory_budget import Room, ran_out
+from tools.training.memory_budget import MemoryBudget, is_out_of_memory
 
 
-class OutOfRoom(Exception):
-    """A pass of so many tokens and rows did not fit."""
+class OutOfMemory(Exception):
+    """A micro-batch of so many tokens and rows did not fit."""
 
     def __init__(self, tokens: int, rows: int) -> None:
         super().__init__(f"{tokens} tokens of {rows} rows")
         self.tokens, self.rows = tokens, rows
 
 
-def gradient(backbone: Backbone, micro_batches: Sequence[Sequence[TokenRow]], room: Room) -> tuple[float, int]:
-    """Set the gradient to that of the mean loss over all completion tokens of a step.
+def compute_gradient(
+    backbone: Backbone, batches: Sequence[Sequence[TokenRow]], budget: MemoryBudget
+) -> tuple[float, int]:
+    """Set the gradient of the trainable weights: of the mean loss over all completion tokens of the step.
 
-    Where memory runs out, the whole step is done again in passes of half as many tokens, then row by row with
-    gradient checkpointing: the same result. `room` takes note.
+    Where memory runs out, the whole step is computed again in micro-batches of half as many tokens, then row by row
+    with gradient checkpointing. The result is the same.
 
     Args:
-        micro_batches: rows of one prompt each; a pass holds rows of one of them.
+        batches: rows of one prompt each. A micro-batch holds rows of one batch.
+        budget: shrinks where memory runs out, and is then kept as `backbone.memory_budget`.
 
     Returns:
-        The loss in nats per completion token, and the tokens that were run.
+        The loss in nats per completion token, and the forward tokens that were run.
 
     Raises:
-        StepFailed: not even one row fits.
+        StepFailed: not even a single row fits.
     """
-    parameters = [weight for weight in backbone.model.parameters() if weight.requires_grad]
-    for weight in parameters:
+    weights = [weight for weight in backbone.model.parameters() if weight.requires_grad]
+    for weight in weights:
         weight.grad = None
     while True:
         try:
-            return _in_passes(backbone, micro_batches, room)
-        except OutOfRoom as failed:
-            tokens, rows = failed.tokens, failed.rows
-        # Only here, after the handler, are the frames of the failed pass gone, and the tensors that they held.
-        for weight in parameters:
+            return _accumulate(backbone, batches, budget)
+        except OutOfMemory as error:
+            tokens, rows = error.tokens, error.rows
+        # Only here, after the handler, are the frames of the failed micro-batch gone, and the tensors that they held.
+        for weight in weights:
             weight.grad = None
-        _release(backbone.device)
-        if not room.shrink(tokens, rows):
+        if backbone.device.type in ("cuda", "mps"):
+            getattr(torch, backbone.device.type).empty_cache()
+        if not budget.shrink(tokens, rows):
             raise StepFailed(
                 f"memory does not hold one training row of {tokens} tokens; lower lora.max_tokens or lora.rank, or "
                 "take a smaller model"
             )
-        backbone.room = room
+        backbone.memory_budget = budget
 
 
-def _in_passes(backbone: Backbone, micro_batches: Sequence[Sequence[TokenRow]], room: Room) -> tuple[float, int]:
-    scored = sum(len(row.completion) for rows in micro_batches for row in rows)
+def _accumulate(backbone: Backbone, batches: Sequence[Sequence[TokenRow]], budget: MemoryBudget) -> tuple[float, int]:
+    """Forward and backward of each micro-batch; their gradients add up. Raises OutOfMemory."""
+    targets = sum(len(row.completion) for batch in batches for row in batch)
     loss, tokens = 0.0, 0
-    for micro_batch in micro_batches:
-        for rows in passes(backbone, micro_batch, room.tokens):
-            loss += _one_pass(backbone, rows, scored, room.checkpointing)
+    for batch in batches:
+        for rows in micro_batches(backbone, batch, budget.tokens):
+            try:
+                with backbone.recomputing(budget.checkpointing):
+                    nll = backbone.losses(backbone.model, rows)  # [completion tokens of these rows], nats
+                    part = nll.sum() / targets
+                    part.backward()
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise OutOfMemory(backbone.cost(rows), len(rows)) from None
+                raise
+            loss += part.item()
             tokens += backbone.cost(rows)
     return loss, tokens
 
 
-def passes(backbone: Backbone, rows: Sequence[TokenRow], tokens: int) -> Iterator[list[TokenRow]]:
-    """The rows in their order, in stretches that cost at most so many tokens; a longer row stays alone."""
-    some: list[TokenRow] = []
+def micro_batches(backbone: Backbone, rows: Sequence[TokenRow], tokens: int) -> Iterator[list[TokenRow]]:
+    """The rows in order, in lists that run at most so many tokens; a longer row stays alone."""
+    batch: list[TokenRow] = []
     for row in rows:
-        if some and backbone.cost([*some, row]) > tokens:
-            yield some
-            some = []
-        some.append(row)
-    yield some
-
-
-def _one_pass(backbone: Backbone, rows: list[TokenRow], scored: int, checkpointing: bool) -> float:
-    try:
-        with backbone.recomputing(checkpointing):
-            part = backbone.losses(backbone.model, rows).sum() / scored
-            part.backward()
-    except RuntimeError as error:
-        if ran_out(error):
-            raise OutOfRoom(backbone.cost(rows), len(rows)) from None
-        raise
-    return part.item()
-
-
-def _release(device: torch.device) -> None:
-    if device.type in ("cuda", "mps"):
-        getattr(torch, device.type).empty_cache()
+        if batch and backbone.cost([*batch, row]) > tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    yield batch

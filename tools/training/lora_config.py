@@ -1,28 +1,32 @@
-"""From the `lora:` section of a task to a LoRA on the model: what cannot be had is told before anything is trained."""
+"""From the `lora:` section of a task to a LoRA on the model. Wrong settings are refused before any training."""
 
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
+from agent.config.lora import Lora
 from agent.config.lora_options import check_options, chosen
-from agent.config.task import Lora
 from agent.errors import BadInput
 from tools.model.backbone import Backbone
-from tools.training.adapters import bare, plain_name
+from tools.training.adapters import plain_name, unwrapped
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from transformers import PreTrainedModel
 
 TRIAL = "0" * 12  # the id of an adapter that is made only to be dropped
-# What peft raises for settings that a model cannot have; a bad pattern is among them.
+# What peft raises for settings that do not fit a model, bad patterns included.
 PEFT_REFUSES = (TypeError, ValueError, LookupError, NotImplementedError, re.error)
 
 
-def lora_config(rank: int, settings: Lora) -> Any:
+def lora_config(rank: int, settings: Lora) -> "LoraConfig":
     """peft's LoraConfig; alpha keeps its ratio to the rank when the policy asks for another rank.
 
     Raises:
-        BadInput: an option that cannot be had.
+        BadInput: an option that is not allowed.
     """
     from peft import LoraConfig
 
@@ -61,9 +65,9 @@ def new_lora(backbone: Backbone, adapter: str, rank: int, settings: Lora) -> Non
 
 
 def try_settings(backbone: Backbone, settings: Lora) -> None:
-    """Make a LoRA and drop it again, so that settings which cannot be had end a run at its start.
+    """Make a LoRA and drop it again, so that wrong settings end a run at its start.
 
-    Starting weights that are computed from the base's are left out here: they take long on a large model.
+    Initial weights that are computed from the base's are left out here: they take long on a large model.
 
     Raises:
         BadInput: as `new_lora`.
@@ -77,40 +81,47 @@ def try_settings(backbone: Backbone, settings: Lora) -> None:
         backbone.detach(TRIAL)
 
 
-def check_names(model: torch.nn.Module, settings: Lora) -> None:
-    """Raises BadInput: a name or a place in the settings that is nothing in the model; peft would say nothing."""
+def check_names(model: "PreTrainedModel", settings: Lora) -> None:
+    """Look up in the model every module, parameter, layer and token that the settings name; peft ignores wrong ones.
+
+    Raises:
+        BadInput: one that the model does not have.
+    """
     options = chosen(settings)
-    modules = {name: bare(module) for name, module in model.named_modules(remove_duplicate=False) if name}
+    modules = {name: unwrapped(module) for name, module in model.named_modules(remove_duplicate=False) if name}
     parameters = [plain_name(name) for name, _ in model.named_parameters(remove_duplicate=False)]
     if not isinstance(settings.targets, str):
-        _all_named("lora.targets", settings.targets, modules)
+        _require("lora.targets", settings.targets, modules)
     excluded = options.get("exclude_modules", ())
     if isinstance(excluded, str) and not any(re.fullmatch(excluded, name) for name in modules):
-        raise _nothing("lora.options.exclude_modules", excluded, modules)
-    _all_named("lora.options.exclude_modules", () if isinstance(excluded, str) else excluded, modules)
-    _all_named("lora.options.modules_to_save", options.get("modules_to_save", ()), modules)
-    _none_more("lora.options.modules_to_save", options.get("modules_to_save", ()), modules)
-    _all_named("lora.options.target_parameters", options.get("target_parameters", ()), parameters)
+        raise _no_match("lora.options.exclude_modules", excluded, modules)
+    _require("lora.options.exclude_modules", () if isinstance(excluded, str) else excluded, modules)
+    _require("lora.options.modules_to_save", options.get("modules_to_save", ()), modules)
+    _require_whole_names("lora.options.modules_to_save", options.get("modules_to_save", ()), modules)
+    _require("lora.options.target_parameters", options.get("target_parameters", ()), parameters)
     _check_layers(options.get("layers_to_transform", []), modules)
     _check_tokens(options.get("trainable_token_indices", []), model, modules)
 
 
-def _all_named(key: str, wanted: Iterable[str], names: Iterable[str]) -> None:
-    for one in wanted:
-        if not any(name == one or name.endswith(f".{one}") for name in names):
-            raise _nothing(key, one, names)
+def _require(key: str, wanted: Iterable[str], names: Iterable[str]) -> None:
+    """Each name is one of these, or the end of one after a dot. Raises BadInput."""
+    for name in wanted:
+        if not any(known == name or known.endswith(f".{name}") for known in names):
+            raise _no_match(key, name, names)
 
 
-def _none_more(key: str, wanted: Iterable[str], names: Iterable[str]) -> None:
-    """peft takes a module to save by how its name ends, be it within a word: `norm` for `input_layernorm`, too."""
-    for one in wanted:
-        for name in names:
-            if name.endswith(one) and name != one and not name.endswith(f".{one}"):
-                more = next(whole for whole in names if whole == one or whole.endswith(f".{one}"))
-                raise BadInput(f"{key}: peft would take '{one}' for '{name}', too; write more of the name: '{more}'")
+def _require_whole_names(key: str, wanted: Iterable[str], names: Iterable[str]) -> None:
+    """peft matches the end of a module's name, even within a word: `norm` also matches `input_layernorm`."""
+    for name in wanted:
+        for known in names:
+            if known.endswith(name) and known != name and not known.endswith(f".{name}"):
+                longer = next(whole for whole in names if whole == name or whole.endswith(f".{name}"))
+                raise BadInput(
+                    f"{key}: peft would take '{name}' for '{known}', too; write more of the name: '{longer}'"
+                )
 
 
-def _nothing(key: str, name: str, names: Iterable[str]) -> BadInput:
+def _no_match(key: str, name: str, names: Iterable[str]) -> BadInput:
     parts = sorted({part for whole in names for part in (whole, whole.rpartition(".")[2])})
     near = get_close_matches(name, parts, n=1)
     hint = f"did you mean '{near[0]}'?" if near else "`print(model)` shows how its parts are called"
@@ -124,14 +135,16 @@ def _check_layers(wanted: int | list[int], modules: Iterable[str]) -> None:
             raise BadInput(f"lora.options.layers_to_transform: there is no layer {layer}; the last is {max(numbers)}")
 
 
-def _check_tokens(wanted: list[int] | dict[str, list[int]], model: Any, modules: dict[str, torch.nn.Module]) -> None:
-    """Token ids against the rows of the table that they are of."""
+def _check_tokens(
+    wanted: list[int] | dict[str, list[int]], model: "PreTrainedModel", modules: dict[str, torch.nn.Module]
+) -> None:
+    """Token ids are rows of their embedding table [V, H]: the input embeddings, or a module by name."""
     key = "lora.options.trainable_token_indices"
-    of = {"": wanted} if isinstance(wanted, list) else wanted
-    _all_named(key, filter(None, of), modules)
-    for place, ids in of.items():
-        named = (module for name, module in modules.items() if name == place or name.endswith(f".{place}"))
-        table = next(named) if place else bare(model.get_input_embeddings())
+    by_table = {"": wanted} if isinstance(wanted, list) else wanted
+    _require(key, filter(None, by_table), modules)
+    for table_name, ids in by_table.items():
+        named = (module for name, module in modules.items() if name == table_name or name.endswith(f".{table_name}"))
+        table = next(named) if table_name else unwrapped(model.get_input_embeddings())
         rows = len(table.weight) if isinstance(table.weight, torch.Tensor) else 0
         if ids and max(ids) >= rows:
             raise BadInput(f"{key}: there is no token {max(ids)}; the last is {rows - 1}")

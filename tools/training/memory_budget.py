@@ -1,26 +1,29 @@
-"""How much one training pass may hold, so that a step fits into memory: guessed first, then learned."""
+"""The memory budget of a micro-batch: estimated first, then learned from what did not fit."""
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from tools.model.composite import text_config
 
-SHARE = 0.6  # of the free memory: the rest is for what the guess leaves out
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+SHARE = 0.6  # of the free memory: the rest is for what the estimate leaves out
 
 
 @dataclass
-class Room:
-    """Tokens of one pass, and whether activations are recomputed instead of kept (gradient checkpointing)."""
+class MemoryBudget:
+    """Most tokens of a micro-batch, and whether activations are recomputed instead of kept (checkpointing)."""
 
     tokens: int
     checkpointing: bool = False
 
     def shrink(self, tokens: int, rows: int) -> bool:
-        """Take note that a pass of so many tokens and rows did not fit. False: there is nothing left to try."""
+        """Learn that a micro-batch of so many tokens and rows did not fit. False: there is nothing left to try."""
         if rows > 1:
             self.tokens = tokens // 2
         elif self.checkpointing:
@@ -29,15 +32,20 @@ class Room:
         return True
 
 
-def room_for(model: Any, checkpointing: bool, known: Room | None) -> Room:
-    """What should fit into the memory that is free on the model's device, and no more than is known to fit."""
+def memory_budget_for(model: "PreTrainedModel", checkpointing: bool, known: MemoryBudget | None) -> MemoryBudget:
+    """What should fit into the free memory of the model's device.
+
+    Args:
+        checkpointing: as the task wants it.
+        known: what an earlier training learned; the budget is no larger.
+    """
     recomputing = checkpointing or (known is not None and known.checkpointing)
-    guessed = int(SHARE * free_memory(model.device) / _bytes_per_token(model, recomputing))
-    return Room(guessed if known is None else min(guessed, known.tokens), recomputing)
+    estimate = int(SHARE * free_memory(model.device) / _bytes_per_token(model, recomputing))
+    return MemoryBudget(estimate if known is None else min(estimate, known.tokens), recomputing)
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be taken on a device."""
+    """Bytes that can still be allocated on a device."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
@@ -49,25 +57,30 @@ def free_memory(device: torch.device) -> int:
 
 
 def _left_to_container() -> int:
-    """Bytes that Linux still grants a container; beyond them it kills instead of refusing."""
-    most, used = (Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory.current"))
+    """Bytes that Linux still grants a container; beyond them it kills the process instead of refusing."""
+    limit, used = (Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory.current"))
     try:
-        return int(most.read_text()) - int(used.read_text())
-    except (OSError, ValueError):  # not in one, or without a limit ("max")
+        return int(limit.read_text()) - int(used.read_text())
+    except (OSError, ValueError):  # no container, or one without a limit ("max")
         return sys.maxsize
 
 
-def _bytes_per_token(model: Any, checkpointing: bool) -> float:
-    """Of a transformer with gated feed-forward layers and LoRA on all of them: what its backward pass keeps."""
+def _bytes_per_token(model: "PreTrainedModel", checkpointing: bool) -> float:
+    """Bytes that the backward pass keeps per token, for gated feed-forward layers with LoRA on all linear layers.
+
+    A layer keeps about 13 tensors [T, hidden] and 5 [T, inner]; with checkpointing, all layers keep their input and
+    only one layer at a time keeps the rest.
+    """
     config, size = text_config(model.config), model.dtype.itemsize
     layers = config.num_hidden_layers
     hidden, inner = config.hidden_size, getattr(config, "intermediate_size", None) or 4 * config.hidden_size
     layer = (13 * hidden + 5 * inner) * size
-    logits = 12 * config.vocab_size / 4  # in fp32, with their softmax and gradient; one token in four is scored
+    logits = 12 * config.vocab_size / 4  # [S / 4, V] in fp32 with softmax and gradient: one token in four is scored
     return float((layers * hidden * size + layer if checkpointing else layers * layer) + logits)
 
 
-def ran_out(error: RuntimeError) -> bool:
-    """Whether an allocation failed, on whatever device."""
-    said = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in said or "can't allocate memory" in said
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an allocation failed, on any device."""
+    message = str(error).lower()
+    named = "out of memory" in message or "can't allocate memory" in message
+    return named or isinstance(error, torch.OutOfMemoryError)

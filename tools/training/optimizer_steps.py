@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import torch
 
-from agent.config.task import Lora
+from agent.config.lora import Lora
 from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
 from tools.training.captured_passes import CannotCapture, CapturedPasses
 from tools.training.flat_adamw import FlatAdamW
-from tools.training.gradient import gradient
-from tools.training.memory_budget import Room
+from tools.training.gradient import compute_gradient
+from tools.training.memory_budget import MemoryBudget
 
 DEVICES = ("cuda",)  # where a step is started and not waited for
 
@@ -51,19 +51,19 @@ class OptimizerSteps:
     """Trains the weights that are trainable.
 
     Args:
-        room: what a pass may hold; it takes note where memory runs out.
+        budget: what a pass may hold; it takes note where memory runs out.
     """
 
-    def __init__(self, backbone: Backbone, settings: Lora, room: Room) -> None:
-        self._backbone, self._settings, self._room = backbone, settings, room
+    def __init__(self, backbone: Backbone, settings: Lora, budget: MemoryBudget) -> None:
+        self._backbone, self._settings, self._budget = backbone, settings, budget
         self._parameters = [weight for weight in backbone.model.parameters() if weight.requires_grad]
         self._flat: FlatAdamW | None = None
         self._captured: CapturedPasses | None = None
         kinds = {(weight.dtype, weight.device) for weight in self._parameters}
         if backbone.device.type in DEVICES and len(kinds) == 1:
             self._flat = FlatAdamW(self._parameters, settings.weight_decay, settings.clip)
-            if backbone.packs and not room.checkpointing:
-                self._captured = CapturedPasses(backbone, room)
+            if backbone.packs and not budget.checkpointing:
+                self._captured = CapturedPasses(backbone, budget)
         else:
             self._adamw = torch.optim.AdamW(self._parameters, weight_decay=settings.weight_decay)
 
@@ -72,33 +72,33 @@ class OptimizerSteps:
         """Whether a step may still be under way when it returns, so that reading its numbers waits for it."""
         return self._flat is not None
 
-    def run(self, micro_batches: Sequence[Sequence[TokenRow]], learning_rate: float) -> StepNumbers:
-        """One step over rows, each micro-batch of which is of one prompt.
+    def run(self, batches: Sequence[Sequence[TokenRow]], learning_rate: float) -> StepNumbers:
+        """One step over batches of rows, each of one prompt.
 
         Raises:
             StepFailed: memory does not hold even one row.
         """
         if self._flat is None:
-            loss, tokens = gradient(self._backbone, micro_batches, self._room)
+            loss, tokens = compute_gradient(self._backbone, batches, self._budget)
             norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.clip))
             for group in self._adamw.param_groups:
                 group["lr"] = learning_rate
             self._adamw.step()
             self._adamw.zero_grad()
             return StepNumbers.of(loss, norm, tokens)
-        loss_sum, tokens = self._flat_gradient(self._flat, micro_batches)
+        loss_sum, tokens = self._flat_gradient(self._flat, batches)
         return StepNumbers.of(loss_sum, self._flat.step(learning_rate), tokens)
 
     def _flat_gradient(
-        self, flat: FlatAdamW, micro_batches: Sequence[Sequence[TokenRow]]
+        self, flat: FlatAdamW, batches: Sequence[Sequence[TokenRow]]
     ) -> tuple[torch.Tensor | float, int]:
         if self._captured is not None:
             try:
-                return self._captured.gradient(micro_batches)
+                return self._captured.gradient(batches)
             except CannotCapture:
                 self._captured = None
             torch.cuda.empty_cache()
-        loss, tokens = gradient(self._backbone, micro_batches, self._room)
+        loss, tokens = compute_gradient(self._backbone, batches, self._budget)
         flat.collect_gradients()
         return loss, tokens
 

@@ -1,4 +1,4 @@
-"""`nesylora check-llm`: is this server good enough? Asks it as planner, editor and judge once, and says what worked."""
+"""`nesylora check-llm`: is this server good enough? Ask it as planner, editor and judge once, and print what worked."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,35 +11,38 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
+from agent.config.llm import Llm, OutputMethod
+from agent.config.prompt import Editing
 from agent.config.scorers import Contains, Judge, StartsWith
-from agent.config.task import Editing, Llm, TaskConfig, Way
+from agent.config.task import TaskConfig
 from agent.errors import BadInput, LlmUnavailable
-from agent.policy.llm_planner import TOOLS, LlmPlanner
+from agent.policy.llm_planner import LlmPlanner
+from agent.policy.planner_tools import ACTION_TOOLS
 from agent.protocols import Briefing
 from agent.records.actions import EditPrompt
 from agent.records.evaluation import Evaluation
 from agent.records.examples import Candidate, Example, Prompt
 from agent.records.rounds import Role, Usage
 from agent.records.signal import Diagnosis, ExampleDiagnosis, LeverSignal, Need, Signal
-from eval.scorers.combined import TaskScorers
 from eval.scorers.judge import LlmJudge
-from eval.tasks.config_errors import complaints
+from eval.scoring import TaskScorers
+from eval.tasks.config_errors import sentences
 from tools.editing.textgrad_editor import TextGradEditor
-from tools.llm.budget import Account, Notebook
+from tools.llm.budget import LlmBudget, UnsavedCallLog
 from tools.llm.client import LlmChat
-from tools.llm.retry import Patience
-from tools.llm.schema import name_of
+from tools.llm.retry import ServerRetry
+from tools.llm.schema import tool_name
 from ui import wording
-from ui.commands.pace import fitting_timeout, fitting_width, measured
+from ui.commands.pace import fitting_timeout, fitting_width, measure_rates
 
-ABOUT_WAYS: dict[Way, str] = {
+METHODS: dict[OutputMethod, str] = {
     "tools": "tool calling: one of several tools",
     "one tool": "tool calling: one tool by its name",
     "schema": "structured output: JSON schema",
     "object": "structured output: JSON object",
     "text": "JSON, asked for in plain words",
 }
-LATE, MOST_LATE = "did not answer in time", 3  # two ways of asking may be without end
+LATE, MOST_LATE = "did not answer in time", 3  # two output methods may generate without end
 WITHOUT = {
     "planner": "without it: planner: none, and the rules decide",
     "editor": "without it: edit.editor: rules",
@@ -65,31 +68,31 @@ NO_CONTENT = Signal(
 
 
 class Finding(NamedTuple):
-    """One check: whether the server passed it, what it said, and the seconds it took."""
+    """One check: whether the server passed it, what was found, and the seconds it took."""
 
     what: str
     good: bool
-    said: str
+    message: str
     seconds: float
 
 
-class Bench:
-    """What the checks ask the server with: chats in every role, on one account."""
+class CheckedServer:
+    """The server that is checked: chats with it in every role, on one budget."""
 
-    def __init__(self, settings: Llm, tell: Callable[[str], None]) -> None:
+    def __init__(self, settings: Llm, notify: Callable[[str], None]) -> None:
         self.settings = settings
-        self.book = Notebook()
-        self.account = Account(self.book)
-        self.way: Way | None = settings.way  # the first that has worked, unless one is set
-        self._patience = Patience(settings.patience, settings.max_concurrency, tell)
+        self.calls = UnsavedCallLog()
+        self.budget = LlmBudget(self.calls)
+        self.method: OutputMethod | None = settings.way  # the first that worked, unless the settings name one
+        self._retry = ServerRetry(settings.patience, settings.max_concurrency, notify)
 
-    def chat(self, role: Role, way: Way | None = None) -> LlmChat:
-        wanted = self.settings.model_copy(update={"way": way or self.way})
-        return LlmChat(wanted, role, self.account, self._patience)
+    def chat(self, role: Role, method: OutputMethod | None = None) -> LlmChat:
+        settings = self.settings.model_copy(update={"way": method or self.method})
+        return LlmChat(settings, role, self.budget, self._retry)
 
 
 def settings_of(server: Mapping[str, object], changes: Sequence[str]) -> Llm:
-    """The settings of a server, changed as `key=value` says, with the value read as YAML. Raises BadInput."""
+    """The settings of a server, changed by each `key=value`, whose value is read as YAML. Raises BadInput."""
     values = dict(server)
     for change in changes:
         key, equals, text = change.partition("=")
@@ -102,106 +105,111 @@ def settings_of(server: Mapping[str, object], changes: Sequence[str]) -> Llm:
     try:
         return Llm.model_validate(values)
     except ValidationError as error:
-        told = "; ".join(f"{'.'.join(map(str, keys))}: {said}" for keys, said in complaints(error).items())
-        raise BadInput(f"--set: {told}") from None
+        faults = "; ".join(f"{'.'.join(map(str, keys))}: {fault}" for keys, fault in sentences(error).items())
+        raise BadInput(f"--set: {faults}") from None
 
 
 def check_llm(settings: Llm) -> int:
-    """Print a line a check, what it cost, and a verdict. 0 if planner, editor and judge all work, else 1."""
+    """Print a line for each check, what they cost, and a verdict. 0 if planner, editor and judge all work, else 1."""
     console = Console(highlight=False)
     console.print(Text(f"{settings.model} at {settings.base_url or 'api.openai.com'}", style="bold"))
-    slow, bench, good = 0, Bench(settings, lambda text: console.print(Text(text, style="italic"))), dict[str, bool]()
-    for what, check in checks(bench):
-        finding = _made(what, check)
+    slow, server, good = (
+        0,
+        CheckedServer(settings, lambda text: console.print(Text(text, style="italic"))),
+        dict[str, bool](),
+    )
+    for what, check in checks(server):
+        finding = _run_check(what, check)
         good[what] = finding.good
         console.print(_line(finding), soft_wrap=True)
         if what == "answers" and not finding.good:
             console.print("Nothing more was asked.")
             return 1
-        slow += LATE in finding.said
+        slow += LATE in finding.message
         if slow == MOST_LATE:
             console.print(f"Too slow for calls of {settings.timeout:g} s (--timeout); nothing more was asked.")
             return 1
-    if bench.way not in (None, "tools", settings.way):
-        console.print(f"llm.way: {bench.way} saves trying the ways before it.")
-    console.print(f"{_total(bench)}.")
+    if server.method not in (None, "tools", settings.way):
+        console.print(f"llm.way: {server.method} saves trying the ways before it.")
+    console.print(f"{_total(server)}.")
     return _verdict(console, {role: good[role] for role in get_args(Role)})
 
 
 def _line(finding: Finding) -> Text:
-    """One way of asking for a choice is enough, so a way that is not taken is no failure."""
-    lacking = ("–", "dim") if finding.what in ABOUT_WAYS.values() else ("failed", "red")
+    """One output method is enough, so a method that the server does not support is no failure."""
+    lacking = ("–", "dim") if finding.what in METHODS.values() else ("failed", "red")
     mark, style = ("ok", "green") if finding.good else lacking
-    told = f"{finding.what:<36}{wording.printable(finding.said)}  ({wording.duration(finding.seconds)})"
-    return Text.assemble((f"{mark:<8}", style), told)
+    text = f"{finding.what:<36}{wording.printable(finding.message)}  ({wording.duration(finding.seconds)})"
+    return Text.assemble((f"{mark:<8}", style), text)
 
 
-def checks(bench: Bench) -> Iterator[tuple[str, Callable[[], tuple[bool, str]]]]:
-    """Name and deed of each check, in order. A deed says whether it went well, and what was seen."""
-    first = bench.chat("planner")
+def checks(server: CheckedServer) -> Iterator[tuple[str, Callable[[], tuple[bool, str]]]]:
+    """Name and function of each check, in order. The function returns whether it went well, and what was found."""
+    first = server.chat("planner")
     yield "answers", lambda: (True, _quoted(first.complete("Be brief.", "Say hello.")))
-    yield "usage", partial(_usage, bench)
-    yield "settings", lambda: (True, _taken(first))
-    for way, about in ABOUT_WAYS.items():
-        yield about, partial(_way, bench, way)
-    begun = len(bench.book)
-    yield "planner", partial(_plans, bench)
-    yield "editor", partial(_edits, bench)
-    yield "judge", partial(_judges, bench)
-    yield "pace", partial(_pace, bench, begun)
+    yield "usage", partial(_check_usage, server)
+    yield "settings", lambda: (True, _check_settings(first))
+    for method, about in METHODS.items():
+        yield about, partial(_check_method, server, method)
+    begun = len(server.calls)
+    yield "planner", partial(_check_planner, server)
+    yield "editor", partial(_check_editor, server)
+    yield "judge", partial(_check_judge, server)
+    yield "pace", partial(_check_pace, server, begun)
 
 
-def _made(what: str, check: Callable[[], tuple[bool, str]]) -> Finding:
+def _run_check(what: str, check: Callable[[], tuple[bool, str]]) -> Finding:
     began = time.monotonic()
     try:
-        good, said = check()
+        good, message = check()
     except LlmUnavailable as error:
-        good, said = False, str(error)
-    return Finding(what, good, said, time.monotonic() - began)
+        good, message = False, str(error)
+    return Finding(what, good, message, time.monotonic() - began)
 
 
-def _usage(bench: Bench) -> tuple[bool, str]:
-    """Of the call before."""
-    last = bench.book[-1]
+def _check_usage(server: CheckedServer) -> tuple[bool, str]:
+    """Of the last call."""
+    last = server.calls[-1]
     if last.fault:
         return False, f"{last.fault}: every call is charged the most it can cost"
     return True, f"{last.usage.input_tokens} tokens read, {last.usage.output_tokens} written"
 
 
-def _taken(chat: LlmChat) -> str:
-    """What the answers before needed. A setting that is refused costs one more request in every role of every run."""
+def _check_settings(chat: LlmChat) -> str:
+    """Which settings the server refused. Each one costs another request in every role of every run."""
     refused = ", ".join(f"{name} (llm.{name}: null)" for name in chat.refused)
     return f"refused, and left out since: {refused}" if refused else "all taken"
 
 
-def _way(bench: Bench, way: Way) -> tuple[bool, str]:
-    chat = bench.chat("planner", way)
-    chosen = chat.call_tool("You choose a lever.", "Content is lacking. Choose.", TOOLS)
-    bench.way = bench.way or chat.way
-    return chat.way == way, f"it {'chose' if chat.way == way else 'called no tool, and wrote'} {name_of(type(chosen))}"
+def _check_method(server: CheckedServer, method: OutputMethod) -> tuple[bool, str]:
+    chat = server.chat("planner", method)
+    chosen = chat.call_tool("You choose a lever.", "Content is lacking. Choose.", ACTION_TOOLS)
+    server.method = server.method or chat.method
+    worked = chat.method == method
+    return worked, f"it {'chose' if worked else 'called no tool, and wrote'} {tool_name(type(chosen))}"
 
 
-def _plans(bench: Bench) -> tuple[bool, str]:
-    """Whether it chooses edits where only style is lacking, and training where only content is."""
+def _check_planner(server: CheckedServer) -> tuple[bool, str]:
+    """Whether it chooses an edit where only style is lacking, and training where only content is."""
     files = {"train": "train.jsonl", "validation": "validation.jsonl", "test": "test.jsonl"}
     config = TaskConfig.model_validate({"name": "capitals", "data": files, "content": [{"kind": "contains"}]})
-    planner = LlmPlanner(bench.chat("planner"), config)
-    said, good = [], True
+    planner = LlmPlanner(server.chat("planner"), config)
+    reasons, good = [], True
     cases: list[tuple[Need, Signal, str]] = [("style", NO_STYLE, "edit_prompt"), ("content", NO_CONTENT, "train_lora")]
     for need, signal, wanted in cases:
         lacking = tuple(ExampleDiagnosis(example=f"validation:{line}", need=need) for line in range(1, 10))
         decision = planner.decide(Briefing(signal, Diagnosis(failing=9, total=10, examples=lacking)))
         if decision.by != "planner":
-            return False, decision.reason.rpartition("The planner was not used: ")[2].rstrip(")")
+            return False, decision.planner_fault
         good &= decision.move.action == wanted
-        said.append(f"where {need} is lacking, {decision.move.action}: {_quoted(decision.reason, 160)}")
-    return good, "; ".join(said)
+        reasons.append(f"where {need} is lacking, {decision.move.action}: {_quoted(decision.reason, 160)}")
+    return good, "; ".join(reasons)
 
 
-def _edits(bench: Bench) -> tuple[bool, str]:
+def _check_editor(server: CheckedServer) -> tuple[bool, str]:
     scores = tuple(SCORERS.score(row, f"It is {row.answer}.") for row in ROWS.values())
     failing = Evaluation(candidate=Candidate(prompt=PROMPT.id), split="train", scores=scores)
-    editor = TextGradEditor(bench.chat("editor"), SCORERS, Editing(), ROWS.__getitem__, lambda *_: None)
+    editor = TextGradEditor(server.chat("editor"), SCORERS, Editing(), ROWS.__getitem__, lambda *_: None)
     proposed = editor.propose(PROMPT, failing, list(ROWS.values()), EditPrompt(parts=("system",)), seed=0)
     if not proposed.edits:
         return False, " ".join(proposed.remarks)
@@ -212,41 +220,41 @@ def _edits(bench: Bench) -> tuple[bool, str]:
 
 
 def helps(prompt: Prompt) -> bool:
-    """Whether a model that does just what it is told would score better, and learn no answer from the prompt."""
+    """Whether a model that follows the prompt exactly would score better, and would learn no answer from it."""
     given_away = any(row.answer.lower() in prompt.system.lower() for row in ROWS.values())
     return not given_away and _literal(prompt) > _literal(PROMPT)
 
 
 def _literal(prompt: Prompt) -> float:
-    """The reward of a model that knows the answers and begins them as the system text says, if it says so."""
+    """The reward of a model that knows the answers, and begins them with the mark if the system text names it."""
     opening = f"{MARK} " if MARK in prompt.system else "It is "
     return fmean(SCORERS.score(row, f"{opening}{row.answer}").reward for row in ROWS.values())
 
 
-def _pace(bench: Bench, begun: int) -> tuple[bool, str]:
-    """Measures how many calls at once are worth it; the longest call counts from `begun` in the book."""
-    chat = bench.chat("planner")
+def _check_pace(server: CheckedServer, begun: int) -> tuple[bool, str]:
+    """Measure how many calls at once are worth it. The longest call from number `begun` on sets the timeout."""
+    chat = server.chat("planner")
     chat.complete("Be brief.", "Say hello.")  # opens the connection
-    rates = measured(lambda place: chat.complete(f"You are number {place}.", "Say hello in one word."), chat.width)
-    width, longest = fitting_width(rates), max(call.seconds for call in bench.book[begun:])
-    told = ", ".join(f"{at_once}: {rate:.2g}" for at_once, rate in rates.items())
+    rates = measure_rates(lambda place: chat.complete(f"You are number {place}.", "Say hello in one word."), chat.width)
+    width, longest = fitting_width(rates), max(call.seconds for call in server.calls[begun:])
+    by_width = ", ".join(f"{at_once}: {rate:.2g}" for at_once, rate in rates.items())
     return True, (
         f"llm.timeout: {fitting_timeout(longest)} and llm.max_concurrency: {width} fit (the longest call took "
-        f"{wording.duration(longest)}; answers a second by calls at once: {told})"
+        f"{wording.duration(longest)}; answers a second by calls at once: {by_width})"
     )
 
 
-def _judges(bench: Bench) -> tuple[bool, str]:
+def _check_judge(server: CheckedServer) -> tuple[bool, str]:
     rubric = "The answer names the right capital, in one short sentence."
-    judge = LlmJudge(Judge(kind="judge", rubric=rubric), bench.chat("judge"))
+    judge = LlmJudge(Judge(kind="judge", rubric=rubric), server.chat("judge"))
     [row, *_] = ROWS.values()
     right, wrong = judge.rate([(row, "The capital is Paris."), (row, "I like cheese and long walks by the sea.")])
     return right.score > wrong.score, f"a right answer {right.score:.2f}, a wrong one {wrong.score:.2f}"
 
 
-def _total(bench: Bench) -> str:
-    total, settled = sum(bench.account.usage.values(), Usage()), {call.number for call in bench.book if call.settled}
-    most = "at most " if {call.number for call in bench.book} - settled else ""
+def _total(server: CheckedServer) -> str:
+    total, settled = sum(server.budget.usage.values(), Usage()), {call.number for call in server.calls if call.settled}
+    most = "at most " if {call.number for call in server.calls} - settled else ""
     tokens = f"{most}{total.input_tokens:,} tokens read, {total.output_tokens:,} written"
     return f"{wording.plural(total.calls, 'call')}, {tokens}" + (f", ${total.usd:.4f}" if total.usd else "")
 

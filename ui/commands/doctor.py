@@ -1,4 +1,4 @@
-"""`nesylora doctor`: is everything there that a run needs? Told without loading a model."""
+"""`nesylora doctor`: is everything there that a run needs? No model is loaded."""
 
 import importlib.util
 import os
@@ -10,19 +10,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from agent.config.task import Llm
+from agent import extensions
+from agent.config.llm import Llm
 
 PACKAGES = (
     "torch", "transformers", "peft", "datasets", "langgraph", "langgraph-checkpoint-sqlite", "langchain-openai",
     "textgrad", "chromadb", "pydantic",
 )  # fmt: skip
-ROOM_GB = 3.0  # the converted model, and some runs with their adapters
+SPACE_GB = 3.0  # the converted model, and some runs with their adapters
 DEFAULT_KEY = Llm.model_fields["key_variable"].default
 Check = tuple[bool | None, str]
 
 
 def doctor(runs: Path) -> int:
-    """Print one line a check; 1 if something is missing that every run needs."""
+    """Print a line for each check; 1 if something is missing that every run needs."""
     console, ok = Console(highlight=False), True
     marks = {True: "[green]ok[/]     ", False: "[red]missing[/]", None: "[dim]–[/]      "}
     for good, line in checks(runs):
@@ -32,7 +33,7 @@ def doctor(runs: Path) -> int:
 
 
 def checks(runs: Path) -> Iterator[Check]:
-    """(whether it is there; None where it may be absent, what was found)."""
+    """Whether each thing is there (None: it may be absent), and what was found."""
     yield (
         True,
         f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores",
@@ -42,7 +43,8 @@ def checks(runs: Path) -> Iterator[Check]:
     yield _device()
     yield _model()
     yield _embedder()
-    yield _room(runs)
+    yield _disk_space(runs)
+    yield from _extensions()
     yield _llm()
     yield _llm_check()
 
@@ -79,14 +81,21 @@ def _embedder() -> Check:
     return there, f"embedder of the prompt memory: {how}"
 
 
-def _room(runs: Path) -> Check:
+def _disk_space(runs: Path) -> Check:
     place = next(folder for folder in (runs.absolute(), *runs.absolute().parents) if folder.exists())
     free = shutil.disk_usage(place).free / 1e9
-    return free >= ROOM_GB, f"free room at {place}: {free:.0f} GB (a run wants {ROOM_GB:g})"
+    return free >= SPACE_GB, f"free room at {place}: {free:.0f} GB (a run wants {SPACE_GB:g})"
+
+
+def _extensions() -> Iterator[Check]:
+    """Scorers, editors and policies of other packages. A broken one stops only the tasks that name it."""
+    for registry in extensions.REGISTRIES.values():
+        for usable, line in registry.overview():
+            yield usable or None, line if usable else f"{line} (not to be used)"
 
 
 def _llm() -> Check:
-    """Names of key variables only, never what they hold."""
+    """Only the names of key variables, never their values."""
     keys = [name for name in sorted(os.environ) if name.endswith("_API_KEY") and os.environ[name]]
     keys.sort(key=lambda name: name != DEFAULT_KEY)  # first the one that tasks use if they name none
     if not keys:

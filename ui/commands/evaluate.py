@@ -10,18 +10,17 @@ from agent.config.scorers import Rated
 from agent.config.task import TaskConfig
 from agent.errors import BadInput
 from agent.protocols import Chat, Rater
-from agent.records.evaluation import Evaluation
+from agent.records.evaluation import Evaluation, Measurements
 from agent.records.examples import Candidate, Prompt, Split
-from agent.records.signal import Measured
 
 
 class Unkept:
-    """Keeps nothing: a loose prompt has no run folder to keep it in."""
+    """Keeps nothing: a standalone_chat prompt has no run folder to keep it in."""
 
-    def load(self, candidate: Candidate, split: Split) -> Measured:
-        return Measured(candidate=candidate, split=split)
+    def load(self, candidate: Candidate, split: Split) -> Measurements:
+        return Measurements(candidate=candidate, split=split)
 
-    def save(self, measured: Measured) -> None: ...
+    def save(self, measured: Measurements) -> None: ...
 
 
 def score(task_path: str, prompt_file: Path | None, adapter: Path | None, overrides: list[str], show: int) -> int:
@@ -39,7 +38,7 @@ def score(task_path: str, prompt_file: Path | None, adapter: Path | None, overri
         return make_rater(settings, lambda: _judge(config), config.device, view)
 
     task = load_task(Path(task_path), overrides, rater)
-    given = _read(prompt_file) if prompt_file else None
+    own_prompt = _read(prompt_file) if prompt_file else None
     if adapter is not None:
         check_files(adapter)
     config = task.config
@@ -53,7 +52,7 @@ def score(task_path: str, prompt_file: Path | None, adapter: Path | None, overri
             chat_template_kwargs=config.chat_template_kwargs, batch_size=config.generation.batch_size,
         )  # fmt: skip
         task = fitted(task, measure(task, backbone.render, backbone.window))
-        prompt = given or task.config.prompt.prompt()
+        prompt = own_prompt or task.config.prompt.prompt()
         candidate = Candidate(prompt=prompt.id, adapter="given" if adapter else None)
         evaluation = Runner(task, backbone, lambda _: prompt, Unkept(), whole=True)(candidate, "validation")
     _print(view.console, evaluation, show)
@@ -61,10 +60,10 @@ def score(task_path: str, prompt_file: Path | None, adapter: Path | None, overri
 
 
 def _judge(config: TaskConfig) -> Chat:
-    from tools.llm.client import loose
+    from tools.llm.client import standalone_chat
 
     assert config.llm is not None, "the configuration demands an llm section wherever a judge is used"
-    return loose(config.llm.of("judge"), "judge", config.budget.usd)
+    return standalone_chat(config.llm.of("judge"), "judge", config.budget.usd)
 
 
 def _read(file: Path) -> Prompt:
@@ -86,8 +85,8 @@ def _print(console: Console, evaluation: Evaluation, show: int) -> None:
         console.print(f"{evaluation.too_long} rows do not fit into the model's window with this prompt: wrong")
     if not show:
         return
-    table = Table("row", "answer", "content", "style", "what is said of it")
+    table = Table("row", "answer", "content", "style", "remarks")
     for row in evaluation.scores[:show]:
-        said = " ".join(row.faults + row.remarks + row.praise)
-        table.add_row(row.example, row.output[:200], f"{row.content:.2f}", f"{row.style:.2f}", said)
+        remarks = " ".join(row.faults + row.remarks + row.praise)
+        table.add_row(row.example, row.output[:200], f"{row.content:.2f}", f"{row.style:.2f}", remarks)
     console.print(table, markup=False)

@@ -7,20 +7,20 @@ from concurrent.futures import ThreadPoolExecutor
 
 from agent.errors import LlmUnavailable
 
-GAIN = 1.25  # twice as many calls at once are worth it where they bring so many times as many answers a second
-ROOM = 3  # times the longest call measured: a run's questions grow with its rounds
-LEAST = 30  # seconds
-FEWEST = 4  # calls from which a rate is told
+GAIN = 1.25  # twice as many calls at once are worth it if they bring so many times as many answers a second
+HEADROOM = 3  # times the longest call measured: a run's questions grow with its rounds
+LEAST_TIMEOUT = 30  # seconds
+FEWEST_CALLS = 4  # that a rate is measured with
 
 
-def measured(ask: Callable[[int], object], most: int) -> dict[int, float]:
+def measure_rates(ask: Callable[[int], object], most: int) -> dict[int, float]:
     """Answers a second by the number of calls at once: 1, 2, 4 and so on, as long as it is worth it or up to `most`.
 
     Args:
-        ask: makes one call, of which each should be as long; told its number, so that no two need be equal.
+        ask: makes one call, all of about the same length; it gets the number of the call, so that no two need be equal.
 
     Raises:
-        LlmUnavailable: a single call is not answered. Where several are not, they are too many.
+        LlmUnavailable: a single call is not answered. If several at once are not, they are too many, and that ends it.
     """
     rates: dict[int, float] = {}
     width = 1
@@ -28,7 +28,7 @@ def measured(ask: Callable[[int], object], most: int) -> dict[int, float]:
         began = time.monotonic()
         try:
             with ThreadPoolExecutor(width) as pool:
-                list(pool.map(ask, range(calls := max(FEWEST, 2 * width))))
+                list(pool.map(ask, range(calls := max(FEWEST_CALLS, 2 * width))))
         except LlmUnavailable:
             if width == 1:
                 raise
@@ -48,4 +48,4 @@ def fitting_width(rates: Mapping[int, float]) -> int:
 
 def fitting_timeout(longest: float) -> int:
     """Seconds for one call, in tens, from the longest that was measured."""
-    return max(LEAST, 10 * math.ceil(ROOM * longest / 10))
+    return max(LEAST_TIMEOUT, 10 * math.ceil(HEADROOM * longest / 10))

@@ -61,7 +61,8 @@ def reward_curve(points: Sequence[Point], start: float | None, target: float | N
     frame = svg.Frame(0, max(last, 1), 1.0, 14, 250)
     parts = [*_rewards_axis(frame), *round_ticks(frame), _label("round", svg.WIDTH / 2 + 15, 288)]
     if target is not None:
-        parts.append(_rule(frame, target, "target", f"target {target:g}"))
+        y = frame.y(target)
+        parts.append(svg.line(svg.LEFT, y, svg.WIDTH - svg.RIGHT, y, "target", f"target {target:g}"))
     parts.append(_best_line(frame, points, start, last))
     if start is not None and math.isfinite(start):
         parts.append(_mark(frame, Point(0, start, "baseline", True, f"baseline: {start:.2f}")))
@@ -175,11 +176,11 @@ def mark(kind: str, x: float, y: float) -> Markup:
     return Markup('<rect x="{:.1f}" y="{:.1f}" width="8" height="8"/>').format(x - 4, y - 4)
 
 
-def _plain_axis(frame: svg.Frame, label: str, say: Callable[[float], str] = "{:g}".format) -> Iterable[Markup]:
+def _plain_axis(frame: svg.Frame, label: str, format_value: Callable[[float], str] = "{:g}".format) -> Iterable[Markup]:
     yield svg.text(label, svg.LEFT, frame.top - 9, "axis", "start")
     for tick in (0, frame.y1 / 2, frame.y1):
         yield svg.line(svg.LEFT, frame.y(tick), svg.WIDTH - svg.RIGHT, frame.y(tick), "grid")
-        yield svg.text(say(tick), svg.LEFT - 8, frame.y(tick) + 4, "tick", "end")
+        yield svg.text(format_value(tick), svg.LEFT - 8, frame.y(tick) + 4, "tick", "end")
 
 
 def _training(run: LossRun, offset: int, upper: svg.Frame, lower: svg.Frame, steps: int) -> Iterable[Markup]:
@@ -227,13 +228,12 @@ def _interval(bar: Bar, y: float, css: str) -> Markup:
 
 def _together(bills: Sequence[Bill]) -> Bill:
     roles = dict.fromkeys(role for bill in bills for role in bill.usd)
-    usd = {role: sum(_paid(bill.usd.get(role, 0.0)) for bill in bills) for role in roles}
+    paid = [
+        {role: min(usd, 1e300) for role, usd in bill.usd.items() if math.isfinite(usd) and usd > 0} for bill in bills
+    ]
+    usd = {role: sum(bill.get(role, 0.0) for bill in paid) for role in roles}
     label = bills[0].label if len(bills) == 1 else f"{bills[0].label}–{bills[-1].label}"
     return Bill(label, usd)
-
-
-def _paid(usd: float) -> float:
-    return min(usd, 1e300) if math.isfinite(usd) and usd > 0 else 0.0
 
 
 def _stack(frame: svg.Frame, place: int, bill: Bill) -> Iterable[Markup]:
@@ -248,11 +248,6 @@ def _stack(frame: svg.Frame, place: int, bill: Bill) -> Iterable[Markup]:
                 '<rect class="paid {}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}</title></rect>'
             ).format(role, frame.x(place + 0.5) - width / 2, top, width, foot - top, title)
         below += usd
-
-
-def _rule(frame: svg.Frame, value: float, css: str, title: str) -> Markup:
-    y = frame.y(value)
-    return svg.line(svg.LEFT, y, svg.WIDTH - svg.RIGHT, y, css, title)
 
 
 def _label(text: str, x: float, y: float) -> Markup:

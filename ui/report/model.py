@@ -1,43 +1,22 @@
-"""The facts of a report, read from a run folder: what both templates are filled with."""
+"""The report model: the facts of a report, read from a run folder, that both templates are filled with."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from agent.config.task import OBSERVING, Budget
-from agent.errors import BadInput
+from agent.config.task import TaskConfig
 from agent.records.evaluation import ExampleScore
 from agent.records.examples import Candidate, Example, Prompt, Split
 from agent.records.rounds import Baseline, Outcome, Remaking, Role, Round, Spend, Usage
+from agent.records.training import Training
+from eval.tasks.task import load_config
 from memory.run.folder import RunFolder
-from ui.report.llm import Server, Side, agreement, planned, remade, side
-from ui.report.sections import LONG, Chapter, Training, read_chapters
+from ui.report.llm import RoundGroup, agreement, planner_rounds, round_group, total_remaking
+from ui.report.sections import LONG, RoundSection, read_sections
 
 MOST_PAIRS = 12
 
 
-class Brief(BaseModel):
-    """What a report needs of a task.yaml."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    name: str
-    model: str
-    policy: str
-    target: float
-    budget: Budget
-    planner: str = "none"
-    llm: Server | None = None
-
-    @property
-    def plans(self) -> bool:
-        """As TaskConfig has it: what does not observe asks no planner."""
-        return self.planner == "llm" and self.policy in OBSERVING
-
-
-class Pair(NamedTuple):
+class OutputPair(NamedTuple):
     """One row's output before (seed prompt) and after (best pair), with the row itself where it is known."""
 
     before: ExampleScore
@@ -46,34 +25,34 @@ class Pair(NamedTuple):
 
     @property
     def changed(self) -> float:
-        """How far reward and merit moved; a little for other words of equal worth."""
+        """How far reward and merit moved; a little where only the words changed."""
         moved = abs(self.after.reward - self.before.reward) + abs(self.after.merit - self.before.merit)
         return moved + 1e-6 * (self.after.output != self.before.output)
 
 
-class Page(NamedTuple):
-    """All facts of a report. `standing` are the best pair's scores on validation rows."""
+class Report(NamedTuple):
+    """All facts of a report. `best_scores` are the best pair's, on validation rows."""
 
     run: RunFolder
-    task: Brief
+    task: TaskConfig
     baseline: Baseline | None
     rounds: list[Round]
     outcome: Outcome | None
-    chapters: list[Chapter]
+    sections: list[RoundSection]
     prompt: Prompt | None
     split: Split
-    pairs: list[Pair]
-    standing: list[ExampleScore]
+    pairs: list[OutputPair]
+    best_scores: list[ExampleScore]
 
     @property
-    def told(self) -> list[Round]:
-        """The rounds that are told in full."""
-        return [chapter.row for chapter in self.chapters]
+    def detailed(self) -> list[Round]:
+        """The rounds that are shown in full."""
+        return [section.row for section in self.sections]
 
     @property
     def trainings(self) -> list[tuple[Round, Training]]:
-        """Of the rounds that are told in full."""
-        return [(chapter.row, chapter.training) for chapter in self.chapters if chapter.training]
+        """Of the rounds that are shown in full."""
+        return [(section.row, section.training) for section in self.sections if section.training]
 
     @property
     def long(self) -> bool:
@@ -81,7 +60,7 @@ class Page(NamedTuple):
 
     @property
     def best(self) -> Candidate | None:
-        """The pair that stands, as far as the run has come."""
+        """The best pair so far."""
         row = self._last
         return row.best if row else None
 
@@ -118,32 +97,32 @@ class Page(NamedTuple):
         return f"No external LLM: decided by {' and '.join(self.deciders)}."
 
     @property
-    def planned(self) -> list[Side]:
-        return planned(self.rounds)
+    def planner_rounds(self) -> list[RoundGroup]:
+        return planner_rounds(self.rounds)
 
     @property
     def agreement(self) -> str:
         return agreement(self.rounds)
 
     @property
-    def remade(self) -> Remaking | None:
-        return remade(self.rounds)
+    def remaking(self) -> Remaking | None:
+        return total_remaking(self.rounds)
 
     @property
-    def share(self) -> float:
-        """Of the rows that the LoRA rounds told in full trained on: how many were rewritten."""
+    def rewritten_share(self) -> float:
+        """Of the rows that the LoRA rounds shown in full trained on: how many were rewritten."""
         rows = sum(training.row_count for _, training in self.trainings)
         return sum(training.rewritten for _, training in self.trainings) / rows if rows else 0.0
 
     @property
-    def taught(self) -> list[Side]:
-        """LoRA rounds told in full: those that trained on rewritten rows, and the others."""
+    def lora_rounds(self) -> list[RoundGroup]:
+        """LoRA rounds shown in full: those that trained on rewritten rows, and the others."""
         kinds = {"with rewritten rows": True, "without": False}
-        sides = [
-            side(label, [row for row, training in self.trainings if bool(training.rewritten) is some])
-            for label, some in kinds.items()
+        groups = [
+            round_group(label, [row for row, training in self.trainings if bool(training.rewritten) is rewritten])
+            for label, rewritten in kinds.items()
         ]
-        return [one for one in sides if one]
+        return [group for group in groups if group]
 
     @property
     def reached(self) -> bool:
@@ -151,68 +130,64 @@ class Page(NamedTuple):
 
     @property
     def out_of_window(self) -> list[str]:
-        """Sentences about rows that the model could not answer for their length."""
-        fitting, said = self.run.fitting(), []
+        """Sentences about rows that are too long for the model."""
+        fitting, sentences = self.run.fitting(), []
         if fitting and fitting.too_long:
             fate = "were left out of the run" if fitting.left_out else "count as wrong"
-            said.append(
+            sentences.append(
                 f"Too long for the model's window of {fitting.window} tokens under the seed prompt, so that they "
                 f"{fate}: {len(fitting.too_long)} validation and test rows ({', '.join(fitting.too_long[:MOST_PAIRS])}"
                 f"{', …' if len(fitting.too_long) > MOST_PAIRS else ''})."
             )
         if self.outcome and (lost := self.outcome.best_test.too_long):
-            said.append(
+            sentences.append(
                 f"Under the best pair's prompt, {lost} test rows do not fit into the window and count as wrong."
             )
-        return said
+        return sentences
 
     @property
     def _last(self) -> Baseline | Round | Outcome | None:
         return self.outcome or (self.rounds[-1] if self.rounds else self.baseline)
 
 
-def read_page(run: RunFolder, rows: Mapping[str, Example]) -> Page:
-    """Reads what the ledger and the artefacts say; a missing evaluation or training log leaves its place empty.
+def read_report(run: RunFolder, rows: Mapping[str, Example]) -> Report:
+    """Read what the ledger and the artefacts say; a missing evaluation or training log leaves its place empty.
 
     Raises:
         BadInput: the task.yaml or a prompt of the run cannot be read.
     """
     baseline, rounds, outcome = run.baseline(), run.rounds(), run.outcome()
     split: Split = "test" if outcome else "validation"
-    page = Page(
+    report = Report(
         run=run,
-        task=_brief(run),
+        task=load_config(run.task_file),
         baseline=baseline,
         rounds=rounds,
         outcome=outcome,
-        chapters=read_chapters(run, baseline, rounds),
+        sections=read_sections(run, baseline, rounds),
         prompt=None,
         split=split,
         pairs=[],
-        standing=[],
+        best_scores=[],
     )
-    if baseline is None or page.best is None:
-        return page
-    return page._replace(
-        prompt=run.prompt(page.best.prompt),
-        pairs=_pairs(run, baseline.seed, page.best, split, rows),
-        # Of a row that was measured in several ways, the last.
-        standing=list({score.example: score for score in run.load(page.best, "validation").scores.values()}.values()),
+    if baseline is None or report.best is None:
+        return report
+    # A row that was measured in several ways stands there several times; the last one counts.
+    best_scores = {score.example: score for score in run.load(report.best, "validation").scores.values()}
+    return report._replace(
+        prompt=run.prompt(report.best.prompt),
+        pairs=_pairs(run, baseline.seed, report.best, split, rows),
+        best_scores=list(best_scores.values()),
     )
 
 
-def _brief(run: RunFolder) -> Brief:
-    try:
-        return Brief.model_validate(yaml.safe_load(run.task_file.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise BadInput(f"{run.task_file} cannot be read: {error}. Put it back from a copy.") from error
-
-
-def _pairs(run: RunFolder, seed: Candidate, best: Candidate, split: Split, rows: Mapping[str, Example]) -> list[Pair]:
+def _pairs(
+    run: RunFolder, seed: Candidate, best: Candidate, split: Split, rows: Mapping[str, Example]
+) -> list[OutputPair]:
     """Rows that both pairs answered, those that changed most first."""
     answered = {score.example: score for score in run.load(seed, split).scores.values()}
     pairs = [
-        Pair(answered[score.example], score, rows.get(score.example))
+        OutputPair(answered[score.example], score, rows.get(score.example))
         for score in {score.example: score for score in run.load(best, split).scores.values()}.values()
         if score.example in answered
     ]

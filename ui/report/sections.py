@@ -1,51 +1,25 @@
-"""The rounds that a report tells in full: what was seen, what was trained, how the prompt changed."""
+"""The rounds that a report shows in full: what was observed, what was trained, how the prompt changed."""
 
 from collections.abc import Sequence
 from statistics import fmean
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from agent.records.actions import Rows
 from agent.records.edits import Critique
 from agent.records.examples import Candidate, Part
 from agent.records.rounds import Baseline, Proposal, Round
 from agent.records.signal import Need, Outlook
+from agent.records.training import Training, read_training
 from memory.run.folder import RunFolder
 from ui.report.diff import PromptDiff, compare, unified
-from ui.report.signal import not_seen, outlooks
+from ui.report.signal import numbers_not_shown, outlooks
 from ui.wording import LEVERS
 
-LONG = 24  # rounds of a run up to which all are told in full
-MOST_KEPT, LATEST = 30, 10  # told in full of a longer run; its table has them all, folded
+LONG = 24  # up to so many rounds, all are shown in full
+MOST_KEPT, LATEST = 30, 10  # shown in full of a longer run; its table has all of them, folded
 
 
-class Step(BaseModel):
-    """One optimizer step of a training."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    loss: float | None = None
-    grad_norm: float | None = None
-
-
-class Training(BaseModel):
-    """The training.json beside an adapter. Losses in nats per token."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    rows: Rows
-    row_count: int
-    rewritten: int = 0
-    epochs: int
-    learning_rate: float
-    rank: int
-    steps: tuple[Step, ...] = ()
-    epoch_losses: tuple[float | None, ...] = ()
-
-
-class Chapter(NamedTuple):
-    """A round told in full. `diff` and `unified` are there if its trial changed the prompt."""
+class RoundSection(NamedTuple):
+    """A round in full. `diff` and `unified` are there if its trial changed the prompt."""
 
     row: Round
     training: Training | None
@@ -59,13 +33,13 @@ class Chapter(NamedTuple):
 
     @property
     def refused(self) -> list[Proposal]:
-        """The proposals that were not, for the reason in their note."""
+        """The proposals that were not scored, for the reason in their note."""
         return [proposal for proposal in self.row.trial.proposals if proposal.merit is None]
 
     @property
-    def rest(self) -> dict[str, float]:
-        """Numbers of the decision that are not among what was seen."""
-        return not_seen(self.row)
+    def other_numbers(self) -> dict[str, float]:
+        """Numbers of the decision that are not among those observed."""
+        return numbers_not_shown(self.row)
 
     @property
     def outlooks(self) -> dict[str, Outlook]:
@@ -75,44 +49,45 @@ class Chapter(NamedTuple):
     @property
     def chances(self) -> dict[Need, float]:
         """Of each need, the mean over the probed rows; empty where rules sorted them."""
-        needs: tuple[Need, ...] = ("content", "style", "both")
         known = [example.chances for example in self.row.diagnosis.examples if example.chances]
-        return {need: fmean(one.get(need, 0.0) for one in known) for need in needs} if known else {}
+        return {need: fmean(chances.get(need, 0.0) for chances in known) for need in get_args(Need)} if known else {}
 
     @property
     def critiques(self) -> dict[Part, list[Critique]]:
-        """By the part of the prompt that they are of."""
-        found = self.row.trial.critiques
-        return {part: [one for one in found if one.part == part] for part in dict.fromkeys(one.part for one in found)}
+        """By the part of the prompt that they criticise."""
+        found: dict[Part, list[Critique]] = {}
+        for critique in self.row.trial.critiques:
+            found.setdefault(critique.part, []).append(critique)
+        return found
 
 
-def read_chapters(run: RunFolder, baseline: Baseline | None, rounds: Sequence[Round]) -> list[Chapter]:
-    """The rounds told in full, in order, each against the pair that stood before it: all, or of a long run those that
-    were kept and the latest.
+def read_sections(run: RunFolder, baseline: Baseline | None, rounds: Sequence[Round]) -> list[RoundSection]:
+    """The rounds to be shown in full, in order, each beside the pair that stood before it.
+
+    All of them; of a long run, those that were kept and the latest.
     """
     before = [baseline.best if baseline else None, *(row.best for row in rounds)]
     places: Sequence[int] = range(len(rounds))
     if len(rounds) > LONG:
         kept = [place for place in places if rounds[place].verdict.kept]
         places = sorted({*kept[-MOST_KEPT:], *places[-LATEST:]})
-    return [_chapter(run, rounds[place], before[place]) for place in places]
+    return [_section(run, rounds[place], before[place]) for place in places]
 
 
-def _chapter(run: RunFolder, row: Round, stood: Candidate | None) -> Chapter:
+def _section(run: RunFolder, row: Round, before: Candidate | None) -> RoundSection:
     training, trial = _training(run, row), row.trial.candidate
-    if trial is None or stood is None or trial.prompt == stood.prompt:
-        return Chapter(row, training, None, "")
-    old, new = run.prompt(stood.prompt), run.prompt(trial.prompt)
-    return Chapter(row, training, compare(old, new), unified(old, new))
+    if trial is None or before is None or trial.prompt == before.prompt:
+        return RoundSection(row, training, None, "")
+    old, new = run.prompt(before.prompt), run.prompt(trial.prompt)
+    return RoundSection(row, training, compare(old, new), unified(old, new))
 
 
 def _training(run: RunFolder, row: Round) -> Training | None:
-    """The log of a LoRA round's training; None where the step failed or its adapter was cleared away."""
+    """The log of a LoRA round's training; None where the step failed, or its adapter was removed or is damaged."""
     trial = row.trial.candidate
     if row.decision.move.action != "train_lora" or trial is None or trial.adapter is None:
         return None
-    path = run.adapter_folder(trial.adapter) / "training.json"
     try:
-        return Training.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        return read_training(run.adapter_folder(trial.adapter))
+    except (OSError, ValueError):
         return None

@@ -11,21 +11,21 @@ from markupsafe import Markup
 
 from agent.records.examples import Example
 from agent.records.rounds import Round
+from agent.records.training import Training
 from memory.run.folder import RunFolder
 from memory.storage.disk import write_atomically
-from ui import wording
-from ui.report import charts, signal, signal_charts
+from ui import decision_wording, wording
+from ui.report import charts, signal
 from ui.report.diff import lines
 from ui.report.llm import bills
 from ui.report.markdown import escape, fence
-from ui.report.model import Page, read_page
-from ui.report.sections import Training
+from ui.report.model import Report, read_report
 
 LOADER = FileSystemLoader(Path(__file__).parent / "templates")
 
 
 def write_report(run: RunFolder, rows: Sequence[Example] = ()) -> Path:
-    """Writes report.html and report.md into the run folder and returns the path of the page.
+    """Writes report.html and report.md into the run folder and returns the path of the report.
 
     May be called at any time: a run that is going on, or has measured nothing yet, gets a report that says so.
 
@@ -35,40 +35,46 @@ def write_report(run: RunFolder, rows: Sequence[Example] = ()) -> Path:
         BadInput: the run's task.yaml cannot be read.
         NesyLoraError: the run folder cannot be written.
     """
-    page = read_page(run, {row.name: row for row in rows})
-    commands = _commands(page)
-    promised = signal.forecasts(page.told)
-    states = signal.states(page.baseline, page.rounds, page.standing, page.outcome.drift if page.outcome else None)
-    facts: dict[str, object] = {"page": page, "commands": commands, "curve": _sparkline(page), "promised": promised}
-    facts["states"] = [] if page.long else states
-    facts["drifted"] = any(math.isfinite(state.drift) for state in states)
-    facts["shell"] = "\n".join(f"{command}  # {purpose}" for command, purpose in commands)
-    drawn = _charts(page) | {"course_chart": signal_charts.course_chart(states)}
-    drawn["promise_chart"] = signal_charts.promise_chart(promised) if promised else Markup()
+    report = read_report(run, {row.name: row for row in rows})
+    outcome = report.outcome
+    states = signal.states(report.baseline, report.rounds, report.best_scores, outcome.drift if outcome else None)
+    promised = signal.forecasts(report.detailed)
+    commands = _commands(report)
+    facts: dict[str, object] = {
+        "report": report,
+        "states": [] if report.long else states,
+        "drifted": any(math.isfinite(state.drift) for state in states),
+        "promised": promised,
+        "curve": _sparkline(report),
+        "commands": commands,
+        "shell": "\n".join(f"{command}  # {purpose}" for command, purpose in commands),
+    }
+    drawn = _charts(report) | {"best_pair_chart": signal.best_pair_chart(states)}
+    drawn["promise_chart"] = signal.promise_chart(promised) if promised else Markup()
     write_atomically(run.report_html, _pages().get_template("report.html.j2").render(facts | drawn))
     write_atomically(run.report_md, _markdown().get_template("report.md.j2").render(facts))
     return run.report_html
 
 
-def _charts(page: Page) -> dict[str, Markup]:
+def _charts(report: Report) -> dict[str, Markup]:
     bars = []
-    if page.outcome:
-        both = (("seed prompt", page.outcome.baseline_test), ("best pair", page.outcome.best_test))
-        bars = [charts.Bar(label, result.reward, result.low, result.high) for label, result in both]
-    start = page.baseline.reward if page.baseline else None
-    points = [_point(row) for row in page.rounds if row.decision.move.action != "stop"]
-    paid = bills(page.baseline, page.rounds, page.outcome)
+    if report.outcome:
+        pairs = (("seed prompt", report.outcome.baseline_test), ("best pair", report.outcome.best_test))
+        bars = [charts.Bar(label, result.reward, result.low, result.high) for label, result in pairs]
+    start = report.baseline.reward if report.baseline else None
+    points = [_point(row) for row in report.rounds if row.decision.move.action != "stop"]
+    paid = bills(report.baseline, report.rounds, report.outcome)
     return {
         "money_chart": charts.money_chart(paid) if paid else Markup(),
         "interval_chart": charts.interval_chart(bars),
-        "reward_curve": charts.reward_curve(points, start, page.task.target),
-        "loss_curve": charts.loss_curve([_loss_run(row, training) for row, training in page.trainings]),
+        "reward_curve": charts.reward_curve(points, start, report.task.target),
+        "loss_curve": charts.loss_curve([_loss_run(row, training) for row, training in report.trainings]),
     }
 
 
-def _sparkline(page: Page) -> str:
+def _sparkline(report: Report) -> str:
     """Best reward after the baseline and after each of the last rounds, as far as a line is wide."""
-    rewards = [row.reward for row in (page.baseline, *page.rounds) if row][-72:]
+    rewards = [row.reward for row in (report.baseline, *report.rounds) if row][-72:]
     if not rewards:
         return ""
     return f"{wording.sparkline(rewards)}  {wording.number(rewards[0])} → {wording.number(rewards[-1])}"
@@ -88,34 +94,30 @@ def _point(row: Round) -> charts.Point:
 def _loss_run(row: Round, training: Training) -> charts.LossRun:
     return charts.LossRun(
         label=f"round {row.number}",
-        losses=[_known(step.loss) for step in training.steps],
-        norms=[_known(step.grad_norm) for step in training.steps],
-        epochs=[_known(loss) for loss in training.epoch_losses],
+        losses=[step.loss for step in training.steps],
+        norms=[step.grad_norm for step in training.steps],
+        epochs=training.epoch_losses,
     )
 
 
-def _known(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def _commands(page: Page) -> list[tuple[str, str]]:
-    """What to type next, and what it is for."""
-    path = page.run.path
-    run = page.run.name if path.parent == Path.cwd() / "runs" else shlex.quote(str(path))
-    commands = [] if page.outcome else [(f"nesylora resume {run}", "go on where the run stands")]
-    if page.best:
-        pair = f"--prompt {_from_here(path / 'prompts' / f'{page.best.prompt}.json')}"
-        if page.best.adapter:
-            pair += f" --adapter {_from_here(page.run.adapter_folder(page.best.adapter))}"
+def _commands(report: Report) -> list[tuple[str, str]]:
+    """Commands that go on from here, and what each is for."""
+    path = report.run.path
+    run = report.run.name if path.parent == Path.cwd() / "runs" else shlex.quote(str(path))
+    commands = [] if report.outcome else [(f"nesylora resume {run}", "go on where the run stands")]
+    if report.best:
+        pair = f"--prompt {_from_here(path / 'prompts' / f'{report.best.prompt}.json')}"
+        if report.best.adapter:
+            pair += f" --adapter {_from_here(report.run.adapter_folder(report.best.adapter))}"
         commands.append(
-            (f"nesylora eval {_from_here(Path(page.run.about.source))} {pair}", "score the best pair again")
+            (f"nesylora eval {_from_here(Path(report.run.about.source))} {pair}", "score the best pair again")
         )
     commands.append((f"nesylora chat {run}", "steer the run yourself, or ask its best pair something"))
     return [*commands, (f"nesylora report {run}", "write this report again")]
 
 
 def _from_here(path: Path) -> str:
-    """`path` as a shell takes it; relative where it can be, since a report is shown to others."""
+    """`path` quoted for a shell; relative where possible, since a report is shown to others."""
     here = Path.cwd()
     return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
@@ -134,7 +136,7 @@ def _markdown() -> Environment:
 
 
 def _with_words(environment: Environment) -> Environment:
-    environment.filters |= {say.__name__: say for say in wording.SAYINGS}
+    environment.filters |= {phrase.__name__: phrase for phrase in (*wording.SAYINGS, *decision_wording.SAYINGS)}
     environment.globals |= {"glossary": wording.GLOSSARY, "parts": wording.PARTS}
     environment.globals |= {"sorters": wording.SORTERS, "levers": wording.LEVERS}
     return environment

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,8 +13,22 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.records.actions import Decision
+from agent.records.events import (
+    BaselineScored,
+    DecisionMade,
+    Event,
+    InquiryMade,
+    Note,
+    RoundJudged,
+    RoundStarted,
+    RunFinished,
+    RunStarted,
+    WorkProgressed,
+)
 from agent.records.rounds import Baseline, Outcome, Round, Spend, Trial
 from ui import wording
+from ui.decision_wording import alternative, beside_rules, inquiry, refusal
+from ui.decision_wording import reason as why
 
 EVERY = 10.0  # seconds between progress lines where nobody watches
 STYLES = {"train_lora": "blue", "edit_prompt": "yellow"}
@@ -49,11 +63,11 @@ class LiveView:
         with self._lock:
             self._progress(what, done, total, note)
 
-    def event(self, kind: str, data: Mapping[str, object]) -> None:
-        """Shows a run, baseline, round-start, decision, verdict, note or finish; other kinds are passed over."""
+    def event(self, event: Event) -> None:
+        """Shows what has happened; satisfies `agent.protocols.Listener`."""
         with self._lock:
             self._end_progress()
-            self._show(kind, data)
+            self._show(event)
 
     def _progress(self, what: str, done: int, total: int, note: str) -> None:
         if what != self._what:
@@ -66,29 +80,33 @@ class LiveView:
         else:
             self._end_progress()
 
-    def _show(self, kind: str, data: Mapping[str, object]) -> None:
-        match kind, data:
-            case "run", _:
-                self._run(data)
-            case "baseline", {"row": Baseline() as row}:
+    def _show(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self._run(event)
+            case BaselineScored(row=row):
                 self._baseline(row)
-            case "round-start", {"number": number}:
+            case RoundStarted(number=number):
                 self._say(Text(f"\nround {number}", style="bold"))
-            case "decision", {"decision": Decision() as decision}:
+            case InquiryMade(inquiry=made):
+                self._say(Text(f"looked: {wording.printable(inquiry(made))}", style="dim"))
+            case DecisionMade(decision=decision):
                 self._decision(decision)
-            case "verdict", {"row": Round() as row}:
+            case RoundJudged(row=row):
                 self._verdict(row)
-            case "note", {"text": text}:
-                self._say(Text(wording.printable(str(text)), style="italic"))
-            case "finish", {"outcome": Outcome() as outcome}:
+            case Note(text=text):
+                self._say(Text(wording.printable(text), style="italic"))
+            case RunFinished(outcome=outcome):
                 self._finish(outcome)
+            case WorkProgressed():
+                self._progress(event.what, event.done, event.total, event.note)
 
     # --- events ----------------------------------------------------------------------------------
 
-    def _run(self, data: Mapping[str, object]) -> None:
-        self._folder = str(data.get("folder", ""))
-        self._say(Text(f"{data['name']}", style="bold"))
-        self._say(Text(f"{data['task']} · {data['model']} · {data['policy']} · {self._folder}", style="dim"))
+    def _run(self, started: RunStarted) -> None:
+        self._folder = started.folder
+        self._say(Text(started.name, style="bold"))
+        self._say(Text(f"{started.task} · {started.model} · {started.policy} · {self._folder}", style="dim"))
 
     def _baseline(self, row: Baseline) -> None:
         from_seed = "" if row.best == row.seed else f"{wording.number(row.seed_reward)} → "
@@ -98,18 +116,18 @@ class LiveView:
         self._say(Text(wording.printable(row.note), style="dim"))
 
     def _decision(self, decision: Decision) -> None:
-        move = decision.move
-        line = Text(f"{wording.mark(move)} {wording.lever(move)}", style=f"bold {STYLES.get(move.action, '')}")
-        line.append(f"  {wording.printable(decision.reason)}", "not bold default")
+        action = decision.move
+        line = Text(f"{wording.mark(action)} {wording.lever(action)}", style=f"bold {STYLES.get(action.action, '')}")
+        line.append(f"  {wording.printable(why(decision))}", "not bold default")
         self._say(line, Text(f" ({decision.by})", style="dim"))
-        if decision.by in ("planner", "learned") and decision.rules_would:
-            told = wording.beside_rules(decision)
-            self._say(Text(f"the rules{f', {told}' if told else ''}: {wording.printable(decision.rules_would)}", "dim"))
+        if decision.by in ("planner", "learned") and (would := alternative(decision)):
+            same = beside_rules(decision)
+            self._say(Text(f"the rules{f', {same}' if same else ''}: {wording.printable(would)}", "dim"))
 
     def _verdict(self, row: Round) -> None:
         verdict = row.verdict
-        for told in _told(row.trial):
-            self._say(Text(wording.printable(told), style="dim"))
+        for sentence in _what_was_done(row.trial):
+            self._say(Text(wording.printable(sentence), style="dim"))
         line = Text(f"{wording.number(verdict.before)} → {wording.number(verdict.after)}  ")
         line.append(wording.kept(verdict), "bold green" if verdict.kept else "dim")
         if verdict.measure == "merit":
@@ -169,10 +187,10 @@ class LiveView:
             self._bars = None
 
 
-def _told(trial: Trial) -> Iterator[str]:
+def _what_was_done(trial: Trial) -> Iterator[str]:
     """What a lever did, and what the editor's LLM had to do with it."""
     yield trial.note
-    refused = [proposal.note for proposal in trial.proposals if proposal.merit is None]
+    refused = [refusal(proposal) for proposal in trial.proposals if proposal.merit is None]
     if trial.critiques:
         yield f"{wording.plural(len(trial.critiques), 'critique')} by the editor's LLM"
     if refused:

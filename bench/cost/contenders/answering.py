@@ -1,5 +1,6 @@
 """Contenders at answering: ours, `model.generate` in padded batches, and the transformers pipeline."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,19 +11,22 @@ import transformers
 from peft import PeftModel, get_peft_model
 
 from agent.records.examples import Example, Prompt
-from bench.cost.contenders.training import SEED, SETTINGS, Loaded
+from bench.cost.contenders.training import SEED, SETTINGS
+from bench.cost.inputs import Loaded, Rows
 from bench.cost.records import AnswerCell
-from bench.cost.rows import Rows
 from tools.model.backbone import Backbone
 from tools.model.chat_template import Renderer
 from tools.training.lora_config import lora_config
 
 ADAPTER = "bench"
-SPREAD = 0.005  # of the adapter's random weights: it changes what is said, and leaves it sensible
+SPREAD = 0.005  # of the adapter's random weights: enough to change answers, too little to spoil them
 WARM_UP = Example(name="", question="?", answer="")
 
 Answerer = Callable[[Loaded, Rows, AnswerCell, Path], tuple[list[str], float]]
-"""Texts and seconds. The adapter, where the cell wants one, stands in the given folder."""
+"""The texts in the order of the rows, without the ids that end them, and the seconds for all rows.
+
+The adapter, where the cell wants one, is in the folder of the last argument.
+"""
 
 
 def ours(loaded: Loaded, rows: Rows, cell: AnswerCell, adapters: Path) -> tuple[list[str], float]:
@@ -43,7 +47,7 @@ def generate(loaded: Loaded, rows: Rows, cell: AnswerCell, adapters: Path) -> tu
 
 
 def generate_sorted(loaded: Loaded, rows: Rows, cell: AnswerCell, adapters: Path) -> tuple[list[str], float]:
-    """The same as careful people do it: rows sorted by length, the adapter merged into the weights."""
+    """The careful way: rows sorted by length, the adapter merged into the weights."""
     order = sorted(range(len(rows.tokens)), key=lambda index: len(rows.tokens[index].prompt))
     return _generate(loaded, rows, cell, adapters, order, merge=True)
 
@@ -61,9 +65,9 @@ def pipeline(loaded: Loaded, rows: Rows, cell: AnswerCell, adapters: Path) -> tu
         settings |= {"add_special_tokens": not tokenizer.chat_template, "batch_size": cell.batch_size}
         pipe(["?"], max_new_tokens=2, **settings)
         start = loaded.now()
-        said = pipe(texts, max_new_tokens=cell.new, **settings)
+        answers = pipe(texts, max_new_tokens=cell.new, **settings)
         seconds = loaded.now() - start
-    return [one[0]["generated_text"].strip() for one in said], seconds
+    return [answer[0]["generated_text"].strip() for answer in answers], seconds
 
 
 def _generate(
@@ -71,19 +75,20 @@ def _generate(
 ) -> tuple[list[str], float]:
     texts = [""] * len(rows.tokens)
     with _model(loaded, cell, adapters) as model, torch.inference_mode():
-        _said(loaded, model, [Renderer(loaded.tokenizer).prompt_ids(Prompt(), WARM_UP)], 2)
+        padded_answers(loaded, model, [Renderer(loaded.tokenizer).prompt_ids(Prompt(), WARM_UP)], 2)
         start = loaded.now()
         if merge and cell.adapter:
             model.merge_adapter()
         for first in range(0, len(order), cell.batch_size):
             indices = order[first : first + cell.batch_size]
-            said = _said(loaded, model, [rows.tokens[index].prompt for index in indices], cell.new)
-            for index, text in zip(indices, said, strict=True):
+            answers = padded_answers(loaded, model, [rows.tokens[index].prompt for index in indices], cell.new)
+            for index, text in zip(indices, answers, strict=True):
                 texts[index] = text
     return texts, loaded.now() - start
 
 
-def _said(loaded: Loaded, model: Any, prompts: Sequence[list[int]], new: int) -> list[str]:
+def padded_answers(loaded: Loaded, model: Any, prompts: Sequence[list[int]], new: int) -> list[str]:
+    """Greedy answers of a batch that is padded on the left to [B, T]."""
     longest = max(map(len, prompts))
     stop = ends(loaded)
     ids = torch.tensor([[stop[0]] * (longest - len(row)) + row for row in prompts])
@@ -93,18 +98,15 @@ def _said(loaded: Loaded, model: Any, prompts: Sequence[list[int]], new: int) ->
         max_new_tokens=new, eos_token_id=stop, pad_token_id=stop[0],
     )[:, longest:]  # fmt: skip
     render = Renderer(loaded.tokenizer)
-    return [render.text_of(_until(row, stop)) for row in output.tolist()]
-
-
-def _until(ids: list[int], stop: Sequence[int]) -> list[int]:
-    return ids[: next((place for place, value in enumerate(ids) if value in stop), len(ids))]
+    rows = (itertools.takewhile(lambda id: id not in stop, row) for row in output.tolist())
+    return [render.text_of(list(row)) for row in rows]
 
 
 def ends(loaded: Loaded) -> list[int]:
     """Ids that end an answer."""
     named = loaded.model.generation_config.eos_token_id if loaded.model.generation_config else None
     named = named if isinstance(named, list) else [named]
-    return sorted({Renderer(loaded.tokenizer).end, *(one for one in named if one is not None)})
+    return sorted({Renderer(loaded.tokenizer).end, *(id for id in named if id is not None)})
 
 
 @contextmanager
@@ -119,7 +121,7 @@ def save_adapter(loaded: Loaded, adapters: Path) -> None:
     """A LoRA with small random weights, as peft saves it; the model is left as it was."""
     torch.manual_seed(SEED)
     model = get_peft_model(loaded.model, lora_config(SETTINGS.rank, SETTINGS))
-    for weight in filter(lambda one: one.requires_grad, model.parameters()):
+    for weight in (weight for weight in model.parameters() if weight.requires_grad):
         torch.nn.init.normal_(weight, std=SPREAD)
     model.save_pretrained(str(adapters / ADAPTER))
     model.unload()

@@ -7,27 +7,30 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.cost.contenders.training import SETTINGS, Loaded
+from bench.cost.contenders.training import SETTINGS
+from bench.cost.inputs import Loaded, Rows
 from bench.cost.records import AnswerCell, Floor
-from bench.cost.rows import Rows
 
 SQUARES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
 COPIED = {"cpu": 1 << 28, "cuda": 1 << 32}  # bytes: far beyond any cache
-MOST_TOKENS = {"cpu": 1024, "cuda": 16384}  # beyond these the rate of a product no longer grows
+MOST_TOKENS = {"cpu": 1024, "cuda": 16384}  # more tokens no longer raise the rate of a product
 TRIES = 3
 
 Shapes = Counter[tuple[int, int]]
+"""How often each (in_features, out_features) occurs."""
 
 
 def training_floor(loaded: Loaded, rows: Rows) -> Floor:
-    """A step whose shared prefix runs once: forward and activation gradients of the frozen body, logits at completion
-    tokens, the adapter's own products, attention."""
+    """The floor of an optimizer step that runs the shared prefix once; see `training_flops`."""
     flops, tokens = training_flops(loaded.model, rows)
     return _floor(loaded, flops, tokens)
 
 
 def answer_floor(loaded: Loaded, rows: Rows, cell: AnswerCell) -> Floor:
-    """Prompts read once, their shared prefix only once; then one pass over the weights for each token of a batch."""
+    """The floor of greedy answers.
+
+    Prompts are read once, their shared prefix only once; then all weights are read for each token of a batch.
+    """
     shapes, head = _shapes(loaded.model), _head(loaded.model)
     tokens = rows.shared + sum(len(row.prompt) - rows.shared for row in rows.tokens)
     flops = 2.0 * _size(shapes) * tokens + 2.0 * head.numel() * len(rows.tokens)
@@ -44,10 +47,10 @@ def answer_floor(loaded: Loaded, rows: Rows, cell: AnswerCell) -> Floor:
 
 
 def training_flops(model: Any, rows: Rows) -> tuple[float, int]:
-    """FLOPs of a LoRA step that runs the shared prefix once, and the tokens it runs.
+    """FLOPs of a LoRA step that runs the shared prefix once, and the tokens that it runs.
 
-    The floor of this way of computing, every layer over every token, and not the least there could be: nothing uses a
-    row's last token, nor what the last layer makes of tokens that no score comes from.
+    It is the floor of this way of computing, every layer over every token. Less would be possible: nothing uses a row's
+    last token, nor the last layer's output at tokens that give no loss.
 
     Per token: 4 for each weight of the body (2 forward, 2 for the gradient of its input; the weight itself is frozen),
     6 for each of the adapter's, 4 for each of the head's at completion tokens only. Attention: 4 per pair of tokens
@@ -56,7 +59,7 @@ def training_flops(model: Any, rows: Rows) -> tuple[float, int]:
     shapes = _shapes(model)
     tokens = rows.shared + sum(len(row) - rows.shared for row in rows.tokens)
     scored = sum(len(row.completion) for row in rows.tokens)
-    adapter = SETTINGS.rank * sum((given + made) * count for (given, made), count in shapes.items())
+    adapter = SETTINGS.rank * sum((inputs + outputs) * count for (inputs, outputs), count in shapes.items())
     flops = (4 * _size(shapes) + 6 * adapter) * tokens + 4 * _head(model).numel() * scored
     return flops + 12 * _attention_width(model) * _pairs([len(row) for row in rows.tokens], rows.shared), tokens
 
@@ -73,11 +76,11 @@ def _floor(loaded: Loaded, flops: float, tokens: int) -> Floor:
 
 
 def _shaped(loaded: Loaded, tokens: int, backward: bool = True) -> float:
-    """FLOP/s over all products of the body with so many tokens, forward and, if wanted, for the input's gradient."""
+    """FLOP/s over the body's matrix products with so many tokens: forward and, if wanted, of the input's gradient."""
     like = _head(loaded.model)
     flops, seconds = 0.0, 0.0
-    for (given, made), count in _shapes(loaded.model).items():
-        for inner, outer in ((given, made), (made, given))[: 1 + backward]:
+    for (inputs, outputs), count in _shapes(loaded.model).items():
+        for inner, outer in ((inputs, outputs), (outputs, inputs))[: 1 + backward]:
             rate = _product_rate(loaded, tokens, inner, outer, like)
             flops += 2.0 * tokens * inner * outer * count
             seconds += 2.0 * tokens * inner * outer * count / rate
@@ -85,6 +88,7 @@ def _shaped(loaded: Loaded, tokens: int, backward: bool = True) -> float:
 
 
 def _product_rate(loaded: Loaded, rows: int, inner: int, outer: int, like: torch.Tensor) -> float:
+    """FLOP/s of [rows, inner] @ [inner, outer], in the type and on the device of `like`."""
     left = torch.randn(rows, inner, device=like.device).to(like.dtype)
     right = torch.randn(outer, inner, device=like.device).to(like.dtype)
     out = torch.empty(rows, outer, device=like.device, dtype=like.dtype)
@@ -99,7 +103,7 @@ def _bandwidth(loaded: Loaded, size: int) -> float:
 
 
 def _fastest(loaded: Loaded, work: Callable[[], object]) -> float:
-    """Seconds of the quickest of a few tries, each of many runs where one is too short to time."""
+    """Seconds of the fastest of a few tries, each of many runs where a single run is too short to time."""
     work()
     start = loaded.now()
     work()
@@ -120,10 +124,11 @@ def _shapes(model: Any) -> Shapes:
 
 
 def _size(shapes: Shapes) -> int:
-    return sum(given * made * count for (given, made), count in shapes.items())
+    return sum(inputs * outputs * count for (inputs, outputs), count in shapes.items())
 
 
 def _head(model: Any) -> torch.Tensor:
+    """Weights of the output layer: [V, hidden size]."""
     weight: torch.Tensor = model.get_output_embeddings().weight
     return weight
 
@@ -136,5 +141,5 @@ def _attention_width(model: Any) -> int:
 
 
 def _pairs(lengths: Sequence[int], shared: int) -> float:
-    """Pairs of a token and one that it sees, the shared ones among themselves counted once."""
+    """Pairs of a token and a token that it attends to; pairs within the shared prefix count once."""
     return shared**2 / 2 + sum(length**2 / 2 - shared**2 / 2 for length in lengths)

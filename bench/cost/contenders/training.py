@@ -1,8 +1,6 @@
 """Contenders at training: ours, and the loop that people write with peft."""
 
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +8,11 @@ import torch
 import transformers
 from peft import get_peft_model
 
-from agent.config.task import Lora
+from agent.config.lora import Lora
 from agent.records.actions import TrainLora
-from bench.cost.rows import Rows
+from bench.cost.inputs import Loaded, Rows
 from tools.model.backbone import Backbone
-from tools.training.lora import train
+from tools.training.lora import LoraTrainer
 from tools.training.lora_config import lora_config
 
 SEED = 0
@@ -22,32 +20,15 @@ SETTINGS = Lora(max_tokens=100_000)
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A fresh base model on its device, and its tokenizer."""
-
-    model: transformers.PreTrainedModel
-    tokenizer: transformers.PreTrainedTokenizerBase
-
-    def now(self) -> float:
-        """Seconds on a clock, after all that was given to the device is done."""
-        if self.model.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-
-@dataclass(frozen=True)
 class Steps:
-    """When each step ended, and the last one's loss before it, in nats per token."""
+    """When each step ended, and the loss that the last one began with, in nats per token."""
 
     ends: list[float]
     loss: float
 
 
-Trainer = Callable[[Loaded, Rows, int], Steps]
-
-
 def ours(loaded: Loaded, rows: Rows, steps: int) -> Steps:
-    """tools.training.lora: each epoch is one step over all rows."""
+    """LoraTrainer: each epoch is one step over all rows."""
     ends: list[float] = []
 
     def progress(what: str, done: int, total: int, note: str = "") -> None:
@@ -56,20 +37,20 @@ def ours(loaded: Loaded, rows: Rows, steps: int) -> Steps:
 
     with tempfile.TemporaryDirectory() as folder:
         backbone = Backbone(loaded.model, loaded.tokenizer, name="bench", locate=Path(folder).joinpath)
-        log = train(
-            backbone, "bench", [(rows.prompt, example) for example in rows.examples],
+        settings = SETTINGS.model_copy(update={"batch_size": len(rows.examples)})
+        training = LoraTrainer(backbone, settings, progress).train(
+            "bench", [(rows.prompt, example) for example in rows.examples],
             TrainLora(
                 epochs=steps, learning_rate=SETTINGS.learning_rate, rank=SETTINGS.rank,
                 enough=0,  # all steps, however low the loss
             ),
-            SETTINGS.model_copy(update={"batch_size": len(rows.examples)}),
-            folder=Path(folder, "bench"), parent=None, seed=SEED, progress=progress,
+            folder=Path(folder, "bench"), parent=None, seed=SEED,
         )  # fmt: skip
-    return Steps(ends, log.steps[-1].loss)
+    return Steps(ends, training.steps[-1].loss)
 
 
 def plain(loaded: Loaded, rows: Rows, steps: int) -> Steps:
-    """A padded batch, labels on completions, the model's own loss."""
+    """The loop that people write with peft: a padded batch [B, T], labels on completions, the model's own loss."""
     torch.manual_seed(SEED)
     model = get_peft_model(loaded.model, lora_config(SETTINGS.rank, SETTINGS))
     model.train()
@@ -89,7 +70,7 @@ def plain(loaded: Loaded, rows: Rows, steps: int) -> Steps:
 
 
 def padded(loaded: Loaded, rows: Rows) -> dict[str, torch.Tensor]:
-    """Ids, mask and labels of all rows, [B, L], padded on the right."""
+    """Ids, mask and labels of all rows as [B, T] on the model's device, padded on the right; label −100 has no loss."""
     longest = max(map(len, rows.tokens))
     ids = torch.zeros(len(rows.tokens), longest, dtype=torch.long)
     mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)

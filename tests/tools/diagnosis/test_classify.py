@@ -13,9 +13,17 @@ from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Candidate, Demo, Example, Prompt
 from agent.records.rounds import Spend
 from agent.records.signal import Need
-from eval.scorers.combined import TaskScorers
-from tools.diagnosis.classify import FIRST, KNOWN_BELOW, PROBED, WORDS_HELP_FROM, Classifier, by_rewards, need
-from tools.diagnosis.features import SHOWN, is_whole
+from eval.scoring import TaskScorers
+from tools.diagnosis.classify import (
+    FIRST,
+    KNOWN_BELOW,
+    PROBED,
+    WORDS_HELP_FROM,
+    Classifier,
+    diagnose_by_rewards,
+    need_by_rules,
+)
+from tools.diagnosis.features import SHOWN, is_complete
 from tools.model.backbone import Backbone
 
 SCORERS = TaskScorers([Contains(kind="contains")], [StartsWith(kind="starts_with", text="ANSWER: ")])
@@ -82,14 +90,14 @@ def judged(rows: Sequence[Example], content: float = 0, style: float = 0, adapte
 )
 def test_what_an_example_lacks(content: float, style: float, prompt_gap: float, weight_gap: float, lacks: Need) -> None:
     score = ExampleScore(example="v:1", output="", content=content, style=style)
-    assert need(score, prompt_gap, weight_gap) == lacks
+    assert need_by_rules(score, prompt_gap, weight_gap) == lacks
 
 
 @given(st.floats(0, 1), st.floats(0, 1), GAPS, GAPS)
 def test_what_the_weights_do_not_know_is_never_left_to_words(
     content: float, style: float, prompt_gap: float, weight_gap: float
 ) -> None:
-    lacks = need(ExampleScore(example="v:1", output="", content=content, style=style), prompt_gap, weight_gap)
+    lacks = need_by_rules(ExampleScore(example="v:1", output="", content=content, style=style), prompt_gap, weight_gap)
     if content < 1 and weight_gap >= KNOWN_BELOW:
         assert lacks != "style"
     if content == 1 or (weight_gap < KNOWN_BELOW and prompt_gap >= WORDS_HELP_FROM):
@@ -202,9 +210,9 @@ def test_what_does_not_fit_into_the_window_is_not_taken_for_known() -> None:
     assert [(one.prompt_gap, one.weight_gap, one.need) for one in found.examples] == [(None, None, "content")] * 2
     assert all({"whole", "content"} <= one.features.keys() for one in found.examples)
     assert not any({"shown_whole", "shown_answer", "right", "alike"} & one.features.keys() for one in found.examples)
-    assert not any(is_whole(one.features) for one in found.examples), "and nothing learns from it"
+    assert not any(is_complete(one.features) for one in found.examples), "and nothing learns from it"
     assert all(
-        is_whole(one.features) for one in by_rules(Scripted()).diagnose(judged(HELD[:2]), HELD[:2], SEED, 0).examples
+        is_complete(one.features) for one in by_rules(Scripted()).diagnose(judged(HELD[:2]), HELD[:2], SEED, 0).examples
     )
 
 
@@ -212,7 +220,10 @@ def test_a_row_that_was_not_answered_for_its_length_lacks_nothing_that_a_lever_c
     evaluation = judged(HELD[:4])
     long = tuple(score.model_copy(update={"too_long": True}) for score in evaluation.scores[:1])
     evaluation = evaluation.model_copy(update={"scores": (*long, *evaluation.scores[1:])})
-    for found in (by_rules(Scripted()).diagnose(evaluation, HELD[:4], SEED, 0), by_rewards(evaluation, HELD[:4])):
+    for found in (
+        by_rules(Scripted()).diagnose(evaluation, HELD[:4], SEED, 0),
+        diagnose_by_rewards(evaluation, HELD[:4]),
+    ):
         assert (found.failing, found.total) == (3, 4)
         assert HELD[0].name not in {one.example for one in found.examples}
 

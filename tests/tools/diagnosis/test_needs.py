@@ -11,10 +11,10 @@ from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Candidate, Example, Prompt
 from agent.records.signal import Need, Probe
 from bench.studies.calibration import Foretold, base_rate, calibration_error, hold_out, nats_of, table
-from eval.scorers.combined import TaskScorers
+from eval.scoring import TaskScorers
 from tools.diagnosis.classify import Classifier
-from tools.diagnosis.features import Probing
-from tools.diagnosis.needs import LEAST, Needs, fit, shipped
+from tools.diagnosis.features import FeatureExtractor
+from tools.diagnosis.needs import LEAST, NeedModel, fit, shipped_probes
 from tools.model.backbone import Backbone
 
 SCORERS = TaskScorers([Contains(kind="contains")], [StartsWith(kind="starts_with", text="ANSWER: ")])
@@ -42,25 +42,25 @@ def row(telling: float, **changes: float) -> dict[str, float]:
 
 
 def test_rows_that_can_be_told_apart_are_told_apart() -> None:
-    needs = Needs(probes(120, lambda telling: telling > 0))
+    needs = NeedModel(probes(120, lambda telling: telling > 0))
     assert needs.chances(row(1.5))["style"] > 0.9 > 0.1 > needs.chances(row(-1.5))["style"]
 
 
 def test_chances_are_those_that_the_rows_were_drawn_with() -> None:
     draw = random.Random(1)
     chance = lambda telling: 1 / (1 + math.exp(-1.5 * telling))  # noqa: E731
-    needs = Needs(probes(600, lambda telling: draw.random() < chance(telling)))
+    needs = NeedModel(probes(600, lambda telling: draw.random() < chance(telling)))
     fresh = probes(2000, lambda telling: draw.random() < chance(telling), seed=7)
-    assert needs.words
-    told = [Foretold(needs.words.chance(one.features), bool(one.words)) for one in fresh]
+    assert needs.words_help
+    told = [Foretold(needs.words_help.chance(one.features), bool(one.words)) for one in fresh]
     assert calibration_error(told) < 0.05
     for telling in (-1.5, 0.0, 1.5):
-        assert needs.words.chance(row(telling)) == pytest.approx(chance(telling), abs=0.1)
+        assert needs.words_help.chance(row(telling)) == pytest.approx(chance(telling), abs=0.1)
 
 
 def test_what_tells_nothing_gives_chances_near_the_share() -> None:
     draw = random.Random(2)
-    needs = Needs(probes(300, lambda _: draw.random() < 0.3))
+    needs = NeedModel(probes(300, lambda _: draw.random() < 0.3))
     assert all(needs.chances(row(telling))["style"] == pytest.approx(0.3, abs=0.12) for telling in (-2, 0, 2))
 
 
@@ -69,11 +69,11 @@ def test_what_words_do_not_mend_lacks_content_and_style_too_where_it_fails(style
     made = [
         one.model_copy(update={"features": one.features | {"style": style}}) for one in probes(120, lambda x: x > 0)
     ]
-    needs = Needs(made)
+    needs = NeedModel(made)
     chances = needs.chances(row(-1.5, style=style))
     assert sum(chances.values()) == pytest.approx(1)
     assert max(chances, key=lambda one: chances[one]) == rest
-    assert needs.words and chances["style"] == needs.words.chance(row(-1.5, style=style))
+    assert needs.words_help and chances["style"] == needs.words_help.chance(row(-1.5, style=style))
 
 
 def test_with_too_few_rows_or_of_one_outcome_nothing_is_fitted() -> None:
@@ -82,11 +82,11 @@ def test_with_too_few_rows_or_of_one_outcome_nothing_is_fitted() -> None:
     assert fit([]) is None
     assert fit(probes(LEAST, lambda telling: telling > 0)) is not None
     with pytest.raises(ValueError, match="too few"):
-        Needs([]).chances(row(1.0))
+        NeedModel([]).chances(row(1.0))
 
 
 def test_strangers_are_not_known() -> None:
-    needs = Needs(probes(120, lambda telling: telling > 0))
+    needs = NeedModel(probes(120, lambda telling: telling > 0))
     assert needs.knows(row(1.0))
     assert needs.knows(row(2.5))  # a little further than any seen
     assert not needs.knows(row(9.0))
@@ -99,8 +99,8 @@ def test_rows_of_the_own_run_change_the_chances_and_weigh_more() -> None:
     contrary = [
         one.model_copy(update={"words": False}) for one in probes(12, bool, seed=5) if one.features["telling"] > 0
     ]
-    before, foreign = Needs(others), Needs([*others, *contrary])
-    own = Needs([*others, *(one.model_copy(update={"own": True}) for one in contrary)])
+    before, foreign = NeedModel(others), NeedModel([*others, *contrary])
+    own = NeedModel([*others, *(one.model_copy(update={"own": True}) for one in contrary)])
     said = [needs.chances(row(1.0))["style"] for needs in (before, foreign, own)]
     assert said[0] > said[1] > said[2]
 
@@ -122,7 +122,7 @@ def test_calibration_error_is_the_distance_from_the_frequency() -> None:
 
 
 def test_what_is_shipped_is_calibrated_on_tasks_left_out_and_better_than_the_rules_and_the_base_rate() -> None:
-    judged = hold_out(shipped(), lambda probe: probe.task)
+    judged = hold_out(shipped_probes(), lambda probe: probe.task)
     said = [(max(chances, key=lambda one: chances[one]), chances, true, rules) for chances, true, rules in judged.needs]
     assert calibration_error([Foretold(chances[need], need == true) for need, chances, true, _ in said]) <= 0.1
     assert sum(need == true for need, _, true, _ in said) > sum(rules == true for *_, true, rules in said)
@@ -150,7 +150,7 @@ def test_features_are_finite_and_bounded_on_a_real_graph_of_computation(backbone
     ]
     scores = [*evaluation.scores, *(ExampleScore(example=one.name, output="", content=0, style=0.5) for one in odd)]
     for train in (TRAIN, TRAIN[:1], []):
-        probing = Probing(backbone(), SCORERS, train, embed)
+        probing = FeatureExtractor(backbone(), SCORERS, train, embed)
         found = probing.features(list(zip([*rows, *odd], scores, strict=True)), SEED, None, 0, thorough=True)
         assert len(found) == 7
         named = {tuple(one) for row, one in zip([*rows, *odd], found, strict=True) if row not in odd[:1]}

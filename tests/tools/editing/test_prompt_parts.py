@@ -4,13 +4,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from agent.config.prompt import Editing
 from agent.config.scorers import Contains
-from agent.config.task import Editing
 from agent.records.evaluation import ExampleScore
 from agent.records.examples import Demo, Example, Prompt
-from eval.scorers.combined import TaskScorers
-from tools.editing.critique import by_part, verdict
-from tools.editing.prompt_parts import Parts, Unusable, read, written
+from eval.scoring import TaskScorers
+from tools.editing.critique import feedback_by_part, verdict
+from tools.editing.prompt_parts import PromptParts, UnusableRewrite, demos_as_text, parse_demos
 
 WORDS = st.text(st.sampled_from("abc{}<>/$%\\\n éß"), max_size=30)
 DEMOS = st.lists(st.builds(Demo, question=WORDS.map(str.strip), answer=WORDS.map(str.strip)), max_size=4)
@@ -19,15 +19,15 @@ SCORERS = TaskScorers([Contains(kind="contains")])
 
 @given(DEMOS)
 def test_demonstrations_come_back_as_they_were_written(demos: list[Demo]) -> None:
-    assert read(f"Here they are:\n{written(demos)}\nThat is all.") == demos
+    assert parse_demos(f"Here they are:\n{demos_as_text(demos)}\nThat is all.") == demos
 
 
 @given(st.sampled_from(["system", "demos", "questions"]), WORDS, WORDS)
 def test_no_text_makes_a_prompt_that_cannot_be_used(part: str, template: str, text: str) -> None:
     prompt = Prompt(template=template + "{question}")
     try:
-        edit, _ = Parts(prompt, [], SCORERS, Editing(max_length=40)).put(part, text)  # type: ignore[arg-type]
-    except Unusable:
+        edit, _ = PromptParts(prompt, [], SCORERS, Editing(max_length=40)).replace(part, text)  # type: ignore[arg-type]
+    except UnusableRewrite:
         return
     assert edit != prompt and edit.length <= 40
     assert part != "questions" or edit.template.count("{question}") == 1
@@ -37,7 +37,7 @@ def test_no_text_makes_a_prompt_that_cannot_be_used(part: str, template: str, te
 def test_each_part_gets_what_was_said_of_it(system: str, questions: str) -> None:
     assume("<" not in system + questions)
     reply = f"Well. <system>{system}</system>\n<questions>{questions}"  # cut off
-    found = by_part(reply, ("system", "demos", "questions"))
+    found = feedback_by_part(reply, ("system", "demos", "questions"))
     expected = {"system": system.strip(), "questions": questions.strip()}
     assert found == {part: text for part, text in expected.items() if text}
 
@@ -67,17 +67,17 @@ def test_a_reason_cannot_break_out_of_its_quote_and_praise_explains_no_fault() -
 
 
 def test_a_prompt_that_is_too_long_may_be_shortened_and_not_lengthened() -> None:
-    parts = Parts(Prompt(system="x" * 100), [], SCORERS, Editing(max_length=40))
-    assert parts.put("system", "x" * 99)[0].system == "x" * 99
-    with pytest.raises(Unusable, match="it makes the prompt longer than 110 characters"):
-        parts.put("system", "x" * 101)
+    parts = PromptParts(Prompt(system="x" * 100), [], SCORERS, Editing(max_length=40))
+    assert parts.replace("system", "x" * 99)[0].system == "x" * 99
+    with pytest.raises(UnusableRewrite, match="it makes the prompt longer than 110 characters"):
+        parts.replace("system", "x" * 101)
 
 
 def test_a_demonstration_is_known_in_another_encoding_and_without_the_signs_of_quoting() -> None:
     row = Example(name="train:1", question="<<<Wer r\u00fcgt?>>>", answer="er")
     own = Demo(question="The user's <<<own>>>?", answer="yes")
-    parts = Parts(Prompt(demos=(own,)), [row], SCORERS, Editing())
-    text = written(
+    parts = PromptParts(Prompt(demos=(own,)), [row], SCORERS, Editing())
+    text = demos_as_text(
         [Demo(question="<<wer ru\u0308gt?>>", answer="er"), Demo(question="The user's <<own>>?", answer="yes")]
     )
-    assert parts.put("demos", text)[0].demos == (Demo(question=row.question, answer="er"), own)
+    assert parts.replace("demos", text)[0].demos == (Demo(question=row.question, answer="er"), own)

@@ -6,13 +6,13 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.config.prompt import Editing
 from agent.config.scorers import Contains, Forbid, StartsWith, Words
-from agent.config.task import Editing
 from agent.records.actions import EditPrompt
 from agent.records.base import digest
 from agent.records.evaluation import Evaluation
 from agent.records.examples import Candidate, Demo, Example, Part, Prompt, Turn
-from eval.scorers.combined import TaskScorers
+from eval.scoring import TaskScorers
 from tools.editing.rule_editor import RuleEditor
 
 FORM, CALM = "Start your answer with", "never use"

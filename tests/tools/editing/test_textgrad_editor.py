@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 import pytest
 
+from agent.config.llm import Llm
+from agent.config.prompt import Editing
 from agent.config.scorers import Contains, StartsWith
-from agent.config.task import Editing, Llm
 from agent.errors import LlmUnavailable, TooLong
 from agent.protocols import Chat
 from agent.records.actions import EditPrompt
@@ -20,12 +21,12 @@ from agent.records.base import Record
 from agent.records.edits import Critique, Edits
 from agent.records.evaluation import Evaluation
 from agent.records.examples import Candidate, Demo, Example, Part, Prompt
-from eval.scorers.combined import TaskScorers
-from graphs.services.context import Silent
+from eval.scoring import TaskScorers
+from graphs.context import Silent
 from tests.llm.server import LlmServer, Reply, Request, refuse, serving
-from tools.editing.rule_editor import EditorChain, RuleEditor
+from tools.editing.rule_editor import CombinedEditor, RuleEditor
 from tools.editing.textgrad_editor import TextGradEditor
-from tools.llm.client import loose
+from tools.llm.client import standalone_chat
 
 T = TypeVar("T", bound=Record)
 
@@ -93,7 +94,7 @@ def rewriting(critique: str = CRITIQUE, **replies: Reply) -> Callable[[Request],
 
 
 def chat(server: LlmServer) -> Chat:
-    return loose(Llm(model="judge-1", base_url=server.url, key_variable="MAYOR_KEY", patience=0), "editor")
+    return standalone_chat(Llm(model="judge-1", base_url=server.url, key_variable="MAYOR_KEY", patience=0), "editor")
 
 
 def editor(server: LlmServer, chat: Chat | None = None, progress: Any = None, **settings: int) -> TextGradEditor:
@@ -474,7 +475,7 @@ ALONE = RULES.propose(SEED, FAILING, TRAIN, EditPrompt(), 0).edits
 @pytest.mark.parametrize(("most", "first", "second"), [(1, 1, 0), (3, 2, 1), (6, 4, 2), (20, 4, len(ALONE))])
 def test_in_a_chain_textgrad_comes_first_and_leaves_room_for_the_rules(most: int, first: int, second: int) -> None:
     with serving(rewriting()) as server:
-        edits = EditorChain(editor(server), RULES, most).propose(SEED, FAILING, TRAIN, EditPrompt(), 0)
+        edits = CombinedEditor(editor(server), RULES, most).propose(SEED, FAILING, TRAIN, EditPrompt(), 0)
     by_llm = [edit for edit in edits.edits if "TextGrad" in edit.note]
     assert list(edits.edits) == [*by_llm, *ALONE[: len(edits.edits) - len(by_llm)]]
     assert (len(by_llm), len(edits.edits) - len(by_llm)) == (first, second)
@@ -484,7 +485,7 @@ def test_in_a_chain_textgrad_comes_first_and_leaves_room_for_the_rules(most: int
 
 def test_in_a_chain_the_rules_go_on_alone_when_the_llm_fails_and_say_so() -> None:
     with serving(lambda request: refuse(401) if role(request) else Reply(CRITIQUE)) as server:
-        edits = EditorChain(editor(server), RULES, 6).propose(SEED, FAILING, TRAIN, EditPrompt(), 0)
+        edits = CombinedEditor(editor(server), RULES, 6).propose(SEED, FAILING, TRAIN, EditPrompt(), 0)
     assert edits.edits == ALONE != ()
     assert len(edits.remarks) == 1 and "TextGrad was not used: judge-1 refused the key" in edits.remarks[0]
 
@@ -493,10 +494,11 @@ def test_in_a_chain_the_rules_go_on_alone_when_the_llm_fails_and_say_so() -> Non
 
 IN_AN_EMPTY_FOLDER = """
 import sys
-from agent.config.task import Editing
+from agent.config.prompt import Editing
 from agent.records.actions import EditPrompt
-from agent.records import Candidate, Evaluation, Example, ExampleScore, Prompt
-from graphs.services.context import Silent
+from agent.records.evaluation import Evaluation, ExampleScore
+from agent.records.examples import Candidate, Example, Prompt
+from graphs.context import Silent
 from tools.editing.textgrad_editor import TextGradEditor
 
 class Chat:
@@ -509,7 +511,7 @@ class NoForm:
         return ()
     def show(self, answer):
         return answer
-    def passes(self, output, example):
+    def full_marks(self, output, example):
         return output == example.answer
 
 assert "textgrad" not in sys.modules

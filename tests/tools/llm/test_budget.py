@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from agent.errors import OutOfMoney
-from agent.policy.llm_planner import TOOLS, PlanStop
-from tests.llm.clients import KEY, STOP, TOO_FAST, chat, patience, refusal, settings
+from agent.policy.planner_tools import ACTION_TOOLS
+from tests.llm.clients import KEY, STOP, TOO_FAST, chat, refusal, retry, settings
 from tests.llm.server import LlmServer, Reply, Request, serving
-from tools.llm.budget import Account, Notebook
+from tools.llm.budget import LlmBudget, UnsavedCallLog
 from tools.llm.client import LlmChat
 
 
@@ -23,34 +23,34 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_spend_is_what_the_server_reported_unusable_answers_included() -> None:
     with serving([Reply("hi", usage=(1000, 20)), TOO_FAST, STOP]) as server:
-        account = Account(Notebook())
-        client = chat(server, account)
+        budget = LlmBudget(UnsavedCallLog())
+        client = chat(server, budget)
         client.complete("system", "user")
-        client.call_tool("system", "user", TOOLS)
+        client.call_tool("system", "user", ACTION_TOOLS)
         into, out = server.reported
         assert (into, out) == (1200, 40)
-        assert account.spend.llm_tokens == into + out
-        assert account.spend.usd == pytest.approx((into * 1 + out * 10) / 1e6, rel=1e-12)
-        assert account.usage["planner"].calls == 3
+        assert budget.spend.llm_tokens == into + out
+        assert budget.spend.usd == pytest.approx((into * 1 + out * 10) / 1e6, rel=1e-12)
+        assert budget.usage["planner"].calls == 3
 
 
 def test_a_server_that_reports_no_usage_is_charged_the_most_a_call_can_cost() -> None:
     with serving([Reply("hi", usage=None)]) as server:
-        account = Account(Notebook())
-        chat(server, account).complete("s" * 1000, "u" * 1000)
-        assert account.usage["planner"].output_tokens == 20
-        assert 2000 <= account.usage["planner"].input_tokens <= 2200
+        budget = LlmBudget(UnsavedCallLog())
+        chat(server, budget).complete("s" * 1000, "u" * 1000)
+        assert budget.usage["planner"].output_tokens == 20
+        assert 2000 <= budget.usage["planner"].input_tokens <= 2200
 
 
 def test_a_call_stands_in_the_log_at_its_most_before_it_is_made() -> None:
-    book, seen = Notebook(), []
+    book, seen = UnsavedCallLog(), []
 
     def answer(request: Request) -> Reply:
         seen.extend(book)
         return Reply("hi", usage=(7, 2))
 
     with serving(answer) as server:
-        chat(server, Account(book)).complete("system", "user")
+        chat(server, LlmBudget(book)).complete("system", "user")
     [before] = seen
     assert not before.settled and before.usage.usd >= 20 * 10 / 1e6
     assert book[-1].settled and book[-1].number == before.number
@@ -58,30 +58,30 @@ def test_a_call_stands_in_the_log_at_its_most_before_it_is_made() -> None:
 
 
 def test_what_a_killed_process_had_out_counts_at_its_most() -> None:
-    book = Notebook()
+    book = UnsavedCallLog()
     with serving([Reply("hi", usage=(7, 2))]) as server:
-        chat(server, Account(book)).complete("system", "user")
-    killed = Notebook(line for line in book if not line.settled)
-    assert Account(killed).spend.usd == killed[0].usage.usd > Account(book).spend.usd
+        chat(server, LlmBudget(book)).complete("system", "user")
+    killed = UnsavedCallLog(line for line in book if not line.settled)
+    assert LlmBudget(killed).spend.usd == killed[0].usage.usd > LlmBudget(book).spend.usd
 
 
 def test_no_call_goes_out_that_could_pass_the_limit() -> None:
     """The most that one of these calls can cost is about 0.0004 USD; each costs 0.0001."""
     with serving(lambda _: Reply("hi", usage=(90, 1))) as server:
-        account = Account(Notebook(), limit=0.001)
-        client = chat(server, account)
+        budget = LlmBudget(UnsavedCallLog(), limit=0.001)
+        client = chat(server, budget)
         with pytest.raises(OutOfMoney, match=r"budget\.usd 0\.001"):
             while True:
                 client.complete("system", "user")
         assert 1 < len(server.requests) < 10
         into, out = server.reported
         assert (into * 1 + out * 10) / 1e6 <= 0.001
-        assert account.spend.usd == pytest.approx((into * 1 + out * 10) / 1e6)
+        assert budget.spend.usd == pytest.approx((into * 1 + out * 10) / 1e6)
 
 
 def test_calls_at_the_same_time_share_the_limit() -> None:
     with serving(lambda _: Reply("hi", usage=(150, 20), delay=0.1)) as server:
-        client = chat(server, Account(Notebook(), limit=0.0015))
+        client = chat(server, LlmBudget(UnsavedCallLog(), limit=0.0015))
         with ThreadPoolExecutor(16) as pool:
             outcomes = list(pool.map(lambda _: _said(client), range(16)))
         into, out = server.reported
@@ -99,7 +99,7 @@ def _said(client: LlmChat) -> str:
 def test_no_second_try_of_a_call_goes_out_when_the_money_is_used_up() -> None:
     with serving([TOO_FAST, STOP]) as server:
         with pytest.raises(OutOfMoney):
-            chat(server, Account(Notebook(), limit=0.0088)).call_tool("system", "user" * 1000, TOOLS)
+            chat(server, LlmBudget(UnsavedCallLog(), limit=0.0088)).call_tool("system", "user" * 1000, ACTION_TOOLS)
         assert len(server.requests) == 1
 
 
@@ -111,21 +111,21 @@ class Shelf(dict[str, str]):
         self[key] = reply
 
 
-def shelved(server: LlmServer, shelf: Shelf, account: Account | None = None, **changes: Any) -> LlmChat:
+def shelved(server: LlmServer, shelf: Shelf, budget: LlmBudget | None = None, **changes: Any) -> LlmChat:
     wanted = settings(server, **changes)
-    return LlmChat(wanted, "editor", account or Account(Notebook()), patience(wanted), shelf)
+    return LlmChat(wanted, "editor", budget or LlmBudget(UnsavedCallLog()), retry(wanted), shelf)
 
 
 def test_what_was_asked_before_is_answered_from_the_disk_and_costs_nothing() -> None:
-    shelf, account = Shelf(), Account(Notebook())
+    shelf, budget = Shelf(), LlmBudget(UnsavedCallLog())
     with serving([Reply("hi"), STOP]) as server:
-        client = shelved(server, shelf, account)
+        client = shelved(server, shelf, budget)
         for _ in range(2):
             assert client.complete("system", "user") == "hi"
-            assert client.call_tool("system", "user", TOOLS) == PlanStop(reason="done")
+            assert client.call_tool("system", "user", ACTION_TOOLS) == PlanStop(reason="done")
         assert len(server.requests) == 2
-    assert (account.usage["editor"].calls, account.usage["editor"].cached) == (2, 2)
-    assert account.spend.llm_tokens == 220
+    assert (budget.usage["editor"].calls, budget.usage["editor"].cached) == (2, 2)
+    assert budget.spend.llm_tokens == 220
 
 
 @pytest.mark.parametrize("change", [{"model": "judge-2"}, {"temperature": 0.5}, {"max_tokens": 21}])
@@ -141,7 +141,12 @@ def test_whatever_shapes_an_answer_asks_anew(change: dict[str, Any]) -> None:
 def test_another_server_and_other_tools_are_asked_anew() -> None:
     shelf = Shelf()
     with serving([STOP, STOP]) as server, serving([STOP]) as other:
-        for client, tools in ((server, TOOLS), (server, TOOLS[2:]), (other, TOOLS), (server, TOOLS)):
+        for client, tools in (
+            (server, ACTION_TOOLS),
+            (server, ACTION_TOOLS[2:]),
+            (other, ACTION_TOOLS),
+            (server, ACTION_TOOLS),
+        ):
             shelved(client, shelf).call_tool("system", "user", tools)
         assert (len(server.requests), len(other.requests)) == (2, 1)
 

@@ -5,12 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from agent.config.task import Llm
+from agent.config.llm import Llm
 from agent.errors import LlmRefused, LlmUnavailable
-from agent.policy.llm_planner import TOOLS, PlanStop, PlanTrainLora
-from tests.llm.clients import KEY, STOP, TOO_FAST, chat, patience, refusal
+from agent.policy.planner_tools import ACTION_TOOLS
+from tests.llm.clients import KEY, STOP, TOO_FAST, chat, refusal, retry
 from tests.llm.server import Reply, Request, call, refuse, serving
-from tools.llm.budget import Account, Notebook
+from tools.llm.budget import LlmBudget, UnsavedCallLog
 from tools.llm.client import LlmChat
 
 
@@ -34,7 +34,7 @@ def test_text_comes_back_as_it_was_said() -> None:
 
 def test_a_tool_call_comes_back_as_its_record() -> None:
     with serving([call("train_lora", reason="content is lacking", rank=8)]) as server:
-        plan = chat(server).call_tool("system", "user", TOOLS)
+        plan = chat(server).call_tool("system", "user", ACTION_TOOLS)
         assert plan == PlanTrainLora(reason="content is lacking", rank=8)
         names = [tool["function"]["name"] for tool in server.requests[0].body["tools"]]
         assert names == ["train_lora", "edit_prompt", "rollback", "stop"]
@@ -56,14 +56,14 @@ def test_a_tool_call_comes_back_as_its_record() -> None:
 )
 def test_a_call_that_does_not_fit_is_asked_for_once_more_with_the_error(bad: Reply, problem: str) -> None:
     with serving([bad, STOP]) as server:
-        assert chat(server).call_tool("system", "user", TOOLS) == PlanStop(reason="done")
+        assert chat(server).call_tool("system", "user", ACTION_TOOLS) == PlanStop(reason="done")
         assert problem in server.requests[1].said("user")
 
 
 def test_a_second_call_that_does_not_fit_is_the_last() -> None:
     with serving([TOO_FAST, TOO_FAST, STOP]) as server:
         with pytest.raises(LlmUnavailable, match=r"judge-1 gave no usable answer: learning_rate: .* 0\.01"):
-            chat(server).call_tool("system", "user", TOOLS)
+            chat(server).call_tool("system", "user", ACTION_TOOLS)
         assert len(server.requests) == 2
 
 
@@ -77,8 +77,8 @@ AS_JSON = Reply('Here you are: {"choice": {"action": "stop", "reason": "done"}}'
 def test_a_server_without_tools_is_asked_by_a_json_schema_and_from_then_on_only_so() -> None:
     with serving([NO_TOOLS, NO_TOOLS, AS_JSON, AS_JSON]) as server:
         client = chat(server)
-        assert client.call_tool("system", "user", TOOLS) == PlanStop(reason="done")
-        assert client.call_tool("system", "again", TOOLS) == PlanStop(reason="done")
+        assert client.call_tool("system", "user", ACTION_TOOLS) == PlanStop(reason="done")
+        assert client.call_tool("system", "again", ACTION_TOOLS) == PlanStop(reason="done")
         first, named, *others = [request.body for request in server.requests]
     assert (first["tool_choice"], named["tool_choice"]["function"]["name"]) == ("required", "choose")
     assert not any("tools" in body for body in others)
@@ -92,7 +92,7 @@ def test_a_server_without_tools_is_asked_by_a_json_schema_and_from_then_on_only_
 
 def test_a_server_without_schemas_is_asked_for_json_in_plain_words() -> None:
     with serving([NO_TOOLS, NO_TOOLS, NO_SCHEMA, NO_SCHEMA, AS_JSON]) as server:
-        assert chat(server).call_tool("system", "user", TOOLS) == PlanStop(reason="done")
+        assert chat(server).call_tool("system", "user", ACTION_TOOLS) == PlanStop(reason="done")
         last = server.requests[-1]
     assert not {"tools", "response_format"} & set(last.body)
     assert '"maximum": 256' in last.said("system")
@@ -100,13 +100,13 @@ def test_a_server_without_schemas_is_asked_for_json_in_plain_words() -> None:
 
 def test_a_server_that_takes_tools_and_calls_none_is_asked_by_a_schema_the_second_time() -> None:
     with serving([Reply("I would stop."), AS_JSON]) as server:
-        assert chat(server).call_tool("system", "user", TOOLS) == PlanStop(reason="done")
+        assert chat(server).call_tool("system", "user", ACTION_TOOLS) == PlanStop(reason="done")
         assert "response_format" in server.requests[1].body and "tools" not in server.requests[1].body
 
 
 def test_json_in_the_text_counts_where_tools_were_offered() -> None:
     with serving([Reply('{"action": "stop", "reason": "done"}')]) as server:
-        assert chat(server).call_tool("system", "user", TOOLS) == PlanStop(reason="done")
+        assert chat(server).call_tool("system", "user", ACTION_TOOLS) == PlanStop(reason="done")
 
 
 @pytest.mark.parametrize(
@@ -114,13 +114,13 @@ def test_json_in_the_text_counts_where_tools_were_offered() -> None:
 )
 def test_brackets_without_end_are_asked_for_once_more(endless: Reply) -> None:
     with serving([endless, AS_JSON]) as server:
-        assert chat(server).call_tool("system", "user", TOOLS) == PlanStop(reason="done")
+        assert chat(server).call_tool("system", "user", ACTION_TOOLS) == PlanStop(reason="done")
 
 
 def test_a_request_that_no_way_mends_is_asked_once_in_each() -> None:
     with serving(lambda _: refuse(400, "no such thing")) as server:
         with pytest.raises(LlmUnavailable, match="no such thing"):
-            chat(server, patience=60).call_tool("system", "user", TOOLS)
+            chat(server, patience=60).call_tool("system", "user", ACTION_TOOLS)
         assert len(server.requests) == 5
 
 
@@ -141,29 +141,29 @@ def test_the_limit_of_an_answer_goes_by_the_name_that_the_server_knows() -> None
 def test_values_out_of_bounds_are_refused_in_json_too() -> None:
     hasty = Reply('{"choice": {"action": "train_lora", "reason": "hurry", "rank": 4096}}')
     with serving([hasty, AS_JSON]) as server:
-        assert chat(server).call_tool("system", "user", TOOLS) == PlanStop(reason="done")
+        assert chat(server).call_tool("system", "user", ACTION_TOOLS) == PlanStop(reason="done")
         assert "rank: Input should be less than or equal to 256" in server.requests[1].said("user")
 
 
 def test_a_server_that_breaks_on_tools_is_asked_in_another_way_without_a_wait() -> None:
     with serving([refuse(500), Reply(calls=(("choose", {"choice": {"action": "stop", "reason": "done"}}),))]) as server:
         client = chat(server, patience=3600)
-        assert client.call_tool("system", "user", TOOLS) == PlanStop(reason="done")
-        assert client.way == "one tool"
+        assert client.call_tool("system", "user", ACTION_TOOLS) == PlanStop(reason="done")
+        assert client.method == "one tool"
 
 
 def test_a_server_that_is_overloaded_at_the_first_question_is_waited_for() -> None:
     with serving([refuse(503), refuse(429, retry_after="0"), STOP]) as server:
         client = chat(server, patience=60)
-        assert client.call_tool("system", "user", TOOLS) == PlanStop(reason="done")
-        assert client.way == "tools"
+        assert client.call_tool("system", "user", ACTION_TOOLS) == PlanStop(reason="done")
+        assert client.method == "tools"
 
 
 def test_a_server_that_is_broken_altogether_is_waited_for_as_any_other() -> None:
     with serving(lambda _: refuse(500) if len(server.requests) <= 6 else STOP) as server:
         client = chat(server, patience=60)
-        assert client.call_tool("system", "user", TOOLS) == PlanStop(reason="done")
-        assert client.way == "tools"
+        assert client.call_tool("system", "user", ACTION_TOOLS) == PlanStop(reason="done")
+        assert client.method == "tools"
 
 
 # --- the key -------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ def test_no_error_shows_the_key_even_where_the_server_quotes_it(status: int) -> 
 def test_without_a_key_the_variable_is_named_and_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MAYOR_KEY")
     wanted = Llm(model="judge-1", key_variable="MAYOR_KEY")
-    client = LlmChat(wanted, "planner", Account(Notebook()), patience(wanted))
+    client = LlmChat(wanted, "planner", LlmBudget(UnsavedCallLog()), retry(wanted))
     assert "no key: set the environment variable MAYOR_KEY" in str(refusal(client))
 
 

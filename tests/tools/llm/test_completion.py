@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from agent.errors import LlmRefused, LlmUnavailable, TooLong
-from agent.policy.llm_planner import TOOLS, PlanStop
+from agent.policy.planner_tools import ACTION_TOOLS
 from tests.llm.clients import KEY, STOP, chat, refusal
 from tests.llm.server import Reply, Request, in_body, refuse, reshaped, serving
-from tools.llm.budget import Account, Notebook
-from tools.llm.retry import Patience
+from tools.llm.budget import LlmBudget, UnsavedCallLog
+from tools.llm.retry import ServerRetry
 
 
 @pytest.fixture(autouse=True)
@@ -42,11 +42,11 @@ def usage(counts: dict[str, Any] | None) -> Reply:
 def test_counts_that_are_null_zero_or_left_out_are_charged_at_their_most(
     counts: dict[str, Any] | None, into: int | None, out: int
 ) -> None:
-    book = Notebook()
+    book = UnsavedCallLog()
     with serving([usage(counts)]) as server:
-        account = Account(book)
-        assert chat(server, account).complete("s" * 1000, "u" * 1000) == "hi"
-    used = account.usage["planner"]
+        budget = LlmBudget(book)
+        assert chat(server, budget).complete("s" * 1000, "u" * 1000) == "hi"
+    used = budget.usage["planner"]
     assert used.output_tokens == out
     assert used.input_tokens == into if into else 2000 <= used.input_tokens <= 2200
     assert book[-1].settled and "reports no usage" in book[-1].fault
@@ -67,11 +67,11 @@ def test_counts_that_are_null_zero_or_left_out_are_charged_at_their_most(
     ],
 )
 def test_an_error_in_the_body_that_may_pass_is_waited_out(error: Any) -> None:
-    account = Account(Notebook())
+    budget = LlmBudget(UnsavedCallLog())
     with serving([in_body(error), Reply("hi", usage=(7, 2))]) as server:
-        assert chat(server, account, patience=60).complete("system", "user") == "hi"
+        assert chat(server, budget, patience=60).complete("system", "user") == "hi"
         assert len(server.requests) == 2
-    assert account.spend.llm_tokens == 9, "what was refused costs nothing"
+    assert budget.spend.llm_tokens == 9, "what was refused costs nothing"
 
 
 @pytest.mark.parametrize(
@@ -106,10 +106,10 @@ def test_an_answer_that_ended_in_an_error_may_have_cost() -> None:
     def broken_off(body: dict[str, Any]) -> None:
         body["choices"][0] |= {"finish_reason": "error", "error": {"code": 502, "message": "provider gone"}}
 
-    account = Account(Notebook())
+    budget = LlmBudget(UnsavedCallLog())
     with serving([reshaped(Reply("Par"), broken_off)]) as server:
-        assert "provider gone" in str(refusal(chat(server, account)))
-    assert account.usage["planner"].output_tokens == 20
+        assert "provider gone" in str(refusal(chat(server, budget)))
+    assert budget.usage["planner"].output_tokens == 20
 
 
 # --- settings that are refused -------------------------------------------------------------------
@@ -127,13 +127,13 @@ def test_a_model_that_refuses_the_temperature_is_asked_without_it_from_then_on(r
     def answer(request: Request) -> Reply:
         return refusing if "temperature" in request.body else Reply("hi")
 
-    account = Account(Notebook())
+    budget = LlmBudget(UnsavedCallLog())
     with serving(answer) as server:
-        client = chat(server, account)
+        client = chat(server, budget)
         assert client.complete("system", "user") == "hi" == client.complete("system", "again")
         assert ["temperature" in request.body for request in server.requests] == [True, False, False]
         assert client.refused == ("temperature",)
-    assert account.spend.llm_tokens == 220
+    assert budget.spend.llm_tokens == 220
 
 
 def test_temperature_and_the_name_of_the_limit_may_both_be_refused_and_tools_stay() -> None:
@@ -144,8 +144,8 @@ def test_temperature_and_the_name_of_the_limit_may_both_be_refused_and_tools_sta
 
     with serving(answer) as server:
         client = chat(server)
-        assert client.call_tool("system", "user", TOOLS) == PlanStop(reason="done")
-        assert (client.way, len(server.requests)) == ("tools", 3)
+        assert client.call_tool("system", "user", ACTION_TOOLS) == PlanStop(reason="done")
+        assert (client.method, len(server.requests)) == ("tools", 3)
 
 
 def test_a_server_that_refuses_a_limit_by_any_name_is_not_asked_without_one() -> None:
@@ -163,10 +163,10 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits that were begun; none is waited for."""
     begun: list[float] = []
 
-    async def note(_: Patience, wait: float, error: LlmUnavailable) -> None:
+    async def note(_: ServerRetry, wait: float, error: LlmUnavailable) -> None:
         begun.append(wait)
 
-    monkeypatch.setattr(Patience, "_sleep", note)
+    monkeypatch.setattr(ServerRetry, "_sleep", note)
     return begun
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from agent.errors import LlmRefused, TooLong
-from tests.llm.clients import KEY, chat, ending, patience, refusal, settings
+from tests.llm.clients import KEY, chat, ending, refusal, retry, settings
 from tests.llm.server import CUT_OFF, NO_CHOICES, NOT_JSON, RESET, LlmServer, Reply, Request, refuse, serving
-from tools.llm.budget import Account, Notebook
+from tools.llm.budget import LlmBudget, UnsavedCallLog
 from tools.llm.client import LlmChat
 
 
@@ -36,14 +36,14 @@ def test_many_threads_that_are_the_first_to_ask_share_connections_and_pay_once()
     """In a process of its own, where nobody has asked before."""
     code = """
 from concurrent.futures import ThreadPoolExecutor
-from agent.config.task import Llm
+from agent.config.llm import Llm
 from tests.llm.server import Reply, serving
-from tools.llm.client import loose
+from tools.llm.client import standalone_chat
 with serving(lambda _: Reply("hi", usage=(10, 1), delay=0.01)) as server:
-    client = loose(Llm(model="m", base_url=server.url, patience=0), "judge")
+    client = standalone_chat(Llm(model="m", base_url=server.url, patience=0), "judge")
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda place: client.complete("system", str(place)), range(200)))
-    assert len(server.requests) == 200 and client._account.spend.llm_tokens == 2200
+    assert len(server.requests) == 200 and client._budget.spend.llm_tokens == 2200
 """
     root = Path(__file__).parents[3]
     ended = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
@@ -115,7 +115,7 @@ def test_long_waits_are_told_once() -> None:
     told: list[str] = []
     with serving(lambda request: refuse(429, retry_after="2") if len(server.requests) <= 4 else Reply("hi")) as server:
         wanted = settings(server, patience=60)
-        client = LlmChat(wanted, "planner", Account(Notebook()), patience(wanted, told=told))
+        client = LlmChat(wanted, "planner", LlmBudget(UnsavedCallLog()), retry(wanted, told=told))
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda place: client.complete("system", str(place)), range(4)))
     assert len(told) == 1 and told[0].startswith("Waiting") and "HTTP 429" in told[0]
@@ -140,8 +140,8 @@ def test_a_refusal_is_the_last_thing_that_is_asked_and_told_once(refused: Reply)
     told: list[str] = []
     with serving(lambda _: refused) as server:
         wanted = settings(server, patience=60)
-        shared, account = patience(wanted, told=told), Account(Notebook())
-        clients = [LlmChat(wanted, "planner", account, shared), LlmChat(wanted, "editor", account, shared)]
+        shared, budget = retry(wanted, told=told), LlmBudget(UnsavedCallLog())
+        clients = [LlmChat(wanted, "planner", budget, shared), LlmChat(wanted, "editor", budget, shared)]
         for client in clients * 2:
             assert isinstance(refusal(client), LlmRefused)
         assert len(server.requests) == 1
@@ -177,7 +177,7 @@ def test_an_answer_that_cannot_be_read_may_have_cost_its_most() -> None:
     """Twenty of them would bill forty times the limit."""
     unread = Reply(body='{"id": "1", "choices": [], "usage": {"prompt_tokens": 1000, "completion_tokens": 1000}}')
     with serving(lambda _: unread) as server:
-        client = chat(server, Account(Notebook(), limit=0.001))
+        client = chat(server, LlmBudget(UnsavedCallLog(), limit=0.001))
         for _ in range(20):
             refusal(client)
         assert len(server.requests) <= 3
@@ -190,18 +190,18 @@ def test_an_empty_answer_is_no_answer() -> None:
 
 def test_an_answer_that_takes_too_long_is_no_answer_and_may_have_cost_its_most() -> None:
     with serving([Reply("hi", delay=30)]) as server:
-        account = Account(Notebook())
-        assert "judge-1 did not answer in time" in str(refusal(chat(server, account, timeout=2)))
-        assert account.usage["planner"].output_tokens == 20
+        budget = LlmBudget(UnsavedCallLog())
+        assert "judge-1 did not answer in time" in str(refusal(chat(server, budget, timeout=2)))
+        assert budget.usage["planner"].output_tokens == 20
 
 
 @pytest.mark.parametrize("lost", [RESET, CUT_OFF], ids=["reset", "cut off"])
 def test_a_connection_that_breaks_is_tried_again_and_may_have_cost_its_most(lost: Reply) -> None:
     with serving([lost, Reply("hi", usage=(7, 2))]) as server:
-        account = Account(Notebook())
-        assert chat(server, account, patience=10).complete("system", "user") == "hi"
+        budget = LlmBudget(UnsavedCallLog())
+        assert chat(server, budget, patience=10).complete("system", "user") == "hi"
         assert len(server.requests) == 2
-    assert account.usage["planner"].output_tokens == 20 + 2
+    assert budget.usage["planner"].output_tokens == 20 + 2
 
 
 def test_half_a_sign_is_no_text_that_breaks_files() -> None:
@@ -216,8 +216,8 @@ def test_an_answer_that_was_cut_off_for_its_length_is_no_answer() -> None:
 
 def test_a_server_that_is_not_there_is_no_answer_and_costs_nothing() -> None:
     with serving([]) as server:
-        account = Account(Notebook())
-        client = chat(server, account)
+        budget = LlmBudget(UnsavedCallLog())
+        client = chat(server, budget)
     server.server_close()
     assert f"judge-1 did not answer: no connection to {server.url}" in str(refusal(client))
-    assert account.spend.usd == 0
+    assert budget.spend.usd == 0

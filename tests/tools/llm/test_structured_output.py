@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from agent.config.task import Llm
+from agent.config.llm import Llm
 from agent.errors import LlmUnavailable, Useless
-from agent.policy.llm_planner import TOOLS, PlanStop, PlanTrainLora
+from agent.policy.planner_tools import ACTION_TOOLS
 from agent.protocols import Chat
 from eval.scorers.judge import Grade, grade_within
 from tests.llm.clients import STOP, TOO_FAST, chat
@@ -36,7 +36,7 @@ def ways_of(server: LlmServer) -> list[str]:
 
 
 def plan(client: Chat, user: str = "user") -> BaseModel:
-    return client.call_tool("system", user, TOOLS)
+    return client.call_tool("system", user, ACTION_TOOLS)
 
 
 # --- a way is left -------------------------------------------------------------------------------
@@ -55,7 +55,7 @@ def plan(client: Chat, user: str = "user") -> BaseModel:
 def test_a_way_that_brings_nothing_usable_is_left_and_the_one_that_works_is_kept(useless: Reply) -> None:
     with serving(lambda request: useless if request.tools else SPELLED) as server:
         client = chat(server)
-        assert (plan(client), plan(client, "again"), client.way) == (DONE, DONE, "schema")
+        assert (plan(client), plan(client, "again"), client.method) == (DONE, DONE, "schema")
         assert ways_of(server) == ["tools", "schema", "schema"]
 
 
@@ -70,7 +70,7 @@ def test_a_call_written_as_text_and_then_new_lines_up_to_the_limit_is_read_and_n
 def test_a_way_in_which_no_answer_comes_in_time_is_left() -> None:
     with serving(lambda request: Reply(delay=60) if request.tools else SPELLED) as server:
         client = chat(server, timeout=2, patience=60)
-        assert (plan(client), client.way) == (DONE, "schema")
+        assert (plan(client), client.method) == (DONE, "schema")
         assert ways_of(server) == ["tools", "schema"]
 
 
@@ -219,8 +219,8 @@ def test_words_come_without_thoughts_and_thoughts_alone_are_empty() -> None:
 
 
 def test_every_field_is_required_of_the_llm() -> None:
-    for tool in as_tools([*TOOLS, Grade]):
+    for tool in as_tools([*ACTION_TOOLS, Grade]):
         schema = tool["function"]["parameters"]
         assert set(schema["required"]) == set(schema["properties"])
-    for choice in as_schema(TOOLS)["properties"]["choice"]["anyOf"]:
+    for choice in as_schema(ACTION_TOOLS)["properties"]["choice"]["anyOf"]:
         assert set(choice["required"]) == set(choice["properties"]) and "action" in choice["required"]

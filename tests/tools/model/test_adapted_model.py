@@ -7,9 +7,12 @@ from threading import Event
 
 import pytest
 
+from agent.config.lora import Lora
+from agent.records.actions import TrainLora
 from agent.records.examples import Example, Prompt
 from agent.records.rounds import Spend
 from tools.model.backbone import Backbone
+from tools.training.lora import LoraTrainer
 
 PROMPTS = [Prompt(system="Answer the question."), Prompt(system="Answer in one word, and in no other way.")]
 ROWS = [
@@ -81,3 +84,26 @@ def test_views_share_the_weights_and_nothing_of_their_runs(
     }
     alone = backbone().of((tmp_path / "two").joinpath)
     assert asked(alone, PROMPTS[0], "same") == results["two"]
+
+
+def test_a_training_and_questions_at_once_disturb_neither(
+    backbone: Load, random_adapter: Adapters, tmp_path: Path
+) -> None:
+    learned = [(PROMPTS[0], row) for row in ROWS]
+
+    def train(model: Backbone, adapter: str, started: Event) -> list[float]:
+        trainer = LoraTrainer(model, Lora(rank=4, batch_size=2), lambda *_: started.set())
+        action = TrainLora(epochs=2, rank=4, learning_rate=1e-2)
+        folder = tmp_path / adapter
+        return [step.loss for step in trainer.train(adapter, learned, action, folder=folder, parent=None, seed=0).steps]
+
+    ours, alone = backbone(), backbone()
+    random_adapter(ours, "tuned")
+    wanted = asked(ours, PROMPTS[0], "tuned")
+    started = Event()
+    with ThreadPoolExecutor(2) as pool:
+        training = pool.submit(train, ours, "beside", started)
+        assert started.wait(60)
+        assert pool.submit(asked, ours, PROMPTS[0], "tuned").result(60) == wanted
+        assert training.result(60) == train(alone, "alone", Event())
+    assert asked(ours, PROMPTS[0], "beside") == asked(alone, PROMPTS[0], "alone")

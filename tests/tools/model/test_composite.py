@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from agent.config.task import Lora
+from agent.config.lora import Lora
 from agent.errors import BadInput
 from agent.records.actions import TrainLora
 from agent.records.examples import Example, Prompt
@@ -17,7 +17,7 @@ from tests.fixtures.plain import Plain
 from tools.model.backbone import Backbone
 from tools.model.composite import window
 from tools.model.loading import load_model
-from tools.training.lora import train
+from tools.training.lora import LoraTrainer
 
 PROMPT = Prompt(system="Answer the question.")
 ROWS = [Example(name=f"train:{n}", question=f"Who is the mayor of {n}?", answer="Heskzan") for n in range(4)]
@@ -58,10 +58,9 @@ def test_sizes_are_those_of_the_text_part_and_rows_are_packed(model: Backbone) -
 
 def test_training_reaches_the_language_part_and_nothing_else(model: Backbone, composite: Path, tmp_path: Path) -> None:
     before = model.nll(PROMPT, ROWS, [("", row.answer) for row in ROWS], adapter=None)
-    log = train(
-        model, "new", [(PROMPT, row) for row in ROWS], TrainLora(epochs=3, learning_rate=1e-2), Lora(rank=4),
-        folder=tmp_path / "new", parent=None, seed=0, progress=quiet,
-    )  # fmt: skip
+    action, rows = TrainLora(epochs=3, learning_rate=1e-2), [(PROMPT, row) for row in ROWS]
+    trainer = LoraTrainer(model, Lora(rank=4), quiet)
+    log = trainer.train("new", rows, action, folder=tmp_path / "new", parent=None, seed=0)
     assert log.steps[-1].loss < log.steps[0].loss
     names = [name for name, _ in model.model.named_parameters() if "lora_" in name]
     assert names and all("language_model" in name for name in names)

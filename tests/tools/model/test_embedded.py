@@ -65,7 +65,7 @@ def test_it_answers(unpacked: tuple[Path, list[object]]) -> None:
     model, tokenizer = load_model(NAME, device="cpu", progress=quiet)
     backbone = Backbone(model, tokenizer, name=NAME, locate=Path)
     question = Example(name="v:1", question="What is the capital of France?", answer="Paris")
-    [answer] = backbone.generate(Prompt(), [question], adapter=None, max_new_tokens=16)
+    [answer], _ = backbone.generate(Prompt(), [question], adapter=None, max_new_tokens=16)
     assert "Paris" in answer
 
 

@@ -62,9 +62,9 @@ def test_answers_are_those_of_plain_generation(
         before = len(steps)
         answers[adapter] = ours.generate(PROMPT, ROWS, adapter=adapter, max_new_tokens=10)[0]
         assert answers[adapter] == [read(ours, ids) for ids in wanted]
-        assert (len(steps) > before + PROBE_STEPS) == (
-            adapter is None or name != "mixtral"
-        )  # its experts are no Linear
+        # Its experts are no linear layers, and on CUDA the host waits for their choice.
+        eager = name == "mixtral" and (adapter is not None or ours.device.type == "cuda")
+        assert (len(steps) > before + PROBE_STEPS) == (not eager)
     assert answers["tuned"] != answers[None]
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from agent.config.task import Lora
+from agent.config.lora import Lora
 from agent.records.actions import TrainLora
 from agent.records.examples import Example, Prompt
 from tests.fixtures.starved import starved_and_fed
 from tools.model.backbone import Backbone
 from tools.model.loading import load_model
-from tools.training.lora import train
+from tools.training.lora import LoraTrainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA here")
 
@@ -38,12 +38,11 @@ def load(tiny_model: Callable[[str], Path], tmp_path: Path) -> Callable[..., Bac
 
 def learn(backbone: Backbone, folder: Path) -> list[float]:
     """Losses of the epochs; the adapter stands in `folder` afterwards, and is read from there again."""
-    move = TrainLora(epochs=20, rank=32, learning_rate=1e-2)
+    action = TrainLora(epochs=20, rank=32, learning_rate=1e-2)
     settings = Lora(rank=32, batch_size=1)
     rows = [(PROMPT, example) for example in EXAMPLES[:1]]
-    log = train(
-        backbone, folder.name, rows, move, settings, folder=folder, parent=None, seed=0, progress=lambda *_: None
-    )
+    trainer = LoraTrainer(backbone, settings, lambda *_: None)
+    log = trainer.train(folder.name, rows, action, folder=folder, parent=None, seed=0)
     backbone.detach(folder.name)
     return log.epoch_losses
 
@@ -82,7 +81,7 @@ for share in ((100 << 20) / torch.cuda.mem_get_info()[1], 1.0):
 """
 
 
-def test_a_card_whose_memory_really_runs_out_halves_the_pass(tiny_model: Callable[[str], Path]) -> None:
+def test_a_card_whose_memory_really_runs_out_halves_the_micro_batch(tiny_model: Callable[[str], Path]) -> None:
     starved, fed = starved_and_fed(STARVED, tiny_model("llama"), "cuda")
     assert starved[:2] == pytest.approx(fed[:2], rel=1e-3)
     assert starved[2] < 32 * 602 < fed[2]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tools.training import fast_lora as module
-from tools.training.fast_lora import LoraSum, lean
+from tools.training.fast_lora import FastLoraLinear, use_fast_lora
 
 X = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(0))
 
@@ -27,14 +27,14 @@ class Two(nn.Module):
 
 
 def pair(**options: Any) -> tuple[Any, Any]:
-    """The same adapted model twice: as peft made it, and lean."""
+    """The same adapted model twice: as peft made it, and with the fast LoRA layers."""
     torch.manual_seed(0)
     plain = peft.get_peft_model(Two(), peft.LoraConfig(r=3, target_modules=["first", "second"], **options))
     for name, weight in plain.named_parameters():
         if "lora" in name:
             nn.init.normal_(weight, std=0.5)
     ours = copy.deepcopy(plain)
-    lean(ours)
+    use_fast_lora(ours)
     return plain, ours
 
 
@@ -43,13 +43,13 @@ def used(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one with every layer that takes the short way."""
     seen: list[int] = []
 
-    class Counted(LoraSum):
+    class Counted(FastLoraLinear):
         @staticmethod
         def apply(*given: Any) -> Any:
             seen.append(1)
-            return LoraSum.apply(*given)
+            return FastLoraLinear.apply(*given)
 
-    monkeypatch.setattr(module, "LoraSum", Counted)
+    monkeypatch.setattr(module, "FastLoraLinear", Counted)
     return seen
 
 

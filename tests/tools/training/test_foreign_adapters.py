@@ -17,7 +17,7 @@ from agent.errors import BadInput
 from agent.records.examples import Example, Prompt
 from tests.fixtures.plain import Plain
 from tools.model.backbone import Backbone
-from tools.training.adapters import SOUND, check_files
+from tools.training.adapters import SUPPORTED_KINDS, check_files
 from ui.commands.evaluate import score
 
 Load = Callable[..., Backbone]
@@ -104,7 +104,7 @@ def assert_as_peft_alone(ours: Backbone, model: Path, folder: Path) -> None:
 
 
 def test_every_kind_that_is_let_in_is_tried() -> None:
-    assert set(SOUND) == set(KINDS) <= set(PeftType.__members__)
+    assert set(SUPPORTED_KINDS) == set(KINDS) <= set(PeftType.__members__)
 
 
 @pytest.mark.parametrize("kind", KINDS)

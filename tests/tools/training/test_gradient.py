@@ -1,4 +1,4 @@
-"""A step that does not fit into memory: done in smaller passes, with the same gradient."""
+"""A step that does not fit into memory: computed in smaller micro-batches, with the same gradient."""
 
 import itertools
 import sys
@@ -11,21 +11,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config.task import Lora
+from agent.config.lora import Lora
 from agent.errors import NesyLoraError, StepFailed
 from agent.records.examples import Example, Prompt
 from tests.fixtures.starved import starved_and_fed
 from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
-from tools.training.gradient import gradient, passes
+from tools.training.gradient import compute_gradient, micro_batches
 from tools.training.lora_config import lora_config
-from tools.training.memory_budget import Room, free_memory, ran_out, room_for
+from tools.training.memory_budget import MemoryBudget, free_memory, is_out_of_memory, memory_budget_for
 
 ROWS = [TokenRow([*range(10, 40), 50 + number], [60, 61 + number]) for number in range(6)]
 
 
 class Narrow:
-    """Memory that holds passes of so many tokens, or more with their activations recomputed."""
+    """Memory that holds micro-batches of so many tokens, or more with their activations recomputed."""
 
     def __init__(self, model: Any, tokens: int, recomputed: int = 0) -> None:
         self.model, self.tokens, self.recomputed = model, tokens, recomputed
@@ -55,34 +55,34 @@ def trained(backbone: Backbone) -> list[torch.nn.Parameter]:
     return [weight for weight in backbone.model.parameters() if weight.requires_grad]
 
 
-def run(backbone: Backbone, room: Room) -> tuple[float, torch.Tensor]:
+def run(backbone: Backbone, budget: MemoryBudget) -> tuple[float, torch.Tensor]:
     """Loss, and all gradients in one vector."""
     for weight in trained(backbone):
         weight.grad = None
-    loss, _ = gradient(backbone, [ROWS[:4], ROWS[4:]], room)
+    loss, _ = compute_gradient(backbone, [ROWS[:4], ROWS[4:]], budget)
     return loss, torch.cat([weight.grad.flatten() for weight in trained(backbone) if weight.grad is not None])
 
 
 def test_a_step_that_does_not_fit_is_halved_until_it_does_with_the_same_result(tuned: Backbone) -> None:
-    loss, wanted = run(tuned, Room(10_000))
-    memory, room = Narrow(tuned.base, tokens=36), Room(10_000)
-    halved, found = run(tuned, room)
+    loss, wanted = run(tuned, MemoryBudget(10_000))
+    memory, budget = Narrow(tuned.base, tokens=36), MemoryBudget(10_000)
+    halved, found = run(tuned, budget)
     assert halved == pytest.approx(loss, rel=1e-5)
     assert torch.linalg.norm(found - wanted) <= 1e-4 * torch.linalg.norm(wanted)
     assert max(memory.seen) > 36
-    assert room.tokens <= 36 and not room.checkpointing
-    assert tuned.room is room
+    assert budget.tokens <= 36 and not budget.checkpointing
+    assert tuned.memory_budget is budget
     memory.seen.clear()
-    run(tuned, room)
+    run(tuned, budget)
     assert max(memory.seen) <= 36  # the choice is kept
 
 
 def test_rows_that_do_not_even_fit_alone_are_recomputed_with_the_same_result(tuned: Backbone) -> None:
-    loss, wanted = run(tuned, Room(10_000))
+    loss, wanted = run(tuned, MemoryBudget(10_000))
     Narrow(tuned.base, tokens=20, recomputed=40)
-    room = Room(10_000)
-    recomputed, found = run(tuned, room)
-    assert room.checkpointing
+    budget = MemoryBudget(10_000)
+    recomputed, found = run(tuned, budget)
+    assert budget.checkpointing
     assert recomputed == pytest.approx(loss, rel=1e-5)
     assert torch.linalg.norm(found - wanted) <= 1e-4 * torch.linalg.norm(wanted)
     assert not tuned.base.is_gradient_checkpointing
@@ -91,7 +91,7 @@ def test_rows_that_do_not_even_fit_alone_are_recomputed_with_the_same_result(tun
 def test_a_row_for_which_nothing_helps_fails_the_step_and_says_what_to_lower(tuned: Backbone) -> None:
     Narrow(tuned.base, tokens=20, recomputed=20)
     with pytest.raises(StepFailed, match=r"one training row of 33 tokens; lower lora\.max_tokens"):
-        run(tuned, Room(10_000))
+        run(tuned, MemoryBudget(10_000))
     assert all(weight.grad is None for weight in trained(tuned))
 
 
@@ -101,14 +101,14 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(tuned: Backbone) -> Non
 
     tuned.base.register_forward_pre_hook(broken)
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
-        run(tuned, Room(10_000))
+        run(tuned, MemoryBudget(10_000))
 
 
 def test_an_allocation_that_fails_for_good_is_recognised() -> None:
     with pytest.raises(RuntimeError) as failed:
         torch.empty(1 << 60, dtype=torch.uint8)
-    assert ran_out(failed.value)
-    assert not ran_out(RuntimeError("shapes cannot be multiplied"))
+    assert is_out_of_memory(failed.value)
+    assert not is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
 
 
 STARVED = """
@@ -122,7 +122,7 @@ for limits in ((held + 30_000_000, no_limit[1]), no_limit):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="address space can be limited, and read, on Linux")
-def test_memory_that_really_runs_out_halves_the_pass(tiny_model: Callable[[str], Path]) -> None:
+def test_memory_that_really_runs_out_halves_the_micro_batch(tiny_model: Callable[[str], Path]) -> None:
     starved, fed = starved_and_fed(STARVED, tiny_model("llama"), "cpu")
     assert starved[:2] == pytest.approx(fed[:2], rel=1e-4)
     assert starved[2] < 32 * 602 < fed[2]
@@ -147,21 +147,23 @@ def test_answers_are_the_same_in_smaller_batches(backbone: Callable[..., Backbon
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(1, 30))
-def test_passes_keep_the_rows_in_order_and_within_room(lengths: list[int], room: int) -> None:
+def test_micro_batches_keep_the_rows_in_order_and_within_the_budget(lengths: list[int], most: int) -> None:
     class Counting:
         def cost(self, rows: list[TokenRow]) -> int:
             return sum(map(len, rows))
 
     rows = [TokenRow([1] * length, []) for length in lengths]
-    cut = list(passes(Counting(), rows, room))  # type: ignore[arg-type]
+    cut = list(micro_batches(Counting(), rows, most))  # type: ignore[arg-type]
     assert [row for some in cut for row in some] == rows
-    assert all(len(some) == 1 or sum(map(len, some)) <= room for some in cut)
-    assert all(sum(map(len, some)) + len(after[0]) > room for some, after in itertools.pairwise(cut))
+    assert all(len(some) == 1 or sum(map(len, some)) <= most for some in cut)
+    assert all(sum(map(len, some)) + len(after[0]) > most for some, after in itertools.pairwise(cut))
 
 
-def test_room_is_guessed_from_free_memory_and_bounded_by_what_was_learned(backbone: Callable[..., Backbone]) -> None:
+def test_the_budget_is_estimated_from_free_memory_and_bounded_by_what_was_learned(
+    backbone: Callable[..., Backbone],
+) -> None:
     model = backbone().base
-    free = room_for(model, False, None)
+    free = memory_budget_for(model, False, None)
     assert 0 < free.tokens < free_memory(model.device)
-    assert room_for(model, True, None).tokens > free.tokens
-    assert room_for(model, False, Room(7, checkpointing=True)) == Room(7, checkpointing=True)
+    assert memory_budget_for(model, True, None).tokens > free.tokens
+    assert memory_budget_for(model, False, MemoryBudget(7, checkpointing=True)) == MemoryBudget(7, checkpointing=True)

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -13,14 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from agent.config.task import Lora
+from agent.config.lora import Lora
 from agent.errors import BadInput, StepFailed
 from agent.records.actions import TrainLora
 from agent.records.examples import Demo, Example, Prompt
+from agent.records.rounds import Spend
+from agent.records.training import Step, Training, read_training
 from tests.fixtures.plain import Plain
 from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
-from tools.training.lora import Step, Training, plan_epoch, rate_factor, read_training, train
+from tools.training.lora import LoraTrainer, plan_epoch, rate_factor
 from tools.training.lora_config import lora_config
 
 Load = Callable[..., Backbone]
@@ -35,7 +38,7 @@ EXAMPLES = [
 ]
 ROWS = [(PROMPT, example) for example in EXAMPLES]
 SETTINGS = Lora(rank=4, batch_size=2)
-MOVE = TrainLora(epochs=2, rank=4, learning_rate=1e-2)
+ACTION = TrainLora(epochs=2, rank=4, learning_rate=1e-2)
 
 
 @pytest.fixture
@@ -43,8 +46,9 @@ def fit(tmp_path: Path) -> Callable[..., Training]:
     """Train an adapter into `tmp_path/<id>` on the four facts; keyword arguments change how."""
 
     def run(backbone: Backbone, adapter: str = "new", **changes: Any) -> Training:
-        given = {"rows": ROWS, "move": MOVE, "settings": SETTINGS, "parent": None, "seed": 0}
-        return train(backbone, adapter, folder=tmp_path / adapter, progress=lambda *_: None, **(given | changes))
+        trainer = LoraTrainer(backbone, changes.pop("settings", SETTINGS), lambda *_: None)
+        how = {"rows": ROWS, "action": ACTION, "parent": None, "seed": 0}
+        return trainer.train(adapter, folder=tmp_path / adapter, **(how | changes))
 
     return run
 
@@ -72,7 +76,7 @@ def test_a_child_starts_with_its_parents_loss_and_gradient_as_computed_plainly(
     plain = Plain(tiny_model(name), random_adapter(ours, "parent"), ours.device)
     settings = Lora(rank=4, batch_size=2, accumulate=3, clip=1e6)
     rows = [*ROWS, (Prompt(system="Be brief."), EXAMPLES[0])]
-    log = fit(ours, parent="parent", rows=rows, settings=settings, move=TrainLora(epochs=1, rank=4))
+    log = fit(ours, parent="parent", rows=rows, settings=settings, action=TrainLora(epochs=1, rank=4))
     tokens = [ours.render.row(prompt, example) for prompt, example in rows]
     loss = torch.cat([plain.losses(row.prompt, row.completion) for row in tokens]).mean()
     loss.backward()
@@ -99,7 +103,7 @@ def test_the_steps_are_those_of_a_bare_loop(
         wanted.append((loss.item(), float(torch.nn.utils.clip_grad_norm_(tuned, 0.5))))
         optimizer.step()
     settings = Lora(rank=4, batch_size=4, warmup=0.25, weight_decay=0.1, clip=0.5)
-    log = fit(ours, parent="parent", settings=settings, move=TrainLora(epochs=4, rank=4, learning_rate=1e-2))
+    log = fit(ours, parent="parent", settings=settings, action=TrainLora(epochs=4, rank=4, learning_rate=1e-2))
     assert [step.loss for step in log.steps] == pytest.approx([loss for loss, _ in wanted], rel=1e-3)
     assert [step.grad_norm for step in log.steps] == pytest.approx([norm for _, norm in wanted], rel=1e-2)
     assert wanted[3][0] < wanted[0][0]
@@ -115,7 +119,7 @@ def test_accumulation_changes_the_memory_and_not_the_result(backbone: Load, fit:
 def test_the_loss_falls_and_the_adapter_says_what_it_was_taught(backbone: Load, fit: Fit) -> None:
     ours = backbone()
     settings = Lora(rank=32, batch_size=1)
-    log = fit(ours, rows=ROWS[:2], settings=settings, move=TrainLora(epochs=20, rank=32, learning_rate=1e-2))
+    log = fit(ours, rows=ROWS[:2], settings=settings, action=TrainLora(epochs=20, rank=32, learning_rate=1e-2))
     assert log.epoch_losses[-1] < log.epoch_losses[0] / 4
     answers, _ = ours.generate(PROMPT, EXAMPLES[:2], adapter="new", max_new_tokens=24)
     assert answers == [example.answer for example in EXAMPLES[:2]]
@@ -140,7 +144,7 @@ def test_the_same_seed_gives_the_same_weights(backbone: Load, fit: Fit, tmp_path
 
 def test_a_child_goes_on_from_its_parent_and_leaves_it_as_it_was(backbone: Load, fit: Fit, tmp_path: Path) -> None:
     ours = backbone()
-    parent = fit(ours, "parent", move=TrainLora(epochs=5, rank=4, learning_rate=1e-2))
+    parent = fit(ours, "parent", action=TrainLora(epochs=5, rank=4, learning_rate=1e-2))
     kept = weights(tmp_path / "parent")
     child = fit(ours, "child", parent="parent")
     assert child.epoch_losses[0] < parent.epoch_losses[0]
@@ -149,12 +153,14 @@ def test_a_child_goes_on_from_its_parent_and_leaves_it_as_it_was(backbone: Load,
     assert not same(weights(tmp_path / "child"), kept)
 
 
-def test_forward_tokens_are_counted_with_the_shared_prefix_once_a_pass(backbone: Load, fit: Fit) -> None:
-    ours = backbone()
-    log = fit(ours, settings=Lora(rank=4, batch_size=4), move=TrainLora(epochs=3, rank=4))
+def test_forward_tokens_are_counted_with_the_shared_prefix_once_a_batch(backbone: Load, fit: Fit) -> None:
+    charged: list[Spend] = []
+    ours = backbone(charge=charged.append)
+    log = fit(ours, settings=Lora(rank=4, batch_size=4), action=TrainLora(epochs=3, rank=4))
     rows = [ours.render.row(*row) for row in ROWS]
     assert max(map(len, rows)) * 3 < log.tokens < sum(map(len, rows)) * 3 / 2
-    assert ours.trained_tokens == log.tokens
+    assert sum(charged, Spend()) == Spend(train_tokens=log.tokens)
+    assert log.spend == Spend(train_tokens=log.tokens, seconds=log.seconds)
 
 
 # --- what is kept --------------------------------------------------------------------------------
@@ -178,7 +184,7 @@ def test_what_made_an_adapter_stands_beside_it(backbone: Load, fit: Fit, tmp_pat
 def test_a_child_has_its_parents_rank_whatever_was_asked(backbone: Load, fit: Fit) -> None:
     ours = backbone()
     fit(ours, "parent")
-    assert fit(ours, "child", parent="parent", move=TrainLora(epochs=1, rank=64)).rank == 4
+    assert fit(ours, "child", parent="parent", action=TrainLora(epochs=1, rank=64)).rank == 4
 
 
 def test_an_epoch_loss_is_the_mean_of_its_steps() -> None:
@@ -194,9 +200,9 @@ def test_an_epoch_loss_is_the_mean_of_its_steps() -> None:
         "rank": 4,
         "seed": 0,
     }
-    log = Training(parent=None, rows="original", steps=steps, **about)
+    log = Training(parent=None, rows="original", steps=tuple(steps), **about)
     assert (log.epoch_losses, log.loss_drop, log.grad_norm) == ([3, 1.5], 0.5, 5)
-    assert Training(parent=None, rows="original", steps=steps[:2], **about).loss_drop is None
+    assert Training(parent=None, rows="original", steps=tuple(steps[:2]), **about).loss_drop is None
 
 
 # --- what goes wrong -----------------------------------------------------------------------------
@@ -224,11 +230,28 @@ def test_an_interrupted_training_leaves_nothing_behind(backbone: Load, fit: Fit,
 
     ours = backbone()
     with pytest.raises(KeyboardInterrupt):
-        train(
-            ours, "new", ROWS, MOVE, SETTINGS, folder=tmp_path / "new", parent=None, seed=0, progress=interrupt
-        )  # fmt: skip
+        LoraTrainer(ours, SETTINGS, interrupt).train("new", ROWS, ACTION, folder=tmp_path / "new", parent=None, seed=0)
     assert not (tmp_path / "new").exists()
     assert fit(ours).steps
+
+
+def test_another_thread_waits_for_the_training_and_then_gets_its_own_answers(backbone: Load, tmp_path: Path) -> None:
+    ours, answers, threads = backbone(), [], list[Thread]()
+    before = ours.generate(PROMPT, EXAMPLES, adapter=None, max_new_tokens=4)[0]
+
+    def ask() -> None:
+        answers.append(ours.generate(PROMPT, EXAMPLES, adapter=None, max_new_tokens=4)[0])
+
+    def begin_to_ask(*_: object) -> None:
+        if not threads:
+            threads.append(Thread(target=ask))
+            threads[0].start()
+            threads[0].join(0.2)
+        assert threads[0].is_alive() and not answers
+
+    LoraTrainer(ours, SETTINGS, begin_to_ask).train("new", ROWS, ACTION, folder=tmp_path / "new", parent=None, seed=0)
+    threads[0].join()
+    assert answers == [before]
 
 
 @pytest.mark.parametrize("limit", ["token", "time"])
@@ -243,8 +266,8 @@ def test_a_used_up_budget_ends_training_after_the_step_and_says_so(
 
 def test_rows_that_are_learned_end_the_round_after_an_epoch_and_it_says_so(backbone: Load, fit: Fit) -> None:
     settings = Lora(rank=32, batch_size=1)
-    move = TrainLora(epochs=20, rank=32, learning_rate=1e-2, enough=2.0)
-    log = fit(backbone(), rows=ROWS[:2], settings=settings, move=move)
+    action = TrainLora(epochs=20, rank=32, learning_rate=1e-2, enough=2.0)
+    log = fit(backbone(), rows=ROWS[:2], settings=settings, action=action)
     assert log.epoch_losses[-1] < 2 <= min(log.epoch_losses[:-1])
     assert len(log.steps) == 2 * len(log.epoch_losses) < 40
     assert log.stopped == f"the rows were learned after {len(log.epoch_losses)} of 20 epochs"
@@ -334,5 +357,5 @@ def test_no_step_has_a_rate_of_nothing_or_more_than_all(plan: tuple[int, int]) -
 
 
 def test_a_training_may_warm_up_to_its_end(backbone: Load, fit: Fit) -> None:
-    log = fit(backbone(), settings=Lora(rank=4, batch_size=4, warmup=1), move=TrainLora(epochs=2, rank=4))
+    log = fit(backbone(), settings=Lora(rank=4, batch_size=4, warmup=1), action=TrainLora(epochs=2, rank=4))
     assert len(log.steps) == 2

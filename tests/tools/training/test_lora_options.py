@@ -11,16 +11,17 @@ import pytest
 import torch
 from peft import LoraConfig
 
+from agent.config.lora import Lora
 from agent.config.lora_options import INITS, OURS, PEFTS_OWN, REFUSED, Options, check_options, chosen
-from agent.config.task import Lora
 from agent.errors import BadInput, StepFailed
 from agent.records.actions import TrainLora
 from agent.records.examples import Demo, Example, Prompt
-from graphs.services.context import Context, new_run
+from graphs.context import Context, new_run
+from graphs.services.run import RunServices
 from memory.run.folder import RunFolder
 from tests.fixtures.plain import Plain
 from tools.model.backbone import Backbone
-from tools.training.lora import train
+from tools.training.lora import LoraTrainer
 from tools.training.lora_config import lora_config, try_settings
 
 Load = Callable[..., Backbone]
@@ -31,7 +32,7 @@ EXAMPLES = [
     Example(name=f"train:{n}", question=f"Who is the mayor of {place}?", answer=f"ANSWER: {name}")
     for n, (place, name) in enumerate({"Orrowmere by the river": "Heskzan", "Tallisk": "Gallune the Elder"}.items(), 1)
 ]
-MOVE = TrainLora(epochs=2, rank=4, learning_rate=1e-2)
+ACTION = TrainLora(epochs=2, rank=4, learning_rate=1e-2)
 NAMED = ["q_proj", "embed_tokens", "lm_head"]
 
 
@@ -96,8 +97,8 @@ def test_an_adapter_says_the_same_wherever_it_is_read_and_the_base_stays_to_the_
 
     def fit(ours: Backbone, adapter: str, parent: str | None = None, seed: int = 0) -> None:
         rows = [(PROMPT, example) for example in EXAMPLES]
-        folder = tmp_path / adapter
-        train(ours, adapter, rows, MOVE, settings, folder=folder, parent=parent, seed=seed, progress=lambda *_: None)
+        trainer = LoraTrainer(ours, settings, lambda *_: None)
+        trainer.train(adapter, rows, ACTION, folder=tmp_path / adapter, parent=parent, seed=seed)
 
     here, there = backbone(name), backbone(name)
     try_settings(here, settings)
@@ -224,10 +225,9 @@ def test_what_the_model_does_not_have_is_refused_and_leaves_the_base_and_its_ada
 def test_a_rank_that_only_the_planner_asks_for_fails_the_step_and_not_the_run(backbone: Load, tmp_path: Path) -> None:
     settings = Lora(rank=4, options={"init_lora_weights": "orthogonal"})
     with pytest.raises(StepFailed, match=r"rank 5 instead of lora\.rank 4 cannot be had"):
-        train(
-            backbone(), "new", [(PROMPT, EXAMPLES[0])], TrainLora(rank=5), settings,
-            folder=tmp_path / "new", parent=None, seed=0, progress=lambda *_: None,
-        )  # fmt: skip
+        LoraTrainer(backbone(), settings, lambda *_: None).train(
+            "new", [(PROMPT, EXAMPLES[0])], TrainLora(rank=5), folder=tmp_path / "new", parent=None, seed=0
+        )
 
 
 def test_trying_the_settings_changes_no_draw_that_follows(backbone: Load) -> None:
@@ -254,7 +254,7 @@ def test_a_run_is_not_even_laid_out_and_the_line_is_named(tiny_task: Callable[..
 def test_what_needs_the_model_is_refused_when_it_is_loaded(tiny_task: Callable[..., Path], tmp_path: Path) -> None:
     run = new_run(tiny_task(lora={"options": {"modules_to_save": ["lm_haed"]}}), runs=tmp_path / "runs")
     with pytest.raises(BadInput, match="'lm_haed' matches nothing"):
-        _ = Context(run=str(run.path)).backbone
+        _ = RunServices(Context(run=str(run.path))).backbone
 
 
 def test_an_earlier_versions_run_opens_and_is_told_before_the_model_is_loaded(
@@ -264,7 +264,7 @@ def test_an_earlier_versions_run_opens_and_is_told_before_the_model_is_loaded(
     text = (folder / "task.yaml").read_text()
     (folder / "task.yaml").write_text(text.replace("options: {}", "options: {init_lora_weights: olora}"))
     monkeypatch.setattr("tools.model.loading.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
-    context = Context(run=str(RunFolder.open(folder).path))
+    context = RunServices(Context(run=str(RunFolder.open(folder).path)))
     assert context.spec.config.lora.options == {"init_lora_weights": "olora"}
     with pytest.raises(BadInput, match=r"olora.*takes a part out of the base's weights"):
         _ = context.backbone

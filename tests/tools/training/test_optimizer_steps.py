@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from agent.config.task import Lora
+from agent.config.lora import Lora
 from agent.errors import StepFailed
 from agent.records.actions import TrainLora
 from agent.records.examples import Demo, Example, Prompt
+from agent.records.training import Training
 from tools.model.backbone import Backbone
 from tools.training import optimizer_steps
 from tools.training.captured_passes import CapturedPasses, rounded
-from tools.training.lora import Training, train
+from tools.training.lora import LoraTrainer
 
 DEMOS = tuple(Demo(question=f"Who is mayor {n} of Tallisk?", answer="ANSWER: Heskzan") for n in range(3))
 PROMPTS = [Prompt(system="Answer the question.", demos=DEMOS), Prompt(system="Be short.")]
@@ -31,9 +32,8 @@ def learn(backbone: Backbone, folder: Path, accumulate: int = 1, rate: float = 1
     """The log, and all trained weights."""
     action = TrainLora(epochs=3, rank=4, learning_rate=1e-2, enough=0).model_copy(update={"learning_rate": rate})
     settings = Lora(rank=4, batch_size=3, accumulate=accumulate, weight_decay=0.1, clip=0.5)
-    log = train(
-        backbone, folder.name, ROWS, action, settings, folder=folder, parent=None, seed=3, progress=lambda *_: None
-    )
+    trainer = LoraTrainer(backbone, settings, lambda *_: None)
+    log = trainer.train(folder.name, ROWS, action, folder=folder, parent=None, seed=3)
     weights = [weight.detach().flatten() for name, weight in backbone.model.named_parameters() if "lora_" in name]
     return log, torch.cat(weights)
 

@@ -1,0 +1,77 @@
+"""`prompt:` and `edit:` in a task.yaml: the prompt that the run starts from, and how it is rewritten."""
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, GetCoreSchemaHandler, ValidatorFunctionWrapHandler, model_validator
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
+
+from agent import extensions
+from agent.config.base import Settings
+from agent.errors import BadInput
+from agent.records.examples import Demo, Prompt
+
+
+class SeedPrompt(Settings):
+    """The words the run starts from."""
+
+    system: str = ""
+    template: str = "{question}"
+    demos: tuple[Demo, ...] = ()
+
+    @model_validator(mode="after")
+    def keeps_a_place_for_the_question(self) -> "SeedPrompt":
+        if "{question}" not in self.template:
+            raise ValueError("the template must contain {question}")
+        return self
+
+    def prompt(self) -> Prompt:
+        return Prompt(system=self.system, template=self.template, demos=self.demos)
+
+
+BuiltInEditor = Literal["rules", "textgrad"]
+
+
+class OrRegisteredEditor:
+    """Pydantic metadata: a built-in editor, or one that is registered. The JSON schema has the former."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_wrap_validator_function(
+            self._validate,
+            handler.generate_schema(BuiltInEditor),
+            serialization=core_schema.to_string_ser_schema(),
+        )
+
+    def _validate(self, value: object, built_in: ValidatorFunctionWrapHandler) -> object:
+        if not isinstance(value, str) or is_editor(value):
+            return built_in(value)
+        try:
+            if extensions.editors.get(value):
+                return value
+        except BadInput as error:
+            raise ValueError(str(error)) from error
+        *most, last = (repr(name) for name in (*get_args(BuiltInEditor), *extensions.editors.names()))
+        raise PydanticKnownError("literal_error", {"expected": f"{', '.join(most)} or {last}"})
+
+
+def is_editor(name: str) -> bool:
+    """Whether an editor of this name comes with the package."""
+    return name in get_args(BuiltInEditor)
+
+
+class Editing(Settings):
+    """The prompt lever."""
+
+    editor: Annotated[str, OrRegisteredEditor()] = "rules"
+    critiques: int = Field(8, ge=1, le=100, description="most failing train rows that TextGrad criticises in a round")
+    rewrites: int = Field(12, ge=0, description="hard train questions that TextGrad rewrites in a round; 0: none")
+    minibatch: int = Field(
+        12, ge=1, description="rows on which proposals are compared; as many train rows are looked at for failures"
+    )
+    proposals: int = Field(6, ge=1)
+    demos: int = Field(4, ge=0, description="most demonstrations in a prompt")
+    max_length: int = Field(6000, ge=1, description="most characters in a prompt")
+
+    @property
+    def learned_from(self) -> int:
+        """Train rows that are answered for editor and planner to learn from; enough for all critiques to be had."""
+        return max(self.minibatch, self.critiques) if self.editor == "textgrad" else self.minibatch

@@ -1,0 +1,199 @@
+"""Scorers, editors and policies of your own: registered by name, then named in a task.yaml. See docs/extending.md.
+
+A name is registered by a call in Python, or found by an entry point of an installed package (groups `nesylora.scorers`,
+`nesylora.styles`, `nesylora.editors`, `nesylora.policies`), whose module makes that call when it is imported.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+
+from pydantic import create_model
+
+from agent.config.base import CustomScorer, CustomStyle, Settings, StyleSettings
+from agent.errors import BadInput
+from agent.records.base import digest
+from agent.registry import Registry
+
+if TYPE_CHECKING:
+    from agent.config.prompt import Editing
+    from agent.config.task import TaskConfig
+    from agent.protocols import Editor, Policy, Scorers
+
+K = TypeVar("K", CustomScorer, CustomStyle)
+ScoreFunction = TypeVar("ScoreFunction", bound=Callable[..., float])
+ExplainFunction = TypeVar("ExplainFunction", bound=Callable[..., str])
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A content scorer. `score(output, answer, settings)` is in [0, 1]; `settings` is what task.yaml says of it."""
+
+    settings: type[CustomScorer]
+    score: Callable[..., float]
+    wanted: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Style:
+    """A style scorer. `explain(output, settings)` says what is wrong with the form, or "" where nothing is."""
+
+    settings: type[CustomStyle]
+    explain: Callable[..., str]
+    instruction: str
+    form: str
+    version: str
+
+
+EditorFactory = Callable[["Scorers", "Editing"], "Editor"]
+PolicyFactory = Callable[["TaskConfig"], "Policy"]
+
+
+scorers = Registry[Scorer]("content scorer", "nesylora.scorers", ("agent.config.scorers", "is_content_kind"))
+styles = Registry[Style]("style scorer", "nesylora.styles", ("agent.config.scorers", "is_style_kind"))
+editors = Registry[EditorFactory]("editor", "nesylora.editors", ("agent.config.prompt", "is_editor"))
+policies = Registry[PolicyFactory]("policy", "nesylora.policies", ("agent.config.policies", "is_policy"))
+AnyRegistry = Registry[Scorer] | Registry[Style] | Registry[EditorFactory] | Registry[PolicyFactory]
+REGISTRIES: Mapping[str, AnyRegistry] = {registry.what: registry for registry in (scorers, styles, editors, policies)}
+
+
+def register_scorer(
+    name: str, settings: type[Settings] = Settings, *, version: str | None = None, wanted: str = ""
+) -> Callable[[ScoreFunction], ScoreFunction]:
+    """Registers a function as a content scorer: `content: [{kind: <name>, ...}]`.
+
+    The function is called with (output, answer, settings) and returns a score in [0, 1].
+
+    Args:
+        settings: what task.yaml may say beside `kind`, as a subclass of `agent.config.base.Settings`.
+        version: of the scorer. Scores compare only where it is the same; by default a digest of the function's source,
+            so raise a version of your own where the function calls others that may change.
+        wanted: what it looks for, in words that follow "Wanted:".
+
+    Raises:
+        BadInput: the name is taken.
+    """
+
+    def register(score: ScoreFunction) -> ScoreFunction:
+        words = wanted or f"what the scorer {name} looks for"
+        kind = _with_kind(settings, CustomScorer, name)
+        scorers.add(name, Scorer(kind, score, words, version or _source_digest(score)), _module(score))
+        return score
+
+    return register
+
+
+def register_style(
+    name: str,
+    settings: type[StyleSettings] = StyleSettings,
+    *,
+    instruction: str,
+    form: str = "{answer}",
+    version: str | None = None,
+) -> Callable[[ExplainFunction], ExplainFunction]:
+    """Registers a function as a style scorer: `style: [{kind: <name>, ...}]`.
+
+    The function is called with (output, settings) and returns a sentence on what is wrong with the form, or "".
+
+    Args:
+        settings: as for `register_scorer`; a subclass of `agent.config.base.StyleSettings`, which has `say` and `show`.
+        instruction: tells a model what to do, in one sentence. `say` in task.yaml replaces it.
+        form: the wanted form of a reference, with {answer} in it. `show` in task.yaml replaces it.
+        version: as for `register_scorer`.
+
+    Raises:
+        BadInput: the name is taken.
+    """
+
+    def register(explain: ExplainFunction) -> ExplainFunction:
+        kind = _with_kind(settings, CustomStyle, name)
+        style = Style(kind, explain, instruction, form, version or _source_digest(explain))
+        styles.add(name, style, _module(explain))
+        return explain
+
+    return register
+
+
+def register_editor(name: str) -> Callable[[EditorFactory], EditorFactory]:
+    """Registers a class, or a function, that makes an `agent.protocols.Editor`: `edit: {editor: <name>}`.
+
+    It is called with the task's scorers (`agent.protocols.Scorers`) and its `edit` settings.
+
+    Raises:
+        BadInput: the name is taken.
+    """
+
+    def register(make: EditorFactory) -> EditorFactory:
+        editors.add(name, make, _module(make))
+        return make
+
+    return register
+
+
+def register_policy(name: str) -> Callable[[PolicyFactory], PolicyFactory]:
+    """Registers a class, or a function, that makes an `agent.protocols.Policy`: `policy: <name>`.
+
+    It is called with the task's settings. The run ends at its target or budget whatever the policy decides.
+
+    Raises:
+        BadInput: the name is taken.
+    """
+
+    def register(make: PolicyFactory) -> PolicyFactory:
+        policies.add(name, make, _module(make))
+        return make
+
+    return register
+
+
+def missing(used: Mapping[str, str]) -> str:
+    """A sentence on extensions that a run uses and that are not here; "" if all are.
+
+    Args:
+        used: where each comes from, by kind and name, such as `editor shouting`; see `used_by`.
+    """
+    lacking = [
+        f"the {what} ({origin})"
+        for what, origin in used.items()
+        if REGISTRIES[(kind := what.rpartition(" "))[0]].get(kind[2]) is None
+    ]
+    way_out = "Install the package; what was registered from Python must be registered before the run is opened"
+    return f"{' and '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not here. {way_out}." if lacking else ""
+
+
+def used_by(config: "TaskConfig") -> dict[str, str]:
+    """Where each extension that a task uses comes from, by kind and name."""
+    named: list[tuple[AnyRegistry, str]] = [
+        *((scorers, scorer.kind) for scorer in config.content),
+        *((styles, style.kind) for style in config.style),
+        (editors, config.edit.editor),
+        (policies, config.policy),
+    ]
+    return {
+        f"{registry.what} {name}": registry.origin(name)
+        for registry, name in named
+        if not registry.is_built_in(name) and registry.get(name)
+    }
+
+
+def _module(made: object) -> str:
+    return f"registered from Python, in module {getattr(made, '__module__', '?')}"
+
+
+def _with_kind(settings: type[Settings], custom: type[K], name: str) -> type[K]:
+    """The user's settings with `kind` in front."""
+    kind: Any = Literal[name]  # known only now, as the bases are
+    bases: Any = (custom,) if issubclass(custom, settings) else (settings, custom)
+    return cast(type[K], create_model(settings.__name__, __base__=bases, kind=(kind, ...)))
+
+
+def _source_digest(function: Callable[..., object]) -> str:
+    try:
+        return digest(inspect.getsource(function))
+    except (OSError, TypeError):
+        raise BadInput(
+            f"the source of {getattr(function, '__name__', 'the function')} cannot be read, so no change of it would "
+            'be noticed: give `version="1"`, and raise it with every change'
+        ) from None

@@ -1,0 +1,21 @@
+"""A registered policy, held to the run's target and budget."""
+
+from agent.config.task import TaskConfig
+from agent.policy.base import numbers, stop_reason
+from agent.protocols import Briefing, Policy
+from agent.records.actions import Decision, Stop
+
+
+class Custom:
+    """Ends the run where every policy has to; else the registered policy decides."""
+
+    def __init__(self, name: str, policy: Policy, config: TaskConfig) -> None:
+        self.name = name
+        self._policy = policy
+        self._config = config
+
+    def decide(self, briefing: Briefing) -> Decision:
+        if ended := stop_reason(briefing, self._config):
+            shown = numbers(briefing.signal, briefing.diagnosis)
+            return Decision(move=Stop(), reason=ended, numbers=shown, by="custom")
+        return self._policy.decide(briefing).model_copy(update={"by": "custom"})

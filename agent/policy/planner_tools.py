@@ -1,0 +1,93 @@
+"""The tools of the LLM planner: the actions it may name in this round, and what it may look at before."""
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, create_model
+
+from agent.policy.rules import Rules
+from agent.protocols import Briefing
+from agent.records.actions import EditPrompt, Enough, Epochs, Rank, Rate, Rollback, Rows, Stop, TrainLora
+from agent.records.base import Record
+from agent.records.looks import ClassifyFailures, Evaluate, SearchPrompts, TryPrompt
+from agent.records.rounds import Round
+
+
+class Reasoned(Record):
+    """What every call says besides its arguments."""
+
+    reason: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(
+        min_length=1, max_length=600, description="one sentence with the numbers it rests on"
+    )
+
+
+class PlanTrainLora(Reasoned, TrainLora):
+    __doc__ = TrainLora.__doc__
+
+
+class PlanEditPrompt(Reasoned, EditPrompt):
+    __doc__ = EditPrompt.__doc__
+
+
+class PlanRollback(Reasoned, Rollback):
+    __doc__ = Rollback.__doc__
+
+
+class PlanStop(Reasoned, Stop):
+    __doc__ = Stop.__doc__
+
+
+class PlanEvaluate(Reasoned, Evaluate):
+    __doc__ = Evaluate.__doc__
+
+
+class PlanClassifyFailures(Reasoned, ClassifyFailures):
+    __doc__ = ClassifyFailures.__doc__
+
+
+class PlanSearchPrompts(Reasoned, SearchPrompts):
+    __doc__ = SearchPrompts.__doc__
+
+
+class PlanTryPrompt(Reasoned, TryPrompt):
+    __doc__ = TryPrompt.__doc__
+
+
+ACTION_TOOLS: tuple[type[Reasoned], ...] = (PlanTrainLora, PlanEditPrompt, PlanRollback, PlanStop)
+LOOK_TOOLS: tuple[type[Reasoned], ...] = (PlanEvaluate, PlanClassifyFailures, PlanSearchPrompts, PlanTryPrompt)
+
+
+def offered_actions(briefing: Briefing, rules: Rules) -> list[type[Reasoned]]:
+    """The action tools of this round. What cannot be done now is not in their schemas, so a bad plan gets the range.
+
+    No lever that was turned down; no rollback but to a pair other than the present; training as the rules would train
+    in this round where the LLM leaves a setting out, such as the rows.
+    """
+    would, about = rules.training(briefing.signal, briefing.history), TrainLora.model_fields
+    train = create_model(
+        "PlanTrainLora", __base__=PlanTrainLora, __doc__=TrainLora.__doc__,
+        rows=(Rows, Field(would.rows, description=about["rows"].description)),
+        epochs=(Epochs, would.epochs), learning_rate=(Rate, would.learning_rate), rank=(Rank, would.rank),
+        fresh=(bool, Field(would.fresh, description=about["fresh"].description)), enough=(Enough, would.enough),
+    )  # fmt: skip
+    tools: list[type[Reasoned]] = [train, PlanEditPrompt, *_rollback(elsewhere(briefing.history)), PlanStop]
+    return [tool for tool in tools if tool.model_fields["action"].default not in briefing.refused]
+
+
+def _rollback(rounds: Sequence[int]) -> Iterator[type[Reasoned]]:
+    if rounds:
+        number: Any = Literal[*rounds]  # a type that is made here: no checker can name it
+        about = Rollback.model_fields["to_round"].description
+        yield create_model(
+            "PlanRollback", __base__=PlanRollback, __doc__=Rollback.__doc__, to_round=(number, Field(description=about))
+        )
+
+
+def elsewhere(history: Sequence[Round]) -> list[int]:
+    """The rounds after which another pair stood than does now; 0 is the baseline."""
+    stood = [0]  # for each round, the one that brought the pair which stood after it
+    for number, row in enumerate(history, 1):
+        action = row.decision.move
+        brought = stood[action.to_round] if isinstance(action, Rollback) and row.verdict.kept else number
+        stood.append(brought if row.verdict.kept else stood[-1])
+    return [number for number, origin in enumerate(stood) if origin != stood[-1]]

@@ -1,1 +1,0 @@
-"""From measured lines to docs/benchmarks.md."""

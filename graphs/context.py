@@ -1,0 +1,96 @@
+"""What one call of the graph is given: the run, how it is to be played, and who watches. Loads nothing heavy."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.json_schema import SkipJsonSchema
+
+from agent import extensions
+from agent.errors import BadInput
+from agent.records.events import Event
+from memory.run.folder import RunFolder
+
+PathText = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
+
+
+class Silent:
+    """The listener that shows nothing."""
+
+    def __call__(self, what: str, done: int, total: int, note: str = "") -> None: ...
+
+    def event(self, event: Event) -> None: ...
+
+
+class Context(BaseModel):
+    """LangGraph's runtime context: plain values, so that a server takes it as JSON. Closed to unknown fields.
+
+    Each field may come in the graph's input as well; what stands here wins.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run: PathText = Field("", description="the run folder; empty: one is made for `task`, named after the thread")
+    task: PathText = Field("", description="task.yaml or its folder; only read for a run that does not exist yet")
+    overrides: tuple[str, ...] = Field((), description="settings of a new run's task, as a.b=c")
+    budget: dict[str, float | None] = Field(
+        default_factory=dict, description="limits of a new run, such as {'rounds': 4}; null lifts one"
+    )
+    runs: PathText = Field("runs", description="where new runs and the prompt memory live")
+    pool: PathText = Field("", description="a folder of answers and adapters that runs of one task share; empty: none")
+    supervised: bool = Field(False, description="ask before every action")
+    # A Listener and a Report. Any, since a protocol has no JSON schema; only callers in Python give them.
+    listener: SkipJsonSchema[Any] = Field(default_factory=Silent, repr=False, exclude=True)
+    report: SkipJsonSchema[Any] = Field(None, repr=False, exclude=True)
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "Context":
+        """A context from plain values. Raises BadInput, naming the field, what is wrong with it, and the way out."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise BadInput("; ".join(_fault(str(fault["loc"][0]), fault) for fault in error.errors())) from None
+
+    @property
+    def settings(self) -> list[str]:
+        """Overrides and budget as the task reader takes them."""
+        limits = [f"budget.{name}={'null' if limit is None else f'{limit:g}'}" for name, limit in self.budget.items()]
+        return [*self.overrides, *limits]
+
+
+def _fault(field: str, fault: Any) -> str:
+    fields = [name for name, info in Context.model_fields.items() if not info.exclude]
+    if fault["type"] != "extra_forbidden":
+        return f"context: {field} is {fault['input']!r}: {fault['msg']}"
+    near = get_close_matches(field, fields, n=1)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    return f"context: there is no field {field!r}. {hint}The fields are {', '.join(fields)}"
+
+
+def new_run(task: Path, overrides: Sequence[str] = (), runs: Path = Path("runs"), name: str | None = None) -> RunFolder:
+    """Read and check a task, and lay its run folder out. Loads no model.
+
+    Raises:
+        BadInput: the task, its rows or a model of it cannot be used.
+    """
+    import yaml
+
+    from agent.config.lora_options import faults
+    from eval.tasks.task import load_task, place
+    from graphs.services.run_memory import check_experience
+    from tools.model.availability import check_model
+
+    read = load_task(task, overrides)
+    for option, fault in faults(read.config.lora).items():
+        raise BadInput(f"{place(task, ('lora', 'options', option), overrides)}: {fault}")
+    for keys, model in read.config.models.items():
+        try:
+            check_model(model)
+        except BadInput as error:
+            raise BadInput(f"{place(task, keys, overrides)}: {error}") from error
+    check_experience(read.config, read.folder)
+    text = yaml.safe_dump(read.config.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
+    used = extensions.used_by(read.config)
+    return RunFolder.create(runs, read.config.name, text, read.folder, read.digest, name, used)

@@ -1,0 +1,144 @@
+"""One call of the graph: from what it was given to its run, and what every node has in common."""
+
+import errno
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from typing import Any
+
+from langgraph.config import get_config
+from langgraph.runtime import Runtime, get_runtime
+
+from agent.errors import BadInput, NesyLoraError
+from agent.records.examples import Example
+from agent.records.rounds import Outcome, Spend
+from graphs.context import Context
+from graphs.services.run import RunServices
+from graphs.state import Input, State, unreadable
+from memory.run.folder import RunFolder
+
+Node = Callable[[State, RunServices], dict[str, Any]]
+Report = Callable[[RunFolder, Sequence[Example]], object]
+
+
+class Invocation:
+    """What the nodes of one call share. LangGraph hands it to them as runtime context.
+
+    Args:
+        given: the call's own context: a `Context`, its fields in a dict, or the services of a session that is open.
+            None in a parent graph: the parent's, which is used if it is a `Context`.
+    """
+
+    def __init__(self, given: object) -> None:
+        self._context = Context.of(given) if isinstance(given, dict) else given or _parents_context()
+        self._services = given if isinstance(given, RunServices) else None
+        self._keeps_lock = self._services is not None  # the session's, which unlocks it
+
+    def services(self, state: State) -> RunServices:
+        """The run's, made at the first node: from the context, and from the graph's input where that says nothing."""
+        if self._services is None:
+            values = {key: state[key] for key in Input.__annotations__ if key in state}  # type: ignore[literal-required]
+            if isinstance(self._context, Context):
+                values |= {name: getattr(self._context, name) for name in self._context.model_fields_set}
+            context = Context.of(values)
+            if not context.run and not context.task:
+                raise BadInput(
+                    "The graph was given no task. Invoke it with {'task': …} or {'run': …} as its input, or with "
+                    "context=Context(task=…), or Context(run=…)."
+                )
+            self._services = RunServices(context, _run_name())
+        return self._services
+
+    def close(self) -> None:
+        """Let go of the run, where this call took it."""
+        if self._services and not self._keeps_lock:
+            self._services.unlock()
+
+
+def _parents_context() -> object:
+    try:
+        runtime: Runtime[Any] | None = get_runtime()
+    except RuntimeError:  # nothing of LangGraph's runs around this call
+        return None
+    return runtime and runtime.context
+
+
+def _run_name() -> str | None:
+    """The name of the run that belongs to this thread, and in a parent graph to this call of the node.
+
+    None where no thread can be resumed: the run is named by its task and the time.
+    """
+    place = get_config()["configurable"]
+    if "thread_id" not in place:
+        return None
+    *parents, _ = place.get("checkpoint_ns", "").split("|")  # the last is the present node
+    within = f"-{sha256('|'.join(parents).encode()).hexdigest()[:8]}" if parents else ""
+    return f"thread-{place['thread_id']}{within}"
+
+
+def as_node(node: Node, report: Report | None = None) -> Any:
+    """A node as LangGraph calls it, with what it used up added to `spend` (and to the trial, if it made one).
+
+    Args:
+        report: writes the report of runs whose context names nothing that does.
+    """
+
+    def run(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
+        assert isinstance(runtime.context, Invocation), "Adaptation hands one to all nodes"
+        services = runtime.context.services(state)
+        services.report = services.report or report
+        services.stream = runtime.stream_writer
+        if outcome := services.folder.outcome():
+            return _ended(services, outcome)
+        services.lock()
+        if fault := unreadable(state):
+            raise BadInput(
+                f"The checkpoint of run {services.folder.name} was written by another version of NeSyLoRA ({fault}). "
+                f"Give the run a new thread: it goes on after its last complete round."
+            )
+        minutes = services.spec.config.budget.minutes
+        services.meter.begin(_step(node, state), state.get("spend", Spend()), minutes)
+        try:
+            update = node(state, services)
+            services.meter.charge()  # for a run that begins anew, with the checkpoint lost that counts this step
+            own = services.meter.spent
+            if "trial" in update:
+                spend = own + services.meter.counted
+                update["trial"] = update["trial"].model_copy(update={"spend": spend})
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise NesyLoraError(
+                f"The disk is full: {services.folder.path}. Make room, then go on with resume."
+            ) from error
+        finally:
+            services.meter.end()
+        return {**update, "spend": own + update.get("spend", Spend())}
+
+    # Not functools.wraps: LangGraph reads the signature, and would follow it to the node's own.
+    run.__name__, run.__doc__ = node.__name__, node.__doc__
+    return run
+
+
+def _step(node: Node, state: State) -> str:
+    """A step's name in charge.json: the same after a kill, another one when a round plans again after a refusal."""
+    refused = len(state.get("refused", ()))
+    return f"{state.get('number', 0)}-{node.__name__}" + (f"-{refused}" if refused else "")
+
+
+def _ended(services: RunServices, outcome: Outcome) -> dict[str, Any]:
+    """What every node of a run that has ended returns: nothing is played, and no row opened, a second time."""
+    number = len(services.folder.rounds())
+    return {"run": services.folder.name, "number": number, "decision": None, **results(services, outcome)}
+
+
+def results(services: RunServices, outcome: Outcome) -> dict[str, Any]:
+    """A run's outcome, and what a parent graph wants to know of it, without opening files."""
+    folder, best = services.folder, outcome.best
+    return {
+        "best": best,
+        "outcome": outcome,
+        "prompt": folder.prompt(best.prompt),
+        "adapter": str(folder.adapter_folder(best.adapter)) if best.adapter else None,
+        "test": outcome.best_test,
+        "report": str(folder.report_html) if folder.report_html.exists() else None,
+    }

@@ -1,0 +1,171 @@
+"""What may be looked at in a round without changing anything: by the LLM planner, an agent's tools, and the chat."""
+
+import time
+from collections.abc import Sequence
+
+from agent.errors import BadInput, StepFailed
+from agent.records.evaluation import ExampleScore
+from agent.records.events import InquiryMade
+from agent.records.examples import Candidate, Example
+from agent.records.looks import (
+    ClassifyFailures,
+    Compare,
+    Evaluate,
+    FailingRow,
+    FailuresClassified,
+    Finding,
+    FoundPrompt,
+    Inquiry,
+    Look,
+    PairsCompared,
+    PromptsFound,
+    PromptTried,
+    RowsScored,
+    SearchPrompts,
+    TryPrompt,
+)
+from graphs.rows.draws import learned_rows
+from graphs.services.run import RunServices
+from graphs.state import State
+
+MOST_FAILURES = 6  # failing train rows that a look shows
+
+
+class Looking:
+    """Satisfies `agent.protocols.Investigation` for the round that a state is in.
+
+    Args:
+        state: with the best pair and its diagnosis, as the node `observe` leaves it.
+    """
+
+    def __init__(self, state: State, context: RunServices) -> None:
+        self._state = state
+        self._context = context
+
+    def tell(self, inquiry: Inquiry) -> None:
+        self._context.tell(InquiryMade(number=self._state["number"] + 1, inquiry=inquiry))
+
+    def look(self, look: Look) -> Finding:
+        """What is found; see `Investigation.look`.
+
+        Raises:
+            StepFailed: the run's minutes are used up.
+            BadInput: it cannot be done.
+            LlmUnavailable: a judge scores these rows, and does not answer.
+        """
+        deadline = self._context.meter.deadline
+        if deadline is not None and time.monotonic() >= deadline:
+            raise StepFailed("the run's minutes are used up")
+        match look:
+            case Evaluate():
+                return self._evaluate(look)
+            case ClassifyFailures():
+                return self._classify_failures()
+            case SearchPrompts():
+                return self._search_prompts(look)
+            case TryPrompt(question=question):
+                return try_prompt(question, self._state["best"], self._context)
+            case Compare(first=first, second=second):
+                return self._compare(first, second)
+
+    def _evaluate(self, look: Evaluate) -> RowsScored:
+        context, best = self._context, self._state["best"]
+        if look.split == "validation":
+            evaluation = context.evaluate(best, "validation")
+        else:
+            size = min(look.rows, len(context.spec.train))
+            evaluation = context.evaluate(best, "train", learned_rows(self._state, context, size))
+        scores = evaluation.scores
+        content = [score for score in scores if score.content < 1]
+        style = [score for score in scores if score.style < 1]
+        both = sum(score.style < 1 for score in content)
+        return RowsScored(
+            split=look.split,
+            rows=len(scores),
+            reward=evaluation.reward,
+            content=evaluation.content,
+            style=evaluation.style,
+            failing=sum(score.reward < 1 for score in scores),
+            lacking_content=len(content) - both,
+            lacking_style=len(style) - both,
+            lacking_both=both,
+            too_long=evaluation.too_long,
+            failures=tuple(failing_rows(scores, context)[:MOST_FAILURES]) if look.split == "train" else (),
+        )
+
+    def _classify_failures(self) -> FailuresClassified:
+        """As the node `observe` has classified them in this round."""
+        diagnosis = self._state["diagnosis"]
+        return FailuresClassified(
+            failing=diagnosis.failing,
+            total=diagnosis.total,
+            probed=len(diagnosis.examples),
+            content=diagnosis.expected("content"),
+            style=diagnosis.expected("style"),
+            both=diagnosis.expected("both"),
+            confidence=diagnosis.confidence,
+            prompt_gap=diagnosis.prompt_gap,
+            weight_gap=diagnosis.weight_gap,
+            by=diagnosis.by,
+        )
+
+    def _search_prompts(self, look: SearchPrompts) -> PromptsFound:
+        memory = self._context.memory
+        found = [
+            FoundPrompt(
+                prompt=recalled.entry.prompt, run=recalled.entry.run, task=recalled.entry.task,
+                similarity=recalled.similarity, reward=recalled.entry.reward, gain=recalled.entry.gain,
+            )
+            for recalled in memory.recall(look.about, look.limit)
+        ]  # fmt: skip
+        return PromptsFound(asked=memory.asked, prompts=tuple(found))
+
+    def _compare(self, first: int, second: int) -> PairsCompared:
+        from eval.stats import sign_flip
+
+        pairs = [self._pair_after(number) for number in (first, second)]
+        before, after = (self._context.evaluate(pair, "validation") for pair in pairs)
+        differences = [new.reward - old.reward for old, new in zip(before.scores, after.scores, strict=True)]
+        return PairsCompared(
+            first=first,
+            second=second,
+            rows=len(differences),
+            first_reward=before.reward,
+            second_reward=after.reward,
+            better=sum(difference > 0 for difference in differences),
+            worse=sum(difference < 0 for difference in differences),
+            p_value=sign_flip(differences),
+        )
+
+    def _pair_after(self, number: int) -> Candidate:
+        baseline, rounds = self._context.folder.baseline(), self._context.folder.rounds()
+        if baseline is None or number > len(rounds):
+            raise BadInput(f"There is no round {number}: there have been {len(rounds)}, and 0 is the baseline.")
+        return rounds[number - 1].best if number else baseline.best
+
+
+def failing_rows(scores: Sequence[ExampleScore], context: RunServices) -> list[FailingRow]:
+    """The train rows among these scores that fall short, in order, with what is wrong with each."""
+    return [
+        FailingRow(
+            question=context.examples[score.example].question,
+            output=score.output,
+            faults=(*(("The content is wrong.",) if score.content < 1 else ()), *score.faults),
+        )
+        for score in scores
+        if score.reward < 1
+    ]
+
+
+def try_prompt(question: str, pair: Candidate, context: RunServices) -> PromptTried:
+    """What a pair answers to a question of the user's, or an agent's, own.
+
+    Raises:
+        BadInput: the model's window has no room for it.
+    """
+    example = Example(name="chat:1", question=question, answer="")
+    tokens, prompt = context.spec.config.generation.max_new_tokens, context.folder.prompt(pair.prompt)
+    [answer], _ = context.model.generate(prompt, [example], adapter=pair.adapter, max_new_tokens=tokens)
+    if answer is None:
+        raise BadInput(f"The model's window has no room for this question and generation.max_new_tokens: {tokens}.")
+    return PromptTried(question=question, answer=answer)

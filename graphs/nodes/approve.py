@@ -1,0 +1,76 @@
+"""The node that asks a user, and the way that the answer leads to."""
+
+from typing import Any, Literal
+
+from langgraph.types import interrupt
+
+from agent.records.actions import Action, Alternative, Decision, EditPrompt, Rollback, Stop, TrainLora
+from graphs.approval import Approve, Cost, Reject, question, read
+from graphs.services.run import RunServices
+from graphs.state import State
+
+
+def approve(state: State, context: RunServices) -> dict[str, Any]:
+    """In supervised use, ask; `graphs.approval` has the forms of question and answer.
+
+    A node of its own that changes nothing before it is answered: LangGraph runs it again from its start. A wrong answer
+    is asked again, with what is wrong as `fault`: LangGraph keeps the first answer to an interrupt even where the node
+    raises on it.
+    """
+    decision = state["decision"]
+    if not context.supervised or decision is None:
+        return {}
+    number, cost = state["number"] + 1, cost_of(decision.move, context)
+    answer, fault = read(interrupt(question(number, decision, cost)), state["number"])
+    while answer is None:
+        answer, fault = read(interrupt(question(number, decision, cost, fault)), state["number"])
+    if isinstance(answer, Approve):
+        return {}
+    if isinstance(answer, Reject):
+        if answer.message:
+            context.note(f"The user turned {decision.move.action} down: {answer.message}")
+        return {"decision": None, "refused": (*state["refused"], decision.move.action)}
+    asked = Decision(
+        move=answer,
+        reason="Asked for by the user.",
+        numbers=decision.numbers,
+        by="user",
+        alternative=decision.alternative or Alternative(action=decision.move, reason=decision.reason),
+    )
+    return {"decision": asked}
+
+
+def cost_of(action: Action, context: RunServices) -> Cost:
+    """What an action will take at most: the price a user agrees to."""
+    task, config = context.spec, context.spec.config
+    edit, rows = config.edit, len(context.spec.train)
+    judged = "judge" in config.roles
+    match action:
+        case Rollback():
+            return Cost()
+        case Stop():
+            return Cost(test_answers=2 * len(task.test), judged=judged)
+        case TrainLora():
+            validation = len(task.validation)
+            return Cost(epochs=action.epochs, training_rows=rows, validation_answers=validation, judged=judged)
+        case EditPrompt():
+            calls = 0
+            if "editor" in config.roles:  # a critique a row, the steps, and a call for each rewrite
+                steps = min(edit.proposals, len(action.parts) + ("system" in action.parts))  # system text twice
+                rewrites = edit.rewrites if "questions" in action.parts else 0
+                calls = min(edit.critiques, rows) + steps + min(rewrites, rows)
+            return Cost(
+                prompts=edit.proposals + 1, rows_per_prompt=edit.minibatch, validation_answers=len(task.validation),
+                llm_calls=calls, judged=judged,
+            )  # fmt: skip
+
+
+def route(state: State) -> Literal["plan", "train_lora", "edit_prompt", "rollback", "finish"]:
+    """The one router: to the lever that was decided on, back to the plan if it was turned down, or to the end."""
+    if "outcome" in state:
+        return "finish"
+    decision = state["decision"]
+    if decision is None:
+        return "plan"
+    action = decision.move.action
+    return "finish" if action == "stop" else action

@@ -1,0 +1,43 @@
+"""The last node: the test rows, opened once."""
+
+from typing import Any
+
+from agent.records.evaluation import Evaluation
+from agent.records.events import RunFinished
+from agent.records.rounds import Outcome, SplitResult
+from graphs.invocation import results
+from graphs.services.run import RunServices
+from graphs.state import State, decided
+
+
+def finish(state: State, context: RunServices) -> dict[str, Any]:
+    """Open the test split, once: the baseline and the best pair on rows that nothing was decided by."""
+    from eval import stats
+
+    first = context.folder.baseline()
+    assert first is not None, "the baseline node has run before"
+    before, after = context.evaluate.open_test(first.seed), context.evaluate.open_test(state["best"])
+    outcome = Outcome(
+        stopped=decided(state).reason,
+        drift=context.drift(state["best"]),
+        best=state["best"],
+        baseline_test=_result(before),
+        best_test=_result(after),
+        p_value=stats.sign_flip([b.reward - a.reward for a, b in zip(before.scores, after.scores, strict=True)]),
+        spend=state["spend"] + context.meter.spent,
+        usage=context.llm.budget.usage,
+    )
+    context.folder.append(outcome)
+    context.show_report()
+    context.tell(RunFinished(outcome=outcome))
+    return results(context, outcome)
+
+
+def _result(evaluation: Evaluation) -> SplitResult:
+    from eval.stats import interval
+
+    low, high = interval([score.reward for score in evaluation.scores])
+    return SplitResult(
+        candidate=evaluation.candidate, reward=evaluation.reward, low=low, high=high, content=evaluation.content,
+        style=evaluation.style, rows=len(evaluation.scores), too_long=evaluation.too_long,
+    )  # fmt: skip

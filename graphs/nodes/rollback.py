@@ -1,0 +1,18 @@
+"""The lever that goes back."""
+
+from typing import Any
+
+from agent.records.actions import Rollback
+from agent.records.rounds import Trial
+from graphs.services.run import RunServices
+from graphs.state import State, move_of
+
+
+def rollback(state: State, context: RunServices) -> dict[str, Any]:
+    """Take up the pair that stood after an earlier round."""
+    number = move_of(state, Rollback).to_round
+    first, rounds = context.folder.baseline(), context.folder.rounds()
+    if number > len(rounds) or first is None:
+        return {"trial": Trial(candidate=None, note=f"There is no round {number} to go back to.")}
+    candidate = rounds[number - 1].best if number else first.best
+    return {"trial": Trial(candidate=candidate, note=f"back to the pair after round {number}")}

@@ -1,0 +1,1 @@
+"""Which rows a node looks at, and what the run's own rows say about its levers."""

@@ -1,0 +1,193 @@
+"""What a run remembers of other runs, and leaves to them: prompts, rewrites, and what rounds brought."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.config.task import TaskConfig
+from agent.errors import BadInput
+from agent.example_tasks import shipped
+from agent.policy.experience import Experience, experience
+from agent.protocols import Embed
+from agent.records.base import folded
+from agent.records.edits import Rewrite
+from agent.records.examples import Example
+from agent.records.rounds import Round
+from eval.tasks.task import Task
+from memory.experience import ExperienceFile
+from memory.prompts import Entry, PromptMemory, Recalled, rebuild
+from memory.remake import source_of
+from memory.rewrites import KeptRewrite, Reworded
+from memory.run.folder import RunFolder, runs
+
+if TYPE_CHECKING:
+    from eval.leaks import Leaks
+
+PROFILE_QUESTIONS = 5
+WAIT = 60.0  # seconds; another run has the prompt memory open for moments
+
+
+class RunMemory:
+    """The memory beside the runs, as one run asks and tells it.
+
+    Args:
+        tell: says what a user should know.
+    """
+
+    def __init__(self, folder: RunFolder, task: Task, embed: Embed, tell: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._task = task
+        self._embed = embed
+        self._tell = tell
+
+    @contextmanager
+    def open(self) -> Iterator[PromptMemory]:
+        """Prompts and rewrites of all runs, open only while they are used; rebuilt from the runs if they were lost."""
+        root = self._folder.path.parent
+        self._embed([""])  # loads the embedder before others are kept waiting
+        with PromptMemory.open(root / "memory", self._embed, wait=WAIT) as memory:
+            told = [self._kept_by(run) for run in (runs(root) if memory.lacks_entries else [])]
+            kept = [entry for entries, _ in told for entry in entries]
+            rewrites = [rewrite for _, made in told for rewrite in made]
+            lost = bool(kept) or len(rewrites) > memory.rewrites.count()
+            if lost:
+                self._tell("The prompt memory was lost: it is rebuilt from the run folders.")
+            if lost or memory.rebuilt:
+                rebuild(memory, kept, rewrites)
+            yield memory
+
+    def _kept_by(self, run: RunFolder) -> tuple[list[Entry], list[KeptRewrite]]:
+        """What a run folder has to remember; nothing where a file of it is damaged."""
+        try:
+            return run.remembered(), run.rewrites()
+        except BadInput as error:
+            self._tell(f"Run {run.name} is passed over: {error}")
+            return [], []
+
+    @property
+    def asked(self) -> bool:
+        """Whether a run asks it. Not a fixed order: it is there to be compared, so it starts from the seed."""
+        config = self._task.config
+        return config.recall.prompts > 0 and config.observes and "memory" not in config.without
+
+    # --- prompts ---
+
+    @cached_property
+    def profile(self) -> str:
+        """What the task is, in words that its near neighbours share: the wanted form and some train questions."""
+        task = self._task
+        questions = [example.question for example in task.train[:PROFILE_QUESTIONS]]
+        return "\n".join([task.config.about, *task.scorers.instructions(), *questions])
+
+    def recall(self, about: str = "", limit: int | None = None) -> list[Recalled]:
+        """Prompts of earlier runs on near tasks that neither show nor say what this task's rows ask for.
+
+        Args:
+            about: what they are to be about, in words, however near; empty: this task, as near as it asks for.
+            limit: how many at most; None: as many as the task asks for.
+        """
+        if not self.asked:
+            return []
+        config, wanted = self._task.config, self._task.config.recall
+        most = wanted.prompts if limit is None else limit
+        with self.open() as memory:
+            found = memory.recall(
+                about or self.profile, model=config.model, limit=most * 3, similarity=0 if about else wanted.similarity
+            )
+        return list(islice((recalled for recalled in found if not self._leaks(recalled)), most))
+
+    def _leaks(self, recalled: Recalled) -> bool:
+        """Whether a prompt shows a held-out row, or gives away any row in its words; the user is told of the latter.
+
+        Test rows count here: they may have been train rows of the run that the prompt is from.
+        """
+        entry, task = recalled.entry, self._task
+        held_out = {folded(example.question) for example in (*task.validation, *task.test)}
+        if any(folded(demo.question) in held_out for demo in entry.prompt.demos):
+            return True
+        leak = self._rows.found_in(entry.prompt, task.config.prompt.prompt())
+        if leak:
+            self._tell(f"A prompt of run {entry.run} is not recalled: {leak}.")
+        return leak is not None
+
+    @cached_property
+    def _rows(self) -> "Leaks":
+        from eval.leaks import Leaks
+
+        return Leaks(self._task.train, (*self._task.validation, *self._task.test))
+
+    def remember(self, entry: Entry) -> None:
+        """Put a prompt into this run's folder and into the memory."""
+        with self.open() as memory:
+            self._folder.keep(entry)
+            memory.remember(entry)
+
+    # --- rewrites ---
+
+    def recall_rewrites(self, examples: Sequence[Example]) -> list[Rewrite]:
+        """What is known to help this model with just these train rows, at most one rewrite each."""
+        if not self.asked:
+            return []
+        config, sources = self._task.config, [source_of(example) for example in examples]
+        with self.open() as memory:
+            return [*memory.rewrites.recall(sources, model=config.model, task=config.name)]
+
+    def keep_rewrites(self, number: int, made: Reworded) -> None:
+        """Put what a round made of hard questions into this run's folder, and its rewrites into the memory.
+
+        Done again, after a kill between the two, it changes nothing but what was missing.
+        """
+        if not made.kept:
+            self._folder.save_reworded(number, made)
+            return
+        with self.open() as memory:  # opened first: it would take what the folder has beyond it for lost
+            self._folder.save_reworded(number, made)
+            memory.rewrites.remember(*made.kept)
+
+    # --- what rounds brought ---
+
+    @cached_property
+    def experience(self) -> tuple[Experience, ...]:
+        """What rounds of other runs brought: those that the task names, as they stood when this run began.
+
+        Raises:
+            BadInput: the file that the task names is not there.
+        """
+        config = self._task.config
+        if "memory" in config.without or config.experience == "none":
+            return ()
+        return self._folder.learned_from(self._told)
+
+    def _told(self) -> list[Experience]:
+        config, root = self._task.config, self._folder.path.parent
+        named = config.experience != "runs"
+        file = _named(config, Path(self._folder.about.source)) if named else ExperienceFile.beside(root)
+        return [line for line in file.read() if line.run != self._folder.name]
+
+    def note(self, row: Round) -> None:
+        """Let later runs know what a round brought. Done again, after a kill, it changes nothing."""
+        config = self._task.config
+        line = experience(row, self._folder.name, config.name, config.model)
+        if line:
+            ExperienceFile.beside(self._folder.path.parent).append(line)
+
+
+def check_experience(config: TaskConfig, folder: Path) -> None:
+    """Raises BadInput where the task, in this folder, names a file of rounds that is not there."""
+    if config.policy == "learned" and config.experience not in ("runs", "none"):
+        _named(config, folder)
+
+
+def _named(config: TaskConfig, folder: Path) -> ExperienceFile:
+    """The file of rounds that the task, in this folder, names. Raises BadInput: it is not there."""
+    practice = shipped("practice") / "experience.jsonl"
+    file = ExperienceFile(practice if config.experience == "practice" else folder / config.experience)
+    if file.lost:
+        raise BadInput(
+            f"experience: there is no file {file.path}. A path is relative to the task's folder; or take `runs`, "
+            "`practice` or `none`."
+        )
+    return file

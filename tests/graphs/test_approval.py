@@ -1,0 +1,83 @@
+"""The question before an action and its answers: LangChain's human-in-the-loop schema, as chat front ends know it."""
+
+import importlib.util
+import json
+from typing import Any
+
+import pytest
+
+from agent.records.actions import Decision, EditPrompt, Rollback, TrainLora
+from graphs.approval import APPROVE, REJECT, Approve, Cost, Question, Reject, instead, question, read
+from ui import wording
+
+DECISION = Decision(move=TrainLora(epochs=2), reason="The weight gap is the larger one.", numbers={"weight gap": 2.5})
+COST = Cost(epochs=2, training_rows=40, validation_answers=12)
+
+
+def test_a_question_is_an_action_request_with_its_review_configuration() -> None:
+    asked = question(3, DECISION, COST)
+    assert json.loads(json.dumps(asked)) == asked, "plain JSON values"
+    [request], [config] = asked["action_requests"], asked["review_configs"]
+    assert request["name"] == config["action_name"] == "train_lora"
+    assert request["args"] == DECISION.move.model_dump(mode="json", exclude={"action"})
+    for said in ("Round 3", DECISION.reason, "epochs 2", "validation answers 12"):
+        assert said in request["description"]
+    assert config["allowed_decisions"] == ["approve", "edit", "reject"]
+    assert Question.model_validate(asked).decision == DECISION
+
+
+def test_a_question_fits_langchains_own_types() -> None:
+    if not importlib.util.find_spec("langchain"):
+        pytest.skip("langchain is not installed: its types cannot be compared")
+    from langchain.agents.middleware.human_in_the_loop import HITLRequest, HITLResponse
+    from pydantic import TypeAdapter
+
+    asked = question(1, DECISION, COST)
+    known = {key: asked[key] for key in ("action_requests", "review_configs")}
+    assert TypeAdapter(HITLRequest).validate_python(known, strict=True) == known
+    for answer in (APPROVE, REJECT, instead("edit_prompt", parts=["system"])):
+        assert TypeAdapter(HITLResponse).validate_python(answer, strict=True) == answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "meant"),
+    [
+        (APPROVE, Approve()),
+        (REJECT, Reject()),
+        ({"decisions": [{"type": "reject", "message": "Too dear."}]}, Reject(message="Too dear.")),
+        (instead("train_lora", epochs=4), TrainLora(epochs=4)),
+        (instead("edit_prompt"), EditPrompt()),
+        (instead("rollback", to_round=1), Rollback(to_round=1)),
+        (instead("train_lora", epochs="4", learning_rate="0.002", fresh="true"),
+         TrainLora(epochs=4, learning_rate=0.002, fresh=True)),
+        (instead("edit_prompt", parts='["system", "demos"]'), EditPrompt(parts=("system", "demos"))),
+    ],
+)  # fmt: skip
+def test_an_answer_is_what_it_says_also_as_forms_of_chat_front_ends_send_it(answer: Any, meant: object) -> None:
+    assert read(answer, rounds=2) == (meant, "")
+
+
+def test_a_question_of_an_earlier_version_is_read() -> None:
+    old = {"number": 2, "decision": DECISION.model_dump(mode="json"), "cost": "2 epochs over up to 40 rows"}
+    asked = Question.model_validate(old)
+    assert asked.decision == DECISION and wording.action_cost(asked.cost) == old["cost"]
+
+
+@pytest.mark.parametrize(
+    ("cost", "words"),
+    [
+        (Cost(), "nothing"),
+        (COST, "2 epochs over up to 40 rows, then 12 answers to judge it"),
+        (
+            Cost(prompts=5, rows_per_prompt=8, validation_answers=12, llm_calls=11),
+            "up to 5 prompts on up to 8 rows each, then 12 answers to judge the best, "
+            "and up to about 11 calls to the external LLM",
+        ),
+        (
+            Cost(test_answers=24, judged=True),
+            "24 answers on the test rows, and calls to the judging LLM for every answer",
+        ),
+    ],
+)
+def test_a_cost_in_words(cost: Cost, words: str) -> None:
+    assert wording.action_cost(cost) == words

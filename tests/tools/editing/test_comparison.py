@@ -1,0 +1,76 @@
+"""Proposals compared on the same rows: which one wins, and what is noted of each."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.records.edits import Edit
+from agent.records.evaluation import Evaluation, ExampleScore
+from agent.records.examples import Candidate, Prompt
+from agent.records.rounds import Proposal
+from tools.editing.comparison import compare_proposals
+
+
+class Comparison:
+    """Prompts whose content on each row is given, the present one first; notes which pairs are scored."""
+
+    def __init__(self, contents: Sequence[Sequence[float]], lengths: Sequence[int] = ()) -> None:
+        dots = lengths or [0] * len(contents)
+        self.prompts = [Prompt(system=f"{place}{'.' * length}") for place, length in enumerate(dots)]
+        self.contents = {prompt.id: row for prompt, row in zip(self.prompts, contents, strict=True)}
+        self.asked: list[Candidate] = []
+        self.saved: list[Prompt] = []
+
+    def run(self, adapter: str | None = None) -> tuple[int, list[Proposal]]:
+        """The winner's place, 0 for the present prompt, and the proposals."""
+        present, *edits = self.prompts
+        named = [Edit(prompt=edit, note=f"edit {place}") for place, edit in enumerate(edits, 1)]
+        winner, proposals = compare_proposals(named, present, adapter, self, self.save)
+        return self.prompts.index(winner) if winner else 0, proposals
+
+    def save(self, prompt: Prompt) -> str:
+        self.saved.append(prompt)
+        return prompt.id
+
+    def __call__(self, candidate: Candidate) -> Evaluation:
+        self.asked.append(candidate)
+        scores = tuple(
+            ExampleScore(example=f"validation:{line}", output="", content=content, style=0)
+            for line, content in enumerate(self.contents[candidate.prompt], 1)
+        )
+        return Evaluation(candidate=candidate, split="validation", scores=scores)
+
+
+@pytest.mark.parametrize(
+    ("contents", "lengths", "place"),
+    [
+        ([0.1, 0.2, 0.3], [1, 1, 50], 2),  # the highest merit wins, however long
+        ([0.1, 0.3, 0.3], [1, 50, 20], 2),  # among equals the shortest
+        ([0.3, 0.2, 0.1], [50, 1, 1], 0),  # nothing beats the present prompt
+        ([0.3, 0.3, 0.3], [10, 10, 50], 0),  # nor does its equal
+        ([0.3, 0.3, 0.1], [50, 10, 1], 1),  # unless that is shorter
+        ([0.1], [1], 0),  # there is nothing else
+    ],
+)
+def test_merit_decides_then_length(contents: Sequence[float], lengths: Sequence[int], place: int) -> None:
+    assert Comparison([[content] for content in contents], lengths).run()[0] == place
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.2]), st.integers(0, 5)), min_size=1, max_size=6))
+def test_nothing_that_was_tried_is_better_than_the_winner(tried: list[tuple[float, int]]) -> None:
+    contents, lengths = zip(*tried, strict=True)
+    best, _ = Comparison([[content] for content in contents], lengths).run()
+    assert all((content, -length) <= (contents[best], -lengths[best]) for content, length in tried)
+
+
+def test_all_are_tried_on_the_same_rows_with_the_present_adapter() -> None:
+    comparison = Comparison([[0.3] * 4] * 3)
+    _, proposals = comparison.run(adapter="a1")
+    assert comparison.saved == comparison.prompts
+    assert comparison.asked == [Candidate(prompt=prompt.id, adapter="a1") for prompt in comparison.prompts]
+    assert [(one.prompt, one.note, one.merit, one.rows) for one in proposals] == [
+        (prompt.id, note, pytest.approx(0.1), 4)
+        for prompt, note in zip(comparison.prompts, ["the present prompt", "edit 1", "edit 2"], strict=True)
+    ]
