@@ -147,8 +147,9 @@ class AttachedAdapters:
 
         if adapter not in self._attached:  # its layers are new
             use_fast_lora(self._peft)
+        if adapter not in self._attached or self._peft.active_adapter != adapter:
+            self._peft.set_adapter(adapter)
         self._attached[adapter] = folder
         self._attached.move_to_end(adapter)
-        self._peft.set_adapter(adapter)
         while len(self._attached) > ATTACHED:
             self.detach(next(iter(self._attached)))

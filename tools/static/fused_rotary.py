@@ -35,7 +35,18 @@ def turned(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Queries [B, H, T, D] and keys [B, K, T, D], turned by cosines and sines [B, T, D]."""
     cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
+    H, K = q.shape[1], k.shape[1]
+    if unsqueeze_dim == 1 and _adjacent(q, k):
+        both = _turned(q.as_strided((q.shape[0], H + K, *q.shape[2:]), q.stride()), cos, sin)
+        return both[:, :H], both[:, H:]
     return _turned(q, cos, sin), _turned(k, cos, sin)
+
+
+def _adjacent(q: torch.Tensor, k: torch.Tensor) -> bool:
+    """Whether the heads of the keys follow those of the queries in memory, as after one product for both."""
+    same = q.stride() == k.stride() and q.dtype == k.dtype
+    one_memory = q.untyped_storage().data_ptr() == k.untyped_storage().data_ptr()
+    return same and one_memory and k.storage_offset() == q.storage_offset() + q.shape[1] * q.stride(1)
 
 
 def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -57,5 +68,7 @@ def _is_plain(function: Any) -> bool:
     try:
         wanted = function(q, k, cos, sin)
     except (TypeError, RuntimeError, ValueError):
+        return False
+    if not isinstance(wanted, tuple) or len(wanted) != 2:
         return False
     return all(torch.allclose(a, b, atol=1e-5) for a, b in zip(wanted, turned(q, k, cos, sin), strict=True))
