@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from langgraph.checkpoint.base import BaseCheckpointSaver
+
     from agent.protocols import Listener
     from agent.records.examples import Prompt
     from agent.records.rounds import Outcome
+    from graphs.adapt import Adaptation
 
-__all__ = ["Adapted", "Shadowed", "adapt", "main"]
+__all__ = ["Adapted", "Shadowed", "adapt", "build_graph", "main", "server_graph"]
 
 PACKAGES = ("agent", "tools", "memory", "eval", "graphs", "ui", "bench")
 
@@ -68,6 +71,32 @@ def adapt(
     best = outcome.best
     adapter = folder.adapter_folder(best.adapter) if best.adapter else None
     return Adapted(folder.path, folder.prompt(best.prompt), adapter, outcome)
+
+
+def build_graph(checkpointer: BaseCheckpointSaver[str] | None = None) -> Adaptation:
+    """The same as a LangGraph graph: to be invoked, streamed, or a node of a graph of your own.
+
+    Its input is `graphs.state.Input` (task, overrides, budget, …), its output `graphs.state.Output` (outcome, prompt,
+    adapter, test, report). It writes the report after every round.
+
+    Args:
+        checkpointer: keeps the state between its steps; None: a parent graph's, or that of LangGraph's server.
+
+    Raises:
+        Shadowed: Python finds a folder of yours in place of one of our packages.
+    """
+    _check_packages()
+    from graphs.adapt import build_graph
+    from ui.report.write import write_report
+
+    return build_graph(checkpointer, report=write_report)
+
+
+async def server_graph() -> Adaptation:
+    """What langgraph.json names. LangGraph's server asks for it at every request, and brings its own checkpointer."""
+    import asyncio
+
+    return await asyncio.to_thread(build_graph)  # its first imports read files, which the server's loop forbids
 
 
 def main() -> None:

@@ -154,13 +154,16 @@ def missing(used: Mapping[str, str]) -> str:
     Args:
         used: where each comes from, by kind and name, such as `editor shouting`; see `used_by`.
     """
-    lacking = [
-        f"the {what} ({origin})"
-        for what, origin in used.items()
-        if REGISTRIES[(kind := what.rpartition(" "))[0]].get(kind[2]) is None
-    ]
-    way_out = "Install the package; what was registered from Python must be registered before the run is opened"
-    return f"{' and '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not here. {way_out}." if lacking else ""
+    lacking = []
+    for extension, origin in used.items():
+        what, _, name = extension.rpartition(" ")
+        if REGISTRIES[what].get(name) is None:
+            kind, *package = origin.split()
+            way_out = (
+                f"pip install {'=='.join(package)}" if kind == "package" else "register it before the run is opened"
+            )
+            lacking.append(f"the {extension} ({origin}) is not here: {way_out}")
+    return "; ".join(lacking)
 
 
 def used_by(config: "TaskConfig") -> dict[str, str]:

@@ -184,7 +184,7 @@ class Investigation(Protocol):
         """
         ...
 
-    def tell(self, inquiry: Inquiry) -> None:
+    def note(self, inquiry: Inquiry) -> None:
         """Notes a look, with what it found, among the run's events."""
         ...
 
@@ -199,37 +199,44 @@ class Policy(Protocol):
 
 
 class Chat(Protocol):
-    """An external LLM, reduced to what the mind needs: messages in, text or one tool call out.
+    """An external LLM as planner, editor and judge use it: messages in, text or one tool call out.
 
-    Both may be called from several threads at once; no more than `width` calls are out at the same time.
+    Both methods may be called from several threads.
     """
 
     @property
-    def width(self) -> int: ...
+    def width(self) -> int:
+        """Most calls in flight at the same time; further calls wait."""
+        ...
 
     def call_tool(self, system: str, user: str, tools: Sequence[type[T]]) -> T:
-        """The arguments of the one tool the LLM called, as an instance of its record.
+        """The arguments of the one tool that the LLM called, as an instance of its record.
 
         Raises:
-            LlmUnavailable: no answer; Useless: none that fits a tool.
+            LlmUnavailable: no answer.
+            Useless: none that fits a tool.
         """
         ...
 
     def complete(self, system: str, user: str, check: Callable[[str], object] = str) -> str:
-        """A plain text answer; `check` raises where it is of no use, so that it is not kept for the next time.
+        """A plain text answer.
+
+        Args:
+            check: raises where the text is useless; then the answer is not kept for the next time.
 
         Raises:
-            LlmUnavailable: none came; Useless: it is empty, or was cut off; and what `check` raises.
+            LlmUnavailable: none came.
+            Useless: it is empty, or was cut off; also whatever `check` raises.
         """
         ...
 
     def abandon(self) -> None:
-        """End the calls that are out, as an interrupt wants it; who waits for them gets a CancelledError."""
+        """Cancel the calls in flight, after an interrupt; the threads that wait for them get a CancelledError."""
         ...
 
 
 class CallLog(Protocol):
-    """Where every call to the LLM is written down, before it is made and after; it outlives a kill."""
+    """A log of every call to the LLM, written before the call is sent and after it; it survives a kill."""
 
     def calls(self) -> list[Call]:
         """All lines, in the order written."""

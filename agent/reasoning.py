@@ -29,7 +29,7 @@ BARE = re.compile(r"\Aanalysis.*assistantfinal", re.DOTALL)
 
 
 def without_thoughts(text: str) -> str:
-    """What a model says after (or between) its thoughts; a text without thoughts comes back as it is.
+    """A model's text without its thoughts; a text without thoughts comes back unchanged.
 
     Thoughts open at the start of a line and end with their closing tag, or with the text if they were cut off. A
     closing tag alone ends thoughts that the chat template has opened, so all before it goes. A tag within a line opens
@@ -48,10 +48,10 @@ def without_thoughts(text: str) -> str:
 
 
 def spoken(text: str) -> str:
-    """What a model's own output says besides thoughts that it opens itself, at the start of a line.
+    """A model's output without the thoughts that it opens itself, at the start of a line.
 
-    Here a closing tag alone ends nothing, so that no later word takes back what was said before it: an answer may be
-    scored before it is whole. (Where a chat template opens the thoughts, the output is read with that opening.)
+    Here a closing tag alone ends nothing, so that no later word changes the answer before it: an answer may be scored
+    before it is whole. (Where a chat template opens the thoughts, the output is read with that opening.)
     """
     rest = text
     for block in BLOCKS:
@@ -74,7 +74,7 @@ def may_think(text: str) -> bool:
 
 
 def _final_channel(text: str) -> str:
-    """What was said in the channel that is for the user; all of it where there are no channels."""
+    """The text of the channel for the user; all of it where there are no channels."""
     channels = CHANNEL.findall(text)
     return "".join(message for name, message in channels if name == "final") if channels else text
 

@@ -1,1 +1,1 @@
-"""The judge: tasks, scorers, the runner and the statistics. No tool may touch it."""
+"""Where rows are scored (scoring.py, runner.py) and trials are judged (gate.py). No tool may touch it."""

@@ -1,4 +1,4 @@
-"""Rows in turn: a few at a time, in an order drawn by seed, all of them before any comes back."""
+"""Batches of rows in a seeded order: every row is drawn before any is drawn again."""
 
 import random
 from collections.abc import Sequence
@@ -8,9 +8,13 @@ T = TypeVar("T")
 
 
 def batch(rows: Sequence[T], start: int, size: int, seed: int) -> list[T]:
-    """`size` different rows from place `start` of the seeded order, which goes round; all rows where there are fewer.
+    """`size` different rows of a seeded order, from index `start` on; all rows, where there are fewer.
 
-    With `start` growing by `size`, every row is served before any comes back.
+    With `start` growing by `size`, every row is drawn before any is drawn again.
+
+    Args:
+        start: index into the order, which begins again at its end.
+        seed: of the order.
     """
     order = random.Random(seed).sample(list(rows), len(rows))
     return [order[(start + place) % len(order)] for place in range(min(size, len(order)))]

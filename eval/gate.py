@@ -12,7 +12,7 @@ from eval.stats import NOISE, flips_for, joint_sign_flip, sign_flip, smallest_p_
 
 @dataclass(frozen=True)
 class Change:
-    """How one measure changed from an evaluation to the next, row by row."""
+    """How one measure changed from an evaluation to the next, row by row; values in [0, 1]."""
 
     name: str
     before: list[float]
@@ -41,7 +41,8 @@ class Change:
 
 
 def deciding_rows(evaluation: Evaluation, raced: Collection[str]) -> Evaluation:
-    """On the rows that took no part in choosing the trial: not on those raced, by name. On all, where none is left."""
+    """The evaluation without the rows (by name) on which proposals were compared to choose the trial; with all, if that
+    leaves none."""
     left = tuple(score for score in evaluation.scores if score.example not in raced)
     return evaluation.model_copy(update={"scores": left or evaluation.scores})
 
@@ -68,10 +69,16 @@ def gate(
 
 
 def judge_by_rewards(before: Evaluation, after: Evaluation, level: float, after_is_simpler: bool = False) -> Verdict:
-    """Whether the trial `after` takes the place of the pair `before`, on the same rows.
+    """Whether the trial `after` replaces the pair `before`, by rewards on the same rows.
 
     Kept if the joint reward did not fall, and it or the merit rose (one test over both, p <= level); or if no row
-    differs and the trial is simpler (a cheaper lever, a shorter prompt). Raises ValueError if the rows differ.
+    differs and the trial is simpler (a cheaper lever, a shorter prompt).
+
+    Args:
+        level: largest p-value of a trial that is kept.
+
+    Raises:
+        ValueError: the two evaluations are of different rows.
     """
     reward, merit = _changes(before, after)
     if reward.nothing and merit.nothing:
@@ -93,15 +100,15 @@ def judge_by_rewards(before: Evaluation, after: Evaluation, level: float, after_
 def judge_by_nll(
     verdict: Verdict, before: Sequence[float | None], after: Sequence[float | None], level: float
 ) -> Verdict:
-    """A second witness for a trial that raised the joint reward and lowered it on no row, but changed too few to tell.
+    """A second test, for a trial that raised the joint reward on a few rows, too few to tell, and lowered it on none.
 
     Near the top only a row or two are left to change, and no test on rewards can reach alpha. The references' NLL
-    moves on every row. The trial is kept if they became likelier (p <= alpha); else the verdict stands.
+    moves on every row. The trial is kept if they became likelier (p <= level); else the verdict stays.
 
     Args:
         verdict: of `judge_by_rewards`, on evaluations for which `too_few_to_tell` holds.
         before, after: NLL of each row's reference in the wanted form, nats per token, in the same order. Rows that
-            were not measured (None) under one of them tell nothing.
+            were not measured (None) under one of them are left out.
     """
     pairs = [(old, new) for old, new in zip(before, after, strict=True) if old is not None and new is not None]
     if not pairs:
@@ -124,8 +131,11 @@ def judge_by_nll(
 def too_few_to_tell(before: Evaluation, after: Evaluation, level: float) -> bool:
     """Whether every row whose joint reward changed has risen, and yet no test could call so few changes significant.
 
-    How many rows changed does not depend on the direction of the changes. So a second test that is made only here, in
-    the place of one that could not succeed, is no second chance.
+    How many rows changed does not depend on the direction of the changes. So a second test, made only where
+    the first could not succeed, is no second chance.
+
+    Args:
+        level: p-value that a significant change has at most.
     """
     reward, merit = _changes(before, after)
     risen = [difference for difference in reward.differences if abs(difference) > NOISE]

@@ -1,4 +1,4 @@
-"""What an edited text gives away of the rows by which prompts are written and judged."""
+"""Leak check: which answers or stretches of train and validation rows an edited prompt gives away."""
 
 import re
 from collections import Counter
@@ -13,7 +13,7 @@ from agent.records.examples import Example, Prompt
 
 RUN = 8  # so many consecutive words of a row are not there by chance
 SHORT = 5  # a question of fewer words may be anybody's
-MARK = "####"  # after it stands an answer's result, as `number` scorers read it
+MARK = "####"  # the result of an answer follows it, as for `number` scorers
 QUOTED = 80
 
 Array = NDArray[np.uint64]
@@ -25,8 +25,8 @@ FACTORS = np.random.default_rng(0).integers(1, 2**63, RUN, dtype=np.uint64) * np
 class Leaks:
     """Finds answers and stretches of train and validation rows in system texts and question templates.
 
-    What many rows share, such as "True", "(A)" or a question's set phrase, tells nothing of any of them. Building it
-    reads all rows once; a look-up reads the text, and the rows only where something is found.
+    What many rows share, such as "True", "(A)" or a question's set phrase, gives none of them away. Construction reads
+    all rows once; a look-up reads the text, and the rows only where something is found.
     """
 
     def __init__(self, train: Sequence[Example], validation: Sequence[Example]) -> None:
@@ -51,7 +51,14 @@ class Leaks:
         self._runs = Runs({text: place for place, text in reversed(places)})
 
     def found(self, text: str, before: str) -> str | None:
-        """A sentence on the first answer, or part of a question, that stands in `text` and not in `before`; or None."""
+        """Whether a text gives a row away.
+
+        Args:
+            before: the text before the edit; what it has already is no leak of the edit.
+
+        Returns:
+            A sentence on the first answer, or part of a question, that is in `text` and not in `before`; or None.
+        """
         known = _words(before)
         for phrase, place, what in self._hits(_words(text).split()):
             if phrase not in known:
@@ -63,7 +70,7 @@ class Leaks:
         return self.found(_text(prompt), _text(before))
 
     def _hits(self, words: Sequence[str]) -> Iterator[tuple[str, int, str]]:
-        """Telling phrases of the text that stand in a row: the phrase, the row's place, and what of the row it is."""
+        """Telling phrases of the text that are in a row: the phrase, the row's index, and what of the row it is."""
         for size in range(1, RUN):
             for phrase in _stretches(words, size):
                 for what, places in (("the answer", self._answers), ("the question", self._short)):
@@ -87,7 +94,7 @@ class Leaks:
 
 
 class Runs:
-    """All runs of eight words in many texts, by a hash: 50,000 texts take little room, and a look-up no time.
+    """All runs of eight words in many texts, by a hash, so that 50,000 texts need little memory.
 
     Args:
         places: the texts, and for each the place that it is found under.
@@ -107,7 +114,7 @@ class Runs:
         self._hashes, self._places = hashes[inside][order], owners[: len(hashes)][inside][order]
 
     def hits(self, words: Sequence[str]) -> Iterator[tuple[str, int, int]]:
-        """Runs of these words that stand in the texts: the run, its first place, and how many texts have it."""
+        """Runs of these words that are in the texts: the run, its first place, and how many texts have it."""
         hashes = _hashes(np.array([self._ids.get(word, 0) for word in words], np.uint64))
         starts, ends = (np.searchsorted(self._hashes, hashes, side) for side in ("left", "right"))
         for phrase, start, end in zip(_stretches(words, RUN), starts, ends, strict=True):
@@ -142,7 +149,7 @@ def _stretches(words: Sequence[str], size: int) -> Iterator[str]:
 
 
 def _telling(answer: str) -> bool:
-    """Whether an answer says something where it stands: no letter, syllable, small or round number does."""
+    """Whether an answer is recognisable by itself: a letter, a syllable, a small or a round number is not."""
     words = answer.split()
     text = "".join(words)
     return len(words) < RUN and len(text.replace(".", "").strip("0") if text[:1].isdigit() else text) >= 3

@@ -1,4 +1,4 @@
-"""Scores a candidate on rows of a split: what was measured before is served from the store, row by row."""
+"""Scores a candidate on rows of a split. Rows that were measured before come from the store."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -10,24 +10,24 @@ from agent.records.evaluation import Evaluation, ExampleScore, Measurements
 from agent.records.examples import Candidate, Example, Prompt, Split
 from eval.tasks.task import Task
 
-# How answers are read: scores of a run that began before a scorer's rules last changed are measured anew.
+# Version of the scorers' rules. Raise it with every change of them: scores of older runs are then measured again.
 READING = 2
 
 
 class EvaluationStore(Protocol):
-    """Where measurements are kept. They are the whole candidate's: a prompt scores anew after each LoRA update."""
+    """Where measurements are kept, by candidate: the same prompt with another adapter is measured again."""
 
     def load(self, candidate: Candidate, split: Split) -> Measurements:
         """What was saved for exactly this candidate and split; empty if nothing."""
         ...
 
     def save(self, measured: Measurements) -> None:
-        """Take the place of what was saved before, in one step."""
+        """Replace what was saved before, in one step."""
         ...
 
 
 def _too_long(row: Example) -> ExampleScore:
-    """Whatever the scorers would say of an empty answer: no answer is wrong."""
+    """No answer is a wrong answer, also where the scorers accept an empty one."""
     fault = "With this prompt the question is too long for the model's window."
     return ExampleScore(example=row.name, output="", content=0.0, style=0.0, faults=(fault,), too_long=True)
 
@@ -37,7 +37,7 @@ class Runner:
 
     Args:
         prompt_of: finds the prompt behind a candidate's prompt id.
-        whole: answers are generated to their end, for people to read, and not only as far as they count.
+        whole: generate answers to their end, for people to read; else only as far as they change the score.
     """
 
     def __init__(
@@ -69,9 +69,14 @@ class Runner:
         return self._evaluate(candidate, split, names)
 
     def reference_nll(self, candidate: Candidate, names: Sequence[str]) -> list[float | None]:
-        """NLL of the references of these validation rows, in the wanted form, under the candidate; nats per token.
+        """How likely the candidate finds the right answers: mean NLL of the references in the wanted form.
 
-        None where it cannot be measured. Rows whose reference cannot be shown in a form that passes are left out.
+        Args:
+            names: validation rows. A row whose reference gets no full marks in the wanted form is left out.
+
+        Returns:
+            Nats per token, one number per row that is not left out, in the order of the split; None where it cannot
+            be measured, such as a row beyond the model's window.
         """
         scorers = self._task.scorers
         wanted = set(names)
@@ -83,12 +88,16 @@ class Runner:
         known = self._store.load(candidate, "validation")
         missing = {key: row for key, row in rows.items() if key not in known.nats}
         if missing:
-            known = known.model_copy(update={"nats": known.nats | self._nats(candidate, missing)})
+            known = known.model_copy(update={"nats": known.nats | self._measured_nll(candidate, missing)})
             self._store.save(known)
         return [known.nats[key] for key in rows]
 
     def open_test(self, candidate: Candidate) -> Evaluation:
-        """The candidate's scores on all test rows. For the end of a run: nothing may be decided by them."""
+        """The candidate's scores on all test rows. Only for the end of a run: no decision may depend on them.
+
+        Raises:
+            NesyLoraError: a judge did not answer.
+        """
         return self._evaluate(candidate, "test", None)
 
     def _evaluate(self, candidate: Candidate, split: Split, names: Sequence[str] | None) -> Evaluation:
@@ -125,7 +134,7 @@ class Runner:
                 f"Nothing is lost: {way_out}, a run goes on with nesylora resume"
             ) from error
 
-    def _nats(self, candidate: Candidate, rows: Mapping[str, Example]) -> dict[str, float | None]:
+    def _measured_nll(self, candidate: Candidate, rows: Mapping[str, Example]) -> dict[str, float | None]:
         wanted = [("", self._task.scorers.show(row.answer)) for row in rows.values()]
         prompt = self._prompt_of(candidate.prompt)
         nats, _ = self._model.nll(prompt, list(rows.values()), wanted, adapter=candidate.adapter)

@@ -1,4 +1,4 @@
-"""A task's scorers taken together: the reward of an output, and the words for what is wanted."""
+"""Where a row is scored: all scorers of a task on an output, and the instructions for what is wanted."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -42,8 +42,8 @@ class BadScorer(BadInput):
         self.keys = keys
 
 
-def nobody(settings: Rated) -> Rater:
-    """Rates nothing: for whoever reads a task without scoring answers."""
+def no_rater(settings: Rated) -> Rater:
+    """Refuses to rate: for code that reads a task and scores no answers."""
     raise BadInput(f"a scorer of `kind: {settings.kind}` cannot be asked here; it can in `nesylora run` and `eval`")
 
 
@@ -53,15 +53,15 @@ class TaskScorers:
     What an output thinks before it answers counts neither for content nor for style, and a judge does not see it.
 
     Args:
-        rater: gives who scores by settings that no rule can follow; called when first needed, once for equal settings.
-        judge: who the LLM judge is, as plain data. It is part of the digest: another judge gives other scores.
+        rater: makes the judge or reward model of these settings; called when first needed, once for equal settings.
+        judge: which LLM the judge is, as plain data. It is part of the digest: another judge gives other scores.
     """
 
     def __init__(
         self,
         content: Sequence[ContentScorer],
         style: Sequence[StyleScorer] = (),
-        rater: Callable[[Rated], Rater] = nobody,
+        rater: Callable[[Rated], Rater] = no_rater,
         judge: object = None,
     ) -> None:
         self._content = _build("content", content, content_scorer)
@@ -91,7 +91,10 @@ class TaskScorers:
         Raises:
             LlmUnavailable: a judge did not answer; then nothing is scored.
         """
-        answers = [(_without_thoughts(example), spoken(output)) for example, output in answered]
+        answers = [
+            (example.model_copy(update={"answer": spoken(example.answer)}), spoken(output))
+            for example, output in answered
+        ]
         content = [self._content_ratings(scorer, answers) for scorer in self._content]
         style = [self._style_ratings(scorer, answers) for scorer in self._style]
         return [
@@ -106,12 +109,13 @@ class TaskScorers:
 
     def _style_ratings(self, scorer: AnyStyle, answered: Answered) -> list[Rating]:
         if isinstance(scorer, JudgedStyle):
-            return self._rater(scorer.settings).rate([(self._formed(example), output) for example, output in answered])
+            formed = [
+                (example.model_copy(update={"answer": self.show(example.answer)}), output)
+                for example, output in answered
+            ]
+            return self._rater(scorer.settings).rate(formed)
         faults = [self._fault(scorer, output) for _, output in answered]
         return [Rating(float(not fault), fault) for fault in faults]
-
-    def _formed(self, example: Example) -> Example:
-        return example.model_copy(update={"answer": self.show(example.answer)})
 
     def faults(self, output: str) -> tuple[str, ...]:
         """One sentence per style rule that the output fails. No judge is asked."""
@@ -131,15 +135,15 @@ class TaskScorers:
             return Rating(0.0, self._given_up(error))
 
     def _given_up(self, error: TooSlow) -> str:
-        """A fault like any other: the run goes on, and the answer has the sentence beside it."""
+        """The sentence for the answer's faults: the run goes on."""
         self.given_up = str(error)
         return self.given_up
 
     def may_stop(self, example: Example, text: str) -> bool:
-        """Whether score, faults and instructions are the same for every text that goes on from this one.
+        """Whether score, faults and instructions are the same for every answer that begins with this text.
 
-        Never so where a judge or a reward model scores: they read the whole answer. Nor where thoughts are in it.
-        Its last word may be cut, and is left out; what is judged is followed by white space.
+        Satisfies `agent.protocols.StopEarly`. Never where a judge or a reward model scores, since they read the whole
+        answer, nor where the text has thoughts. The last word of the text may be cut, and is not looked at.
         """
         parts = text.rsplit(maxsplit=1)
         if len(parts) < 2 or text.endswith(INCOMPLETE) or may_think(parts[0]):
@@ -148,9 +152,11 @@ class TaskScorers:
         return content and all(style.is_final(parts[0]) for style in self._style)
 
     def instructions(self, output: str | None = None) -> tuple[str, ...]:
-        """What to tell the model so that the style holds: for the rules this output fails and every judge, or for all.
+        """Instructions for the wanted style, one sentence per scorer.
 
-        No judge is asked, so it may be what the output falls short of.
+        Args:
+            output: only for the rules that it fails, and for every judge (no judge is asked, so it may fail them);
+                None: for all.
         """
         answer = None if output is None else spoken(output)
         return tuple(
@@ -176,16 +182,16 @@ class TaskScorers:
         return answer.removesuffix(bare) + shown if answer.endswith(bare) else answer
 
     def full_marks(self, output: str, example: Example) -> bool:
-        """Whether content and style are both full marks, as far as rules can tell.
+        """Whether content and style both get full marks, as far as rules can score them.
 
-        Asked of every row when a task is read, and by editors, so nobody is asked here: what only a judge or a reward
-        model can score is taken to pass. That is right for references in the wanted form; for a model's own answers
-        there is `score_all`.
+        Called for every row when a task is read, and by editors, so no judge and no reward model is asked: what only
+        they can score counts as full marks. That is right for references in the wanted form; use `score_all` for a
+        model's own answers.
         """
         return self.ruled(output, example) == 1.0 and not self.faults(output)
 
     def ruled(self, output: str, example: Example) -> float:
-        """Mean over the content rules, in [0, 1]; 1.0 where there are none. Asks nobody."""
+        """Mean over the content rules, in [0, 1]; 1.0 where there are none. No judge is asked."""
         rules = [scorer for scorer in self._content if not isinstance(scorer, Judge | RewardModel)]
         answer, reference = spoken(output), spoken(example.answer)
         return fmean(self._rule(rule, answer, reference).score for rule in rules) if rules else 1.0
@@ -194,11 +200,6 @@ class TaskScorers:
         """One line for people about what is wanted."""
         content = " and ".join(map(_wanted, self._settings))
         return " ".join(" ".join([f"Wanted: {content}.", *self.instructions()]).split())
-
-
-def _without_thoughts(example: Example) -> Example:
-    answer = spoken(example.answer)
-    return example if answer == example.answer else example.model_copy(update={"answer": answer})
 
 
 def _wanted(settings: ContentScorer) -> str:

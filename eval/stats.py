@@ -20,6 +20,10 @@ def sign_flip(differences: Sequence[float], flips: int = FLIPS) -> float:
 
     Under the null hypothesis each difference is as likely with the other sign. All sign patterns are counted when at
     most 16 differences are not zero, else so many random `flips` with the +1 correction (Phipson & Smyth 2010).
+
+    Args:
+        differences: [N] one per row, new less old, in any unit.
+        flips: random sign patterns where there are too many to count.
     """
     values = np.asarray(differences, dtype=float)
     values = values[np.abs(values) > NOISE]
@@ -34,6 +38,10 @@ def joint_sign_flip(*measures: Sequence[float], flips: int = FLIPS) -> float:
     The signs of a row's differences are flipped together, and the smallest of the measures' p-values is compared with
     what it would be under every pattern (the min-P method, Westfall & Young 1993). So two measures that say the same
     cost nothing, and two that differ are not two chances.
+
+    Args:
+        measures: [M] lists of [N] differences, of the same rows in the same order.
+        flips: random sign patterns where there are too many to count.
     """
     values = np.asarray(measures, dtype=float).T
     values = values[np.any(np.abs(values) > NOISE, axis=1)]
@@ -60,12 +68,12 @@ def _share_reaching(sums: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def flips_for(level: float) -> int:
-    """Random patterns enough for a p-value well below this level."""
+    """How many random sign patterns can show a p-value well below this level; 10,000 to 1,000,000."""
     return int(min(MOST_FLIPS, max(FLIPS, 10 / max(level, 1e-9))))
 
 
 def smallest_p_value(changed: int, level: float) -> float:
-    """The smallest p-value that so many changed rows can have, when tested at this level."""
+    """The smallest p-value that a test at this level can give, if so many rows changed, and all in one direction."""
     return 0.5**changed if changed <= EXACT_UP_TO else 1 / (flips_for(level) + 1)
 
 
@@ -101,5 +109,5 @@ def _wilson(hits: float, count: int, level: float) -> tuple[float, float]:
 
 
 def standard_error(values: Sequence[float]) -> float:
-    """Standard error of the mean; 0.0 for fewer than two values, where none can be told."""
+    """Standard error of the mean, in the unit of the values; 0.0 for fewer than two values."""
     return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0

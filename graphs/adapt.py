@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, Self, cast
 
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import RetryPolicy
 
 from graphs.context import Context
 from graphs.invocation import Invocation, Report, as_node
@@ -47,8 +49,28 @@ class Adaptation(CompiledStateGraph[Any, Any, Any, Any]):
         finally:
             await asyncio.to_thread(invocation.close)  # it removes a file
 
+    def copy(self, update: dict[str, Any] | None = None) -> Self:
+        """As LangGraph's server and `with_config` take it: with the records that its checkpoints may hold."""
+        copied = super().copy(update)
+        copied._serde_allowlist = self._serde_allowlist
+        return copied
 
-def build_graph(checkpointer: Any = None, report: Report | None = None) -> Any:
+
+def is_lost_connection(error: Exception) -> bool:
+    """Whether a step is worth another try: a connection broke, such as the hub's while a model was fetched.
+
+    No error of ours is: what is wrong with a task stays wrong, and calls to an external LLM have been tried again.
+    """
+    import httpx
+
+    lost = isinstance(error, ConnectionError | TimeoutError | httpx.TransportError)
+    return lost and not isinstance(error, BrokenPipeError)  # nobody reads our output any more
+
+
+RETRY = RetryPolicy(max_attempts=3, retry_on=is_lost_connection)
+
+
+def build_graph(checkpointer: BaseCheckpointSaver[str] | None = None, report: Report | None = None) -> Adaptation:
     """The compiled graph. Invoke it with `{"task": …}` as input or with `context=Context(task=…)`, and a thread id.
 
     It is a node of other graphs, too: see `Input` and `Output`.
@@ -60,7 +82,7 @@ def build_graph(checkpointer: Any = None, report: Report | None = None) -> Any:
     """
     graph = StateGraph(State, context_schema=Context, input_schema=Input, output_schema=Output)
     for node in (baseline, observe, plan, approve, train_lora, edit_prompt, rollback, judge, remember, finish):
-        graph.add_node(node.__name__, as_node(node, report))
+        graph.add_node(node.__name__, as_node(node, report), retry_policy=RETRY)
     graph.add_edge(START, "baseline")
     graph.add_edge("baseline", "observe")
     graph.add_edge("observe", "plan")
@@ -72,13 +94,10 @@ def build_graph(checkpointer: Any = None, report: Report | None = None) -> Any:
     graph.add_edge("remember", "observe")
     graph.add_edge("finish", END)
     compiled = graph.compile(checkpointer=checkpointer)
-    compiled.__class__ = Adaptation  # made anew, it would lose which records its checkpoints may hold
-    return compiled
+    compiled.__class__ = Adaptation
+    return cast(Adaptation, compiled)
 
 
 def steps(rounds: int) -> int:
     """The recursion limit for a budget of rounds: six nodes a round, some to begin and end, room for refusals."""
     return 8 * (rounds + 4)
-
-
-graph = build_graph()  # what langgraph.json names: LangGraph's tools bring their own checkpointer

@@ -42,7 +42,7 @@ class Looking:
         self._state = state
         self._context = context
 
-    def tell(self, inquiry: Inquiry) -> None:
+    def note(self, inquiry: Inquiry) -> None:
         self._context.tell(InquiryMade(number=self._state["number"] + 1, inquiry=inquiry))
 
     def look(self, look: Look) -> Finding:

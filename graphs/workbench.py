@@ -1,9 +1,7 @@
 """A run as an agent of the user's own works on it: it pulls the levers and looks, by the same nodes as the graph."""
 
-import contextvars
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from agent.errors import BadInput
 from agent.policy.base import stop_reason
@@ -17,8 +15,6 @@ from graphs.session import Session
 
 if TYPE_CHECKING:
     from langchain_core.tools import StructuredTool
-
-R = TypeVar("R")
 
 
 class Workbench:
@@ -40,7 +36,8 @@ class Workbench:
         Raises:
             BadInput: the action cannot be executed, the run has ended, or its target or a budget ends it now.
         """
-        return self._alone(lambda: self._pull(action))
+        with self._lock:
+            return self._pull(action)
 
     def look(self, look: Look) -> Finding:
         """What is found about the pair that stands now.
@@ -48,7 +45,8 @@ class Workbench:
         Raises:
             BadInput: it cannot be done, or the run has ended.
         """
-        return self._alone(lambda: Looking(self._waiting().state, self._session.services).look(look))
+        with self._lock:
+            return Looking(self._waiting().state, self._session.services).look(look)
 
     def _pull(self, action: Action) -> RoundSummary | Outcome:
         session, folder = self._waiting(), self._session.services.folder
@@ -87,14 +85,15 @@ class Workbench:
         self._session.go()
         return self._session
 
-    def _alone(self, work: Callable[[], R]) -> R:
-        """In a context of its own: called inside another graph, ours would take itself for a part of that."""
-        with self._lock:
-            return contextvars.Context().run(work)
-
 
 def make_tools(session: Session) -> "list[StructuredTool]":
-    """The levers and the looking tools of a run, for an agent of the user's own; see `tools.toolbox`."""
+    """The levers and the looking tools of a run, for an agent of the user's own; see `tools.toolbox`.
+
+    An agent should pull one lever a message: LangGraph calls the tools of one message in threads, in no fixed order.
+
+    Args:
+        session: opened with `supervised=True`; the tools work for as long as it is open.
+    """
     from tools.toolbox import toolbox
 
     return toolbox(Workbench(session))

@@ -1,1 +1,1 @@
-"""What is remembered: the run folder, the prompt memory over all runs, and prompts turned into training rows."""
+"""What is kept: the folder of a run, and the memory over all runs (prompts, rewrites, experience, LLM replies)."""

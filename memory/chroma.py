@@ -27,7 +27,7 @@ Columns = dict[str, str | int | float | bool]
 Row = Mapping[str, Any]  # an entry's columns, and the whole entry as JSON under `entry`
 SHELVES = ("prompts", "rewrites")
 BATCH = 100
-SHIFT, SHIFTED = 0.003, 8  # length and dimensions of the step by which an entry stands off from its meaning
+SHIFT, SHIFTED = 0.003, 8  # length and dimensions of the step that separates entries of equal meaning
 
 
 class Shelved(Protocol):
@@ -57,18 +57,23 @@ class Shelf:
         return self._collection.count()
 
     def put(self, entries: Iterable[Shelved]) -> None:
-        """Adds the entries; one with the key of an earlier one takes its place."""
+        """Adds the entries; an entry replaces an earlier one with the same key."""
         latest = iter({entry.key: entry for entry in entries}.values())
         while batch := list(itertools.islice(latest, BATCH)):
             self._upsert(batch)
 
     def embedded(self, text: str) -> list[float]:
+        """The vector of a text, [D], of length 1."""
         return self._embed([text])[0]
 
     def nearest(self, vector: Sequence[float], limit: int, where: Where | None = None) -> list[tuple[Row, float]]:
-        """The entries nearest to a vector and their cosine similarities, nearest first.
+        """The entries nearest to a vector and their cosine similarities in [-1, 1], nearest first.
 
-        The index is approximate: it may miss some. What must be found is asked for by `fitting`.
+        The index is approximate and may miss some. Use `fitting` for what must be found.
+
+        Args:
+            vector: [D] of length 1, as the shelf's `embed` makes them.
+            where: Chroma's filter over the columns. With it Chroma reads the columns of all entries, which is slow.
         """
         with _plainly(self._folder):
             found = self._collection.query(
@@ -97,7 +102,7 @@ class Shelf:
 
 
 def _shifted(vector: Sequence[float], key: str) -> list[float]:
-    """The vector, a small step off in a direction of the key's own; its similarities change by some 1e-4.
+    """The vector moved by a small step in a direction that depends on the key; similarities change by some 1e-4.
 
     Of many equal vectors the index loses up to half; of many that differ in all dimensions, a few.
     """
@@ -138,7 +143,7 @@ class ChromaFolder:
 
     @property
     def rebuilt(self) -> bool:
-        """Whether this folder takes the place of a lost one and has still to be filled."""
+        """Whether this folder replaces a lost one and still has to be filled."""
         return _unfilled(self.folder).exists()
 
     @contextmanager
@@ -174,7 +179,7 @@ def _searched_again(folder: Path) -> "tuple[Client, dict[str, Collection]]":
 
 
 def _searched(folder: Path) -> "tuple[Client, dict[str, Collection]]":
-    """Opened, and each vector index searched once: it stands in files of its own. Raises NesyLoraError."""
+    """The open folder, after one search of each vector index, which has files of its own. Raises NesyLoraError."""
     client, collections = _chroma(folder)
     try:
         with _plainly(folder):
@@ -208,7 +213,7 @@ def _chroma(folder: Path) -> "tuple[Client, dict[str, Collection]]":
                 for name in SHELVES
             }
     except NesyLoraError:
-        SharedSystemClient.clear_system_cache()  # it would give the broken half to whoever opens the path next
+        SharedSystemClient.clear_system_cache()  # it would hand the broken client to the next opening of this path
         raise
 
 
@@ -236,7 +241,7 @@ def _unfilled(folder: Path) -> Path:
 
 
 def _doubted(folder: Path) -> Path:
-    """Stands where Chroma failed: the next opening reads every page."""
+    """This file exists where Chroma failed: the next opening reads every page."""
     return Path(f"{folder}.doubted")
 
 

@@ -26,13 +26,13 @@ def is_installed() -> bool:
 
 
 class MiniLm:
-    """Texts to unit vectors of 384 numbers. Loads at the first call (seconds), and checks the weights' hash then.
+    """Texts to unit vectors of 384 numbers. The first call loads the model (seconds) and checks its weights' hash.
 
     Source: sentence-transformers/all-MiniLM-L6-v2: mean of the last layer over real tokens, then length 1.
     """
 
     def __call__(self, texts: Sequence[str]) -> list[list[float]]:
-        """One vector per text, in order; their dot product is the cosine similarity.
+        """One vector per text, [B, 384], in order; the dot product of two is their cosine similarity.
 
         Raises:
             NesyLoraError: the package is not installed, or its weights are not the published ones.
@@ -46,8 +46,8 @@ class MiniLm:
         tokenizer, model = self._parts
         tokens = tokenizer(list(texts), padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
         with torch.inference_mode():
-            hidden = model(**tokens).last_hidden_state
-        real = tokens["attention_mask"].unsqueeze(-1)
+            hidden = model(**tokens).last_hidden_state  # [B, T, H]
+        real = tokens["attention_mask"].unsqueeze(-1)  # [B, T, 1]
         return torch.nn.functional.normalize((hidden * real).sum(dim=1) / real.sum(dim=1), dim=1)
 
     @cached_property

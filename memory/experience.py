@@ -1,4 +1,4 @@
-"""experience.jsonl: what the rounds of all runs brought, a line each; made again from the ledgers if it is lost."""
+"""experience.jsonl: what each round of all runs gained and cost, a line each; rebuilt from the ledgers if lost."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,7 +23,7 @@ class ExperienceFile:
 
     @classmethod
     def beside(cls, root: Path) -> "ExperienceFile":
-        """The file of the runs under `root`, made again from their ledgers if it is lost.
+        """The file of the runs under `root`, rebuilt from their ledgers if it is lost.
 
         Raises:
             Busy, NesyLoraError: see `restore`.
@@ -38,7 +38,7 @@ class ExperienceFile:
         return not self.path.exists()
 
     def read(self) -> list[Experience]:
-        """All lines that can be read, in the order written, each round once. What a kill tore off is passed over."""
+        """All lines that can be read, in the order written, each round once. A line that a kill cut off is left out."""
         found: dict[tuple[str, int], Experience] = {}
         for text in whole_lines(self.path):
             line = _line(text)

@@ -1,4 +1,4 @@
-"""The prompts of all runs with what they earned, found again by the meaning of their task."""
+"""The prompts of all runs with their rewards, found by the meaning of their task."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -31,7 +31,7 @@ class Entry(Record):
 
     @property
     def key(self) -> str:
-        """A prompt stands once per run, however often it is remembered."""
+        """A prompt is kept once per run, however often it is remembered."""
         return f"{self.run}/{self.prompt.id}"
 
     @property
@@ -60,7 +60,7 @@ class Recalled(Record):
 class PromptMemory:
     """The memory while it is open: `with PromptMemory.open(folder, embed) as memory`.
 
-    `rewrites` are the rewritten questions that stand in the same folder.
+    `rewrites` are the rewritten questions in the same folder.
     """
 
     def __init__(self, chroma: ChromaFolder, embed: Embed) -> None:
@@ -82,19 +82,19 @@ class PromptMemory:
 
     @property
     def rebuilt(self) -> bool:
-        """Whether this memory takes the place of a corrupt one and has still to be filled by `rebuild`."""
+        """Whether this memory replaces a corrupt one and still has to be filled by `rebuild`."""
         return self.chroma.rebuilt
 
     @property
     def lacks_entries(self) -> bool:
-        """Whether it is empty, or takes the place of a corrupt one: what the runs remember may be missing here."""
+        """Whether it is empty, or replaces a corrupt one: entries that the run folders keep may be missing."""
         return self.rebuilt or self.count() == 0
 
     def count(self) -> int:
         return self._shelf.count()
 
     def remember(self, *entries: Entry) -> None:
-        """Adds entries, each in the place of one of the same run and prompt. Raises NesyLoraError (disk full)."""
+        """Adds entries; each replaces an entry of the same run and prompt. Raises NesyLoraError (disk full)."""
         self._shelf.put(entries)
 
     def recall(self, profile: str, *, model: str | None, limit: int, similarity: float) -> list[Recalled]:
@@ -131,13 +131,17 @@ class PromptMemory:
         fitting = [(row, near) for row, near in found if all(row.items() >= where.items() for where in wanted)]
         all_near_found = len(found) == self.count() or bool(found and found[-1][1] < similarity)
         if wanted and len(fitting) < limit and not all_near_found:
-            # Rare ones stand farther out. Not asked like this at first: Chroma goes through all entries to filter.
+            # Rare ones are farther away. This is slow, so it comes second: to filter, Chroma reads all entries.
             fitting = self._shelf.nearest(vector, limit, {"$and": wanted} if len(wanted) > 1 else wanted[0])
         return [_recalled(row, near) for row, near in fitting[:limit] if near >= similarity]
 
 
 def rebuild(memory: PromptMemory, entries: Iterable[Entry], rewrites: Iterable[KeptRewrite] = ()) -> None:
-    """Fills the memory from what the run folders keep; then it is no longer `rebuilt`."""
+    """Fills the memory from what the run folders keep. Afterwards it is no longer `rebuilt`.
+
+    Raises:
+        NesyLoraError: Chroma fails, or the disk is full.
+    """
     with memory.chroma.filling():
         memory.rewrites.remember(*rewrites)
         memory.remember(*entries)

@@ -72,19 +72,19 @@ def remake(train: Sequence[Example], prompt: Prompt, scorers: Scorers, rewrites:
     demonstrated = {demo.question for demo in prompt.demos}
     eligible = [example for example in train if example.question not in demonstrated]
     refined = [row for example in eligible if (row := _refined(example, prompt, scorers)) is not None]
-    reworded = [row for row in _reworded(eligible, prompt, rewrites) if row.question not in demonstrated]
-    rows = tuple(_distinct([*refined, *reworded]))
+    rewritten = [row for row in _rewritten(eligible, prompt, rewrites) if row.question not in demonstrated]
+    rows = tuple(_distinct([*refined, *rewritten]))
     return Remade(
         rows=rows,
-        eligible=len(eligible) + len(reworded),
+        eligible=len(eligible) + len(rewritten),
         refused=len(eligible) - len(refined),
-        duplicates=len(refined) + len(reworded) - len(rows),
+        duplicates=len(refined) + len(rewritten) - len(rows),
         rewritten=sum(row.rewritten for row in rows),
     )
 
 
 def select(train: Sequence[Example], remade: Remade | None, rows: Rows) -> list[TrainingRow]:
-    """The rows to train on: as given, refined, or both (a refined row that equals an original stands once).
+    """The rows to train on: as given, refined, or both (a refined row that equals an original counts once).
 
     Raises:
         ValueError: an example is not of the train split, or refined rows are asked for and none were made.
@@ -108,7 +108,7 @@ def _refined(example: Example, prompt: Prompt, scorers: Scorers) -> TrainingRow 
     )  # fmt: skip
 
 
-def _reworded(eligible: Sequence[Example], prompt: Prompt, rewrites: Iterable[Rewrite]) -> Iterator[TrainingRow]:
+def _rewritten(eligible: Sequence[Example], prompt: Prompt, rewrites: Iterable[Rewrite]) -> Iterator[TrainingRow]:
     by_source = {source_of(example): example for example in eligible}
     for rewrite in rewrites:
         if example := by_source.get(rewrite.source):

@@ -1,4 +1,4 @@
-"""Answers of the LLM on disk: what was asked before, in this run or another, need not be asked and paid for again."""
+"""Answers of the LLM on disk, so that a call of this run or another is not made and paid for twice."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ from agent.errors import Busy, NesyLoraError
 from memory.storage.database import is_damage, is_locked, is_sound, moved_aside
 from memory.storage.lock import held
 
-PATIENCE = 60.0  # seconds that one waits for another to write
+WAIT = 60.0  # seconds to wait for another writer
 TABLE = "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL) WITHOUT ROWID"
 
 
 class ReplyStore:
     """Satisfies `agent.protocols.Replies` with one SQLite file, for several threads and processes at once.
 
-    A damaged file is moved aside, to `corrupt`, and begun anew.
+    A damaged file is moved to `corrupt`, and a new one is begun.
 
     Raises:
         Busy: here and from every method: another process has held the file for a minute.
@@ -37,7 +37,7 @@ class ReplyStore:
         return next((reply for (reply,) in self._run("SELECT reply FROM replies WHERE key = ?", key)), None)
 
     def put(self, key: str, reply: str) -> None:
-        """Keeps an answer. One that stands under the key already stays."""
+        """Keeps an answer. An earlier answer under the same key stays."""
         self._run("INSERT OR IGNORE INTO replies VALUES (?, ?)", key, reply)
 
     def _run(self, statement: str, *values: str) -> list[tuple[str]]:
@@ -53,10 +53,10 @@ class ReplyStore:
 
     def _opened(self, *, whole: bool) -> sqlite3.Connection:
         # One at a time: the switch to WAL does not wait for another's, and only one may move the file.
-        with held(self._path, f"The file {self._path}", PATIENCE):
+        with held(self._path, f"The file {self._path}", WAIT):
             if self._path.exists() and not is_sound(self._path, whole=whole):
                 self.corrupt = moved_aside(self._path)
-            database = sqlite3.connect(self._path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+            database = sqlite3.connect(self._path, timeout=WAIT, isolation_level=None, check_same_thread=False)
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")  # a kill loses nothing, a power cut the last answers
             database.execute(TABLE)
@@ -69,7 +69,7 @@ class ReplyStore:
         except (sqlite3.Error, OSError) as error:
             if isinstance(error, sqlite3.Error) and is_locked(error):
                 raise Busy(
-                    f"{self._path} has been held by another process for {PATIENCE:.0f} seconds. Close what has it "
+                    f"{self._path} has been held by another process for {WAIT:.0f} seconds. Close what has it "
                     "open, then try again."
                 ) from None
             raise NesyLoraError(

@@ -18,7 +18,7 @@ class KeptRewrite(Rewrite):
 
     @property
     def key(self) -> str:
-        """The same words, answer and prompt stand once per run, however often they are remembered."""
+        """The same words, answer and prompt are kept once per run, however often they are remembered."""
         return self.id
 
     @property
@@ -32,8 +32,8 @@ class KeptRewrite(Rewrite):
         return self.model_dump(include={"source", "prompt", "task", "model", "run"})
 
 
-class Reworded(Record):
-    """What a round made of hard questions: the rewrites it kept, how that is told, and a remark if the LLM was lost."""
+class RoundRewrites(Record):
+    """What a round made of hard questions: the rewrites it kept, their numbers, and a remark if the LLM failed."""
 
     remaking: Remaking
     kept: tuple[KeptRewrite, ...] = ()

@@ -32,7 +32,7 @@ class RoleSettings(Settings):
 
     @field_validator("model", "base_url", "key_variable", "max_tokens", "price", "way", mode="before")
     @classmethod
-    def says_something(cls, value: Any) -> Any:
+    def says_something(cls, value: object) -> object:
         if value is None:
             raise ValueError("only `temperature` may be null; leave the key out where the role has what all have")
         return value

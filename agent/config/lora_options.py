@@ -1,7 +1,7 @@
 """Which options of peft's LoRA a task may set, and why not the others. Written for the LoraConfig of peft 0.21.
 
-Many adapters come and go on one base in memory, rows are packed into one sequence, and what an adapter says must be
-the same after it was read again. An option that cannot have that is refused, in words.
+Many adapters are attached to one base in memory and removed again, rows are packed into one sequence, and an adapter
+must answer the same after it was saved and loaded. An option that breaks one of these is refused, with the reason.
 """
 
 from collections.abc import Mapping
@@ -89,14 +89,14 @@ INITS = {
 
 
 def check_options(settings: Lora) -> None:
-    """Raises BadInput: an option that cannot be had, or not with the other settings; a sentence for each."""
+    """Raises BadInput: an option that is refused, or not possible with the other settings; a sentence for each."""
     found = faults(settings)
     if found:
         raise BadInput("\n".join(found.values()))
 
 
 def faults(settings: Lora) -> dict[str, str]:
-    """What is wrong with `lora.options`, by option, as far as it can be told without the model."""
+    """What is wrong with `lora.options`, by option, as far as that shows without the model."""
     found = {}
     for name, value in settings.options.items():
         why = _refusal(name, value)
@@ -114,17 +114,17 @@ def chosen(settings: Lora) -> dict[str, Any]:
     return Options.model_validate(_asked(settings.options)).model_dump(exclude_none=True)
 
 
-def init_refusal(value: Any) -> str | None:
+def init_refusal(value: object) -> str | None:
     """Why peft's `init_lora_weights` cannot have this value; None: no such reason."""
     name = str(value).lower()
     return next((why for init, why in INITS.items() if name == init or name.startswith(f"{init}_")), None)
 
 
-def _asked(options: Mapping[str, Any]) -> dict[str, Any]:
+def _asked(options: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in options.items() if name in Options.model_fields}
 
 
-def _ill_typed(options: Mapping[str, Any]) -> dict[str, str]:
+def _ill_typed(options: Mapping[str, object]) -> dict[str, str]:
     """Of a value that fits no member of a union, what the member says that got furthest."""
     try:
         Options.model_validate(_asked(options))
@@ -137,7 +137,7 @@ def _ill_typed(options: Mapping[str, Any]) -> dict[str, str]:
     return {}
 
 
-def _refusal(name: str, value: Any) -> str | None:
+def _refusal(name: str, value: object) -> str | None:
     if name in OURS:
         return f"is set by `{OURS[name]}`"
     if name in PEFTS_OWN:
@@ -150,12 +150,12 @@ def _refusal(name: str, value: Any) -> str | None:
     if name in Options.model_fields:
         return None
     near = get_close_matches(name, [*Options.model_fields, *REFUSED, *OURS], n=1)
-    known = f"did you mean `{near[0]}`?" if near else f"those to be had are {', '.join(Options.model_fields)}"
+    known = f"did you mean `{near[0]}`?" if near else f"the options are {', '.join(Options.model_fields)}"
     return f"is no option of peft's LoRA; {known}"
 
 
 def _conflicts(settings: Lora) -> list[tuple[str, str]]:
-    """Options that peft cannot have together, or beside other settings."""
+    """Options that peft cannot combine with each other, or with other settings."""
     options = chosen(settings)
     init = options.get("init_lora_weights", True)
     found: list[tuple[str, str]] = []
@@ -165,13 +165,13 @@ def _conflicts(settings: Lora) -> list[tuple[str, str]]:
     if "layers_pattern" in options and "layers_to_transform" not in options:
         found.append(("layers_pattern", "has no effect without `layers_to_transform`"))
     if options.get("lora_bias") and settings.dora:
-        found.append(("lora_bias", "cannot be had with `lora.dora`"))
+        found.append(("lora_bias", "cannot be combined with `lora.dora`"))
     if options.get("lora_bias") and isinstance(init, str):
-        found.append(("lora_bias", f"cannot be had with `init_lora_weights: {init}`"))
+        found.append(("lora_bias", f"cannot be combined with `init_lora_weights: {init}`"))
     if init == "orthogonal" and settings.rank % 2:
         found.append(("init_lora_weights", f"`orthogonal`: it needs an even `lora.rank`, and it is {settings.rank}"))
     if init == "mica" and settings.dora:
-        found.append(("init_lora_weights", "`mica`: it cannot be had with `lora.dora`"))
+        found.append(("init_lora_weights", "`mica`: it cannot be combined with `lora.dora`"))
     if "use_bdlora" in options and (settings.dora or init == "mica"):
-        found.append(("use_bdlora", "cannot be had with `lora.dora` or `init_lora_weights: mica`"))
+        found.append(("use_bdlora", "cannot be combined with `lora.dora` or `init_lora_weights: mica`"))
     return found

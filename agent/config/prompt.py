@@ -73,5 +73,5 @@ class Editing(Settings):
 
     @property
     def learned_from(self) -> int:
-        """Train rows that are answered for editor and planner to learn from; enough for all critiques to be had."""
+        """Train rows that are answered for editor and planner to learn from; as many as all critiques need."""
         return max(self.minibatch, self.critiques) if self.editor == "textgrad" else self.minibatch

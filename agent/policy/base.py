@@ -1,4 +1,4 @@
-"""What every policy has in common: when the run is over, how weights are trained, which numbers a decision shows."""
+"""What all policies share: when the run is over, how weights are trained, which numbers a decision shows."""
 
 from agent.config.task import TaskConfig
 from agent.protocols import Briefing
@@ -7,7 +7,8 @@ from agent.records.signal import Diagnosis, Signal
 
 # Lacks of fewer rows than this are left to the other lever.
 WORTH_A_ROUND = 0.1
-MOST = 0.5
+# Share of train answers from which weights learn the wanted form along with what the answers say.
+TEACHABLE = 0.5
 
 
 def stop_reason(briefing: Briefing, config: TaskConfig) -> str | None:
@@ -36,7 +37,7 @@ def training(config: TaskConfig, rows: Rows, fresh: bool = False, slower: bool =
     return TrainLora(rows=rows, epochs=lora.epochs, learning_rate=rate, rank=lora.rank, enough=lora.enough, fresh=fresh)
 
 
-def given_rows(signal: Signal, config: TaskConfig) -> Rows:
+def rows_of_prompt(signal: Signal, config: TaskConfig) -> Rows:
     """The rows that belong to the prompt: as given with the seed prompt, remade with a refined one."""
     return "refined" if signal.refined and "remaking" not in config.without else "original"
 
@@ -48,7 +49,7 @@ def fitting_rows(signal: Signal, config: TaskConfig) -> Rows:
     """
     if "remaking" in config.without:
         return "original"
-    gains = signal.shown < 1 and signal.remade >= MOST
+    gains = signal.shown < 1 and signal.remade >= TEACHABLE
     return "refined" if signal.refined or gains else "original"
 
 

@@ -55,7 +55,9 @@ def render(briefing: Briefing, rules: Decision, learned: Decision, config: TaskC
         "planner_round",
         task=prompts.quoted(prompts.one_line(f"{config.name}. {config.about}"), MOST_OF_TASK),
         editor=config.edit.editor,
-        signal=_without_outlooks(briefing.signal),
+        signal=briefing.signal.model_dump_json(
+            indent=1, exclude_none=True, exclude={"floor": True, "lora": {"outlook": True}, "edit": {"outlook": True}}
+        ),
         outlook="\n".join(_outlook(briefing.signal)) or "- unknown",
         failing=diagnosis.failing,
         total=diagnosis.total,
@@ -138,12 +140,6 @@ def _rows_scored(scored: RowsScored) -> str:
         f"{scored.rows} {scored.split} rows, reward {scored.reward:.2f}, content {scored.content:.2f}, style "
         f"{scored.style:.2f}; {scored.failing} fail: {scored.lacking_content} lack content alone, "
         f"{scored.lacking_style} style alone, {scored.lacking_both} both; {scored.too_long} too long"
-    )
-
-
-def _without_outlooks(signal: Signal) -> str:
-    return signal.model_dump_json(
-        indent=1, exclude_none=True, exclude={"floor": True, "lora": {"outlook": True}, "edit": {"outlook": True}}
     )
 
 

@@ -9,7 +9,7 @@ from agent.records.actions import EditPrompt, TrainLora
 from agent.records.base import Record
 from agent.records.rounds import Round
 from agent.records.signal import Need, Signal
-from agent.signal.outlook import ONE, realised, worth
+from agent.signal.outlook import BOTH_MEASURES, gain_per_need, realised_gain
 
 
 class Experience(Record):
@@ -32,25 +32,25 @@ class Experience(Record):
         return self.run, self.number
 
     @property
-    def there(self) -> float:
+    def mendable(self) -> float:
         """Merit that the lever could have mended."""
-        gains = worth(self.move, self.signal)
+        gains = gain_per_need(self.move, self.signal)
         return sum(gain * self.shares.get(need, 0.0) for need, gain in gains.items())
 
     @property
-    def elsewhere(self) -> float:
+    def not_mendable(self) -> float:
         """Merit of the failing rows, at one factor each, that is not thought to be this lever's to mend."""
-        return max(0.0, ONE * sum(self.shares.values()) - self.there)
+        return max(0.0, BOTH_MEASURES * sum(self.shares.values()) - self.mendable)
 
 
 def experience(row: Round, run: str, task: str, model: str) -> Experience | None:
     """What a round of the ledger teaches; None for a rollback, which pulls no lever."""
-    move = row.decision.move
-    if not isinstance(move, TrainLora | EditPrompt):
+    action = row.decision.move
+    if not isinstance(action, TrainLora | EditPrompt):
         return None
     return Experience(
-        run=run, number=row.number, task=task, model=model, signal=row.signal, shares=row.diagnosis.shares, move=move,
-        gain=realised(row), cost=row.trial.spend.forward_tokens, kept=row.verdict.kept,
+        run=run, number=row.number, task=task, model=model, signal=row.signal, shares=row.diagnosis.shares, move=action,
+        gain=realised_gain(row), cost=row.trial.spend.forward_tokens, kept=row.verdict.kept,
     )  # fmt: skip
 
 

@@ -13,14 +13,14 @@ from agent.policy.rules import Rules
 from agent.protocols import Briefing
 from agent.records.actions import Alternative, Decision, EditPrompt, Stop, TrainLora
 from agent.records.signal import LeverSignal, Outlook, Signal
-from agent.signal.outlook import MISTAKEN, TRY, YIELD, YIELD_SPREAD
+from agent.signal.outlook import MISCLASSIFIED, TRY_SPREAD, YIELD, YIELD_SPREAD
 
 # How much a round of another model counts: it learns otherwise, as far as anybody knows.
 OTHER_MODEL = 0.3
 # The prior's deviation of each feature's coefficient, in yield: of what is there (the yield's own); of fruitless tries,
 # of a refined prompt, of style, of a saturated lever, each of which may move a yield by half of that; and of what is
 # not thought to be this lever's to mend, as far as the classifier may be mistaken.
-SPREADS = (YIELD_SPREAD, *[YIELD_SPREAD / 2] * 4, MISTAKEN)
+SPREADS = (YIELD_SPREAD, *[YIELD_SPREAD / 2] * 4, MISCLASSIFIED)
 # How far from the mean a draw goes, in posterior deviations: half, as Chapelle & Li (2011) found better than all.
 EXPLORED = 0.5
 # A lever is given up when not even a try that goes so many deviations better than expected would pass the noise floor.
@@ -94,37 +94,32 @@ class Learned:
             run="", number=0, task="", model="", signal=briefing.signal, move=action, gain=0, cost=0, kept=False,
             shares=briefing.diagnosis.shares,
         )  # fmt: skip
-        fit = Fit(SPREADS, self._seen(action.action))
+        fit = Fit(SPREADS, self._observations(action.action))
         features = _features(now)
         gain, spread = min(1.0, outlook.gain + fit.expected(features)), outlook.spread * fit.narrowed(features)
-        lucky = HOPE * hypot(spread, TRY * now.there)
+        lucky = HOPE * hypot(spread, TRY_SPREAD * now.mendable)
         return Promise(action, gain, spread, max(1.0, outlook.cost), gain + EXPLORED * spread * draw, gain + lucky)
 
-    def _seen(self, action: str) -> Iterator[Observation]:
-        """Rounds of this lever in other runs, against what was promised then. This run's are in the outlook already."""
-        model = self._config.model
-        for line in self._experience:
-            if line.move.action == action:
-                yield _observation(line, self._promised(line), 1.0 if line.model == model else OTHER_MODEL)
+    def _observations(self, action: str) -> Iterator[Observation]:
+        """Rounds of this lever in other runs, against what was promised then. This run's are in the outlook already.
 
-    def _promised(self, line: Experience) -> float:
-        """The gain that was promised then. A fixed order may have trained on other rows than the outlook was about."""
-        outlook = _lever(line).outlook
-        meant = isinstance(line.move, EditPrompt) or line.move.rows == fitting_rows(line.signal, self._config)
-        return outlook.gain if outlook and meant else YIELD * line.there
-
-
-def _observation(line: Experience, promised: float, weight: float) -> Observation:
-    """Seen with the scatter of a try on what was there, and with the noise of the rows."""
-    variance = (TRY * line.there) ** 2 + max(line.signal.floor, 0.01) ** 2
-    return Observation(_features(line), line.gain - promised, variance / weight)
+        Each is seen with the scatter of a try on what was there, and with the noise of the rows.
+        """
+        for line in (line for line in self._experience if line.move.action == action):
+            outlook = _lever(line).outlook
+            # A fixed order may have trained on other rows than the outlook was about.
+            meant = isinstance(line.move, EditPrompt) or line.move.rows == fitting_rows(line.signal, self._config)
+            promised = outlook.gain if outlook and meant else YIELD * line.mendable
+            variance = (TRY_SPREAD * line.mendable) ** 2 + max(line.signal.floor, 0.01) ** 2
+            weight = 1.0 if line.model == self._config.model else OTHER_MODEL
+            yield Observation(_features(line), line.gain - promised, variance / weight)
 
 
 def _features(line: Experience) -> list[float]:
     """Each times the merit that it may move: a yield is a share of that. Signal numbers are in [0, 1]."""
     lever, signal = _lever(line), line.signal
     seen = (1.0, min(lever.fruitless, 2) / 2, float(signal.refined), signal.style, float(lever.saturated))
-    return [*(line.there * value for value in seen), line.elsewhere]
+    return [*(line.mendable * value for value in seen), line.not_mendable]
 
 
 def _lever(line: Experience) -> LeverSignal:

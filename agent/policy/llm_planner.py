@@ -93,12 +93,12 @@ class LlmPlanner:
                 choice = ask_within_window([*LOOK_TOOLS, *actions])
             except Useless as error:
                 inquiries.append(Inquiry(fault=str(error)))
-                briefing.investigation.tell(inquiries[-1])
+                briefing.investigation.note(inquiries[-1])
                 continue
             if not isinstance(choice, LOOK_TOOLS):
                 return choice
             inquiries.append(_looked(choice, briefing.investigation, inquiries))
-            briefing.investigation.tell(inquiries[-1])
+            briefing.investigation.note(inquiries[-1])
         return ask_within_window(actions)
 
 

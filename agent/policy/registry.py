@@ -8,7 +8,7 @@ from agent.policy.custom import Custom
 from agent.policy.experience import Experience
 from agent.policy.learned import Learned
 from agent.policy.rules import Rules
-from agent.policy.schedules import make_order
+from agent.policy.schedules import Schedule
 from agent.protocols import Policy
 
 
@@ -18,4 +18,4 @@ def make_policy(config: TaskConfig, experience: Sequence[Experience] = ()) -> Po
         return Custom(config.policy, make(config), config)
     if config.policy == "learned":
         return Learned(config, experience)
-    return Rules(config) if config.policy == "rules" else make_order(config)
+    return Rules(config) if config.policy == "rules" else Schedule(config)

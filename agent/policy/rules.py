@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from agent.config.task import TaskConfig
-from agent.policy.base import MOST, WORTH_A_ROUND, fitting_rows, numbers, stop_reason, training
+from agent.policy.base import TEACHABLE, WORTH_A_ROUND, fitting_rows, numbers, stop_reason, training
 from agent.protocols import Briefing
-from agent.records.actions import Decision, EditPrompt, Rows, Stop, TrainLora
+from agent.records.actions import Action, Decision, EditPrompt, Stop, TrainLora
 from agent.records.rounds import Round
-from agent.records.signal import Diagnosis, Signal
+from agent.records.signal import Signal
 
 
 class Rules:
@@ -25,34 +25,42 @@ class Rules:
         self._config = config
 
     def decide(self, briefing: Briefing) -> Decision:
+        """The action, with the numbers it rests on; stop where the run is over, or both levers are closed."""
         signal, diagnosis, refused = briefing.signal, briefing.diagnosis, briefing.refused
         style, content = diagnosis.share("style"), diagnosis.share("content")
-        shown = numbers(signal, diagnosis)
-        if ended := stop_reason(briefing, self._config):
-            return Decision(move=Stop(), reason=ended, numbers=shown)
         edit_open = not signal.edit.saturated and "edit_prompt" not in refused
         lora_open = not signal.lora.saturated and "train_lora" not in refused
         words_suffice = 1 - content >= self._config.target - WORTH_A_ROUND
-        along = lora_open and signal.teachable >= MOST and not words_suffice
-        if edit_open and style >= WORTH_A_ROUND and not along:
+        taught_along = lora_open and signal.teachable >= TEACHABLE and not words_suffice
+        loss = "" if signal.loss_drop is None else f"; the last epoch lowered the loss by {signal.loss_drop:.0%}"
+        action: Action = Stop()
+        if ended := stop_reason(briefing, self._config):
+            reason = ended
+        elif edit_open and style >= WORTH_A_ROUND and not taught_along:
+            action = EditPrompt()
+            gained = f" (the last edit gained {signal.edit.gain:+.2f})" if signal.edit.rounds else ""
+            reason = f"{style:.0%} of the rows lack style, and words are the cheap way to mend that{gained}."
+        elif lora_open and content > 0:
+            action, gap, failing = self.training(signal, briefing.history), diagnosis.weight_gap, 1 - signal.style
+            stays = "" if gap is None else f" ({gap:.1f} nats per answer token stay whatever the words)"
+            along = f"; rows in the wanted form teach along the style that {failing:.0%} fail in"
             reason = (
-                f"{style:.0%} of the rows lack style, and words are the cheap way to mend that{_edits_so_far(signal)}."
+                f"{content:.0%} of the rows lack content{stays}, which only weights can give"
+                f"{along if failing >= WORTH_A_ROUND else ''}{loss}."
             )
-            return Decision(move=EditPrompt(), reason=reason, numbers=shown)
-        if lora_open and content > 0:
-            reason = (
-                f"{content:.0%} of the rows lack content{_gap(diagnosis)}, which only weights can give"
-                f"{_along(1 - signal.style)}{_loss(signal)}."
-            )
-            return Decision(move=self.training(signal, briefing.history), reason=reason, numbers=shown)
-        if edit_open:
+        elif edit_open:
+            action = EditPrompt()
             why = "LoRA is saturated" if signal.lora.saturated else "LoRA has nothing to mend or was turned down"
-            return Decision(move=EditPrompt(), reason=f"{why}, and edits have not been exhausted.", numbers=shown)
-        if lora_open:
-            edits = "Edits bring little now" if signal.edit.saturated else "Edits were turned down"
-            reason = f"{edits}, and LoRA has not been exhausted{_loss(signal)}."
-            return Decision(move=self.training(signal, briefing.history), reason=reason, numbers=shown)
-        return Decision(move=Stop(), reason=_plateau(refused), numbers=shown)
+            reason = f"{why}, and edits have not been exhausted."
+        elif lora_open:
+            action = self.training(signal, briefing.history)
+            why = "Edits bring little now" if signal.edit.saturated else "Edits were turned down"
+            reason = f"{why}, and LoRA has not been exhausted{loss}."
+        elif refused:
+            reason = "What was left to try has been turned down."
+        else:
+            reason = "Plateau: the last tries of both levers brought nothing beyond noise."
+        return Decision(move=action, reason=reason, numbers=numbers(signal, diagnosis))
 
     def training(self, signal: Signal, history: Sequence[Round]) -> TrainLora:
         """LoRA as the task sets it: on rows that fit the prompt; anew where the rows changed or a try failed.
@@ -60,37 +68,9 @@ class Rules:
         A rise that was within chance is no failure: the same once more, with other draws.
         """
         rows = fitting_rows(signal, self._config)
-        earlier = [row for row in history if isinstance(row.decision.move, TrainLora)]
-        last = earlier[-1] if earlier else None
-        failed = last is not None and not last.verdict.kept and last.verdict.gain <= 0
-        fresh = failed or (last is not None and _rows_of(last) != rows)
-        return training(self._config, rows, fresh=fresh, slower=failed)
-
-
-def _rows_of(row: Round) -> Rows | None:
-    return row.decision.move.rows if isinstance(row.decision.move, TrainLora) else None
-
-
-def _edits_so_far(signal: Signal) -> str:
-    return f" (the last edit gained {signal.edit.gain:+.2f})" if signal.edit.rounds else ""
-
-
-def _gap(diagnosis: Diagnosis) -> str:
-    gap = diagnosis.weight_gap
-    return "" if gap is None else f" ({gap:.1f} nats per answer token stay whatever the words)"
-
-
-def _along(failing: float) -> str:
-    if failing < WORTH_A_ROUND:
-        return ""
-    return f"; rows in the wanted form teach along the style that {failing:.0%} fail in"
-
-
-def _loss(signal: Signal) -> str:
-    return "" if signal.loss_drop is None else f"; the last epoch lowered the loss by {signal.loss_drop:.0%}"
-
-
-def _plateau(refused: Sequence[str]) -> str:
-    if refused:
-        return "What was left to try has been turned down."
-    return "Plateau: the last tries of both levers brought nothing beyond noise."
+        earlier = [(row.verdict, row.decision.move) for row in history if isinstance(row.decision.move, TrainLora)]
+        if not earlier:
+            return training(self._config, rows)
+        verdict, last = earlier[-1]
+        failed = not verdict.kept and verdict.gain <= 0
+        return training(self._config, rows, fresh=failed or last.rows != rows, slower=failed)

@@ -1,83 +1,60 @@
 """Policies that do not look: fixed orders, alternation, chance. They are there to be compared with."""
 
 import random
-from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from agent.config.task import TaskConfig
-from agent.policy.base import given_rows, numbers, stop_reason, training
-from agent.protocols import Briefing, Policy
+from agent.policy.base import numbers, rows_of_prompt, stop_reason, training
+from agent.protocols import Briefing
 from agent.records.actions import Action, Decision, EditPrompt, Rows, Stop
 
+Letter = str
+"""One letter: p rewrites the prompt; w tunes the weights on the rows that belong to the prompt, o on the original rows,
+r on refined rows, whether or not the prompt is another than the seed."""
+ROWS: dict[Letter, Rows] = {"o": "original", "r": "refined"}
 
-class Unseeing(ABC):
-    """Decides by the number of the round alone."""
 
-    def __init__(self, name: str, config: TaskConfig) -> None:
-        self.name = name
+class Schedule:
+    """Decides by the number of the round alone; see `letters_of` for the schedules that a task may name."""
+
+    def __init__(self, config: TaskConfig) -> None:
+        self.name = config.policy
         self._config = config
-
-    @abstractmethod
-    def letter(self, number: int) -> str:
-        """The lever of a round, counted from 0: p, w (weights on the rows that belong to the prompt), o or r.
-
-        o: weights on rows as given; r: on refined rows, whether or not the prompt is another than the seed.
-        """
+        self._letter = letters_of(config)
 
     def decide(self, briefing: Briefing) -> Decision:
-        signal, number = briefing.signal, len(briefing.history)
-        shown = numbers(signal, briefing.diagnosis)
-        if ended := stop_reason(briefing, self._config):
-            return Decision(move=Stop(), reason=ended, numbers=shown, by="fixed order")
-        move = self._move(self.letter(number), briefing)
-        if move.action in briefing.refused:
-            turned_down = "The fixed order's next step was turned down."
-            return Decision(move=Stop(), reason=turned_down, numbers=shown, by="fixed order")
+        """The lever of this round; stop where the schedule, or what ends every run, says so."""
+        number = len(briefing.history)
+        letter = self._letter(number)
+        if letter is None:
+            return Decision(move=Stop(), reason="The steps have been made.", by="fixed order")
         reason = f"The policy {self.name} says so for round {number + 1} of {self._config.budget.rounds}."
-        return Decision(move=move, reason=reason, numbers=shown, by="fixed order")
-
-    def _move(self, letter: str, briefing: Briefing) -> Action:
-        if letter == "p":
-            return EditPrompt()
-        named: dict[str, Rows] = {"o": "original", "r": "refined"}
-        return training(self._config, named.get(letter) or given_rows(briefing.signal, self._config))
-
-
-class FixedOrder(Unseeing):
-    """The letters of its order share the budget's rounds equally."""
-
-    def letter(self, number: int) -> str:
-        letters = {"lora-only": "w", "prompt-only": "p"}.get(self.name) or self.name.replace(" -> ", "")
-        return letters[number * len(letters) // self._config.budget.rounds]
+        action: Action = EditPrompt()
+        if letter != "p":
+            action = training(self._config, ROWS.get(letter) or rows_of_prompt(briefing.signal, self._config))
+        if ended := stop_reason(briefing, self._config):
+            action, reason = Stop(), ended
+        elif action.action in briefing.refused:
+            action, reason = Stop(), "The fixed order's next step was turned down."
+        shown = numbers(briefing.signal, briefing.diagnosis)
+        return Decision(move=action, reason=reason, numbers=shown, by="fixed order")
 
 
-class Alternation(Unseeing):
-    """The prompt for so many rounds, then the weights for as many, and so on."""
+def letters_of(config: TaskConfig) -> Callable[[int], Letter | None]:
+    """The schedule that a task names: the lever of each round, counted from 0; None after its end.
 
-    def letter(self, number: int) -> str:
-        period = int(self.name.rpartition(" ")[2])
-        return "pw"[number // period % 2]
-
-
-class Chance(Unseeing):
-    """Either lever, by the toss of a seeded coin for each round."""
-
-    def letter(self, number: int) -> str:
-        return random.Random(f"{self._config.seed}-{number}").choice("pw")
-
-
-class Steps(Unseeing):
-    """A lever named for every round; a run of fewer rounds than its budget ends with them."""
-
-    def letter(self, number: int) -> str:
-        return self.name.rpartition(" ")[2][number]
-
-    def decide(self, briefing: Briefing) -> Decision:
-        if len(briefing.history) < len(self.name.rpartition(" ")[2]):
-            return super().decide(briefing)
-        return Decision(move=Stop(), reason="The steps have been made.", by="fixed order")
-
-
-def make_order(config: TaskConfig) -> Policy:
-    """The policy that a task names, where it is one that does not look."""
-    kinds: dict[str, type[Alternation | Chance | Steps]] = {"alternate": Alternation, "random": Chance, "steps": Steps}
-    return kinds.get(config.policy.split()[0], FixedOrder)(config.policy, config)
+    - `lora-only`, `prompt-only`, `p -> w -> p` and the like: the letters share the budget's rounds equally.
+    - `alternate every 2`: the prompt for so many rounds, then the weights for as many, and so on.
+    - `random`: either lever, by a seeded coin for each round.
+    - `steps prow`: a lever for every round; then the run ends.
+    """
+    rounds, seed = max(1, config.budget.rounds), config.seed
+    match config.policy.split():
+        case ["alternate", "every", period]:
+            return lambda number: "pw"[number // int(period) % 2]
+        case ["random"]:
+            return lambda number: random.Random(f"{seed}-{number}").choice("pw")
+        case ["steps", steps]:
+            return lambda number: steps[number] if number < len(steps) else None
+    letters = {"lora-only": "w", "prompt-only": "p"}.get(config.policy) or config.policy.replace(" -> ", "")
+    return lambda number: letters[min(number, rounds - 1) * len(letters) // rounds]

@@ -27,9 +27,9 @@ def fill(name: str, **values: object) -> str:
 
 
 def quoted(text: str, room: int) -> str:
-    """The text as material: between <<< and >>>, out of which it cannot break, and at most `room` characters of it.
+    """At most `room` characters of the text, quoted as material: between <<< and >>>, which it cannot close itself.
 
-    It is cut in the middle, so that what it opens with and what it comes to are both seen.
+    It is cut in the middle, so that its beginning and its end are both seen.
     """
     inside = disarmed(text)
     if len(inside) > room:
@@ -45,10 +45,10 @@ def disarmed(text: str) -> str:
 
 
 def fitting(ask: Callable[[int], T]) -> T:
-    """What `ask` brings with `ROOM` characters of each text; with a quarter, if the LLM's window is too small.
+    """The result of `ask` with `ROOM` characters of each text; with a quarter, if the LLM's window is too small.
 
     Raises:
-        TooLong: that is too much for it as well.
+        TooLong: that is too long for the window as well.
     """
     try:
         return ask(ROOM)
@@ -57,5 +57,5 @@ def fitting(ask: Callable[[int], T]) -> T:
 
 
 def one_line(text: str) -> str:
-    """The text without line breaks and signs that cannot be seen."""
+    """The text without line breaks and invisible characters."""
     return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())

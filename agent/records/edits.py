@@ -20,7 +20,7 @@ class Edit(Record):
 
 
 class Edits(Record):
-    """What an editor proposes, the critiques it rests on, and remarks on what came to nothing."""
+    """What an editor proposes, the critiques behind it, and remarks on what failed."""
 
     edits: tuple[Edit, ...] = ()
     critiques: tuple[Critique, ...] = ()
@@ -30,7 +30,7 @@ class Edits(Record):
 class Rewrite(Record):
     """A hard train question in other words, with the model's answer to it that passed the scorers.
 
-    `source` is the content hash of the example that it takes the place of, `prompt` the prompt it was answered under.
+    `source` is the content hash of the example that it replaces, `prompt` the id of the prompt it was answered under.
     """
 
     source: str

@@ -1,7 +1,6 @@
 """How a pair of prompt and adapter did, row by row, and how rows fit the model's window."""
 
 from statistics import fmean
-from typing import Any
 
 from pydantic import Field, field_validator
 
@@ -72,7 +71,7 @@ class Evaluation(Record):
 class Measurements(Record):
     """All that is known of a candidate on one split, by the row's key: its score, and its reference's NLL.
 
-    The key names the row, its content and the settings that shape an answer; whoever measures makes it.
+    The key, made by `eval.runner`, covers the row, its content and the settings that shape an answer.
     """
 
     candidate: Candidate
@@ -84,14 +83,14 @@ class Measurements(Record):
 
     @field_validator("scores", mode="before")
     @classmethod
-    def reads_the_lists_of_older_runs(cls, scores: Any) -> Any:
-        """Under the row's bare name, which is nobody's key: such scores can be shown, but are measured anew."""
+    def reads_the_lists_of_older_runs(cls, scores: object) -> object:
+        """Keyed by the row's name, which is never a key: such scores are shown, but measured again."""
         return {score["example"]: score for score in scores} if isinstance(scores, list) else scores
 
     @field_validator("nats", mode="before")
     @classmethod
-    def leaves_out_the_zeros_of_older_runs(cls, nats: Any) -> Any:
-        """There, 0 also stood for a row beyond the model's window: such rows are measured anew."""
+    def leaves_out_the_zeros_of_older_runs(cls, nats: object) -> object:
+        """There, 0 also meant a row beyond the model's window: such rows are measured again."""
         return {key: value for key, value in nats.items() if value != 0} if isinstance(nats, dict) else nats
 
 

@@ -27,7 +27,7 @@ def split_of(name: str) -> Split:
 class Example(Record):
     """A row of a task. `name` is its place, `split:line`, counted from 1.
 
-    `system` is a system text of the row's own, which stands behind the prompt's.
+    `system` is the row's own system text, which follows the prompt's.
     """
 
     name: str

@@ -72,8 +72,8 @@ class Diagnosis(Record):
 class Probe(Record):
     """What a failing row looked like when it was probed, and what an edit then did to it.
 
-    `words`: an edit brought its reward to 1. `rules` is what the rules took it to need. `own`: of the very run that
-    is to learn from it.
+    `words`: an edit raised its reward to 1. `rules` is the need that the rules found. `own`: it is from the run that
+    learns from it.
     """
 
     task: str

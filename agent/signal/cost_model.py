@@ -1,4 +1,4 @@
-"""What a round costs before one has been played: estimated from the task's sizes."""
+"""What a round will cost, estimated from the task's sizes before the first one is done."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -11,7 +11,7 @@ from agent.records.examples import Example, Prompt
 CHARACTERS = 4  # of a token; what English text comes to under the usual vocabularies
 
 
-class Prices(Record):
+class RoundCosts(Record):
     """What a round is estimated to take, in forward tokens (`Spend.forward_tokens`).
 
     `judging` is what the gate asks after either lever: an answer to every validation row.
@@ -22,13 +22,18 @@ class Prices(Record):
     judging: float
 
 
-def prices(config: TaskConfig, prompt: Prompt, train: Sequence[Example], validation: Sequence[Example]) -> Prices:
+def estimate_costs(
+    config: TaskConfig, prompt: Prompt, train: Sequence[Example], validation: Sequence[Example]
+) -> RoundCosts:
     """As the task is set up: rows, characters, epochs, proposals, minibatch.
 
     What rows share (system text, demonstrations) is read once a call, and in training once a batch. A trained token
-    counts as three (`Spend.forward_tokens`). How long a wrong answer is, nobody knows: taken as halfway from the
-    reference to the limit. Proposals are taken to race on a full minibatch; under an adapter it may be a quarter of the
-    validation rows, and cheaper.
+    counts as three (`Spend.forward_tokens`). The length of a wrong answer is not known: it is taken as
+    halfway from the reference to the limit. Proposals are taken to be compared on a full minibatch; under an adapter
+    it may be a quarter of the validation rows, and cheaper.
+
+    Args:
+        prompt: the present one, whose text every question pays for.
     """
     asked = fmean(len(prompt.ask(row.question)) for row in validation) / CHARACTERS
     wanted = fmean(len(row.answer) for row in validation) / CHARACTERS
@@ -42,7 +47,7 @@ def prices(config: TaskConfig, prompt: Prompt, train: Sequence[Example], validat
     edit, lora = config.edit, config.lora
     raced = (edit.proposals + 1) * min(edit.minibatch, len(validation))
     epoch = len(train) * (asked + wanted) + ceil(len(train) / lora.batch_size) * shared
-    return Prices(
+    return RoundCosts(
         lora=3 * lora.epochs * epoch,
         edit=answers(raced, edit.proposals + 1) + answers(min(edit.learned_from, len(train))),
         judging=answers(len(validation)),

@@ -9,7 +9,7 @@ from agent.records.signal import LeverSignal, Signal
 
 Lever = Literal["train_lora", "edit_prompt"]
 
-# A LoRA round whose last epoch still lowers the loss by this share has not said its last word.
+# A LoRA round whose last epoch still lowers the loss by this share may be continued.
 STILL_FALLING = 0.05
 # Discarded tries of one lever, since anything was last kept, after which it counts as saturated.
 FRUITLESS = 2
@@ -53,12 +53,14 @@ def observe(
 def lever_signal(lever: Lever, history: Sequence[Round]) -> LeverSignal:
     """What this lever's rounds brought.
 
-    It is saturated after `FRUITLESS` discarded tries in a row with nothing kept in between: a kept move of the
-    other lever gives it a new chance. A discarded LoRA round whose loss lies still saturates at once.
+    It is saturated after `FRUITLESS` discarded tries in a row with nothing kept in between: a kept action of
+    the other lever gives it a new chance. A discarded LoRA round whose loss is flat saturates at once.
     """
     own = [row for row in history if row.decision.move.action == lever]
-    fruitless = len([row for row in _since_kept(history) if row.decision.move.action == lever])
-    flat = lever == "train_lora" and fruitless > 0 and _lies_still(own[-1].trial.loss_drop)
+    last_kept = max((place for place, row in enumerate(history) if row.verdict.kept), default=-1)
+    fruitless = sum(row.decision.move.action == lever for row in history[last_kept + 1 :])
+    loss_drop = own[-1].trial.loss_drop if own else None
+    flat = lever == "train_lora" and fruitless > 0 and loss_drop is not None and loss_drop < STILL_FALLING
     return LeverSignal(
         rounds=len(own),
         kept=sum(row.verdict.kept for row in own),
@@ -66,12 +68,3 @@ def lever_signal(lever: Lever, history: Sequence[Round]) -> LeverSignal:
         fruitless=fruitless,
         saturated=fruitless >= FRUITLESS or flat,
     )
-
-
-def _lies_still(loss_drop: float | None) -> bool:
-    return loss_drop is not None and loss_drop < STILL_FALLING
-
-
-def _since_kept(history: Sequence[Round]) -> Sequence[Round]:
-    last_kept = max((index for index, row in enumerate(history) if row.verdict.kept), default=-1)
-    return history[last_kept + 1 :]

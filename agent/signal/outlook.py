@@ -14,59 +14,59 @@ from agent.policy.base import fitting_rows
 from agent.records.actions import Action, EditPrompt, TrainLora
 from agent.records.rounds import Round
 from agent.records.signal import Diagnosis, Need, Outlook, Signal
-from agent.signal.cost_model import Prices
+from agent.signal.cost_model import RoundCosts
 from agent.signal.monitor import STILL_FALLING, Lever
 
 # Merit, the mean of three measures in [0, 1], that a mended row gains. One factor that comes to the other gives two of
 # the three (itself and the reward): 2/3. To a row that lacks both, one factor alone gives 1/3.
-ONE, ALONE = 2 / 3, 1 / 3
-WORDS: dict[Need, float] = {"style": ONE, "both": ALONE, "content": 0.0}
+BOTH_MEASURES, ONE_MEASURE = 2 / 3, 1 / 3
+WORDS: dict[Need, float] = {"style": BOTH_MEASURES, "both": ONE_MEASURE, "content": 0.0}
 # Rows in the wanted form teach it along: both factors and the reward; and form where only form is lacking, though words
 # are better at that: half.
-WEIGHTS_IN_FORM: dict[Need, float] = {"content": ONE, "both": 1.0, "style": ALONE}
+WEIGHTS_IN_FORM: dict[Need, float] = {"content": BOTH_MEASURES, "both": 1.0, "style": ONE_MEASURE}
 # Rows as given may undo the form that a row holds now: its content won and its style lost is no gain, so half.
-WEIGHTS_AS_GIVEN: dict[Need, float] = {"content": ONE / 2, "both": ALONE, "style": 0.0}
+WEIGHTS_AS_GIVEN: dict[Need, float] = {"content": BOTH_MEASURES / 2, "both": ONE_MEASURE, "style": 0.0}
 
 # A lever's yield before it was ever pulled, as share of what is there: half, and within two deviations nearly anything.
 YIELD, YIELD_SPREAD = 0.5, 0.3
-# Standard deviation of one round's yield about the lever's own. A fruitless try on the present pair thereby leaves
+# Standard deviation of one round's yield about the lever's own. A fruitless try on the present pair leaves
 # three tenths of the prior's mean: the same draws from the same rows would fail again.
-TRY = 0.2
+TRY_SPREAD = 0.2
 # What counts less than a full try: a round on an earlier pair, or a fruitless training whose loss was still falling.
-QUARTER = 0.25
+PARTIAL_TRY = 0.25
 # Share of rows that the classifier sorts wrongly, as wide as what it may miss is taken to be.
-MISTAKEN = 0.1
-# Merit below which no yield can be told: hardly anything was there.
-LEAST_THERE = 0.02
+MISCLASSIFIED = 0.1
+# Merit below which a round says nothing about the yield: hardly anything was there.
+LEAST_MENDABLE = 0.02
 
 
-class There(NamedTuple):
+class Mendable(NamedTuple):
     """Merit that a lever could mend at best, and its standard deviation."""
 
     merit: float
     spread: float
 
 
-def worth(move: Action, signal: Signal) -> dict[Need, float]:
-    """Merit that a mended row of each need gains by this move, beyond what the other lever brings along anyway.
+def gain_per_need(action: Action, signal: Signal) -> dict[Need, float]:
+    """Merit that a mended row of each need gains by this action, beyond what the other lever brings along anyway.
 
     A row that lacks both needs weights, and rows in the wanted form teach it along: words have nothing to add there.
     """
-    if not isinstance(move, TrainLora):
+    if not isinstance(action, TrainLora):
         return {**WORDS, "both": WORDS["both"] * (1 - signal.teachable)}
-    in_form = 1.0 if move.rows != "original" else signal.shown
+    in_form = 1.0 if action.rows != "original" else signal.shown
     return {need: gain + in_form * (WEIGHTS_IN_FORM[need] - gain) for need, gain in WEIGHTS_AS_GIVEN.items()}
 
 
-def there(move: Action, diagnosis: Diagnosis, signal: Signal) -> There:
-    """What is there to be mended by a move.
+def mendable(action: Action, diagnosis: Diagnosis, signal: Signal) -> Mendable:
+    """What is there to be mended by an action.
 
     The spread holds the sampling error of the probed rows, of a finite number of failing ones, and what the classifier
     may have missed.
     """
     if not diagnosis.examples or not diagnosis.failing:
-        return There(0.0, 0.0)
-    gains = worth(move, signal)
+        return Mendable(0.0, 0.0)
+    gains = gain_per_need(action, signal)
     rows = [
         sum(gain * row.chances.get(need, float(row.need == need)) for need, gain in gains.items())
         for row in diagnosis.examples
@@ -74,57 +74,55 @@ def there(move: Action, diagnosis: Diagnosis, signal: Signal) -> There:
     share, probed = diagnosis.failing / diagnosis.total, len(rows)
     unseen = max(0.0, 1 - probed / diagnosis.failing)
     sampling = pstdev(rows) * sqrt(unseen / probed)
-    missed = MISTAKEN * (ONE - fmean(rows))
-    return There(fmean(rows) * share, sqrt(sampling**2 + missed**2) * share)
+    missed = MISCLASSIFIED * (BOTH_MEASURES - fmean(rows))
+    return Mendable(fmean(rows) * share, sqrt(sampling**2 + missed**2) * share)
 
 
-def floor(rows: int, alpha: float) -> float:
+def noise_floor(rows: int, alpha: float) -> float:
     """About the least merit gain that so many validation rows can tell from nothing, by the normal approximation.
 
     Greedy answers repeat exactly, so all noise is that of the rows. A share x of them mended by d each gains xd with
     the paired standard error d·sqrt(x(1-x)/rows). That is z of them above 0 (one-sided, z the normal quantile of
-    1 - alpha) from x = z² / (rows + z²) on; d is at least 1/3 (`ALONE`). The bound is Wilson's (1927), turned round.
+    1 - alpha) from x = z² / (rows + z²) on; d is at least 1/3 (`ONE_MEASURE`). The bound is Wilson's (1927), solved
+    for the gain.
     The gate asks for more: its exact test wants log2(1 / level) rows that rose, and its level is a part of alpha
     (eval/alpha_spending.py). But what is held against the floor is a mean, and half of what may come lies above it.
     """
     z = max(0.0, NormalDist().inv_cdf(1 - alpha))
-    return ALONE * z**2 / (rows + z**2)
+    return ONE_MEASURE * z**2 / (rows + z**2)
 
 
 def with_outlook(
-    signal: Signal,
-    diagnosis: Diagnosis,
-    history: Sequence[Round],
-    config: TaskConfig,
-    prices: Prices,
+    signal: Signal, diagnosis: Diagnosis, history: Sequence[Round], config: TaskConfig, costs: RoundCosts
 ) -> Signal:
     """The signal with both levers' outlooks and the noise floor.
 
     Args:
         history: the rounds that the signal rests on.
-        prices: what a lever costs that has not been pulled yet.
+        costs: of a round of each lever, for one that has not been pulled yet.
     """
     training = TrainLora(rows=fitting_rows(signal, config))
-    seen: dict[str, object] = {"floor": floor(diagnosis.total, config.gate.alpha)}
-    for name, move, price in (("lora", training, prices.lora), ("edit", EditPrompt(), prices.edit)):
-        own = [row for row in history if row.decision.move.action == move.action]
-        cost = _cost(own, price) + prices.judging
-        outlook = _outlook(there(move, diagnosis, signal), lever_yield(move.action, history), cost)
-        seen[name] = getattr(signal, name).model_copy(update={"outlook": outlook})
-    return signal.model_copy(update=seen)
+
+    def outlook(action: TrainLora | EditPrompt, estimate: float) -> Outlook:
+        spent = [row.trial.spend.forward_tokens for row in history if row.decision.move.action == action.action]
+        known = [tokens for tokens in spent if tokens > 0]
+        cost = max(1.0, fmean(known) if known else estimate) + costs.judging
+        return _expected(mendable(action, diagnosis, signal), lever_yield(action.action, history), cost)
+
+    return signal.model_copy(
+        update={
+            "floor": noise_floor(diagnosis.total, config.gate.alpha),
+            "lora": signal.lora.model_copy(update={"outlook": outlook(training, costs.lora)}),
+            "edit": signal.edit.model_copy(update={"outlook": outlook(EditPrompt(), costs.edit)}),
+        }
+    )
 
 
-def _outlook(mendable: There, share: tuple[float, float], cost: float) -> Outlook:
+def _expected(there: Mendable, expected_yield: tuple[float, float], cost: float) -> Outlook:
     """Mean and standard deviation of the product of two independent quantities."""
-    mean, spread = share
-    width = sqrt((mendable.merit * spread) ** 2 + (mean * mendable.spread) ** 2 + (mendable.spread * spread) ** 2)
-    return Outlook(gain=mendable.merit * mean, spread=width, cost=cost)
-
-
-def _cost(own: Sequence[Round], price: float) -> float:
-    """Passes of a round: the mean of those played, else the estimated price."""
-    played = [passes for row in own if (passes := row.trial.spend.forward_tokens) > 0]
-    return max(1.0, fmean(played) if played else price)
+    mean, spread = expected_yield
+    width = sqrt((there.merit * spread) ** 2 + (mean * there.spread) ** 2 + (there.spread * spread) ** 2)
+    return Outlook(gain=there.merit * mean, spread=width, cost=cost)
 
 
 def lever_yield(lever: Lever, history: Sequence[Round]) -> tuple[float, float]:
@@ -133,51 +131,45 @@ def lever_yield(lever: Lever, history: Sequence[Round]) -> tuple[float, float]:
     total = YIELD * precision
     last_kept = max((at for at, row in enumerate(history) if row.verdict.kept), default=-1)
     for at, row in enumerate(history):
-        seen = _seen(lever, row)
-        if seen is None:
+        observed = _observed_yield(row) if row.decision.move.action == lever else None
+        if observed is None:
             continue
-        share, variance = seen
-        weight = (QUARTER if at <= last_kept or _unfinished(row) else 1.0) / variance
+        share, variance = observed
+        weight = (PARTIAL_TRY if at <= last_kept or _still_falling(row) else 1.0) / variance
         precision, total = precision + weight, total + weight * share
-    if lever == "train_lora" and _learned_out(history):
-        precision += 1 / TRY**2  # as if another training on these rows had brought nothing
+    if lever == "train_lora" and _rows_are_learned(history):
+        precision += 1 / TRY_SPREAD**2  # as if another training on these rows had brought nothing
     return total / precision, sqrt(1 / precision)
 
 
-def realised(row: Round) -> float:
+def realised_gain(row: Round) -> float:
     """Merit that a round brought the run: what is taken back brings nothing."""
     return row.verdict.merit_gain if row.verdict.kept else 0.0
 
 
-def _seen(lever: Lever, row: Round) -> tuple[float, float] | None:
-    """The yield of a round and the variance it is known with; None where it was another lever's or tells nothing."""
-    move = row.decision.move
-    if move.action != lever:
+def _observed_yield(row: Round) -> tuple[float, float] | None:
+    """The yield of a round and the variance it is known with; None where hardly anything was there to mend."""
+    there = mendable(row.decision.move, row.diagnosis, row.signal).merit
+    if there < LEAST_MENDABLE:
         return None
-    mendable = there(move, row.diagnosis, row.signal).merit
-    if mendable < LEAST_THERE:
-        return None
-    # Proposals that did as differently as this leave more to the next draw than proposals that were all alike.
-    return min(1.0, max(0.0, realised(row) / mendable)), TRY**2 + (_raced(row) / mendable) ** 2
-
-
-def _raced(row: Round) -> float:
-    """Standard deviation of the proposals' merits over the present prompt's, which is the first of those tried."""
     merits = [proposal.merit for proposal in row.trial.proposals if proposal.merit is not None]
-    return pstdev([merit - merits[0] for merit in merits[1:]]) if len(merits) > 2 else 0.0
+    # Over the present prompt's, which is the first of those tried. Proposals that did as differently as this leave more
+    # to the next draw than proposals that were all alike.
+    spread = pstdev([merit - merits[0] for merit in merits[1:]]) if len(merits) > 2 else 0.0
+    return min(1.0, max(0.0, realised_gain(row) / there)), TRY_SPREAD**2 + (spread / there) ** 2
 
 
-def _unfinished(row: Round) -> bool:
+def _still_falling(row: Round) -> bool:
     """Whether the round was a training whose loss was still falling at its end."""
     drop = row.trial.loss_drop
     return isinstance(row.decision.move, TrainLora) and drop is not None and drop >= STILL_FALLING
 
 
-def _learned_out(history: Sequence[Round]) -> bool:
-    """Whether the last training's loss lies still and no edit was kept since, which would change its rows."""
+def _rows_are_learned(history: Sequence[Round]) -> bool:
+    """Whether the last training was kept, its loss is flat, and no edit was kept since, which would change its rows."""
     for row in reversed(history):
         if isinstance(row.decision.move, TrainLora):
-            return row.verdict.kept and row.trial.loss_drop is not None and not _unfinished(row)
+            return row.verdict.kept and row.trial.loss_drop is not None and not _still_falling(row)
         if row.verdict.kept:
             return False
     return False

@@ -32,13 +32,13 @@ def in_short(cells: Sequence[CellResults]) -> str:
     """The two results that people ask about first, in sentences; empty where they were not measured."""
     sentences = []
     for found in training(cells, 80, 8):
-        if (plain := found.speedup("plain")) and (trl := found.speedup("trl")):
+        if (plain := found.of("plain").speedup) and (trl := found.of("trl").speedup):
             sentences.append(
                 f"In short: a training step over eight rows that share {found.prefix} tokens is {plain.best:.1f} times "
                 f"as fast as a plain peft loop's and {trl.best:.1f} times as fast as TRL's."
             )
     for found in answers(cells):
-        if found.cell.prefix == 256 and (speedup := found.speedup("generate")):
+        if found.cell.prefix == 256 and (speedup := found.of("generate").speedup):
             shared = f"{found.rows} answers after {found.prefix} shared tokens"
             sentences.append(f"{shared} come {speedup.best:.1f} times as fast.")
             break
@@ -48,15 +48,15 @@ def in_short(cells: Sequence[CellResults]) -> str:
 def _beside_trl(cells: Sequence[CellResults]) -> Claim:
     wanted = "training, prefix 80, batch 8: at least 5 × TRL's examples/s"
     for found in training(cells, 80, 8):
-        if speedup := found.speedup("trl"):
-            measured = f"{speedup}; the plain loop's: {found.speedup('plain') or 'not measured'}"
+        if speedup := found.of("trl").speedup:
+            measured = f"{speedup}; the plain loop's: {found.of('plain').speedup or 'not measured'}"
             return Claim(wanted, measured, speedup.best >= TRL_TIMES)
     return Claim(wanted)
 
 
 def _growing(cells: Sequence[CellResults]) -> Claim:
     wanted = "that ratio grows with the prefix (batch 8)"
-    known = [(found.prefix, speedup.best) for found in training(cells, batch=8) if (speedup := found.speedup("trl"))]
+    known = [(found.prefix, speedup.best) for found in training(cells, batch=8) if (speedup := found.of("trl").speedup)]
     if len(known) < 2:
         return Claim(wanted)
     speedups = [speedup for _, speedup in known]
@@ -66,7 +66,7 @@ def _growing(cells: Sequence[CellResults]) -> Claim:
 
 def _no_prefix(cells: Sequence[CellResults]) -> Claim:
     wanted = "training without a prefix: never slower than the plain loop"
-    known = [(found.rows, speedup) for found in training(cells, prefix=0) if (speedup := found.speedup("plain"))]
+    known = [(found.rows, speedup) for found in training(cells, prefix=0) if (speedup := found.of("plain").speedup)]
     if not known:
         return Claim(wanted)
     measured = ", ".join(f"{speedup} at batch {batch}" for batch, speedup in known)
@@ -85,7 +85,7 @@ def _near_floor(cells: Sequence[CellResults]) -> Claim:
 
 def _losses(cells: Sequence[CellResults]) -> Claim:
     wanted = "the last step's loss is the plain loop's, in every cell"
-    pairs = [(found.loss("ours"), found.loss("plain")) for found in training(cells)]
+    pairs = [(found.of("ours").loss, found.of("plain").loss) for found in training(cells)]
     apart = [abs(ours - plain) / plain for ours, plain in pairs if ours is not None and plain is not None]
     if not apart:
         return Claim(wanted)
@@ -95,7 +95,7 @@ def _losses(cells: Sequence[CellResults]) -> Claim:
 def _answers(cells: Sequence[CellResults]) -> Claim:
     wanted = "answers, prefix 256, 64 rows: at least 4 × batched `generate`, same text"
     for found in answers(cells):
-        speedup, same = found.speedup("generate"), found.same_texts("generate")
+        speedup, same = found.of("generate").speedup, found.of("generate").same_texts
         if found.cell.prefix == 256 and found.rows == 64 and speedup:
             held = speedup.best >= GENERATE_TIMES and same == found.rows
             return Claim(wanted, f"{speedup}, {same} of {found.rows} the same", held)

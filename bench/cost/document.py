@@ -82,7 +82,7 @@ def _training(cells: Sequence[CellResults], here: Machine, docs: Path) -> list[s
     panels = {
         f"batch {batch}": {
             tables.NAMES[name]: [
-                (found.prefix, rate) for found in training(cells, batch=batch) if (rate := found.rate(name))
+                (found.prefix, rate) for found in training(cells, batch=batch) if (rate := found.of(name).rate)
             ]
             for name in TRAINERS
         }
@@ -103,7 +103,9 @@ def _answers(cells: Sequence[CellResults], here: Machine, docs: Path) -> list[st
     for found in answers(cells):
         assert isinstance(found.cell, AnswerCell)
         title = f"{found.prefix} shared\n{found.cell.new} new{', adapter' if found.cell.adapter else ''}"
-        groups[title] = {tables.NAMES[name].replace("`", ""): rate for name in ANSWERERS if (rate := found.rate(name))}
+        groups[title] = {
+            tables.NAMES[name].replace("`", ""): rate for name in ANSWERERS if (rate := found.of(name).rate)
+        }
     plot = _plot("answers", standalone(rate_bars(groups, "rows/s")), here, docs)
     sides = "The same texts as ours, and peak memory:"
     parts = ["### Answers", tables.answer_speed(cells), plot, sides, tables.answer_texts(cells)]

@@ -1,20 +1,18 @@
-"""What was measured in a cell, over all laps and contenders: from lines to the numbers of the tables."""
+"""From the lines of a cell to the numbers of the tables: every contender over all its laps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
-from typing import TypeVar
+from statistics import fmean, median
+from typing import NamedTuple
 
-from agent.records.base import Record
 from bench.cost.plan import FLOOR
-from bench.cost.records import AnswerCell, Answered, Cell, Floor, LeftOut, Line, Trained, TrainingCell
+from bench.cost.records import AnswerCell, Answered, Cell, Floor, LeftOut, Line, Measurement, Trained, TrainingCell
 
-T = TypeVar("T", bound=Record)
 OURS = "ours"
+Run = Trained | Answered
 
 
-@dataclass(frozen=True)
-class Speedup:
+class Speedup(NamedTuple):
     """How many times faster ours is: best lap against best lap, and the two ends of lap against lap."""
 
     best: float
@@ -26,101 +24,112 @@ class Speedup:
 
 
 @dataclass(frozen=True)
+class ContenderResults:
+    """A contender in a cell. None: it was left out, or the number has no meaning here.
+
+    seconds: of a step, or of all answers, in the best lap: other work on the machine only ever adds to it.
+    rate: rows per second in the best lap.
+    tokens_per_second: of training, as the plain loop runs them, without padding.
+    loss: of the last step, nats per token.
+    memory: bytes, the median over its laps.
+    speedup: of ours over this one, in the laps that both have.
+    same_texts: how many of its answers are ours, in the worst lap.
+    """
+
+    seconds: float | None = None
+    rate: float | None = None
+    tokens_per_second: float | None = None
+    loss: float | None = None
+    memory: float | None = None
+    speedup: Speedup | None = None
+    same_texts: int | None = None
+    why_left_out: str = ""
+
+
+@dataclass(frozen=True)
 class CellResults:
-    """All lines of one cell."""
+    """A cell over all contenders.
+
+    rows: of a step, or of all answers.
+    prefix: tokens before the questions; as asked for where nothing was measured.
+    floor: its rates of the best lap; `least_seconds` is its time for what ours does here.
+    mean_generated: tokens of our answers.
+    """
 
     cell: Cell
-    lines: tuple[Line, ...]
+    rows: int
+    prefix: int
+    contenders: Mapping[str, ContenderResults]
+    floor: Floor | None
+    least_seconds: float | None
+    mean_generated: float | None
 
-    def outcomes(self, contender: str, kind: type[T]) -> list[T]:
-        """The contender's outcomes of this kind, lap by lap."""
-        return list(self._by_lap(contender, kind).values())
-
-    def _by_lap(self, contender: str, kind: type[T]) -> dict[int, T]:
-        own = [line for line in self.lines if line.contender == contender]
-        return {line.lap: line.outcome for line in own if isinstance(line.outcome, kind)}
-
-    def _pairs(self, peer: str, kind: type[T]) -> list[tuple[T, T]]:
-        """Ours and the peer's, of the laps that both have."""
-        mine, theirs = self._by_lap(OURS, kind), self._by_lap(peer, kind)
-        return [(mine[lap], theirs[lap]) for lap in mine if lap in theirs]
-
-    def runs(self, contender: str) -> list[Trained | Answered]:
-        """Its measured laps."""
-        return [*self.outcomes(contender, Trained), *self.outcomes(contender, Answered)]
-
-    def median(self, contender: str, get: Callable[[Trained | Answered], float]) -> float | None:
-        """The median over its laps, or None where it was left out."""
-        values = [get(run) for run in self.runs(contender)]
-        return median(values) if values else None
-
-    def seconds(self, contender: str) -> float | None:
-        """Of a step, or of all answers, in the best lap: other work on the machine only ever adds to it."""
-        return min((run.duration for run in self.runs(contender)), default=None)
-
-    def rate(self, contender: str) -> float | None:
-        """Rows per second in the best lap, or None where it was left out."""
-        seconds = self.seconds(contender)
-        return self.rows / seconds if seconds else None
-
-    def speedup(self, peer: str) -> Speedup | None:
-        """None where either was left out."""
-        pairs: list[tuple[Trained | Answered, Trained | Answered]]
-        pairs = [*self._pairs(peer, Trained), *self._pairs(peer, Answered)]
-        if not pairs:
-            return None
-        durations = [(mine.duration, theirs.duration) for mine, theirs in pairs]
-        best, best_of_peer = (min(side) for side in zip(*durations, strict=True))
-        by_lap = [theirs / mine for mine, theirs in durations]
-        return Speedup(best_of_peer / best, min(by_lap), max(by_lap))
-
-    def why_left_out(self, contender: str) -> str:
-        """Empty where it was not."""
-        return next((outcome.why for outcome in self.outcomes(contender, LeftOut)), "")
-
-    @property
-    def rows(self) -> int:
-        """Rows of a step, or of all answers."""
-        return self.cell.batch if isinstance(self.cell, TrainingCell) else self.cell.rows
-
-    @property
-    def prefix(self) -> int:
-        """Tokens before the questions; as asked for where nothing was measured."""
-        return next((run.prefix for run in self.runs(OURS)), self.cell.prefix)
-
-    @property
-    def floor(self) -> Floor | None:
-        """The rates of the best lap."""
-        return max(self.outcomes(FLOOR, Floor), key=lambda floor: floor.square, default=None)
-
-    @property
-    def least_seconds(self) -> float | None:
-        """The floor's seconds for what ours does here."""
-        runs = self.runs(OURS)
-        if not runs or not self.floor:
-            return None
-        return self.floor.least_seconds(runs[0].generated if isinstance(runs[0], Answered) else ())
+    def of(self, contender: str) -> ContenderResults:
+        """Without numbers where there is no line of it."""
+        return self.contenders.get(contender, ContenderResults())
 
     @property
     def share_of_floor(self) -> float | None:
         """The floor's seconds over ours, in [0, 1]."""
-        seconds, least = self.seconds(OURS), self.least_seconds
-        return least / seconds if least is not None and seconds else None
-
-    def same_texts(self, peer: str) -> int | None:
-        """How many of the peer's texts are ours, in the worst lap."""
-        pairs = self._pairs(peer, Answered)
-        return min((sum(map(str.__eq__, mine.texts, theirs.texts)) for mine, theirs in pairs), default=None)
-
-    def loss(self, contender: str) -> float | None:
-        """Of the last step, nats per token."""
-        return next((run.loss for run in self.outcomes(contender, Trained)), None)
+        seconds = self.of(OURS).seconds
+        return self.least_seconds / seconds if self.least_seconds is not None and seconds else None
 
 
 def by_cell(lines: Sequence[Line]) -> list[CellResults]:
-    """Lines gathered by cell, in the order in which the cells were measured."""
+    """The results of each cell, in the order in which the cells were measured."""
     cells = dict.fromkeys(line.cell for line in lines)
-    return [CellResults(cell, tuple(line for line in lines if line.cell == cell)) for cell in cells]
+    return [_cell_results(cell, [line for line in lines if line.cell == cell]) for cell in cells]
+
+
+def _cell_results(cell: Cell, lines: Sequence[Line]) -> CellResults:
+    outcomes: dict[str, dict[int, Measurement]] = {}
+    for line in lines:
+        outcomes.setdefault(line.contender, {})[line.lap] = line.outcome
+    ours = {lap: run for lap, run in outcomes.get(OURS, {}).items() if isinstance(run, Run)}
+    rows = cell.batch if isinstance(cell, TrainingCell) else cell.rows
+    floors = [floor for floor in outcomes.get(FLOOR, {}).values() if isinstance(floor, Floor)]
+    floor = max(floors, key=lambda floor: floor.square, default=None)
+    run = next(iter(ours.values()), None)
+    generated = run.generated if isinstance(run, Answered) else ()
+    return CellResults(
+        cell=cell,
+        rows=rows,
+        prefix=run.prefix if run else cell.prefix,
+        contenders={name: _contender_results(rows, ours, laps) for name, laps in outcomes.items()},
+        floor=floor,
+        least_seconds=floor.least_seconds(generated) if run and floor else None,
+        mean_generated=fmean(generated) if generated else None,
+    )
+
+
+def _contender_results(rows: int, ours: Mapping[int, Run], laps: Mapping[int, Measurement]) -> ContenderResults:
+    runs = {lap: outcome for lap, outcome in laps.items() if isinstance(outcome, Run)}
+    if not runs:
+        why = next((outcome.why for outcome in laps.values() if isinstance(outcome, LeftOut)), "")
+        return ContenderResults(why_left_out=why)
+    seconds = min(run.duration for run in runs.values())
+    trained = [run for run in runs.values() if isinstance(run, Trained)]
+    pairs = [(ours[lap], runs[lap]) for lap in ours if lap in runs]
+    same = [
+        sum(map(str.__eq__, mine.texts, theirs.texts))
+        for mine, theirs in pairs
+        if isinstance(mine, Answered) and isinstance(theirs, Answered)
+    ]
+    return ContenderResults(
+        seconds=seconds,
+        rate=rows / seconds,
+        tokens_per_second=trained[0].tokens / seconds if trained else None,
+        loss=trained[0].loss if trained else None,
+        memory=median(run.memory for run in runs.values()),
+        speedup=_speedup([(mine.duration, theirs.duration) for mine, theirs in pairs]) if pairs else None,
+        same_texts=min(same, default=None),
+    )
+
+
+def _speedup(durations: Sequence[tuple[float, float]]) -> Speedup:
+    best, best_of_peer = (min(side) for side in zip(*durations, strict=True))
+    by_lap = [theirs / mine for mine, theirs in durations]
+    return Speedup(best_of_peer / best, min(by_lap), max(by_lap))
 
 
 def training(cells: Sequence[CellResults], prefix: int | None = None, batch: int | None = None) -> list[CellResults]:

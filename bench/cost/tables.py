@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from bench.cost.plan import ANSWERERS, TRAINERS
-from bench.cost.records import AnswerCell, Answered, Trained, TrainingCell
+from bench.cost.records import AnswerCell, TrainingCell
 from bench.cost.results import OURS, CellResults, answers, training
 
 NAMES = {
@@ -37,7 +37,7 @@ def training_loss(cells: Sequence[CellResults]) -> str:
     head = [*TRAINING_HEAD, *(f"loss, {NAMES[name]}" for name in names), *(f"MiB, {NAMES[name]}" for name in names)]
     rows = []
     for found in training(cells):
-        losses = [_number(found.loss(name), ".5f") for name in names]
+        losses = [_number(found.of(name).loss, ".5f") for name in names]
         rows.append([*_training_key(found), *losses, *(_memory(found, name) for name in names)])
     return table(head, rows)
 
@@ -49,7 +49,7 @@ def training_floor(cells: Sequence[CellResults], device: str) -> str:
     head += ["share of the floor", "of the best square", *(["MFU"] if peak else [])]
     rows = []
     for found in training(cells):
-        floor, seconds, least = found.floor, found.seconds(OURS), found.least_seconds
+        floor, seconds, least = found.floor, found.of(OURS).seconds, found.least_seconds
         if floor and seconds and least:
             rates = [f"{floor.flops / GIGA:,.3g}", f"{floor.shaped / GIGA:,.0f}", f"{floor.square / GIGA:,.0f}"]
             shares = [f"{least / seconds:.0%}", f"{floor.flops / floor.square / seconds:.0%}"]
@@ -75,7 +75,7 @@ def answer_texts(cells: Sequence[CellResults]) -> str:
     head = [*ANSWER_HEAD, *(f"same text, {NAMES[name]}" for name in names[1:])]
     rows = []
     for found in answers(cells):
-        same = [found.same_texts(name) for name in names[1:]]
+        same = [found.of(name).same_texts for name in names[1:]]
         shares = ["–" if count is None else f"{count} of {found.rows}" for count in same]
         rows.append([*_answer_key(found), *shares, *(_memory(found, name) for name in names)])
     return table([*head, *(f"MiB, {NAMES[name]}" for name in names)], rows)
@@ -86,12 +86,11 @@ def answer_floor(cells: Sequence[CellResults]) -> str:
     head = [*ANSWER_HEAD, "mean tokens", "GFLOP/s, prompts", "GFLOP/s, a decoding step", "GB/s", "least s", "ours s"]
     rows = []
     for found in answers(cells):
-        floor, seconds, least = found.floor, found.seconds(OURS), found.least_seconds
-        if floor and seconds and least:
-            generated = found.outcomes(OURS, Answered)[0].generated
+        floor, seconds, least = found.floor, found.of(OURS).seconds, found.least_seconds
+        if floor and seconds and least and found.mean_generated is not None:
             rates = [f"{value / GIGA:,.0f}" for value in (floor.shaped, floor.step_shaped, floor.bandwidth)]
             times = [f"{least:.3g}", f"{seconds:.3g}", f"{least / seconds:.0%}"]
-            rows.append([*_answer_key(found), f"{sum(generated) / len(generated):.1f}", *rates, *times])
+            rows.append([*_answer_key(found), f"{found.mean_generated:.1f}", *rates, *times])
     return table([*head, "share of the floor"], rows)
 
 
@@ -111,23 +110,24 @@ def _answer_key(found: CellResults) -> list[str]:
 
 def _measured(cells: Sequence[CellResults], names: Sequence[str]) -> list[str]:
     """Of these contenders, those that have a line."""
-    return [name for name in names if any(line.contender == name for found in cells for line in found.lines)]
+    return [name for name in names if any(name in found.contenders for found in cells)]
 
 
 def _speed(found: CellResults, contender: str) -> str:
-    rate, runs = found.rate(contender), found.runs(contender)
-    if rate is None:
-        return f"– ({found.why_left_out(contender)})" if found.why_left_out(contender) else "–"
-    useful = f", {runs[0].tokens / found.rows * rate:.3g} tok/s" if isinstance(runs[0], Trained) else ""
-    return f"{rate:.3g} rows/s{useful}"
+    results = found.of(contender)
+    if results.rate is None:
+        return f"– ({results.why_left_out})" if results.why_left_out else "–"
+    useful = f", {results.tokens_per_second:.3g} tok/s" if results.tokens_per_second is not None else ""
+    return f"{results.rate:.3g} rows/s{useful}"
 
 
 def _speedups(found: CellResults, names: Sequence[str]) -> list[str]:
-    return [str(found.speedup(name) or "–") for name in names if name != OURS]
+    return [str(found.of(name).speedup or "–") for name in names if name != OURS]
 
 
 def _memory(found: CellResults, contender: str) -> str:
-    return _number(found.median(contender, lambda run: run.memory / MIB), ",.0f")
+    memory = found.of(contender).memory
+    return "–" if memory is None else f"{memory / MIB:,.0f}"
 
 
 def _number(value: float | None, form: str) -> str:

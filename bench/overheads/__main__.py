@@ -1,6 +1,6 @@
-"""What stands around the model: start-up, graph, checkpoints, ledger, report, prompt memory.
+"""The cost of everything around the model: start-up, graph, checkpoints, ledger, report, prompt memory.
 
-python -m bench.overheads.__main__ [--rounds 500] [--prompts 100000] [--memory FOLDER]
+python -m bench.overheads [--rounds 500] [--prompts 100000] [--memory FOLDER]
 """
 
 import argparse
@@ -13,16 +13,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
-from agent.records.base import Record
 from bench.overheads.long_run import RoundCost, long_run, make_task
 from bench.overheads.many_prompts import many_prompts
+from bench.overheads.overhead import Overhead
 from memory.run.folder import RunFolder
 from tools.model import embedded
 
 ROUND_SECONDS = 60  # of a round of the demo, on two cores
-WINDOW = 20  # rounds whose median stands for one
+WINDOW = 20  # rounds whose median is shown
 
-# With an argument, the collector is at work while libraries are loaded, as it is where nobody stops it.
+# With a third argument, garbage collection runs while libraries are loaded, as it does if nothing pauses it.
 TO_FIRST_ANSWER = """
 import gc, sys, time
 began = time.monotonic()
@@ -41,20 +41,11 @@ except Stop:
 """
 
 
-class Overhead(Record):
-    """A row of the table. `wanted` is the bound in words, empty where the number is only for reading."""
-
-    name: str
-    value: float
-    unit: str
-    wanted: str = ""
-
-
 def overheads(rounds: int = 500, prompts: int = 100_000, memory: Path | None = None) -> list[Overhead]:
-    """All rows. Minutes, most of them to fill the prompt memory.
+    """All rows of the table. It takes minutes, most of them to fill the prompt memory.
 
     Args:
-        memory: a folder to keep the filled memory in; a later call with the same one measures without filling.
+        memory: a folder that keeps the filled memory for later calls.
     """
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -65,7 +56,7 @@ def overheads(rounds: int = 500, prompts: int = 100_000, memory: Path | None = N
 
 
 def _start(root: Path) -> Iterator[Overhead]:
-    """Console commands as a user starts them, each in a process of its own."""
+    """Console commands as a user starts them, each in its own process."""
     root.joinpath("start").mkdir()
     task = make_task(root / "start", 1)
     help_ = median(_until_line("--help") for _ in range(5))
@@ -79,10 +70,10 @@ def _start(root: Path) -> Iterator[Overhead]:
     for _ in range(3):
         for mode, times in ready.items():  # A B A B
             times.append(_to_first_answer(runs, mode))
-    usual, busy = median(ready[""]), median(ready["collect"])
-    yield Overhead(name="nesylora run, to the first answer's begin", value=usual, unit="s")
+    paused, collecting = median(ready[""]), median(ready["collect"])
+    yield Overhead(name="nesylora run, to the first answer's begin", value=paused, unit="s")
     name = "that, as a share of the time with the collector at work meanwhile"
-    yield Overhead(name=name, value=usual / busy, unit="", wanted="< 0.9")
+    yield Overhead(name=name, value=paused / collecting, unit="", wanted="< 0.9")
 
 
 def _until_line(*arguments: str) -> float:
@@ -153,7 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=500)
     parser.add_argument("--prompts", type=int, default=100_000)
-    parser.add_argument("--memory", type=Path, help="where the filled prompt memory is kept for the next time")
+    parser.add_argument("--memory", type=Path, help="a folder that keeps the filled prompt memory for the next time")
     options = parser.parse_args()
     for row in overheads(options.rounds, options.prompts, options.memory):
         print(f"{row.name:68} {row.value:10,.3g} {row.unit:2}  {row.wanted}")

@@ -1,4 +1,4 @@
-"""A run of many rounds on the real graph, ledger, checkpoints, memory and report, with a model that costs nothing."""
+"""A run of many rounds on the real graph, ledger, checkpoints, memory and report, with a model that takes no time."""
 
 import hashlib
 import json
@@ -28,11 +28,12 @@ P = ParamSpec("P")
 T = TypeVar("T")
 ROWS = 32  # of each split, as in the demo
 STEPS = 60  # optimizer steps of a training, as in the demo
+TRAINED = 1000  # forward tokens that a training claims
 PARTS = ("checkpoint", "ledger", "report", "memory")
 
 
 class RoundCost(Record):
-    """Milliseconds that a round took, by part (`graph` is the rest), and bytes of the checkpoints after it."""
+    """Milliseconds of a round, by part (`graph` is the rest), and bytes of the checkpoints after it."""
 
     number: int
     parts: dict[str, float]
@@ -40,7 +41,7 @@ class RoundCost(Record):
 
 
 def long_run(root: Path, rounds: int) -> tuple[RunFolder, list[RoundCost]]:
-    """A run of so many rounds under `root`, every second one a training, and what each cost around the model."""
+    """A run of so many rounds in `root`, every second one a training, and the cost of each round."""
     folder = new_run(make_task(root, rounds), runs=root / "runs")
     clock = Stopwatch(folder)
     with open_session(folder, listener=clock, report=None) as session:
@@ -48,16 +49,16 @@ def long_run(root: Path, rounds: int) -> tuple[RunFolder, list[RoundCost]]:
 
         from ui.report.write import write_report
 
-        context = session.services
+        services = session.services
         folder.save_fitting(Fitting())  # there is no tokenizer
-        model = StandIn(rounds)
-        vars(context).update(
+        model = FreeModel(rounds)
+        vars(services).update(
             model=model, backbone=model, trainer=FreeTrainer(), policy=Alternating(rounds), _embed=_embed
         )
-        context.report = clock.timed("report", write_report)
-        vars(context.memory)["remember"] = clock.timed("memory", context.memory.remember)
+        services.report = clock.timed("report", write_report)
+        vars(services.memory)["remember"] = clock.timed("memory", services.memory.remember)
         for kind in ("append", "rounds", "baseline", "outcome"):
-            vars(context.folder)[kind] = clock.timed("ledger", getattr(context.folder, kind))
+            vars(services.folder)[kind] = clock.timed("ledger", getattr(services.folder, kind))
         with (
             patch.object(SqliteSaver, "put", clock.timed("checkpoint", SqliteSaver.put)),
             patch.object(SqliteSaver, "put_writes", clock.timed("checkpoint", SqliteSaver.put_writes)),
@@ -67,7 +68,7 @@ def long_run(root: Path, rounds: int) -> tuple[RunFolder, list[RoundCost]]:
 
 
 class Stopwatch(Silent):
-    """A listener that notes what each round cost, and wraps what is to be told apart."""
+    """A listener that notes the cost of each round, and times the parts of it."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.costs: list[RoundCost] = []
@@ -75,13 +76,13 @@ class Stopwatch(Silent):
         self._spent = defaultdict[str, float](float)
         self._began = time.perf_counter()
 
-    def timed(self, part: str, do: Callable[P, T]) -> Callable[P, T]:
-        """`do`, with the time it takes added to a part of the round."""
+    def timed(self, part: str, work: Callable[P, T]) -> Callable[P, T]:
+        """`work`, with the time it takes added to a part of the round."""
 
         def run(*args: P.args, **options: P.kwargs) -> T:
             began = time.perf_counter()
             try:
-                return do(*args, **options)
+                return work(*args, **options)
             finally:
                 self._spent[part] += time.perf_counter() - began
 
@@ -103,7 +104,7 @@ class Stopwatch(Silent):
 # --- stand-ins -------------------------------------------------------------------------------------
 
 
-class StandIn:
+class FreeModel:
     """Answers at once, and better from round to round, so that some trials are kept."""
 
     def __init__(self, rounds: int) -> None:
@@ -133,7 +134,7 @@ class StandIn:
 
 
 class Alternating:
-    """Edits and trains in turn, for all the rounds of the budget."""
+    """A policy that edits and trains in turn, for all rounds of the budget."""
 
     name = "in turn"
 
@@ -169,6 +170,7 @@ class FreeTrainer:
         training = Training(
             model="none", parent=None, data="0" * 12, settings=Lora(), rows=action.rows, row_count=len(rows),
             left_out=0, epochs=10, learning_rate=action.learning_rate, rank=action.rank, seed=seed, steps=steps,
+            tokens=TRAINED,
         )  # fmt: skip
         folder.mkdir(parents=True)
         write_training(training, folder)
@@ -185,7 +187,7 @@ def _chance(*what: object) -> float:
 
 
 def make_task(root: Path, rounds: int) -> Path:
-    """The folder of a task that can be read and begun, on a model folder without weights."""
+    """The folder of a task that a run can start from, on a model folder without weights."""
     folder = root / "task"
     (folder / "model").mkdir(parents=True)
     (folder / "model" / "config.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""A prompt memory of many entries: what opening it and recalling from it take."""
+"""A prompt memory of many entries: how long it takes to open it and to recall from it."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -18,11 +18,10 @@ ASKED = 20
 
 
 class RecallCost(Record):
-    """Milliseconds: of the first opening (Chroma is imported), of a later one, and medians of recalls and of embedding
-    what is asked.
+    """Milliseconds of the first opening (Chroma is imported) and of a later one, and medians of single requests.
 
-    `recall`: of prompts for the common model, of which two in seven entries are; `rare_recall`: for the other model,
-    one in 21, so that Chroma has to filter.
+    `recall`: of prompts for the common model, which two in seven entries match; `rare_recall`: for the other model,
+    which one in 21 matches, so that Chroma has to filter. `embedding`: of the text to look for.
     """
 
     opening: float
@@ -33,7 +32,7 @@ class RecallCost(Record):
 
 
 def many_prompts(folder: Path, count: int) -> RecallCost:
-    """What a memory of `count` prompts takes, filled first where `folder` does not keep one."""
+    """The times with a memory of `count` prompts, which is filled first unless `folder` holds one."""
     folder = filled(folder, count)
     opening = _opening(folder)
     reopening = _opening(folder)
@@ -53,7 +52,7 @@ def many_prompts(folder: Path, count: int) -> RecallCost:
 
 
 def filled(folder: Path, count: int) -> Path:
-    """A memory of `count` prompts in `folder`, filled unless it is whole already (a minute for 40,000)."""
+    """A memory of `count` prompts in `folder`, filled unless it is complete already (a minute for 40,000)."""
     memory_folder = folder / str(count)
     whole = folder / f"{count}.whole"
     if not whole.exists():

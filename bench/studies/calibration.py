@@ -24,132 +24,143 @@ FOLDS = 5
 BINS = 10  # of equal mass
 
 
-class Foretold(NamedTuple):
-    """A held-out chance, and whether it came true."""
+class Prediction(NamedTuple):
+    """The chance of an event that was held out, and whether it happened."""
 
     chance: float
     true: bool
 
 
-class Judged(NamedTuple):
-    """What was said of held-out rows, and how it turned out."""
+class NeedPrediction(NamedTuple):
+    """The chance of each need of a held-out row, what the row turned out to need, and what the rules predict."""
 
-    words: list[Foretold]  # that words mend the row
-    needs: list[tuple[dict[Need, float], Need, Need]]  # chances, the truth, and what the rules say
-    unknown: int  # rows that the model left to the rules
+    chances: dict[Need, float]
+    need: Need
+    by_rules: Need
+
+    @property
+    def likeliest(self) -> Need:
+        return max(self.chances, key=self.chances.__getitem__)
 
 
-def hold_out(probes: Sequence[Probe], fold: Callable[[Probe], object]) -> Judged:
-    """Each probed row by a model that was fitted to the rows of the other folds."""
-    judged = Judged([], [], 0)
-    unknown = 0
-    for out in sorted({fold(probe) for probe in probes}, key=str):
-        needs = NeedModel([probe for probe in probes if fold(probe) != out])
-        for probe in (probe for probe in probes if fold(probe) == out):
-            if not needs.knows(probe.features):
+class HeldOut(NamedTuple):
+    """Predictions for held-out rows: whether words mend them, and which need they have.
+
+    `unknown`: rows that the model left to the rules.
+    """
+
+    words: list[Prediction]
+    needs: list[NeedPrediction]
+    unknown: int
+
+
+def hold_out(probes: Sequence[Probe], fold: Callable[[Probe], object]) -> HeldOut:
+    """Predict each probed row by a model that was fitted to the rows of the other folds."""
+    words, needs, unknown = list[Prediction](), list[NeedPrediction](), 0
+    for held_out in sorted({fold(probe) for probe in probes}, key=str):
+        model = NeedModel([probe for probe in probes if fold(probe) != held_out])
+        for probe in (probe for probe in probes if fold(probe) == held_out):
+            if not model.knows(probe.features):
                 unknown += 1
                 continue
-            chances = needs.chances(probe.features)
-            judged.words.append(Foretold(chances["style"], probe.words))
-            judged.needs.append((chances, need_of(probe), probe.rules))
-    return judged._replace(unknown=unknown)
+            chances = model.chances(probe.features)
+            true: Need = "style" if probe.words else "content" if probe.features["style"] == 1 else "both"
+            words.append(Prediction(chances["style"], probe.words))
+            needs.append(NeedPrediction(chances, true, probe.rules))
+    return HeldOut(words, needs, unknown)
 
 
-def need_of(probe: Probe) -> Need:
-    """What the row turned out to need."""
-    return "style" if probe.words else "content" if probe.features["style"] == 1 else "both"
-
-
-def calibration_error(foretold: Sequence[Foretold], bins: int = BINS) -> float:
+def calibration_error(predictions: Sequence[Prediction], bins: int = BINS) -> float:
     """Expected calibration error: mean distance of chance and frequency over bins of equal mass (Guo et al. 2017)."""
-    return sum(len(some) * abs(fmean(f.chance - f.true for f in some)) for some in _bins(foretold, bins)) / len(
-        foretold
-    )
+    errors = [len(part) * abs(fmean(p.chance - p.true for p in part)) for part in _bins(predictions, bins)]
+    return sum(errors) / len(predictions)
 
 
-def nats_of(foretold: Sequence[Foretold]) -> float:
-    """Mean negative log-likelihood of what came true, in nats a row."""
-    return fmean(-log(max(f.chance if f.true else 1 - f.chance, 1e-9)) for f in foretold)
+def mean_nll(predictions: Sequence[Prediction]) -> float:
+    """Mean negative log-likelihood of what happened, in nats per row."""
+    return fmean(-log(max(p.chance if p.true else 1 - p.chance, 1e-9)) for p in predictions)
 
 
-def base_rate(foretold: Sequence[Foretold]) -> list[Foretold]:
-    """What somebody would predict who knows nothing of a row but the share of all that came true."""
-    share = fmean(f.true for f in foretold)
-    return [Foretold(share, f.true) for f in foretold]
+def base_rate(predictions: Sequence[Prediction]) -> list[Prediction]:
+    """The predictions of somebody who knows nothing of a row but the share of all rows."""
+    share = fmean(p.true for p in predictions)
+    return [Prediction(share, p.true) for p in predictions]
 
 
-def _bins(foretold: Sequence[Foretold], bins: int) -> Iterator[list[Foretold]]:
-    ordered = sorted(foretold)
-    edges = [len(ordered) * place // bins for place in range(bins + 1)]
+def _bins(predictions: Sequence[Prediction], bins: int) -> Iterator[list[Prediction]]:
+    ordered = sorted(predictions)
+    edges = [len(ordered) * number // bins for number in range(bins + 1)]
     yield from (ordered[low:high] for low, high in itertools.pairwise(edges) if high > low)
 
 
-def table(judged: dict[str, Judged]) -> str:
-    """Markdown: a line for each way to hold out and each question asked of the model."""
+def table(results: dict[str, HeldOut]) -> str:
+    """Markdown: a line for each kind of fold and each question to the model."""
     names = (
         "held out", "question", "rows", "accuracy", "rules'", "commonest's", "ECE", "Brier", "NLL", "base rate's NLL",
     )  # fmt: skip
     head = f"| {' | '.join(names)} |\n|{'---|' * len(names)}"
-    return "\n".join([head, *(line for way, one in judged.items() for line in _lines(way, one))])
+    return "\n".join([head, *(line for fold, result in results.items() for line in _lines(fold, result))])
 
 
-def _lines(way: str, judged: Judged) -> Iterator[str]:
-    told = judged.words
-    if told:
-        likeliest = [(max(chances, key=lambda one: chances[one]), chances, true) for chances, true, _ in judged.needs]
-        top = [Foretold(chances[said], said == true) for said, chances, true in likeliest]
-        rules = fmean(said == true for _, true, said in judged.needs)
-        spread = fmean(
-            sum((chance - (need == true)) ** 2 for need, chance in chances.items()) for chances, true, _ in judged.needs
-        )
-        nats = fmean(-log(max(chances[true], 1e-9)) for chances, true, _ in judged.needs)
-        right, common = fmean(f.true for f in top), _commonest(judged)
-        numbers = f"{right:.3f} | {rules:.3f} | {common:.3f} | {calibration_error(top):.3f} | {spread:.3f} | {nats:.3f}"
-        yield f"| {way} | which need | {len(top)} | {numbers} | |"
-        right = fmean((f.chance > 0.5) == f.true for f in told)
-        brier = fmean((f.chance - f.true) ** 2 for f in told)
-        numbers = f"{right:.3f} | | {common:.3f} | {calibration_error(told):.3f} | {brier:.3f} | {nats_of(told):.3f}"
-        yield f"| {way} | do words mend it | {len(told)} | {numbers} | {nats_of(base_rate(told)):.3f} |"
+def _lines(fold: str, result: HeldOut) -> Iterator[str]:
+    words, needs = result.words, result.needs
+    if not words:
+        return
+    likeliest = [Prediction(row.chances[row.likeliest], row.likeliest == row.need) for row in needs]
+    style = fmean(row.need == "style" for row in needs)
+    common = max(style, 1 - style)  # accuracy of one answer for every row: words mend it, or they do not
+    numbers = [
+        fmean(p.true for p in likeliest),
+        fmean(row.by_rules == row.need for row in needs),
+        common,
+        calibration_error(likeliest),
+        fmean(sum((chance - (need == row.need)) ** 2 for need, chance in row.chances.items()) for row in needs),
+        fmean(-log(max(row.chances[row.need], 1e-9)) for row in needs),
+    ]
+    yield f"| {fold} | which need | {len(likeliest)} | {' | '.join(f'{number:.3f}' for number in numbers)} | |"
+    accuracy = fmean((p.chance > 0.5) == p.true for p in words)
+    brier = fmean((p.chance - p.true) ** 2 for p in words)
+    numbers = [common, calibration_error(words), brier, mean_nll(words), mean_nll(base_rate(words))]
+    rest = " | ".join(f"{number:.3f}" for number in numbers)
+    yield f"| {fold} | do words mend it | {len(words)} | {accuracy:.3f} | | {rest} |"
 
 
-def _commonest(judged: Judged) -> float:
-    """Accuracy of saying the same of every row, that words mend it or that they do not: the better of the two."""
-    share = fmean(true == "style" for _, true, _ in judged.needs)
-    return max(share, 1 - share)
-
-
-def draw(judged: dict[str, Judged], file: Path) -> None:
+def draw(results: dict[str, HeldOut], file: Path) -> None:
     """Write an SVG of frequency over chance, in bins of equal mass."""
     points = {
-        f"{way} held out": [
-            (fmean(f.chance for f in rows), fmean(f.true for f in rows)) for rows in _bins(one.words, BINS)
+        f"{fold} held out": [
+            (fmean(p.chance for p in part), fmean(p.true for p in part)) for part in _bins(result.words, BINS)
         ]
-        for way, one in judged.items()
+        for fold, result in results.items()
     }
     drawing = reliability(points, "chance that words mend a row", "share of rows that words mended")
     write_atomically(file, standalone(drawing))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table, and draw the picture where it can be drawn."""
+    """Print the table and draw the picture."""
     parser = argparse.ArgumentParser(prog="python -m bench.studies.calibration", description=__doc__)
     parser.add_argument("--picture", type=Path, default=Path("docs", "benchmarks", "reliability.svg"))
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     probes = shipped_probes()
-    questions = sorted({(probe.task, probe.example) for probe in probes})  # one may have been probed under many pairs
+    # A set, since one question may have been probed under several pairs.
+    questions = sorted({(probe.task, probe.example) for probe in probes})
     random.Random(0).shuffle(questions)
-    folds = {question: place % FOLDS for place, question in enumerate(questions)}
-    ways = {
+    folds = {question: number % FOLDS for number, question in enumerate(questions)}
+    results = {
         "rows": hold_out(probes, lambda probe: folds[probe.task, probe.example]),
         "tasks": hold_out(probes, lambda probe: probe.task),
     }
-    print(table(ways))
+    print(table(results))
     began = time.perf_counter()
     fit(probes)
-    print(f"\n{len(probes)} probed rows; fitted in {time.perf_counter() - began:.3f} s; "
-          f"left to the rules: {ways['rows'].unknown} with rows held out, {ways['tasks'].unknown} with tasks held out; "
-          f"ECE over {BINS} bins of equal mass.")  # fmt: skip
-    draw(ways, given.picture)
+    seconds = time.perf_counter() - began
+    unknown = ", ".join(f"{result.unknown} with {fold} held out" for fold, result in results.items())
+    print(
+        f"\n{len(probes)} probed rows; fitted in {seconds:.3f} s; left to the rules: {unknown}; "
+        f"ECE over {BINS} bins of equal mass."
+    )
+    draw(results, options.picture)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Critiques of many answers by a slow LLM: ours at once, and the library's own way, one after another.
+"""Critiques of many answers by a slow LLM: ours in parallel, and textgrad's own one after another.
 
 python -m bench.studies.critiques [--critiques 20] [--width 16]
 """
@@ -18,7 +18,7 @@ from agent.config.scorers import Contains, StartsWith
 from agent.protocols import Chat
 from agent.records.evaluation import ExampleScore
 from agent.records.examples import Example, Prompt
-from bench.overheads.__main__ import Overhead
+from bench.overheads.overhead import Overhead
 from eval.scoring import TaskScorers
 from graphs.context import Silent
 from tools.editing.critique import describe_case
@@ -32,7 +32,7 @@ SCORERS = TaskScorers([Contains(kind="contains")], [StartsWith(kind="starts_with
 
 
 class SlowServer(ThreadingHTTPServer):
-    """An OpenAI-compatible server that says the same after `LATENCY` seconds, to as many as ask at once."""
+    """An OpenAI-compatible server that sends the same answer after `LATENCY` seconds, to many clients in parallel."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -61,7 +61,7 @@ class _Slow(BaseHTTPRequestHandler):
 
 
 def critiques(count: int = 20, width: int = 16) -> list[Overhead]:
-    """Both ways over real HTTP, once each after a first call that makes the connection; half a minute."""
+    """Seconds of both over real HTTP, after a first call that makes the connection; it takes half a minute."""
     rows = [Example(name=f"train:{n}", question=f"Who keeps gate {n}?", answer=f"Keeper {n}") for n in range(count)]
     scores = [SCORERS.score(row, "I do not know.") for row in rows]
     with _serving() as url:
@@ -83,7 +83,7 @@ def _ours(chat: Chat, rows: Sequence[Example], scores: Sequence[ExampleScore]) -
 
 
 def _theirs(chat: Chat, rows: Sequence[Example], scores: Sequence[ExampleScore]) -> None:
-    """As its tutorials have it: the loss asks once, and its gradient once more."""
+    """As in its tutorials: one call for the loss, and one more for its gradient."""
     textgrad = library()
 
     def engine(prompt: str, system_prompt: str) -> str:

@@ -28,7 +28,7 @@ PAIRS = {"{": "}", "(": ")"}
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number, and whether a percent sign stands behind it: 50 % is as good as 50, and as good as 0.5."""
+    """A number, and whether a percent sign follows it: 50 % equals both 50 and 0.5."""
 
     value: Value
     percent: bool = False
@@ -78,12 +78,12 @@ def _vulgar(letter: str) -> str:
 
 
 def _is_exponent(text: str, start: int) -> bool:
-    """Whether it belongs to what stands before it, such as a unit (cm^2, m^{3})."""
+    """Whether it is an exponent of what comes before it, such as a unit (cm^2, m^{3})."""
     return re.search(r"\^\{?[-+]?$", text[max(0, start - 3) : start]) is not None
 
 
 def _is_negative(text: str, start: int) -> bool:
-    """Whether a minus sign stands before it, and not between two numbers or words (5-10, A-1)."""
+    """Whether a minus sign precedes it that is not between two numbers or words (5-10, A-1)."""
     return start > 0 and text[start - 1] == "-" and not re.match(r"[\w)\]%}]", text[start - 2 : start - 1] or " ")
 
 
@@ -156,7 +156,7 @@ def _factor(text: str, start: int) -> tuple[Value, int] | None:
         quotient = divided(above[0], below[0]) if above and below else None
         return None if quotient is None or below is None else (quotient, below[1])
     if text.startswith("(", start) and (group := _argument(text, start)):
-        # A bracket is a number of its own only where it sums up roots; else what it holds is read by itself.
+        # A bracket is one number only where it sums roots; else the numbers inside it are read one by one.
         return None if is_rational(group[0]) or any("(" in key.unknown for key in group[0]) else group
     return None
 
@@ -176,7 +176,7 @@ def _raised(text: str, value: Value, place: int) -> tuple[Value, int]:
 
 
 def _argument(text: str, start: int, bare: re.Pattern[str] = NUMBER) -> tuple[Value, int] | None:
-    """What stands in brackets here, or the `bare` number: of \\frac12 a digit, of sqrt 12 all of it."""
+    """The content of the brackets that open here, or the `bare` number: of \\frac12 a digit, of sqrt 12 all of it."""
     if text[start : start + 1] in PAIRS and start < len(text):
         end = _closing(text, start)
         return None if end is None else (_whole(text[start + 1 : end]), end + 1)
@@ -185,7 +185,7 @@ def _argument(text: str, start: int, bare: re.Pattern[str] = NUMBER) -> tuple[Va
 
 
 def _whole(text: str) -> Value:
-    """The text as one number; where it is none, or more than one, it stands for itself."""
+    """The text as one number; an unknown where it is none, or more than one."""
     bare = text.strip()
     signed = bare.removeprefix("-")
     found = _chain(signed, 0) if signed else None

@@ -12,7 +12,7 @@ LARGEST = 10**9  # of a radicand whose square factors are looked for
 
 
 class Key(NamedTuple):
-    """sqrt(radicand) times pi to a power, times what cannot be computed with, as it is written."""
+    """sqrt(radicand) * pi**power * unknown, where the unknown is a text that cannot be computed with."""
 
     radicand: int = 1
     pi: int = 0
@@ -58,7 +58,7 @@ def product(left: Value, right: Value) -> Value:
 
 
 def divided(above: Value, below: Value) -> Value | None:
-    """The quotient; None where it cannot be had: by zero, or by a sum or what is not understood."""
+    """The quotient; None for a division by zero, by a sum, or by an unknown."""
     if len(below) != 1:
         return None
     (key, factor), *_ = below.items()

@@ -15,7 +15,7 @@ _UNSPACED = re.compile(f"[{UNSPACED}]")
 
 
 def holds(text: str, phrase: str) -> bool:
-    """Whether the phrase stands in the text as whole words, both folded; without borders where there are no spaces."""
+    """Whether the text has the phrase as whole words, both folded; anywhere, in scripts without spaces."""
     text, phrase = folded(text), folded(phrase)
     start = text.find(phrase)
     while start >= 0:
@@ -27,12 +27,12 @@ def holds(text: str, phrase: str) -> bool:
 
 
 def segmented(text: str) -> list[str]:
-    """The words of a text; every character is one where words stand without spaces."""
+    """The words of a text; in scripts without spaces, every character is a word."""
     return _UNSPACED.sub(r" \g<0> ", text).split()
 
 
 def _joined(left: str, right: str) -> bool:
-    """Whether two letters that stand side by side belong to one word."""
+    """Whether two neighbouring letters belong to one word."""
     return _in_word(left) and _in_word(right)
 
 

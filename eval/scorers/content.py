@@ -82,17 +82,20 @@ def score_is_final(settings: ContentScorer, beginning: str, answer: str) -> bool
             return not answer.strip().casefold().startswith(beginning.strip().casefold())
         case Contains():
             return says(beginning, answer)
-        case _:  # a later number, letter, word or match may count in place of an earlier one, or beside it
+        case _:  # a later number, letter, word or match may replace an earlier one, or add to it
             return False
 
 
 def says(output: str, phrase: str) -> bool:
-    """Whether the phrase stands in the output as whole words, as written or in a JSON string behind its escapes."""
+    """Whether the output has the phrase as whole words, as written or with the escapes of JSON strings undone."""
     return holds(output, phrase) or holds(unescaped(output), phrase)
 
 
 def exact(output: str, answer: str) -> float:
-    """1.0 if the whole output is the answer, case and outer white space aside; of JSON objects, order and spacing."""
+    """1.0 if the whole output is the answer, else 0.0. Case and outer white space do not count.
+
+    Nor do, in JSON objects and lists, the order of keys and the spacing.
+    """
     if output.strip().casefold() == answer.strip().casefold():
         return 1.0
     wanted = json_value(answer)
@@ -106,7 +109,7 @@ def extracted(output: str, answer: str, pattern: Pattern) -> float:
 
 
 def contains(output: str, answer: str) -> float:
-    """1.0 if the answer stands in the output as whole words."""
+    """1.0 if the output has the answer as whole words, else 0.0."""
     return float(says(output, answer))
 
 

@@ -67,12 +67,12 @@ def _compiled(pattern: str) -> Pattern:
 
 
 def _texts_under(key: str, schema: object) -> Iterator[str]:
-    """Every text that stands under this key in a schema."""
+    """Every text under this key in a schema."""
     return (value for value in _under(key, schema) if isinstance(value, str))
 
 
 def _under(key: str, schema: object) -> Iterator[object]:
-    """Everything that stands under this key in a schema, at any depth."""
+    """Every value under this key in a schema, at any depth."""
     if isinstance(schema, dict) and key in schema:
         yield schema[key]
     inner = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
@@ -92,7 +92,7 @@ def json_fault(output: str, keys: Sequence[str], validator: Validator | None) ->
 
 
 def put_into(template: str, answer: str) -> str:
-    """The JSON template with the answer in place of {answer}: escaped within a string, and elsewhere as it stands."""
+    """The JSON template with {answer} replaced by the answer: escaped within a string, unchanged elsewhere."""
     parts, shown = template.split("{answer}"), ""
     for part in parts[:-1]:
         shown += part
@@ -105,7 +105,7 @@ def json_value(text: str, fenced: bool = False) -> object:
     """What the text says as JSON; None where it is not (or says null).
 
     Args:
-        fenced: read what stands in a ``` fence, too.
+        fenced: also read the inside of a ``` fence.
     """
     inside = FENCE.fullmatch(text) if fenced else None
     try:

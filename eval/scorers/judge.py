@@ -17,7 +17,7 @@ from agent.records.examples import Example
 
 REASON = 400
 
-# A long reason is no cause to ask again: the bound is told in the schema, and what is beyond it is cut off.
+# A reason that is too long is cut off, and not asked for again. The schema names the bound.
 Reason = Annotated[
     str,
     BeforeValidator(lambda reason: reason[:REASON] if isinstance(reason, str) else reason),
@@ -47,8 +47,8 @@ class LlmJudge:
     as the reference or better is 1, worse is 0, and the score is the mean of both: 0.5 where one contradicts the other.
 
     Args:
-        chat: the LLM, asked by as many threads at once as it lets out.
-        progress: told how many of the calls are back.
+        chat: the LLM, called from `chat.width` threads at once.
+        progress: called with the number of calls that have returned.
     """
 
     def __init__(self, settings: Judge, chat: Chat, progress: Progress | None = None) -> None:
@@ -60,14 +60,14 @@ class LlmJudge:
         """One rating per (example, output), in order.
 
         Raises:
-            LlmUnavailable: one call came to nothing; those that were not out yet are not made.
+            LlmUnavailable: a call failed. Calls that had not started yet are not made.
         """
-        ways: list[Callable[[Example, str], Rating]] = [self._grade]
+        questions: list[Callable[[Example, str], Rating]] = [self._grade]
         if self._settings.compare:
-            ways = [partial(self._compare, first=True), partial(self._compare, first=False)]
-        calls = [partial(way, example, output) for example, output in answered for way in ways]
+            questions = [partial(self._compare, first=True), partial(self._compare, first=False)]
+        calls = [partial(ask, example, output) for example, output in answered for ask in questions]
         ratings = self._all(calls)
-        return [_mean(ratings[start : start + len(ways)]) for start in range(0, len(ratings), len(ways))]
+        return [_mean(ratings[start : start + len(questions)]) for start in range(0, len(ratings), len(questions))]
 
     def _all(self, calls: Sequence[Callable[[], Rating]]) -> list[Rating]:
         """The results in order; the first failure ends the rest, and so does Ctrl-C."""
@@ -115,7 +115,7 @@ class LlmJudge:
 
 @cache
 def grade_within(scale: int) -> type[Grade]:
-    """The tool for one scale: the bounds stand in its schema, so that the LLM is told them."""
+    """The tool for one scale. Its schema has the bounds, so that the LLM knows them."""
     return create_model("Grade", __base__=Grade, __doc__=Grade.__doc__, grade=(int, Field(ge=1, le=scale)))
 
 

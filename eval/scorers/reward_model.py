@@ -19,7 +19,7 @@ class RewardModelRater:
 
     Args:
         device: as torch names it.
-        progress: told of loading, and how many rows are rated.
+        progress: called while the model loads and after each batch of rows.
     """
 
     def __init__(self, settings: RewardModel, device: str, progress: Progress | None = None) -> None:
@@ -28,7 +28,7 @@ class RewardModelRater:
         self._progress = progress or (lambda *_: None)
 
     def rate(self, answered: Sequence[tuple[Example, str]]) -> list[Rating]:
-        """One rating per (example, output), in order, without a reason.
+        """One rating in [0, 1] per (example, output), in order, without a reason.
 
         Raises:
             BadInput: the model cannot be loaded, is no reward model, or gives a logit that is no number.
@@ -42,6 +42,7 @@ class RewardModelRater:
 
     @torch.inference_mode()
     def _logits(self, answered: Sequence[tuple[Example, str]]) -> list[float]:
+        """[B] one logit per (example, output). Raises BadInput: one is no number."""
         tokenizer, model = self._parts
         room = {"truncation": True, "max_length": self._most_tokens, "return_tensors": "pt"}
         if tokenizer.chat_template:
@@ -50,14 +51,14 @@ class RewardModelRater:
         else:  # a tokenizer without a separator just puts one after the other
             asked = [_asked(example) + "\n" for example, _ in answered]
             tokens = tokenizer(asked, [output for _, output in answered], padding=len(asked) > 1, **room)
-        logits: list[float] = model(**tokens.to(self._device)).logits[:, 0].float().tolist()
+        logits: list[float] = model(**tokens.to(self._device)).logits[:, 0].float().tolist()  # of [B, 1]
         if not all(map(math.isfinite, logits)):
             raise BadInput(f"the reward model '{self._settings.model}' gave a logit that is no number")
         return logits
 
     @property
     def _rows(self) -> int:
-        """Rows of a pass: one where model and tokenizer do not agree on a padding token, which must not be read."""
+        """Rows of a forward pass: one, where model and tokenizer disagree on the padding token."""
         tokenizer, model = self._parts
         padding = model.config.get_text_config().pad_token_id
         return self._settings.batch_size if padding is not None and padding == tokenizer.pad_token_id else 1

@@ -17,8 +17,8 @@ from agent.config.scorers import (
     StyleScorer,
     Words,
 )
-from agent.errors import BadInput
 from eval.scorers.content import says
+from eval.scorers.counts import amount, check_range, described, is_decided, plural, within
 from eval.scorers.json_form import json_fault, json_fault_is_final, json_value, put_into, schema_validator
 from eval.scorers.patterns import Pattern
 
@@ -28,7 +28,7 @@ S = TypeVar("S", bound=StyleSettings)
 
 
 class Style(ABC, Generic[S]):
-    """One demand on form. It holds exactly when there is nothing to explain, so score and sentence cannot disagree."""
+    """One demand on form. It is met exactly where `explain` finds no fault, so score and sentence cannot disagree."""
 
     def __init__(self, settings: S) -> None:
         self.settings = settings
@@ -42,7 +42,7 @@ class Style(ABC, Generic[S]):
         return False
 
     def needs_instruction(self, output: str) -> bool:
-        """Whether whoever wrote this output is to be told what is wanted. Raises TooSlow."""
+        """Whether the model that wrote this output should get the instruction. Raises TooSlow."""
         return bool(self.explain(output))
 
     def instruct(self) -> str:
@@ -120,7 +120,7 @@ class JsonStyle(Style[JsonForm]):
     @property
     def wanted(self) -> str:
         keys = " and ".join(f'"{key}"' for key in self.settings.keys)
-        return f"a bare JSON object with {_plural(len(self.settings.keys), 'the key')} {keys}" if keys else "bare JSON"
+        return f"a bare JSON object with {plural(len(self.settings.keys), 'the key')} {keys}" if keys else "bare JSON"
 
     def instruction(self) -> str:
         schema = self.settings.json_schema
@@ -143,20 +143,20 @@ class JsonStyle(Style[JsonForm]):
 class WordsStyle(Style[Words]):
     def __init__(self, settings: Words) -> None:
         super().__init__(settings)
-        _check_range(settings.least, settings.most)
+        check_range(settings.least, settings.most)
 
     def explain(self, output: str) -> str:
         count = len(output.split())
-        if _within(count, self.settings.least, self.settings.most):
+        if within(count, self.settings.least, self.settings.most):
             return ""
-        return f"The answer must have {self.wanted}, but it has {_amount(count, self.settings.most)}."
+        return f"The answer must have {self.wanted}, but it has {amount(count, self.settings.most)}."
 
     def is_final(self, beginning: str) -> bool:
-        return _decided(len(beginning.split()), self.settings.least, self.settings.most)
+        return is_decided(len(beginning.split()), self.settings.least, self.settings.most)
 
     @property
     def wanted(self) -> str:
-        return _range(self.settings.least, self.settings.most, "word")
+        return described(self.settings.least, self.settings.most, "word")
 
     def instruction(self) -> str:
         return f"Use {self.wanted}."
@@ -168,7 +168,7 @@ class ForbidStyle(Style[Forbid]):
         return f"The answer must not contain {_either(found)}, but it does." if found else ""
 
     def is_final(self, beginning: str) -> bool:
-        return all(says(beginning, word) for word in self.settings.words)  # the sentence names those that stand there
+        return all(says(beginning, word) for word in self.settings.words)  # the sentence names those that were found
 
     def instruction(self) -> str:
         return f"Do not write {_either(self.settings.words)}."
@@ -177,17 +177,17 @@ class ForbidStyle(Style[Forbid]):
 class BulletsStyle(Style[Bullets]):
     def __init__(self, settings: Bullets) -> None:
         super().__init__(settings)
-        _check_range(settings.least, settings.most)
+        check_range(settings.least, settings.most)
 
     def explain(self, output: str) -> str:
         count = self._count(output)
-        if _within(count, self.settings.least, self.settings.most):
+        if within(count, self.settings.least, self.settings.most):
             return ""
-        has = _amount(count, self.settings.most)
+        has = amount(count, self.settings.most)
         return f'The answer must have {self.wanted} that begin with "- ", but it has {has}.'
 
     def is_final(self, beginning: str) -> bool:
-        return _decided(self._count(beginning), self.settings.least, self.settings.most)
+        return is_decided(self._count(beginning), self.settings.least, self.settings.most)
 
     @staticmethod
     def _count(output: str) -> int:
@@ -195,7 +195,7 @@ class BulletsStyle(Style[Bullets]):
 
     @property
     def wanted(self) -> str:
-        return _range(self.settings.least, self.settings.most, "line")
+        return described(self.settings.least, self.settings.most, "line")
 
     def instruction(self) -> str:
         return f'Write {self.wanted} that begin with "- ".'
@@ -206,13 +206,13 @@ class BulletsStyle(Style[Bullets]):
 
 
 class JudgedStyle(Style[Judge]):
-    """A demand that only a judge can tell of. Nobody is asked here: every output is taken to meet it."""
+    """A demand that only a judge can score. No judge is asked here: every output counts as meeting it."""
 
     def explain(self, output: str) -> str:
         return ""
 
     def needs_instruction(self, output: str) -> bool:
-        return True  # it may be what the output falls short of
+        return True  # the output may fail it
 
     def instruction(self) -> str:
         return self.settings.rubric
@@ -267,39 +267,5 @@ def _quoted(text: str, most: int = 80) -> str:
     return f'"{text}"' if len(text) <= most else f'"{text[:most]}…"'
 
 
-def _plural(count: int, noun: str) -> str:
-    return noun if count == 1 else noun + "s"
-
-
 def _either(words: tuple[str, ...] | list[str]) -> str:
     return " or ".join(f'"{word}"' for word in words)
-
-
-def _within(count: int, least: int, most: int | None) -> bool:
-    return least <= count and (most is None or count <= most)
-
-
-def _decided(count: int, least: int, most: int | None) -> bool:
-    """Whether no larger count changes the verdict, or the sentence."""
-    return least <= count if most is None else count > most
-
-
-def _amount(count: int, most: int | None) -> str:
-    return str(count) if most is None or count <= most else "more"
-
-
-def _range(least: int, most: int | None, noun: str) -> str:
-    if most is None:
-        return f"at least {least} {_plural(least, noun)}"
-    if least == 0:
-        return f"at most {most} {_plural(most, noun)}"
-    if least == most:
-        return f"exactly {most} {_plural(most, noun)}"
-    return f"between {least} and {most} {_plural(most, noun)}"
-
-
-def _check_range(least: int, most: int | None) -> None:
-    if most is not None and most < least:
-        raise BadInput(f"'most' is {most}, below 'least', {least}: no answer can satisfy both")
-    if most is None and least == 0:
-        raise BadInput("neither 'least' nor 'most' asks for anything; set one of them")

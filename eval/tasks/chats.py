@@ -16,7 +16,7 @@ ROLES: dict[object, Role] = {
 
 
 class Chat(NamedTuple):
-    """`turns` are before the question. `tools`: some of them are calls of tools and their results, told as text."""
+    """`turns` come before the question. `tools`: some of them are calls of tools or their results, as text."""
 
     system: str
     turns: tuple[Turn, ...]
@@ -38,10 +38,11 @@ class Message(NamedTuple):
 def read_chat(messages: object, column: str) -> Chat:
     """The conversation up to the last turn of the assistant that is to be learned, which is the answer.
 
-    A call of a tool is told as its JSON, and a tool's result as the user's turn: many chat templates know neither.
+    A call of a tool becomes its JSON, and a tool's result a turn of the user: many chat templates know neither.
 
     Raises:
-        RowError: other than a system message, if any, and turns of user and assistant by turns; or nothing to learn.
+        RowError: the messages are not an optional system message and then user and assistant in alternation; or no turn
+            of the assistant is to be learned.
     """
     if not isinstance(messages, list) or not messages:
         raise RowError(f"'{column}' must be a list of turns such as {{role: user, content: ...}}")
@@ -70,7 +71,7 @@ def _message(message: object, number: int) -> Message:
 
 
 def _content(message: Mapping[str, object], role: Role, calls: bool) -> list[str]:
-    """The content; a list of parts is put together. Only beside calls, of a tool and for the system it may be empty."""
+    """The content; a list of parts is joined. It may be empty only for the system, for a tool, and beside calls."""
     content = message.get("content")
     if isinstance(content, list):
         if any(not isinstance(part, dict) or part.get("type") != "text" for part in content):
@@ -94,7 +95,7 @@ def _call(call: object) -> str:
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise RowError("a call of a tool must have a name and arguments")
     arguments = function.get("arguments")
-    with suppress(ValueError):  # what is no JSON is told as it is written
+    with suppress(ValueError):  # what is not JSON stays as it is written
         arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
     return json.dumps({"name": function["name"], "arguments": arguments}, ensure_ascii=False, default=str)
 

@@ -150,7 +150,7 @@ def _named(ends: Sequence[str]) -> str:
 
 
 def _ends_only(row: Shown, ends: Sequence[str]) -> bool:
-    """Whether nothing is sentences besides ends of turns (and thoughts)."""
+    """Whether it holds nothing but ends of turns (and thoughts)."""
     return any(end in row.answer for end in ends) and not spoken(_without_ends(row, ends).answer)
 
 

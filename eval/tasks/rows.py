@@ -16,7 +16,7 @@ MOST_NUMBERED = 5  # rows with one and the same fault that are named
 
 
 class Read(NamedTuple):
-    """The examples of a table, and sentences on rows that were left out or are told otherwise than they are written."""
+    """The examples of a table, and warnings: sentences on rows that were left out, or whose text was changed."""
 
     examples: tuple[Example, ...]
     warnings: tuple[str, ...]
@@ -95,7 +95,7 @@ def _input(data: Data, columns: list[str]) -> str | None:
 
 
 def _example(row: RawRow, data: Data, input: str | None, split: str) -> tuple[Example, bool]:
-    """The example, and whether it tells of tools."""
+    """The example, and whether its conversation has calls of tools."""
     if row.values is None:
         raise RowError(row.problem)
     name = f"{split}:{row.number}"

@@ -37,7 +37,7 @@ def read_file(path: Path, columns: Sequence[str] = ()) -> Table:
     """All rows of a .jsonl, .csv, .tsv or .parquet file.
 
     Args:
-        columns: what the rows must have. By them is told which sign separates the columns of a .csv file.
+        columns: what the rows must have. They decide which sign separates the columns of a .csv file.
 
     Raises:
         BadInput: no such file, another kind of file, or one that cannot be read at all.

@@ -45,7 +45,9 @@ def read_splits(data: Data, folder: Path) -> tuple[Rows, tuple[str, ...]]:
 def cut(examples: Sequence[Example], missing: Sequence[Split], shares: Cut) -> Rows:
     """The missing splits, and train with what is left: together all the examples, each once, in seeded order.
 
-    A split gets its share of the examples, rounded, but at least one.
+    Args:
+        missing: the splits to cut; each gets its share of the examples, rounded, but at least one.
+        shares: of all examples, by split; and the seed of their order.
     """
     order = list(examples)
     random.Random(shares.seed).shuffle(order)
@@ -64,10 +66,15 @@ def _renamed(examples: Iterable[Example], split: Split) -> tuple[Example, ...]:
 
 
 def with_shared_system(seed: str, rows: Rows) -> tuple[str, Rows, list[str]]:
-    """The seed's system text and the rows, with a system text that all rows share moved from them into the seed.
+    """Moves a system text that all rows share into the seed prompt, where it can be edited.
 
-    There it can be edited. Rows whose own differ keep them, and so do all where the seed says something else; the
-    sentence then says so.
+    Rows keep their own system texts where these differ, or where the seed prompt has another one.
+
+    Args:
+        seed: the system text of the seed prompt.
+
+    Returns:
+        The system text of the seed prompt, the rows, and a warning where rows keep their own.
     """
     own = {example.system for split in SPLITS for example in rows[split]}
     if own == {""}:
@@ -82,7 +89,7 @@ def with_shared_system(seed: str, rows: Rows) -> tuple[str, Rows, list[str]]:
 
 
 def _tables(data: Data, folder: Path) -> dict[Split, Table]:
-    """What is there to read, by split; a single file counts as train until it is cut."""
+    """The tables to read, by split. A single file counts as train until it is cut."""
     names = zip(SPLITS, (data.path or data.train, data.validation, data.test), strict=True)
     named = {split: name for split, name in names if name is not None}
     if data.hub:
@@ -91,7 +98,7 @@ def _tables(data: Data, folder: Path) -> dict[Split, Table]:
 
 
 def _overlaps(rows: Rows) -> list[str]:
-    """A warning for each pair of splits that share questions. Raises BadInput if all of test stands in train."""
+    """A warning for each pair of splits that share questions. Raises BadInput if train has all test rows."""
     known = {split: {_key(example) for example in rows[split]} for split in SPLITS}
     warnings = []
     for first, second in combinations(SPLITS, 2):

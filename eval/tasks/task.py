@@ -15,7 +15,7 @@ from agent.errors import BadInput
 from agent.protocols import Rater
 from agent.records.base import digest
 from agent.records.examples import Example, Split
-from eval.scoring import BadScorer, TaskScorers, nobody
+from eval.scoring import BadScorer, TaskScorers, no_rater
 from eval.tasks.config_errors import KeyPath, cut, sentences
 from eval.tasks.splits import SPLITS, read_splits, with_shared_system
 from eval.tasks.yaml_file import YamlFile, read_yaml
@@ -51,7 +51,7 @@ class Task:
         return sum(self.scorers.full_marks(self.scorers.show(row.answer), row) for row in self.train) / len(self.train)
 
 
-def load_task(path: Path, overrides: Sequence[str] = (), rater: Callable[[Rated], Rater] = nobody) -> Task:
+def load_task(path: Path, overrides: Sequence[str] = (), rater: Callable[[Rated], Rater] = no_rater) -> Task:
     """The task in a task.yaml, or in a folder that holds one, with its rows read. Raises BadInput."""
     folder = path if path.is_dir() else path.parent
     return build_task(_located(load_config(path, overrides), folder), folder, rater)
@@ -70,11 +70,11 @@ def _located(config: TaskConfig, folder: Path) -> TaskConfig:
     return config.model_copy(update={"model": place(config.model), "content": content})
 
 
-def build_task(config: TaskConfig, folder: Path, rater: Callable[[Rated], Rater] = nobody) -> Task:
+def build_task(config: TaskConfig, folder: Path, rater: Callable[[Rated], Rater] = no_rater) -> Task:
     """The task that these settings describe; `folder` is where its paths start.
 
     Args:
-        rater: gives who scores by the settings of a judge or a reward model; not called before answers are scored.
+        rater: makes the judge or reward model of these settings; not called before answers are scored.
 
     Raises:
         BadInput: a scorer that cannot work, or rows that cannot be read or used.
@@ -103,9 +103,9 @@ def build_task(config: TaskConfig, folder: Path, rater: Callable[[Rated], Rater]
 
 
 def _judge(config: TaskConfig) -> dict[str, object] | None:
-    """Who the LLM judge is, as far as it shapes scores; None where the task has none.
+    """Which LLM the judge is, as far as it shapes scores; None where the task has none.
 
-    Not where it is: a server of one's own that comes back on another port grades as before.
+    Without its address: the same model on another port grades as before.
     """
     if config.llm is None or "judge" not in config.roles:
         return None

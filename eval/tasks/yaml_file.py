@@ -18,7 +18,7 @@ class YamlFile:
     root: yaml.Node
 
     def find(self, keys: tuple[int | str, ...]) -> tuple[int, int]:
-        """How many of these keys, from the first, stand in the file; and the line (from 1) of the last that does."""
+        """How many of these keys, from the first, the file has; and the line (from 1) of the last one that it has."""
         node, line, depth = self.root, self.root.start_mark.line, 0
         for key in keys:
             child = _child(node, key)
@@ -32,7 +32,7 @@ def read_yaml(path: Path) -> YamlFile:
     """Reads a file that holds one section of keys, with `yaml.safe_load`.
 
     Raises:
-        BadInput: no such file, not UTF-8, not YAML, not keys and values, or a key that stands twice.
+        BadInput: no such file, not UTF-8, not YAML, not keys and values, or a key that occurs twice.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -67,7 +67,7 @@ def _child(node: yaml.Node, key: int | str) -> tuple[int, yaml.Node] | None:
 
 
 def _repeated(root: yaml.Node) -> Iterator[tuple[int, str]]:
-    """Line and name of each key that stands twice in one section, where YAML would silently take the last."""
+    """Line and name of each key that occurs twice in one section. (YAML would silently take the last.)"""
     waiting, done = [root], set[int]()
     while waiting:
         node = waiting.pop()

@@ -31,7 +31,7 @@ def baseline(state: State, context: RunServices) -> dict[str, Any]:
         pass_on(last, context)  # the kill may have come right after its row
     context.show_report()
     context.tell(BaselineScored(row=row))
-    told = last.spend + context.folder.charges.begin_anew(len(rounds))
+    told = last.spend + context.folder.charges.restart(len(rounds))
     return {
         "run": context.folder.name, "number": len(rounds), "best": last.best, "decision": None, "refused": (),
         "spend": told.beyond(state.get("spend", Spend()) + context.meter.spent),

@@ -32,8 +32,8 @@ def observe(state: State, context: RunServices) -> dict[str, Any]:
     if context.spec.config.observes:
         signal = signal.model_copy(update={"drift": context.drift(state["best"])})
     diagnosis = _diagnosed(evaluation, state, context)
-    prices = context.prices(context.folder.prompt(state["best"].prompt))
-    signal = with_outlook(signal, diagnosis, seen, context.spec.config, prices)
+    costs = context.round_costs(context.folder.prompt(state["best"].prompt))
+    signal = with_outlook(signal, diagnosis, seen, context.spec.config, costs)
     return {"signal": signal, "diagnosis": diagnosis}
 
 

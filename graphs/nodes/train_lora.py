@@ -73,7 +73,7 @@ def _train(context: RunServices, state: State, adapter: str, rows: list[tuple[Pr
     budget, trained = config.budget, (state["spend"] + context.meter.spent).train_tokens
     if budget.train_tokens is not None and trained >= budget.train_tokens:
         raise StepFailed("the training-token budget is used up, by trainings that were cut off")
-    return context.trainer.train(
+    training = context.trainer.train(
         adapter,
         rows,
         move,
@@ -84,6 +84,9 @@ def _train(context: RunServices, state: State, adapter: str, rows: list[tuple[Pr
         token_limit=None if budget.train_tokens is None else budget.train_tokens - trained,
         deadline=context.meter.deadline,
     )
+    charged = (state["spend"] + context.meter.spent).train_tokens - trained  # by a trainer that charges as it goes on
+    context.meter.borrow(Spend(train_tokens=max(0, training.tokens - charged)))
+    return training
 
 
 def _training_rows(context: RunServices, best: Candidate, move: TrainLora) -> list[tuple[Prompt, Example]]:

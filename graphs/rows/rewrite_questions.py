@@ -9,24 +9,24 @@ from graphs.rows.draws import learned_rows
 from graphs.services.run import RunServices
 from graphs.state import State
 from memory.remake import source_of
-from memory.reword import reword
-from memory.rewrites import KeptRewrite, Reworded
+from memory.rewrites import KeptRewrite, RoundRewrites
+from memory.rewriting import try_rewrites
 
 
-def remake_questions(state: State, context: RunServices) -> Reworded | None:
+def remake_questions(state: State, context: RunServices) -> RoundRewrites | None:
     """What came of it in this round; None without anything to rewrite.
 
     Kept rewrites stand in the run folder and in the memory from then on, and are not asked for again: not even in the
     same round, when a kill makes it start anew.
     """
     number = state["number"]
-    made = context.folder.reworded(number) or _remade(state, context)
+    made = context.folder.round_rewrites(number) or _remade(state, context)
     if made:
         context.memory.keep_rewrites(number, made)
     return made
 
 
-def _remade(state: State, context: RunServices) -> Reworded | None:
+def _remade(state: State, context: RunServices) -> RoundRewrites | None:
     editor, best = context.textgrad, state["best"]
     assert editor is not None, "rules write no questions"
     hard, remark = _hard(state, context), ""
@@ -49,7 +49,7 @@ def _remade(state: State, context: RunServices) -> Reworded | None:
         answers, _ = context.model.generate(prompt, rows, adapter=best.adapter, max_new_tokens=new)
         return [answer or "" for answer in answers]
 
-    kept, remaking = reword(
+    kept, remaking = try_rewrites(
         hard,
         context.memory.recall_rewrites([example for example, _ in hard]),
         ask,
@@ -59,7 +59,7 @@ def _remade(state: State, context: RunServices) -> Reworded | None:
         taken=[row.question for row in (*task.train, *task.validation, *task.test)],
     )
     where = {"task": task.config.name, "model": task.config.model, "run": context.folder.name}
-    return Reworded(
+    return RoundRewrites(
         remaking=remaking, kept=tuple(KeptRewrite(**dict(rewrite), **where) for rewrite in kept), remark=remark
     )
 

@@ -14,7 +14,7 @@ from agent.policy.registry import make_policy
 from agent.protocols import Editor, Embed, Listener, Policy, Rater, Trainer
 from agent.records.events import Event, Note, WorkProgressed
 from agent.records.examples import Candidate, Example, Prompt
-from agent.signal.cost_model import Prices, prices
+from agent.signal.cost_model import RoundCosts, estimate_costs
 from graphs.context import Context, new_run
 from graphs.services.garbage_collection import without_garbage_collection
 from graphs.services.meter import ChargedStore, Meter
@@ -198,7 +198,7 @@ class RunServices:
     def evaluate(self) -> "Runner":
         from eval.runner import Runner
 
-        learned_from = self.spec.config.edit.editor == "textgrad"  # an LLM's critique wants the whole answer
+        learned_from = self.spec.config.edit.editor != "rules"  # a critique is of the whole answer
         store = ChargedStore(self.folder, self.meter.charge)
         return Runner(self.spec, self.model, self.folder.prompt, store, whole=learned_from)
 
@@ -222,9 +222,9 @@ class RunServices:
             return LlmPlanner(self.llm.chat("planner"), config, self.memory.experience)
         return make_policy(config, self.memory.experience if config.policy == "learned" else ())
 
-    def prices(self, prompt: Prompt) -> Prices:
+    def round_costs(self, prompt: Prompt) -> RoundCosts:
         """What a round of each lever is estimated to cost under this prompt."""
-        return prices(self.spec.config, prompt, self.spec.train, self.spec.validation)
+        return estimate_costs(self.spec.config, prompt, self.spec.train, self.spec.validation)
 
     @cached_property
     def trainer(self) -> Trainer:

@@ -20,7 +20,7 @@ from eval.tasks.task import Task
 from memory.experience import ExperienceFile
 from memory.prompts import Entry, PromptMemory, Recalled, rebuild
 from memory.remake import source_of
-from memory.rewrites import KeptRewrite, Reworded
+from memory.rewrites import KeptRewrite, RoundRewrites
 from memory.run.folder import RunFolder, runs
 
 if TYPE_CHECKING:
@@ -135,16 +135,16 @@ class RunMemory:
         with self.open() as memory:
             return [*memory.rewrites.recall(sources, model=config.model, task=config.name)]
 
-    def keep_rewrites(self, number: int, made: Reworded) -> None:
+    def keep_rewrites(self, number: int, made: RoundRewrites) -> None:
         """Put what a round made of hard questions into this run's folder, and its rewrites into the memory.
 
         Done again, after a kill between the two, it changes nothing but what was missing.
         """
         if not made.kept:
-            self._folder.save_reworded(number, made)
+            self._folder.save_round_rewrites(number, made)
             return
         with self.open() as memory:  # opened first: it would take what the folder has beyond it for lost
-            self._folder.save_reworded(number, made)
+            self._folder.save_round_rewrites(number, made)
             memory.rewrites.remember(*made.kept)
 
     # --- what rounds brought ---

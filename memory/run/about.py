@@ -10,7 +10,7 @@ from agent.records.base import Record
 class About(Record):
     """run.json: where a run comes from. `source` is the absolute folder of its task.yaml, `digest` that of its data.
 
-    What a later version adds is passed over, so that it can be told by its `format`.
+    Unknown fields are ignored, so that a run of a later version can be recognised by its `format`.
     """
 
     model_config = ConfigDict(extra="ignore")

@@ -11,7 +11,7 @@ from agent.policy.experience import Experience
 from agent.records.evaluation import Fitting, Measurements
 from agent.records.examples import Candidate, Prompt, Split
 from memory.prompts import Entry
-from memory.rewrites import KeptRewrite, Reworded
+from memory.rewrites import KeptRewrite, RoundRewrites
 from memory.storage.disk import write_atomically
 from memory.storage.records import read_record
 
@@ -19,20 +19,24 @@ EXPERIENCES = TypeAdapter(tuple[Experience, ...])
 
 
 class Artefacts:
-    """The files of one run, besides its ledger and logs. What writes may raise NesyLoraError: the disk is full."""
+    """The files of one run, except its ledger and logs. Whatever writes may raise NesyLoraError: the disk is full."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
 
     def save_prompt(self, prompt: Prompt) -> str:
-        """Its id, once the prompt stands in prompts/<id>.json."""
+        """Writes prompts/<id>.json, and returns the id."""
         path = self._place("prompts", prompt.id, ".json")
         if not path.exists():
             write_atomically(path, prompt.model_dump_json(indent=2))
         return prompt.id
 
     def prompt(self, id: str) -> Prompt:
-        """Raises BadInput: not an id, not in this run, or changed since it was saved."""
+        """The saved prompt.
+
+        Raises:
+            BadInput: not an id, not in this run, or changed since it was saved.
+        """
         path = self._place("prompts", id, ".json")
         prompt = read_record(Prompt, path)
         if prompt.id != id:
@@ -48,7 +52,7 @@ class Artefacts:
         return (self.adapter_folder(id) / "complete").is_file()
 
     def save(self, measured: Measurements) -> None:
-        """Keeps all that is known of a candidate on a split, in the place of what was kept before."""
+        """Keeps all that is known of a candidate on a split. Replaces what was kept before."""
         write_atomically(self._evaluation(measured.candidate, measured.split), measured.model_dump_json(indent=2))
 
     def load(self, candidate: Candidate, split: Split) -> Measurements:
@@ -57,30 +61,33 @@ class Artefacts:
         return read_record(Measurements, path) if path.exists() else Measurements(candidate=candidate, split=split)
 
     def keep(self, entry: Entry) -> None:
-        """Keeps what the prompt memory is told, so that it can be rebuilt."""
+        """Keeps an entry of the prompt memory, so that the memory can be rebuilt."""
         write_atomically(self._place("remembered", entry.prompt.id, ".json"), entry.model_dump_json(indent=2))
 
     def remembered(self) -> list[Entry]:
+        """All entries that `keep` kept, by the id of their prompt. Raises BadInput: a file is damaged."""
         return [read_record(Entry, path) for path in sorted((self.path / "remembered").glob("*.json"))]
 
-    def save_reworded(self, number: int, made: Reworded) -> None:
+    def save_round_rewrites(self, number: int, made: RoundRewrites) -> None:
         """Keeps what a round made of hard questions. In one file, so that a kill leaves all of it or nothing.
 
         A second time for the same round changes nothing.
         """
-        path = self._reworded(number)
+        path = self._rewrites_file(number)
         if not path.exists():
             write_atomically(path, made.model_dump_json(indent=2))
 
-    def reworded(self, number: int) -> Reworded | None:
-        """What `save_reworded` kept for a round."""
-        path = self._reworded(number)
-        return read_record(Reworded, path) if path.exists() else None
+    def round_rewrites(self, number: int) -> RoundRewrites | None:
+        """What `save_round_rewrites` kept for a round."""
+        path = self._rewrites_file(number)
+        return read_record(RoundRewrites, path) if path.exists() else None
 
     def rewrites(self) -> list[KeptRewrite]:
         """All that this run kept, by id: to be trained on, and to rebuild the memory from."""
-        made = [read_record(Reworded, path) for path in (self.path / "rewrites").glob("round-*.json")]
-        return sorted((rewrite for reworded in made for rewrite in reworded.kept), key=lambda rewrite: rewrite.id)
+        made = [read_record(RoundRewrites, path) for path in (self.path / "rewrites").glob("round-*.json")]
+        return sorted(
+            (rewrite for round_rewrites in made for rewrite in round_rewrites.kept), key=lambda rewrite: rewrite.id
+        )
 
     def learned_from(self, known: Callable[[], Sequence[Experience]]) -> tuple[Experience, ...]:
         """What this run's policy learns from: `known` is asked, and kept, once, so that a resume decides the same.
@@ -104,7 +111,7 @@ class Artefacts:
         path = self.path / "rows.json"
         return read_record(Fitting, path) if path.exists() else None
 
-    def _reworded(self, number: int) -> Path:
+    def _rewrites_file(self, number: int) -> Path:
         return self.path / "rewrites" / f"round-{number}.json"
 
     def _evaluation(self, candidate: Candidate, split: Split) -> Path:

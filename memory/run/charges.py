@@ -1,11 +1,9 @@
-"""charge.json: what the steps of the round under way have used up, step by step, until a row of the ledger counts it.
+"""charge.json: what each step of the present round has used up, until a row of the ledger counts it.
 
-A checkpoint counts a step once it has ended. What stands here is for processes that find a step cut off, or find no
-checkpoint at all.
+A checkpoint counts a step once it has ended. This file is for a process that finds a step cut off, or no checkpoint.
 """
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -26,7 +24,7 @@ class Charges(Record):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_one_step(cls, fields: Any) -> Any:
+    def _of_one_step(cls, fields: object) -> object:
         """As it was written while it held the last step only."""
         if isinstance(fields, dict) and "step" in fields:
             return {"steps": {fields["step"]: fields["spend"]}}
@@ -63,24 +61,24 @@ class ChargeFile:
         charges = self._read()
         self._write(charges.model_copy(update={"steps": {**charges.steps, step: spend}}))
 
-    def begin_anew(self, rounds: int) -> Spend:
-        """What the ledger's baseline and so many rounds do not count, for a run that goes on from them alone.
+    def restart(self, rounds: int) -> Spend:
+        """What the ledger's baseline and this number of rounds do not count, for a run that restarts from them alone.
 
-        The steps concerned count as `counted` from now on: what is done of them again starts at nothing. A second call
-        gives the same.
+        The steps concerned count as `counted` from now on: steps that are repeated start at nothing. A second call
+        returns the same.
         """
         charges = self._read()
         counted = {step: spend for step, spend in charges.counted.items() if _is_beyond(step, rounds)}
         for step, spend in charges.steps.items():
             if _is_beyond(step, rounds):
                 counted[step] = counted.get(step, Spend()) + spend
-        anew = Charges(counted=counted)
-        if anew != charges:
-            self._write(anew)
+        restarted = Charges(counted=counted)
+        if restarted != charges:
+            self._write(restarted)
         return sum(counted.values(), Spend())
 
     def counted(self, step: str) -> Spend:
-        """What this step used up before the run began anew; the run's spend has it already."""
+        """What this step used up before the run was restarted; the run's spend includes it already."""
         return self._read().counted.get(step, Spend())
 
     def _read(self) -> Charges:

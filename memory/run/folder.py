@@ -60,7 +60,7 @@ class RunFolder(Artefacts):
 
         Args:
             task_yaml: the resolved configuration.
-            source: the folder of the original task.yaml, against which its data paths stand.
+            source: the folder of the original task.yaml, which its data paths are relative to.
             digest: of the task's data, so that a resume can refuse data that has changed.
             name: by default `<task>-<YYYYmmdd-HHMMSS>`, numbered if that is taken.
             extensions: the registered scorers, editor and policy that it uses; see `agent.extensions.used_by`.
@@ -96,7 +96,7 @@ class RunFolder(Artefacts):
         _ = self.about
 
     def discard_unless_begun(self) -> None:
-        """Takes the folder away where nothing was measured in it yet."""
+        """Removes the folder if nothing was measured in it yet."""
         if self.baseline() is None and not (self.path / "evaluations").exists():
             shutil.rmtree(self.path, ignore_errors=True)
 
@@ -106,10 +106,11 @@ class RunFolder(Artefacts):
 
     @contextmanager
     def as_begun(self) -> Iterator[None]:
-        """Where a run of another version cannot be read inside, says that, and not that a file is damaged.
+        """Around code that reads the run: where that fails for a run of another version, the error says so.
 
         Raises:
-            BadInput: that; or, at once, the run is of a later version than this.
+            BadInput: the code inside raised it; or, at once, the run is of a later version than this, or needs an
+                extension that is not registered here.
         """
         about = self.about
         theirs, ours = f"{about.version}, format {about.format}", f"{own_version()}, format {FORMAT}"
@@ -117,7 +118,7 @@ class RunFolder(Artefacts):
         if about.format > FORMAT:
             raise BadInput(f"{begun}, whose runs are written otherwise. Go on with that version, or start a new run.")
         if lacking := missing(about.extensions):
-            raise BadInput(f"Run {self.name} cannot go on: {lacking}")
+            raise BadInput(f"Run {self.name} cannot go on: {lacking}.")
         try:
             yield
         except BadInput as error:
@@ -138,6 +139,7 @@ class RunFolder(Artefacts):
         self._ledger.append(row)
 
     def baseline(self) -> Baseline | None:
+        """Row 0 of the ledger; None before it is written. Raises BadInput, as `rounds` and `outcome`: it is damaged."""
         return next((row for row in self._ledger.read() if isinstance(row, Baseline)), None)
 
     def rounds(self) -> list[Round]:
@@ -171,7 +173,7 @@ class RunFolder(Artefacts):
 
 
 def runs(root: Path) -> list[RunFolder]:
-    """All runs under `root`, newest first. One whose run.json is damaged has its place by the file's age."""
+    """All runs under `root`, newest first. A run with a damaged run.json is sorted by the file's age."""
     found = [RunFolder(file.parent) for file in root.glob("*/run.json")]
     return sorted(found, key=_created, reverse=True)
 

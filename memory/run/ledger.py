@@ -20,7 +20,7 @@ class RowFile:
         self._rows: list[Row] = []
 
     def append(self, row: Row) -> None:
-        """Writes the row and waits for the disk. A row of the same kind and number that is there already stands."""
+        """Writes the row and waits for the disk. A row of the same kind and number that is there already stays."""
         rows = self.read()
         if any(_key(row) == _key(known) for known in rows):
             return

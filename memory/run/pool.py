@@ -9,7 +9,7 @@ from memory.replies import ReplyStore
 
 
 class Pool:
-    """For one process at a time. Files are linked and not copied where the disk can, so they take room once."""
+    """For one process at a time. Files are linked where the disk can, so that they use space once."""
 
     def __init__(self, path: Path) -> None:
         self._adapters = path / "adapters"
@@ -20,16 +20,16 @@ class Pool:
         return ReplyStore(self._answers)
 
     def borrow(self, adapter: str, to: Path) -> bool:
-        """Put the adapter of this id, where another run has made it, at `to`. Whether it was put there just now."""
+        """Puts the adapter of this id at `to`, if another run has made it. Returns whether it did."""
         return _link(self._adapters / adapter, to)
 
     def lend(self, adapter: str, made: Path) -> None:
-        """Let other runs have the complete adapter that stands in `made`."""
+        """Give other runs the complete adapter in `made`."""
         _link(made, self._adapters / adapter)
 
 
 def _link(source: Path, to: Path) -> bool:
-    """The files of a complete adapter at `to`, all at once; nothing where it stands already, or is not complete."""
+    """Links a complete adapter to `to`, all files at once; False where `to` exists, or the adapter is not complete."""
     if to.exists() or not (source / "complete").is_file():
         return False
     draft = to.with_name(f"{to.name}.partial")

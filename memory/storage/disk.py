@@ -16,12 +16,12 @@ _appending = Lock()  # a line that another thread has half written looks like on
 
 
 def write_atomically(path: Path, text: str, *, sync: bool = True) -> None:
-    """Puts `text` (as UTF-8) at `path` in one step: whoever looks finds the old file or the new one, never a part.
+    """Puts `text` (as UTF-8) at `path` in one step: a reader finds the old file or the new one, never a part.
 
     Without `sync` that holds for a killed process, not for a machine that loses its power.
 
     Raises:
-        NesyLoraError: the disk is full; the old file stands.
+        NesyLoraError: the disk is full; the old file is unchanged.
     """
     data = text.encode()
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -44,7 +44,7 @@ def append_line(path: Path, line: str, *, sync: bool) -> None:
     With `sync`, the line is on the disk when this returns.
 
     Raises:
-        NesyLoraError: the disk is full; the lines before stand.
+        NesyLoraError: the disk is full; the earlier lines are unchanged.
     """
     data = line.encode() + b"\n"
     with _appending, _room_for(path, len(data)), path.open("a+b") as file:

@@ -1,4 +1,4 @@
-"""One process at a time: an operating-system file lock, with a note beside it that says who holds it."""
+"""One process at a time: a file lock of the operating system, and a file that says who holds it."""
 
 import json
 import os
@@ -34,16 +34,12 @@ def held(path: Path, what: str, wait: float = 0) -> Iterator[None]:
     except Timeout:
         raise Busy(f"{what} is in use by {_named(holder)}. Wait for its end, or stop it, then try again.") from None
     try:
-        write_atomically(holder, json.dumps(_myself()))
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        write_atomically(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
         yield
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
-
-
-def _myself() -> dict[str, str | int]:
-    since = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
 
 
 def _named(holder: Path) -> str:

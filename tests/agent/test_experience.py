@@ -31,7 +31,7 @@ def test_a_round_teaches_what_was_seen_done_gained_and_paid() -> None:
     line = experience(row, "mayors-1", "mayors", "tiny")
     assert line is not None
     assert (line.key, line.gain, line.cost, line.kept, line.move) == (("mayors-1", 3), 0.2, 35, True, EDIT)
-    assert line.shares == {"content": 0.0, "style": 0.0, "both": 0.8} and line.there == pytest.approx(0.8 / 3)
+    assert line.shares == {"content": 0.0, "style": 0.0, "both": 0.8} and line.mendable == pytest.approx(0.8 / 3)
 
 
 def test_what_was_taken_back_gained_nothing_and_a_rollback_teaches_nothing() -> None:

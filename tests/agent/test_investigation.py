@@ -28,7 +28,7 @@ from agent.records.looks import (
 )
 from tests.fixtures.planning import BRIEFING, FAILURES, ORDER, RULES, planner
 from tests.fixtures.rounds import a_config
-from tests.llm.mind import mind
+from tests.llm.scripted_llm import scripted_llm
 from tests.llm.server import (
     BAD_KEY,
     BROKEN,
@@ -89,7 +89,7 @@ class Looks:
                 return PromptTried(question=question, answer=f"It is {ORDER}.")
         raise AssertionError(look)
 
-    def tell(self, inquiry: Inquiry) -> None:
+    def note(self, inquiry: Inquiry) -> None:
         self.told.append(inquiry)
 
 
@@ -188,7 +188,7 @@ def test_where_the_llm_fails_after_a_look_the_rules_decide_and_the_look_is_kept(
 
 
 def test_a_server_without_tools_is_asked_for_one_object_a_turn(briefing: Briefing, looks: Looks) -> None:
-    with serving(without_tools(mind)) as server:
+    with serving(without_tools(scripted_llm)) as server:
         decision = planner(server).decide(briefing)
         assert not [request for request in server.requests[2:] if request.tools]
     assert decision.by == "planner" and [type(look) for look in looks.asked] == [Evaluate, TryPrompt]

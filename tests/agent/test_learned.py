@@ -17,7 +17,7 @@ from agent.records.actions import TrainLora
 from agent.records.examples import Example, Prompt
 from agent.records.rounds import Round
 from agent.records.signal import Diagnosis, LeverSignal, Signal
-from agent.signal.cost_model import prices
+from agent.signal.cost_model import estimate_costs
 from tests.agent.test_outlook import HISTORIES
 from tests.agent.test_policy import DIAGNOSES, REFUSED, SIGNALS
 from tests.fixtures.outlooks import CONFIG, FAILED_EDITS, a_briefing, a_line, seen
@@ -54,14 +54,14 @@ def every_briefing(remade: float) -> Iterator[Briefing]:
         if not 0 < style + content + both <= total:
             continue
         diagnosis = a_diagnosis(style=style, content=content, both=both, total=total)
-        price = prices(TASK, Prompt(system="Answer."), ROWS, ROWS[:total])
+        costs = estimate_costs(TASK, Prompt(system="Answer."), ROWS, ROWS[:total])
         for refined, edit, lora, refused in itertools.product((False, True), levers, levers, ((), ("edit_prompt",))):
             signal = a_signal(
                 reward=1 - (style + content + both) / total, style=1 - (style + both) / total,
                 content=1 - (content + both) / total, refined=refined, edit=edit, lora=lora,
                 remade=remade,
             )  # fmt: skip
-            yield Briefing(seen(signal, diagnosis, prices=price), diagnosis, refused=refused)
+            yield Briefing(seen(signal, diagnosis, costs=costs), diagnosis, refused=refused)
 
 
 @pytest.mark.parametrize("remade", [0.0, 1.0])

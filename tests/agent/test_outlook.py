@@ -10,11 +10,11 @@ from agent.records.actions import Action, TrainLora
 from agent.records.examples import Example, Prompt
 from agent.records.rounds import Proposal, Round, Spend
 from agent.records.signal import Diagnosis, Outlook, Signal
-from agent.signal.cost_model import prices
+from agent.signal.cost_model import estimate_costs
 from agent.signal.monitor import Lever
-from agent.signal.outlook import YIELD, YIELD_SPREAD, floor, lever_yield, there
+from agent.signal.outlook import YIELD, YIELD_SPREAD, lever_yield, mendable, noise_floor
 from tests.agent.test_policy import DIAGNOSES, SIGNALS
-from tests.fixtures.outlooks import CONFIG, PRICES, seen
+from tests.fixtures.outlooks import CONFIG, COSTS, seen
 from tests.fixtures.rounds import BACK, EDIT, TRAIN, a_config, a_diagnosis, a_round, a_signal
 
 REFINED = TrainLora(rows="refined")
@@ -46,25 +46,25 @@ def outlooks(history: list[Round], **needs: int) -> tuple[Outlook, Outlook]:
     ],
 )  # fmt: skip
 def test_what_a_lever_could_mend_depends_on_what_rows_lack(move: Action, need: str, merit: float) -> None:
-    assert there(move, a_diagnosis(**{need: 6}), a_signal()).merit == pytest.approx(0.6 * merit)
+    assert mendable(move, a_diagnosis(**{need: 6}), a_signal()).merit == pytest.approx(0.6 * merit)
 
 
 def test_words_add_nothing_to_rows_that_need_weights_where_remade_rows_teach_the_form_along() -> None:
     lack = a_diagnosis(both=6, style=2)
-    assert there(EDIT, lack, a_signal(remade=1.0)).merit == pytest.approx(0.2 * 2 / 3)
-    assert there(EDIT, lack, a_signal()).merit == pytest.approx(0.2 * 2 / 3 + 0.6 / 3)
+    assert mendable(EDIT, lack, a_signal(remade=1.0)).merit == pytest.approx(0.2 * 2 / 3)
+    assert mendable(EDIT, lack, a_signal()).merit == pytest.approx(0.2 * 2 / 3 + 0.6 / 3)
 
 
 def test_answers_in_the_wanted_form_teach_as_well_as_remade_ones() -> None:
     diagnosis = a_diagnosis(content=3, both=3, style=1)
-    assert there(TRAIN, diagnosis, a_signal(shown=1.0)) == pytest.approx(there(REFINED, diagnosis, a_signal()))
+    assert mendable(TRAIN, diagnosis, a_signal(shown=1.0)) == pytest.approx(mendable(REFINED, diagnosis, a_signal()))
 
 
 def test_few_probed_rows_leave_it_less_sure() -> None:
     few = a_diagnosis(style=2, both=2).model_copy(update={"failing": 100, "total": 100})
     many = a_diagnosis(style=20, both=20).model_copy(update={"failing": 100, "total": 100})
-    assert there(EDIT, few, a_signal()).merit == pytest.approx(there(EDIT, many, a_signal()).merit)
-    assert there(EDIT, few, a_signal()).spread > there(EDIT, many, a_signal()).spread
+    assert mendable(EDIT, few, a_signal()).merit == pytest.approx(mendable(EDIT, many, a_signal()).merit)
+    assert mendable(EDIT, few, a_signal()).spread > mendable(EDIT, many, a_signal()).spread
 
 
 # --- what the levers make of it ------------------------------------------------------------------
@@ -73,7 +73,7 @@ def test_few_probed_rows_leave_it_less_sure() -> None:
 def test_before_any_round_a_lever_is_taken_to_mend_half() -> None:
     edit, lora = outlooks([], style=5, content=5)
     assert edit.gain == pytest.approx(YIELD / 3)
-    assert (edit.cost, lora.cost) == (PRICES.edit + PRICES.judging, PRICES.lora + PRICES.judging)
+    assert (edit.cost, lora.cost) == (COSTS.edit + COSTS.judging, COSTS.lora + COSTS.judging)
     assert edit.rate == pytest.approx(edit.gain / 2_800 * 1e6)
 
 
@@ -116,7 +116,7 @@ def test_proposals_that_differ_leave_more_to_the_next_draw() -> None:
 
 def test_a_lever_costs_what_its_rounds_took() -> None:
     edit, _ = outlooks([a_round(EDIT, spend=Spend(generated_tokens=300, read_tokens=700))], both=8)
-    assert edit.cost == 1_000 + PRICES.judging
+    assert edit.cost == 1_000 + COSTS.judging
 
 
 @given(SIGNALS, DIAGNOSES, HISTORIES, st.floats(0, 1), st.floats(0, 1))
@@ -137,19 +137,19 @@ def test_rounds_never_make_a_yield_less_sure(history: list[Round], lever: Lever)
     assert max(spreads) == spreads[0] == pytest.approx(YIELD_SPREAD)
 
 
-# --- the floor and the prices --------------------------------------------------------------------
+# --- the floor and the costs ---------------------------------------------------------------------
 
 
 @given(st.integers(1, 1000), st.floats(0.01, 0.99))
 def test_more_rows_and_a_laxer_gate_tell_smaller_gains(rows: int, alpha: float) -> None:
-    assert 0 <= floor(rows + 1, alpha) <= floor(rows, alpha) < 1 / 3
-    assert floor(rows, alpha / 2) >= floor(rows, alpha)
+    assert 0 <= noise_floor(rows + 1, alpha) <= noise_floor(rows, alpha) < 1 / 3
+    assert noise_floor(rows, alpha / 2) >= noise_floor(rows, alpha)
 
 
-def test_prices_follow_the_sizes_of_the_task() -> None:
+def test_costs_follow_the_sizes_of_the_task() -> None:
     def priced(rows: int = 8, **changes: object) -> tuple[float, float, float]:
         examples = [Example(name=f"train:{line}", question="Who?" * 4, answer="Gallune.") for line in range(rows)]
-        found = prices(a_config(**changes), Prompt(system="Answer the question."), examples, examples)
+        found = estimate_costs(a_config(**changes), Prompt(system="Answer the question."), examples, examples)
         return found.lora, found.edit, found.judging
 
     usual = priced()

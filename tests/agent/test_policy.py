@@ -11,7 +11,7 @@ from agent.config.policies import POLICIES
 from agent.policy.base import stop_reason
 from agent.policy.registry import make_policy
 from agent.policy.rules import Rules
-from agent.policy.schedules import make_order
+from agent.policy.schedules import Schedule
 from agent.protocols import Briefing
 from agent.records.actions import Decision, TrainLora
 from agent.records.rounds import Round, Spend
@@ -112,7 +112,7 @@ def test_weights_learn_from_rows_put_into_the_wanted_form_where_most_can_be() ->
     assert training(a_signal(shown=1.0, remade=1.0)).rows == "original", "they are in that form as given"
     without = Rules(a_config(without=["remaking"])).training(remade, [])
     assert without.rows == "original"
-    order = make_order(a_config(policy="lora-only")).decide(Briefing(remade, LACKS_BOTH)).move
+    order = Schedule(a_config(policy="lora-only")).decide(Briefing(remade, LACKS_BOTH)).move
     assert isinstance(order, TrainLora) and order.rows == "original", "a fixed order does not look"
 
 
@@ -211,14 +211,14 @@ def test_every_phase_of_a_fixed_order_gets_its_share(rounds: int) -> None:
 
 
 def test_a_fixed_order_says_so_and_trains_on_refined_rows() -> None:
-    decision = make_order(a_config(policy="lora-only")).decide(Briefing(a_signal(refined=True), LACKS_BOTH))
+    decision = Schedule(a_config(policy="lora-only")).decide(Briefing(a_signal(refined=True), LACKS_BOTH))
     assert decision.by == "fixed order"
     assert "lora-only" in decision.reason and "round 1 of 6" in decision.reason
     assert isinstance(decision.move, TrainLora) and decision.move.rows == "refined"
 
 
 def test_a_fixed_order_ends_when_its_next_step_is_turned_down() -> None:
-    order = make_order(a_config(policy="lora-only"))
+    order = Schedule(a_config(policy="lora-only"))
     decision = order.decide(Briefing(a_signal(), LACKS_BOTH, refused=["train_lora"]))
     assert decision.move.action == "stop"
 

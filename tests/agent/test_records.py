@@ -12,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from agent.records.actions import Action, TrainLora
+from agent.records.actions import Action, Alternative, Decision, EditPrompt, TrainLora
 from agent.records.base import FORMAT, Record, digest, folded
 from agent.records.evaluation import ExampleScore
+from agent.records.events import EVENT, InquiryMade
 from agent.records.examples import Demo, Example, Prompt, Turn
-from agent.records.rounds import Spend
+from agent.records.looks import Inquiry, PromptTried, TryPrompt
+from agent.records.rounds import Proposal, Spend
 from agent.records.signal import Diagnosis, ExampleDiagnosis, Need
 from memory.remake import source_of
 
@@ -196,3 +198,37 @@ def test_records_of_this_format_are_still_read() -> None:
 def test_no_record_is_built_of_what_was_not_checked() -> None:
     with pytest.raises(TypeError, match="checked"):
         Prompt.model_construct(system=1)
+
+
+# --- decisions -----------------------------------------------------------------------------------
+
+
+def test_a_decision_knows_whether_its_alternative_is_the_same_action_or_the_same_lever() -> None:
+    def decided(alternative: Action) -> Decision:
+        return Decision(move=TrainLora(rank=8), reason="", alternative=Alternative(action=alternative, reason=""))
+
+    same, other_settings, other_lever = map(decided, (TrainLora(rank=8), TrainLora(), EditPrompt()))
+    assert (same.agrees, same.repeats) == (True, True)
+    assert (other_settings.agrees, other_settings.repeats) == (True, False)
+    assert (other_lever.agrees, other_lever.repeats) == (False, False)
+    alone = Decision(move=EditPrompt(), reason="")
+    assert alone.agrees is None and not alone.repeats
+
+
+def test_a_decision_of_an_older_ledger_is_read_and_compared_as_it_was_written() -> None:
+    move = {"action": "train_lora", "rows": "refined", "epochs": 4, "learning_rate": 1e-3, "rank": 8}
+    sentence = "train_lora on refined rows, 4 epochs at rate 0.001, rank 8: 60% of the rows lack content."
+    old = {"move": move, "reason": "r", "numbers": {"reward": 0.2}, "by": "planner", "rules_would": sentence}
+    decision = Decision.model_validate(old)
+    assert decision.agrees and decision.repeats and decision.rules_would == sentence
+    assert Decision.model_validate(old | {"rules_would": "stop: enough"}).agrees is False
+    assert Proposal.model_validate({"prompt": "0", "note": "refused: it gives a row away"}).refused == ""
+
+
+def test_what_was_looked_at_is_read_back_as_it_was_written() -> None:
+    tried = PromptTried(question="Who?", answer="Nobody.")
+    looked = Inquiry(look=TryPrompt(question="Who?"), reason="Does it know?", finding=tried)
+    decision = Decision(move=EditPrompt(), reason="", inquiries=(looked, Inquiry(fault="no usable answer")))
+    event = InquiryMade(number=3, inquiry=looked)
+    assert Decision.model_validate_json(decision.model_dump_json()) == decision
+    assert EVENT.validate_json(event.model_dump_json()) == event

@@ -27,7 +27,7 @@ from bench.cost.records import (
     read,
 )
 from bench.cost.results import by_cell
-from bench.overheads.long_run import long_run
+from bench.overheads.long_run import TRAINED, long_run
 from bench.overheads.many_prompts import filled
 from bench.studies.critiques import critiques
 from memory.prompts import PromptMemory
@@ -180,9 +180,11 @@ def test_a_prompt_memory_is_filled_wholly_and_once(tmp_path: Path, monkeypatch: 
 
 
 def test_the_long_run_goes_through_all_its_rounds(tmp_path: Path) -> None:
-    _, costs = long_run(tmp_path / "long", 4)
+    folder, costs = long_run(tmp_path / "long", 4)
+    outcome = folder.outcome()
     assert [cost.number for cost in costs] == [1, 2, 3, 4]
     assert all(cost.parts["checkpoint"] > 0 and cost.parts["ledger"] > 0 for cost in costs)
+    assert outcome and outcome.spend.train_tokens == 2 * TRAINED, "what another trainer says it used up is charged"
 
 
 # --- the page ---
@@ -234,7 +236,7 @@ def test_laps_are_compared_with_themselves() -> None:
         ("ours", 0, LeftOut(why="out of memory")), ("trl", 0, took(4.0)), ("ours", 1, took(1.0)), ("trl", 1, took(2.0)),
     ]  # fmt: skip
     [cell] = by_cell([Line(cell=STEP, contender=who, lap=lap, outcome=what) for who, lap, what in outcomes])
-    assert str(cell.speedup("trl")) == "2.00 × [2.00, 2.00]"
+    assert str(cell.of("trl").speedup) == "2.00 × [2.00, 2.00]"
 
 
 def written(root: Path, lines: list[Line]) -> Path:

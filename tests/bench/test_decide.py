@@ -40,9 +40,11 @@ def command(tasks: list[str], root: Path, *more: str) -> list[str]:
     return [*given, "--runs", str(root), *more]
 
 
-def played(tasks: list[str], root: Path, policies: Sequence[str], seeds: Sequence[int], *more: str) -> list[Path]:
-    """The folders of these groups, played in this process, which has loaded the libraries already."""
-    variants = [described(one) if ":" in one else named(one) for one in policies]
+def finished_groups(
+    tasks: list[str], root: Path, policies: Sequence[str], seeds: Sequence[int], *more: str
+) -> list[Path]:
+    """The folders of these groups, run to their end in this process, which has loaded the libraries already."""
+    variants = [described(policy) if ":" in policy else named(policy) for policy in policies]
     folders = [
         save_group(group, root / "decide") for group in plan([Path(one) for one in tasks], variants, seeds, more)
     ]
@@ -85,7 +87,7 @@ def test_stopped_and_killed_it_goes_on_to_the_rows_of_an_undisturbed_one(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     straight, broken = tmp_path / "straight", tmp_path / "broken"
-    played(two_tasks, straight, POLICIES, [0, 1])
+    finished_groups(two_tasks, straight, POLICIES, [0, 1])
     code, said = ended(command(two_tasks, broken), broken, signal.SIGINT, after=1)
     assert code == 130 and "the same command goes on" in said and "Traceback" not in said
     ended(command(two_tasks, broken), broken, signal.SIGKILL, after=len(rows(broken)) + 1)
@@ -97,10 +99,10 @@ def test_stopped_and_killed_it_goes_on_to_the_rows_of_an_undisturbed_one(
     told = capsys.readouterr().out
     assert f"12 runs in 4 groups, {12 - left} of them done before" in told and told.count("12/12") == 1
     assert measured(broken) == measured(straight) and len(measured(straight)) == 12
-    says_how_they_stand(broken / "decide", capsys)
+    compares_them_on_page_and_terminal(broken / "decide", capsys)
 
 
-def says_how_they_stand(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def compares_them_on_page_and_terminal(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     twin, page = folder / "table.md", folder / "decide.html"
     before = twin.read_text(), page.read_text()
     twin.unlink(), page.unlink()
@@ -119,7 +121,7 @@ def says_how_they_stand(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_a_group_that_fails_is_told_and_the_others_go_on(
     two_tasks: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    played(two_tasks[:1], tmp_path, ["lora-only"], [0], "budget.rounds=1")
+    finished_groups(two_tasks[:1], tmp_path, ["lora-only"], [0], "budget.rounds=1")
     broken = Path(two_tasks[1]) / "task.yaml"
     broken.write_text(broken.read_text().replace("model: ", "model: /gone"))
     few = ["--policies", "lora-only", "--seeds", "0", "--set", "budget.rounds=1"]
@@ -132,7 +134,7 @@ def test_a_group_that_fails_is_told_and_the_others_go_on(
 def test_damaged_files_are_named_and_rows_that_are_missing_are_told(
     two_tasks: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    [group] = played(two_tasks[:1], tmp_path, ["lora-only", "prompt-only"], [0], "budget.rounds=1")
+    [group] = finished_groups(two_tasks[:1], tmp_path, ["lora-only", "prompt-only"], [0], "budget.rounds=1")
     begin(tmp_path / "decide", "nesylora bench decide", 1)
     results, again = group / "results.jsonl", ["bench", "decide", "--only-write", "--runs", str(tmp_path)]
     results.write_text("{" + results.read_text())
@@ -147,11 +149,11 @@ def test_damaged_files_are_named_and_rows_that_are_missing_are_told(
         file.write_text(whole)
 
 
-def test_what_would_not_compare_is_refused_before_anything_is_played(
+def test_what_would_not_compare_is_refused_before_anything_is_run(
     two_tasks: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = ["bench", "decide", two_tasks[0], "--runs", str(tmp_path), "--seeds", "0", "--set", "budget.rounds=1"]
-    played(two_tasks[:1], tmp_path, ["lora-only"], [0], "budget.rounds=1")
+    finished_groups(two_tasks[:1], tmp_path, ["lora-only"], [0], "budget.rounds=1")
     for more, said in [
         (["--policies", "lora-only", "--set", "target=0.5"], "another --name"),
         (["--policies", "--variant", "lora-only: policy=lora-only lora.epochs=2"], "has a row of 'lora-only'"),
@@ -172,7 +174,7 @@ def test_what_would_not_compare_is_refused_before_anything_is_played(
 
 def test_runs_of_a_group_have_answers_and_adapters_in_common(two_tasks: list[str], tmp_path: Path) -> None:
     policies = ["lora-only", "w -> p", "hot: policy=lora-only lora.rank=2"]
-    [group] = played(two_tasks[1:], tmp_path, policies, [0], "budget.rounds=1")
+    [group] = finished_groups(two_tasks[1:], tmp_path, policies, [0], "budget.rounds=1")
     first, second, third = read(group / "results.jsonl")
     assert first.spend.forward_tokens == second.spend.forward_tokens > 0 and first.rewards == second.rewards
     assert third.policy == "hot" and third.settings == ("policy=lora-only", "lora.rank=2")
@@ -183,7 +185,7 @@ def test_runs_of_a_group_have_answers_and_adapters_in_common(two_tasks: list[str
 
 def test_the_oracle_keeps_the_lever_that_leads_highest(two_tasks: list[str], tmp_path: Path) -> None:
     """Its run is as good as any that it could have made, and of those as cheap."""
-    [group] = played(two_tasks[1:], tmp_path, ["oracle"], [0], "gate.alpha=0.99")
+    [group] = finished_groups(two_tasks[1:], tmp_path, ["oracle"], [0], "gate.alpha=0.99")
     [row] = read(group / "results.jsonl")
     tried = {path.name: RunFolder.open(path) for path in group.glob("steps-*")}
     rewards = {name: max([row.reward for row in one.rounds()], default=0.0) for name, one in tried.items()}

@@ -3,17 +3,17 @@
 import pytest
 
 from agent.records.rounds import Verdict
-from bench.studies.gating import ALPHA, KINDS, Race, false_keeps, power
+from bench.studies.gating import ALPHA, KINDS, Rows, false_keeps, power
 from eval.alpha_spending import SHARE, alpha_to_spend
 
 BY_NAME = {kind.name: kind for kind in KINDS}
 RUNS = 60
 
 
-@pytest.mark.parametrize("race", ["train", "held out"])
+@pytest.mark.parametrize("compared_on", ["train", "held out"])
 @pytest.mark.parametrize("kind", ["right or wrong", "graded"])
-def test_a_run_of_twelve_empty_rounds_keeps_a_change_no_more_often_than_alpha(kind: str, race: Race) -> None:
-    _, by_run = false_keeps(BY_NAME[kind], race, True, RUNS)
+def test_a_run_of_twelve_empty_rounds_keeps_a_change_no_more_often_than_alpha(kind: str, compared_on: Rows) -> None:
+    _, by_run = false_keeps(BY_NAME[kind], compared_on, True, RUNS)
     assert by_run <= ALPHA
 
 

@@ -1,4 +1,4 @@
-"""Who takes part in a suite, and that what was played is not played again."""
+"""Who takes part in a benchmark, and that a row on disk is not run again."""
 
 from pathlib import Path
 from typing import Any
@@ -50,26 +50,26 @@ def test_other_settings_under_the_same_name_have_another_folder() -> None:
     assert named("p -> w").folder != named("p w").folder
 
 
-def played_by(file: Path, variants: list[Variant]) -> list[str]:
-    played = []
+def run_anew(file: Path, variants: list[Variant]) -> list[str]:
+    names = []
 
-    def play(variant: Variant, seed: int) -> Result:
-        played.append(f"{variant.name}-{seed}")
+    def run(variant: Variant, seed: int) -> Result:
+        names.append(f"{variant.name}-{seed}")
         return a_result(variant.name, seed, settings=variant.settings)
 
-    rows = list(run_all(variants, [0, 1], play, file))
-    assert [(row.policy, row.seed) for row in rows] == [(one.name, seed) for seed in (0, 1) for one in variants]
-    return played
+    rows = list(run_all(variants, [0, 1], run, file))
+    assert [(row.policy, row.seed) for row in rows] == [(variant.name, seed) for seed in (0, 1) for variant in variants]
+    return names
 
 
-def test_what_was_played_is_not_played_again_and_a_torn_row_is(tmp_path: Path) -> None:
+def test_what_was_run_is_not_run_again_but_a_torn_row_is(tmp_path: Path) -> None:
     file = tmp_path / "results.jsonl"
     rules, lora = named("rules"), named("lora-only")
-    assert played_by(file, [rules]) == ["rules-0", "rules-1"]
-    assert played_by(file, [rules, lora]) == ["lora-only-0", "lora-only-1"]
+    assert run_anew(file, [rules]) == ["rules-0", "rules-1"]
+    assert run_anew(file, [rules, lora]) == ["lora-only-0", "lora-only-1"]
     file.write_bytes(file.read_bytes()[:-30])
-    assert played_by(file, [rules, lora]) == ["lora-only-1"]
+    assert run_anew(file, [rules, lora]) == ["lora-only-1"]
     assert len(read(file)) == 4
     file.write_bytes(file.read_bytes() + '{"levers":"w✓'.encode()[:-1])  # within a letter
     assert len(read(file)) == 4
-    assert played_by(file, [described("rules: policy=rules lora.epochs=9")]) == ["rules-0", "rules-1"]
+    assert run_anew(file, [described("rules: policy=rules lora.epochs=9")]) == ["rules-0", "rules-1"]

@@ -2,7 +2,10 @@
 
 import base64
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -28,6 +31,7 @@ from memory.run.folder import RunFolder
 from tests.fixtures.learnable import TinyTask
 from ui.cli import run as command
 
+ROOT = Path(__file__).parents[2]
 SETTINGS = ["policy=prompt-only", "budget.rounds=2"]
 
 
@@ -399,3 +403,24 @@ def test_a_checkpoint_file_that_cannot_be_written_is_a_sentence(waiting: RunFold
         open_session(waiting) as session,
     ):
         session.go()
+
+
+def test_a_copied_graph_reads_its_records(task: Path, tmp_path: Path) -> None:
+    """LangGraph's server copies the graph for every request; in strict mode, records would come back as dicts."""
+    code = """
+import sys
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command
+from graphs.adapt import build_graph
+from graphs.approval import APPROVE
+given = {"task": sys.argv[1], "runs": sys.argv[2], "budget": {"rounds": 1}, "supervised": True}
+config, saver = {"configurable": {"thread_id": "a"}}, InMemorySaver()
+for request in (given, Command(resume=APPROVE), Command(resume=APPROVE)):
+    ended = build_graph().copy({"checkpointer": saver}).invoke(request, config)
+print(type(ended["outcome"]).__name__)
+"""
+    command = [sys.executable, "-c", code, str(task), str(tmp_path / "runs")]
+    answer = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "LANGGRAPH_STRICT_MSGPACK": "true"}, capture_output=True, text=True
+    )
+    assert answer.stdout.strip() == "Outcome", answer.stderr

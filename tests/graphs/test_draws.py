@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from agent.records.examples import Candidate, Demo, Example, Prompt
+from graphs.approval import instead
 from graphs.context import new_run
 from graphs.rows.draws import learned_rows, race_rows
 from graphs.session import Session, open_session
 from tests.fixtures.learnable import LEARNABLE, TinyTask
 
-TRAIN = {"action": "train_lora"}
+TRAIN = {"name": "train_lora"}
 
 
 def test_every_train_row_is_learned_from_before_any_comes_back(tiny_task: TinyTask, tmp_path: Path) -> None:
@@ -64,8 +65,8 @@ def test_proposals_are_compared_on_rows_that_decide_nothing_else(
         assert not set(learned_rows({"number": 0}, context)) & set(names), "critiques were made of them"
 
 
-def answered(session: Session, **answer: object) -> None:
-    assert session.go(answer) is not None
+def answered(session: Session, name: str, **args: object) -> None:
+    assert session.go(instead(name, **args)) is not None
 
 
 def test_a_training_after_going_back_is_another_one_and_each_is_charged_once(
@@ -75,9 +76,9 @@ def test_a_training_after_going_back_is_another_one_and_each_is_charged_once(
     folder = new_run(task, ["policy=lora-only"], tmp_path / "runs")
     with open_session(folder, supervised=True) as session:
         assert session.go() is not None
-        answered(session, instead=TRAIN)
-        answered(session, instead={"action": "rollback", "to_round": 0})
-        answered(session, instead=TRAIN)
+        answered(session, **TRAIN)
+        answered(session, "rollback", to_round=0)
+        answered(session, **TRAIN)
         trained = session.services.meter.used().train_tokens
     first, back, second = folder.rounds()
     assert back.best == folder.baseline().best, "else the second training would start from another pair"

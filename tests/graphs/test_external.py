@@ -11,12 +11,12 @@ import pytest
 
 import nesylora
 from agent.errors import NesyLoraError
-from agent.records.events import Note
+from agent.records.events import InquiryMade, Note
 from agent.records.examples import Demo, Prompt
 from graphs.context import new_run
 from graphs.session import open_session
 from memory.run.folder import RunFolder
-from tests.llm.mind import bills, kind_of, mind
+from tests.llm.scripted_llm import bills, kind_of, scripted_llm
 from tests.llm.server import (
     BAD_KEY,
     NO_CREDIT,
@@ -60,7 +60,7 @@ def adapted(task: Path, root: Path) -> RunFolder:
 def test_a_run_with_planner_textgrad_and_judge_is_told_and_paid_to_the_cent(
     tiny_task: TinyTask, tmp_path: Path
 ) -> None:
-    with serving(mind) as server:
+    with serving(scripted_llm) as server:
         run = adapted(asking(tiny_task, server, style=[{"kind": "starts_with", "text": "ANSWER: "}, JUDGED]), tmp_path)
         outcome, bill = run.outcome(), bills(server, IN, OUT)
     rounds = run.rounds()
@@ -83,7 +83,7 @@ def test_the_key_is_in_no_file_and_no_message(
 
     def quoting(request: Request) -> Reply:
         steps = kind_of(request) == "step"
-        return refuse(400, f"bad request by {KEY}") if steps else mind(request)
+        return refuse(400, f"bad request by {KEY}") if steps else scripted_llm(request)
 
     with serving(quoting) as server:
         task = asking(tiny_task, server, style=[{"kind": "starts_with", "text": "ANSWER: "}, JUDGED])
@@ -100,7 +100,7 @@ def test_the_key_is_in_no_file_and_no_message(
 
 
 def test_no_call_goes_out_that_could_pass_the_budget(tiny_task: TinyTask, tmp_path: Path) -> None:
-    with serving(mind) as server:
+    with serving(scripted_llm) as server:
         run = adapted(asking(tiny_task, server, budget={"rounds": 3, "usd": 0.01}), tmp_path)
         assert 0.001 < server.billed(IN, OUT) <= 0.01
     outcome = run.outcome()
@@ -130,7 +130,7 @@ def test_after_a_refusal_the_run_ends_cleanly_where_it_is_told_to(tiny_task: Tin
 
 
 def test_a_refusal_by_the_editors_server_leaves_the_planner_its_own(tiny_task: TinyTask, tmp_path: Path) -> None:
-    with serving(mind) as server, serving(lambda _: BAD_KEY) as other:
+    with serving(scripted_llm) as server, serving(lambda _: BAD_KEY) as other:
         run = adapted(asking(tiny_task, server, llm=llm(server, editor={"base_url": other.url})), tmp_path)
         assert 1 <= len(other.requests) <= 4  # the critiques that were out together
     assert {row.decision.by for row in run.rounds()} == {"planner"} and len(run.rounds()) > 1
@@ -141,7 +141,7 @@ def test_an_edit_that_cannot_be_used_is_no_edit_and_says_so(
     tiny_task: TinyTask, tmp_path: Path, useless: Reply
 ) -> None:
     seed = "Answer the question."
-    with serving(lambda request: useless if kind_of(request) == "step" else mind(request)) as server:
+    with serving(lambda request: useless if kind_of(request) == "step" else scripted_llm(request)) as server:
         task = asking(tiny_task, server, planner="none", style=[], policy="prompt-only", budget={"rounds": 1})
         run = adapted(task, tmp_path)
     [row] = run.rounds()
@@ -151,12 +151,13 @@ def test_an_edit_that_cannot_be_used_is_no_edit_and_says_so(
 
 
 def test_an_api_that_is_down_leaves_a_run_by_the_rules(tiny_task: TinyTask, tmp_path: Path) -> None:
-    with serving(mind) as server:
+    with serving(scripted_llm) as server:
         task = asking(tiny_task, server)
     server.server_close()
     run = adapted(task, tmp_path)
     assert run.outcome() is not None and {row.decision.by for row in run.rounds()} == {"rules"}
-    assert all("The planner was not used" in row.decision.reason for row in run.rounds())
+    assert all(row.decision.planner_fault for row in run.rounds())
+    assert "The planner was not used" in run.report_md.read_text()
 
 
 def test_a_row_that_gives_orders_changes_nothing_that_may_be_done(tiny_task: TinyTask, tmp_path: Path) -> None:
@@ -166,7 +167,7 @@ def test_a_row_that_gives_orders_changes_nothing_that_may_be_done(tiny_task: Tin
     def obeying(request: Request) -> Reply:
         if kind_of(request) == "plan" and "delete_everything" in request.text:
             return call("delete_everything", rank=4096)
-        return mind(request)
+        return scripted_llm(request)
 
     task = tiny_task()
     with serving(obeying) as server:
@@ -177,13 +178,14 @@ def test_a_row_that_gives_orders_changes_nothing_that_may_be_done(tiny_task: Tin
         plans = [request for request in server.requests if kind_of(request) == "plan"]
         tools = {tool["function"]["name"] for request in plans for tool in request.body.get("tools", [])}
     assert plans and any("delete_everything" in request.text for request in plans)
-    assert tools <= {"train_lora", "edit_prompt", "rollback", "stop", "choose"}
+    looks = {"evaluate", "classify_failures", "search_prompts", "try_prompt"}
+    assert tools <= {"train_lora", "edit_prompt", "rollback", "stop", "choose", *looks}
     assert not any(">>> call delete_everything" in request.text for request in plans)
     assert {row.decision.move.action for row in run.rounds()} <= {"train_lora", "edit_prompt"}
 
 
 def test_money_that_ends_before_the_test_rows_are_judged_can_be_added(tiny_task: TinyTask, tmp_path: Path) -> None:
-    with serving(mind) as server:
+    with serving(scripted_llm) as server:
         task = tiny_task(style=[JUDGED], llm=llm(server, max_tokens=500), budget={"rounds": 0, "usd": 0.005})
         folder = new_run(task, runs=tmp_path / "runs")
         with open_session(folder) as session, pytest.raises(NesyLoraError, match=r"larger budget\.usd"):
@@ -197,7 +199,7 @@ def test_money_that_ends_before_the_test_rows_are_judged_can_be_added(tiny_task:
 
 def test_an_llm_with_a_small_window_is_asked_with_less(tiny_task: TinyTask, tmp_path: Path) -> None:
     """Of so small a window that the planner's whole message is too long for it, and the shortened one is not."""
-    with serving(windowed(mind, 4000)) as server:
+    with serving(windowed(scripted_llm, 4000)) as server:
         run = adapted(asking(tiny_task, server, about="So it goes. " * 40), tmp_path)
         sizes = {len(request.text) for request in server.requests if kind_of(request) == "plan"}
     assert any(row.decision.by == "planner" for row in run.rounds())
@@ -225,7 +227,7 @@ def test_killed_among_critiques_a_run_knows_what_it_paid_and_asks_nothing_twice(
     tiny_task: TinyTask, tmp_path: Path
 ) -> None:
     root = Path(__file__).parents[2]
-    with serving(mind) as server:
+    with serving(scripted_llm) as server:
         task = asking(tiny_task, server, budget={"rounds": 1}, without=["remaking"])
         folder = new_run(task, runs=tmp_path / "runs")
         code = KILLED.format(root=str(root))
@@ -246,7 +248,7 @@ def test_killed_among_critiques_a_run_knows_what_it_paid_and_asks_nothing_twice(
 def test_a_memory_of_earlier_runs_reaches_the_planner(tiny_task: TinyTask, tmp_path: Path) -> None:
     from tests.graphs.test_graph import remember
 
-    with serving(mind) as server:
+    with serving(scripted_llm) as server:
         task = asking(tiny_task, server)
         with open_session(new_run(task, runs=tmp_path / "runs")) as session:
             remember(session.services, Prompt(system="Begin with ANSWER.", demos=(Demo(question="1?", answer="one"),)))
@@ -255,8 +257,30 @@ def test_a_memory_of_earlier_runs_reaches_the_planner(tiny_task: TinyTask, tmp_p
     assert any("recalled from" in request.text for request in plans)
 
 
+def test_what_a_planner_looks_at_is_told_charged_and_shown(tiny_task: TinyTask, tmp_path: Path) -> None:
+    with serving(scripted_llm) as server:
+        run = adapted(asking(tiny_task, server), tmp_path)
+        plans = [request for request in server.requests if kind_of(request) == "plan"]
+    inquiries = [inquiry for row in run.rounds() for inquiry in row.decision.inquiries]
+    assert [type(inquiry.look).__name__ for inquiry in inquiries[:2]] == ["Evaluate", "TryPrompt"]
+    assert all(inquiry.finding and not inquiry.fault for inquiry in inquiries)
+    assert [event.inquiry for event in run.events().of(InquiryMade)] == inquiries and not run.events().left_out
+    assert len(plans) == len(inquiries) + len(run.rounds()), "a call a look, and one for the action"
+    for report in (run.report_md.read_text(), run.report_html.read_text()):
+        assert "evaluate on 4 train rows: reward 0.00" in report and "Does it know anything at all?" in report
+
+
+def test_looks_that_are_switched_off_are_not_offered(tiny_task: TinyTask, tmp_path: Path) -> None:
+    with serving(scripted_llm) as server:
+        task = asking(tiny_task, server, llm=llm(server, planner_calls=0), budget={"rounds": 1})
+        run = adapted(task, tmp_path)
+        plans = [request for request in server.requests if kind_of(request) == "plan"]
+    assert len(plans) == len(run.rounds()) == 1 and run.rounds()[0].decision.inquiries == ()
+    assert "evaluate" not in plans[0].tools and "How to look" not in plans[0].system
+
+
 def test_failing_train_rows_reach_the_planner_and_no_other_rows(tiny_task: TinyTask, tmp_path: Path) -> None:
-    with serving(mind) as server:
+    with serving(scripted_llm) as server:
         adapted(asking(tiny_task, server), tmp_path)
         plans = [request.told for request in server.requests if kind_of(request) == "plan"]
     assert plans and all("<<< Who is the mayor of Orrowmere? >>>" in told for told in plans)

@@ -13,12 +13,12 @@ from graphs.services.run import RunServices
 from graphs.session import open_session
 from memory.rewrites import RewriteMemory
 from memory.run.folder import RunFolder
-from tests.llm.mind import mind
+from tests.llm.scripted_llm import scripted_llm
 from tests.llm.server import LlmServer, serving
 from tests.memory.test_prompts import entry
 from tools.model.backbone import Backbone
 
-REWORDED = 'Start your answer with "ANSWER: ".'  # what the mind adds to a question
+REWORDED = 'Start your answer with "ANSWER: ".'  # what the scripted LLM adds to a question
 WANTED = 2
 
 
@@ -91,7 +91,7 @@ def test_stopped_in_the_race_a_round_takes_what_it_remade_as_it_is(
         return generate(model, prompt, rows, **how)
 
     monkeypatch.setattr(Backbone, "generate", stopping)
-    with serving(mind) as server:
+    with serving(scripted_llm) as server:
         folder = a_run(tiny_task, server, tmp_path)
         check(folder, killed_and_resumed(folder), answered)
 
@@ -101,6 +101,6 @@ def test_killed_before_the_memory_was_told_a_round_tells_it_when_it_goes_on(
 ) -> None:
     kill, remember = Kill(), RewriteMemory.remember
     monkeypatch.setattr(RewriteMemory, "remember", lambda *told: (kill(), remember(*told)))
-    with serving(mind) as server:
+    with serving(scripted_llm) as server:
         folder = a_run(tiny_task, server, tmp_path)
         check(folder, killed_and_resumed(folder), answered)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
@@ -183,3 +184,35 @@ def test_a_thread_that_holds_the_run_of_another_task_says_so(job: Job, tiny_task
     other.mkdir()
     with pytest.raises(BadInput, match=r"run thread-a in .* is of another task"):
         graph.invoke({**job, "task": str(other)}, CONFIG)
+
+
+# --- connections that break ------------------------------------------------------------------------
+
+
+def failing_loads(monkeypatch: pytest.MonkeyPatch, error: Exception, times: int) -> list[str]:
+    """Loading a model raises this so many times; the list gets its name at each try."""
+    from tools.model import loading
+
+    tries: list[str] = []
+    load = loading.load_model
+
+    def fail_first(name: str, **options: Any) -> Any:
+        tries.append(name)
+        if len(tries) <= times:
+            raise error
+        return load(name, **options)
+
+    monkeypatch.setattr(loading, "load_model", fail_first)
+    return tries
+
+
+def test_a_step_whose_connection_broke_is_tried_again(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = failing_loads(monkeypatch, httpx.ReadTimeout("the hub is slow"), times=1)
+    assert build_graph().invoke(job, CONFIG)["outcome"] and len(tries) == 2
+
+
+def test_what_is_wrong_with_a_task_is_not_tried_again(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = failing_loads(monkeypatch, BadInput("no such model"), times=1)
+    with pytest.raises(BadInput, match="no such model"):
+        build_graph().invoke(job, CONFIG)
+    assert len(tries) == 1

@@ -1,6 +1,6 @@
 """An OpenAI-compatible server that says what a test scripts: real HTTP on the loopback interface, in a thread.
 
-For a person: `python -m tests.llm.server --port 8123` plays every role of tests/llm/mind.py until it is stopped.
+By hand: `python -m tests.llm.server --port 8123` serves tests/llm/scripted_llm.py until it is stopped.
 """
 
 import json
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
-from tests.llm import wire as llm_wire
+from tests.llm import chat_completions
 
 Usage = tuple[int, int]
 Body = dict[str, Any]
@@ -98,7 +98,7 @@ def call(tool: str, **arguments: Any) -> Reply:
 
 def reshaped(reply: Reply, change: Callable[[Body], object]) -> Reply:
     """The reply with its body changed in place: what servers send that are not quite like OpenAI's."""
-    body = json.loads(llm_wire.completion(reply, {})[1])
+    body = json.loads(chat_completions.completion(reply, {})[1])
     change(body)
     return replace(reply, body=json.dumps(body))
 
@@ -110,7 +110,7 @@ def in_body(error: Any, **others: Any) -> Reply:
 
 def by_length(request: Request, reply: Reply) -> Usage:
     """A token for every four characters that are read and written; of these no more than the request allows."""
-    written = reply.text + "".join(name + llm_wire.arguments(given) for name, given in reply.calls)
+    written = reply.text + "".join(name + chat_completions.arguments(given) for name, given in reply.calls)
     most = request.body.get("max_tokens") or request.body.get("max_completion_tokens") or len(written)
     return math.ceil(len(request.text) / 4), min(math.ceil(len(written) / 4), most)
 
@@ -239,7 +239,9 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # connections stay open and are used again, as with real servers
 
     def do_GET(self) -> None:
-        self._send(Reply(body=llm_wire.MODELS) if self.path == "/v1/models" else refuse(404, f"no {self.path} here"))
+        self._send(
+            Reply(body=chat_completions.MODELS) if self.path == "/v1/models" else refuse(404, f"no {self.path} here")
+        )
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -252,7 +254,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(reply, body)
 
     def _send(self, reply: Reply, asked: Body | None = None) -> None:
-        kind, text = ("application/json", reply.body) if reply.body else llm_wire.completion(reply, asked or {})
+        kind, text = ("application/json", reply.body) if reply.body else chat_completions.completion(reply, asked or {})
         content = text.encode()
         headers = {"Content-Type": kind, "Content-Length": str(len(content))} | reply.headers
         try:
@@ -285,6 +287,6 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    from tests.llm.mind import main
+    from tests.llm.scripted_llm import main
 
     main()

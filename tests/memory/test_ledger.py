@@ -20,7 +20,7 @@ from agent.records.events import Note, RoundJudged, RoundStarted, RunStarted
 from agent.records.examples import Candidate, Demo, Prompt, Split
 from agent.records.rounds import Baseline, Call, Outcome, Remaking, Round, Spend, SplitResult, Trial, Usage, Verdict
 from agent.records.signal import Diagnosis, Signal
-from memory.rewrites import KeptRewrite, Reworded
+from memory.rewrites import KeptRewrite, RoundRewrites
 from memory.run.folder import RunFolder, runs
 from memory.run.ledger import Row
 from memory.storage.disk import append_line
@@ -152,11 +152,11 @@ def test_a_run_that_begins_anew_counts_what_no_row_of_its_ledger_does_and_counts
     for tokens, step in enumerate(["0-baseline", "0-plan", "0-remember-1", "1-plan", "1-plan-1"]):
         run.charges.charge(step, Spend(read_tokens=10**tokens))
     for _ in range(2):  # killed again before a checkpoint counts it
-        assert run.charges.begin_anew(1) == Spend(read_tokens=11_100)
+        assert run.charges.restart(1) == Spend(read_tokens=11_100)
     assert run.charges.begin("1-plan") == Spend() and run.charges.counted("1-plan") == Spend(read_tokens=1000)
     run.charges.charge("1-plan", Spend(read_tokens=5))
-    assert run.charges.begin_anew(1) == Spend(read_tokens=11_105)
-    assert run.charges.begin_anew(2) == Spend()
+    assert run.charges.restart(1) == Spend(read_tokens=11_105)
+    assert run.charges.restart(2) == Spend()
 
 
 def test_the_charge_of_an_older_version_is_read(run: RunFolder) -> None:
@@ -223,21 +223,21 @@ def rewritten(question: str) -> KeptRewrite:
     return KeptRewrite(source="a" * 12, question=question, answer="ANSWER: Ada", prompt=PAIR.prompt, **where)
 
 
-def reworded(*questions: str) -> Reworded:
+def reworded(*questions: str) -> RoundRewrites:
     remaking = Remaking(asked=12, tried=9, kept=len(questions), before=0.1, after=0.4)
-    return Reworded(remaking=remaking, kept=tuple(map(rewritten, questions)), remark="the LLM was lost")
+    return RoundRewrites(remaking=remaking, kept=tuple(map(rewritten, questions)), remark="the LLM was lost")
 
 
 def test_what_a_round_made_of_hard_questions_is_kept_once_and_all_rewrites_come_back_in_one_order(
     run: RunFolder,
 ) -> None:
-    assert run.rewrites() == [] and run.reworded(1) is None
+    assert run.rewrites() == [] and run.round_rewrites(1) is None
     made = {10: reworded("Who, then?", "Who is it?"), 2: reworded("Who else?"), 3: reworded()}
     for number, one in made.items():
-        run.save_reworded(number, one)
-        run.save_reworded(number, reworded("Who comes late?"))
+        run.save_round_rewrites(number, one)
+        run.save_round_rewrites(number, reworded("Who comes late?"))
     again = RunFolder.open(run.path)
-    assert {number: again.reworded(number) for number in made} == made
+    assert {number: again.round_rewrites(number) for number in made} == made
     assert again.rewrites() == sorted([*made[10].kept, *made[2].kept], key=lambda rewrite: rewrite.id)
 
 

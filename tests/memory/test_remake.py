@@ -11,7 +11,7 @@ from agent.records.edits import Rewrite
 from agent.records.evaluation import ExampleScore
 from agent.records.examples import Demo, Example, Prompt, Turn
 from memory.remake import remake, select, source_of
-from memory.reword import reword
+from memory.rewriting import try_rewrites
 
 
 class Form:
@@ -214,7 +214,7 @@ HARD = [(row, score(row, "ANSWER: Ada")) for row in (example(5, "Who mends?", "B
 
 
 def reworded(model: Model, recalled: Sequence[Rewrite] = (), taken: Sequence[str] = ()) -> tuple[list[Rewrite], object]:
-    kept, told = reword(HARD, recalled, model.ask, model.answer, score_all, prompt="0" * 12, taken=taken)
+    kept, told = try_rewrites(HARD, recalled, model.ask, model.answer, score_all, prompt="0" * 12, taken=taken)
     return kept, (told.asked, told.tried, told.kept, told.recalled, told.before, told.after)
 
 
@@ -270,11 +270,11 @@ def test_the_result_of_a_worked_answer_is_not_given_away_but_may_stand_where_it_
     model = Model({"Are 9 left?": "ANSWER: 12 - 3 = 9\n#### 9", "9, less none?": "ANSWER: All.\n#### 9"}, {})
     model.rewrites = {"train:1": "Are 9 left?", "train:2": "9, less none?"}
     hard = [(row, score(row, "")) for row in (worked, stay)]
-    kept, _ = reword(hard, [], model.ask, model.answer, score_all, prompt="0" * 12)
+    kept, _ = try_rewrites(hard, [], model.ask, model.answer, score_all, prompt="0" * 12)
     assert [row.question for row in kept] == ["9, less none?"]
 
 
 def test_without_hard_questions_nobody_is_asked() -> None:
     model = Model({}, {})
-    kept, told = reword([], [], model.ask, model.answer, score_all, prompt="0" * 12)
+    kept, told = try_rewrites([], [], model.ask, model.answer, score_all, prompt="0" * 12)
     assert (kept, told.asked, told.before, told.after, model.asked) == ([], 0, 0.0, 0.0, [])

@@ -12,7 +12,7 @@ from graphs.services.run import RunServices
 from graphs.session import open_session
 from memory.prompts import PromptMemory
 from memory.remake import source_of
-from memory.rewrites import KeptRewrite, Reworded
+from memory.rewrites import KeptRewrite, RoundRewrites
 from tests.memory.test_prompts import count_words, entry
 
 
@@ -64,14 +64,14 @@ def test_of_several_rewrites_of_a_row_the_one_kept_most_often_is_recalled(tmp_pa
 # --- in a run --------------------------------------------------------------------------------------
 
 
-def in_other_words(context: RunServices) -> Reworded:
+def in_other_words(context: RunServices) -> RoundRewrites:
     """The first train row's question, rewritten."""
     config = context.spec.config
     rewrite = KeptRewrite(
         source=source_of(context.spec.train[0]), question="Orrowmere is led by whom?", answer="ANSWER: Heskzan",
         prompt=config.prompt.prompt().id, task=config.name, model=config.model, run=context.folder.name,
     )  # fmt: skip
-    return Reworded(remaking=Remaking(asked=1, tried=1, kept=1), kept=(rewrite,))
+    return RoundRewrites(remaking=Remaking(asked=1, tried=1, kept=1), kept=(rewrite,))
 
 
 def test_a_run_trains_on_its_rewrites_beside_the_questions_as_given(
@@ -89,9 +89,9 @@ def test_a_run_trains_on_its_rewrites_beside_the_questions_as_given(
 
 def test_a_round_that_kept_nothing_is_noted_and_opens_no_memory(tiny_task: Callable[..., Path], tmp_path: Path) -> None:
     folder = new_run(tiny_task(), runs=tmp_path / "runs")
-    nothing = Reworded(remaking=Remaking(asked=12, kept=0), remark="no question was rewritten: the LLM was lost")
+    nothing = RoundRewrites(remaking=Remaking(asked=12, kept=0), remark="no question was rewritten: the LLM was lost")
     RunServices(Context(run=str(folder.path))).memory.keep_rewrites(1, nothing)
-    assert folder.reworded(1) == nothing and folder.rewrites() == []
+    assert folder.round_rewrites(1) == nothing and folder.rewrites() == []
     assert not (tmp_path / "runs" / "memory").exists()
 
 

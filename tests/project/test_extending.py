@@ -108,7 +108,7 @@ def test_a_run_whose_extension_is_missing_says_which(
         BadInput, match=r"content scorer ends_like \(registered from Python, in module example_0\)"
     ) as error:
         _ = RunServices(Context(run=str(run.path))).spec
-    assert "policy style-first" in str(error.value) and "must be registered before" in str(error.value)
+    assert "policy style-first" in str(error.value) and "is not here: register it before" in str(error.value)
 
 
 def test_a_scorer_that_changed_is_another_task(tiny_task: TinyTask, tmp_path: Path) -> None:
@@ -215,6 +215,13 @@ def test_an_entry_point_is_loaded_when_a_task_names_it(packages: dict[str, str],
     assert "of_a_package" not in sys.modules
     config = load_config(task, ['content=[{"kind": "ends_like"}]'])
     assert extensions.used_by(config) == {"content scorer ends_like": "module of_a_package"}
+
+
+def test_what_a_package_had_says_how_to_install_it(packages: dict[str, str]) -> None:
+    lacking = extensions.missing({"content scorer ends_like": "package my-scorers 1.2"})
+    assert lacking.endswith("is not here: pip install my-scorers==1.2")
+    packages["ends_like"] = "of_a_package:ends_like"
+    assert extensions.missing({"content scorer ends_like": "package my-scorers 1.2"}) == ""
 
 
 def test_one_that_cannot_be_loaded_says_why(packages: dict[str, str], tiny_task: TinyTask, tmp_path: Path) -> None:

@@ -9,8 +9,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from agent.errors import BadInput
+from agent.records.actions import Decision, EditPrompt
+from agent.records.examples import Prompt
+from agent.records.looks import Evaluate, Inquiry, RowsScored
 from graphs.approval import instead
 from graphs.context import new_run
+from graphs.conversation import Conversation, PromptChange
 from graphs.services import meter
 from graphs.session import open_session
 from memory.run.folder import RunFolder
@@ -104,3 +109,44 @@ def test_an_edit_with_an_llm_says_how_many_calls_it_takes(
     said = say(new_run(task, runs=tmp_path / "runs"), monkeypatch, "/plan", go=True)
     # A critique for each of the four rows, three parts and the system text once more, three questions.
     assert "cost: up to" in said and "up to about 11 calls to the external LLM" in said
+
+
+LOOKED = Inquiry(look=Evaluate(rows=4), reason="Do they fail alike?", finding=RowsScored(
+    split="train", rows=4, reward=0.25, content=0.5, style=0.75, failing=3, lacking_content=2, lacking_style=1,
+    lacking_both=0, too_long=0,
+))  # fmt: skip
+
+
+def test_why_shows_what_the_planner_looked_at_and_why_it_was_not_used(
+    tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = new_run(tiny_task(), runs=tmp_path / "runs")
+    row = llm_rounds()[0]
+    lost = Inquiry(fault="gave no usable \x1b[31manswer")
+    decision = Decision(
+        move=EditPrompt(), reason="Words are cheap.", planner_fault="it is down", inquiries=(LOOKED, lost)
+    )
+    folder.append(row.model_copy(update={"decision": decision}))
+    said = say(folder, monkeypatch, "/why")
+    assert "decided by rules. Words are cheap. (The planner was not used: it is down)" in said
+    assert "looked: evaluate on 4 train rows: reward 0.25, content 0.50, style 0.75 on 4 rows; 3 fail (2 lack" in said
+    assert "looked: a call that could not be used: gave no usable" in said and "\x1b" not in said
+
+
+def test_commands_answer_with_records(tiny_task: TinyTask, tmp_path: Path) -> None:
+    folder = new_run(tiny_task(), ["budget.rounds=1"], tmp_path / "runs")
+    with open_session(folder, supervised=True) as session:
+        session.go()
+        conversation = Conversation(session)
+        with pytest.raises(BadInput, match="No round has been done yet"):
+            conversation.why()
+        with pytest.raises(BadInput, match="There have been 0 rounds"):
+            conversation.rollback(1)
+        question = conversation.edit()
+        assert question is not None and question.number == 2
+        assert conversation.why() == folder.rounds()[-1] and conversation.why().decision.by == "user"
+        assert conversation.diff() == PromptChange(
+            seed=Prompt(system="Answer the question."), best=folder.prompt(session.best.prompt)
+        )
+        assert conversation.try_prompt("Who?").question == "Who?"
+        assert conversation.finish() is None and conversation.question is None

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from agent.errors import LlmUnavailable
-from tests.llm.mind import kind_of, mind
+from tests.llm.scripted_llm import kind_of, scripted_llm
 from tests.llm.server import NO_TAGS, LlmServer, Reply, Request, call, refuse, serving, without_tools
 from ui.cli import run
 from ui.commands.pace import fitting_timeout, fitting_width, measure_rates
@@ -23,7 +23,7 @@ def lines_of(printed: str) -> dict[str, str]:
 
 
 def test_a_good_server_passes_every_check(capsys: pytest.CaptureFixture[str]) -> None:
-    with serving(mind) as server:
+    with serving(scripted_llm) as server:
         code, printed = checked(server, capsys)
         marks = lines_of(printed)
         into, out = server.reported
@@ -33,7 +33,7 @@ def test_a_good_server_passes_every_check(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_server_without_tools_is_told_from_a_bad_one(capsys: pytest.CaptureFixture[str]) -> None:
-    with serving(without_tools(mind)) as server:
+    with serving(without_tools(scripted_llm)) as server:
         code, printed = checked(server, capsys)
     marks = lines_of(printed)
     assert code == 0 and "failed" not in printed
@@ -43,7 +43,7 @@ def test_a_server_without_tools_is_told_from_a_bad_one(capsys: pytest.CaptureFix
 
 def test_a_server_that_takes_tools_and_calls_none_is_found_out(capsys: pytest.CaptureFixture[str]) -> None:
     def in_words(request: Request) -> Reply:
-        return Reply('{"action": "stop", "reason": "So."}') if request.tools else mind(request)
+        return Reply('{"action": "stop", "reason": "So."}') if request.tools else scripted_llm(request)
 
     with serving(in_words) as server:
         marks = lines_of(checked(server, capsys)[1])
@@ -60,7 +60,7 @@ def test_who_cannot_do_a_role_is_told_what_to_do_without_it(capsys: pytest.Captu
             return call("train_lora", reason="I like training.")
         if kind == "judge" and "Grade" in request.tools:
             return call("Grade", grade=5, reason="Lovely.")
-        return NO_TAGS if kind == "step" else mind(request)
+        return NO_TAGS if kind == "step" else scripted_llm(request)
 
     with serving(poor) as server:
         code, printed = checked(server, capsys)
@@ -80,7 +80,7 @@ def test_who_cannot_do_a_role_is_told_what_to_do_without_it(capsys: pytest.Captu
 )
 def test_an_edit_that_helps_nobody_is_no_edit(system: str, why: str, capsys: pytest.CaptureFixture[str]) -> None:
     changed = Reply(f"<IMPROVED_VARIABLE>{system}</IMPROVED_VARIABLE>")
-    with serving(lambda request: changed if kind_of(request) == "step" else mind(request)) as server:
+    with serving(lambda request: changed if kind_of(request) == "step" else scripted_llm(request)) as server:
         code, printed = checked(server, capsys)
     assert (code, lines_of(printed)["editor"]) == (1, "failed")
     assert why in printed and "Good enough as planner, judge." in printed
@@ -88,7 +88,7 @@ def test_an_edit_that_helps_nobody_is_no_edit(system: str, why: str, capsys: pyt
 
 def test_a_way_without_end_does_not_keep_from_the_others(capsys: pytest.CaptureFixture[str]) -> None:
     """Whoever calls no tool writes new lines until its time is over, as real models do on llama.cpp's server."""
-    with serving(lambda request: Reply(delay=60) if request.tools else mind(request)) as server:
+    with serving(lambda request: Reply(delay=60) if request.tools else scripted_llm(request)) as server:
         code = run(["check-llm", "--model", "mind-1", "--base-url", server.url, "--timeout", "1.5"])
         printed = capsys.readouterr().out
     assert code == 0 and "llm.way: schema saves trying the ways before it." in printed
@@ -96,7 +96,7 @@ def test_a_way_without_end_does_not_keep_from_the_others(capsys: pytest.CaptureF
 
 def test_what_fits_the_server_and_what_it_refuses_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     def answer(request: Request) -> Reply:
-        return refuse(400, "temperature is not supported") if "temperature" in request.body else mind(request)
+        return refuse(400, "temperature is not supported") if "temperature" in request.body else scripted_llm(request)
 
     with serving(answer) as server:
         code, printed = checked(server, capsys)
@@ -105,7 +105,7 @@ def test_what_fits_the_server_and_what_it_refuses_is_printed(capsys: pytest.Capt
 
 
 def test_every_setting_of_the_server_can_be_set(capsys: pytest.CaptureFixture[str]) -> None:
-    with serving(mind) as server:
+    with serving(scripted_llm) as server:
         asked = ["check-llm", "--model", "mind-1", "--base-url", server.url]
         code = run([*asked, "--set", "temperature=null", "--set", "way=object", "--set", "max_tokens=500"])
         assert code == 0 and not any("temperature" in request.body for request in server.requests)
@@ -156,7 +156,7 @@ def test_no_more_calls_go_out_at_once_than_are_allowed() -> None:
 
 
 def test_a_server_that_is_not_there_is_asked_once(capsys: pytest.CaptureFixture[str]) -> None:
-    with serving(mind) as server:
+    with serving(scripted_llm) as server:
         pass
     server.server_close()
     code, printed = checked(server, capsys)
@@ -166,6 +166,6 @@ def test_a_server_that_is_not_there_is_asked_once(capsys: pytest.CaptureFixture[
 def test_a_server_that_reports_no_usage_is_found_out(capsys: pytest.CaptureFixture[str]) -> None:
     from dataclasses import replace
 
-    with serving(lambda request: replace(mind(request), usage=None)) as server:
+    with serving(lambda request: replace(scripted_llm(request), usage=None)) as server:
         _, printed = checked(server, capsys)
     assert lines_of(printed)["usage"] == "failed"

@@ -155,7 +155,7 @@ def test_doctor_says_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture
     monkeypatch.setenv("SOME_API_KEY", "sk-marked-too")
     assert run(["doctor", "--runs", str(tmp_path)]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert all(word in said for word in ("torch", "device", "embedded model", "free room", "external LLM"))
+    assert all(word in said for word in ("torch", "device", "embedded model", "free space", "external LLM"))
     assert "OPENAI_API_KEY, " in said and "SOME_API_KEY" in said and "sk-marked" not in said
     assert "make check-llm BASE_URL=… MODEL=…" in said
 

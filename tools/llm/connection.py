@@ -106,7 +106,7 @@ class Connection:
         if not key and self._settings.base_url is None:
             raise LlmRefused(f"no key: set the environment variable {variable}")
         if not (key.isascii() and key.isprintable()):
-            raise LlmRefused(f"the environment variable {variable} holds signs that no key has")
+            raise LlmRefused(f"the environment variable {variable} holds characters that no key has")
         return key or NO_KEY
 
     @cached_property

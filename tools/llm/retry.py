@@ -152,7 +152,7 @@ def classify_error(error: Exception, model: str, url: str, key: str, variable: s
     if isinstance(error, openai.APIConnectionError):
         return TransientError(f"{model} did not answer: no connection to {url}")
     if not isinstance(error, openai.APIStatusError):
-        return LlmUnavailable(f"{model} sent what is no chat completion: look at `llm.base_url`")
+        return LlmUnavailable(f"{model} sent something that is no chat completion: look at `llm.base_url`")
     response = f"{error.body} {error.message}"
     quoted = f" (HTTP {error.status_code}{_quoted(error, key)})"
     if error.status_code == 402 or (error.status_code in (400, 403, 429) and _mentions(response, NO_CREDIT)):
@@ -166,7 +166,7 @@ def classify_error(error: Exception, model: str, url: str, key: str, variable: s
     if error.status_code in (408, 409, 429) or error.status_code > 500:
         return TransientError(f"{model} did not answer{quoted}", _retry_after(error.response.headers))
     if error.status_code in (400, 422):
-        return UnsupportedRequest(f"{model} does not take what it is asked{quoted}", response)
+        return UnsupportedRequest(f"{model} does not accept the request{quoted}", response)
     return LlmUnavailable(f"{model} did not answer{quoted}: look at `llm.base_url` and `llm.model`")
 
 

@@ -1,33 +1,46 @@
 """Rotary positions in three kernels, where architectures write them out as five. For decoding: no gradients."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import torch
 
 NAME = "apply_rotary_pos_emb"
 
+# Models of one architecture share its code, and may be used by several threads.
+_lock = Lock()
+_users: Counter[Any] = Counter()
+_originals: dict[Any, Any] = {}
+
 
 class FusedRotary:
     """The functions of a model's own code that turn queries and keys by halves; each is tried out once."""
 
     def __init__(self, model: torch.nn.Module) -> None:
-        codes = {sys.modules[type(module).__module__] for module in model.modules()}
-        self._codes: list[Any] = [code for code in codes if _is_plain(getattr(code, NAME, None))]
+        codes = {sys.modules.get(type(module).__module__) for module in model.modules()}
+        self._codes = [code for code in codes if _is_plain(getattr(code, NAME, None))]
 
     @contextmanager
     def active(self) -> Iterator[None]:
         """They are replaced, meanwhile."""
-        before = [getattr(code, NAME) for code in self._codes]
-        for code in self._codes:
-            setattr(code, NAME, turned)
+        with _lock:
+            for code in self._codes:
+                if not _users[code]:
+                    _originals[code] = getattr(code, NAME)
+                    setattr(code, NAME, turned)
+                _users[code] += 1
         try:
             yield
         finally:
-            for code, function in zip(self._codes, before, strict=True):
-                setattr(code, NAME, function)
+            with _lock:
+                for code in self._codes:
+                    _users[code] -= 1
+                    if not _users[code]:
+                        setattr(code, NAME, _originals.pop(code))
 
 
 def turned(

@@ -65,7 +65,7 @@ def _accumulate(backbone: Backbone, batches: Sequence[Sequence[TokenRow]], budge
         for rows in micro_batches(backbone, batch, budget.tokens):
             try:
                 with backbone.recomputing(budget.checkpointing):
-                    nll = backbone.losses(backbone.model, rows)  # [completion tokens of these rows], nats
+                    nll = backbone.losses(backbone.model, rows)  # [N] nats, one for each completion token
                     part = nll.sum() / targets
                     part.backward()
             except RuntimeError as error:
@@ -79,6 +79,9 @@ def _accumulate(backbone: Backbone, batches: Sequence[Sequence[TokenRow]], budge
 
 def micro_batches(backbone: Backbone, rows: Sequence[TokenRow], tokens: int) -> Iterator[list[TokenRow]]:
     """The rows in order, in lists that run at most so many tokens; a longer row stays alone."""
+    if backbone.cost(rows) <= tokens:  # no part of them costs more
+        yield list(rows)
+        return
     batch: list[TokenRow] = []
     for row in rows:
         if batch and backbone.cost([*batch, row]) > tokens:

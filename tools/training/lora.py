@@ -85,7 +85,7 @@ class LoraTrainer:
                 f"all {left_out} training rows are longer than {longest} tokens (lora.max_tokens, or the model's "
                 "window)"
             )
-        with backbone.lock:  # other threads would activate another adapter between two steps
+        with backbone.lock:  # nobody is answered by a model that is half trained
             self._attach(adapter, parent, action.rank, seed)
             started = time.monotonic()
             try:
@@ -102,12 +102,12 @@ class LoraTrainer:
                 checkpointing=fit.budget.checkpointing,
             )  # fmt: skip
             # Written under another name and renamed when complete, so that no kill leaves half an adapter.
-            draft = folder.with_name(f"{folder.name}.partial")
-            for stale in (draft, folder):
+            partial_folder = folder.with_name(f"{folder.name}.partial")
+            for stale in (partial_folder, folder):
                 shutil.rmtree(stale, ignore_errors=True)
-            backbone.save(adapter, draft)
-            write_training(training, draft)
-            os.replace(draft, folder)
+            backbone.save(adapter, partial_folder)
+            write_training(training, partial_folder)
+            os.replace(partial_folder, folder)
         return training
 
     def _attach(self, adapter: str, parent: str | None, rank: int, seed: int) -> None:
@@ -122,7 +122,7 @@ class LoraTrainer:
         except BadInput as error:
             try_settings(self._backbone, self._settings)  # raises where the rank is not to blame
             raise StepFailed(
-                f"rank {rank} instead of lora.rank {self._settings.rank} cannot be had: {error}"
+                f"rank {rank} instead of lora.rank {self._settings.rank} is not possible: {error}"
             ) from error
 
     def _fit(
@@ -143,32 +143,31 @@ class LoraTrainer:
         rate = partial(rate_factor, warmup=round(settings.warmup * len(plan)), steps=len(plan))
         backbone.release_decoder()
         budget = memory_budget_for(backbone.base, settings.checkpointing, backbone.memory_budget)
-        fit = Fit([], 0, None, budget)
+        steps, tokens, stopped = list[Step](), 0, None
         backbone.base.train()
         optimizer = OptimizerSteps(backbone, settings, budget)
         running: list[tuple[int, StepNumbers]] = []  # epochs and numbers of steps that may still be under way
         for number, (epoch, batches) in enumerate(plan, 1):
             numbers = optimizer.run(batches, action.learning_rate * rate(number - 1))
+            tokens += numbers.tokens
             backbone.charge(Spend(train_tokens=numbers.tokens))
             running.append((epoch, numbers))
             epoch_ended = number == len(plan) or plan[number][0] > epoch
             # A device that runs ahead gets its next step before the numbers of this one are waited for.
             while len(running) > (1 if optimizer.runs_ahead and not epoch_ended else 0):
-                self._record(fit.steps, *running.pop(0), action.epochs, len(plan))
-            fit = fit._replace(tokens=fit.tokens + numbers.tokens)
-            if token_limit is not None and fit.tokens >= token_limit:
-                fit = fit._replace(stopped="the training-token budget was used up")
+                self._record(steps, *running.pop(0), action.epochs, len(plan))
+            if token_limit is not None and tokens >= token_limit:
+                stopped = "the training-token budget was used up"
             elif deadline is not None and time.monotonic() >= deadline:
-                fit = fit._replace(stopped="the time budget was used up")
-            elif epoch_ended and number < len(plan) and _epoch_loss(fit.steps) < action.enough:
-                # More steps would cost time and teach nothing.
-                fit = fit._replace(stopped=f"the rows were learned after {epoch} of {action.epochs} epochs")
-            if fit.stopped:
+                stopped = "the time budget was used up"
+            elif epoch_ended and number < len(plan) and _epoch_loss(steps) < action.enough:
+                stopped = f"the rows were learned after {epoch} of {action.epochs} epochs"  # more would teach nothing
+            if stopped:
                 break
-        for step in running:
-            self._record(fit.steps, *step, action.epochs, len(plan))
+        for epoch, numbers in running:
+            self._record(steps, epoch, numbers, action.epochs, len(plan))
         optimizer.close()
-        return fit
+        return Fit(steps, tokens, stopped, budget)
 
     def _record(self, steps: list[Step], epoch: int, numbers: StepNumbers, epochs: int, total: int) -> None:
         """Add a step to those before it, once it is done. Raises StepFailed if its loss is not finite."""

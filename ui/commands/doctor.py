@@ -84,7 +84,7 @@ def _embedder() -> Check:
 def _disk_space(runs: Path) -> Check:
     place = next(folder for folder in (runs.absolute(), *runs.absolute().parents) if folder.exists())
     free = shutil.disk_usage(place).free / 1e9
-    return free >= SPACE_GB, f"free room at {place}: {free:.0f} GB (a run wants {SPACE_GB:g})"
+    return free >= SPACE_GB, f"free space at {place}: {free:.0f} GB (a run wants {SPACE_GB:g})"
 
 
 def _extensions() -> Iterator[Check]:

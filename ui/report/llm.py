@@ -5,6 +5,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from agent.records.rounds import Baseline, Outcome, Remaking, Role, Round, Usage
+from agent.records.training import Training
 from ui.report.charts import Bill
 from ui.wording import plural
 
@@ -16,6 +17,39 @@ class RoundGroup(NamedTuple):
     rounds: int
     kept: int
     gain: float
+
+
+class LlmSection(NamedTuple):
+    """Planner against rules, and remade rows.
+
+    planner_rounds: those in which the rules would have taken the same lever, and the others.
+    remaking: of all rounds together; None where no rewrite was asked for.
+    rewritten_share: of the rows that the LoRA rounds shown in full trained on.
+    lora_rounds: of those rounds, the ones with rewritten rows, and the others.
+    """
+
+    agreement: str
+    planner_rounds: list[RoundGroup]
+    remaking: Remaking | None
+    rewritten_share: float
+    lora_rounds: list[RoundGroup]
+
+
+def read_llm_section(rounds: Sequence[Round], trainings: Sequence[tuple[Round, Training]]) -> LlmSection:
+    """The section over all rounds, and the trainings of those shown in full."""
+    kinds = {"with rewritten rows": True, "without": False}
+    groups = [
+        round_group(label, [row for row, training in trainings if bool(training.rewritten) is rewritten])
+        for label, rewritten in kinds.items()
+    ]
+    row_count = sum(training.row_count for _, training in trainings)
+    return LlmSection(
+        agreement=agreement(rounds),
+        planner_rounds=planner_rounds(rounds),
+        remaking=total_remaking(rounds),
+        rewritten_share=sum(training.rewritten for _, training in trainings) / row_count if row_count else 0.0,
+        lora_rounds=[group for group in groups if group],
+    )
 
 
 def planner_rounds(rounds: Sequence[Round]) -> list[RoundGroup]:

@@ -6,11 +6,11 @@ from typing import NamedTuple
 from agent.config.task import TaskConfig
 from agent.records.evaluation import ExampleScore
 from agent.records.examples import Candidate, Example, Prompt, Split
-from agent.records.rounds import Baseline, Outcome, Remaking, Role, Round, Spend, Usage
+from agent.records.rounds import Baseline, Outcome, Role, Round, Spend, Usage
 from agent.records.training import Training
 from eval.tasks.task import load_config
 from memory.run.folder import RunFolder
-from ui.report.llm import RoundGroup, agreement, planner_rounds, round_group, total_remaking
+from ui.report.llm import LlmSection, read_llm_section
 from ui.report.sections import LONG, RoundSection, read_sections
 
 MOST_PAIRS = 12
@@ -31,7 +31,11 @@ class OutputPair(NamedTuple):
 
 
 class Report(NamedTuple):
-    """All facts of a report. `best_scores` are the best pair's, on validation rows."""
+    """All facts of a report.
+
+    trainings: of the rounds shown in full.
+    best_scores: of the best pair, on the validation rows.
+    """
 
     run: RunFolder
     task: TaskConfig
@@ -39,6 +43,8 @@ class Report(NamedTuple):
     rounds: list[Round]
     outcome: Outcome | None
     sections: list[RoundSection]
+    trainings: list[tuple[Round, Training]]
+    llm: LlmSection
     prompt: Prompt | None
     split: Split
     pairs: list[OutputPair]
@@ -48,11 +54,6 @@ class Report(NamedTuple):
     def detailed(self) -> list[Round]:
         """The rounds that are shown in full."""
         return [section.row for section in self.sections]
-
-    @property
-    def trainings(self) -> list[tuple[Round, Training]]:
-        """Of the rounds that are shown in full."""
-        return [(section.row, section.training) for section in self.sections if section.training]
 
     @property
     def long(self) -> bool:
@@ -97,34 +98,6 @@ class Report(NamedTuple):
         return f"No external LLM: decided by {' and '.join(self.deciders)}."
 
     @property
-    def planner_rounds(self) -> list[RoundGroup]:
-        return planner_rounds(self.rounds)
-
-    @property
-    def agreement(self) -> str:
-        return agreement(self.rounds)
-
-    @property
-    def remaking(self) -> Remaking | None:
-        return total_remaking(self.rounds)
-
-    @property
-    def rewritten_share(self) -> float:
-        """Of the rows that the LoRA rounds shown in full trained on: how many were rewritten."""
-        rows = sum(training.row_count for _, training in self.trainings)
-        return sum(training.rewritten for _, training in self.trainings) / rows if rows else 0.0
-
-    @property
-    def lora_rounds(self) -> list[RoundGroup]:
-        """LoRA rounds shown in full: those that trained on rewritten rows, and the others."""
-        kinds = {"with rewritten rows": True, "without": False}
-        groups = [
-            round_group(label, [row for row, training in self.trainings if bool(training.rewritten) is rewritten])
-            for label, rewritten in kinds.items()
-        ]
-        return [group for group in groups if group]
-
-    @property
     def reached(self) -> bool:
         return self.reward is not None and self.reward >= self.task.target
 
@@ -158,13 +131,17 @@ def read_report(run: RunFolder, rows: Mapping[str, Example]) -> Report:
     """
     baseline, rounds, outcome = run.baseline(), run.rounds(), run.outcome()
     split: Split = "test" if outcome else "validation"
+    sections = read_sections(run, baseline, rounds)
+    trainings = [(section.row, section.training) for section in sections if section.training]
     report = Report(
         run=run,
         task=load_config(run.task_file),
         baseline=baseline,
         rounds=rounds,
         outcome=outcome,
-        sections=read_sections(run, baseline, rounds),
+        sections=sections,
+        trainings=trainings,
+        llm=read_llm_section(rounds, trainings),
         prompt=None,
         split=split,
         pairs=[],

@@ -46,8 +46,8 @@ class LiveView:
         self._clock = clock
         self._bars: Progress | None = None
         self._what = ""
-        self._began = self._said = clock()
-        self._lock = threading.RLock()  # waits for the LLM are told from another thread
+        self._began = self._logged = clock()
+        self._lock = threading.RLock()  # notes about waits for the LLM come from another thread
         self._folder = ""
 
     def __enter__(self) -> Self:
@@ -66,8 +66,11 @@ class LiveView:
     def event(self, event: Event) -> None:
         """Shows what has happened; satisfies `agent.protocols.Listener`."""
         with self._lock:
-            self._end_progress()
-            self._show(event)
+            if isinstance(event, WorkProgressed):
+                self._progress(event.what, event.done, event.total, event.note)
+            else:
+                self._end_progress()
+                self._show(event)
 
     def _progress(self, what: str, done: int, total: int, note: str) -> None:
         if what != self._what:
@@ -83,7 +86,9 @@ class LiveView:
     def _show(self, event: Event) -> None:
         match event:
             case RunStarted():
-                self._run(event)
+                self._folder = event.folder
+                self._say(Text(event.name, style="bold"))
+                self._say(Text(f"{event.task} · {event.model} · {event.policy} · {event.folder}", style="dim"))
             case BaselineScored(row=row):
                 self._baseline(row)
             case RoundStarted(number=number):
@@ -98,15 +103,8 @@ class LiveView:
                 self._say(Text(wording.printable(text), style="italic"))
             case RunFinished(outcome=outcome):
                 self._finish(outcome)
-            case WorkProgressed():
-                self._progress(event.what, event.done, event.total, event.note)
 
     # --- events ----------------------------------------------------------------------------------
-
-    def _run(self, started: RunStarted) -> None:
-        self._folder = started.folder
-        self._say(Text(started.name, style="bold"))
-        self._say(Text(f"{started.task} · {started.model} · {started.policy} · {self._folder}", style="dim"))
 
     def _baseline(self, row: Baseline) -> None:
         from_seed = "" if row.best == row.seed else f"{wording.number(row.seed_reward)} → "
@@ -164,9 +162,9 @@ class LiveView:
 
     def _log_progress(self, done: int, total: int, note: str) -> None:
         now = self._clock()
-        if now - self._said < EVERY:
+        if now - self._logged < EVERY:
             return
-        self._said = now
+        self._logged = now
         parts = [f"{self._what} {done}/{total}", note]
         if 0 < done < total:
             parts.append(f"about {wording.duration((now - self._began) * (total - done) / done)} left")

@@ -10,7 +10,7 @@ from agent.config.scorers import Contains, StartsWith
 from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Candidate, Example, Prompt
 from agent.records.signal import Need, Probe
-from bench.studies.calibration import Foretold, base_rate, calibration_error, hold_out, nats_of, table
+from bench.studies.calibration import Prediction, base_rate, calibration_error, hold_out, mean_nll, table
 from eval.scoring import TaskScorers
 from tools.diagnosis.classify import Classifier
 from tools.diagnosis.features import FeatureExtractor
@@ -52,7 +52,7 @@ def test_chances_are_those_that_the_rows_were_drawn_with() -> None:
     needs = NeedModel(probes(600, lambda telling: draw.random() < chance(telling)))
     fresh = probes(2000, lambda telling: draw.random() < chance(telling), seed=7)
     assert needs.words_help
-    told = [Foretold(needs.words_help.chance(one.features), bool(one.words)) for one in fresh]
+    told = [Prediction(needs.words_help.chance(one.features), bool(one.words)) for one in fresh]
     assert calibration_error(told) < 0.05
     for telling in (-1.5, 0.0, 1.5):
         assert needs.words_help.chance(row(telling)) == pytest.approx(chance(telling), abs=0.1)
@@ -117,16 +117,16 @@ def test_a_task_that_is_held_out_is_foretold_without_it() -> None:
 
 
 def test_calibration_error_is_the_distance_from_the_frequency() -> None:
-    assert calibration_error([Foretold(0.5, place % 2 == 0) for place in range(100)], bins=1) == pytest.approx(0)
-    assert calibration_error([Foretold(0.9, False)] * 10) == pytest.approx(0.9)
+    assert calibration_error([Prediction(0.5, place % 2 == 0) for place in range(100)], bins=1) == pytest.approx(0)
+    assert calibration_error([Prediction(0.9, False)] * 10) == pytest.approx(0.9)
 
 
 def test_what_is_shipped_is_calibrated_on_tasks_left_out_and_better_than_the_rules_and_the_base_rate() -> None:
     judged = hold_out(shipped_probes(), lambda probe: probe.task)
     said = [(max(chances, key=lambda one: chances[one]), chances, true, rules) for chances, true, rules in judged.needs]
-    assert calibration_error([Foretold(chances[need], need == true) for need, chances, true, _ in said]) <= 0.1
+    assert calibration_error([Prediction(chances[need], need == true) for need, chances, true, _ in said]) <= 0.1
     assert sum(need == true for need, _, true, _ in said) > sum(rules == true for *_, true, rules in said)
-    assert nats_of(judged.words) < nats_of(base_rate(judged.words))
+    assert mean_nll(judged.words) < mean_nll(base_rate(judged.words))
 
 
 # --- in a diagnosis --------------------------------------------------------------------------------

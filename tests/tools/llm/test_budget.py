@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from agent.errors import OutOfMoney
-from agent.policy.planner_tools import ACTION_TOOLS
+from agent.policy.planner_tools import ACTION_TOOLS, PlanStop
 from tests.llm.clients import KEY, STOP, TOO_FAST, chat, refusal, retry, settings
 from tests.llm.server import LlmServer, Reply, Request, serving
 from tools.llm.budget import LlmBudget, UnsavedCallLog

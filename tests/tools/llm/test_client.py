@@ -7,7 +7,7 @@ import pytest
 
 from agent.config.llm import Llm
 from agent.errors import LlmRefused, LlmUnavailable
-from agent.policy.planner_tools import ACTION_TOOLS
+from agent.policy.planner_tools import ACTION_TOOLS, PlanStop, PlanTrainLora
 from tests.llm.clients import KEY, STOP, TOO_FAST, chat, refusal, retry
 from tests.llm.server import Reply, Request, call, refuse, serving
 from tools.llm.budget import LlmBudget, UnsavedCallLog

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from agent.errors import LlmRefused, LlmUnavailable, TooLong
-from agent.policy.planner_tools import ACTION_TOOLS
+from agent.policy.planner_tools import ACTION_TOOLS, PlanStop
 from tests.llm.clients import KEY, STOP, chat, refusal
 from tests.llm.server import Reply, Request, in_body, refuse, reshaped, serving
 from tools.llm.budget import LlmBudget, UnsavedCallLog

@@ -170,7 +170,7 @@ def test_what_is_too_long_is_told_apart(reply: Reply) -> None:
 @pytest.mark.parametrize("body", [NO_CHOICES, NOT_JSON, *(Reply(body=text) for text in ("null", "[]", "{}", '"x"'))])
 def test_a_body_that_is_no_completion_is_no_answer(body: Reply) -> None:
     with serving([body]) as server:
-        assert "judge-1 sent what is no chat completion" in str(refusal(chat(server)))
+        assert "judge-1 sent something that is no chat completion" in str(refusal(chat(server)))
 
 
 def test_an_answer_that_cannot_be_read_may_have_cost_its_most() -> None:

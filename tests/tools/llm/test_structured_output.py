@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from agent.config.llm import Llm
 from agent.errors import LlmUnavailable, Useless
-from agent.policy.planner_tools import ACTION_TOOLS
+from agent.policy.planner_tools import ACTION_TOOLS, PlanStop, PlanTrainLora
 from agent.protocols import Chat
 from eval.scorers.judge import Grade, grade_within
 from tests.llm.clients import STOP, TOO_FAST, chat

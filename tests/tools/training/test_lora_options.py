@@ -180,11 +180,14 @@ def test_a_way_to_begin_that_changes_the_base_or_needs_data_is_refused(init: str
         ({"options": {"lora_bias": "yes"}}, "lora.options.lora_bias: Input should be a valid boolean, but it is 'yes'"),
         ({"options": {"layers_to_transform": [1]}}, "needs `lora.targets` as a list of names"),
         ({"targets": ["q_proj"], "options": {"layers_pattern": "h"}}, "no effect without `layers_to_transform`"),
-        ({"dora": True, "options": {"lora_bias": True}}, "cannot be had with `lora.dora`"),
-        ({"options": {"lora_bias": True, "init_lora_weights": "mica"}}, "cannot be had with `init_lora_weights: mica`"),
+        ({"dora": True, "options": {"lora_bias": True}}, "cannot be combined with `lora.dora`"),
+        (
+            {"options": {"lora_bias": True, "init_lora_weights": "mica"}},
+            "cannot be combined with `init_lora_weights: mica`",
+        ),
         ({"rank": 5, "options": {"init_lora_weights": "orthogonal"}}, "needs an even `lora.rank`, and it is 5"),
-        ({"dora": True, "options": {"init_lora_weights": "mica"}}, "cannot be had with `lora.dora`"),
-        ({"dora": True, "options": {"use_bdlora": {"nblocks": 2}}}, "lora.options.use_bdlora cannot be had with"),
+        ({"dora": True, "options": {"init_lora_weights": "mica"}}, "cannot be combined with `lora.dora`"),
+        ({"dora": True, "options": {"use_bdlora": {"nblocks": 2}}}, "lora.options.use_bdlora cannot be combined with"),
     ],
 )
 def test_a_value_or_a_pair_that_cannot_be_had_is_refused(settings: dict[str, Any], said: str) -> None:
@@ -224,7 +227,7 @@ def test_what_the_model_does_not_have_is_refused_and_leaves_the_base_and_its_ada
 
 def test_a_rank_that_only_the_planner_asks_for_fails_the_step_and_not_the_run(backbone: Load, tmp_path: Path) -> None:
     settings = Lora(rank=4, options={"init_lora_weights": "orthogonal"})
-    with pytest.raises(StepFailed, match=r"rank 5 instead of lora\.rank 4 cannot be had"):
+    with pytest.raises(StepFailed, match=r"rank 5 instead of lora\.rank 4 is not possible"):
         LoraTrainer(backbone(), settings, lambda *_: None).train(
             "new", [(PROMPT, EXAMPLES[0])], TrainLora(rank=5), folder=tmp_path / "new", parent=None, seed=0
         )

@@ -1,7 +1,7 @@
 """An LLM played by rules: plans, criticises, rewrites and judges, so that whole runs go against tests/llm/server.py.
 
-It knows a request by what it contains, and answers equal requests equally. `mind` is the rule to serve:
-`serving(mind)`, or `serving(lambda request: NOT_JSON if role_of(request) == "editor" else mind(request))`.
+It recognises a request by what it contains, and answers equal requests equally. `scripted_llm` is the rule to serve:
+`serving(scripted_llm)`, or with exceptions: `serving(lambda request: NOT_JSON if … else scripted_llm(request))`.
 """
 
 import argparse
@@ -31,7 +31,7 @@ OF_THE_TEXT = re.compile(r"character|variable|demonstration|reference|tags|<<<|\
 DEMO = re.compile(r"<question>.*?</question>\s*<answer>.*?</answer>", re.S)
 
 
-def mind(request: Request) -> Reply:
+def scripted_llm(request: Request) -> Reply:
     """A sensible answer to any request of ours; tokens are counted by length."""
     return replace(PLAYS[kind_of(request)](request), usage=by_length)
 
@@ -263,7 +263,7 @@ def _either(request: Request) -> bool:
 
 
 def main() -> None:
-    """Serves the mind until it is stopped; then says what was asked and what it cost."""
+    """Serve the scripted LLM until it is stopped; then print what was asked and what it cost."""
     parser = argparse.ArgumentParser(prog="python -m tests.llm.server", description=main.__doc__)
     parser.add_argument("--port", type=int, default=0, help="0: any that is free")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds before every answer")
@@ -271,7 +271,7 @@ def main() -> None:
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job ignores
-    with serving(lambda request: replace(mind(request), delay=given.delay), given.port) as server:
+    with serving(lambda request: replace(scripted_llm(request), delay=given.delay), given.port) as server:
         print(f"{server.url}  (--set llm.base_url={server.url})", flush=True)
         try:
             while True:

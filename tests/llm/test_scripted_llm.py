@@ -9,12 +9,12 @@ import pytest
 from pydantic import BaseModel, Field, TypeAdapter
 
 from agent import prompts
-from agent.policy.planner_tools import ACTION_TOOLS
+from agent.policy.planner_tools import ACTION_TOOLS, LOOK_TOOLS
 from agent.records.actions import Action, TrainLora
 from agent.records.base import Record
 from agent.records.signal import LeverSignal
 from tests.fixtures.rounds import a_signal
-from tests.llm.mind import bills, kind_of, mind, role_of
+from tests.llm.scripted_llm import bills, kind_of, role_of, scripted_llm
 from tests.llm.server import Reply, Request, serving
 
 CONSTRAINTS = ['Start your answer with "ANSWER: ".', "At most 6000 characters."]
@@ -63,7 +63,7 @@ def round_of(rules: str, **signal: Any) -> str:
 
 
 def planned(told: str, tools: Sequence[type[BaseModel]] = ACTION_TOOLS) -> Action:
-    name, given = chosen(mind(asked(prompts.read("planner"), told, tools)))
+    name, given = chosen(scripted_llm(asked(prompts.read("planner"), told, tools)))
     assert "0.20" in given["reason"] and "80%" in given["reason"]
     plan = next(tool for tool in ACTION_TOOLS if tool_name(tool) == name).model_validate(given)
     return TypeAdapter(Action).validate_python(plan.model_dump(exclude={"reason"}))
@@ -83,6 +83,26 @@ def test_after_a_fruitless_edit_it_differs_from_the_rules() -> None:
     assert planned(round_of("edit_prompt", refined=True, edit=failed)).action == "train_lora"
 
 
+@pytest.mark.parametrize(
+    ("looked", "calls"),
+    [
+        ("nothing yet", "evaluate"),
+        ("1. evaluate: 4 train rows, reward 0.00; 4 fail: 0 lack content alone, 0 style alone, 4 both", "try_prompt"),
+        ("1. evaluate: 4 train rows, reward 0.00; 4 fail: 0 lack content alone, 4 style alone, 0 both", "edit_prompt"),
+        ("1. evaluate: 4 train rows, reward 1.00; 0 fail: 0 lack content alone, 0 style alone, 0 both", "edit_prompt"),
+        (
+            "1. evaluate: 4 rows; 4 fail: 4 lack content alone\n2. try_prompt <<< Who? >>>: <<< Hm. >>>",
+            "edit_prompt",
+        ),
+    ],
+)
+def test_it_looks_first_where_looks_are_offered_and_further_where_content_is_lacking(looked: str, calls: str) -> None:
+    message = f"{round_of('edit_prompt')}\n\nWhat you looked at in this round:\n{looked}\n"
+    name, given = chosen(scripted_llm(asked(prompts.read("planner"), message, [*LOOK_TOOLS, *ACTION_TOOLS])))
+    tool = next(tool for tool in (*LOOK_TOOLS, *ACTION_TOOLS) if tool_name(tool) == name)
+    assert name == calls and tool.model_validate(given)
+
+
 def test_it_calls_no_lever_that_is_not_offered() -> None:
     assert planned(round_of("edit_prompt"), ACTION_TOOLS[2:]).action == "rollback"
 
@@ -94,9 +114,11 @@ def test_it_plans_where_the_levers_are_one_choice_of_a_tool_of_a_schema_or_of_on
     schema = {"type": "object", "properties": {"choice": {"anyOf": levers}}}
     tool = {"type": "function", "function": {"name": "choose", "parameters": schema}}
     wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
-    as_tool = mind(asked("You plan.", round_of("stop"), tools=[tool]))
-    as_schema = mind(asked("You plan.", round_of("stop"), response_format=wanted))
-    in_words = mind(asked(f"You plan.\nIt must satisfy this JSON schema:\n{json.dumps(schema)}", round_of("stop")))
+    as_tool = scripted_llm(asked("You plan.", round_of("stop"), tools=[tool]))
+    as_schema = scripted_llm(asked("You plan.", round_of("stop"), response_format=wanted))
+    in_words = scripted_llm(
+        asked(f"You plan.\nIt must satisfy this JSON schema:\n{json.dumps(schema)}", round_of("stop"))
+    )
     for given in (chosen(as_tool)[1], json.loads(as_schema.text), json.loads(in_words.text)):
         assert given["choice"]["action"] == "stop"
 
@@ -112,11 +134,11 @@ def rewritten(value: str, role: str, constraints: Sequence[str] = CONSTRAINTS) -
     seen: list[Request] = []
 
     class Engine(EngineLM):  # type: ignore[misc]
-        model_string = "mind"
+        model_string = "scripted"
 
         def generate(self, prompt: str, system_prompt: str | None = None, **_: object) -> str:
             seen.append(asked(system_prompt or "", prompt))
-            return mind(seen[-1]).text
+            return scripted_llm(seen[-1]).text
 
         def __call__(self, prompt: str, system_prompt: str | None = None, **_: object) -> str:
             return self.generate(prompt, system_prompt)
@@ -157,7 +179,7 @@ def test_where_all_is_said_the_system_text_still_changes() -> None:
 def test_a_critique_names_what_is_wanted_and_no_word_of_the_answer() -> None:
     _, seen = rewritten("Answer the question.", ROLE)
     for request in seen[:2]:
-        said = mind(request).text
+        said = scripted_llm(request).text
         assert 'start with "ANSWER: "' in said and "Heskzan" not in said
 
 
@@ -179,19 +201,19 @@ def test_demonstrations_stay_what_they_are_in_another_order_and_one_more_where_t
         f"<CONSTRAINTS>Constraint 1: At most %d demonstrations.</CONSTRAINTS><EXAMPLES>{two}\n\n{three}</EXAMPLES>"
     )
     for most, wanted in ((2, [two, one]), (3, [three, two, one])):
-        text = mind(asked("Send it between <IMPROVED_VARIABLE> tags.", step % most)).text
+        text = scripted_llm(asked("Send it between <IMPROVED_VARIABLE> tags.", step % most)).text
         assert text.removeprefix("<IMPROVED_VARIABLE>").removesuffix("</IMPROVED_VARIABLE>") == "\n\n".join(wanted)
 
 
 def test_a_critique_has_a_section_for_every_part_it_is_asked_about() -> None:
     told = 'What its scorers say:\nThe answer must be short, but it is "Heskzan".\n\nGive feedback on: system, demos'
-    said = mind(asked("It fell short.", told)).text
+    said = scripted_llm(asked("It fell short.", told)).text
     assert all(f"<{part}>" in said and f"</{part}>" in said for part in ("system", "demos"))
     assert "must be short" in said and "Heskzan" not in said
 
 
 def test_a_question_is_rewritten_in_plain_words_too() -> None:
-    reply = mind(asked("Put the question in clearer words.", "Question: <<<Who rules Tallisk?>>>"))
+    reply = scripted_llm(asked("Put the question in clearer words.", "Question: <<<Who rules Tallisk?>>>"))
     assert "Who rules Tallisk?" in reply.text and len(reply.text) > len("Who rules Tallisk?")
 
 
@@ -201,14 +223,14 @@ def test_a_question_is_rewritten_in_plain_words_too() -> None:
 @pytest.mark.parametrize(("answer", "grade"), [("ANSWER: Heskzan, sir", 4), ("sir", 3), ("", 1), ("Heskzan", 1)])
 def test_a_grade_follows_the_quoted_words_of_the_rubric(answer: str, grade: int) -> None:
     told = f'Rubric: says "ANSWER:" and "sir".\nQuestion: <<<Who?>>>\nAnswer: <<<{answer}>>>'
-    name, given = chosen(mind(asked("You judge, from 1 to 4.", told, [Grade])))
+    name, given = chosen(scripted_llm(asked("You judge, from 1 to 4.", told, [Grade])))
     assert (name, Grade.model_validate(given).grade) == ("Grade", grade)
 
 
 @pytest.mark.parametrize("texts", [("Heskzan", "I cannot say."), ("I cannot say.", "Heskzan"), ("Heskzan",) * 2])
 def test_a_comparison_does_not_hang_on_the_order(texts: tuple[str, str]) -> None:
     told = f'It must name "Heskzan".\nFirst answer: <<<{texts[0]}>>>\nSecond answer: <<<{texts[1]}>>>'
-    _, given = chosen(mind(asked("You compare.", told, [Comparison])))
+    _, given = chosen(scripted_llm(asked("You compare.", told, [Comparison])))
     better = {("Heskzan", "Heskzan"): "neither", ("Heskzan", "I cannot say."): "first"}.get(texts, "second")
     assert Comparison.model_validate(given).better == better
 
@@ -226,7 +248,7 @@ class Nested(BaseModel):
 
 
 def test_a_form_it_does_not_know_is_filled_so_that_it_fits() -> None:
-    _, given = chosen(mind(asked("Hm.", "Hm?", [Nested])))
+    _, given = chosen(scripted_llm(asked("Hm.", "Hm?", [Nested])))
     assert Nested.model_validate(given).either == "a"
 
 
@@ -236,7 +258,7 @@ def test_over_http_every_role_has_its_bill() -> None:
         asked("You judge.", "?", [Grade]),
         asked("Hm.", "Hm?"),
     ]
-    with serving(mind) as server:
+    with serving(scripted_llm) as server:
         client = openai.OpenAI(base_url=server.url, api_key="none")
         for request in requests:
             client.chat.completions.create(model="m", **request.body)

@@ -15,7 +15,7 @@ from memory.remake import source_of
 Hard = tuple[Example, ExampleScore]
 
 
-def reword(
+def try_rewrites(
     hard: Sequence[Hard],
     recalled: Sequence[Rewrite],
     ask: Callable[[Sequence[Hard]], Mapping[str, str]],
@@ -44,8 +44,8 @@ def reword(
     asked = ask(missing) if missing else {}
     usable = _usable([example for example, _ in hard], {**asked, **found}, taken)
     tried = [pair for pair in hard if pair[0].name in usable]
-    reworded = [example.model_copy(update={"question": usable[example.name]}) for example, _ in tried]
-    outputs = answer(reworded) if tried else []
+    rewritten = [example.model_copy(update={"question": usable[example.name]}) for example, _ in tried]
+    outputs = answer(rewritten) if tried else []
     after = score([(example, output) for (example, _), output in zip(tried, outputs, strict=True)]) if tried else []
     passed = [(example, scored.output) for (example, _), scored in zip(tried, after, strict=True) if scored.reward == 1]
     kept = [
@@ -81,7 +81,7 @@ def _gives_away(question: str, example: Example) -> bool:
 
 
 def _says(text: str, phrase: str) -> bool:
-    """Whether the phrase stands in the text as whole words."""
+    """Whether the text has the phrase as whole words."""
     return re.search(rf"(?<!\w){re.escape(folded(phrase))}(?!\w)", folded(text)) is not None
 
 

@@ -1,0 +1,101 @@
+"""LangGraph's own server on our langgraph.json, over HTTP: asked, answered, gone on with, on one loaded model."""
+
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from graphs.approval import APPROVE
+from memory.run.folder import RunFolder
+from tests.fixtures.learnable import TinyTask
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 120.0  # seconds until the server is up, or a request has ended
+
+if not all(map(importlib.util.find_spec, ("langgraph_api", "langgraph_cli", "langgraph_runtime_inmem"))):
+    pytest.skip("LangGraph's server is not installed: pip install 'nesylora[server]'", allow_module_level=True)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    """`langgraph dev` on a free port. It writes into its working folder, so that is not the checkout."""
+    settings = json.loads((ROOT / "langgraph.json").read_text())
+    settings["dependencies"] = [str(ROOT)]
+    settings["graphs"] = {name: str(ROOT / place) for name, place in settings["graphs"].items()}
+    (tmp_path / "langgraph.json").write_text(json.dumps(settings))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable, "-m", "langgraph_cli", "dev", "--host", "127.0.0.1", "--port", str(port), "--no-browser",
+        "--no-reload",
+    ]  # fmt: skip
+    env = {**os.environ, "LANGSMITH_TRACING": "false", "LANGGRAPH_CLI_NO_ANALYTICS": "1"}
+    log = tmp_path / "server.log"
+    with log.open("w") as output:
+        server = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        _wait(server, f"http://127.0.0.1:{port}", log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _wait(server: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until and server.poll() is None:
+        try:
+            if httpx.get(f"{url}/ok", timeout=5).is_success:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.3)
+    pytest.fail(f"the server did not come up: {log.read_text()[-2000:]}")
+
+
+def test_a_supervised_run_over_http(url: str, tiny_task: TinyTask, tmp_path: Path) -> None:
+    client = httpx.Client(base_url=url, timeout=PATIENCE)
+    thread = client.post("/threads", json={}).raise_for_status().json()["thread_id"]
+    context = {
+        "task": str(tiny_task()), "runs": str(tmp_path / "runs"), "supervised": True, "budget": {"rounds": 1},
+        "overrides": ["policy=prompt-only"],
+    }  # fmt: skip
+    streamed: list[dict[str, Any]] = []
+
+    def go(**request: Any) -> dict[str, Any]:
+        """One request, a new context with it; what it streams is added to `streamed`."""
+        body = {"assistant_id": "adapt", "context": context, "stream_mode": ["custom"], **request}
+        with client.stream("POST", f"/threads/{thread}/runs/stream", json=body) as answer:
+            kind = ""
+            for line in answer.raise_for_status().iter_lines():
+                name, _, value = line.partition(": ")
+                kind = value if name == "event" else kind
+                if name == "data" and kind == "custom":
+                    streamed.append(json.loads(value))
+                assert kind != "error", line
+        state: dict[str, Any] = client.get(f"/threads/{thread}/state").raise_for_status().json()
+        return state
+
+    asked = go(input={})["interrupts"][0]["value"]
+    assert asked["action_requests"][0]["name"] == asked["review_configs"][0]["action_name"] == "edit_prompt"
+    assert asked["review_configs"][0]["allowed_decisions"] == ["approve", "edit", "reject"]
+    assert "the answer is True" in go(command={"resume": True})["interrupts"][0]["value"]["fault"]
+    end = go(command={"resume": APPROVE})["interrupts"][0]["value"]
+    assert end["action_requests"][0]["name"] == "stop"
+    values = go(command={"resume": APPROVE})["values"]
+    run = RunFolder.open(tmp_path / "runs" / f"thread-{thread}")
+    outcome = run.outcome()
+    assert outcome and values["outcome"] == outcome.model_dump(mode="json") and len(run.rounds()) == 1
+    assert Path(values["report"]).stat().st_size > 1000
+    loads = [event for event in streamed if event.get("what") == "loading the model" and not event["done"]]
+    assert len(loads) == 1, "four requests, one model"
+    assert [event["kind"] for event in streamed].count("finish") == 1

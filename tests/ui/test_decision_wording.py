@@ -1,0 +1,89 @@
+"""How faces say why it was decided so: every look and every finding has its words."""
+
+import pytest
+
+from agent.records.actions import Alternative, Decision, EditPrompt, TrainLora
+from agent.records.examples import Prompt
+from agent.records.looks import (
+    ClassifyFailures,
+    Compare,
+    Evaluate,
+    FailuresClassified,
+    Finding,
+    FoundPrompt,
+    Inquiry,
+    Look,
+    PairsCompared,
+    PromptsFound,
+    PromptTried,
+    SearchPrompts,
+    TryPrompt,
+)
+from agent.records.rounds import Proposal
+from ui.decision_wording import alternative, inquiry, reason, refusal
+
+PROMPT = FoundPrompt(prompt=Prompt(), run="towns-1", task="towns", similarity=0.8, reward=0.9, gain=0.25)
+CLASSIFIED = FailuresClassified(
+    failing=8, total=10, probed=6, content=0.3, style=0.2, both=0.3, confidence=None, prompt_gap=None,
+    weight_gap=None, by="rewards",
+)  # fmt: skip
+COMPARED = PairsCompared(
+    first=0, second=2, rows=4, first_reward=0.25, second_reward=0.5, better=2, worse=1, p_value=0.25
+)
+
+
+@pytest.mark.parametrize(
+    ("look", "finding", "words"),
+    [
+        (
+            ClassifyFailures(), CLASSIFIED,
+            "classify failures: 8 of 10 rows fail; of all rows 30% lack content alone, 20% style alone, 30% both; "
+            "sorted by the two rewards alone",
+        ),
+        (
+            SearchPrompts(about="mayors"), PromptsFound(asked=True, prompts=(PROMPT,)),
+            "search prompts about “mayors”: towns-1 (reward 0.90)",
+        ),
+        (SearchPrompts(), PromptsFound(asked=True), "search prompts: none"),
+        (SearchPrompts(), PromptsFound(asked=False), "search prompts: the memory is kept out of this run"),
+        (
+            TryPrompt(question="Who?"), PromptTried(question="Who?", answer="Nobody."),
+            "try the prompt on “Who?”: “Nobody.”",
+        ),
+        (
+            Compare(first=0, second=2), COMPARED,
+            "compare the pairs after rounds 0 and 2: reward 0.25 and 0.50; 2 of 4 rows better, 1 worse, p 0.25",
+        ),
+    ],
+)  # fmt: skip
+def test_every_look_and_finding_has_its_words(look: Look, finding: Finding, words: str) -> None:
+    assert inquiry(Inquiry(look=look, finding=finding)) == words
+
+
+def test_a_look_that_found_nothing_says_why() -> None:
+    assert inquiry(Inquiry(look=Evaluate(split="validation"), fault="no time")) == (
+        "evaluate on validation rows: nothing, no time"
+    )
+
+
+def test_the_alternative_reads_as_its_action_and_reason_whichever_version_wrote_it() -> None:
+    other = Alternative(action=TrainLora(rank=8), reason="Content is lacking.")
+    now = Decision(move=EditPrompt(), reason="", alternative=other)
+    before = Decision(move=EditPrompt(), reason="", rules_would=f"{other.action}: {other.reason}")
+    assert (
+        alternative(now)
+        == alternative(before)
+        == ("train_lora on original rows, 3 epochs at rate 0.001, rank 8: Content is lacking.")
+    )
+    assert alternative(Decision(move=EditPrompt(), reason="")) == ""
+
+
+def test_why_the_planner_was_not_used_stands_with_the_reason() -> None:
+    assert reason(Decision(move=EditPrompt(), reason="Words.")) == "Words."
+    stood_in = Decision(move=EditPrompt(), reason="Words.", planner_fault="it is down")
+    assert reason(stood_in) == "Words. (The planner was not used: it is down)"
+
+
+def test_a_refusal_is_said_with_its_cause_whichever_version_wrote_it() -> None:
+    assert refusal(Proposal(prompt="0", note="leaky", refused="it gives a row away")) == "leaky; it gives a row away"
+    assert refusal(Proposal(prompt="0", note="refused: leaky; why")) == "refused: leaky; why"
