@@ -12,9 +12,11 @@ from agent.records.examples import Demo, Example, Prompt
 from tests.conftest import BODY, SMALL
 from tests.fixtures.plain import Plain
 from tools.model.backbone import Backbone
+from tools.model.static_path import StaticPath
 from tools.packed.support import can_pack
 from tools.static import decoding
 from tools.static.support import static_steps_work
+from tools.training.flat_adamw import FlatAdamW
 
 NAMES = ["llama", "llama_biased", "llama_tied", "mixtral", "qwen2", "gemma2", "gemma3", "gemma3_wide", "gpt2"]
 PROBE_STEPS = 2  # before the first answer
@@ -164,6 +166,23 @@ def test_the_base_is_the_same_object_after_a_merged_answer(backbone: Load, rando
     for name, weight in ours.base.named_parameters():
         assert id(weight) == before[name][0] and torch.equal(weight, before[name][1])
     assert forwards == {name: vars(module).get("forward") for name, module in ours.base.named_modules()}
+
+
+def test_weights_that_were_trained_since_are_copied_anew(backbone: Load, random_adapter: Adapters) -> None:
+    ours = backbone()
+    random_adapter(ours, "tuned")
+    ours.attach("tuned", trainable=True)
+    before = ours.generate(PROMPT, ROWS, adapter="tuned", max_new_tokens=8)[0]
+    weights = [weight for weight in ours.model.parameters() if weight.requires_grad]
+    flat = FlatAdamW(weights, weight_decay=0.0, clip=1.0)
+    for weight in weights:
+        assert weight.grad is not None
+        weight.grad.normal_()
+    flat.step(0.2)
+    ours.release_decoder()  # as training does
+    after = ours.generate(PROMPT, ROWS, adapter="tuned", max_new_tokens=8)[0]
+    ours._static = StaticPath(ours.base, possible=False)
+    assert before != after == ours.generate(PROMPT, ROWS, adapter="tuned", max_new_tokens=8)[0]
 
 
 def test_an_adapter_that_is_no_plain_lora_is_answered_eagerly(backbone: Load, tmp_path: Path, steps: list[int]) -> None:
