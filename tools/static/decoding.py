@@ -5,6 +5,7 @@ The host looks at the new tokens only every few steps, while the device goes on.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,13 +41,15 @@ class StaticDecoder:
 
     Args:
         model: the base.
+        careful: an error is raised where the host would wait for the device in the middle of a step.
 
     Attributes:
         weights: stands for the memory of the weights that the model runs with. Steps are captured anew for others.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, careful: bool = False) -> None:
         self.weights: object = None
+        self._careful = careful
         self._model = model
         self._device: torch.device = model.device
         self._buffers: Buffers | None = None
@@ -229,7 +232,7 @@ class StaticDecoder:
             batch.step(self._model)
         elif batch not in self._graphs:
             self._graphs[batch] = None
-            with without_synchronizing():
+            with without_synchronizing() if self._careful else nullcontext():
                 batch.step(self._model)
         else:
             if self._graphs[batch] is None:

@@ -32,7 +32,10 @@ def captured(work: Callable[[], None], pool: Any, stream: Any = None) -> "torch.
 
 @contextmanager
 def without_synchronizing() -> Iterator[None]:
-    """Torch raises a RuntimeError where the host would wait for the device."""
+    """Torch raises a RuntimeError where the host would wait for the device.
+
+    For all threads of the process: to be used seldom, where a model is tried out.
+    """
     before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -18,7 +18,7 @@ SHARED = 3  # tokens with which both begin
 
 def static_steps_work(model: Any) -> bool:
     """Whether a step, and on CUDA a captured one, gives the logits that the packed pass over all the tokens gives."""
-    decoder = StaticDecoder(model)
+    decoder = StaticDecoder(model, careful=True)
     with torch.inference_mode():
         at_once = pack_logits(model, pack(PROBE, model.device))  # two tokens of each row are scored
         wanted = at_once[1::2].float()  # [2, V]

@@ -1,6 +1,7 @@
 """Packed training passes on CUDA, captured as graphs: the host only starts them."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -84,10 +85,11 @@ class CapturedPasses:
         if not self._on_cuda:
             forward_and_back()
         elif shape not in self._graphs:
+            tried = without_synchronizing() if not self._graphs else nullcontext()
             self._graphs[shape] = None
             assert self._stream is not None, "there is one on CUDA"
             self._stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self._stream), without_synchronizing():
+            with torch.cuda.stream(self._stream), tried:
                 forward_and_back()
             torch.cuda.current_stream().wait_stream(self._stream)
         else:
