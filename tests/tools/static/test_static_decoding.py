@@ -76,6 +76,7 @@ def test_rows_that_finish_early_leave_the_others_as_they_are(
     name: str, sizes: tuple[int, ...], backbone: Load, monkeypatch: pytest.MonkeyPatch, steps: list[int]
 ) -> None:
     monkeypatch.setattr(decoding, "ROWS", sizes)
+    monkeypatch.setattr(decoding, "LATENCY_BOUND", 0)
     monkeypatch.setattr(decoding, "BLOCK", 2)
 
     def answers() -> list[str | None]:
@@ -91,6 +92,19 @@ def test_rows_that_finish_early_leave_the_others_as_they_are(
     monkeypatch.setattr("tools.model.static_path.DEVICES", ())
     assert static == answers()
     assert len({len(text or "") for text in static}) > 3
+
+
+def test_as_many_rows_go_together_as_memory_has_room_for(
+    backbone: Load, monkeypatch: pytest.MonkeyPatch, steps: list[int]
+) -> None:
+    ours = backbone(batch_size=2)
+    wanted = ours.generate(PROMPT, ROWS, adapter=None, max_new_tokens=4)[0]
+    assert set(steps[PROBE_STEPS:]) == {16}
+    steps.clear()
+    monkeypatch.setattr(decoding, "free_memory", lambda device: 0)
+    ours.release_decoder(all_of_it=True)
+    assert ours.generate(PROMPT, ROWS, adapter=None, max_new_tokens=4)[0] == wanted
+    assert set(steps) == {4}
 
 
 def test_an_end_token_ends_an_answer(backbone: Load, tiny_model: Models, steps: list[int]) -> None:
