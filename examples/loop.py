@@ -35,7 +35,7 @@ from tools.model.loading import load_model
 from tools.training.lora import LoraTrainer
 
 
-def say(what: str, done: int, total: int, note: str = "") -> None:
+def show(what: str, done: int, total: int, note: str = "") -> None:
     if done == total:
         print(f"  {what}: {total} done {note}")
 
@@ -47,16 +47,16 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
     run = RunFolder.create(folder, config.name, "", task.folder, task.digest)
     template = config.chat_template_kwargs
     base, tokenizer = load_model(
-        config.model, device=config.device, dtype=config.dtype, chat_template_kwargs=template, progress=say
+        config.model, device=config.device, dtype=config.dtype, chat_template_kwargs=template, progress=show
     )
     model = Backbone(
-        base, tokenizer, name=config.model, locate=run.adapter_folder, chat_template_kwargs=template, progress=say
+        base, tokenizer, name=config.model, locate=run.adapter_folder, chat_template_kwargs=template, progress=show
     )
     task = fitted(task, measure(task, model.render, model.window))
     evaluate = Runner(task, model, run.prompt, run)
     classifier = Classifier(model, task.scorers, task.train)
     editor, policy = RuleEditor(task.scorers, config.edit), make_policy(config)
-    trainer = LoraTrainer(model, config.lora, say)
+    trainer = LoraTrainer(model, config.lora, show)
     seed_prompt = task.config.prompt.prompt()
     best, rounds = Candidate(prompt=run.save_prompt(seed_prompt)), list[Round]()
 
@@ -84,7 +84,7 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
             pair = winner and Candidate(prompt=winner.id, adapter=best.adapter)
             trial = Trial(candidate=pair, note="edited", raced=tuple(raced))
         else:
-            assert isinstance(decision.move, TrainLora), "nobody is here to ask for a rollback"
+            assert isinstance(decision.move, TrainLora), "only a user asks for a rollback"
             rows = training_rows(task, prompt, seed_prompt, decision.move)
             adapter = f"{number + 1:012x}"
             parent = None if decision.move.fresh else best.adapter
@@ -109,14 +109,14 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
         )  # fmt: skip
 
 
-def training_rows(task, best: Prompt, seed: Prompt, move: TrainLora):
+def training_rows(task, best: Prompt, seed: Prompt, action: TrainLora):
     """Refined rows stand under the prompt they were remade with, original rows under the seed's."""
-    remade = None if move.rows == "original" else remake(task.train, best, task.scorers)
-    return [(best if row.prompt else seed, row.example) for row in select(task.train, remade, move.rows)]
+    remade = None if action.rows == "original" else remake(task.train, best, task.scorers)
+    return [(best if row.prompt else seed, row.example) for row in select(task.train, remade, action.rows)]
 
 
 if __name__ == "__main__":
-    given = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "tasks" / "valley"
+    task_folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "tasks" / "valley"
     with tempfile.TemporaryDirectory() as folder:
-        pair, history = adapt(given, Path(folder))
+        pair, history = adapt(task_folder, Path(folder))
         print(f"best pair after {len(history)} rounds: {pair}")

@@ -1,4 +1,4 @@
-"""Wiring only: the state machine, its nodes, and the context that builds the heavy services."""
+"""Wiring only: the state machine, its nodes, and the services that they work with."""
 
 import os
 

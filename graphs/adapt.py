@@ -9,8 +9,8 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import RetryPolicy
 
-from graphs.context import Context
-from graphs.invocation import Invocation, Report, as_node
+from graphs.context import Context, Report
+from graphs.invocation import Invocation, as_node
 from graphs.nodes.approve import approve, route
 from graphs.nodes.baseline import baseline
 from graphs.nodes.edit_prompt import edit_prompt

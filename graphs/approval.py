@@ -71,11 +71,11 @@ def question(number: int, decision: Decision, cost: Cost, fault: str = "") -> di
     """The question about a round's decision as an interrupt's value: plain JSON values."""
     action = decision.move
     takes = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in cost if value) or "nothing"
-    told = [f"Round {number}: {action}", decision.reason, f"Cost: {takes}"]
+    lines = [f"Round {number}: {action}", decision.reason, f"Cost: {takes}"]
     if fault:
-        told.insert(0, f"The last answer cannot be executed: {fault}")
+        lines.insert(0, f"The last answer cannot be executed: {fault}")
     request = ActionRequest(
-        name=action.action, args=action.model_dump(mode="json", exclude={"action"}), description="\n\n".join(told)
+        name=action.action, args=action.model_dump(mode="json", exclude={"action"}), description="\n\n".join(lines)
     )
     asked = Question(
         action_requests=(request,),

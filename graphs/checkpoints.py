@@ -41,38 +41,38 @@ class Checkpoints(SqliteSaver):
     """LangGraph's saver, with the last two checkpoints of each thread in one file.
 
     Args:
-        tell: says what a user should know.
+        notify: says what a user should know.
 
     Raises:
         Busy: here and from every method: another process has held the file for a minute.
         NesyLoraError: here and from every method: it cannot be used (disk full, no permission).
     """
 
-    def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, notify: Callable[[str], None]) -> None:
         self._path = path
-        self._tell = tell
-        if path.exists() and not self._patiently(lambda: is_sound(path, whole=True, wait=SOON)):
-            tell(f"The run's checkpoints were damaged; they are now in {moved_aside(path)}. {AFTER_THE_LAST}")
-        connection = self._patiently(lambda: sqlite3.connect(path, timeout=SOON, check_same_thread=False))
+        self._notify = notify
+        if path.exists() and not self._retrying(lambda: is_sound(path, whole=True, wait=SOON)):
+            notify(f"The run's checkpoints were damaged; they are now in {moved_aside(path)}. {AFTER_THE_LAST}")
+        connection = self._retrying(lambda: sqlite3.connect(path, timeout=SOON, check_same_thread=False))
         super().__init__(connection, serde=RecordSerializer())
-        self._patiently(self.setup)
+        self._retrying(self.setup)
 
     def setup(self) -> None:
         if not self.is_setup:
             super().setup()
             self.conn.executescript(KEEP_TWO)
 
-    def get_tuple(self, *given: Any, **named: Any) -> Any:
+    def get_tuple(self, *args: Any, **kwargs: Any) -> Any:
         read = super().get_tuple
-        return self._patiently(lambda: read(*given, **named))
+        return self._retrying(lambda: read(*args, **kwargs))
 
-    def put(self, *given: Any, **named: Any) -> Any:
+    def put(self, *args: Any, **kwargs: Any) -> Any:
         write = super().put
-        return self._patiently(lambda: write(*given, **named))
+        return self._retrying(lambda: write(*args, **kwargs))
 
-    def put_writes(self, *given: Any, **named: Any) -> None:
+    def put_writes(self, *args: Any, **kwargs: Any) -> None:
         write = super().put_writes
-        self._patiently(lambda: write(*given, **named))
+        self._retrying(lambda: write(*args, **kwargs))
 
     def forget(self, checkpoint: str | None = None) -> None:
         """Forget this checkpoint; None: all of them."""
@@ -83,19 +83,19 @@ class Checkpoints(SqliteSaver):
                 for table in ("checkpoints", "writes"):
                     self.conn.execute(f"DELETE FROM {table}{which}", values)
 
-        self._patiently(delete)
+        self._retrying(delete)
 
     def newest(self) -> str | None:
         """The id of the newest checkpoint."""
         read = "SELECT max(checkpoint_id) FROM checkpoints"
-        found: str | None = self._patiently(lambda: self.conn.execute(read).fetchone()[0])
+        found: str | None = self._retrying(lambda: self.conn.execute(read).fetchone()[0])
         return found
 
     def close(self) -> None:
         self.conn.close()
 
-    def _patiently(self, do: Callable[[], T]) -> T:
-        until, told = time.monotonic() + PATIENCE, False
+    def _retrying(self, do: Callable[[], T]) -> T:
+        until, notified = time.monotonic() + PATIENCE, False
         while True:
             try:
                 return do()
@@ -105,20 +105,22 @@ class Checkpoints(SqliteSaver):
                         f"The run's checkpoints in {self._path} cannot be used: {error}. Mend the cause, then go on "
                         "with resume; or move the file away: the run goes on after its last complete round."
                     ) from error
-                if told and time.monotonic() >= until:
+                if notified and time.monotonic() >= until:
                     raise Busy(
                         f"{self._path} has been held by another process for {PATIENCE:.0f} seconds. Close what has it "
                         "open (a database browser, a backup), then go on with resume."
                     ) from None
-            if not told:
-                self._tell(f"Waiting for another process to let go of {self._path}.")
-                told = True
+            if not notified:
+                self._notify(f"Waiting for another process to let go of {self._path}.")
+                notified = True
 
 
 AFTER_THE_LAST = "The run goes on after its last complete round."
 
 
-def mend(graph: Any, saver: Checkpoints, config: dict[str, Any], tell: Callable[[str], None], *, ended: bool) -> None:
+def repair(
+    graph: Any, saver: Checkpoints, config: dict[str, Any], notify: Callable[[str], None], *, ended: bool
+) -> None:
     """Leaves a checkpoint from which the graph can go on, or none: one back where the newest is damaged, and says so.
 
     Args:
@@ -131,12 +133,12 @@ def mend(graph: Any, saver: Checkpoints, config: dict[str, Any], tell: Callable[
         except BROKEN as error:
             saver.forget(newest)
             way_out = "The run goes on from the one before." if saver.newest() else AFTER_THE_LAST
-            tell(f"The newest checkpoint cannot be read ({type(error).__name__}: {error}). {way_out}")
+            notify(f"The newest checkpoint cannot be read ({type(error).__name__}: {error}). {way_out}")
             continue
         if not stale:
             return
         saver.forget()
-        tell(f"The checkpoint was written by another version of NeSyLoRA: {stale}. {AFTER_THE_LAST}")
+        notify(f"The checkpoint was written by another version of NeSyLoRA: {stale}. {AFTER_THE_LAST}")
 
 
 def _stale(graph: Any, config: dict[str, Any], ended: bool) -> str:

@@ -1,6 +1,6 @@
 """What one call of the graph is given: the run, how it is to be played, and who watches. Loads nothing heavy."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +11,11 @@ from pydantic.json_schema import SkipJsonSchema
 from agent import extensions
 from agent.errors import BadInput
 from agent.records.events import Event
+from agent.records.examples import Example
 from memory.run.folder import RunFolder
+
+Report = Callable[[RunFolder, Sequence[Example]], object]
+"""Writes the report of a run. The examples are the validation and test rows."""
 
 PathText = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
 
@@ -94,3 +98,29 @@ def new_run(task: Path, overrides: Sequence[str] = (), runs: Path = Path("runs")
     text = yaml.safe_dump(read.config.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
     used = extensions.used_by(read.config)
     return RunFolder.create(runs, read.config.name, text, read.folder, read.digest, name, used)
+
+
+def run_folder(context: Context, new_name: str | None) -> RunFolder:
+    """The run that a context names, or a new one of its task.
+
+    Args:
+        new_name: of a new run; one that has this name already is gone on with.
+
+    Raises:
+        BadInput: there is no such run, it is of another task than the context's, or the task cannot be used.
+    """
+    root = Path(context.runs)
+    if context.run:
+        named = root / context.run  # as the state of a thread names it
+        run = RunFolder.open(named if (named / "run.json").exists() else Path(context.run))
+    elif new_name and (root / new_name / "run.json").exists():
+        run = RunFolder.open(root / new_name)
+    else:
+        return new_run(Path(context.task), context.settings, root, new_name)
+    asked, source = Path(context.task).resolve(), Path(run.about.source)
+    if context.task and source not in (asked, asked.parent):
+        raise BadInput(
+            f"The run {run.name} in {run.path.parent} is of another task ({source}) than {asked}. Give the other "
+            "task a thread of its own, or name no task to go on with this run."
+        )
+    return run

@@ -1,23 +1,21 @@
 """One call of the graph: from what it was given to its run, and what every node has in common."""
 
 import errno
-from collections.abc import Callable, Sequence
-from hashlib import sha256
+import re
+from collections.abc import Callable
 from typing import Any
 
 from langgraph.config import get_config
 from langgraph.runtime import Runtime, get_runtime
 
 from agent.errors import BadInput, NesyLoraError
-from agent.records.examples import Example
+from agent.records.base import digest
 from agent.records.rounds import Outcome, Spend
-from graphs.context import Context
+from graphs.context import Context, Report
 from graphs.services.run import RunServices
 from graphs.state import Input, State, unreadable
-from memory.run.folder import RunFolder
 
 Node = Callable[[State, RunServices], dict[str, Any]]
-Report = Callable[[RunFolder, Sequence[Example]], object]
 
 
 class Invocation:
@@ -71,8 +69,10 @@ def _run_name() -> str | None:
     if "thread_id" not in place:
         return None
     *parents, _ = place.get("checkpoint_ns", "").split("|")  # the last is the present node
-    within = f"-{sha256('|'.join(parents).encode()).hexdigest()[:8]}" if parents else ""
-    return f"thread-{place['thread_id']}{within}"
+    thread = str(place["thread_id"])
+    readable = re.sub(r"[^A-Za-z0-9_.-]", "-", thread)
+    differs = parents if readable == thread else [thread, *parents]  # from other runs of the same readable name
+    return f"thread-{readable}" + (f"-{digest(differs)}" if differs else "")
 
 
 def as_node(node: Node, report: Report | None = None) -> Any:
@@ -88,7 +88,8 @@ def as_node(node: Node, report: Report | None = None) -> Any:
         services.report = services.report or report
         services.stream = runtime.stream_writer
         if outcome := services.folder.outcome():
-            return _ended(services, outcome)
+            number = len(services.folder.rounds())  # nothing is played, and no row opened, a second time
+            return {"run": services.folder.name, "number": number, "decision": None, **results(services, outcome)}
         services.lock()
         if fault := unreadable(state):
             raise BadInput(
@@ -125,14 +126,8 @@ def _step(node: Node, state: State) -> str:
     return f"{state.get('number', 0)}-{node.__name__}" + (f"-{refused}" if refused else "")
 
 
-def _ended(services: RunServices, outcome: Outcome) -> dict[str, Any]:
-    """What every node of a run that has ended returns: nothing is played, and no row opened, a second time."""
-    number = len(services.folder.rounds())
-    return {"run": services.folder.name, "number": number, "decision": None, **results(services, outcome)}
-
-
 def results(services: RunServices, outcome: Outcome) -> dict[str, Any]:
-    """A run's outcome, and what a parent graph wants to know of it, without opening files."""
+    """A run's outcome, and what else a parent graph may want to know of the best pair."""
     folder, best = services.folder, outcome.best
     return {
         "best": best,

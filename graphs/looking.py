@@ -38,12 +38,12 @@ class Looking:
         state: with the best pair and its diagnosis, as the node `observe` leaves it.
     """
 
-    def __init__(self, state: State, context: RunServices) -> None:
+    def __init__(self, state: State, services: RunServices) -> None:
         self._state = state
-        self._context = context
+        self._services = services
 
     def note(self, inquiry: Inquiry) -> None:
-        self._context.tell(InquiryMade(number=self._state["number"] + 1, inquiry=inquiry))
+        self._services.emit(InquiryMade(number=self._state["number"] + 1, inquiry=inquiry))
 
     def look(self, look: Look) -> Finding:
         """What is found; see `Investigation.look`.
@@ -53,7 +53,7 @@ class Looking:
             BadInput: it cannot be done.
             LlmUnavailable: a judge scores these rows, and does not answer.
         """
-        deadline = self._context.meter.deadline
+        deadline = self._services.meter.deadline
         if deadline is not None and time.monotonic() >= deadline:
             raise StepFailed("the run's minutes are used up")
         match look:
@@ -64,17 +64,17 @@ class Looking:
             case SearchPrompts():
                 return self._search_prompts(look)
             case TryPrompt(question=question):
-                return try_prompt(question, self._state["best"], self._context)
+                return try_prompt(question, self._state["best"], self._services)
             case Compare(first=first, second=second):
                 return self._compare(first, second)
 
     def _evaluate(self, look: Evaluate) -> RowsScored:
-        context, best = self._context, self._state["best"]
+        services, best = self._services, self._state["best"]
         if look.split == "validation":
-            evaluation = context.evaluate(best, "validation")
+            evaluation = services.evaluate(best, "validation")
         else:
-            size = min(look.rows, len(context.spec.train))
-            evaluation = context.evaluate(best, "train", learned_rows(self._state, context, size))
+            size = min(look.rows, len(services.spec.train))
+            evaluation = services.evaluate(best, "train", learned_rows(self._state, services, size))
         scores = evaluation.scores
         content = [score for score in scores if score.content < 1]
         style = [score for score in scores if score.style < 1]
@@ -90,7 +90,7 @@ class Looking:
             lacking_style=len(style) - both,
             lacking_both=both,
             too_long=evaluation.too_long,
-            failures=tuple(failing_rows(scores, context)[:MOST_FAILURES]) if look.split == "train" else (),
+            failures=tuple(failing_rows(scores, services)[:MOST_FAILURES]) if look.split == "train" else (),
         )
 
     def _classify_failures(self) -> FailuresClassified:
@@ -110,7 +110,7 @@ class Looking:
         )
 
     def _search_prompts(self, look: SearchPrompts) -> PromptsFound:
-        memory = self._context.memory
+        memory = self._services.memory
         found = [
             FoundPrompt(
                 prompt=recalled.entry.prompt, run=recalled.entry.run, task=recalled.entry.task,
@@ -124,7 +124,7 @@ class Looking:
         from eval.stats import sign_flip
 
         pairs = [self._pair_after(number) for number in (first, second)]
-        before, after = (self._context.evaluate(pair, "validation") for pair in pairs)
+        before, after = (self._services.evaluate(pair, "validation") for pair in pairs)
         differences = [new.reward - old.reward for old, new in zip(before.scores, after.scores, strict=True)]
         return PairsCompared(
             first=first,
@@ -138,17 +138,17 @@ class Looking:
         )
 
     def _pair_after(self, number: int) -> Candidate:
-        baseline, rounds = self._context.folder.baseline(), self._context.folder.rounds()
+        baseline, rounds = self._services.folder.baseline(), self._services.folder.rounds()
         if baseline is None or number > len(rounds):
             raise BadInput(f"There is no round {number}: there have been {len(rounds)}, and 0 is the baseline.")
         return rounds[number - 1].best if number else baseline.best
 
 
-def failing_rows(scores: Sequence[ExampleScore], context: RunServices) -> list[FailingRow]:
+def failing_rows(scores: Sequence[ExampleScore], services: RunServices) -> list[FailingRow]:
     """The train rows among these scores that fall short, in order, with what is wrong with each."""
     return [
         FailingRow(
-            question=context.examples[score.example].question,
+            question=services.examples[score.example].question,
             output=score.output,
             faults=(*(("The content is wrong.",) if score.content < 1 else ()), *score.faults),
         )
@@ -157,15 +157,15 @@ def failing_rows(scores: Sequence[ExampleScore], context: RunServices) -> list[F
     ]
 
 
-def try_prompt(question: str, pair: Candidate, context: RunServices) -> PromptTried:
+def try_prompt(question: str, pair: Candidate, services: RunServices) -> PromptTried:
     """What a pair answers to a question of the user's, or an agent's, own.
 
     Raises:
         BadInput: the model's window has no room for it.
     """
     example = Example(name="chat:1", question=question, answer="")
-    tokens, prompt = context.spec.config.generation.max_new_tokens, context.folder.prompt(pair.prompt)
-    [answer], _ = context.model.generate(prompt, [example], adapter=pair.adapter, max_new_tokens=tokens)
+    tokens, prompt = services.spec.config.generation.max_new_tokens, services.folder.prompt(pair.prompt)
+    [answer], _ = services.model.generate(prompt, [example], adapter=pair.adapter, max_new_tokens=tokens)
     if answer is None:
         raise BadInput(f"The model's window has no room for this question and generation.max_new_tokens: {tokens}.")
     return PromptTried(question=question, answer=answer)

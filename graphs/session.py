@@ -1,6 +1,6 @@
 """A run under way: its lock, its checkpoints and its graph, from the first node to the end or the next question."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from agent.errors import BadInput, NesyLoraError
 from agent.protocols import Listener
 from agent.records.events import RunStarted
-from agent.records.examples import Candidate, Example
+from agent.records.examples import Candidate
 from graphs.approval import APPROVE, Question
-from graphs.context import Context, Silent
+from graphs.context import Context, Report, Silent
 from graphs.services.garbage_collection import without_garbage_collection
 from graphs.services.run import RunServices
 from memory.run.folder import RunFolder
@@ -19,24 +19,22 @@ if TYPE_CHECKING:
     from graphs.checkpoints import Checkpoints
     from graphs.state import State
 
-Report = Callable[[RunFolder, Sequence[Example]], object]
-
 
 class Session:
-    """Made by `open_session`."""
+    """A run under way in this process. Made by `open_session`."""
 
     def __init__(self, services: RunServices) -> None:
         self.services = services
         self._saver: Checkpoints | None = None
 
     def close(self) -> None:
-        """Let go of the checkpoints, where they were asked for."""
+        """Close the checkpoint database, if it was opened."""
         if self._saver:
             self._saver.close()
 
     @property
     def question(self) -> Question | None:
-        """The question that the run is waiting with, if it is."""
+        """The question that the run waits for an answer to, or None."""
         asked = [question for task in self._snapshot().tasks for question in task.interrupts]
         return Question.model_validate(asked[0].value) if asked else None
 
@@ -71,17 +69,17 @@ class Session:
             if not self.services.folder.reported:  # killed between its last row and its last report
                 self.services.show_report()
             return None
-        self._tell_start()
+        self._announce()
         question = self.question
         if answer is None and question:
             if self.services.supervised:
                 return question
-            answer = APPROVE  # asked in a chat that nobody sits at any more
+            answer = APPROVE  # asked in a chat that has ended
         elif answer is not None and not question:
             raise BadInput(
                 f"Run {self.services.folder.name} waits with no question. Go on to its next without an answer."
             )
-        self._graph.invoke(self._given(answer), self._config, context=self.services, durability="sync")
+        self._graph.invoke(self._input(answer), self._config, context=self.services, durability="sync")
         question = self.question
         if question is None and not self.finished:
             raise NesyLoraError(
@@ -90,8 +88,8 @@ class Session:
             )
         return question
 
-    def _given(self, answer: dict[str, Any] | None) -> Any:
-        """What the graph is invoked with: an answer, nothing to go on from its checkpoint, or a beginning."""
+    def _input(self, answer: dict[str, Any] | None) -> Any:
+        """The graph's input: an answer, None to go on from the last checkpoint, or the name of a run that begins."""
         if answer is not None:
             from langgraph.types import Command
 
@@ -103,11 +101,11 @@ class Session:
         """Importing LangGraph takes a second: the user reads what the run is meanwhile."""
         with without_garbage_collection():
             from graphs.adapt import build_graph
-            from graphs.checkpoints import Checkpoints, mend
+            from graphs.checkpoints import Checkpoints, repair
 
         self._saver = Checkpoints(self.services.folder.checkpoints, self.services.note)
         graph = build_graph(self._saver)
-        mend(graph, self._saver, self._config, self.services.note, ended=self.finished)
+        repair(graph, self._saver, self._config, self.services.note, ended=self.finished)
         return graph
 
     @cached_property
@@ -120,12 +118,12 @@ class Session:
     def _snapshot(self) -> Any:
         return self._graph.get_state(self._config)
 
-    def _tell_start(self) -> None:
-        if not hasattr(self, "_told"):
-            self._told = True
+    def _announce(self) -> None:
+        if not hasattr(self, "_announced"):
+            self._announced = True
             config, folder = self.services.spec.config, self.services.folder
             policy = "LLM planner" if config.plans else config.policy
-            self.services.tell(
+            self.services.emit(
                 RunStarted(
                     name=folder.name, task=config.name, model=config.model, policy=policy, folder=str(folder.path)
                 )
@@ -143,7 +141,7 @@ def open_session(
     listener: Listener | None = None,
     report: Report | None = None,
 ) -> Iterator[Session]:
-    """The run for this process alone, with its checkpoints in SQLite.
+    """The run, locked for this process, with its checkpoints in SQLite.
 
     Args:
         pool: see `graphs.context.Context`.
@@ -163,7 +161,7 @@ def open_session(
         try:
             yield session
         except BadInput:
-            folder.discard_unless_begun()  # the task is to be mended: an empty run would only be in the way
+            folder.discard_unless_begun()  # the user will correct the task; an empty run would only be in the way
             raise
         finally:
             session.close()

@@ -11,7 +11,7 @@ from agent.records.base import digest
 from agent.records.examples import Candidate, Prompt
 from agent.records.rounds import Outcome, Spend, SplitResult, Trial, Verdict
 from agent.records.signal import Diagnosis, Signal
-from graphs.rows.labels import began_with
+from graphs.rows.labels import pairs_before
 from graphs.services.run import RunServices
 
 M = TypeVar("M")
@@ -73,21 +73,21 @@ def decided(state: State) -> Decision:
     return decision
 
 
-def move_of(state: State, kind: type[M]) -> M:
+def action_of(state: State, kind: type[M]) -> M:
     """The move under way, of the kind that this lever executes."""
     move = decided(state).move
     assert isinstance(move, kind), f"the router sends only {kind.__name__} here"
     return move
 
 
-def seed_of(state: State, context: RunServices) -> int:
+def seed_of(state: State, services: RunServices) -> int:
     """The same for the same try of a lever on the same pair, in every process and under every policy.
 
     So policies are compared on common random numbers; and no try is repeated to the letter, be it that it failed or
     that the run went back to the pair before it.
     """
-    decision, rounds = state.get("decision"), context.folder.rounds()[: state["number"]]
+    decision, rounds = state.get("decision"), services.folder.rounds()[: state["number"]]
     action = decision.move.action if decision else None
-    before = zip(rounds, began_with(rounds, context), strict=True)
+    before = zip(rounds, pairs_before(rounds, services), strict=True)
     tries = sum(row.decision.move.action == action and pair == state["best"] for row, pair in before)
-    return int(digest([context.spec.config.seed, state["best"].id, action, tries]), 16) % 2**31
+    return int(digest([services.spec.config.seed, state["best"].id, action, tries]), 16) % 2**31

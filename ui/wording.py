@@ -22,8 +22,8 @@ GLOSSARY = {
     "weight gap": "loss that stays on the answer when form and demonstrations are given: what only weights can mend",
     "noise": "standard error of the validation reward, in reward: smaller differences mean little",
     "noise floor": "the least gain in merit that the validation rows can tell from nothing",
-    "outlook": "merit that a lever promises if it is pulled now, ± one standard deviation, and its cost in passes",
-    "passes": "forward passes of a token, the cost of a step on any machine: 3 for one trained on, 1 generated or read",
+    "outlook": "merit that a lever promises if it is pulled now, ± one standard deviation, and its cost in forward tokens",
+    "forward tokens": "tokens run forward once, the cost of a step on any machine: 1 for one generated or read, 3 for one trained on",
     "drift": "nats per token lost on some general sentences, against the bare model: what a gain in weights has cost "
     "elsewhere",
     "promise": "the outlook's gain, as experience with other runs corrects it, in merit",
@@ -151,7 +151,7 @@ def cost(spend: Spend) -> str:
     """What a step or a run used up, in a line; zeros are left out."""
     parts = [
         duration(spend.seconds),
-        f"{short(spend.forward_tokens)} passes" if spend.forward_tokens else "",
+        f"{short(spend.forward_tokens)} forward tokens" if spend.forward_tokens else "",
         f"{plural(spend.train_tokens, 'token')} trained" if spend.train_tokens else "",
         f"{plural(spend.generated_tokens, 'token')} generated" if spend.generated_tokens else "",
         f"{plural(spend.llm_tokens, 'LLM token')}" if spend.llm_tokens else "",
@@ -160,14 +160,14 @@ def cost(spend: Spend) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def passes(spend: Spend) -> str:
+def forward_tokens(spend: Spend) -> str:
     """The cost that levers are compared by, short: 850, 2k, 1.2M; a dash where nothing was counted."""
     return short(spend.forward_tokens) if spend.forward_tokens else "–"
 
 
 def outlook(outlook: Outlook) -> str:
-    """What a lever promises: `+0.21 ± 0.08 for 2k passes`, in merit."""
-    return f"{signed(outlook.gain)} ± {number(outlook.spread)} for {short(outlook.cost)} passes"
+    """What a lever promises: `+0.21 ± 0.08 for 2k forward tokens`, in merit."""
+    return f"{signed(outlook.gain)} ± {number(outlook.spread)} for {short(outlook.cost)} forward tokens"
 
 
 def tokens(spend: Spend) -> str:
@@ -223,6 +223,22 @@ def printable(text: str) -> str:
 
 
 SAYINGS: tuple[Callable[..., str], ...] = (
-    *(bar, cost, cut, duration, evidence, figure, interval, kept, lever, mark, money, number, outlook, p_value, passes),
+    *(
+        bar,
+        cost,
+        cut,
+        duration,
+        evidence,
+        figure,
+        interval,
+        kept,
+        lever,
+        mark,
+        money,
+        number,
+        outlook,
+        p_value,
+        forward_tokens,
+    ),
     *(percent, plural, raced, remade, signed, sparkline, tokens),
 )

@@ -146,7 +146,7 @@ def _rows_scored(scored: RowsScored) -> str:
 def _outlook(signal: Signal) -> Iterator[str]:
     for name, lever in (("edit_prompt", signal.edit), ("train_lora", signal.lora)):
         if outlook := lever.outlook:
-            yield f"- {name}: {outlook.gain:+.3f} ± {outlook.spread:.3f} merit for {outlook.cost:,.0f} passes"
+            yield f"- {name}: {outlook.gain:+.3f} ± {outlook.spread:.3f} merit for {outlook.cost:,.0f} forward tokens"
     if signal.floor:
         yield f"- noise floor: {signal.floor:.3f} merit"
 

@@ -13,7 +13,7 @@ from agent.signal.outlook import BOTH_MEASURES, gain_per_need, realised_gain
 
 
 class Experience(Record):
-    """One round of one run. `gain` is in merit, `cost` in forward passes of a token (`Spend.forward_tokens`)."""
+    """One round of one run. `gain` is in merit, `cost` in forward tokens (`Spend.forward_tokens`)."""
 
     run: str
     number: int = Field(description="of the round in its run")

@@ -154,7 +154,7 @@ def in_words(promises: Sequence[Promise]) -> str:
     """What is promised, in a sentence; empty where no lever is open."""
     parts = [
         f"{'an edit' if isinstance(promise.action, EditPrompt) else 'LoRA'}{' promises' if first else ''} "
-        f"{promise.gain:+.2f} ± {promise.spread:.2f} merit for {short(promise.cost)} passes"
+        f"{promise.gain:+.2f} ± {promise.spread:.2f} merit for {short(promise.cost)} forward tokens"
         for promise, first in zip(promises, (True, False), strict=False)
     ]
     sentence = ", ".join(parts)
@@ -174,7 +174,7 @@ def outlook_numbers(signal: Signal) -> dict[str, float]:
     for name, lever in (("edit", signal.edit), ("LoRA", signal.lora)):
         if lever.outlook:
             named |= {f"{name} outlook": lever.outlook.gain, f"{name} spread": lever.outlook.spread}
-            named |= {f"{name} passes": lever.outlook.cost}
+            named |= {f"{name} forward tokens": lever.outlook.cost}
     return named
 
 

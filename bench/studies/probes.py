@@ -16,7 +16,7 @@ from agent.errors import NesyLoraError
 from agent.records.examples import Candidate
 from agent.records.signal import Probe
 from graphs.context import Context, new_run
-from graphs.rows.labels import began_with, outcomes
+from graphs.rows.labels import pairs_before, repaired_rows
 from graphs.services.run import RunServices
 from graphs.session import open_session
 from memory.run.folder import RunFolder
@@ -92,8 +92,8 @@ def _probe_task(task: Path, options: argparse.Namespace) -> Iterator[Probe]:
     for path in paths:
         services = RunServices(Context(run=str(path), pool=_pool(task, options)))
         rounds = services.folder.rounds()
-        for row, pair in zip(rounds, began_with(rounds, services), strict=True):
-            if mended := outcomes(row, pair, services):
+        for row, pair in zip(rounds, pairs_before(rounds, services), strict=True):
+            if mended := repaired_rows(row, pair, services):
                 labels.setdefault(pair, {}).update(mended)
                 services_of.setdefault(pair, services)
     for pair, mended in labels.items():

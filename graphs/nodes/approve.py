@@ -10,7 +10,7 @@ from graphs.services.run import RunServices
 from graphs.state import State
 
 
-def approve(state: State, context: RunServices) -> dict[str, Any]:
+def approve(state: State, services: RunServices) -> dict[str, Any]:
     """In supervised use, ask; `graphs.approval` has the forms of question and answer.
 
     A node of its own that changes nothing before it is answered: LangGraph runs it again from its start. A wrong answer
@@ -18,9 +18,9 @@ def approve(state: State, context: RunServices) -> dict[str, Any]:
     raises on it.
     """
     decision = state["decision"]
-    if not context.supervised or decision is None:
+    if not services.supervised or decision is None:
         return {}
-    number, cost = state["number"] + 1, cost_of(decision.move, context)
+    number, cost = state["number"] + 1, cost_of(decision.move, services)
     answer, fault = read(interrupt(question(number, decision, cost)), state["number"])
     while answer is None:
         answer, fault = read(interrupt(question(number, decision, cost, fault)), state["number"])
@@ -28,7 +28,7 @@ def approve(state: State, context: RunServices) -> dict[str, Any]:
         return {}
     if isinstance(answer, Reject):
         if answer.message:
-            context.note(f"The user turned {decision.move.action} down: {answer.message}")
+            services.note(f"The user turned {decision.move.action} down: {answer.message}")
         return {"decision": None, "refused": (*state["refused"], decision.move.action)}
     asked = Decision(
         move=answer,
@@ -40,10 +40,10 @@ def approve(state: State, context: RunServices) -> dict[str, Any]:
     return {"decision": asked}
 
 
-def cost_of(action: Action, context: RunServices) -> Cost:
+def cost_of(action: Action, services: RunServices) -> Cost:
     """What an action will take at most: the price a user agrees to."""
-    task, config = context.spec, context.spec.config
-    edit, rows = config.edit, len(context.spec.train)
+    task, config = services.spec, services.spec.config
+    edit, rows = config.edit, len(services.spec.train)
     judged = "judge" in config.roles
     match action:
         case Rollback():

@@ -8,65 +8,67 @@ from agent.records.actions import EditPrompt
 from agent.records.edits import Edit
 from agent.records.examples import Candidate, Prompt, split_of
 from agent.records.rounds import Proposal, Trial
-from graphs.rows.draws import learned_rows, race_rows
+from graphs.rows.draws import comparison_rows, learned_rows
 from graphs.rows.rewrite_questions import remake_questions
 from graphs.services.run import RunServices
-from graphs.state import State, move_of, seed_of
+from graphs.state import State, action_of, seed_of
 
 
-def edit_prompt(state: State, context: RunServices) -> dict[str, Any]:
+def edit_prompt(state: State, services: RunServices) -> dict[str, Any]:
     """Rewrite the words: several proposals, compared on a minibatch; the best goes to the gate, on other rows."""
-    move, config, best = move_of(state, EditPrompt), context.spec.config, state["best"]
-    present = context.folder.prompt(best.prompt)
+    action, config, best = action_of(state, EditPrompt), services.spec.config, state["best"]
+    present = services.folder.prompt(best.prompt)
     # Editors learn from train rows: a prompt is not to be written with those in view by which it is judged.
-    failures = context.evaluate(best, "train", learned_rows(state, context))
-    proposed = context.editor.propose(present, failures, context.spec.train, move, seed_of(state, context))
-    edits, refused = _apart(context, present, proposed.edits)
+    failures = services.evaluate(best, "train", learned_rows(state, services))
+    proposed = services.editor.propose(present, failures, services.spec.train, action, seed_of(state, services))
+    edits, refused = _without_leaks(services, present, proposed.edits)
     remarks = [*proposed.remarks, *([f"edits refused because they give rows away: {len(refused)}"] if refused else [])]
     remaking = None
-    if "questions" in move.parts and context.textgrad and config.edit.rewrites:
-        made = remake_questions(state, context)
+    if "questions" in action.parts and services.textgrad and config.edit.rewrites:
+        made = remake_questions(state, services)
         remaking = made and made.remaking
         remarks += [made.remark] if made and made.remark else []
     trial = Trial(candidate=None, note="", proposals=refused, critiques=proposed.critiques, remaking=remaking)
     if not edits:
         why = "; ".join(remarks) or "the editor has no proposal left"
         return {"trial": trial.model_copy(update={"note": f"The prompt stays as it is: {why}"})}
-    names = race_rows(state, context, best, [present, *(edit.prompt for edit in edits)])
-    winner, tried = race(edits, present, best.adapter, names, context)
+    names = comparison_rows(state, services, best, [present, *(edit.prompt for edit in edits)])
+    winner, tried = best_of(edits, present, best.adapter, names, services)
     raced = {
         "raced": tuple(names),
         "candidate": winner and Candidate(prompt=winner.id, adapter=best.adapter),
-        "note": "; ".join([_won(winner, tried), *remarks]),
+        "note": "; ".join([_comparison_note(winner, tried), *remarks]),
         "proposals": (*tried, *refused),
     }
     return {"trial": trial.model_copy(update=raced)}
 
 
-def race(
-    edits: Sequence[Edit], present: Prompt, adapter: str | None, names: Sequence[str], context: RunServices
+def best_of(
+    edits: Sequence[Edit], present: Prompt, adapter: str | None, names: Sequence[str], services: RunServices
 ) -> tuple[Prompt | None, list[Proposal]]:
     """The best of the edits and the present prompt on the rows of these names, all of one split."""
     from tools.editing.comparison import compare_proposals
 
-    score = partial(context.evaluate, split=split_of(names[0]), names=names)
-    return compare_proposals(edits, present, adapter, score, context.folder.save_prompt)
+    score = partial(services.evaluate, split=split_of(names[0]), names=names)
+    return compare_proposals(edits, present, adapter, score, services.folder.save_prompt)
 
 
-def _won(winner: Prompt | None, tried: Sequence[Proposal]) -> str:
-    """What came of a race; the first of those tried is the present prompt."""
+def _comparison_note(winner: Prompt | None, tried: Sequence[Proposal]) -> str:
+    """What came of a comparison. The first of those tried is the present prompt."""
     if winner is None:
         return f"None of {len(tried) - 1} proposals beat the present prompt on the minibatch"
     note = next(proposal.note for proposal in tried if proposal.prompt == winner.id)
     return f"{note}; the best of {len(tried) - 1} proposals"
 
 
-def _apart(context: RunServices, present: Prompt, edits: Sequence[Edit]) -> tuple[list[Edit], tuple[Proposal, ...]]:
+def _without_leaks(
+    services: RunServices, present: Prompt, edits: Sequence[Edit]
+) -> tuple[list[Edit], tuple[Proposal, ...]]:
     """The edits to race, and those refused because their words give away rows. (Demonstrations are train rows.)"""
-    given_away = [context.leaks.found_in(edit.prompt, present) for edit in edits]
+    given_away = [services.leaks.found_in(edit.prompt, present) for edit in edits]
     judged = list(zip(edits, given_away, strict=True))
     refused = [
-        Proposal(prompt=context.folder.save_prompt(edit.prompt), note=edit.note, refused=leak)
+        Proposal(prompt=services.folder.save_prompt(edit.prompt), note=edit.note, refused=leak)
         for edit, leak in judged
         if leak
     ]

@@ -10,27 +10,27 @@ from graphs.services.run import RunServices
 from graphs.state import State, decided
 
 
-def finish(state: State, context: RunServices) -> dict[str, Any]:
+def finish(state: State, services: RunServices) -> dict[str, Any]:
     """Open the test split, once: the baseline and the best pair on rows that nothing was decided by."""
     from eval import stats
 
-    first = context.folder.baseline()
+    first = services.folder.baseline()
     assert first is not None, "the baseline node has run before"
-    before, after = context.evaluate.open_test(first.seed), context.evaluate.open_test(state["best"])
+    before, after = services.evaluate.open_test(first.seed), services.evaluate.open_test(state["best"])
     outcome = Outcome(
         stopped=decided(state).reason,
-        drift=context.drift(state["best"]),
+        drift=services.drift(state["best"]),
         best=state["best"],
         baseline_test=_result(before),
         best_test=_result(after),
         p_value=stats.sign_flip([b.reward - a.reward for a, b in zip(before.scores, after.scores, strict=True)]),
-        spend=state["spend"] + context.meter.spent,
-        usage=context.llm.budget.usage,
+        spend=state["spend"] + services.meter.spent,
+        usage=services.llm.budget.usage,
     )
-    context.folder.append(outcome)
-    context.show_report()
-    context.tell(RunFinished(outcome=outcome))
-    return results(context, outcome)
+    services.folder.append(outcome)
+    services.show_report()
+    services.emit(RunFinished(outcome=outcome))
+    return results(services, outcome)
 
 
 def _result(evaluation: Evaluation) -> SplitResult:

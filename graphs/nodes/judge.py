@@ -1,4 +1,4 @@
-"""The node that judges: whether the trial's pair stands in place of the best pair."""
+"""The node that judges: whether the trial's pair becomes the best pair."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,18 +10,18 @@ from graphs.services.run import RunServices
 from graphs.state import State, decided
 
 
-def judge(state: State, context: RunServices) -> dict[str, Any]:
+def judge(state: State, services: RunServices) -> dict[str, Any]:
     """The gate: the trial's pair against the best pair, paired on the validation rows that did not choose it."""
-    before, trial = context.evaluate(state["best"], "validation"), state["trial"]
+    before, trial = services.evaluate(state["best"], "validation"), state["trial"]
     if trial.candidate is None:
         reward = before.reward
         return {"verdict": Verdict(kept=False, reason=trial.note, before=reward, after=reward, p_value=1.0)}
-    after = context.evaluate(trial.candidate, "validation")
+    after = services.evaluate(trial.candidate, "validation")
     if isinstance(decided(state).move, Rollback) and decided(state).by == "user":
         verdict = Verdict(kept=True, reason="Asked for.", before=before.reward, after=after.reward, p_value=1.0)
         return {"verdict": verdict}
-    verdict = gate(before, after, trial.raced, _earlier(state, context), context, _simpler(context, state))
-    return {"verdict": verdict}
+    earlier = earlier_verdicts(state, services)
+    return {"verdict": gate(before, after, trial.raced, earlier, services, _is_simpler(state, services))}
 
 
 def gate(
@@ -29,7 +29,7 @@ def gate(
     after: Evaluation,
     raced: Sequence[str],
     earlier: Sequence[Verdict],
-    context: RunServices,
+    services: RunServices,
     simpler: bool = False,
 ) -> Verdict:
     """The verdict on a pair that was chosen on the rows of these names, after these verdicts of the run."""
@@ -38,18 +38,18 @@ def gate(
     from eval.gate import gate as compare
 
     def reference_nll(pair: Evaluation) -> Sequence[float | None]:
-        return context.evaluate.reference_nll(pair.candidate, [score.example for score in pair.scores])
+        return services.evaluate.reference_nll(pair.candidate, [score.example for score in pair.scores])
 
-    most = alpha_to_spend(context.spec.config.gate.alpha, earlier)
+    most = alpha_to_spend(services.spec.config.gate.alpha, earlier)
     old, new = (deciding_rows(pair, raced) for pair in (before, after))
-    verdict = told(compare(old, new, most, reference_nll, simpler), before, after)
-    if "gate" in context.spec.config.without:
+    verdict = with_remarks(compare(old, new, most, reference_nll, simpler), before, after)
+    if "gate" in services.spec.config.without:
         return verdict.model_copy(update={"kept": True, "reason": f"kept without a gate: {verdict.reason}"})
     return verdict
 
 
-def told(verdict: Verdict, before: Evaluation, after: Evaluation) -> Verdict:
-    """The verdict, telling of rows that had no say, and of those that only the trial's longer prompt makes too long."""
+def with_remarks(verdict: Verdict, before: Evaluation, after: Evaluation) -> Verdict:
+    """The verdict, with remarks on rows that had no say, and on rows that the trial's longer prompt makes too long."""
     reason, lost = verdict.reason, after.too_long - before.too_long
     if verdict.rows is not None and verdict.rows < len(after.scores):
         reason += f" (on the {verdict.rows} rows that did not choose it)"
@@ -58,14 +58,15 @@ def told(verdict: Verdict, before: Evaluation, after: Evaluation) -> Verdict:
     return verdict.model_copy(update={"reason": reason})
 
 
-def _earlier(state: State, context: RunServices) -> list[Verdict]:
-    """All verdicts of the run before this round."""
-    first, rounds = context.folder.baseline(), context.folder.rounds()[: state["number"]]
+def earlier_verdicts(state: State, services: RunServices) -> list[Verdict]:
+    """All verdicts of the run before this round, the baseline's included."""
+    first, rounds = services.folder.baseline(), services.folder.rounds()[: state["number"]]
     return [*([first.verdict] if first and first.verdict else []), *(row.verdict for row in rounds)]
 
 
-def _simpler(context: RunServices, state: State) -> bool:
+def _is_simpler(state: State, services: RunServices) -> bool:
+    """Whether the trial has the same weights under a shorter prompt, which wins a tie."""
     best, trial = state["best"], state["trial"].candidate
     if trial is None or trial.adapter != best.adapter:
         return False
-    return context.folder.prompt(trial.prompt).length < context.folder.prompt(best.prompt).length
+    return services.folder.prompt(trial.prompt).length < services.folder.prompt(best.prompt).length

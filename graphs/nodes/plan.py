@@ -12,32 +12,32 @@ from graphs.services.run import RunServices
 from graphs.state import State
 
 
-def plan(state: State, context: RunServices) -> dict[str, Any]:
+def plan(state: State, services: RunServices) -> dict[str, Any]:
     """Signal, diagnosis and spend → a decision with its reason."""
-    history = context.folder.rounds()[: state["number"]]
+    history = services.folder.rounds()[: state["number"]]
     briefing = Briefing(
-        state["signal"], state["diagnosis"], history, state["spend"], state["refused"], closed=_closed(context)
+        state["signal"], state["diagnosis"], history, state["spend"], state["refused"], closed=_closed(services)
     )
-    config = context.spec.config
+    config = services.spec.config
     if config.plans and not briefing.closed and not stop_reason(briefing, config):
-        briefing = _with_material(briefing, state, context)
-    decision = context.policy.decide(briefing)
-    context.tell(DecisionMade(number=state["number"] + 1, decision=decision))
+        briefing = _with_material(briefing, state, services)
+    decision = services.policy.decide(briefing)
+    services.emit(DecisionMade(number=state["number"] + 1, decision=decision))
     return {"decision": decision}
 
 
-def _with_material(briefing: Briefing, state: State, context: RunServices) -> Briefing:
+def _with_material(briefing: Briefing, state: State, services: RunServices) -> Briefing:
     """What only an LLM reads: how recalled prompts did, and some failing train rows, of those an editor learns from."""
-    first = context.folder.baseline()
-    scores = context.evaluate(state["best"], "train", learned_rows(state, context)).scores
-    failures = failing_rows(scores, context)[:MOST_FAILURES]
+    first = services.folder.baseline()
+    scores = services.evaluate(state["best"], "train", learned_rows(state, services)).scores
+    failures = failing_rows(scores, services)[:MOST_FAILURES]
     return briefing._replace(
-        recalled=from_memory(first) if first else (), failures=failures, investigation=Looking(state, context)
+        recalled=from_memory(first) if first else (), failures=failures, investigation=Looking(state, services)
     )
 
 
-def _closed(context: RunServices) -> str:
+def _closed(services: RunServices) -> str:
     """Why the planner's server is not asked any more; or any role's, where a refusal is to end the run."""
-    config = context.spec.config
+    config = services.spec.config
     ends = config.llm is not None and config.llm.on_refusal == "stop"
-    return context.llm.closed(*(role for role in config.roles if ends or role == "planner"))
+    return services.llm.closed(*(role for role in config.roles if ends or role == "planner"))

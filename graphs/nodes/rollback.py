@@ -5,13 +5,13 @@ from typing import Any
 from agent.records.actions import Rollback
 from agent.records.rounds import Trial
 from graphs.services.run import RunServices
-from graphs.state import State, move_of
+from graphs.state import State, action_of
 
 
-def rollback(state: State, context: RunServices) -> dict[str, Any]:
+def rollback(state: State, services: RunServices) -> dict[str, Any]:
     """Take up the pair that stood after an earlier round."""
-    number = move_of(state, Rollback).to_round
-    first, rounds = context.folder.baseline(), context.folder.rounds()
+    number = action_of(state, Rollback).to_round
+    first, rounds = services.folder.baseline(), services.folder.rounds()
     if number > len(rounds) or first is None:
         return {"trial": Trial(candidate=None, note=f"There is no round {number} to go back to.")}
     candidate = rounds[number - 1].best if number else first.best

@@ -9,28 +9,28 @@ from agent.records.examples import Candidate, Example, Prompt
 from agent.records.rounds import Spend, Trial
 from agent.records.training import Training, read_training
 from graphs.services.run import RunServices
-from graphs.state import State, move_of, seed_of
+from graphs.state import State, action_of, seed_of
 
 
-def train_lora(state: State, context: RunServices) -> dict[str, Any]:
+def train_lora(state: State, services: RunServices) -> dict[str, Any]:
     """Tune the weights. An adapter that was completed before a kill is taken as it is."""
-    move = move_of(state, TrainLora)
-    rows = _training_rows(context, state["best"], move)
-    parent = None if move.fresh else state["best"].adapter
-    settings, seed = context.spec.config.lora, seed_of(state, context)
+    action = action_of(state, TrainLora)
+    rows = _training_rows(services, state["best"], action)
+    parent = None if action.fresh else state["best"].adapter
+    settings, seed = services.spec.config.lora, seed_of(state, services)
     adapter = digest(
-        [context.spec.config.base, parent, move.model_dump(), settings.model_dump(mode="json"), seed,
+        [services.spec.config.base, parent, action.model_dump(), settings.model_dump(mode="json"), seed,
          [[prompt.id, example.id] for prompt, example in rows]]
     )  # fmt: skip
-    folder = context.folder.adapter_folder(adapter)
-    pooled = context.pooled if _unlimited(context) else None
+    folder = services.folder.adapter_folder(adapter)
+    pooled = services.pooled if _unlimited(services) else None
     lent = pooled is not None and pooled.borrow(adapter, folder)
     try:
-        if context.folder.has_adapter(adapter):
+        if services.folder.has_adapter(adapter):
             training = read_training(folder)
-            _take_over(training, adapter, lent, context)
+            _take_over(training, adapter, lent, services)
         else:
-            training = _train(context, state, adapter, rows)
+            training = _train(services, state, adapter, rows)
             if pooled:
                 pooled.lend(adapter, folder)
     except StepFailed as error:
@@ -51,52 +51,52 @@ def train_lora(state: State, context: RunServices) -> dict[str, Any]:
     }
 
 
-def _take_over(training: Training, adapter: str, lent: bool, context: RunServices) -> None:
+def _take_over(training: Training, adapter: str, lent: bool, services: RunServices) -> None:
     """Charge an adapter that was just lent, or one that a killed process made and its charges do not count."""
-    if any(row.trial.candidate and row.trial.candidate.adapter == adapter for row in context.folder.rounds()):
+    if any(row.trial.candidate and row.trial.candidate.adapter == adapter for row in services.folder.rounds()):
         return
-    charged = 0 if lent else (context.meter.spent + context.meter.counted).train_tokens
+    charged = 0 if lent else (services.meter.spent + services.meter.counted).train_tokens
     missing = training.tokens - charged
     if missing > 0:
         seconds = training.seconds * missing / training.tokens
-        context.meter.borrow(Spend(seconds=seconds, train_tokens=missing))
+        services.meter.borrow(Spend(seconds=seconds, train_tokens=missing))
 
 
-def _unlimited(context: RunServices) -> bool:
+def _unlimited(services: RunServices) -> bool:
     """Whether no budget could cut a training short: what another run made in full would not be what this one may."""
-    budget = context.spec.config.budget
+    budget = services.spec.config.budget
     return budget.minutes is None and budget.train_tokens is None
 
 
-def _train(context: RunServices, state: State, adapter: str, rows: list[tuple[Prompt, Example]]) -> Training:
-    move, config = move_of(state, TrainLora), context.spec.config
-    budget, trained = config.budget, (state["spend"] + context.meter.spent).train_tokens
+def _train(services: RunServices, state: State, adapter: str, rows: list[tuple[Prompt, Example]]) -> Training:
+    action, config = action_of(state, TrainLora), services.spec.config
+    budget, trained = config.budget, (state["spend"] + services.meter.spent).train_tokens
     if budget.train_tokens is not None and trained >= budget.train_tokens:
         raise StepFailed("the training-token budget is used up, by trainings that were cut off")
-    training = context.trainer.train(
+    training = services.trainer.train(
         adapter,
         rows,
-        move,
-        folder=context.folder.adapter_folder(adapter),
-        parent=None if move.fresh else state["best"].adapter,
-        seed=seed_of(state, context),
-        rewritten=sum(example.question != context.examples[example.name].question for _, example in rows),
+        action,
+        folder=services.folder.adapter_folder(adapter),
+        parent=None if action.fresh else state["best"].adapter,
+        seed=seed_of(state, services),
+        rewritten=sum(example.question != services.examples[example.name].question for _, example in rows),
         token_limit=None if budget.train_tokens is None else budget.train_tokens - trained,
-        deadline=context.meter.deadline,
+        deadline=services.meter.deadline,
     )
-    charged = (state["spend"] + context.meter.spent).train_tokens - trained  # by a trainer that charges as it goes on
-    context.meter.borrow(Spend(train_tokens=max(0, training.tokens - charged)))
+    charged = (state["spend"] + services.meter.spent).train_tokens - trained  # by a trainer that charges as it goes on
+    services.meter.borrow(Spend(train_tokens=max(0, training.tokens - charged)))
     return training
 
 
-def _training_rows(context: RunServices, best: Candidate, move: TrainLora) -> list[tuple[Prompt, Example]]:
+def _training_rows(services: RunServices, best: Candidate, action: TrainLora) -> list[tuple[Prompt, Example]]:
     """(prompt, example) pairs: refined rows under the prompt they were remade with, original rows under the seed's."""
     from memory.remake import remake, select
 
-    seed_prompt = context.spec.config.prompt.prompt()
-    best_prompt, task = context.folder.prompt(best.prompt), context.spec
+    seed_prompt = services.spec.config.prompt.prompt()
+    best_prompt, task = services.folder.prompt(best.prompt), services.spec
     remade = None
-    if move.rows != "original":
-        remade = remake(task.train, best_prompt, task.scorers, context.folder.rewrites())
-    chosen = select(task.train, remade, move.rows)
+    if action.rows != "original":
+        remade = remake(task.train, best_prompt, task.scorers, services.folder.rewrites())
+    chosen = select(task.train, remade, action.rows)
     return [(best_prompt if row.prompt else seed_prompt, row.example) for row in chosen]

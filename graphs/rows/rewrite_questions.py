@@ -13,23 +13,23 @@ from memory.rewrites import KeptRewrite, RoundRewrites
 from memory.rewriting import try_rewrites
 
 
-def remake_questions(state: State, context: RunServices) -> RoundRewrites | None:
-    """What came of it in this round; None without anything to rewrite.
+def remake_questions(state: State, services: RunServices) -> RoundRewrites | None:
+    """Rewrites of this round's hard train questions; None if there is nothing to rewrite.
 
-    Kept rewrites stand in the run folder and in the memory from then on, and are not asked for again: not even in the
-    same round, when a kill makes it start anew.
+    Rewrites that are kept are in the run folder and in the memory from then on. They are not asked for again, not even
+    when a kill makes the same round start anew.
     """
     number = state["number"]
-    made = context.folder.round_rewrites(number) or _remade(state, context)
+    made = services.folder.round_rewrites(number) or _remade(state, services)
     if made:
-        context.memory.keep_rewrites(number, made)
+        services.memory.keep_rewrites(number, made)
     return made
 
 
-def _remade(state: State, context: RunServices) -> RoundRewrites | None:
-    editor, best = context.textgrad, state["best"]
+def _remade(state: State, services: RunServices) -> RoundRewrites | None:
+    editor, best = services.textgrad, state["best"]
     assert editor is not None, "rules write no questions"
-    hard, remark = _hard(state, context), ""
+    hard, remark = _hard(state, services), ""
     if not hard:
         return None
 
@@ -41,32 +41,32 @@ def _remade(state: State, context: RunServices) -> RoundRewrites | None:
             remark = f"no question was rewritten: {error}"
             return {}
 
-    task, prompt = context.spec, context.folder.prompt(best.prompt)
+    task, prompt = services.spec, services.folder.prompt(best.prompt)
 
     def answer(rows: Sequence[Example]) -> list[str]:
         """To their end: these answers become training rows."""
         new = task.config.generation.max_new_tokens
-        answers, _ = context.model.generate(prompt, rows, adapter=best.adapter, max_new_tokens=new)
+        answers, _ = services.model.generate(prompt, rows, adapter=best.adapter, max_new_tokens=new)
         return [answer or "" for answer in answers]
 
     kept, remaking = try_rewrites(
         hard,
-        context.memory.recall_rewrites([example for example, _ in hard]),
+        services.memory.recall_rewrites([example for example, _ in hard]),
         ask,
         answer,
         task.scorers.score_all,
         prompt=best.prompt,
         taken=[row.question for row in (*task.train, *task.validation, *task.test)],
     )
-    where = {"task": task.config.name, "model": task.config.model, "run": context.folder.name}
+    where = {"task": task.config.name, "model": task.config.model, "run": services.folder.name}
     return RoundRewrites(
         remaking=remaking, kept=tuple(KeptRewrite(**dict(rewrite), **where) for rewrite in kept), remark=remark
     )
 
 
-def _hard(state: State, context: RunServices) -> list[tuple[Example, ExampleScore]]:
-    """Failing train rows without a kept rewrite, of this round's rows; twice as many are looked through as wanted."""
-    wanted, known = context.spec.config.edit.rewrites, {rewrite.source for rewrite in context.folder.rewrites()}
-    looked = context.evaluate(state["best"], "train", learned_rows(state, context, 2 * wanted))
-    failing = [(context.examples[score.example], score) for score in looked.scores if score.reward < 1]
+def _hard(state: State, services: RunServices) -> list[tuple[Example, ExampleScore]]:
+    """Failing train rows of this round without a kept rewrite. Twice as many rows are scored as are wanted."""
+    wanted, known = services.spec.config.edit.rewrites, {rewrite.source for rewrite in services.folder.rewrites()}
+    looked = services.evaluate(state["best"], "train", learned_rows(state, services, 2 * wanted))
+    failing = [(services.examples[score.example], score) for score in looked.scores if score.reward < 1]
     return [(example, score) for example, score in failing if source_of(example) not in known][:wanted]

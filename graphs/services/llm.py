@@ -26,7 +26,7 @@ class ExternalLlm:
         usd: the run's budget. None: no limit.
         deadline: gives the reading of time.monotonic() at which the run's minutes end, or None. Planner and editor do
             not go beyond it; the judge does, since without a judgement no run ends well.
-        tell: told in a sentence what is waited for.
+        notify: told in a sentence what is waited for.
     """
 
     def __init__(
@@ -36,14 +36,14 @@ class ExternalLlm:
         folder: RunFolder,
         usd: float | None,
         deadline: Callable[[], float | None],
-        tell: Callable[[str], None],
+        notify: Callable[[str], None],
     ) -> None:
         self._settings = settings
         self._roles = roles
         self._folder = folder
         self._usd = usd
         self._deadline = deadline
-        self._tell = tell
+        self._notify = notify
         self._chats: dict[Role, LlmChat] = {}
         self._retries: dict[tuple[str | None, str], ServerRetry] = {}
 
@@ -92,7 +92,7 @@ class ExternalLlm:
 
         server = _server(settings)
         if server not in self._retries:
-            self._retries[server] = ServerRetry(settings.patience, settings.max_concurrency, self._tell)
+            self._retries[server] = ServerRetry(settings.patience, settings.max_concurrency, self._notify)
         return self._retries[server]
 
     @cached_property

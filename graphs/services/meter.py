@@ -14,7 +14,7 @@ class Meter:
     """Counts what the step under way has used up, in processes that were killed in it, too.
 
     Args:
-        charges: where it is noted, for the process that goes on after a kill.
+        charges: where spend is noted, for the process that goes on after a kill.
         llm_spend: what the LLM has cost the whole run so far.
     """
 

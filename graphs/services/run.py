@@ -11,17 +11,16 @@ from agent import extensions
 from agent.errors import BadInput
 from agent.policy.llm_planner import LlmPlanner
 from agent.policy.registry import make_policy
-from agent.protocols import Editor, Embed, Listener, Policy, Rater, Trainer
+from agent.protocols import Editor, Embed, Listener, Policy, Trainer
 from agent.records.events import Event, Note, WorkProgressed
-from agent.records.examples import Candidate, Example, Prompt
-from agent.signal.cost_model import RoundCosts, estimate_costs
-from graphs.context import Context, new_run
+from agent.records.examples import Candidate, Example
+from graphs.context import Context, run_folder
 from graphs.services.garbage_collection import without_garbage_collection
 from graphs.services.meter import ChargedStore, Meter
+from graphs.services.shared_model import shared_backbone, shared_embedder
 from memory.run.folder import RunFolder
 
 if TYPE_CHECKING:
-    from agent.config.scorers import Rated
     from eval.leaks import Leaks
     from eval.runner import Runner
     from eval.tasks.task import Task
@@ -56,23 +55,7 @@ class RunServices:
 
     @cached_property
     def folder(self) -> RunFolder:
-        context, root = self.context, Path(self.context.runs)
-        if context.run:
-            named = root / context.run  # as the state of a thread names it
-            return self._of_this_task(RunFolder.open(named if (named / "run.json").exists() else Path(context.run)))
-        if self._new_name and (root / self._new_name / "run.json").exists():
-            return self._of_this_task(RunFolder.open(root / self._new_name))
-        return new_run(Path(context.task), context.settings, root, self._new_name)
-
-    def _of_this_task(self, run: RunFolder) -> RunFolder:
-        """The run. Raises BadInput where the context names another task."""
-        asked, source = Path(self.context.task).resolve(), Path(run.about.source)
-        if self.context.task and source not in (asked, asked.parent):
-            raise BadInput(
-                f"The run {run.name} in {run.path.parent} is of another task ({source}) than {asked}. Give the other "
-                "task a thread of its own, or name no task to go on with this run."
-            )
-        return run
+        return run_folder(self.context, self._new_name)
 
     @cached_property
     def spec(self) -> "Task":
@@ -82,10 +65,16 @@ class RunServices:
         """
         from eval.tasks.fitting import fitted
         from eval.tasks.task import build_task, load_config
+        from graphs.services.raters import make_rater
 
         folder = self.folder
         with folder.as_begun():
-            task = build_task(load_config(folder.task_file), Path(folder.about.source), self._rater)
+            config = load_config(folder.task_file)
+            task = build_task(
+                config,
+                Path(folder.about.source),
+                lambda settings: make_rater(settings, lambda: self.llm.chat("judge"), config.device, self.progress),
+            )
             if task.digest != folder.about.digest:
                 raise BadInput(
                     f"The rows, scorers or judge of task {task.config.name} in {task.folder} have changed since run "
@@ -164,8 +153,6 @@ class RunServices:
         Raises:
             BadInput: the model cannot be loaded, or does not take the run's LoRA settings.
         """
-        from graphs.services.shared_model import shared_backbone
-
         return shared_backbone(
             self.spec.config, self.folder.adapter_folder, self.progress, self.meter.add, remark=self.note
         )
@@ -210,21 +197,12 @@ class RunServices:
         new = task.config.generation.max_new_tokens
         return Classifier(self.model, task.scorers, task.train, self._embedder, max_new_tokens=new)
 
-    def _rater(self, settings: "Rated") -> Rater:
-        from graphs.services.raters import make_rater
-
-        return make_rater(settings, lambda: self.llm.chat("judge"), self.spec.config.device, self.progress)
-
     @cached_property
     def policy(self) -> Policy:
         config = self.spec.config
         if config.plans:
             return LlmPlanner(self.llm.chat("planner"), config, self.memory.experience)
         return make_policy(config, self.memory.experience if config.policy == "learned" else ())
-
-    def round_costs(self, prompt: Prompt) -> RoundCosts:
-        """What a round of each lever is estimated to cost under this prompt."""
-        return estimate_costs(self.spec.config, prompt, self.spec.train, self.spec.validation)
 
     @cached_property
     def trainer(self) -> Trainer:
@@ -268,23 +246,21 @@ class RunServices:
         config = self.spec.config
         return ExternalLlm(
             config.llm, config.roles, self.folder, config.budget.usd,
-            deadline=lambda: self.meter.deadline, tell=self.note,
+            deadline=lambda: self.meter.deadline, notify=self.note,
         )  # fmt: skip
 
     # --- memory across runs ---
 
     @cached_property
     def memory(self) -> "RunMemory":
-        """What this run remembers of others, and leaves to them; opened only while it is used."""
+        """What this run reads of others, and leaves for later ones. It is open only while it is used."""
         from graphs.services.run_memory import RunMemory
 
         return RunMemory(self.folder, self.spec, lambda texts: self._embed(texts), self.note)
 
     @cached_property
     def _embed(self) -> "MiniLm":
-        from memory.embedder import MiniLm
-
-        return MiniLm()
+        return shared_embedder()
 
     @property
     def _embedder(self) -> Embed | None:
@@ -293,9 +269,9 @@ class RunServices:
 
         return self._embed if is_installed() or "_embed" in vars(self) else None
 
-    # --- what is told and what is counted ---
+    # --- events and spend ---
 
-    def tell(self, event: Event) -> None:
+    def emit(self, event: Event) -> None:
         """Note an event in the run folder, stream it, and show it to the listener."""
         self.folder.event(event)
         self.stream(event.model_dump(mode="json"))
@@ -303,7 +279,7 @@ class RunServices:
 
     def note(self, text: str) -> None:
         """Tell the user a sentence."""
-        self.tell(Note(text=text))
+        self.emit(Note(text=text))
 
     def show_report(self) -> None:
         """Rewrite the report, where this run has somebody to write it."""

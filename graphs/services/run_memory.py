@@ -1,4 +1,4 @@
-"""What a run remembers of other runs, and leaves to them: prompts, rewrites, and what rounds brought."""
+"""What a run reads of other runs, and leaves for later ones: prompts, rewrites, and what rounds brought."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,17 +31,17 @@ WAIT = 60.0  # seconds; another run has the prompt memory open for moments
 
 
 class RunMemory:
-    """The memory beside the runs, as one run asks and tells it.
+    """The memory beside the runs, as one run reads it and adds to it.
 
     Args:
-        tell: says what a user should know.
+        notify: shows a sentence to the user.
     """
 
-    def __init__(self, folder: RunFolder, task: Task, embed: Embed, tell: Callable[[str], None]) -> None:
+    def __init__(self, folder: RunFolder, task: Task, embed: Embed, notify: Callable[[str], None]) -> None:
         self._folder = folder
         self._task = task
         self._embed = embed
-        self._tell = tell
+        self._notify = notify
 
     @contextmanager
     def open(self) -> Iterator[PromptMemory]:
@@ -49,12 +49,12 @@ class RunMemory:
         root = self._folder.path.parent
         self._embed([""])  # loads the embedder before others are kept waiting
         with PromptMemory.open(root / "memory", self._embed, wait=WAIT) as memory:
-            told = [self._kept_by(run) for run in (runs(root) if memory.lacks_entries else [])]
-            kept = [entry for entries, _ in told for entry in entries]
-            rewrites = [rewrite for _, made in told for rewrite in made]
+            found = [self._kept_by(run) for run in (runs(root) if memory.lacks_entries else [])]
+            kept = [entry for entries, _ in found for entry in entries]
+            rewrites = [rewrite for _, made in found for rewrite in made]
             lost = bool(kept) or len(rewrites) > memory.rewrites.count()
             if lost:
-                self._tell("The prompt memory was lost: it is rebuilt from the run folders.")
+                self._notify("The prompt memory was lost: it is rebuilt from the run folders.")
             if lost or memory.rebuilt:
                 rebuild(memory, kept, rewrites)
             yield memory
@@ -64,7 +64,7 @@ class RunMemory:
         try:
             return run.remembered(), run.rewrites()
         except BadInput as error:
-            self._tell(f"Run {run.name} is passed over: {error}")
+            self._notify(f"Run {run.name} is passed over: {error}")
             return [], []
 
     @property
@@ -110,7 +110,7 @@ class RunMemory:
             return True
         leak = self._rows.found_in(entry.prompt, task.config.prompt.prompt())
         if leak:
-            self._tell(f"A prompt of run {entry.run} is not recalled: {leak}.")
+            self._notify(f"A prompt of run {entry.run} is not recalled: {leak}.")
         return leak is not None
 
     @cached_property
@@ -159,9 +159,9 @@ class RunMemory:
         config = self._task.config
         if "memory" in config.without or config.experience == "none":
             return ()
-        return self._folder.learned_from(self._told)
+        return self._folder.learned_from(self._experience_of_others)
 
-    def _told(self) -> list[Experience]:
+    def _experience_of_others(self) -> list[Experience]:
         config, root = self._task.config, self._folder.path.parent
         named = config.experience != "runs"
         file = _named(config, Path(self._folder.about.source)) if named else ExperienceFile.beside(root)

@@ -7,6 +7,7 @@ own: see `tools.model.adapted_model`.
 import gc
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from agent.records.base import digest
 from graphs.services.garbage_collection import without_garbage_collection
 
 if TYPE_CHECKING:
+    from memory.embedder import MiniLm
     from tools.model.backbone import Backbone
 
 
@@ -83,6 +85,14 @@ def shared_backbone(
     if loaded.remark:
         remark(loaded.remark)
     return view
+
+
+@cache
+def shared_embedder() -> "MiniLm":
+    """The embedding model of the prompt memory and the classifier, loaded at its first call."""
+    from memory.embedder import MiniLm
+
+    return MiniLm()
 
 
 def _load(config: TaskConfig, key: str, progress: Progress) -> LoadedModel:

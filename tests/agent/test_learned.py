@@ -83,8 +83,12 @@ def test_words_first_and_then_weights_on_rows_in_form() -> None:
 def test_it_says_what_both_promise_and_what_the_rules_would_do() -> None:
     decision = Learned(CONFIG).decide(LACKS_BOTH)
     assert decision.by == "learned" and decision.agrees
-    assert "An edit promises +0.13 ±" in decision.reason and "merit for 3k passes, LoRA +0.13 ±" in decision.reason
-    assert decision.numbers["edit outlook"] == pytest.approx(0.1333) and decision.numbers["LoRA passes"] == 30_800
+    assert (
+        "An edit promises +0.13 ±" in decision.reason and "merit for 3k forward tokens, LoRA +0.13 ±" in decision.reason
+    )
+    assert (
+        decision.numbers["edit outlook"] == pytest.approx(0.1333) and decision.numbers["LoRA forward tokens"] == 30_800
+    )
 
 
 def test_a_plateau_and_a_gain_within_the_noise_end_the_run() -> None:

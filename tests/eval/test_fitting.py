@@ -17,7 +17,7 @@ from agent.records.rounds import Verdict
 from eval.tasks.fitting import fitted, measure, remarks
 from eval.tasks.task import Task, load_task
 from graphs.context import new_run
-from graphs.nodes.judge import told
+from graphs.nodes.judge import with_remarks
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 from ui.report.write import write_report
@@ -188,8 +188,8 @@ def test_rows_that_a_longer_prompt_pushes_out_are_its_failure_and_the_verdict_te
 
     verdict = Verdict(kept=False, reason="It fell.", before=1, after=0.5, p_value=1)
     before, after = scored(True, False, False), scored(True, True, True)
-    assert "2 rows no longer fit into the model's window" in told(verdict, before, after).reason
-    assert told(verdict, after, before) == verdict == told(verdict, before, before)
+    assert "2 rows no longer fit into the model's window" in with_remarks(verdict, before, after).reason
+    assert with_remarks(verdict, after, before) == verdict == with_remarks(verdict, before, before)
 
 
 def test_a_task_that_is_refused_leaves_no_run_in_the_way(tiny_task: Callable[..., Path], tmp_path: Path) -> None:

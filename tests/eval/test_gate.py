@@ -10,7 +10,7 @@ from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Candidate
 from agent.records.rounds import Verdict
 from eval.alpha_spending import alpha_to_spend
-from graphs.nodes.judge import _earlier, gate
+from graphs.nodes.judge import earlier_verdicts, gate
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import LEARNABLE, TinyTask
 
@@ -71,7 +71,7 @@ def test_the_verdicts_before_a_round_are_those_of_its_run_and_of_what_was_recall
     recalled, first, second = (spent(at) for at in (0.03, 0.02, 0.01))
     rounds = [SimpleNamespace(verdict=first), SimpleNamespace(verdict=second)]
     folder = SimpleNamespace(baseline=lambda: SimpleNamespace(verdict=recalled), rounds=lambda: rounds)
-    assert _earlier({"number": 1}, SimpleNamespace(folder=folder)) == [recalled, first]  # type: ignore[arg-type]
+    assert earlier_verdicts({"number": 1}, SimpleNamespace(folder=folder)) == [recalled, first]  # type: ignore[arg-type]
 
 
 def test_a_runs_ledger_tells_how_each_trial_was_judged(tiny_task: TinyTask, tmp_path: Any) -> None:

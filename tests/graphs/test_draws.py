@@ -10,7 +10,7 @@ import pytest
 from agent.records.examples import Candidate, Demo, Example, Prompt
 from graphs.approval import instead
 from graphs.context import new_run
-from graphs.rows.draws import learned_rows, race_rows
+from graphs.rows.draws import comparison_rows, learned_rows
 from graphs.session import Session, open_session
 from tests.fixtures.learnable import LEARNABLE, TinyTask
 
@@ -57,7 +57,7 @@ def test_proposals_are_compared_on_rows_that_decide_nothing_else(
     )
     demos = tuple(Demo(question=row.question, answer="a") for row in train[:demonstrated])
     pair = Candidate(prompt="0" * 12, adapter=adapter)
-    names = race_rows({"number": 0}, context, pair, [Prompt(), Prompt(demos=demos)])
+    names = comparison_rows({"number": 0}, context, pair, [Prompt(), Prompt(demos=demos)])
     assert len(set(names)) == count
     assert {name.split(":")[0] for name in names} == {split}
     assert not {row.name for row in train[:demonstrated]} & set(names), "a prompt that shows a row answers it"

@@ -162,11 +162,13 @@ def test_a_lever_turned_down_is_not_proposed_again_this_round(tiny_task: TinyTas
     folder = new_run(tiny_task(), runs=tmp_path / "runs")
     with open_session(folder, supervised=True) as session:
         first = session.go()
-        second = session.go(REJECT)
+        second = session.go({"decisions": [{"type": "reject", "message": "Not yet."}]})
         third = session.go(REJECT)
     assert first and second and third
     proposed = [question.decision.move.action for question in (first, second, third)]
     assert {*proposed[:2]} == {"edit_prompt", "train_lora"} and proposed[2] == "stop"
+    notes = [note.text for note in folder.events().of(Note)]
+    assert f"The user turned {proposed[0]} down: Not yet." in notes
     assert not folder.rounds()
 
 

@@ -12,7 +12,7 @@ from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Candidate
 from agent.records.rounds import Proposal, Round, Trial
 from graphs.context import Context
-from graphs.rows.labels import began_with, features_of, outcomes, own_probes
+from graphs.rows.labels import features_of, pairs_before, probes_of_run, repaired_rows
 from graphs.services.run import RunServices
 from memory.run.folder import RunFolder
 from tests.fixtures.rounds import EDIT, a_round
@@ -31,10 +31,10 @@ def run(tiny_task: TinyTask, tmp_path: Path) -> RunFolder:
 def test_probed_rows_are_labelled_by_what_an_edit_then_did(run: RunFolder) -> None:
     context, rounds = RunServices(Context(run=str(run.path))), run.rounds()
     labelled = 0
-    for row, before in zip(rounds, began_with(rounds, context), strict=True):
-        made = own_probes(rounds[: row.number], context)[labelled:]
+    for row, before in zip(rounds, pairs_before(rounds, context), strict=True):
+        made = probes_of_run(rounds[: row.number], context)[labelled:]
         labelled += len(made)
-        told = outcomes(row, before, context)
+        told = repaired_rows(row, before, context)
         assert not told or (row.decision.move.action == "edit_prompt" and bool(row.trial.proposals))
         assert [probe.example for probe in made] == [
             one.example for one in row.diagnosis.examples if one.example in told
@@ -84,11 +84,11 @@ def test_an_edit_that_won_no_race_tells_only_of_the_rows_that_were_raced() -> No
         (): {},
     }
     for proposals, words in told.items():
-        assert outcomes(raced(None, *proposals), before, kept) == words
+        assert repaired_rows(raced(None, *proposals), before, kept) == words
     lost = raced(None, present, first)
     on_train = lost.model_copy(update={"trial": lost.trial.model_copy(update={"raced": ("train:0",)})})
-    assert outcomes(on_train, before, kept) == {}, "train rows were never probed"
-    won = outcomes(raced("second", present, first, second), before, kept)
+    assert repaired_rows(on_train, before, kept) == {}, "train rows were never probed"
+    won = repaired_rows(raced("second", present, first, second), before, kept)
     assert won == {ROWS[0]: True, ROWS[1]: False, ROWS[2]: False, ROWS[3]: True}
 
 
@@ -103,7 +103,7 @@ def test_a_pair_that_stands_for_another_round_is_not_probed_again(tiny_task: Tin
     with patch.object(FeatureExtractor, "features", counted):
         run = RunFolder.open(nesylora.adapt(tiny_task(), runs=tmp_path / "runs").run)
     rounds = run.rounds()
-    pairs = began_with(rounds, RunServices(Context(run=str(run.path))))
+    pairs = pairs_before(rounds, RunServices(Context(run=str(run.path))))
     stood = [later for later, pair in enumerate(pairs) if pair in pairs[:later]]
     assert stood, "no trial of this run failed: it tests nothing"
     assert all(not asked[place] for place in stood)
@@ -112,6 +112,6 @@ def test_a_pair_that_stands_for_another_round_is_not_probed_again(tiny_task: Tin
 
 def test_features_are_found_by_the_pair_they_were_seen_under(run: RunFolder) -> None:
     context, rounds = RunServices(Context(run=str(run.path))), run.rounds()
-    pair = began_with(rounds, context)[0]
+    pair = pairs_before(rounds, context)[0]
     assert features_of(rounds, pair, context) == {one.example: one.features for one in rounds[0].diagnosis.examples}
     assert features_of(rounds, pair.model_copy(update={"adapter": "000000000000"}), context) == {}

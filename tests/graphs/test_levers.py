@@ -101,6 +101,6 @@ def test_textgrad_edits_in_a_run_with_its_critiques_in_the_ledger(
             session.go()
             [row] = session.services.folder.rounds()
     assert {(one.part, one.example) for one in row.trial.critiques} >= {("system", "train:1"), ("questions", "train:4")}
-    assert any("it gives away the answer of train:1" in proposal.note for proposal in row.trial.proposals)
+    assert any("it gives away the answer of train:1" in proposal.refused for proposal in row.trial.proposals)
     assert any("from train rows" in proposal.note for proposal in row.trial.proposals)  # the rules' own
     assert "TextGrad's question template was left: it must hold {question} exactly once" in row.trial.note

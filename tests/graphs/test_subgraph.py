@@ -135,6 +135,12 @@ def test_each_call_of_the_node_is_a_run_of_its_own(job: Job) -> None:
     assert len(list(Path(job["runs"]).glob("*/run.json"))) == 2 and first["outcome"] and second["outcome"]
 
 
+@pytest.mark.parametrize(("thread", "name"), [("job.7", "thread-job.7"), ("job: 7", r"thread-job--7-[0-9a-f]{12}")])
+def test_a_run_is_named_after_its_thread(job: Job, thread: str, name: str) -> None:
+    build_graph(InMemorySaver()).invoke(job, {"configurable": {"thread_id": thread}})
+    assert re.fullmatch(name, only_run(job).name)
+
+
 def test_events_and_progress_are_streamed_as_plain_values(job: Job) -> None:
     parts = list(my_graph().stream(job, CONFIG, context=Mine(), stream_mode="custom", subgraphs=True))
     events = [event for path, event in parts if path]

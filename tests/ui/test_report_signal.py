@@ -43,9 +43,12 @@ def test_promises_and_what_came_of_them_are_told_in_both_twins(tmp_path: Path) -
     page, words, twin = read(promising(tmp_path))
     for said in (words, twin):
         assert "What each lever promised, and what came of it" in said
-        assert said.count("promises +0.21 ± 0.08 for 2k passes") >= 2
+        assert said.count("promises +0.21 ± 0.08 for 2k forward tokens") >= 2
         assert "+0.28 merit" in " ".join(said.split())
-    assert "| 4 | +0.21 ± 0.08 for 2k passes | 95 | +0.34 ± 0.15 for 28k passes | 12.3 | LoRA | +0.28 | 0.06 |" in twin
+    assert (
+        "| 4 | +0.21 ± 0.08 for 2k forward tokens | 95 | +0.34 ± 0.15 for 28k forward tokens | 12.3 | LoRA | +0.28 | 0.06 |"
+        in twin
+    )
     assert "| noise floor, merit | 0.06 |" in twin and "| drift, nats a token | +0.03 |" in twin
     assert '<g class="promise train_lora pulled"><title>round 4' in page
     assert '<path class="signal drift"' in page
@@ -116,16 +119,16 @@ def test_nobody_sorted_what_was_not_probed(tmp_path: Path) -> None:
 
 def test_costs_are_told_in_passes_as_well_as_in_time(tmp_path: Path) -> None:
     _, words, twin = read(make_run(tmp_path))
-    assert "cost 1 min 15 s, 28k passes, 9,216 tokens trained" in words
-    assert "1 min 15 s, 28k passes, 9,216 tokens trained |" in twin
+    assert "cost 1 min 15 s, 28k forward tokens, 9,216 tokens trained" in words
+    assert "1 min 15 s, 28k forward tokens, 9,216 tokens trained |" in twin
     assert re.search(r"1 min 15 s 28k 9,216", words)  # in the table of rounds
     assert cost(Spend(seconds=3)) == "3.0 s"  # where nothing was counted
 
 
 def test_terms_that_the_page_explains_are_in_its_list_of_words(tmp_path: Path) -> None:
     page = write_report(promising(tmp_path)).read_text(encoding="utf-8")
-    assert {"outlook", "noise floor", "drift", "passes", "merit"} <= set(re.findall(r"<dt>([^<]*)</dt>", page))
-    for term in ("outlook", "noise floor", "drift", "passes"):
+    assert {"outlook", "noise floor", "drift", "forward tokens", "merit"} <= set(re.findall(r"<dt>([^<]*)</dt>", page))
+    for term in ("outlook", "noise floor", "drift", "forward tokens"):
         assert f'<abbr title="{GLOSSARY[term]}">{term}</abbr>' in page
 
 

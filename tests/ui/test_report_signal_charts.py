@@ -52,7 +52,10 @@ def test_what_came_stands_as_high_as_the_promise_that_it_kept() -> None:
     floor = re.search(r'class="floor" x1="[\d.]+" y1="([\d.]+)"', drawn)
     assert came and came[1] == promised["train_lora"]
     assert floor and abs(float(floor[1]) - float(promised["edit_prompt"]) - 45) < 0.2  # 0.1 of 0.4, which are 180 px
-    assert '<g class="promise train_lora pulled"><title>round 1, LoRA promises +0.30 ± 0.10 for 30k passes' in drawn
+    assert (
+        '<g class="promise train_lora pulled"><title>round 1, LoRA promises +0.30 ± 0.10 for 30k forward tokens'
+        in drawn
+    )
     assert '<g class="promise edit_prompt left"><title>round 1,' in drawn
     assert "round 2, edit: no trial" in drawn and 'class="cross"' in drawn
 

@@ -113,14 +113,14 @@ def _with_scores(state: State, scores: Sequence[ExampleScore]) -> State:
 
 
 def promise_chart(forecasts: Sequence[Forecast]) -> Markup:
-    """Gain ± spread of both levers and what was gained, in merit, above the gain per million passes; a slot a round."""
+    """Gain ± spread of both levers and what was gained, in merit, above the gain per million forward tokens; a slot a round."""
     low, high = _range(forecasts)
     rates = [outlook.rate for forecast in forecasts for outlook in forecast.outlooks.values()]
     upper = svg.Frame(0, max(len(forecasts), 1), high, 26, 206, low)
     lower = svg.Frame(0, max(len(forecasts), 1), svg.nice(rates), 246, 316)
     parts = [
         *_axis(upper, (low, 0, high / 2, high), "merit gained"),
-        *_axis(lower, (0, lower.y1 / 2, lower.y1), "merit / 1M passes"),
+        *_axis(lower, (0, lower.y1 / 2, lower.y1), "merit / 1M tokens"),
     ]
     every = svg.step(len(forecasts), 12)
     for place, forecast in enumerate(forecasts):
@@ -216,7 +216,9 @@ def _rate(frame: svg.Frame, middle: float, rate: float, css: str, title: str) ->
     top = min(frame.y(_known(rate)), foot)
     return Markup(
         '<rect class="rate {}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}</title></rect>'
-    ).format(css, frame.x(middle) - width / 2, top, width, foot - top, f"{title}: {rate:.3g} per million passes")
+    ).format(
+        css, frame.x(middle) - width / 2, top, width, foot - top, f"{title}: {rate:.3g} per million forward tokens"
+    )
 
 
 def _known(value: float, otherwise: float = 0.0) -> float:
