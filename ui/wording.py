@@ -22,8 +22,8 @@ GLOSSARY = {
     "weight gap": "loss that stays on the answer when form and demonstrations are given: what only weights can mend",
     "noise": "standard error of the validation reward, in reward: smaller differences mean little",
     "noise floor": "the least gain in merit that the validation rows can tell from nothing",
-    "outlook": "merit that a lever promises if it is pulled now, ± one standard deviation, and its cost in forward tokens",
-    "forward tokens": "tokens run forward once, the cost of a step on any machine: 1 for one generated or read, 3 for one trained on",
+    "outlook": "merit that a lever promises if it is pulled now, ± one standard deviation, and what it costs",
+    "forward tokens": "cost of a step on any machine: a token generated or read counts as one, a trained one as three",
     "drift": "nats per token lost on some general sentences, against the bare model: what a gain in weights has cost "
     "elsewhere",
     "promise": "the outlook's gain, as experience with other runs corrects it, in merit",
@@ -223,22 +223,6 @@ def printable(text: str) -> str:
 
 
 SAYINGS: tuple[Callable[..., str], ...] = (
-    *(
-        bar,
-        cost,
-        cut,
-        duration,
-        evidence,
-        figure,
-        interval,
-        kept,
-        lever,
-        mark,
-        money,
-        number,
-        outlook,
-        p_value,
-        forward_tokens,
-    ),
-    *(percent, plural, raced, remade, signed, sparkline, tokens),
-)
+    bar, cost, cut, duration, evidence, figure, forward_tokens, interval, kept, lever, mark, money, number, outlook,
+    p_value, percent, plural, raced, remade, signed, sparkline, tokens,
+)  # fmt: skip

@@ -185,6 +185,6 @@ def test_the_regression_is_the_closed_form_of_one_coefficient() -> None:
     assert Fit([0.3], []).narrowed([2.0]) == pytest.approx(1) and Fit([0.3], []).expected([2.0]) == 0
 
 
-@pytest.mark.parametrize(("passes", "said"), [(850, "850"), (2_449, "2k"), (40_900, "41k"), (1_200_000, "1.2M")])
-def test_passes_are_told_as_people_say_them(passes: float, said: str) -> None:
-    assert short(passes) == said
+@pytest.mark.parametrize(("tokens", "text"), [(850, "850"), (2_449, "2k"), (40_900, "41k"), (1_200_000, "1.2M")])
+def test_forward_tokens_are_written_short(tokens: float, text: str) -> None:
+    assert short(tokens) == text

@@ -3,13 +3,16 @@
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from bench.decisions.cli import add_commands
 from eval.tasks.task import load_task
+from tests.fixtures.learnable import TinyTask
 from ui.cli import parser
 from ui.terminal.chat import HELP
 
@@ -53,13 +56,16 @@ def test_its_example_task_can_be_read(tmp_path: Path, text: str) -> None:
     assert task.scorers.full_marks(task.scorers.show("Paris"), task.train[0])
 
 
-def test_its_python_compiles_and_names_what_there_is() -> None:
-    import nesylora
-
-    [code] = blocks("python")
-    compile(code, "README.md", "exec")
-    assert all(hasattr(nesylora, name) for name in re.findall(r"nesylora\.(\w+)", code))
-    assert set(re.findall(r"adapted\.(\w+)", code)) <= set(nesylora.Adapted._fields)
+def test_its_python_runs(tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All blocks of it, one after the other, as a script beside `my_task/`."""
+    shutil.copytree(tiny_task(budget={"rounds": 1}), tmp_path / "my_task")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "readme"}  # where its TypedDict looks up its annotations
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["adapted"].outcome
+    assert names["app"].get_state(names["config"]).next == ("adapt",), "it waits for the next approval"
+    assert "train_lora" in [tool.name for tool in names["tools"]]
 
 
 def test_its_tree_is_the_tree() -> None:

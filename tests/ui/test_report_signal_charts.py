@@ -67,7 +67,7 @@ def test_what_was_taken_back_is_hollow_and_losses_stand_below_zero() -> None:
     assert lost and zero and float(lost[1]) > float(zero[1])
 
 
-def test_cheap_lever_has_the_longer_bar_of_gain_per_passes() -> None:
+def test_cheap_lever_has_the_longer_bar_of_gain_per_token() -> None:
     drawn = str(promise_chart([a_forecast(1, "train_lora", 0.3, kept=True)]))
     bars = dict(re.findall(r'class="rate (\w+) \w+" x="[\d.]+" y="[\d.]+" width="[\d.]+" height="([\d.]+)"', drawn))
     assert abs(float(bars["edit_prompt"]) / float(bars["train_lora"]) - 10) < 0.2

@@ -113,7 +113,7 @@ def _with_scores(state: State, scores: Sequence[ExampleScore]) -> State:
 
 
 def promise_chart(forecasts: Sequence[Forecast]) -> Markup:
-    """Gain ± spread of both levers and what was gained, in merit, above the gain per million forward tokens; a slot a round."""
+    """Gain ± spread of both levers and what was gained, above the gain per million forward tokens; by round."""
     low, high = _range(forecasts)
     rates = [outlook.rate for forecast in forecasts for outlook in forecast.outlooks.values()]
     upper = svg.Frame(0, max(len(forecasts), 1), high, 26, 206, low)
