@@ -48,7 +48,7 @@ class Buffers:
         B, T, P = capacity.B, capacity.T, capacity.P
 
         def empty(tensor: torch.Tensor, *sizes: int) -> torch.Tensor:
-            # Zeros, because a weight of zero times what is not a number is none either.
+            # Zeros here and wherever something is loaded: zero times what is not a number is not a number.
             return torch.zeros(*sizes, tensor.shape[1], tensor.shape[3], dtype=tensor.dtype, device=device)
 
         self.prefix = {layer: (empty(k, P), empty(v, P)) for layer, (k, v) in like.items()}  # each [P, K, D]
@@ -73,6 +73,7 @@ class Buffers:
         for layer, pair in cache.layers.items():
             for buffer, tensor in zip(self.prefix[layer], pair, strict=True):
                 buffer[: len(cache.ids)] = tensor[0].transpose(0, 1)
+                buffer[len(cache.ids) :].zero_()
         self.prefix_length.fill_(len(cache.ids))
         self._loaded = cache
 
@@ -105,7 +106,7 @@ class StaticBatch:
 
         Args:
             tokens: [n] of these rows.
-            rows: the places of the n ≤ B rows in the pass. Places beyond them repeat the first row.
+            rows: the places of the n ≤ B rows in the pass. What further places of the batch say means nothing.
         """
         assert prompts.kept is not None, "the pass over the prompts keeps its keys and values"
         device = tokens.device
@@ -117,6 +118,7 @@ class StaticBatch:
         wanted = (place[prompts.owner] < self.B).nonzero()[:, 0]
         for layer, pair in prompts.kept.items():
             for buffer, tensor in zip(self._own[layer], pair, strict=True):
+                buffer.zero_()
                 buffer.flatten(0, 1)[targets[wanted]] = tensor[0].transpose(0, 1)[wanted]
         lengths = torch.bincount(prompts.owner)[torch.tensor(rows, device=device)]
         self._tokens.fill_(0)

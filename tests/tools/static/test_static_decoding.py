@@ -170,6 +170,18 @@ def test_a_call_after_a_larger_one_and_after_a_release(backbone: Load, steps: li
     assert larger == ours.generate(long, ROWS, adapter=None, max_new_tokens=70)[0]
 
 
+def test_what_an_adapter_of_no_numbers_leaves_behind_harms_nobody(backbone: Load, random_adapter: Adapters) -> None:
+    ours = backbone()
+    random_adapter(ours, "broken")
+    wanted = ours.generate(PROMPT, ROWS, adapter=None, max_new_tokens=8)[0]
+    ours.attach("broken")
+    for weight in (weight for weight in ours.model.parameters() if weight.requires_grad):
+        weight.data.fill_(torch.nan)
+    long = Prompt(system="Answer the question. " * 9, demos=DEMOS)
+    ours.generate(long, ROWS, adapter="broken", max_new_tokens=16)
+    assert ours.generate(PROMPT, ROWS, adapter=None, max_new_tokens=8)[0] == wanted
+
+
 def test_the_base_is_the_same_object_after_a_merged_answer(backbone: Load, random_adapter: Adapters) -> None:
     ours = backbone()
     random_adapter(ours, "tuned")
