@@ -15,7 +15,8 @@ from graphs.context import Context, Report
 from graphs.services.run import RunServices
 from graphs.state import Input, State, unreadable
 
-Node = Callable[[State, RunServices], dict[str, Any]]
+Node = Callable[[State, RunServices], State]
+"""Reads the state, and returns what changed."""
 
 
 class Invocation:
@@ -82,7 +83,7 @@ def as_node(node: Node, report: Report | None = None) -> Any:
         report: writes the report of runs whose context names nothing that does.
     """
 
-    def run(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
+    def run(state: State, runtime: Runtime[Context]) -> State:
         assert isinstance(runtime.context, Invocation), "Adaptation hands one to all nodes"
         services = runtime.context.services(state)
         services.report = services.report or report
@@ -126,7 +127,7 @@ def _step(node: Node, state: State) -> str:
     return f"{state.get('number', 0)}-{node.__name__}" + (f"-{refused}" if refused else "")
 
 
-def results(services: RunServices, outcome: Outcome) -> dict[str, Any]:
+def results(services: RunServices, outcome: Outcome) -> State:
     """A run's outcome, and what else a parent graph may want to know of the best pair."""
     folder, best = services.folder, outcome.best
     return {

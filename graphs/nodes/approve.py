@@ -1,6 +1,6 @@
 """The node that asks a user, and the way that the answer leads to."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from langgraph.types import interrupt
 
@@ -10,7 +10,7 @@ from graphs.services.run import RunServices
 from graphs.state import State
 
 
-def approve(state: State, services: RunServices) -> dict[str, Any]:
+def approve(state: State, services: RunServices) -> State:
     """In supervised use, ask; `graphs.approval` has the forms of question and answer.
 
     A node of its own that changes nothing before it is answered: LangGraph runs it again from its start. A wrong answer

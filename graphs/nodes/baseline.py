@@ -1,7 +1,5 @@
 """The first node: what the seed prompt brings, and prompts of earlier runs beside it."""
 
-from typing import Any
-
 from agent.records.edits import Edit
 from agent.records.evaluation import Evaluation
 from agent.records.events import BaselineScored
@@ -15,7 +13,7 @@ from graphs.services.run import RunServices
 from graphs.state import State
 
 
-def baseline(state: State, services: RunServices) -> dict[str, Any]:
+def baseline(state: State, services: RunServices) -> State:
     """Score the seed prompt, and try what memory recalls of earlier runs on near tasks.
 
     A run that has rounds already goes on after the last of them: the ledger, and no checkpoint, is its truth.

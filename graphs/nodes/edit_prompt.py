@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from agent.records.actions import EditPrompt
 from agent.records.edits import Edit
@@ -14,7 +13,7 @@ from graphs.services.run import RunServices
 from graphs.state import State, action_of, seed_of
 
 
-def edit_prompt(state: State, services: RunServices) -> dict[str, Any]:
+def edit_prompt(state: State, services: RunServices) -> State:
     """Rewrite the words: several proposals, compared on a minibatch; the best goes to the gate, on other rows."""
     action, config, best = action_of(state, EditPrompt), services.spec.config, state["best"]
     present = services.folder.prompt(best.prompt)

@@ -1,7 +1,5 @@
 """The last node: the test rows, opened once."""
 
-from typing import Any
-
 from agent.records.evaluation import Evaluation
 from agent.records.events import RunFinished
 from agent.records.rounds import Outcome, SplitResult
@@ -10,7 +8,7 @@ from graphs.services.run import RunServices
 from graphs.state import State, decided
 
 
-def finish(state: State, services: RunServices) -> dict[str, Any]:
+def finish(state: State, services: RunServices) -> State:
     """Open the test split, once: the baseline and the best pair on rows that nothing was decided by."""
     from eval import stats
 

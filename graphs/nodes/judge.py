@@ -1,7 +1,6 @@
 """The node that judges: whether the trial's pair becomes the best pair."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from agent.records.actions import Rollback
 from agent.records.evaluation import Evaluation
@@ -10,7 +9,7 @@ from graphs.services.run import RunServices
 from graphs.state import State, decided
 
 
-def judge(state: State, services: RunServices) -> dict[str, Any]:
+def judge(state: State, services: RunServices) -> State:
     """The gate: the trial's pair against the best pair, paired on the validation rows that did not choose it."""
     before, trial = services.evaluate(state["best"], "validation"), state["trial"]
     if trial.candidate is None:

@@ -1,7 +1,5 @@
 """The node that sees: what the best pair does, what its failing rows lack, and what each lever promises."""
 
-from typing import Any
-
 from agent.policy.base import stop_reason
 from agent.protocols import Briefing
 from agent.records.evaluation import Evaluation
@@ -15,7 +13,7 @@ from graphs.services.run import RunServices
 from graphs.state import State, seed_of
 
 
-def observe(state: State, services: RunServices) -> dict[str, Any]:
+def observe(state: State, services: RunServices) -> State:
     """History and the best pair's scores → signal; its failing examples → diagnosis."""
     from eval.stats import standard_error
 

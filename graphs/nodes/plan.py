@@ -1,7 +1,5 @@
 """The node that decides: signal, diagnosis and spend make a decision with its reason."""
 
-from typing import Any
-
 from agent.policy.base import stop_reason
 from agent.policy.briefing import MOST_FAILURES, from_memory
 from agent.protocols import Briefing
@@ -12,7 +10,7 @@ from graphs.services.run import RunServices
 from graphs.state import State
 
 
-def plan(state: State, services: RunServices) -> dict[str, Any]:
+def plan(state: State, services: RunServices) -> State:
     """Signal, diagnosis and spend → a decision with its reason."""
     history = services.folder.rounds()[: state["number"]]
     briefing = Briefing(

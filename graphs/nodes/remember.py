@@ -1,6 +1,6 @@
 """The node that ends a round: its row in the ledger, and what later runs may have of it."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from agent.records.actions import EditPrompt
 from agent.records.events import RoundJudged
@@ -9,8 +9,11 @@ from agent.records.rounds import Round
 from graphs.services.run import RunServices
 from graphs.state import State, decided
 
+if TYPE_CHECKING:
+    from memory.prompts import Entry
 
-def remember(state: State, services: RunServices) -> dict[str, Any]:
+
+def remember(state: State, services: RunServices) -> State:
     """Ledger row, prompt memory and report; each idempotent, so that a kill between them does no harm."""
     verdict, trial, number = state["verdict"], state["trial"], state["number"] + 1
     best = trial.candidate if verdict.kept and trial.candidate else state["best"]
@@ -34,7 +37,7 @@ def leave_to_later_runs(row: Round, services: RunServices) -> None:
     services.memory.note(row)
 
 
-def _entry(services: RunServices, row: Round, prompt: Prompt) -> Any:
+def _entry(services: RunServices, row: Round, prompt: Prompt) -> "Entry":
     from memory.prompts import Entry
 
     config, verdict, trial = services.spec.config, row.verdict, row.trial.candidate

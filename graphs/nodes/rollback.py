@@ -1,14 +1,12 @@
 """The lever that goes back."""
 
-from typing import Any
-
 from agent.records.actions import Rollback
 from agent.records.rounds import Trial
 from graphs.services.run import RunServices
 from graphs.state import State, action_of
 
 
-def rollback(state: State, services: RunServices) -> dict[str, Any]:
+def rollback(state: State, services: RunServices) -> State:
     """Take up the pair that stood after an earlier round."""
     number = action_of(state, Rollback).to_round
     first, rounds = services.folder.baseline(), services.folder.rounds()

@@ -1,7 +1,5 @@
 """The lever that tunes the weights."""
 
-from typing import Any
-
 from agent.errors import StepFailed
 from agent.records.actions import TrainLora
 from agent.records.base import digest
@@ -12,7 +10,7 @@ from graphs.services.run import RunServices
 from graphs.state import State, action_of, seed_of
 
 
-def train_lora(state: State, services: RunServices) -> dict[str, Any]:
+def train_lora(state: State, services: RunServices) -> State:
     """Tune the weights. An adapter that was completed before a kill is taken as it is."""
     action = action_of(state, TrainLora)
     rows = _training_rows(services, state["best"], action)
