@@ -15,14 +15,14 @@ from tools.model.chat_template import Renderer, TokenRow
 from tools.model.composite import window
 from tools.model.generation_config import Constraints, without_settings
 from tools.model.row_batches import RowBatches, too_large
-from tools.model.static_path import StaticPath
 from tools.packed.decoding import decode, run_prefix
 from tools.packed.early_stopping import Completions
 from tools.packed.packing import common_prefix, completion_nll, pack
 from tools.packed.padding import generate_padded, padded_nll
 from tools.packed.prefix_cache import PrefixCache
 from tools.packed.support import can_pack
-from tools.static.decoding import StaticDecoder
+from tools.static.decoding.decoder import StaticDecoder
+from tools.static.decoding.static_path import StaticPath
 from tools.training.memory_budget import MemoryBudget, is_out_of_memory
 
 

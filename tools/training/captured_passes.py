@@ -10,8 +10,8 @@ from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
 from tools.packed.packing import pack
 from tools.packed.support import UNSUPPORTED
-from tools.static.fused_norms import FusedNorms
 from tools.static.graphs import captured, without_synchronizing
+from tools.static.kernels.fused_norms import FusedNorms
 from tools.static.training_pass import StaticPass
 from tools.training.gradient import micro_batches
 from tools.training.memory_budget import MemoryBudget

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from tools.static import cascade
-from tools.static.cascade import Cascade, longest_that_works
+from tools.static.kernels import cascade
+from tools.static.kernels.cascade import Cascade, longest_that_works
 
 
 def flash(

@@ -12,10 +12,10 @@ from agent.records.examples import Demo, Example, Prompt
 from tests.conftest import BODY, SMALL
 from tests.fixtures.plain import Plain
 from tools.model.backbone import Backbone
-from tools.model.static_path import StaticPath
 from tools.packed.support import can_pack
-from tools.static import decoding
-from tools.static.support import static_steps_work
+from tools.static.decoding import decoder
+from tools.static.decoding.static_path import StaticPath
+from tools.static.decoding.support import static_steps_work
 from tools.training.flat_adamw import FlatAdamW
 
 NAMES = ["llama", "llama_biased", "llama_tied", "mixtral", "qwen2", "gemma2", "gemma3", "gemma3_wide", "gpt2"]
@@ -34,15 +34,15 @@ Adapters = Callable[..., Path]
 @pytest.fixture(autouse=True)
 def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Static steps are taken on every device."""
-    monkeypatch.setattr("tools.model.static_path.DEVICES", ("cuda", "cpu", "mps"))
+    monkeypatch.setattr("tools.static.decoding.static_path.DEVICES", ("cuda", "cpu", "mps"))
 
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The size of the batch of every static step."""
     taken: list[int] = []
-    advance = decoding.StaticDecoder.advance
-    monkeypatch.setattr(decoding.StaticDecoder, "advance", lambda d, batch: (taken.append(batch.B), advance(d, batch)))
+    advance = decoder.StaticDecoder.advance
+    monkeypatch.setattr(decoder.StaticDecoder, "advance", lambda d, batch: (taken.append(batch.B), advance(d, batch)))
     return taken
 
 
@@ -75,9 +75,9 @@ def test_answers_are_those_of_plain_generation(
 def test_rows_that_finish_early_leave_the_others_as_they_are(
     name: str, sizes: tuple[int, ...], backbone: Load, monkeypatch: pytest.MonkeyPatch, steps: list[int]
 ) -> None:
-    monkeypatch.setattr(decoding, "ROWS", sizes)
-    monkeypatch.setattr(decoding, "LATENCY_BOUND", 0)
-    monkeypatch.setattr(decoding, "BLOCK", 2)
+    monkeypatch.setattr(decoder, "ROWS", sizes)
+    monkeypatch.setattr(decoder, "LATENCY_BOUND", 0)
+    monkeypatch.setattr(decoder, "BLOCK", 2)
 
     def answers() -> list[str | None]:
         ours = backbone(name)
@@ -89,7 +89,7 @@ def test_rows_that_finish_early_leave_the_others_as_they_are(
 
     static = answers()
     assert (len(set(steps[PROBE_STEPS:])) > 1) == (len(sizes) > 1)
-    monkeypatch.setattr("tools.model.static_path.DEVICES", ())
+    monkeypatch.setattr("tools.static.decoding.static_path.DEVICES", ())
     assert static == answers()
     assert len({len(text or "") for text in static}) > 3
 
@@ -101,7 +101,7 @@ def test_as_many_rows_go_together_as_memory_has_room_for(
     wanted = ours.generate(PROMPT, ROWS, adapter=None, max_new_tokens=4)[0]
     assert set(steps[PROBE_STEPS:]) == {16}
     steps.clear()
-    monkeypatch.setattr(decoding, "free_memory", lambda device: 0)
+    monkeypatch.setattr(decoder, "free_memory", lambda device: 0)
     ours.release_decoder(all_of_it=True)
     assert ours.generate(PROMPT, ROWS, adapter=None, max_new_tokens=4)[0] == wanted
     assert set(steps) == {4}
@@ -137,7 +137,7 @@ def test_texts_that_may_stop_early_do(backbone: Load, monkeypatch: pytest.Monkey
     short = ours.generate(
         PROMPT, ROWS, adapter=None, max_new_tokens=24, stop_early=lambda example, text: len(text) >= 5
     )[0]
-    monkeypatch.setattr("tools.model.static_path.DEVICES", ())
+    monkeypatch.setattr("tools.static.decoding.static_path.DEVICES", ())
     eager = backbone().generate(
         PROMPT, ROWS, adapter=None, max_new_tokens=24, stop_early=lambda example, text: len(text) >= 5
     )[0]
@@ -155,7 +155,7 @@ def test_constraints_of_the_generation_config_hold(
 
     static = answers()
     assert steps
-    monkeypatch.setattr("tools.model.static_path.DEVICES", ())
+    monkeypatch.setattr("tools.static.decoding.static_path.DEVICES", ())
     assert static == answers() != backbone().generate(PROMPT, ROWS, adapter=None, max_new_tokens=16)[0]
 
 
@@ -233,7 +233,7 @@ def test_a_model_whose_static_steps_disagree_is_decoded_eagerly(
     def step(*_: Any) -> None:
         raise RuntimeError("this cannot be captured")
 
-    monkeypatch.setattr(decoding.StaticBatch, broken, {"attend": attend, "step": step}[broken])
+    monkeypatch.setattr(decoder.StaticBatch, broken, {"attend": attend, "step": step}[broken])
     ours = backbone()
     assert not static_steps_work(ours.base)
     assert len(ours.generate(PROMPT, ROWS, adapter=None, max_new_tokens=4)[0]) == len(ROWS)

@@ -17,9 +17,9 @@ from tools.packed.attention import KeysValues
 from tools.packed.early_stopping import Completions
 from tools.packed.packing import PackedBatch, pack, pack_logits
 from tools.packed.prefix_cache import PrefixCache
-from tools.static.batch import Buffers, Capacity, StaticBatch
-from tools.static.cascade import LEAST_PREFIX, Cascade, longest_that_works
+from tools.static.decoding.batch import Buffers, Capacity, StaticBatch
 from tools.static.graphs import captured, without_synchronizing
+from tools.static.kernels.cascade import LEAST_PREFIX, Cascade, longest_that_works
 from tools.training.memory_budget import free_memory, is_out_of_memory
 
 ROWS = (4, 16, 64, 128, 256)  # sizes of batches; each is captured for itself

@@ -14,7 +14,7 @@ from peft.tuners.lora.layer import Linear
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 
-from tools.model.side_by_side import SideBySide
+from tools.static.kernels.side_by_side import SideBySide
 from tools.training.memory_budget import free_memory
 
 SHARE = 0.4  # of the free memory that the copy may take

@@ -7,8 +7,8 @@ import torch
 from transformers.models.llama import modeling_llama
 
 from tools.model.backbone import Backbone
-from tools.static.fused_norms import FusedNorms
-from tools.static.fused_rotary import FusedRotary, turned
+from tools.static.kernels.fused_norms import FusedNorms
+from tools.static.kernels.fused_rotary import FusedRotary, turned
 
 
 @pytest.mark.parametrize("adjacent", [True, False])

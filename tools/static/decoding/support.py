@@ -9,8 +9,8 @@ from tools.packed.decoding import run_prefix
 from tools.packed.packing import pack, pack_logits
 from tools.packed.prefix_cache import PrefixCache
 from tools.packed.support import UNSUPPORTED
-from tools.static.batch import StaticBatch
-from tools.static.decoding import StaticDecoder
+from tools.static.decoding.batch import StaticBatch
+from tools.static.decoding.decoder import StaticDecoder
 
 PROBE = [TokenRow([3, 5, 4, 6], [7, 9]), TokenRow([3, 5, 4, 8, 9], [10, 11])]
 SHARED = 3  # tokens with which both begin

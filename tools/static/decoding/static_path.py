@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tools.model.decoding_weights import DecodingWeights
-from tools.static.decoding import StaticDecoder
-from tools.static.fused_norms import FusedNorms
-from tools.static.fused_rotary import FusedRotary
-from tools.static.support import static_steps_work
+from tools.static.decoding.decoder import StaticDecoder
+from tools.static.decoding.decoding_weights import DecodingWeights
+from tools.static.decoding.support import static_steps_work
+from tools.static.kernels.fused_norms import FusedNorms
+from tools.static.kernels.fused_rotary import FusedRotary
 from tools.training.memory_budget import free_memory
 
 DEVICES = ("cuda",)  # elsewhere launches do not dominate

@@ -14,7 +14,7 @@ import torch
 from tools.packed.attention import NO_MASK, AttentionOptions, KeysValues, apply_softcap, masked_softmax
 from tools.packed.packing import PackedBatch
 from tools.packed.prefix_cache import PrefixCache
-from tools.static.cascade import Cascade
+from tools.static.kernels.cascade import Cascade
 
 
 @dataclass(frozen=True)
