@@ -102,7 +102,7 @@ class Renderer:
         return list(self.tokenizer(text, add_special_tokens=plain)["input_ids"])
 
     def prompts_ids(self, prompt: Prompt, examples: Sequence[Example]) -> list[list[int]]:
-        """`prompt_ids` of many examples; the tokenizer works on them in parallel."""
+        """`prompt_ids` of many examples, in one call of the tokenizer."""
         texts, plain = [self.text(prompt, example) for example in examples], not self.tokenizer.chat_template
         return list(self.tokenizer(texts, add_special_tokens=plain)["input_ids"]) if texts else []
 

@@ -47,6 +47,7 @@ def compute_gradient(
         # Only here, after the handler, are the frames of the failed micro-batch gone, and the tensors that they held.
         for weight in weights:
             weight.grad = None
+        backbone.release_decoder(all_of_it=True)
         if backbone.device.type in ("cuda", "mps"):
             getattr(torch, backbone.device.type).empty_cache()
         if not budget.shrink(tokens, rows):

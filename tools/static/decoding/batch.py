@@ -30,10 +30,20 @@ class Capacity:
         """Whether a batch of this size fits."""
         return all(getattr(self, name) >= getattr(needed, name) for name in ("B", "T", "P", "steps"))
 
+    @property
+    def slots(self) -> int:
+        """Tokens whose keys and values are kept."""
+        return self.B * self.T + self.P
+
     def united(self, other: "Capacity") -> "Capacity":
         """What holds both."""
         sizes = {name: max(getattr(self, name), getattr(other, name)) for name in ("B", "T", "P", "steps")}
         return Capacity(**sizes)
+
+
+def bytes_per_token(layers: Mapping[int, KeysValues]) -> int:
+    """What the keys and values of one token take in all layers, each [1, K, S, D]."""
+    return sum(tensor[:, :, :1].numel() * tensor.itemsize for pair in layers.values() for tensor in pair)
 
 
 class Buffers:

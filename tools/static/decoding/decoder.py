@@ -17,7 +17,7 @@ from tools.packed.attention import KeysValues
 from tools.packed.early_stopping import Completions
 from tools.packed.packing import PackedBatch, pack, pack_logits
 from tools.packed.prefix_cache import PrefixCache
-from tools.static.decoding.batch import Buffers, Capacity, StaticBatch
+from tools.static.decoding.batch import Buffers, Capacity, StaticBatch, bytes_per_token
 from tools.static.graphs import captured, without_synchronizing
 from tools.static.kernels.cascade import LEAST_PREFIX, Cascade, longest_that_works
 from tools.training.memory_budget import free_memory, is_out_of_memory
@@ -26,6 +26,7 @@ ROWS = (4, 16, 64, 128, 256)  # sizes of batches; each is captured for itself
 LATENCY_BOUND = 64  # rows up to which fewer make no step quicker: 2.2 ms for 4, 2.3 for 64, 3.7 for 256 (docs/gpu.md)
 BLOCK = 4  # steps between two looks of the host
 SHARE = 0.3  # of the free memory that keys and values may take
+STALE = 8  # batches, with their graphs, that are kept for weights other than those in use
 
 
 @dataclass
@@ -72,8 +73,7 @@ class StaticDecoder:
 
     def rows_that_fit(self, prefix: PrefixCache, own_tokens: int) -> int:
         """The largest of `ROWS` that the device's free memory has room for, with so many own tokens each; 0: none."""
-        pairs = prefix.layers.values()
-        token = sum(tensor[:, :, :1].numel() * tensor.itemsize for pair in pairs for tensor in pair)
+        token = bytes_per_token(prefix.layers)
         if not token:
             return 0
         free = free_memory(self._device) + self.bytes
@@ -195,10 +195,17 @@ class StaticDecoder:
     # --- memory ---
 
     def _make_room(self, needed: Capacity, like: dict[int, KeysValues]) -> None:
-        """Buffers for a batch of this size. Those that are too small go, with all graphs that write into them."""
+        """Buffers for a batch of this size. Those that are too small go, with all graphs that write into them.
+
+        The new ones hold what the old ones did, too, unless memory has no room for both: few long rows after many
+        short ones.
+        """
         if self._buffers is not None and self._buffers.capacity.holds(needed):
             return
+        free = free_memory(self._device) + self.bytes
         capacity = needed if self._buffers is None else needed.united(self._buffers.capacity)
+        if capacity.slots * bytes_per_token(like) > SHARE * free:
+            capacity = needed
         self.release()
         self._buffers = Buffers(capacity, like, self._device)
 
@@ -207,6 +214,9 @@ class StaticDecoder:
         assert self._buffers is not None, "room is made before a batch"
         key = B, shared, self.weights
         if key not in self._batches:
+            stale = [known for known in self._batches if known[2] != self.weights]
+            for known in stale[:-STALE]:
+                self._graphs.pop(self._batches.pop(known), None)
             cascade = None if 0 < shared < LEAST_PREFIX else self._cascade(B)
             self._batches[key] = StaticBatch(self._buffers, B, shared, cascade)
         return self._batches[key]

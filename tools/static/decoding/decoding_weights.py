@@ -15,9 +15,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 
 from tools.static.kernels.side_by_side import SideBySide
-from tools.training.memory_budget import free_memory
+from tools.training.memory_budget import free_memory, is_out_of_memory
 
 SHARE = 0.4  # of the free memory that the copy may take
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)  # quantised weights are not copied
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # layers of one input, in common architectures
 
 
@@ -53,13 +54,11 @@ class DecodingWeights:
         the forward function that it had before: the same objects.
         """
         layers = self._linear_layers(adapter)
-        if layers is None or not self._has_copies(layers, adapter):
+        if layers is None or not self._filled(layers, adapter):
             yield adapter is None  # which needs none
             return
         used = [(layers[name], bare(layers[name]), copy) for name, copy in self._copies.items()]
         before = [(layer, inner.weight, vars(layer).get("forward")) for layer, inner, _ in used]
-        for name, copy in self._copies.items():
-            self._fill(name, layers[name], adapter, copy)
         try:
             for layer, inner, copy in used:
                 inner._parameters["weight"] = copy
@@ -85,7 +84,7 @@ class DecodingWeights:
             if name.startswith(inside):
                 continue
             if isinstance(module, BaseTunerLayer):
-                if type(module) is not Linear or module.merged or not module.base_layer.weight.is_floating_point():
+                if type(module) is not Linear or module.merged or not _is_plain(module.base_layer.weight):
                     return None
                 if adapter in module.lora_A and (
                     adapter in module.lora_variant or module.lora_B[adapter].bias is not None
@@ -93,17 +92,29 @@ class DecodingWeights:
                     return None
                 layers[name] = module
                 inside = (f"{name}.",)
-            elif type(module) is torch.nn.Linear:
+            elif type(module) is torch.nn.Linear and _is_plain(module.weight):
                 layers[name] = module
         return layers
 
     # --- copies ---
 
+    def _filled(self, layers: dict[str, Any], adapter: str | None) -> bool:
+        """Whether the copies hold this adapter; where memory ran out, there are none afterwards."""
+        try:
+            if not self._has_copies(layers, adapter):
+                return False
+            for name, copy in self._copies.items():
+                self._fill(name, layers[name], adapter, copy)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            self.release()
+            return False
+        return True
+
     def _has_copies(self, layers: dict[str, Any], adapter: str | None) -> bool:
         """Make those that are missing, if memory has room for them."""
-        adapted = {
-            name for name, layer in layers.items() if adapter is not None and adapter in getattr(layer, "lora_A", ())
-        }
+        adapted = {name for name, layer in layers.items() if _adapts(layer, adapter)}
         if adapted <= self._copies.keys() and self._copies:
             return True
         groups = [] if self._copies else self._groups(layers)
@@ -156,6 +167,11 @@ class DecodingWeights:
 def bare(layer: Any) -> Any:
     """The base's own layer."""
     return layer.base_layer if isinstance(layer, BaseTunerLayer) else layer
+
+
+def _is_plain(weight: torch.Tensor) -> bool:
+    """Whether it holds plain numbers: no quantised ones, and no tensor of a kind that another library made."""
+    return type(weight) is torch.nn.Parameter and weight.dtype in FLOATS
 
 
 def _adapts(layer: Any, adapter: str | None) -> bool:

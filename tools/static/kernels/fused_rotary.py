@@ -1,4 +1,4 @@
-"""Rotary positions in three kernels, where architectures write them out as five. For decoding: no gradients."""
+"""Rotary positions in three kernels, where architectures write them out as five."""
 
 import sys
 from collections import Counter
@@ -11,7 +11,7 @@ import torch
 
 NAME = "apply_rotary_pos_emb"
 
-# Models of one architecture share its code, and may be used by several threads.
+# Models of one architecture share its code, and may be used by several threads: one may train while another decodes.
 _lock = Lock()
 _users: Counter[Any] = Counter()
 _originals: dict[Any, Any] = {}
@@ -46,7 +46,10 @@ class FusedRotary:
 def turned(
     q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, unsqueeze_dim: int = 1
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Queries [B, H, T, D] and keys [B, K, T, D], turned by cosines and sines [B, T, D]."""
+    """Queries [B, H, T, D] and keys [B, K, T, D], turned by cosines and sines [B, T, R].
+
+    Of each head the first R ≤ D dimensions are turned, as architectures with partial rotary positions have it.
+    """
     cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
     H, K = q.shape[1], k.shape[1]
     if unsqueeze_dim == 1 and _adjacent(q, k):
@@ -63,7 +66,10 @@ def _adjacent(q: torch.Tensor, k: torch.Tensor) -> bool:
 
 
 def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    half = x.shape[-1] // 2
+    R = cos.shape[-1]
+    if x.shape[-1] > R:
+        return torch.cat([_turned(x[..., :R], cos, sin), x[..., R:]], dim=-1)
+    half = R // 2
     output = x * cos
     output[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
     output[..., half:].addcmul_(x[..., :half], sin[..., half:])
