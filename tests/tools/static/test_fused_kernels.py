@@ -41,3 +41,35 @@ def test_logits_stay_and_the_models_code_comes_back(name: str, backbone: Callabl
         assert not any("forward" in vars(module) for module in model.modules())
         assert torch.allclose(fused, wanted, rtol=1e-4, atol=1e-4)
         assert torch.equal(model(ids).logits, wanted)
+
+
+def test_gradients_go_through_the_fused_rotation() -> None:
+    """Another thread may train a model of the same code, meanwhile."""
+    gradients = []
+    for function in (turned, modeling_llama.apply_rotary_pos_emb):
+        torch.manual_seed(0)
+        product = torch.randn(1, 5, 6 * 8, requires_grad=True)
+        q, k = (part.view(1, 5, -1, 8).transpose(1, 2) for part in product.split([32, 16], dim=-1))
+        outputs = function(q, k, *torch.randn(2, 1, 5, 8))
+        sum((output * torch.randn_like(output)).sum() for output in outputs).backward()
+        gradients.append(product.grad)
+    assert torch.allclose(*gradients, atol=1e-5)
+
+
+def test_a_norm_that_somebody_has_wrapped_is_left_alone(backbone: Callable[..., Backbone]) -> None:
+    model = backbone().base
+    norm = next(module for module in model.modules() if type(module).__name__ == "LlamaRMSNorm")
+    wrapped = norm.forward = lambda x: 2 * x
+    with FusedNorms(model).active():
+        assert norm.forward is wrapped
+    assert norm.forward is wrapped
+
+
+def test_a_norm_of_two_inputs_is_no_plain_one() -> None:
+    class GatedRMSNorm(torch.nn.RMSNorm):
+        variance_epsilon = 1e-6
+
+        def forward(self, x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * gate
+
+    assert not FusedNorms(torch.nn.ModuleList([GatedRMSNorm(8)]))._norms

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from agent.config.lora import Lora
 from agent.errors import StepFailed
 from agent.records.actions import TrainLora
 from agent.records.examples import Demo, Example, Prompt
+from agent.records.rounds import Spend
 from agent.records.training import Training
 from tools.model.backbone import Backbone
 from tools.training import optimizer_steps
@@ -28,12 +30,14 @@ ROWS = [
 NAMES = ["llama", "llama_tied", "qwen2", "gemma3", "gpt2", "mixtral", "gemma2", "lfm2"]
 
 
-def learn(backbone: Backbone, folder: Path, accumulate: int = 1, rate: float = 1e-2) -> tuple[Training, torch.Tensor]:
+def learn(
+    backbone: Backbone, folder: Path, accumulate: int = 1, rate: float = 1e-2, **limits: Any
+) -> tuple[Training, torch.Tensor]:
     """The log, and all trained weights."""
     action = TrainLora(epochs=3, rank=4, learning_rate=1e-2, enough=0).model_copy(update={"learning_rate": rate})
     settings = Lora(rank=4, batch_size=3, accumulate=accumulate, weight_decay=0.1, clip=0.5)
     trainer = LoraTrainer(backbone, settings, lambda *_: None)
-    log = trainer.train(folder.name, ROWS, action, folder=folder, parent=None, seed=3)
+    log = trainer.train(folder.name, ROWS, action, folder=folder, parent=None, seed=3, **limits)
     weights = [weight.detach().flatten() for name, weight in backbone.model.named_parameters() if "lora_" in name]
     return log, torch.cat(weights)
 
@@ -61,14 +65,37 @@ def test_steps_that_are_only_started_train_the_same_weights(
     assert torch.allclose(weights, plain_weights, atol=2e-3)
 
 
-def test_a_loss_that_is_not_finite_ends_training_and_leaves_nothing(
+def test_a_loss_that_is_not_finite_ends_training_at_the_same_step(
     backbone: Callable[..., Backbone], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(optimizer_steps, "DEVICES", ("cpu", "cuda", "mps"))
-    ours = backbone()
-    with pytest.raises(StepFailed, match="the loss became"):
-        learn(ours, tmp_path / "wild", rate=1e30)
-    assert not (tmp_path / "wild").exists()
+    """Where steps are only started, the one after it has run by then; its weights go with the others."""
+    messages = []
+    for devices in ((), ("cpu", "cuda", "mps")):
+        monkeypatch.setattr(optimizer_steps, "DEVICES", devices)
+        ours = backbone()
+        with pytest.raises(StepFailed, match="the loss became") as raised:
+            learn(ours, tmp_path / "wild", rate=1e30)
+        messages.append(str(raised.value))
+        assert not (tmp_path / "wild").exists()
+        assert not any("lora_" in name for name, _ in ours.base.named_parameters())
+    assert messages[0] == messages[1]
+    assert "at step 2" in messages[0]
+
+
+@pytest.mark.parametrize("limit", [{"token_limit": 500}, {"deadline": 0.0}])
+def test_a_training_that_is_cut_short_ends_after_the_same_step(
+    limit: dict[str, float], backbone: Callable[..., Backbone], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = []
+    for devices in ((), ("cpu", "cuda", "mps")):
+        monkeypatch.setattr(optimizer_steps, "DEVICES", devices)
+        spends: list[Spend] = []
+        log, _ = learn(backbone(charge=spends.append), tmp_path / "short", **limit)
+        charged = [spend.train_tokens for spend in spends]
+        assert sum(charged) == log.tokens
+        logs.append((len(log.steps), log.tokens, log.stopped, charged))
+    assert logs[0] == logs[1]
+    assert 0 < logs[0][0] < 12 and logs[0][2]
 
 
 def test_a_trained_adapter_answers_from_disk_as_from_memory(

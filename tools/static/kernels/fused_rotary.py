@@ -52,7 +52,8 @@ def turned(
     """
     cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
     H, K = q.shape[1], k.shape[1]
-    if unsqueeze_dim == 1 and _adjacent(q, k):
+    has_gradient = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad)  # `as_strided` loses that of k
+    if unsqueeze_dim == 1 and not has_gradient and _adjacent(q, k):
         both = _turned(q.as_strided((q.shape[0], H + K, *q.shape[2:]), q.stride()), cos, sin)
         return both[:, :H], both[:, H:]
     return _turned(q, cos, sin), _turned(k, cos, sin)
