@@ -121,5 +121,6 @@ def test_an_adapter_is_active_in_every_layer_after_another_is_gone(backbone: Loa
         ours.create(adapter, LoraConfig(r=2, init_lora_weights=False, target_modules=names))
         ours.save(adapter, tmp_path / adapter)
     wanted = asked(ours, PROMPTS[0], "last")
+    ours.attach("first")
     ours.detach("first")
     assert asked(ours, PROMPTS[0], "last") == wanted
