@@ -48,7 +48,7 @@ class CapturedPasses:
         """Add the gradient of the mean loss over all completion tokens of a step.
 
         Returns:
-            The loss in nats per completion token, on the device, and the tokens that were run.
+            The loss in nats per completion token, on the device, and the forward tokens that were run.
 
         Raises:
             CannotCapture: the step must be done in another way. Gradients are in any state.

@@ -21,7 +21,7 @@ class StepNumbers:
     """What an optimizer step gave.
 
     Attributes:
-        tokens: that were run.
+        tokens: forward tokens that were run.
     """
 
     tokens: int
@@ -51,7 +51,7 @@ class OptimizerSteps:
     """Trains the weights that are trainable.
 
     Args:
-        budget: what a pass may hold; it takes note where memory runs out.
+        budget: of a micro-batch; it shrinks where memory runs out.
     """
 
     def __init__(self, backbone: Backbone, settings: Lora, budget: MemoryBudget) -> None:

@@ -62,7 +62,7 @@ def _device() -> Check:
     from tools.model.loading import pick_device, pick_dtype
 
     device = pick_device()
-    way = "; steps run as CUDA graphs where the model allows it, else one by one" if device == "cuda" else ""
+    way = "; steps run as CUDA graphs where the model allows it, else kernel by kernel" if device == "cuda" else ""
     return True, f"device: {device}, {str(pick_dtype(device)).removeprefix('torch.')}{way}"
 
 

@@ -116,7 +116,7 @@ class StaticBatch:
 
         Args:
             tokens: [n] of these rows.
-            rows: the places of the n ≤ B rows in the pass. What further places of the batch say means nothing.
+            rows: the places of the n ≤ B rows in the pass. The other places of the batch compute nothing of use.
         """
         assert prompts.kept is not None, "the pass over the prompts keeps its keys and values"
         device = tokens.device
@@ -139,7 +139,7 @@ class StaticBatch:
         self.buffers.count.zero_()
 
     def take(self, places: Sequence[int], source: "StaticBatch") -> None:
-        """Continue rows of another batch over the same buffers, those at these n ≤ B places."""
+        """Continue the rows at these n ≤ B places of another batch, which uses the same buffers."""
         index = torch.tensor([*places, *[places[0]] * (self.B - len(places))], device=self._tokens.device)
         for layer, pair in self._own.items():
             for buffer, tensor in zip(pair, source._own[layer], strict=True):
@@ -175,11 +175,11 @@ class StaticBatch:
         for buffer, new in zip(self._own[layer], keys_values, strict=True):
             buffer.flatten(0, 1).index_copy_(0, self._places, new[0].transpose(0, 1))
         prefix = self.buffers.prefix[layer] if self.P else None
-        asked = query[0].transpose(0, 1)  # [B, H, D]
+        queries = query[0].transpose(0, 1)  # [B, H, D]
         if self._cascade is not None and self._cascade.takes(options):
-            output: torch.Tensor = self._cascade(asked, prefix, self._own[layer], options.scaling)
+            output: torch.Tensor = self._cascade(queries, prefix, self._own[layer], options.scaling)
         else:
-            output = self._by_products(asked, prefix, self._own[layer], options)
+            output = self._by_products(queries, prefix, self._own[layer], options)
         return output.transpose(0, 1)[None]
 
     def _by_products(

@@ -1,7 +1,7 @@
 """Greedy decoding on static batches: on CUDA, each shape of a batch is captured once as a graph and then replayed.
 
 A step of eager decoding is some thousand small kernels, and launching them takes several times as long as running them.
-The host looks at the new tokens only every few steps, while the device goes on.
+The host reads the new tokens only every few steps, while the device goes on.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from tools.training.memory_budget import free_memory, is_out_of_memory
 
 ROWS = (4, 16, 64, 128, 256)  # sizes of batches; each is captured for itself
 LATENCY_BOUND = 64  # rows up to which fewer make no step quicker: 2.2 ms for 4, 2.3 for 64, 3.7 for 256 (docs/gpu.md)
-BLOCK = 4  # steps between two looks of the host
+BLOCK = 4  # steps whose tokens the host reads at once
 SHARE = 0.3  # of the free memory that keys and values may take
 STALE = 8  # batches, with their graphs, that are kept for weights other than those in use
 
@@ -143,7 +143,7 @@ class StaticDecoder:
         return batch
 
     def _in_blocks(self, batch: StaticBatch, completions: Completions, steps: int) -> None:
-        """The host hears a block of steps while the next one runs."""
+        """The host reads the tokens of a block of steps while the next one runs."""
         rows, done, waiting = list(completions.active), 0, None
         while done < steps or waiting:
             launched = None
@@ -154,7 +154,7 @@ class StaticDecoder:
                 launched = self._fetch(batch, rows, done, block)
                 done += block
             if waiting:
-                _hear(waiting, completions)
+                _append_block(waiting, completions)
                 if not completions.active:
                     return
                 batch, rows = self._compacted(batch, rows, completions.active)
@@ -252,7 +252,7 @@ class StaticDecoder:
             self._graphs[batch].replay()
 
 
-def _hear(fetched: Fetched, completions: Completions) -> None:
+def _append_block(fetched: Fetched, completions: Completions) -> None:
     """Append the tokens of a block, step after step, of the rows that are still active."""
     if fetched.ready is not None:
         fetched.ready.synchronize()

@@ -48,10 +48,17 @@ class DecodingWeights:
 
     @contextmanager
     def active(self, adapter: str | None) -> Iterator[bool]:
-        """The base answers as with the active adapter, from the copies, if the context's value is true.
+        """The base answers with the copies, into which this adapter is merged.
 
         The adapter's product is added in the base's type, and rounded once. Afterwards every layer has the weight and
         the forward function that it had before: the same objects.
+
+        Args:
+            adapter: the active one; None: all are disabled.
+
+        Yields:
+            Whether the base can be decoded in static steps. False: nothing was changed, because the adapter is no
+            plain LoRA, or memory has no room for the copies. Without an adapter no copies are needed.
         """
         layers = self._linear_layers(adapter)
         if layers is None or not self._filled(layers, adapter):

@@ -18,8 +18,9 @@ class Cascade:
 
     Args:
         B, T, P, H: rows, own slots of a row, prefix slots, heads of a query.
-        longest: what the kernels are told of the queries of a row. For 1 they take the heads of a group together, which
-            is quicker; not every version returns the sums in order then.
+        longest: the most queries of a row, as the kernels are told; there is always one. For 1 they take the heads of a
+            group together, which is quicker, but not every version returns the sums in order then; see
+            `longest_that_works`.
     """
 
     def __init__(self, B: int, T: int, P: int, H: int, device: torch.device, longest: int = 1) -> None:
@@ -55,16 +56,16 @@ class Cascade:
         """
         key, value = (tensor.flatten(0, 1) for tensor in own)
         sizes = (self._longest, self._T)
-        near, near_sums = _flash(query, key, value, self._rows, self._row_slots, sizes, self._lengths, scaling)
+        own_outputs, own_sums = _flash(query, key, value, self._rows, self._row_slots, sizes, self._lengths, scaling)
         if prefix is None:
-            return near
+            return own_outputs
         n, B, H, D = self._parts, *query.shape
-        asked = query.expand(n, B, H, D).flatten(0, 1)
-        far, far_sums = _flash(
-            asked, *prefix, self._part_rows, self._part_slots, (B, self._P), self._part_lengths, scaling
+        repeated = query.expand(n, B, H, D).flatten(0, 1)
+        prefix_outputs, prefix_sums = _flash(
+            repeated, *prefix, self._part_rows, self._part_slots, (B, self._P), self._part_lengths, scaling
         )
-        shares = torch.cat([far_sums, near_sums], dim=1).view(H, n + 1, B).softmax(dim=1).to(near.dtype)
-        outputs = torch.cat([far, near]).view(n + 1, B, H, D)
+        shares = torch.cat([prefix_sums, own_sums], dim=1).view(H, n + 1, B).softmax(dim=1).to(query.dtype)
+        outputs = torch.cat([prefix_outputs, own_outputs]).view(n + 1, B, H, D)
         return (outputs * shares.permute(1, 2, 0)[..., None]).sum(dim=0)
 
 
