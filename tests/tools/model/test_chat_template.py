@@ -268,6 +268,7 @@ def test_open_thoughts_are_told_with_the_switch_that_leaves_them_out(tokenizer: 
 
 @pytest.mark.parametrize("template", [CHATML, None])
 def test_many_prompts_have_the_ids_that_each_has_alone(template: str | None, tokenizer: Any) -> None:
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<s> $A", special_tokens=[("<s>", 0)])
     tokenizer.chat_template = template
     render = Renderer(tokenizer)
     examples = [EXAMPLE, Example(name="v:2", question="Three? " * 9, answer="3")]

@@ -88,10 +88,10 @@ def test_adapters_of_every_kind_answer_as_they_do_eagerly(
 
 def test_adapters_of_different_layers_take_turns(backbone: Load, tmp_path: Path, steps: list[int]) -> None:
     ours = backbone()
-    targets = {"a": ["q_proj"], "bb": ["o_proj", "v_proj"], "ccc": ["q_proj", "down_proj"]}
+    targets = {"q": ["q_proj"], "ov": ["o_proj", "v_proj"], "qqd": ["q_proj", "down_proj"]}
     for adapter, names in targets.items():
         make(ours, adapter, tmp_path, target_modules=names)
-    turns = ["a", "bb", None, "ccc", "a", None, "bb"]
+    turns = ["q", "ov", None, "qqd", "q", None, "ov"]
     static, memory = [], []
     for adapter in turns:
         static.append(answers(ours, adapter))
