@@ -7,8 +7,9 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -q
 READY := $(VENV)/ready
 READY_DEV := $(VENV)/ready-dev
 READY_BENCH := $(VENV)/ready-bench
+READY_SERVER := $(VENV)/ready-server
 
-.PHONY: demo test check check-llm compare decide bench bench-gpu setup clean help
+.PHONY: demo test test-server check check-llm compare decide bench bench-gpu setup clean help
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -19,6 +20,9 @@ demo: $(READY) ## adapt the embedded model to the example task, and write the re
 
 test: $(READY_DEV) ## pass the tests
 	@$(VENV)/bin/python -m pytest
+
+test-server: $(READY_SERVER) ## a supervised run over LangGraph's own server
+	@$(VENV)/bin/python -m pytest tests/graphs/test_langgraph_server.py
 
 check: $(READY_DEV) ## lint, format and types
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
@@ -58,6 +62,11 @@ $(READY): pyproject.toml constraints.txt models.txt
 $(READY_DEV): $(READY)
 	@echo "[dev] the test tools"
 	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(READY_SERVER): $(READY_DEV)
+	@echo "[server] LangGraph's server"
+	@$(PIP) install -c constraints.txt -e '.[server]'
 	@touch $@
 
 $(READY_BENCH): $(READY)

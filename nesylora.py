@@ -52,7 +52,7 @@ def adapt(
         overrides: settings of the task as `a.b=c`.
         runs: where run folders and the prompt memory live.
         name: of the run's folder; by default the task's name and the time.
-        listener: told of progress and events.
+        listener: gets progress and events.
 
     Raises:
         agent.errors.NesyLoraError: with a message that says what is wrong, where, and the way out.

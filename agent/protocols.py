@@ -31,7 +31,7 @@ Embed = Callable[[Sequence[str]], list[list[float]]]
 
 
 class Progress(Protocol):
-    """Told of long work: what it is, how far of how much, and a short note (loss, texts per second)."""
+    """Shows long work: what it is, how far of how much, and a short note (loss, texts per second)."""
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None: ...
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that it runs from a checkout
 
-from agent.policy.registry import make_policy
+from agent.policy.make import make_policy
 from agent.protocols import Briefing
 from agent.records.actions import EditPrompt, Stop, TrainLora
 from agent.records.examples import Candidate, Prompt

@@ -9,6 +9,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import RetryPolicy
 
+from agent.errors import LlmUnavailable
 from graphs.context import Context, Report
 from graphs.invocation import Invocation, as_node
 from graphs.nodes.approve import approve, route
@@ -59,12 +60,18 @@ class Adaptation(CompiledStateGraph[Any, Any, Any, Any]):
 def is_lost_connection(error: Exception) -> bool:
     """Whether a step is worth another try: a connection broke, such as the hub's while a model was fetched.
 
-    No error of ours is: what is wrong with a task stays wrong, and calls to an external LLM have been tried again.
+    What is wrong with a task stays wrong, and calls to an external LLM have been tried again already.
     """
     import httpx
 
-    lost = isinstance(error, ConnectionError | TimeoutError | httpx.TransportError)
-    return lost and not isinstance(error, BrokenPipeError)  # nobody reads our output any more
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, BrokenPipeError | LlmUnavailable):  # nobody reads our output any more; tried again already
+            return False
+        if isinstance(cause, ConnectionError | TimeoutError | httpx.TransportError):
+            return True
+        cause = cause.__cause__
+    return False
 
 
 RETRY = RetryPolicy(max_attempts=3, retry_on=is_lost_connection)

@@ -1,5 +1,6 @@
-"""What one call of the graph is given: the run, how it is to be played, and who watches. Loads nothing heavy."""
+"""What one call of the graph is given: the run, its settings, and who watches. Loads nothing heavy."""
 
+import json
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -60,8 +61,11 @@ class Context(BaseModel):
     @property
     def settings(self) -> list[str]:
         """Overrides and budget as the task reader takes them."""
-        limits = [f"budget.{name}={'null' if limit is None else f'{limit:g}'}" for name, limit in self.budget.items()]
-        return [*self.overrides, *limits]
+        limits = {
+            name: int(limit) if limit is not None and limit.is_integer() else limit
+            for name, limit in self.budget.items()
+        }
+        return [*self.overrides, *(f"budget.{name}={json.dumps(limit)}" for name, limit in limits.items())]
 
 
 def _fault(field: str, fault: Any) -> str:

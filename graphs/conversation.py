@@ -20,7 +20,7 @@ class PromptChange(Record):
 
 
 class Conversation:
-    """The commands of a chat, for any face. Every action command plays one round and returns the next question.
+    """The commands of a chat, for any face. Every action command runs one round and returns the next question.
 
     None in place of a question: the run has finished. All commands raise BadInput where they cannot be followed.
     """

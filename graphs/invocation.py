@@ -2,11 +2,14 @@
 
 import errno
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 from langgraph.config import get_config
 from langgraph.runtime import Runtime, get_runtime
+from langgraph.types import StreamWriter
 
 from agent.errors import BadInput, NesyLoraError
 from agent.records.base import digest
@@ -31,6 +34,8 @@ class Invocation:
         self._context = Context.of(given) if isinstance(given, dict) else given or _parents_context()
         self._services = given if isinstance(given, RunServices) else None
         self._keeps_lock = self._services is not None  # the session's, which unlocks it
+        self._guard = Lock()
+        self._working = self._closed = False
 
     def services(self, state: State) -> RunServices:
         """The run's, made at the first node: from the context, and from the graph's input where that says nothing."""
@@ -47,8 +52,33 @@ class Invocation:
             self._services = RunServices(context, _run_name())
         return self._services
 
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """A node's work. A call that was cancelled keeps the run until the node that works in a thread has ended.
+
+        Raises:
+            NesyLoraError: the call was cancelled before the node began.
+        """
+        with self._guard:
+            if self._closed:
+                raise NesyLoraError("The call of the graph was cancelled. Invoke it again to go on with the run.")
+            self._working = True
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._working = False
+                if self._closed:
+                    self._unlock()
+
     def close(self) -> None:
         """Let go of the run, where this call took it."""
+        with self._guard:
+            self._closed = True
+            if not self._working:
+                self._unlock()
+
+    def _unlock(self) -> None:
         if self._services and not self._keeps_lock:
             self._services.unlock()
 
@@ -85,11 +115,14 @@ def as_node(node: Node, report: Report | None = None) -> Any:
 
     def run(state: State, runtime: Runtime[Context]) -> State:
         assert isinstance(runtime.context, Invocation), "Adaptation hands one to all nodes"
-        services = runtime.context.services(state)
+        with runtime.context.working():
+            return charged(state, runtime.context.services(state), runtime.stream_writer)
+
+    def charged(state: State, services: RunServices, stream: StreamWriter) -> State:
         services.report = services.report or report
-        services.stream = runtime.stream_writer
+        services.stream = stream
         if outcome := services.folder.outcome():
-            number = len(services.folder.rounds())  # nothing is played, and no row opened, a second time
+            number = len(services.folder.rounds())  # no node works, and no test row is opened, a second time
             return {"run": services.folder.name, "number": number, "decision": None, **results(services, outcome)}
         services.lock()
         if fault := unreadable(state):
@@ -113,6 +146,7 @@ def as_node(node: Node, report: Report | None = None) -> Any:
                 f"The disk is full: {services.folder.path}. Make room, then go on with resume."
             ) from error
         finally:
+            services.meter.charge()  # what another try of this node counts, too
             services.meter.end()
         return {**update, "spend": own + update.get("spend", Spend())}
 

@@ -6,22 +6,28 @@ import ormsgpack
 from langgraph.checkpoint.serde.jsonplus import EXT_PYDANTIC_V2, JsonPlusSerializer
 
 from agent.records.actions import Decision
-from agent.records.examples import Candidate
-from agent.records.rounds import Outcome, Spend, Trial, Verdict
+from agent.records.examples import Candidate, Prompt
+from agent.records.rounds import Outcome, Spend, SplitResult, Trial, Verdict
 from agent.records.signal import Diagnosis, Signal
 
 FORMER = ("agent.records", "agent.moves", "agent.rounds")
 """Modules that earlier versions had all records of a checkpoint in."""
 
-HOMES = {
-    record.__name__: record.__module__
-    for record in (Candidate, Decision, Diagnosis, Outcome, Signal, Spend, Trial, Verdict)
-}
+RECORDS = (Candidate, Decision, Diagnosis, Outcome, Prompt, Signal, Spend, SplitResult, Trial, Verdict)
+"""All that a state holds as a whole record; others are within these."""
+
+HOMES = {record.__name__: record.__module__ for record in RECORDS}
 KEYS = ormsgpack.OPT_NON_STR_KEYS
 
 
 class RecordSerializer(JsonPlusSerializer):
-    """LangGraph's serializer. Names are changed before it asks whether a class may be imported."""
+    """LangGraph's serializer for our records only: LangGraph's own would import any class that a checkpoint names.
+
+    A graph of a user's own that holds other classes adds them by `with_msgpack_allowlist`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(allowed_msgpack_modules=RECORDS)
 
     def loads_typed(self, data: tuple[str, bytes]) -> Any:
         kind, value = data

@@ -26,6 +26,7 @@ class Session:
     def __init__(self, services: RunServices) -> None:
         self.services = services
         self._saver: Checkpoints | None = None
+        self._announced = False
 
     def close(self) -> None:
         """Close the checkpoint database, if it was opened."""
@@ -119,7 +120,7 @@ class Session:
         return self._graph.get_state(self._config)
 
     def _announce(self) -> None:
-        if not hasattr(self, "_announced"):
+        if not self._announced:
             self._announced = True
             config, folder = self.services.spec.config, self.services.folder
             policy = "LLM planner" if config.plans else config.policy

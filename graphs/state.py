@@ -74,10 +74,10 @@ def decided(state: State) -> Decision:
 
 
 def action_of(state: State, kind: type[M]) -> M:
-    """The move under way, of the kind that this lever executes."""
-    move = decided(state).move
-    assert isinstance(move, kind), f"the router sends only {kind.__name__} here"
-    return move
+    """The action under way, of the kind that this lever executes."""
+    action = decided(state).move
+    assert isinstance(action, kind), f"the router sends only {kind.__name__} here"
+    return action
 
 
 def seed_of(state: State, services: RunServices) -> int:

@@ -11,6 +11,7 @@ from agent.records.looks import Finding, Look
 from agent.records.rounds import Outcome, RoundSummary
 from graphs.approval import instead
 from graphs.looking import Looking
+from graphs.nodes.plan import why_closed
 from graphs.session import Session
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 class Workbench:
     """Satisfies `tools.toolbox.Workbench` with a supervised session: every action of the agent is a round of the run.
 
-    Safe for several threads: one call works at a time. What an agent looks at between its rounds is charged to none.
+    Safe for several threads: one call works at a time. What an agent looks at is charged to its next round.
 
     Args:
         session: opened with `supervised=True`, so that the run waits for the agent before every action.
@@ -40,19 +41,23 @@ class Workbench:
             return self._pull(action)
 
     def look(self, look: Look) -> Finding:
-        """What is found about the pair that stands now.
+        """What is found about the pair that stands now. The round that follows is charged for it.
 
         Raises:
             BadInput: it cannot be done, or the run has ended.
+            StepFailed: the run's minutes are used up.
         """
         with self._lock:
-            return Looking(self._waiting().state, self._session.services).look(look)
+            state, services = self._waiting().state, self._session.services
+            with services.meter.between_steps(state["spend"], services.spec.config.budget.minutes):
+                return Looking(state, services).look(look)
 
     def _pull(self, action: Action) -> RoundSummary | Outcome:
         session, folder = self._waiting(), self._session.services.folder
         state, config = session.state, session.services.spec.config
         if not isinstance(action, Stop | Rollback):
-            briefing = Briefing(state["signal"], state["diagnosis"], folder.rounds(), state["spend"])
+            closed = why_closed(session.services)
+            briefing = Briefing(state["signal"], state["diagnosis"], folder.rounds(), state["spend"], closed=closed)
             if ended := stop_reason(briefing, config):
                 raise BadInput(f"{ended} Only rollback and stop are left.")
         question = session.go(instead(action.action, **action.model_dump(mode="json", exclude={"action"})))

@@ -103,7 +103,7 @@ def _add_check(command: argparse.ArgumentParser) -> None:
 
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--policy", help="who decides: rules (default), learned, or an order such as 'p -> w'")
+    command.add_argument("--policy", help="who decides: rules (default), learned, or a schedule such as 'p -> w'")
     command.add_argument("--name", help="of the run's folder; default: task and time")
     add_settings(command)
 
@@ -181,7 +181,8 @@ def _report(options: argparse.Namespace) -> int:
     from ui.report.write import write_report
 
     folder = _find(options)
-    task = build_task(load_config(folder.task_file), Path(folder.about.source))
+    with folder.as_begun():
+        task = build_task(load_config(folder.task_file), Path(folder.about.source))
     print(write_report(folder, (*task.validation, *task.test)))
     return 0
 

@@ -27,7 +27,7 @@ GLOSSARY = {
     "drift": "nats per token lost on some general sentences, against the bare model: what a gain in weights has cost "
     "elsewhere",
     "promise": "the outlook's gain, as experience with other runs corrects it, in merit",
-    "drawn": "a gain drawn around the promise, as wide as that is unsure; the highest a pass wins (Thompson sampling)",
+    "drawn": "a gain drawn around the promise, as wide as it is uncertain; the best per token wins (Thompson sampling)",
     "merit": "mean of reward, content and style, from 0 to 1: it shows progress where the product is still 0",
     "level": "the largest p with which a change is kept: a part of gate.alpha, less after each that was not",
     "rows that did not choose it": "the validation rows on which a prompt was not compared with others before",

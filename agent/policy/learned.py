@@ -147,7 +147,7 @@ def _why(best: Promise, promises: Sequence[Promise], floor: float) -> str:
     expected = max(counted, key=lambda promise: promise.gain / promise.cost, default=best)
     if expected.action != best.action:
         return "How sure that is leaves the other way worth a try."
-    return f"So {name} the most merit per pass."
+    return f"So {name} the most merit per token."
 
 
 def in_words(promises: Sequence[Promise]) -> str:

@@ -45,10 +45,10 @@ def estimate_costs(
         return rows * (asked + answered) + calls * shared
 
     edit, lora = config.edit, config.lora
-    raced = (edit.proposals + 1) * min(edit.minibatch, len(validation))
+    compared = (edit.proposals + 1) * min(edit.minibatch, len(validation))
     epoch = len(train) * (asked + wanted) + ceil(len(train) / lora.batch_size) * shared
     return RoundCosts(
         lora=3 * lora.epochs * epoch,
-        edit=answers(raced, edit.proposals + 1) + answers(min(edit.learned_from, len(train))),
+        edit=answers(compared, edit.proposals + 1) + answers(min(edit.learned_from, len(train))),
         judging=answers(len(validation)),
     )

@@ -58,6 +58,7 @@ def finished_run(
     run = RunFolder.open(path) if opened else new_run(task, [*ALONE, *overrides], folder, name)
     if run.outcome() is None:
         with open_session(run, pool=pool, listener=listener, report=write_report) as session:
+            _ = session.services.backbone  # loaded before the clock starts: the first of several runs would pay for all
             session.go()
     return run
 

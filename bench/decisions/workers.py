@@ -128,7 +128,7 @@ def run_group(folder: Path) -> int:
             return run_variant(group, variant, folder, view)
 
         for _ in run_all(group.variants, [group.seed], run, results_file(folder)):
-            gc.collect()  # a run and its model hold each other: two models at a time may be one too many
+            gc.collect()  # a finished run and its services refer to each other; a variant may have another model
     return 0
 
 

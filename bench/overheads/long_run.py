@@ -142,10 +142,10 @@ class Alternating:
         self._rounds = rounds
 
     def decide(self, briefing: Briefing) -> Decision:
-        signal, diagnosis, played = briefing.signal, briefing.diagnosis, len(briefing.history)
-        move = Stop() if played >= self._rounds else (EditPrompt(), TrainLora(fresh=True))[played % 2]
+        signal, diagnosis, rounds = briefing.signal, briefing.diagnosis, len(briefing.history)
+        action = Stop() if rounds >= self._rounds else (EditPrompt(), TrainLora(fresh=True))[rounds % 2]
         numbers = {"reward": signal.reward, "noise": signal.noise, "rows lacking style": diagnosis.share("style")}
-        return Decision(move=move, reason=f"The levers take turns: {move.action}.", numbers=numbers)
+        return Decision(move=action, reason=f"The levers take turns: {action.action}.", numbers=numbers)
 
 
 class FreeTrainer:

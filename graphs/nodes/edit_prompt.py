@@ -33,13 +33,13 @@ def edit_prompt(state: State, services: RunServices) -> State:
         return {"trial": trial.model_copy(update={"note": f"The prompt stays as it is: {why}"})}
     names = comparison_rows(state, services, best, [present, *(edit.prompt for edit in edits)])
     winner, tried = best_of(edits, present, best.adapter, names, services)
-    raced = {
+    compared = {
         "raced": tuple(names),
         "candidate": winner and Candidate(prompt=winner.id, adapter=best.adapter),
         "note": "; ".join([_comparison_note(winner, tried), *remarks]),
         "proposals": (*tried, *refused),
     }
-    return {"trial": trial.model_copy(update=raced)}
+    return {"trial": trial.model_copy(update=compared)}
 
 
 def best_of(
@@ -63,7 +63,7 @@ def _comparison_note(winner: Prompt | None, tried: Sequence[Proposal]) -> str:
 def _without_leaks(
     services: RunServices, present: Prompt, edits: Sequence[Edit]
 ) -> tuple[list[Edit], tuple[Proposal, ...]]:
-    """The edits to race, and those refused because their words give away rows. (Demonstrations are train rows.)"""
+    """The edits to compare, and those refused because their words give away rows. (Demonstrations are train rows.)"""
     given_away = [services.leaks.found_in(edit.prompt, present) for edit in edits]
     judged = list(zip(edits, given_away, strict=True))
     refused = [

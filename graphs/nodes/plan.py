@@ -14,7 +14,7 @@ def plan(state: State, services: RunServices) -> State:
     """Signal, diagnosis and spend → a decision with its reason."""
     history = services.folder.rounds()[: state["number"]]
     briefing = Briefing(
-        state["signal"], state["diagnosis"], history, state["spend"], state["refused"], closed=_closed(services)
+        state["signal"], state["diagnosis"], history, state["spend"], state["refused"], closed=why_closed(services)
     )
     config = services.spec.config
     if config.plans and not briefing.closed and not stop_reason(briefing, config):
@@ -34,7 +34,7 @@ def _with_material(briefing: Briefing, state: State, services: RunServices) -> B
     )
 
 
-def _closed(services: RunServices) -> str:
+def why_closed(services: RunServices) -> str:
     """Why the planner's server is not asked any more; or any role's, where a refusal is to end the run."""
     config = services.spec.config
     ends = config.llm is not None and config.llm.on_refusal == "stop"

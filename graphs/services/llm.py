@@ -26,7 +26,7 @@ class ExternalLlm:
         usd: the run's budget. None: no limit.
         deadline: gives the reading of time.monotonic() at which the run's minutes end, or None. Planner and editor do
             not go beyond it; the judge does, since without a judgement no run ends well.
-        notify: told in a sentence what is waited for.
+        notify: takes a sentence on what is waited for.
     """
 
     def __init__(
@@ -58,7 +58,11 @@ class ExternalLlm:
     def warnings(self) -> list[str]:
         """What can be said of roles before any is asked: that OpenAI's own server wants a key, and there is none."""
         asked = [self._of(role) for role in self._roles]
-        variables = {one.key_variable for one in asked if one.base_url is None and not os.environ.get(one.key_variable)}
+        variables = {
+            settings.key_variable
+            for settings in asked
+            if settings.base_url is None and not os.environ.get(settings.key_variable)
+        }
         return [
             f"{name} is not set, so the external LLM cannot be asked (a server of your own: llm.base_url)."
             for name in sorted(variables)

@@ -1,7 +1,8 @@
 """What a step uses up: counted, and noted in the run folder while the step is under way."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from agent.records.evaluation import Measurements
 from agent.records.examples import Candidate, Split
@@ -25,6 +26,7 @@ class Meter:
         self._step = ""  # empty between steps: nothing is charged then
         self._began = Spend()
         self._added = Spend()
+        self._between = Spend()  # used between two steps, for the next one
 
     def begin(self, step: str, before: Spend, minutes: float | None) -> None:
         """Begin to count a step, and set the deadline for all that waits in it.
@@ -35,15 +37,32 @@ class Meter:
                 what they paid the LLM.
             minutes: the run's budget; None: no limit.
         """
-        killed = self._charges.begin(step)
-        gone = before.seconds + killed.seconds
-        self.deadline = None if minutes is None else time.monotonic() + minutes * 60 - gone
+        earlier = self._charges.begin(step) + self._between
+        self._set_deadline(minutes, before.seconds + earlier.seconds)
         began = self.used().model_copy(update={"llm_tokens": before.llm_tokens, "usd": before.usd})
-        self._step, self._began = step, began - killed
+        self._step, self._began, self._between = step, began - earlier, Spend()
 
     def end(self) -> None:
         """The step is over, or was broken off: what is used up from here on, a user's time say, is no step's."""
         self._step = ""
+
+    @contextmanager
+    def between_steps(self, before: Spend, minutes: float | None) -> Iterator[None]:
+        """Count work that is no step's own, such as an agent's looks. The next step of this process is charged for it.
+
+        Args:
+            before, minutes: as for `begin`.
+        """
+        self._set_deadline(minutes, before.seconds + self._between.seconds)
+        began = self.used()
+        try:
+            yield
+        finally:
+            used = self.used() - began
+            self._between += used.model_copy(update={"llm_tokens": 0, "usd": 0.0})  # those are in calls.jsonl
+
+    def _set_deadline(self, minutes: float | None, seconds_used: float) -> None:
+        self.deadline = None if minutes is None else time.monotonic() + minutes * 60 - seconds_used
 
     def add(self, spend: Spend) -> None:
         """Count what a call has used up, as the call goes on; the next `charge` notes it."""

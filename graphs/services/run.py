@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from agent import extensions
 from agent.errors import BadInput
 from agent.policy.llm_planner import LlmPlanner
-from agent.policy.registry import make_policy
+from agent.policy.make import make_policy
 from agent.protocols import Editor, Embed, Listener, Policy, Trainer
 from agent.records.events import Event, Note, WorkProgressed
 from agent.records.examples import Candidate, Example

@@ -100,7 +100,7 @@ class RunMemory:
         return list(islice((recalled for recalled in found if not self._leaks(recalled)), most))
 
     def _leaks(self, recalled: Recalled) -> bool:
-        """Whether a prompt shows a held-out row, or gives away any row in its words; the user is told of the latter.
+        """Whether a prompt shows a held-out row, or gives away any row in its words; for the latter, a note says so.
 
         Test rows count here: they may have been train rows of the run that the prompt is from.
         """

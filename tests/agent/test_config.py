@@ -75,10 +75,10 @@ def test_a_role_has_what_it_sets_and_else_what_all_have_also_when_written_and_re
     llm = {"model": "gpt", "temperature": 0.5, "judge": {"model": "o3", "temperature": None}}
     config = a_config(llm=llm)
     again = TaskConfig.model_validate_json(config.model_dump_json(by_alias=True))
-    for one in (config.llm, again.llm):
-        assert one is not None
-        assert (one.of("judge").model, one.of("judge").temperature) == ("o3", None)
-        assert (one.of("editor").model, one.of("editor").temperature) == ("gpt", 0.5)
+    for llm in (config.llm, again.llm):
+        assert llm is not None
+        assert (llm.of("judge").model, llm.of("judge").temperature) == ("o3", None)
+        assert (llm.of("editor").model, llm.of("editor").temperature) == ("gpt", 0.5)
 
 
 @pytest.mark.parametrize("key", ["model", "base_url", "key_variable", "max_tokens", "price"])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agent.config.policies import POLICIES
 from agent.policy.base import stop_reason
-from agent.policy.registry import make_policy
+from agent.policy.make import make_policy
 from agent.policy.rules import Rules
 from agent.policy.schedules import Schedule
 from agent.protocols import Briefing

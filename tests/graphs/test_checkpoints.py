@@ -9,24 +9,26 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import ormsgpack
 import pytest
+from pydantic import BaseModel
 
 import graphs.adapt
 import nesylora
 from agent.errors import BadInput, Busy, NesyLoraError
 from agent.records.actions import Decision, EditPrompt
-from agent.records.base import FORMAT
+from agent.records.base import FORMAT, Record
 from agent.records.events import Event, Note
 from agent.records.examples import Candidate
 from agent.records.rounds import Spend
 from graphs import checkpoints
 from graphs.approval import APPROVE
 from graphs.context import new_run
-from graphs.serializer import RecordSerializer
+from graphs.serializer import RECORDS, RecordSerializer
 from graphs.session import open_session
+from graphs.state import State
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import TinyTask
 from ui.cli import run as command
@@ -177,14 +179,28 @@ WRITTEN_BY_0_1 = (
 
 
 def test_records_of_the_version_before_the_modules_moved_are_read() -> None:
-    serializer = RecordSerializer().with_msgpack_allowlist([Candidate, Decision, Spend])
-    assert serializer.loads_typed(("msgpack", base64.b64decode(WRITTEN_BY_0_1))) == {
+    assert RecordSerializer().loads_typed(("msgpack", base64.b64decode(WRITTEN_BY_0_1))) == {
         "best": Candidate(prompt="a" * 12, adapter="b" * 12),
         "decision": Decision(move=EditPrompt(), reason="So."),
         "spend": Spend(seconds=1.5),
     }
-    strict = RecordSerializer(allowed_msgpack_modules=None).loads_typed(("msgpack", base64.b64decode(WRITTEN_BY_0_1)))
-    assert isinstance(strict["best"], dict), "what LangGraph is not told to import, it does not"
+
+
+def test_every_record_of_the_state_may_be_read_and_nothing_else() -> None:
+    hints = get_type_hints(State)
+    held = {kind for hint in hints.values() for kind in (hint, *get_args(hint)) if isinstance(kind, type)}
+    assert {kind for kind in held if issubclass(kind, Record)} == set(RECORDS)
+    serializer = RecordSerializer()
+    foreign = serializer.dumps_typed(Foreign(secret="x"))
+    assert serializer.loads_typed(foreign) == {"secret": "x"}, "its class is not imported"
+    open_to_it = serializer.with_msgpack_allowlist([Foreign])
+    assert open_to_it.loads_typed(foreign) == Foreign(secret="x")
+
+
+class Foreign(BaseModel):
+    """A class of a user's own graph."""
+
+    secret: str
 
 
 def write_as_before(run: RunFolder) -> None:
@@ -300,9 +316,10 @@ def about(run: RunFolder, **changes: Any) -> RunFolder:
     return RunFolder.open(run.path)
 
 
-def test_a_run_from_before_formats_were_counted_goes_on(waiting: RunFolder, whole: RunFolder) -> None:
-    old = about(waiting, format=None)
-    assert old.about.format == 0 < FORMAT == whole.about.format
+@pytest.mark.parametrize("format", [None, 1])
+def test_a_run_of_an_earlier_format_goes_on(waiting: RunFolder, whole: RunFolder, format: int | None) -> None:
+    old = about(waiting, format=format)
+    assert old.about.format == (format or 0) < FORMAT == whole.about.format
     with open_session(old) as session:
         session.go()
     assert outline(old) == outline(whole)
@@ -310,7 +327,7 @@ def test_a_run_from_before_formats_were_counted_goes_on(waiting: RunFolder, whol
 
 def test_a_run_of_a_later_version_says_so(waiting: RunFolder) -> None:
     later = about(waiting, format=FORMAT + 1, version="9.9", since_then="another field")
-    with pytest.raises(BadInput, match=r"another version of NeSyLoRA \(9\.9, format 2; this is"), open_session(later):
+    with pytest.raises(BadInput, match=r"another version of NeSyLoRA \(9\.9, format 3; this is"), open_session(later):
         pass
 
 

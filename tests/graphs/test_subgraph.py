@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
 from typing_extensions import TypedDict
 
-from agent.errors import BadInput
+from agent.errors import BadInput, Busy
 from agent.records.examples import Prompt
 from agent.records.rounds import Outcome, SplitResult
 from graphs.adapt import build_graph
@@ -217,8 +218,70 @@ def test_a_step_whose_connection_broke_is_tried_again(job: Job, monkeypatch: pyt
     assert build_graph().invoke(job, CONFIG)["outcome"] and len(tries) == 2
 
 
+def test_a_connection_that_broke_inside_a_refusal_is_tried_again(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the hub's libraries wrap it, and we after them."""
+    refusal = BadInput("the model is not on this machine, and the hub cannot be reached")
+    refusal.__cause__ = OSError("offline")
+    refusal.__cause__.__cause__ = httpx.ConnectError("refused")
+    tries = failing_loads(monkeypatch, refusal, times=1)
+    assert build_graph().invoke(job, CONFIG)["outcome"] and len(tries) == 2
+
+
 def test_what_is_wrong_with_a_task_is_not_tried_again(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     tries = failing_loads(monkeypatch, BadInput("no such model"), times=1)
     with pytest.raises(BadInput, match="no such model"):
         build_graph().invoke(job, CONFIG)
     assert len(tries) == 1
+
+
+# --- calls that are cancelled ----------------------------------------------------------------------
+
+
+def test_a_cancelled_call_keeps_the_run_until_its_node_has_ended(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node works in a thread, which nobody can stop: another process must not work on the run beside it."""
+    from eval.runner import Runner
+
+    began, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+    score = Runner.__call__
+
+    def slow(*args: Any, **options: Any) -> Any:
+        began.set()
+        go_on.wait(30)
+        try:
+            return score(*args, **options)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(Runner, "__call__", slow)
+
+    async def cancel() -> None:
+        call = asyncio.create_task(build_graph().ainvoke(job, CONFIG))
+        await asyncio.to_thread(began.wait, 30)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        run = RunFolder.open(Path(job["runs"]) / "thread-a")
+        with pytest.raises(Busy), run.locked():
+            pass
+        go_on.set()
+        await asyncio.to_thread(ended.wait, 30)
+
+    asyncio.run(cancel())  # ends when its threads have ended
+    with RunFolder.open(Path(job["runs"]) / "thread-a").locked():
+        pass
+
+
+# --- budgets ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limit", "text"), [(1_234_567, "train_tokens: 1234567"), (1_000_000, "train_tokens: 1000000"), (None, "null")]
+)
+def test_a_budget_is_taken_to_the_token(job: Job, limit: int | None, text: str) -> None:
+    from graphs.context import run_folder
+
+    folder = run_folder(
+        Context(task=job["task"], runs=job["runs"], budget={"train_tokens": limit, "minutes": 0.5}), None
+    )
+    written = (folder.path / "task.yaml").read_text()
+    assert text in written and "minutes: 0.5" in written

@@ -1,5 +1,6 @@
 """An agent of the user's own works on a run with the tools: a scripted chat model in LangGraph's own agent."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,18 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
-from agent.errors import BadInput
+from agent.errors import BadInput, StepFailed
 from agent.records.actions import EditPrompt, Stop
-from agent.records.looks import Compare, Evaluate, FailuresClassified, PairsCompared, PromptTried, RowsScored
-from agent.records.rounds import Outcome, RoundSummary
+from agent.records.looks import (
+    Compare,
+    Evaluate,
+    FailuresClassified,
+    PairsCompared,
+    PromptTried,
+    RowsScored,
+    TryPrompt,
+)
+from agent.records.rounds import Outcome, RoundSummary, Spend
 from graphs.context import new_run
 from graphs.session import Session, open_session
 from graphs.workbench import Workbench, make_tools
@@ -118,6 +127,20 @@ def test_budgets_stand_for_an_agent_too(tiny_task: TinyTask, tmp_path: Path) -> 
         for again in (lambda: bench.pull(Stop()), lambda: bench.look(Evaluate())):
             with pytest.raises(BadInput, match="has ended"):
                 again()
+
+
+def test_looks_are_charged_to_the_next_round_and_kept_within_the_minutes(session: Session, folder: RunFolder) -> None:
+    bench = Workbench(session)
+    bench.look(Evaluate(split="train", rows=2))
+    looked = session.services.meter.used() - Spend(seconds=time.monotonic())
+    bench.pull(EditPrompt())
+    baseline, [first] = folder.baseline(), folder.rounds()
+    assert baseline and first.spend.seconds > baseline.spend.seconds
+    whole = session.services.meter.used().generated_tokens
+    assert first.spend.generated_tokens == whole and looked.generated_tokens > baseline.spend.generated_tokens
+    session.services.spec.config.budget.__dict__["minutes"] = 1e-9
+    with pytest.raises(StepFailed, match="minutes are used up"):
+        bench.look(TryPrompt(question="Who is the mayor of Zorrow?"))
 
 
 def test_a_run_that_waits_for_nobody_is_no_workbench(folder: RunFolder) -> None:

@@ -1,4 +1,4 @@
-"""An LLM played by rules: plans, criticises, rewrites and judges, so that whole runs go against tests/llm/server.py.
+"""An LLM scripted by rules: plans, criticises, rewrites and judges, so that whole runs go against tests/llm/server.py.
 
 It recognises a request by what it contains, and answers equal requests equally. `scripted_llm` is the rule to serve:
 `serving(scripted_llm)`, or with exceptions: `serving(lambda request: NOT_JSON if … else scripted_llm(request))`.

@@ -1,4 +1,4 @@
-"""The LLM that is played by rules, against the real planner's tools and the real textgrad library."""
+"""The LLM that is scripted by rules, against the real planner's tools and the real textgrad library."""
 
 import json
 from collections.abc import Sequence

@@ -55,6 +55,12 @@ def test_imports_run_down_only(path: Path) -> None:
     assert imported(path) & {*ROOMS, "nesylora", "tests", "examples"} <= BELOW[room(path)] | {room(path)}
 
 
+def test_what_is_in_the_wheel_imports_nothing_that_is_not() -> None:
+    left_out = tuple(f"{package}." for package in MEASURED_HERE)
+    shipped = [path for path in FILES if str(path.parent.relative_to(ROOT)).replace("/", ".") not in MEASURED_HERE]
+    assert not [path for path in shipped if any(f"{module}.".startswith(left_out) for module in modules(path))]
+
+
 @pytest.mark.parametrize("package", DOORS)
 def test_heavy_packages_have_one_door(package: str) -> None:
     assert {str(path.relative_to(ROOT)) for path in FILES if package in imported(path)} == DOORS[package]

@@ -17,11 +17,14 @@ from agent import extensions, registry
 from agent.config.base import Settings, StyleSettings
 from agent.config.task import TaskConfig
 from agent.errors import BadInput
-from agent.policy.registry import make_policy
+from agent.policy.make import make_policy
+from agent.protocols import Briefing
+from agent.records.actions import TrainLora
 from eval.tasks.task import load_config, load_task
 from graphs.context import Context, new_run
 from graphs.services.run import RunServices
 from memory.run.folder import RunFolder
+from tests.fixtures.command_line import run as run_command
 from tests.fixtures.learnable import TinyTask
 from ui.commands.doctor import checks
 
@@ -96,6 +99,27 @@ def test_a_policy_ends_where_all_have_to(examples: list[ModuleType], tiny_task: 
     config = load_config(tiny_task(policy="style-first", planner="llm", llm={"model": "m"}))
     assert make_policy(config).name == "style-first"
     assert config.observes and not config.plans
+
+
+def test_a_policy_that_decides_nothing_is_named(tiny_task: TinyTask, tmp_path: Path) -> None:
+    class Silent:
+        name = "silent"
+
+        def decide(self, briefing: Briefing) -> Any:
+            return TrainLora()
+
+    extensions.register_policy("silent")(lambda config: Silent())
+    with pytest.raises(BadInput, match="'silent' returned a TrainLora and no Decision: write Decision"):
+        nesylora.adapt(tiny_task(policy="silent", budget={"rounds": 1}), runs=tmp_path / "runs")
+
+
+def test_the_report_of_a_run_whose_extension_is_missing_says_which(
+    examples: list[ModuleType], tiny_task: TinyTask, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = new_run(tiny_task(**SETTINGS), runs=tmp_path / "runs")
+    extensions.policies.remove("style-first")
+    assert run_command(["report", run.name, "--runs", str(tmp_path / "runs")]) == 2
+    assert "policy style-first" in capsys.readouterr().err
 
 
 def test_a_run_whose_extension_is_missing_says_which(

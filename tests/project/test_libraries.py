@@ -84,6 +84,12 @@ def test_its_source_is_a_file_of_the_library_or_a_try_or_a_report(row: Row) -> N
         assert any((Path(place).parent / file).is_file() for place in spec.submodule_search_locations), file
 
 
+def test_guards_and_tests_named_beside_the_findings_exist() -> None:
+    findings = (ROOT / "findings" / "README.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:agent|bench|eval|graphs|memory|tests|tools|ui)/[^`]+\.py)`", findings)
+    assert len(named) > 6 and all((ROOT / name).is_file() for name in named)
+
+
 def test_its_links_lead_somewhere() -> None:
     links = re.findall(r"\]\((?!http)([^)]+)\)", PAGE)
     assert links and all((ROOT / "docs" / link).exists() for link in links)

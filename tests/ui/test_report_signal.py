@@ -81,6 +81,19 @@ def test_number_that_differs_from_what_was_seen_is_told() -> None:
     assert numbers_not_shown(row.model_copy(update={"decision": decision})) == {"prompt gap": 1.5}
 
 
+def test_numbers_under_the_names_of_earlier_versions_are_shown_once() -> None:
+    briefing = a_briefing(a_diagnosis(both=8))
+    decision = Learned(CONFIG).decide(briefing)
+    former = {name.replace("forward tokens", "passes"): value for name, value in decision.numbers.items()}
+    assert "LoRA passes" in former
+    row = the_story()[0].model_copy(update={"signal": briefing.signal, "diagnosis": briefing.diagnosis})
+    before, now = (
+        row.model_copy(update={"decision": decision.model_copy(update={"numbers": numbers})})
+        for numbers in (former, decision.numbers)
+    )
+    assert numbers_not_shown(before) == numbers_not_shown(now)
+
+
 def test_chances_are_told_where_the_classifier_gave_some(tmp_path: Path) -> None:
     run = make_run(tmp_path, rounds=1, finished=False)
     row = the_story()[1]

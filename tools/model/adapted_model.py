@@ -26,8 +26,9 @@ class AdaptedModel:
         base: the model without adapters, in evaluation mode, on its device.
         name: what the task calls it.
         locate: the folder of an adapter, from its id.
-        progress: told how far long calls are.
-        charge: told what a call uses up, as it goes on. The same comes back from the call as a whole.
+        progress: shows how far long calls are.
+        charge: takes what a call uses up, as it goes on, so that a killed call is charged, too. The sum comes back
+            from the call.
 
     Attributes:
         lock: held by every call; the thread that has it may take it again.

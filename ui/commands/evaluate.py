@@ -15,7 +15,7 @@ from agent.records.examples import Candidate, Prompt, Split
 
 
 class Unkept:
-    """Keeps nothing: a standalone_chat prompt has no run folder to keep it in."""
+    """Keeps nothing: there is no run folder to keep it in."""
 
     def load(self, candidate: Candidate, split: Split) -> Measurements:
         return Measurements(candidate=candidate, split=split)

@@ -27,7 +27,7 @@ class RoundSection(NamedTuple):
     unified: str
 
     @property
-    def raced(self) -> list[Proposal]:
+    def compared(self) -> list[Proposal]:
         """The proposals that were scored."""
         return [proposal for proposal in self.row.trial.proposals if proposal.merit is not None]
 

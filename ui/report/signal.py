@@ -97,7 +97,10 @@ def states(
 def numbers_not_shown(row: Round) -> dict[str, float]:
     """Numbers of a decision that its signal and diagnosis do not show already: each is shown once."""
     shown = numbers(row.signal, row.diagnosis) | outlook_numbers(row.signal)
-    both = {name.replace("_", " "): value for name, value in row.decision.numbers.items()}
+    both = {
+        name.replace("_", " ").replace(" passes", " forward tokens"): value  # names of earlier versions
+        for name, value in row.decision.numbers.items()
+    }
     return {name: value for name, value in both.items() if name not in shown or abs(value - shown[name]) > ROUNDING}
 
 

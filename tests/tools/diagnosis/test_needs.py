@@ -105,7 +105,7 @@ def test_rows_of_the_own_run_change_the_chances_and_weigh_more() -> None:
     assert said[0] > said[1] > said[2]
 
 
-def test_a_task_that_is_held_out_is_foretold_without_it() -> None:
+def test_a_task_that_is_held_out_is_predicted_without_it() -> None:
     rows = probes(400, lambda telling: telling > 0, tasks=8)
     turned = [one.model_copy(update={"words": not one.words}) if one.task == "t0" else one for one in rows]
     judged = hold_out(turned, lambda probe: probe.task)

@@ -13,6 +13,7 @@ from agent.records.examples import Example, Prompt
 from agent.records.rounds import Spend
 from tools.model.backbone import Backbone
 from tools.training.lora import LoraTrainer
+from tools.training.memory_budget import MemoryBudget
 
 PROMPTS = [Prompt(system="Answer the question."), Prompt(system="Answer in one word, and in no other way.")]
 ROWS = [
@@ -84,6 +85,12 @@ def test_views_share_the_weights_and_nothing_of_their_runs(
     }
     alone = backbone().of((tmp_path / "two").joinpath)
     assert asked(alone, PROMPTS[0], "same") == results["two"]
+
+
+def test_what_memory_was_found_to_hold_is_known_to_all_views(backbone: Load, tmp_path: Path) -> None:
+    ours = backbone()
+    ours.of(tmp_path.joinpath).memory_budget = MemoryBudget(tokens=64)
+    assert ours.of(tmp_path.joinpath).memory_budget == ours.memory_budget == MemoryBudget(tokens=64)
 
 
 def test_a_training_and_questions_at_once_disturb_neither(
