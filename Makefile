@@ -36,8 +36,8 @@ decide: $(READY) ## who decides well? policies, tasks and seeds at equal budget 
 bench: $(READY_BENCH) ## what it costs beside peft and TRL, into docs/benchmarks.md (30 minutes; BENCH=--quick: 3)
 	@$(VENV)/bin/python -m bench.cost $(BENCH)
 
-bench-gpu: $(READY_BENCH) ## the same on CUDA
-	@$(VENV)/bin/python -m bench.cost --device cuda $(BENCH)
+bench-gpu: $(READY_BENCH) ## what a CUDA card makes of training and answering, beside peft and generate (3 minutes)
+	@$(VENV)/bin/python -m bench.cost.gpu $(BENCH)
 
 check-llm: $(READY) ## is an LLM server good enough? BASE_URL=http://… MODEL=…
 	@test -n "$(MODEL)" || { echo "make: name a model: make check-llm BASE_URL=http://127.0.0.1:8000/v1 MODEL=…"; exit 2; }

@@ -32,6 +32,7 @@ class AttachedAdapters:
         self._name = name
         self._peft: Any = None
         self._attached: OrderedDict[str, Path] = OrderedDict()  # the folder of each, last used last
+        self._active: str | None = None  # the one that every layer was last told to use; None: layers may differ
 
     @property
     def model(self) -> Any:
@@ -105,6 +106,7 @@ class AttachedAdapters:
         if self._attached.pop(adapter, None) is None:
             return
         self.detached += 1
+        self._active = None  # each layer goes over to another adapter, not all to the same
         if self._attached:
             self._peft.delete_adapter(adapter)
         else:  # peft's wrapper cannot stand without an adapter
@@ -139,6 +141,7 @@ class AttachedAdapters:
     def _detach_all(self) -> None:
         strip(self._base)
         self._peft = None
+        self._active = None
         self._attached.clear()
         self.detached += 1
 
@@ -147,8 +150,10 @@ class AttachedAdapters:
 
         if adapter not in self._attached:  # its layers are new
             use_fast_lora(self._peft)
+        if adapter not in self._attached or adapter != self._active:  # asking every layer takes milliseconds
+            self._peft.set_adapter(adapter)
+            self._active = adapter
         self._attached[adapter] = folder
         self._attached.move_to_end(adapter)
-        self._peft.set_adapter(adapter)
         while len(self._attached) > ATTACHED:
             self.detach(next(iter(self._attached)))

@@ -1,7 +1,9 @@
 """The model under adaptation: loaded once, adapters attached by id, many rows generated or scored at a time."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,6 +23,8 @@ from tools.packed.packing import common_prefix, completion_nll, pack
 from tools.packed.padding import generate_padded, padded_nll
 from tools.packed.prefix_cache import PrefixCache
 from tools.packed.support import can_pack
+from tools.static.decoding.decoder import StaticDecoder
+from tools.static.decoding.static_path import StaticPath
 from tools.training.memory_budget import MemoryBudget, is_out_of_memory
 
 
@@ -41,7 +45,8 @@ class Backbone(AdaptedModel):
         tokenizer: its fast tokenizer.
         name, locate, progress, charge: see `tools.model.adapted_model.AdaptedModel`, also for use by several threads.
         chat_template_kwargs: see `tools.model.chat_template.Renderer`.
-        batch_size: rows of one forward pass in generation and scoring.
+        batch_size: rows of one forward pass in generation and scoring. On CUDA generation takes more where memory
+            has room for them.
 
     Attributes:
         render: makes token ids of prompts and rows.
@@ -64,6 +69,7 @@ class Backbone(AdaptedModel):
         self.render = Renderer(tokenizer, chat_template_kwargs)
         self.packs = can_pack(model)
         self._batches = RowBatches(model, batch_size)
+        self._static = StaticPath(model, possible=self.packs)
         self._kept = _Kept()
 
     @property
@@ -100,9 +106,8 @@ class Backbone(AdaptedModel):
             BadInput: there are no weights of this adapter, or they do not fit the base.
             NesyLoraError: memory does not hold one row.
         """
-        with self.using(adapter) as model, torch.inference_mode():
-            self.base.eval()
-            rows = [TokenRow(self.render.prompt_ids(prompt, example), []) for example in examples]
+        with self._answering(adapter) as (model, decoder):
+            rows = [TokenRow(ids, []) for ids in self.render.prompts_ids(prompt, examples)]
             texts: list[str | None] = [None] * len(rows)
             done = 0
             self._progress("answering", done, len(rows))
@@ -112,10 +117,12 @@ class Backbone(AdaptedModel):
 
             def answer(batch: list[int]) -> Completions:
                 completions = Completions([examples[i] for i in batch], self.ends, self.render.output, stop_early)
-                self._decode(model, [rows[i] for i in batch], prefix, completions, max_new_tokens)
+                self._decode(model, [rows[i] for i in batch], prefix, completions, max_new_tokens, decoder)
                 return completions
 
-            for batch, completions in self._batches.run(rows, fitting, max_new_tokens, answer):
+            longest = max((len(rows[place]) for place in fitting), default=0) - len(prefix.ids)
+            at_least = decoder.rows_that_fit(prefix, longest + max_new_tokens) if decoder else 0
+            for batch, completions in self._batches.run(rows, fitting, max_new_tokens, answer, at_least):
                 for place, ids in zip(batch, completions.ids, strict=True):
                     texts[place] = self.render.output(ids)
                 spend += self._charged(generated_tokens=sum(len(ids) + 1 for ids in completions.ids))
@@ -124,6 +131,14 @@ class Backbone(AdaptedModel):
             if done < len(rows):
                 self._progress("answering", done, len(rows), f"{len(rows) - done} rows are too long for the model")
         return texts, spend
+
+    @contextmanager
+    def _answering(self, adapter: str | None) -> Iterator[tuple[PreTrainedModel, StaticDecoder | None]]:
+        """The model with this adapter, and what decodes it in static steps; None: it is decoded eagerly."""
+        with self.using(adapter) as model, torch.inference_mode():
+            self.base.eval()
+            with self._static.ready(adapter) as decoder:
+                yield model, decoder
 
     def _charged(self, **tokens: int) -> Spend:
         """Charge a part of a call's spend, and give it back to be added up."""
@@ -154,13 +169,24 @@ class Backbone(AdaptedModel):
         prefix: PrefixCache,
         completions: Completions,
         new: int,
+        decoder: StaticDecoder | None,
     ) -> None:
         constraints = Constraints(self.base, [row.prompt for row in rows], self.ends, new)
+        if decoder is not None:
+            decoder.decode(rows, prefix, completions, constraints, new)
+            return
         if self.packs:
             decode(model, rows, prefix, completions, constraints, new, self.device)
             return
         with without_settings(self.base):
             generate_padded(model, rows, completions, constraints, self._pad, new, self.device)
+
+    def release_decoder(self, all_of_it: bool = False) -> bool:
+        """Give back what decoding keeps for the next answers; unless all is wanted, only if that is much.
+
+        To be called before weights change. Returns whether anything was given back.
+        """
+        return self._static.release(all_of_it)
 
     # --- likelihoods ---
 
@@ -189,7 +215,8 @@ class Backbone(AdaptedModel):
             means: list[float | None] = [None] * len(rows)
             spend = Spend()
             losses_of = lambda batch: self.losses(model, [rows[i] for i in batch])  # noqa: E731
-            for batch, losses in self._batches.run(rows, self._fitting(rows, 0), 0, losses_of):
+            release = partial(self.release_decoder, all_of_it=True)
+            for batch, losses in self._batches.run(rows, self._fitting(rows, 0), 0, losses_of, release=release):
                 spend += self._charged(read_tokens=self.cost([rows[i] for i in batch]))
                 parts = losses.split([len(rows[i].completion) for i in batch])
                 for place, part in zip(batch, parts, strict=True):

@@ -1,7 +1,7 @@
 """From a Prompt and an Example to token ids, through the model's own chat template."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -104,6 +104,11 @@ class Renderer:
         """The same as ids. The start of text comes from the chat template or, without one, from the tokenizer."""
         text, plain = self.text(prompt, example), not self.tokenizer.chat_template
         return list(self.tokenizer(text, add_special_tokens=plain)["input_ids"])
+
+    def prompts_ids(self, prompt: Prompt, examples: Sequence[Example]) -> list[list[int]]:
+        """`prompt_ids` of many examples, in one call of the tokenizer."""
+        texts, plain = [self.text(prompt, example) for example in examples], not self.tokenizer.chat_template
+        return list(self.tokenizer(texts, add_special_tokens=plain)["input_ids"]) if texts else []
 
     def row(self, prompt: Prompt, example: Example) -> TokenRow:
         """A training row: the answer and the end-of-turn token are the completion.

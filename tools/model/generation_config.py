@@ -47,6 +47,11 @@ class Constraints:
         if named_settings(model.generation_config, HONOURED):
             self._rows = [_processors(model, prompt, ends, max_new_tokens) for prompt in prompts]
 
+    @property
+    def active(self) -> bool:
+        """Whether they change anything."""
+        return bool(self._rows)
+
     def __call__(self, rows: Sequence[int], completions: Sequence[list[int]], logits: torch.Tensor) -> torch.Tensor:
         """Constrained logits [B, V], in fp32; the logits themselves where there are no constraints.
 

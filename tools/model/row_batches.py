@@ -24,15 +24,24 @@ class RowBatches:
     def __init__(self, base: transformers.PreTrainedModel, size: int) -> None:
         self._base = base
         self._size = size
+        self._most: int | None = None  # rows that memory holds, known once it has run out
 
     def run(
-        self, rows: Sequence[TokenRow], places: Iterable[int], new: int, run: Callable[[list[int]], T]
+        self,
+        rows: Sequence[TokenRow],
+        places: Iterable[int],
+        new: int,
+        run: Callable[[list[int]], T],
+        at_least: int = 0,
+        release: Callable[[], bool] = lambda: False,
     ) -> Iterator[tuple[list[int], T]]:
         """Run the rows at these places, shortest first; a batch that runs out of memory is halved and run again.
 
         Args:
             new: tokens that each may get in addition.
             run: runs the rows at some of the places.
+            at_least: rows of a batch, where the usual size is smaller.
+            release: gives memory back that others keep; whether there was any. Then a batch is tried again as it is.
 
         Yields:
             The places of a batch, and what `run` returned for them.
@@ -42,16 +51,18 @@ class RowBatches:
         """
         waiting = sorted(places, key=lambda place: len(rows[place]))
         while waiting:
-            batch = waiting[: self._size]
+            batch = waiting[: min(max(self._size, at_least), self._most or len(waiting))]
             batch = batch[: rows_together(self._base, [len(rows[place]) + new for place in batch])]
             try:
                 result = run(batch)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
+                if release():
+                    continue
                 if len(batch) == 1:
                     raise too_large(len(rows[batch[0]]), new) from None
-                self._size = len(batch) // 2
+                self._most = len(batch) // 2
                 continue
             yield batch, result
             waiting = waiting[len(batch) :]

@@ -47,6 +47,7 @@ def compute_gradient(
         # Only here, after the handler, are the frames of the failed micro-batch gone, and the tensors that they held.
         for weight in weights:
             weight.grad = None
+        backbone.release_decoder(all_of_it=True)
         if backbone.device.type in ("cuda", "mps"):
             getattr(torch, backbone.device.type).empty_cache()
         if not budget.shrink(tokens, rows):
@@ -79,6 +80,9 @@ def _accumulate(backbone: Backbone, batches: Sequence[Sequence[TokenRow]], budge
 
 def micro_batches(backbone: Backbone, rows: Sequence[TokenRow], tokens: int) -> Iterator[list[TokenRow]]:
     """The rows in order, in lists that run at most so many tokens; a longer row stays alone."""
+    if backbone.cost(rows) <= tokens:  # no part of them costs more
+        yield list(rows)
+        return
     batch: list[TokenRow] = []
     for row in rows:
         if batch and backbone.cost([*batch, row]) > tokens:

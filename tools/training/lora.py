@@ -22,9 +22,9 @@ from agent.records.rounds import Spend
 from agent.records.training import Step, Training, write_training
 from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
-from tools.training.gradient import compute_gradient
 from tools.training.lora_config import new_lora, try_settings
 from tools.training.memory_budget import MemoryBudget, memory_budget_for
+from tools.training.optimizer_steps import OptimizerSteps, StepNumbers
 
 T = TypeVar("T")
 
@@ -135,40 +135,47 @@ class LoraTrainer:
     ) -> Fit:
         """The optimizer steps: AdamW, a linear warm-up and decay of the learning rate, clipped gradients."""
         backbone, settings = self._backbone, self._settings
-        weights = [weight for weight in backbone.model.parameters() if weight.requires_grad]
         plan = [
             (epoch, batches)
             for epoch in range(1, action.epochs + 1)
             for batches in chunks(plan_epoch(rows, settings.batch_size, seed + epoch - 1), settings.accumulate)
         ]
-        optimizer = torch.optim.AdamW(weights, lr=action.learning_rate, weight_decay=settings.weight_decay)
         rate = partial(rate_factor, warmup=round(settings.warmup * len(plan)), steps=len(plan))
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        backbone.release_decoder()
         budget = memory_budget_for(backbone.base, settings.checkpointing, backbone.memory_budget)
         steps, tokens, stopped = list[Step](), 0, None
         backbone.base.train()
+        optimizer = OptimizerSteps(backbone, settings, budget)
+        running: list[tuple[int, StepNumbers]] = []  # epochs and numbers of steps that may still be under way
         for number, (epoch, batches) in enumerate(plan, 1):
-            loss, step_tokens = compute_gradient(backbone, batches, budget)
-            norm = float(torch.nn.utils.clip_grad_norm_(weights, settings.clip))
-            tokens += step_tokens
-            backbone.charge(Spend(train_tokens=step_tokens))
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise StepFailed(f"the loss became {loss} at step {number}; try a lower lora.learning_rate")
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-            steps.append(Step(loss=loss, grad_norm=norm, epoch=epoch))
-            self._progress("training LoRA", number, len(plan), f"epoch {epoch}/{action.epochs}, loss {loss:.3f}")
-            epoch_ended = number < len(plan) and plan[number][0] > epoch
+            numbers = optimizer.run(batches, action.learning_rate * rate(number - 1))
+            tokens += numbers.tokens
+            backbone.charge(Spend(train_tokens=numbers.tokens))
+            running.append((epoch, numbers))
+            epoch_ended = number == len(plan) or plan[number][0] > epoch
+            # A device that runs ahead gets its next step before the numbers of this one are waited for.
+            while len(running) > (1 if optimizer.runs_ahead and not epoch_ended else 0):
+                self._record(steps, *running.pop(0), action.epochs, len(plan))
             if token_limit is not None and tokens >= token_limit:
                 stopped = "the training-token budget was used up"
             elif deadline is not None and time.monotonic() >= deadline:
                 stopped = "the time budget was used up"
-            elif epoch_ended and _epoch_loss(steps) < action.enough:  # more steps would cost time and teach nothing
-                stopped = f"the rows were learned after {epoch} of {action.epochs} epochs"
+            elif epoch_ended and number < len(plan) and _epoch_loss(steps) < action.enough:
+                stopped = f"the rows were learned after {epoch} of {action.epochs} epochs"  # more would teach nothing
             if stopped:
                 break
+        for epoch, numbers in running:
+            self._record(steps, epoch, numbers, action.epochs, len(plan))
+        optimizer.close()
         return Fit(steps, tokens, stopped, budget)
+
+    def _record(self, steps: list[Step], epoch: int, numbers: StepNumbers, epochs: int, total: int) -> None:
+        """Add a step to those before it, once it is done. Raises StepFailed if its loss is not finite."""
+        loss, norm = numbers.read()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise StepFailed(f"the loss became {loss} at step {len(steps) + 1}; try a lower lora.learning_rate")
+        steps.append(Step(loss=loss, grad_norm=norm, epoch=epoch))
+        self._progress("training LoRA", len(steps), total, f"epoch {epoch}/{epochs}, loss {loss:.3f}")
 
 
 def rate_factor(step: int, warmup: int, steps: int) -> float:

@@ -70,7 +70,8 @@ def _device() -> Check:
     from tools.model.loading import pick_device, pick_dtype
 
     device = pick_device()
-    return True, f"device: {device}, {str(pick_dtype(device)).removeprefix('torch.')}"
+    way = "; steps run as CUDA graphs where the model allows it, else kernel by kernel" if device == "cuda" else ""
+    return True, f"device: {device}, {str(pick_dtype(device)).removeprefix('torch.')}{way}"
 
 
 def _model() -> Check:

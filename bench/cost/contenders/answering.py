@@ -75,19 +75,19 @@ def _generate(
 ) -> tuple[list[str], float]:
     texts = [""] * len(rows.tokens)
     with _model(loaded, cell, adapters) as model, torch.inference_mode():
-        _texts(loaded, model, [Renderer(loaded.tokenizer).prompt_ids(Prompt(), WARM_UP)], 2)
+        padded_answers(loaded, model, [Renderer(loaded.tokenizer).prompt_ids(Prompt(), WARM_UP)], 2)
         start = loaded.now()
         if merge and cell.adapter:
             model.merge_adapter()
         for first in range(0, len(order), cell.batch_size):
             indices = order[first : first + cell.batch_size]
-            answers = _texts(loaded, model, [rows.tokens[index].prompt for index in indices], cell.new)
+            answers = padded_answers(loaded, model, [rows.tokens[index].prompt for index in indices], cell.new)
             for index, text in zip(indices, answers, strict=True):
                 texts[index] = text
     return texts, loaded.now() - start
 
 
-def _texts(loaded: Loaded, model: Any, prompts: Sequence[list[int]], new: int) -> list[str]:
+def padded_answers(loaded: Loaded, model: Any, prompts: Sequence[list[int]], new: int) -> list[str]:
     """Greedy answers of a batch that is padded on the left to [B, T]."""
     longest = max(map(len, prompts))
     stop = ends(loaded)

@@ -114,3 +114,20 @@ def test_a_training_and_questions_at_once_disturb_neither(
         assert pool.submit(asked, ours, PROMPTS[0], "tuned").result(60) == wanted
         assert training.result(60) == train(alone, "alone", Event())
     assert asked(ours, PROMPTS[0], "beside") == asked(alone, PROMPTS[0], "alone")
+
+
+def test_an_adapter_is_active_in_every_layer_after_another_is_gone(backbone: Load, tmp_path: Path) -> None:
+    """peft lets each layer go over to the first that it has left, by name: not the same one in all layers."""
+    import torch
+    from peft import LoraConfig
+
+    ours = backbone()
+    layers = {"first": ["q_proj", "v_proj"], "extra": ["v_proj"], "last": ["q_proj", "v_proj"]}
+    for adapter, names in layers.items():
+        torch.manual_seed(len(adapter))
+        ours.create(adapter, LoraConfig(r=2, init_lora_weights=False, target_modules=names))
+        ours.save(adapter, tmp_path / adapter)
+    wanted = asked(ours, PROMPTS[0], "last")
+    ours.attach("first")
+    ours.detach("first")
+    assert asked(ours, PROMPTS[0], "last") == wanted

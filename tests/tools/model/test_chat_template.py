@@ -264,3 +264,13 @@ def test_open_thoughts_are_reported_with_the_switch_that_leaves_them_out(tokeniz
     assert "opens thoughts (<think>)" in plain and "chat_template_kwargs" not in plain
     assert switched == f"{plain} Set chat_template_kwargs: {{enable_thinking: false}} to open none."
     assert remarks(SWITCHED, enable_thinking=False) == remarks(CHATML) == remarks(None) == []
+
+
+@pytest.mark.parametrize("template", [CHATML, None])
+def test_many_prompts_have_the_ids_that_each_has_alone(template: str | None, tokenizer: Any) -> None:
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<s> $A", special_tokens=[("<s>", 0)])
+    tokenizer.chat_template = template
+    render = Renderer(tokenizer)
+    examples = [EXAMPLE, Example(name="v:2", question="Three? " * 9, answer="3")]
+    assert render.prompts_ids(PROMPT, examples) == [render.prompt_ids(PROMPT, example) for example in examples]
+    assert render.prompts_ids(PROMPT, []) == []

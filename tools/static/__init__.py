@@ -1,0 +1,1 @@
+"""Passes of fixed sizes, which CUDA captures once and replays: decoding steps and training passes."""

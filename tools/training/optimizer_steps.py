@@ -1,0 +1,109 @@
+"""Optimizer steps: gradient, clipping, AdamW. On CUDA a step is only started, and its numbers are read later."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from agent.config.lora import Lora
+from tools.model.backbone import Backbone
+from tools.model.chat_template import TokenRow
+from tools.training.captured_passes import CannotCapture, CapturedPasses
+from tools.training.flat_adamw import FlatAdamW
+from tools.training.gradient import compute_gradient
+from tools.training.memory_budget import MemoryBudget
+
+DEVICES = ("cuda",)  # where a step is started and not waited for
+
+
+@dataclass(frozen=True)
+class StepNumbers:
+    """What an optimizer step gave.
+
+    Attributes:
+        tokens: forward tokens that were run.
+    """
+
+    tokens: int
+    _numbers: torch.Tensor  # loss and gradient norm, on the host once the event has come
+    _ready: "torch.cuda.Event | None"
+
+    @classmethod
+    def of(cls, loss: torch.Tensor | float, norm: torch.Tensor | float, tokens: int) -> "StepNumbers":
+        """Numbers on a CUDA device begin their way to the host."""
+        if not isinstance(norm, torch.Tensor) or not norm.is_cuda:
+            return cls(tokens, torch.tensor([float(loss), float(norm)], dtype=torch.float64), None)
+        both = torch.stack([torch.as_tensor(loss, device=norm.device, dtype=norm.dtype), norm])
+        numbers = torch.empty(2, dtype=both.dtype, pin_memory=True).copy_(both, non_blocking=True)
+        ready = torch.cuda.Event()
+        ready.record()
+        return cls(tokens, numbers, ready)
+
+    def read(self) -> tuple[float, float]:
+        """Loss in nats per completion token, and gradient norm before clipping. Waits for this step only."""
+        if self._ready is not None:
+            self._ready.synchronize()
+        loss, norm = self._numbers.tolist()
+        return loss, norm
+
+
+class OptimizerSteps:
+    """Trains the weights that are trainable.
+
+    Args:
+        budget: of a micro-batch; it shrinks where memory runs out.
+    """
+
+    def __init__(self, backbone: Backbone, settings: Lora, budget: MemoryBudget) -> None:
+        self._backbone, self._settings, self._budget = backbone, settings, budget
+        self._parameters = [weight for weight in backbone.model.parameters() if weight.requires_grad]
+        self._flat: FlatAdamW | None = None
+        self._captured: CapturedPasses | None = None
+        kinds = {(weight.dtype, weight.device) for weight in self._parameters}
+        if backbone.device.type in DEVICES and len(kinds) == 1:
+            self._flat = FlatAdamW(self._parameters, settings.weight_decay, settings.clip)
+            if backbone.packs and not budget.checkpointing:
+                self._captured = CapturedPasses(backbone, budget)
+        else:
+            self._adamw = torch.optim.AdamW(self._parameters, weight_decay=settings.weight_decay)
+
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether a step may still be under way when it returns, so that reading its numbers waits for it."""
+        return self._flat is not None
+
+    def run(self, batches: Sequence[Sequence[TokenRow]], learning_rate: float) -> StepNumbers:
+        """One step over batches of rows, each of one prompt.
+
+        Raises:
+            StepFailed: memory does not hold even one row.
+        """
+        if self._flat is None:
+            loss, tokens = compute_gradient(self._backbone, batches, self._budget)
+            norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.clip))
+            for group in self._adamw.param_groups:
+                group["lr"] = learning_rate
+            self._adamw.step()
+            self._adamw.zero_grad()
+            return StepNumbers.of(loss, norm, tokens)
+        loss_sum, tokens = self._flat_gradient(self._flat, batches)
+        return StepNumbers.of(loss_sum, self._flat.step(learning_rate), tokens)
+
+    def _flat_gradient(
+        self, flat: FlatAdamW, batches: Sequence[Sequence[TokenRow]]
+    ) -> tuple[torch.Tensor | float, int]:
+        if self._captured is not None:
+            try:
+                return self._captured.gradient(batches)
+            except CannotCapture:
+                self._captured = None
+            torch.cuda.empty_cache()
+        loss, tokens = compute_gradient(self._backbone, batches, self._budget)
+        flat.collect_gradients()
+        return loss, tokens
+
+    def close(self) -> None:
+        """Let gradients and graphs go."""
+        self._captured = None
+        if self._flat is not None:
+            self._flat.close()
