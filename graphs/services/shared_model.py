@@ -1,7 +1,7 @@
 """The base model: loaded once a process, and shared by its runs.
 
 A process keeps one model for runs to come; another one takes its place. Adapters, progress and charges are each run's
-own: see `tools.model.adapted_model`.
+own: see `tools.adapters.adapted_model`.
 """
 
 import gc

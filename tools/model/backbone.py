@@ -12,7 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from agent.protocols import Charge, Progress, StopEarly
 from agent.records.examples import Example, Prompt
 from agent.records.rounds import Spend
-from tools.model.adapted_model import AdaptedModel
+from tools.adapters.adapted_model import AdaptedModel
+from tools.memory_budget import MemoryBudget, is_out_of_memory
 from tools.model.chat_template import Renderer, TokenRow
 from tools.model.composite import window
 from tools.model.generation_config import Constraints, without_settings
@@ -25,7 +26,6 @@ from tools.packed.prefix_cache import PrefixCache
 from tools.packed.support import can_pack
 from tools.static.decoding.decoder import StaticDecoder
 from tools.static.decoding.static_path import StaticPath
-from tools.training.memory_budget import MemoryBudget, is_out_of_memory
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Backbone(AdaptedModel):
     Args:
         model: the base, in evaluation mode, on its device.
         tokenizer: its fast tokenizer.
-        name, locate, progress, charge: see `tools.model.adapted_model.AdaptedModel`, also for use by several threads.
+        name, locate, progress, charge: see `tools.adapters.adapted_model.AdaptedModel`; also for several threads.
         chat_template_kwargs: see `tools.model.chat_template.Renderer`.
         batch_size: rows of one forward pass in generation and scoring. On CUDA generation takes more where memory
             has room for them.

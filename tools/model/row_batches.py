@@ -6,9 +6,9 @@ from typing import TypeVar
 import transformers
 
 from agent.errors import NesyLoraError
+from tools.memory_budget import is_out_of_memory
 from tools.model.chat_template import TokenRow
 from tools.packed.padding import rows_together
-from tools.training.memory_budget import is_out_of_memory
 
 T = TypeVar("T")
 

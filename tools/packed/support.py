@@ -4,11 +4,11 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from tools.memory_budget import is_out_of_memory
 from tools.model.chat_template import TokenRow
 from tools.model.composite import rope_switch_length, text_config
 from tools.packed.attention import NAME
 from tools.packed.packing import pack, pack_logits
-from tools.training.memory_budget import is_out_of_memory
 
 # What architectures raise that pass on to attention what it does not know: a mask, a scale, a layer without a number.
 # NotImplementedError is a RuntimeError.

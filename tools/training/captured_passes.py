@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from tools.memory_budget import MemoryBudget
 from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
 from tools.packed.packing import pack
@@ -14,7 +15,6 @@ from tools.static.graphs import captured, without_synchronizing
 from tools.static.kernels.fused_norms import FusedNorms
 from tools.static.training_pass import StaticPass
 from tools.training.gradient import micro_batches
-from tools.training.memory_budget import MemoryBudget
 
 MAX_TOKENS = 8192  # of a captured pass; beyond, its one mask costs more than launches do
 CPU = torch.device("cpu")

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from agent.errors import StepFailed
+from tools.memory_budget import MemoryBudget, is_out_of_memory
 from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
-from tools.training.memory_budget import MemoryBudget, is_out_of_memory
 
 
 class OutOfMemory(Exception):

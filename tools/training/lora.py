@@ -20,10 +20,10 @@ from agent.records.base import digest
 from agent.records.examples import Example, Prompt
 from agent.records.rounds import Spend
 from agent.records.training import Step, Training, write_training
+from tools.memory_budget import MemoryBudget, memory_budget_for
 from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
 from tools.training.lora_config import new_lora, try_settings
-from tools.training.memory_budget import MemoryBudget, memory_budget_for
 from tools.training.optimizer_steps import OptimizerSteps, StepNumbers
 
 T = TypeVar("T")

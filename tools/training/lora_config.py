@@ -10,8 +10,8 @@ import torch
 from agent.config.lora import Lora
 from agent.config.lora_options import check_options, chosen
 from agent.errors import BadInput
+from tools.adapters.files import plain_name, unwrapped
 from tools.model.backbone import Backbone
-from tools.training.adapters import plain_name, unwrapped
 
 if TYPE_CHECKING:
     from peft import LoraConfig

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 
 from agent.config.lora import Lora
+from tools.memory_budget import MemoryBudget
 from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
 from tools.training.captured_passes import CannotCapture, CapturedPasses
 from tools.training.flat_adamw import FlatAdamW
 from tools.training.gradient import compute_gradient
-from tools.training.memory_budget import MemoryBudget
 
 DEVICES = ("cuda",)  # where a step is started and not waited for
 

@@ -29,9 +29,9 @@ def score(task_path: str, prompt_file: Path | None, adapter: Path | None, overri
     from eval.tasks.fitting import fitted, measure
     from eval.tasks.task import load_task
     from graphs.services.raters import make_rater
+    from tools.adapters.files import check_files
     from tools.model.backbone import Backbone
     from tools.model.loading import load_model
-    from tools.training.adapters import check_files
     from ui.terminal.live import LiveView
 
     def rater(settings: Rated) -> Rater:

@@ -13,7 +13,7 @@ from agent.errors import BadInput
 from agent.records.examples import Demo, Example, Prompt
 from agent.records.rounds import Spend
 from tests.fixtures.plain import Plain
-from tools.model.attached_adapters import ATTACHED
+from tools.adapters.attached_adapters import ATTACHED
 from tools.model.backbone import Backbone
 from tools.model.loading import load_model, pick_dtype
 

@@ -15,11 +15,11 @@ from agent.config.lora import Lora
 from agent.errors import NesyLoraError, StepFailed
 from agent.records.examples import Example, Prompt
 from tests.fixtures.starved import starved_and_fed
+from tools.memory_budget import MemoryBudget, free_memory, is_out_of_memory, memory_budget_for
 from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
 from tools.training.gradient import compute_gradient, micro_batches
 from tools.training.lora_config import lora_config
-from tools.training.memory_budget import MemoryBudget, free_memory, is_out_of_memory, memory_budget_for
 
 ROWS = [TokenRow([*range(10, 40), 50 + number], [60, 61 + number]) for number in range(6)]
 

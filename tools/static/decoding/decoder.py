@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from tools.memory_budget import free_memory, is_out_of_memory
 from tools.model.chat_template import TokenRow
 from tools.model.generation_config import Constraints
 from tools.packed.attention import KeysValues
@@ -20,7 +21,6 @@ from tools.packed.prefix_cache import PrefixCache
 from tools.static.decoding.batch import Buffers, Capacity, StaticBatch, bytes_per_token
 from tools.static.graphs import captured, without_synchronizing
 from tools.static.kernels.cascade import LEAST_PREFIX, Cascade, longest_that_works
-from tools.training.memory_budget import free_memory, is_out_of_memory
 
 ROWS = (4, 16, 64, 128, 256)  # sizes of batches; each is captured for itself
 LATENCY_BOUND = 64  # rows up to which fewer make no step quicker: 2.2 ms for 4, 2.3 for 64, 3.7 for 256 (docs/gpu.md)

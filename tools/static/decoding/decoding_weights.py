@@ -14,8 +14,8 @@ from peft.tuners.lora.layer import Linear
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 
+from tools.memory_budget import free_memory, is_out_of_memory
 from tools.static.kernels.side_by_side import SideBySide
-from tools.training.memory_budget import free_memory, is_out_of_memory
 
 SHARE = 0.4  # of the free memory that the copy may take
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)  # quantised weights are not copied

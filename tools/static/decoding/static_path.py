@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tools.memory_budget import free_memory
 from tools.static.decoding.decoder import StaticDecoder
 from tools.static.decoding.support import static_steps_work
 from tools.static.kernels.fused_norms import FusedNorms
 from tools.static.kernels.fused_rotary import FusedRotary
-from tools.training.memory_budget import free_memory
 
 if TYPE_CHECKING:
     from tools.static.decoding.decoding_weights import DecodingWeights

@@ -11,9 +11,9 @@ from agent.config.lora import Lora
 from agent.records.actions import TrainLora
 from agent.records.examples import Example, Prompt
 from agent.records.rounds import Spend
+from tools.memory_budget import MemoryBudget
 from tools.model.backbone import Backbone
 from tools.training.lora import LoraTrainer
-from tools.training.memory_budget import MemoryBudget
 
 PROMPTS = [Prompt(system="Answer the question."), Prompt(system="Answer in one word, and in no other way.")]
 ROWS = [

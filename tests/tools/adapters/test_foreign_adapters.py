@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM
 from agent.errors import BadInput
 from agent.records.examples import Example, Prompt
 from tests.fixtures.plain import Plain
+from tools.adapters.files import SUPPORTED_KINDS, check_files
 from tools.model.backbone import Backbone
-from tools.training.adapters import SUPPORTED_KINDS, check_files
 from ui.commands.evaluate import score
 
 Load = Callable[..., Backbone]

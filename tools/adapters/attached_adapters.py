@@ -9,8 +9,8 @@ from typing import Any
 import transformers
 
 from agent.errors import BadInput
+from tools.adapters.files import check_base_weights, check_files, strip, write
 from tools.model.composite import text_only
-from tools.training.adapters import check_base_weights, check_files, strip, write
 
 ATTACHED = 4  # adapters kept in memory; an older one is read from disk again when it is wanted
 
@@ -146,7 +146,7 @@ class AttachedAdapters:
         self.detached += 1
 
     def _activate(self, adapter: str, folder: Path) -> None:
-        from tools.training.fast_lora import use_fast_lora
+        from tools.adapters.fast_lora import use_fast_lora
 
         if adapter not in self._attached:  # its layers are new
             use_fast_lora(self._peft)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from tools.training import fast_lora as module
-from tools.training.fast_lora import FastLoraLinear, use_fast_lora
+from tools.adapters import fast_lora as module
+from tools.adapters.fast_lora import FastLoraLinear, use_fast_lora
 
 X = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(0))
 

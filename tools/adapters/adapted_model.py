@@ -12,7 +12,7 @@ import transformers
 
 from agent.errors import StepFailed
 from agent.protocols import Charge, Progress
-from tools.model.attached_adapters import AttachedAdapters
+from tools.adapters.attached_adapters import AttachedAdapters
 
 
 class AdaptedModel:
