@@ -83,9 +83,8 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
             learned = batch([row.name for row in task.train], turn, config.edit.minibatch, config.seed)
             failures = evaluate(best, "train", learned)
             edits = editor.propose(prompt, failures, task.train, decision.move, number).edits
-            compared_on = batch(
-                [row.name for row in task.validation], turn, max(1, len(task.validation) // 4), config.seed
-            )
+            quarter = max(1, len(task.validation) // 4)
+            compared_on = batch([row.name for row in task.validation], turn, quarter, config.seed)
             score = partial(evaluate, split="validation", names=compared_on)
             winner, _ = compare_proposals(edits, prompt, best.adapter, score, run.save_prompt)
             pair = winner and Candidate(prompt=winner.id, adapter=best.adapter)
