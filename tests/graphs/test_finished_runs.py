@@ -200,7 +200,7 @@ WRONG: list[tuple[Any, list[str]]] = [
     (instead("train_lora", rank=4096), ["rank", "between 1 and 256", "4096"]),
     (instead("train_lora", ronk=8), ["args.ronk"]),
     (instead("edit_prompt", parts=["words"]), ["args.parts.0", "'system', 'demos' or 'questions'", "'words'"]),
-    (instead("rollback", to_round=7), ["to_round", "between 0 and 0", "7"]),
+    (instead("rollback", to_round=7), ["there has been no round to go back from"]),
     (instead("rollback", to_round=-1), ["to_round", "at least 0"]),
     (instead("rollback"), ["args.to_round is missing; it must be at least 0"]),
 ]

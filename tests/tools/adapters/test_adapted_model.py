@@ -89,8 +89,8 @@ def test_views_share_the_weights_and_nothing_of_their_runs(
 
 def test_what_memory_was_found_to_hold_is_known_to_all_views(backbone: Load, tmp_path: Path) -> None:
     ours = backbone()
-    ours.of(tmp_path.joinpath).memory_budget = MemoryBudget(tokens=64)
-    assert ours.of(tmp_path.joinpath).memory_budget == ours.memory_budget == MemoryBudget(tokens=64)
+    ours.view_for(tmp_path.joinpath).memory_budget = MemoryBudget(tokens=64)
+    assert ours.view_for(tmp_path.joinpath).memory_budget == ours.memory_budget == MemoryBudget(tokens=64)
 
 
 def test_a_training_and_questions_at_once_disturb_neither(

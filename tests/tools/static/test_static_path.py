@@ -109,7 +109,7 @@ def test_two_runs_have_adapters_of_one_id(backbone: Load, tmp_path: Path, steps:
     ours = backbone()
     for folder, rank in (("one", 2), ("two", 4)):
         make(ours, "tuned", tmp_path / folder, r=rank)
-    views = [ours.of((tmp_path / folder).joinpath) for folder in ("one", "two", "one")]
+    views = [ours.view_for((tmp_path / folder).joinpath) for folder in ("one", "two", "one")]
     texts = [answers(view, "tuned") for view in views]
     assert texts == [eagerly(view, "tuned") for view in views]
     assert texts[0] == texts[2] != texts[1]
