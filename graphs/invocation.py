@@ -133,8 +133,10 @@ def as_node(node: Node, report: Report | None = None) -> Any:
         minutes = services.spec.config.budget.minutes
         services.meter.begin(_step(node, state), state.get("spend", Spend()), minutes)
         try:
-            update = node(state, services)
-            services.meter.charge()  # for a run that begins anew, with the checkpoint lost that counts this step
+            try:
+                update = node(state, services)
+            finally:  # for another try of this node, and for a run that begins anew without the checkpoint of this step
+                services.meter.charge()
             own = services.meter.spent
             if "trial" in update:
                 spend = own + services.meter.counted
@@ -146,7 +148,6 @@ def as_node(node: Node, report: Report | None = None) -> Any:
                 f"The disk is full: {services.folder.path}. Make room, then go on with resume."
             ) from error
         finally:
-            services.meter.charge()  # what another try of this node counts, too
             services.meter.end()
         return {**update, "spend": own + update.get("spend", Spend())}
 

@@ -1,6 +1,7 @@
 """The adaptation as a node of somebody else's graph, with a state and a context of their own."""
 
 import asyncio
+import errno
 import json
 import re
 import threading
@@ -15,12 +16,13 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
 from typing_extensions import TypedDict
 
-from agent.errors import BadInput, Busy
+from agent.errors import BadInput, Busy, NesyLoraError
 from agent.records.examples import Prompt
 from agent.records.rounds import Outcome, SplitResult
 from graphs.adapt import build_graph
 from graphs.approval import APPROVE
 from graphs.context import Context
+from memory.run.charges import ChargeFile
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import TinyTask
 
@@ -285,3 +287,12 @@ def test_a_budget_is_taken_to_the_token(job: Job, limit: int | None, text: str) 
     )
     written = (folder.path / "task.yaml").read_text()
     assert text in written and "minutes: 0.5" in written
+
+
+def test_a_full_disk_is_named_even_where_the_charges_cannot_be_noted(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ChargeFile, "charge", full)
+    with pytest.raises(NesyLoraError, match=r"The disk is full: .*thread-a\. Make room"):
+        build_graph().invoke(job, CONFIG)
