@@ -5,6 +5,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from typing import SupportsFloat
 
 from agent import extensions
 from agent.config.base import CustomScorer
@@ -66,7 +67,7 @@ def registered(kind: str, settings: CustomScorer) -> Score:
 
     def score(output: str, answer: str) -> float:
         value = found.score(output, answer, settings)
-        if not isinstance(value, int | float) or not 0 <= value <= 1:
+        if not isinstance(value, SupportsFloat) or not 0 <= float(value) <= 1:  # of NumPy and torch, too
             raise BadInput(f"the content scorer {kind!r} gave {value!r}; a score is a number from 0 to 1")
         return float(value)
 

@@ -13,13 +13,15 @@ from pydantic import TypeAdapter
 from agent.config.scorers import ContentScorer, Rated, StyleScorer
 from agent.errors import BadInput
 from agent.protocols import Rater, Rating
+from agent.reasoning import spoken
 from agent.records.examples import Example
 from eval.scoring import TaskScorers
 
 CONTENT: TypeAdapter[ContentScorer] = TypeAdapter(ContentScorer)
 STYLE: TypeAdapter[StyleScorer] = TypeAdapter(StyleScorer)
 
-answers = st.text(min_size=1).filter(str.strip)
+# Without thoughts, which stay in front of the form: Hypothesis draws strings of our own modules, too, such as "[THINK]".
+answers = st.text(min_size=1).filter(str.strip).filter(lambda text: spoken(text) == text)
 
 
 def scorers(*style: dict[str, Any], content: tuple[dict[str, Any], ...] = ({"kind": "contains"},)) -> TaskScorers:

@@ -9,7 +9,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
 
 import nesylora
@@ -137,6 +139,13 @@ def test_an_extension_that_makes_something_else_is_named(
     register()
     with pytest.raises(BadInput, match=fault):
         nesylora.adapt(tiny_task(**settings, budget={"rounds": 1}), runs=tmp_path / "runs")
+
+
+@pytest.mark.parametrize("number", [1, True, np.float32(1), torch.tensor(1.0)])
+def test_a_score_may_be_a_number_of_any_library(tiny_task: TinyTask, number: Any) -> None:
+    extensions.register_scorer("mine")(lambda output, answer, settings: number)
+    task = load_task(tiny_task(content=[{"kind": "mine"}]))
+    assert task.scorers.score(task.train[0], "It is so.").content == 1
 
 
 def test_the_report_of_a_run_whose_extension_is_missing_says_which(
