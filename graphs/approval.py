@@ -124,7 +124,6 @@ class Answer(Record):
 
 
 APPROVE: dict[str, object] = {"decisions": [{"type": "approve"}]}
-REJECT: dict[str, object] = {"decisions": [{"type": "reject"}]}
 
 
 def instead(name: str, **args: object) -> dict[str, object]:

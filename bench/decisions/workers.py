@@ -14,7 +14,6 @@ from typing import NamedTuple
 from bench.decisions.folder import Group, load_group, missing, results_file, threads_each
 from bench.decisions.results import Result, Variant, read, run_all
 from bench.decisions.run_variant import run_variant
-from graphs.services.garbage_collection import without_garbage_collection
 from memory.storage.lock import held
 from ui.terminal.live import LiveView
 
@@ -117,11 +116,6 @@ def run_group(folder: Path) -> int:
     Raises BadInput: there is no group here, or its file is damaged.
     """
     group = load_group(folder)
-    if missing(group, folder):
-        with without_garbage_collection():  # before any run's clock starts: the first run would be charged for it
-            import tools.model.backbone
-            import tools.model.loading
-            import tools.training.lora  # noqa: F401
     with LiveView() as view, held(folder / "group", f"The group {folder.name}", wait=ORPHANS):
 
         def run(variant: Variant, _: int) -> Result:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent.records.actions import Decision, EditPrompt, Rollback, Stop, TrainLora
-from graphs.approval import APPROVE, REJECT, Approve, Cost, Question, Reject, instead, question, read
+from graphs.approval import APPROVE, Approve, Cost, Question, Reject, instead, question, read
 from ui import wording
 
 DECISION = Decision(move=TrainLora(epochs=2), reason="The weight gap is the larger one.", numbers={"weight gap": 2.5})
@@ -35,7 +35,7 @@ def test_a_question_fits_langchains_own_types() -> None:
     asked = question(1, DECISION, COST)
     known = {key: asked[key] for key in ("action_requests", "review_configs")}
     assert TypeAdapter(HITLRequest).validate_python(known, strict=True) == known
-    for answer in (APPROVE, REJECT, instead("edit_prompt", parts=["system"])):
+    for answer in (APPROVE, {"decisions": [{"type": "reject"}]}, instead("edit_prompt", parts=["system"])):
         assert TypeAdapter(HITLResponse).validate_python(answer, strict=True) == answer
 
 
@@ -43,7 +43,7 @@ def test_a_question_fits_langchains_own_types() -> None:
     ("answer", "meant"),
     [
         (APPROVE, Approve()),
-        (REJECT, Reject()),
+        ({"decisions": [{"type": "reject"}]}, Reject()),
         ({"decisions": [{"type": "reject", "message": "Too dear."}]}, Reject(message="Too dear.")),
         (instead("train_lora", epochs=4), TrainLora(epochs=4)),
         (instead("edit_prompt"), EditPrompt()),

@@ -13,7 +13,7 @@ import pytest
 import nesylora
 from agent.records.events import Event, Note
 from agent.records.examples import Demo, Prompt
-from graphs.approval import APPROVE, REJECT, instead
+from graphs.approval import APPROVE, instead
 from graphs.context import Context, new_run
 from graphs.services.run import RunServices
 from graphs.session import open_session
@@ -163,7 +163,7 @@ def test_a_lever_turned_down_is_not_proposed_again_this_round(tiny_task: TinyTas
     with open_session(folder, supervised=True) as session:
         first = session.go()
         second = session.go({"decisions": [{"type": "reject", "message": "Not yet."}]})
-        third = session.go(REJECT)
+        third = session.go({"decisions": [{"type": "reject"}]})
     assert first and second and third
     proposed = [question.decision.move.action for question in (first, second, third)]
     assert {*proposed[:2]} == {"edit_prompt", "train_lora"} and proposed[2] == "stop"
