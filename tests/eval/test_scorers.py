@@ -20,7 +20,7 @@ from eval.scoring import TaskScorers
 CONTENT: TypeAdapter[ContentScorer] = TypeAdapter(ContentScorer)
 STYLE: TypeAdapter[StyleScorer] = TypeAdapter(StyleScorer)
 
-# Without thoughts, which stay in front of the form: Hypothesis draws strings of our own modules, too, such as "[THINK]".
+# Without thoughts, which stay in front of the form: Hypothesis also draws strings of our modules, such as "[THINK]".
 answers = st.text(min_size=1).filter(str.strip).filter(lambda text: spoken(text) == text)
 
 
