@@ -97,6 +97,7 @@ class Trial(Record):
     loss: float | None = None
     loss_drop: float | None = None
     grad_norm: float | None = None
+    grad_drop: float | None = None
     proposals: tuple["Proposal", ...] = ()
     raced: tuple[str, ...] = Field((), description="names of the rows on which the proposals were compared, in order")
     critiques: tuple[Critique, ...] = ()
