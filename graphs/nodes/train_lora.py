@@ -35,7 +35,8 @@ def train_lora(state: State, services: RunServices) -> State:
                 pooled.lend(adapter, folder)
     except StepFailed as error:
         return {"trial": Trial(candidate=None, note=f"LoRA failed: {error}")}
-    note = f"{training.row_count} {training.rows} rows, {len(training.epoch_losses)} epochs"
+    epochs = len(training.epoch_losses)
+    note = f"{training.row_count} {training.rows} rows, {'1 epoch' if epochs == 1 else f'{epochs} epochs'}"
     if training.rewritten:
         note += f", {training.rewritten} of the rows with rewritten questions"
     if training.left_out:
