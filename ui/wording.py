@@ -34,7 +34,12 @@ GLOSSARY = {
     "p": "how often chance alone would show such a difference (paired sign-flip test, one-sided)",
 }
 SORTERS = {"rewards": "the two rewards alone", "rules": "rules over the probe", "model": "the classifier"}
-PARTS = {"system": "system text", "demos": "demonstrations", "questions": "questions"}
+PARTS = {
+    "system": "system text",
+    "demos": "demonstrations",
+    "questions": "questions",
+    "retrieval": "retrieved few-shot examples",
+}
 ANSWER = 60  # characters of an answer that a sentence shows
 BLOCKS = "▁▂▃▄▅▆▇█"
 
