@@ -103,7 +103,7 @@ class Decision(Record):
     reason: str
     numbers: dict[str, float] = Field(default_factory=dict)
     by: Literal["rules", "learned", "paper", "fixed order", "planner", "user", "custom"] = "rules"
-    policy: str = Field("", description="the name of the registered policy, where one decided")
+    policy: str = Field("", description="the name of the schedule or of the registered policy, where one decided")
     alternative: Alternative | None = Field(
         None,
         description="what the rules would have done, where planner or learned switch decided; what was planned, where "
