@@ -3,7 +3,16 @@
 from collections.abc import Sequence
 
 from agent.config.task import TaskConfig
-from agent.policy.base import TEACHABLE, WORTH_A_ROUND, fitting_rows, numbers, stop_reason, training
+from agent.policy.base import (
+    TEACHABLE,
+    WORTH_A_ROUND,
+    fitting_rows,
+    forgot,
+    numbers,
+    stop_reason,
+    training,
+    why_remedied,
+)
 from agent.protocols import Briefing
 from agent.records.actions import Action, Decision, EditPrompt, Stop, TrainLora
 from agent.records.rounds import Round
@@ -60,10 +69,12 @@ class Rules:
             reason = "What was left to try has been turned down."
         else:
             reason = "Plateau: the last tries of both levers brought nothing beyond noise."
+        if isinstance(action, TrainLora):
+            reason += why_remedied(briefing.history)
         return Decision(move=action, reason=reason, numbers=numbers(signal, diagnosis))
 
     def training(self, signal: Signal, history: Sequence[Round]) -> TrainLora:
-        """LoRA as the task sets it: on rows that fit the prompt; anew where the rows changed or a try failed.
+        """LoRA as the task sets it: on rows that fit the prompt; anew where the rows changed, a try failed or forgot.
 
         A rise that was within chance is no failure: the same once more, with other draws.
         """
@@ -72,5 +83,5 @@ class Rules:
         if not earlier:
             return training(self._config, rows)
         verdict, last = earlier[-1]
-        failed = not verdict.kept and verdict.gain <= 0
+        failed = (not verdict.kept and verdict.gain <= 0) or forgot(history) is not None
         return training(self._config, rows, fresh=failed or last.rows != rows, slower=failed)

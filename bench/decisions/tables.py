@@ -31,7 +31,7 @@ class Table(NamedTuple):
 def overview(comparison: Comparison) -> list[Table]:
     """The tables that fit a terminal: means of each task and over all."""
     tasks, regrets = comparison.tasks, any(comparison.rows(ORACLE))
-    head = ["policy", *tasks, "all", *(["regret"] if regrets else []), "reached", "share of cost"]
+    head = ["policy", *tasks, "all", *(["regret"] if regrets else []), "reached", "share of cost", "drift"]
     rows = []
     for policy in comparison.policies:
         means = [_mean(comparison.reward(policy, task)) for task in tasks]
@@ -39,10 +39,12 @@ def overview(comparison: Comparison) -> list[Table]:
         reached, _ = _cost(comparison, policy)
         cost = comparison.cost(policy)
         share = _mean(cost.share if cost else None)
-        rows.append([policy, *means, _estimate(comparison.reward(policy)), *regret, reached, share])
+        costs = [reached, share, _mean(comparison.drift(policy))]
+        rows.append([policy, *means, _estimate(comparison.reward(policy)), *regret, *costs])
     note = (
         "Joint reward on sealed test rows, means over seeds. Share of cost: forward tokens to the target, as a share "
-        "of what a run that never reached it is charged (the most that any policy spent on the same task and seed)."
+        "of what a run that never reached it is charged (the most that any policy spent on the same task and seed). "
+        "Drift: nats per token that the final weights have lost on general text."
     )
     return [Table("How the policies compare", note, head, rows), *_head_to_heads(comparison)]
 
@@ -56,8 +58,8 @@ def all_tables(comparison: Comparison) -> list[Table]:
 
 
 def _summary(comparison: Comparison) -> Table:
-    head = ["policy", "runs", "test reward", "regret", "reached the target", "share of cost", "forward tokens", "min",
-            "rounds", "kept edits", "kept LoRA"]  # fmt: skip
+    head = ["policy", "runs", "test reward", "regret", "reached the target", "share of cost", "drift", "forward tokens",
+            "min", "rounds", "kept edits", "kept LoRA"]  # fmt: skip
     rows = []
     for policy in comparison.policies:
         found = list(comparison.rows(policy).values())
@@ -65,13 +67,16 @@ def _summary(comparison: Comparison) -> Table:
         spent = sum(row.spend.forward_tokens for row in found) / len(found)
         means = [f"{sum(column) / len(found):.1f}" for column in zip(*amounts, strict=True)]
         reward, regret = _estimate(comparison.reward(policy)), _estimate(comparison.regret(policy))
-        rows.append([policy, str(len(found)), reward, regret, *_cost(comparison, policy), f"{spent:,.0f}", *means])
+        drift = _estimate(comparison.drift(policy))
+        costs = [*_cost(comparison, policy), drift, f"{spent:,.0f}"]
+        rows.append([policy, str(len(found)), reward, regret, *costs, *means])
     note = (
         "Means over tasks and seeds, each run alike; intervals by a bootstrap over seeds and test rows of these tasks. "
         "Regret is the oracle's test reward less the policy's, over the same tasks and seeds; the oracle chooses by "
         "validation rows, so it can be below 0. Share of cost: forward tokens to the target as a share of what a run "
-        "that never reached it is charged, its interval by a bootstrap over runs. Minutes are those the steps took "
-        "when they were first computed."
+        "that never reached it is charged, its interval by a bootstrap over runs. Drift: nats per token that the "
+        "final weights have lost on general text, 0 if bare; its interval by a bootstrap over runs. Minutes are those "
+        "the steps took when they were first computed."
     )
     return Table("All tasks", note, head, rows)
 

@@ -13,8 +13,9 @@ from agent.policy.llm_planner import LlmPlanner
 from agent.policy.make import make_policy
 from agent.protocols import Editor, Listener, Policy, Trainer
 from agent.records.events import Event, Note, WorkProgressed
-from agent.records.examples import Candidate, Example
+from agent.records.examples import Example
 from graphs.context import Context, run_folder
+from graphs.services.forgetting import Forgetting
 from graphs.services.garbage_collection import without_garbage_collection
 from graphs.services.meter import ChargedStore, Meter
 from graphs.services.shared_model import shared_backbone, shared_embedder
@@ -23,6 +24,7 @@ from memory.run.folder import RunFolder
 if TYPE_CHECKING:
     from eval.leaks import Leaks
     from eval.runner import Runner
+    from eval.tasks.kept import KeptTask
     from eval.tasks.task import Task
     from graphs.services.llm import ExternalLlm
     from graphs.services.run_memory import RunMemory
@@ -50,6 +52,7 @@ class RunServices:
         self.stream: Callable[[dict[str, object]], object] = lambda event: None  # LangGraph's, of the node under way
         self._new_name = new_name
         self._lock: ExitStack | None = None
+        self._kept: tuple[KeptTask, ...] = ()
 
     # --- the run and its task ---
 
@@ -61,27 +64,24 @@ class RunServices:
     def spec(self) -> "Task":
         """The task, read again from its source, as it fits the model.
 
-        Raises BadInput if its digest changed since the run began.
+        Raises BadInput if its digest, or that of a task to be kept, changed since the run began.
         """
         from eval.tasks.fitting import fitted
-        from eval.tasks.task import build_task, load_config
         from graphs.services.raters import make_rater
+        from graphs.services.run_task import read_task
 
-        folder = self.folder
-        with folder.as_begun():
-            config = load_config(folder.task_file)
-            task = build_task(
-                config,
-                Path(folder.about.source),
-                lambda settings: make_rater(settings, lambda: self.llm.chat("judge"), config.device, self.progress),
-            )
-            if task.digest != folder.about.digest:
-                raise BadInput(
-                    f"The rows, scorers or judge of task {task.config.name} in {task.folder} have changed since run "
-                    f"{folder.name} began, so its scores no longer compare. Start a new run."
-                )
+        task, self._kept = read_task(
+            self.folder,
+            lambda settings, device: make_rater(settings, lambda: self.llm.chat("judge"), device, self.progress),
+        )
         fitting = self.folder.fitting()
         return fitted(task, fitting) if fitting else task
+
+    @property
+    def kept_tasks(self) -> "tuple[KeptTask, ...]":
+        """The other tasks that the run's weights must not lose. Raises BadInput, as `spec`."""
+        _ = self.spec
+        return self._kept
 
     def fit_rows(self) -> None:
         """Find out, once in a run, how the rows fit the model; the tokenizer is read for it, and no weights.
@@ -102,6 +102,8 @@ class RunServices:
         fitting = measure(self.spec, render, window)
         for remark in (*render.remarks(), *remarks(self.spec, fitting)):
             self.note(f"Warning: {remark}")
+        for kept in self.kept_tasks:
+            self.forgetting.store_of(kept).save_fitting(measure(kept.measurable, render, window))
         self.folder.save_fitting(fitting)
         vars(self)["spec"] = fitted(self.spec, fitting)
 
@@ -163,23 +165,9 @@ class RunServices:
 
         return Pool(Path(self.context.pool)) if self.context.pool else None
 
-    def drift(self, pair: Candidate) -> float | None:
-        """What its weights have lost on general text against the bare base, nats a token.
-
-        None: they are the base's, or the general text does not fit into the model's window.
-        """
-        from tools.diagnosis.drift import general_loss
-
-        if pair.adapter is None or self._general_loss is None:
-            return None
-        loss = general_loss(self.model, pair.adapter)
-        return None if loss is None else loss - self._general_loss
-
     @cached_property
-    def _general_loss(self) -> float | None:
-        from tools.diagnosis.drift import general_loss
-
-        return general_loss(self.model, None)
+    def forgetting(self) -> Forgetting:
+        return Forgetting(self.folder, self.kept_tasks, lambda: self.model, self.meter.charge)
 
     @cached_property
     def evaluate(self) -> "Runner":
