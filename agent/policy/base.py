@@ -46,6 +46,13 @@ def forgot(history: Sequence[Round]) -> Verdict | None:
     return last if last and last.objection else None
 
 
+def remedied(action: TrainLora, history: Sequence[Round]) -> TrainLora:
+    """The training, made to forget less where the last one forgot too much: anew, at half the task's rate."""
+    if not forgot(history):
+        return action
+    return action.model_copy(update={"fresh": True, "learning_rate": max(action.learning_rate / 2, 1e-6)})
+
+
 def why_remedied(history: Sequence[Round]) -> str:
     """Why the next training is another than the last one, in a sentence; empty where that did not forget too much."""
     verdict = forgot(history)

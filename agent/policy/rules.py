@@ -7,8 +7,8 @@ from agent.policy.base import (
     TEACHABLE,
     WORTH_A_ROUND,
     fitting_rows,
-    forgot,
     numbers,
+    remedied,
     stop_reason,
     training,
     why_remedied,
@@ -83,5 +83,5 @@ class Rules:
         if not earlier:
             return training(self._config, rows)
         verdict, last = earlier[-1]
-        failed = (not verdict.kept and verdict.gain <= 0) or forgot(history) is not None
-        return training(self._config, rows, fresh=failed or last.rows != rows, slower=failed)
+        failed = not verdict.kept and verdict.gain <= 0
+        return remedied(training(self._config, rows, fresh=failed or last.rows != rows, slower=failed), history)

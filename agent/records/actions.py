@@ -56,7 +56,8 @@ class EditPrompt(Record):
         description="what to rewrite: the system text, the demonstrations, how questions are put",
     )
     failures: Literal["any", "content", "style"] = Field(
-        "any", description="which failing train rows to learn from: all, or only those that lack this"
+        "any",
+        description="which failing train rows to learn from: all, or only those that the classifier says lack this",
     )
 
     def __str__(self) -> str:
@@ -100,7 +101,8 @@ class Decision(Record):
     move: Action
     reason: str
     numbers: dict[str, float] = Field(default_factory=dict)
-    by: Literal["rules", "learned", "fixed order", "planner", "user", "custom"] = "rules"
+    by: Literal["rules", "learned", "paper", "fixed order", "planner", "user", "custom"] = "rules"
+    policy: str = Field("", description="the name of the registered policy, where one decided")
     alternative: Alternative | None = Field(
         None,
         description="what the rules would have done, where planner or learned switch decided; what was planned, where "

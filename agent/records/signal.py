@@ -122,6 +122,7 @@ class LeverSignal(Record):
     kept: int = 0
     gain: float = 0.0
     fruitless: int = 0
+    forgot: int = Field(0, description="tries since anything was kept that only what they forget took back")
     saturated: bool = False
     outlook: Outlook | None = None
 
@@ -143,6 +144,9 @@ class Signal(Record):
     loss: float | None = Field(None, description="mean loss of the last LoRA epoch, nats per token")
     loss_drop: float | None = Field(None, description="relative fall of the epoch loss over the last two epochs")
     grad_norm: float | None = Field(None, description="mean gradient norm of the last LoRA epoch, before clipping")
+    grad_drop: float | None = Field(
+        None, description="relative fall of that norm from the first epoch of the training to the last"
+    )
     lora: LeverSignal = LeverSignal()
     edit: LeverSignal = LeverSignal()
 

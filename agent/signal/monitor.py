@@ -47,6 +47,7 @@ def observe(
         loss=trial.loss if trial else None,
         loss_drop=trial.loss_drop if trial else None,
         grad_norm=trial.grad_norm if trial else None,
+        grad_drop=trial.grad_drop if trial else None,
         lora=lever_signal("train_lora", history),
         edit=lever_signal("edit_prompt", history),
     )
@@ -62,8 +63,8 @@ def lever_signal(lever: Lever, history: Sequence[Round]) -> LeverSignal:
     own = [row for row in history if row.decision.move.action == lever]
     last_kept = max((place for place, row in enumerate(history) if row.verdict.kept), default=-1)
     discarded = [row.verdict for row in history[last_kept + 1 :] if row.decision.move.action == lever]
-    forgetful = sum(verdict.overruled for verdict in discarded)
-    fruitless = len(discarded) - forgetful
+    forgot = sum(verdict.overruled for verdict in discarded)
+    fruitless = len(discarded) - forgot
     loss_drop = own[-1].trial.loss_drop if own else None
     flat = lever == "train_lora" and fruitless > 0 and loss_drop is not None and loss_drop < STILL_FALLING
     return LeverSignal(
@@ -71,5 +72,6 @@ def lever_signal(lever: Lever, history: Sequence[Round]) -> LeverSignal:
         kept=sum(row.verdict.kept for row in own),
         gain=own[-1].verdict.gain if own else 0.0,
         fruitless=fruitless,
-        saturated=fruitless >= FRUITLESS or flat or forgetful >= FORGETFUL,
+        forgot=forgot,
+        saturated=fruitless >= FRUITLESS or flat or forgot >= FORGETFUL,
     )

@@ -82,9 +82,10 @@ def result(run: RunFolder, variant: Variant, seed: int, target: float) -> Result
         task=run.about.task, policy=variant.name, settings=variant.settings, seed=seed, run=run.name,
         rounds=len(rounds), kept_edits=kept("edit_prompt"), kept_lora=kept("train_lora"),
         spend=measured[-1].spend, baseline=outcome.baseline_test, best=outcome.best_test,
-        rewards={score.example: score.reward for score in scores}, drift=outcome.drift_of_best, target=target,
+        rewards={score.example: score.reward for score in scores}, target=target,
         reached=Reached(passes=reached.forward_tokens, seconds=reached.seconds) if reached else None,
         levers="".join(levers), stopped=outcome.stopped,
+        commonest=outcome.commonest.reward if outcome.commonest else None, drift=outcome.drift_of_best,
     )  # fmt: skip
 
 

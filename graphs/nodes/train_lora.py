@@ -47,6 +47,7 @@ def train_lora(state: State, services: RunServices) -> State:
             loss=training.epoch_losses[-1] if training.steps else None,
             loss_drop=training.loss_drop,
             grad_norm=training.grad_norm,
+            grad_drop=training.grad_drop,
         )
     }
 

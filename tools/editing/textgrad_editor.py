@@ -78,8 +78,7 @@ class TextGradEditor:
         Raises:
             LlmUnavailable: the LLM did not answer, or was lost before there was any result.
         """
-        measure = {"any": "reward", "content": "content", "style": "style"}[action.failures]
-        failing = [score for score in evaluation.scores if getattr(score, measure) < 1]
+        failing = [score for score in evaluation.scores if score.reward < 1]
         if not failing:
             lack = "falls short" if action.failures == "any" else f"lacks {action.failures}"
             return Edits(remarks=(f"No train row {lack}, so TextGrad has nothing to learn from",))

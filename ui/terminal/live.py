@@ -156,6 +156,8 @@ class LiveView:
             )
             table.add_row(name, wording.number(result.reward), between, *parts)
         self.console.print(table)
+        if alike := wording.always(outcome.commonest):
+            self._say(Text(alike, style="dim"))
         self._say(Text(f"p {wording.p_value(outcome.p_value)}; {wording.cost(outcome.spend)}", style="dim"))
         if outcome.drift:
             lost = f"drift {wording.signed(outcome.drift)} nats a token: what the weights have lost on general text"
