@@ -89,6 +89,7 @@ def new_run(task: Path, overrides: Sequence[str] = (), runs: Path = Path("runs")
     from agent.config.lora_options import faults
     from eval.tasks.task import load_task, place
     from graphs.services.run_memory import check_experience
+    from tools.editing.pareto_search import library
     from tools.model.availability import check_model
 
     read = load_task(task, overrides)
@@ -100,6 +101,8 @@ def new_run(task: Path, overrides: Sequence[str] = (), runs: Path = Path("runs")
         except BadInput as error:
             raise BadInput(f"{place(task, keys, overrides)}: {error}") from error
     check_experience(read.config, read.folder)
+    if read.config.edit.editor == "gepa":
+        library()
     text = yaml.safe_dump(read.config.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
     used = extensions.used_by(read.config)
     return RunFolder.create(runs, read.config.name, text, read.folder, read.digest, name, used)

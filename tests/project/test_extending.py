@@ -199,7 +199,10 @@ def test_what_is_wrong_with_its_settings_has_a_line(examples: list[ModuleType], 
     [
         ({"content": [{"kind": "ends_lik"}]}, "unknown kind 'ends_lik'; did you mean 'ends_like'?"),
         ({"style": [{"kind": "polit"}]}, "unknown kind 'polit'; did you mean 'polite'?"),
-        ({"edit": {"editor": "instuct"}}, "must be one of 'rules', 'textgrad' or 'instruct', but it is 'instuct'"),
+        (
+            {"edit": {"editor": "instuct"}},
+            "must be one of 'rules', 'textgrad', 'gepa' or 'instruct'",
+        ),
         ({"policy": "style-last"}, "there is no policy 'style-last'. There are: rules,"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Rewriting words without an LLM: the rule editor; and an editor that combines it with TextGrad's."""
+"""Rewriting words without an LLM: the rule editor; and an editor that combines it with an LLM's."""
 
 import random
 from collections import Counter
@@ -11,6 +11,8 @@ from agent.records.actions import EditPrompt
 from agent.records.edits import Edit, Edits
 from agent.records.evaluation import Evaluation
 from agent.records.examples import Demo, Example, Prompt
+
+TITLES = {"textgrad": "TextGrad", "gepa": "GEPA"}
 
 
 class RuleEditor:
@@ -103,7 +105,7 @@ class CombinedEditor:
         try:
             own = self._first.propose(prompt, evaluation, train, action, seed)
         except LlmUnavailable as error:
-            own = Edits(remarks=(f"TextGrad was not used: {error}",))
+            own = Edits(remarks=(f"{TITLES[self.name]} was not used: {error}",))
         others = self._second.propose(prompt, evaluation, train, action, seed)
         first = own.edits[: self._most - min(self._most // 3, len(others.edits))]
         by_prompt: dict[str, Edit] = {}
