@@ -6,7 +6,7 @@ from math import hypot
 from typing import NamedTuple
 
 from agent.config.task import TaskConfig
-from agent.policy.base import fitting_rows, numbers, stop_reason
+from agent.policy.base import fitting_rows, numbers, stop_reason, why_remedied
 from agent.policy.experience import Experience, distinct
 from agent.policy.regression import Fit, Observation
 from agent.policy.rules import Rules
@@ -70,6 +70,8 @@ class Learned:
             name = "edit" if isinstance(promise.action, EditPrompt) else "LoRA"
             promised |= {f"{name} promise": promise.gain, f"{name} drawn": promise.drawn}
         promised = {name: round(value, 4) for name, value in promised.items()}
+        if isinstance(action, TrainLora):
+            why += why_remedied(briefing.history)
         return Decision(
             move=action,
             reason=f"{in_words(promises)} {why}".strip(),
@@ -114,7 +116,7 @@ class Learned:
             outlook = _lever(line).outlook
             # A fixed order may have trained on other rows than the outlook was about.
             meant = isinstance(line.move, EditPrompt) or line.move.rows == fitting_rows(line.signal, self._config)
-            promised = outlook.gain if outlook and meant else YIELD * line.mendable
+            promised = outlook.merit if outlook and meant else YIELD * line.mendable
             variance = (TRY_SPREAD * line.mendable) ** 2 + max(line.signal.floor, 0.01) ** 2
             weight = 1.0 if line.model == self._config.model else OTHER_MODEL
             yield Observation(_features(line), line.gain - promised, variance / weight)
@@ -187,4 +189,5 @@ def outlook_numbers(signal: Signal) -> dict[str, float]:
         if lever.outlook:
             named |= {f"{name} outlook": lever.outlook.gain, f"{name} spread": lever.outlook.spread}
             named |= {f"{name} forward tokens": lever.outlook.cost}
+            named |= {f"{name} drift": lever.outlook.drift} if lever.outlook.drift else {}
     return named

@@ -4,7 +4,16 @@ from collections.abc import Sequence
 
 from agent.config.task import TaskConfig
 from agent.policy import reasons
-from agent.policy.base import TEACHABLE, WORTH_A_ROUND, fitting_rows, numbers, stop_reason, training
+from agent.policy.base import (
+    TEACHABLE,
+    WORTH_A_ROUND,
+    fitting_rows,
+    numbers,
+    remedied,
+    stop_reason,
+    training,
+    why_remedied,
+)
 from agent.protocols import Briefing
 from agent.records.actions import Action, Decision, EditPrompt, Stop, TrainLora
 from agent.records.rounds import Round
@@ -53,10 +62,12 @@ class Rules:
             levers = (("Edits", signal.edit, "edit_prompt"), ("LoRA", signal.lora, "train_lora"))
             why = " ".join(reasons.closed_lever(name, lever, key in refused) for name, lever, key in levers)
             reason = f"No lever is left to try. {why}"
+        if isinstance(action, TrainLora):
+            reason += why_remedied(briefing.history)
         return Decision(move=action, reason=reason, numbers=numbers(signal, diagnosis))
 
     def training(self, signal: Signal, history: Sequence[Round]) -> TrainLora:
-        """LoRA as the task sets it: on rows that fit the prompt; anew where the rows changed or a try failed.
+        """LoRA as the task sets it: on rows that fit the prompt; anew where the rows changed, a try failed or forgot.
 
         A rise that was within chance is no failure: the same once more, with other draws.
         """
@@ -66,4 +77,4 @@ class Rules:
             return training(self._config, rows)
         verdict, last = earlier[-1]
         failed = not verdict.kept and verdict.gain <= 0
-        return training(self._config, rows, fresh=failed or last.rows != rows, slower=failed)
+        return remedied(training(self._config, rows, fresh=failed or last.rows != rows, slower=failed), history)

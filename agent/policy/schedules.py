@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 
 from agent.config.task import TaskConfig
-from agent.policy.base import numbers, rows_of_prompt, stop_reason, training
+from agent.policy.base import numbers, remedied, rows_of_prompt, stop_reason, training, why_remedied
 from agent.protocols import Briefing
 from agent.records.actions import Action, Decision, EditPrompt, Rows, Stop
 
@@ -31,7 +31,9 @@ class Schedule:
         reason = f"The policy {self.name} says so for round {number + 1} of {self._config.budget.rounds}."
         action: Action = EditPrompt()
         if letter != "p":
-            action = training(self._config, ROWS.get(letter) or rows_of_prompt(briefing.signal, self._config))
+            rows = ROWS.get(letter) or rows_of_prompt(briefing.signal, self._config)
+            action = remedied(training(self._config, rows), briefing.history)
+            reason += why_remedied(briefing.history)
         if ended := stop_reason(briefing, self._config):
             action, reason = Stop(), ended
         elif action.action in briefing.refused:

@@ -50,10 +50,11 @@ class EditPrompt(Record):
 
     action: Literal["edit_prompt"] = "edit_prompt"
     parts: tuple[Part, ...] = Field(
-        ("system", "demos", "questions"),
+        ("system", "demos", "questions", "retrieval"),
         min_length=1,
-        max_length=3,
-        description="what to rewrite: the system text, the demonstrations, how questions are put",
+        max_length=4,
+        description="what to rewrite: the system text, the demonstrations, how questions are put, and whether each "
+        "question gets the train rows nearest to it as few-shot examples",
     )
     failures: Literal["any", "content", "style"] = Field(
         "any",
