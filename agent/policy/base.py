@@ -59,7 +59,7 @@ def why_remedied(history: Sequence[Round]) -> str:
     if verdict is None:
         return ""
     lost = f" ({verdict.drift:.2f} nats a token on general text)" if verdict.objection == "drift" else ""
-    return f" The last training forgot too much{lost}, so this one starts anew at half the rate."
+    return f" The last training forgot too much{lost}, so this one starts anew, below the task's rate."
 
 
 def rows_of_prompt(signal: Signal, config: TaskConfig) -> Rows:

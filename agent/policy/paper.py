@@ -5,15 +5,15 @@ rows that the reward classifier calls style. Back to LoRA when an edit brings li
 public descriptions name the measures, and no values.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from agent.config.task import TaskConfig
 from agent.policy.base import WORTH_A_ROUND, numbers, remedied, rows_of_prompt, stop_reason, training, why_remedied
+from agent.policy.reasons import closed_levers, nothing_kept
 from agent.protocols import Briefing
 from agent.records.actions import Decision, EditPrompt, Stop, TrainLora
 from agent.records.rounds import Round
-from agent.records.signal import LeverSignal, Signal
+from agent.records.signal import Signal
 
 # A training is saturated once its last epoch lowered the loss by less than this (nats per token), and the gradient norm
 # has lost this share since its first epoch. In 120 recorded trainings of a 135M model, 62 ended with their rows
@@ -52,11 +52,9 @@ class PaperSwitch:
         if ended := stop_reason(briefing, self._config):
             move, reason = Stop(), ended
         elif not (lora_open or edit_open):
-            left = "What was left to try has been turned down." if refused else "Neither lever is left to try."
-            move, reason = Stop(), f"{_closed(signal, refused, 'edits')} {_closed(signal, refused, 'LoRA')} {left}"
+            move, reason = Stop(), f"No lever is left to try. {closed_levers(briefing)}"
         elif train != turn.to_weights:
-            closed, other = ("edits", "LoRA") if train else ("LoRA", "an edit")
-            reason = f"{reason} But {_closed(signal, refused, closed, start=False)} So {other} is tried."
+            reason = f"{reason} {closed_levers(briefing)} So {'LoRA' if train else 'an edit'} is tried."
         shown = numbers(signal, briefing.diagnosis) | _numbers(signal)
         return Decision(move=move, reason=reason, numbers=shown, by="paper")
 
@@ -86,7 +84,7 @@ class PaperSwitch:
     def _saturation(self, signal: Signal) -> tuple[bool, str]:
         """Whether the last training has gone as far as it can, and by which numbers."""
         if signal.lora.saturated:
-            return True, f"nothing was kept of {tries(signal.lora)}"
+            return True, nothing_kept(signal.lora)
         if signal.loss is None:
             return False, "its last training is not measured"
         if signal.loss <= self._config.lora.enough:
@@ -109,22 +107,6 @@ def loss_change(signal: Signal) -> float | None:
 
 def _pulls(row: Round) -> bool:
     return isinstance(row.decision.move, TrainLora | EditPrompt)
-
-
-def _closed(signal: Signal, refused: Sequence[str], lever: str, start: bool = True) -> str:
-    """Why a lever is not open, in a sentence."""
-    action, own = ("train_lora", signal.lora) if lever == "LoRA" else ("edit_prompt", signal.edit)
-    was = "was" if lever == "LoRA" else "were"
-    name = lever[0].upper() + lever[1:] if start else lever
-    if action in refused:
-        return f"{name} {was} turned down."
-    return f"{name} brought nothing that was kept in {tries(own)}."
-
-
-def tries(lever: LeverSignal) -> str:
-    """How often a lever was tried since anything was last kept."""
-    count = lever.fruitless + lever.forgot
-    return "1 try" if count == 1 else f"{count} tries"
 
 
 def _numbers(signal: Signal) -> dict[str, float]:

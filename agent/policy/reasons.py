@@ -66,14 +66,25 @@ def reach_of_words(diagnosis: Diagnosis, config: TaskConfig) -> str:
     )
 
 
+def closed_levers(briefing: Briefing) -> str:
+    """Why edits and LoRA are closed, a sentence each; empty where both are open."""
+    signal, refused = briefing.signal, briefing.refused
+    edits = closed_lever("Edits", signal.edit, "edit_prompt" in refused)
+    return f"{edits} {closed_lever('LoRA', signal.lora, 'train_lora' in refused)}".strip()
+
+
 def closed_lever(name: str, lever: LeverSignal, refused: bool) -> str:
     """Why a lever is closed, in a sentence; empty where it is open."""
     if refused:
         return f"{name} {'was' if name == 'LoRA' else 'were'} turned down."
     if not lever.saturated:
         return ""
-    tries = "the last try" if lever.fruitless == 1 else f"the last {lever.fruitless} tries"
-    return f"{name} {'is' if name == 'LoRA' else 'are'} saturated: nothing was kept of {tries}."
+    return f"{name} {'is' if name == 'LoRA' else 'are'} saturated: {nothing_kept(lever)}."
+
+
+def nothing_kept(lever: LeverSignal) -> str:
+    """How often a lever was tried since anything was kept, as the reason why it is saturated."""
+    return f"nothing was kept of {'the last try' if lever.discarded == 1 else f'the last {lever.discarded} tries'}"
 
 
 def loss(signal: Signal) -> str:

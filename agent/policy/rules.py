@@ -59,9 +59,7 @@ class Rules:
             why = reasons.closed_lever("Edits", signal.edit, "edit_prompt" in refused)
             reason = f"{why} LoRA is left to try. {reasons.loss(signal)}".strip()
         else:
-            levers = (("Edits", signal.edit, "edit_prompt"), ("LoRA", signal.lora, "train_lora"))
-            why = " ".join(reasons.closed_lever(name, lever, key in refused) for name, lever, key in levers)
-            reason = f"No lever is left to try. {why}"
+            reason = f"No lever is left to try. {reasons.closed_levers(briefing)}"
         if isinstance(action, TrainLora):
             reason += why_remedied(briefing.history)
         return Decision(move=action, reason=reason, numbers=numbers(signal, diagnosis))

@@ -134,6 +134,11 @@ class LeverSignal(Record):
     saturated: bool = False
     outlook: Outlook | None = None
 
+    @property
+    def discarded(self) -> int:
+        """Tries since anything was kept, whatever took them back."""
+        return self.fruitless + self.forgot
+
 
 class Signal(Record):
     """The unified monitoring signal over both levers (paper, section on the monitoring signal)."""

@@ -85,7 +85,7 @@ def test_a_closed_lever_leaves_its_turn_to_the_other_and_the_sentence_says_so() 
     assert turned_down.move.action == "edit_prompt" and "LoRA was turned down. So an edit" in turned_down.reason
     assert decide([a_round(TRAIN, kept=True)], refused=["edit_prompt"], **AT_REST).move.action == "train_lora"
     ended = decide(lora=SATURATED, edit=SATURATED)
-    assert ended.move.action == "stop" and "Edits brought nothing that was kept in 2 tries." in ended.reason
+    assert ended.move.action == "stop" and "Edits are saturated: nothing was kept of the last 2 tries." in ended.reason
 
 
 NUMBERS = st.none() | st.floats(-2, 0.999)

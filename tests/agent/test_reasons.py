@@ -29,9 +29,16 @@ NEEDS: tuple[tuple[Need, ...], ...] = (
 )
 OPEN, ONCE = LeverSignal(rounds=1, gain=0.1), LeverSignal(rounds=1, fruitless=1, saturated=True)
 TWICE = LeverSignal(rounds=3, fruitless=2, gain=-0.1, saturated=True)
-LEVERS = ((OPEN, OPEN), (TWICE, OPEN), (OPEN, ONCE), (ONCE, TWICE))
+THRICE = LeverSignal(rounds=3, forgot=3, saturated=True)
+LEVERS = ((OPEN, OPEN), (TWICE, OPEN), (OPEN, ONCE), (ONCE, TWICE), (OPEN, THRICE))
 REFUSED: tuple[tuple[str, ...], ...] = ((), ("train_lora",), ("edit_prompt",))
-HISTORIES: tuple[list[Round], ...] = ([], [a_round(TRAIN, kept=True)], [a_round(EDIT, kept=True, gain=0.3)])
+FORGETFUL = a_round(TRAIN, gain=-0.1)
+FORGETFUL = FORGETFUL.model_copy(
+    update={"verdict": FORGETFUL.verdict.model_copy(update={"objection": "drift", "drift": 2.5})}
+)
+HISTORIES: tuple[list[Round], ...] = (
+    [], [a_round(TRAIN, kept=True)], [a_round(EDIT, kept=True, gain=0.3)], [FORGETFUL],
+)  # fmt: skip
 
 
 def diagnosis(needs: Sequence[Need], gap: float | None, words: float | None) -> Diagnosis:
@@ -81,13 +88,19 @@ def check(decision: Decision, briefing: Briefing) -> None:
     assert "only weights" not in said and "whatever the words" not in said, "words may bring what they retrieve"
     for name, lever, action in (("Edits", signal.edit, "edit_prompt"), ("LoRA", signal.lora, "train_lora")):
         verb = "is" if name == "LoRA" else "are"
-        assert (f"{name} {verb} saturated: nothing" in said) <= lever.saturated
+        tries = "try" if lever.discarded == 1 else f"{lever.discarded} tries"
+        if f"{name} {verb} saturated: nothing was kept" in said:
+            assert lever.saturated and f"{name} {verb} saturated: nothing was kept of the last {tries}." in said
         assert (f"{name} {'was' if name == 'LoRA' else 'were'} turned down" in said) <= (action in briefing.refused)
     if (in_form := percent(r"(\d+)% of the train answers can be shown", said)) is not None:
         assert isinstance(decision.move, TrainLora) and in_form >= TEACHABLE
         assert in_form == (signal.shown if decision.move.rows == "original" else signal.remade)
     if (teachable := percent(r"Only (\d+)% of the train answers have", said)) is not None:
         assert teachable == pytest.approx(signal.teachable, abs=0.0051) and teachable < TEACHABLE
+    if "forgot too much" in said:
+        assert "(2.50 nats a token on general text)" in said and briefing.history == HISTORIES[-1]
+        assert isinstance(decision.move, TrainLora) and decision.move.fresh
+        assert decision.move.learning_rate < CONFIG.lora.learning_rate
     if "No row lacks content" in said:
         assert found.share("content") == 0
     if (left := percent(r"Only (\d+)% of the rows lack style", said)) is not None:
