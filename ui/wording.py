@@ -17,7 +17,7 @@ from agent.records.rounds import (
     Usage,
     Verdict,
 )
-from agent.records.signal import Outlook
+from agent.records.signal import KNOWN_BELOW, Outlook
 
 if TYPE_CHECKING:
     from graphs.approval import Cost
@@ -28,24 +28,35 @@ GLOSSARY = {
     "joint reward": "content × style, from 0 to 1: an output counts as far as it is right and has the wanted form",
     "content": "the part of the reward for being right",
     "style": "the part of the reward for having the wanted form",
-    "prompt gap": "loss that demonstrations take away, in nats per token of the reference: what words can mend",
-    "weight gap": "loss that stays on the answer when form and demonstrations are given: what only weights can mend",
+    "prompt gap": "loss that demonstrations take away, in nats per token of the reference: words may mend it",
+    "weight gap": "loss that stays on the answer when form and demonstrations are given: from "
+    f"{KNOWN_BELOW} nats a token on, the model hardly knows the answer",
+    "nats": "unit of loss: at 0.7 nats a token the model gives the wanted token one chance in two, at 5 one in 150",
+    "lever": "what a round can change: the prompt (an edit) or the weights (a LoRA training)",
+    "saturated": "a lever whose last tries, since anything was kept, brought nothing that was kept",
+    "refined rows": "train rows with their answers put into the wanted form, under the present prompt",
     "noise": "standard error of the validation reward, in reward: smaller differences mean little",
     "noise floor": "the least gain in merit that the validation rows can tell from nothing",
-    "outlook": "merit that a lever promises if it is pulled now, ± one standard deviation, and what it costs",
+    "outlook": "merit that a lever promises if it is used now, ± one standard deviation, and what it costs",
     "forward tokens": "cost of a step on any machine: a token generated or read counts as one, a trained one as three",
     "drift": "nats per token lost on general text, against the bare model: what a gain in weights has cost elsewhere; "
     "more than gate.drift is taken back",
     "kept task": "another task that new weights must not lose: the bare model's reward there, and that of the weights",
     "promise": "the outlook's gain, as experience with other runs corrects it, in merit",
-    "drawn": "a gain drawn around the promise, as wide as it is uncertain; the best per token wins (Thompson sampling)",
+    "drawn": "a gain drawn at random around the promise, as wide as that is uncertain; the lever with the best draw a "
+    "token is used, so that what is uncertain gets tried (Thompson sampling)",
     "merit": "mean of reward, content and style, from 0 to 1: it shows progress where the product is still 0",
     "level": "the largest p with which a change is kept: a part of gate.alpha, less after each that was not",
     "rows that did not choose it": "the validation rows on which a prompt was not compared with others before",
     "p": "how often chance alone would show such a difference (paired sign-flip test, one-sided)",
 }
 SORTERS = {"rewards": "the two rewards alone", "rules": "rules over the probe", "model": "the classifier"}
-PARTS = {"system": "system text", "demos": "demonstrations", "questions": "questions"}
+PARTS = {
+    "system": "system text",
+    "demos": "demonstrations",
+    "questions": "questions",
+    "retrieval": "retrieved few-shot examples",
+}
 NOT_KNOWN = "–"
 ANSWER = 60  # characters of an answer that a sentence shows
 BLOCKS = "▁▂▃▄▅▆▇█"

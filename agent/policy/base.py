@@ -88,6 +88,7 @@ def numbers(signal: Signal, diagnosis: Diagnosis) -> dict[str, float]:
         "rows lacking content": diagnosis.share("content") if diagnosed else None,
         "prompt gap": diagnosis.prompt_gap,
         "weight gap": diagnosis.weight_gap,
+        "an edit's chance": diagnosis.mended_by_words,
         "drift": signal.drift,
         "loss drop": signal.loss_drop,
         "gradient norm": signal.grad_norm,

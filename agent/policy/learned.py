@@ -140,17 +140,28 @@ def _chosen(promises: Sequence[Promise], floor: float) -> tuple[EditPrompt | Tra
     drawn = [promise for promise in promises if promise.drawn >= floor and promise.drawn > 0]
     if drawn:
         best = max(drawn, key=lambda promise: promise.drawn / promise.cost)
-        counted = [promise for promise in promises if promise.gain >= floor and promise.gain > 0]
-        expected = max(counted, key=lambda promise: promise.gain / promise.cost, default=best)
-        if expected.action != best.action:  # the draw decided, not the mean
-            return best.action, "How sure that is leaves the other way worth a try."
-        name = "words bring" if isinstance(best.action, EditPrompt) else "weights bring"
-        return best.action, f"So {name} the most merit per token."
+        return best.action, _why_drawn(best, promises, floor)
     hopeful = [promise for promise in promises if promise.possible > floor]
     if hopeful:
         best = max(hopeful, key=lambda promise: promise.possible / promise.cost)
-        return best.action, f"No gain above the noise floor of {floor:.2f} is expected, but one is possible."
-    return Stop(), f"Nothing above the noise floor of {floor:.2f} is to be expected."
+        return best.action, f"No gain drawn around that reaches the noise floor of {floor:.2f}, but a lucky try may."
+    return Stop(), f"Even a lucky try would not pass the noise floor of {floor:.2f}."
+
+
+def _why_drawn(best: Promise, promises: Sequence[Promise], floor: float) -> str:
+    """Why the lever with the best draw is taken: what it promises itself, or how unsure that is."""
+    counted = [promise for promise in promises if promise.gain >= floor and promise.gain > 0]
+    expected = max(counted, key=lambda promise: promise.gain / promise.cost, default=None)
+    name, other = ("words", "weights") if isinstance(best.action, EditPrompt) else ("weights", "words")
+    if len(promises) == 1:
+        return f"No other lever is open than {name}."
+    if expected is None:
+        return f"Neither promises more than the noise floor of {floor:.2f}; {name} are unsure enough to be worth a try."
+    if expected.action != best.action:
+        return f"By that {other} come first, but the gains drawn around it, as wide as it is unsure, favour {name}."
+    if len(counted) == 1:
+        return f"Only {name} promise as much as the noise floor of {floor:.2f}."
+    return f"So {name} promise the most merit per token."
 
 
 def in_words(promises: Sequence[Promise]) -> str:

@@ -27,7 +27,7 @@ class Schedule:
         number = len(briefing.history)
         letter = self._letter(number)
         if letter is None:
-            return Decision(move=Stop(), reason="The steps have been made.", by="fixed order")
+            return Decision(move=Stop(), reason="The steps have been made.", by="fixed order", policy=self.name)
         reason = f"The policy {self.name} says so for round {number + 1} of {self._config.budget.rounds}."
         action: Action = EditPrompt()
         if letter != "p":
@@ -37,9 +37,9 @@ class Schedule:
         if ended := stop_reason(briefing, self._config):
             action, reason = Stop(), ended
         elif action.action in briefing.refused:
-            action, reason = Stop(), "The fixed order's next step was turned down."
+            action, reason = Stop(), f"The next step of the policy {self.name} was turned down."
         shown = numbers(briefing.signal, briefing.diagnosis)
-        return Decision(move=action, reason=reason, numbers=shown, by="fixed order")
+        return Decision(move=action, reason=reason, numbers=shown, by="fixed order", policy=self.name)
 
 
 def letters_of(config: TaskConfig) -> Callable[[int], Letter | None]:

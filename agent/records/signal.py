@@ -10,6 +10,9 @@ from agent.records.base import Record
 
 Need = Literal["content", "style", "both"]
 
+# Nats per token of the answer: small models need up to 4.8 for what they know, and from 4.5 for what they cannot know.
+KNOWN_BELOW = 4.7
+
 
 class ExampleDiagnosis(Record):
     """What one failing example lacks.
@@ -59,6 +62,11 @@ class Diagnosis(Record):
     def confidence(self) -> float | None:
         """Mean chance of the likeliest need; None where rules decided, which state none."""
         return _mean([max(example.chances.values()) for example in self.examples if example.chances])
+
+    @property
+    def mended_by_words(self) -> float | None:
+        """Mean chance that an edit mends a probed row; None where rules decided, which state none."""
+        return _mean([example.chances.get("style", 0.0) for example in self.examples if example.chances])
 
     @property
     def prompt_gap(self) -> float | None:

@@ -20,9 +20,9 @@ def judge(state: State, services: RunServices) -> State:
         verdict = Verdict(kept=True, reason="Asked for.", before=before.reward, after=after.reward, p_value=1.0)
         return {"verdict": verdict}
     earlier, best, prompt = earlier_verdicts(state, services), state["best"], services.folder.prompt
-    # The same weights under a shorter prompt win a tie, and so do weights that forget less.
+    # The same weights under a cheaper prompt win a tie, and so do weights that forget less.
     if trial.candidate.adapter == best.adapter:
-        is_simpler = prompt(trial.candidate.prompt).length < prompt(best.prompt).length
+        is_simpler = prompt(trial.candidate.prompt).price < prompt(best.prompt).price
         return {"verdict": gate(before, after, trial.raced, earlier, services, is_simpler)}
     is_simpler = services.forgetting.forgets_less(trial.candidate.adapter, best.adapter)
     verdict = gate(before, after, trial.raced, earlier, services, is_simpler)

@@ -12,7 +12,7 @@
 | `alike`        | share, 0 to 1  | of its answer and the trial answers, those that begin with the same word |
 | `right`        | share, 0 to 1  | of the trial answers, those with full content and style |
 | `formed`       | share, 0 to 1  | of the trial answers, those with full style |
-| `demos`        | 0 to 1         | demonstrations in the prompt, 1 for four or more |
+| `demos`        | 0 to 1         | demonstrations, retrieved ones as well, 1 for four or more |
 | `tuned`        | 0 or 1         | 1 with an adapter |
 | `near`         | cosine         | similarity of the question to the nearest train question |
 | `taught`       | cosine         | the same, to the nearest train question with the same answer; 0 without one |
@@ -86,11 +86,11 @@ class FeatureExtractor:
             return []
         examples = [example for example, _ in rows]
         plain = self._nll(prompt, examples, adapter, ("plain", "whole", "form") if thorough else ("whole",))
-        enough_shown = len(prompt.demos) >= SHOWN
+        enough_shown = prompt.shown >= SHOWN
         shown_prompt = prompt if enough_shown else next(iter(self._trial_prompts(prompt, examples, seed)), prompt)
         shown = self._nll(shown_prompt, examples, adapter, ("whole", "answer"))
         trials = self._trials(rows, prompt, adapter, seed)
-        pair = {"demos": min(1.0, len(prompt.demos) / MANY_DEMOS), "tuned": float(adapter is not None)}
+        pair = {"demos": min(1.0, prompt.shown / MANY_DEMOS), "tuned": float(adapter is not None)}
         return [
             {"content": score.content, "style": score.style, **own}
             | {f"shown_{name}": value for name, value in with_demos.items()}
@@ -138,7 +138,7 @@ class FeatureExtractor:
         rows = random.Random(seed).sample(others, min(len(others), SHOWN * TRIALS))
         demos = [Demo(question=row.question, answer=self._scorers.show(row.answer)) for row in rows]
         return [
-            prompt.model_copy(update={"demos": tuple(demos[start : start + SHOWN])})
+            prompt.model_copy(update={"demos": tuple(demos[start : start + SHOWN]), "retrieval": None})
             for start in range(0, len(demos), SHOWN)
         ]
 
