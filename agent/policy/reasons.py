@@ -72,7 +72,8 @@ def closed_lever(name: str, lever: LeverSignal, refused: bool) -> str:
         return f"{name} {'was' if name == 'LoRA' else 'were'} turned down."
     if not lever.saturated:
         return ""
-    tries = "the last try" if lever.fruitless == 1 else f"the last {lever.fruitless} tries"
+    count = lever.fruitless + lever.forgot
+    tries = "the last try" if count == 1 else f"the last {count} tries"
     return f"{name} {'is' if name == 'LoRA' else 'are'} saturated: nothing was kept of {tries}."
 
 

@@ -23,6 +23,7 @@ class Forgetting:
 
     Args:
         model: what answers, with the run's adapters; called only for what was not measured.
+        model_of: the same for a task that is to be kept: what its prompt retrieves are its own train rows.
         charge: notes what the step under way has used up; called before a measurement is kept.
     """
 
@@ -31,11 +32,13 @@ class Forgetting:
         folder: RunFolder,
         tasks: Sequence["KeptTask"],
         model: Callable[[], LanguageModel],
+        model_of: "Callable[[KeptTask], LanguageModel]",
         charge: Callable[[], None],
     ) -> None:
         self._folder = folder
         self._tasks = tasks
         self._model = model
+        self._model_of = model_of
         self._charge = charge
 
     def drift(self, adapter: str | None) -> float | None:
@@ -89,5 +92,5 @@ class Forgetting:
         task = fitted(kept.task, fitting) if fitting else kept.task
         prompt = task.config.prompt.prompt()
         # Whole answers: a pool of runs keeps answers that were cut short for the scorers of the run's own task only.
-        runner = Runner(task, self._model(), lambda _: prompt, ChargedStore(store, self._charge), whole=True)
+        runner = Runner(task, self._model_of(kept), lambda _: prompt, ChargedStore(store, self._charge), whole=True)
         return runner(Candidate(prompt=prompt.id, adapter=adapter), "validation")
