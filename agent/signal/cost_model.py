@@ -14,12 +14,14 @@ CHARACTERS = 4  # of a token; what English text comes to under the usual vocabul
 class RoundCosts(Record):
     """What a round is estimated to take, in forward tokens (`Spend.forward_tokens`).
 
-    `judging` is what the gate asks after either lever: an answer to every validation row.
+    `judging` is what the gate asks after either lever: an answer to every validation row. `keeping` is what it asks of
+    new weights besides: an answer to every validation row of the tasks to be kept.
     """
 
     lora: float
     edit: float
     judging: float
+    keeping: float = 0.0
 
 
 def estimate_costs(

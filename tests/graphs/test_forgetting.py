@@ -15,6 +15,7 @@ import nesylora
 from agent.errors import BadInput
 from agent.records.actions import TrainLora
 from graphs.context import new_run
+from graphs.nodes.approve import cost_of
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import LEARNABLE, TinyTask
@@ -109,6 +110,17 @@ def test_a_kept_task_that_holds_is_in_the_verdict_and_no_more(keeping: Callable[
     [row] = run.rounds()
     assert row.verdict.kept and row.verdict.objection is None
     assert [(score.base, score.reward) for score in row.verdict.keep] == [(0.0, 1.0)]
+
+
+def test_answers_to_kept_tasks_are_part_of_a_trainings_price(keeping: Callable[..., Path], tmp_path: Path) -> None:
+    run = a_run(keeping(answer="Heskzan"), tmp_path / "with", "budget.rounds=1")
+    with open_session(run) as session:
+        assert cost_of(TrainLora(), session.services).validation_answers == 4 + 4
+    alone = a_run(keeping(keep=[]), tmp_path / "without", "budget.rounds=1")
+    priced, free = (found.rounds()[0].signal for found in (run, alone))
+    assert priced.lora.outlook and free.lora.outlook and priced.edit.outlook == free.edit.outlook
+    assert priced.lora.outlook.cost > free.lora.outlook.cost
+    assert run.rounds()[0].spend.forward_tokens > alone.rounds()[0].spend.forward_tokens
 
 
 def test_a_fall_within_the_tolerance_is_kept(keeping: Callable[..., Path], tmp_path: Path) -> None:
