@@ -34,7 +34,10 @@ def training(config: TaskConfig, rows: Rows, fresh: bool = False, slower: bool =
     """LoRA as the task sets it; at half the rate, if slower."""
     lora = config.lora
     rate = max(lora.learning_rate * (0.5 if slower else 1.0), 1e-6)
-    return TrainLora(rows=rows, epochs=lora.epochs, learning_rate=rate, rank=lora.rank, enough=lora.enough, fresh=fresh)
+    return TrainLora(
+        rows=rows, epochs=lora.epochs, learning_rate=rate, rank=lora.rank, enough=lora.enough, fresh=fresh,
+        replay=lora.replay,
+    )  # fmt: skip
 
 
 def rows_of_prompt(signal: Signal, config: TaskConfig) -> Rows:

@@ -21,6 +21,7 @@ from graphs.services.shared_model import shared_backbone, shared_embedder
 from memory.run.folder import RunFolder
 
 if TYPE_CHECKING:
+    from agent.records.drift import GeneralBaseline
     from eval.leaks import Leaks
     from eval.runner import Runner
     from eval.tasks.task import Task
@@ -168,18 +169,23 @@ class RunServices:
 
         None: they are the base's, or the general text does not fit into the model's window.
         """
-        from tools.diagnosis.drift import general_loss
+        from tools.diagnosis.drift import drift
 
-        if pair.adapter is None or self._general_loss is None:
+        if pair.adapter is None or self._general_baseline is None:
             return None
-        loss = general_loss(self.model, pair.adapter)
-        return None if loss is None else loss - self._general_loss
+        return drift(self.model, pair.adapter, self._general_baseline).mean
 
     @cached_property
-    def _general_loss(self) -> float | None:
-        from tools.diagnosis.drift import general_loss
+    def _general_baseline(self) -> "GeneralBaseline | None":
+        """The bare base on general text: measured once in a run."""
+        from tools.diagnosis.drift import general_baseline
 
-        return general_loss(self.model, None)
+        if known := self.folder.general_baseline():
+            return known
+        measured = general_baseline(self.model)
+        if measured:
+            self.folder.save_general_baseline(measured)
+        return measured
 
     @cached_property
     def evaluate(self) -> "Runner":

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from agent.errors import BadInput
 from agent.policy.experience import Experience
+from agent.records.drift import GeneralBaseline
 from agent.records.evaluation import Fitting, Measurements
 from agent.records.examples import Candidate, Prompt, Split
 from memory.prompts import Entry
@@ -101,6 +102,15 @@ class Artefacts:
             return EXPERIENCES.validate_json(path.read_bytes())
         except ValidationError as error:
             raise BadInput(f"{path} cannot be read: {error}. Put it back from a copy.") from error
+
+    def save_general_baseline(self, baseline: GeneralBaseline) -> None:
+        """Keeps what the bare base does on general text, which drift is measured against."""
+        write_atomically(self.path / "general.json", baseline.model_dump_json(indent=2))
+
+    def general_baseline(self) -> GeneralBaseline | None:
+        """What `save_general_baseline` kept, if anything."""
+        path = self.path / "general.json"
+        return read_record(GeneralBaseline, path) if path.exists() else None
 
     def save_fitting(self, fitting: Fitting) -> None:
         """Keeps how the task's rows fit the model."""
