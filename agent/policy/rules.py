@@ -63,7 +63,7 @@ class Rules:
             why = " ".join(reasons.closed_lever(name, lever, key in refused) for name, lever, key in levers)
             reason = f"No lever is left to try. {why}"
         if isinstance(action, TrainLora):
-            reason += why_remedied(briefing.history)
+            reason += why_remedied(action, briefing.history)
         return Decision(move=action, reason=reason, numbers=numbers(signal, diagnosis))
 
     def training(self, signal: Signal, history: Sequence[Round]) -> TrainLora:

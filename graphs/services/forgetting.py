@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from agent.protocols import LanguageModel
+from agent.records.drift import Drift, GeneralBaseline
 from agent.records.evaluation import Evaluation
 from agent.records.examples import Candidate
 from agent.records.rounds import KeptScore
@@ -48,8 +49,14 @@ class Forgetting:
         """
         if adapter is None:
             return 0.0
-        before, after = self._general_loss(None), self._general_loss(adapter)
-        return None if before is None or after is None else after - before
+        if adapter not in self._drifts and self._general_baseline is not None:
+            from tools.diagnosis.drift import drift
+
+            self._drifts[adapter] = drift(self._model(), adapter, self._general_baseline)
+            self._charge()
+            self._folder.save_drifts(self._drifts)
+        found = self._drifts.get(adapter)
+        return found.mean if found else None
 
     def forgets_less(self, adapter: str | None, than: str | None) -> bool:
         """Whether an adapter has lost clearly less on general text than another one."""
@@ -68,19 +75,23 @@ class Forgetting:
         """Where this run keeps what it measured on a task that is to be kept."""
         return Artefacts(self._folder.path / "keep" / kept.digest)
 
-    def _general_loss(self, adapter: str | None) -> float | None:
-        from tools.diagnosis.drift import general_loss
-
-        name = adapter or "base"
-        if name not in self._losses:
-            self._losses[name] = general_loss(self._model(), adapter)
-            self._charge()
-            self._folder.save_general_losses(self._losses)
-        return self._losses[name]
+    @cached_property
+    def _drifts(self) -> dict[str, Drift]:
+        return self._folder.drifts()
 
     @cached_property
-    def _losses(self) -> dict[str, float | None]:
-        return self._folder.general_losses()
+    def _general_baseline(self) -> GeneralBaseline | None:
+        """The bare base on general text: measured once in a run."""
+        from tools.diagnosis.drift import general_baseline
+
+        known = self._folder.general_baseline()
+        if known:
+            return known
+        measured = general_baseline(self._model())
+        self._charge()
+        if measured:
+            self._folder.save_general_baseline(measured)
+        return measured
 
     def _evaluated(self, kept: "KeptTask", adapter: str | None) -> Evaluation:
         """On all its validation rows, under its own seed prompt."""

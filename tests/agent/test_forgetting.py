@@ -91,21 +91,33 @@ def lacking_content(history: list[Round]) -> Briefing:
 
 
 @pytest.mark.parametrize("policy", ["rules", "learned", "lora-only", "paper", "steps oo"])
-def test_the_training_after_one_that_forgot_starts_anew_at_half_the_rate_and_says_why(policy: str) -> None:
+def test_the_training_after_one_that_forgot_starts_anew_with_general_rows_and_says_why(policy: str) -> None:
     config = a_config(policy=policy)
     before, after = (make_policy(config).decide(lacking_content(history)) for history in ([], [FORGOT]))
     assert isinstance(before.move, TrainLora) and isinstance(after.move, TrainLora)
-    assert after.move.fresh and after.move.learning_rate == pytest.approx(before.move.learning_rate / 2)
+    assert after.move.fresh and after.move.replay == 0.25
     assert "forgot too much (2.90 nats a token on general text)" in after.reason
+    assert after.reason.rstrip(".").endswith("with 0.25 general rows for each row")
     assert "forgot" not in before.reason
+
+
+def with_replay(row: Round, replay: float) -> Round:
+    move = row.decision.move.model_copy(update={"replay": replay})
+    return row.model_copy(update={"decision": row.decision.model_copy(update={"move": move})})
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.0, 0.25), (0.25, 0.5), (0.5, 1.0), (3.0, 4.0), (4.0, 4.0)])
+def test_each_remedy_is_twice_the_one_before(before: float, after: float) -> None:
+    assert Rules(a_config()).training(a_signal(style=1.0), [with_replay(FORGOT, before)]).replay == after
 
 
 def test_one_that_fell_on_a_kept_task_is_answered_alike() -> None:
     fell = a_training(0.1, objection="keep", overruled=True)
     move = Rules(a_config()).training(a_signal(style=1.0), [fell])
-    assert move.fresh and move.learning_rate == pytest.approx(5e-4)
+    assert move.fresh and move.replay == 0.25
 
 
-def test_once_a_training_was_kept_the_next_is_as_the_task_sets_it() -> None:
-    move = Rules(a_config()).training(a_signal(style=1.0), [FORGOT, a_training(0.1, kept=True)])
-    assert not move.fresh and move.learning_rate == 1e-3
+def test_what_a_training_needed_the_next_has_too_though_it_goes_on() -> None:
+    history = [FORGOT, with_replay(a_training(0.1, kept=True), 0.5)]
+    move = Rules(a_config()).training(a_signal(style=1.0), history)
+    assert not move.fresh and move.replay == 0.5 and move.learning_rate == 1e-3

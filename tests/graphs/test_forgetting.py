@@ -21,7 +21,7 @@ from memory.run.folder import RunFolder
 from tests.fixtures.learnable import LEARNABLE, TinyTask
 
 ROOT = Path(__file__).parents[2]
-TRAINED = ["policy=lora-only", "budget.rounds=2", "seed=1"]
+TRAINED = ["policy=lora-only", "budget.rounds=2", "seed=1", "lora.replay=0"]
 
 
 def a_run(task: Path, runs: Path, *overrides: str) -> RunFolder:
@@ -40,7 +40,7 @@ def test_a_training_that_forgets_too_much_is_taken_back_and_the_next_one_made_ot
     assert first.signal.drift == 0 and first.signal.lora.outlook and first.signal.lora.outlook.drift == 0.3
     assert isinstance(first.decision.move, TrainLora) and isinstance(second.decision.move, TrainLora)
     assert second.decision.move.fresh
-    assert second.decision.move.learning_rate == pytest.approx(first.decision.move.learning_rate / 2)
+    assert (first.decision.move.replay, second.decision.move.replay) == (0.0, 0.25)
     assert "forgot too much" in second.decision.reason
     assert second.signal.lora.fruitless == 0 and second.signal.lora.outlook is not None
     assert second.signal.lora.outlook.drift == pytest.approx(first.verdict.drift)
@@ -54,13 +54,13 @@ def test_without_a_limit_or_a_gate_drift_is_measured_and_shown_only(tiny_task: T
     assert row.verdict.drift == outcome.drift == outcome.drift_of_best and (outcome.drift or 0) > 0.3
     report = run.report_md.read_text()
     assert f"drift +0.00 → +{outcome.drift:.2f} nats a token" in report
-    assert json.loads((run.path / "general.json").read_text()).keys() == {"base", row.best.adapter}
+    assert json.loads((run.path / "drifts.json").read_text()).keys() == {row.best.adapter}
 
 
 def test_where_the_general_text_does_not_fit_nothing_is_objected_to(
     tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tools.diagnosis.drift.general_loss", lambda model, adapter: None)
+    monkeypatch.setattr("tools.diagnosis.drift.general_baseline", lambda model: None)
     [row] = a_run(tiny_task(**LEARNABLE), tmp_path, "gate.drift=0.3", "budget.rounds=1").rounds()
     assert row.verdict.kept and "could not be measured" in row.verdict.reason
 
@@ -196,10 +196,9 @@ def test_a_run_killed_between_measuring_and_its_row_ends_as_it_would_have(
     folder = new_run(keeping(), overrides, tmp_path / "killed")
     command = [sys.executable, "-c", KILLED.format(root=str(ROOT)), str(folder.path)]
     assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
-    measured = {
-        file: file.stat().st_mtime_ns for file in [folder.path / "general.json", *folder.path.glob("keep/*/*/*")]
-    }
-    assert len(measured) == 3
+    files = [folder.path / "general.json", folder.path / "drifts.json", *folder.path.glob("keep/*/*/*")]
+    measured = {file: file.stat().st_mtime_ns for file in files}
+    assert len(measured) == 4
     for file in folder.path.glob("checkpoints.sqlite*") if lost else ():
         file.unlink()
     with open_session(folder) as session:
