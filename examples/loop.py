@@ -32,7 +32,7 @@ from memory.remake import remake, select
 from memory.retrieval import NearestRows, with_retrieved
 from memory.run.folder import RunFolder
 from tools.diagnosis.classify import Classifier
-from tools.diagnosis.drift import general_loss
+from tools.diagnosis.drift import drift, general_baseline
 from tools.editing.comparison import compare_proposals
 from tools.editing.rule_editor import RuleEditor
 from tools.model.backbone import Backbone
@@ -71,6 +71,7 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
     editor, policy = RuleEditor(task.scorers, config.edit, retrieves=True), make_policy(config)
     classifier, trainer = Classifier(model, task.scorers, task.train), LoraTrainer(backbone, config.lora, show)
     seed_prompt = config.prompt.prompt()
+    general = general_baseline(model)  # what new weights must not forget
     best, rounds = Candidate(prompt=run.save_prompt(seed_prompt)), list[Round]()
 
     while True:
@@ -113,8 +114,12 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
         verdict = gate(
             old, new, alpha, lambda pair: evaluate.reference_nll(pair.candidate, [s.example for s in pair.scores])
         )
-        if trial.candidate and trial.candidate.adapter != best.adapter:  # new weights must not forget too much
-            lost = {"drift": drift(model, trial.candidate.adapter), "drift_before": drift(model, best.adapter)}
+        if trial.candidate and trial.candidate.adapter != best.adapter:
+            pairs = {"drift": trial.candidate, "drift_before": best}
+            lost = {
+                name: drift(model, pair.adapter, general).mean if pair.adapter and general else 0.0
+                for name, pair in pairs.items()
+            }
             verdict = object_to_forgetting(verdict.model_copy(update=lost), config.gate)
         print(f"  {'kept' if verdict.kept else 'taken back'}: {verdict.reason}")
         kept = after if verdict.kept else before
@@ -123,12 +128,6 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
             Round(number=number + 1, signal=signal, diagnosis=diagnosis, decision=decision, trial=trial,
                   verdict=verdict, best=best, reward=kept.reward, spend=Spend())
         )  # fmt: skip
-
-
-def drift(model: Backbone, adapter: str | None) -> float | None:
-    """Nats per token lost on general text, against the bare base."""
-    before, after = general_loss(model, None), general_loss(model, adapter)
-    return None if before is None or after is None else after - before
 
 
 def training_rows(task: Task, best: Prompt, seed: Prompt, action: TrainLora) -> list[tuple[Prompt, Example]]:

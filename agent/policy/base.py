@@ -12,6 +12,8 @@ from agent.records.signal import Diagnosis, Signal
 WORTH_A_ROUND = 0.1
 # Share of train answers from which weights learn the wanted form along with what the answers say.
 TEACHABLE = 0.5
+# General rows for each training row after a training that forgot too much without any; and the most there may be.
+FIRST_REPLAY, MOST_REPLAY = 0.25, 4.0
 
 
 def stop_reason(briefing: Briefing, config: TaskConfig) -> str | None:
@@ -37,29 +39,46 @@ def training(config: TaskConfig, rows: Rows, fresh: bool = False, slower: bool =
     """LoRA as the task sets it; at half the rate, if slower."""
     lora = config.lora
     rate = max(lora.learning_rate * (0.5 if slower else 1.0), 1e-6)
-    return TrainLora(rows=rows, epochs=lora.epochs, learning_rate=rate, rank=lora.rank, enough=lora.enough, fresh=fresh)
-
-
-def forgot(history: Sequence[Round]) -> Verdict | None:
-    """The verdict on the last training, if that lost too much elsewhere: the next one has to forget less."""
-    last = next((row.verdict for row in reversed(history) if isinstance(row.decision.move, TrainLora)), None)
-    return last if last and last.objection else None
+    return TrainLora(
+        rows=rows, epochs=lora.epochs, learning_rate=rate, rank=lora.rank, enough=lora.enough, fresh=fresh,
+        replay=lora.replay,
+    )  # fmt: skip
 
 
 def remedied(action: TrainLora, history: Sequence[Round]) -> TrainLora:
-    """The training, made to forget less where the last one forgot too much: anew, at half the task's rate."""
-    if not forgot(history):
+    """The training, made to forget less where the last one forgot too much: anew, with twice its general rows.
+
+    How many general rows a training needed, those after it have, too.
+    """
+    last = _last_training(history)
+    if last is None:
         return action
-    return action.model_copy(update={"fresh": True, "learning_rate": max(action.learning_rate / 2, 1e-6)})
+    verdict, before = last
+    if verdict.objection:
+        stronger = min(MOST_REPLAY, max(2 * before.replay, FIRST_REPLAY))
+        return action.model_copy(update={"fresh": True, "replay": max(action.replay, stronger)})
+    return action.model_copy(update={"replay": max(action.replay, before.replay)})
 
 
-def why_remedied(history: Sequence[Round]) -> str:
-    """Why the next training is another than the last one, in a sentence; empty where that did not forget too much."""
-    verdict = forgot(history)
-    if verdict is None:
+def why_remedied(action: TrainLora, history: Sequence[Round]) -> str:
+    """Why the training is another than the last one, in a sentence; empty where that did not forget too much."""
+    last = _last_training(history)
+    if last is None or not last[0].objection:
         return ""
+    verdict, _ = last
     lost = f" ({verdict.drift:.2f} nats a token on general text)" if verdict.objection == "drift" else ""
-    return f" The last training forgot too much{lost}, so this one starts anew, below the task's rate."
+    return (
+        f" The last training forgot too much{lost}, so this one starts anew, with {action.replay:g} general rows for "
+        "each row."
+    )
+
+
+def _last_training(history: Sequence[Round]) -> tuple[Verdict, TrainLora] | None:
+    """The last training of the run, and the verdict on it."""
+    for row in reversed(history):
+        if isinstance(row.decision.move, TrainLora):
+            return row.verdict, row.decision.move
+    return None
 
 
 def rows_of_prompt(signal: Signal, config: TaskConfig) -> Rows:

@@ -71,7 +71,7 @@ class Learned:
             promised |= {f"{name} promise": promise.gain, f"{name} drawn": promise.drawn}
         promised = {name: round(value, 4) for name, value in promised.items()}
         if isinstance(action, TrainLora):
-            why += why_remedied(briefing.history)
+            why += why_remedied(action, briefing.history)
         return Decision(
             move=action,
             reason=f"{in_words(promises)} {why}".strip(),

@@ -48,7 +48,7 @@ class PaperSwitch:
         reason = turn.reason
         if train:
             move = remedied(training(self._config, rows_of_prompt(signal, self._config)), briefing.history)
-            reason += why_remedied(briefing.history)
+            reason += why_remedied(move, briefing.history)
         if ended := stop_reason(briefing, self._config):
             move, reason = Stop(), ended
         elif not (lora_open or edit_open):

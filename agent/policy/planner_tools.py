@@ -7,7 +7,7 @@ from pydantic import Field, StringConstraints, create_model
 
 from agent.policy.rules import Rules
 from agent.protocols import Briefing
-from agent.records.actions import EditPrompt, Enough, Epochs, Rank, Rate, Rollback, Rows, Stop, TrainLora
+from agent.records.actions import EditPrompt, Enough, Epochs, Rank, Rate, Replay, Rollback, Rows, Stop, TrainLora
 from agent.records.base import Record
 from agent.records.looks import ClassifyFailures, Evaluate, SearchPrompts, TryPrompt
 from agent.records.rounds import Round
@@ -69,6 +69,7 @@ def offered_actions(briefing: Briefing, rules: Rules) -> list[type[Reasoned]]:
         rows=(Rows, Field(would.rows, description=about["rows"].description)),
         epochs=(Epochs, would.epochs), learning_rate=(Rate, would.learning_rate), rank=(Rank, would.rank),
         fresh=(bool, Field(would.fresh, description=about["fresh"].description)), enough=(Enough, would.enough),
+        replay=(Replay, would.replay),
     )  # fmt: skip
     tools: list[type[Reasoned]] = [train, PlanEditPrompt]
     if rounds := elsewhere(briefing.history):

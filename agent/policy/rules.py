@@ -61,7 +61,7 @@ class Rules:
         else:
             reason = f"No lever is left to try. {reasons.closed_levers(briefing)}"
         if isinstance(action, TrainLora):
-            reason += why_remedied(briefing.history)
+            reason += why_remedied(action, briefing.history)
         return Decision(move=action, reason=reason, numbers=numbers(signal, diagnosis))
 
     def training(self, signal: Signal, history: Sequence[Round]) -> TrainLora:

@@ -33,7 +33,7 @@ class Schedule:
         if letter != "p":
             rows = ROWS.get(letter) or rows_of_prompt(briefing.signal, self._config)
             action = remedied(training(self._config, rows), briefing.history)
-            reason += why_remedied(briefing.history)
+            reason += why_remedied(action, briefing.history)
         if ended := stop_reason(briefing, self._config):
             action, reason = Stop(), ended
         elif action.action in briefing.refused:

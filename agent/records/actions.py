@@ -21,6 +21,10 @@ Rank = Annotated[
 Enough = Annotated[
     float, Field(ge=0, le=10, description="nats per token; an epoch whose mean loss is below ends the round early")
 ]
+Replay = Annotated[
+    float,
+    Field(ge=0, le=4, description="general rows per training row, on which the base's predictions are kept; 0: none"),
+]
 
 
 class TrainLora(Record):
@@ -36,13 +40,15 @@ class TrainLora(Record):
     rank: Rank = 16
     fresh: bool = Field(False, description="true: start a new adapter; false: train on the present one, if any")
     enough: Enough = 0.005
+    replay: Replay = 0.0
 
     def __str__(self) -> str:
         """The action with its settings, in a line; so for every action."""
         rows = "original and refined" if self.rows == "both" else self.rows
         epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
         anew = ", a new adapter" if self.fresh else ""
-        return f"train_lora on {rows} rows, {epochs} at rate {self.learning_rate:g}, rank {self.rank}{anew}"
+        beside = f", {self.replay:g} general rows each" if self.replay else ""
+        return f"train_lora on {rows} rows, {epochs} at rate {self.learning_rate:g}, rank {self.rank}{beside}{anew}"
 
 
 class EditPrompt(Record):

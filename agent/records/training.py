@@ -29,6 +29,7 @@ class Training(Record):
     rows: str
     row_count: int
     rewritten: int = Field(0, description="of the rows, those that ask a train question in other words")
+    general: int = Field(0, description="general rows of an epoch, against forgetting; not among `row_count`")
     left_out: int
     epochs: int
     learning_rate: float

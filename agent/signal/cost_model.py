@@ -9,17 +9,20 @@ from agent.records.base import Record
 from agent.records.examples import Example, Prompt
 
 CHARACTERS = 4  # of a token; what English text comes to under the usual vocabularies
+GENERAL_ROW = 40  # tokens of a general row beside a training row: tools/training/general.jsonl
 
 
 class RoundCosts(Record):
     """What a round is estimated to take, in forward tokens (`Spend.forward_tokens`).
 
-    `judging` is what the gate asks after either lever: an answer to every validation row.
+    `judging` is what the gate asks after either lever: an answer to every validation row. `keeping` is what it asks of
+    new weights besides: an answer to every validation row of the tasks to be kept.
     """
 
     lora: float
     edit: float
     judging: float
+    keeping: float = 0.0
 
 
 def estimate_costs(
@@ -51,7 +54,7 @@ def estimate_costs(
     minibatch = min(edit.minibatch, len(validation))
     compared = (edit.proposals + 1) * minibatch
     of_proposals = 0 if prompt.retrieval else minibatch * (edit.retrieve + edit.retrieve // 2) * few_shot
-    epoch = len(train) * (asked + wanted) + ceil(len(train) / lora.batch_size) * shared
+    epoch = len(train) * (asked + wanted + lora.replay * GENERAL_ROW) + ceil(len(train) / lora.batch_size) * shared
     return RoundCosts(
         lora=3 * lora.epochs * epoch,
         edit=answers(compared, edit.proposals + 1) + of_proposals + answers(min(edit.learned_from, len(train))),

@@ -113,7 +113,9 @@ def with_outlook(
         mean, spread = lever_yield(action.action, history)
         # Mean and standard deviation of the product of two independent quantities.
         width = sqrt((there.merit * spread) ** 2 + (mean * there.spread) ** 2 + (there.spread * spread) ** 2)
-        rise = expected_rise(history) if isinstance(action, TrainLora) else 0.0
+        rise = 0.0
+        if isinstance(action, TrainLora):
+            rise, cost = expected_rise(history), cost + costs.keeping
         price = config.gate.drift_price
         return Outlook(gain=there.merit * mean - price * rise, spread=width, cost=cost, drift=rise, price=price)
 

@@ -51,7 +51,7 @@ def cost_of(action: Action, services: RunServices) -> Cost:
         case Stop():
             return Cost(test_answers=2 * len(task.test), judged=judged)
         case TrainLora():
-            validation = len(task.validation)
+            validation = len(task.validation) + sum(len(kept.task.validation) for kept in services.kept_tasks)
             return Cost(epochs=action.epochs, training_rows=rows, validation_answers=validation, judged=judged)
         case EditPrompt():
             calls, searched = 0, 0

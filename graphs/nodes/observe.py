@@ -1,5 +1,7 @@
 """The node that sees: what the best pair does, what its failing rows lack, and what each lever promises."""
 
+from typing import TYPE_CHECKING
+
 from agent.policy.base import stop_reason
 from agent.protocols import Briefing
 from agent.records.events import RoundStarted
@@ -10,6 +12,9 @@ from agent.signal.outlook import with_outlook
 from graphs.rows.failures import classify
 from graphs.services.run import RunServices
 from graphs.state import State
+
+if TYPE_CHECKING:
+    from eval.tasks.kept import KeptTask
 
 
 def observe(state: State, services: RunServices) -> State:
@@ -31,5 +36,12 @@ def observe(state: State, services: RunServices) -> State:
     signal = signal.model_copy(update={"drift": services.forgetting.drift(best.adapter)})
     diagnosis = classify(evaluation, task.validation, state, services)
     costs = estimate_costs(config, services.folder.prompt(best.prompt), task.train, task.validation)
+    costs = costs.model_copy(update={"keeping": sum(map(_judging, services.kept_tasks))})
     signal = with_outlook(signal, diagnosis, seen, config, costs)
     return {"signal": signal, "diagnosis": diagnosis}
+
+
+def _judging(kept: "KeptTask") -> float:
+    """What answers to the validation rows of a task to be kept are estimated to take, in forward tokens."""
+    task = kept.task
+    return estimate_costs(task.config, task.config.prompt.prompt(), task.train, task.validation).judging

@@ -39,6 +39,8 @@ def train_lora(state: State, services: RunServices) -> State:
     note = f"{training.row_count} {training.rows} rows, {'1 epoch' if epochs == 1 else f'{epochs} epochs'}"
     if training.rewritten:
         note += f", {training.rewritten} of the rows with rewritten questions"
+    if training.general:
+        note += f", with {training.general} general rows each against forgetting"
     if training.left_out:
         note += f", {training.left_out} rows left out as too long (lora.max_tokens, or the model's window)"
     return {

@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from agent.protocols import LanguageModel
+from agent.records.drift import Drift, GeneralBaseline
 from agent.records.evaluation import Evaluation
 from agent.records.examples import Candidate
 from agent.records.rounds import KeptScore
@@ -23,6 +24,7 @@ class Forgetting:
 
     Args:
         model: what answers, with the run's adapters; called only for what was not measured.
+        model_of: the same for a task that is to be kept: what its prompt retrieves are its own train rows.
         charge: notes what the step under way has used up; called before a measurement is kept.
     """
 
@@ -31,11 +33,13 @@ class Forgetting:
         folder: RunFolder,
         tasks: Sequence["KeptTask"],
         model: Callable[[], LanguageModel],
+        model_of: "Callable[[KeptTask], LanguageModel]",
         charge: Callable[[], None],
     ) -> None:
         self._folder = folder
         self._tasks = tasks
         self._model = model
+        self._model_of = model_of
         self._charge = charge
 
     def drift(self, adapter: str | None) -> float | None:
@@ -45,8 +49,14 @@ class Forgetting:
         """
         if adapter is None:
             return 0.0
-        before, after = self._general_loss(None), self._general_loss(adapter)
-        return None if before is None or after is None else after - before
+        if adapter not in self._drifts and self._general_baseline is not None:
+            from tools.diagnosis.drift import drift
+
+            self._drifts[adapter] = drift(self._model(), adapter, self._general_baseline)
+            self._charge()
+            self._folder.save_drifts(self._drifts)
+        found = self._drifts.get(adapter)
+        return found.mean if found else None
 
     def forgets_less(self, adapter: str | None, than: str | None) -> bool:
         """Whether an adapter has lost clearly less on general text than another one."""
@@ -65,19 +75,23 @@ class Forgetting:
         """Where this run keeps what it measured on a task that is to be kept."""
         return Artefacts(self._folder.path / "keep" / kept.digest)
 
-    def _general_loss(self, adapter: str | None) -> float | None:
-        from tools.diagnosis.drift import general_loss
-
-        name = adapter or "base"
-        if name not in self._losses:
-            self._losses[name] = general_loss(self._model(), adapter)
-            self._charge()
-            self._folder.save_general_losses(self._losses)
-        return self._losses[name]
+    @cached_property
+    def _drifts(self) -> dict[str, Drift]:
+        return self._folder.drifts()
 
     @cached_property
-    def _losses(self) -> dict[str, float | None]:
-        return self._folder.general_losses()
+    def _general_baseline(self) -> GeneralBaseline | None:
+        """The bare base on general text: measured once in a run."""
+        from tools.diagnosis.drift import general_baseline
+
+        known = self._folder.general_baseline()
+        if known:
+            return known
+        measured = general_baseline(self._model())
+        self._charge()
+        if measured:
+            self._folder.save_general_baseline(measured)
+        return measured
 
     def _evaluated(self, kept: "KeptTask", adapter: str | None) -> Evaluation:
         """On all its validation rows, under its own seed prompt."""
@@ -89,5 +103,5 @@ class Forgetting:
         task = fitted(kept.task, fitting) if fitting else kept.task
         prompt = task.config.prompt.prompt()
         # Whole answers: a pool of runs keeps answers that were cut short for the scorers of the run's own task only.
-        runner = Runner(task, self._model(), lambda _: prompt, ChargedStore(store, self._charge), whole=True)
+        runner = Runner(task, self._model_of(kept), lambda _: prompt, ChargedStore(store, self._charge), whole=True)
         return runner(Candidate(prompt=prompt.id, adapter=adapter), "validation")

@@ -11,7 +11,7 @@ from agent import extensions
 from agent.errors import BadInput
 from agent.policy.llm_planner import LlmPlanner
 from agent.policy.make import make_policy
-from agent.protocols import Editor, LanguageModel, Listener, Policy, Retriever, Trainer
+from agent.protocols import Editor, LanguageModel, Listener, Policy, Retriever, Scorers, Trainer
 from agent.records.evaluation import Evaluation
 from agent.records.events import Event, Note, WorkProgressed
 from agent.records.examples import Candidate, Example, Prompt
@@ -125,9 +125,12 @@ class RunServices:
     @cached_property
     def model(self) -> LanguageModel:
         """What answers and scores; it looks up what prompts retrieve."""
+        return self._model_with(self.retriever)
+
+    def _model_with(self, retriever: Retriever) -> LanguageModel:
         from tools.model.retrieving import RetrievingLanguageModel
 
-        return RetrievingLanguageModel(self._answering, self.retriever)
+        return RetrievingLanguageModel(self._answering, retriever)
 
     @cached_property
     def _answering(self) -> "Backbone | CachedLanguageModel":
@@ -155,12 +158,12 @@ class RunServices:
     @cached_property
     def retriever(self) -> Retriever:
         """Looks up the few-shot examples that prompts retrieve, for questions and for training rows."""
-        return self._retriever_among(self.spec.train)
+        return self._retriever_among(self.spec.train, self.spec.scorers)
 
-    def _retriever_among(self, train: Sequence[Example]) -> Retriever:
+    def _retriever_among(self, train: Sequence[Example], scorers: Scorers) -> Retriever:
         from memory.retrieval import NearestRows
 
-        return NearestRows(train, self.spec.scorers, lambda texts: self._embed(texts))
+        return NearestRows(train, scorers, lambda texts: self._embed(texts))
 
     @cached_property
     def pooled(self) -> "Pool | None":
@@ -170,7 +173,10 @@ class RunServices:
 
     @cached_property
     def forgetting(self) -> Forgetting:
-        return Forgetting(self.folder, self.kept_tasks, lambda: self.model, self.meter.charge)
+        def model_of(kept: "KeptTask") -> LanguageModel:
+            return self._model_with(self._retriever_among(kept.task.train, kept.task.scorers))
+
+        return Forgetting(self.folder, self.kept_tasks, lambda: self.model, model_of, self.meter.charge)
 
     @cached_property
     def evaluate(self) -> "Runner":

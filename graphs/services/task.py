@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from agent.config.scorers import Rated
 from agent.errors import BadInput
-from agent.protocols import Chat, Progress, Rater, Retriever
+from agent.protocols import Chat, Progress, Rater, Retriever, Scorers
 from agent.records.evaluation import Fitting
 from agent.records.examples import Example
 from graphs.services.garbage_collection import without_garbage_collection
@@ -55,7 +55,7 @@ def fit(
     task: "Task",
     kept: "Sequence[KeptTask]",
     folder: RunFolder,
-    retriever: Callable[[Sequence[Example]], Retriever],
+    retriever: Callable[[Sequence[Example], Scorers], Retriever],
     progress: Progress,
     note: Callable[[str], None],
     save_kept: "Callable[[KeptTask, Fitting], object]",
@@ -64,7 +64,7 @@ def fit(
 
     Args:
         kept: other tasks, which are measured too.
-        retriever: looks few-shot examples up among these train rows.
+        retriever: looks few-shot examples up among these train rows, with their task's scorers.
         note: shows the user a sentence about what is odd.
         save_kept: keeps how another task fits.
 
@@ -79,10 +79,14 @@ def fit(
         render, window = load_renderer(
             config.model, chat_template_kwargs=config.chat_template_kwargs, progress=progress
         )
-    fitting = measure(task, render, window, retriever)
+
+    def measured(own: "Task") -> Fitting:
+        return measure(own, render, window, lambda train: retriever(train, own.scorers))
+
+    fitting = measured(task)
     for remark in (*render.remarks(), *remarks(task, fitting)):
         note(f"Warning: {remark}")
     for other in kept:
-        save_kept(other, measure(other.measurable, render, window, retriever))
+        save_kept(other, measured(other.measurable))
     folder.save_fitting(fitting)
     return fitted(task, fitting)

@@ -1,6 +1,5 @@
 """What a run made and measured: prompts, adapters, evaluations, rewrites; each a file, named by its id."""
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from agent.errors import BadInput
 from agent.policy.experience import Experience
+from agent.records.drift import Drift, GeneralBaseline
 from agent.records.evaluation import Fitting, Measurements
 from agent.records.examples import Candidate, Prompt, Split
 from memory.prompts import Entry
@@ -17,7 +17,7 @@ from memory.storage.disk import write_atomically
 from memory.storage.records import read_record
 
 EXPERIENCES = TypeAdapter(tuple[Experience, ...])
-LOSSES = TypeAdapter(dict[str, float | None])
+DRIFTS = TypeAdapter(dict[str, Drift])
 
 
 class Artefacts:
@@ -104,6 +104,15 @@ class Artefacts:
         except ValidationError as error:
             raise BadInput(f"{path} cannot be read: {error}. Put it back from a copy.") from error
 
+    def save_general_baseline(self, baseline: GeneralBaseline) -> None:
+        """Keeps what the bare base does on general text, which drift is measured against."""
+        write_atomically(self.path / "general.json", baseline.model_dump_json(indent=2))
+
+    def general_baseline(self) -> GeneralBaseline | None:
+        """What `save_general_baseline` kept, if anything."""
+        path = self.path / "general.json"
+        return read_record(GeneralBaseline, path) if path.exists() else None
+
     def save_fitting(self, fitting: Fitting) -> None:
         """Keeps how the task's rows fit the model."""
         write_atomically(self.path / "rows.json", fitting.model_dump_json(indent=2))
@@ -113,15 +122,15 @@ class Artefacts:
         path = self.path / "rows.json"
         return read_record(Fitting, path) if path.exists() else None
 
-    def save_general_losses(self, losses: Mapping[str, float | None]) -> None:
-        """Keeps the loss on general text of each adapter by its id, and of the `base`: nats per token, or not known."""
-        write_atomically(self.path / "general.json", json.dumps(losses, indent=2))
+    def save_drifts(self, drifts: Mapping[str, Drift]) -> None:
+        """Keeps what each adapter, by its id, has lost on general text."""
+        write_atomically(self.path / "drifts.json", DRIFTS.dump_json(dict(drifts), indent=2).decode())
 
-    def general_losses(self) -> dict[str, float | None]:
-        """What `save_general_losses` kept; empty before. Raises BadInput: the file is damaged."""
-        path = self.path / "general.json"
+    def drifts(self) -> dict[str, Drift]:
+        """What `save_drifts` kept; empty before. Raises BadInput: the file is damaged."""
+        path = self.path / "drifts.json"
         try:
-            return LOSSES.validate_json(path.read_bytes()) if path.exists() else {}
+            return DRIFTS.validate_json(path.read_bytes()) if path.exists() else {}
         except ValidationError as error:
             raise BadInput(f"{path} cannot be read: {error}. Put it back from a copy, or remove it.") from error
 

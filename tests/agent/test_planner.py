@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from agent.config.lora import Lora
 from agent.policy.planner_tools import elsewhere, offered_actions
 from agent.protocols import Briefing
 from agent.records.actions import Action, Alternative, EditPrompt, Rollback, TrainLora
@@ -32,8 +33,9 @@ from tools.llm.structured_output import OUTPUT_METHODS
 
 TRAINING = call(
     "train_lora", reason="Content is at 0.50.", rows="refined", epochs=4, learning_rate=2e-4, rank=8, fresh=False,
-    enough=0.005,
+    enough=0.005, replay=0.5,
 )  # fmt: skip
+REPLAY = Lora().replay
 TOO_FAST = call("train_lora", reason="hurry", learning_rate=5)
 TOO_WIDE = call("train_lora", reason="more", rank=4096)
 
@@ -43,7 +45,7 @@ TOO_WIDE = call("train_lora", reason="more", rank=4096)
 def test_a_plan_becomes_a_decision_beside_what_the_rules_would_have_done() -> None:
     with serving([TRAINING]) as server:
         decision = decide(server)
-    assert decision.move == TrainLora(rows="refined", epochs=4, learning_rate=2e-4, rank=8)
+    assert decision.move == TrainLora(rows="refined", epochs=4, learning_rate=2e-4, rank=8, replay=0.5)
     assert type(decision.move) is TrainLora, "the ledger reads plain moves"
     assert (decision.by, decision.reason) == ("planner", "Content is at 0.50.")
     rules = RULES.decide(BRIEFING)
@@ -77,13 +79,13 @@ def test_what_a_plan_leaves_out_is_taken_from_the_rules_and_noted() -> None:
     """Rows in the wanted form, a new adapter and half the rate: none of these is a fixed default."""
     briefing = Briefing(a_signal(refined=True), a_diagnosis(content=6), [a_round(TRAIN, gain=-0.1)])
     would = RULES.decide(briefing).move
-    assert would == TrainLora(rows="refined", epochs=7, learning_rate=1e-4, rank=4, fresh=True)
+    assert would == TrainLora(rows="refined", epochs=7, learning_rate=1e-4, rank=4, fresh=True, replay=REPLAY)
     with serving([call("train_lora", reason="content", epochs=2)]) as server:
         decision = decide(server, briefing)
     assert decision.move == would.model_copy(update={"epochs": 2})
     assert decision.reason == (
         "content (Left out by the planner, so as the rules have it: rows refined; learning_rate 0.0001; rank 4; "
-        "fresh True; enough 0.005.)"
+        f"fresh True; enough 0.005; replay {REPLAY}.)"
     )
 
 
@@ -91,7 +93,7 @@ def test_fields_that_are_null_are_left_out_and_so_are_those_of_an_edit() -> None
     with serving(
         [call("train_lora", reason="content", rows=None, rank=None), call("edit_prompt", reason="w")]
     ) as server:
-        assert decide(server).move == TrainLora(epochs=7, learning_rate=2e-4, rank=4)
+        assert decide(server).move == TrainLora(epochs=7, learning_rate=2e-4, rank=4, replay=REPLAY)
         words = decide(server)
     assert words.move == EditPrompt()
     assert "as the rules have it: parts system, demos, questions, retrieval; failures any." in words.reason

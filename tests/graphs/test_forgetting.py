@@ -15,12 +15,13 @@ import nesylora
 from agent.errors import BadInput
 from agent.records.actions import TrainLora
 from graphs.context import new_run
+from graphs.nodes.approve import cost_of
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import LEARNABLE, TinyTask
 
 ROOT = Path(__file__).parents[2]
-TRAINED = ["policy=lora-only", "budget.rounds=2", "seed=1"]
+TRAINED = ["policy=lora-only", "budget.rounds=2", "seed=1", "lora.replay=0"]
 
 
 def a_run(task: Path, runs: Path, *overrides: str) -> RunFolder:
@@ -39,7 +40,7 @@ def test_a_training_that_forgets_too_much_is_taken_back_and_the_next_one_made_ot
     assert first.signal.drift == 0 and first.signal.lora.outlook and first.signal.lora.outlook.drift == 0.3
     assert isinstance(first.decision.move, TrainLora) and isinstance(second.decision.move, TrainLora)
     assert second.decision.move.fresh
-    assert second.decision.move.learning_rate == pytest.approx(first.decision.move.learning_rate / 2)
+    assert (first.decision.move.replay, second.decision.move.replay) == (0.0, 0.25)
     assert "forgot too much" in second.decision.reason
     assert second.signal.lora.fruitless == 0 and second.signal.lora.outlook is not None
     assert second.signal.lora.outlook.drift == pytest.approx(first.verdict.drift)
@@ -53,13 +54,13 @@ def test_without_a_limit_or_a_gate_drift_is_measured_and_shown_only(tiny_task: T
     assert row.verdict.drift == outcome.drift == outcome.drift_of_best and (outcome.drift or 0) > 0.3
     report = run.report_md.read_text()
     assert f"drift +0.00 → +{outcome.drift:.2f} nats a token" in report
-    assert json.loads((run.path / "general.json").read_text()).keys() == {"base", row.best.adapter}
+    assert json.loads((run.path / "drifts.json").read_text()).keys() == {row.best.adapter}
 
 
 def test_where_the_general_text_does_not_fit_nothing_is_objected_to(
     tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tools.diagnosis.drift.general_loss", lambda model, adapter: None)
+    monkeypatch.setattr("tools.diagnosis.drift.general_baseline", lambda model: None)
     [row] = a_run(tiny_task(**LEARNABLE), tmp_path, "gate.drift=0.3", "budget.rounds=1").rounds()
     assert row.verdict.kept and "could not be measured" in row.verdict.reason
 
@@ -109,6 +110,17 @@ def test_a_kept_task_that_holds_is_in_the_verdict_and_no_more(keeping: Callable[
     [row] = run.rounds()
     assert row.verdict.kept and row.verdict.objection is None
     assert [(score.base, score.reward) for score in row.verdict.keep] == [(0.0, 1.0)]
+
+
+def test_answers_to_kept_tasks_are_part_of_a_trainings_price(keeping: Callable[..., Path], tmp_path: Path) -> None:
+    run = a_run(keeping(answer="Heskzan"), tmp_path / "with", "budget.rounds=1")
+    with open_session(run) as session:
+        assert cost_of(TrainLora(), session.services).validation_answers == 4 + 4
+    alone = a_run(keeping(keep=[]), tmp_path / "without", "budget.rounds=1")
+    priced, free = (found.rounds()[0].signal for found in (run, alone))
+    assert priced.lora.outlook and free.lora.outlook and priced.edit.outlook == free.edit.outlook
+    assert priced.lora.outlook.cost > free.lora.outlook.cost
+    assert run.rounds()[0].spend.forward_tokens > alone.rounds()[0].spend.forward_tokens
 
 
 def test_a_fall_within_the_tolerance_is_kept(keeping: Callable[..., Path], tmp_path: Path) -> None:
@@ -184,10 +196,9 @@ def test_a_run_killed_between_measuring_and_its_row_ends_as_it_would_have(
     folder = new_run(keeping(), overrides, tmp_path / "killed")
     command = [sys.executable, "-c", KILLED.format(root=str(ROOT)), str(folder.path)]
     assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
-    measured = {
-        file: file.stat().st_mtime_ns for file in [folder.path / "general.json", *folder.path.glob("keep/*/*/*")]
-    }
-    assert len(measured) == 3
+    files = [folder.path / "general.json", folder.path / "drifts.json", *folder.path.glob("keep/*/*/*")]
+    measured = {file: file.stat().st_mtime_ns for file in files}
+    assert len(measured) == 4
     for file in folder.path.glob("checkpoints.sqlite*") if lost else ():
         file.unlink()
     with open_session(folder) as session:

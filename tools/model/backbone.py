@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agent.protocols import Charge, Progress, StopEarly
@@ -20,8 +21,8 @@ from tools.model.generation_config import Constraints, without_settings
 from tools.model.row_batches import RowBatches, too_large
 from tools.packed.decoding import decode, run_prefix
 from tools.packed.early_stopping import Completions
-from tools.packed.packing import common_prefix, completion_nll, pack
-from tools.packed.padding import generate_padded, padded_nll
+from tools.packed.packing import common_prefix, pack, pack_logits
+from tools.packed.padding import generate_padded, padded_logits
 from tools.packed.prefix_cache import PrefixCache
 from tools.packed.support import can_pack
 from tools.static.decoding.decoder import StaticDecoder
@@ -228,9 +229,14 @@ class Backbone(AdaptedModel):
         rows = [row for row in rows if row.completion]
         if not rows:
             return torch.zeros(0, device=self.device)
+        targets = torch.tensor([token for row in rows for token in row.completion], device=self.device)
+        return cross_entropy(self.logits(model, rows).float(), targets, reduction="none")
+
+    def logits(self, model: PreTrainedModel, rows: Sequence[TokenRow]) -> torch.Tensor:
+        """Logits for every completion token, row after row: [N, V]. Every row has a completion."""
         if self.packs:
-            return completion_nll(model, pack(rows, self.device), rows)
-        return padded_nll(model, rows, self._pad, self.device)
+            return pack_logits(model, pack(rows, self.device))
+        return padded_logits(model, rows, self._pad, self.device)
 
     def cost(self, rows: Sequence[TokenRow]) -> int:
         """Tokens that `losses` runs for these rows."""

@@ -161,10 +161,3 @@ def forward_logits(
 def pack_logits(model: PreTrainedModel, batch: PackedBatch) -> torch.Tensor:
     """[N, V] after the tokens at which the batch is scored."""
     return forward_logits(model, batch, batch.ids, batch.positions, batch.scored)
-
-
-def completion_nll(model: PreTrainedModel, batch: PackedBatch, rows: Sequence[TokenRow]) -> torch.Tensor:
-    """NLL of every completion token, row after row: [N] in nats. Differentiable."""
-    targets = torch.tensor([token for row in rows for token in row.completion], device=batch.ids.device)
-    logits = pack_logits(model, batch).float()
-    return torch.nn.functional.cross_entropy(logits, targets, reduction="none")

@@ -27,16 +27,14 @@ def rows_together(model: PreTrainedModel, lengths: Sequence[int]) -> int:
     return len(lengths) if beyond is None else max(1, sum(length <= beyond for length in lengths))
 
 
-def padded_nll(model: PreTrainedModel, rows: Sequence[TokenRow], pad: int, device: torch.device) -> torch.Tensor:
-    """NLL of every completion token, row after row: [N] in nats. Differentiable."""
+def padded_logits(model: PreTrainedModel, rows: Sequence[TokenRow], pad: int, device: torch.device) -> torch.Tensor:
+    """Logits for every completion token, row after row: [N, V]."""
     if rows_together(model, sorted(map(len, rows))) < len(rows):
-        return torch.cat([padded_nll(model, [row], pad, device) for row in rows])
+        return torch.cat([padded_logits(model, [row], pad, device) for row in rows])
     ids, mask = _padded([row.prompt + row.completion for row in rows], pad, device, left=False)
     logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits  # [B, T, V]
     spans = [(len(row.prompt) - 1, len(row) - 1) for row in rows]
-    scored = torch.cat([row_logits[start:end] for row_logits, (start, end) in zip(logits, spans, strict=True)])
-    targets = torch.tensor([token for row in rows for token in row.completion], device=device)
-    return torch.nn.functional.cross_entropy(scored.float(), targets, reduction="none")
+    return torch.cat([row_logits[start:end] for row_logits, (start, end) in zip(logits, spans, strict=True)])
 
 
 def generate_padded(

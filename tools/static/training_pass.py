@@ -9,19 +9,26 @@ from transformers.integrations.sdpa_attention import repeat_kv
 
 from tools.model.chat_template import TokenRow
 from tools.packed.attention import NO_MASK, SHARED, AttentionOptions, KeysValues
+from tools.packed.base_predictions import PredictedRow, divergence, predictions
 from tools.packed.packing import PackedBatch
 
 PADDING = -2  # the row number of tokens that stand for none
 
 
 class StaticPass:
-    """S tokens of a packed pass, N of them scored. Satisfies `tools.packed.attention.PackedForward`."""
+    """S tokens of a packed pass, N of them scored. Satisfies `tools.packed.attention.PackedForward`.
 
-    def __init__(self, S: int, N: int, device: torch.device) -> None:
+    Args:
+        K: of general rows, the tokens that are told apart in the base's predictions; 0 for training rows.
+    """
+
+    def __init__(self, S: int, N: int, K: int, device: torch.device) -> None:
         self.S, self.N = S, N
         self._tokens = torch.zeros(3, S, dtype=torch.long, device=device)  # ids, positions, owners
         self._scored = torch.zeros(2, N, dtype=torch.long, device=device)  # places, and the tokens wanted there
         self._weights = torch.zeros(N, device=device)
+        self._likeliest = torch.zeros(N, K, dtype=torch.long, device=device)
+        self._chances = torch.zeros(N, K, device=device)
         self._masks: dict[int | None, torch.Tensor] = {}
 
     def load(self, batch: PackedBatch, rows: Sequence[TokenRow], weight: float) -> None:
@@ -36,16 +43,23 @@ class StaticPass:
         weights[: len(targets)] = weight
         for buffer, value in ((self._tokens, tokens), (self._scored, scored), (self._weights, weights)):
             buffer.copy_(value.pin_memory() if buffer.is_cuda else value, non_blocking=True)
+        if predicted := [row for row in rows if isinstance(row, PredictedRow)]:
+            for buffer, value in zip((self._likeliest, self._chances), predictions(predicted), strict=True):
+                buffer[: len(value)] = value  # on the device already
 
     def loss(self, model: Any) -> torch.Tensor:
-        """The weighted sum of the NLL of the scored tokens, in nats. Differentiable."""
+        """The weighted sum of the NLL of the scored tokens, or of KL(base || adapted), in nats. Differentiable."""
         self._masks = {}
         ids, positions = self._tokens[0][None], self._tokens[1][None]
         logits = model(
             input_ids=ids, position_ids=positions, attention_mask=ids.new_empty(NO_MASK), use_cache=False,
             logits_to_keep=self._scored[0], packed=self,
         ).logits[0]  # fmt: skip
-        losses: torch.Tensor = cross_entropy(logits.float(), self._scored[1], reduction="none")
+        losses: torch.Tensor
+        if self._chances.shape[1]:
+            losses = divergence(logits, self._likeliest, self._chances)
+        else:
+            losses = cross_entropy(logits.float(), self._scored[1], reduction="none")
         return losses @ self._weights
 
     def attend(

@@ -9,18 +9,20 @@ import torch
 from tools.memory_budget import MemoryBudget
 from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
+from tools.packed.base_predictions import PredictedRow
 from tools.packed.packing import pack
 from tools.packed.support import UNSUPPORTED
 from tools.static.graphs import captured, without_synchronizing
 from tools.static.kernels.fused_norms import FusedNorms
 from tools.static.training_pass import StaticPass
+from tools.training.general import NO_GENERAL_ROWS, GeneralBatch
 from tools.training.gradient import micro_batches
 
 MAX_TOKENS = 8192  # of a captured pass; beyond, its one mask costs more than launches do
 CPU = torch.device("cpu")
 
-Shape = tuple[int, int]
-"""Tokens of a pass, and scored ones among them."""
+Shape = tuple[int, int, int]
+"""Tokens of a pass, scored ones among them, and those told apart in the base's predictions (none for training rows)."""
 
 
 class CannotCapture(Exception):
@@ -44,30 +46,39 @@ class CapturedPasses:
         self._pool: Any = None
         self._norms = FusedNorms(backbone.base)
 
-    def gradient(self, batches: Sequence[Sequence[TokenRow]]) -> tuple[torch.Tensor, int]:
-        """Add the gradient of the mean loss over all completion tokens of a step.
+    def gradient(
+        self, batches: Sequence[Sequence[TokenRow]], general: GeneralBatch = NO_GENERAL_ROWS
+    ) -> tuple[torch.Tensor, int]:
+        """Add the gradient of the mean loss over all completion tokens of a step, and of its general rows.
 
         Returns:
-            The loss in nats per completion token, on the device, and the forward tokens that were run.
+            The loss in nats per completion token, on the device, without that of general rows, and the forward tokens
+            that were run.
 
         Raises:
             CannotCapture: the step must be done in another way. Gradients are in any state.
         """
-        scored = sum(len(row.completion) for rows in batches for row in rows)
-        tokens = 0
         self._loss.zero_()
         try:
-            for batch in batches:
-                for rows in micro_batches(self._backbone, batch, self._budget.tokens):
-                    tokens += self._backbone.cost(rows)
-                    self._run(self._load([row for row in rows if row.completion], 1 / scored))
+            tokens = self._passes_over(batches, 1.0)
+            if general.rows:
+                tokens += self._passes_over([general.rows], general.weight)
         except UNSUPPORTED as error:
             raise CannotCapture(str(error)) from error
         return self._loss.clone(), tokens
 
+    def _passes_over(self, batches: Sequence[Sequence[TokenRow]], weight: float) -> int:
+        scored, tokens = sum(len(row.completion) for rows in batches for row in rows), 0
+        for batch in batches:
+            for rows in micro_batches(self._backbone, batch, self._budget.tokens):
+                tokens += self._backbone.cost(rows)
+                self._run(self._load([row for row in rows if row.completion], weight / scored))
+        return tokens
+
     def _load(self, rows: Sequence[TokenRow], weight: float) -> Shape:
         batch = pack(rows, CPU)
-        shape = rounded(batch.tokens), rounded(len(batch.scored))
+        told_apart = rows[0].likeliest.shape[1] if rows and isinstance(rows[0], PredictedRow) else 0
+        shape = rounded(batch.tokens), rounded(len(batch.scored)), told_apart
         if shape[0] > MAX_TOKENS:
             raise NotImplementedError(f"{batch.tokens} tokens in one pass")
         if shape not in self._passes:
@@ -80,7 +91,8 @@ class CapturedPasses:
             with self._norms.active():
                 loss = self._passes[shape].loss(self._backbone.model)
             loss.backward()
-            self._loss += loss.detach()
+            if not shape[2]:
+                self._loss += loss.detach()
 
         if not self._on_cuda:
             forward_and_back()

@@ -1,6 +1,7 @@
 """The gradient of one optimizer step, in micro-batches that fit into memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 
@@ -8,6 +9,10 @@ from agent.errors import StepFailed
 from tools.memory_budget import MemoryBudget, is_out_of_memory
 from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
+from tools.packed.base_predictions import PredictedRow
+from tools.training.general import NO_GENERAL_ROWS, GeneralBatch, general_divergence
+
+Row = TypeVar("Row", bound=TokenRow)
 
 
 class OutOfMemory(Exception):
@@ -19,9 +24,14 @@ class OutOfMemory(Exception):
 
 
 def compute_gradient(
-    backbone: Backbone, batches: Sequence[Sequence[TokenRow]], budget: MemoryBudget
+    backbone: Backbone,
+    batches: Sequence[Sequence[TokenRow]],
+    budget: MemoryBudget,
+    general: GeneralBatch = NO_GENERAL_ROWS,
 ) -> tuple[float, int]:
     """Set the gradient of the trainable weights: of the mean loss over all completion tokens of the step.
+
+    Beside it counts, by its weight, the mean KL(base || adapted) over all completion tokens of the general rows.
 
     Where memory runs out, the whole step is computed again in micro-batches of half as many tokens, then row by row
     with gradient checkpointing. The result is the same.
@@ -31,7 +41,7 @@ def compute_gradient(
         budget: shrinks where memory runs out, and is then kept as `backbone.memory_budget`.
 
     Returns:
-        The loss in nats per completion token, and the forward tokens that were run.
+        The loss in nats per completion token, without that of general rows, and the forward tokens that were run.
 
     Raises:
         StepFailed: not even a single row fits.
@@ -41,7 +51,7 @@ def compute_gradient(
         weight.grad = None
     while True:
         try:
-            return _accumulate(backbone, batches, budget)
+            return _accumulate(backbone, batches, budget, general)
         except OutOfMemory as error:
             tokens, rows = error.tokens, error.rows
         # Only here, after the handler, are the frames of the failed micro-batch gone, and the tensors that they held.
@@ -58,32 +68,61 @@ def compute_gradient(
         backbone.memory_budget = budget
 
 
-def _accumulate(backbone: Backbone, batches: Sequence[Sequence[TokenRow]], budget: MemoryBudget) -> tuple[float, int]:
+def _accumulate(
+    backbone: Backbone, batches: Sequence[Sequence[TokenRow]], budget: MemoryBudget, general: GeneralBatch
+) -> tuple[float, int]:
     """Forward and backward of each micro-batch; their gradients add up. Raises OutOfMemory."""
+
+    def losses(rows: Sequence[TokenRow]) -> torch.Tensor:
+        return backbone.losses(backbone.model, rows)
+
+    def divergences(rows: Sequence[PredictedRow]) -> torch.Tensor:
+        return general_divergence(backbone, rows)
+
+    loss, tokens = _backward(backbone, batches, budget, losses, 1.0)
+    if general.rows:
+        tokens += _backward(backbone, [general.rows], budget, divergences, general.weight)[1]
+    return loss, tokens
+
+
+def _backward(
+    backbone: Backbone,
+    batches: Sequence[Sequence[Row]],
+    budget: MemoryBudget,
+    values: Callable[[Sequence[Row]], torch.Tensor],
+    weight: float,
+) -> tuple[float, int]:
+    """Add the gradient of the mean over all completion tokens of these values, times the weight.
+
+    Args:
+        values: of some rows, [N] in nats, one for each completion token.
+
+    Returns:
+        The mean in nats, and the forward tokens that were run.
+    """
     targets = sum(len(row.completion) for batch in batches for row in batch)
-    loss, tokens = 0.0, 0
+    mean, tokens = 0.0, 0
     for batch in batches:
         for rows in micro_batches(backbone, batch, budget.tokens):
             try:
                 with backbone.recomputing(budget.checkpointing):
-                    nll = backbone.losses(backbone.model, rows)  # [N] nats, one for each completion token
-                    part = nll.sum() / targets
-                    part.backward()
+                    part = values(rows).sum() / targets
+                    (part * weight).backward()
             except RuntimeError as error:
                 if is_out_of_memory(error):
                     raise OutOfMemory(backbone.cost(rows), len(rows)) from None
                 raise
-            loss += part.item()
+            mean += part.item()
             tokens += backbone.cost(rows)
-    return loss, tokens
+    return mean, tokens
 
 
-def micro_batches(backbone: Backbone, rows: Sequence[TokenRow], tokens: int) -> Iterator[list[TokenRow]]:
+def micro_batches(backbone: Backbone, rows: Sequence[Row], tokens: int) -> Iterator[list[Row]]:
     """The rows in order, in lists that run at most so many tokens; a longer row stays alone."""
     if backbone.cost(rows) <= tokens:  # no part of them costs more
         yield list(rows)
         return
-    batch: list[TokenRow] = []
+    batch: list[Row] = []
     for row in rows:
         if batch and backbone.cost([*batch, row]) > tokens:
             yield batch

@@ -23,6 +23,7 @@ from agent.records.training import Step, Training, write_training
 from tools.memory_budget import MemoryBudget, memory_budget_for
 from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
+from tools.training.general import GeneralRows
 from tools.training.lora_config import new_lora, try_settings
 from tools.training.optimizer_steps import OptimizerSteps, StepNumbers
 
@@ -86,16 +87,19 @@ class LoraTrainer:
                 "window)"
             )
         with backbone.lock:  # nobody is answered by a model that is half trained
-            self._attach(adapter, parent, action.rank, seed)
             started = time.monotonic()
+            settings = self._settings.model_copy(update={"replay": action.replay})
+            general = GeneralRows(backbone, settings, len(fitting) * action.epochs, longest, seed)
+            self._attach(adapter, parent, action.rank, seed)
             try:
-                fit = self._fit(fitting, action, seed, token_limit, deadline)
+                fit = self._fit(fitting, general, action, seed, token_limit, deadline)
             except BaseException:  # Ctrl-C too: nothing half-trained stays attached
                 backbone.detach(adapter)
                 raise
             training = Training(
                 model=backbone.name, parent=parent, data=digest([[prompt.id, example.id] for prompt, example in rows]),
                 settings=self._settings, rows=action.rows, row_count=len(fitting), rewritten=rewritten,
+                general=general.rows_an_epoch(len(fitting)),
                 left_out=left_out, epochs=action.epochs, learning_rate=action.learning_rate,
                 rank=backbone.rank(adapter), seed=seed, steps=tuple(fit.steps), tokens=fit.tokens,
                 seconds=time.monotonic() - started, stopped=fit.stopped, pass_tokens=fit.budget.tokens,
@@ -128,6 +132,7 @@ class LoraTrainer:
     def _fit(
         self,
         rows: list[tuple[str, TokenRow]],
+        general: GeneralRows,
         action: TrainLora,
         seed: int,
         token_limit: int | None,
@@ -148,7 +153,8 @@ class LoraTrainer:
         optimizer = OptimizerSteps(backbone, settings, budget)
         running: list[tuple[int, StepNumbers]] = []  # epochs and numbers of steps that may still be under way
         for number, (epoch, batches) in enumerate(plan, 1):
-            numbers = optimizer.run(batches, action.learning_rate * rate(number - 1))
+            beside = general.draw(sum(map(len, batches)))
+            numbers = optimizer.run(batches, action.learning_rate * rate(number - 1), beside)
             tokens += numbers.tokens
             backbone.charge(Spend(train_tokens=numbers.tokens))
             running.append((epoch, numbers))

@@ -11,6 +11,7 @@ from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
 from tools.training.captured_passes import CannotCapture, CapturedPasses
 from tools.training.flat_adamw import FlatAdamW
+from tools.training.general import NO_GENERAL_ROWS, GeneralBatch
 from tools.training.gradient import compute_gradient
 
 DEVICES = ("cuda",)  # where a step is started and not waited for
@@ -72,33 +73,35 @@ class OptimizerSteps:
         """Whether a step may still be under way when it returns, so that reading its numbers waits for it."""
         return self._flat is not None
 
-    def run(self, batches: Sequence[Sequence[TokenRow]], learning_rate: float) -> StepNumbers:
-        """One step over batches of rows, each of one prompt.
+    def run(
+        self, batches: Sequence[Sequence[TokenRow]], learning_rate: float, general: GeneralBatch = NO_GENERAL_ROWS
+    ) -> StepNumbers:
+        """One step over batches of rows, each of one prompt, and over general rows, whose loss is not reported.
 
         Raises:
             StepFailed: memory does not hold even one row.
         """
         if self._flat is None:
-            loss, tokens = compute_gradient(self._backbone, batches, self._budget)
+            loss, tokens = compute_gradient(self._backbone, batches, self._budget, general)
             norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.clip))
             for group in self._adamw.param_groups:
                 group["lr"] = learning_rate
             self._adamw.step()
             self._adamw.zero_grad()
             return StepNumbers.of(loss, norm, tokens)
-        loss_sum, tokens = self._flat_gradient(self._flat, batches)
+        loss_sum, tokens = self._flat_gradient(self._flat, batches, general)
         return StepNumbers.of(loss_sum, self._flat.step(learning_rate), tokens)
 
     def _flat_gradient(
-        self, flat: FlatAdamW, batches: Sequence[Sequence[TokenRow]]
+        self, flat: FlatAdamW, batches: Sequence[Sequence[TokenRow]], general: GeneralBatch
     ) -> tuple[torch.Tensor | float, int]:
         if self._captured is not None:
             try:
-                return self._captured.gradient(batches)
+                return self._captured.gradient(batches, general)
             except CannotCapture:
                 self._captured = None
             torch.cuda.empty_cache()
-        loss, tokens = compute_gradient(self._backbone, batches, self._budget)
+        loss, tokens = compute_gradient(self._backbone, batches, self._budget, general)
         flat.collect_gradients()
         return loss, tokens
 

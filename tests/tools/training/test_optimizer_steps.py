@@ -31,10 +31,12 @@ NAMES = ["llama", "llama_tied", "qwen2", "gemma3", "gpt2", "mixtral", "gemma2", 
 
 
 def learn(
-    backbone: Backbone, folder: Path, accumulate: int = 1, rate: float = 1e-2, **limits: Any
+    backbone: Backbone, folder: Path, accumulate: int = 1, rate: float = 1e-2, replay: float = 0.0, **limits: Any
 ) -> tuple[Training, torch.Tensor]:
     """The log, and all trained weights."""
-    action = TrainLora(epochs=3, rank=4, learning_rate=1e-2, enough=0).model_copy(update={"learning_rate": rate})
+    action = TrainLora(epochs=3, rank=4, learning_rate=1e-2, enough=0).model_copy(
+        update={"learning_rate": rate, "replay": replay}
+    )
     settings = Lora(rank=4, batch_size=3, accumulate=accumulate, weight_decay=0.1, clip=0.5)
     trainer = LoraTrainer(backbone, settings, lambda *_: None)
     log = trainer.train(folder.name, ROWS, action, folder=folder, parent=None, seed=3, **limits)
@@ -42,17 +44,22 @@ def learn(
     return log, torch.cat(weights)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(("accumulate", "replay"), [(1, 0), (2, 0.4)])
 @pytest.mark.parametrize("name", NAMES)
 def test_steps_that_are_only_started_train_the_same_weights(
-    name: str, accumulate: int, backbone: Callable[..., Backbone], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    accumulate: int,
+    replay: float,
+    backbone: Callable[..., Backbone],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    plain, plain_weights = learn(backbone(name), tmp_path / "plain", accumulate)
+    plain, plain_weights = learn(backbone(name), tmp_path / "plain", accumulate, replay=replay)
     monkeypatch.setattr(optimizer_steps, "DEVICES", ("cpu", "cuda", "mps"))
     passes = []
     gradient = CapturedPasses.gradient
     monkeypatch.setattr(CapturedPasses, "gradient", lambda *given: (passes.append(1), gradient(*given))[1])
-    started, weights = learn(backbone(name), tmp_path / "started", accumulate)
+    started, weights = learn(backbone(name), tmp_path / "started", accumulate, replay=replay)
     # gemma2 caps scores, lfm2 is padded, and on CUDA the host waits for the choice of mixtral's experts.
     tries = {"lfm2": 0, "gemma2": 1} | ({"mixtral": 1} if torch.cuda.is_available() else {})
     assert len(passes) == tries.get(name, len(started.steps))

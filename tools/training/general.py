@@ -1,0 +1,99 @@
+"""General rows against forgetting: while the weights learn a task, they keep the base's predictions on other text.
+
+The texts stand in general.jsonl beside this file: questions of many kinds, some under a system text, with answers. They
+were written for NeSyLoRA and are free for every use (CC0). None of them is in a shipped task, or in the probe that
+measures drift (tools/diagnosis/general.jsonl).
+"""
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from math import ceil
+from typing import NamedTuple
+
+import torch
+
+from agent.config.lora import Lora
+from agent.records.examples import Example, Prompt
+from agent.records.rounds import Spend
+from tools.model.backbone import Backbone
+from tools.model.chat_template import TokenRow
+from tools.packed.base_predictions import PredictedRow, divergence, likeliest, predictions
+
+TOGETHER = 8  # rows of one pass of the base
+
+
+class GeneralBatch(NamedTuple):
+    """The general rows of one optimizer step, and the weight of their mean KL(base || adapted) beside the loss."""
+
+    rows: Sequence[PredictedRow]
+    weight: float
+
+
+NO_GENERAL_ROWS = GeneralBatch((), 0.0)
+
+
+def general_divergence(backbone: Backbone, rows: Sequence[PredictedRow]) -> torch.Tensor:
+    """KL(base || adapted) at every completion token, row after row: [N] in nats. Differentiable."""
+    likeliest, chances = predictions(rows)
+    return divergence(backbone.logits(backbone.model, rows), likeliest, chances)
+
+
+def general_texts() -> list[Example]:
+    """The texts, in the file's order."""
+    lines = files("tools.training").joinpath("general.jsonl").read_text(encoding="utf-8").splitlines()
+    return [Example(name=f"general:{number}", **json.loads(line)) for number, line in enumerate(lines, 1)]
+
+
+class GeneralRows:
+    """The general rows of a training, in an order fixed by the seed. A row comes again only after all others.
+
+    Args:
+        backbone: its bare base predicts them, before the first step; what that reads is charged.
+        settings: `replay` general rows go with each training row, with the weight `kl`.
+        rows: training rows of all steps together.
+        most: tokens of the longest row; longer ones are left out.
+    """
+
+    def __init__(self, backbone: Backbone, settings: Lora, rows: int, most: int, seed: int) -> None:
+        self._share, self._weight, self._due = settings.replay, settings.kl, 0.0
+        shuffle = random.Random(seed)
+        rendered = [backbone.render.row(Prompt(), text) for text in general_texts()]
+        fitting = [row for row in rendered if len(row) <= most]
+        wanted = min(ceil(self._share * rows), len(fitting)) if self._weight else 0
+        self._rows = _predicted(backbone, shuffle.sample(fitting, wanted))
+        self._order = _endless(self._rows, shuffle)
+
+    def rows_an_epoch(self, training_rows: int) -> int:
+        """General rows that go with so many training rows."""
+        return round(self._share * training_rows) if self._rows else 0
+
+    def draw(self, training_rows: int) -> GeneralBatch:
+        """Those of a step over so many training rows; parts of a row are left for later steps."""
+        self._due += self._share * training_rows
+        count = int(self._due + 1e-9) if self._rows else 0
+        self._due -= count
+        return GeneralBatch([next(self._order) for _ in range(count)], self._weight)
+
+
+def _predicted(backbone: Backbone, rows: Sequence[TokenRow]) -> list[PredictedRow]:
+    found = []
+    with backbone.using(None) as base, torch.no_grad():
+        backbone.base.eval()
+        for start in range(0, len(rows), TOGETHER):
+            batch = rows[start : start + TOGETHER]
+            sizes = [len(row.completion) for row in batch]
+            tokens, chances = (part.split(sizes) for part in likeliest(backbone.logits(base, batch)))
+            found += [
+                PredictedRow(row.prompt, row.completion, *predictions)
+                for row, *predictions in zip(batch, tokens, chances, strict=True)
+            ]
+            backbone.charge(Spend(read_tokens=backbone.cost(batch)))
+    return found
+
+
+def _endless(rows: Sequence[PredictedRow], shuffle: random.Random) -> Iterator[PredictedRow]:
+    while rows:
+        yield from rows
+        rows = shuffle.sample(rows, len(rows))
