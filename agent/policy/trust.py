@@ -141,13 +141,9 @@ def standing(llm: str, history: Sequence[Round], experience: Iterable[Experience
     """
     own, others = own_choices(history), own_choices_elsewhere(llm, experience)
     weight = min(1.0, OTHER_RUNS / len(others)) if others else 0.0
-    precision, total = 1 / SCATTER**2, 0.0
-    for choice, counts in [*((choice, 1.0) for choice in own), *((choice, weight) for choice in others)]:
-        precision += counts / choice.variance
-        total += counts * choice.beyond / choice.variance
     return Standing(
         llm=llm,
-        trust=NormalDist().cdf(total / sqrt(precision)),
+        trust=trust_in([*((choice, 1.0) for choice in own), *((choice, weight) for choice in others)]),
         rounds=len(own),
         gained=sum(choice.gain for choice in own),
         promised=sum(choice.promise.gain for choice in own),
@@ -156,6 +152,15 @@ def standing(llm: str, history: Sequence[Round], experience: Iterable[Experience
         elsewhere=len(others),
         beyond_elsewhere=fmean(choice.beyond for choice in others) if others else 0.0,
     )
+
+
+def trust_in(choices: Iterable[tuple[OwnChoice, float]]) -> float:
+    """The chance that such choices bring no less than was promised; each with how much it counts."""
+    precision, total = 1 / SCATTER**2, 0.0
+    for choice, counts in choices:
+        precision += counts / choice.variance
+        total += counts * choice.beyond / choice.variance
+    return NormalDist().cdf(total / sqrt(precision))
 
 
 # --- a plan, before it is carried out --------------------------------------------------------------
