@@ -53,7 +53,7 @@ class OwnChoice(NamedTuple):
     @property
     def beyond(self) -> float:
         """Merit that it brought beyond the promise."""
-        return self.gain - self.promise.gain
+        return self.gain - self.promise.merit
 
     @property
     def variance(self) -> float:
@@ -127,8 +127,7 @@ def without_failed_choices(history: Sequence[Round]) -> list[Round]:
 def _unhindered(now: LeverSignal, lever: Lever, clear: Sequence[Round], history: Sequence[Round]) -> LeverSignal:
     outlook = now.outlook
     if outlook:
-        more = lever_yield(lever, clear)[0] / lever_yield(lever, history)[0]
-        outlook = outlook.model_copy(update={"gain": outlook.gain * more, "spread": outlook.spread * more})
+        outlook = _scaled(outlook, lever_yield(lever, clear)[0] / lever_yield(lever, history)[0])
     return lever_signal(lever, clear).model_copy(update={"outlook": outlook})
 
 
@@ -146,7 +145,7 @@ def standing(llm: str, history: Sequence[Round], experience: Iterable[Experience
         trust=trust_in([*((choice, 1.0) for choice in own), *((choice, weight) for choice in others)]),
         rounds=len(own),
         gained=sum(choice.gain for choice in own),
-        promised=sum(choice.promise.gain for choice in own),
+        promised=sum(choice.promise.merit for choice in own),
         cost=sum(choice.cost for choice in own),
         promised_cost=sum(choice.promise.cost for choice in own),
         elsewhere=len(others),
@@ -191,7 +190,13 @@ def promise_of(action: Action, signal: Signal, diagnosis: Diagnosis, config: Tas
         return promised
     most = mendable(TrainLora(rows=fitting_rows(signal, config)), diagnosis, signal).merit
     share = mendable(action, diagnosis, signal).merit / most if most else 1.0
-    return promised.model_copy(update={"gain": promised.gain * share, "spread": promised.spread * share})
+    return _scaled(promised, share)
+
+
+def _scaled(outlook: Outlook, share: float) -> Outlook:
+    """The outlook on so much merit, at the same price of what is forgotten."""
+    gain = outlook.merit * share - outlook.price * outlook.drift
+    return outlook.model_copy(update={"gain": gain, "spread": outlook.spread * share})
 
 
 def may_insist(action: Action, now: Standing) -> bool:
