@@ -26,13 +26,16 @@ from eval.runner import Runner
 from eval.stats import standard_error
 from eval.tasks.fitting import fitted, measure
 from eval.tasks.task import Task, load_task
+from memory.embedder import MiniLm
 from memory.remake import remake, select
+from memory.retrieval import NearestRows, with_retrieved
 from memory.run.folder import RunFolder
 from tools.diagnosis.classify import Classifier
 from tools.editing.comparison import compare_proposals
 from tools.editing.rule_editor import RuleEditor
 from tools.model.backbone import Backbone
 from tools.model.loading import load_model
+from tools.model.retrieving import RetrievingLanguageModel
 from tools.training.lora import LoraTrainer
 
 
@@ -57,11 +60,14 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
     task = load_task(task_path)
     config = task.config
     run = RunFolder.create(folder, config.name, "", task.folder, task.digest)
-    model = load_backbone(config, run)
-    task = fitted(task, measure(task, model.render, model.window))
+    backbone, embed = load_backbone(config, run), MiniLm()
+    nearest = partial(NearestRows, scorers=task.scorers, embed=embed)
+    task = fitted(task, measure(task, backbone.render, backbone.window, nearest))
+    retriever = nearest(task.train)
+    model = RetrievingLanguageModel(backbone, retriever)
     evaluate = Runner(task, model, run.prompt, run)
-    editor, policy = RuleEditor(task.scorers, config.edit), make_policy(config)
-    classifier, trainer = Classifier(model, task.scorers, task.train), LoraTrainer(model, config.lora, show)
+    editor, policy = RuleEditor(task.scorers, config.edit, retrieves=True), make_policy(config)
+    classifier, trainer = Classifier(model, task.scorers, task.train), LoraTrainer(backbone, config.lora, show)
     seed_prompt = config.prompt.prompt()
     best, rounds = Candidate(prompt=run.save_prompt(seed_prompt)), list[Round]()
 
@@ -91,7 +97,7 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
             trial = Trial(candidate=pair, note="edited", raced=tuple(compared_on))
         else:
             assert isinstance(decision.move, TrainLora), "only a user asks for a rollback"
-            rows = training_rows(task, prompt, seed_prompt, decision.move)
+            rows = with_retrieved(training_rows(task, prompt, seed_prompt, decision.move), retriever)
             adapter = f"{number + 1:012x}"
             parent = None if decision.move.fresh else best.adapter
             files = run.adapter_folder(adapter)

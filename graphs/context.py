@@ -89,6 +89,7 @@ def new_run(task: Path, overrides: Sequence[str] = (), runs: Path = Path("runs")
     from agent.config.lora_options import faults
     from eval.tasks.task import load_task, place
     from graphs.services.run_memory import check_experience
+    from memory.embedder import INSTALL, is_installed
     from tools.editing.pareto_search import library
     from tools.model.availability import check_model
 
@@ -100,6 +101,9 @@ def new_run(task: Path, overrides: Sequence[str] = (), runs: Path = Path("runs")
             check_model(model)
         except BadInput as error:
             raise BadInput(f"{place(task, keys, overrides)}: {error}") from error
+    if read.config.prompt.retrieval and not is_installed():
+        where = place(task, ("prompt", "retrieval"), overrides)
+        raise BadInput(f"{where}: train rows are retrieved by an embedder, which is not installed. Run: {INSTALL}")
     check_experience(read.config, read.folder)
     if read.config.edit.editor == "gepa":
         library()

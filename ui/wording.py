@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from agent.policy.learned import short
 from agent.records.actions import Action
-from agent.records.rounds import Proposal, Remaking, Role, Spend, SplitResult, Usage, Verdict
+from agent.records.rounds import ConstantAnswer, Proposal, Remaking, Role, Spend, SplitResult, Usage, Verdict
 from agent.records.signal import Outlook
 
 if TYPE_CHECKING:
@@ -34,7 +34,13 @@ GLOSSARY = {
     "p": "how often chance alone would show such a difference (paired sign-flip test, one-sided)",
 }
 SORTERS = {"rewards": "the two rewards alone", "rules": "rules over the probe", "model": "the classifier"}
-PARTS = {"system": "system text", "demos": "demonstrations", "questions": "questions"}
+PARTS = {
+    "system": "system text",
+    "demos": "demonstrations",
+    "questions": "questions",
+    "retrieval": "retrieved few-shot examples",
+}
+ANSWER = 60  # characters of an answer that a sentence shows
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 
@@ -149,6 +155,15 @@ def interval(result: SplitResult) -> str:
     return f"{number(result.reward)} [{number(result.low)}, {number(result.high)}]"
 
 
+def always(constant: ConstantAnswer | None) -> str:
+    """What one answer to every row earns, as a sentence; empty in older runs, which did not measure it."""
+    if constant is None:
+        return ""
+    if constant.reward is None:
+        return "What one answer to every row would earn is left out: a judge or a reward model scores this task."
+    return f'Always answering "{cut(printable(constant.answer), ANSWER)}" would earn {number(constant.reward)}.'
+
+
 def cost(spend: Spend) -> str:
     """What a step or a run used up, in a line; zeros are left out."""
     parts = [
@@ -224,6 +239,6 @@ def printable(text: str) -> str:
 
 
 SAYINGS: tuple[Callable[..., str], ...] = (
-    bar, cost, cut, duration, evidence, figure, forward_tokens, interval, kept, lever, mark, money, number, outlook,
-    p_value, percent, plural, raced, remade, signed, sparkline, tokens,
+    always, bar, cost, cut, duration, evidence, figure, forward_tokens, interval, kept, lever, mark, money, number,
+    outlook, p_value, percent, plural, raced, remade, signed, sparkline, tokens,
 )  # fmt: skip

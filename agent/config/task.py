@@ -10,7 +10,7 @@ from agent.config.base import Settings
 from agent.config.data import Data
 from agent.config.llm import Llm
 from agent.config.lora import Lora
-from agent.config.policies import OBSERVING, POLICIES, is_policy
+from agent.config.policies import OBSERVING, PLANNING, POLICIES, is_policy
 from agent.config.prompt import Editing, SeedPrompt
 from agent.config.scorers import ContentScorer, Judge, RewardModel, StyleScorer
 from agent.errors import BadInput
@@ -81,7 +81,7 @@ class TaskConfig(Settings):
     edit: Editing = Editing()
     gate: Gate = Gate()
     recall: Recall = Recall()
-    policy: str = Field("rules", description="rules, learned, or what they are compared with: see `POLICIES`")
+    policy: str = Field("rules", description="rules, learned, paper, or what they are compared with: see `POLICIES`")
     experience: str = Field(
         "runs",
         description="what `learned` learns from: the rounds of all `runs` beside this one, those that come with the "
@@ -155,7 +155,7 @@ class TaskConfig(Settings):
     @property
     def plans(self) -> bool:
         """Whether an LLM plans."""
-        return self.planner == "llm" and self.policy in OBSERVING
+        return self.planner == "llm" and self.policy in PLANNING
 
     @property
     def roles(self) -> tuple[Role, ...]:

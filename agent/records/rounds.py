@@ -97,6 +97,7 @@ class Trial(Record):
     loss: float | None = None
     loss_drop: float | None = None
     grad_norm: float | None = None
+    grad_drop: float | None = None
     proposals: tuple["Proposal", ...] = ()
     raced: tuple[str, ...] = Field((), description="names of the rows on which the proposals were compared, in order")
     critiques: tuple[Critique, ...] = ()
@@ -202,6 +203,13 @@ class SplitResult(Record):
     too_long: int = Field(0, description="of the rows; they do not fit into the model's window, and count as wrong")
 
 
+class ConstantAnswer(Record):
+    """One answer to every test row: the train answer, in the wanted form, that earns most on the train rows."""
+
+    answer: str = ""
+    reward: float | None = Field(None, description="mean on the test rows; None: a judge or a reward model scores them")
+
+
 class Outcome(Record):
     """The end of a run: why it stopped, and both pairs on the test split, opened this once."""
 
@@ -211,5 +219,6 @@ class Outcome(Record):
     baseline_test: SplitResult
     best_test: SplitResult
     p_value: float
+    commonest: ConstantAnswer | None = Field(None, description="what answering all alike earns; None in older ledgers")
     spend: Spend
     usage: dict[Role, Usage] = Field(default_factory=dict, description="of the LLM, by role, of the whole run")

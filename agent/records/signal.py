@@ -133,6 +133,9 @@ class Signal(Record):
     loss: float | None = Field(None, description="mean loss of the last LoRA epoch, nats per token")
     loss_drop: float | None = Field(None, description="relative fall of the epoch loss over the last two epochs")
     grad_norm: float | None = Field(None, description="mean gradient norm of the last LoRA epoch, before clipping")
+    grad_drop: float | None = Field(
+        None, description="relative fall of that norm from the first epoch of the training to the last"
+    )
     lora: LeverSignal = LeverSignal()
     edit: LeverSignal = LeverSignal()
 

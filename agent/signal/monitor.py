@@ -45,6 +45,7 @@ def observe(
         loss=trial.loss if trial else None,
         loss_drop=trial.loss_drop if trial else None,
         grad_norm=trial.grad_norm if trial else None,
+        grad_drop=trial.grad_drop if trial else None,
         lora=lever_signal("train_lora", history),
         edit=lever_signal("edit_prompt", history),
     )

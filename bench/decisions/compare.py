@@ -11,6 +11,7 @@ from agent.policy.learned import short
 from agent.records.base import digest
 from bench.decisions.results import Result, Variant, named, run_all
 from bench.decisions.run_variant import finished_run, result
+from bench.decisions.tables import COMMONEST
 from ui.terminal.live import LiveView
 
 
@@ -46,6 +47,8 @@ def _table(title: str, results: Sequence[Result]) -> Table:
     """A row for each policy, with means over seeds."""
     shown = Table("policy", "test reward", "content", "style", "rounds", "edits", "LoRA", "tokens", "min", title=title)
     shown.columns[0].no_wrap = True
+    if (alike := results[0].commonest) is not None:
+        shown.add_row(COMMONEST, f"{alike:.2f}", *["–"] * (len(shown.columns) - 2))
     for policy in dict.fromkeys(row.policy for row in results):
         own = [row for row in results if row.policy == policy]
 

@@ -105,6 +105,18 @@ class Comparison:
                 return Estimate(fmean(rows), *interval(rows), len(only))  # Wilson's: never of no width
         return _estimate(tasks)
 
+    def commonest(self, task: str | None = None) -> float | None:
+        """What always giving the commonest train answer earns on a task's test rows, or on the mean of all tasks.
+
+        None where it is not known of each: a judge scores one, or its rows are of an older version.
+        """
+        known = [self._commonest(name) for name in ([task] if task else self.tasks)]
+        return None if None in known else fmean(value for value in known if value is not None)
+
+    def _commonest(self, task: str) -> float | None:
+        rows = [row for policy in self.policies for row in self.rows(policy, task).values()]
+        return next((row.commonest for row in rows if row.commonest is not None), None)
+
     def regret(self, policy: str, task: str | None = None) -> Estimate | None:
         """Mean of the oracle's test reward less the policy's, over groups. Below 0 where the oracle chose worse.
 

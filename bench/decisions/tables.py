@@ -1,17 +1,23 @@
 """The tables of a benchmark: words and numbers in rows, for the terminal, table.md and decide.html."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from math import exp
+from statistics import fmean
 from typing import NamedTuple
 
 from agent.config.policies import OBSERVING
 from bench.decisions.comparison import Comparison, Estimate, MeanTest
-from bench.decisions.results import ORACLE
+from bench.decisions.results import ORACLE, Result
 from ui import wording
 
 CHARGED = (
     "Cost is counted in forward tokens (3 × trained + generated + read). A run that never reached the target is "
     "charged the most that any policy spent on the same task and seed; the oracle's search is not counted."
+)
+COMMONEST = "commonest answer"  # heads the row of what it earns
+ALIKE = (
+    "Commonest answer: the train answer that earns most on the train rows, given to every test row; left out where a "
+    "judge or a reward model scores."
 )
 HINDSIGHT = (
     "The best fixed order is chosen in hindsight, by the test rows it is then compared on: it has the advantage. "
@@ -40,9 +46,11 @@ def overview(comparison: Comparison) -> list[Table]:
         cost = comparison.cost(policy)
         share = _mean(cost.share if cost else None)
         rows.append([policy, *means, _estimate(comparison.reward(policy)), *regret, reached, share])
+    rows.insert(0, _alike(comparison, [*tasks, None], len(head)))
     note = (
         "Joint reward on sealed test rows, means over seeds. Share of cost: forward tokens to the target, as a share "
-        "of what a run that never reached it is charged (the most that any policy spent on the same task and seed)."
+        "of what a run that never reached it is charged (the most that any policy spent on the same task and seed). "
+        f"{ALIKE}"
     )
     return [Table("How the policies compare", note, head, rows), *_head_to_heads(comparison)]
 
@@ -57,7 +65,7 @@ def all_tables(comparison: Comparison) -> list[Table]:
 
 def _summary(comparison: Comparison) -> Table:
     head = ["policy", "runs", "test reward", "regret", "reached the target", "share of cost", "forward tokens", "min",
-            "rounds", "kept edits", "kept LoRA"]  # fmt: skip
+            "rounds", "kept edits", "kept LoRA", "drift"]  # fmt: skip
     rows = []
     for policy in comparison.policies:
         found = list(comparison.rows(policy).values())
@@ -65,13 +73,14 @@ def _summary(comparison: Comparison) -> Table:
         spent = sum(row.spend.forward_tokens for row in found) / len(found)
         means = [f"{sum(column) / len(found):.1f}" for column in zip(*amounts, strict=True)]
         reward, regret = _estimate(comparison.reward(policy)), _estimate(comparison.regret(policy))
-        rows.append([policy, str(len(found)), reward, regret, *_cost(comparison, policy), f"{spent:,.0f}", *means])
+        rows.append([policy, str(len(found)), reward, regret, *_cost(comparison, policy), f"{spent:,.0f}", *means,
+                     _drift(comparison.rows(policy).values())])  # fmt: skip
     note = (
         "Means over tasks and seeds, each run alike; intervals by a bootstrap over seeds and test rows of these tasks. "
         "Regret is the oracle's test reward less the policy's, over the same tasks and seeds; the oracle chooses by "
         "validation rows, so it can be below 0. Share of cost: forward tokens to the target as a share of what a run "
         "that never reached it is charged, its interval by a bootstrap over runs. Minutes are those the steps took "
-        "when they were first computed."
+        "when they were first computed. Drift: nats per token lost on general text, a run without weights counted as 0."
     )
     return Table("All tasks", note, head, rows)
 
@@ -81,9 +90,10 @@ def _rewards(comparison: Comparison) -> Table:
         [policy, *(_estimate(comparison.reward(policy, task)) for task in comparison.tasks)]
         for policy in comparison.policies
     ]
+    rows.insert(0, _alike(comparison, comparison.tasks, len(comparison.tasks) + 1))
     note = (
         "Mean joint reward over seeds, with the 95 % interval of a bootstrap over seeds and test rows; Wilson's, of "
-        "the test rows, where each is all right or all wrong in every seed."
+        f"the test rows, where each is all right or all wrong in every seed. {ALIKE}"
     )
     return Table("Test reward of each task", note, ["policy", *comparison.tasks], rows)
 
@@ -148,6 +158,18 @@ def _runs(comparison: Comparison) -> Table:
     note = "p: prompt edit, w: LoRA; ✓ kept, ✗ taken back. The oracle's cost is that of its last run alone."
     head = ["task", "seed", "policy", "test reward", "levers", "target at", "forward tokens", "time", "why it stopped"]
     return Table("Every run", note, head, rows)
+
+
+def _drift(rows: Iterable[Result]) -> str:
+    """The mean drift of these runs, an untouched model counted as 0; a dash where no run has weights."""
+    known = [row.drift for row in rows]
+    return wording.signed(fmean(drift or 0.0 for drift in known)) if any(drift is not None for drift in known) else "–"
+
+
+def _alike(comparison: Comparison, tasks: Sequence[str | None], width: int) -> list[str]:
+    """The row of the commonest answer: what it earns on each of the tasks (None: on all), then dashes."""
+    earned = [_number(value) if (value := comparison.commonest(task)) is not None else "–" for task in tasks]
+    return [COMMONEST, *earned, *["–"] * (width - 1 - len(earned))]
 
 
 def _cost(comparison: Comparison, policy: str) -> list[str]:

@@ -55,10 +55,11 @@ def cost_of(action: Action, services: RunServices) -> Cost:
             return Cost(epochs=action.epochs, training_rows=rows, validation_answers=validation, judged=judged)
         case EditPrompt():
             calls, searched = 0, 0
-            if edit.editor == "gepa":
+            texts = [part for part in action.parts if part != "retrieval"]
+            if edit.editor == "gepa" and texts:  # a call for each reflection
                 calls, searched = edit.critiques, edit.answers
             elif "editor" in config.roles:  # a critique a row, the steps, and a call for each rewrite
-                steps = min(edit.proposals, len(action.parts) + ("system" in action.parts))  # system text twice
+                steps = min(edit.proposals, len(texts) + ("system" in texts))  # system text twice
                 rewrites = edit.rewrites if "questions" in action.parts else 0
                 calls = min(edit.critiques, rows) + steps + min(rewrites, rows)
             return Cost(

@@ -10,6 +10,7 @@ from agent.records.evaluation import Evaluation
 from agent.records.examples import Candidate, Prompt, split_of
 from agent.records.rounds import Proposal, Trial
 from graphs.rows.draws import comparison_rows, learned_rows
+from graphs.rows.failures import rows_to_learn_from
 from graphs.rows.rewrite_questions import remake_questions
 from graphs.services.proposals import few_in_time
 from graphs.services.run import RunServices
@@ -23,7 +24,10 @@ def edit_prompt(state: State, services: RunServices) -> State:
     action, config, best = action_of(state, EditPrompt), services.spec.config, state["best"]
     present = services.folder.prompt(best.prompt)
     # Editors learn from train rows: a prompt is not to be written with those in view by which it is judged.
-    failures = _failures(state, services)
+    failures = _failures(action, state, services)
+    if not failures.scores:
+        note = f"The prompt stays as it is: no train row of this round lacks {action.failures}"
+        return {"trial": Trial(candidate=None, note=note)}
     proposed = services.editor.propose(present, failures, services.spec.train, action, seed_of(state, services))
     edits, refused = _usable(services, present, proposed.edits)
     long = [proposal for proposal in refused if proposal.refused.startswith(TOO_LONG)]
@@ -53,15 +57,15 @@ def edit_prompt(state: State, services: RunServices) -> State:
     return {"trial": trial.model_copy(update=compared)}
 
 
-def _failures(state: State, services: RunServices) -> Evaluation:
+def _failures(action: EditPrompt, state: State, services: RunServices) -> Evaluation:
     """The present pair on the rows that the editor learns from; a warning where time is left for few proposals."""
     began, used = time.monotonic(), services.meter.used().generated_tokens
-    failures = services.evaluate(state["best"], "train", learned_rows(state, services))
+    services.evaluate(state["best"], "train", learned_rows(state, services))
     if services.spec.config.edit.asks_llm and services.meter.used().generated_tokens > used:
         now, deadline = time.monotonic(), services.meter.deadline
         if few := few_in_time(now - began, deadline and deadline - now):
             services.note(f"Warning: {few}")
-    return failures
+    return rows_to_learn_from(action, state, services)
 
 
 def best_of(

@@ -20,9 +20,9 @@ def judge(state: State, services: RunServices) -> State:
         verdict = Verdict(kept=True, reason="Asked for.", before=before.reward, after=after.reward, p_value=1.0)
         return {"verdict": verdict}
     earlier, best, prompt = earlier_verdicts(state, services), state["best"], services.folder.prompt
-    # The same weights under a shorter prompt win a tie.
+    # The same weights under a cheaper prompt win a tie.
     same_weights = trial.candidate.adapter == best.adapter
-    is_simpler = same_weights and prompt(trial.candidate.prompt).length < prompt(best.prompt).length
+    is_simpler = same_weights and prompt(trial.candidate.prompt).price < prompt(best.prompt).price
     return {"verdict": gate(before, after, trial.raced, earlier, services, is_simpler)}
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agent.records.actions import EditPrompt, TrainLora
 from agent.records.examples import Candidate, Demo, Example, Prompt
-from agent.records.rounds import Proposal, Round
+from agent.records.rounds import ConstantAnswer, Proposal, Round
 from tests.fixtures.pages import EVIL, Visible, outside_fences, read
 from tests.fixtures.story import (
     ADAPTER,
@@ -18,6 +18,7 @@ from tests.fixtures.story import (
     SHOWN,
     a_baseline,
     a_round,
+    an_outcome,
     make_run,
     new_run,
     save_scores,
@@ -210,3 +211,19 @@ def test_500_rounds_stay_legible_and_small(tmp_path: Path) -> None:
     assert numbers == {1, 200, *range(491, 501)} == {int(n) for n in re.findall(r"### Round (\d+)", twin)}
     folded = page[page.index("All 500 rounds</summary>") :]
     assert len(re.findall(r'<tr class="(?:kept|dropped)">', folded)) == 500
+
+
+def test_what_one_answer_to_all_rows_would_earn_stands_below_the_test_rows(tmp_path: Path) -> None:
+    run = make_run(tmp_path, finished=False)
+    alike = ConstantAnswer(answer=EVIL, reward=0.27)
+    run.append(an_outcome(the_story()[-1]).model_copy(update={"commonest": alike}))
+    page, words, twin = read(run)
+    assert "Always answering" in words and "would earn 0.27." in words
+    assert (
+        "<script" not in page and "<script" not in outside_fences(twin) and "would earn 0.27." in outside_fences(twin)
+    )
+
+
+def test_a_run_of_before_says_nothing_of_one_answer_to_all_rows(tmp_path: Path) -> None:
+    _, words, twin = read(make_run(tmp_path))
+    assert "lways answering" not in words + twin and "one answer to every row" not in words + twin

@@ -143,6 +143,8 @@ class LiveView:
             parts = (wording.number(result.content), wording.number(result.style), str(result.rows))
             table.add_row(name, wording.number(result.reward), between, *parts)
         self.console.print(table)
+        if alike := wording.always(outcome.commonest):
+            self._say(Text(alike, style="dim"))
         self._say(Text(f"p {wording.p_value(outcome.p_value)}; {wording.cost(outcome.spend)}", style="dim"))
         if outcome.drift is not None:
             lost = f"drift {wording.signed(outcome.drift)} nats a token: what the weights have lost on general text"
