@@ -11,7 +11,6 @@ from tests.llm.server import NO_TAGS, LlmServer, Reply, Request, call, refuse, s
 from ui.cli import run
 from ui.commands.pace import fitting_timeout, fitting_width, measure_rates
 
-
 GEPA = "reflection (edit.editor: gepa)"
 
 
