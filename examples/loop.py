@@ -21,6 +21,7 @@ from agent.records.rounds import Round, Spend, Trial
 from agent.signal import monitor
 from eval.alpha_spending import alpha_to_spend
 from eval.batches import batch
+from eval.forgetting import object_to_forgetting
 from eval.gate import deciding_rows, gate
 from eval.runner import Runner
 from eval.stats import standard_error
@@ -31,6 +32,7 @@ from memory.remake import remake, select
 from memory.retrieval import NearestRows, with_retrieved
 from memory.run.folder import RunFolder
 from tools.diagnosis.classify import Classifier
+from tools.diagnosis.drift import general_loss
 from tools.editing.comparison import compare_proposals
 from tools.editing.rule_editor import RuleEditor
 from tools.model.backbone import Backbone
@@ -111,6 +113,9 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
         verdict = gate(
             old, new, alpha, lambda pair: evaluate.reference_nll(pair.candidate, [s.example for s in pair.scores])
         )
+        if trial.candidate and trial.candidate.adapter != best.adapter:  # new weights must not forget too much
+            lost = {"drift": drift(model, trial.candidate.adapter), "drift_before": drift(model, best.adapter)}
+            verdict = object_to_forgetting(verdict.model_copy(update=lost), config.gate)
         print(f"  {'kept' if verdict.kept else 'taken back'}: {verdict.reason}")
         kept = after if verdict.kept else before
         best = kept.candidate
@@ -118,6 +123,12 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
             Round(number=number + 1, signal=signal, diagnosis=diagnosis, decision=decision, trial=trial,
                   verdict=verdict, best=best, reward=kept.reward, spend=Spend())
         )  # fmt: skip
+
+
+def drift(model: Backbone, adapter: str | None) -> float | None:
+    """Nats per token lost on general text, against the bare base."""
+    before, after = general_loss(model, None), general_loss(model, adapter)
+    return None if before is None or after is None else after - before
 
 
 def training_rows(task: Task, best: Prompt, seed: Prompt, action: TrainLora) -> list[tuple[Prompt, Example]]:

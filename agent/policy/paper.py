@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from agent.config.task import TaskConfig
-from agent.policy.base import WORTH_A_ROUND, numbers, rows_of_prompt, stop_reason, training
+from agent.policy.base import WORTH_A_ROUND, numbers, remedied, rows_of_prompt, stop_reason, training, why_remedied
 from agent.protocols import Briefing
 from agent.records.actions import Decision, EditPrompt, Stop, TrainLora
 from agent.records.rounds import Round
@@ -47,7 +47,8 @@ class PaperSwitch:
         move: TrainLora | EditPrompt | Stop = EditPrompt(failures="style")
         reason = turn.reason
         if train:
-            move = training(self._config, rows_of_prompt(signal, self._config))
+            move = remedied(training(self._config, rows_of_prompt(signal, self._config)), briefing.history)
+            reason += why_remedied(briefing.history)
         if ended := stop_reason(briefing, self._config):
             move, reason = Stop(), ended
         elif not (lora_open or edit_open):
@@ -55,7 +56,7 @@ class PaperSwitch:
             move, reason = Stop(), f"{_closed(signal, refused, 'edits')} {_closed(signal, refused, 'LoRA')} {left}"
         elif train != turn.to_weights:
             closed, other = ("edits", "LoRA") if train else ("LoRA", "an edit")
-            reason = f"{turn.reason} But {_closed(signal, refused, closed, start=False)} So {other} is tried."
+            reason = f"{reason} But {_closed(signal, refused, closed, start=False)} So {other} is tried."
         shown = numbers(signal, briefing.diagnosis) | _numbers(signal)
         return Decision(move=move, reason=reason, numbers=shown, by="paper")
 
@@ -122,7 +123,8 @@ def _closed(signal: Signal, refused: Sequence[str], lever: str, start: bool = Tr
 
 def tries(lever: LeverSignal) -> str:
     """How often a lever was tried since anything was last kept."""
-    return "1 try" if lever.fruitless == 1 else f"{lever.fruitless} tries"
+    count = lever.fruitless + lever.forgot
+    return "1 try" if count == 1 else f"{count} tries"
 
 
 def _numbers(signal: Signal) -> dict[str, float]:

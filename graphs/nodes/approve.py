@@ -56,8 +56,8 @@ def cost_of(action: Action, services: RunServices) -> Cost:
         case EditPrompt():
             calls, searched = 0, 0
             texts = [part for part in action.parts if part != "retrieval"]
-            if edit.editor == "gepa" and texts:  # a call for each reflection
-                calls, searched = edit.critiques, edit.answers
+            if edit.editor == "gepa":  # a call for each reflection
+                calls, searched = (edit.critiques, edit.answers) if texts else (0, 0)
             elif "editor" in config.roles:  # a critique a row, the steps, and a call for each rewrite
                 steps = min(edit.proposals, len(texts) + ("system" in texts))  # system text twice
                 rewrites = edit.rewrites if "questions" in action.parts else 0

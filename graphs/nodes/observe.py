@@ -28,8 +28,7 @@ def observe(state: State, services: RunServices) -> State:
         failing = sum(score.reward < 1 for score in evaluation.scores)
         return {"signal": signal, "diagnosis": Diagnosis(failing=failing, total=len(evaluation.scores))}
     services.emit(RoundStarted(number=state["number"] + 1))
-    if config.observes:
-        signal = signal.model_copy(update={"drift": services.drift(best)})
+    signal = signal.model_copy(update={"drift": services.forgetting.drift(best.adapter)})
     diagnosis = classify(evaluation, task.validation, state, services)
     costs = estimate_costs(config, services.folder.prompt(best.prompt), task.train, task.validation)
     signal = with_outlook(signal, diagnosis, seen, config, costs)

@@ -16,6 +16,7 @@ from agent.records.evaluation import Evaluation
 from agent.records.events import Event, Note, WorkProgressed
 from agent.records.examples import Candidate, Example, Prompt
 from graphs.context import Context, run_folder
+from graphs.services.forgetting import Forgetting
 from graphs.services.meter import ChargedStore, Meter
 from graphs.services.shared_model import shared_backbone, shared_embedder
 from memory.run.folder import RunFolder
@@ -23,6 +24,7 @@ from memory.run.folder import RunFolder
 if TYPE_CHECKING:
     from eval.leaks import Leaks
     from eval.runner import Runner
+    from eval.tasks.kept import KeptTask
     from eval.tasks.task import Task
     from graphs.services.llm import ExternalLlm
     from graphs.services.run_memory import RunMemory
@@ -51,6 +53,7 @@ class RunServices:
         self.stream: Callable[[dict[str, object]], object] = lambda event: None  # LangGraph's, of the node under way
         self._new_name = new_name
         self._lock: ExitStack | None = None
+        self._kept: tuple[KeptTask, ...] = ()
 
     # --- the run and its task ---
 
@@ -62,11 +65,18 @@ class RunServices:
     def spec(self) -> "Task":
         """The task, read again from its source, as it fits the model.
 
-        Raises BadInput if its digest changed since the run began.
+        Raises BadInput if its digest, or that of a task to be kept, changed since the run began.
         """
         from graphs.services.task import read_task
 
-        return read_task(self.folder, lambda: self.llm.chat("judge"), self.progress)
+        task, self._kept = read_task(self.folder, lambda: self.llm.chat("judge"), self.progress)
+        return task
+
+    @property
+    def kept_tasks(self) -> "tuple[KeptTask, ...]":
+        """The other tasks that the run's weights must not lose. Raises BadInput, as `spec`."""
+        _ = self.spec
+        return self._kept
 
     def fit_rows(self) -> None:
         """Find out, once in a run, how the rows fit the model; the tokenizer is read for it, and no weights.
@@ -78,7 +88,10 @@ class RunServices:
             return
         from graphs.services.task import fit
 
-        vars(self)["spec"] = fit(self.spec, self.folder, self._retriever_among, self.listener, self.note)
+        vars(self)["spec"] = fit(
+            self.spec, self.kept_tasks, self.folder, self._retriever_among, self.listener, self.note,
+            lambda kept, fitting: self.forgetting.store_of(kept).save_fitting(fitting),
+        )  # fmt: skip
 
     @cached_property
     def examples(self) -> dict[str, Example]:
@@ -155,23 +168,9 @@ class RunServices:
 
         return Pool(Path(self.context.pool)) if self.context.pool else None
 
-    def drift(self, pair: Candidate) -> float | None:
-        """What its weights have lost on general text against the bare base, nats a token.
-
-        None: they are the base's, or the general text does not fit into the model's window.
-        """
-        from tools.diagnosis.drift import general_loss
-
-        if pair.adapter is None or self._general_loss is None:
-            return None
-        loss = general_loss(self.model, pair.adapter)
-        return None if loss is None else loss - self._general_loss
-
     @cached_property
-    def _general_loss(self) -> float | None:
-        from tools.diagnosis.drift import general_loss
-
-        return general_loss(self.model, None)
+    def forgetting(self) -> Forgetting:
+        return Forgetting(self.folder, self.kept_tasks, lambda: self.model, self.meter.charge)
 
     @cached_property
     def evaluate(self) -> "Runner":

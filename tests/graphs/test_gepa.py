@@ -81,7 +81,9 @@ def test_it_takes_no_more_answers_than_approved(tiny_task: TinyTask, tmp_path: P
         with open_session(new_run(task, runs=tmp_path / "runs")) as session:
             asked = _counting(session)
             cost = cost_of(EditPrompt(), session.services)
+            retrieving = cost_of(EditPrompt(parts=("retrieval",)), session.services)
             session.go()
+    assert retrieving.search_answers == retrieving.llm_calls == 0
     assert 0 < len(asked) <= cost.search_answers == EDIT["metric_calls"]
     assert 0 < len(server.requests) <= cost.llm_calls == EDIT["critiques"]
 
