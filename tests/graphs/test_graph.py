@@ -205,6 +205,15 @@ def test_a_run_tries_what_an_earlier_one_kept(tiny_task: TinyTask, tmp_path: Pat
     assert prompt.id in [proposal.prompt for proposal in start.recalled]
 
 
+def test_a_prompt_that_is_too_long_is_not_recalled(tiny_task: TinyTask, tmp_path: Path) -> None:
+    short, long = Prompt(system="ANSWER first."), Prompt(system="Begin with ANSWER, please.")
+    task = tiny_task(edit={"max_length": 30}, prompt={"system": "Answer."})  # the template counts, too
+    with open_session(new_run(task, runs=tmp_path / "runs")) as session:
+        remember(session.services, short)
+        remember(session.services, long)
+        assert [hit.entry.prompt for hit in session.services.memory.recall()] == [short]
+
+
 def test_a_prompt_that_shows_a_held_out_row_is_not_recalled(tiny_task: TinyTask, tmp_path: Path) -> None:
     leaky = Prompt(demos=(Demo(question="Name the mayor of Benn.", answer="ANSWER: Corolt"),))
     with open_session(new_run(tiny_task(), runs=tmp_path / "runs")) as session:

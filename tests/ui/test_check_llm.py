@@ -12,6 +12,7 @@ from ui.cli import run
 from ui.commands.pace import fitting_timeout, fitting_width, measure_rates
 
 ASKED = ["check-llm", "--model", "mind-1", "--situations", "0", "--base-url"]
+GEPA = "reflection (edit.editor: gepa)"
 
 
 def checked(server: LlmServer, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -30,7 +31,7 @@ def test_a_good_server_passes_every_check(capsys: pytest.CaptureFixture[str]) ->
         marks = lines_of(printed)
         into, out = server.reported
     assert code == 0 and "Good enough as planner, editor, judge." in printed
-    assert {marks[what] for what in ("answers", "usage", "planner", "editor", "judge")} == {"ok"}
+    assert {marks[what] for what in ("answers", "usage", "planner", "editor", "judge", GEPA)} == {"ok"}
     assert f"{into:,} tokens read, {out:,} written" in printed
 
 

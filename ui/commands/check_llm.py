@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 from typing import get_args
@@ -21,7 +22,7 @@ from agent.policy.llm_planner import LlmPlanner
 from agent.policy.planner_tools import ACTION_TOOLS
 from agent.protocols import Briefing, Replies
 from agent.records.actions import EditPrompt
-from agent.records.evaluation import Evaluation
+from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Candidate, Example, Prompt
 from agent.records.rounds import Role, Usage
 from agent.records.signal import Diagnosis, ExampleDiagnosis, LeverSignal, Need, Signal
@@ -36,6 +37,7 @@ from tools.llm.retry import ServerRetry
 from tools.llm.schema import tool_name
 from ui import wording
 from ui.commands.pace import fitting_timeout, fitting_width, measure_rates
+from ui.commands.reflection import reflect_on
 from ui.commands.situations import plan_on_all
 
 METHODS: dict[OutputMethod, str] = {
@@ -165,6 +167,8 @@ def checks(server: CheckedServer, situations: int) -> Iterator[tuple[str, Callab
     if situations:
         yield "situations", partial(_check_situations, server, situations)
     yield "editor", partial(_check_editor, server)
+    if find_spec("gepa"):
+        yield "reflection (edit.editor: gepa)", partial(_check_reflection, server)
     yield "judge", partial(_check_judge, server)
     yield "pace", partial(_check_pace, server, begun)
 
@@ -228,6 +232,10 @@ def _check_editor(server: CheckedServer) -> tuple[bool, str]:
     return helpful is not None, f"the system text became {_quoted(shown.system, 200)}{lack}"
 
 
+def _check_reflection(server: CheckedServer) -> tuple[bool, str]:
+    return reflect_on(PROMPT, ROWS, SCORERS, _followed, helps, server.chat("editor"))
+
+
 def helps(prompt: Prompt) -> bool:
     """Whether a model that follows the prompt exactly would score better, and would learn no answer from it."""
     given_away = any(row.answer.lower() in prompt.system.lower() for row in ROWS.values())
@@ -236,8 +244,12 @@ def helps(prompt: Prompt) -> bool:
 
 def _literal(prompt: Prompt) -> float:
     """The reward of a model that knows the answers, and begins them with the mark if the system text names it."""
+    return fmean(_followed(prompt, row).reward for row in ROWS.values())
+
+
+def _followed(prompt: Prompt, row: Example) -> ExampleScore:
     opening = f"{MARK} " if MARK in prompt.system else "It is "
-    return fmean(SCORERS.score(row, f"{opening}{row.answer}").reward for row in ROWS.values())
+    return SCORERS.score(row, f"{opening}{row.answer}")
 
 
 def _check_pace(server: CheckedServer, begun: int) -> tuple[bool, str]:
