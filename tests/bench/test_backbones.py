@@ -155,7 +155,7 @@ def test_data_that_are_not_there_or_lack_a_split_are_named(data: Path, tmp_path:
 # --- the study ---
 
 
-@pytest.mark.parametrize("cell", [cell for cell in CELLS if cell != "retrieval"])
+@pytest.mark.parametrize("cell", CELLS)
 def test_every_cell_has_a_meaning_and_settings_that_a_task_takes(cell: str) -> None:
     assert MEANING[cell]
     load_config(Path(__file__).parents[2] / "tasks" / "valley", CELLS[cell])
