@@ -81,6 +81,20 @@ class LanguageModel(Protocol):
         ...
 
 
+class Retriever(Protocol):
+    """Looks up the few-shot examples that a prompt's `retrieval` asks for."""
+
+    def resolved(self, prompt: Prompt, examples: Sequence[Example]) -> tuple[Prompt, Sequence[Example]]:
+        """The prompt without its retrieval, and each example with its own few-shot examples, the nearest one last.
+
+        Only train rows are shown, and none to itself. A prompt without retrieval, and its examples, stay as they are.
+
+        Raises:
+            NesyLoraError: texts cannot be embedded here.
+        """
+        ...
+
+
 class Scorers(Protocol):
     """The task's content and style scorers, as the tools may see them.
 

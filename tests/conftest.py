@@ -232,6 +232,7 @@ def tiny_task(tmp_path: Path, tiny_model: Callable[[str], Path]) -> Callable[...
             "budget": {"rounds": 3},
             "lora": {"epochs": 2, "rank": 4, "batch_size": 2},
             "generation": {"max_new_tokens": 8},
+            "gate": {"drift": None},  # a random model forgets whatever it is taught
         }
         (folder / "task.yaml").write_text(yaml.safe_dump(task | changes, sort_keys=False))
         return folder

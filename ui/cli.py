@@ -103,7 +103,9 @@ def _add_check(command: argparse.ArgumentParser) -> None:
 
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--policy", help="who decides: rules (default), learned, or a schedule such as 'p -> w'")
+    command.add_argument(
+        "--policy", help="who decides: rules (default), learned, paper, or a schedule such as 'p -> w'"
+    )
     command.add_argument("--name", help="of the run's folder; default: task and time")
     add_settings(command)
 

@@ -19,7 +19,7 @@ from agent.records.looks import (
     TryPrompt,
 )
 from agent.records.rounds import Proposal
-from ui.wording import SORTERS, cut, number, p_value, percent, plural
+from ui.wording import SORTERS, cut, number, p_value, percent, plural, printable
 
 MOST_OF_TEXT = 160  # characters of a text in a line
 
@@ -31,6 +31,13 @@ def reason(decision: Decision) -> str:
     return f"{decision.reason} (The planner was not used: {decision.planner_fault})"
 
 
+def decider(decision: Decision) -> str:
+    """Who decided. A registered policy, or a schedule, is named; older ledgers do not name theirs."""
+    if decision.policy:
+        return f"the policy {printable(decision.policy)}"
+    return {"custom": "a registered policy", "paper": "the paper's switch"}.get(decision.by, decision.by)
+
+
 def alternative(decision: Decision) -> str:
     """What the rules would have done, or what was planned where the user decided; empty where that is not known."""
     if decision.alternative:
@@ -39,7 +46,7 @@ def alternative(decision: Decision) -> str:
 
 
 def beside_rules(decision: Decision) -> str:
-    """Whether the rules would have pulled the same lever, with the same settings; empty where that is not known."""
+    """Whether the rules would have used the same lever, with the same settings; empty where that is not known."""
     same = "the same action" if decision.repeats else "same lever, other settings"
     return {True: same, False: "another lever", None: ""}[decision.agrees]
 
@@ -99,4 +106,4 @@ def finding(found: Finding) -> str:
             )
 
 
-SAYINGS: tuple[Callable[..., str], ...] = (alternative, beside_rules, finding, inquiry, look, reason, refusal)
+SAYINGS: tuple[Callable[..., str], ...] = (alternative, beside_rules, decider, finding, inquiry, look, reason, refusal)

@@ -8,7 +8,7 @@ from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 from agent import extensions
 from agent.config.base import Settings
 from agent.errors import BadInput
-from agent.records.examples import Demo, Prompt
+from agent.records.examples import Demo, Prompt, Retrieval
 
 
 class SeedPrompt(Settings):
@@ -17,6 +17,7 @@ class SeedPrompt(Settings):
     system: str = ""
     template: str = "{question}"
     demos: tuple[Demo, ...] = ()
+    retrieval: Retrieval | None = Field(None, description="few-shot examples that are retrieved for each question")
 
     @model_validator(mode="after")
     def keeps_a_place_for_the_question(self) -> "SeedPrompt":
@@ -25,7 +26,7 @@ class SeedPrompt(Settings):
         return self
 
     def prompt(self) -> Prompt:
-        return Prompt(system=self.system, template=self.template, demos=self.demos)
+        return Prompt(system=self.system, template=self.template, demos=self.demos, retrieval=self.retrieval)
 
 
 BuiltInEditor = Literal["rules", "textgrad"]
@@ -69,6 +70,10 @@ class Editing(Settings):
     )
     proposals: int = Field(6, ge=1)
     demos: int = Field(4, ge=0, description="most demonstrations in a prompt")
+    retrieve: int = Field(
+        4, ge=0, le=16, description="most train rows that are retrieved for each question; 0: none are, ever"
+    )
+    floor: float = Field(0.0, ge=0, le=1, description="least cosine similarity of a retrieved row's question")
     max_length: int = Field(6000, ge=1, description="most characters in a prompt")
 
     @property

@@ -1,8 +1,11 @@
 """What all policies share: when the run is over, how weights are trained, which numbers a decision shows."""
 
+from collections.abc import Sequence
+
 from agent.config.task import TaskConfig
 from agent.protocols import Briefing
 from agent.records.actions import Rows, TrainLora
+from agent.records.rounds import Round, Verdict
 from agent.records.signal import Diagnosis, Signal
 
 # Lacks of fewer rows than this are left to the other lever.
@@ -37,6 +40,28 @@ def training(config: TaskConfig, rows: Rows, fresh: bool = False, slower: bool =
     return TrainLora(rows=rows, epochs=lora.epochs, learning_rate=rate, rank=lora.rank, enough=lora.enough, fresh=fresh)
 
 
+def forgot(history: Sequence[Round]) -> Verdict | None:
+    """The verdict on the last training, if that lost too much elsewhere: the next one has to forget less."""
+    last = next((row.verdict for row in reversed(history) if isinstance(row.decision.move, TrainLora)), None)
+    return last if last and last.objection else None
+
+
+def remedied(action: TrainLora, history: Sequence[Round]) -> TrainLora:
+    """The training, made to forget less where the last one forgot too much: anew, at half the task's rate."""
+    if not forgot(history):
+        return action
+    return action.model_copy(update={"fresh": True, "learning_rate": max(action.learning_rate / 2, 1e-6)})
+
+
+def why_remedied(history: Sequence[Round]) -> str:
+    """Why the next training is another than the last one, in a sentence; empty where that did not forget too much."""
+    verdict = forgot(history)
+    if verdict is None:
+        return ""
+    lost = f" ({verdict.drift:.2f} nats a token on general text)" if verdict.objection == "drift" else ""
+    return f" The last training forgot too much{lost}, so this one starts anew at half the rate."
+
+
 def rows_of_prompt(signal: Signal, config: TaskConfig) -> Rows:
     """The rows that belong to the prompt: as given with the seed prompt, remade with a refined one."""
     return "refined" if signal.refined and "remaking" not in config.without else "original"
@@ -63,6 +88,8 @@ def numbers(signal: Signal, diagnosis: Diagnosis) -> dict[str, float]:
         "rows lacking content": diagnosis.share("content") if diagnosed else None,
         "prompt gap": diagnosis.prompt_gap,
         "weight gap": diagnosis.weight_gap,
+        "an edit's chance": diagnosis.mended_by_words,
+        "drift": signal.drift,
         "loss drop": signal.loss_drop,
         "gradient norm": signal.grad_norm,
         "last edit's gain": signal.edit.gain if signal.edit.rounds else None,

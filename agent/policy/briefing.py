@@ -23,7 +23,7 @@ from agent.records.looks import (
     TryPrompt,
 )
 from agent.records.rounds import Baseline, Round, Spend
-from agent.records.signal import Signal
+from agent.records.signal import Outlook, Signal
 
 LAST_ROUNDS, FEWEST_ROUNDS = 8, 2
 MOST_FAILURES = 3
@@ -54,6 +54,7 @@ def render(briefing: Briefing, rules: Decision, learned: Decision, config: TaskC
     signal = briefing.signal
     outlooks = [
         f"- {name}: {outlook.gain:+.3f} ± {outlook.spread:.3f} merit for {outlook.cost:,.0f} forward tokens"
+        f"{_drift(outlook)}"
         for name, lever in (("edit_prompt", signal.edit), ("train_lora", signal.lora))
         if (outlook := lever.outlook)
     ]
@@ -145,6 +146,15 @@ def _finding(finding: Finding, short: bool) -> str:
             )
 
 
+def _drift(outlook: Outlook) -> str:
+    """What a lever is expected to cost elsewhere; nothing where it leaves the weights as they are."""
+    if not outlook.drift:
+        return ""
+    return (
+        f", drift {outlook.drift:+.2f} nats per token (its price of {outlook.price * outlook.drift:.3f} is taken off)"
+    )
+
+
 def _rounds(briefing: Briefing) -> Iterator[str]:
     """A line a round. What content and style became is known of kept ones: it is the signal of the round after."""
     after = [*(row.signal for row in briefing.history[1:]), briefing.signal]
@@ -167,6 +177,10 @@ def _changed(row: Round, after: Signal) -> str:
     if verdict.kept:
         parts += [f"{name} {getattr(before, name):.2f} -> {getattr(after, name):.2f}" for name in ("content", "style")]
     parts.append(f"{'kept' if verdict.kept else 'taken back'} (p = {verdict.p_value:.2g} by {verdict.measure})")
+    if verdict.drift is not None:
+        parts.append(f"drift {_number(verdict.drift_before)} -> {verdict.drift:.2f}")
+    parts += [f"kept task {_quoted(other.task)} {other.base:.2f} -> {other.reward:.2f}" for other in verdict.keep]
+    parts += [f"forgets too much ({verdict.objection})"] if verdict.objection else []
     if trial.loss is not None:
         parts.append(f"loss {trial.loss:.3g}, loss_drop {_number(trial.loss_drop)}")
     return ", ".join([*parts, note])

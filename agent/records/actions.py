@@ -50,13 +50,15 @@ class EditPrompt(Record):
 
     action: Literal["edit_prompt"] = "edit_prompt"
     parts: tuple[Part, ...] = Field(
-        ("system", "demos", "questions"),
+        ("system", "demos", "questions", "retrieval"),
         min_length=1,
-        max_length=3,
-        description="what to rewrite: the system text, the demonstrations, how questions are put",
+        max_length=4,
+        description="what to rewrite: the system text, the demonstrations, how questions are put, and whether each "
+        "question gets the train rows nearest to it as few-shot examples",
     )
     failures: Literal["any", "content", "style"] = Field(
-        "any", description="which failing train rows to learn from: all, or only those that lack this"
+        "any",
+        description="which failing train rows to learn from: all, or only those that the classifier says lack this",
     )
 
     def __str__(self) -> str:
@@ -100,7 +102,8 @@ class Decision(Record):
     move: Action
     reason: str
     numbers: dict[str, float] = Field(default_factory=dict)
-    by: Literal["rules", "learned", "fixed order", "planner", "user", "custom"] = "rules"
+    by: Literal["rules", "learned", "paper", "fixed order", "planner", "user", "custom"] = "rules"
+    policy: str = Field("", description="the name of the schedule or of the registered policy, where one decided")
     alternative: Alternative | None = Field(
         None,
         description="what the rules would have done, where planner or learned switch decided; what was planned, where "

@@ -45,7 +45,9 @@ def compare(task: Path, policies: Sequence[str], seeds: Sequence[int], overrides
 
 def _table(title: str, results: Sequence[Result]) -> Table:
     """A row for each policy, with means over seeds."""
-    shown = Table("policy", "test reward", "content", "style", "rounds", "edits", "LoRA", "tokens", "min", title=title)
+    shown = Table(
+        "policy", "test reward", "content", "style", "rounds", "edits", "LoRA", "tokens", "min", "drift", title=title
+    )
     shown.columns[0].no_wrap = True
     if (alike := results[0].commonest) is not None:
         shown.add_row(COMMONEST, f"{alike:.2f}", *["–"] * (len(shown.columns) - 2))
@@ -66,5 +68,6 @@ def _table(title: str, results: Sequence[Result]) -> Table:
             f"{mean(lambda r: r.kept_lora):.1f}",
             short(mean(lambda r: r.spend.forward_tokens)),
             f"{mean(lambda r: r.spend.seconds) / 60:.1f}",
+            "–" if any(row.drift is None for row in own) else f"{mean(lambda r: r.drift or 0.0):.2f}",
         )
     return shown

@@ -105,6 +105,15 @@ class Comparison:
                 return Estimate(fmean(rows), *interval(rows), len(only))  # Wilson's: never of no width
         return _estimate(tasks)
 
+    def drift(self, policy: str, task: str | None = None) -> Estimate | None:
+        """Mean drift of the final weights over groups, in nats per token; None unless it is known of all of them."""
+        values: dict[str, list[list[float]]] = defaultdict(list)
+        for row in self.rows(policy, task).values():
+            if row.drift is None:
+                return None
+            values[row.task].append([row.drift])
+        return _estimate({name: np.array(drifts) for name, drifts in values.items()})
+
     def commonest(self, task: str | None = None) -> float | None:
         """What always giving the commonest train answer earns on a task's test rows, or on the mean of all tasks.
 

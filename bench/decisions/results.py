@@ -38,9 +38,9 @@ class Result(Record):
     """One run of one variant: both pairs on the sealed test rows, and what it took.
 
     `spend` is what it took before the test rows were opened. `rewards` are those of the best pair, by the name of the
-    test row. `commonest` is what always giving the commonest train answer earns on them, and `drift` what the weights
-    lost on general text, in nats per token; None where it was not measured. `levers` has
-    a letter and a mark for each round: p✓ an edit that was kept, w✗ a training taken back.
+    test row. `commonest` is what always giving the commonest train answer earns on them. `drift` is what the best
+    pair's weights lost on general text, in nats per token: 0 if bare, None in rows of older versions, or where it could
+    not be measured. `levers` has a letter and a mark for each round: p✓ a kept edit, w✗ a training taken back.
     """
 
     task: str

@@ -1,13 +1,12 @@
 """The tables of a benchmark: words and numbers in rows, for the terminal, table.md and decide.html."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from math import exp
-from statistics import fmean
 from typing import NamedTuple
 
 from agent.config.policies import OBSERVING
 from bench.decisions.comparison import Comparison, Estimate, MeanTest
-from bench.decisions.results import ORACLE, Result
+from bench.decisions.results import ORACLE
 from ui import wording
 
 CHARGED = (
@@ -37,7 +36,7 @@ class Table(NamedTuple):
 def overview(comparison: Comparison) -> list[Table]:
     """The tables that fit a terminal: means of each task and over all."""
     tasks, regrets = comparison.tasks, any(comparison.rows(ORACLE))
-    head = ["policy", *tasks, "all", *(["regret"] if regrets else []), "reached", "share of cost"]
+    head = ["policy", *tasks, "all", *(["regret"] if regrets else []), "reached", "share of cost", "drift"]
     rows = []
     for policy in comparison.policies:
         means = [_mean(comparison.reward(policy, task)) for task in tasks]
@@ -45,12 +44,13 @@ def overview(comparison: Comparison) -> list[Table]:
         reached, _ = _cost(comparison, policy)
         cost = comparison.cost(policy)
         share = _mean(cost.share if cost else None)
-        rows.append([policy, *means, _estimate(comparison.reward(policy)), *regret, reached, share])
+        costs = [reached, share, _mean(comparison.drift(policy))]
+        rows.append([policy, *means, _estimate(comparison.reward(policy)), *regret, *costs])
     rows.insert(0, _alike(comparison, [*tasks, None], len(head)))
     note = (
         "Joint reward on sealed test rows, means over seeds. Share of cost: forward tokens to the target, as a share "
         "of what a run that never reached it is charged (the most that any policy spent on the same task and seed). "
-        f"{ALIKE}"
+        f"Drift: nats per token that the final weights have lost on general text. {ALIKE}"
     )
     return [Table("How the policies compare", note, head, rows), *_head_to_heads(comparison)]
 
@@ -74,13 +74,14 @@ def _summary(comparison: Comparison) -> Table:
         means = [f"{sum(column) / len(found):.1f}" for column in zip(*amounts, strict=True)]
         reward, regret = _estimate(comparison.reward(policy)), _estimate(comparison.regret(policy))
         rows.append([policy, str(len(found)), reward, regret, *_cost(comparison, policy), f"{spent:,.0f}", *means,
-                     _drift(comparison.rows(policy).values())])  # fmt: skip
+                     _estimate(comparison.drift(policy), wording.signed)])  # fmt: skip
     note = (
         "Means over tasks and seeds, each run alike; intervals by a bootstrap over seeds and test rows of these tasks. "
         "Regret is the oracle's test reward less the policy's, over the same tasks and seeds; the oracle chooses by "
         "validation rows, so it can be below 0. Share of cost: forward tokens to the target as a share of what a run "
         "that never reached it is charged, its interval by a bootstrap over runs. Minutes are those the steps took "
-        "when they were first computed. Drift: nats per token lost on general text, a run without weights counted as 0."
+        "when they were first computed. Drift: nats per token that the final weights have lost on general text, 0 if "
+        "bare; its interval by a bootstrap over runs."
     )
     return Table("All tasks", note, head, rows)
 
@@ -158,12 +159,6 @@ def _runs(comparison: Comparison) -> Table:
     note = "p: prompt edit, w: LoRA; ✓ kept, ✗ taken back. The oracle's cost is that of its last run alone."
     head = ["task", "seed", "policy", "test reward", "levers", "target at", "forward tokens", "time", "why it stopped"]
     return Table("Every run", note, head, rows)
-
-
-def _drift(rows: Iterable[Result]) -> str:
-    """The mean drift of these runs, an untouched model counted as 0; a dash where no run has weights."""
-    known = [row.drift for row in rows]
-    return wording.signed(fmean(drift or 0.0 for drift in known)) if any(drift is not None for drift in known) else "–"
 
 
 def _alike(comparison: Comparison, tasks: Sequence[str | None], width: int) -> list[str]:

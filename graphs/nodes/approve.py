@@ -56,7 +56,8 @@ def cost_of(action: Action, services: RunServices) -> Cost:
         case EditPrompt():
             calls = 0
             if "editor" in config.roles:  # a critique a row, the steps, and a call for each rewrite
-                steps = min(edit.proposals, len(action.parts) + ("system" in action.parts))  # system text twice
+                texts = [part for part in action.parts if part != "retrieval"]
+                steps = min(edit.proposals, len(texts) + ("system" in texts))  # system text twice
                 rewrites = edit.rewrites if "questions" in action.parts else 0
                 calls = min(edit.critiques, rows) + steps + min(rewrites, rows)
             return Cost(

@@ -41,10 +41,13 @@ def _first_row(state: State, services: RunServices) -> Baseline:
     seed = Candidate(prompt=services.folder.save_prompt(seed_prompt))
     services.note("Scoring the seed prompt on the validation rows.")
     first = services.evaluate(seed, "validation")
+    if services.kept_tasks:
+        services.note(f"Scoring what is to be kept: {', '.join(kept.name for kept in services.kept_tasks)}.")
+    keep = services.forgetting.kept(None)
     best, recalled, verdict, note = _try_recalled(state, services, seed_prompt, first)
     return Baseline(
         seed=seed, seed_reward=first.reward, recalled=tuple(recalled), best=best.candidate, reward=best.reward,
-        content=best.content, style=best.style, note=note, verdict=verdict, spend=services.meter.spent,
+        content=best.content, style=best.style, note=note, keep=keep, verdict=verdict, spend=services.meter.spent,
         usage=services.llm.budget.usage,
     )  # fmt: skip
 

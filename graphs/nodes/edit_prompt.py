@@ -7,7 +7,8 @@ from agent.records.actions import EditPrompt
 from agent.records.edits import Edit
 from agent.records.examples import Candidate, Prompt, split_of
 from agent.records.rounds import Proposal, Trial
-from graphs.rows.draws import comparison_rows, learned_rows
+from graphs.rows.draws import comparison_rows
+from graphs.rows.failures import rows_to_learn_from
 from graphs.rows.rewrite_questions import remake_questions
 from graphs.services.run import RunServices
 from graphs.state import State, action_of, seed_of
@@ -18,7 +19,10 @@ def edit_prompt(state: State, services: RunServices) -> State:
     action, config, best = action_of(state, EditPrompt), services.spec.config, state["best"]
     present = services.folder.prompt(best.prompt)
     # Editors learn from train rows: a prompt is not to be written with those in view by which it is judged.
-    failures = services.evaluate(best, "train", learned_rows(state, services))
+    failures = rows_to_learn_from(action, state, services)
+    if not failures.scores:
+        note = f"The prompt stays as it is: no train row of this round lacks {action.failures}"
+        return {"trial": Trial(candidate=None, note=note)}
     proposed = services.editor.propose(present, failures, services.spec.train, action, seed_of(state, services))
     edits, refused = _without_leaks(services, present, proposed.edits)
     remarks = [*proposed.remarks, *([f"edits refused because they give rows away: {len(refused)}"] if refused else [])]

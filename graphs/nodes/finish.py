@@ -18,7 +18,8 @@ def finish(state: State, services: RunServices) -> State:
     before, after = services.evaluate.open_test(first.seed), services.evaluate.open_test(state["best"])
     outcome = Outcome(
         stopped=decided(state).reason,
-        drift=services.drift(state["best"]),
+        drift=services.forgetting.drift(state["best"].adapter),
+        keep=services.forgetting.kept(state["best"].adapter),
         best=state["best"],
         baseline_test=_result(before),
         best_test=_result(after),

@@ -47,6 +47,7 @@ def train_lora(state: State, services: RunServices) -> State:
             loss=training.epoch_losses[-1] if training.steps else None,
             loss_drop=training.loss_drop,
             grad_norm=training.grad_norm,
+            grad_drop=training.grad_drop,
         )
     }
 
@@ -84,8 +85,12 @@ def _train(services: RunServices, state: State, adapter: str, rows: list[tuple[P
 
 
 def _training_rows(services: RunServices, best: Candidate, action: TrainLora) -> list[tuple[Prompt, Example]]:
-    """(prompt, example) pairs: refined rows under the prompt they were remade with, original rows under the seed's."""
+    """(prompt, example) pairs: refined rows under the prompt they were remade with, original rows under the seed's.
+
+    Where that prompt retrieves few-shot examples, each row has its own, and is none of them.
+    """
     from memory.remake import remake, select
+    from memory.retrieval import with_retrieved
 
     seed_prompt = services.spec.config.prompt.prompt()
     best_prompt, task = services.folder.prompt(best.prompt), services.spec
@@ -93,4 +98,5 @@ def _training_rows(services: RunServices, best: Candidate, action: TrainLora) ->
     if action.rows != "original":
         remade = remake(task.train, best_prompt, task.scorers, services.folder.rewrites())
     chosen = select(task.train, remade, action.rows)
-    return [(best_prompt if row.prompt else seed_prompt, row.example) for row in chosen]
+    rows = [(best_prompt if row.prompt else seed_prompt, row.example) for row in chosen]
+    return with_retrieved(rows, services.retriever)

@@ -1,7 +1,7 @@
 """What the nodes of one run work with, made when first asked for: a resume that only reads loads no model."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +11,11 @@ from agent import extensions
 from agent.errors import BadInput
 from agent.policy.llm_planner import LlmPlanner
 from agent.policy.make import make_policy
-from agent.protocols import Editor, Listener, Policy, Trainer
+from agent.protocols import Editor, LanguageModel, Listener, Policy, Retriever, Trainer
 from agent.records.events import Event, Note, WorkProgressed
-from agent.records.examples import Candidate, Example
+from agent.records.examples import Example
 from graphs.context import Context, run_folder
-from graphs.services.garbage_collection import without_garbage_collection
+from graphs.services.forgetting import Forgetting
 from graphs.services.meter import ChargedStore, Meter
 from graphs.services.shared_model import shared_backbone, shared_embedder
 from memory.run.folder import RunFolder
@@ -23,6 +23,7 @@ from memory.run.folder import RunFolder
 if TYPE_CHECKING:
     from eval.leaks import Leaks
     from eval.runner import Runner
+    from eval.tasks.kept import KeptTask
     from eval.tasks.task import Task
     from graphs.services.llm import ExternalLlm
     from graphs.services.run_memory import RunMemory
@@ -50,6 +51,7 @@ class RunServices:
         self.stream: Callable[[dict[str, object]], object] = lambda event: None  # LangGraph's, of the node under way
         self._new_name = new_name
         self._lock: ExitStack | None = None
+        self._kept: tuple[KeptTask, ...] = ()
 
     # --- the run and its task ---
 
@@ -61,27 +63,18 @@ class RunServices:
     def spec(self) -> "Task":
         """The task, read again from its source, as it fits the model.
 
-        Raises BadInput if its digest changed since the run began.
+        Raises BadInput if its digest, or that of a task to be kept, changed since the run began.
         """
-        from eval.tasks.fitting import fitted
-        from eval.tasks.task import build_task, load_config
-        from graphs.services.raters import make_rater
+        from graphs.services.task import read_task
 
-        folder = self.folder
-        with folder.as_begun():
-            config = load_config(folder.task_file)
-            task = build_task(
-                config,
-                Path(folder.about.source),
-                lambda settings: make_rater(settings, lambda: self.llm.chat("judge"), config.device, self.progress),
-            )
-            if task.digest != folder.about.digest:
-                raise BadInput(
-                    f"The rows, scorers or judge of task {task.config.name} in {task.folder} have changed since run "
-                    f"{folder.name} began, so its scores no longer compare. Start a new run."
-                )
-        fitting = self.folder.fitting()
-        return fitted(task, fitting) if fitting else task
+        task, self._kept = read_task(self.folder, lambda: self.llm.chat("judge"), self.progress)
+        return task
+
+    @property
+    def kept_tasks(self) -> "tuple[KeptTask, ...]":
+        """The other tasks that the run's weights must not lose. Raises BadInput, as `spec`."""
+        _ = self.spec
+        return self._kept
 
     def fit_rows(self) -> None:
         """Find out, once in a run, how the rows fit the model; the tokenizer is read for it, and no weights.
@@ -91,19 +84,12 @@ class RunServices:
         """
         if self.folder.fitting():
             return
-        with without_garbage_collection():
-            from eval.tasks.fitting import fitted, measure, remarks
-            from tools.model.loading import load_renderer
+        from graphs.services.task import fit
 
-            config = self.spec.config
-            render, window = load_renderer(
-                config.model, chat_template_kwargs=config.chat_template_kwargs, progress=self.listener
-            )
-        fitting = measure(self.spec, render, window)
-        for remark in (*render.remarks(), *remarks(self.spec, fitting)):
-            self.note(f"Warning: {remark}")
-        self.folder.save_fitting(fitting)
-        vars(self)["spec"] = fitted(self.spec, fitting)
+        vars(self)["spec"] = fit(
+            self.spec, self.kept_tasks, self.folder, self._retriever_among, self.listener, self.note,
+            lambda kept, fitting: self.forgetting.store_of(kept).save_fitting(fitting),
+        )  # fmt: skip
 
     @cached_property
     def examples(self) -> dict[str, Example]:
@@ -135,8 +121,15 @@ class RunServices:
     # --- the rooms' services ---
 
     @cached_property
-    def model(self) -> "Backbone | CachedLanguageModel":
-        """What answers and scores: the backbone, or what other runs have asked of it."""
+    def model(self) -> LanguageModel:
+        """What answers and scores; it looks up what prompts retrieve."""
+        from tools.model.retrieving import RetrievingLanguageModel
+
+        return RetrievingLanguageModel(self._answering, self.retriever)
+
+    @cached_property
+    def _answering(self) -> "Backbone | CachedLanguageModel":
+        """The backbone, or what other runs have asked of it."""
         if self.pooled is None:
             return self.backbone
         from tools.model.answer_cache import CachedLanguageModel
@@ -158,28 +151,24 @@ class RunServices:
         )
 
     @cached_property
+    def retriever(self) -> Retriever:
+        """Looks up the few-shot examples that prompts retrieve, for questions and for training rows."""
+        return self._retriever_among(self.spec.train)
+
+    def _retriever_among(self, train: Sequence[Example]) -> Retriever:
+        from memory.retrieval import NearestRows
+
+        return NearestRows(train, self.spec.scorers, lambda texts: self._embed(texts))
+
+    @cached_property
     def pooled(self) -> "Pool | None":
         from memory.run.pool import Pool
 
         return Pool(Path(self.context.pool)) if self.context.pool else None
 
-    def drift(self, pair: Candidate) -> float | None:
-        """What its weights have lost on general text against the bare base, nats a token.
-
-        None: they are the base's, or the general text does not fit into the model's window.
-        """
-        from tools.diagnosis.drift import general_loss
-
-        if pair.adapter is None or self._general_loss is None:
-            return None
-        loss = general_loss(self.model, pair.adapter)
-        return None if loss is None else loss - self._general_loss
-
     @cached_property
-    def _general_loss(self) -> float | None:
-        from tools.diagnosis.drift import general_loss
-
-        return general_loss(self.model, None)
+    def forgetting(self) -> Forgetting:
+        return Forgetting(self.folder, self.kept_tasks, lambda: self.model, self.meter.charge)
 
     @cached_property
     def evaluate(self) -> "Runner":
@@ -191,12 +180,11 @@ class RunServices:
 
     @cached_property
     def classifier(self) -> "Classifier":
-        from memory.embedder import is_installed
         from tools.diagnosis.classify import Classifier
 
         task = self.spec
         new = task.config.generation.max_new_tokens
-        embed = self._embed if is_installed() or "_embed" in vars(self) else None  # loads its model at the first call
+        embed = self._embed if self.embeds else None  # loads its model at the first call
         return Classifier(self.model, task.scorers, task.train, embed, max_new_tokens=new)
 
     @cached_property
@@ -226,7 +214,7 @@ class RunServices:
             return editor
         first = self.folder.baseline()
         recalled = [self.folder.prompt(tried.prompt) for tried in first.recalled[1:]] if first else []
-        rules = RuleEditor(self.spec.scorers, config.edit, recalled)
+        rules = RuleEditor(self.spec.scorers, config.edit, recalled, retrieves=self.embeds)
         return CombinedEditor(textgrad, rules, config.edit.proposals) if textgrad else rules
 
     @cached_property
@@ -264,6 +252,13 @@ class RunServices:
         from graphs.services.run_memory import RunMemory
 
         return RunMemory(self.folder, self.spec, lambda texts: self._embed(texts), self.note)
+
+    @property
+    def embeds(self) -> bool:
+        """Whether texts can be embedded here."""
+        from memory.embedder import is_installed
+
+        return is_installed() or "_embed" in vars(self)
 
     @cached_property
     def _embed(self) -> "MiniLm":

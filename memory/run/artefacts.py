@@ -1,7 +1,8 @@
 """What a run made and measured: prompts, adapters, evaluations, rewrites; each a file, named by its id."""
 
+import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -16,6 +17,7 @@ from memory.storage.disk import write_atomically
 from memory.storage.records import read_record
 
 EXPERIENCES = TypeAdapter(tuple[Experience, ...])
+LOSSES = TypeAdapter(dict[str, float | None])
 
 
 class Artefacts:
@@ -110,6 +112,18 @@ class Artefacts:
         """What `save_fitting` kept; None before, and in runs of older versions, which take rows as they are."""
         path = self.path / "rows.json"
         return read_record(Fitting, path) if path.exists() else None
+
+    def save_general_losses(self, losses: Mapping[str, float | None]) -> None:
+        """Keeps the loss on general text of each adapter by its id, and of the `base`: nats per token, or not known."""
+        write_atomically(self.path / "general.json", json.dumps(losses, indent=2))
+
+    def general_losses(self) -> dict[str, float | None]:
+        """What `save_general_losses` kept; empty before. Raises BadInput: the file is damaged."""
+        path = self.path / "general.json"
+        try:
+            return LOSSES.validate_json(path.read_bytes()) if path.exists() else {}
+        except ValidationError as error:
+            raise BadInput(f"{path} cannot be read: {error}. Put it back from a copy, or remove it.") from error
 
     def _rewrites_file(self, number: int) -> Path:
         return self.path / "rewrites" / f"round-{number}.json"

@@ -126,7 +126,7 @@ def test_outlooks_are_finite_and_within_what_merit_can_be(
     signal = signal.model_copy(update={"shown": shown, "remade": remade})
     after = seen(signal, diagnosis, history)
     for lever in (after.lora, after.edit):
-        assert lever.outlook and 0 <= lever.outlook.gain <= 1 and lever.outlook.cost >= 1
+        assert lever.outlook and -1e-9 <= lever.outlook.merit <= 1 + 1e-9 and lever.outlook.cost >= 1
         assert 0 <= lever.outlook.spread < 1 and math.isfinite(lever.outlook.rate)
     assert after.model_copy(update={"floor": 0, "lora": signal.lora, "edit": signal.edit}) == signal
 

@@ -50,13 +50,13 @@ def test_words_come_first_while_rows_lack_style() -> None:
 def test_weights_are_tuned_once_only_content_is_lacking() -> None:
     decision = rules(diagnosis=a_diagnosis(content=5))
     assert decision.move.action == "train_lora"
-    assert "50%" in decision.reason and "2.0 nats" in decision.reason
+    assert "50% of the rows lack content" in decision.reason and "weight gap 2.00 nats" in decision.reason
 
 
 def test_rows_that_teach_the_form_along_need_no_words_first() -> None:
     decision = rules(a_signal(remade=1.0), LACKS_BOTH)
     assert decision.move.action == "train_lora"
-    assert "teach along the style that 60% fail in" in decision.reason
+    assert "100% of the train answers can be shown in the wanted form" in decision.reason
 
 
 def test_words_come_first_all_the_same_where_they_suffice_or_rows_cannot_be_remade() -> None:
@@ -82,7 +82,7 @@ def test_the_other_lever_follows_when_one_is_turned_down() -> None:
 def test_a_plateau_of_both_levers_ends_the_run() -> None:
     decision = rules(a_signal(lora=SATURATED, edit=SATURATED))
     assert decision.move.action == "stop"
-    assert "Plateau" in decision.reason
+    assert "Edits are saturated" in decision.reason and "LoRA is saturated" in decision.reason
 
 
 def test_turning_down_all_that_is_left_ends_the_run() -> None:

@@ -46,8 +46,11 @@ def test_where_a_judge_scores_a_task_the_commonest_answer_has_a_dash(tmp_path: P
     assert "| commonest answer | 0.50 | – |" in lines
 
 
-def test_drift_is_a_mean_over_runs_in_which_bare_weights_count_as_none(tmp_path: Path) -> None:
-    lines, _ = written(tmp_path, [a_result("rules", task="a", drift=3.0), a_result("rules", task="b"), a_result("p")])
+def test_drift_is_a_mean_over_runs_with_its_interval(tmp_path: Path) -> None:
+    rules = [a_result("rules", seed, task=task, drift=seed * 0.5) for seed in range(3) for task in "ab"]
+    lines, shown = written(tmp_path, [*rules, a_result("old")])
     assert lines[lines.index("## All tasks") + 4].endswith("| drift |")
-    rows = [line for line in lines if line.startswith(("| rules | 2 ", "| p | 1 "))]
-    assert [row.rsplit("| ", 1)[1] for row in rows] == ["+1.50 |", "– |"]
+    rows = [line for line in lines if line.startswith(("| rules | 6 ", "| old | 1 "))]
+    means, unknown = [row.rsplit(" | ", 1)[1] for row in rows]
+    assert means.startswith("+0.50 \\[+0.") and unknown == "– |", "rows of older versions do not say it"
+    assert "drift" in shown

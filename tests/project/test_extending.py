@@ -86,7 +86,9 @@ def test_a_run_scores_edits_and_decides_by_them(
     assert scorers.describe().startswith("Wanted: the answer's last letters.")
 
     run = RunFolder.open(nesylora.adapt(task, overrides=["budget.rounds=2"], runs=tmp_path / "runs").run)
-    assert [row.decision.by for row in run.rounds()] == ["custom", "custom"]
+    decisions = [row.decision for row in run.rounds()]
+    assert [(decision.by, decision.policy) for decision in decisions] == [("custom", "style-first")] * 2
+    assert "Decided by the policy style-first." in run.report_md.read_text()
     assert [row.decision.move.action for row in run.rounds()] == ["edit_prompt", "train_lora"]
     [edit, *_] = [proposal for proposal in run.rounds()[0].trial.proposals if proposal.note == "all instructions"]
     assert run.prompt(edit.prompt).system.endswith("Say please.")

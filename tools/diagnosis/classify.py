@@ -3,8 +3,8 @@
 The two rewards say what failed; negative log-likelihoods of the reference say where the lack is:
 
 - The prompt gap is the part of the reference's NLL that demonstrations take away: words can mend it.
-- The weight gap is what remains on the answer's own tokens, with its form and demonstrations given: only weights can
-  mend it.
+- The weight gap is what remains on the answer's own tokens, with its form and demonstrations given: the larger it is,
+  the less the model knows the answer. Weights can learn it; words can only if they bring it along.
 
 Both are in nats per token. A model fitted to what edits did to such rows (tools.diagnosis.needs) gives the chance of
 each need; where it knows too few such rows, two thresholds on the gaps decide.
@@ -17,14 +17,12 @@ from typing import TYPE_CHECKING, Literal
 from agent.protocols import Embed, LanguageModel, Scorers
 from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Example, Prompt
-from agent.records.signal import Diagnosis, ExampleDiagnosis, Need, Probe
+from agent.records.signal import KNOWN_BELOW, Diagnosis, ExampleDiagnosis, Need, Probe
 from tools.diagnosis.features import ANSWER_TOKENS, FeatureExtractor
 
 if TYPE_CHECKING:
     from tools.diagnosis.needs import NeedModel
 
-# Nats per token of the answer: small models need up to 4.8 for what they know, and from 4.5 for what they cannot know.
-KNOWN_BELOW = 4.7
 # Nats per token: any two demonstrations change the NLL by less than this.
 WORDS_HELP_FROM = 1.0
 PROBED = 12  # rows at most

@@ -12,7 +12,7 @@
 | `alike`        | share, 0 to 1  | of its answer and the trial answers, those that begin with the same word |
 | `right`        | share, 0 to 1  | of the trial answers, those with full content and style |
 | `formed`       | share, 0 to 1  | of the trial answers, those with full style |
-| `demos`        | 0 to 1         | demonstrations in the prompt, 1 for four or more |
+| `demos`        | 0 to 1         | demonstrations, retrieved ones as well, 1 for four or more |
 | `tuned`        | 0 or 1         | 1 with an adapter |
 | `near`         | cosine         | similarity of the question to the nearest train question |
 | `taught`       | cosine         | the same, to the nearest train question with the same answer; 0 without one |
@@ -86,11 +86,11 @@ class FeatureExtractor:
             return []
         examples = [example for example, _ in rows]
         plain = self._nll(prompt, examples, adapter, ("plain", "whole", "form") if thorough else ("whole",))
-        enough_shown = len(prompt.demos) >= SHOWN
-        shown_prompt = prompt if enough_shown else next(iter(self._trial_prompts(prompt, seed)), prompt)
+        enough_shown = prompt.shown >= SHOWN
+        shown_prompt = prompt if enough_shown else next(iter(self._trial_prompts(prompt, examples, seed)), prompt)
         shown = self._nll(shown_prompt, examples, adapter, ("whole", "answer"))
         trials = self._trials(rows, prompt, adapter, seed)
-        pair = {"demos": min(1.0, len(prompt.demos) / MANY_DEMOS), "tuned": float(adapter is not None)}
+        pair = {"demos": min(1.0, prompt.shown / MANY_DEMOS), "tuned": float(adapter is not None)}
         return [
             {"content": score.content, "style": score.style, **own}
             | {f"shown_{name}": value for name, value in with_demos.items()}
@@ -126,14 +126,19 @@ class FeatureExtractor:
         ]
         return [{name: value for name, value in parts.items() if value is not None} for parts in measured]
 
-    def _trial_prompts(self, prompt: Prompt, seed: int) -> list[Prompt]:
-        """The prompt with drawn demonstrations instead of its own, one prompt for each trial; no row is drawn twice."""
-        if len(self._train) <= SHOWN:
+    def _trial_prompts(self, prompt: Prompt, examples: Sequence[Example], seed: int) -> list[Prompt]:
+        """The prompt with drawn demonstrations instead of its own, one prompt for each trial.
+
+        No row is drawn twice, and none of the examples, which may be train rows, demonstrates itself.
+        """
+        probed = {example.name for example in examples}
+        others = [row for row in self._train if row.name not in probed]
+        if len(others) <= SHOWN:
             return []
-        rows = random.Random(seed).sample(list(self._train), min(len(self._train), SHOWN * TRIALS))
+        rows = random.Random(seed).sample(others, min(len(others), SHOWN * TRIALS))
         demos = [Demo(question=row.question, answer=self._scorers.show(row.answer)) for row in rows]
         return [
-            prompt.model_copy(update={"demos": tuple(demos[start : start + SHOWN])})
+            prompt.model_copy(update={"demos": tuple(demos[start : start + SHOWN]), "retrieval": None})
             for start in range(0, len(demos), SHOWN)
         ]
 
@@ -146,7 +151,7 @@ class FeatureExtractor:
         examples = [example for example, _ in rows]
         trials = [
             self._model.generate(trial_prompt, examples, adapter=adapter, max_new_tokens=self._max_new_tokens)[0]
-            for trial_prompt in self._trial_prompts(prompt, seed)
+            for trial_prompt in self._trial_prompts(prompt, examples, seed)
         ]
         answers = zip(*trials, strict=True) if trials else [()] * len(rows)
         return [self._compared(*row, of_row) for row, of_row in zip(rows, answers, strict=True)]
@@ -176,13 +181,13 @@ class FeatureExtractor:
         for example, question, features in zip(
             examples, self._embed([example.question for example in examples]), common, strict=True
         ):
-            cosines = [
-                sum(a * b for a, b in zip(question, train_question, strict=True))
-                for train_question in self._train_vectors
-            ]
-            same = [answer == folded(example.answer) for answer in answers[:COMPARED]]
-            taught = max((cosine for cosine, is_same in zip(cosines, same, strict=True) if is_same), default=0.0)
-            nearness.append(features | {"near": max(cosines), "taught": taught})
+            cosines = {
+                index: sum(a * b for a, b in zip(question, train_question, strict=True))
+                for index, train_question in enumerate(self._train_vectors)
+                if self._train[index].name != example.name
+            }
+            same = [cosine for index, cosine in cosines.items() if answers[index] == folded(example.answer)]
+            nearness.append(features | {"near": max(cosines.values(), default=0.0), "taught": max(same, default=0.0)})
         return nearness
 
     @cached_property

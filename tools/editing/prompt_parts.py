@@ -9,9 +9,13 @@ from agent import prompts
 from agent.config.prompt import Editing
 from agent.protocols import Scorers
 from agent.records.base import folded
-from agent.records.examples import Demo, Example, Part, Prompt
+from agent.records.examples import Demo, Example, Part, Prompt, TextPart
 
-NAMES: dict[Part, str] = {"system": "system text", "demos": "demonstrations", "questions": "question template"}
+NAMES: dict[TextPart, str] = {
+    "system": "system text",
+    "demos": "demonstrations",
+    "questions": "question template",
+}
 PLACE = "{question}"
 DEMO = re.compile(r"<question>(.*?)</question>\s*<answer>(.*?)</answer>", re.DOTALL)
 
@@ -37,7 +41,7 @@ def size(row: Example | Demo) -> int:
     return len(row.question) + len(row.answer)
 
 
-def part_texts(prompt: Prompt) -> dict[Part, str]:
+def part_texts(prompt: Prompt) -> dict[TextPart, str]:
     """The text of each part."""
     return {"system": prompt.system, "demos": demos_as_text(prompt.demos), "questions": prompt.template}
 
@@ -72,13 +76,13 @@ class PromptParts:
         ]
         return list(dict.fromkeys(demos))[:most]
 
-    def start_texts(self, parts: Iterable[Part], examples: Sequence[Demo]) -> dict[Part, str]:
-        """The text of each of these parts, to rewrite. A prompt without demonstrations starts from the examples."""
+    def start_texts(self, parts: Iterable[Part], examples: Sequence[Demo]) -> dict[TextPart, str]:
+        """The texts of these parts, to rewrite. A prompt without demonstrations starts from the examples."""
         demos = (self.prompt.demos or tuple(examples))[: self._settings.demos]
         texts = part_texts(self.prompt.model_copy(update={"demos": demos}))
         return {part: text for part, text in texts.items() if part in parts and (demos or part != "demos")}
 
-    def replace(self, part: Part, text: str) -> tuple[Prompt, str]:
+    def replace(self, part: TextPart, text: str) -> tuple[Prompt, str]:
         """The prompt with this text as its part, and a remark if some of the text was left out.
 
         Raises:

@@ -13,13 +13,13 @@ from agent.protocols import Chat, Progress, Scorers
 from agent.records.actions import EditPrompt
 from agent.records.edits import Critique, Edit, Edits
 from agent.records.evaluation import Evaluation, ExampleScore
-from agent.records.examples import Demo, Example, Part, Prompt
+from agent.records.examples import Demo, Example, Prompt, TextPart
 from tools.editing.critique import PartGradient, describe_case, feedback_by_part, request, shorten, verdict
 from tools.editing.descent import descend, library, text_gradients
 from tools.editing.prompt_parts import NAMES, PromptParts, UnusableRewrite, demos_as_text, part_texts, size
 from tools.llm.parallel import run_parallel
 
-ROLES: dict[Part, str] = {
+ROLES: dict[TextPart, str] = {
     "system": "system prompt of a small language model",
     "demos": "demonstrations that a small language model sees before every question",
     "questions": "template in which every question is put to a small language model",
@@ -34,7 +34,7 @@ Item = TypeVar("Item")
 class Descent(NamedTuple):
     """One step of gradient descent: a part of the prompt as it is, and the gradients that are to change it."""
 
-    part: Part
+    part: TextPart
     text: str
     gradients: Sequence[PartGradient]
     examples: Sequence[Demo]
@@ -78,8 +78,9 @@ class TextGradEditor:
         Raises:
             LlmUnavailable: the LLM did not answer, or was lost before there was any result.
         """
-        measure = {"any": "reward", "content": "content", "style": "style"}[action.failures]
-        failing = [score for score in evaluation.scores if getattr(score, measure) < 1]
+        if action.parts == ("retrieval",):
+            return Edits()  # no text
+        failing = [score for score in evaluation.scores if score.reward < 1]
         if not failing:
             lack = "falls short" if action.failures == "any" else f"lacks {action.failures}"
             return Edits(remarks=(f"No train row {lack}, so TextGrad has nothing to learn from",))
@@ -118,7 +119,7 @@ class TextGradEditor:
         return {short[index][0].name: text for index, text in results.items() if text}
 
     def criticise(
-        self, prompt: Prompt, parts: Sequence[Part], criticised: Sequence[ExampleScore]
+        self, prompt: Prompt, parts: Sequence[TextPart], criticised: Sequence[ExampleScore]
     ) -> list[PartGradient]:
         """The gradients of these parts, by one call for each row, in the order of the rows. Raises LlmUnavailable."""
 
@@ -194,7 +195,9 @@ class TextGradEditor:
         return run_parallel(work, items, self._chat, what, self._progress)
 
 
-def _descents(texts: Mapping[Part, str], gradients: Sequence[PartGradient], examples: Sequence[Demo]) -> list[Descent]:
+def _descents(
+    texts: Mapping[TextPart, str], gradients: Sequence[PartGradient], examples: Sequence[Demo]
+) -> list[Descent]:
     """A descent for each part from all its gradients, and a second one for the system text from half of them."""
     by_part = {part: [gradient for gradient in gradients if gradient.part == part] for part in texts}
     descents = [Descent(part, text, by_part[part], examples) for part, text in texts.items()]

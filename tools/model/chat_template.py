@@ -72,13 +72,20 @@ class Renderer:
                 "template ends an assistant's turn with no special token. Set eos_token in its tokenizer_config.json."
             )
 
-    def messages(self, prompt: Prompt, example: Example) -> list[Message]:
-        """System text (the prompt's, then the example's own), demonstrations, earlier turns, the question."""
+    @staticmethod
+    def messages(prompt: Prompt, example: Example) -> list[Message]:
+        """System text and demonstrations (the prompt's, then the example's own), earlier turns, the question.
+
+        Raises:
+            ValueError: the prompt retrieves, and nobody has looked up what. (See `agent.protocols.Retriever`.)
+        """
+        if prompt.retrieval:
+            raise ValueError(f"a prompt that shows {prompt.retrieval} is rendered only after these were looked up")
         texts = "\n\n".join(filter(None, (prompt.system, example.system)))
         system = [_message("system", texts)] if texts else []
         demos = [
             message
-            for demo in prompt.demos
+            for demo in (*prompt.demos, *example.demos)
             for message in (_message("user", prompt.ask(demo.question)), _message("assistant", demo.answer))
         ]
         turns = [_message(turn.role, turn.content) for turn in example.turns]

@@ -254,6 +254,13 @@ def test_demonstrations_are_train_rows_in_the_wanted_form() -> None:
     assert shown <= {Demo(question=row.question, answer=f"ANSWER: {row.answer}") for row in TRAIN}
 
 
+def test_a_train_row_that_is_probed_never_demonstrates_itself() -> None:
+    model = Scripted()
+    by_rules(model).diagnose(judged(TRAIN[:3]), TRAIN[:3], SEED, seed=0)
+    shown = {demo.question for prompt, *_ in model.tried for demo in prompt.demos}
+    assert shown and shown <= {row.question for row in TRAIN[3:]}
+
+
 def test_a_prompt_with_demonstrations_is_probed_as_it_is() -> None:
     model, demos = Scripted(), (Demo(question="One?", answer="ANSWER: 1"), Demo(question="Two?", answer="ANSWER: 2"))
     prompt = SEED.model_copy(update={"demos": demos})

@@ -170,13 +170,13 @@ def test_a_critique_without_sections_speaks_of_every_part() -> None:
     assert {critique.part for critique in edits.critiques} == {"system", "questions"}
 
 
-@pytest.mark.parametrize(("failures", "rows"), [("any", 4), ("content", 2), ("style", 3)])
-def test_it_learns_from_the_failures_that_the_move_names(failures: Any, rows: int) -> None:
+@pytest.mark.parametrize("failures", ["any", "style"])
+def test_it_learns_from_all_failures_it_is_given(failures: Any) -> None:
     outputs = ["ANSWER: Heskzan", "Gallune", "Corolt", "ANSWER: nobody", "nobody"]
     scores = judged(lambda row: outputs[TRAIN.index(row)])
     with serving(rewriting()) as server:
         propose(server, scores=scores, move=EditPrompt(parts=("system",), failures=failures))
-        assert len(critiques(server)) == rows
+        assert len(critiques(server)) == 4, "which rows those are is decided before"
 
 
 def test_nothing_is_asked_where_nothing_fails() -> None:
