@@ -7,6 +7,8 @@ CELLS = {
     "words": ("policy=prompt-only",),
     "LoRA": ("policy=lora-only",),
     "LoRA, remade rows": ("policy=steps rrrr",),
+    "both": ("prompt.retrieval={k: 4}", "policy=steps rr"),
+    "paper": ("policy=paper",),
     RULES: ("policy=rules",),
 }
 MEANING = {
@@ -15,5 +17,7 @@ MEANING = {
     "words": "prompt edits only (`prompt-only`)",
     "LoRA": "training only, on the rows as given (`lora-only`)",
     "LoRA, remade rows": "training only, on rows in the wanted form (`steps rrrr`)",
+    "both": "retrieval, and two rounds of training on rows that each have their own retrieved examples",
+    "paper": "the switch of the paper (`policy: paper`)",
     RULES: "the agent decides (`policy: rules`)",
 }

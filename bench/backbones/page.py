@@ -18,8 +18,8 @@ REWARDS = (
     "where every row is all right or all wrong); bold: the highest of the row. "
 ) + ALIKE
 COSTS = (
-    "Forward tokens, minutes of the steps when they were first computed, and the drift of the final pair (nats per "
-    "token lost on general text) where it has weights. Means over seeds."
+    "Forward tokens, minutes of the steps when they were first computed, and drift: nats per token that the final "
+    "weights lost on general text. Means over seeds."
 )
 BEHIND = (
     "Paired difference of test reward, the rules less the best, with its interval. The best is chosen on the test rows "
@@ -77,8 +77,8 @@ def _cost(comparison: Comparison, cell: str, task: str | None) -> str:
         return "–"
     tokens = short(fmean(row.spend.forward_tokens for row in rows))
     minutes = fmean(row.spend.seconds for row in rows) / 60
-    drift = f", drift {wording.signed(fmean(row.drift or 0.0 for row in rows))}" if any(r.drift for r in rows) else ""
-    return f"{tokens}, {minutes:.1f} min{drift}"
+    drift = comparison.drift(cell, task)
+    return f"{tokens}, {minutes:.1f} min, {wording.signed(drift.mean) if drift else '–'}"
 
 
 def _behind(compared: Compared) -> list[list[str]]:

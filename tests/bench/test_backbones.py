@@ -194,7 +194,7 @@ def test_the_page_says_what_is_best_what_it_cost_and_why_the_rules_are_behind(tm
     )
     lines = text.splitlines()
     assert next(line for line in lines if line.startswith("| small | mayors | 0.50 | **1.00**"))
-    assert any(line.startswith("| small | mayors | 100, 0.0 min, drift +2.00 | 100, 0.0 min |") for line in lines)
+    assert any(line.startswith("| small | mayors | 100, 0.0 min, +2.00 | 100, 0.0 min, – |") for line in lines)
     behind = lines[-1]
     assert behind.startswith("| small | mayors | LoRA | −0.50 [") and behind.endswith("Both levers are saturated. |")
 
