@@ -39,17 +39,20 @@ def run(
         if ended not in (0, 1):
             return ended
         failed |= ended
-        write(folder)
+        if any((folder / name).glob("*/results.jsonl")):
+            write(folder)
     return failed
 
 
 def write(folder: Path) -> Path:
     """Write the table of all that was run so far. Raises BadInput: there is nothing."""
-    files = sorted(folder.glob("*/bench.json"), key=lambda file: file.parent.stat().st_ctime)
-    if not files:
+    found = {
+        file.parents[1] for file in folder.glob("*/*/results.jsonl")
+    }  # of a backbone where all failed there is none
+    if not found:
         raise BadInput(f"There are no rows of a study in {folder} yet.")
     written = folder / "table.md"
-    write_atomically(written, page({file.parent.name: load(file.parent) for file in files}))
+    write_atomically(written, page({benchmark.name: load(benchmark) for benchmark in sorted(found)}))
     return written
 
 
