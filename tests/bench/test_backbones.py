@@ -173,7 +173,7 @@ def test_two_backbones_on_a_tiny_task_end_in_one_table(
     study = tmp_path / "study"
     assert run(models, [small], ["seed prompt"], [0], [], study, 1, "the command") == 0
     lines = (study / "table.md").read_text().splitlines()
-    assert [line.split(" | ")[0] for line in lines if "mayors" in line][:2] == ["| small", "| other"]
+    assert [line.split(" | ")[0] for line in lines if "mayors" in line][:2] == ["| other", "| small"]
     with pytest.raises(BadInput, match="Two backbones are named small"):
         run([models[0], models[0]], [small], ["seed prompt"], [0], [], study, 1, "the command")
 
