@@ -30,6 +30,14 @@ Embed = Callable[[Sequence[str]], list[list[float]]]
 """Unit vectors of texts, in order: their dot product is the cosine similarity."""
 
 
+ScorePrompt = Callable[[Prompt, str | None, Sequence[str]], Evaluation]
+"""Scores a prompt with an adapter (None: the bare base) on train rows, by name; charged to the step under way."""
+
+
+FindLeak = Callable[[Prompt, Prompt], str | None]
+"""A sentence on a row that a prompt gives away, and the prompt before its edit does not; or None."""
+
+
 class Progress(Protocol):
     """Shows long work: what it is, how far of how much, and a short note (loss, texts per second)."""
 
@@ -160,7 +168,11 @@ class Trainer(Protocol):
 
 
 class Editor(Protocol):
-    """Proposes changed prompts from the failures of the present one; never scores them itself."""
+    """Proposes changed prompts from the failures of the present one.
+
+    What it proposes is scored elsewhere, on other rows. An editor that scores for itself gets a `ScorePrompt` where it
+    is made, which knows train rows only.
+    """
 
     @property
     def name(self) -> str: ...

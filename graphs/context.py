@@ -91,6 +91,7 @@ def new_run(task: Path, overrides: Sequence[str] = (), runs: Path = Path("runs")
     from eval.tasks.task import load_task, place
     from graphs.services.run_memory import check_experience
     from memory.embedder import INSTALL, is_installed
+    from tools.editing.pareto_search import library
     from tools.model.availability import check_model
 
     read = load_task(task, overrides)
@@ -111,6 +112,8 @@ def new_run(task: Path, overrides: Sequence[str] = (), runs: Path = Path("runs")
         except BadInput as error:
             raise BadInput(f"{place(task, ('keep', number), overrides)}: keep: {error}") from error
     check_experience(read.config, read.folder)
+    if read.config.edit.editor == "gepa":
+        library()
     text = yaml.safe_dump(read.config.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
     used = extensions.used_by(read.config)
     return RunFolder.create(runs, read.config.name, text, read.folder, read.digest, name, used, kept)

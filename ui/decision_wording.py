@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from agent.policy.trust import in_words
 from agent.records.actions import Decision
 from agent.records.looks import (
     ClassifyFailures,
@@ -19,7 +20,7 @@ from agent.records.looks import (
     TryPrompt,
 )
 from agent.records.rounds import Proposal
-from ui.wording import SORTERS, cut, number, p_value, percent, plural, printable
+from ui.wording import SORTERS, cut, number, p_value, percent, plural, printable, signed
 
 MOST_OF_TEXT = 160  # characters of a text in a line
 
@@ -49,6 +50,24 @@ def beside_rules(decision: Decision) -> str:
     """Whether the rules would have used the same lever, with the same settings; empty where that is not known."""
     same = "the same action" if decision.repeats else "same lever, other settings"
     return {True: same, False: "another lever", None: ""}[decision.agrees]
+
+
+def doubts(decision: Decision) -> list[str]:
+    """What was objected to in the planner's first plan, and how far it is trusted: a sentence each, if there is any."""
+    said = []
+    if against := decision.objection:
+        if decision.by != "planner":
+            then = "the rules decided"
+        else:
+            then = "it kept that" if decision.move == against.planned else "then it chose again"
+        said.append(
+            f"Objection to the planner's first plan, {against.planned}: it promises {signed(against.gain)} merit, the "
+            f"rules' action {signed(against.rules_gain)}; {then}."
+        )
+    now = decision.standing
+    if now and (now.rounds or now.elsewhere) and not decision.planner_fault:
+        said.append(f"Trust in the planner: {in_words(now)}.")
+    return said
 
 
 def refusal(proposal: Proposal) -> str:
@@ -106,4 +125,6 @@ def finding(found: Finding) -> str:
             )
 
 
-SAYINGS: tuple[Callable[..., str], ...] = (alternative, beside_rules, decider, finding, inquiry, look, reason, refusal)
+SAYINGS: tuple[Callable[..., str | list[str]], ...] = (
+    alternative, beside_rules, decider, doubts, finding, inquiry, look, reason, refusal,
+)  # fmt: skip

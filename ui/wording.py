@@ -155,6 +155,8 @@ def action_cost(cost: "Cost | str") -> str:
     parts = []
     if cost.epochs:
         parts.append(f"{cost.epochs} epochs over up to {cost.training_rows} rows")
+    if cost.search_answers:
+        parts.append(f"up to {cost.search_answers} answers while GEPA searches")
     if cost.prompts:
         parts.append(f"up to {cost.prompts} prompts on up to {cost.rows_per_prompt} rows each")
     if cost.validation_answers:

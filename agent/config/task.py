@@ -108,8 +108,8 @@ class TaskConfig(Settings):
     def has_an_llm_where_one_is_needed(self) -> "TaskConfig":
         if self.llm is None and self.roles:
             raise ValueError(
-                "`planner: llm`, `edit.editor: textgrad` and scorers of `kind: judge` need an `llm:` section with at "
-                "least `model`"
+                "`planner: llm`, `edit.editor: textgrad` or `gepa`, and scorers of `kind: judge` need an `llm:` "
+                "section with at least `model`"
             )
         return self
 
@@ -178,5 +178,5 @@ class TaskConfig(Settings):
     def roles(self) -> tuple[Role, ...]:
         """The roles in which this task asks an LLM."""
         judged = any(isinstance(scorer, Judge) for scorer in (*self.content, *self.style))
-        asked = {"planner": self.plans, "editor": self.edit.editor == "textgrad", "judge": judged}
+        asked = {"planner": self.plans, "editor": self.edit.asks_llm, "judge": judged}
         return tuple(role for role in get_args(Role) if asked[role])

@@ -96,6 +96,33 @@ class Alternative(Record):
     reason: str
 
 
+class Objection(Record):
+    """What the planner was told against its first plan of a round: what both promise by the run's numbers, in merit."""
+
+    planned: Action
+    reason: str = Field(description="the planner's, for that plan")
+    gain: float = Field(description="what the plan promises")
+    rules_gain: float = Field(description="what the rules' action promises")
+
+
+class Standing(Record):
+    """How far an LLM is trusted as planner before a round; see `agent.policy.trust`.
+
+    Its own choices are those that differ from the rules'. Sums are over those of this run: merit that they brought and
+    that the rules' actions promised instead, and the forward tokens of both.
+    """
+
+    llm: str
+    trust: float = Field(description="chance that its own choices bring no less than the rules' promise")
+    rounds: int = Field(0, description="own choices in this run")
+    gained: float = 0.0
+    promised: float = 0.0
+    cost: float = 0.0
+    promised_cost: float = 0.0
+    elsewhere: int = Field(0, description="own choices in other runs")
+    beyond_elsewhere: float = Field(0.0, description="merit a round that those brought beyond the promise; the mean")
+
+
 class Decision(Record):
     """One action (`move`), who chose it, why, and the numbers the reason rests on."""
 
@@ -112,6 +139,8 @@ class Decision(Record):
     rules_would: str | None = Field(None, description="`alternative` as a sentence, in ledgers of older versions")
     planner_fault: str = Field("", description="why the planner was not used, where the rules stood in for it")
     inquiries: tuple[Inquiry, ...] = Field((), description="what the planner looked at before it decided")
+    objection: Objection | None = Field(None, description="what spoke against the planner's first plan")
+    standing: Standing | None = Field(None, description="of the planner, before this round")
 
     @property
     def repeats(self) -> bool:

@@ -54,15 +54,17 @@ def cost_of(action: Action, services: RunServices) -> Cost:
             validation = len(task.validation)
             return Cost(epochs=action.epochs, training_rows=rows, validation_answers=validation, judged=judged)
         case EditPrompt():
-            calls = 0
-            if "editor" in config.roles:  # a critique a row, the steps, and a call for each rewrite
+            calls, searched = 0, 0
+            if edit.editor == "gepa":
+                calls, searched = edit.critiques, edit.answers
+            elif "editor" in config.roles:  # a critique a row, the steps, and a call for each rewrite
                 texts = [part for part in action.parts if part != "retrieval"]
                 steps = min(edit.proposals, len(texts) + ("system" in texts))  # system text twice
                 rewrites = edit.rewrites if "questions" in action.parts else 0
                 calls = min(edit.critiques, rows) + steps + min(rewrites, rows)
             return Cost(
                 prompts=edit.proposals + 1, rows_per_prompt=edit.minibatch, validation_answers=len(task.validation),
-                llm_calls=calls, judged=judged,
+                search_answers=searched, llm_calls=calls, judged=judged,
             )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from graphs.nodes.edit_prompt import best_of
 from graphs.nodes.judge import gate
 from graphs.nodes.remember import leave_to_later_runs
 from graphs.rows.draws import comparison_rows
+from graphs.services.proposals import few_proposals
 from graphs.services.run import RunServices
 from graphs.state import State
 
@@ -39,6 +40,8 @@ def baseline(state: State, services: RunServices) -> State:
 def _first_row(state: State, services: RunServices) -> Baseline:
     seed_prompt = services.spec.config.prompt.prompt()
     seed = Candidate(prompt=services.folder.save_prompt(seed_prompt))
+    for few in few_proposals(services.spec.config, len(services.spec.train)):
+        services.note(f"Warning: {few}")
     services.note("Scoring the seed prompt on the validation rows.")
     first = services.evaluate(seed, "validation")
     if services.kept_tasks:

@@ -12,8 +12,9 @@ from agent.errors import BadInput
 from agent.policy.llm_planner import LlmPlanner
 from agent.policy.make import make_policy
 from agent.protocols import Editor, LanguageModel, Listener, Policy, Retriever, Trainer
+from agent.records.evaluation import Evaluation
 from agent.records.events import Event, Note, WorkProgressed
-from agent.records.examples import Example
+from agent.records.examples import Candidate, Example, Prompt
 from graphs.context import Context, run_folder
 from graphs.services.forgetting import Forgetting
 from graphs.services.meter import ChargedStore, Meter
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from memory.embedder import MiniLm
     from memory.run.pool import Pool
     from tools.diagnosis.classify import Classifier
+    from tools.editing.gepa_editor import GepaEditor
     from tools.editing.textgrad_editor import TextGradEditor
     from tools.model.answer_cache import CachedLanguageModel
     from tools.model.backbone import Backbone
@@ -215,11 +217,12 @@ class RunServices:
         first = self.folder.baseline()
         recalled = [self.folder.prompt(tried.prompt) for tried in first.recalled[1:]] if first else []
         rules = RuleEditor(self.spec.scorers, config.edit, recalled, retrieves=self.embeds)
-        return CombinedEditor(textgrad, rules, config.edit.proposals) if textgrad else rules
+        asking = textgrad or self.gepa
+        return CombinedEditor(asking, rules, config.edit.proposals) if asking else rules
 
     @cached_property
     def textgrad(self) -> "TextGradEditor | None":
-        """The LLM as editor; None where only the rules edit."""
+        """The LLM as editor, by TextGrad; None where that is not asked for."""
         task = self.spec
         if task.config.edit.editor != "textgrad":
             return None
@@ -227,6 +230,23 @@ class RunServices:
 
         chat = self.llm.chat("editor")
         return TextGradEditor(chat, task.scorers, task.config.edit, self.examples.__getitem__, self.progress)
+
+    @cached_property
+    def gepa(self) -> "GepaEditor | None":
+        """The LLM as editor, by GEPA; None where that is not asked for."""
+        task = self.spec
+        if task.config.edit.editor != "gepa":
+            return None
+        from tools.editing.gepa_editor import GepaEditor
+
+        return GepaEditor(
+            self.llm.chat("editor"), task.scorers, task.config.edit, self.examples.__getitem__, self.score_prompt,
+            self.leaks.found_in, self.progress,
+        )  # fmt: skip
+
+    def score_prompt(self, prompt: Prompt, adapter: str | None, names: Sequence[str]) -> Evaluation:
+        """Scores of a prompt that an editor tries. Satisfies `agent.protocols.ScorePrompt`."""
+        return self.evaluate(Candidate(prompt=self.folder.save_prompt(prompt), adapter=adapter), "train", names)
 
     @cached_property
     def leaks(self) -> "Leaks":

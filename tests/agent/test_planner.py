@@ -316,6 +316,6 @@ def test_a_planner_that_obeys_a_row_can_do_no_more_than_another() -> None:
         told_off = decide(server, FULL)
         quiet = decide(server, FULL._replace(failures=()))
         tools = [set(request.tools) for request in server.requests if request.tools]
-    assert tools == [{"train_lora", "edit_prompt", "stop"}] * 3
+    assert tools == [{"train_lora", "edit_prompt", "stop"}] * 4, "the quiet one again after an objection"
     assert told_off.by == "rules" and told_off.move == RULES.decide(FULL).move
     assert quiet.by == "planner"

@@ -18,7 +18,7 @@ import nesylora
 from agent import extensions, registry
 from agent.config.base import Settings, StyleSettings
 from agent.config.task import TaskConfig
-from agent.errors import BadInput
+from agent.errors import BadInput, ExtensionFailed, LlmUnavailable
 from agent.policy.make import make_policy
 from agent.protocols import Briefing
 from agent.records.actions import TrainLora
@@ -143,6 +143,78 @@ def test_an_extension_that_makes_something_else_is_named(
         nesylora.adapt(tiny_task(**settings, budget={"rounds": 1}), runs=tmp_path / "runs")
 
 
+FAULTY = """
+from agent import extensions
+from agent.records.edits import Edits
+
+def deep(value):
+    return 1 / value
+
+@extensions.register_scorer("faulty")
+def score(output, answer, settings):
+    return 1.0 if output == answer else deep(0)
+
+@extensions.register_style("faulty", instruction="Be good.")
+def explain(output, settings):
+    return "" if len(output) < 9 else [][1]
+
+@extensions.register_editor("faulty")
+class Editor:
+    name = "faulty"
+    def __init__(self, scorers, settings):
+        pass
+    def propose(self, *_):
+        return {}["edits"]
+
+@extensions.register_policy("faulty")
+class Policy:
+    def __init__(self, config):
+        self.config = config.no_such_setting
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence", "cause"),
+    [
+        (
+            {"content": [{"kind": "faulty"}]},
+            "The content scorer 'faulty' failed at {}, line 6, with ZeroDivisionError: division by zero. Correct",
+            ZeroDivisionError,
+        ),
+        (
+            {"style": [{"kind": "faulty"}]},
+            "The style scorer 'faulty' failed at {}, line 14, with IndexError",
+            IndexError,
+        ),
+        ({"edit": {"editor": "faulty"}}, "The editor 'faulty' failed at {}, line 22, with KeyError: 'edits'", KeyError),
+        ({"policy": "faulty"}, "The policy 'faulty' failed at {}, line 27, with AttributeError", AttributeError),
+    ],
+)
+def test_an_error_inside_an_extension_names_it_with_file_and_line(
+    tiny_task: TinyTask, tmp_path: Path, settings: dict[str, Any], sentence: str, cause: type[Exception]
+) -> None:
+    module("faulty_code", FAULTY, tmp_path)
+    task = tiny_task(**{"policy": "prompt-only", "budget": {"rounds": 1}} | settings)
+    with pytest.raises(ExtensionFailed) as error:
+        nesylora.adapt(task, runs=tmp_path / "runs")
+    assert sentence.format(tmp_path / "faulty_code.py") in str(error.value)
+    assert isinstance(error.value.__cause__, cause)
+
+
+def test_errors_of_ours_and_interrupts_pass_an_extension_unchanged(tiny_task: TinyTask, tmp_path: Path) -> None:
+    for raised in (LlmUnavailable("no answer"), KeyboardInterrupt()):
+
+        def fail(output: str, answer: str, settings: Settings, error: BaseException = raised) -> float:
+            raise error
+
+        extensions.register_scorer("failing", version="1")(fail)
+        scorer = extensions.scorers.get("failing")
+        with pytest.raises(type(raised)) as caught:
+            scorer.score("", "", None)  # type: ignore[union-attr]
+        assert caught.value is raised
+        extensions.scorers.remove("failing")
+
+
 @pytest.mark.parametrize("number", [1, True, np.float32(1), torch.tensor(1.0)])
 def test_a_score_may_be_a_number_of_any_library(tiny_task: TinyTask, number: Any) -> None:
     extensions.register_scorer("mine")(lambda output, answer, settings: number)
@@ -201,7 +273,10 @@ def test_what_is_wrong_with_its_settings_has_a_line(examples: list[ModuleType], 
     [
         ({"content": [{"kind": "ends_lik"}]}, "unknown kind 'ends_lik'; did you mean 'ends_like'?"),
         ({"style": [{"kind": "polit"}]}, "unknown kind 'polit'; did you mean 'polite'?"),
-        ({"edit": {"editor": "instuct"}}, "must be one of 'rules', 'textgrad' or 'instruct', but it is 'instuct'"),
+        (
+            {"edit": {"editor": "instuct"}},
+            "must be one of 'rules', 'textgrad', 'gepa' or 'instruct'",
+        ),
         ({"policy": "style-last"}, "there is no policy 'style-last'. There are: rules,"),
     ],
 )

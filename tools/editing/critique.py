@@ -10,6 +10,7 @@ from agent.records.examples import Example, Prompt, TextPart
 from tools.editing.prompt_parts import part_texts
 
 NAMES = "|".join(get_args(TextPart))
+KEPT = 600  # characters of a critique in the ledger
 SECTION = re.compile(rf"<({NAMES})>(.*?)(?=</?(?:{NAMES})>|\Z)", re.DOTALL)  # a reply may be cut off
 
 

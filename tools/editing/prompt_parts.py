@@ -16,6 +16,11 @@ NAMES: dict[TextPart, str] = {
     "demos": "demonstrations",
     "questions": "question template",
 }
+ROLES: dict[TextPart, str] = {
+    "system": "system prompt of a small language model",
+    "demos": "demonstrations that a small language model sees before every question",
+    "questions": "template in which every question is put to a small language model",
+}
 PLACE = "{question}"
 DEMO = re.compile(r"<question>(.*?)</question>\s*<answer>(.*?)</answer>", re.DOTALL)
 
@@ -46,6 +51,17 @@ def part_texts(prompt: Prompt) -> dict[TextPart, str]:
     return {"system": prompt.system, "demos": demos_as_text(prompt.demos), "questions": prompt.template}
 
 
+def constraints(part: TextPart, scorers: Scorers, settings: Editing) -> list[str]:
+    """What a rewritten part must keep to, in sentences for the LLM."""
+    return filled(f"step_{part}", scorers, settings) + filled("step", scorers, settings)
+
+
+def filled(name: str, scorers: Scorers, settings: Editing) -> list[str]:
+    """The lines of a file of constraints, with what is wanted of this task's answers."""
+    wanted = " ".join(scorers.instructions()) or "They are right."
+    return prompts.fill(name, wanted=wanted, most=settings.max_length, demos=settings.demos).splitlines()
+
+
 class PromptParts:
     """The parts of one prompt.
 
@@ -53,13 +69,17 @@ class PromptParts:
         train: the rows that demonstrations may be taken from.
         scorers: show an answer in the wanted form, and say whether one passes.
         settings: how many demonstrations, how long a prompt may become.
+        by: who rewrites, for remarks.
     """
 
-    def __init__(self, prompt: Prompt, train: Sequence[Example], scorers: Scorers, settings: Editing) -> None:
+    def __init__(
+        self, prompt: Prompt, train: Sequence[Example], scorers: Scorers, settings: Editing, by: str = "TextGrad"
+    ) -> None:
         self.prompt = prompt
         self._train = train
         self._scorers = scorers
         self._settings = settings
+        self._by = by
 
     def examples(self, failing: Sequence[Example], draw: random.Random) -> list[Demo]:
         """Train rows in the wanted form, twice as many as a prompt may show: failing ones first, then any.
@@ -118,7 +138,7 @@ class PromptParts:
             raise UnusableRewrite("no demonstration in it is a train row with an answer that passes")
         kept = tuple(good[: self._settings.demos])
         left = len(found) - len(kept)
-        return kept, f"{left} of TextGrad's {len(found)} demonstrations were left out" if left else ""
+        return kept, f"{left} of {self._by}'s {len(found)} demonstrations were left out" if left else ""
 
     def _known(self, demo: Demo) -> Demo | None:
         """The prompt's demonstration that this repeats, or a train row's question with this answer, if that passes."""

@@ -1,4 +1,4 @@
-"""Rewriting words without an LLM: the rule editor; and an editor that combines it with TextGrad's."""
+"""Rewriting words without an LLM: the rule editor; and an editor that combines it with an LLM's."""
 
 import random
 from collections import Counter
@@ -14,6 +14,8 @@ from agent.records.evaluation import Evaluation
 from agent.records.examples import Demo, Example, Prompt, Retrieval
 
 CHOICE = 2  # rows to choose from for each one that is retrieved: of fewer, the nearest are not near
+
+TITLES = {"textgrad": "TextGrad", "gepa": "GEPA"}
 
 
 class RuleEditor:
@@ -145,7 +147,7 @@ class CombinedEditor:
         try:
             own = self._first.propose(prompt, evaluation, train, action, seed)
         except LlmUnavailable as error:
-            own = Edits(remarks=(f"TextGrad was not used: {error}",))
+            own = Edits(remarks=(f"{TITLES[self.name]} was not used: {error}",))
         others = self._second.propose(prompt, evaluation, train, action, seed)
         first = own.edits[: self._most - min(self._most // 3, len(others.edits))]
         by_prompt: dict[str, Edit] = {}

@@ -14,18 +14,22 @@ from agent.records.actions import EditPrompt
 from agent.records.edits import Critique, Edit, Edits
 from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Demo, Example, Prompt, TextPart
-from tools.editing.critique import PartGradient, describe_case, feedback_by_part, request, shorten, verdict
+from tools.editing.critique import KEPT, PartGradient, describe_case, feedback_by_part, request, shorten, verdict
 from tools.editing.descent import descend, library, text_gradients
-from tools.editing.prompt_parts import NAMES, PromptParts, UnusableRewrite, demos_as_text, part_texts, size
+from tools.editing.prompt_parts import (
+    NAMES,
+    ROLES,
+    PromptParts,
+    UnusableRewrite,
+    constraints,
+    demos_as_text,
+    filled,
+    part_texts,
+    size,
+)
 from tools.llm.parallel import run_parallel
 
-ROLES: dict[TextPart, str] = {
-    "system": "system prompt of a small language model",
-    "demos": "demonstrations that a small language model sees before every question",
-    "questions": "template in which every question is put to a small language model",
-}
 QUESTION = "question to a small language model"
-KEPT = 600  # characters of a critique in the ledger
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -157,7 +161,7 @@ class TextGradEditor:
 
     def _descend(self, descent: Descent) -> str:
         """The part's new text. Raises UnusableRewrite."""
-        constraints = self._constraints(f"step_{descent.part}") + self._constraints("step")
+        wanted = constraints(descent.part, self._scorers, self._settings)
         demos = descent.part == "demos"  # these repeat rows, whose <<< >>> must not be taken for ours
         text = prompts.disarmed(descent.text) if demos else descent.text
 
@@ -165,28 +169,23 @@ class TextGradEditor:
             cases = [(shorten(gradient.text, limit), gradient.case(limit // 2)) for gradient in descent.gradients]
             shown = [demo for demo in descent.examples if demos and size(demo) <= limit]
             examples = [prompts.disarmed(demos_as_text(shown))] if shown else []
-            return descend(self._chat, text, ROLES[descent.part], cases, constraints, examples)
+            return descend(self._chat, text, ROLES[descent.part], cases, wanted, examples)
 
         return prompts.ask_within_limit(ask)
 
     def _reword(self, failure: tuple[Example, ExampleScore]) -> str:
         """The question in other words; empty if the reply is useless."""
         row, score = failure
-        question, constraints = prompts.disarmed(row.question), self._constraints("reword")
+        question, wanted = prompts.disarmed(row.question), filled("reword", self._scorers, self._settings)
 
         def ask(limit: int) -> str:
             case = verdict(score, limit), f"Answer: {prompts.quoted(score.output, limit)}"
-            return descend(self._chat, question, QUESTION, [case], constraints)
+            return descend(self._chat, question, QUESTION, [case], wanted)
 
         with suppress(UnusableRewrite):
             text = prompts.ask_within_limit(ask)
             return text if text != question and len(text) <= self._settings.max_length else ""
         return ""
-
-    def _constraints(self, name: str) -> list[str]:
-        wanted = " ".join(self._scorers.instructions()) or "They are right."
-        most, demos = self._settings.max_length, self._settings.demos
-        return prompts.fill(name, wanted=wanted, most=most, demos=demos).splitlines()
 
     def _parallel(
         self, what: str, work: Callable[[Item], T], items: Sequence[Item]

@@ -27,7 +27,7 @@ from agent.records.events import (
 )
 from agent.records.rounds import Baseline, Outcome, Round, Spend, Trial
 from ui import wording
-from ui.decision_wording import alternative, beside_rules, decider, inquiry, refusal
+from ui.decision_wording import alternative, beside_rules, decider, doubts, inquiry, refusal
 from ui.decision_wording import reason as why
 
 EVERY = 10.0  # seconds between progress lines where nobody watches
@@ -118,6 +118,8 @@ class LiveView:
         line = Text(f"{wording.mark(action)} {wording.lever(action)}", style=f"bold {STYLES.get(action.action, '')}")
         line.append(f"  {wording.printable(why(decision))}", "not bold default")
         self._say(line, Text(f" ({decider(decision)})", style="dim"))
+        for doubt in doubts(decision):
+            self._say(Text(wording.printable(doubt), "dim"))
         if decision.by in ("planner", "learned") and (would := alternative(decision)):
             same = beside_rules(decision)
             self._say(Text(f"the rules{f', {same}' if same else ''}: {wording.printable(would)}", "dim"))
