@@ -56,6 +56,7 @@ def test_a_run_from_task_to_report(tiny_task: TinyTask, tmp_path: Path) -> None:
     assert {proposal.rows for edit in edits for proposal in edit.proposals} == {1}
     assert all(row.verdict.rows == 3 for row in rounds if row.trial.raced and row.trial.candidate)
     assert outcome.best_test.rows == 4
+    assert outcome.commonest is not None and outcome.commonest.reward is not None
     assert (run.path / "report.html").stat().st_size > 1000
     assert watcher.events[0].kind == "run" and watcher.events[-1].kind == "finish"
 

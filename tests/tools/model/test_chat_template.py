@@ -95,6 +95,24 @@ def test_without_a_chat_template_the_turns_are_plain_lines(tokenizer: Any) -> No
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("1\nUser:\nQ: Two?\nAssistant:", "1"),
+        ("1\nUser:", "1"),
+        ("User:\nQ: Two?", ""),
+        ("1\nUsers: 2", "1\nUsers: 2"),
+        ("The User: one", "The User: one"),
+    ],
+)
+def test_without_a_chat_template_an_answer_ends_where_the_next_turn_begins(
+    text: str, answer: str, tokenizer: Any
+) -> None:
+    tokenizer.chat_template = None
+    renderer = Renderer(tokenizer)
+    assert renderer.output(renderer.ids(text)) == answer
+
+
 def test_the_start_of_text_is_written_once_with_a_template_and_without(tokenizer: Any) -> None:
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<s> $A", special_tokens=[("<s>", 0)])
     tokenizer.chat_template = "<s>" + tokenizer.chat_template
