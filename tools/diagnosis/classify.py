@@ -37,7 +37,7 @@ class Classifier:
     """Diagnoses the failing examples of an evaluation: from what edits did to similar rows, else by rules.
 
     Args:
-        model, scorers, train, embed, max_new_tokens: see `tools.diagnosis.features.FeatureExtractor`.
+        model, scorers, train, embed, max_new_tokens, retrieves: see `tools.diagnosis.features.FeatureExtractor`.
         probes: rows with what an edit did to them; by default those that come with the package.
     """
 
@@ -49,8 +49,9 @@ class Classifier:
         embed: Embed | None = None,
         probes: Sequence[Probe] | None = None,
         max_new_tokens: int = ANSWER_TOKENS,
+        retrieves: bool = False,
     ) -> None:
-        self._extractor = FeatureExtractor(model, scorers, train, embed, max_new_tokens)
+        self._extractor = FeatureExtractor(model, scorers, train, embed, max_new_tokens, retrieves)
         self._probes = probes
 
     def diagnose(

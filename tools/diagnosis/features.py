@@ -7,19 +7,21 @@
 | `plain`        | nats per token | mean NLL of the reference as it stands, under the present prompt |
 | `whole`        | nats per token | the same, of the reference in the wanted form |
 | `form`         | nats per token | the same, of the form's own tokens before the answer; 0 without such tokens |
-| `shown_whole`  | nats per token | `whole`, with two demonstrations in the prompt |
-| `shown_answer` | nats per token | the answer's own tokens after the form, with two demonstrations in the prompt |
+| `shown_whole`  | nats per token | `whole`, with two few-shot examples in the prompt |
+| `shown_answer` | nats per token | the answer's own tokens after the form, with two few-shot examples in the prompt |
 | `alike`        | share, 0 to 1  | of its answer and the trial answers, those that begin with the same word |
 | `right`        | share, 0 to 1  | of the trial answers, those with full content and style |
 | `formed`       | share, 0 to 1  | of the trial answers, those with full style |
+| `near_right`   | 0 or 1         | whether the trial answer under the nearest train rows has full content and style |
 | `demos`        | 0 to 1         | demonstrations, retrieved ones as well, 1 for four or more |
 | `tuned`        | 0 or 1         | 1 with an adapter |
 | `near`         | cosine         | similarity of the question to the nearest train question |
 | `taught`       | cosine         | the same, to the nearest train question with the same answer; 0 without one |
 | `common`       | share, 0 to 1  | of the train rows, those with the same answer |
 
-Trial answers are short answers under other demonstrations, drawn from the train rows. `near` and `taught` are missing
-where texts cannot be embedded. A feature that cannot be measured is missing too: the row does not fit into the model's
+The few-shot examples are the nearest train rows, where they can be retrieved, and drawn ones elsewhere. Trial answers
+are short answers under the nearest and under drawn rows. `near`, `taught` and `near_right` are missing where texts
+cannot be embedded. A feature that cannot be measured is missing too: the row does not fit into the model's
 window, or there is nothing to score.
 """
 
@@ -31,7 +33,7 @@ from functools import cached_property
 from agent.protocols import Embed, LanguageModel, Scorers
 from agent.records.base import folded
 from agent.records.evaluation import ExampleScore
-from agent.records.examples import Demo, Example, Prompt
+from agent.records.examples import Demo, Example, Prompt, Retrieval
 
 SHOWN = 2  # demonstrations of a trial
 TRIALS = 2
@@ -51,6 +53,7 @@ class FeatureExtractor:
         train: the rows that demonstrations are drawn from, and that questions are compared with.
         embed: see `agent.protocols.Embed`; None: `near` and `taught` are left out.
         max_new_tokens: of an answer, as the task allows; a trial answer has at most `ANSWER_TOKENS`.
+        retrieves: whether the model answers prompts that retrieve.
     """
 
     def __init__(
@@ -60,12 +63,14 @@ class FeatureExtractor:
         train: Sequence[Example],
         embed: Embed | None = None,
         max_new_tokens: int = ANSWER_TOKENS,
+        retrieves: bool = False,
     ) -> None:
         self._model = model
         self._scorers = scorers
         self._train = train
         self._embed = embed
         self._max_new_tokens = min(max_new_tokens, ANSWER_TOKENS)
+        self._retrieves = retrieves
 
     def features(
         self,
@@ -86,10 +91,11 @@ class FeatureExtractor:
             return []
         examples = [example for example, _ in rows]
         plain = self._nll(prompt, examples, adapter, ("plain", "whole", "form") if thorough else ("whole",))
-        enough_shown = prompt.shown >= SHOWN
-        shown_prompt = prompt if enough_shown else next(iter(self._trial_prompts(prompt, examples, seed)), prompt)
+        trial_prompts = self._trial_prompts(prompt, examples, seed)
+        is_best_shown = prompt.retrieval is not None if self._retrieves else prompt.shown >= SHOWN
+        shown_prompt = prompt if is_best_shown else next(iter(trial_prompts), prompt)
         shown = self._nll(shown_prompt, examples, adapter, ("whole", "answer"))
-        trials = self._trials(rows, prompt, adapter, seed)
+        trials = self._trials(rows, trial_prompts, adapter)
         pair = {"demos": min(1.0, prompt.shown / MANY_DEMOS), "tuned": float(adapter is not None)}
         return [
             {"content": score.content, "style": score.style, **own}
@@ -127,7 +133,7 @@ class FeatureExtractor:
         return [{name: value for name, value in parts.items() if value is not None} for parts in measured]
 
     def _trial_prompts(self, prompt: Prompt, examples: Sequence[Example], seed: int) -> list[Prompt]:
-        """The prompt with drawn demonstrations instead of its own, one prompt for each trial.
+        """The prompt with other few-shot examples than its own, a prompt a trial: the nearest rows, then drawn ones.
 
         No row is drawn twice, and none of the examples, which may be train rows, demonstrates itself.
         """
@@ -135,23 +141,26 @@ class FeatureExtractor:
         others = [row for row in self._train if row.name not in probed]
         if len(others) <= SHOWN:
             return []
-        rows = random.Random(seed).sample(others, min(len(others), SHOWN * TRIALS))
+        bare = prompt.model_copy(update={"demos": (), "retrieval": None})
+        trials = [bare.model_copy(update={"retrieval": Retrieval(k=SHOWN)})] if self._retrieves else []
+        rows = random.Random(seed).sample(others, min(len(others), SHOWN * (TRIALS - len(trials))))
         demos = [Demo(question=row.question, answer=self._scorers.show(row.answer)) for row in rows]
-        return [
-            prompt.model_copy(update={"demos": tuple(demos[start : start + SHOWN]), "retrieval": None})
+        trials += [
+            bare.model_copy(update={"demos": tuple(demos[start : start + SHOWN])})
             for start in range(0, len(demos), SHOWN)
         ]
+        return trials
 
     # --- trial answers ---
 
     def _trials(
-        self, rows: Sequence[tuple[Example, ExampleScore]], prompt: Prompt, adapter: str | None, seed: int
+        self, rows: Sequence[tuple[Example, ExampleScore]], prompts: Sequence[Prompt], adapter: str | None
     ) -> list[Features]:
-        """`alike`, `right` and `formed` of each row; nothing for a row that has no trial answer."""
+        """`alike`, `right`, `formed` and `near_right` of each row; nothing for a row that has no trial answer."""
         examples = [example for example, _ in rows]
         trials = [
-            self._model.generate(trial_prompt, examples, adapter=adapter, max_new_tokens=self._max_new_tokens)[0]
-            for trial_prompt in self._trial_prompts(prompt, examples, seed)
+            self._model.generate(prompt, examples, adapter=adapter, max_new_tokens=self._max_new_tokens)[0]
+            for prompt in prompts
         ]
         answers = zip(*trials, strict=True) if trials else [()] * len(rows)
         return [self._compared(*row, of_row) for row, of_row in zip(rows, answers, strict=True)]
@@ -163,11 +172,14 @@ class FeatureExtractor:
         words = Counter(next(iter(folded(text).split()), "") for text in (score.output, *outputs))  # first words
         passed = [self._scorers.full_marks(output, example) for output in outputs]
         formed = [not self._scorers.faults(output) for output in outputs]
-        return {
+        compared = {
             "alike": max(words.values()) / words.total(),
             "right": sum(passed) / max(1, len(passed)),
             "formed": sum(formed) / max(1, len(formed)),
         }
+        if self._retrieves and answers and answers[0] is not None:
+            compared["near_right"] = float(passed[0])
+        return compared
 
     # --- train rows that are near ---
 
