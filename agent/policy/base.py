@@ -14,6 +14,9 @@ WORTH_A_ROUND = 0.1
 TEACHABLE = 0.5
 # General rows for each training row after a training that forgot too much without any; and the most there may be.
 FIRST_REPLAY, MOST_REPLAY = 0.25, 4.0
+# Weights trained under so many few-shot examples forget little by themselves: they use the wanted form where examples
+# ask for it, and not everywhere.
+ENOUGH_SHOWN = 2
 
 
 def stop_reason(briefing: Briefing, config: TaskConfig) -> str | None:
@@ -35,14 +38,19 @@ def stop_reason(briefing: Briefing, config: TaskConfig) -> str | None:
     return None
 
 
-def training(config: TaskConfig, rows: Rows, fresh: bool = False, slower: bool = False) -> TrainLora:
+def training(config: TaskConfig, rows: Rows, signal: Signal, fresh: bool = False, slower: bool = False) -> TrainLora:
     """LoRA as the task sets it; at half the rate, if slower."""
     lora = config.lora
     rate = max(lora.learning_rate * (0.5 if slower else 1.0), 1e-6)
     return TrainLora(
         rows=rows, epochs=lora.epochs, learning_rate=rate, rank=lora.rank, enough=lora.enough, fresh=fresh,
-        replay=lora.replay,
+        replay=0.0 if _shown(rows, signal) >= ENOUGH_SHOWN else lora.replay,
     )  # fmt: skip
+
+
+def _shown(rows: Rows, signal: Signal) -> int:
+    """Few-shot examples in the prompt that these rows are trained under: the present one, or the seed prompt."""
+    return signal.examples if rows == "refined" or not signal.refined else 0
 
 
 def remedied(action: TrainLora, history: Sequence[Round]) -> TrainLora:

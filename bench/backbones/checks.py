@@ -9,7 +9,7 @@ from agent.errors import BadInput, NesyLoraError
 from agent.records.examples import Demo, Example, Prompt
 from tools.model.backbone import Backbone
 from tools.model.loading import load_model
-from tools.packed.padding import padded_nll
+from tools.packed.padding import padded_logits
 
 CLOSE = 1e-4  # relative difference of packed and padded losses
 REPEATED = 30  # demonstrations, for rows longer than the sliding windows that some models have
@@ -50,7 +50,9 @@ def check_losses(backbone: Backbone) -> str:
     rows = [backbone.render.scored_row(prompt, example, "", example.answer) for example in _examples()]
     with backbone.using(None) as model, torch.inference_mode():
         packed = backbone.losses(model, rows)
-        padded = padded_nll(model, rows, backbone.render.end, backbone.device)
+        logits = padded_logits(model, rows, backbone.render.end, backbone.device)
+        wanted = torch.tensor([token for row in rows for token in row.completion], device=backbone.device)
+        padded = torch.nn.functional.cross_entropy(logits.float(), wanted, reduction="none")
     apart = float((packed - padded).abs().max() / padded.abs().max())
     if not apart < CLOSE:
         raise NesyLoraError(f"Losses of packed and padded rows are {apart:.1e} apart in {backbone.name}.")
