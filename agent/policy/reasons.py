@@ -1,7 +1,7 @@
 """The rules' reasons, clause by clause: each says no more than the numbers of its decision do."""
 
 from agent.config.task import TaskConfig
-from agent.policy.base import TEACHABLE, WORTH_A_ROUND
+from agent.policy.base import TEACHABLE, WORTH_A_ROUND, words_are_likely
 from agent.protocols import Briefing
 from agent.records.actions import TrainLora
 from agent.records.signal import KNOWN_BELOW, Diagnosis, LeverSignal, Signal
@@ -12,6 +12,8 @@ def for_words(briefing: Briefing, config: TaskConfig) -> str:
     signal, diagnosis = briefing.signal, briefing.diagnosis
     style, content = diagnosis.share("style"), diagnosis.share("content")
     sentences = [f"{style:.0%} of the rows lack style.", reach_of_words(diagnosis, config)]
+    if words_are_likely(briefing) and content > 0:
+        sentences.append(f"An edit is given a chance of {diagnosis.words_chance:.0%} to mend a failing row.")
     if closed := closed_lever("LoRA", signal.lora, "train_lora" in briefing.refused):
         sentences.append(closed)
     elif content > 0 and signal.teachable < TEACHABLE:
