@@ -155,6 +155,8 @@ def test_they_replace_demonstrations_or_stand_beside_them() -> None:
 def test_a_prompt_that_retrieves_may_retrieve_more_or_nothing_or_get_demonstrations() -> None:
     edits = [edit for edit, _ in propose(RETRIEVING, parts=ALL, retrieve=4)]
     assert Retrieval(k=4) in [edit.retrieval for edit in edits]
+    own = SEED.model_copy(update={"retrieval": Retrieval(k=2, floor=0.5)})
+    assert Retrieval(k=4, floor=0.5) in [edit.retrieval for edit in retrieving(own, retrieve=4)], "its floor stays"
     assert any(edit.retrieval is None and not edit.demos for edit in edits)
     assert any(edit.retrieval == Retrieval(k=2) and edit.demos for edit in edits)
 
