@@ -16,7 +16,7 @@ from tests.fixtures.rounds import EDIT, a_config, a_diagnosis, a_round, a_signal
 from tests.llm.server import Reply, call, serving
 
 LACKS_BOTH = a_diagnosis(both=9)
-REMADE = TrainLora(rows="refined", epochs=7, learning_rate=2e-4, rank=4)
+REMADE = TrainLora(rows="refined", epochs=7, learning_rate=2e-4, rank=4, replay=CONFIG.lora.replay)
 AS_GIVEN = REMADE.model_copy(update={"rows": "original"})
 FIRST = a_briefing(LACKS_BOTH, content=0.1, style=0.0, reward=0.0, remade=1.0)
 """Rows lack both, and can be remade: the rules train on refined rows, which promise three times what others do."""
