@@ -40,7 +40,8 @@ def train_lora(state: State, services: RunServices) -> State:
     if training.rewritten:
         note += f", {training.rewritten} of the rows with rewritten questions"
     if training.general:
-        note += f", with {training.general} general rows an epoch against forgetting"
+        rows_beside = "1 general row" if training.general == 1 else f"{training.general} general rows"
+        note += f", with {rows_beside} an epoch against forgetting"
     if training.left_out:
         note += f", {training.left_out} rows left out as too long (lora.max_tokens, or the model's window)"
     return {
