@@ -54,10 +54,11 @@ def remedied(action: TrainLora, history: Sequence[Round]) -> TrainLora:
     if last is None:
         return action
     verdict, before = last
+    usual = action.replay or 0.0
+    used = usual if before.replay is None else before.replay  # a user or planner may name none: as the task sets it
     if verdict.objection:
-        stronger = min(MOST_REPLAY, max(2 * before.replay, FIRST_REPLAY))
-        return action.model_copy(update={"fresh": True, "replay": max(action.replay, stronger)})
-    return action.model_copy(update={"replay": max(action.replay, before.replay)})
+        return action.model_copy(update={"fresh": True, "replay": min(MOST_REPLAY, max(2 * used, FIRST_REPLAY))})
+    return action.model_copy(update={"replay": max(usual, used)})
 
 
 def why_remedied(action: TrainLora, history: Sequence[Round]) -> str:
@@ -68,8 +69,8 @@ def why_remedied(action: TrainLora, history: Sequence[Round]) -> str:
     verdict, _ = last
     lost = f" ({verdict.drift:.2f} nats a token on general text)" if verdict.objection == "drift" else ""
     return (
-        f" The last training forgot too much{lost}, so this one starts anew, with {action.replay:g} general rows for "
-        "each row."
+        f" The last training forgot too much{lost}, so this one starts anew, with {action.replay or 0:g} general "
+        "rows for each row."
     )
 
 

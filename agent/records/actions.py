@@ -40,7 +40,9 @@ class TrainLora(Record):
     rank: Rank = 16
     fresh: bool = Field(False, description="true: start a new adapter; false: train on the present one, if any")
     enough: Enough = 0.005
-    replay: Replay = 0.0
+    replay: Replay | None = Field(
+        None, description="general rows per training row, against forgetting; null: as the task sets it"
+    )
 
     def __str__(self) -> str:
         """The action with its settings, in a line; so for every action."""

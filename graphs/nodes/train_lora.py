@@ -40,7 +40,7 @@ def train_lora(state: State, services: RunServices) -> State:
     if training.rewritten:
         note += f", {training.rewritten} of the rows with rewritten questions"
     if training.general:
-        note += f", with {training.general} general rows each against forgetting"
+        note += f", with {training.general} general rows an epoch against forgetting"
     if training.left_out:
         note += f", {training.left_out} rows left out as too long (lora.max_tokens, or the model's window)"
     return {

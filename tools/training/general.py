@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import torch
 
-from agent.config.lora import Lora
 from agent.records.examples import Example, Prompt
 from agent.records.rounds import Spend
 from tools.model.backbone import Backbone
@@ -51,13 +50,14 @@ class GeneralRows:
 
     Args:
         backbone: its bare base predicts them, before the first step; what that reads is charged.
-        settings: `replay` general rows go with each training row, with the weight `kl`.
+        share: general rows that go with each training row.
+        weight: see `GeneralBatch`.
         rows: training rows of all steps together.
         most: tokens of the longest row; longer ones are left out.
     """
 
-    def __init__(self, backbone: Backbone, settings: Lora, rows: int, most: int, seed: int) -> None:
-        self._share, self._weight, self._due = settings.replay, settings.kl, 0.0
+    def __init__(self, backbone: Backbone, share: float, weight: float, *, rows: int, most: int, seed: int) -> None:
+        self._share, self._weight, self._due = share, weight, 0.0
         shuffle = random.Random(seed)
         rendered = [backbone.render.row(Prompt(), text) for text in general_texts()]
         fitting = [row for row in rendered if len(row) <= most]

@@ -66,8 +66,10 @@ def test_the_probe_has_several_texts_of_each_of_ten_kinds() -> None:
 # --- which of them ----------------------------------------------------------------------------------
 
 
-def rows_of(backbone: Backbone, settings: Lora, seed: int = 0, rows: int = 400, most: int = 2048) -> GeneralRows:
-    return GeneralRows(backbone, settings, rows, most, seed)
+def rows_of(
+    backbone: Backbone, replay: float, kl: float = 1, seed: int = 0, rows: int = 400, most: int = 2048
+) -> GeneralRows:
+    return GeneralRows(backbone, replay, kl, rows=rows, most=most, seed=seed)
 
 
 def drawn(rows: GeneralRows, *steps: int) -> list[list[tuple[int, ...]]]:
@@ -75,10 +77,10 @@ def drawn(rows: GeneralRows, *steps: int) -> list[list[tuple[int, ...]]]:
 
 
 def test_the_seed_draws_them_each_again_only_after_all_others(backbone: Callable[..., Backbone]) -> None:
-    ours, settings, steps = backbone(), Lora(replay=0.25), (6, 6, 6, 6, 400)
-    first = drawn(rows_of(ours, settings), *steps)
+    ours, steps = backbone(), (6, 6, 6, 6, 400)
+    first = drawn(rows_of(ours, 0.25), *steps)
     assert [len(step) for step in first] == [1, 2, 1, 2, 100]
-    assert first == drawn(rows_of(ours, settings), *steps) != drawn(rows_of(ours, settings, seed=1), *steps)
+    assert first == drawn(rows_of(ours, 0.25), *steps) != drawn(rows_of(ours, 0.25, seed=1), *steps)
     flat = [row for step in first for row in step]
     assert len(set(flat[: len(general_texts())])) == len(general_texts())
     assert len(flat) > len(set(flat))
@@ -89,12 +91,12 @@ def test_a_short_training_reads_no_more_texts_than_it_draws_and_none_that_is_too
 ) -> None:
     spends: list[Spend] = []
     ours = backbone(charge=spends.append)
-    few = rows_of(ours, Lora(replay=0.5), rows=6, most=40)
+    few = rows_of(ours, 0.5, rows=6, most=40)
     assert all(len(row) <= 40 for row in few.draw(6).rows)
     assert 0 < sum(spend.read_tokens for spend in spends) <= 3 * 40
     spends.clear()
-    assert not rows_of(ours, Lora(replay=0)).draw(400).rows
-    assert not rows_of(ours, Lora(kl=0)).draw(400).rows
+    assert not rows_of(ours, 0).draw(400).rows
+    assert not rows_of(ours, 1, kl=0).draw(400).rows
     assert not spends
 
 
@@ -122,7 +124,7 @@ def test_loss_and_gradient_are_those_of_rows_computed_one_by_one(
     ours = backbone(name)
     plain = Plain(tiny_model(name), random_adapter(ours, "wild"), ours.device)
     ours.detach("wild")
-    rows = rows_of(ours, Lora(replay=1), rows=5).draw(5).rows
+    rows = rows_of(ours, 1, rows=5).draw(5).rows
     ours.attach("wild", trainable=True)
     trained = [ours.render.row(*row) for row in ROWS]
     loss, tokens = compute_gradient(ours, [trained], MemoryBudget(10_000), GeneralBatch(rows, 3.0))
@@ -154,7 +156,7 @@ def test_an_untrained_adapter_has_lost_nothing_and_a_trained_one_has(
     name: str, backbone: Callable[..., Backbone], random_adapter: Callable[..., Path]
 ) -> None:
     ours = backbone(name)
-    rows = rows_of(ours, Lora(replay=1), rows=5).draw(5).rows
+    rows = rows_of(ours, 1, rows=5).draw(5).rows
     ours.create("new", lora_config(4, Lora(rank=4)))
     assert general_divergence(ours, rows).abs().max() < 1e-5
     random_adapter(ours, "wild")
@@ -167,10 +169,10 @@ def test_an_untrained_adapter_has_lost_nothing_and_a_trained_one_has(
 
 @pytest.fixture
 def fit(tmp_path: Path) -> Callable[..., Training]:
-    def run(backbone: Backbone, replay: float, enough: float = 0, **settings: Any) -> Training:
-        action = TrainLora(epochs=8, rank=4, learning_rate=1e-2, enough=enough, replay=replay)
+    def run(backbone: Backbone, asked: float | None, enough: float = 0, **settings: Any) -> Training:
+        action = TrainLora(epochs=8, rank=4, learning_rate=1e-2, enough=enough, replay=asked)
         trainer = LoraTrainer(backbone, Lora(rank=4, batch_size=2, **settings), lambda *_: None)
-        name = f"{round(replay)}-{enough > 0}"
+        name = f"{asked}-{settings.get('replay')}-{enough > 0}".replace(".", "_")
         return trainer.train(name, ROWS, action, folder=tmp_path / name, parent=None, seed=0)
 
     return run
@@ -181,10 +183,10 @@ def test_weights_trained_with_general_rows_stay_nearer_to_the_base(
     name: str, backbone: Callable[..., Backbone], fit: Callable[..., Training]
 ) -> None:
     ours = backbone(name)
-    held_out = rows_of(ours, Lora(replay=1), rows=56).draw(56).rows
+    held_out = rows_of(ours, 1, rows=56).draw(56).rows
     far = {}
     for replay in (0.0, 1.0):
-        training = fit(ours, replay, kl=10)
+        training = fit(ours, None, replay=replay, kl=10)  # as the task sets it
         assert training.general == 4 * replay
         far[replay] = float(general_divergence(ours, held_out).mean().detach())
     assert far[1.0] < far[0.0] / 2
