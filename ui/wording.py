@@ -24,8 +24,8 @@ GLOSSARY = {
     "noise floor": "the least gain in merit that the validation rows can tell from nothing",
     "outlook": "merit that a lever promises if it is pulled now, ± one standard deviation, and what it costs",
     "forward tokens": "cost of a step on any machine: a token generated or read counts as one, a trained one as three",
-    "drift": "nats per token lost on some general sentences, against the bare model: what a gain in weights has cost "
-    "elsewhere",
+    "drift": "nats per token lost on forty short general texts, against the bare model: what a gain in weights has "
+    "cost elsewhere",
     "promise": "the outlook's gain, as experience with other runs corrects it, in merit",
     "drawn": "a gain drawn around the promise, as wide as it is uncertain; the best per token wins (Thompson sampling)",
     "merit": "mean of reward, content and style, from 0 to 1: it shows progress where the product is still 0",

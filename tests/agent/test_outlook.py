@@ -158,4 +158,5 @@ def test_costs_follow_the_sizes_of_the_task() -> None:
     assert priced(generation={"max_new_tokens": 8})[2] < usual[2]
     assert all(cost > base for cost, base in zip(priced(rows=16), usual, strict=True))
     # 8 rows of 4 + 2 tokens and the 5 of the system text once, 3 epochs, 3 passes each
-    assert usual[0] == 3 * 3 * (8 * 6 + 5)
+    assert priced(lora={"replay": 0})[0] == 3 * 3 * (8 * 6 + 5)
+    assert usual[0] > priced(lora={"replay": 0})[0], "general rows cost, too"
