@@ -79,7 +79,7 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
         prompt, before = run.prompt(best.prompt), evaluate(best, "validation")
         # observe
         noise = standard_error([score.reward for score in before.scores])
-        signal = monitor.observe(before, noise, rounds, prompt != seed_prompt, task.shown, task.remade, prompt.shown)
+        signal = monitor.observe(before, noise, rounds, prompt != seed_prompt, task.shown, task.remade)
         diagnosis = classifier.diagnose(before, task.validation, prompt, number)
         # decide
         decision = policy.decide(Briefing(signal, diagnosis, rounds))

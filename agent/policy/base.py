@@ -16,9 +16,6 @@ LIKELY = 0.5
 TEACHABLE = 0.5
 # General rows for each training row after a training that forgot too much without any; and the most there may be.
 FIRST_REPLAY, MOST_REPLAY = 0.25, 4.0
-# Weights trained under so many few-shot examples forget little by themselves: they use the wanted form where examples
-# ask for it, and not everywhere.
-ENOUGH_SHOWN = 2
 
 
 def stop_reason(briefing: Briefing, config: TaskConfig) -> str | None:
@@ -45,19 +42,14 @@ def words_are_likely(briefing: Briefing) -> bool:
     return briefing.signal.edit.fruitless == 0 and briefing.diagnosis.words_chance >= LIKELY
 
 
-def training(config: TaskConfig, rows: Rows, signal: Signal, fresh: bool = False, slower: bool = False) -> TrainLora:
+def training(config: TaskConfig, rows: Rows, fresh: bool = False, slower: bool = False) -> TrainLora:
     """LoRA as the task sets it; at half the rate, if slower."""
     lora = config.lora
     rate = max(lora.learning_rate * (0.5 if slower else 1.0), 1e-6)
     return TrainLora(
         rows=rows, epochs=lora.epochs, learning_rate=rate, rank=lora.rank, enough=lora.enough, fresh=fresh,
-        replay=0.0 if _shown(rows, signal) >= ENOUGH_SHOWN else lora.replay,
+        replay=lora.replay,
     )  # fmt: skip
-
-
-def _shown(rows: Rows, signal: Signal) -> int:
-    """Few-shot examples in the prompt that these rows are trained under: the present one, or the seed prompt."""
-    return signal.examples if rows == "refined" or not signal.refined else 0
 
 
 def remedied(action: TrainLora, history: Sequence[Round]) -> TrainLora:

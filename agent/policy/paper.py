@@ -47,7 +47,7 @@ class PaperSwitch:
         move: TrainLora | EditPrompt | Stop = EditPrompt(failures="style")
         reason = turn.reason
         if train:
-            move = remedied(training(self._config, rows_of_prompt(signal, self._config), signal), briefing.history)
+            move = remedied(training(self._config, rows_of_prompt(signal, self._config)), briefing.history)
             reason += why_remedied(move, briefing.history)
         if ended := stop_reason(briefing, self._config):
             move, reason = Stop(), ended

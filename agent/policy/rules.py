@@ -75,7 +75,7 @@ class Rules:
         rows = fitting_rows(signal, self._config)
         earlier = [(row.verdict, row.decision.move) for row in history if isinstance(row.decision.move, TrainLora)]
         if not earlier:
-            return training(self._config, rows, signal)
+            return training(self._config, rows)
         verdict, last = earlier[-1]
         failed = not verdict.kept and verdict.gain <= 0
-        return remedied(training(self._config, rows, signal, fresh=failed or last.rows != rows, slower=failed), history)
+        return remedied(training(self._config, rows, fresh=failed or last.rows != rows, slower=failed), history)

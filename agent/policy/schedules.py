@@ -32,7 +32,7 @@ class Schedule:
         action: Action = EditPrompt()
         if letter != "p":
             rows = ROWS.get(letter) or rows_of_prompt(briefing.signal, self._config)
-            action = remedied(training(self._config, rows, briefing.signal), briefing.history)
+            action = remedied(training(self._config, rows), briefing.history)
             reason += why_remedied(action, briefing.history)
         if ended := stop_reason(briefing, self._config):
             action, reason = Stop(), ended

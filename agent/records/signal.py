@@ -147,7 +147,6 @@ class Signal(Record):
     content: float
     style: float
     refined: bool = Field(False, description="whether the best prompt is another than the seed")
-    examples: int = Field(0, description="few-shot examples that the best prompt shows with a question, at most")
     noise: float = Field(description="standard error of the validation reward, in reward units")
     floor: float = Field(0.0, description="the least merit gain that the validation rows can tell from nothing")
     shown: float = Field(0.0, description="share of train answers that have the wanted form as given")

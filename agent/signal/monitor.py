@@ -24,7 +24,6 @@ def observe(
     refined: bool,
     shown: float = 0.0,
     remade: float = 0.0,
-    examples: int = 0,
 ) -> Signal:
     """The signal before a round.
 
@@ -34,7 +33,6 @@ def observe(
         history: all rounds so far.
         refined: whether the best prompt is another than the seed.
         shown, remade: share of train answers that have the wanted form as given; that pass once they are put into it.
-        examples: few-shot examples that the best prompt shows with a question, at most.
     """
     last = next((row for row in reversed(history) if row.decision.move.action == "train_lora"), None)
     trial = last.trial if last else None
@@ -45,7 +43,6 @@ def observe(
         refined=refined,
         shown=shown,
         remade=remade,
-        examples=examples,
         noise=noise,
         loss=trial.loss if trial else None,
         loss_drop=trial.loss_drop if trial else None,

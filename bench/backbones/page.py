@@ -8,7 +8,7 @@ from bench.backbones.cells import CELLS, MEANING, RULES
 from bench.decisions.comparison import Comparison, Estimate
 from bench.decisions.folder import Manifest
 from bench.decisions.results import Result
-from bench.decisions.tables import ALIKE, COMMONEST
+from bench.decisions.tables import ALIKE, COMMONEST, alike
 from ui import wording
 from ui.report.markdown import escape
 
@@ -59,7 +59,7 @@ def _rewards(compared: Compared, cells: Sequence[str]) -> list[list[str]]:
             estimates = [comparison.reward(cell, task) if cell in comparison.policies else None for cell in cells]
             best = max((_rounded(estimate) for estimate in estimates if estimate), default=0.0)
             shown = [_estimate(estimate, best=best) for estimate in estimates]
-            rows.append([name, task or "mean of all", wording.number(comparison.commonest(task)), *shown])
+            rows.append([name, task or "mean of all", alike(comparison.alike(task)), *shown])
     return rows
 
 

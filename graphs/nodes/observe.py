@@ -27,8 +27,7 @@ def observe(state: State, services: RunServices) -> State:
     noise = standard_error([score.reward for score in evaluation.scores])
     refined = best.prompt != config.prompt.prompt().id
     seen = () if "signal" in config.without else history
-    examples = services.folder.prompt(best.prompt).shown
-    signal = monitor.observe(evaluation, noise, seen, refined, task.shown, task.remade, examples)
+    signal = monitor.observe(evaluation, noise, seen, refined, task.shown, task.remade)
     diagnosed = Diagnosis(failing=0, total=len(evaluation.scores))
     if stop_reason(Briefing(signal, diagnosed, history, state["spend"]), config):
         failing = sum(score.reward < 1 for score in evaluation.scores)

@@ -85,6 +85,7 @@ def test_rounds_in_which_it_chose_as_the_rules_say_nothing_about_it() -> None:
     [
         ({"rows": "original"}, 0, True),
         ({"epochs": 2}, 0, True),
+        ({"replay": 0.0}, 0, True),
         ({"learning_rate": 1e-3, "rank": 64, "enough": 0.1}, 1, False),
         ({"fresh": True}, 1, True),
         ({"fresh": True}, 0, False),
