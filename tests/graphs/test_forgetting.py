@@ -4,7 +4,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ import yaml
 import nesylora
 from agent.errors import BadInput
 from agent.records.actions import TrainLora
+from agent.records.examples import Example, Prompt
 from graphs.context import new_run
 from graphs.nodes.approve import cost_of
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import LEARNABLE, TinyTask
+from tools.model.backbone import Backbone
 
 ROOT = Path(__file__).parents[2]
 TRAINED = ["policy=lora-only", "budget.rounds=2", "seed=1", "lora.replay=0"]
@@ -103,6 +105,26 @@ def test_a_kept_task_that_falls_takes_the_training_back(keeping: Callable[..., P
     page = run.report_md.read_text()
     assert "Tasks to be kept, the bare model → these weights: ../other/task.yaml: 0.75 → 0.75" in page
     assert not list(run.path.glob("keep/*/evaluations/*-test.json"))
+
+
+def test_a_kept_task_whose_prompt_retrieves_is_shown_its_own_train_rows(
+    keeping: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Example] = []
+    generate = Backbone.generate
+
+    def noted(self: Backbone, prompt: Prompt, examples: Sequence[Example], **options: Any) -> Any:
+        asked.extend(examples)
+        return generate(self, prompt, examples, **options)
+
+    monkeypatch.setattr(Backbone, "generate", noted)
+    task = keeping({"prompt": {"system": "Say it.", "retrieval": {"k": 2}}})
+    a_run(task, tmp_path / "runs", "budget.rounds=1")
+    own = [row for row in asked if row.question.endswith("validation.") and row.question.startswith("Say ")]
+    assert len(own) >= 4
+    for row in own:
+        assert len(row.demos) == 2
+        assert all(demo.question.startswith("Say ") and demo.question.endswith(", train.") for demo in row.demos)
 
 
 def test_a_kept_task_that_holds_is_in_the_verdict_and_no_more(keeping: Callable[..., Path], tmp_path: Path) -> None:
