@@ -26,7 +26,8 @@ def commonest_answer(task: Task, split: Split) -> ConstantAnswer:
         split: whose rows it is scored on.
 
     Returns:
-        Without a reward where a judge or a reward model scores: asking it would cost what a run costs.
+        With the most that one of these answers earns on the split: a model that says the same to all rows may say that
+        one. Without a reward where a judge or a reward model scores: asking it would cost what a run costs.
     """
     if any(isinstance(scorer, Judge | RewardModel) for scorer in (*task.config.content, *task.config.style)):
         return ConstantAnswer()
@@ -34,7 +35,8 @@ def commonest_answer(task: Task, split: Split) -> ConstantAnswer:
     texts = {folded(row.answer): row.answer for row in reversed(task.train)}
     answers = [task.scorers.show(texts[answer]) for answer, _ in counts.most_common(CANDIDATES)]
     best = max(answers, key=lambda answer: round(_reward(task, answer, task.train[:ROWS]), 9))
-    return ConstantAnswer(answer=spoken(best), reward=_reward(task, best, task.rows(split)))
+    rewards = {answer: _reward(task, answer, task.rows(split)) for answer in answers}
+    return ConstantAnswer(answer=spoken(best), reward=rewards[best], most=max(rewards.values()))
 
 
 def _reward(task: Task, answer: str, rows: Sequence[Example]) -> float:

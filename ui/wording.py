@@ -179,7 +179,10 @@ def always(constant: ConstantAnswer | None) -> str:
         return ""
     if constant.reward is None:
         return "What one answer to every row would earn is left out: a judge or a reward model scores this task."
-    return f'Always answering "{cut(printable(constant.answer), ANSWER)}" would earn {number(constant.reward)}.'
+    text = f'Always answering "{cut(printable(constant.answer), ANSWER)}" would earn {number(constant.reward)}'
+    if constant.most is None or constant.most <= constant.reward:
+        return f"{text}."
+    return f"{text}; another single answer, {number(constant.most)}."
 
 
 def cost(spend: Spend) -> str:

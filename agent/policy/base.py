@@ -10,6 +10,10 @@ from agent.records.signal import Diagnosis, Signal
 
 # Lacks of fewer rows than this are left to the other lever.
 WORTH_A_ROUND = 0.1
+# Chance that an edit mends a failing row from which on words come first: more likely than not.
+LIKELY = 0.5
+# Chance that an edit mends a failing row from which on words come first: more likely than not.
+LIKELY = 0.5
 # Share of train answers from which weights learn the wanted form along with what the answers say.
 TEACHABLE = 0.5
 # General rows for each training row after a training that forgot too much without any; and the most there may be.
@@ -33,6 +37,11 @@ def stop_reason(briefing: Briefing, config: TaskConfig) -> str | None:
     if briefing.closed and config.llm and config.llm.on_refusal == "stop":
         return f"The external LLM cannot be asked any more: {briefing.closed}."
     return None
+
+
+def words_are_likely(briefing: Briefing) -> bool:
+    """Whether an edit mends a failing row more likely than not, and none has failed on the present pair."""
+    return briefing.signal.edit.fruitless == 0 and briefing.diagnosis.words_chance >= LIKELY
 
 
 def training(config: TaskConfig, rows: Rows, fresh: bool = False, slower: bool = False) -> TrainLora:

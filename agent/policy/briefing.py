@@ -133,6 +133,7 @@ def _finding(finding: Finding, short: bool) -> str:
             return "; ".join(
                 f"{_quoted(found.run)} on task {_quoted(found.task)}, similarity {found.similarity:.2f}, reward "
                 f"{found.reward:.2f}, gain {found.gain:+.2f}, demonstrations {len(found.prompt.demos)}, "
+                f"{f'retrieved {found.prompt.retrieval.k}, ' if found.prompt.retrieval else ''}"
                 f"characters {found.prompt.length}"
                 for found in finding.prompts
             )

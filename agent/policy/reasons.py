@@ -1,17 +1,19 @@
 """The rules' reasons, clause by clause: each says no more than the numbers of its decision do."""
 
 from agent.config.task import TaskConfig
-from agent.policy.base import TEACHABLE, WORTH_A_ROUND
+from agent.policy.base import TEACHABLE, WORTH_A_ROUND, words_are_likely
 from agent.protocols import Briefing
 from agent.records.actions import TrainLora
 from agent.records.signal import KNOWN_BELOW, Diagnosis, LeverSignal, Signal
 
 
 def for_words(briefing: Briefing, config: TaskConfig) -> str:
-    """Why the prompt is to be rewritten, where rows lack style."""
+    """Why the prompt is to be rewritten, where words may mend rows."""
     signal, diagnosis = briefing.signal, briefing.diagnosis
-    style, content = diagnosis.share("style"), diagnosis.share("content")
-    sentences = [f"{style:.0%} of the rows lack style.", reach_of_words(diagnosis, config)]
+    content = diagnosis.share("content")
+    sentences = [f"Content is at {signal.content:.2f}, style at {signal.style:.2f}.", reach_of_words(diagnosis, config)]
+    if words_are_likely(briefing) and content > 0:
+        sentences.append(f"An edit is given a chance of {diagnosis.words_chance:.0%} to mend a failing row.")
     if closed := closed_lever("LoRA", signal.lora, "train_lora" in briefing.refused):
         sentences.append(closed)
     elif content > 0 and signal.teachable < TEACHABLE:
@@ -30,12 +32,9 @@ def for_words(briefing: Briefing, config: TaskConfig) -> str:
 def for_weights(briefing: Briefing, config: TaskConfig, move: TrainLora) -> str:
     """Why the weights are to be tuned, where rows lack content."""
     signal, diagnosis = briefing.signal, briefing.diagnosis
-    style = diagnosis.share("style")
     sentences = [f"{diagnosis.share('content'):.0%} of the rows lack content{knowledge(diagnosis)}."]
     if closed := closed_lever("Edits", signal.edit, "edit_prompt" in briefing.refused):
         sentences.append(closed)
-    elif style < WORTH_A_ROUND:
-        sentences.append(f"Only {style:.0%} of the rows lack style.")
     else:
         sentences.append(reach_of_words(diagnosis, config))
     in_form = signal.shown if move.rows == "original" else signal.remade

@@ -13,6 +13,7 @@ from agent.policy.base import (
     stop_reason,
     training,
     why_remedied,
+    words_are_likely,
 )
 from agent.protocols import Briefing
 from agent.records.actions import Action, Decision, EditPrompt, Stop, TrainLora
@@ -23,10 +24,11 @@ from agent.records.signal import Signal
 class Rules:
     """Rewrite where words can get there; where they are not expected to, train on rows in the wanted form.
 
-    Words come first where form is all that is missing: they cost a tenth of a LoRA round. Where content is missing,
-    weights are needed anyway; train rows put into the wanted form teach form and content at once, and a prompt that
-    grew before would only make every step of the training dearer. Where rows cannot be put into that form, words still
-    come first: weights trained on answers in another form no longer listen to the prompt.
+    Words come first where they are likely to mend a failing row: they are cheap, they forget nothing, and weights
+    trained under the few-shot examples that they bring forget little. Where most failing rows lack content, weights are
+    needed anyway; train rows put into the wanted form teach form and content at once, and a prompt that grew before
+    would only make every step of the training dearer. Where rows cannot be put into that form, words still come first:
+    weights trained on answers in another form no longer listen to the prompt.
     """
 
     name = "rules"
@@ -41,7 +43,8 @@ class Rules:
         edit_open = not signal.edit.saturated and "edit_prompt" not in refused
         lora_open = not signal.lora.saturated and "train_lora" not in refused
         words_suffice = 1 - content >= self._config.target - WORTH_A_ROUND
-        taught_along = lora_open and signal.teachable >= TEACHABLE and not words_suffice
+        words_first = words_suffice or words_are_likely(briefing)
+        taught_along = lora_open and signal.teachable >= TEACHABLE and not words_first
         action: Action = Stop()
         if ended := stop_reason(briefing, self._config):
             reason = ended

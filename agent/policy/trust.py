@@ -1,7 +1,7 @@
 """How far an LLM planner is to be trusted: what its own choices brought, beside what the rules' were expected to bring.
 
 A choice is the planner's *own* where it differs from the rules' in the lever, or in settings that matter: which rows,
-a new adapter, how many epochs. Where it agrees, a round says nothing about it.
+how many general rows beside them, a new adapter, how many epochs. Where it agrees, a round says nothing about it.
 
 The estimate: what own choices bring beyond the rules' promise, in merit a round, is normal with mean 0 and standard
 deviation `SCATTER` before any is seen (they are as good as the rules'). A round's gain less the outlook of the rules'
@@ -53,7 +53,7 @@ class OwnChoice(NamedTuple):
     @property
     def beyond(self) -> float:
         """Merit that it brought beyond the promise."""
-        return self.gain - self.promise.gain
+        return self.gain - self.promise.merit
 
     @property
     def variance(self) -> float:
@@ -93,7 +93,8 @@ def differs(action: Action, other: Action, signal: Signal) -> bool:
     if not (isinstance(action, TrainLora) and isinstance(other, TrainLora)):
         return action.action != other.action
     anew = signal.lora.kept > 0 and action.fresh != other.fresh  # before there is an adapter, all start anew
-    return anew or (action.rows, action.epochs) != (other.rows, other.epochs)
+    forgets = None not in (action.replay, other.replay) and action.replay != other.replay
+    return anew or forgets or (action.rows, action.epochs) != (other.rows, other.epochs)
 
 
 def outlook_of(action: Action, signal: Signal) -> Outlook:
@@ -127,8 +128,7 @@ def without_failed_choices(history: Sequence[Round]) -> list[Round]:
 def _unhindered(now: LeverSignal, lever: Lever, clear: Sequence[Round], history: Sequence[Round]) -> LeverSignal:
     outlook = now.outlook
     if outlook:
-        more = lever_yield(lever, clear)[0] / lever_yield(lever, history)[0]
-        outlook = outlook.model_copy(update={"gain": outlook.gain * more, "spread": outlook.spread * more})
+        outlook = _scaled(outlook, lever_yield(lever, clear)[0] / lever_yield(lever, history)[0])
     return lever_signal(lever, clear).model_copy(update={"outlook": outlook})
 
 
@@ -141,21 +141,26 @@ def standing(llm: str, history: Sequence[Round], experience: Iterable[Experience
     """
     own, others = own_choices(history), own_choices_elsewhere(llm, experience)
     weight = min(1.0, OTHER_RUNS / len(others)) if others else 0.0
-    precision, total = 1 / SCATTER**2, 0.0
-    for choice, counts in [*((choice, 1.0) for choice in own), *((choice, weight) for choice in others)]:
-        precision += counts / choice.variance
-        total += counts * choice.beyond / choice.variance
     return Standing(
         llm=llm,
-        trust=NormalDist().cdf(total / sqrt(precision)),
+        trust=trust_in([*((choice, 1.0) for choice in own), *((choice, weight) for choice in others)]),
         rounds=len(own),
         gained=sum(choice.gain for choice in own),
-        promised=sum(choice.promise.gain for choice in own),
+        promised=sum(choice.promise.merit for choice in own),
         cost=sum(choice.cost for choice in own),
         promised_cost=sum(choice.promise.cost for choice in own),
         elsewhere=len(others),
         beyond_elsewhere=fmean(choice.beyond for choice in others) if others else 0.0,
     )
+
+
+def trust_in(choices: Iterable[tuple[OwnChoice, float]]) -> float:
+    """The chance that such choices bring no less than was promised; each with how much it counts."""
+    precision, total = 1 / SCATTER**2, 0.0
+    for choice, counts in choices:
+        precision += counts / choice.variance
+        total += counts * choice.beyond / choice.variance
+    return NormalDist().cdf(total / sqrt(precision))
 
 
 # --- a plan, before it is carried out --------------------------------------------------------------
@@ -186,7 +191,13 @@ def promise_of(action: Action, signal: Signal, diagnosis: Diagnosis, config: Tas
         return promised
     most = mendable(TrainLora(rows=fitting_rows(signal, config)), diagnosis, signal).merit
     share = mendable(action, diagnosis, signal).merit / most if most else 1.0
-    return promised.model_copy(update={"gain": promised.gain * share, "spread": promised.spread * share})
+    return _scaled(promised, share)
+
+
+def _scaled(outlook: Outlook, share: float) -> Outlook:
+    """The outlook on so much merit, at the same price of what is forgotten."""
+    gain = outlook.merit * share - outlook.price * outlook.drift
+    return outlook.model_copy(update={"gain": gain, "spread": outlook.spread * share})
 
 
 def may_insist(action: Action, now: Standing) -> bool:

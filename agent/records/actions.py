@@ -33,7 +33,8 @@ class TrainLora(Record):
     action: Literal["train_lora"] = "train_lora"
     rows: Rows = Field(
         "original",
-        description="which train rows: as given with the seed prompt, remade with the refined prompt, or both",
+        description="which train rows: as given with the seed prompt, remade into the wanted form with the present "
+        "prompt, or both",
     )
     epochs: Epochs = 3
     learning_rate: Rate = 1e-3

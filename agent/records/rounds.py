@@ -232,6 +232,7 @@ class ConstantAnswer(Record):
 
     answer: str = ""
     reward: float | None = Field(None, description="mean on the test rows; None: a judge or a reward model scores them")
+    most: float | None = Field(None, description="what the train answer earns that the test rows suit best: hindsight")
 
 
 class Outcome(Record):

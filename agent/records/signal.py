@@ -64,6 +64,11 @@ class Diagnosis(Record):
         return _mean([max(example.chances.values()) for example in self.examples if example.chances])
 
     @property
+    def words_chance(self) -> float:
+        """Mean chance that an edit mends a failing row, as far as the probed ones tell; 0 where none fails."""
+        return self.expected("style") * self.total / self.failing if self.failing else 0.0
+
+    @property
     def mended_by_words(self) -> float | None:
         """Mean chance that an edit mends a probed row; None where rules decided, which state none."""
         return _mean([example.chances.get("style", 0.0) for example in self.examples if example.chances])

@@ -9,9 +9,10 @@ from rich.table import Table
 from agent.errors import BadInput
 from agent.policy.learned import short
 from agent.records.base import digest
+from bench.decisions.comparison import Comparison
 from bench.decisions.results import Result, Variant, named, run_all
 from bench.decisions.run_variant import finished_run, result
-from bench.decisions.tables import COMMONEST
+from bench.decisions.tables import COMMONEST, alike
 from ui.terminal.live import LiveView
 
 
@@ -49,8 +50,7 @@ def _table(title: str, results: Sequence[Result]) -> Table:
         "policy", "test reward", "content", "style", "rounds", "edits", "LoRA", "tokens", "min", "drift", title=title
     )
     shown.columns[0].no_wrap = True
-    if (alike := results[0].commonest) is not None:
-        shown.add_row(COMMONEST, f"{alike:.2f}", *["–"] * (len(shown.columns) - 2))
+    shown.add_row(COMMONEST, alike(Comparison(results).alike()), *["–"] * (len(shown.columns) - 2))
     for policy in dict.fromkeys(row.policy for row in results):
         own = [row for row in results if row.policy == policy]
 

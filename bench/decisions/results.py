@@ -38,9 +38,10 @@ class Result(Record):
     """One run of one variant: both pairs on the sealed test rows, and what it took.
 
     `spend` is what it took before the test rows were opened. `rewards` are those of the best pair, by the name of the
-    test row. `commonest` is what always giving the commonest train answer earns on them. `drift` is what the best
-    pair's weights lost on general text, in nats per token: 0 if bare, None in rows of older versions, or where it could
-    not be measured. `levers` has a letter and a mark for each round: p✓ a kept edit, w✗ a training taken back.
+    test row. `commonest` is what always giving the commonest train answer earns on them, `most_alike` the most that one
+    answer to all of them could. `drift` is what the best pair's weights lost on general text, in nats per token: 0 if
+    bare, None in rows of older versions, or where it could not be measured. `levers` has a letter and a mark for each
+    round: p✓ a kept edit, w✗ a training taken back.
     """
 
     task: str
@@ -60,6 +61,7 @@ class Result(Record):
     levers: str
     stopped: str
     commonest: float | None = None
+    most_alike: float | None = None
     drift: float | None = None
 
 

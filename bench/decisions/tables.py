@@ -5,7 +5,7 @@ from math import exp
 from typing import NamedTuple
 
 from agent.config.policies import OBSERVING
-from bench.decisions.comparison import Comparison, Estimate, MeanTest
+from bench.decisions.comparison import Alike, Comparison, Estimate, MeanTest
 from bench.decisions.results import ORACLE
 from ui import wording
 
@@ -15,8 +15,8 @@ CHARGED = (
 )
 COMMONEST = "commonest answer"  # heads the row of what it earns
 ALIKE = (
-    "Commonest answer: the train answer that earns most on the train rows, given to every test row; left out where a "
-    "judge or a reward model scores."
+    "Commonest answer: the train answer that earns most on the train rows, given to every test row; in brackets the "
+    "most that a single train answer could earn there. Left out where a judge or a reward model scores."
 )
 HINDSIGHT = (
     "The best fixed order is chosen in hindsight, by the test rows it is then compared on: it has the advantage. "
@@ -163,8 +163,15 @@ def _runs(comparison: Comparison) -> Table:
 
 def _alike(comparison: Comparison, tasks: Sequence[str | None], width: int) -> list[str]:
     """The row of the commonest answer: what it earns on each of the tasks (None: on all), then dashes."""
-    earned = [_number(value) if (value := comparison.commonest(task)) is not None else "–" for task in tasks]
+    earned = [alike(comparison.alike(task)) for task in tasks]
     return [COMMONEST, *earned, *["–"] * (width - 1 - len(earned))]
+
+
+def alike(found: Alike | None) -> str:
+    """What one answer to all rows earns; in brackets the most that one could, where that is more."""
+    if found is None:
+        return "–"
+    return _number(found.commonest) + (f" ({_number(found.most)})" if found.most > found.commonest else "")
 
 
 def _cost(comparison: Comparison, policy: str) -> list[str]:

@@ -55,10 +55,10 @@ def cost_of(action: Action, services: RunServices) -> Cost:
             return Cost(epochs=action.epochs, training_rows=rows, validation_answers=validation, judged=judged)
         case EditPrompt():
             calls, searched = 0, 0
-            if edit.editor == "gepa":
-                calls, searched = edit.critiques, edit.answers
+            texts = [part for part in action.parts if part != "retrieval"]
+            if edit.editor == "gepa":  # a call for each reflection
+                calls, searched = (edit.critiques, edit.answers) if texts else (0, 0)
             elif "editor" in config.roles:  # a critique a row, the steps, and a call for each rewrite
-                texts = [part for part in action.parts if part != "retrieval"]
                 steps = min(edit.proposals, len(texts) + ("system" in texts))  # system text twice
                 rewrites = edit.rewrites if "questions" in action.parts else 0
                 calls = min(edit.critiques, rows) + steps + min(rewrites, rows)

@@ -9,7 +9,7 @@ from agent.records.edits import Edit
 from agent.records.evaluation import Evaluation
 from agent.records.examples import Candidate, Prompt, split_of
 from agent.records.rounds import Proposal, Trial
-from graphs.rows.draws import comparison_rows
+from graphs.rows.draws import comparison_rows, learned_rows
 from graphs.rows.failures import rows_to_learn_from
 from graphs.rows.rewrite_questions import remake_questions
 from graphs.services.proposals import few_in_time
@@ -60,12 +60,12 @@ def edit_prompt(state: State, services: RunServices) -> State:
 def _failures(action: EditPrompt, state: State, services: RunServices) -> Evaluation:
     """The present pair on the rows that the editor learns from; a warning where time is left for few proposals."""
     began, used = time.monotonic(), services.meter.used().generated_tokens
-    failures = rows_to_learn_from(action, state, services)
+    services.evaluate(state["best"], "train", learned_rows(state, services))
     if services.spec.config.edit.asks_llm and services.meter.used().generated_tokens > used:
         now, deadline = time.monotonic(), services.meter.deadline
         if few := few_in_time(now - began, deadline and deadline - now):
             services.note(f"Warning: {few}")
-    return failures
+    return rows_to_learn_from(action, state, services)
 
 
 def best_of(

@@ -192,8 +192,8 @@ class RunServices:
 
         task = self.spec
         new = task.config.generation.max_new_tokens
-        embed = self._embed if self.embeds else None  # loads its model at the first call
-        return Classifier(self.model, task.scorers, task.train, embed, max_new_tokens=new)
+        retrieves = self.embeds and task.config.edit.retrieve > 0
+        return Classifier(self.model, task.scorers, task.train, max_new_tokens=new, retrieves=retrieves)
 
     @cached_property
     def policy(self) -> Policy:

@@ -94,26 +94,26 @@ class RunMemory:
             found = memory.recall(
                 about or self.profile, model=config.model, limit=most * 3, similarity=0 if about else wanted.similarity
             )
-        usable = (recalled for recalled in found if self._is_allowed(recalled) and not self._is_refused(recalled))
+        usable = (recalled for recalled in found if self._is_allowed(recalled) and not self._leaks(recalled))
         return list(islice(usable, most))
 
     def _is_allowed(self, recalled: Recalled) -> bool:
-        """Whether this task may have such a prompt: where it never retrieves, none that does."""
-        return recalled.entry.prompt.retrieval is None or self._task.config.edit.retrieve > 0
+        """Whether this task may have such a prompt: none that is too long; where it never retrieves, none that does."""
+        config, prompt = self._task.config, recalled.entry.prompt
+        if prompt.length > max(config.edit.max_length, config.prompt.prompt().length):
+            return False
+        return prompt.retrieval is None or config.edit.retrieve > 0
 
-    def _is_refused(self, recalled: Recalled) -> bool:
-        """Whether a prompt is too long, shows a held-out row, or gives away any row in its words; the last is noted.
+    def _leaks(self, recalled: Recalled) -> bool:
+        """Whether a prompt shows a held-out row, or gives away any row in its words; for the latter, a note says so.
 
         Test rows count here: they may have been train rows of the run that the prompt is from.
         """
         entry, task = recalled.entry, self._task
-        seed = task.config.prompt.prompt()
-        if entry.prompt.length > max(task.config.edit.max_length, seed.length):
-            return True
         held_out = {folded(example.question) for example in (*task.validation, *task.test)}
         if any(folded(demo.question) in held_out for demo in entry.prompt.demos):
             return True
-        leak = self._rows.found_in(entry.prompt, seed)
+        leak = self._rows.found_in(entry.prompt, task.config.prompt.prompt())
         if leak:
             self._notify(f"A prompt of run {entry.run} is not recalled: {leak}.")
         return leak is not None

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.records.actions import Action, TrainLora
-from agent.records.examples import Example, Prompt
+from agent.records.examples import Example, Prompt, Retrieval
 from agent.records.rounds import Proposal, Round, Spend
 from agent.records.signal import Diagnosis, Outlook, Signal
-from agent.signal.cost_model import estimate_costs
+from agent.signal.cost_model import GENERAL_ROW, estimate_costs
 from agent.signal.monitor import Lever
 from agent.signal.outlook import YIELD, YIELD_SPREAD, lever_yield, mendable, noise_floor
 from tests.agent.test_policy import DIAGNOSES, SIGNALS
@@ -157,5 +157,15 @@ def test_costs_follow_the_sizes_of_the_task() -> None:
     assert priced(edit={"proposals": 12})[1] > usual[1]
     assert priced(generation={"max_new_tokens": 8})[2] < usual[2]
     assert all(cost > base for cost, base in zip(priced(rows=16), usual, strict=True))
-    # 8 rows of 4 + 2 tokens and the 5 of the system text once, 3 epochs, 3 passes each
-    assert usual[0] == 3 * 3 * (8 * 6 + 5)
+    # rows that are retrieved are read for each question, and in training for each row
+    retrieving = Prompt(system="Answer the question.", retrieval=Retrieval(k=4))
+    rows = [Example(name=f"train:{line}", question="Who?" * 4, answer="Gallune.") for line in range(8)]
+    config = a_config(edit={"retrieve": 0})
+    plain, shown = (
+        estimate_costs(config, prompt, rows, rows) for prompt in (Prompt(system=retrieving.system), retrieving)
+    )
+    assert shown.judging - plain.judging == 8 * 4 * 6
+    assert shown.lora - plain.lora == 3 * 3 * 8 * 4 * 6
+    assert shown.edit > plain.edit and usual[1] > plain.edit, "proposals retrieve too, where they may"
+    # 8 rows of 4 + 2 tokens, the 5 of the system text once, and a general row beside four; 3 epochs, 3 passes each
+    assert usual[0] == 3 * 3 * (8 * 6 + 5 + 8 * CONFIG.lora.replay * GENERAL_ROW)

@@ -43,7 +43,7 @@ def training(signal: Signal, history: Sequence[Round] = ()) -> TrainLora:
 def test_words_come_first_while_rows_lack_style() -> None:
     decision = rules(diagnosis=LACKS_BOTH)
     assert decision.move.action == "edit_prompt"
-    assert "80%" in decision.reason
+    assert "style at" in decision.reason and "20% of the rows" in decision.reason
     assert decision.numbers["rows lacking style"] == 0.8
 
 

@@ -100,7 +100,7 @@ def check(decision: Decision, briefing: Briefing) -> None:
     if "forgot too much" in said:
         assert "(2.50 nats a token on general text)" in said and briefing.history == HISTORIES[-1]
         assert isinstance(decision.move, TrainLora) and decision.move.fresh
-        assert decision.move.learning_rate < CONFIG.lora.learning_rate
+        assert (decision.move.replay or 0) > CONFIG.lora.replay
     if "No row lacks content" in said:
         assert found.share("content") == 0
     if (left := percent(r"Only (\d+)% of the rows lack style", said)) is not None:

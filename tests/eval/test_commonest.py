@@ -25,6 +25,7 @@ EXACT = {"content": [{"kind": "exact"}]}
 def test_it_is_the_most_frequent_train_label_whatever_the_test_rows_have(tmp_path: Path) -> None:
     found = commonest_answer(a_task(tmp_path, ["no", "yes", "No "], ["yes", "yes", "yes", "no"], EXACT), "test")
     assert (found.answer, found.reward) == ("no", 0.25)
+    assert found.most == 0.75, "of a model that always says yes"
 
 
 @pytest.mark.parametrize("order", [["yes", "no"], ["no", "yes"]])
@@ -68,4 +69,5 @@ def test_json_is_the_object_whose_fields_fit_most_train_rows(tmp_path: Path) -> 
 def test_where_a_judge_scores_nobody_is_asked_and_there_is_no_number(tmp_path: Path, where: str) -> None:
     scorers = {"content": [{"kind": "contains"}], where: [{"kind": "judge", "rubric": "Is it kind?"}]}
     task = a_task(tmp_path, ["a"], ["a"], {**scorers, "llm": {"model": "m"}})
-    assert commonest_answer(task, "test").reward is None
+    found = commonest_answer(task, "test")
+    assert found.reward is None and found.most is None

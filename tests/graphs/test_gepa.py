@@ -16,6 +16,7 @@ from agent.records.examples import Candidate
 from agent.records.rounds import Round
 from graphs.context import Silent, new_run
 from graphs.nodes.approve import cost_of
+from graphs.services import proposals
 from graphs.services.proposals import few_in_time, few_proposals
 from graphs.session import Session, open_session
 from memory.run.folder import RunFolder
@@ -81,7 +82,9 @@ def test_it_takes_no_more_answers_than_approved(tiny_task: TinyTask, tmp_path: P
         with open_session(new_run(task, runs=tmp_path / "runs")) as session:
             asked = _counting(session)
             cost = cost_of(EditPrompt(), session.services)
+            retrieving = cost_of(EditPrompt(parts=("retrieval",)), session.services)
             session.go()
+    assert retrieving.search_answers == retrieving.llm_calls == 0
     assert 0 < len(asked) <= cost.search_answers == EDIT["metric_calls"]
     assert 0 < len(server.requests) <= cost.llm_calls == EDIT["critiques"]
 
@@ -192,3 +195,14 @@ def test_the_warning_comes_before_the_first_answer(tiny_task: TinyTask, tmp_path
     notes = [note.text for note in run.events().of(Note)]
     warned = next(place for place, text in enumerate(notes) if "edit.metric_calls: 3 answers a round hold" in text)
     assert warned < notes.index("Scoring the seed prompt on the validation rows.")
+
+
+def test_minutes_that_are_few_are_warned_of_before_the_editor_begins(
+    tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proposals, "FEW", 10**9)  # more than any eight hours hold
+    with serving(scripted_llm) as server:
+        run = gone(task_of(tiny_task, server, budget={"rounds": 1, "minutes": 480}), tmp_path)
+        unlimited = gone(task_of(tiny_task, server), tmp_path)
+    warned = [[note.text for note in at.events().of(Note) if "budget.minutes" in note.text] for at in (run, unlimited)]
+    assert len(warned[0]) == 1 and "s are left, fewer than 1000000000 proposals take" in warned[0][0] and not warned[1]

@@ -22,9 +22,11 @@ from agent.errors import BadInput, ExtensionFailed, LlmUnavailable
 from agent.policy.make import make_policy
 from agent.protocols import Briefing
 from agent.records.actions import TrainLora
+from agent.records.edits import Edits
 from eval.tasks.task import load_config, load_task
 from graphs.context import Context, new_run
 from graphs.services.run import RunServices
+from graphs.session import open_session
 from memory.run.folder import RunFolder
 from tests.fixtures.command_line import run as run_command
 from tests.fixtures.learnable import TinyTask
@@ -199,6 +201,17 @@ def test_an_error_inside_an_extension_names_it_with_file_and_line(
         nesylora.adapt(task, runs=tmp_path / "runs")
     assert sentence.format(tmp_path / "faulty_code.py") in str(error.value)
     assert isinstance(error.value.__cause__, cause)
+
+
+def test_a_run_goes_on_once_the_extension_that_stopped_it_is_mended(tiny_task: TinyTask, tmp_path: Path) -> None:
+    broken = module("faulty_code", FAULTY, tmp_path)
+    run = new_run(tiny_task(edit={"editor": "faulty"}, policy="prompt-only"), ["budget.rounds=1"], tmp_path / "runs")
+    with pytest.raises(ExtensionFailed), open_session(run) as session:
+        session.go()
+    broken.Editor.propose = lambda *_: Edits()
+    with open_session(RunFolder.open(run.path)) as session:
+        session.go()
+    assert run.outcome() is not None and "no proposal left" in run.rounds()[0].trial.note
 
 
 def test_errors_of_ours_and_interrupts_pass_an_extension_unchanged(tiny_task: TinyTask, tmp_path: Path) -> None:

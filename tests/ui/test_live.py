@@ -118,8 +118,10 @@ def test_what_one_answer_to_all_rows_would_earn_stands_below_the_table() -> None
     out = io.StringIO()
     outcome = an_outcome(the_story()[-1])
     with LiveView(Console(file=out, width=80)) as view:
-        for alike in (ConstantAnswer(answer="LABEL: \x1b[31mspam", reward=0.27), ConstantAnswer(), None):
+        told = ConstantAnswer(answer="LABEL: \x1b[31mspam", reward=0.27, most=0.27)
+        for alike in (told, told.model_copy(update={"most": 0.61}), ConstantAnswer(), None):
             view.event(RunFinished(outcome=outcome.model_copy(update={"commonest": alike})))
     text = out.getvalue()
     assert text.count('Always answering "LABEL:  [31mspam" would earn 0.27.') == 1
+    assert text.count("would earn 0.27; another single answer, 0.61.") == 1
     assert text.count("is left out: a judge or a reward model scores this task.") == 1

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.records.actions import EditPrompt, TrainLora
-from agent.records.examples import Candidate, Demo, Example, Prompt
+from agent.records.examples import Candidate, Demo, Example, Prompt, Retrieval
 from agent.records.rounds import ConstantAnswer, Proposal, Round
 from tests.fixtures.pages import EVIL, Visible, outside_fences, read
 from tests.fixtures.story import (
@@ -24,7 +24,7 @@ from tests.fixtures.story import (
     save_scores,
     the_story,
 )
-from ui.report.diff import compare
+from ui.report.diff import compare, unified
 from ui.report.markdown import escape, fence
 from ui.report.write import write_report
 
@@ -146,6 +146,26 @@ def test_diff_shows_what_changed(tmp_path: Path) -> None:
     assert '<div class="demo added">' in page
     assert "-You answer questions about the valley. Be helpful" in twin
     assert "+A: ANSWER: Odile" in twin
+
+
+def test_report_says_what_is_retrieved_for_each_question(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    retrieving = SHOWN.model_copy(update={"retrieval": Retrieval(k=4)})
+    diff = compare(SHOWN, retrieving)
+    assert [piece.change for piece in diff.retrieval] == ["added"]
+    assert "+For each question: the 4 nearest train rows as few-shot examples" in unified(SHOWN, retrieving)
+    fewer = retrieving.model_copy(update={"retrieval": Retrieval(k=2, floor=0.5)})
+    assert {piece.change for piece in compare(retrieving, fewer).retrieval} == {"same", "added", "removed"}
+    story, pair = the_story(), Candidate(prompt=run.save_prompt(retrieving))
+    run = make_run(tmp_path / "retrieving", rounds=2, finished=False)
+    run.save_prompt(retrieving)
+    run.append(
+        story[2].model_copy(update={"trial": story[2].trial.model_copy(update={"candidate": pair}), "best": pair})
+    )
+    _, words, twin = read(run)
+    assert "retrieval For each question: the 4 nearest train rows as few-shot examples" in words
+    assert "For each question: the 4 nearest train rows as few-shot examples" in twin
+    assert "for each question, the 4 nearest train rows" in words
 
 
 def test_diff_of_rewritten_text_is_not_confetti() -> None:

@@ -14,7 +14,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from agent.protocols import Embed, LanguageModel, Scorers
+from agent.protocols import LanguageModel, Scorers
 from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Example, Prompt
 from agent.records.signal import KNOWN_BELOW, Diagnosis, ExampleDiagnosis, Need, Probe
@@ -37,7 +37,7 @@ class Classifier:
     """Diagnoses the failing examples of an evaluation: from what edits did to similar rows, else by rules.
 
     Args:
-        model, scorers, train, embed, max_new_tokens: see `tools.diagnosis.features.FeatureExtractor`.
+        model, scorers, train, max_new_tokens, retrieves: see `tools.diagnosis.features.FeatureExtractor`.
         probes: rows with what an edit did to them; by default those that come with the package.
     """
 
@@ -46,11 +46,11 @@ class Classifier:
         model: LanguageModel,
         scorers: Scorers,
         train: Sequence[Example],
-        embed: Embed | None = None,
         probes: Sequence[Probe] | None = None,
         max_new_tokens: int = ANSWER_TOKENS,
+        retrieves: bool = False,
     ) -> None:
-        self._extractor = FeatureExtractor(model, scorers, train, embed, max_new_tokens)
+        self._extractor = FeatureExtractor(model, scorers, train, max_new_tokens, retrieves)
         self._probes = probes
 
     def diagnose(
@@ -101,16 +101,14 @@ class Classifier:
         adapter: str | None,
         seed: int,
         known: Mapping[str, Mapping[str, float]],
-        thorough: bool = False,
     ) -> list[dict[str, float]]:
         """The features of each row: the known ones, else those of `tools.diagnosis.features`.
 
         Args:
             known: by name of the example.
-            thorough: see `FeatureExtractor.features`.
         """
         new = [(example, score) for example, score in rows if not known.get(example.name)]
-        probed = iter(self._extractor.features(new, prompt, adapter, seed, thorough))
+        probed = iter(self._extractor.features(new, prompt, adapter, seed))
         return [dict(known.get(example.name) or next(probed)) for example, _ in rows]
 
     def _need_model(self, own: Sequence[Probe]) -> "NeedModel | None":

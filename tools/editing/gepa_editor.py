@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import cast
 
 from agent import prompts
@@ -12,19 +13,11 @@ from agent.records.actions import EditPrompt
 from agent.records.edits import Critique, Edit, Edits
 from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Example, Part, Prompt, TextPart
-from tools.editing.critique import KEPT, shorten, verdict
+from tools.editing.critique import KEPT, shorten
 from tools.editing.descent import OPENED, last_tagged
 from tools.editing.pareto_search import Found, Texts, search
-from tools.editing.prompt_parts import (
-    NAMES,
-    ROLES,
-    PromptParts,
-    UnusableRewrite,
-    constraints,
-    demos_as_text,
-    part_texts,
-    size,
-)
+from tools.editing.prompt_parts import NAMES, PromptParts, UnusableRewrite, constraints, part_texts
+from tools.editing.reflection import Reflection, reflection_request
 
 MEASURES: dict[str, Callable[[ExampleScore], float]] = {
     "any": lambda score: score.merit,
@@ -87,7 +80,7 @@ class GepaEditor:
             return Edits(remarks=(f"GEPA proposed nothing: {few}",))
         texts = pool.start(action.parts)
         if not texts:
-            return Edits(remarks=("No train row can be shown as a demonstration, so GEPA has nothing to rewrite",))
+            return Edits(remarks=("GEPA has nothing to rewrite: no train row can be shown as a demonstration",))
         rows = [score.example for score in evaluation.scores]
         found, error = search(
             texts, failing, rows, pool.scores, measure, pool.reflect, pool.spent, self.settings.critiques, seed
@@ -187,14 +180,11 @@ class Pool:
     def _rewritten(self, parent: Prompt, part: TextPart, scores: Sequence[ExampleScore]) -> Prompt:
         """The parent with this part rewritten. Raises UnusableRewrite."""
         parts = self._parts(parent)
-        examples = parts.examples([self._editor.example_of(score.example) for score in scores], self._draw)
+        rows = [self._editor.example_of(score.example) for score in scores]
+        examples = parts.examples(rows, self._draw)
         text = parts.start_texts([part], examples)[part]
-
-        def ask(limit: int) -> str:
-            return self._ask(self._request(parent, part, text, scores, [demos_as_text([demo]) for demo in examples
-                                           if part == "demos" and size(demo) <= limit], limit))  # fmt: skip
-
-        reply = prompts.ask_within_limit(ask)
+        about = Reflection(parent, part, text, list(zip(rows, scores, strict=True)), examples)
+        reply = prompts.ask_within_limit(partial(self._ask, about))
         said = reply.partition(OPENED)[0].strip()
         worst = min(scores, key=lambda score: score.merit).example
         self.critiques.append(Critique(part=part, example=worst, text=shorten(said or "(no words)", KEPT)))
@@ -204,45 +194,14 @@ class Pool:
             raise UnusableRewrite("it gives a row away")
         return prompt
 
-    def _ask(self, request: str) -> str:
+    def _ask(self, about: Reflection, limit: int) -> str:
+        """The reply, which holds a text between tags. Raises UnusableRewrite."""
+        wanted = constraints(about.part, self._editor.scorers, self._editor.settings)
         try:
+            request = reflection_request(about, wanted, limit)
             return self._editor.chat.complete(prompts.read("reflect"), request, last_tagged)
         except Useless as error:
             raise UnusableRewrite(str(error)) from None
-
-    def _request(
-        self,
-        parent: Prompt,
-        part: TextPart,
-        text: str,
-        scores: Sequence[ExampleScore],
-        examples: Sequence[str],
-        limit: int,
-    ) -> str:
-        """The request for a reflection. Demonstrations repeat rows, whose <<< >>> must not be taken for ours."""
-        shown = {name: prompts.quoted(own, 4 * limit) if own else "(none)" for name, own in part_texts(parent).items()}
-        listed = f"<EXAMPLES>\n{prompts.disarmed(chr(10).join(examples))}\n</EXAMPLES>" if examples else ""
-        return prompts.fill(
-            "reflect_rows",
-            role=ROLES[part],
-            parts="\n\n".join(f"{name}: {own}" for name, own in shown.items()),
-            text=prompts.disarmed(text) if part == "demos" else text,
-            cases="\n\n".join(self._case(score, limit // 2) for score in scores),
-            constraints="\n".join(constraints(part, self._editor.scorers, self._editor.settings)),
-            examples=listed,
-        )
-
-    def _case(self, score: ExampleScore, limit: int) -> str:
-        """A row, its answer, and what its scorers say; with the right answer where the content is wrong.
-
-        What is rewritten from it is searched for leaks before it is scored.
-        """
-        row = self._editor.example_of(score.example)
-        said = "They are satisfied." if score.reward == 1 else verdict(score, limit, row.answer)
-        return (
-            f"Question: {prompts.quoted(row.question, limit)}\nAnswer: {prompts.quoted(score.output, limit)}\n"
-            f"What its scorers say:\n{said}"
-        )
 
 
 def _key(texts: Texts) -> tuple[str, ...]:

@@ -91,9 +91,10 @@ class RuleEditor:
             replaces: whether the many may take the place of the demonstrations; the few stand beside them.
         """
         most, few = self._settings.retrieve, self._settings.retrieve // 2
+        floor = prompt.retrieval.floor if prompt.retrieval else self._settings.floor
         for k in (most, few) if self._retrieves else ():
             if k and len(rows) >= CHOICE * k:
-                retrieval = Retrieval(k=k, floor=self._settings.floor)
+                retrieval = Retrieval(k=k, floor=floor)
                 kept = () if replaces and k == most else prompt.demos
                 beside = " instead of the demonstrations" if kept != prompt.demos else ""
                 note = f"{retrieval}{beside} (longer for each question, and shared by none)"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Message = dict[str, str]
+NEXT_TURN = re.compile(r"(?:^|\n)User:(?:\n|$)")  # of models without a chat template
 MARK = "§"  # a text to find again in what a template renders
 SWITCHES = ("enable_thinking", "thinking")  # arguments of chat templates that turn thoughts off
 
@@ -146,9 +147,12 @@ class Renderer:
     def output(self, ids: list[int]) -> str:
         """The text of generated ids, after the tag by which the chat template opens thoughts, where it does.
 
-        The tag that closes them stays even where it is a special token.
+        The tag that closes them stays even where it is a special token. A model without a chat template has not learned
+        where its turn ends, and goes on with the user's: that is no part of its answer.
         """
         reasoning = self._reasoning
+        if not self.tokenizer.chat_template:
+            return NEXT_TURN.split(self.text_of(ids), maxsplit=1)[0].rstrip()
         if not reasoning:
             return self.text_of(ids)
         tag = self.ids(reasoning.tag)

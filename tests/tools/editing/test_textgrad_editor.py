@@ -20,7 +20,7 @@ from agent.records.actions import EditPrompt
 from agent.records.base import Record
 from agent.records.edits import Critique, Edits
 from agent.records.evaluation import Evaluation
-from agent.records.examples import Candidate, Demo, Example, Part, Prompt
+from agent.records.examples import Candidate, Demo, Example, Part, Prompt, Retrieval
 from eval.scoring import TaskScorers
 from graphs.context import Silent
 from tests.llm.server import LlmServer, Reply, Request, refuse, serving
@@ -177,6 +177,15 @@ def test_it_learns_from_all_failures_it_is_given(failures: Any) -> None:
     with serving(rewriting()) as server:
         propose(server, scores=scores, move=EditPrompt(parts=("system",), failures=failures))
         assert len(critiques(server)) == 4, "which rows those are is decided before"
+
+
+def test_retrieval_is_no_text_and_stays_as_it_is() -> None:
+    retrieving = SEED.model_copy(update={"retrieval": Retrieval(k=4)})
+    with serving(rewriting()) as server:
+        assert propose(server, "retrieval", prompt=retrieving) == Edits()
+        assert server.requests == []
+        edits = propose(server, "system", "retrieval", prompt=retrieving).edits
+    assert edits and {edit.prompt.retrieval for edit in edits} == {Retrieval(k=4)}
 
 
 def test_nothing_is_asked_where_nothing_fails() -> None:
