@@ -181,8 +181,8 @@ class RunMemory:
 
 
 def check_experience(config: TaskConfig, folder: Path) -> None:
-    """Raises BadInput where the task, in this folder, names a file of rounds that is not there."""
-    if config.policy == "learned" and config.experience not in ("runs", "none"):
+    """Raises BadInput where the task, in this folder, names a file of rounds that is not there, and that it will read."""
+    if (config.policy == "learned" or config.plans) and config.experience not in ("runs", "none"):
         _named(config, folder)
 
 
