@@ -181,7 +181,7 @@ class RunMemory:
 
 
 def check_experience(config: TaskConfig, folder: Path) -> None:
-    """Raises BadInput where the task, in this folder, names a file of rounds that is not there, and that it will read."""
+    """Raises BadInput where the task, in this folder, names a file of rounds that it is to read and that is missing."""
     if (config.policy == "learned" or config.plans) and config.experience not in ("runs", "none"):
         _named(config, folder)
 
