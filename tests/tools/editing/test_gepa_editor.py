@@ -301,8 +301,14 @@ def test_what_fails_in_scoring_or_in_a_reflection_is_not_swallowed() -> None:
 
 def test_where_no_row_fails_nothing_is_asked() -> None:
     requests: list[Request] = []
-    edits = proposed([], prompt=Prompt(system="ANSWER:"), failures="style", asked=requests)
+    edits = proposed([], prompt=Prompt(system="every ANSWER:"), failures="style", asked=requests)
     assert not requests and edits.remarks == ("No train row lacks style, so GEPA has nothing to learn from",)
+
+
+def test_wrong_answers_in_the_wanted_form_are_learned_from_where_the_classifier_says_that_words_mend_them() -> None:
+    """Whoever asks has left out the rows that lack something else (`graphs.rows.failures`)."""
+    edits = proposed([new("every ANSWER:"), *[Reply("")] * 9], prompt=Prompt(system="ANSWER:"), failures="style")
+    assert systems(edits) == ["every ANSWER:"]
 
 
 # --- the library's habits ------------------------------------------------------------------------
