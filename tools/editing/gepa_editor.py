@@ -19,12 +19,6 @@ from tools.editing.pareto_search import Found, Texts, search
 from tools.editing.prompt_parts import NAMES, PromptParts, UnusableRewrite, constraints, part_texts
 from tools.editing.reflection import Reflection, reflection_request
 
-MEASURES: dict[str, Callable[[ExampleScore], float]] = {
-    "any": lambda score: score.merit,
-    "content": lambda score: score.content,
-    "style": lambda score: score.style,
-}
-
 
 class GepaEditor:
     """Rewrites prompts from reflections on a few answers each, several parents side by side.
@@ -69,8 +63,9 @@ class GepaEditor:
         Raises:
             LlmUnavailable: the LLM did not answer, or was lost before there was any result.
         """
-        measure = MEASURES[action.failures]
-        failing = [score.example for score in evaluation.scores if measure(score) < 1]
+        if action.parts == ("retrieval",):
+            return Edits()  # no text
+        failing = [score.example for score in evaluation.scores if score.reward < 1]
         if not failing:
             lack = "falls short" if action.failures == "any" else f"lacks {action.failures}"
             return Edits(remarks=(f"No train row {lack}, so GEPA has nothing to learn from",))
@@ -83,7 +78,7 @@ class GepaEditor:
             return Edits(remarks=("GEPA has nothing to rewrite: no train row can be shown as a demonstration",))
         rows = [score.example for score in evaluation.scores]
         found, error = search(
-            texts, failing, rows, pool.scores, measure, pool.reflect, pool.spent, self.settings.critiques, seed
+            texts, failing, rows, pool.scores, pool.reflect, pool.spent, self.settings.critiques, seed
         )
         edits = tuple(pool.edits(found))[: self.settings.proposals]
         if error and not edits:

@@ -30,7 +30,6 @@ def search(
     failing: Sequence[str],
     rows: Sequence[str],
     score: Callable[[Texts, Sequence[str]], list[ExampleScore]],
-    rate: Callable[[ExampleScore], float],
     reflect: Callable[[Texts, str, Sequence[ExampleScore]], str | None],
     spent: Callable[[], bool],
     tries: int,
@@ -39,14 +38,13 @@ def search(
     """The Pareto front over rows and over content and style, the first texts included where they are on it.
 
     A parent is drawn from the front, one of its texts is rewritten from what was said of its answers to a few rows, and
-    a child that does better on these is scored on all rows and joins the pool.
+    a child of higher merit on these is scored on all rows and joins the pool.
 
     Args:
         seed_texts: the texts to start from, by name; they are rewritten in turn.
         failing: rows to reflect on.
         rows: all rows of the pool.
         score: the scores of texts on rows, in order.
-        rate: what a child must improve on the rows of its reflection.
         reflect: a text of these rewritten, from the scores of rows; None: the reply was of no use.
         spent: whether another child would go beyond the budget.
         tries: reflections at most.
@@ -59,7 +57,7 @@ def search(
         Whatever `score` and `reflect` raise, except LlmUnavailable of the latter.
     """
     gepa = library()
-    adapter = _Adapter(score, rate, reflect)
+    adapter = _Adapter(score, reflect)
     state: list[State] = []
 
     def stop(present: State) -> bool:
@@ -127,11 +125,9 @@ class _Adapter:
     def __init__(
         self,
         score: Callable[[Texts, Sequence[str]], list[ExampleScore]],
-        rate: Callable[[ExampleScore], float],
         reflect: Callable[[Texts, str, Sequence[ExampleScore]], str | None],
     ) -> None:
         self._score = score
-        self._rate = rate
         self._reflect = reflect
         self.lost = _FirstError()
         self.tried = 0
@@ -142,7 +138,7 @@ class _Adapter:
         scores = self._score(candidate, batch)
         return EvaluationBatch(
             outputs=[score.output for score in scores],
-            scores=[self._rate(score) for score in scores],
+            scores=[score.merit for score in scores],
             trajectories=scores if capture_traces else None,
             objective_scores=[{"content": score.content, "style": score.style} for score in scores],
         )

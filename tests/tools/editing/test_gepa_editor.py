@@ -301,8 +301,20 @@ def test_what_fails_in_scoring_or_in_a_reflection_is_not_swallowed() -> None:
 
 def test_where_no_row_fails_nothing_is_asked() -> None:
     requests: list[Request] = []
-    edits = proposed([], prompt=Prompt(system="ANSWER:"), failures="style", asked=requests)
+    edits = proposed([], prompt=Prompt(system="every ANSWER:"), failures="style", asked=requests)
     assert not requests and edits.remarks == ("No train row lacks style, so GEPA has nothing to learn from",)
+
+
+def test_it_learns_from_all_failures_it_is_given_whatever_the_edit_is_about() -> None:
+    prompt = Prompt(system="Begin with ANSWER:")  # brings the form and no facts: other words may call them up
+    edits = proposed([new("every ANSWER:")], prompt=prompt, failures="style")
+    assert systems(edits) == ["every ANSWER:"], "which rows those are is decided before"
+
+
+def test_retrieval_is_no_text_and_nothing_is_asked_or_remarked() -> None:
+    requests: list[Request] = []
+    assert proposed([], "retrieval", asked=requests) == Edits()
+    assert not requests
 
 
 # --- the library's habits ------------------------------------------------------------------------
