@@ -63,7 +63,8 @@ def _take_over(training: Training, adapter: str, lent: bool, services: RunServic
     missing = training.tokens - charged
     if missing > 0:
         seconds = training.seconds * missing / training.tokens
-        services.meter.borrow(Spend(seconds=seconds, train_tokens=missing))
+        read = training.read_tokens if lent else 0  # what a killed process read was charged as it was read
+        services.meter.borrow(Spend(seconds=seconds, train_tokens=missing, read_tokens=read))
 
 
 def _train(services: RunServices, state: State, adapter: str, rows: list[tuple[Prompt, Example]]) -> Training:
