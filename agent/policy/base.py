@@ -12,8 +12,6 @@ from agent.records.signal import Diagnosis, Signal
 WORTH_A_ROUND = 0.1
 # Chance that an edit mends a failing row from which on words come first: more likely than not.
 LIKELY = 0.5
-# Chance that an edit mends a failing row from which on words come first: more likely than not.
-LIKELY = 0.5
 # Share of train answers from which weights learn the wanted form along with what the answers say.
 TEACHABLE = 0.5
 # General rows for each training row after a training that forgot too much without any; and the most there may be.
@@ -63,11 +61,11 @@ def remedied(action: TrainLora, history: Sequence[Round]) -> TrainLora:
     if last is None:
         return action
     verdict, before = last
-    planned, had = action.replay or 0.0, before.replay or 0.0
+    usual = action.replay or 0.0
+    used = usual if before.replay is None else before.replay  # a user or planner may name none: as the task sets it
     if verdict.objection:
-        stronger = min(MOST_REPLAY, max(2 * had, FIRST_REPLAY))
-        return action.model_copy(update={"fresh": True, "replay": max(planned, stronger)})
-    return action.model_copy(update={"replay": max(planned, had)})
+        return action.model_copy(update={"fresh": True, "replay": min(MOST_REPLAY, max(2 * used, FIRST_REPLAY))})
+    return action.model_copy(update={"replay": max(usual, used)})
 
 
 def why_remedied(action: TrainLora, history: Sequence[Round]) -> str:
@@ -78,8 +76,8 @@ def why_remedied(action: TrainLora, history: Sequence[Round]) -> str:
     verdict, _ = last
     lost = f" ({verdict.drift:.2f} nats a token on general text)" if verdict.objection == "drift" else ""
     return (
-        f" The last training forgot too much{lost}, so this one starts anew, with {action.replay:g} general rows for "
-        "each row."
+        f" The last training forgot too much{lost}, so this one starts anew, with {action.replay or 0:g} general "
+        "rows for each row."
     )
 
 
@@ -117,7 +115,7 @@ def numbers(signal: Signal, diagnosis: Diagnosis) -> dict[str, float]:
         "rows lacking content": diagnosis.share("content") if diagnosed else None,
         "prompt gap": diagnosis.prompt_gap,
         "weight gap": diagnosis.weight_gap,
-        "an edit's chance": diagnosis.mended_by_words,
+        "an edit's chance": diagnosis.words_chance if diagnosis.examples else None,
         "drift": signal.drift,
         "loss drop": signal.loss_drop,
         "gradient norm": signal.grad_norm,

@@ -10,7 +10,7 @@ from agent.records.actions import Action, TrainLora
 from agent.records.examples import Example, Prompt, Retrieval
 from agent.records.rounds import Proposal, Round, Spend
 from agent.records.signal import Diagnosis, Outlook, Signal
-from agent.signal.cost_model import estimate_costs
+from agent.signal.cost_model import GENERAL_ROW, estimate_costs
 from agent.signal.monitor import Lever
 from agent.signal.outlook import YIELD, YIELD_SPREAD, lever_yield, mendable, noise_floor
 from tests.agent.test_policy import DIAGNOSES, SIGNALS
@@ -168,4 +168,6 @@ def test_costs_follow_the_sizes_of_the_task() -> None:
     assert shown.lora - plain.lora == 3 * 3 * 8 * 4 * 6
     assert shown.edit > plain.edit and usual[1] > plain.edit, "proposals retrieve too, where they may"
     # 8 rows of 4 + 2 tokens and the 5 of the system text once, 3 epochs, 3 passes each
-    assert usual[0] == 3 * 3 * (8 * 6 + 5)
+    assert priced(lora={"replay": 0})[0] == 3 * 3 * (8 * 6 + 5)
+    general = usual[0] - priced(lora={"replay": 0})[0]
+    assert general == 3 * 3 * CONFIG.lora.replay * 8 * GENERAL_ROW, "general rows beside them are trained on, too"
