@@ -75,7 +75,7 @@ def judge_by_rewards(before: Evaluation, after: Evaluation, level: float, after_
     """Whether the trial `after` replaces the pair `before`, by rewards on the same rows.
 
     Kept if the joint reward did not fall, and it or the merit rose (one test over both, p <= level); or if no row
-    differs and the trial is simpler (a cheaper lever, a shorter prompt).
+    differs and the trial is simpler (a cheaper prompt, or weights that forget less).
 
     Args:
         level: largest p-value of a trial that is kept.
@@ -85,7 +85,8 @@ def judge_by_rewards(before: Evaluation, after: Evaluation, level: float, after_
     """
     reward, merit = _changes(before, after)
     if reward.nothing and merit.nothing:
-        end = "the simpler pair wins the tie" if after_is_simpler else "the pair before stands"
+        cheaper = "the trial wins the tie, with a cheaper prompt or weights that forget less"
+        end = cheaper if after_is_simpler else "the pair before stands"
         text = f"no row's reward or merit differs (joint reward {before.reward:.2f}): {end}"
         return _verdict(after_is_simpler, reward, merit, text, 1.0, None)
     p_value = joint_sign_flip(reward.differences, merit.differences, flips=flips_for(level))

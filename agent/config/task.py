@@ -96,8 +96,8 @@ class TaskConfig(Settings):
     policy: str = Field("rules", description="rules, learned, paper, or what they are compared with: see `POLICIES`")
     experience: str = Field(
         "runs",
-        description="what `learned` learns from: the rounds of all `runs` beside this one, those that come with the "
-        "package (`practice`), `none`, or a file of them",
+        description="what `learned`, and trust in a planner, rest on: the rounds of all `runs` beside this one, those "
+        "that come with the package (`practice`), `none`, or a file of them",
     )
     without: tuple[Component, ...] = Field((), description="what to do without, to see what it is good for")
     planner: Literal["none", "llm"] = "none"

@@ -80,10 +80,8 @@ class LlmPlanner:
 
     def _would(self, briefing: Briefing) -> Decision:
         """What the rules would do, unhindered by what the planner tried in vain."""
-        signal, history = briefing.signal, briefing.history
-        clear = trust.unhindered(signal, history)
-        rules = self._rules.decide(briefing._replace(signal=clear, history=trust.without_failed_choices(history)))
-        return rules.model_copy(update={"numbers": numbers(signal, briefing.diagnosis)})
+        rules = self._rules.decide(_unhindered(briefing))
+        return rules.model_copy(update={"numbers": numbers(briefing.signal, briefing.diagnosis)})
 
     def _heard(self, consultation: "Consultation") -> Decision:
         """The LLM's plan; after an objection the second one, or the rules' action where it may not keep the first.
@@ -92,8 +90,8 @@ class LlmPlanner:
             LlmUnavailable: no answer, or none that names an action.
         """
         briefing, rules = consultation.briefing, consultation.rules
-        now = self.standing(briefing)
-        actions = offered_actions(briefing, self._rules)
+        now, clear = self.standing(briefing), _unhindered(briefing)
+        actions = offered_actions(briefing, self._rules.training(clear.signal, clear.history))
         if not actions:
             raise LlmUnavailable("every lever has been turned down")
         told = self._earned and now.trust < EVEN
@@ -199,6 +197,12 @@ class Consultation:
             system = f"{system}\n{prompts.fill('planner_looks', calls=self._most)}"
             user = f"{user}\n{render_inquiries(looked, 0 if self._objection else left, short)}"
         return system, f"{user}{self._more}"
+
+
+def _unhindered(briefing: Briefing) -> Briefing:
+    """As if the planner's own choices that were taken back had not been made."""
+    signal, history = briefing.signal, briefing.history
+    return briefing._replace(signal=trust.unhindered(signal, history), history=trust.without_failed_choices(history))
 
 
 def move_of(plan: Reasoned) -> Action:

@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, create_model
 
-from agent.policy.rules import Rules
 from agent.protocols import Briefing
 from agent.records.actions import EditPrompt, Enough, Epochs, Rank, Rate, Replay, Rollback, Rows, Stop, TrainLora
 from agent.records.base import Record
@@ -57,13 +56,15 @@ ACTION_TOOLS: tuple[type[Reasoned], ...] = (PlanTrainLora, PlanEditPrompt, PlanR
 LOOK_TOOLS: tuple[type[Reasoned], ...] = (PlanEvaluate, PlanClassifyFailures, PlanSearchPrompts, PlanTryPrompt)
 
 
-def offered_actions(briefing: Briefing, rules: Rules) -> list[type[Reasoned]]:
+def offered_actions(briefing: Briefing, would: TrainLora) -> list[type[Reasoned]]:
     """The action tools of this round. What cannot be done now is not in their schemas, so a bad plan gets the range.
 
-    No lever that was turned down; no rollback but to a pair other than the present; training as the rules would train
-    in this round where the LLM leaves a setting out, such as the rows.
+    No lever that was turned down; no rollback but to a pair other than the present.
+
+    Args:
+        would: the rules' training in this round, whose settings stand where the LLM names none, such as the rows.
     """
-    would, about = rules.training(briefing.signal, briefing.history), TrainLora.model_fields
+    about = TrainLora.model_fields
     train = create_model(
         "PlanTrainLora", __base__=PlanTrainLora, __doc__=TrainLora.__doc__,
         rows=(Rows, Field(would.rows, description=about["rows"].description)),

@@ -32,9 +32,9 @@ def estimate_costs(
 
     What rows share (system text, demonstrations) is read once a call, and in training once a batch. Retrieved few-shot
     examples are read for each row: the present prompt's, and those of the two proposals that retrieve. A trained token
-    counts as three (`Spend.forward_tokens`). The length of a wrong answer is not known: it is taken as
-    halfway from the reference to the limit. Proposals are taken to be compared on a full minibatch; under an adapter
-    it may be a quarter of the validation rows, and cheaper.
+    counts as three (`Spend.forward_tokens`). GEPA answers train rows while it searches, too. The length of a wrong
+    answer is not known: it is taken as halfway from the reference to the limit. Proposals are taken to be compared on a
+    full minibatch; under an adapter it may be a quarter of the validation rows, and cheaper.
 
     Args:
         prompt: the present one, whose text every question pays for.
@@ -54,9 +54,13 @@ def estimate_costs(
     minibatch = min(edit.minibatch, len(validation))
     compared = (edit.proposals + 1) * minibatch
     of_proposals = 0 if prompt.retrieval else minibatch * (edit.retrieve + edit.retrieve // 2) * few_shot
+    searched = edit.answers if edit.editor == "gepa" else 0
     epoch = len(train) * (asked + wanted + lora.replay * GENERAL_ROW) + ceil(len(train) / lora.batch_size) * shared
     return RoundCosts(
         lora=3 * lora.epochs * epoch,
-        edit=answers(compared, edit.proposals + 1) + of_proposals + answers(min(edit.learned_from, len(train))),
+        edit=answers(compared, edit.proposals + 1)
+        + of_proposals
+        + answers(min(edit.learned_from, len(train)))
+        + answers(searched, ceil(searched / edit.minibatch)),
         judging=answers(len(validation)),
     )

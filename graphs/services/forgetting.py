@@ -15,6 +15,7 @@ from memory.run.folder import RunFolder
 
 if TYPE_CHECKING:
     from eval.tasks.kept import KeptTask
+    from eval.tasks.task import Task
 
 LEAST_DIFFERENCE = 0.01  # nats per token; less is no reason to prefer a pair
 
@@ -24,7 +25,8 @@ class Forgetting:
 
     Args:
         model: what answers, with the run's adapters; called only for what was not measured.
-        model_of: the same for a task that is to be kept: what its prompt retrieves are its own train rows.
+        model_of: the same for a task that is to be kept, as it fits the model: what its prompt retrieves are its own
+            train rows.
         charge: notes what the step under way has used up; called before a measurement is kept.
     """
 
@@ -33,7 +35,7 @@ class Forgetting:
         folder: RunFolder,
         tasks: Sequence["KeptTask"],
         model: Callable[[], LanguageModel],
-        model_of: "Callable[[KeptTask], LanguageModel]",
+        model_of: "Callable[[Task], LanguageModel]",
         charge: Callable[[], None],
     ) -> None:
         self._folder = folder
@@ -41,6 +43,7 @@ class Forgetting:
         self._model = model
         self._model_of = model_of
         self._charge = charge
+        self._models: dict[str, LanguageModel] = {}  # by the kept task's digest: its train rows are embedded once
 
     def drift(self, adapter: str | None) -> float | None:
         """What weights have lost on general text against the bare base, in nats per token: 0 of the base itself.
@@ -102,6 +105,9 @@ class Forgetting:
         fitting = store.fitting()
         task = fitted(kept.task, fitting) if fitting else kept.task
         prompt = task.config.prompt.prompt()
+        if kept.digest not in self._models:
+            self._models[kept.digest] = self._model_of(task)
         # Whole answers: a pool of runs keeps answers that were cut short for the scorers of the run's own task only.
-        runner = Runner(task, self._model_of(kept), lambda _: prompt, ChargedStore(store, self._charge), whole=True)
+        charged, model = ChargedStore(store, self._charge), self._models[kept.digest]
+        runner = Runner(task, model, lambda _: prompt, charged, whole=True)
         return runner(Candidate(prompt=prompt.id, adapter=adapter), "validation")

@@ -173,8 +173,8 @@ class RunServices:
 
     @cached_property
     def forgetting(self) -> Forgetting:
-        def model_of(kept: "KeptTask") -> LanguageModel:
-            return self._model_with(self._retriever_among(kept.task.train, kept.task.scorers))
+        def model_of(kept: "Task") -> LanguageModel:
+            return self._model_with(self._retriever_among(kept.train, kept.scorers))
 
         return Forgetting(self.folder, self.kept_tasks, lambda: self.model, model_of, self.meter.charge)
 

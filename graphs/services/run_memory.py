@@ -98,11 +98,11 @@ class RunMemory:
         return list(islice(usable, most))
 
     def _is_allowed(self, recalled: Recalled) -> bool:
-        """Whether this task may have such a prompt: none that is too long; where it never retrieves, none that does."""
+        """Whether this task may have such a prompt: none that is too long, or retrieves more rows than it may."""
         config, prompt = self._task.config, recalled.entry.prompt
         if prompt.length > max(config.edit.max_length, config.prompt.prompt().length):
             return False
-        return prompt.retrieval is None or config.edit.retrieve > 0
+        return prompt.retrieval is None or prompt.retrieval.k <= config.edit.retrieve
 
     def _leaks(self, recalled: Recalled) -> bool:
         """Whether a prompt shows a held-out row, or gives away any row in its words; for the latter, a note says so.
@@ -181,8 +181,8 @@ class RunMemory:
 
 
 def check_experience(config: TaskConfig, folder: Path) -> None:
-    """Raises BadInput where the task, in this folder, names a file of rounds that is not there."""
-    if config.policy == "learned" and config.experience not in ("runs", "none"):
+    """Raises BadInput where the task, in this folder, names a file of rounds that it is to read and that is missing."""
+    if (config.policy == "learned" or config.plans) and config.experience not in ("runs", "none"):
         _named(config, folder)
 
 

@@ -118,8 +118,9 @@ def test_a_task_may_name_another_experience_or_none(tiny_task: TinyTask, tmp_pat
     assert RunServices(Context(run=str(named.path))).memory.experience == (a_line(),)
     without = new_run(task, ["policy=learned", "experience=practice.jsonl", "without=[memory]"], runs, "without")
     assert RunServices(Context(run=str(without.path))).memory.experience == ()
-    with pytest.raises(BadInput, match=r"nowhere\.jsonl.*or take `runs`"):
-        new_run(task, ["policy=learned", "experience=nowhere.jsonl"], runs, "missing")
+    for reads in (["policy=learned"], ["planner=llm", "llm.model=mind-1"]):
+        with pytest.raises(BadInput, match=r"nowhere\.jsonl.*or take `runs`"):
+            new_run(task, [*reads, "experience=nowhere.jsonl"], runs, "missing")
     assert not (runs / "missing").exists(), "nothing is begun"
     assert yaml.safe_load(named.task_file.read_text())["experience"] == "practice.jsonl"
 

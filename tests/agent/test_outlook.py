@@ -156,6 +156,12 @@ def test_costs_follow_the_sizes_of_the_task() -> None:
     assert priced(lora={"epochs": 2 * CONFIG.lora.epochs})[0] == pytest.approx(2 * usual[0])
     assert priced(edit={"proposals": 12})[1] > usual[1]
     assert priced(generation={"max_new_tokens": 8})[2] < usual[2]
+    llm = {"llm": {"model": "m"}}
+    textgrad, gepa, long = (
+        priced(edit={"editor": editor, **more}, **llm)
+        for editor, more in (("textgrad", {}), ("gepa", {}), ("gepa", {"metric_calls": 200}))
+    )
+    assert textgrad[1] < gepa[1] < long[1] and textgrad[0] == gepa[0], "GEPA answers rows while it searches"
     assert all(cost > base for cost, base in zip(priced(rows=16), usual, strict=True))
     # rows that are retrieved are read for each question, and in training for each row
     retrieving = Prompt(system="Answer the question.", retrieval=Retrieval(k=4))

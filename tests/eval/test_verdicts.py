@@ -59,6 +59,7 @@ def test_on_a_full_tie_the_simpler_pair_wins(simpler: bool) -> None:
     same = evaluation((1, 1), (0, 1))
     verdict = judge_by_rewards(same, same, level=0.1, after_is_simpler=simpler)
     assert verdict.kept is simpler
+    assert ("wins the tie, with a cheaper prompt or weights that forget less" in verdict.reason) is simpler
     assert verdict.gain == 0
 
 

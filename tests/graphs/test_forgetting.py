@@ -4,7 +4,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,14 @@ import yaml
 import nesylora
 from agent.errors import BadInput
 from agent.records.actions import TrainLora
+from agent.records.examples import Demo, Example, Prompt
 from graphs.context import new_run
 from graphs.nodes.approve import cost_of
 from graphs.session import open_session
+from memory.embedder import MiniLm
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import LEARNABLE, TinyTask
+from tools.model.backbone import Backbone
 
 ROOT = Path(__file__).parents[2]
 TRAINED = ["policy=lora-only", "budget.rounds=2", "seed=1", "lora.replay=0"]
@@ -126,6 +129,30 @@ def test_answers_to_kept_tasks_are_part_of_a_trainings_price(keeping: Callable[.
 def test_a_fall_within_the_tolerance_is_kept(keeping: Callable[..., Path], tmp_path: Path) -> None:
     run = a_run(keeping(), tmp_path / "runs", "budget.rounds=1", "gate.keep_tolerance=1")
     assert run.rounds()[0].verdict.kept
+
+
+def test_a_kept_task_that_retrieves_is_shown_its_own_train_rows_as_they_fit_the_model(
+    keeping: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown, embedded = list[Demo](), list[str]()
+    generate, embed = Backbone.generate, MiniLm.__call__
+
+    def noted(self: Backbone, prompt: Prompt, examples: Sequence[Example], **options: Any) -> Any:
+        shown.extend(demo for example in examples for demo in example.demos)
+        return generate(self, prompt, examples, **options)
+
+    def counted(self: MiniLm, texts: Sequence[str]) -> list[list[float]]:
+        embedded.extend(texts)
+        return embed(self, texts)
+
+    monkeypatch.setattr(Backbone, "generate", noted)
+    monkeypatch.setattr(MiniLm, "__call__", counted)
+    task = keeping({"prompt": {"retrieval": {"k": 1}}}, answer="Heskzan<|im_end|>")
+    a_run(task, tmp_path / "runs", "budget.rounds=1", "edit.retrieve=0")
+    assert {demo.answer for demo in shown} == {"Heskzan"}
+    assert {demo.question for demo in shown} <= {f"Say {word}, train." for word in "abcd"}
+    times = [embedded.count(f"Say {word}, train.") for word in "abcd"]
+    assert times == [2] * 4, "once to measure the rows, and once to answer under whatever weights"
 
 
 @pytest.mark.parametrize(

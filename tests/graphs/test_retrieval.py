@@ -213,20 +213,21 @@ def test_eval_scores_a_prompt_that_retrieves(
 # --- other rows, other settings ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("retrieve", [0, 4])
-def test_a_recalled_prompt_retrieves_this_tasks_rows_unless_it_never_retrieves(
+@pytest.mark.parametrize("retrieve", [0, 1, 4])
+def test_a_recalled_prompt_retrieves_this_tasks_rows_unless_it_retrieves_fewer(
     tiny_task: TinyTask, tmp_path: Path, answered: list[tuple[Prompt, Example]], retrieve: int
 ) -> None:
-    prompt = Prompt(system="Begin with the word ANSWER.", retrieval=Retrieval(k=1))
+    prompt = Prompt(system="Begin with the word ANSWER.", retrieval=Retrieval(k=2))
     task = tiny_task(edit={"retrieve": retrieve})
     with open_session(new_run(task, runs=tmp_path / "runs"), supervised=True) as session:
         remember(session.services, prompt)
         session.go()
         first = session.services.folder.baseline()
     assert first is not None
-    assert (prompt.id in [tried.prompt for tried in first.recalled]) == bool(retrieve)
-    shown = {row.demos for asked, row in answered if asked.system == prompt.system}
-    assert shown <= {(demo,) for demo in NEAREST.values()} and bool(shown) == bool(retrieve)
+    assert (prompt.id in [tried.prompt for tried in first.recalled]) == (retrieve >= 2)
+    shown = [row.demos for asked, row in answered if asked.system == prompt.system]
+    assert bool(shown) == (retrieve >= 2)
+    assert all(len(demos) == 2 and set(demos) <= {*NEAREST.values()} for demos in shown)
 
 
 def test_rows_that_retrieval_makes_too_long_are_found_before_the_model_is_loaded(

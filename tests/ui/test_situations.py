@@ -99,8 +99,10 @@ def test_an_answer_that_cannot_be_used_is_no_good_plan_and_a_run_goes_by_the_rul
 # --- check-llm -------------------------------------------------------------------------------------
 
 
-def checked(server: LlmServer, runs: Path, capsys: pytest.CaptureFixture[str], most: int) -> tuple[int, str]:
-    asked = ["check-llm", "--model", "mind-1", "--base-url", server.url, "--runs", str(runs)]
+def checked(
+    server: LlmServer, runs: Path, capsys: pytest.CaptureFixture[str], most: int, *more: str
+) -> tuple[int, str]:
+    asked = ["check-llm", "--model", "mind-1", "--base-url", server.url, "--runs", str(runs), *more]
     return run([*asked, "--situations", str(most)]), capsys.readouterr().out
 
 
@@ -126,7 +128,20 @@ def test_a_check_that_was_stopped_goes_on(tmp_path: Path, capsys: pytest.Capture
         _, printed = checked(server, tmp_path, capsys, 3)
         again = [request for request in server.requests[before:] if "Some failing train rows:\n- " in request.user]
     assert len(again) == 1, "two were known"
-    assert "3 of 3 plans" in printed
+    assert "3 of 3 plans" in printed and "2 answers kept from an earlier check (--set cache=false" in printed
+
+
+def test_a_model_that_was_exchanged_is_seen_where_no_answer_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = [scripted_llm]
+    with serving(lambda request: models[0](request)) as server:
+        checked(server, tmp_path, capsys, 1)
+        models[0] = only_edits
+        _, kept = checked(server, tmp_path, capsys, 1)
+        _, anew = checked(server, tmp_path, capsys, 1, "--set", "cache=false")
+    assert "1 of 1 plans" in kept and "1 answer kept from an earlier check" in kept
+    assert "0 of 1 plans" in anew and "earlier check" not in anew
 
 
 def test_a_server_that_fails_on_the_way_has_no_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

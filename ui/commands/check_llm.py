@@ -216,7 +216,9 @@ def _check_situations(server: CheckedServer, most: int) -> tuple[bool, str]:
     """Whether more of its plans are good than chance would bring."""
     llm = server.settings.model_copy(update={"way": server.method})
     score = plan_on_all(most, server.chat("planner", replies=server.replies), llm, server.notify)
-    return score.beats_chance, str(score)
+    kept = server.budget.usage["planner"].cached
+    earlier = f"; {wording.plural(kept, 'answer')} kept from an earlier check (--set cache=false: all are asked anew)"
+    return score.beats_chance, f"{score}{earlier if kept else ''}"
 
 
 def _check_editor(server: CheckedServer) -> tuple[bool, str]:
