@@ -69,7 +69,8 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
     model = RetrievingLanguageModel(backbone, retriever)
     evaluate = Runner(task, model, run.prompt, run)
     editor, policy = RuleEditor(task.scorers, config.edit, retrieves=True), make_policy(config)
-    classifier, trainer = Classifier(model, task.scorers, task.train), LoraTrainer(backbone, config.lora, show)
+    classifier = Classifier(model, task.scorers, task.train, retrieves=True)
+    trainer = LoraTrainer(backbone, config.lora, show)
     seed_prompt = config.prompt.prompt()
     general = general_baseline(model)  # what new weights must not forget
     best, rounds = Candidate(prompt=run.save_prompt(seed_prompt)), list[Round]()

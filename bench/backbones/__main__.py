@@ -66,15 +66,15 @@ def _get(options: argparse.Namespace) -> int:
     weights = options.folder / f"{options.name}.gguf"
     print(f"{options.name}: {published.about}.\nLicence of the weights: {published.licence}.", flush=True)
     options.folder.mkdir(parents=True, exist_ok=True)
-    if not weights.exists():
-        assemble(published, weights, download, lambda news: print(news, flush=True))
     if not (into / "config.json").is_file():
+        if not weights.exists():
+            assemble(published, weights, download, lambda news: print(news, flush=True))
         partial = into.with_name(f"{into.name}.partial")  # renamed when complete: a kill leaves no half model
         shutil.rmtree(partial, ignore_errors=True)
         convert(weights, partial, lambda done, steps, note: print(f"converting {done}/{steps}: {note}", flush=True))
         partial.rename(into)
     print(f"{into}: name it as `model:` in a task.yaml. {weights} is not needed any more.")
-    return _checked(str(into), weights)
+    return _checked(str(into), weights if weights.exists() else None)
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`python -m bench.studies.forgetting`: what weights forget, and what helps, for docs/benchmarks/forgetting.md.
+"""`python -m bench.studies.forgetting`: what weights forget, and what helps, beside the default of `lora.replay`.
 
 Each row of the table is one LoRA training on the remade train rows of a task, from the bare base. The same command
 continues where it was stopped.
@@ -20,7 +20,7 @@ from agent.records.drift import Drift
 from agent.records.examples import Candidate, Demo, Prompt
 from agent.records.rounds import Spend
 from eval.runner import Runner
-from eval.tasks.task import Task, load_task
+from eval.tasks.task import Task, load_config, load_task
 from memory.remake import remake, select
 from memory.run.folder import RunFolder
 from memory.storage.disk import append_line, whole_lines, write_atomically
@@ -73,8 +73,8 @@ class Cell(Record):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do the trainings that are missing, print the table, write it where asked, and return the exit code."""
     options = _parser().parse_args(arguments)
-    options.runs.mkdir(parents=True, exist_ok=True)
-    results = options.runs / "results.jsonl"
+    results = options.runs / load_config(options.task).name / "results.jsonl"
+    results.parent.mkdir(parents=True, exist_ok=True)
     done = [Cell.model_validate_json(line) for line in whole_lines(results)]
     chosen = [remedy for remedy in REMEDIES if not options.only or remedy.name in options.only]
     missing = [
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--task", type=Path, default=shipped("valley"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", help="some of the remedies, by name")
-    parser.add_argument("--runs", type=Path, default=Path("runs", "forgetting"), help="where results are kept")
+    parser.add_argument("--runs", type=Path, default=Path("runs", "forgetting"), help="where results are kept, by task")
     parser.add_argument("--into", type=Path, help="a file for the table")
     return parser
 

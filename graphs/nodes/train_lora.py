@@ -64,7 +64,7 @@ def _take_over(training: Training, adapter: str, lent: bool, services: RunServic
     missing = training.tokens - charged
     if missing > 0:
         seconds = training.seconds * missing / training.tokens
-        read = 0 if charged else training.read
+        read = training.read_tokens if lent else 0  # what a killed process read was charged as it was read
         services.meter.borrow(Spend(seconds=seconds, train_tokens=missing, read_tokens=read))
 
 

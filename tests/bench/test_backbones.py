@@ -88,6 +88,14 @@ def test_a_model_is_checked_for_its_losses_and_shows_its_answers(tiny_model: Cal
     assert len(answers) == 3 and "capital of France" in answers[0]
 
 
+def test_a_model_that_was_converted_is_not_downloaded_again_when_its_gguf_file_is_gone(
+    tiny_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gemma-3-270m").symlink_to(tiny_model("llama"))
+    monkeypatch.setattr("bench.backbones.assembly.assemble", lambda *_: pytest.fail("it is downloaded again"))
+    assert command.main(["get", "gemma-3-270m", str(tmp_path)]) == 0
+
+
 def test_another_chat_template_than_the_files_is_refused(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
     backbone = open_backbone(str(tiny_model("llama")))
 

@@ -64,6 +64,17 @@ def test_no_run_is_lent_what_a_budget_cut_short(tiny_task: TinyTask, tmp_path: P
     assert whole.rounds()[0].spend.train_tokens > 2 * cut.rounds()[0].spend.train_tokens
 
 
+def test_an_adapter_that_is_lent_costs_what_it_cost_to_make_general_rows_included(
+    tiny_task: TinyTask, tmp_path: Path
+) -> None:
+    lora = LEARNABLE["lora"] | {"epochs": 2, "replay": 1.0}
+    task = tiny_task(**LEARNABLE | {"lora": lora, "budget": {"rounds": 1}, "target": 1.0})
+    made, lent = (went(task, tmp_path / name, "lora-only", tmp_path / "pool").rounds()[0] for name in ("made", "lent"))
+    assert made.trial.candidate == lent.trial.candidate
+    assert made.spend.train_tokens == lent.spend.train_tokens
+    assert abs(made.spend.read_tokens - lent.spend.read_tokens) <= 4, "rounding aside"
+
+
 def test_what_a_lever_draws_depends_on_the_pair_and_the_try_and_not_on_the_round(
     tiny_task: TinyTask, tmp_path: Path
 ) -> None:

@@ -63,6 +63,8 @@ class GepaEditor:
         Raises:
             LlmUnavailable: the LLM did not answer, or was lost before there was any result.
         """
+        if action.parts == ("retrieval",):
+            return Edits()  # no text
         failing = [score.example for score in evaluation.scores if score.reward < 1]
         if not failing:
             lack = "falls short" if action.failures == "any" else f"lacks {action.failures}"

@@ -56,7 +56,7 @@ class GeneralRows:
         most: tokens of the longest row; longer ones are left out.
 
     Attributes:
-        read: forward tokens of the base's predictions.
+        read_tokens: what the base has read.
     """
 
     def __init__(self, backbone: Backbone, share: float, weight: float, *, rows: int, most: int, seed: int) -> None:
@@ -65,7 +65,7 @@ class GeneralRows:
         rendered = [backbone.render.row(Prompt(), text) for text in general_texts()]
         fitting = [row for row in rendered if len(row) <= most]
         wanted = min(ceil(self._share * rows), len(fitting)) if self._weight else 0
-        self._rows, self.read = _predicted(backbone, shuffle.sample(fitting, wanted))
+        self._rows, self.read_tokens = _predicted(backbone, shuffle.sample(fitting, wanted))
         self._order = _endless(self._rows, shuffle)
 
     def rows_an_epoch(self, training_rows: int) -> int:
@@ -81,8 +81,8 @@ class GeneralRows:
 
 
 def _predicted(backbone: Backbone, rows: Sequence[TokenRow]) -> tuple[list[PredictedRow], int]:
-    """With the forward tokens that the base read for it."""
-    found, read = [], 0
+    """The rows with the bare base's predictions, and the tokens that it read."""
+    found, read = list[PredictedRow](), 0
     with backbone.using(None) as base, torch.no_grad():
         backbone.base.eval()
         for start in range(0, len(rows), TOGETHER):
@@ -93,9 +93,8 @@ def _predicted(backbone: Backbone, rows: Sequence[TokenRow]) -> tuple[list[Predi
                 PredictedRow(row.prompt, row.completion, *predictions)
                 for row, *predictions in zip(batch, tokens, chances, strict=True)
             ]
-            tokens_read = backbone.cost(batch)
-            backbone.charge(Spend(read_tokens=tokens_read))
-            read += tokens_read
+            read += backbone.cost(batch)
+            backbone.charge(Spend(read_tokens=backbone.cost(batch)))
     return found, read
 
 

@@ -88,6 +88,7 @@ class LoraTrainer:
             )
         with backbone.lock:  # nobody is answered by a model that is half trained
             started = time.monotonic()
+            backbone.release_decoder()
             general = GeneralRows(
                 backbone, action.replay or 0.0, self._settings.kl, rows=len(fitting) * action.epochs, most=longest,
                 seed=seed,
@@ -101,7 +102,7 @@ class LoraTrainer:
             training = Training(
                 model=backbone.name, parent=parent, data=digest([[prompt.id, example.id] for prompt, example in rows]),
                 settings=self._settings, rows=action.rows, row_count=len(fitting), rewritten=rewritten,
-                general=general.rows_an_epoch(len(fitting)), read=general.read,
+                general=general.rows_an_epoch(len(fitting)), read_tokens=general.read_tokens,
                 left_out=left_out, epochs=action.epochs, learning_rate=action.learning_rate,
                 rank=backbone.rank(adapter), seed=seed, steps=tuple(fit.steps), tokens=fit.tokens,
                 seconds=time.monotonic() - started, stopped=fit.stopped, pass_tokens=fit.budget.tokens,
@@ -148,7 +149,6 @@ class LoraTrainer:
             for batches in chunks(plan_epoch(rows, settings.batch_size, seed + epoch - 1), settings.accumulate)
         ]
         rate = partial(rate_factor, warmup=round(settings.warmup * len(plan)), steps=len(plan))
-        backbone.release_decoder()
         budget = memory_budget_for(backbone.base, settings.checkpointing, backbone.memory_budget)
         steps, tokens, stopped = list[Step](), 0, None
         backbone.base.train()

@@ -305,10 +305,16 @@ def test_where_no_row_fails_nothing_is_asked() -> None:
     assert not requests and edits.remarks == ("No train row lacks style, so GEPA has nothing to learn from",)
 
 
-def test_wrong_answers_in_the_wanted_form_are_learned_from_where_the_classifier_says_that_words_mend_them() -> None:
-    """Whoever asks has left out the rows that lack something else (`graphs.rows.failures`)."""
-    edits = proposed([new("every ANSWER:"), *[Reply("")] * 9], prompt=Prompt(system="ANSWER:"), failures="style")
-    assert systems(edits) == ["every ANSWER:"]
+def test_it_learns_from_all_failures_it_is_given_whatever_the_edit_is_about() -> None:
+    prompt = Prompt(system="Begin with ANSWER:")  # brings the form and no facts: other words may call them up
+    edits = proposed([new("every ANSWER:")], prompt=prompt, failures="style")
+    assert systems(edits) == ["every ANSWER:"], "which rows those are is decided before"
+
+
+def test_retrieval_is_no_text_and_nothing_is_asked_or_remarked() -> None:
+    requests: list[Request] = []
+    assert proposed([], "retrieval", asked=requests) == Edits()
+    assert not requests
 
 
 # --- the library's habits ------------------------------------------------------------------------

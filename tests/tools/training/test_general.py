@@ -199,6 +199,7 @@ def test_general_rows_count_in_tokens_and_neither_in_the_loss_nor_in_what_ends_a
     without, beside = fit(backbone(), 0), fit(backbone(charge=spends.append), 1.0)
     assert beside.steps[0].loss == pytest.approx(without.steps[0].loss, rel=1e-5), "from the same weights"
     assert sum(spend.train_tokens for spend in spends) == beside.tokens > 2 * without.tokens
+    assert sum(spend.read_tokens for spend in spends) == beside.read_tokens > 0 == without.read_tokens
     far_away = general.divergence
     monkeypatch.setattr(general, "divergence", lambda *given: far_away(*given) * 0 + 100)  # of no gradient
     ended = fit(backbone(), 1.0, enough=without.epoch_losses[3])
