@@ -41,7 +41,7 @@ bench-gpu: $(READY_BENCH) ## what a CUDA card makes of training and answering, b
 
 check-llm: $(READY) ## is an LLM server good enough? BASE_URL=http://… MODEL=…
 	@test -n "$(MODEL)" || { echo "make: name a model: make check-llm BASE_URL=http://127.0.0.1:8000/v1 MODEL=…"; exit 2; }
-	@$(VENV)/bin/nesylora check-llm --model "$(MODEL)" $(if $(BASE_URL),--base-url "$(BASE_URL)")
+	@$(VENV)/bin/nesylora check-llm --model "$(MODEL)" $(if $(BASE_URL),--base-url "$(BASE_URL)") $(if $(SITUATIONS),--situations $(SITUATIONS))
 
 setup: $(READY) ## only install
 

@@ -6,7 +6,7 @@ Importing this loads nothing heavy; `adapt` does the main job, `main` is the con
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from agent.records.rounds import Outcome
     from graphs.adapt import Adaptation
 
-__all__ = ["Adapted", "Shadowed", "adapt", "build_graph", "main", "server_graph"]
+__all__ = ["Adapted", "Shadowed", "adapt", "build_graph", "main", "messages", "server_graph"]
 
 PACKAGES = ("agent", "tools", "memory", "eval", "graphs", "ui", "bench")
 
@@ -35,6 +35,10 @@ class Adapted(NamedTuple):
     prompt: Prompt
     adapter: Path | None
     outcome: Outcome
+
+    def messages(self, question: str, history: Sequence[Mapping[str, str]] = ()) -> list[dict[str, str]]:
+        """What to send to a model that serves `adapter`, for a new question; see `nesylora.messages`."""
+        return messages(self.run, question, history)
 
 
 def adapt(
@@ -71,6 +75,25 @@ def adapt(
     best = outcome.best
     adapter = folder.adapter_folder(best.adapter) if best.adapter else None
     return Adapted(folder.path, folder.prompt(best.prompt), adapter, outcome)
+
+
+def messages(run: str | Path, question: str, history: Sequence[Mapping[str, str]] = ()) -> list[dict[str, str]]:
+    """The best prompt of a run around a new question, as chat messages in OpenAI's form.
+
+    Where the prompt retrieves few-shot examples, the train rows nearest to the question are among them. For that the
+    task's rows must still be where the run found them, unchanged.
+
+    Args:
+        run: its folder, such as runs/NAME.
+        history: earlier turns of the conversation, oldest first, in the same form.
+
+    Raises:
+        agent.errors.NesyLoraError: with a message that says what is wrong, where, and the way out.
+    """
+    _check_packages()
+    from graphs.serving import messages
+
+    return messages(Path(run), question, history)
 
 
 def build_graph(checkpointer: BaseCheckpointSaver[str] | None = None) -> Adaptation:

@@ -19,6 +19,10 @@ class Busy(NesyLoraError):
     exit_code = 3
 
 
+class ExtensionFailed(NesyLoraError):
+    """Code of the user's own, registered as scorer, editor or policy, raised what is no NesyLoraError."""
+
+
 class StepFailed(NesyLoraError):
     """A lever could not finish, such as a loss that is not finite. The pair before it stands."""
 

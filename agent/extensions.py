@@ -7,12 +7,13 @@ A name is registered by a call in Python, or found by an entry point of an insta
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from pydantic import create_model
 
 from agent.config.base import CustomScorer, CustomStyle, Settings, StyleSettings
-from agent.errors import BadInput
+from agent.errors import BadInput, ExtensionFailed, NesyLoraError
 from agent.records.base import digest
 from agent.registry import Registry
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 K = TypeVar("K", CustomScorer, CustomStyle)
 ScoreFunction = TypeVar("ScoreFunction", bound=Callable[..., float])
 ExplainFunction = TypeVar("ExplainFunction", bound=Callable[..., str])
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ def register_scorer(
     def register(score: ScoreFunction) -> ScoreFunction:
         words = wanted or f"what the scorer {name} looks for"
         kind = _with_kind(settings, CustomScorer, name)
-        scorers.add(name, Scorer(kind, score, words, version or _source_digest(score)), _module(score))
+        blamed = _blamed(scorers, name, score)
+        scorers.add(name, Scorer(kind, blamed, words, version or _source_digest(score)), _module(score))
         return score
 
     return register
@@ -109,7 +112,7 @@ def register_style(
 
     def register(explain: ExplainFunction) -> ExplainFunction:
         kind = _with_kind(settings, CustomStyle, name)
-        style = Style(kind, explain, instruction, form, version or _source_digest(explain))
+        style = Style(kind, _blamed(styles, name, explain), instruction, form, version or _source_digest(explain))
         styles.add(name, style, _module(explain))
         return explain
 
@@ -126,7 +129,7 @@ def register_editor(name: str) -> Callable[[EditorFactory], EditorFactory]:
     """
 
     def register(make: EditorFactory) -> EditorFactory:
-        editors.add(name, make, _module(make))
+        editors.add(name, _blamed_maker(editors, name, make, "propose"), _module(make))
         return make
 
     return register
@@ -142,7 +145,7 @@ def register_policy(name: str) -> Callable[[PolicyFactory], PolicyFactory]:
     """
 
     def register(make: PolicyFactory) -> PolicyFactory:
-        policies.add(name, make, _module(make))
+        policies.add(name, _blamed_maker(policies, name, make, "decide"), _module(make))
         return make
 
     return register
@@ -179,6 +182,59 @@ def used_by(config: "TaskConfig") -> dict[str, str]:
         for registry, name in named
         if not registry.is_built_in(name) and registry.get(name)
     }
+
+
+class _Blame:
+    """Around every call of an extension: what it raises becomes an error that says which one it was, and where."""
+
+    def __init__(self, extension: str) -> None:
+        self._extension = extension
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not isinstance(error, Exception) or isinstance(error, NesyLoraError):
+            return
+        raise ExtensionFailed(
+            f"The {self._extension} failed{_place(trace)} with {type(error).__name__}: {error}. Correct it, then start "
+            "again; a run that it stopped goes on with resume."
+        ) from error
+
+
+def _place(trace: TracebackType | None) -> str:
+    """The last line of the user's own file that the error came through; "" if it was raised outside of Python."""
+    user = trace.tb_next if trace else None  # the first line is the call, here
+    file, line, place = (user.tb_frame.f_code.co_filename if user else ""), 0, user
+    while place:
+        if place.tb_frame.f_code.co_filename == file:
+            line = place.tb_lineno
+        place = place.tb_next
+    return f" at {file}, line {line}," if file else ""
+
+
+def _blamed(registry: AnyRegistry, name: str, function: Function) -> Function:
+    """The function, whose errors name the extension."""
+
+    def call(*values: Any, **named: Any) -> Any:
+        with _Blame(f"{registry.what} {name!r}"):
+            return function(*values, **named)
+
+    return cast(Function, call)
+
+
+def _blamed_maker(registry: AnyRegistry, name: str, make: Function, method: str) -> Function:
+    """The maker of an editor or a policy, and its one method, whose errors name the extension."""
+
+    def made(*values: Any) -> Any:
+        extension = _blamed(registry, name, make)(*values)
+        own = getattr(extension, method, None)
+        if not callable(own):
+            return extension  # who uses it says what is wrong with it
+        return SimpleNamespace(**{"name": getattr(extension, "name", name), method: _blamed(registry, name, own)})
+
+    return cast(Function, made)
 
 
 def _module(made: object) -> str:

@@ -30,6 +30,14 @@ Embed = Callable[[Sequence[str]], list[list[float]]]
 """Unit vectors of texts, in order: their dot product is the cosine similarity."""
 
 
+ScorePrompt = Callable[[Prompt, str | None, Sequence[str]], Evaluation]
+"""Scores a prompt with an adapter (None: the bare base) on train rows, by name; charged to the step under way."""
+
+
+FindLeak = Callable[[Prompt, Prompt], str | None]
+"""A sentence on a row that a prompt gives away, and the prompt before its edit does not; or None."""
+
+
 class Progress(Protocol):
     """Shows long work: what it is, how far of how much, and a short note (loss, texts per second)."""
 
@@ -77,6 +85,20 @@ class LanguageModel(Protocol):
 
         Only tokens of `scored` count. None for what cannot be measured: a row beyond the model's window, or nothing to
         score.
+        """
+        ...
+
+
+class Retriever(Protocol):
+    """Looks up the few-shot examples that a prompt's `retrieval` asks for."""
+
+    def resolved(self, prompt: Prompt, examples: Sequence[Example]) -> tuple[Prompt, Sequence[Example]]:
+        """The prompt without its retrieval, and each example with its own few-shot examples, the nearest one last.
+
+        Only train rows are shown, and none to itself. A prompt without retrieval, and its examples, stay as they are.
+
+        Raises:
+            NesyLoraError: texts cannot be embedded here.
         """
         ...
 
@@ -146,7 +168,11 @@ class Trainer(Protocol):
 
 
 class Editor(Protocol):
-    """Proposes changed prompts from the failures of the present one; never scores them itself."""
+    """Proposes changed prompts from the failures of the present one.
+
+    What it proposes is scored elsewhere, on other rows. An editor that scores for itself gets a `ScorePrompt` where it
+    is made, which knows train rows only.
+    """
 
     @property
     def name(self) -> str: ...

@@ -17,7 +17,10 @@ def alpha_to_spend(alpha: float, earlier: Iterable[Verdict]) -> float:
     that makes the gate stricter: see the simulation in bench/studies/gating.py.
 
     Args:
-        earlier: the verdicts of the run so far. Those without a level tested nothing, and spent nothing.
+        earlier: the verdicts of the run so far. Those without a level tested nothing, and spent nothing. A trial that
+            passed its test, and was taken back for what it forgets, gives back what it spent: keeping fewer trials than
+            passed makes no false keep likelier.
     """
-    spent = sum(verdict.level for verdict in earlier if verdict.level is not None and not verdict.kept)
+    failed = [verdict for verdict in earlier if not (verdict.kept or verdict.overruled)]
+    spent = sum(verdict.level for verdict in failed if verdict.level is not None)
     return max(0.0, alpha - spent) * SHARE

@@ -37,7 +37,10 @@ class Change:
         return all(abs(difference) <= NOISE for difference in self.differences)
 
     def __str__(self) -> str:
-        return f"{self.name} {fmean(self.before):.2f} → {fmean(self.after):.2f}"
+        """Both means; to so many places that a change shows."""
+        before, after = fmean(self.before), fmean(self.after)
+        places = next((n for n in (2, 3, 4) if not self.gain or f"{before:.{n}f}" != f"{after:.{n}f}"), 5)
+        return f"{self.name} {before:.{places}f} → {after:.{places}f}"
 
 
 def deciding_rows(evaluation: Evaluation, compared_on: Collection[str]) -> Evaluation:
@@ -60,7 +63,7 @@ def gate(
         level: largest p-value of a trial that is kept; see `eval.alpha_spending`.
         reference_nll: the NLL of each row's reference under the pair of an evaluation, in nats per token; None for a
             row that cannot be measured. Called only where rewards cannot tell.
-        after_is_simpler: the trial wins where no row differs.
+        after_is_simpler: the trial wins where no row's reward or merit differs.
     """
     verdict = judge_by_rewards(before, after, level, after_is_simpler)
     if verdict.kept or not too_few_to_tell(before, after, level):
@@ -83,7 +86,7 @@ def judge_by_rewards(before: Evaluation, after: Evaluation, level: float, after_
     reward, merit = _changes(before, after)
     if reward.nothing and merit.nothing:
         end = "the simpler pair wins the tie" if after_is_simpler else "the pair before stands"
-        text = f"no row differs (joint reward {before.reward:.2f}): {end}"
+        text = f"no row's reward or merit differs (joint reward {before.reward:.2f}): {end}"
         return _verdict(after_is_simpler, reward, merit, text, 1.0, None)
     p_value = joint_sign_flip(reward.differences, merit.differences, flips=flips_for(level))
     if reward.gain < 0:

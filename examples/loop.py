@@ -21,18 +21,23 @@ from agent.records.rounds import Round, Spend, Trial
 from agent.signal import monitor
 from eval.alpha_spending import alpha_to_spend
 from eval.batches import batch
+from eval.forgetting import object_to_forgetting
 from eval.gate import deciding_rows, gate
 from eval.runner import Runner
 from eval.stats import standard_error
 from eval.tasks.fitting import fitted, measure
 from eval.tasks.task import Task, load_task
+from memory.embedder import MiniLm
 from memory.remake import remake, select
+from memory.retrieval import NearestRows, with_retrieved
 from memory.run.folder import RunFolder
 from tools.diagnosis.classify import Classifier
+from tools.diagnosis.drift import drift, general_baseline
 from tools.editing.comparison import compare_proposals
 from tools.editing.rule_editor import RuleEditor
 from tools.model.backbone import Backbone
 from tools.model.loading import load_model
+from tools.model.retrieving import RetrievingLanguageModel
 from tools.training.lora import LoraTrainer
 
 
@@ -57,12 +62,16 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
     task = load_task(task_path)
     config = task.config
     run = RunFolder.create(folder, config.name, "", task.folder, task.digest)
-    model = load_backbone(config, run)
-    task = fitted(task, measure(task, model.render, model.window))
+    backbone, embed = load_backbone(config, run), MiniLm()
+    nearest = partial(NearestRows, scorers=task.scorers, embed=embed)
+    task = fitted(task, measure(task, backbone.render, backbone.window, nearest))
+    retriever = nearest(task.train)
+    model = RetrievingLanguageModel(backbone, retriever)
     evaluate = Runner(task, model, run.prompt, run)
-    editor, policy = RuleEditor(task.scorers, config.edit), make_policy(config)
-    classifier, trainer = Classifier(model, task.scorers, task.train), LoraTrainer(model, config.lora, show)
+    editor, policy = RuleEditor(task.scorers, config.edit, retrieves=True), make_policy(config)
+    classifier, trainer = Classifier(model, task.scorers, task.train), LoraTrainer(backbone, config.lora, show)
     seed_prompt = config.prompt.prompt()
+    general = general_baseline(model)  # what new weights must not forget
     best, rounds = Candidate(prompt=run.save_prompt(seed_prompt)), list[Round]()
 
     while True:
@@ -91,7 +100,7 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
             trial = Trial(candidate=pair, note="edited", raced=tuple(compared_on))
         else:
             assert isinstance(decision.move, TrainLora), "only a user asks for a rollback"
-            rows = training_rows(task, prompt, seed_prompt, decision.move)
+            rows = with_retrieved(training_rows(task, prompt, seed_prompt, decision.move), retriever)
             adapter = f"{number + 1:012x}"
             parent = None if decision.move.fresh else best.adapter
             files = run.adapter_folder(adapter)
@@ -105,6 +114,13 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
         verdict = gate(
             old, new, alpha, lambda pair: evaluate.reference_nll(pair.candidate, [s.example for s in pair.scores])
         )
+        if trial.candidate and trial.candidate.adapter != best.adapter:
+            pairs = {"drift": trial.candidate, "drift_before": best}
+            lost = {
+                name: drift(model, pair.adapter, general).mean if pair.adapter and general else 0.0
+                for name, pair in pairs.items()
+            }
+            verdict = object_to_forgetting(verdict.model_copy(update=lost), config.gate)
         print(f"  {'kept' if verdict.kept else 'taken back'}: {verdict.reason}")
         kept = after if verdict.kept else before
         best = kept.candidate

@@ -34,6 +34,7 @@ class Cost(Record):
     training_rows: int = 0
     prompts: int = Field(0, description="compared with each other, the present one included")
     rows_per_prompt: int = 0
+    search_answers: int = Field(0, description="to train rows, to prompts that the editor tries for itself")
     validation_answers: int = Field(0, description="to judge the result")
     test_answers: int = 0
     llm_calls: int = Field(0, description="to the external LLM, about; fewer where fewer train rows fail")

@@ -87,8 +87,11 @@ def new_run(task: Path, overrides: Sequence[str] = (), runs: Path = Path("runs")
     import yaml
 
     from agent.config.lora_options import faults
+    from eval.tasks.kept import load_kept
     from eval.tasks.task import load_task, place
     from graphs.services.run_memory import check_experience
+    from memory.embedder import INSTALL, is_installed
+    from tools.editing.pareto_search import library
     from tools.model.availability import check_model
 
     read = load_task(task, overrides)
@@ -99,10 +102,21 @@ def new_run(task: Path, overrides: Sequence[str] = (), runs: Path = Path("runs")
             check_model(model)
         except BadInput as error:
             raise BadInput(f"{place(task, keys, overrides)}: {error}") from error
+    if read.config.prompt.retrieval and not is_installed():
+        where = place(task, ("prompt", "retrieval"), overrides)
+        raise BadInput(f"{where}: train rows are retrieved by an embedder, which is not installed. Run: {INSTALL}")
+    kept = {}
+    for number, other in enumerate(read.config.keep):
+        try:
+            kept[other] = load_kept(other, read.config, read.folder).digest
+        except BadInput as error:
+            raise BadInput(f"{place(task, ('keep', number), overrides)}: keep: {error}") from error
     check_experience(read.config, read.folder)
+    if read.config.edit.editor == "gepa":
+        library()
     text = yaml.safe_dump(read.config.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
     used = extensions.used_by(read.config)
-    return RunFolder.create(runs, read.config.name, text, read.folder, read.digest, name, used)
+    return RunFolder.create(runs, read.config.name, text, read.folder, read.digest, name, used, kept)
 
 
 def run_folder(context: Context, new_name: str | None) -> RunFolder:

@@ -79,7 +79,7 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     listing.set_defaults(do=_runs)
 
     _add_check(
-        commands.add_parser("check-llm", help="is an LLM server good enough? plan, edit and judge once, and tell")
+        commands.add_parser("check-llm", help="is an LLM server good enough? let it plan, edit and judge, and tell")
     )
 
     doctor = commands.add_parser("doctor", help="what is installed, the device, the model cache, room, and the LLM")
@@ -99,11 +99,17 @@ def _add_check(command: argparse.ArgumentParser) -> None:
         "--set", dest="settings", action="append", default=[], metavar="KEY=VALUE",
         help="a setting of a task's llm section, such as temperature=null or way=schema; may be given again",
     )  # fmt: skip
+    command.add_argument(
+        "--situations", type=_count, metavar="N", help="recorded situations to plan in (default: 12; 0: none)"
+    )
+    _add_runs(command)
     command.set_defaults(do=_check_llm)
 
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--policy", help="who decides: rules (default), learned, or a schedule such as 'p -> w'")
+    command.add_argument(
+        "--policy", help="who decides: rules (default), learned, paper, or a schedule such as 'p -> w'"
+    )
     command.add_argument("--name", help="of the run's folder; default: task and time")
     add_settings(command)
 
@@ -198,13 +204,15 @@ def _runs(options: argparse.Namespace) -> int:
 
 def _check_llm(options: argparse.Namespace) -> int:
     from agent.errors import BadInput
-    from ui.commands.check_llm import check_llm, settings_of
+    from ui.commands.check_llm import SITUATIONS, check_llm, settings_of
 
     quiet_libraries()
     if options.base_url and not options.base_url.startswith(("http://", "https://")):
         raise BadInput(f"--base-url {options.base_url}: begin it with http:// or https://")
     server = {"model": options.model, "base_url": options.base_url, "key_variable": options.key_variable}
-    return check_llm(settings_of(server | {"timeout": options.timeout, "patience": 0}, options.settings))
+    settings = settings_of(server | {"timeout": options.timeout, "patience": 0}, options.settings)
+    situations = SITUATIONS if options.situations is None else options.situations
+    return check_llm(settings, situations, options.runs)
 
 
 def _doctor(options: argparse.Namespace) -> int:

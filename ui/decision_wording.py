@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from agent.policy.trust import in_words
 from agent.records.actions import Decision
 from agent.records.looks import (
     ClassifyFailures,
@@ -19,7 +20,7 @@ from agent.records.looks import (
     TryPrompt,
 )
 from agent.records.rounds import Proposal
-from ui.wording import SORTERS, cut, number, p_value, percent, plural
+from ui.wording import SORTERS, cut, number, p_value, percent, plural, printable, signed
 
 MOST_OF_TEXT = 160  # characters of a text in a line
 
@@ -31,6 +32,13 @@ def reason(decision: Decision) -> str:
     return f"{decision.reason} (The planner was not used: {decision.planner_fault})"
 
 
+def decider(decision: Decision) -> str:
+    """Who decided. A registered policy, or a schedule, is named; older ledgers do not name theirs."""
+    if decision.policy:
+        return f"the policy {printable(decision.policy)}"
+    return {"custom": "a registered policy", "paper": "the paper's switch"}.get(decision.by, decision.by)
+
+
 def alternative(decision: Decision) -> str:
     """What the rules would have done, or what was planned where the user decided; empty where that is not known."""
     if decision.alternative:
@@ -39,9 +47,27 @@ def alternative(decision: Decision) -> str:
 
 
 def beside_rules(decision: Decision) -> str:
-    """Whether the rules would have pulled the same lever, with the same settings; empty where that is not known."""
+    """Whether the rules would have used the same lever, with the same settings; empty where that is not known."""
     same = "the same action" if decision.repeats else "same lever, other settings"
     return {True: same, False: "another lever", None: ""}[decision.agrees]
+
+
+def doubts(decision: Decision) -> list[str]:
+    """What was objected to in the planner's first plan, and how far it is trusted: a sentence each, if there is any."""
+    said = []
+    if against := decision.objection:
+        if decision.by != "planner":
+            then = "the rules decided"
+        else:
+            then = "it kept that" if decision.move == against.planned else "then it chose again"
+        said.append(
+            f"Objection to the planner's first plan, {against.planned}: it promises {signed(against.gain)} merit, the "
+            f"rules' action {signed(against.rules_gain)}; {then}."
+        )
+    now = decision.standing
+    if now and (now.rounds or now.elsewhere) and not decision.planner_fault:
+        said.append(f"Trust in the planner: {in_words(now)}.")
+    return said
 
 
 def refusal(proposal: Proposal) -> str:
@@ -99,4 +125,6 @@ def finding(found: Finding) -> str:
             )
 
 
-SAYINGS: tuple[Callable[..., str], ...] = (alternative, beside_rules, finding, inquiry, look, reason, refusal)
+SAYINGS: tuple[Callable[..., str | list[str]], ...] = (
+    alternative, beside_rules, decider, doubts, finding, inquiry, look, reason, refusal,
+)  # fmt: skip

@@ -1,13 +1,23 @@
 """How every face says the same thing: rewards, times, levers, costs."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from agent.policy.learned import short
 from agent.records.actions import Action
-from agent.records.rounds import Proposal, Remaking, Role, Spend, SplitResult, Usage, Verdict
-from agent.records.signal import Outlook
+from agent.records.rounds import (
+    ConstantAnswer,
+    KeptScore,
+    Proposal,
+    Remaking,
+    Role,
+    Spend,
+    SplitResult,
+    Usage,
+    Verdict,
+)
+from agent.records.signal import KNOWN_BELOW, Outlook
 
 if TYPE_CHECKING:
     from graphs.approval import Cost
@@ -18,23 +28,37 @@ GLOSSARY = {
     "joint reward": "content × style, from 0 to 1: an output counts as far as it is right and has the wanted form",
     "content": "the part of the reward for being right",
     "style": "the part of the reward for having the wanted form",
-    "prompt gap": "loss that demonstrations take away, in nats per token of the reference: what words can mend",
-    "weight gap": "loss that stays on the answer when form and demonstrations are given: what only weights can mend",
+    "prompt gap": "loss that demonstrations take away, in nats per token of the reference: words may mend it",
+    "weight gap": "loss that stays on the answer when form and demonstrations are given: from "
+    f"{KNOWN_BELOW} nats a token on, the model hardly knows the answer",
+    "nats": "unit of loss: at 0.7 nats a token the model gives the wanted token one chance in two, at 5 one in 150",
+    "lever": "what a round can change: the prompt (an edit) or the weights (a LoRA training)",
+    "saturated": "a lever whose last tries, since anything was kept, brought nothing that was kept",
+    "refined rows": "train rows with their answers put into the wanted form, under the present prompt",
     "noise": "standard error of the validation reward, in reward: smaller differences mean little",
     "noise floor": "the least gain in merit that the validation rows can tell from nothing",
-    "outlook": "merit that a lever promises if it is pulled now, ± one standard deviation, and what it costs",
+    "outlook": "merit that a lever promises if it is used now, ± one standard deviation, and what it costs",
     "forward tokens": "cost of a step on any machine: a token generated or read counts as one, a trained one as three",
-    "drift": "nats per token lost on forty short general texts, against the bare model: what a gain in weights has "
-    "cost elsewhere",
+    "drift": "nats per token lost on forty short general texts, against the bare model: what a gain in weights has cost "
+    "elsewhere; more than gate.drift is taken back",
+    "kept task": "another task that new weights must not lose: the bare model's reward there, and that of the weights",
     "promise": "the outlook's gain, as experience with other runs corrects it, in merit",
-    "drawn": "a gain drawn around the promise, as wide as it is uncertain; the best per token wins (Thompson sampling)",
+    "drawn": "a gain drawn at random around the promise, as wide as that is uncertain; the lever with the best draw a "
+    "token is used, so that what is uncertain gets tried (Thompson sampling)",
     "merit": "mean of reward, content and style, from 0 to 1: it shows progress where the product is still 0",
     "level": "the largest p with which a change is kept: a part of gate.alpha, less after each that was not",
     "rows that did not choose it": "the validation rows on which a prompt was not compared with others before",
     "p": "how often chance alone would show such a difference (paired sign-flip test, one-sided)",
 }
 SORTERS = {"rewards": "the two rewards alone", "rules": "rules over the probe", "model": "the classifier"}
-PARTS = {"system": "system text", "demos": "demonstrations", "questions": "questions"}
+PARTS = {
+    "system": "system text",
+    "demos": "demonstrations",
+    "questions": "questions",
+    "retrieval": "retrieved few-shot examples",
+}
+NOT_KNOWN = "–"
+ANSWER = 60  # characters of an answer that a sentence shows
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 
@@ -131,6 +155,8 @@ def action_cost(cost: "Cost | str") -> str:
     parts = []
     if cost.epochs:
         parts.append(f"{cost.epochs} epochs over up to {cost.training_rows} rows")
+    if cost.search_answers:
+        parts.append(f"up to {cost.search_answers} answers while GEPA searches")
     if cost.prompts:
         parts.append(f"up to {cost.prompts} prompts on up to {cost.rows_per_prompt} rows each")
     if cost.validation_answers:
@@ -145,6 +171,18 @@ def action_cost(cost: "Cost | str") -> str:
 def interval(result: SplitResult) -> str:
     """A test reward with its 95 % interval."""
     return f"{number(result.reward)} [{number(result.low)}, {number(result.high)}]"
+
+
+def always(constant: ConstantAnswer | None) -> str:
+    """What one answer to every row earns, as a sentence; empty in older runs, which did not measure it."""
+    if constant is None:
+        return ""
+    if constant.reward is None:
+        return "What one answer to every row would earn is left out: a judge or a reward model scores this task."
+    text = f'Always answering "{cut(printable(constant.answer), ANSWER)}" would earn {number(constant.reward)}'
+    if constant.most is None or constant.most <= constant.reward:
+        return f"{text}."
+    return f"{text}; another single answer, {number(constant.most)}."
 
 
 def cost(spend: Spend) -> str:
@@ -166,8 +204,23 @@ def forward_tokens(spend: Spend) -> str:
 
 
 def outlook(outlook: Outlook) -> str:
-    """What a lever promises: `+0.21 ± 0.08 for 2k forward tokens`, in merit."""
-    return f"{signed(outlook.gain)} ± {number(outlook.spread)} for {short(outlook.cost)} forward tokens"
+    """What a lever promises: `+0.21 ± 0.08 for 2k forward tokens`, in merit, and the drift that it may cost."""
+    drift = f", drift {signed(outlook.drift)}" if outlook.drift else ""
+    return f"{signed(outlook.gain)} ± {number(outlook.spread)} for {short(outlook.cost)} forward tokens{drift}"
+
+
+def forgotten(verdict: Verdict) -> str:
+    """What new weights have lost elsewhere: `drift +0.00 → +0.21`, and kept tasks; empty if that was not measured."""
+    parts = []
+    if verdict.drift is not None:
+        before = NOT_KNOWN if verdict.drift_before is None else signed(verdict.drift_before)
+        parts.append(f"drift {before} → {signed(verdict.drift)} nats a token")
+    return "; ".join([*parts, *([kept_scores(verdict.keep)] if verdict.keep else [])])
+
+
+def kept_scores(scores: Sequence[KeptScore]) -> str:
+    """Of each task that is to be kept, the base's reward and that of the weights."""
+    return "; ".join(f"{score.task}: {number(score.base)} → {number(score.reward)}" for score in scores)
 
 
 def tokens(spend: Spend) -> str:
@@ -222,6 +275,6 @@ def printable(text: str) -> str:
 
 
 SAYINGS: tuple[Callable[..., str], ...] = (
-    bar, cost, cut, duration, evidence, figure, forward_tokens, interval, kept, lever, mark, money, number, outlook,
-    p_value, percent, plural, raced, remade, signed, sparkline, tokens,
+    always, bar, cost, cut, duration, evidence, figure, forgotten, forward_tokens, interval, kept, kept_scores, lever,
+    mark, money, number, outlook, p_value, percent, plural, raced, remade, signed, sparkline, tokens,
 )  # fmt: skip

@@ -74,6 +74,11 @@ class Llm(Settings):
         description="calls in a round in which the planner may look (score rows, sort failures, search prompts, try "
         "the prompt) before it names its action; 0: it names it at once",
     )
+    trust: Literal["earned", "always"] = Field(
+        "earned",
+        description="whether the planner is told, and in the end overruled by the rules, where its own choices keep "
+        "bringing less than the rules' promise; always: whatever it plans is done",
+    )
     cache: bool = Field(True, description="keep answers on disk: what was asked before is not asked again")
     planner: RoleSettings = RoleSettings()
     editor: RoleSettings = RoleSettings()

@@ -3,9 +3,11 @@
 import re
 
 POLICIES = (
-    "rules", "learned", "lora-only", "prompt-only", "p -> w", "w -> p", "p -> w -> p", "alternate every 1", "random",
+    "rules", "learned", "paper", "lora-only", "prompt-only", "p -> w", "w -> p", "p -> w -> p", "alternate every 1",
+    "random",
 )  # fmt: skip
-OBSERVING = ("rules", "learned")  # decide by what they observe; the others are there to be compared with
+PLANNING = ("rules", "learned")  # an LLM may plan in their place
+OBSERVING = (*PLANNING, "paper")  # decide by what they observe; the others are there to be compared with
 # Any order of p (prompt) and w (weights) will do, and any period; `steps` names each round's lever for itself:
 # p, o (weights on rows as given) or r (on refined rows).
 PATTERNS = (r"[pw]( -> [pw])*", r"alternate every [1-9]\d*", r"steps [por]+")

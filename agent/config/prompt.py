@@ -8,7 +8,7 @@ from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 from agent import extensions
 from agent.config.base import Settings
 from agent.errors import BadInput
-from agent.records.examples import Demo, Prompt
+from agent.records.examples import Demo, Prompt, Retrieval
 
 
 class SeedPrompt(Settings):
@@ -17,6 +17,7 @@ class SeedPrompt(Settings):
     system: str = ""
     template: str = "{question}"
     demos: tuple[Demo, ...] = ()
+    retrieval: Retrieval | None = Field(None, description="few-shot examples that are retrieved for each question")
 
     @model_validator(mode="after")
     def keeps_a_place_for_the_question(self) -> "SeedPrompt":
@@ -25,10 +26,10 @@ class SeedPrompt(Settings):
         return self
 
     def prompt(self) -> Prompt:
-        return Prompt(system=self.system, template=self.template, demos=self.demos)
+        return Prompt(system=self.system, template=self.template, demos=self.demos, retrieval=self.retrieval)
 
 
-BuiltInEditor = Literal["rules", "textgrad"]
+BuiltInEditor = Literal["rules", "textgrad", "gepa"]
 
 
 class OrRegisteredEditor:
@@ -62,14 +63,36 @@ class Editing(Settings):
     """The prompt lever."""
 
     editor: Annotated[str, OrRegisteredEditor()] = "rules"
-    critiques: int = Field(8, ge=1, le=100, description="most failing train rows that TextGrad criticises in a round")
+    critiques: int = Field(
+        8,
+        ge=1,
+        le=100,
+        description="most failing train rows that TextGrad criticises in a round, or most reflections of GEPA",
+    )
     rewrites: int = Field(12, ge=0, description="hard train questions that TextGrad rewrites in a round; 0: none")
     minibatch: int = Field(
         12, ge=1, description="rows on which proposals are compared; as many train rows are looked at for failures"
     )
     proposals: int = Field(6, ge=1)
+    metric_calls: int | None = Field(
+        None, ge=1, description="answers to train rows that GEPA may score in a round; default: minibatch x proposals"
+    )
     demos: int = Field(4, ge=0, description="most demonstrations in a prompt")
+    retrieve: int = Field(
+        4, ge=0, le=16, description="most train rows that are retrieved for each question; 0: none are, ever"
+    )
+    floor: float = Field(0.0, ge=0, le=1, description="least cosine similarity of a retrieved row's question")
     max_length: int = Field(6000, ge=1, description="most characters in a prompt")
+
+    @property
+    def asks_llm(self) -> bool:
+        """Whether an LLM edits, beside the rules."""
+        return self.editor in ("textgrad", "gepa")
+
+    @property
+    def answers(self) -> int:
+        """Answers to train rows that GEPA may score in a round."""
+        return self.minibatch * self.proposals if self.metric_calls is None else self.metric_calls
 
     @property
     def learned_from(self) -> int:

@@ -10,7 +10,7 @@ from agent.config.base import Settings
 from agent.config.data import Data
 from agent.config.llm import Llm
 from agent.config.lora import Lora
-from agent.config.policies import OBSERVING, POLICIES, is_policy
+from agent.config.policies import OBSERVING, PLANNING, POLICIES, is_policy
 from agent.config.prompt import Editing, SeedPrompt
 from agent.config.scorers import ContentScorer, Judge, RewardModel, StyleScorer
 from agent.errors import BadInput
@@ -31,7 +31,7 @@ class Generation(Settings):
 
 
 class Gate(Settings):
-    """When a trial is kept: see eval/stats.py and eval/alpha_spending.py."""
+    """When a trial is kept: see eval/stats.py, eval/alpha_spending.py and eval/forgetting.py."""
 
     alpha: float = Field(
         0.1,
@@ -39,6 +39,15 @@ class Gate(Settings):
         lt=1,
         description="chance that a run keeps any change that is worth nothing",
     )
+    drift: float | None = Field(
+        0.3,
+        ge=0,
+        description="nats per token that the weights may lose on general text; more is taken back; null: no limit",
+    )
+    # At the default budget drift costs 0.015 merit: about the least gain that 32 validation rows can tell from nothing.
+    # So it turns a tie, and no clear gain.
+    drift_price: float = Field(0.05, ge=0, description="merit that a nat per token of drift takes off LoRA's outlook")
+    keep_tolerance: float = Field(0.05, ge=0, le=1, description="mean reward that a task under `keep` may lose")
 
 
 class Budget(Settings):
@@ -80,8 +89,11 @@ class TaskConfig(Settings):
     generation: Generation = Generation()
     edit: Editing = Editing()
     gate: Gate = Gate()
+    keep: tuple[str, ...] = Field(
+        (), description="other tasks that new weights must not lose: paths of their task.yaml, relative to this one"
+    )
     recall: Recall = Recall()
-    policy: str = Field("rules", description="rules, learned, or what they are compared with: see `POLICIES`")
+    policy: str = Field("rules", description="rules, learned, paper, or what they are compared with: see `POLICIES`")
     experience: str = Field(
         "runs",
         description="what `learned` learns from: the rounds of all `runs` beside this one, those that come with the "
@@ -96,8 +108,8 @@ class TaskConfig(Settings):
     def has_an_llm_where_one_is_needed(self) -> "TaskConfig":
         if self.llm is None and self.roles:
             raise ValueError(
-                "`planner: llm`, `edit.editor: textgrad` and scorers of `kind: judge` need an `llm:` section with at "
-                "least `model`"
+                "`planner: llm`, `edit.editor: textgrad` or `gepa`, and scorers of `kind: judge` need an `llm:` "
+                "section with at least `model`"
             )
         return self
 
@@ -109,6 +121,11 @@ class TaskConfig(Settings):
                 if not (price.input or price.output):
                     raise ValueError(f"`budget.usd` needs `llm.price: {{input: …, output: …}}` (of the {role})")
         return self
+
+    @field_validator("keep", mode="before")
+    @classmethod
+    def may_be_one_path(cls, keep: object) -> object:
+        return (keep,) if isinstance(keep, str) else keep
 
     @field_validator("chat_template_kwargs")
     @classmethod
@@ -155,11 +172,11 @@ class TaskConfig(Settings):
     @property
     def plans(self) -> bool:
         """Whether an LLM plans."""
-        return self.planner == "llm" and self.policy in OBSERVING
+        return self.planner == "llm" and self.policy in PLANNING
 
     @property
     def roles(self) -> tuple[Role, ...]:
         """The roles in which this task asks an LLM."""
         judged = any(isinstance(scorer, Judge) for scorer in (*self.content, *self.style))
-        asked = {"planner": self.plans, "editor": self.edit.editor == "textgrad", "judge": judged}
+        asked = {"planner": self.plans, "editor": self.edit.asks_llm, "judge": judged}
         return tuple(role for role in get_args(Role) if asked[role])

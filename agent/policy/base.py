@@ -1,14 +1,21 @@
 """What all policies share: when the run is over, how weights are trained, which numbers a decision shows."""
 
+from collections.abc import Sequence
+
 from agent.config.task import TaskConfig
 from agent.protocols import Briefing
 from agent.records.actions import Rows, TrainLora
+from agent.records.rounds import Round, Verdict
 from agent.records.signal import Diagnosis, Signal
 
 # Lacks of fewer rows than this are left to the other lever.
 WORTH_A_ROUND = 0.1
+# Chance that an edit mends a failing row from which on words come first: more likely than not.
+LIKELY = 0.5
 # Share of train answers from which weights learn the wanted form along with what the answers say.
 TEACHABLE = 0.5
+# General rows for each training row after a training that forgot too much without any; and the most there may be.
+FIRST_REPLAY, MOST_REPLAY = 0.25, 4.0
 
 
 def stop_reason(briefing: Briefing, config: TaskConfig) -> str | None:
@@ -30,6 +37,11 @@ def stop_reason(briefing: Briefing, config: TaskConfig) -> str | None:
     return None
 
 
+def words_are_likely(briefing: Briefing) -> bool:
+    """Whether an edit mends a failing row more likely than not, and none has failed on the present pair."""
+    return briefing.signal.edit.fruitless == 0 and briefing.diagnosis.words_chance >= LIKELY
+
+
 def training(config: TaskConfig, rows: Rows, fresh: bool = False, slower: bool = False) -> TrainLora:
     """LoRA as the task sets it; at half the rate, if slower."""
     lora = config.lora
@@ -38,6 +50,43 @@ def training(config: TaskConfig, rows: Rows, fresh: bool = False, slower: bool =
         rows=rows, epochs=lora.epochs, learning_rate=rate, rank=lora.rank, enough=lora.enough, fresh=fresh,
         replay=lora.replay,
     )  # fmt: skip
+
+
+def remedied(action: TrainLora, history: Sequence[Round]) -> TrainLora:
+    """The training, made to forget less where the last one forgot too much: anew, with twice its general rows.
+
+    How many general rows a training needed, those after it have, too.
+    """
+    last = _last_training(history)
+    if last is None:
+        return action
+    verdict, before = last
+    usual = action.replay or 0.0
+    used = usual if before.replay is None else before.replay  # a user or planner may name none: as the task sets it
+    if verdict.objection:
+        return action.model_copy(update={"fresh": True, "replay": min(MOST_REPLAY, max(2 * used, FIRST_REPLAY))})
+    return action.model_copy(update={"replay": max(usual, used)})
+
+
+def why_remedied(action: TrainLora, history: Sequence[Round]) -> str:
+    """Why the training is another than the last one, in a sentence; empty where that did not forget too much."""
+    last = _last_training(history)
+    if last is None or not last[0].objection:
+        return ""
+    verdict, _ = last
+    lost = f" ({verdict.drift:.2f} nats a token on general text)" if verdict.objection == "drift" else ""
+    return (
+        f" The last training forgot too much{lost}, so this one starts anew, with {action.replay or 0:g} general "
+        "rows for each row."
+    )
+
+
+def _last_training(history: Sequence[Round]) -> tuple[Verdict, TrainLora] | None:
+    """The last training of the run, and the verdict on it."""
+    for row in reversed(history):
+        if isinstance(row.decision.move, TrainLora):
+            return row.verdict, row.decision.move
+    return None
 
 
 def rows_of_prompt(signal: Signal, config: TaskConfig) -> Rows:
@@ -66,6 +115,8 @@ def numbers(signal: Signal, diagnosis: Diagnosis) -> dict[str, float]:
         "rows lacking content": diagnosis.share("content") if diagnosed else None,
         "prompt gap": diagnosis.prompt_gap,
         "weight gap": diagnosis.weight_gap,
+        "an edit's chance": diagnosis.words_chance if diagnosis.examples else None,
+        "drift": signal.drift,
         "loss drop": signal.loss_drop,
         "gradient norm": signal.grad_norm,
         "last edit's gain": signal.edit.gain if signal.edit.rounds else None,

@@ -23,7 +23,7 @@ from agent.records.looks import (
     TryPrompt,
 )
 from agent.records.rounds import Baseline, Round, Spend
-from agent.records.signal import Signal
+from agent.records.signal import Outlook, Signal
 
 LAST_ROUNDS, FEWEST_ROUNDS = 8, 2
 MOST_FAILURES = 3
@@ -54,6 +54,7 @@ def render(briefing: Briefing, rules: Decision, learned: Decision, config: TaskC
     signal = briefing.signal
     outlooks = [
         f"- {name}: {outlook.gain:+.3f} ± {outlook.spread:.3f} merit for {outlook.cost:,.0f} forward tokens"
+        f"{_drift(outlook)}"
         for name, lever in (("edit_prompt", signal.edit), ("train_lora", signal.lora))
         if (outlook := lever.outlook)
     ]
@@ -132,6 +133,7 @@ def _finding(finding: Finding, short: bool) -> str:
             return "; ".join(
                 f"{_quoted(found.run)} on task {_quoted(found.task)}, similarity {found.similarity:.2f}, reward "
                 f"{found.reward:.2f}, gain {found.gain:+.2f}, demonstrations {len(found.prompt.demos)}, "
+                f"{f'retrieved {found.prompt.retrieval.k}, ' if found.prompt.retrieval else ''}"
                 f"characters {found.prompt.length}"
                 for found in finding.prompts
             )
@@ -143,6 +145,15 @@ def _finding(finding: Finding, short: bool) -> str:
                 f"round {finding.second}; {finding.better} of {finding.rows} rows better, {finding.worse} worse "
                 f"(p = {finding.p_value:.2g})"
             )
+
+
+def _drift(outlook: Outlook) -> str:
+    """What a lever is expected to cost elsewhere; nothing where it leaves the weights as they are."""
+    if not outlook.drift:
+        return ""
+    return (
+        f", drift {outlook.drift:+.2f} nats per token (its price of {outlook.price * outlook.drift:.3f} is taken off)"
+    )
 
 
 def _rounds(briefing: Briefing) -> Iterator[str]:
@@ -167,6 +178,10 @@ def _changed(row: Round, after: Signal) -> str:
     if verdict.kept:
         parts += [f"{name} {getattr(before, name):.2f} -> {getattr(after, name):.2f}" for name in ("content", "style")]
     parts.append(f"{'kept' if verdict.kept else 'taken back'} (p = {verdict.p_value:.2g} by {verdict.measure})")
+    if verdict.drift is not None:
+        parts.append(f"drift {_number(verdict.drift_before)} -> {verdict.drift:.2f}")
+    parts += [f"kept task {_quoted(other.task)} {other.base:.2f} -> {other.reward:.2f}" for other in verdict.keep]
+    parts += [f"forgets too much ({verdict.objection})"] if verdict.objection else []
     if trial.loss is not None:
         parts.append(f"loss {trial.loss:.3g}, loss_drop {_number(trial.loss_drop)}")
     return ", ".join([*parts, note])

@@ -18,11 +18,11 @@ class Custom:
     def decide(self, briefing: Briefing) -> Decision:
         if ended := stop_reason(briefing, self._config):
             shown = numbers(briefing.signal, briefing.diagnosis)
-            return Decision(move=Stop(), reason=ended, numbers=shown, by="custom")
+            return Decision(move=Stop(), reason=ended, numbers=shown, by="custom", policy=self.name)
         decision = self._policy.decide(briefing)
         if not isinstance(decision, Decision):
             raise BadInput(
                 f"The policy {self.name!r} returned a {type(decision).__name__} and no Decision: write "
                 f"Decision(move=…, reason='…')."
             )
-        return decision.model_copy(update={"by": "custom"})
+        return decision.model_copy(update={"by": "custom", "policy": self.name})

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from agent.records.actions import EditPrompt, TrainLora
+from agent.records.actions import Action, EditPrompt, TrainLora
 from agent.records.base import Record
 from agent.records.rounds import Round
 from agent.records.signal import Need, Signal
@@ -25,6 +25,8 @@ class Experience(Record):
     gain: float = Field(description="what the run gained by the round: 0 where it was taken back")
     cost: int
     kept: bool
+    planner: str = Field("", description="the LLM that chose it, where one did")
+    instead_of: Action | None = Field(None, description="what the rules would have done, where an LLM chose")
 
     @property
     def key(self) -> tuple[str, int]:
@@ -45,12 +47,15 @@ class Experience(Record):
 
 def experience(row: Round, run: str, task: str, model: str) -> Experience | None:
     """What a round of the ledger teaches; None for a rollback, which pulls no lever."""
-    action = row.decision.move
+    decision = row.decision
+    action = decision.move
     if not isinstance(action, TrainLora | EditPrompt):
         return None
+    planner, would = (decision.standing, decision.alternative) if decision.by == "planner" else (None, None)
     return Experience(
         run=run, number=row.number, task=task, model=model, signal=row.signal, shares=row.diagnosis.shares, move=action,
         gain=realised_gain(row), cost=row.trial.spend.forward_tokens, kept=row.verdict.kept,
+        planner=planner.llm if planner else "", instead_of=would.action if would else None,
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from math import hypot
 from typing import NamedTuple
 
 from agent.config.task import TaskConfig
-from agent.policy.base import fitting_rows, numbers, stop_reason
+from agent.policy.base import fitting_rows, numbers, stop_reason, why_remedied
 from agent.policy.experience import Experience, distinct
 from agent.policy.regression import Fit, Observation
 from agent.policy.rules import Rules
@@ -70,6 +70,8 @@ class Learned:
             name = "edit" if isinstance(promise.action, EditPrompt) else "LoRA"
             promised |= {f"{name} promise": promise.gain, f"{name} drawn": promise.drawn}
         promised = {name: round(value, 4) for name, value in promised.items()}
+        if isinstance(action, TrainLora):
+            why += why_remedied(action, briefing.history)
         return Decision(
             move=action,
             reason=f"{in_words(promises)} {why}".strip(),
@@ -114,7 +116,7 @@ class Learned:
             outlook = _lever(line).outlook
             # A fixed order may have trained on other rows than the outlook was about.
             meant = isinstance(line.move, EditPrompt) or line.move.rows == fitting_rows(line.signal, self._config)
-            promised = outlook.gain if outlook and meant else YIELD * line.mendable
+            promised = outlook.merit if outlook and meant else YIELD * line.mendable
             variance = (TRY_SPREAD * line.mendable) ** 2 + max(line.signal.floor, 0.01) ** 2
             weight = 1.0 if line.model == self._config.model else OTHER_MODEL
             yield Observation(_features(line), line.gain - promised, variance / weight)
@@ -138,17 +140,28 @@ def _chosen(promises: Sequence[Promise], floor: float) -> tuple[EditPrompt | Tra
     drawn = [promise for promise in promises if promise.drawn >= floor and promise.drawn > 0]
     if drawn:
         best = max(drawn, key=lambda promise: promise.drawn / promise.cost)
-        counted = [promise for promise in promises if promise.gain >= floor and promise.gain > 0]
-        expected = max(counted, key=lambda promise: promise.gain / promise.cost, default=best)
-        if expected.action != best.action:  # the draw decided, not the mean
-            return best.action, "How sure that is leaves the other way worth a try."
-        name = "words bring" if isinstance(best.action, EditPrompt) else "weights bring"
-        return best.action, f"So {name} the most merit per token."
+        return best.action, _why_drawn(best, promises, floor)
     hopeful = [promise for promise in promises if promise.possible > floor]
     if hopeful:
         best = max(hopeful, key=lambda promise: promise.possible / promise.cost)
-        return best.action, f"No gain above the noise floor of {floor:.2f} is expected, but one is possible."
-    return Stop(), f"Nothing above the noise floor of {floor:.2f} is to be expected."
+        return best.action, f"No gain drawn around that reaches the noise floor of {floor:.2f}, but a lucky try may."
+    return Stop(), f"Even a lucky try would not pass the noise floor of {floor:.2f}."
+
+
+def _why_drawn(best: Promise, promises: Sequence[Promise], floor: float) -> str:
+    """Why the lever with the best draw is taken: what it promises itself, or how unsure that is."""
+    counted = [promise for promise in promises if promise.gain >= floor and promise.gain > 0]
+    expected = max(counted, key=lambda promise: promise.gain / promise.cost, default=None)
+    name, other = ("words", "weights") if isinstance(best.action, EditPrompt) else ("weights", "words")
+    if len(promises) == 1:
+        return f"No other lever is open than {name}."
+    if expected is None:
+        return f"Neither promises more than the noise floor of {floor:.2f}; {name} are unsure enough to be worth a try."
+    if expected.action != best.action:
+        return f"By that {other} come first, but the gains drawn around it, as wide as it is unsure, favour {name}."
+    if len(counted) == 1:
+        return f"Only {name} promise as much as the noise floor of {floor:.2f}."
+    return f"So {name} promise the most merit per token."
 
 
 def in_words(promises: Sequence[Promise]) -> str:
@@ -176,4 +189,5 @@ def outlook_numbers(signal: Signal) -> dict[str, float]:
         if lever.outlook:
             named |= {f"{name} outlook": lever.outlook.gain, f"{name} spread": lever.outlook.spread}
             named |= {f"{name} forward tokens": lever.outlook.cost}
+            named |= {f"{name} drift": lever.outlook.drift} if lever.outlook.drift else {}
     return named

@@ -8,6 +8,7 @@ from agent.errors import BadInput
 from agent.policy.custom import Custom
 from agent.policy.experience import Experience
 from agent.policy.learned import Learned
+from agent.policy.paper import PaperSwitch
 from agent.policy.rules import Rules
 from agent.policy.schedules import Schedule
 from agent.protocols import Policy
@@ -22,4 +23,6 @@ def make_policy(config: TaskConfig, experience: Sequence[Experience] = ()) -> Po
         return Custom(config.policy, policy, config)
     if config.policy == "learned":
         return Learned(config, experience)
+    if config.policy == "paper":
+        return PaperSwitch(config)
     return Rules(config) if config.policy == "rules" else Schedule(config)

@@ -3,7 +3,18 @@
 from collections.abc import Sequence
 
 from agent.config.task import TaskConfig
-from agent.policy.base import TEACHABLE, WORTH_A_ROUND, fitting_rows, numbers, stop_reason, training
+from agent.policy import reasons
+from agent.policy.base import (
+    TEACHABLE,
+    WORTH_A_ROUND,
+    fitting_rows,
+    numbers,
+    remedied,
+    stop_reason,
+    training,
+    why_remedied,
+    words_are_likely,
+)
 from agent.protocols import Briefing
 from agent.records.actions import Action, Decision, EditPrompt, Stop, TrainLora
 from agent.records.rounds import Round
@@ -11,12 +22,13 @@ from agent.records.signal import Signal
 
 
 class Rules:
-    """The paper's switch: rewrite where words can get there; where they cannot, train on rows in the wanted form.
+    """Rewrite where words can get there; where they are not expected to, train on rows in the wanted form.
 
-    Words come first where form is all that is missing: they cost a tenth of a LoRA round. Where content is missing,
-    weights are needed anyway; train rows put into the wanted form teach form and content at once, and a prompt that
-    grew before would only make every step of the training dearer. Where rows cannot be put into that form, words still
-    come first: weights trained on answers in another form no longer listen to the prompt.
+    Words come first where they are likely to mend a failing row: they are cheap, they forget nothing, and weights
+    trained under the few-shot examples that they bring forget little. Where most failing rows lack content, weights are
+    needed anyway; train rows put into the wanted form teach form and content at once, and a prompt that grew before
+    would only make every step of the training dearer. Where rows cannot be put into that form, words still come first:
+    weights trained on answers in another form no longer listen to the prompt.
     """
 
     name = "rules"
@@ -31,39 +43,32 @@ class Rules:
         edit_open = not signal.edit.saturated and "edit_prompt" not in refused
         lora_open = not signal.lora.saturated and "train_lora" not in refused
         words_suffice = 1 - content >= self._config.target - WORTH_A_ROUND
-        taught_along = lora_open and signal.teachable >= TEACHABLE and not words_suffice
-        loss = "" if signal.loss_drop is None else f"; the last epoch lowered the loss by {signal.loss_drop:.0%}"
+        words_first = words_suffice or words_are_likely(briefing)
+        taught_along = lora_open and signal.teachable >= TEACHABLE and not words_first
         action: Action = Stop()
         if ended := stop_reason(briefing, self._config):
             reason = ended
         elif edit_open and style >= WORTH_A_ROUND and not taught_along:
-            action = EditPrompt()
-            gained = f" (the last edit gained {signal.edit.gain:+.2f})" if signal.edit.rounds else ""
-            reason = f"{style:.0%} of the rows lack style, and words are the cheap way to mend that{gained}."
+            action, reason = EditPrompt(), reasons.for_words(briefing, self._config)
         elif lora_open and content > 0:
-            action, gap, failing = self.training(signal, briefing.history), diagnosis.weight_gap, 1 - signal.style
-            stays = "" if gap is None else f" ({gap:.1f} nats per answer token stay whatever the words)"
-            along = f"; rows in the wanted form teach along the style that {failing:.0%} fail in"
-            reason = (
-                f"{content:.0%} of the rows lack content{stays}, which only weights can give"
-                f"{along if failing >= WORTH_A_ROUND else ''}{loss}."
-            )
+            action = self.training(signal, briefing.history)
+            reason = reasons.for_weights(briefing, self._config, action)
         elif edit_open:
             action = EditPrompt()
-            why = "LoRA is saturated" if signal.lora.saturated else "LoRA has nothing to mend or was turned down"
-            reason = f"{why}, and edits have not been exhausted."
+            why = reasons.closed_lever("LoRA", signal.lora, "train_lora" in refused)
+            reason = f"{why or 'No row lacks content, as they are diagnosed.'} An edit is left to try."
         elif lora_open:
             action = self.training(signal, briefing.history)
-            why = "Edits bring little now" if signal.edit.saturated else "Edits were turned down"
-            reason = f"{why}, and LoRA has not been exhausted{loss}."
-        elif refused:
-            reason = "What was left to try has been turned down."
+            why = reasons.closed_lever("Edits", signal.edit, "edit_prompt" in refused)
+            reason = f"{why} LoRA is left to try. {reasons.loss(signal)}".strip()
         else:
-            reason = "Plateau: the last tries of both levers brought nothing beyond noise."
+            reason = f"No lever is left to try. {reasons.closed_levers(briefing)}"
+        if isinstance(action, TrainLora):
+            reason += why_remedied(action, briefing.history)
         return Decision(move=action, reason=reason, numbers=numbers(signal, diagnosis))
 
     def training(self, signal: Signal, history: Sequence[Round]) -> TrainLora:
-        """LoRA as the task sets it: on rows that fit the prompt; anew where the rows changed or a try failed.
+        """LoRA as the task sets it: on rows that fit the prompt; anew where the rows changed, a try failed or forgot.
 
         A rise that was within chance is no failure: the same once more, with other draws.
         """
@@ -73,4 +78,4 @@ class Rules:
             return training(self._config, rows)
         verdict, last = earlier[-1]
         failed = not verdict.kept and verdict.gain <= 0
-        return training(self._config, rows, fresh=failed or last.rows != rows, slower=failed)
+        return remedied(training(self._config, rows, fresh=failed or last.rows != rows, slower=failed), history)

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 
 from agent.config.task import TaskConfig
-from agent.policy.base import numbers, rows_of_prompt, stop_reason, training
+from agent.policy.base import numbers, remedied, rows_of_prompt, stop_reason, training, why_remedied
 from agent.protocols import Briefing
 from agent.records.actions import Action, Decision, EditPrompt, Rows, Stop
 
@@ -27,17 +27,19 @@ class Schedule:
         number = len(briefing.history)
         letter = self._letter(number)
         if letter is None:
-            return Decision(move=Stop(), reason="The steps have been made.", by="fixed order")
+            return Decision(move=Stop(), reason="The steps have been made.", by="fixed order", policy=self.name)
         reason = f"The policy {self.name} says so for round {number + 1} of {self._config.budget.rounds}."
         action: Action = EditPrompt()
         if letter != "p":
-            action = training(self._config, ROWS.get(letter) or rows_of_prompt(briefing.signal, self._config))
+            rows = ROWS.get(letter) or rows_of_prompt(briefing.signal, self._config)
+            action = remedied(training(self._config, rows), briefing.history)
+            reason += why_remedied(action, briefing.history)
         if ended := stop_reason(briefing, self._config):
             action, reason = Stop(), ended
         elif action.action in briefing.refused:
-            action, reason = Stop(), "The fixed order's next step was turned down."
+            action, reason = Stop(), f"The next step of the policy {self.name} was turned down."
         shown = numbers(briefing.signal, briefing.diagnosis)
-        return Decision(move=action, reason=reason, numbers=shown, by="fixed order")
+        return Decision(move=action, reason=reason, numbers=shown, by="fixed order", policy=self.name)
 
 
 def letters_of(config: TaskConfig) -> Callable[[int], Letter | None]:

@@ -33,7 +33,8 @@ class TrainLora(Record):
     action: Literal["train_lora"] = "train_lora"
     rows: Rows = Field(
         "original",
-        description="which train rows: as given with the seed prompt, remade with the refined prompt, or both",
+        description="which train rows: as given with the seed prompt, remade into the wanted form with the present "
+        "prompt, or both",
     )
     epochs: Epochs = 3
     learning_rate: Rate = 1e-3
@@ -58,13 +59,15 @@ class EditPrompt(Record):
 
     action: Literal["edit_prompt"] = "edit_prompt"
     parts: tuple[Part, ...] = Field(
-        ("system", "demos", "questions"),
+        ("system", "demos", "questions", "retrieval"),
         min_length=1,
-        max_length=3,
-        description="what to rewrite: the system text, the demonstrations, how questions are put",
+        max_length=4,
+        description="what to rewrite: the system text, the demonstrations, how questions are put, and whether each "
+        "question gets the train rows nearest to it as few-shot examples",
     )
     failures: Literal["any", "content", "style"] = Field(
-        "any", description="which failing train rows to learn from: all, or only those that lack this"
+        "any",
+        description="which failing train rows to learn from: all, or only those that the classifier says lack this",
     )
 
     def __str__(self) -> str:
@@ -102,13 +105,41 @@ class Alternative(Record):
     reason: str
 
 
+class Objection(Record):
+    """What the planner was told against its first plan of a round: what both promise by the run's numbers, in merit."""
+
+    planned: Action
+    reason: str = Field(description="the planner's, for that plan")
+    gain: float = Field(description="what the plan promises")
+    rules_gain: float = Field(description="what the rules' action promises")
+
+
+class Standing(Record):
+    """How far an LLM is trusted as planner before a round; see `agent.policy.trust`.
+
+    Its own choices are those that differ from the rules'. Sums are over those of this run: merit that they brought and
+    that the rules' actions promised instead, and the forward tokens of both.
+    """
+
+    llm: str
+    trust: float = Field(description="chance that its own choices bring no less than the rules' promise")
+    rounds: int = Field(0, description="own choices in this run")
+    gained: float = 0.0
+    promised: float = 0.0
+    cost: float = 0.0
+    promised_cost: float = 0.0
+    elsewhere: int = Field(0, description="own choices in other runs")
+    beyond_elsewhere: float = Field(0.0, description="merit a round that those brought beyond the promise; the mean")
+
+
 class Decision(Record):
     """One action (`move`), who chose it, why, and the numbers the reason rests on."""
 
     move: Action
     reason: str
     numbers: dict[str, float] = Field(default_factory=dict)
-    by: Literal["rules", "learned", "fixed order", "planner", "user", "custom"] = "rules"
+    by: Literal["rules", "learned", "paper", "fixed order", "planner", "user", "custom"] = "rules"
+    policy: str = Field("", description="the name of the schedule or of the registered policy, where one decided")
     alternative: Alternative | None = Field(
         None,
         description="what the rules would have done, where planner or learned switch decided; what was planned, where "
@@ -117,6 +148,8 @@ class Decision(Record):
     rules_would: str | None = Field(None, description="`alternative` as a sentence, in ledgers of older versions")
     planner_fault: str = Field("", description="why the planner was not used, where the rules stood in for it")
     inquiries: tuple[Inquiry, ...] = Field((), description="what the planner looked at before it decided")
+    objection: Objection | None = Field(None, description="what spoke against the planner's first plan")
+    standing: Standing | None = Field(None, description="of the planner, before this round")
 
     @property
     def repeats(self) -> bool:

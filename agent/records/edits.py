@@ -1,13 +1,13 @@
 """What an editor is shown and what it proposes."""
 
 from agent.records.base import Record
-from agent.records.examples import Part, Prompt
+from agent.records.examples import Prompt, TextPart
 
 
 class Critique(Record):
     """What an editor's LLM said of one failing train row: the textual gradient of a part of the prompt."""
 
-    part: Part
+    part: TextPart
     example: str
     text: str
 

@@ -2,12 +2,14 @@
 
 from typing import Any, Literal, get_args
 
-from pydantic import SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from agent.records.base import Record
 
 Split = Literal["train", "validation", "test"]
-Part = Literal["system", "demos", "questions"]
+TextPart = Literal["system", "demos", "questions"]
+Part = Literal["system", "demos", "questions", "retrieval"]
+"""What of a prompt can be changed: its texts, and whether few-shot examples are retrieved."""
 
 
 class Turn(Record):
@@ -24,29 +26,6 @@ def split_of(name: str) -> Split:
     return split  # type: ignore[return-value]
 
 
-class Example(Record):
-    """A row of a task. `name` is its place, `split:line`, counted from 1.
-
-    `system` is the row's own system text, which follows the prompt's.
-    """
-
-    name: str
-    question: str
-    answer: str
-    turns: tuple[Turn, ...] = ()
-    system: str = ""
-
-    @model_serializer(mode="wrap")
-    def without_a_system_text_it_has_not(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Ids and digests of rows without one stay what they were before rows could have one."""
-        return {name: value for name, value in dump(self).items() if name != "system" or value}
-
-    @property
-    def stands_alone(self) -> bool:
-        """Whether question and answer are all of it, as in a demonstration."""
-        return not (self.turns or self.system)
-
-
 class Demo(Record):
     """A demonstration: a question and an answer in the wanted form, shown before the real question."""
 
@@ -54,22 +33,82 @@ class Demo(Record):
     answer: str
 
 
+class Example(Record):
+    """A row of a task. `name` is its place, `split:line`, counted from 1.
+
+    `system` is the row's own system text, which follows the prompt's. `demos` are the few-shot examples that were
+    retrieved for it; they follow the prompt's.
+    """
+
+    name: str
+    question: str
+    answer: str
+    turns: tuple[Turn, ...] = ()
+    system: str = ""
+    demos: tuple[Demo, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def without_what_it_has_not(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Ids and digests of rows without these fields stay what they were before rows could have them."""
+        return {name: value for name, value in dump(self).items() if name not in ("system", "demos") or value}
+
+    @property
+    def stands_alone(self) -> bool:
+        """Whether question and answer are all of it, as in a demonstration."""
+        return not (self.turns or self.system)
+
+
+class Retrieval(Record):
+    """For each question, the train rows nearest to it in meaning are shown as few-shot examples."""
+
+    k: int = Field(ge=1, le=16, description="few-shot examples for each question, at most")
+    floor: float = Field(0.0, ge=0, le=1, description="least cosine similarity of their questions to the one asked")
+
+    def __str__(self) -> str:
+        """What is shown, as in: it shows …"""
+        rows = f"the {self.k} nearest train rows as few-shot examples"
+        rows = "the nearest train row as a few-shot example" if self.k == 1 else rows
+        return f"{rows}, from a similarity of {self.floor:g} on" if self.floor else rows
+
+
 class Prompt(Record):
-    """All the words around a question: system text, demonstrations, question template."""
+    """All the words around a question: system text, demonstrations, question template.
+
+    With `retrieval`, each question gets few-shot examples of its own after the demonstrations.
+    """
 
     system: str = ""
     demos: tuple[Demo, ...] = ()
     template: str = "{question}"
+    retrieval: Retrieval | None = None
+
+    @model_serializer(mode="wrap")
+    def without_a_retrieval_it_has_not(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Ids of prompts without one stay what they were before prompts could have one."""
+        return {name: value for name, value in dump(self).items() if name != "retrieval" or value}
 
     def ask(self, question: str) -> str:
         """The question as the user turn of the template."""
         return self.template.replace("{question}", question)
 
     @property
+    def shown(self) -> int:
+        """How many few-shot examples a question gets at most, fixed and retrieved ones."""
+        return len(self.demos) + (self.retrieval.k if self.retrieval else 0)
+
+    @property
     def length(self) -> int:
-        """Characters of text that every single question pays for."""
+        """Characters of text that every single question pays for; retrieved examples have no fixed length."""
         demos = sum(len(self.ask(demo.question)) + len(demo.answer) for demo in self.demos)
         return len(self.system) + demos + len(self.template)
+
+    @property
+    def price(self) -> tuple[int, int]:
+        """The cheaper of two prompts has the lower one: fewer retrieved examples, then less text.
+
+        Retrieved examples come first: no two questions share them, so each question pays for them alone.
+        """
+        return self.retrieval.k if self.retrieval else 0, self.length
 
 
 class Candidate(Record):

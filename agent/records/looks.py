@@ -98,7 +98,9 @@ class FailuresClassified(Record):
     both: float = Field(description="share of all rows that lack both")
     confidence: float | None = Field(description="mean chance of the likeliest need; None: rules sorted the rows")
     prompt_gap: float | None = Field(description="loss that demonstrations take away: what words can mend")
-    weight_gap: float | None = Field(description="loss that stays whatever the words: what only weights can mend")
+    weight_gap: float | None = Field(
+        description="loss that stays on the answer with demonstrations: the larger, the less the model knows it"
+    )
     by: Literal["rewards", "rules", "model"] = Field(description="who sorted them")
 
 

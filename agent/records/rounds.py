@@ -97,6 +97,7 @@ class Trial(Record):
     loss: float | None = None
     loss_drop: float | None = None
     grad_norm: float | None = None
+    grad_drop: float | None = None
     proposals: tuple["Proposal", ...] = ()
     raced: tuple[str, ...] = Field((), description="names of the rows on which the proposals were compared, in order")
     critiques: tuple[Critique, ...] = ()
@@ -112,6 +113,18 @@ class Proposal(Record):
     merit: float | None = None
     rows: int = Field(0, description="on which the merit was measured; 0 in ledgers that did not count them")
     refused: str = Field("", description="why it was not scored; older ledgers say it in `note`, and have no merit")
+
+
+class KeptScore(Record):
+    """How weights do on another task that they must not lose, under that task's own seed prompt.
+
+    `base` and `reward` are mean joint rewards on its validation rows: of the bare base, and of the weights.
+    """
+
+    task: str = Field(description="its path, as `keep` in the task.yaml names it")
+    base: float
+    reward: float
+    rows: int
 
 
 class Verdict(Record):
@@ -132,6 +145,17 @@ class Verdict(Record):
     rows: int | None = Field(None, description="validation rows that decided; None in ledgers that did not count them")
     measure: Literal["reward", "merit", "likelihood"] = Field("reward", description="whose difference decided")
     merit_gain: float = Field(0.0, description="difference of the mean merits")
+    drift: float | None = Field(
+        None,
+        description="nats per token that the trial's weights lose on general text, 0 if bare; None: not measured, as "
+        "the best pair has the same weights, the text does not fit the window, or the ledger is older",
+    )
+    drift_before: float | None = Field(None, description="the same of the best pair's weights")
+    keep: tuple[KeptScore, ...] = Field((), description="of the trial's weights, if they are new, on tasks to be kept")
+    objection: Literal["drift", "keep"] | None = Field(
+        None, description="of what the weights lose too much: general text, or a task to be kept"
+    )
+    overruled: bool = Field(False, description="whether the rewards alone would have kept it, without the objection")
 
     @property
     def gain(self) -> float:
@@ -165,6 +189,7 @@ class Baseline(Record):
     content: float
     style: float
     note: str
+    keep: tuple[KeptScore, ...] = Field((), description="of the bare base, on tasks to be kept")
     verdict: Verdict | None = Field(
         None, description="of the best recalled prompt against the seed, where one was judged"
     )
@@ -202,14 +227,31 @@ class SplitResult(Record):
     too_long: int = Field(0, description="of the rows; they do not fit into the model's window, and count as wrong")
 
 
+class ConstantAnswer(Record):
+    """One answer to every test row: the train answer, in the wanted form, that earns most on the train rows."""
+
+    answer: str = ""
+    reward: float | None = Field(None, description="mean on the test rows; None: a judge or a reward model scores them")
+    most: float | None = Field(None, description="what the train answer earns that the test rows suit best: hindsight")
+
+
 class Outcome(Record):
     """The end of a run: why it stopped, and both pairs on the test split, opened this once."""
 
     stopped: str
-    drift: float | None = Field(None, description="of the best pair's weights, as in Signal; None: bare, or not known")
+    drift: float | None = Field(
+        None, description="of the best pair's weights, as in Signal; in older ledgers of bare weights None"
+    )
+    keep: tuple[KeptScore, ...] = Field((), description="of the best pair's weights, on tasks to be kept")
     best: Candidate
     baseline_test: SplitResult
     best_test: SplitResult
     p_value: float
+    commonest: ConstantAnswer | None = Field(None, description="what answering all alike earns; None in older ledgers")
     spend: Spend
     usage: dict[Role, Usage] = Field(default_factory=dict, description="of the LLM, by role, of the whole run")
+
+    @property
+    def drift_of_best(self) -> float | None:
+        """Of the best pair's weights, in nats per token: 0 if they are bare, in older ledgers too; None: not known."""
+        return self.drift if self.best.adapter else 0.0

@@ -10,6 +10,9 @@ from agent.records.base import Record
 
 Need = Literal["content", "style", "both"]
 
+# Nats per token of the answer: small models need up to 4.8 for what they know, and from 4.5 for what they cannot know.
+KNOWN_BELOW = 4.7
+
 
 class ExampleDiagnosis(Record):
     """What one failing example lacks.
@@ -61,6 +64,11 @@ class Diagnosis(Record):
         return _mean([max(example.chances.values()) for example in self.examples if example.chances])
 
     @property
+    def words_chance(self) -> float:
+        """Mean chance that an edit mends a failing row, as far as the probed ones tell; 0 where none fails."""
+        return self.expected("style") * self.total / self.failing if self.failing else 0.0
+
+    @property
     def prompt_gap(self) -> float | None:
         return _mean([example.prompt_gap for example in self.examples])
 
@@ -94,12 +102,20 @@ def _mean(values: Sequence[float | None]) -> float | None:
 class Outlook(Record):
     """What a lever is expected to bring if it is pulled now: one scale for both.
 
-    `gain` is in merit, with the standard deviation `spread`; `cost` in `Spend.forward_tokens`.
+    `gain` is in merit, with the standard deviation `spread`; `cost` in `Spend.forward_tokens`. The gain is what remains
+    of `merit` after the price of the drift that is expected.
     """
 
     gain: float
     spread: float
     cost: float
+    drift: float = Field(0.0, description="expected rise, in nats per token lost on general text")
+    price: float = Field(0.0, description="merit taken off the gain for a nat per token of drift")
+
+    @property
+    def merit(self) -> float:
+        """Merit that it is expected to bring on the task, whatever is forgotten elsewhere."""
+        return self.gain + self.price * self.drift
 
     @property
     def rate(self) -> float:
@@ -114,8 +130,14 @@ class LeverSignal(Record):
     kept: int = 0
     gain: float = 0.0
     fruitless: int = 0
+    forgot: int = Field(0, description="tries since anything was kept that only what they forget took back")
     saturated: bool = False
     outlook: Outlook | None = None
+
+    @property
+    def discarded(self) -> int:
+        """Tries since anything was kept, whatever took them back."""
+        return self.fruitless + self.forgot
 
 
 class Signal(Record):
@@ -129,10 +151,15 @@ class Signal(Record):
     floor: float = Field(0.0, description="the least merit gain that the validation rows can tell from nothing")
     shown: float = Field(0.0, description="share of train answers that have the wanted form as given")
     remade: float = Field(0.0, description="share of train answers that pass once they are put into the wanted form")
-    drift: float | None = Field(None, description="nats per token lost on general text, against the bare base")
+    drift: float | None = Field(
+        None, description="nats per token lost on general text, against the bare base; 0: bare; None: not measured"
+    )
     loss: float | None = Field(None, description="mean loss of the last LoRA epoch, nats per token")
     loss_drop: float | None = Field(None, description="relative fall of the epoch loss over the last two epochs")
     grad_norm: float | None = Field(None, description="mean gradient norm of the last LoRA epoch, before clipping")
+    grad_drop: float | None = Field(
+        None, description="relative fall of that norm from the first epoch of the training to the last"
+    )
     lora: LeverSignal = LeverSignal()
     edit: LeverSignal = LeverSignal()
 

@@ -67,6 +67,14 @@ class Training(Record):
         return _mean(norms) if norms else None
 
     @property
+    def grad_drop(self) -> float | None:
+        """Relative fall of the mean gradient norm from the first epoch to the last; None for a single epoch."""
+        first = [step.grad_norm for step in self.steps if step.epoch == 1]
+        if self._last_epoch < 2 or not first or self.grad_norm is None:
+            return None
+        return 1 - self.grad_norm / max(_mean(first), 1e-9)
+
+    @property
     def _last_epoch(self) -> int:
         return self.steps[-1].epoch if self.steps else 0
 

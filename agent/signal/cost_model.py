@@ -15,12 +15,14 @@ GENERAL_ROW = 40  # tokens of a general row beside a training row: tools/trainin
 class RoundCosts(Record):
     """What a round is estimated to take, in forward tokens (`Spend.forward_tokens`).
 
-    `judging` is what the gate asks after either lever: an answer to every validation row.
+    `judging` is what the gate asks after either lever: an answer to every validation row. `keeping` is what it asks of
+    new weights besides: an answer to every validation row of the tasks to be kept.
     """
 
     lora: float
     edit: float
     judging: float
+    keeping: float = 0.0
 
 
 def estimate_costs(
@@ -28,7 +30,8 @@ def estimate_costs(
 ) -> RoundCosts:
     """As the task is set up: rows, characters, epochs, proposals, minibatch.
 
-    What rows share (system text, demonstrations) is read once a call, and in training once a batch. A trained token
+    What rows share (system text, demonstrations) is read once a call, and in training once a batch. Retrieved few-shot
+    examples are read for each row: the present prompt's, and those of the two proposals that retrieve. A trained token
     counts as three (`Spend.forward_tokens`). The length of a wrong answer is not known: it is taken as
     halfway from the reference to the limit. Proposals are taken to be compared on a full minibatch; under an adapter
     it may be a quarter of the validation rows, and cheaper.
@@ -36,7 +39,9 @@ def estimate_costs(
     Args:
         prompt: the present one, whose text every question pays for.
     """
-    asked = fmean(len(prompt.ask(row.question)) for row in validation) / CHARACTERS
+    few_shot = fmean(len(prompt.ask(row.question)) + len(row.answer) for row in train) / CHARACTERS
+    retrieved = few_shot * (prompt.retrieval.k if prompt.retrieval else 0)
+    asked = fmean(len(prompt.ask(row.question)) for row in validation) / CHARACTERS + retrieved
     wanted = fmean(len(row.answer) for row in validation) / CHARACTERS
     limit = config.generation.max_new_tokens
     answered = (min(wanted, limit) + limit) / 2
@@ -46,10 +51,12 @@ def estimate_costs(
         return rows * (asked + answered) + calls * shared
 
     edit, lora = config.edit, config.lora
-    compared = (edit.proposals + 1) * min(edit.minibatch, len(validation))
+    minibatch = min(edit.minibatch, len(validation))
+    compared = (edit.proposals + 1) * minibatch
+    of_proposals = 0 if prompt.retrieval else minibatch * (edit.retrieve + edit.retrieve // 2) * few_shot
     epoch = len(train) * (asked + wanted + lora.replay * GENERAL_ROW) + ceil(len(train) / lora.batch_size) * shared
     return RoundCosts(
         lora=3 * lora.epochs * epoch,
-        edit=answers(compared, edit.proposals + 1) + answers(min(edit.learned_from, len(train))),
+        edit=answers(compared, edit.proposals + 1) + of_proposals + answers(min(edit.learned_from, len(train))),
         judging=answers(len(validation)),
     )

@@ -13,6 +13,8 @@ Lever = Literal["train_lora", "edit_prompt"]
 STILL_FALLING = 0.05
 # Discarded tries of one lever, since anything was last kept, after which it counts as saturated.
 FRUITLESS = 2
+# The same of trainings that worked and forgot too much: each is made to forget less than the one before.
+FORGETFUL = 3
 
 
 def observe(
@@ -45,6 +47,7 @@ def observe(
         loss=trial.loss if trial else None,
         loss_drop=trial.loss_drop if trial else None,
         grad_norm=trial.grad_norm if trial else None,
+        grad_drop=trial.grad_drop if trial else None,
         lora=lever_signal("train_lora", history),
         edit=lever_signal("edit_prompt", history),
     )
@@ -54,11 +57,14 @@ def lever_signal(lever: Lever, history: Sequence[Round]) -> LeverSignal:
     """What this lever's rounds brought.
 
     It is saturated after `FRUITLESS` discarded tries in a row with nothing kept in between: a kept action of
-    the other lever gives it a new chance. A discarded LoRA round whose loss is flat saturates at once.
+    the other lever gives it a new chance. A discarded LoRA round whose loss is flat saturates at once. One that was
+    only taken back for what it forgets is no fruitless try; after `FORGETFUL` of those the lever is saturated, too.
     """
     own = [row for row in history if row.decision.move.action == lever]
     last_kept = max((place for place, row in enumerate(history) if row.verdict.kept), default=-1)
-    fruitless = sum(row.decision.move.action == lever for row in history[last_kept + 1 :])
+    discarded = [row.verdict for row in history[last_kept + 1 :] if row.decision.move.action == lever]
+    forgot = sum(verdict.overruled for verdict in discarded)
+    fruitless = len(discarded) - forgot
     loss_drop = own[-1].trial.loss_drop if own else None
     flat = lever == "train_lora" and fruitless > 0 and loss_drop is not None and loss_drop < STILL_FALLING
     return LeverSignal(
@@ -66,5 +72,6 @@ def lever_signal(lever: Lever, history: Sequence[Round]) -> LeverSignal:
         kept=sum(row.verdict.kept for row in own),
         gain=own[-1].verdict.gain if own else 0.0,
         fruitless=fruitless,
-        saturated=fruitless >= FRUITLESS or flat,
+        forgot=forgot,
+        saturated=fruitless >= FRUITLESS or flat or forgot >= FORGETFUL,
     )

@@ -36,6 +36,8 @@ TRY_SPREAD = 0.2
 PARTIAL_TRY = 0.25
 # Share of rows that the classifier sorts wrongly, as wide as what it may miss is taken to be.
 MISCLASSIFIED = 0.1
+# Nats per token by which a training is expected to raise drift before the first one has shown it.
+DRIFT = 0.3
 # Merit below which a round says nothing about the yield: hardly anything was there.
 LEAST_MENDABLE = 0.02
 
@@ -111,7 +113,11 @@ def with_outlook(
         mean, spread = lever_yield(action.action, history)
         # Mean and standard deviation of the product of two independent quantities.
         width = sqrt((there.merit * spread) ** 2 + (mean * there.spread) ** 2 + (there.spread * spread) ** 2)
-        return Outlook(gain=there.merit * mean, spread=width, cost=cost)
+        rise = 0.0
+        if isinstance(action, TrainLora):
+            rise, cost = expected_rise(history), cost + costs.keeping
+        price = config.gate.drift_price
+        return Outlook(gain=there.merit * mean - price * rise, spread=width, cost=cost, drift=rise, price=price)
 
     return signal.model_copy(
         update={
@@ -139,6 +145,17 @@ def lever_yield(lever: Lever, history: Sequence[Round]) -> tuple[float, float]:
     return total / precision, sqrt(1 / precision)
 
 
+def expected_rise(history: Sequence[Round]) -> float:
+    """Nats per token by which the next training is expected to raise drift: as the last one measured did.
+
+    Not their mean: a training answers to what the one before it forgot.
+    """
+    for verdict in (row.verdict for row in reversed(history) if isinstance(row.decision.move, TrainLora)):
+        if verdict.drift is not None:
+            return verdict.drift - (verdict.drift_before or 0.0)
+    return DRIFT
+
+
 def realised_gain(row: Round) -> float:
     """Merit that a round brought the run: what is taken back brings nothing."""
     return row.verdict.merit_gain if row.verdict.kept else 0.0
@@ -153,7 +170,9 @@ def _observed_yield(row: Round) -> tuple[float, float] | None:
     # Over the present prompt's, which is the first of those tried. Proposals that did as differently as this leave more
     # to the next draw than proposals that were all alike.
     spread = pstdev([merit - merits[0] for merit in merits[1:]]) if len(merits) > 2 else 0.0
-    return min(1.0, max(0.0, realised_gain(row) / there)), TRY_SPREAD**2 + (spread / there) ** 2
+    # A training that was taken back for what it forgets has shown all the same what weights can bring to the task.
+    gain = row.verdict.merit_gain if row.verdict.overruled else realised_gain(row)
+    return min(1.0, max(0.0, gain / there)), TRY_SPREAD**2 + (spread / there) ** 2
 
 
 def _still_falling(row: Round) -> bool:

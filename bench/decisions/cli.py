@@ -6,10 +6,10 @@ from pathlib import Path
 from agent.example_tasks import shipped
 from ui.cli import add_settings, quiet_libraries, task_path
 
-COMPARED = ("rules", "lora-only", "prompt-only", "p -> w -> p")
+COMPARED = ("rules", "paper", "lora-only", "prompt-only", "p -> w -> p")
 BENCHMARKED = (
-    "rules", "learned", "lora-only", "prompt-only", "p -> w", "w -> p", "p -> w -> p", "alternate every 1", "random",
-    "oracle",
+    "rules", "learned", "paper", "lora-only", "prompt-only", "p -> w", "w -> p", "p -> w -> p", "alternate every 1",
+    "random", "oracle",
 )  # fmt: skip
 
 

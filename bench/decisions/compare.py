@@ -9,8 +9,10 @@ from rich.table import Table
 from agent.errors import BadInput
 from agent.policy.learned import short
 from agent.records.base import digest
+from bench.decisions.comparison import Comparison
 from bench.decisions.results import Result, Variant, named, run_all
 from bench.decisions.run_variant import finished_run, result
+from bench.decisions.tables import COMMONEST, alike
 from ui.terminal.live import LiveView
 
 
@@ -44,8 +46,11 @@ def compare(task: Path, policies: Sequence[str], seeds: Sequence[int], overrides
 
 def _table(title: str, results: Sequence[Result]) -> Table:
     """A row for each policy, with means over seeds."""
-    shown = Table("policy", "test reward", "content", "style", "rounds", "edits", "LoRA", "tokens", "min", title=title)
+    shown = Table(
+        "policy", "test reward", "content", "style", "rounds", "edits", "LoRA", "tokens", "min", "drift", title=title
+    )
     shown.columns[0].no_wrap = True
+    shown.add_row(COMMONEST, alike(Comparison(results).alike()), *["–"] * (len(shown.columns) - 2))
     for policy in dict.fromkeys(row.policy for row in results):
         own = [row for row in results if row.policy == policy]
 
@@ -63,5 +68,6 @@ def _table(title: str, results: Sequence[Result]) -> Table:
             f"{mean(lambda r: r.kept_lora):.1f}",
             short(mean(lambda r: r.spend.forward_tokens)),
             f"{mean(lambda r: r.spend.seconds) / 60:.1f}",
+            "–" if any(row.drift is None for row in own) else f"{mean(lambda r: r.drift or 0.0):.2f}",
         )
     return shown

@@ -34,6 +34,13 @@ class Estimate(NamedTuple):
     groups: int
 
 
+class Alike(NamedTuple):
+    """What always giving the commonest train answer earns on the test rows, and the most that one answer could."""
+
+    commonest: float
+    most: float
+
+
 class Cost(NamedTuple):
     """Mean forward tokens to the target over groups, how many reached it, and the mean share of the group's charge."""
 
@@ -104,6 +111,31 @@ class Comparison:
                 rows = [float(value) for value in only.mean(axis=0)]
                 return Estimate(fmean(rows), *interval(rows), len(only))  # Wilson's: never of no width
         return _estimate(tasks)
+
+    def drift(self, policy: str, task: str | None = None) -> Estimate | None:
+        """Mean drift of the final weights over groups, in nats per token; None unless it is known of all of them."""
+        values: dict[str, list[list[float]]] = defaultdict(list)
+        for row in self.rows(policy, task).values():
+            if row.drift is None:
+                return None
+            values[row.task].append([row.drift])
+        return _estimate({name: np.array(drifts) for name, drifts in values.items()})
+
+    def alike(self, task: str | None = None) -> Alike | None:
+        """What one answer to every test row earns on a task, or on the mean of all tasks.
+
+        None where it is not known of each: a judge scores one, or its rows are of an older version.
+        """
+        known = [found for name in ([task] if task else self.tasks) if (found := self._alike(name))]
+        if len(known) < (1 if task else len(self.tasks)):
+            return None
+        return Alike(fmean(found.commonest for found in known), fmean(found.most for found in known))
+
+    def _alike(self, task: str) -> Alike | None:
+        for row in (row for policy in self.policies for row in self.rows(policy, task).values()):
+            if row.commonest is not None:
+                return Alike(row.commonest, row.commonest if row.most_alike is None else row.most_alike)
+        return None
 
     def regret(self, policy: str, task: str | None = None) -> Estimate | None:
         """Mean of the oracle's test reward less the policy's, over groups. Below 0 where the oracle chose worse.

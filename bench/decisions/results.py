@@ -38,7 +38,10 @@ class Result(Record):
     """One run of one variant: both pairs on the sealed test rows, and what it took.
 
     `spend` is what it took before the test rows were opened. `rewards` are those of the best pair, by the name of the
-    test row. `levers` has a letter and a mark for each round: p✓ an edit that was kept, w✗ a training taken back.
+    test row. `commonest` is what always giving the commonest train answer earns on them, `most_alike` the most that one
+    answer to all of them could. `drift` is what the best pair's weights lost on general text, in nats per token: 0 if
+    bare, None in rows of older versions, or where it could not be measured. `levers` has a letter and a mark for each
+    round: p✓ a kept edit, w✗ a training taken back.
     """
 
     task: str
@@ -57,6 +60,9 @@ class Result(Record):
     reached: Reached | None
     levers: str
     stopped: str
+    commonest: float | None = None
+    most_alike: float | None = None
+    drift: float | None = None
 
 
 def named(policy: str) -> Variant:

@@ -85,6 +85,8 @@ def result(run: RunFolder, variant: Variant, seed: int, target: float) -> Result
         rewards={score.example: score.reward for score in scores}, target=target,
         reached=Reached(passes=reached.forward_tokens, seconds=reached.seconds) if reached else None,
         levers="".join(levers), stopped=outcome.stopped,
+        commonest=outcome.commonest.reward if outcome.commonest else None,
+        most_alike=outcome.commonest.most if outcome.commonest else None, drift=outcome.drift_of_best,
     )  # fmt: skip
 
 

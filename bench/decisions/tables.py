@@ -1,17 +1,22 @@
 """The tables of a benchmark: words and numbers in rows, for the terminal, table.md and decide.html."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import exp
 from typing import NamedTuple
 
 from agent.config.policies import OBSERVING
-from bench.decisions.comparison import Comparison, Estimate, MeanTest
+from bench.decisions.comparison import Alike, Comparison, Estimate, MeanTest
 from bench.decisions.results import ORACLE
 from ui import wording
 
 CHARGED = (
     "Cost is counted in forward tokens (3 × trained + generated + read). A run that never reached the target is "
     "charged the most that any policy spent on the same task and seed; the oracle's search is not counted."
+)
+COMMONEST = "commonest answer"  # heads the row of what it earns
+ALIKE = (
+    "Commonest answer: the train answer that earns most on the train rows, given to every test row; in brackets the "
+    "most that a single train answer could earn there. Left out where a judge or a reward model scores."
 )
 HINDSIGHT = (
     "The best fixed order is chosen in hindsight, by the test rows it is then compared on: it has the advantage. "
@@ -31,7 +36,7 @@ class Table(NamedTuple):
 def overview(comparison: Comparison) -> list[Table]:
     """The tables that fit a terminal: means of each task and over all."""
     tasks, regrets = comparison.tasks, any(comparison.rows(ORACLE))
-    head = ["policy", *tasks, "all", *(["regret"] if regrets else []), "reached", "share of cost"]
+    head = ["policy", *tasks, "all", *(["regret"] if regrets else []), "reached", "share of cost", "drift"]
     rows = []
     for policy in comparison.policies:
         means = [_mean(comparison.reward(policy, task)) for task in tasks]
@@ -39,10 +44,13 @@ def overview(comparison: Comparison) -> list[Table]:
         reached, _ = _cost(comparison, policy)
         cost = comparison.cost(policy)
         share = _mean(cost.share if cost else None)
-        rows.append([policy, *means, _estimate(comparison.reward(policy)), *regret, reached, share])
+        costs = [reached, share, _mean(comparison.drift(policy))]
+        rows.append([policy, *means, _estimate(comparison.reward(policy)), *regret, *costs])
+    rows.insert(0, _alike(comparison, [*tasks, None], len(head)))
     note = (
         "Joint reward on sealed test rows, means over seeds. Share of cost: forward tokens to the target, as a share "
-        "of what a run that never reached it is charged (the most that any policy spent on the same task and seed)."
+        "of what a run that never reached it is charged (the most that any policy spent on the same task and seed). "
+        f"Drift: nats per token that the final weights have lost on general text. {ALIKE}"
     )
     return [Table("How the policies compare", note, head, rows), *_head_to_heads(comparison)]
 
@@ -57,7 +65,7 @@ def all_tables(comparison: Comparison) -> list[Table]:
 
 def _summary(comparison: Comparison) -> Table:
     head = ["policy", "runs", "test reward", "regret", "reached the target", "share of cost", "forward tokens", "min",
-            "rounds", "kept edits", "kept LoRA"]  # fmt: skip
+            "rounds", "kept edits", "kept LoRA", "drift"]  # fmt: skip
     rows = []
     for policy in comparison.policies:
         found = list(comparison.rows(policy).values())
@@ -65,13 +73,15 @@ def _summary(comparison: Comparison) -> Table:
         spent = sum(row.spend.forward_tokens for row in found) / len(found)
         means = [f"{sum(column) / len(found):.1f}" for column in zip(*amounts, strict=True)]
         reward, regret = _estimate(comparison.reward(policy)), _estimate(comparison.regret(policy))
-        rows.append([policy, str(len(found)), reward, regret, *_cost(comparison, policy), f"{spent:,.0f}", *means])
+        rows.append([policy, str(len(found)), reward, regret, *_cost(comparison, policy), f"{spent:,.0f}", *means,
+                     _estimate(comparison.drift(policy), wording.signed)])  # fmt: skip
     note = (
         "Means over tasks and seeds, each run alike; intervals by a bootstrap over seeds and test rows of these tasks. "
         "Regret is the oracle's test reward less the policy's, over the same tasks and seeds; the oracle chooses by "
         "validation rows, so it can be below 0. Share of cost: forward tokens to the target as a share of what a run "
         "that never reached it is charged, its interval by a bootstrap over runs. Minutes are those the steps took "
-        "when they were first computed."
+        "when they were first computed. Drift: nats per token that the final weights have lost on general text, 0 if "
+        "bare; its interval by a bootstrap over runs."
     )
     return Table("All tasks", note, head, rows)
 
@@ -81,9 +91,10 @@ def _rewards(comparison: Comparison) -> Table:
         [policy, *(_estimate(comparison.reward(policy, task)) for task in comparison.tasks)]
         for policy in comparison.policies
     ]
+    rows.insert(0, _alike(comparison, comparison.tasks, len(comparison.tasks) + 1))
     note = (
         "Mean joint reward over seeds, with the 95 % interval of a bootstrap over seeds and test rows; Wilson's, of "
-        "the test rows, where each is all right or all wrong in every seed."
+        f"the test rows, where each is all right or all wrong in every seed. {ALIKE}"
     )
     return Table("Test reward of each task", note, ["policy", *comparison.tasks], rows)
 
@@ -148,6 +159,19 @@ def _runs(comparison: Comparison) -> Table:
     note = "p: prompt edit, w: LoRA; ✓ kept, ✗ taken back. The oracle's cost is that of its last run alone."
     head = ["task", "seed", "policy", "test reward", "levers", "target at", "forward tokens", "time", "why it stopped"]
     return Table("Every run", note, head, rows)
+
+
+def _alike(comparison: Comparison, tasks: Sequence[str | None], width: int) -> list[str]:
+    """The row of the commonest answer: what it earns on each of the tasks (None: on all), then dashes."""
+    earned = [alike(comparison.alike(task)) for task in tasks]
+    return [COMMONEST, *earned, *["–"] * (width - 1 - len(earned))]
+
+
+def alike(found: Alike | None) -> str:
+    """What one answer to all rows earns; in brackets the most that one could, where that is more."""
+    if found is None:
+        return "–"
+    return _number(found.commonest) + (f" ({_number(found.most)})" if found.most > found.commonest else "")
 
 
 def _cost(comparison: Comparison, policy: str) -> list[str]:

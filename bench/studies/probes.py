@@ -106,7 +106,7 @@ def _probe_pair(pair: Candidate, mended: Labels, services: RunServices, most: in
     failing = [(row, score) for row, score in scored if score.reward < 1 and row.name in mended]
     failing = random.Random(config.seed).sample(failing, min(most, len(failing)))
     prompt, began = services.folder.prompt(pair.prompt), time.monotonic()
-    all_features = services.classifier.features(failing, prompt, pair.adapter, config.seed, {}, thorough=True)
+    all_features = services.classifier.features(failing, prompt, pair.adapter, config.seed, {})
     print(f"{config.name}, pair {pair.id}: {len(failing)} rows probed ({time.monotonic() - began:.0f} s)", flush=True)
     for (row, score), features in zip(failing, all_features, strict=True):
         if is_complete(features):

@@ -1,10 +1,11 @@
 """What the model's tokenizer makes of a task's rows: which are too long for its window, and which ends they carry."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from agent.errors import BadInput
+from agent.protocols import Retriever
 from agent.reasoning import spoken
 from agent.records.evaluation import Fitting
 from agent.records.examples import Demo, Example, Prompt, Split
@@ -27,18 +28,27 @@ class Renders(Protocol):
     def prompt_ids(self, prompt: Prompt, example: Example) -> Sequence[int]: ...
 
 
-def measure(task: Task, render: Renders, window: int) -> Fitting:
+def measure(
+    task: Task, render: Renders, window: int, retriever: Callable[[Sequence[Example]], Retriever] | None = None
+) -> Fitting:
     """The fitting of a task to its model.
 
     Args:
         window: most tokens of a row, question and answer together.
+        retriever: looks few-shot examples up among train rows; needed only where the seed prompt retrieves.
 
     Raises:
         BadInput: answers are nothing but ends of turns, or rows are too long, and the task refuses such; or none is
             left of a split.
     """
     cleaned = _cleaning(task, render.ends)
-    return _windowed(fitted(task, cleaned), cleaned, render, window)
+    clean = fitted(task, cleaned)
+    prompt = clean.config.prompt.prompt()
+    asked: Sequence[Example] = (*clean.validation, *clean.test)
+    if prompt.retrieval and retriever:
+        prompt, asked = retriever(clean.train).resolved(prompt, asked)
+    new = clean.config.generation.max_new_tokens
+    return _windowed(clean, cleaned, window, {row.name: len(render.prompt_ids(prompt, row)) + new for row in asked})
 
 
 def _cleaning(task: Task, ends: Sequence[str]) -> Fitting:
@@ -65,16 +75,14 @@ def _cleaning(task: Task, ends: Sequence[str]) -> Fitting:
     return Fitting(ends=found, demo_ends=shown, emptied=emptied)
 
 
-def _windowed(task: Task, cleaned: Fitting, render: Renders, window: int) -> Fitting:
-    """The fitting of a task of clean rows. Raises BadInput."""
-    new, prompt = task.config.generation.max_new_tokens, task.config.prompt.prompt()
-    splits = task.validation, task.test
-    long = {
-        row.name: tokens
-        for rows in splits
-        for row in rows
-        if (tokens := len(render.prompt_ids(prompt, row)) + new) > window
-    }
+def _windowed(task: Task, cleaned: Fitting, window: int, lengths: Mapping[str, int]) -> Fitting:
+    """The fitting of a task of clean rows. Raises BadInput.
+
+    Args:
+        lengths: tokens of each validation and test row, with the new ones, by the row's name.
+    """
+    new, splits = task.config.generation.max_new_tokens, (task.validation, task.test)
+    long = {name: tokens for name, tokens in lengths.items() if tokens > window}
     left_out = task.config.data.too_long == "leave_out"
     fitting = cleaned.model_copy(update={"window": window, "too_long": tuple(long), "left_out": left_out})
     if not long:

@@ -86,7 +86,8 @@ def build_task(config: TaskConfig, folder: Path, rater: Callable[[Rated], Rater]
         config = config.model_copy(update={"prompt": config.prompt.model_copy(update={"system": system})})
     unplanned = []
     if config.planner != "none" and not config.plans:
-        kind = "a fixed order" if is_policy(config.policy) else "a policy of your own"
+        own = "a fixed order" if is_policy(config.policy) else "a policy of your own"
+        kind = "the paper's switch" if config.policy == "paper" else own
         unplanned = [f"`policy: {config.policy}` is {kind}, so `planner: {config.planner}` is not asked"]
     content = {split: [example.model_dump(mode="json") for example in rows[split]] for split in SPLITS}
     return Task(

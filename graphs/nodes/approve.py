@@ -51,17 +51,20 @@ def cost_of(action: Action, services: RunServices) -> Cost:
         case Stop():
             return Cost(test_answers=2 * len(task.test), judged=judged)
         case TrainLora():
-            validation = len(task.validation)
+            validation = len(task.validation) + sum(len(kept.task.validation) for kept in services.kept_tasks)
             return Cost(epochs=action.epochs, training_rows=rows, validation_answers=validation, judged=judged)
         case EditPrompt():
-            calls = 0
-            if "editor" in config.roles:  # a critique a row, the steps, and a call for each rewrite
-                steps = min(edit.proposals, len(action.parts) + ("system" in action.parts))  # system text twice
+            calls, searched = 0, 0
+            texts = [part for part in action.parts if part != "retrieval"]
+            if edit.editor == "gepa":  # a call for each reflection
+                calls, searched = (edit.critiques, edit.answers) if texts else (0, 0)
+            elif "editor" in config.roles:  # a critique a row, the steps, and a call for each rewrite
+                steps = min(edit.proposals, len(texts) + ("system" in texts))  # system text twice
                 rewrites = edit.rewrites if "questions" in action.parts else 0
                 calls = min(edit.critiques, rows) + steps + min(rewrites, rows)
             return Cost(
                 prompts=edit.proposals + 1, rows_per_prompt=edit.minibatch, validation_answers=len(task.validation),
-                llm_calls=calls, judged=judged,
+                search_answers=searched, llm_calls=calls, judged=judged,
             )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from graphs.nodes.edit_prompt import best_of
 from graphs.nodes.judge import gate
 from graphs.nodes.remember import leave_to_later_runs
 from graphs.rows.draws import comparison_rows
+from graphs.services.proposals import few_proposals
 from graphs.services.run import RunServices
 from graphs.state import State
 
@@ -39,12 +40,17 @@ def baseline(state: State, services: RunServices) -> State:
 def _first_row(state: State, services: RunServices) -> Baseline:
     seed_prompt = services.spec.config.prompt.prompt()
     seed = Candidate(prompt=services.folder.save_prompt(seed_prompt))
+    for few in few_proposals(services.spec.config, len(services.spec.train)):
+        services.note(f"Warning: {few}")
     services.note("Scoring the seed prompt on the validation rows.")
     first = services.evaluate(seed, "validation")
+    if services.kept_tasks:
+        services.note(f"Scoring what is to be kept: {', '.join(kept.name for kept in services.kept_tasks)}.")
+    keep = services.forgetting.kept(None)
     best, recalled, verdict, note = _try_recalled(state, services, seed_prompt, first)
     return Baseline(
         seed=seed, seed_reward=first.reward, recalled=tuple(recalled), best=best.candidate, reward=best.reward,
-        content=best.content, style=best.style, note=note, verdict=verdict, spend=services.meter.spent,
+        content=best.content, style=best.style, note=note, keep=keep, verdict=verdict, spend=services.meter.spent,
         usage=services.llm.budget.usage,
     )  # fmt: skip
 

@@ -1,16 +1,22 @@
 """The lever that rewrites the prompt."""
 
+import time
 from collections.abc import Sequence
 from functools import partial
 
 from agent.records.actions import EditPrompt
 from agent.records.edits import Edit
+from agent.records.evaluation import Evaluation
 from agent.records.examples import Candidate, Prompt, split_of
 from agent.records.rounds import Proposal, Trial
 from graphs.rows.draws import comparison_rows, learned_rows
+from graphs.rows.failures import rows_to_learn_from
 from graphs.rows.rewrite_questions import remake_questions
+from graphs.services.proposals import few_in_time
 from graphs.services.run import RunServices
 from graphs.state import State, action_of, seed_of
+
+TOO_LONG = "it makes a prompt"
 
 
 def edit_prompt(state: State, services: RunServices) -> State:
@@ -18,10 +24,15 @@ def edit_prompt(state: State, services: RunServices) -> State:
     action, config, best = action_of(state, EditPrompt), services.spec.config, state["best"]
     present = services.folder.prompt(best.prompt)
     # Editors learn from train rows: a prompt is not to be written with those in view by which it is judged.
-    failures = services.evaluate(best, "train", learned_rows(state, services))
+    failures = _failures(action, state, services)
+    if not failures.scores:
+        note = f"The prompt stays as it is: no train row of this round lacks {action.failures}"
+        return {"trial": Trial(candidate=None, note=note)}
     proposed = services.editor.propose(present, failures, services.spec.train, action, seed_of(state, services))
-    edits, refused = _without_leaks(services, present, proposed.edits)
-    remarks = [*proposed.remarks, *([f"edits refused because they give rows away: {len(refused)}"] if refused else [])]
+    edits, refused = _usable(services, present, proposed.edits)
+    long = [proposal for proposal in refused if proposal.refused.startswith(TOO_LONG)]
+    reasons = (("give rows away", len(refused) - len(long)), ("are too long", len(long)))
+    remarks = [*proposed.remarks, *(f"edits refused because they {why}: {count}" for why, count in reasons if count)]
     remaking = None
     if "questions" in action.parts and services.textgrad and config.edit.rewrites:
         made = remake_questions(state, services)
@@ -46,6 +57,17 @@ def edit_prompt(state: State, services: RunServices) -> State:
     return {"trial": trial.model_copy(update=compared)}
 
 
+def _failures(action: EditPrompt, state: State, services: RunServices) -> Evaluation:
+    """The present pair on the rows that the editor learns from; a warning where time is left for few proposals."""
+    began, used = time.monotonic(), services.meter.used().generated_tokens
+    services.evaluate(state["best"], "train", learned_rows(state, services))
+    if services.spec.config.edit.asks_llm and services.meter.used().generated_tokens > used:
+        now, deadline = time.monotonic(), services.meter.deadline
+        if few := few_in_time(now - began, deadline and deadline - now):
+            services.note(f"Warning: {few}")
+    return rows_to_learn_from(action, state, services)
+
+
 def best_of(
     edits: Sequence[Edit], present: Prompt, adapter: str | None, names: Sequence[str], services: RunServices
 ) -> tuple[Prompt | None, list[Proposal]]:
@@ -56,15 +78,19 @@ def best_of(
     return compare_proposals(edits, present, adapter, score, services.folder.save_prompt)
 
 
-def _without_leaks(
-    services: RunServices, present: Prompt, edits: Sequence[Edit]
-) -> tuple[list[Edit], tuple[Proposal, ...]]:
-    """The edits to compare, and those refused because their words give away rows. (Demonstrations are train rows.)"""
-    given_away = [services.leaks.found_in(edit.prompt, present) for edit in edits]
-    judged = list(zip(edits, given_away, strict=True))
+def _usable(services: RunServices, present: Prompt, edits: Sequence[Edit]) -> tuple[list[Edit], tuple[Proposal, ...]]:
+    """The edits to compare, and those refused: too long, or giving away rows. (Demonstrations are train rows.)"""
+    judged = [(edit, _fault(edit.prompt, present, services)) for edit in edits]
     refused = [
-        Proposal(prompt=services.folder.save_prompt(edit.prompt), note=edit.note, refused=leak)
-        for edit, leak in judged
-        if leak
+        Proposal(prompt=services.folder.save_prompt(edit.prompt), note=edit.note, refused=fault)
+        for edit, fault in judged
+        if fault
     ]
-    return [edit for edit, leak in judged if not leak], tuple(refused)
+    return [edit for edit, fault in judged if not fault], tuple(refused)
+
+
+def _fault(prompt: Prompt, present: Prompt, services: RunServices) -> str | None:
+    most = max(services.spec.config.edit.max_length, present.length)
+    if prompt.length > most:
+        return f"{TOO_LONG} of {prompt.length} characters; edit.max_length allows {most}"
+    return services.leaks.found_in(prompt, present)

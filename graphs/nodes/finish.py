@@ -11,17 +11,20 @@ from graphs.state import State, decided
 def finish(state: State, services: RunServices) -> State:
     """Open the test split, once: the baseline and the best pair on rows that nothing was decided by."""
     from eval import stats
+    from eval.commonest import commonest_answer
 
     first = services.folder.baseline()
     assert first is not None, "the baseline node has run before"
     before, after = services.evaluate.open_test(first.seed), services.evaluate.open_test(state["best"])
     outcome = Outcome(
         stopped=decided(state).reason,
-        drift=services.drift(state["best"]),
+        drift=services.forgetting.drift(state["best"].adapter),
+        keep=services.forgetting.kept(state["best"].adapter),
         best=state["best"],
         baseline_test=_result(before),
         best_test=_result(after),
         p_value=stats.sign_flip([b.reward - a.reward for a, b in zip(before.scores, after.scores, strict=True)]),
+        commonest=commonest_answer(services.spec, "test"),
         spend=state["spend"] + services.meter.spent,
         usage=services.llm.budget.usage,
     )

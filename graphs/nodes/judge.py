@@ -20,10 +20,27 @@ def judge(state: State, services: RunServices) -> State:
         verdict = Verdict(kept=True, reason="Asked for.", before=before.reward, after=after.reward, p_value=1.0)
         return {"verdict": verdict}
     earlier, best, prompt = earlier_verdicts(state, services), state["best"], services.folder.prompt
-    # The same weights under a shorter prompt win a tie.
-    same_weights = trial.candidate.adapter == best.adapter
-    is_simpler = same_weights and prompt(trial.candidate.prompt).length < prompt(best.prompt).length
-    return {"verdict": gate(before, after, trial.raced, earlier, services, is_simpler)}
+    # The same weights under a cheaper prompt win a tie, and so do weights that forget less.
+    if trial.candidate.adapter == best.adapter:
+        is_simpler = prompt(trial.candidate.prompt).price < prompt(best.prompt).price
+        return {"verdict": gate(before, after, trial.raced, earlier, services, is_simpler)}
+    is_simpler = services.forgetting.forgets_less(trial.candidate.adapter, best.adapter)
+    verdict = gate(before, after, trial.raced, earlier, services, is_simpler)
+    return {"verdict": weigh_forgetting(verdict, trial.candidate.adapter, best.adapter, services)}
+
+
+def weigh_forgetting(verdict: Verdict, adapter: str | None, present: str | None, services: RunServices) -> Verdict:
+    """The verdict with what new weights have lost elsewhere; where that is too much, the trial is taken back."""
+    from eval.forgetting import object_to_forgetting
+
+    forgetting, config = services.forgetting, services.spec.config
+    lost = {
+        "drift": forgetting.drift(adapter),
+        "drift_before": forgetting.drift(present),
+        "keep": forgetting.kept(adapter),
+    }
+    verdict = verdict.model_copy(update=lost)
+    return verdict if "gate" in config.without else object_to_forgetting(verdict, config.gate)
 
 
 def gate(

@@ -1,16 +1,20 @@
 """The node that sees: what the best pair does, what its failing rows lack, and what each lever promises."""
 
+from typing import TYPE_CHECKING
+
 from agent.policy.base import stop_reason
 from agent.protocols import Briefing
-from agent.records.evaluation import Evaluation
 from agent.records.events import RoundStarted
 from agent.records.signal import Diagnosis
 from agent.signal import monitor
 from agent.signal.cost_model import estimate_costs
 from agent.signal.outlook import with_outlook
-from graphs.rows.labels import features_of, probes_of_run
+from graphs.rows.failures import classify
 from graphs.services.run import RunServices
-from graphs.state import State, seed_of
+from graphs.state import State
+
+if TYPE_CHECKING:
+    from eval.tasks.kept import KeptTask
 
 
 def observe(state: State, services: RunServices) -> State:
@@ -29,23 +33,15 @@ def observe(state: State, services: RunServices) -> State:
         failing = sum(score.reward < 1 for score in evaluation.scores)
         return {"signal": signal, "diagnosis": Diagnosis(failing=failing, total=len(evaluation.scores))}
     services.emit(RoundStarted(number=state["number"] + 1))
-    if config.observes:
-        signal = signal.model_copy(update={"drift": services.drift(best)})
-    diagnosis = _diagnosed(evaluation, state, services)
+    signal = signal.model_copy(update={"drift": services.forgetting.drift(best.adapter)})
+    diagnosis = classify(evaluation, task.validation, state, services)
     costs = estimate_costs(config, services.folder.prompt(best.prompt), task.train, task.validation)
+    costs = costs.model_copy(update={"keeping": sum(map(_judging, services.kept_tasks))})
     signal = with_outlook(signal, diagnosis, seen, config, costs)
     return {"signal": signal, "diagnosis": diagnosis}
 
 
-def _diagnosed(evaluation: Evaluation, state: State, services: RunServices) -> Diagnosis:
-    """By the classifier's probes; by the rewards alone, which cost nothing, for a policy that does not look."""
-    from tools.diagnosis.classify import diagnose_by_rewards
-
-    config, examples = services.spec.config, services.spec.validation
-    if not config.observes or "classifier" in config.without:
-        return diagnose_by_rewards(evaluation, examples)
-    prompt, history = services.folder.prompt(state["best"].prompt), services.folder.rounds()[: state["number"]]
-    return services.classifier.diagnose(
-        evaluation, examples, prompt, seed_of(state, services),
-        known=features_of(history, state["best"], services), own=probes_of_run(history, services),
-    )  # fmt: skip
+def _judging(kept: "KeptTask") -> float:
+    """What answers to the validation rows of a task to be kept are estimated to take, in forward tokens."""
+    task = kept.task
+    return estimate_costs(task.config, task.config.prompt.prompt(), task.train, task.validation).judging

@@ -1,7 +1,7 @@
 """The node that decides: signal, diagnosis and spend make a decision with its reason."""
 
-from agent.policy.base import stop_reason
 from agent.policy.briefing import MOST_FAILURES, from_memory
+from agent.policy.llm_planner import LlmPlanner
 from agent.protocols import Briefing
 from agent.records.events import DecisionMade
 from graphs.looking import Looking, failing_rows
@@ -16,8 +16,8 @@ def plan(state: State, services: RunServices) -> State:
     briefing = Briefing(
         state["signal"], state["diagnosis"], history, state["spend"], state["refused"], closed=why_closed(services)
     )
-    config = services.spec.config
-    if config.plans and not briefing.closed and not stop_reason(briefing, config):
+    policy = services.policy
+    if isinstance(policy, LlmPlanner) and policy.asks(briefing):
         # What only an LLM reads: how recalled prompts did, and failing train rows, of those an editor learns from.
         first = services.folder.baseline()
         scores = services.evaluate(state["best"], "train", learned_rows(state, services)).scores
@@ -26,7 +26,7 @@ def plan(state: State, services: RunServices) -> State:
             failures=failing_rows(scores, services)[:MOST_FAILURES],
             investigation=Looking(state, services),
         )
-    decision = services.policy.decide(briefing)
+    decision = policy.decide(briefing)
     services.emit(DecisionMade(number=state["number"] + 1, decision=decision))
     return {"decision": decision}
 

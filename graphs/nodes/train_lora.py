@@ -35,11 +35,13 @@ def train_lora(state: State, services: RunServices) -> State:
                 pooled.lend(adapter, folder)
     except StepFailed as error:
         return {"trial": Trial(candidate=None, note=f"LoRA failed: {error}")}
-    note = f"{training.row_count} {training.rows} rows, {len(training.epoch_losses)} epochs"
+    epochs = len(training.epoch_losses)
+    note = f"{training.row_count} {training.rows} rows, {'1 epoch' if epochs == 1 else f'{epochs} epochs'}"
     if training.rewritten:
         note += f", {training.rewritten} of the rows with rewritten questions"
     if training.general:
-        note += f", with {training.general} general rows an epoch against forgetting"
+        rows_beside = "1 general row" if training.general == 1 else f"{training.general} general rows"
+        note += f", with {rows_beside} an epoch against forgetting"
     if training.left_out:
         note += f", {training.left_out} rows left out as too long (lora.max_tokens, or the model's window)"
     return {
@@ -49,6 +51,7 @@ def train_lora(state: State, services: RunServices) -> State:
             loss=training.epoch_losses[-1] if training.steps else None,
             loss_drop=training.loss_drop,
             grad_norm=training.grad_norm,
+            grad_drop=training.grad_drop,
         )
     }
 
@@ -94,8 +97,12 @@ def _train(services: RunServices, state: State, adapter: str, rows: list[tuple[P
 
 
 def _training_rows(services: RunServices, best: Candidate, action: TrainLora) -> list[tuple[Prompt, Example]]:
-    """(prompt, example) pairs: refined rows under the prompt they were remade with, original rows under the seed's."""
+    """(prompt, example) pairs: refined rows under the prompt they were remade with, original rows under the seed's.
+
+    Where that prompt retrieves few-shot examples, each row has its own, and is none of them.
+    """
     from memory.remake import remake, select
+    from memory.retrieval import with_retrieved
 
     seed_prompt = services.spec.config.prompt.prompt()
     best_prompt, task = services.folder.prompt(best.prompt), services.spec
@@ -103,4 +110,5 @@ def _training_rows(services: RunServices, best: Candidate, action: TrainLora) ->
     if action.rows != "original":
         remade = remake(task.train, best_prompt, task.scorers, services.folder.rewrites())
     chosen = select(task.train, remade, action.rows)
-    return [(best_prompt if row.prompt else seed_prompt, row.example) for row in chosen]
+    rows = [(best_prompt if row.prompt else seed_prompt, row.example) for row in chosen]
+    return with_retrieved(rows, services.retriever)

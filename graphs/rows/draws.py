@@ -30,7 +30,7 @@ def comparison_rows(state: State, services: RunServices, best: Candidate, prompt
     """
     task, edit = services.spec, services.spec.config.edit
     if best.adapter is None:
-        criticised = edit.learned_from if edit.editor == "textgrad" else 0  # those come first
+        criticised = edit.learned_from if edit.asks_llm else 0  # those come first
         shown = {folded(demo.question) for prompt in prompts for demo in prompt.demos}
         order = learned_rows(state, services, len(task.train))[criticised:]
         free = [name for name in order if folded(services.examples[name].question) not in shown]

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 from agent.errors import LlmUnavailable
+from agent.records.actions import EditPrompt
 from agent.records.evaluation import ExampleScore
 from agent.records.examples import Example
-from graphs.rows.draws import learned_rows
+from graphs.rows.failures import rows_to_learn_from
 from graphs.services.run import RunServices
-from graphs.state import State
+from graphs.state import State, action_of
 from memory.remake import source_of
 from memory.rewrites import KeptRewrite, RoundRewrites
 from memory.rewriting import try_rewrites
@@ -67,6 +68,6 @@ def _remade(state: State, services: RunServices) -> RoundRewrites | None:
 def _hard(state: State, services: RunServices) -> list[tuple[Example, ExampleScore]]:
     """Failing train rows of this round without a kept rewrite. Twice as many rows are scored as are wanted."""
     wanted, known = services.spec.config.edit.rewrites, {rewrite.source for rewrite in services.folder.rewrites()}
-    looked = services.evaluate(state["best"], "train", learned_rows(state, services, 2 * wanted))
+    looked = rows_to_learn_from(action_of(state, EditPrompt), state, services, 2 * wanted)
     failing = [(services.examples[score.example], score) for score in looked.scores if score.reward < 1]
     return [(example, score) for example, score in failing if source_of(example) not in known][:wanted]

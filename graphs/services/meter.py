@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from agent.records.evaluation import Measurements
 from agent.records.examples import Candidate, Split
 from agent.records.rounds import Spend
+from memory.run.artefacts import Artefacts
 from memory.run.charges import ChargeFile
-from memory.run.folder import RunFolder
 
 
 class Meter:
@@ -102,7 +102,7 @@ class ChargedStore:
             finds it after a kill still counts what it took.
     """
 
-    def __init__(self, folder: RunFolder, charge: Callable[[], None]) -> None:
+    def __init__(self, folder: Artefacts, charge: Callable[[], None]) -> None:
         self._folder = folder
         self._charge = charge
 

@@ -1,7 +1,7 @@
 """What the nodes of one run work with, made when first asked for: a resume that only reads loads no model."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -11,25 +11,27 @@ from agent import extensions
 from agent.errors import BadInput
 from agent.policy.llm_planner import LlmPlanner
 from agent.policy.make import make_policy
-from agent.protocols import Editor, Listener, Policy, Trainer
+from agent.protocols import Editor, LanguageModel, Listener, Policy, Retriever, Scorers, Trainer
+from agent.records.evaluation import Evaluation
 from agent.records.events import Event, Note, WorkProgressed
-from agent.records.examples import Candidate, Example
+from agent.records.examples import Candidate, Example, Prompt
 from graphs.context import Context, run_folder
-from graphs.services.garbage_collection import without_garbage_collection
+from graphs.services.forgetting import Forgetting
 from graphs.services.meter import ChargedStore, Meter
 from graphs.services.shared_model import shared_backbone, shared_embedder
 from memory.run.folder import RunFolder
 
 if TYPE_CHECKING:
-    from agent.records.drift import GeneralBaseline
     from eval.leaks import Leaks
     from eval.runner import Runner
+    from eval.tasks.kept import KeptTask
     from eval.tasks.task import Task
     from graphs.services.llm import ExternalLlm
     from graphs.services.run_memory import RunMemory
     from memory.embedder import MiniLm
     from memory.run.pool import Pool
     from tools.diagnosis.classify import Classifier
+    from tools.editing.gepa_editor import GepaEditor
     from tools.editing.textgrad_editor import TextGradEditor
     from tools.model.answer_cache import CachedLanguageModel
     from tools.model.backbone import Backbone
@@ -51,6 +53,7 @@ class RunServices:
         self.stream: Callable[[dict[str, object]], object] = lambda event: None  # LangGraph's, of the node under way
         self._new_name = new_name
         self._lock: ExitStack | None = None
+        self._kept: tuple[KeptTask, ...] = ()
 
     # --- the run and its task ---
 
@@ -62,27 +65,18 @@ class RunServices:
     def spec(self) -> "Task":
         """The task, read again from its source, as it fits the model.
 
-        Raises BadInput if its digest changed since the run began.
+        Raises BadInput if its digest, or that of a task to be kept, changed since the run began.
         """
-        from eval.tasks.fitting import fitted
-        from eval.tasks.task import build_task, load_config
-        from graphs.services.raters import make_rater
+        from graphs.services.task import read_task
 
-        folder = self.folder
-        with folder.as_begun():
-            config = load_config(folder.task_file)
-            task = build_task(
-                config,
-                Path(folder.about.source),
-                lambda settings: make_rater(settings, lambda: self.llm.chat("judge"), config.device, self.progress),
-            )
-            if task.digest != folder.about.digest:
-                raise BadInput(
-                    f"The rows, scorers or judge of task {task.config.name} in {task.folder} have changed since run "
-                    f"{folder.name} began, so its scores no longer compare. Start a new run."
-                )
-        fitting = self.folder.fitting()
-        return fitted(task, fitting) if fitting else task
+        task, self._kept = read_task(self.folder, lambda: self.llm.chat("judge"), self.progress)
+        return task
+
+    @property
+    def kept_tasks(self) -> "tuple[KeptTask, ...]":
+        """The other tasks that the run's weights must not lose. Raises BadInput, as `spec`."""
+        _ = self.spec
+        return self._kept
 
     def fit_rows(self) -> None:
         """Find out, once in a run, how the rows fit the model; the tokenizer is read for it, and no weights.
@@ -92,19 +86,12 @@ class RunServices:
         """
         if self.folder.fitting():
             return
-        with without_garbage_collection():
-            from eval.tasks.fitting import fitted, measure, remarks
-            from tools.model.loading import load_renderer
+        from graphs.services.task import fit
 
-            config = self.spec.config
-            render, window = load_renderer(
-                config.model, chat_template_kwargs=config.chat_template_kwargs, progress=self.listener
-            )
-        fitting = measure(self.spec, render, window)
-        for remark in (*render.remarks(), *remarks(self.spec, fitting)):
-            self.note(f"Warning: {remark}")
-        self.folder.save_fitting(fitting)
-        vars(self)["spec"] = fitted(self.spec, fitting)
+        vars(self)["spec"] = fit(
+            self.spec, self.kept_tasks, self.folder, self._retriever_among, self.listener, self.note,
+            lambda kept, fitting: self.forgetting.store_of(kept).save_fitting(fitting),
+        )  # fmt: skip
 
     @cached_property
     def examples(self) -> dict[str, Example]:
@@ -136,8 +123,18 @@ class RunServices:
     # --- the rooms' services ---
 
     @cached_property
-    def model(self) -> "Backbone | CachedLanguageModel":
-        """What answers and scores: the backbone, or what other runs have asked of it."""
+    def model(self) -> LanguageModel:
+        """What answers and scores; it looks up what prompts retrieve."""
+        return self._model_with(self.retriever)
+
+    def _model_with(self, retriever: Retriever) -> LanguageModel:
+        from tools.model.retrieving import RetrievingLanguageModel
+
+        return RetrievingLanguageModel(self._answering, retriever)
+
+    @cached_property
+    def _answering(self) -> "Backbone | CachedLanguageModel":
+        """The backbone, or what other runs have asked of it."""
         if self.pooled is None:
             return self.backbone
         from tools.model.answer_cache import CachedLanguageModel
@@ -159,33 +156,27 @@ class RunServices:
         )
 
     @cached_property
+    def retriever(self) -> Retriever:
+        """Looks up the few-shot examples that prompts retrieve, for questions and for training rows."""
+        return self._retriever_among(self.spec.train, self.spec.scorers)
+
+    def _retriever_among(self, train: Sequence[Example], scorers: Scorers) -> Retriever:
+        from memory.retrieval import NearestRows
+
+        return NearestRows(train, scorers, lambda texts: self._embed(texts))
+
+    @cached_property
     def pooled(self) -> "Pool | None":
         from memory.run.pool import Pool
 
         return Pool(Path(self.context.pool)) if self.context.pool else None
 
-    def drift(self, pair: Candidate) -> float | None:
-        """What its weights have lost on general text against the bare base, nats a token.
-
-        None: they are the base's, or the general text does not fit into the model's window.
-        """
-        from tools.diagnosis.drift import drift
-
-        if pair.adapter is None or self._general_baseline is None:
-            return None
-        return drift(self.model, pair.adapter, self._general_baseline).mean
-
     @cached_property
-    def _general_baseline(self) -> "GeneralBaseline | None":
-        """The bare base on general text: measured once in a run."""
-        from tools.diagnosis.drift import general_baseline
+    def forgetting(self) -> Forgetting:
+        def model_of(kept: "KeptTask") -> LanguageModel:
+            return self._model_with(self._retriever_among(kept.task.train, kept.task.scorers))
 
-        if known := self.folder.general_baseline():
-            return known
-        measured = general_baseline(self.model)
-        if measured:
-            self.folder.save_general_baseline(measured)
-        return measured
+        return Forgetting(self.folder, self.kept_tasks, lambda: self.model, model_of, self.meter.charge)
 
     @cached_property
     def evaluate(self) -> "Runner":
@@ -197,13 +188,12 @@ class RunServices:
 
     @cached_property
     def classifier(self) -> "Classifier":
-        from memory.embedder import is_installed
         from tools.diagnosis.classify import Classifier
 
         task = self.spec
         new = task.config.generation.max_new_tokens
-        embed = self._embed if is_installed() or "_embed" in vars(self) else None  # loads its model at the first call
-        return Classifier(self.model, task.scorers, task.train, embed, max_new_tokens=new)
+        retrieves = self.embeds and task.config.edit.retrieve > 0
+        return Classifier(self.model, task.scorers, task.train, max_new_tokens=new, retrieves=retrieves)
 
     @cached_property
     def policy(self) -> Policy:
@@ -232,12 +222,13 @@ class RunServices:
             return editor
         first = self.folder.baseline()
         recalled = [self.folder.prompt(tried.prompt) for tried in first.recalled[1:]] if first else []
-        rules = RuleEditor(self.spec.scorers, config.edit, recalled)
-        return CombinedEditor(textgrad, rules, config.edit.proposals) if textgrad else rules
+        rules = RuleEditor(self.spec.scorers, config.edit, recalled, retrieves=self.embeds)
+        asking = textgrad or self.gepa
+        return CombinedEditor(asking, rules, config.edit.proposals) if asking else rules
 
     @cached_property
     def textgrad(self) -> "TextGradEditor | None":
-        """The LLM as editor; None where only the rules edit."""
+        """The LLM as editor, by TextGrad; None where that is not asked for."""
         task = self.spec
         if task.config.edit.editor != "textgrad":
             return None
@@ -245,6 +236,23 @@ class RunServices:
 
         chat = self.llm.chat("editor")
         return TextGradEditor(chat, task.scorers, task.config.edit, self.examples.__getitem__, self.progress)
+
+    @cached_property
+    def gepa(self) -> "GepaEditor | None":
+        """The LLM as editor, by GEPA; None where that is not asked for."""
+        task = self.spec
+        if task.config.edit.editor != "gepa":
+            return None
+        from tools.editing.gepa_editor import GepaEditor
+
+        return GepaEditor(
+            self.llm.chat("editor"), task.scorers, task.config.edit, self.examples.__getitem__, self.score_prompt,
+            self.leaks.found_in, self.progress,
+        )  # fmt: skip
+
+    def score_prompt(self, prompt: Prompt, adapter: str | None, names: Sequence[str]) -> Evaluation:
+        """Scores of a prompt that an editor tries. Satisfies `agent.protocols.ScorePrompt`."""
+        return self.evaluate(Candidate(prompt=self.folder.save_prompt(prompt), adapter=adapter), "train", names)
 
     @cached_property
     def leaks(self) -> "Leaks":
@@ -270,6 +278,13 @@ class RunServices:
         from graphs.services.run_memory import RunMemory
 
         return RunMemory(self.folder, self.spec, lambda texts: self._embed(texts), self.note)
+
+    @property
+    def embeds(self) -> bool:
+        """Whether texts can be embedded here."""
+        from memory.embedder import is_installed
+
+        return is_installed() or "_embed" in vars(self)
 
     @cached_property
     def _embed(self) -> "MiniLm":

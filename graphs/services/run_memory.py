@@ -94,7 +94,15 @@ class RunMemory:
             found = memory.recall(
                 about or self.profile, model=config.model, limit=most * 3, similarity=0 if about else wanted.similarity
             )
-        return list(islice((recalled for recalled in found if not self._leaks(recalled)), most))
+        usable = (recalled for recalled in found if self._is_allowed(recalled) and not self._leaks(recalled))
+        return list(islice(usable, most))
+
+    def _is_allowed(self, recalled: Recalled) -> bool:
+        """Whether this task may have such a prompt: none that is too long; where it never retrieves, none that does."""
+        config, prompt = self._task.config, recalled.entry.prompt
+        if prompt.length > max(config.edit.max_length, config.prompt.prompt().length):
+            return False
+        return prompt.retrieval is None or config.edit.retrieve > 0
 
     def _leaks(self, recalled: Recalled) -> bool:
         """Whether a prompt shows a held-out row, or gives away any row in its words; for the latter, a note says so.

@@ -24,6 +24,9 @@ class About(Record):
     extensions: dict[str, str] = Field(
         {}, description="where each registered scorer, editor and policy comes from; see agent.extensions.used_by"
     )
+    keep: dict[str, str] = Field(
+        {}, description="the digest of each task that is to be kept, by the path that names it"
+    )
 
 
 def own_version() -> str:

@@ -1,14 +1,14 @@
 """What a run made and measured: prompts, adapters, evaluations, rewrites; each a file, named by its id."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from agent.errors import BadInput
 from agent.policy.experience import Experience
-from agent.records.drift import GeneralBaseline
+from agent.records.drift import Drift, GeneralBaseline
 from agent.records.evaluation import Fitting, Measurements
 from agent.records.examples import Candidate, Prompt, Split
 from memory.prompts import Entry
@@ -17,6 +17,7 @@ from memory.storage.disk import write_atomically
 from memory.storage.records import read_record
 
 EXPERIENCES = TypeAdapter(tuple[Experience, ...])
+DRIFTS = TypeAdapter(dict[str, Drift])
 
 
 class Artefacts:
@@ -120,6 +121,18 @@ class Artefacts:
         """What `save_fitting` kept; None before, and in runs of older versions, which take rows as they are."""
         path = self.path / "rows.json"
         return read_record(Fitting, path) if path.exists() else None
+
+    def save_drifts(self, drifts: Mapping[str, Drift]) -> None:
+        """Keeps what each adapter, by its id, has lost on general text."""
+        write_atomically(self.path / "drifts.json", DRIFTS.dump_json(dict(drifts), indent=2).decode())
+
+    def drifts(self) -> dict[str, Drift]:
+        """What `save_drifts` kept; empty before. Raises BadInput: the file is damaged."""
+        path = self.path / "drifts.json"
+        try:
+            return DRIFTS.validate_json(path.read_bytes()) if path.exists() else {}
+        except ValidationError as error:
+            raise BadInput(f"{path} cannot be read: {error}. Put it back from a copy, or remove it.") from error
 
     def _rewrites_file(self, number: int) -> Path:
         return self.path / "rewrites" / f"round-{number}.json"

@@ -55,6 +55,7 @@ class RunFolder(Artefacts):
         digest: str,
         name: str | None = None,
         extensions: Mapping[str, str] = MappingProxyType({}),
+        keep: Mapping[str, str] = MappingProxyType({}),
     ) -> "RunFolder":
         """A new run under `root`.
 
@@ -64,6 +65,7 @@ class RunFolder(Artefacts):
             digest: of the task's data, so that a resume can refuse data that has changed.
             name: by default `<task>-<YYYYmmdd-HHMMSS>`, numbered if that is taken.
             extensions: the registered scorers, editor and policy that it uses; see `agent.extensions.used_by`.
+            keep: digests of the other tasks that it is to keep, by their paths.
 
         Raises:
             BadInput: the name cannot be a folder's, or is taken.
@@ -77,6 +79,7 @@ class RunFolder(Artefacts):
             created=datetime.now(UTC).isoformat(),
             format=FORMAT,
             extensions=dict(extensions),
+            keep=dict(keep),
         )
         write_atomically(run.task_file, task_yaml)
         write_atomically(run.path / "run.json", about.model_dump_json(indent=2))  # last: it makes the folder a run

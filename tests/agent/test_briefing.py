@@ -37,7 +37,7 @@ def test_a_round_without_a_trial_is_shown_with_its_reason() -> None:
     row = a_round(EDIT)
     trial = Trial(candidate=None, note="The editor has no proposal left.")
     lines = planner_message(BRIEFING._replace(history=[row.model_copy(update={"trial": trial})]))
-    assert "demos, questions: came to nothing, <<< The editor has no proposal left. >>>" in lines
+    assert "questions, retrieval: came to nothing, <<< The editor has no proposal left. >>>" in lines
 
 
 def test_only_the_last_rounds_are_shown() -> None:

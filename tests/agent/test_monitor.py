@@ -32,11 +32,11 @@ def test_before_any_round_only_the_scores_are_known() -> None:
 def test_loss_and_gradient_are_those_of_the_last_lora_round() -> None:
     history = [
         a_round(TRAIN, loss=2.0, loss_drop=0.5, grad_norm=9.0),
-        a_round(TRAIN, loss=1.0, loss_drop=0.3, grad_norm=4.0),
+        a_round(TRAIN, loss=1.0, loss_drop=0.3, grad_norm=4.0, grad_drop=0.8),
         a_round(EDIT),
     ]
     signal = observe(evaluation((1, 1)), noise=0.0, history=history, refined=True)
-    assert (signal.loss, signal.loss_drop, signal.grad_norm) == (1.0, 0.3, 4.0)
+    assert (signal.loss, signal.loss_drop, signal.grad_norm, signal.grad_drop) == (1.0, 0.3, 4.0, 0.8)
 
 
 def test_a_lever_tells_of_its_own_rounds_alone() -> None:

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.records.actions import Action, TrainLora
-from agent.records.examples import Example, Prompt
+from agent.records.examples import Example, Prompt, Retrieval
 from agent.records.rounds import Proposal, Round, Spend
 from agent.records.signal import Diagnosis, Outlook, Signal
-from agent.signal.cost_model import estimate_costs
+from agent.signal.cost_model import GENERAL_ROW, estimate_costs
 from agent.signal.monitor import Lever
 from agent.signal.outlook import YIELD, YIELD_SPREAD, lever_yield, mendable, noise_floor
 from tests.agent.test_policy import DIAGNOSES, SIGNALS
@@ -126,7 +126,7 @@ def test_outlooks_are_finite_and_within_what_merit_can_be(
     signal = signal.model_copy(update={"shown": shown, "remade": remade})
     after = seen(signal, diagnosis, history)
     for lever in (after.lora, after.edit):
-        assert lever.outlook and 0 <= lever.outlook.gain <= 1 and lever.outlook.cost >= 1
+        assert lever.outlook and -1e-9 <= lever.outlook.merit <= 1 + 1e-9 and lever.outlook.cost >= 1
         assert 0 <= lever.outlook.spread < 1 and math.isfinite(lever.outlook.rate)
     assert after.model_copy(update={"floor": 0, "lora": signal.lora, "edit": signal.edit}) == signal
 
@@ -157,6 +157,17 @@ def test_costs_follow_the_sizes_of_the_task() -> None:
     assert priced(edit={"proposals": 12})[1] > usual[1]
     assert priced(generation={"max_new_tokens": 8})[2] < usual[2]
     assert all(cost > base for cost, base in zip(priced(rows=16), usual, strict=True))
+    # rows that are retrieved are read for each question, and in training for each row
+    retrieving = Prompt(system="Answer the question.", retrieval=Retrieval(k=4))
+    rows = [Example(name=f"train:{line}", question="Who?" * 4, answer="Gallune.") for line in range(8)]
+    config = a_config(edit={"retrieve": 0})
+    plain, shown = (
+        estimate_costs(config, prompt, rows, rows) for prompt in (Prompt(system=retrieving.system), retrieving)
+    )
+    assert shown.judging - plain.judging == 8 * 4 * 6
+    assert shown.lora - plain.lora == 3 * 3 * 8 * 4 * 6
+    assert shown.edit > plain.edit and usual[1] > plain.edit, "proposals retrieve too, where they may"
     # 8 rows of 4 + 2 tokens and the 5 of the system text once, 3 epochs, 3 passes each
     assert priced(lora={"replay": 0})[0] == 3 * 3 * (8 * 6 + 5)
-    assert usual[0] > priced(lora={"replay": 0})[0], "general rows cost, too"
+    general = usual[0] - priced(lora={"replay": 0})[0]
+    assert general == 3 * 3 * CONFIG.lora.replay * 8 * GENERAL_ROW, "general rows beside them are trained on, too"

@@ -97,7 +97,7 @@ def test_fields_that_are_null_are_left_out_and_so_are_those_of_an_edit() -> None
         assert decide(server).move == TrainLora(epochs=7, learning_rate=2e-4, rank=4, replay=REPLAY)
         words = decide(server)
     assert words.move == EditPrompt()
-    assert "as the rules have it: parts system, demos, questions; failures any." in words.reason
+    assert "as the rules have it: parts system, demos, questions, retrieval; failures any." in words.reason
 
 
 def test_a_complete_plan_is_described_as_the_planner_gave_it() -> None:
@@ -126,7 +126,7 @@ def test_going_back_is_possible_to_every_pair_but_the_present() -> None:
         (TOO_WIDE, BRIEFING, "less than or equal to 256"),
         (call("train_lora", reason="x", epochs=0), BRIEFING, "greater than or equal to 1"),
         (call("train_lora", reason="x", rows="test"), BRIEFING, "'original', 'refined' or 'both'"),
-        (call("edit_prompt", reason="x", parts=["scorers"]), BRIEFING, "'system', 'demos' or 'questions'"),
+        (call("edit_prompt", reason="x", parts=["scorers"]), BRIEFING, "'system', 'demos', 'questions' or 'retrieval'"),
         (call("edit_prompt", reason="x", failures="all"), BRIEFING, "'any', 'content' or 'style'"),
         (call("stop", reason="   "), BRIEFING, "at least 1 character"),
         (call("drop_tables", reason="x"), BRIEFING, "there are train_lora, edit_prompt, stop"),
@@ -319,6 +319,6 @@ def test_a_planner_that_obeys_a_row_can_do_no_more_than_another() -> None:
         told_off = decide(server, FULL)
         quiet = decide(server, FULL._replace(failures=()))
         tools = [set(request.tools) for request in server.requests if request.tools]
-    assert tools == [{"train_lora", "edit_prompt", "stop"}] * 3
+    assert tools == [{"train_lora", "edit_prompt", "stop"}] * 4, "the quiet one again after an objection"
     assert told_off.by == "rules" and told_off.move == RULES.decide(FULL).move
     assert quiet.by == "planner"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.config.policies import POLICIES
-from agent.policy.base import stop_reason
+from agent.policy.base import ENOUGH_SHOWN, stop_reason
 from agent.policy.make import make_policy
 from agent.policy.rules import Rules
 from agent.policy.schedules import Schedule
@@ -43,26 +43,37 @@ def training(signal: Signal, history: Sequence[Round] = ()) -> TrainLora:
 def test_words_come_first_while_rows_lack_style() -> None:
     decision = rules(diagnosis=LACKS_BOTH)
     assert decision.move.action == "edit_prompt"
-    assert "80%" in decision.reason
+    assert "style at" in decision.reason and "20% of the rows" in decision.reason
     assert decision.numbers["rows lacking style"] == 0.8
 
 
 def test_weights_are_tuned_once_only_content_is_lacking() -> None:
     decision = rules(diagnosis=a_diagnosis(content=5))
     assert decision.move.action == "train_lora"
-    assert "50%" in decision.reason and "2.0 nats" in decision.reason
+    assert "50% of the rows lack content" in decision.reason and "weight gap 2.00 nats" in decision.reason
 
 
 def test_rows_that_teach_the_form_along_need_no_words_first() -> None:
     decision = rules(a_signal(remade=1.0), LACKS_BOTH)
     assert decision.move.action == "train_lora"
-    assert "teach along the style that 60% fail in" in decision.reason
+    assert "100% of the train answers can be shown in the wanted form" in decision.reason
 
 
 def test_words_come_first_all_the_same_where_they_suffice_or_rows_cannot_be_remade() -> None:
     assert rules(a_signal(remade=1.0), a_diagnosis(style=8, both=1)).move.action == "edit_prompt"
     assert rules(a_signal(remade=0.2), LACKS_BOTH).move.action == "edit_prompt"
     assert rules(a_signal(remade=1.0, lora=SATURATED), LACKS_BOTH).move.action == "edit_prompt"
+
+
+def test_words_come_first_where_they_are_likely_to_mend_until_an_edit_failed() -> None:
+    likely, teachable = a_diagnosis(style=4, both=4), a_signal(remade=1.0)
+    decision = rules(teachable, likely)
+    assert decision.move.action == "edit_prompt"
+    assert "An edit is given a chance of 50% to mend a failing row." in decision.reason
+    assert decision.numbers["an edit's chance"] == 0.5
+    assert rules(teachable, a_diagnosis(style=3, both=5)).move.action == "train_lora", "less likely than not"
+    failed = teachable.model_copy(update={"edit": LeverSignal(rounds=1, fruitless=1)})
+    assert rules(failed, likely).move.action == "train_lora"
 
 
 def test_a_few_rows_that_lack_style_are_left_to_the_weights() -> None:
@@ -82,7 +93,7 @@ def test_the_other_lever_follows_when_one_is_turned_down() -> None:
 def test_a_plateau_of_both_levers_ends_the_run() -> None:
     decision = rules(a_signal(lora=SATURATED, edit=SATURATED))
     assert decision.move.action == "stop"
-    assert "Plateau" in decision.reason
+    assert "Edits are saturated" in decision.reason and "LoRA is saturated" in decision.reason
 
 
 def test_turning_down_all_that_is_left_ends_the_run() -> None:
@@ -99,6 +110,16 @@ def test_training_is_as_the_task_sets_it() -> None:
     lora = CONFIG.lora
     assert (move.epochs, move.learning_rate, move.rank) == (lora.epochs, lora.learning_rate, lora.rank)
     assert (move.rows, move.fresh) == ("original", False)
+
+
+def test_general_rows_are_left_out_where_rows_are_trained_under_few_shot_examples() -> None:
+    assert training(a_signal()).replay == training(a_signal(examples=1)).replay == CONFIG.lora.replay > 0
+    assert training(a_signal(examples=ENOUGH_SHOWN)).replay == 0, "they are in the seed prompt"
+    assert training(a_signal(examples=ENOUGH_SHOWN, refined=True)).replay == 0
+    # rows as given are trained under the seed prompt, which shows none
+    refined = a_signal(examples=ENOUGH_SHOWN, refined=True)
+    order = Rules(a_config(without=["remaking"])).training(refined, [])
+    assert (order.rows, order.replay) == ("original", CONFIG.lora.replay)
 
 
 def test_weights_learn_from_refined_rows_once_the_prompt_is_refined() -> None:

@@ -16,7 +16,7 @@ from agent.records.actions import Action, Alternative, Decision, EditPrompt, Tra
 from agent.records.base import FORMAT, Record, digest, folded
 from agent.records.evaluation import ExampleScore
 from agent.records.events import EVENT, InquiryMade
-from agent.records.examples import Demo, Example, Prompt, Turn
+from agent.records.examples import Demo, Example, Prompt, Retrieval, Turn
 from agent.records.looks import Inquiry, PromptTried, TryPrompt
 from agent.records.rounds import Proposal, Spend
 from agent.records.signal import Diagnosis, ExampleDiagnosis, Need
@@ -47,6 +47,23 @@ def test_rows_without_a_system_text_have_the_ids_of_old() -> None:
     own = plain.model_copy(update={"system": "Be brief."})
     assert len({own.id, plain.id}) == len({source_of(own), source_of(plain)}) == 2
     assert Example.model_validate(own.model_dump()) == own
+
+
+def test_what_retrieves_nothing_has_the_ids_of_old() -> None:
+    plain, row = Prompt(system="Answer.", demos=PROMPT.demos), Example(name="train:1", question="Who?", answer="Bo")
+    assert (plain.id, PROMPT.id) == ("2ac2a1d753b6", "f84f8950f1b8")
+    assert "retrieval" not in plain.model_dump_json() and "demos" not in row.model_dump_json()
+    retrieving = plain.model_copy(update={"retrieval": Retrieval(k=4)})
+    shown = row.model_copy(update={"demos": PROMPT.demos})
+    assert retrieving.id != plain.id and shown.id != row.id
+    assert Prompt.model_validate_json(retrieving.model_dump_json()) == retrieving
+    assert Example.model_validate(shown.model_dump()) == shown
+
+
+def test_a_prompt_that_retrieves_is_dearer_than_any_that_does_not() -> None:
+    long, short = Prompt(system="Answer. " * 99), Prompt(system="Answer.")
+    few, many = (short.model_copy(update={"retrieval": Retrieval(k=k)}) for k in (1, 2))
+    assert short.price < long.price < few.price < many.price
 
 
 def test_texts_compare_without_case_white_space_and_unicode_form() -> None:

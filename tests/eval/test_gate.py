@@ -64,7 +64,7 @@ def test_few_rows_that_rose_are_kept_where_the_wanted_answers_became_likelier() 
 
 def test_without_a_gate_everything_is_kept_and_says_so() -> None:
     verdict = gate(BEFORE, scored("new", [0.0] * 12), [], [], context(without=("gate",)))
-    assert verdict.kept and verdict.reason.startswith("kept without a gate: no row differs")
+    assert verdict.kept and verdict.reason.startswith("kept without a gate: no row's reward or merit differs")
 
 
 def test_the_verdicts_before_a_round_are_those_of_its_run_and_of_what_was_recalled() -> None:

@@ -1,6 +1,10 @@
 """The gate by what it keeps."""
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Candidate
@@ -67,7 +71,7 @@ def test_being_simpler_does_not_help_where_rows_differ() -> None:
 def test_rows_are_paired_by_name() -> None:
     before = evaluation((1, 1), (0, 0))
     reordered = before.model_copy(update={"scores": before.scores[::-1]})
-    assert "no row differs" in judge_by_rewards(before, reordered, level=0.1).reason
+    assert "no row's reward or merit differs" in judge_by_rewards(before, reordered, level=0.1).reason
     with pytest.raises(ValueError, match="same rows"):
         judge_by_rewards(before, evaluation((1, 1)), level=0.1)
 
@@ -142,3 +146,32 @@ def test_a_level_below_what_ten_thousand_flips_can_tell_is_reached_with_more() -
     verdict = judge_by_rewards(*clear, level=1e-9)
     assert not verdict.kept and "> level 1e-09" in verdict.reason
     assert too_few_to_tell(*clear, level=1e-9)
+
+
+# --- what a verdict says is true of its numbers ------------------------------------------------------------
+
+MARKS = st.sampled_from((0.0, 0.49, 0.5, 1.0))
+CHANGES = st.lists(st.tuples(st.tuples(MARKS, MARKS), st.tuples(MARKS, MARKS)), min_size=1, max_size=12)
+
+
+@given(CHANGES, st.sampled_from((0.1, 0.01)), st.booleans())
+def test_its_words_are_those_of_its_numbers(
+    changes: list[tuple[tuple[float, float], tuple[float, float]]], level: float, simpler: bool
+) -> None:
+    before, after = (evaluation(*side) for side in zip(*changes, strict=True))
+    verdict = judge_by_rewards(before, after, level, simpler)
+    rows = list(zip(before.scores, after.scores, strict=True))
+    same = all(abs(a.reward - b.reward) < 1e-9 and abs(a.merit - b.merit) < 1e-9 for a, b in rows)
+    assert ("no row's reward or merit differs" in verdict.reason) == same
+    assert ("it fell" in verdict.reason) == (verdict.gain < -1e-9)
+    assert ("within chance" in verdict.reason) <= (verdict.p_value > level and not verdict.kept)
+    assert ("no rise" in verdict.reason) <= (verdict.gain <= 1e-9 and verdict.merit_gain <= 1e-9)
+    for name, old, new in re.findall(r"(joint reward|merit) ([\d.]+) → ([\d.]+)", verdict.reason):
+        measure = "reward" if name == "joint reward" else "merit"
+        real = getattr(after, measure) - getattr(before, measure)
+        assert (float(new) > float(old)) == (real > 1e-9) and (float(new) < float(old)) == (real < -1e-9)
+
+
+def test_content_won_and_style_lost_on_a_row_is_no_difference_of_reward_or_merit() -> None:
+    verdict = judge_by_rewards(evaluation((0, 1)), evaluation((1, 0)), level=0.1)
+    assert not verdict.kept and "no row's reward or merit differs" in verdict.reason

@@ -93,6 +93,11 @@ def test_a_question_of_an_earlier_version_is_read() -> None:
             "and up to about 11 calls to the external LLM",
         ),
         (
+            Cost(prompts=5, rows_per_prompt=8, search_answers=72, validation_answers=12, llm_calls=8),
+            "up to 72 answers while GEPA searches, up to 5 prompts on up to 8 rows each, then 12 answers to judge the "
+            "best, and up to about 8 calls to the external LLM",
+        ),
+        (
             Cost(test_answers=24, judged=True),
             "24 answers on the test rows, and calls to the judging LLM for every answer",
         ),

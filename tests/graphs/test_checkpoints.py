@@ -181,7 +181,7 @@ WRITTEN_BY_0_1 = (
 def test_records_of_the_version_before_the_modules_moved_are_read() -> None:
     assert RecordSerializer().loads_typed(("msgpack", base64.b64decode(WRITTEN_BY_0_1))) == {
         "best": Candidate(prompt="a" * 12, adapter="b" * 12),
-        "decision": Decision(move=EditPrompt(), reason="So."),
+        "decision": Decision(move=EditPrompt(parts=("system", "demos", "questions")), reason="So."),
         "spend": Spend(seconds=1.5),
     }
 
@@ -327,7 +327,7 @@ def test_a_run_of_an_earlier_format_goes_on(waiting: RunFolder, whole: RunFolder
 
 def test_a_run_of_a_later_version_says_so(waiting: RunFolder) -> None:
     later = about(waiting, format=FORMAT + 1, version="9.9", since_then="another field")
-    with pytest.raises(BadInput, match=r"another version of NeSyLoRA \(9\.9, format 3; this is"), open_session(later):
+    with pytest.raises(BadInput, match=rf"NeSyLoRA \(9\.9, format {FORMAT + 1}; this is"), open_session(later):
         pass
 
 

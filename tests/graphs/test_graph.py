@@ -56,6 +56,7 @@ def test_a_run_from_task_to_report(tiny_task: TinyTask, tmp_path: Path) -> None:
     assert {proposal.rows for edit in edits for proposal in edit.proposals} == {1}
     assert all(row.verdict.rows == 3 for row in rounds if row.trial.raced and row.trial.candidate)
     assert outcome.best_test.rows == 4
+    assert outcome.commonest is not None and outcome.commonest.reward is not None
     assert (run.path / "report.html").stat().st_size > 1000
     assert watcher.events[0].kind == "run" and watcher.events[-1].kind == "finish"
 
@@ -203,6 +204,15 @@ def test_a_run_tries_what_an_earlier_one_kept(tiny_task: TinyTask, tmp_path: Pat
     start = second.baseline()
     assert start is not None
     assert prompt.id in [proposal.prompt for proposal in start.recalled]
+
+
+def test_a_prompt_that_is_too_long_is_not_recalled(tiny_task: TinyTask, tmp_path: Path) -> None:
+    short, long = Prompt(system="ANSWER first."), Prompt(system="Begin with ANSWER, please.")
+    task = tiny_task(edit={"max_length": 30}, prompt={"system": "Answer."})  # the template counts, too
+    with open_session(new_run(task, runs=tmp_path / "runs")) as session:
+        remember(session.services, short)
+        remember(session.services, long)
+        assert [hit.entry.prompt for hit in session.services.memory.recall()] == [short]
 
 
 def test_a_prompt_that_shows_a_held_out_row_is_not_recalled(tiny_task: TinyTask, tmp_path: Path) -> None:

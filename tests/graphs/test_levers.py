@@ -64,6 +64,14 @@ def test_edits_that_give_rows_away_are_shown_and_not_compared(trial: Callable[[E
     assert "Corolt" not in made.note
 
 
+def test_edits_that_are_too_long_are_refused_whatever_editor_made_them(trial: Callable[[Edits], Trial]) -> None:
+    long = Edit(prompt=Prompt(system="Answer. " * 800), note="long")
+    made = trial(Edits(edits=(long, FAIR)))
+    [refused] = [proposal for proposal in made.proposals if proposal.merit is None]
+    assert refused.refused == "it makes a prompt of 6410 characters; edit.max_length allows 6000"
+    assert "edits refused because they are too long: 1" in made.note
+
+
 def test_a_round_without_an_edit_says_why(trial: Callable[[Edits], Trial]) -> None:
     made = trial(Edits(edits=tuple(LEAKY[:1]), critiques=CRITIQUES, remarks=("the reply had no tags",)))
     assert made.candidate is None and made.critiques == CRITIQUES

@@ -77,12 +77,13 @@ def _plan(request: Request) -> Reply:
     seen = _signal(message)
     style, content = _percent("style", message), _percent("content", message)
     rules = (re.findall(r"Rules would: (\w+)", message) or ["edit_prompt" if style >= 10 else "train_lora"])[-1]
+    rows = re.findall(r"Rules would: train_lora on (original|refined) rows", message)
     failed = bool(seen.get("refined")) and seen.get("edit", {}).get("fruitless", 0) > 0
     lever = "train_lora" if rules == "edit_prompt" and failed and content else rules
     lever = next(name for name in (lever, rules, "edit_prompt", "train_lora", *forms) if name in forms)
     wanted = {
         "reason": f"Reward is {seen.get('reward', 0):.2f}; {style}% of the rows lack style and {content}% content.",
-        "rows": "refined" if seen.get("refined") else "original",
+        "rows": rows[-1] if rows else "refined" if seen.get("refined") else "original",
         "failures": "style" if style > content else "any",
         "to_round": 0,
     }

@@ -30,7 +30,7 @@ ASKED = Prompt(
     template="Answer from what you know of the valley.\nQuestion: {question}",
 )
 PLANNED = "Eleven of twelve rows lack the form, and an edit costs a hundredth of a training."
-RULES = "edit_prompt: 92% of the rows lack style, and words are the cheap way to mend that."
+RULES = "edit_prompt: 92% of the rows lack style."
 CRITIQUE = (
     "The system text asks to *explain*, so the answer comes wrapped in a sentence. Say which word must come first."
 )

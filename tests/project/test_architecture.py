@@ -20,10 +20,11 @@ BELOW = {
 }
 DOORS = {
     "textgrad": {"tools/editing/descent.py"},
+    "gepa": {"tools/editing/pareto_search.py"},
     "chromadb": {"memory/chroma.py"},
     "langchain_openai": {"tools/llm/completion.py"},
 }
-MEASURED_HERE = {"bench.cost", "bench.cost.contenders", "bench.overheads", "bench.studies"}
+MEASURED_HERE = {"bench.backbones", "bench.cost", "bench.cost.contenders", "bench.overheads", "bench.studies"}
 """Not in the wheel: run from a checkout."""
 
 FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
@@ -73,7 +74,7 @@ def test_the_mind_knows_no_torch_no_store_and_no_network() -> None:
 
 @pytest.mark.parametrize("module", ["nesylora", "ui.cli"])
 def test_the_front_door_loads_nothing_heavy(module: str) -> None:
-    heavy = "torch transformers peft chromadb langgraph textgrad langchain_openai datasets numpy rich pydantic"
+    heavy = "torch transformers peft chromadb langgraph textgrad gepa langchain_openai datasets numpy rich pydantic"
     code = f"import sys, {module}; print([name for name in {heavy.split()} if name in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert answer.stdout.strip() == "[]"

@@ -18,13 +18,15 @@ import nesylora
 from agent import extensions, registry
 from agent.config.base import Settings, StyleSettings
 from agent.config.task import TaskConfig
-from agent.errors import BadInput
+from agent.errors import BadInput, ExtensionFailed, LlmUnavailable
 from agent.policy.make import make_policy
 from agent.protocols import Briefing
 from agent.records.actions import TrainLora
+from agent.records.edits import Edits
 from eval.tasks.task import load_config, load_task
 from graphs.context import Context, new_run
 from graphs.services.run import RunServices
+from graphs.session import open_session
 from memory.run.folder import RunFolder
 from tests.fixtures.command_line import run as run_command
 from tests.fixtures.learnable import TinyTask
@@ -86,7 +88,9 @@ def test_a_run_scores_edits_and_decides_by_them(
     assert scorers.describe().startswith("Wanted: the answer's last letters.")
 
     run = RunFolder.open(nesylora.adapt(task, overrides=["budget.rounds=2"], runs=tmp_path / "runs").run)
-    assert [row.decision.by for row in run.rounds()] == ["custom", "custom"]
+    decisions = [row.decision for row in run.rounds()]
+    assert [(decision.by, decision.policy) for decision in decisions] == [("custom", "style-first")] * 2
+    assert "Decided by the policy style-first." in run.report_md.read_text()
     assert [row.decision.move.action for row in run.rounds()] == ["edit_prompt", "train_lora"]
     [edit, *_] = [proposal for proposal in run.rounds()[0].trial.proposals if proposal.note == "all instructions"]
     assert run.prompt(edit.prompt).system.endswith("Say please.")
@@ -139,6 +143,89 @@ def test_an_extension_that_makes_something_else_is_named(
     register()
     with pytest.raises(BadInput, match=fault):
         nesylora.adapt(tiny_task(**settings, budget={"rounds": 1}), runs=tmp_path / "runs")
+
+
+FAULTY = """
+from agent import extensions
+from agent.records.edits import Edits
+
+def deep(value):
+    return 1 / value
+
+@extensions.register_scorer("faulty")
+def score(output, answer, settings):
+    return 1.0 if output == answer else deep(0)
+
+@extensions.register_style("faulty", instruction="Be good.")
+def explain(output, settings):
+    return "" if len(output) < 9 else [][1]
+
+@extensions.register_editor("faulty")
+class Editor:
+    name = "faulty"
+    def __init__(self, scorers, settings):
+        pass
+    def propose(self, *_):
+        return {}["edits"]
+
+@extensions.register_policy("faulty")
+class Policy:
+    def __init__(self, config):
+        self.config = config.no_such_setting
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence", "cause"),
+    [
+        (
+            {"content": [{"kind": "faulty"}]},
+            "The content scorer 'faulty' failed at {}, line 6, with ZeroDivisionError: division by zero. Correct",
+            ZeroDivisionError,
+        ),
+        (
+            {"style": [{"kind": "faulty"}]},
+            "The style scorer 'faulty' failed at {}, line 14, with IndexError",
+            IndexError,
+        ),
+        ({"edit": {"editor": "faulty"}}, "The editor 'faulty' failed at {}, line 22, with KeyError: 'edits'", KeyError),
+        ({"policy": "faulty"}, "The policy 'faulty' failed at {}, line 27, with AttributeError", AttributeError),
+    ],
+)
+def test_an_error_inside_an_extension_names_it_with_file_and_line(
+    tiny_task: TinyTask, tmp_path: Path, settings: dict[str, Any], sentence: str, cause: type[Exception]
+) -> None:
+    module("faulty_code", FAULTY, tmp_path)
+    task = tiny_task(**{"policy": "prompt-only", "budget": {"rounds": 1}} | settings)
+    with pytest.raises(ExtensionFailed) as error:
+        nesylora.adapt(task, runs=tmp_path / "runs")
+    assert sentence.format(tmp_path / "faulty_code.py") in str(error.value)
+    assert isinstance(error.value.__cause__, cause)
+
+
+def test_a_run_goes_on_once_the_extension_that_stopped_it_is_mended(tiny_task: TinyTask, tmp_path: Path) -> None:
+    broken = module("faulty_code", FAULTY, tmp_path)
+    run = new_run(tiny_task(edit={"editor": "faulty"}, policy="prompt-only"), ["budget.rounds=1"], tmp_path / "runs")
+    with pytest.raises(ExtensionFailed), open_session(run) as session:
+        session.go()
+    broken.Editor.propose = lambda *_: Edits()
+    with open_session(RunFolder.open(run.path)) as session:
+        session.go()
+    assert run.outcome() is not None and "no proposal left" in run.rounds()[0].trial.note
+
+
+def test_errors_of_ours_and_interrupts_pass_an_extension_unchanged(tiny_task: TinyTask, tmp_path: Path) -> None:
+    for raised in (LlmUnavailable("no answer"), KeyboardInterrupt()):
+
+        def fail(output: str, answer: str, settings: Settings, error: BaseException = raised) -> float:
+            raise error
+
+        extensions.register_scorer("failing", version="1")(fail)
+        scorer = extensions.scorers.get("failing")
+        with pytest.raises(type(raised)) as caught:
+            scorer.score("", "", None)  # type: ignore[union-attr]
+        assert caught.value is raised
+        extensions.scorers.remove("failing")
 
 
 @pytest.mark.parametrize("number", [1, True, np.float32(1), torch.tensor(1.0)])
@@ -199,7 +286,10 @@ def test_what_is_wrong_with_its_settings_has_a_line(examples: list[ModuleType], 
     [
         ({"content": [{"kind": "ends_lik"}]}, "unknown kind 'ends_lik'; did you mean 'ends_like'?"),
         ({"style": [{"kind": "polit"}]}, "unknown kind 'polit'; did you mean 'polite'?"),
-        ({"edit": {"editor": "instuct"}}, "must be one of 'rules', 'textgrad' or 'instruct', but it is 'instuct'"),
+        (
+            {"edit": {"editor": "instuct"}},
+            "must be one of 'rules', 'textgrad', 'gepa' or 'instruct'",
+        ),
         ({"policy": "style-last"}, "there is no policy 'style-last'. There are: rules,"),
     ],
 )

@@ -109,7 +109,7 @@ def test_what_cannot_be_done_now_is_a_sentence_for_the_agent(tools: dict[str, St
         ("train_lora", {"rank": 4096}, "less than or equal to 256"),
         ("train_lora", {"learning_rate": 5}, "less than or equal to 0.01"),
         ("train_lora", {"action": "stop"}, "should be 'train_lora'"),
-        ("edit_prompt", {"parts": ["scorers"]}, "'system', 'demos' or 'questions'"),
+        ("edit_prompt", {"parts": ["scorers"]}, "'system', 'demos', 'questions' or 'retrieval'"),
         ("rollback", {}, "Field required"),
         ("stop", {"shell": "rm"}, "Extra inputs are not permitted"),
         ("evaluate", {"split": "test"}, "'train' or 'validation'"),

@@ -11,9 +11,12 @@ from tests.llm.server import NO_TAGS, LlmServer, Reply, Request, call, refuse, s
 from ui.cli import run
 from ui.commands.pace import fitting_timeout, fitting_width, measure_rates
 
+ASKED = ["check-llm", "--model", "mind-1", "--situations", "0", "--base-url"]
+GEPA = "reflection (edit.editor: gepa)"
+
 
 def checked(server: LlmServer, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    code = run(["check-llm", "--model", "mind-1", "--base-url", server.url, "--key-variable", "MAYOR_KEY"])
+    code = run([*ASKED, server.url, "--key-variable", "MAYOR_KEY"])
     return code, capsys.readouterr().out
 
 
@@ -28,7 +31,7 @@ def test_a_good_server_passes_every_check(capsys: pytest.CaptureFixture[str]) ->
         marks = lines_of(printed)
         into, out = server.reported
     assert code == 0 and "Good enough as planner, editor, judge." in printed
-    assert {marks[what] for what in ("answers", "usage", "planner", "editor", "judge")} == {"ok"}
+    assert {marks[what] for what in ("answers", "usage", "planner", "editor", "judge", GEPA)} == {"ok"}
     assert f"{into:,} tokens read, {out:,} written" in printed
 
 
@@ -89,7 +92,7 @@ def test_an_edit_that_helps_nobody_is_no_edit(system: str, why: str, capsys: pyt
 def test_a_method_that_never_ends_does_not_block_the_others(capsys: pytest.CaptureFixture[str]) -> None:
     """Whoever calls no tool writes new lines until its time is over, as real models do on llama.cpp's server."""
     with serving(lambda request: Reply(delay=60) if request.tools else scripted_llm(request)) as server:
-        code = run(["check-llm", "--model", "mind-1", "--base-url", server.url, "--timeout", "1.5"])
+        code = run([*ASKED, server.url, "--timeout", "1.5"])
         printed = capsys.readouterr().out
     assert code == 0 and "llm.way: schema saves trying the ways before it." in printed
 
@@ -106,7 +109,7 @@ def test_what_fits_the_server_and_what_it_refuses_is_printed(capsys: pytest.Capt
 
 def test_every_setting_of_the_server_can_be_set(capsys: pytest.CaptureFixture[str]) -> None:
     with serving(scripted_llm) as server:
-        asked = ["check-llm", "--model", "mind-1", "--base-url", server.url]
+        asked = [*ASKED, server.url]
         code = run([*asked, "--set", "temperature=null", "--set", "way=object", "--set", "max_tokens=500"])
         assert code == 0 and not any("temperature" in request.body for request in server.requests)
         assert {request.body["max_tokens"] for request in server.requests} == {500}

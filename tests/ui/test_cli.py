@@ -167,7 +167,7 @@ def test_compare_runs_each_policy_once(tiny_task: TinyTask, tmp_path: Path, caps
     [rows] = root.glob("compare-mayors-*/results.jsonl")
     first = [json.loads(line) for line in rows.read_text().splitlines()]
     assert [row["policy"] for row in first] == ["rules", "lora-only"]
-    capsys.readouterr()
+    assert "commonest answer" in capsys.readouterr().out
     assert run(command) == 0
     assert len(rows.read_text().splitlines()) == 2 and "lora-only" in capsys.readouterr().out
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.records.actions import Alternative, Decision, EditPrompt, TrainLora
+from agent.records.actions import Alternative, Decision, EditPrompt, Objection, Standing, Stop, TrainLora
 from agent.records.examples import Prompt
 from agent.records.looks import (
     ClassifyFailures,
@@ -20,7 +20,7 @@ from agent.records.looks import (
     TryPrompt,
 )
 from agent.records.rounds import Proposal
-from ui.decision_wording import alternative, inquiry, reason, refusal
+from ui.decision_wording import alternative, doubts, inquiry, reason, refusal
 
 PROMPT = FoundPrompt(prompt=Prompt(), run="towns-1", task="towns", similarity=0.8, reward=0.9, gain=0.25)
 CLASSIFIED = FailuresClassified(
@@ -87,3 +87,19 @@ def test_why_the_planner_was_not_used_stands_with_the_reason() -> None:
 def test_a_refusal_is_shown_with_its_cause_whichever_version_wrote_it() -> None:
     assert refusal(Proposal(prompt="0", note="leaky", refused="it gives a row away")) == "leaky; it gives a row away"
     assert refusal(Proposal(prompt="0", note="refused: leaky; why")) == "refused: leaky; why"
+
+
+def test_doubts_about_a_plan_and_its_planner_are_said_with_their_numbers() -> None:
+    stop = Objection(planned=Stop(), reason="hopeless", gain=0.0, rules_gain=0.47)
+    own = Standing(llm="mind-1", trust=0.24, rounds=1, gained=0.0, promised=0.4, cost=3000, promised_cost=5000)
+    again = Decision(move=EditPrompt(), reason="r", by="planner", objection=stop, standing=own)
+    [objected, trusted] = doubts(again)
+    assert objected == (
+        "Objection to the planner's first plan, stop: it promises +0.00 merit, the rules' action +0.47; then it chose "
+        "again."
+    )
+    assert trusted.startswith("Trust in the planner: its 1 own choice in this run brought +0.00 merit for 3k forward")
+    assert doubts(again.model_copy(update={"move": Stop()}))[0].endswith("it kept that.")
+    overruled = again.model_copy(update={"by": "rules", "planner_fault": "its plan, stop, promised too little"})
+    assert [doubt.rpartition("; ")[2] for doubt in doubts(overruled)] == ["the rules decided."]
+    assert doubts(Decision(move=EditPrompt(), reason="r", standing=Standing(llm="mind-1", trust=0.5))) == []

@@ -15,6 +15,7 @@ from agent.records.events import (
     RunFinished,
     RunStarted,
 )
+from agent.records.rounds import ConstantAnswer
 from tests.fixtures.story import a_baseline, an_outcome, the_story
 from tests.llm.story import an_llm_outcome, llm_rounds
 from ui.terminal.live import LiveView
@@ -111,3 +112,16 @@ def test_what_an_llm_says_does_not_steer_the_terminal() -> None:
         trial = row.trial.model_copy(update={"proposals": proposals})
         view.event(RoundJudged(row=row.model_copy(update={"trial": trial})))
     assert "\x1b" not in out.getvalue() and "1 proposal refused" in out.getvalue()
+
+
+def test_what_one_answer_to_all_rows_would_earn_stands_below_the_table() -> None:
+    out = io.StringIO()
+    outcome = an_outcome(the_story()[-1])
+    with LiveView(Console(file=out, width=80)) as view:
+        told = ConstantAnswer(answer="LABEL: \x1b[31mspam", reward=0.27, most=0.27)
+        for alike in (told, told.model_copy(update={"most": 0.61}), ConstantAnswer(), None):
+            view.event(RunFinished(outcome=outcome.model_copy(update={"commonest": alike})))
+    text = out.getvalue()
+    assert text.count('Always answering "LABEL:  [31mspam" would earn 0.27.') == 1
+    assert text.count("would earn 0.27; another single answer, 0.61.") == 1
+    assert text.count("is left out: a judge or a reward model scores this task.") == 1

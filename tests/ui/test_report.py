@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.records.actions import EditPrompt, TrainLora
-from agent.records.examples import Candidate, Demo, Example, Prompt
-from agent.records.rounds import Proposal, Round
+from agent.records.examples import Candidate, Demo, Example, Prompt, Retrieval
+from agent.records.rounds import ConstantAnswer, Proposal, Round
 from tests.fixtures.pages import EVIL, Visible, outside_fences, read
 from tests.fixtures.story import (
     ADAPTER,
@@ -18,12 +18,13 @@ from tests.fixtures.story import (
     SHOWN,
     a_baseline,
     a_round,
+    an_outcome,
     make_run,
     new_run,
     save_scores,
     the_story,
 )
-from ui.report.diff import compare
+from ui.report.diff import compare, unified
 from ui.report.markdown import escape, fence
 from ui.report.write import write_report
 
@@ -147,6 +148,26 @@ def test_diff_shows_what_changed(tmp_path: Path) -> None:
     assert "+A: ANSWER: Odile" in twin
 
 
+def test_report_says_what_is_retrieved_for_each_question(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    retrieving = SHOWN.model_copy(update={"retrieval": Retrieval(k=4)})
+    diff = compare(SHOWN, retrieving)
+    assert [piece.change for piece in diff.retrieval] == ["added"]
+    assert "+For each question: the 4 nearest train rows as few-shot examples" in unified(SHOWN, retrieving)
+    fewer = retrieving.model_copy(update={"retrieval": Retrieval(k=2, floor=0.5)})
+    assert {piece.change for piece in compare(retrieving, fewer).retrieval} == {"same", "added", "removed"}
+    story, pair = the_story(), Candidate(prompt=run.save_prompt(retrieving))
+    run = make_run(tmp_path / "retrieving", rounds=2, finished=False)
+    run.save_prompt(retrieving)
+    run.append(
+        story[2].model_copy(update={"trial": story[2].trial.model_copy(update={"candidate": pair}), "best": pair})
+    )
+    _, words, twin = read(run)
+    assert "retrieval For each question: the 4 nearest train rows as few-shot examples" in words
+    assert "For each question: the 4 nearest train rows as few-shot examples" in twin
+    assert "for each question, the 4 nearest train rows" in words
+
+
 def test_diff_of_rewritten_text_is_not_confetti() -> None:
     before = Prompt(system="Say what you know of the weather.")
     after = Prompt(system="Reply with one number only.")
@@ -210,3 +231,19 @@ def test_500_rounds_stay_legible_and_small(tmp_path: Path) -> None:
     assert numbers == {1, 200, *range(491, 501)} == {int(n) for n in re.findall(r"### Round (\d+)", twin)}
     folded = page[page.index("All 500 rounds</summary>") :]
     assert len(re.findall(r'<tr class="(?:kept|dropped)">', folded)) == 500
+
+
+def test_what_one_answer_to_all_rows_would_earn_stands_below_the_test_rows(tmp_path: Path) -> None:
+    run = make_run(tmp_path, finished=False)
+    alike = ConstantAnswer(answer=EVIL, reward=0.27)
+    run.append(an_outcome(the_story()[-1]).model_copy(update={"commonest": alike}))
+    page, words, twin = read(run)
+    assert "Always answering" in words and "would earn 0.27." in words
+    assert (
+        "<script" not in page and "<script" not in outside_fences(twin) and "would earn 0.27." in outside_fences(twin)
+    )
+
+
+def test_a_run_of_before_says_nothing_of_one_answer_to_all_rows(tmp_path: Path) -> None:
+    _, words, twin = read(make_run(tmp_path))
+    assert "lways answering" not in words + twin and "one answer to every row" not in words + twin

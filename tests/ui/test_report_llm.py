@@ -40,7 +40,7 @@ def test_the_planners_reason_stands_beside_what_the_rules_would_have_done(tmp_pa
 def test_planner_and_rules_are_weighed_against_one_another(tmp_path: Path) -> None:
     _, words, twin = read(make_llm_run(tmp_path))
     for text in (words, plain(twin)):
-        assert "The planner decided 3 rounds; in 1 of them the rules would have pulled the same lever." in text
+        assert "The planner decided 3 rounds; in 1 of them the rules would have used the same lever." in text
         assert "In 1 round the rules stood in for it." in text
     assert "the same lever as the rules 1 1 +0.04 another lever 2 1 +0.31" in words
     assert "| the same lever as the rules | 1 | 1 | +0.04 |\n| another lever | 2 | 1 | +0.31 |" in twin

@@ -3,8 +3,8 @@
 The two rewards say what failed; negative log-likelihoods of the reference say where the lack is:
 
 - The prompt gap is the part of the reference's NLL that demonstrations take away: words can mend it.
-- The weight gap is what remains on the answer's own tokens, with its form and demonstrations given: only weights can
-  mend it.
+- The weight gap is what remains on the answer's own tokens, with its form and demonstrations given: the larger it is,
+  the less the model knows the answer. Weights can learn it; words can only if they bring it along.
 
 Both are in nats per token. A model fitted to what edits did to such rows (tools.diagnosis.needs) gives the chance of
 each need; where it knows too few such rows, two thresholds on the gaps decide.
@@ -14,17 +14,15 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from agent.protocols import Embed, LanguageModel, Scorers
+from agent.protocols import LanguageModel, Scorers
 from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Example, Prompt
-from agent.records.signal import Diagnosis, ExampleDiagnosis, Need, Probe
+from agent.records.signal import KNOWN_BELOW, Diagnosis, ExampleDiagnosis, Need, Probe
 from tools.diagnosis.features import ANSWER_TOKENS, FeatureExtractor
 
 if TYPE_CHECKING:
     from tools.diagnosis.needs import NeedModel
 
-# Nats per token of the answer: small models need up to 4.8 for what they know, and from 4.5 for what they cannot know.
-KNOWN_BELOW = 4.7
 # Nats per token: any two demonstrations change the NLL by less than this.
 WORDS_HELP_FROM = 1.0
 PROBED = 12  # rows at most
@@ -39,7 +37,7 @@ class Classifier:
     """Diagnoses the failing examples of an evaluation: from what edits did to similar rows, else by rules.
 
     Args:
-        model, scorers, train, embed, max_new_tokens: see `tools.diagnosis.features.FeatureExtractor`.
+        model, scorers, train, max_new_tokens, retrieves: see `tools.diagnosis.features.FeatureExtractor`.
         probes: rows with what an edit did to them; by default those that come with the package.
     """
 
@@ -48,11 +46,11 @@ class Classifier:
         model: LanguageModel,
         scorers: Scorers,
         train: Sequence[Example],
-        embed: Embed | None = None,
         probes: Sequence[Probe] | None = None,
         max_new_tokens: int = ANSWER_TOKENS,
+        retrieves: bool = False,
     ) -> None:
-        self._extractor = FeatureExtractor(model, scorers, train, embed, max_new_tokens)
+        self._extractor = FeatureExtractor(model, scorers, train, max_new_tokens, retrieves)
         self._probes = probes
 
     def diagnose(
@@ -103,16 +101,14 @@ class Classifier:
         adapter: str | None,
         seed: int,
         known: Mapping[str, Mapping[str, float]],
-        thorough: bool = False,
     ) -> list[dict[str, float]]:
         """The features of each row: the known ones, else those of `tools.diagnosis.features`.
 
         Args:
             known: by name of the example.
-            thorough: see `FeatureExtractor.features`.
         """
         new = [(example, score) for example, score in rows if not known.get(example.name)]
-        probed = iter(self._extractor.features(new, prompt, adapter, seed, thorough))
+        probed = iter(self._extractor.features(new, prompt, adapter, seed))
         return [dict(known.get(example.name) or next(probed)) for example, _ in rows]
 
     def _need_model(self, own: Sequence[Probe]) -> "NeedModel | None":

@@ -22,8 +22,8 @@ LEAST_ALIKE = 8  # probed rows with the same kind of failure (`_kind`): with few
 MARGIN = 0.25  # of a feature's range: a row further outside is unknown
 OWN_WEIGHT = 3.0  # a row of this run counts as so many of other tasks
 PENALTY = 30.0  # inverse variance of a coefficient, features at unit variance; of 1 to 100 the best on held-out tasks
-# Recorded and not used: with these features the chances were worse on held-out tasks.
-UNUSED = frozenset({"plain", "whole", "form", "alike", "formed", "near", "common", "tuned"})
+# Other features of the probe did not make the chances better on held-out tasks (docs/LOG.md).
+USED = frozenset({"near_right", "right", "shown_answer"})
 STEPS = 12  # of Newton's method; it has converged after eight
 
 
@@ -105,7 +105,7 @@ def fit(probes: Sequence[Probe]) -> LogisticModel | None:
     labels = [probe.words for probe in probes]
     if len(probes) < LEAST or min(Counter({True: 0, False: 0} | Counter(labels)).values()) < LEAST_OF_EACH:
         return None
-    names = tuple(sorted(set.intersection(*(set(probe.features) for probe in probes)) - UNUSED))
+    names = tuple(sorted(set.intersection(*(set(probe.features) for probe in probes)) & USED))
     raw = _matrix([probe.features for probe in probes], names)  # [N, F]
     target = torch.tensor(labels, dtype=torch.float64)  # [N] 1 where words mended the row
     mean, scale = raw.mean(dim=0), raw.std(dim=0).clamp_min(1e-6)

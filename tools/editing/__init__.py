@@ -1,1 +1,1 @@
-"""Rewriting the prompt: by rules, and by TextGrad."""
+"""Rewriting the prompt: by rules, by TextGrad, and by GEPA."""

@@ -15,7 +15,7 @@ def compare_proposals(
     evaluate: Callable[[Candidate], Evaluation],
     save: Callable[[Prompt], str],
 ) -> tuple[Prompt | None, list[Proposal]]:
-    """Score the edits and the present prompt, and take the one of highest merit; among equals, the shortest.
+    """Score the edits and the present prompt, and take the one of highest merit; among equals, the cheapest.
 
     Args:
         adapter: under which all prompts are scored.
@@ -28,7 +28,7 @@ def compare_proposals(
     compared = [Edit(prompt=present, note="the present prompt"), *edits]
     pairs = [Candidate(prompt=save(edit.prompt), adapter=adapter) for edit in compared]
     scored = [evaluate(pair) for pair in pairs]
-    best = max(range(len(compared)), key=lambda index: (scored[index].merit, -compared[index].prompt.length))
+    best = min(range(len(compared)), key=lambda index: (-scored[index].merit, compared[index].prompt.price))
     proposals = [
         Proposal(prompt=pair.prompt, note=edit.note, merit=evaluation.merit, rows=len(evaluation.scores))
         for pair, edit, evaluation in zip(pairs, compared, scored, strict=True)

@@ -6,17 +6,18 @@ from typing import NamedTuple, get_args
 
 from agent import prompts
 from agent.records.evaluation import ExampleScore
-from agent.records.examples import Example, Part, Prompt
+from agent.records.examples import Example, Prompt, TextPart
 from tools.editing.prompt_parts import part_texts
 
-NAMES = "|".join(get_args(Part))
+NAMES = "|".join(get_args(TextPart))
+KEPT = 600  # characters of a critique in the ledger
 SECTION = re.compile(rf"<({NAMES})>(.*?)(?=</?(?:{NAMES})>|\Z)", re.DOTALL)  # a reply may be cut off
 
 
 class PartGradient(NamedTuple):
     """Feedback to one part of the prompt because of one row. `case(limit)`: the row and its answer, as text."""
 
-    part: Part
+    part: TextPart
     example: str
     text: str
     case: Callable[[int], str]
@@ -53,7 +54,7 @@ def describe_case(row: Example, score: ExampleScore, limit: int) -> str:
     return f"{question}\n\nAnswer: {answer}\n\nWhat its scorers say:\n{verdict(score, limit)}"
 
 
-def request(prompt: Prompt, parts: Iterable[Part], row: Example, score: ExampleScore, limit: int) -> str:
+def request(prompt: Prompt, parts: Iterable[TextPart], row: Example, score: ExampleScore, limit: int) -> str:
     """The request for a critique of one row, which is about these parts; the critic sees the whole prompt.
 
     Args:
@@ -72,7 +73,7 @@ def request(prompt: Prompt, parts: Iterable[Part], row: Example, score: ExampleS
     )
 
 
-def feedback_by_part(reply: str, parts: Iterable[Part]) -> dict[Part, str]:
+def feedback_by_part(reply: str, parts: Iterable[TextPart]) -> dict[TextPart, str]:
     """The feedback to each part, where there is any; a reply without sections is about all of them."""
     sections = {name: text.strip() for name, text in reversed(SECTION.findall(reply))}
     found = {part: sections.get(part, "") if sections else reply.strip() for part in parts}

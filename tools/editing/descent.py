@@ -83,7 +83,7 @@ def descend(
     def engine(prompt: str, system_prompt: str) -> str:
         # The library takes what follows the first tag, which an LLM may only have mentioned.
         try:
-            return f"{OPENED}{_last_tagged(chat.complete(system_prompt, prompt, _last_tagged))}{CLOSED}"
+            return f"{OPENED}{last_tagged(chat.complete(system_prompt, prompt, last_tagged))}{CLOSED}"
         except Useless as error:
             raise UnusableRewrite(str(error)) from None
 
@@ -119,7 +119,7 @@ def library() -> Any:
     return textgrad
 
 
-def _last_tagged(reply: str) -> str:
+def last_tagged(reply: str) -> str:
     """The text between the last tags that have something between them. Raises UnusableRewrite."""
     if OPENED not in reply:
         raise UnusableRewrite("the reply had no tags")

@@ -9,9 +9,18 @@ from agent import prompts
 from agent.config.prompt import Editing
 from agent.protocols import Scorers
 from agent.records.base import folded
-from agent.records.examples import Demo, Example, Part, Prompt
+from agent.records.examples import Demo, Example, Part, Prompt, TextPart
 
-NAMES: dict[Part, str] = {"system": "system text", "demos": "demonstrations", "questions": "question template"}
+NAMES: dict[TextPart, str] = {
+    "system": "system text",
+    "demos": "demonstrations",
+    "questions": "question template",
+}
+ROLES: dict[TextPart, str] = {
+    "system": "system prompt of a small language model",
+    "demos": "demonstrations that a small language model sees before every question",
+    "questions": "template in which every question is put to a small language model",
+}
 PLACE = "{question}"
 DEMO = re.compile(r"<question>(.*?)</question>\s*<answer>(.*?)</answer>", re.DOTALL)
 
@@ -37,9 +46,20 @@ def size(row: Example | Demo) -> int:
     return len(row.question) + len(row.answer)
 
 
-def part_texts(prompt: Prompt) -> dict[Part, str]:
+def part_texts(prompt: Prompt) -> dict[TextPart, str]:
     """The text of each part."""
     return {"system": prompt.system, "demos": demos_as_text(prompt.demos), "questions": prompt.template}
+
+
+def constraints(part: TextPart, scorers: Scorers, settings: Editing) -> list[str]:
+    """What a rewritten part must keep to, in sentences for the LLM."""
+    return filled(f"step_{part}", scorers, settings) + filled("step", scorers, settings)
+
+
+def filled(name: str, scorers: Scorers, settings: Editing) -> list[str]:
+    """The lines of a file of constraints, with what is wanted of this task's answers."""
+    wanted = " ".join(scorers.instructions()) or "They are right."
+    return prompts.fill(name, wanted=wanted, most=settings.max_length, demos=settings.demos).splitlines()
 
 
 class PromptParts:
@@ -49,13 +69,17 @@ class PromptParts:
         train: the rows that demonstrations may be taken from.
         scorers: show an answer in the wanted form, and say whether one passes.
         settings: how many demonstrations, how long a prompt may become.
+        by: who rewrites, for remarks.
     """
 
-    def __init__(self, prompt: Prompt, train: Sequence[Example], scorers: Scorers, settings: Editing) -> None:
+    def __init__(
+        self, prompt: Prompt, train: Sequence[Example], scorers: Scorers, settings: Editing, by: str = "TextGrad"
+    ) -> None:
         self.prompt = prompt
         self._train = train
         self._scorers = scorers
         self._settings = settings
+        self._by = by
 
     def examples(self, failing: Sequence[Example], draw: random.Random) -> list[Demo]:
         """Train rows in the wanted form, twice as many as a prompt may show: failing ones first, then any.
@@ -72,13 +96,13 @@ class PromptParts:
         ]
         return list(dict.fromkeys(demos))[:most]
 
-    def start_texts(self, parts: Iterable[Part], examples: Sequence[Demo]) -> dict[Part, str]:
-        """The text of each of these parts, to rewrite. A prompt without demonstrations starts from the examples."""
+    def start_texts(self, parts: Iterable[Part], examples: Sequence[Demo]) -> dict[TextPart, str]:
+        """The texts of these parts, to rewrite. A prompt without demonstrations starts from the examples."""
         demos = (self.prompt.demos or tuple(examples))[: self._settings.demos]
         texts = part_texts(self.prompt.model_copy(update={"demos": demos}))
         return {part: text for part, text in texts.items() if part in parts and (demos or part != "demos")}
 
-    def replace(self, part: Part, text: str) -> tuple[Prompt, str]:
+    def replace(self, part: TextPart, text: str) -> tuple[Prompt, str]:
         """The prompt with this text as its part, and a remark if some of the text was left out.
 
         Raises:
@@ -114,7 +138,7 @@ class PromptParts:
             raise UnusableRewrite("no demonstration in it is a train row with an answer that passes")
         kept = tuple(good[: self._settings.demos])
         left = len(found) - len(kept)
-        return kept, f"{left} of TextGrad's {len(found)} demonstrations were left out" if left else ""
+        return kept, f"{left} of {self._by}'s {len(found)} demonstrations were left out" if left else ""
 
     def _known(self, demo: Demo) -> Demo | None:
         """The prompt's demonstration that this repeats, or a train row's question with this answer, if that passes."""

@@ -1,8 +1,9 @@
-"""Rewriting words without an LLM: the rule editor; and an editor that combines it with TextGrad's."""
+"""Rewriting words without an LLM: the rule editor; and an editor that combines it with an LLM's."""
 
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 
 from agent.config.prompt import Editing
 from agent.errors import LlmUnavailable
@@ -10,42 +11,67 @@ from agent.protocols import Editor, Scorers
 from agent.records.actions import EditPrompt
 from agent.records.edits import Edit, Edits
 from agent.records.evaluation import Evaluation
-from agent.records.examples import Demo, Example, Prompt
+from agent.records.examples import Demo, Example, Prompt, Retrieval
+
+CHOICE = 2  # rows to choose from for each one that is retrieved: of fewer, the nearest are not near
+
+TITLES = {"textgrad": "TextGrad", "gepa": "GEPA"}
 
 
 class RuleEditor:
-    """Edits the system text and the demonstrations by rule, from what the style scorers say about the failures.
+    """Edits system text, demonstrations and retrieval by rule, from what the style scorers say about the failures.
 
     Args:
         scorers: give the instructions, and show a reference in the wanted form.
         settings: how many proposals and demonstrations, how long a prompt may become.
         recalled: prompts that memory found on near tasks.
+        retrieves: whether few-shot examples can be retrieved here.
     """
 
     name = "rules"
 
-    def __init__(self, scorers: Scorers, settings: Editing, recalled: Sequence[Prompt] = ()) -> None:
+    def __init__(
+        self, scorers: Scorers, settings: Editing, recalled: Sequence[Prompt] = (), retrieves: bool = False
+    ) -> None:
         self._scorers = scorers
         self._settings = settings
         self._recalled = recalled
+        self._retrieves = retrieves
 
     def propose(
         self, prompt: Prompt, evaluation: Evaluation, train: Sequence[Example], action: EditPrompt, seed: int
     ) -> Edits:
         """At most `settings.proposals` different prompts, each with a note about what was changed."""
+        rows = self._usable(train)
         instructed = self._instructed(prompt, evaluation) if "system" in action.parts else prompt
         edits = [Edit(prompt=instructed, note="the instruction spelled out")]
         edits += [Edit(prompt=recalled, note="a prompt recalled from an earlier run") for recalled in self._recalled]
+        if "retrieval" in action.parts:
+            edits += self._retrieving(instructed, rows, "demos" in action.parts)
         if "demos" in action.parts:
-            edits += self._demonstrated(instructed, train, seed)
-            if prompt.demos:
-                edits.append(Edit(prompt=_with_demos(prompt, prompt.demos[:-1]), note="one demonstration fewer"))
+            draw = random.Random(seed)
+            drawn = [*self._demonstrated(instructed, rows, draw)]
+            edits += [*drawn[::2], *self._more_or_fewer(prompt, instructed, rows, draw), *drawn[1::2]]
         distinct: dict[str, Edit] = {}
         for edit in edits:
             is_new = edit.prompt.id not in distinct and edit.prompt.id != prompt.id
-            if is_new and edit.prompt.length <= self._settings.max_length and len(distinct) < self._settings.proposals:
+            if is_new and self._is_short(edit.prompt, rows) and len(distinct) < self._settings.proposals:
                 distinct[edit.prompt.id] = edit
         return Edits(edits=tuple(distinct.values()))
+
+    def _usable(self, train: Sequence[Example]) -> list[Example]:
+        """Train rows that can be shown in the wanted form."""
+        return [
+            row for row in train if row.stands_alone and self._scorers.full_marks(self._scorers.show(row.answer), row)
+        ]
+
+    def _is_short(self, prompt: Prompt, rows: Sequence[Example]) -> bool:
+        """Whether it has at most `max_length` characters, with as many retrieved rows of mean length as it may show."""
+        length: float = prompt.length
+        if prompt.retrieval and rows:
+            demos = map(self._demo, rows)
+            length += prompt.retrieval.k * fmean(len(prompt.ask(demo.question)) + len(demo.answer) for demo in demos)
+        return length <= self._settings.max_length
 
     def _instructed(self, prompt: Prompt, evaluation: Evaluation) -> Prompt:
         """The system text with the instructions of the failing scorers added, the most frequent first."""
@@ -58,26 +84,45 @@ class RuleEditor:
         missing = [instruction for instruction, _ in wanted.most_common() if instruction not in prompt.system]
         return prompt.model_copy(update={"system": " ".join([prompt.system, *missing]).strip()})
 
-    def _demonstrated(self, prompt: Prompt, train: Sequence[Example], seed: int) -> Iterator[Edit]:
-        """Random train rows in the wanted form, few and many: instead of the prompt's own, and added to them."""
-        draw = random.Random(seed)
-        has = {demo.question for demo in prompt.demos}
-        rows = [
-            row
-            for row in train
-            if row.question not in has
-            and row.stands_alone
-            and self._scorers.full_marks(self._scorers.show(row.answer), row)
-        ]
+    def _retrieving(self, prompt: Prompt, rows: Sequence[Example], replaces: bool) -> Iterator[Edit]:
+        """Few-shot examples retrieved for each question, many and few; or, where there are some, none any more.
+
+        Args:
+            replaces: whether the many may take the place of the demonstrations; the few stand beside them.
+        """
+        most, few = self._settings.retrieve, self._settings.retrieve // 2
+        floor = prompt.retrieval.floor if prompt.retrieval else self._settings.floor
+        for k in (most, few) if self._retrieves else ():
+            if k and len(rows) >= CHOICE * k:
+                retrieval = Retrieval(k=k, floor=floor)
+                kept = () if replaces and k == most else prompt.demos
+                beside = " instead of the demonstrations" if kept != prompt.demos else ""
+                note = f"{retrieval}{beside} (longer for each question, and shared by none)"
+                yield Edit(prompt=prompt.model_copy(update={"retrieval": retrieval, "demos": kept}), note=note)
+        if prompt.retrieval:
+            bare = prompt.model_copy(update={"retrieval": None})
+            yield Edit(prompt=bare, note="no train rows retrieved any more")
+
+    def _demonstrated(self, prompt: Prompt, rows: Sequence[Example], draw: random.Random) -> Iterator[Edit]:
+        """Random train rows in the wanted form instead of the prompt's own demonstrations, few and many, each twice."""
+        rows = _not_shown(rows, prompt)
         most = min(self._settings.demos, len(rows))
         for count in sorted({min(2, most), most} - {0}):
             for _ in range(2):
                 demos = tuple(self._demo(row) for row in draw.sample(rows, count))
                 yield Edit(prompt=_with_demos(prompt, demos), note=f"{count} demonstrations from train rows")
-        free = self._settings.demos - len(prompt.demos)
+
+    def _more_or_fewer(
+        self, prompt: Prompt, instructed: Prompt, rows: Sequence[Example], draw: random.Random
+    ) -> Iterator[Edit]:
+        """The prompt's own demonstrations with random train rows added to them; and without the last one."""
+        free, rows = self._settings.demos - len(prompt.demos), _not_shown(rows, prompt)
         if prompt.demos and free > 0 and rows:
             added = tuple(self._demo(row) for row in draw.sample(rows, min(free, len(rows))))
-            yield Edit(prompt=_with_demos(prompt, prompt.demos + added), note=f"{len(added)} more demonstrations")
+            demos = prompt.demos + added
+            yield Edit(prompt=_with_demos(instructed, demos), note=f"{len(added)} more demonstrations")
+        if prompt.demos:
+            yield Edit(prompt=_with_demos(prompt, prompt.demos[:-1]), note="one demonstration fewer")
 
     def _demo(self, row: Example) -> Demo:
         return Demo(question=row.question, answer=self._scorers.show(row.answer))
@@ -103,7 +148,7 @@ class CombinedEditor:
         try:
             own = self._first.propose(prompt, evaluation, train, action, seed)
         except LlmUnavailable as error:
-            own = Edits(remarks=(f"TextGrad was not used: {error}",))
+            own = Edits(remarks=(f"{TITLES[self.name]} was not used: {error}",))
         others = self._second.propose(prompt, evaluation, train, action, seed)
         first = own.edits[: self._most - min(self._most // 3, len(others.edits))]
         by_prompt: dict[str, Edit] = {}
@@ -111,6 +156,12 @@ class CombinedEditor:
             by_prompt.setdefault(edit.prompt.id, edit)
         edits = tuple(by_prompt.values())[: self._most]
         return Edits(edits=edits, critiques=own.critiques, remarks=own.remarks + others.remarks)
+
+
+def _not_shown(rows: Sequence[Example], prompt: Prompt) -> list[Example]:
+    """The rows that the prompt does not demonstrate."""
+    shown = {demo.question for demo in prompt.demos}
+    return [row for row in rows if row.question not in shown]
 
 
 def _with_demos(prompt: Prompt, demos: tuple[Demo, ...]) -> Prompt:

@@ -13,19 +13,23 @@ from agent.protocols import Chat, Progress, Scorers
 from agent.records.actions import EditPrompt
 from agent.records.edits import Critique, Edit, Edits
 from agent.records.evaluation import Evaluation, ExampleScore
-from agent.records.examples import Demo, Example, Part, Prompt
-from tools.editing.critique import PartGradient, describe_case, feedback_by_part, request, shorten, verdict
+from agent.records.examples import Demo, Example, Prompt, TextPart
+from tools.editing.critique import KEPT, PartGradient, describe_case, feedback_by_part, request, shorten, verdict
 from tools.editing.descent import descend, library, text_gradients
-from tools.editing.prompt_parts import NAMES, PromptParts, UnusableRewrite, demos_as_text, part_texts, size
+from tools.editing.prompt_parts import (
+    NAMES,
+    ROLES,
+    PromptParts,
+    UnusableRewrite,
+    constraints,
+    demos_as_text,
+    filled,
+    part_texts,
+    size,
+)
 from tools.llm.parallel import run_parallel
 
-ROLES: dict[Part, str] = {
-    "system": "system prompt of a small language model",
-    "demos": "demonstrations that a small language model sees before every question",
-    "questions": "template in which every question is put to a small language model",
-}
 QUESTION = "question to a small language model"
-KEPT = 600  # characters of a critique in the ledger
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -34,7 +38,7 @@ Item = TypeVar("Item")
 class Descent(NamedTuple):
     """One step of gradient descent: a part of the prompt as it is, and the gradients that are to change it."""
 
-    part: Part
+    part: TextPart
     text: str
     gradients: Sequence[PartGradient]
     examples: Sequence[Demo]
@@ -78,8 +82,9 @@ class TextGradEditor:
         Raises:
             LlmUnavailable: the LLM did not answer, or was lost before there was any result.
         """
-        measure = {"any": "reward", "content": "content", "style": "style"}[action.failures]
-        failing = [score for score in evaluation.scores if getattr(score, measure) < 1]
+        if action.parts == ("retrieval",):
+            return Edits()  # no text
+        failing = [score for score in evaluation.scores if score.reward < 1]
         if not failing:
             lack = "falls short" if action.failures == "any" else f"lacks {action.failures}"
             return Edits(remarks=(f"No train row {lack}, so TextGrad has nothing to learn from",))
@@ -118,7 +123,7 @@ class TextGradEditor:
         return {short[index][0].name: text for index, text in results.items() if text}
 
     def criticise(
-        self, prompt: Prompt, parts: Sequence[Part], criticised: Sequence[ExampleScore]
+        self, prompt: Prompt, parts: Sequence[TextPart], criticised: Sequence[ExampleScore]
     ) -> list[PartGradient]:
         """The gradients of these parts, by one call for each row, in the order of the rows. Raises LlmUnavailable."""
 
@@ -156,7 +161,7 @@ class TextGradEditor:
 
     def _descend(self, descent: Descent) -> str:
         """The part's new text. Raises UnusableRewrite."""
-        constraints = self._constraints(f"step_{descent.part}") + self._constraints("step")
+        wanted = constraints(descent.part, self._scorers, self._settings)
         demos = descent.part == "demos"  # these repeat rows, whose <<< >>> must not be taken for ours
         text = prompts.disarmed(descent.text) if demos else descent.text
 
@@ -164,28 +169,23 @@ class TextGradEditor:
             cases = [(shorten(gradient.text, limit), gradient.case(limit // 2)) for gradient in descent.gradients]
             shown = [demo for demo in descent.examples if demos and size(demo) <= limit]
             examples = [prompts.disarmed(demos_as_text(shown))] if shown else []
-            return descend(self._chat, text, ROLES[descent.part], cases, constraints, examples)
+            return descend(self._chat, text, ROLES[descent.part], cases, wanted, examples)
 
         return prompts.ask_within_limit(ask)
 
     def _reword(self, failure: tuple[Example, ExampleScore]) -> str:
         """The question in other words; empty if the reply is useless."""
         row, score = failure
-        question, constraints = prompts.disarmed(row.question), self._constraints("reword")
+        question, wanted = prompts.disarmed(row.question), filled("reword", self._scorers, self._settings)
 
         def ask(limit: int) -> str:
             case = verdict(score, limit), f"Answer: {prompts.quoted(score.output, limit)}"
-            return descend(self._chat, question, QUESTION, [case], constraints)
+            return descend(self._chat, question, QUESTION, [case], wanted)
 
         with suppress(UnusableRewrite):
             text = prompts.ask_within_limit(ask)
             return text if text != question and len(text) <= self._settings.max_length else ""
         return ""
-
-    def _constraints(self, name: str) -> list[str]:
-        wanted = " ".join(self._scorers.instructions()) or "They are right."
-        most, demos = self._settings.max_length, self._settings.demos
-        return prompts.fill(name, wanted=wanted, most=most, demos=demos).splitlines()
 
     def _parallel(
         self, what: str, work: Callable[[Item], T], items: Sequence[Item]
@@ -194,7 +194,9 @@ class TextGradEditor:
         return run_parallel(work, items, self._chat, what, self._progress)
 
 
-def _descents(texts: Mapping[Part, str], gradients: Sequence[PartGradient], examples: Sequence[Demo]) -> list[Descent]:
+def _descents(
+    texts: Mapping[TextPart, str], gradients: Sequence[PartGradient], examples: Sequence[Demo]
+) -> list[Descent]:
     """A descent for each part from all its gradients, and a second one for the system text from half of them."""
     by_part = {part: [gradient for gradient in gradients if gradient.part == part] for part in texts}
     descents = [Descent(part, text, by_part[part], examples) for part, text in texts.items()]

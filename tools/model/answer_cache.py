@@ -142,4 +142,4 @@ class CachedLanguageModel:
 
 def _asked(example: Example) -> Mapping[str, Any]:
     """All of an example that the model sees."""
-    return example.model_dump(mode="json", include={"question", "turns", "system"})
+    return example.model_dump(mode="json", include={"question", "turns", "system", "demos"})

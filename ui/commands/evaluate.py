@@ -1,5 +1,6 @@
 """`nesylora eval`: one prompt, and perhaps an adapter, on a task's validation rows."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -11,7 +12,7 @@ from agent.config.task import TaskConfig
 from agent.errors import BadInput
 from agent.protocols import Chat, Rater
 from agent.records.evaluation import Evaluation, Measurements
-from agent.records.examples import Candidate, Prompt, Split
+from agent.records.examples import Candidate, Example, Prompt, Split
 
 
 class Unkept:
@@ -29,9 +30,12 @@ def score(task_path: str, prompt_file: Path | None, adapter: Path | None, overri
     from eval.tasks.fitting import fitted, measure
     from eval.tasks.task import load_task
     from graphs.services.raters import make_rater
+    from graphs.services.shared_model import shared_embedder
+    from memory.retrieval import NearestRows
     from tools.adapters.files import check_files
     from tools.model.backbone import Backbone
     from tools.model.loading import load_model
+    from tools.model.retrieving import RetrievingLanguageModel
     from ui.terminal.live import LiveView
 
     def rater(settings: Rated) -> Rater:
@@ -51,10 +55,15 @@ def score(task_path: str, prompt_file: Path | None, adapter: Path | None, overri
             model, tokenizer, name=config.model, locate=lambda _: adapter or Path(), progress=view,
             chat_template_kwargs=config.chat_template_kwargs, batch_size=config.generation.batch_size,
         )  # fmt: skip
-        task = fitted(task, measure(task, backbone.render, backbone.window))
+
+        def retriever(train: Sequence[Example]) -> NearestRows:
+            return NearestRows(train, task.scorers, shared_embedder())
+
+        task = fitted(task, measure(task, backbone.render, backbone.window, retriever))
         prompt = own_prompt or task.config.prompt.prompt()
         candidate = Candidate(prompt=prompt.id, adapter="given" if adapter else None)
-        evaluation = Runner(task, backbone, lambda _: prompt, Unkept(), whole=True)(candidate, "validation")
+        asked = RetrievingLanguageModel(backbone, retriever(task.train))
+        evaluation = Runner(task, asked, lambda _: prompt, Unkept(), whole=True)(candidate, "validation")
     _print(view.console, evaluation, show)
     return 0
 

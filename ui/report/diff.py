@@ -32,6 +32,7 @@ class DemoChange(NamedTuple):
 class PromptDiff(NamedTuple):
     system: list[Piece]
     demos: list[DemoChange]
+    retrieval: list[Piece]
     template: list[Piece]
 
 
@@ -40,6 +41,7 @@ def compare(before: Prompt, after: Prompt) -> PromptDiff:
     return PromptDiff(
         _words(before.system, after.system),
         list(_demos(before.demos, after.demos)),
+        _words(_retrieved(before), _retrieved(after)),
         _words(before.template, after.template),
     )
 
@@ -50,9 +52,13 @@ def unified(before: Prompt, after: Prompt) -> str:
 
 
 def lines(prompt: Prompt) -> list[str]:
-    """A prompt as lines of text: system, demonstrations as Q and A, template."""
+    """A prompt as lines of text: system, demonstrations as Q and A, what is retrieved, template."""
     demos = [line for demo in prompt.demos for line in (f"Q: {demo.question}", f"A: {demo.answer}")]
-    return "\n".join(filter(None, [prompt.system, *demos, prompt.template])).splitlines()
+    return "\n".join(filter(None, [prompt.system, *demos, _retrieved(prompt), prompt.template])).splitlines()
+
+
+def _retrieved(prompt: Prompt) -> str:
+    return f"For each question: {prompt.retrieval}" if prompt.retrieval else ""
 
 
 def _demos(before: Sequence[Demo], after: Sequence[Demo]) -> Iterator[DemoChange]:

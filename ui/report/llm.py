@@ -53,7 +53,7 @@ def read_llm_section(rounds: Sequence[Round], trainings: Sequence[tuple[Round, T
 
 
 def planner_rounds(rounds: Sequence[Round]) -> list[RoundGroup]:
-    """The planner's rounds: those in which the rules would have pulled the same lever, and the others."""
+    """The planner's rounds: those in which the rules would have used the same lever, and the others."""
     own = [row for row in rounds if row.decision.by == "planner"]
     labels = {True: "the same lever as the rules", False: "another lever", None: "not known what the rules would have"}
     groups = [
@@ -70,7 +70,7 @@ def agreement(rounds: Sequence[Round]) -> str:
         return f"The planner decided nothing: in {rules} the rules stood in for it."
     agreed = sum(row.decision.by == "planner" and row.decision.agrees is True for row in rounds)
     sentence = (
-        f"The planner decided {plural(own, 'round')}; in {agreed} of them the rules would have pulled the same lever."
+        f"The planner decided {plural(own, 'round')}; in {agreed} of them the rules would have used the same lever."
     )
     return f"{sentence} In {rules} the rules stood in for it." if "rules" in by else sentence
 

@@ -88,7 +88,13 @@ class Report(NamedTuple):
     @property
     def deciders(self) -> list[str]:
         """Who decided the rounds so far; before the first, who will."""
-        names = {"rules": "the rules", "learned": "the learned switch", "planner": "the planner", "user": "the user"}
+        names = {
+            "rules": "the rules",
+            "learned": "the learned switch",
+            "paper": "the paper's switch",
+            "planner": "the planner",
+            "user": "the user",
+        }
         policy = names.get(self.task.policy, f"the policy {self.task.policy}")
         return list(dict.fromkeys(names.get(row.decision.by, policy) for row in self.rounds)) or [policy]
 

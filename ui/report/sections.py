@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import NamedTuple, get_args
 
 from agent.records.edits import Critique
-from agent.records.examples import Part
+from agent.records.examples import TextPart
 from agent.records.rounds import Baseline, Proposal, Round
 from agent.records.signal import Need, Outlook
 from agent.records.training import Training, read_training
@@ -53,9 +53,9 @@ class RoundSection(NamedTuple):
         return {need: fmean(chances.get(need, 0.0) for chances in known) for need in get_args(Need)} if known else {}
 
     @property
-    def critiques(self) -> dict[Part, list[Critique]]:
+    def critiques(self) -> dict[TextPart, list[Critique]]:
         """By the part of the prompt that they criticise."""
-        found: dict[Part, list[Critique]] = {}
+        found: dict[TextPart, list[Critique]] = {}
         for critique in self.row.trial.critiques:
             found.setdefault(critique.part, []).append(critique)
         return found

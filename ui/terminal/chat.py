@@ -13,7 +13,7 @@ from graphs.conversation import Conversation
 from graphs.session import Session, open_session
 from memory.run.folder import RunFolder
 from ui import wording
-from ui.decision_wording import alternative, beside_rules, inquiry, reason
+from ui.decision_wording import alternative, beside_rules, decider, doubts, inquiry, reason
 from ui.report.diff import unified
 from ui.report.write import write_report
 from ui.terminal.live import LiveView
@@ -129,7 +129,7 @@ class Talk:
 
     def _why(self) -> None:
         last = self._conversation.why()
-        self.say(f"Round {last.number}, {last.decision.move.action}, decided by {last.decision.by}.")
+        self.say(f"Round {last.number}, {last.decision.move.action}, decided by {escape(decider(last.decision))}.")
         self.say(f"  {escape(reason(last.decision))}")
         self._decided(last.decision)
         for name, value in last.decision.numbers.items():
@@ -140,6 +140,8 @@ class Talk:
         """What the planner looked at before it decided, and what was not done instead."""
         for looked in decision.inquiries:
             self.say(f"  looked: {escape(wording.printable(inquiry(looked)))}")
+        for doubt in doubts(decision):
+            self.say(f"  {escape(wording.printable(doubt))}")
         if would := alternative(decision):
             same = beside_rules(decision)
             who = "the rules" if decision.by in ("planner", "learned") else "planned was"

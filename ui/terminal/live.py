@@ -27,7 +27,7 @@ from agent.records.events import (
 )
 from agent.records.rounds import Baseline, Outcome, Round, Spend, Trial
 from ui import wording
-from ui.decision_wording import alternative, beside_rules, inquiry, refusal
+from ui.decision_wording import alternative, beside_rules, decider, doubts, inquiry, refusal
 from ui.decision_wording import reason as why
 
 EVERY = 10.0  # seconds between progress lines where nobody watches
@@ -117,7 +117,9 @@ class LiveView:
         action = decision.move
         line = Text(f"{wording.mark(action)} {wording.lever(action)}", style=f"bold {STYLES.get(action.action, '')}")
         line.append(f"  {wording.printable(why(decision))}", "not bold default")
-        self._say(line, Text(f" ({decision.by})", style="dim"))
+        self._say(line, Text(f" ({decider(decision)})", style="dim"))
+        for doubt in doubts(decision):
+            self._say(Text(wording.printable(doubt), "dim"))
         if decision.by in ("planner", "learned") and (would := alternative(decision)):
             same = beside_rules(decision)
             self._say(Text(f"the rules{f', {same}' if same else ''}: {wording.printable(would)}", "dim"))
@@ -132,21 +134,38 @@ class LiveView:
             line.append(f"  merit {wording.signed(verdict.merit_gain)}", "dim")
         line.append(f"  p {wording.evidence(verdict)}  in {wording.duration(row.trial.spend.seconds)}", "dim")
         self._say(line, _so_far(row.spend))
+        if verdict.objection:
+            self._say(Text(wording.printable(verdict.reason), style="dim"))
+        elif lost := wording.forgotten(verdict):
+            self._say(Text(wording.printable(lost), style="dim"))
 
     def _finish(self, outcome: Outcome) -> None:
         self._say(Text(f"\nstopped: {wording.printable(outcome.stopped)}", style="bold"))
         table = Table("sealed test rows", box=None, pad_edge=False, header_style="dim")
-        for column in ("joint reward", "95 % interval", "content", "style", "rows"):
+        for column in ("joint reward", "95 % interval", "content", "style", "rows", "drift"):
             table.add_column(column, justify="right")
-        for name, result in (("seed prompt", outcome.baseline_test), ("best pair", outcome.best_test)):
+        tested = (
+            ("seed prompt", outcome.baseline_test, 0.0),
+            ("best pair", outcome.best_test, outcome.drift_of_best),
+        )
+        for name, result, drift in tested:
             between = f"{wording.number(result.low)} – {wording.number(result.high)}"
-            parts = (wording.number(result.content), wording.number(result.style), str(result.rows))
+            parts = (
+                wording.number(result.content),
+                wording.number(result.style),
+                str(result.rows),
+                wording.number(drift),
+            )
             table.add_row(name, wording.number(result.reward), between, *parts)
         self.console.print(table)
+        if alike := wording.always(outcome.commonest):
+            self._say(Text(alike, style="dim"))
         self._say(Text(f"p {wording.p_value(outcome.p_value)}; {wording.cost(outcome.spend)}", style="dim"))
-        if outcome.drift is not None:
+        if outcome.drift:
             lost = f"drift {wording.signed(outcome.drift)} nats a token: what the weights have lost on general text"
             self._say(Text(lost, style="dim"))
+        if outcome.keep:
+            self._say(Text(f"tasks to be kept: {wording.printable(wording.kept_scores(outcome.keep))}", style="dim"))
         if lost_rows := outcome.best_test.too_long:
             self._say(Text(f"{lost_rows} test rows do not fit into the model's window under this prompt: wrong"))
         if outcome.usage:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agent.records.edits import Edit
 from agent.records.evaluation import Evaluation, ExampleScore
-from agent.records.examples import Candidate, Prompt
+from agent.records.examples import Candidate, Prompt, Retrieval
 from agent.records.rounds import Proposal
 from tools.editing.comparison import compare_proposals
 
@@ -41,6 +41,19 @@ class Comparison:
             for line, content in enumerate(self.contents[candidate.prompt], 1)
         )
         return Evaluation(candidate=candidate, split="validation", scores=scores)
+
+
+def test_on_equal_merit_fixed_text_wins_over_retrieved_rows_however_long_it_is() -> None:
+    comparison = Comparison([[0.1], [0.3], [0.3], [0.3]], [0, 0, 0, 50])
+    retrieving = [
+        prompt.model_copy(update={"retrieval": Retrieval(k=k)})
+        for prompt, k in zip(comparison.prompts[1:3], (2, 1), strict=True)
+    ]
+    comparison.prompts[1:3] = retrieving
+    comparison.contents |= {prompt.id: [0.3] for prompt in retrieving}
+    assert comparison.run()[0] == 3
+    comparison.contents[comparison.prompts[3].id] = [0.2]
+    assert comparison.run()[0] == 2, "of two that retrieve, the one with fewer rows"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from agent.config.scorers import Contains, Forbid, StartsWith, Words
 from agent.records.actions import EditPrompt
 from agent.records.base import digest
 from agent.records.evaluation import Evaluation
-from agent.records.examples import Candidate, Demo, Example, Part, Prompt, Turn
+from agent.records.examples import Candidate, Demo, Example, Part, Prompt, Retrieval, Turn
 from eval.scoring import TaskScorers
 from tools.editing.rule_editor import RuleEditor
 
@@ -30,6 +30,8 @@ WITH_DEMOS = SEED.model_copy(
     update={"demos": tuple(Demo(question=row.question, answer=f"ANSWER: {row.answer}") for row in TRAIN[:2])}
 )
 BOTH: tuple[Part, ...] = ("system", "demos")
+ALL: tuple[Part, ...] = (*BOTH, "retrieval")
+RETRIEVING = SEED.model_copy(update={"retrieval": Retrieval(k=2)})
 
 
 def judged(*outputs: str) -> Evaluation:
@@ -44,9 +46,11 @@ def propose(
     parts: Sequence[Part] = BOTH,
     seed: int = 0,
     scorers: TaskScorers = SCORERS,
-    **settings: int,
+    retrieves: bool = True,
+    **settings: Any,
 ) -> list[tuple[Prompt, str]]:
-    editor, move = RuleEditor(scorers, Editing(**settings)), EditPrompt(parts=tuple(parts))
+    editor = RuleEditor(scorers, Editing(**settings), retrieves=retrieves)
+    move = EditPrompt(parts=tuple(parts))
     proposed = editor.propose(prompt, judged(*outputs), train, move, seed)
     return [(edit.prompt, edit.note) for edit in proposed.edits]
 
@@ -126,15 +130,63 @@ def test_no_demonstrations_where_none_are_allowed() -> None:
     assert all(not edit.demos for edit, _ in propose(demos=0))
 
 
+# --- retrieval -----------------------------------------------------------------------------------
+
+
+def retrieving(*asked: Any, **options: Any) -> list[Prompt]:
+    """The proposals that retrieve."""
+    return [edit for edit, _ in propose(*asked, **{"parts": ALL, "proposals": 10} | options) if edit.retrieval]
+
+
+def test_many_and_few_retrieved_rows_are_proposed_with_the_instruction() -> None:
+    edits = retrieving(retrieve=4, floor=0.25)
+    assert [edit.retrieval for edit in edits] == [Retrieval(k=4, floor=0.25), Retrieval(k=2, floor=0.25)]
+    assert all(FORM in edit.system and not edit.demos for edit in edits)
+    [(_, note)] = [(edit, note) for edit, note in propose(parts=ALL, retrieve=1) if edit.retrieval]
+    assert note == "the nearest train row as a few-shot example (longer for each question, and shared by none)"
+
+
+def test_they_replace_demonstrations_or_stand_beside_them() -> None:
+    edits = retrieving(WITH_DEMOS, retrieve=4)
+    assert [(edit.retrieval and edit.retrieval.k, edit.demos) for edit in edits[:2]] == [(4, ()), (2, WITH_DEMOS.demos)]
+    assert all(edit.demos == WITH_DEMOS.demos for edit in retrieving(WITH_DEMOS, parts=["retrieval"]))
+
+
+def test_a_prompt_that_retrieves_may_retrieve_more_or_nothing_or_get_demonstrations() -> None:
+    edits = [edit for edit, _ in propose(RETRIEVING, parts=ALL, retrieve=4)]
+    assert Retrieval(k=4) in [edit.retrieval for edit in edits]
+    own = SEED.model_copy(update={"retrieval": Retrieval(k=2, floor=0.5)})
+    assert Retrieval(k=4, floor=0.5) in [edit.retrieval for edit in retrieving(own, retrieve=4)], "its floor stays"
+    assert any(edit.retrieval is None and not edit.demos for edit in edits)
+    assert any(edit.retrieval == Retrieval(k=2) and edit.demos for edit in edits)
+
+
+def test_retrieval_stays_as_it_is_where_only_other_parts_are_asked_for() -> None:
+    edits = propose(RETRIEVING, parts=BOTH)
+    assert edits and {edit.retrieval for edit, _ in edits} == {Retrieval(k=2)}
+    assert all(edit.retrieval is None for edit, _ in propose(parts=BOTH))
+
+
+def test_rows_are_retrieved_only_where_they_can_be_and_where_there_is_a_choice() -> None:
+    assert not retrieving(retrieves=False)
+    assert not retrieving(retrieve=0)
+    assert [edit.retrieval for edit in retrieving(train=TRAIN[:7], retrieve=4)] == [Retrieval(k=2)]
+    assert not retrieving(train=TRAIN[:3], retrieve=4)
+    long = [row.model_copy(update={"question": "?" * 300 + row.question}) for row in TRAIN]
+    assert [edit.retrieval for edit in retrieving(train=long, max_length=1000)] == [Retrieval(k=2)]
+
+
 # --- rules for all proposals ---------------------------------------------------------------------
 
-PROMPTS = st.sampled_from([SEED, WITH_DEMOS, Prompt(), WITH_DEMOS.model_copy(update={"demos": WITH_DEMOS.demos[:1]})])
+PROMPTS = st.sampled_from(
+    [SEED, WITH_DEMOS, Prompt(), RETRIEVING, WITH_DEMOS.model_copy(update={"demos": WITH_DEMOS.demos[:1]})]
+)
 ASKED = st.fixed_dictionaries(
     {
         "prompt": PROMPTS,
         "outputs": st.lists(st.sampled_from(["Name0", "sorry", "ANSWER: sorry", "ANSWER: Name1"]), max_size=5),
         "train": st.lists(st.sampled_from(TRAIN), unique=True),
-        "parts": st.sampled_from([BOTH, ("system",), ("demos",)]),
+        "parts": st.sampled_from([BOTH, ALL, ("system",), ("demos",), ("retrieval",)]),
         "seed": st.integers(0, 5),
         "demos": st.integers(0, 5),
         "proposals": st.integers(1, 8),

@@ -20,7 +20,7 @@ from agent.records.actions import EditPrompt
 from agent.records.base import Record
 from agent.records.edits import Critique, Edits
 from agent.records.evaluation import Evaluation
-from agent.records.examples import Candidate, Demo, Example, Part, Prompt
+from agent.records.examples import Candidate, Demo, Example, Part, Prompt, Retrieval
 from eval.scoring import TaskScorers
 from graphs.context import Silent
 from tests.llm.server import LlmServer, Reply, Request, refuse, serving
@@ -170,13 +170,22 @@ def test_a_critique_without_sections_speaks_of_every_part() -> None:
     assert {critique.part for critique in edits.critiques} == {"system", "questions"}
 
 
-@pytest.mark.parametrize(("failures", "rows"), [("any", 4), ("content", 2), ("style", 3)])
-def test_it_learns_from_the_failures_that_the_move_names(failures: Any, rows: int) -> None:
+@pytest.mark.parametrize("failures", ["any", "style"])
+def test_it_learns_from_all_failures_it_is_given(failures: Any) -> None:
     outputs = ["ANSWER: Heskzan", "Gallune", "Corolt", "ANSWER: nobody", "nobody"]
     scores = judged(lambda row: outputs[TRAIN.index(row)])
     with serving(rewriting()) as server:
         propose(server, scores=scores, move=EditPrompt(parts=("system",), failures=failures))
-        assert len(critiques(server)) == rows
+        assert len(critiques(server)) == 4, "which rows those are is decided before"
+
+
+def test_retrieval_is_no_text_and_stays_as_it_is() -> None:
+    retrieving = SEED.model_copy(update={"retrieval": Retrieval(k=4)})
+    with serving(rewriting()) as server:
+        assert propose(server, "retrieval", prompt=retrieving) == Edits()
+        assert server.requests == []
+        edits = propose(server, "system", "retrieval", prompt=retrieving).edits
+    assert edits and {edit.prompt.retrieval for edit in edits} == {Retrieval(k=4)}
 
 
 def test_nothing_is_asked_where_nothing_fails() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent.protocols import LanguageModel
-from agent.records.examples import Example, Prompt
+from agent.records.examples import Demo, Example, Prompt
 from agent.records.rounds import Spend
 from memory.replies import ReplyStore
 from memory.run.pool import Pool
@@ -101,6 +101,7 @@ def test_likelihoods_are_kept_too(backbone: Callable[..., Backbone], replies: Re
         {"stop_early": lambda example, text: False},
         {"prompt": Prompt()},
         {"rows": [row.model_copy(update={"system": "Be brief."}) for row in ROWS]},
+        {"rows": [row.model_copy(update={"demos": (Demo(question="1?", answer="one"),)}) for row in ROWS]},
     ],
 )
 def test_whatever_shapes_an_answer_is_asked_anew(

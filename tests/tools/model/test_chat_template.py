@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from agent.errors import BadInput
 from agent.reasoning import spoken
-from agent.records.examples import Demo, Example, Prompt, Turn
+from agent.records.examples import Demo, Example, Prompt, Retrieval, Turn
 from tests.conftest import CHATML
 from tools.model.chat_template import Renderer
 
@@ -43,6 +43,21 @@ def test_every_message_is_in_its_turn_and_in_order(tokenizer: Any) -> None:
         "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\nHi<|im_end|>\n"
         "<|im_start|>user\nQ: Two?<|im_end|>\n<|im_start|>assistant\n"
     )
+
+
+def test_few_shot_examples_of_the_rows_own_follow_the_prompts_in_its_template(tokenizer: Any) -> None:
+    own = EXAMPLE.model_copy(update={"demos": (Demo(question="Far?", answer="a"), Demo(question="Near?", answer="b"))})
+    before, after = Renderer(tokenizer).text(PROMPT, EXAMPLE).split("<|im_start|>user\nHello")
+    shown = (
+        "<|im_start|>user\nQ: Far?<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n"
+        "<|im_start|>user\nQ: Near?<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n"
+    )
+    assert Renderer(tokenizer).text(PROMPT, own) == f"{before}{shown}<|im_start|>user\nHello{after}"
+
+
+def test_a_prompt_that_retrieves_is_not_rendered_before_its_rows_were_looked_up(tokenizer: Any) -> None:
+    with pytest.raises(ValueError, match="the 3 nearest train rows"):
+        Renderer(tokenizer).text(PROMPT.model_copy(update={"retrieval": Retrieval(k=3)}), EXAMPLE)
 
 
 def test_an_empty_system_text_is_no_turn(tokenizer: Any) -> None:
@@ -78,6 +93,24 @@ def test_without_a_chat_template_the_turns_are_plain_lines(tokenizer: Any) -> No
     assert Renderer(tokenizer).text(PROMPT, EXAMPLE.model_copy(update={"turns": ()})) == (
         "Be brief.\nUser:\nQ: One?\nAssistant:\n1\nUser:\nQ: Two?\nAssistant:\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("1\nUser:\nQ: Two?\nAssistant:", "1"),
+        ("1\nUser:", "1"),
+        ("User:\nQ: Two?", ""),
+        ("1\nUsers: 2", "1\nUsers: 2"),
+        ("The User: one", "The User: one"),
+    ],
+)
+def test_without_a_chat_template_an_answer_ends_where_the_next_turn_begins(
+    text: str, answer: str, tokenizer: Any
+) -> None:
+    tokenizer.chat_template = None
+    renderer = Renderer(tokenizer)
+    assert renderer.output(renderer.ids(text)) == answer
 
 
 def test_the_start_of_text_is_written_once_with_a_template_and_without(tokenizer: Any) -> None:

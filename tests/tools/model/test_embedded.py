@@ -97,7 +97,7 @@ def test_a_conversion_that_fails_leaves_no_model(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setenv("NESYLORA_CACHE", str(tmp_path))
     monkeypatch.setattr(embedded, "wheel_weights", lambda: tmp_path / "weights.gguf")
-    monkeypatch.setattr(embedded, "_convert", fail)
+    monkeypatch.setattr(embedded, "convert", fail)
     with pytest.raises(OSError, match="No space left"):
         embedded_model(quiet)
     assert not is_ready()

@@ -200,8 +200,9 @@ def test_an_epoch_loss_is_the_mean_of_its_steps() -> None:
         "seed": 0,
     }
     log = Training(parent=None, rows="original", steps=tuple(steps), **about)
-    assert (log.epoch_losses, log.loss_drop, log.grad_norm) == ([3, 1.5], 0.5, 5)
-    assert Training(parent=None, rows="original", steps=tuple(steps[:2]), **about).loss_drop is None
+    assert (log.epoch_losses, log.loss_drop, log.grad_norm, log.grad_drop) == ([3, 1.5], 0.5, 5, -4)
+    short = Training(parent=None, rows="original", steps=tuple(steps[:2]), **about)
+    assert (short.loss_drop, short.grad_drop) == (None, None)
 
 
 # --- what goes wrong -----------------------------------------------------------------------------

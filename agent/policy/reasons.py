@@ -1,0 +1,94 @@
+"""The rules' reasons, clause by clause: each says no more than the numbers of its decision do."""
+
+from agent.config.task import TaskConfig
+from agent.policy.base import TEACHABLE, WORTH_A_ROUND, words_are_likely
+from agent.protocols import Briefing
+from agent.records.actions import TrainLora
+from agent.records.signal import KNOWN_BELOW, Diagnosis, LeverSignal, Signal
+
+
+def for_words(briefing: Briefing, config: TaskConfig) -> str:
+    """Why the prompt is to be rewritten, where words may mend rows."""
+    signal, diagnosis = briefing.signal, briefing.diagnosis
+    content = diagnosis.share("content")
+    sentences = [f"Content is at {signal.content:.2f}, style at {signal.style:.2f}.", reach_of_words(diagnosis, config)]
+    if words_are_likely(briefing) and content > 0:
+        sentences.append(f"An edit is given a chance of {diagnosis.words_chance:.0%} to mend a failing row.")
+    if closed := closed_lever("LoRA", signal.lora, "train_lora" in briefing.refused):
+        sentences.append(closed)
+    elif content > 0 and signal.teachable < TEACHABLE:
+        sentences.append(
+            f"Only {signal.teachable:.0%} of the train answers have the wanted form or can be put into it, so words "
+            "come before weights."
+        )
+    edit, lora = signal.edit.outlook, signal.lora.outlook
+    if edit and lora and edit.cost < lora.cost:
+        sentences.append(f"An edit is estimated at {edit.cost / lora.cost:.0%} of the cost of a training.")
+    if signal.edit.rounds:
+        sentences.append(f"The last edit changed the reward by {signal.edit.gain:+.2f}.")
+    return " ".join(filter(None, sentences))
+
+
+def for_weights(briefing: Briefing, config: TaskConfig, move: TrainLora) -> str:
+    """Why the weights are to be tuned, where rows lack content."""
+    signal, diagnosis = briefing.signal, briefing.diagnosis
+    sentences = [f"{diagnosis.share('content'):.0%} of the rows lack content{knowledge(diagnosis)}."]
+    if closed := closed_lever("Edits", signal.edit, "edit_prompt" in briefing.refused):
+        sentences.append(closed)
+    else:
+        sentences.append(reach_of_words(diagnosis, config))
+    in_form = signal.shown if move.rows == "original" else signal.remade
+    if in_form >= TEACHABLE and 1 - signal.style >= WORTH_A_ROUND:
+        sentences.append(
+            f"{in_form:.0%} of the train answers can be shown in the wanted form, so that weights learn style, now at "
+            f"{signal.style:.2f}, along."
+        )
+    return " ".join(filter(None, [*sentences, loss(signal)]))
+
+
+def knowledge(diagnosis: Diagnosis) -> str:
+    """What the probe says of the answers that were wrong, in brackets; by the rewards alone it says nothing."""
+    gap, known = diagnosis.weight_gap, []
+    if gap is not None:
+        knows, side = ("may know", "below") if gap < KNOWN_BELOW else ("hardly knows", "not below")
+        known.append(f"the model {knows} the probed answers: weight gap {gap:.2f} nats a token, {side} {KNOWN_BELOW}")
+    if diagnosis.confidence is not None:
+        known.append(f"an edit is given a chance of {diagnosis.words_chance:.0%} to mend a failing row")
+    return f" ({'; '.join(known)})" if known else ""
+
+
+def reach_of_words(diagnosis: Diagnosis, config: TaskConfig) -> str:
+    """What words alone are expected to reach: the rows that do not lack content, as they are diagnosed."""
+    most = 1 - diagnosis.share("content")
+    return (
+        f"Words alone may bring {most:.0%} of the rows there, as they are diagnosed; the target is {config.target:.2f}."
+    )
+
+
+def closed_levers(briefing: Briefing) -> str:
+    """Why edits and LoRA are closed, a sentence each; empty where both are open."""
+    signal, refused = briefing.signal, briefing.refused
+    edits = closed_lever("Edits", signal.edit, "edit_prompt" in refused)
+    return f"{edits} {closed_lever('LoRA', signal.lora, 'train_lora' in refused)}".strip()
+
+
+def closed_lever(name: str, lever: LeverSignal, refused: bool) -> str:
+    """Why a lever is closed, in a sentence; empty where it is open."""
+    if refused:
+        return f"{name} {'was' if name == 'LoRA' else 'were'} turned down."
+    if not lever.saturated:
+        return ""
+    return f"{name} {'is' if name == 'LoRA' else 'are'} saturated: {nothing_kept(lever)}."
+
+
+def nothing_kept(lever: LeverSignal) -> str:
+    """How often a lever was tried since anything was kept, as the reason why it is saturated."""
+    return f"nothing was kept of {'the last try' if lever.discarded == 1 else f'the last {lever.discarded} tries'}"
+
+
+def loss(signal: Signal) -> str:
+    """How the last training ended, in a sentence; empty where that is not known."""
+    if signal.loss_drop is None:
+        return ""
+    way = "fell" if signal.loss_drop >= 0 else "rose"
+    return f"The loss of the last training {way} by {abs(signal.loss_drop):.0%} in its last epoch."

@@ -1,0 +1,34 @@
+"""General rows in a run, and the base on general text."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.records.training import read_training
+from graphs.context import Context, new_run
+from graphs.services.run import RunServices
+from graphs.session import open_session
+
+
+def test_a_round_says_how_many_general_rows_it_trained_on_and_the_base_is_measured_once(
+    tiny_task: Callable[..., Path], tmp_path: Path
+) -> None:
+    task = tiny_task(lora={"epochs": 2, "rank": 4, "batch_size": 2, "replay": 0.5})
+    with open_session(new_run(task, ["policy=lora-only", "budget.rounds=1"], tmp_path / "runs")) as session:
+        session.go()
+        folder = session.services.folder
+    [row] = folder.rounds()
+    pair = row.trial.candidate
+    assert pair is not None and pair.adapter is not None
+    assert "0.5 general rows each" in str(row.decision.move)
+    assert "with 2 general rows an epoch against forgetting" in row.trial.note
+    assert read_training(folder.adapter_folder(pair.adapter)).general == 2
+    baseline, drift = folder.general_baseline(), folder.drifts()[pair.adapter].mean
+    assert baseline is not None
+    changed = baseline.model_copy(update={"losses": tuple(1 + (loss or 0) for loss in baseline.losses)})
+    folder.save_general_baseline(changed)
+    (folder.path / "drifts.json").unlink()
+    again = RunServices(Context(run=str(folder.path))).forgetting
+    assert again.drift(pair.adapter) == pytest.approx(drift - 1, abs=1e-4), "the base is read, not measured again"
+    assert again.drift(None) == 0
