@@ -46,8 +46,8 @@ HEADER = """# What weights forget, and what helps
 `python -m bench.studies.forgetting --into docs/benchmarks/forgetting.md`
 
 Each row: one LoRA training on the remade train rows of the valley (SmolLM2-135M, from the bare base); means over seeds.
-*Drift*: nats a token lost on the probe (`tools/diagnosis/general.jsonl`). Seconds: one thread, on a machine that was busy with
-other work. Remedies that are not listed were not measured.
+*Drift*: nats a token lost on the probe (`tools/diagnosis/general.jsonl`). Seconds: one thread, on a busy machine.
+Remedies that are not listed were not measured.
 """
 OFF: dict[str, Any] = {"replay": 0}
 UPPER_HALF = {"targets": ATTENTION_AND_MLP, "options": {"layers_to_transform": list(range(15, 30))}}
