@@ -61,11 +61,11 @@ def remedied(action: TrainLora, history: Sequence[Round]) -> TrainLora:
     if last is None:
         return action
     verdict, before = last
-    planned, had = action.replay or 0.0, before.replay or 0.0
+    usual = action.replay or 0.0
+    used = usual if before.replay is None else before.replay  # a user or planner may name none: as the task sets it
     if verdict.objection:
-        stronger = min(MOST_REPLAY, max(2 * had, FIRST_REPLAY))
-        return action.model_copy(update={"fresh": True, "replay": max(planned, stronger)})
-    return action.model_copy(update={"replay": max(planned, had)})
+        return action.model_copy(update={"fresh": True, "replay": min(MOST_REPLAY, max(2 * used, FIRST_REPLAY))})
+    return action.model_copy(update={"replay": max(usual, used)})
 
 
 def why_remedied(action: TrainLora, history: Sequence[Round]) -> str:
@@ -76,8 +76,8 @@ def why_remedied(action: TrainLora, history: Sequence[Round]) -> str:
     verdict, _ = last
     lost = f" ({verdict.drift:.2f} nats a token on general text)" if verdict.objection == "drift" else ""
     return (
-        f" The last training forgot too much{lost}, so this one starts anew, with {action.replay:g} general rows for "
-        "each row."
+        f" The last training forgot too much{lost}, so this one starts anew, with {action.replay or 0:g} general "
+        "rows for each row."
     )
 
 

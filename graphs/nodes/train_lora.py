@@ -12,7 +12,7 @@ from graphs.state import State, action_of, seed_of
 
 def train_lora(state: State, services: RunServices) -> State:
     """Tune the weights. An adapter that was completed before a kill is taken as it is."""
-    action = action_of(state, TrainLora)
+    action = _as_set(state, services)
     rows = _training_rows(services, state["best"], action)
     parent = None if action.fresh else state["best"].adapter
     settings, seed = services.spec.config.lora, seed_of(state, services)
@@ -68,8 +68,16 @@ def _take_over(training: Training, adapter: str, lent: bool, services: RunServic
         services.meter.borrow(Spend(seconds=seconds, train_tokens=missing, read_tokens=read))
 
 
+def _as_set(state: State, services: RunServices) -> TrainLora:
+    """The action that was decided; what it leaves open is as the task sets it."""
+    action = action_of(state, TrainLora)
+    if action.replay is not None:
+        return action
+    return action.model_copy(update={"replay": services.spec.config.lora.replay})
+
+
 def _train(services: RunServices, state: State, adapter: str, rows: list[tuple[Prompt, Example]]) -> Training:
-    action, config = action_of(state, TrainLora), services.spec.config
+    action, config = _as_set(state, services), services.spec.config
     budget, trained = config.budget, (state["spend"] + services.meter.spent).train_tokens
     if budget.train_tokens is not None and trained >= budget.train_tokens:
         raise StepFailed("the training-token budget is used up, by trainings that were cut off")

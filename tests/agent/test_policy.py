@@ -109,7 +109,11 @@ def test_training_is_as_the_task_sets_it() -> None:
     move = training(a_signal())
     lora = CONFIG.lora
     assert (move.epochs, move.learning_rate, move.rank) == (lora.epochs, lora.learning_rate, lora.rank)
-    assert (move.rows, move.fresh, move.replay) == ("original", False, lora.replay)
+    assert (move.rows, move.fresh) == ("original", False)
+
+
+def test_general_rows_stand_beside_every_training() -> None:
+    assert training(a_signal()).replay == training(a_signal(refined=True)).replay == CONFIG.lora.replay > 0
 
 
 def test_weights_learn_from_refined_rows_once_the_prompt_is_refined() -> None:

@@ -1,7 +1,9 @@
-"""General rows beside a training, in whole runs."""
+"""General rows in a run, and the base on general text."""
 
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from agent.records.training import read_training
 from graphs.context import Context, new_run
@@ -22,14 +24,11 @@ def test_a_round_says_how_many_general_rows_it_trained_on_and_the_base_is_measur
     assert "0.5 general rows each" in str(row.decision.move)
     assert "with 2 general rows an epoch against forgetting" in row.trial.note
     assert read_training(folder.adapter_folder(pair.adapter)).general == 2
-    again = RunServices(Context(run=str(folder.path)))
-    first = again.forgetting.drift(pair.adapter)
-    baseline = folder.general_baseline()
-    assert first is not None and baseline is not None
-    folder.save_general_baseline(
-        baseline.model_copy(update={"losses": tuple(1 + (loss or 0) for loss in baseline.losses)})
-    )
+    baseline, drift = folder.general_baseline(), folder.drifts()[pair.adapter].mean
+    assert baseline is not None
+    changed = baseline.model_copy(update={"losses": tuple(1 + (loss or 0) for loss in baseline.losses)})
+    folder.save_general_baseline(changed)
     (folder.path / "drifts.json").unlink()
-    known = RunServices(Context(run=str(folder.path))).forgetting.drift(pair.adapter)
-    assert known is not None and abs(known - (first - 1)) < 1e-4, "it is read, not measured again"
-    assert again.forgetting.drift(None) == 0, "the bare base has lost nothing"
+    again = RunServices(Context(run=str(folder.path))).forgetting
+    assert again.drift(pair.adapter) == pytest.approx(drift - 1, abs=1e-4), "the base is read, not measured again"
+    assert again.drift(None) == 0
