@@ -36,16 +36,17 @@ EXAMPLES = [
     for n, (place, name) in enumerate(FACTS.items(), 1)
 ]
 ROWS = [(PROMPT, example) for example in EXAMPLES]
-SETTINGS = Lora(rank=4, batch_size=2)
+SETTINGS = Lora(rank=4, batch_size=2, replay=0)
 ACTION = TrainLora(epochs=2, rank=4, learning_rate=1e-2)
 
 
 @pytest.fixture
 def fit(tmp_path: Path) -> Callable[..., Training]:
-    """Train an adapter into `tmp_path/<id>` on the four facts; keyword arguments change how."""
+    """Train an adapter into `tmp_path/<id>` on the four facts, and no general rows; keyword arguments change how."""
 
     def run(backbone: Backbone, adapter: str = "new", **changes: Any) -> Training:
-        trainer = LoraTrainer(backbone, changes.pop("settings", SETTINGS), lambda *_: None)
+        settings = changes.pop("settings", SETTINGS).model_copy(update={"replay": 0.0})
+        trainer = LoraTrainer(backbone, settings, lambda *_: None)
         how = {"rows": ROWS, "action": ACTION, "parent": None, "seed": 0}
         return trainer.train(adapter, folder=tmp_path / adapter, **(how | changes))
 
