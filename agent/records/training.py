@@ -37,6 +37,7 @@ class Training(Record):
     seed: int
     steps: tuple[Step, ...] = ()
     tokens: int = 0
+    read: int = Field(0, description="by the bare base, to predict the general rows; not among `tokens`")
     seconds: float = 0.0
     stopped: str | None = None
     pass_tokens: int | None = Field(None, description="most tokens of a micro-batch")
@@ -45,7 +46,7 @@ class Training(Record):
     @property
     def spend(self) -> Spend:
         """What the training used up."""
-        return Spend(seconds=self.seconds, train_tokens=self.tokens)
+        return Spend(seconds=self.seconds, train_tokens=self.tokens, read_tokens=self.read)
 
     @property
     def epoch_losses(self) -> list[float]:

@@ -64,7 +64,8 @@ def _take_over(training: Training, adapter: str, lent: bool, services: RunServic
     missing = training.tokens - charged
     if missing > 0:
         seconds = training.seconds * missing / training.tokens
-        services.meter.borrow(Spend(seconds=seconds, train_tokens=missing))
+        read = 0 if charged else training.read
+        services.meter.borrow(Spend(seconds=seconds, train_tokens=missing, read_tokens=read))
 
 
 def _as_set(state: State, services: RunServices) -> TrainLora:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.config.policies import POLICIES
-from agent.policy.base import ENOUGH_SHOWN, stop_reason
+from agent.policy.base import stop_reason
 from agent.policy.make import make_policy
 from agent.policy.rules import Rules
 from agent.policy.schedules import Schedule
@@ -112,14 +112,8 @@ def test_training_is_as_the_task_sets_it() -> None:
     assert (move.rows, move.fresh) == ("original", False)
 
 
-def test_general_rows_are_left_out_where_rows_are_trained_under_few_shot_examples() -> None:
-    assert training(a_signal()).replay == training(a_signal(examples=1)).replay == CONFIG.lora.replay > 0
-    assert training(a_signal(examples=ENOUGH_SHOWN)).replay == 0, "they are in the seed prompt"
-    assert training(a_signal(examples=ENOUGH_SHOWN, refined=True)).replay == 0
-    # rows as given are trained under the seed prompt, which shows none
-    refined = a_signal(examples=ENOUGH_SHOWN, refined=True)
-    order = Rules(a_config(without=["remaking"])).training(refined, [])
-    assert (order.rows, order.replay) == ("original", CONFIG.lora.replay)
+def test_general_rows_stand_beside_every_training() -> None:
+    assert training(a_signal()).replay == training(a_signal(refined=True)).replay == CONFIG.lora.replay > 0
 
 
 def test_weights_learn_from_refined_rows_once_the_prompt_is_refined() -> None:

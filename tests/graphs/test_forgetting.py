@@ -108,6 +108,26 @@ def test_a_kept_task_that_falls_takes_the_training_back(keeping: Callable[..., P
     assert not list(run.path.glob("keep/*/evaluations/*-test.json"))
 
 
+def test_a_kept_task_whose_prompt_retrieves_is_shown_its_own_train_rows(
+    keeping: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Example] = []
+    generate = Backbone.generate
+
+    def noted(self: Backbone, prompt: Prompt, examples: Sequence[Example], **options: Any) -> Any:
+        asked.extend(examples)
+        return generate(self, prompt, examples, **options)
+
+    monkeypatch.setattr(Backbone, "generate", noted)
+    task = keeping({"prompt": {"system": "Say it.", "retrieval": {"k": 2}}})
+    a_run(task, tmp_path / "runs", "budget.rounds=1")
+    own = [row for row in asked if row.question.endswith("validation.") and row.question.startswith("Say ")]
+    assert len(own) >= 4
+    for row in own:
+        assert len(row.demos) == 2
+        assert all(demo.question.startswith("Say ") and demo.question.endswith(", train.") for demo in row.demos)
+
+
 def test_a_kept_task_that_holds_is_in_the_verdict_and_no_more(keeping: Callable[..., Path], tmp_path: Path) -> None:
     run = a_run(keeping(answer="Heskzan"), tmp_path / "runs", "budget.rounds=1")
     [row] = run.rounds()

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from agent.records.examples import Candidate
 from agent.records.training import read_training
 from graphs.context import Context, new_run
 from graphs.services.run import RunServices
@@ -24,12 +23,13 @@ def test_a_round_says_how_many_general_rows_it_trained_on_and_the_base_is_measur
     assert "with 2 general rows an epoch against forgetting" in row.trial.note
     assert read_training(folder.adapter_folder(pair.adapter)).general == 2
     again = RunServices(Context(run=str(folder.path)))
-    first = again.drift(pair)
+    first = again.forgetting.drift(pair.adapter)
     baseline = folder.general_baseline()
     assert first is not None and baseline is not None
     folder.save_general_baseline(
         baseline.model_copy(update={"losses": tuple(1 + (loss or 0) for loss in baseline.losses)})
     )
-    known = RunServices(Context(run=str(folder.path))).drift(pair)
+    (folder.path / "drifts.json").unlink()
+    known = RunServices(Context(run=str(folder.path))).forgetting.drift(pair.adapter)
     assert known is not None and abs(known - (first - 1)) < 1e-4, "it is read, not measured again"
-    assert again.drift(Candidate(prompt=pair.prompt)) is None
+    assert again.forgetting.drift(None) == 0, "the bare base has lost nothing"

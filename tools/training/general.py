@@ -54,6 +54,9 @@ class GeneralRows:
         weight: see `GeneralBatch`.
         rows: training rows of all steps together.
         most: tokens of the longest row; longer ones are left out.
+
+    Attributes:
+        read: forward tokens of the base's predictions.
     """
 
     def __init__(self, backbone: Backbone, share: float, weight: float, *, rows: int, most: int, seed: int) -> None:
@@ -62,7 +65,7 @@ class GeneralRows:
         rendered = [backbone.render.row(Prompt(), text) for text in general_texts()]
         fitting = [row for row in rendered if len(row) <= most]
         wanted = min(ceil(self._share * rows), len(fitting)) if self._weight else 0
-        self._rows = _predicted(backbone, shuffle.sample(fitting, wanted))
+        self._rows, self.read = _predicted(backbone, shuffle.sample(fitting, wanted))
         self._order = _endless(self._rows, shuffle)
 
     def rows_an_epoch(self, training_rows: int) -> int:
@@ -77,8 +80,9 @@ class GeneralRows:
         return GeneralBatch([next(self._order) for _ in range(count)], self._weight)
 
 
-def _predicted(backbone: Backbone, rows: Sequence[TokenRow]) -> list[PredictedRow]:
-    found = []
+def _predicted(backbone: Backbone, rows: Sequence[TokenRow]) -> tuple[list[PredictedRow], int]:
+    """With the forward tokens that the base read for it."""
+    found, read = [], 0
     with backbone.using(None) as base, torch.no_grad():
         backbone.base.eval()
         for start in range(0, len(rows), TOGETHER):
@@ -89,8 +93,10 @@ def _predicted(backbone: Backbone, rows: Sequence[TokenRow]) -> list[PredictedRo
                 PredictedRow(row.prompt, row.completion, *predictions)
                 for row, *predictions in zip(batch, tokens, chances, strict=True)
             ]
-            backbone.charge(Spend(read_tokens=backbone.cost(batch)))
-    return found
+            tokens_read = backbone.cost(batch)
+            backbone.charge(Spend(read_tokens=tokens_read))
+            read += tokens_read
+    return found, read
 
 
 def _endless(rows: Sequence[PredictedRow], shuffle: random.Random) -> Iterator[PredictedRow]:

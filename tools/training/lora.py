@@ -101,7 +101,7 @@ class LoraTrainer:
             training = Training(
                 model=backbone.name, parent=parent, data=digest([[prompt.id, example.id] for prompt, example in rows]),
                 settings=self._settings, rows=action.rows, row_count=len(fitting), rewritten=rewritten,
-                general=general.rows_an_epoch(len(fitting)),
+                general=general.rows_an_epoch(len(fitting)), read=general.read,
                 left_out=left_out, epochs=action.epochs, learning_rate=action.learning_rate,
                 rank=backbone.rank(adapter), seed=seed, steps=tuple(fit.steps), tokens=fit.tokens,
                 seconds=time.monotonic() - started, stopped=fit.stopped, pass_tokens=fit.budget.tokens,

@@ -97,10 +97,13 @@ def _said(client: LlmChat) -> str:
 
 
 def test_no_second_try_of_a_call_goes_out_when_the_money_is_used_up() -> None:
-    with serving([TOO_FAST, STOP]) as server:
+    book = UnsavedCallLog()
+    with serving([STOP, TOO_FAST, STOP]) as server:
+        chat(server, LlmBudget(book)).call_tool("system", "user" * 1000, ACTION_TOOLS)
+        just_enough = book[0].usage.usd  # for one call, at its most
         with pytest.raises(OutOfMoney):
-            chat(server, LlmBudget(UnsavedCallLog(), limit=0.0088)).call_tool("system", "user" * 1000, ACTION_TOOLS)
-        assert len(server.requests) == 1
+            chat(server, LlmBudget(UnsavedCallLog(), just_enough)).call_tool("system", "user" * 1000, ACTION_TOOLS)
+        assert len(server.requests) == 2
 
 
 # --- answers on disk -----------------------------------------------------------------------------
