@@ -230,7 +230,7 @@ def tiny_task(tmp_path: Path, tiny_model: Callable[[str], Path]) -> Callable[...
             "content": [{"kind": "contains"}],
             "style": [{"kind": "starts_with", "text": "ANSWER: "}],
             "budget": {"rounds": 3},
-            "lora": {"epochs": 2, "rank": 4, "batch_size": 2},
+            "lora": {"epochs": 2, "rank": 4, "batch_size": 2, "replay": 0},  # general rows would only cost time
             "generation": {"max_new_tokens": 8},
             "gate": {"drift": None},  # a random model forgets whatever it is taught
         }

@@ -39,8 +39,8 @@ GLOSSARY = {
     "noise floor": "the least gain in merit that the validation rows can tell from nothing",
     "outlook": "merit that a lever promises if it is used now, ± one standard deviation, and what it costs",
     "forward tokens": "cost of a step on any machine: a token generated or read counts as one, a trained one as three",
-    "drift": "nats per token lost on general text, against the bare model: what a gain in weights has cost elsewhere; "
-    "more than gate.drift is taken back",
+    "drift": "nats per token lost on forty general texts, against the bare model: what a gain in weights has cost "
+    "elsewhere; more than gate.drift is taken back",
     "kept task": "another task that new weights must not lose: the bare model's reward there, and that of the weights",
     "promise": "the outlook's gain, as experience with other runs corrects it, in merit",
     "drawn": "a gain drawn at random around the promise, as wide as that is uncertain; the lever with the best draw a "

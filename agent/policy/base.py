@@ -12,8 +12,6 @@ from agent.records.signal import Diagnosis, Signal
 WORTH_A_ROUND = 0.1
 # Chance that an edit mends a failing row from which on words come first: more likely than not.
 LIKELY = 0.5
-# Chance that an edit mends a failing row from which on words come first: more likely than not.
-LIKELY = 0.5
 # Share of train answers from which weights learn the wanted form along with what the answers say.
 TEACHABLE = 0.5
 # General rows for each training row after a training that forgot too much without any; and the most there may be.
@@ -117,7 +115,7 @@ def numbers(signal: Signal, diagnosis: Diagnosis) -> dict[str, float]:
         "rows lacking content": diagnosis.share("content") if diagnosed else None,
         "prompt gap": diagnosis.prompt_gap,
         "weight gap": diagnosis.weight_gap,
-        "an edit's chance": diagnosis.mended_by_words,
+        "an edit's chance": diagnosis.words_chance if diagnosis.examples else None,
         "drift": signal.drift,
         "loss drop": signal.loss_drop,
         "gradient norm": signal.grad_norm,

@@ -48,12 +48,12 @@ def for_weights(briefing: Briefing, config: TaskConfig, move: TrainLora) -> str:
 
 def knowledge(diagnosis: Diagnosis) -> str:
     """What the probe says of the answers that were wrong, in brackets; by the rewards alone it says nothing."""
-    gap, mended, known = diagnosis.weight_gap, diagnosis.mended_by_words, []
+    gap, known = diagnosis.weight_gap, []
     if gap is not None:
         knows, side = ("may know", "below") if gap < KNOWN_BELOW else ("hardly knows", "not below")
         known.append(f"the model {knows} the probed answers: weight gap {gap:.2f} nats a token, {side} {KNOWN_BELOW}")
-    if mended is not None:
-        known.append(f"an edit is given a chance of {mended:.0%} to mend a probed row")
+    if diagnosis.confidence is not None:
+        known.append(f"an edit is given a chance of {diagnosis.words_chance:.0%} to mend a failing row")
     return f" ({'; '.join(known)})" if known else ""
 
 

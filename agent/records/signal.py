@@ -69,11 +69,6 @@ class Diagnosis(Record):
         return self.expected("style") * self.total / self.failing if self.failing else 0.0
 
     @property
-    def mended_by_words(self) -> float | None:
-        """Mean chance that an edit mends a probed row; None where rules decided, which state none."""
-        return _mean([example.chances.get("style", 0.0) for example in self.examples if example.chances])
-
-    @property
     def prompt_gap(self) -> float | None:
         return _mean([example.prompt_gap for example in self.examples])
 

@@ -12,7 +12,7 @@ from graphs.state import State, action_of, seed_of
 
 def train_lora(state: State, services: RunServices) -> State:
     """Tune the weights. An adapter that was completed before a kill is taken as it is."""
-    action = action_of(state, TrainLora)
+    action = _as_set(state, services)
     rows = _training_rows(services, state["best"], action)
     parent = None if action.fresh else state["best"].adapter
     settings, seed = services.spec.config.lora, seed_of(state, services)
@@ -40,7 +40,8 @@ def train_lora(state: State, services: RunServices) -> State:
     if training.rewritten:
         note += f", {training.rewritten} of the rows with rewritten questions"
     if training.general:
-        note += f", with {training.general} general rows an epoch against forgetting"
+        rows_beside = "1 general row" if training.general == 1 else f"{training.general} general rows"
+        note += f", with {rows_beside} an epoch against forgetting"
     if training.left_out:
         note += f", {training.left_out} rows left out as too long (lora.max_tokens, or the model's window)"
     return {
@@ -66,8 +67,16 @@ def _take_over(training: Training, adapter: str, lent: bool, services: RunServic
         services.meter.borrow(Spend(seconds=seconds, train_tokens=missing))
 
 
+def _as_set(state: State, services: RunServices) -> TrainLora:
+    """The action that was decided; what it leaves open is as the task sets it."""
+    action = action_of(state, TrainLora)
+    if action.replay is not None:
+        return action
+    return action.model_copy(update={"replay": services.spec.config.lora.replay})
+
+
 def _train(services: RunServices, state: State, adapter: str, rows: list[tuple[Prompt, Example]]) -> Training:
-    action, config = action_of(state, TrainLora), services.spec.config
+    action, config = _as_set(state, services), services.spec.config
     budget, trained = config.budget, (state["spend"] + services.meter.spent).train_tokens
     if budget.train_tokens is not None and trained >= budget.train_tokens:
         raise StepFailed("the training-token budget is used up, by trainings that were cut off")

@@ -71,9 +71,8 @@ def test_what_the_rules_would_have_done_is_shown_with_its_settings() -> None:
         decision = decide(server, lacks_content)
     would = decision.alternative
     assert would is not None and would.reason.startswith("60% of the rows lack content")
-    assert str(would.action) == (
-        "train_lora on refined rows, 7 epochs at rate 0.0001, rank 4, 0.25 general rows each, a new adapter"
-    )
+    settings = f"7 epochs at rate 0.0001, rank 4, {REPLAY:g} general rows each, a new adapter"
+    assert str(would.action) == f"train_lora on refined rows, {settings}"
     assert str(decision.move) == "edit_prompt of demos, from rows that lack content"
 
 

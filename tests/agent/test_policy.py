@@ -65,6 +65,17 @@ def test_words_come_first_all_the_same_where_they_suffice_or_rows_cannot_be_rema
     assert rules(a_signal(remade=1.0, lora=SATURATED), LACKS_BOTH).move.action == "edit_prompt"
 
 
+def test_words_come_first_where_they_are_likely_to_mend_until_an_edit_failed() -> None:
+    likely, teachable = a_diagnosis(style=4, both=4), a_signal(remade=1.0)
+    decision = rules(teachable, likely)
+    assert decision.move.action == "edit_prompt"
+    assert "An edit is given a chance of 50% to mend a failing row." in decision.reason
+    assert decision.numbers["an edit's chance"] == 0.5
+    assert rules(teachable, a_diagnosis(style=3, both=5)).move.action == "train_lora", "less likely than not"
+    failed = teachable.model_copy(update={"edit": LeverSignal(rounds=1, fruitless=1)})
+    assert rules(failed, likely).move.action == "train_lora"
+
+
 def test_a_few_rows_that_lack_style_are_left_to_the_weights() -> None:
     assert rules(diagnosis=a_diagnosis(style=1, content=10, total=20)).move.action == "train_lora"
 
@@ -99,6 +110,10 @@ def test_training_is_as_the_task_sets_it() -> None:
     lora = CONFIG.lora
     assert (move.epochs, move.learning_rate, move.rank) == (lora.epochs, lora.learning_rate, lora.rank)
     assert (move.rows, move.fresh) == ("original", False)
+
+
+def test_general_rows_stand_beside_every_training() -> None:
+    assert training(a_signal()).replay == training(a_signal(refined=True)).replay == CONFIG.lora.replay > 0
 
 
 def test_weights_learn_from_refined_rows_once_the_prompt_is_refined() -> None:

@@ -7,12 +7,12 @@ from itertools import product
 
 import pytest
 
-from agent.policy.base import TEACHABLE, WORTH_A_ROUND
+from agent.policy.base import FIRST_REPLAY, LIKELY, TEACHABLE, WORTH_A_ROUND
 from agent.policy.learned import Learned
 from agent.policy.paper import PaperSwitch
 from agent.policy.rules import Rules
 from agent.protocols import Briefing
-from agent.records.actions import Decision, TrainLora
+from agent.records.actions import Decision, EditPrompt, TrainLora
 from agent.records.rounds import Round, Spend
 from agent.records.signal import KNOWN_BELOW, Diagnosis, ExampleDiagnosis, LeverSignal, Need, Outlook
 from tests.fixtures.rounds import EDIT, TRAIN, a_config, a_round, a_signal
@@ -83,8 +83,10 @@ def check(decision: Decision, briefing: Briefing) -> None:
         assert reach == pytest.approx(1 - numbers["rows lacking content"], abs=0.0051)
     assert ("hardly knows" in said) <= (numbers.get("weight gap", 0) >= KNOWN_BELOW)
     assert ("may know" in said) <= (numbers.get("weight gap", 99) < KNOWN_BELOW)
-    if (chance := percent(r"a chance of (\d+)% to mend", said)) is not None:
+    if (chance := percent(r"given a chance of (\d+)% to mend a failing row", said)) is not None:
         assert chance == pytest.approx(numbers["an edit's chance"], abs=0.0051)
+        if "An edit is given a chance" in said:
+            assert isinstance(decision.move, EditPrompt) and signal.edit.fruitless == 0 and chance >= LIKELY
     assert "only weights" not in said and "whatever the words" not in said, "words may bring what they retrieve"
     for name, lever, action in (("Edits", signal.edit, "edit_prompt"), ("LoRA", signal.lora, "train_lora")):
         verb = "is" if name == "LoRA" else "are"
@@ -100,7 +102,8 @@ def check(decision: Decision, briefing: Briefing) -> None:
     if "forgot too much" in said:
         assert "(2.50 nats a token on general text)" in said and briefing.history == HISTORIES[-1]
         assert isinstance(decision.move, TrainLora) and decision.move.fresh
-        assert (decision.move.replay or 0) > CONFIG.lora.replay
+        assert f"with {decision.move.replay:g} general rows for each row" in said
+        assert (decision.move.replay or 0) >= FIRST_REPLAY, "more than the last one, which had none"
     if "No row lacks content" in said:
         assert found.share("content") == 0
     if (left := percent(r"Only (\d+)% of the rows lack style", said)) is not None:
@@ -125,7 +128,15 @@ def test_what_the_rules_say_is_true_of_their_numbers() -> None:
             assert decision.reason.startswith(("The ", "No lever is left to try."))
         reasons.add(re.sub(r"[\d.+-]+", "#", decision.reason))
     assert len(reasons) > 40, "a grid that reaches few sentences tests little"
-    for clause in ("hardly knows", "may know", "a chance of", "can be shown", "Only #% of the train", "is saturated"):
+    for clause in (
+        "hardly knows",
+        "may know",
+        "; an edit is given",
+        "An edit is given",
+        "can be shown",
+        "Only #% of the train",
+        "is saturated",
+    ):
         assert any(clause in reason for reason in reasons), clause
 
 

@@ -165,7 +165,7 @@ def test_two_backbones_on_a_tiny_task_end_in_one_table(
     tiny_model: Callable[[str], Path], tiny_task: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    small = tiny_task(budget={"rounds": 1}, lora={"epochs": 1, "rank": 2})
+    small = tiny_task(budget={"rounds": 1}, lora={"epochs": 1, "rank": 2, "replay": 0})
     models = []
     for name in ("small", "other"):
         (tmp_path / name).symlink_to(tiny_model("llama"))

@@ -30,7 +30,7 @@ POLICIES = ("rules without gate", "lora-only", "oracle")
 def two_tasks(tiny_task: TinyTask, tmp_path: Path) -> list[str]:
     """One that asks for a form, and one that does not; two rounds each."""
     plain = tmp_path / "other"
-    small = {"budget": {"rounds": 2}, "lora": {"epochs": 1, "rank": 4, "batch_size": 2}}
+    small = {"budget": {"rounds": 2}, "lora": {"epochs": 1, "rank": 4, "batch_size": 2, "replay": 0}}
     shutil.copytree(tiny_task(name="plain", style=[], content=[{"kind": "f1"}], **small), plain)
     return [str(tiny_task(**small)), str(plain)]
 

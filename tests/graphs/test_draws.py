@@ -15,7 +15,7 @@ from graphs.rows.draws import comparison_rows, learned_rows
 from graphs.session import Session, open_session
 from tests.fixtures.learnable import LEARNABLE, TinyTask
 
-TRAIN = {"name": "train_lora"}
+TRAIN = {"name": "train_lora", "replay": 0}
 
 
 def test_every_train_row_is_learned_from_before_any_comes_back(tiny_task: TinyTask, tmp_path: Path) -> None:

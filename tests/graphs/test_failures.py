@@ -77,7 +77,9 @@ def test_a_round_whose_train_rows_do_not_lack_it_leaves_the_prompt(tiny_task: Ti
 
 
 def test_the_papers_switch_runs_on_the_whole_graph(tiny_task: TinyTask, tmp_path: Path) -> None:
-    task = tiny_task(lora={"epochs": 2, "rank": 4, "batch_size": 2, "enough": 10})  # rows count as learned at once
+    task = tiny_task(
+        lora={"epochs": 2, "rank": 4, "batch_size": 2, "enough": 10, "replay": 0}
+    )  # rows count as learned at once
     with open_session(new_run(task, ["policy=paper", "budget.rounds=2"], tmp_path / "runs")) as session:
         session.go()
         first, *others = session.services.folder.rounds()

@@ -84,7 +84,7 @@ def test_a_run_trains_on_its_rewrites_beside_the_questions_as_given(
         session.go(instead("train_lora", rows="refined", epochs=1))
         session.go(instead("train_lora", rows="original", epochs=1))
     notes = [row.trial.note for row in folder.rounds()]
-    assert notes == ["5 refined rows, 1 epochs, 1 of the rows with rewritten questions", "4 original rows, 1 epochs"]
+    assert notes == ["5 refined rows, 1 epoch, 1 of the rows with rewritten questions", "4 original rows, 1 epoch"]
 
 
 def test_a_round_that_kept_nothing_is_noted_and_opens_no_memory(tiny_task: Callable[..., Path], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from agent.records.actions import EditPrompt, Rollback, Stop, TrainLora
 from agent.records.situations import Situation, pull_of
 from tests.llm.clients import chat, settings
 from tests.llm.scripted_llm import kind_of, scripted_llm
-from tests.llm.server import LlmServer, Reply, Request, call, serving
+from tests.llm.server import BROKEN, LlmServer, Reply, Request, call, serving
 from ui.cli import run
 from ui.commands.situations import plan_on, plan_on_all, read_situations, score
 
@@ -127,3 +127,14 @@ def test_a_check_that_was_stopped_goes_on(tmp_path: Path, capsys: pytest.Capture
         again = [request for request in server.requests[before:] if "Some failing train rows:\n- " in request.user]
     assert len(again) == 1, "two were known"
     assert "3 of 3 plans" in printed
+
+
+def test_a_server_that_fails_on_the_way_has_no_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails_later(request: Request) -> Reply:
+        failed = "Some failing train rows:\n- " in request.user
+        return BROKEN if failed and kind_of(request) == "plan" else scripted_llm(request)
+
+    with serving(fails_later) as server:
+        code, printed = checked(server, tmp_path, capsys, 2)
+    line = next(line for line in printed.splitlines() if line[8:].startswith("situations"))
+    assert code == 1 and line.startswith("failed") and "HTTP 500" in line and "plans as good" not in printed

@@ -88,10 +88,10 @@ class LoraTrainer:
             )
         with backbone.lock:  # nobody is answered by a model that is half trained
             started = time.monotonic()
-            replay = self._settings.replay if action.replay is None else action.replay
             general = GeneralRows(
-                backbone, replay, self._settings.kl, rows=len(fitting) * action.epochs, most=longest, seed=seed
-            )
+                backbone, action.replay or 0.0, self._settings.kl, rows=len(fitting) * action.epochs, most=longest,
+                seed=seed,
+            )  # fmt: skip
             self._attach(adapter, parent, action.rank, seed)
             try:
                 fit = self._fit(fitting, general, action, seed, token_limit, deadline)

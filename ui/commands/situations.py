@@ -2,20 +2,47 @@
 
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from agent.config.llm import Llm
 from agent.config.task import TaskConfig
+from agent.errors import LlmUnavailable, TooLong, Useless
 from agent.example_tasks import shipped
 from agent.policy.llm_planner import LlmPlanner
 from agent.policy.rules import Rules
-from agent.protocols import Briefing, Chat
+from agent.protocols import Briefing
 from agent.records.actions import Action
+from agent.records.base import Record
 from agent.records.rounds import Spend
 from agent.records.situations import Situation, pull_of
 from eval.stats import interval
 from memory.storage.disk import whole_lines
+from tools.llm.client import LlmChat
 from ui.wording import number
+
+R = TypeVar("R", bound=Record)
+
+
+class Answering:
+    """A chat that remembers why it did not answer: a planner leaves such a round to the rules and goes on.
+
+    Satisfies as much of `agent.protocols.Chat` as a planner uses.
+    """
+
+    def __init__(self, chat: LlmChat) -> None:
+        self._chat = chat
+        self.width = chat.width
+        self.complete = chat.complete
+        self.abandon = chat.abandon
+        self.outage: LlmUnavailable | None = None
+
+    def call_tool(self, system: str, user: str, tools: Sequence[type[R]]) -> R:
+        """As the chat does it."""
+        try:
+            return self._chat.call_tool(system, user, tools)
+        except LlmUnavailable as error:
+            self.outage = None if isinstance(error, Useless | TooLong) else error
+            raise
 
 
 class Planned(NamedTuple):
@@ -81,13 +108,20 @@ def read_situations(most: int) -> list[Situation]:
     return [Situation.model_validate_json(line) for line in islice(lines, most)]
 
 
-def plan_on(situation: Situation, chat: Chat, llm: Llm) -> Planned:
-    """The plan of an LLM that nothing is known of yet."""
+def plan_on(situation: Situation, chat: LlmChat, llm: Llm) -> Planned:
+    """The plan of an LLM that nothing is known of yet.
+
+    Raises:
+        LlmUnavailable: its server gave no answer at all, which says nothing about its plans.
+    """
+    answering = Answering(chat)
     config = TaskConfig.model_validate({**situation.task, "planner": "llm", "llm": llm.model_dump()})
     history = situation.history
     spend = history[-1].spend if history else Spend()
     briefing = Briefing(situation.signal, situation.diagnosis, history, spend, failures=situation.failures)
-    decision = LlmPlanner(chat, config).decide(briefing)
+    decision = LlmPlanner(answering, config).decide(briefing)
+    if answering.outage:
+        raise answering.outage
     first = decision.move if decision.by == "planner" else None
     return Planned(
         situation=situation,
@@ -112,8 +146,8 @@ def score(planned: Sequence[Planned]) -> Score:
     )
 
 
-def plan_on_all(most: int, chat: Chat, llm: Llm, notify: Callable[[str], None]) -> Score:
-    """Plan on so many situations, one after the other.
+def plan_on_all(most: int, chat: LlmChat, llm: Llm, notify: Callable[[str], None]) -> Score:
+    """Plan on so many situations, one after the other; raises as `plan_on` does.
 
     Args:
         notify: takes a sentence on each.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from agent.config.scorers import Contains, StartsWith
 from agent.protocols import LanguageModel
 from agent.records.evaluation import Evaluation, ExampleScore
-from agent.records.examples import Candidate, Demo, Example, Prompt
+from agent.records.examples import Candidate, Demo, Example, Prompt, Retrieval
 from agent.records.rounds import Spend
 from agent.records.signal import Need
 from eval.scoring import TaskScorers
@@ -214,7 +214,7 @@ def test_what_does_not_fit_into_the_window_is_not_taken_for_known() -> None:
     ] * 2
     assert all({"whole", "content"} <= probed.features.keys() for probed in found.examples)
     assert not any(
-        {"shown_whole", "shown_answer", "right", "alike"} & probed.features.keys() for probed in found.examples
+        {"shown_whole", "shown_answer", "right", "near_right"} & probed.features.keys() for probed in found.examples
     )
     assert not any(is_complete(probed.features) for probed in found.examples), "and nothing learns from it"
     assert all(
@@ -252,6 +252,43 @@ def test_demonstrations_are_train_rows_in_the_wanted_form() -> None:
     shown = {demo for prompt, *_ in model.asked for demo in prompt.demos}
     assert len(shown) == SHOWN
     assert shown <= {Demo(question=row.question, answer=f"ANSWER: {row.answer}") for row in TRAIN}
+
+
+class Nearby(Scripted):
+    """Answers to the point where it is shown rows near the question; to the same prompt with drawn ones it does not."""
+
+    def generate(
+        self, prompt: Prompt, examples: Sequence[Example], *, adapter: str | None, max_new_tokens: int,
+        stop_early: object = None,
+    ) -> tuple[list[str], Spend]:  # fmt: skip
+        drawn, spend = super().generate(prompt, examples, adapter=adapter, max_new_tokens=max_new_tokens)
+        return [f"ANSWER: {row.answer}" for row in examples] if prompt.retrieval else drawn, spend
+
+
+def test_trial_answers_are_given_under_the_nearest_train_rows_and_under_drawn_ones() -> None:
+    model = Nearby()
+    classifier = Classifier(model, SCORERS, TRAIN, probes=(), retrieves=True)
+    found = classifier.diagnose(judged(HELD[:3]), HELD[:3], SEED, seed=0)
+    nearest, drawn = (prompt for prompt, *_ in model.tried)
+    assert (nearest.retrieval, nearest.demos) == (Retrieval(k=SHOWN), ()) and nearest.system == SEED.system
+    assert (drawn.retrieval, len(drawn.demos)) == (None, SHOWN)
+    assert [(probed.features["near_right"], probed.features["right"]) for probed in found.examples] == [(1, 0.5)] * 3
+    assert [prompt.retrieval for prompt, *_ in model.asked] == [None, Retrieval(k=SHOWN)]
+
+
+def test_a_prompt_that_retrieves_is_probed_as_it_is() -> None:
+    model, prompt = Nearby(), SEED.model_copy(update={"retrieval": Retrieval(k=4)})
+    classifier = Classifier(model, SCORERS, TRAIN, probes=(), retrieves=True)
+    classifier.diagnose(judged(HELD[:3]), HELD[:3], prompt, seed=0)
+    assert [asked.retrieval for asked, *_ in model.asked] == [Retrieval(k=4)] * 2
+
+
+def test_where_nothing_can_be_retrieved_all_trials_are_under_drawn_rows() -> None:
+    model = Nearby()
+    found = by_rules(model).diagnose(judged(HELD[:3]), HELD[:3], SEED, seed=0)
+    assert [(prompt.retrieval, len(prompt.demos)) for prompt, *_ in model.tried] == [(None, SHOWN)] * 2
+    assert model.tried[0][0].demos != model.tried[1][0].demos
+    assert all("near_right" not in probed.features and probed.features["right"] == 0 for probed in found.examples)
 
 
 def test_a_train_row_that_is_probed_never_demonstrates_itself() -> None:

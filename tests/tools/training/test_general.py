@@ -169,10 +169,10 @@ def test_an_untrained_adapter_has_lost_nothing_and_a_trained_one_has(
 
 @pytest.fixture
 def fit(tmp_path: Path) -> Callable[..., Training]:
-    def run(backbone: Backbone, asked: float | None, enough: float = 0, **settings: Any) -> Training:
-        action = TrainLora(epochs=8, rank=4, learning_rate=1e-2, enough=enough, replay=asked)
+    def run(backbone: Backbone, replay: float, enough: float = 0, **settings: Any) -> Training:
+        action = TrainLora(epochs=8, rank=4, learning_rate=1e-2, enough=enough, replay=replay)
         trainer = LoraTrainer(backbone, Lora(rank=4, batch_size=2, **settings), lambda *_: None)
-        name = f"{asked}-{settings.get('replay')}-{enough > 0}".replace(".", "_")
+        name = f"{round(replay)}-{enough > 0}"
         return trainer.train(name, ROWS, action, folder=tmp_path / name, parent=None, seed=0)
 
     return run
@@ -186,7 +186,7 @@ def test_weights_trained_with_general_rows_stay_nearer_to_the_base(
     held_out = rows_of(ours, 1, rows=56).draw(56).rows
     far = {}
     for replay in (0.0, 1.0):
-        training = fit(ours, None, replay=replay, kl=10)  # as the task sets it
+        training = fit(ours, replay, kl=10)
         assert training.general == 4 * replay
         far[replay] = float(general_divergence(ours, held_out).mean().detach())
     assert far[1.0] < far[0.0] / 2
