@@ -95,7 +95,7 @@ def test_the_training_after_one_that_forgot_starts_anew_with_general_rows_and_sa
     config = a_config(policy=policy)
     before, after = (make_policy(config).decide(lacking_content(history)) for history in ([], [FORGOT]))
     assert isinstance(before.move, TrainLora) and isinstance(after.move, TrainLora)
-    assert after.move.fresh and after.move.replay == 2 * config.lora.replay == 0.5
+    assert after.move.fresh and after.move.replay == 2 * 0.25
     assert "forgot too much (2.90 nats a token on general text)" in after.reason
     assert after.reason.rstrip(".").endswith("with 0.5 general rows for each row")
     assert "forgot" not in before.reason
@@ -114,7 +114,7 @@ def test_each_remedy_is_twice_the_one_before(before: float, after: float) -> Non
 def test_one_that_fell_on_a_kept_task_is_answered_alike() -> None:
     fell = a_training(0.1, objection="keep", overruled=True)
     move = Rules(a_config()).training(a_signal(style=1.0), [fell])
-    assert move.fresh and move.replay == 0.5
+    assert move.fresh and move.replay == 2 * 0.25
 
 
 def test_what_a_training_needed_the_next_has_too_though_it_goes_on() -> None:

@@ -173,5 +173,7 @@ def test_costs_follow_the_sizes_of_the_task() -> None:
     assert shown.judging - plain.judging == 8 * 4 * 6
     assert shown.lora - plain.lora == 3 * 3 * 8 * 4 * 6
     assert shown.edit > plain.edit and usual[1] > plain.edit, "proposals retrieve too, where they may"
-    # 8 rows of 4 + 2 tokens, the 5 of the system text once, and a general row beside four; 3 epochs, 3 passes each
-    assert usual[0] == 3 * 3 * (8 * 6 + 5 + 8 * CONFIG.lora.replay * GENERAL_ROW)
+    # 8 rows of 4 + 2 tokens and the 5 of the system text once, 3 epochs, 3 passes each
+    assert priced(lora={"replay": 0})[0] == 3 * 3 * (8 * 6 + 5)
+    general = usual[0] - priced(lora={"replay": 0})[0]
+    assert general == 3 * 3 * CONFIG.lora.replay * 8 * GENERAL_ROW, "general rows beside them are trained on, too"
