@@ -71,8 +71,9 @@ def test_what_the_rules_would_have_done_is_shown_with_its_settings() -> None:
         decision = decide(server, lacks_content)
     would = decision.alternative
     assert would is not None and would.reason.startswith("60% of the rows lack content")
-    settings = f"7 epochs at rate 0.0001, rank 4, {REPLAY:g} general rows each, a new adapter"
-    assert str(would.action) == f"train_lora on refined rows, {settings}"
+    assert str(would.action) == (
+        f"train_lora on refined rows, 7 epochs at rate 0.0001, rank 4, {REPLAY} general rows each, a new adapter"
+    )
     assert str(decision.move) == "edit_prompt of demos, from rows that lack content"
 
 
@@ -88,6 +89,19 @@ def test_what_a_plan_leaves_out_is_taken_from_the_rules_and_noted() -> None:
         "content (Left out by the planner, so as the rules have it: rows refined; learning_rate 0.0001; rank 4; "
         f"fresh True; enough 0.005; replay {REPLAY}.)"
     )
+
+
+def test_settings_that_a_plan_leaves_out_are_the_rules_after_a_failed_choice_of_its_own_too() -> None:
+    """So that it is not taken for another choice of its own, whose failure would cost it trust."""
+    alternative = Alternative(action=TrainLora(rows="refined"), reason="by the numbers")
+    failed = a_round(TrainLora(rows="original", replay=REPLAY), gain=-0.1)
+    own = failed.decision.model_copy(update={"by": "planner", "alternative": alternative})
+    forgot = failed.verdict.model_copy(update={"objection": "drift", "drift": 2.0})
+    failed = failed.model_copy(update={"decision": own, "verdict": forgot})
+    briefing = Briefing(a_signal(refined=True), a_diagnosis(content=6), [failed])
+    with serving([call("train_lora", reason="content")]) as server:
+        decision = decide(server, briefing)
+    assert decision.alternative and decision.move == decision.alternative.action and decision.repeats
 
 
 def test_fields_that_are_null_are_left_out_and_so_are_those_of_an_edit() -> None:
@@ -224,7 +238,7 @@ def test_whatever_the_llm_answers_the_decision_is_one_within_bounds(
 
 
 def test_every_setting_of_a_lever_is_bounded_and_explained_in_its_schema() -> None:
-    for tool in offered_actions(BRIEFING._replace(history=HISTORY), RULES):
+    for tool in offered_actions(BRIEFING._replace(history=HISTORY), TrainLora()):
         schema = tool.model_json_schema()
         assert schema["description"] and schema["additionalProperties"] is False
         for name, field in schema["properties"].items():
