@@ -25,7 +25,7 @@ class Lora(Settings):
     )
     learning_rate: float = Field(1e-3, ge=1e-6, le=1e-2)
     replay: Replay = 0.25
-    kl: float = Field(1.0, ge=0, le=100, description="weight of KL(base || adapted) on general rows beside the loss")
+    kl: float = Field(1.0, gt=0, le=100, description="weight of KL(base || adapted) on general rows beside the loss")
     batch_size: int = Field(8, ge=1, description="rows of one forward pass")
     accumulate: int = Field(1, ge=1, description="batches of one optimizer step")
     warmup: float = Field(0.1, ge=0, le=1, description="share of all steps")

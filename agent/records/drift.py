@@ -7,9 +7,10 @@ class GeneralBaseline(Record):
     """The bare base on the probe's texts.
 
     `answers` are its own to the probe's open questions, "" for none; `losses` the NLL of each text, in nats per token,
-    None for one that was not measured.
+    None for one that was not measured. `probe` is the digest of the texts: losses on others do not compare.
     """
 
+    probe: str = ""
     answers: tuple[str, ...]
     losses: tuple[float | None, ...]
 

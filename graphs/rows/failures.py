@@ -32,7 +32,7 @@ def classify(evaluation: Evaluation, examples: Sequence[Example], state: State, 
 def rows_to_learn_from(action: EditPrompt, state: State, services: RunServices, size: int | None = None) -> Evaluation:
     """The best pair on this round's train rows, without failing rows that lack something else than the edit is about.
 
-    A row that lacks both counts as lacking either.
+    A row that lacks both counts as lacking either. Failing rows beyond those that the classifier looks at stay.
 
     Args:
         size: how many train rows are looked at; by default as many as the editor learns from.
@@ -42,6 +42,6 @@ def rows_to_learn_from(action: EditPrompt, state: State, services: RunServices, 
         return evaluation
     examples = [services.examples[score.example] for score in evaluation.scores]
     found = classify(evaluation, examples, state, services).examples
-    lacking = {row.example for row in found if row.need in (action.failures, "both")}
-    scores = tuple(score for score in evaluation.scores if score.reward == 1 or score.example in lacking)
+    others = {row.example for row in found if row.need not in (action.failures, "both")}
+    scores = tuple(score for score in evaluation.scores if score.example not in others)
     return evaluation.model_copy(update={"scores": scores})

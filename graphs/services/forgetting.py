@@ -52,10 +52,11 @@ class Forgetting:
         """
         if adapter is None:
             return 0.0
-        if adapter not in self._drifts and self._general_baseline is not None:
+        baseline = self._general_baseline
+        if baseline is not None and adapter not in self._drifts:
             from tools.diagnosis.drift import drift
 
-            self._drifts[adapter] = drift(self._model(), adapter, self._general_baseline)
+            self._drifts[adapter] = drift(self._model(), adapter, baseline)
             self._charge()
             self._folder.save_drifts(self._drifts)
         found = self._drifts.get(adapter)
@@ -85,14 +86,16 @@ class Forgetting:
     @cached_property
     def _general_baseline(self) -> GeneralBaseline | None:
         """The bare base on general text: measured once in a run."""
-        from tools.diagnosis.drift import general_baseline
+        from tools.diagnosis.drift import general_baseline, probe_digest
 
         known = self._folder.general_baseline()
-        if known:
+        if known and known.probe == probe_digest():
             return known
         measured = general_baseline(self._model())
         self._charge()
         if measured:
+            self._drifts.clear()  # of older texts
+            self._folder.save_drifts(self._drifts)
             self._folder.save_general_baseline(measured)
         return measured
 

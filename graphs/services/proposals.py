@@ -39,6 +39,6 @@ def few_in_time(seconds: float, left: float | None) -> str:
     if left is None or FEW * seconds <= left:
         return ""
     return (
-        f"budget.minutes: {max(left, 0):.0f} s are left, fewer than {FEW} proposals take, whose answers need "
-        f"{seconds:.0f} s each."
+        f"budget.minutes: {max(left, 0):.0f} s are left. {FEW} proposals take longer: the answers to one need "
+        f"{seconds:.0f} s."
     )

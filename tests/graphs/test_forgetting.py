@@ -15,8 +15,9 @@ import nesylora
 from agent.errors import BadInput
 from agent.records.actions import TrainLora
 from agent.records.examples import Demo, Example, Prompt
-from graphs.context import new_run
+from graphs.context import Context, new_run
 from graphs.nodes.approve import cost_of
+from graphs.services.run import RunServices
 from graphs.session import open_session
 from memory.embedder import MiniLm
 from memory.run.folder import RunFolder
@@ -66,6 +67,16 @@ def test_where_the_general_text_does_not_fit_nothing_is_objected_to(
     monkeypatch.setattr("tools.diagnosis.drift.general_baseline", lambda model: None)
     [row] = a_run(tiny_task(**LEARNABLE), tmp_path, "gate.drift=0.3", "budget.rounds=1").rounds()
     assert row.verdict.kept and "could not be measured" in row.verdict.reason
+
+
+def test_losses_on_texts_of_another_version_are_measured_anew(tiny_task: TinyTask, tmp_path: Path) -> None:
+    run = a_run(tiny_task(**LEARNABLE), tmp_path, "budget.rounds=1")
+    baseline, [row] = run.general_baseline(), run.rounds()
+    assert baseline is not None and row.trial.candidate is not None and row.trial.candidate.adapter is not None
+    run.save_general_baseline(baseline.model_copy(update={"probe": "older", "losses": baseline.losses[:3]}))
+    services = RunServices(Context(run=str(run.path)))
+    assert services.forgetting.drift(row.trial.candidate.adapter) == pytest.approx(row.verdict.drift)
+    assert run.general_baseline() == baseline
 
 
 # --- tasks that are to be kept --------------------------------------------------------------------
@@ -221,6 +232,7 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
+from graphs.services.run import RunServices
 from graphs.session import open_session
 from graphs.services.run import RunServices
 from memory.run.folder import RunFolder

@@ -10,7 +10,7 @@ from importlib.resources import files
 from statistics import fmean
 
 from agent.protocols import LanguageModel
-from agent.records.base import Record
+from agent.records.base import Record, digest
 from agent.records.drift import Drift, GeneralBaseline
 from agent.records.examples import Example, Prompt
 
@@ -31,6 +31,11 @@ def probe() -> list[Text]:
     return [Text(**json.loads(line)) for line in lines]
 
 
+def probe_digest() -> str:
+    """Changes with any of the texts."""
+    return digest([text.model_dump() for text in probe()])
+
+
 def general_baseline(model: LanguageModel) -> GeneralBaseline | None:
     """The bare base's answers to the open questions, and its loss on every text.
 
@@ -39,7 +44,7 @@ def general_baseline(model: LanguageModel) -> GeneralBaseline | None:
     texts = probe()
     opened = [_example(text) for text in texts if not text.answer]
     answers, _ = model.generate(Prompt(), opened, adapter=None, max_new_tokens=ANSWER_TOKENS)
-    baseline = GeneralBaseline(answers=tuple(answer or "" for answer in answers), losses=())
+    baseline = GeneralBaseline(probe=probe_digest(), answers=tuple(answer or "" for answer in answers), losses=())
     losses = _losses(model, None, texts, baseline)
     if any(loss is None and text.answer for loss, text in zip(losses, texts, strict=True)):
         return None
