@@ -15,7 +15,7 @@ VALLEY = Path(__file__).parents[3] / "tasks" / "valley"
 
 @pytest.mark.skipif("NESYLORA_WITHOUT_MODEL" in os.environ, reason="asked for by NESYLORA_WITHOUT_MODEL")
 def test_facts_and_a_form_that_train_answers_do_not_show_are_learned_together(tmp_path: Path) -> None:
-    """Four facts: rows remade in the wanted form teach the names and the form at once."""
+    """Four facts: an edit retrieves what is near; rows remade in the wanted form teach the rest, and forget little."""
     task = tmp_path / "task"
     task.mkdir()
     for split in ("train", "validation", "test"):
@@ -28,7 +28,9 @@ def test_facts_and_a_form_that_train_answers_do_not_show_are_learned_together(tm
     adapted = nesylora.adapt(task, overrides=overrides, runs=tmp_path / "runs")
     run = RunFolder.open(adapted.run)
     kept = [row.decision.move for row in run.rounds() if row.verdict.kept]
-    assert kept and isinstance(kept[0], TrainLora) and kept[0].rows == "refined"
+    assert [move.action for move in kept] == ["edit_prompt", "train_lora"]
+    assert adapted.prompt.retrieval is not None and isinstance(kept[1], TrainLora) and kept[1].rows == "refined"
+    assert adapted.outcome.drift is not None and adapted.outcome.drift <= 0.3
     assert adapted.outcome.baseline_test.reward <= 0.15
     assert adapted.outcome.best_test.reward >= 0.75
     assert adapted.outcome.p_value < 0.05
