@@ -108,14 +108,17 @@ class LoraTrainer:
                 seconds=time.monotonic() - started, stopped=fit.stopped, pass_tokens=fit.budget.tokens,
                 checkpointing=fit.budget.checkpointing,
             )  # fmt: skip
-            # Written under another name and renamed when complete, so that no kill leaves half an adapter.
-            partial_folder = folder.with_name(f"{folder.name}.partial")
-            for stale in (partial_folder, folder):
-                shutil.rmtree(stale, ignore_errors=True)
-            backbone.save(adapter, partial_folder)
-            write_training(training, partial_folder)
-            os.replace(partial_folder, folder)
+            self._save(adapter, training, folder)
         return training
+
+    def _save(self, adapter: str, training: Training, folder: Path) -> None:
+        """Written under another name and renamed when complete, so that no kill leaves half an adapter."""
+        partial_folder = folder.with_name(f"{folder.name}.partial")
+        for stale in (partial_folder, folder):
+            shutil.rmtree(stale, ignore_errors=True)
+        self._backbone.save(adapter, partial_folder)
+        write_training(training, partial_folder)
+        os.replace(partial_folder, folder)
 
     def _attach(self, adapter: str, parent: str | None, rank: int, seed: int) -> None:
         """A LoRA that continues its parent's weights, or a new one drawn by the seed."""
