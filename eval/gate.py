@@ -50,6 +50,11 @@ def deciding_rows(evaluation: Evaluation, compared_on: Collection[str]) -> Evalu
     return evaluation.model_copy(update={"scores": left or evaluation.scores})
 
 
+def least_p(before: Evaluation) -> float:
+    """The smallest p-value that a trial after this evaluation can get by rewards: every row rises that still can."""
+    return 0.5 ** sum(min(score.reward, score.merit) < 1 - NOISE for score in before.scores)
+
+
 def gate(
     before: Evaluation,
     after: Evaluation,

@@ -22,7 +22,7 @@ from agent.signal import monitor
 from eval.alpha_spending import alpha_to_spend
 from eval.batches import batch
 from eval.forgetting import object_to_forgetting
-from eval.gate import deciding_rows, gate
+from eval.gate import deciding_rows, gate, least_p
 from eval.runner import Runner
 from eval.stats import standard_error
 from eval.tasks.fitting import fitted, measure
@@ -111,7 +111,7 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
         # judge: the pair as a whole, paired on the validation rows that did not choose it
         after = evaluate(trial.candidate, "validation") if trial.candidate else before
         old, new = deciding_rows(before, trial.raced), deciding_rows(after, trial.raced)
-        alpha = alpha_to_spend(config.gate.alpha, [row.verdict for row in rounds])
+        alpha = alpha_to_spend(config.gate.alpha, [row.verdict for row in rounds], least_p(old))
         verdict = gate(
             old, new, alpha, lambda pair: evaluate.reference_nll(pair.candidate, [s.example for s in pair.scores])
         )

@@ -18,7 +18,7 @@ from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Candidate
 from agent.records.rounds import Verdict
 from eval.alpha_spending import alpha_to_spend
-from eval.gate import deciding_rows, gate
+from eval.gate import deciding_rows, gate, least_p
 
 ALPHA = 0.1
 VALIDATION, COMPARED, HELD_OUT = 32, 12, 8  # rows
@@ -94,7 +94,7 @@ class Run:
         names = [_name(place) for place in range(HELD_OUT)] if self._compared_on == "held out" else []
         pairs = {"before": self._present, "after": proposals[best - 1]}
         before, after = (deciding_rows(_evaluation(name, drawn.validation), names) for name, drawn in pairs.items())
-        most = alpha_to_spend(ALPHA, self.verdicts) if self._spends else ALPHA
+        most = alpha_to_spend(ALPHA, self.verdicts, least_p(before)) if self._spends else ALPHA
 
         def reference_nll(pair: Evaluation) -> list[float]:
             nats = pairs[pair.candidate.prompt].nats

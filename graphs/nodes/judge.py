@@ -53,14 +53,14 @@ def gate(
 ) -> Verdict:
     """The verdict on a pair that was chosen on the rows of these names, after these verdicts of the run."""
     from eval.alpha_spending import alpha_to_spend
-    from eval.gate import deciding_rows
+    from eval.gate import deciding_rows, least_p
     from eval.gate import gate as compare
 
     def reference_nll(pair: Evaluation) -> Sequence[float | None]:
         return services.evaluate.reference_nll(pair.candidate, [score.example for score in pair.scores])
 
-    most = alpha_to_spend(services.spec.config.gate.alpha, earlier)
     old, new = (deciding_rows(pair, compared_on) for pair in (before, after))
+    most = alpha_to_spend(services.spec.config.gate.alpha, earlier, least_p(old))
     verdict = with_remarks(compare(old, new, most, reference_nll, simpler), before, after)
     if "gate" in services.spec.config.without:
         return verdict.model_copy(update={"kept": True, "reason": f"kept without a gate: {verdict.reason}"})

@@ -47,10 +47,17 @@ def test_a_test_spends_a_third_of_what_is_left_and_one_that_keeps_gives_it_back(
     assert alpha_to_spend(0.1, [verdict(first, kept=False), verdict(second, kept=True)]) == second
 
 
+def test_a_test_that_a_third_would_waste_spends_up_to_half() -> None:
+    missed = [verdict(0.1 * SHARE, kept=False)]  # 0.067 is left
+    assert alpha_to_spend(0.1, missed, least=1 / 32) == 1 / 32, "five rows are left to mend"
+    assert alpha_to_spend(0.1, missed, least=1 / 16) == alpha_to_spend(0.1, missed), "four: more than half would go"
+    assert alpha_to_spend(0.1, missed, least=1 / 64) == alpha_to_spend(0.1, missed), "six: a third does"
+
+
 def test_whatever_is_discarded_all_levels_together_stay_below_alpha() -> None:
     verdicts: list[Verdict] = []
-    for _ in range(200):
-        verdicts.append(verdict(alpha_to_spend(0.1, verdicts), kept=False))
+    for place in range(200):
+        verdicts.append(verdict(alpha_to_spend(0.1, verdicts, least=0.5 ** (place % 12)), kept=False))
     spent = [judged.level or 0.0 for judged in verdicts]
     assert sum(spent) <= 0.1 and min(spent) >= 0
     assert alpha_to_spend(0.05, verdicts) == 0, "alpha was lowered by hand, and is spent"

@@ -56,6 +56,15 @@ def test_every_test_of_the_run_that_kept_nothing_makes_the_next_one_harder() -> 
     assert [verdict.kept for verdict in seen] == [True, True, False, False]
 
 
+def test_the_last_five_rows_can_still_be_won_after_a_trial_was_taken_back() -> None:
+    before, after = scored("old", [1.0] * 27 + [0.0] * 5), scored("new", [1.0] * 32)
+    unlikelier = context(nats={"old": 1.9, "new": 3.0})  # the training answers have another form than the wanted one
+    verdict = gate(before, after, [], [spent(at=0.1 / 3)], unlikelier)
+    assert (verdict.kept, verdict.level, verdict.p_value) == (True, 1 / 32, 1 / 32)
+    one_broken = scored("new", [0.0] + [1.0] * 31)
+    assert not gate(before, one_broken, [], [spent(at=0.1 / 3)], unlikelier).kept
+
+
 def test_few_rows_that_rose_are_kept_where_the_wanted_answers_became_likelier() -> None:
     better = scored("new", [1.0] * 2 + [0.0] * 10)
     assert gate(BEFORE, better, [], [], context(nats={"old": 2, "new": 1})).measure == "likelihood"
