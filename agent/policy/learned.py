@@ -137,7 +137,7 @@ def _lever(line: Experience) -> LeverSignal:
 
 
 def _chosen(promises: Sequence[Promise], floor: float) -> tuple[EditPrompt | TrainLora | Stop, str]:
-    """Of what reaches the noise floor, the most merit for its tokens and its round; else of what may still reach it; else stop."""
+    """Of what reaches the noise floor, the most merit for what it takes; else of what may still reach it; else stop."""
     if not promises:
         return Stop(), "Both levers are saturated or turned down."
     of_a_round = ROUND * max(promise.cost for promise in promises)
