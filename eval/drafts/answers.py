@@ -4,6 +4,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -166,10 +167,8 @@ def _prefix(texts: Sequence[str]) -> str:
 
 
 def _shared(first: str, last: str) -> str:
-    length = next(
-        (at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last))
-    )
-    return first[:length]
+    shared = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return "".join(letter for letter, _ in shared)
 
 
 def _shifted(entry: tuple[dict[str, Any], str], words: int) -> tuple[dict[str, Any], str]:
