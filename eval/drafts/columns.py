@@ -85,7 +85,7 @@ def _pair(table: Table, rows: Sequence[Values], names: list[str], options: Draft
     question = options.question or _named(ASKED, [name for name in texts if name != answer])
     if question and answer:
         return question, answer, True
-    left = [name for name in texts if name not in (question, answer) and not _counts(name, rows)]
+    left = [name for name in texts if name not in (question, answer) and not _is_idle(name, rows)]
     if not question and left:
         question = max(left, key=lambda name: fmean(len(str(row.get(name) or "")) for row in rows[:LOOKED_AT]))
         left.remove(question)
@@ -119,11 +119,12 @@ def _is_text(cells: Iterable[object]) -> bool:
     return bool(there) and not any(isinstance(cell, list | bytes) for cell in there)
 
 
-def _counts(name: str, rows: Sequence[Values]) -> bool:
-    """Whether a column only tells rows apart: all its values are different whole numbers, or its name says id."""
+def _is_idle(name: str, rows: Sequence[Values]) -> bool:
+    """Whether a column says nothing of its rows: one value for all, a running number, or an id by its name."""
     cells = [str(row.get(name)) for row in rows]
-    numbers = all(cell.isdecimal() for cell in cells) and len(set(cells)) == len(cells) > 1
-    return numbers or name.casefold() in ("id", "uuid", "index", "row", "key")
+    different = len(set(cells))
+    numbered = all(cell.isdecimal() for cell in cells) and different == len(cells)
+    return different == 1 or numbered or name.casefold() in ("id", "uuid", "index", "row", "key")
 
 
 # --- chats -----------------------------------------------------------------------------------------
