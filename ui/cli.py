@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING
 
 from agent.errors import NesyLoraError
 from agent.example_tasks import shipped
+from ui.commands import init
+from ui.control import commands as control
+from ui.control.signals import clean_ending, exit_code
+from ui.mcp import command as mcp
 
 if TYPE_CHECKING:
     from memory.run.folder import RunFolder
@@ -19,18 +23,20 @@ AddCommands = Callable[["argparse._SubParsersAction[argparse.ArgumentParser]"], 
 
 
 def run(arguments: Sequence[str] | None = None, more: Sequence[AddCommands] = ()) -> int:
-    """Parse, run the command, and return the exit code: 0 done, 1 failed, 2 bad input, 3 busy, 130 interrupted."""
+    """Parse, run the command, and return the exit code: see `ui.control.commands.EXIT_CODES`."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser(more).parse_args(arguments or ["--help"])
     options.arguments = arguments
-    try:
-        return int(options.do(options) or 0)
-    except NesyLoraError as error:
-        print(f"nesylora: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("\nnesylora: stopped. What was completed is kept; go on with: nesylora resume", file=sys.stderr)
-        return 130
+    with clean_ending() as options.ending:
+        try:
+            return int(options.do(options) or 0)
+        except NesyLoraError as error:
+            print(f"nesylora: {error}", file=sys.stderr)
+            return error.exit_code
+        except KeyboardInterrupt as error:
+            by = f" by {error}" if str(error) else ""
+            print(f"\nnesylora: stopped{by}. What was completed is kept; go on with: nesylora resume", file=sys.stderr)
+            return exit_code(error)
 
 
 def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
@@ -38,23 +44,36 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="nesylora",
         description="Adapt a language model to a task: tune weights or rewrite the prompt, decided round after round.",
+        epilog=control.EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"nesylora {_version()}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
 
     demo = commands.add_parser("demo", help="adapt the embedded model to the example task tasks/valley")
     _add_run_options(demo)
+    _add_ways(demo)
     demo.set_defaults(do=_run, task=None)
 
     start = commands.add_parser("run", help="adapt a model to a task")
     start.add_argument("task", help="a task.yaml, or the folder that holds it")
     _add_run_options(start)
+    _add_ways(start)
     start.set_defaults(do=_run)
 
-    _add_init(commands.add_parser("init", help="make a task of a file of rows: columns, splits, scorers, target"))
+    init.add_command(commands)
 
-    resume = commands.add_parser("resume", help="go on with a run that was stopped or killed")
+    resume = commands.add_parser(
+        "resume", help="go on with a run that was stopped or killed, or has ended and is extended"
+    )
     _add_run_name(resume)
+    resume.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
+        help="set another limit: budget.rounds, .minutes, .usd, .train_tokens, or target; may be given again",
+    )  # fmt: skip
+    _add_ways(resume)
+    resume.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)  # as `--detach` starts it
+    resume.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
     resume.set_defaults(do=_resume)
 
     talk = commands.add_parser("chat", help="steer a run yourself: see each plan, approve it, go back, try things")
@@ -78,7 +97,10 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
 
     listing = commands.add_parser("runs", help="list the runs")
     _add_runs(listing)
+    listing.add_argument("--json", action="store_true", help="for scripts: one JSON record a line")
     listing.set_defaults(do=_runs)
+    control.add_commands(commands)
+    mcp.add_command(commands)
 
     _add_check(
         commands.add_parser("check-llm", help="is an LLM server good enough? let it plan, edit and judge, and tell")
@@ -108,22 +130,6 @@ def _add_check(command: argparse.ArgumentParser) -> None:
     command.set_defaults(do=_check_llm)
 
 
-def _add_init(command: argparse.ArgumentParser) -> None:
-    command.add_argument("rows", type=Path, help="a .jsonl, .json, .csv, .tsv or .parquet file: questions and answers, "
-                         "chats (OpenAI, ShareGPT) or Alpaca rows")  # fmt: skip
-    command.add_argument("--into", type=Path, metavar="FOLDER", help="of the new task; default: ./NAME of the file")
-    command.add_argument("--name", default="", help="of the task; default: that of the file")
-    command.add_argument("--model", default="smollm2-135m", help="hub name or local folder; default: smollm2-135m")
-    for column, what in (("question", "asked"), ("answer", "answered"), ("messages", "chats")):
-        command.add_argument(f"--{column}", default="", metavar="COLUMN", help=f"column of what is {what}"
-                             if column != "messages" else "column of chat messages")  # fmt: skip
-    command.add_argument("--content", default="", metavar="KIND", help="content scorer; default: what fits the answers")
-    command.add_argument("--target", type=float, help="validation reward at which a run is done")
-    command.add_argument("--yes", action="store_true", help="take the proposal without questions")
-    command.add_argument("--no-try", action="store_true", help="load no model; else five rows are tried")
-    command.set_defaults(do=_init)
-
-
 def _add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--policy", help="who decides: rules (default), learned, paper, or a schedule such as 'p -> w'"
@@ -138,6 +144,13 @@ def add_settings(command: argparse.ArgumentParser) -> None:
         help="change a setting of the task, such as budget.rounds=3; may be given again",
     )  # fmt: skip
     _add_runs(command)
+
+
+def _add_ways(command: argparse.ArgumentParser) -> None:
+    """How a run is worked on."""
+    command.add_argument("--detach", action="store_true", help="in the background; follow it with nesylora attach")
+    command.add_argument("--json", action="store_true", help="for scripts: print events as lines of JSON")
+    command.formatter_class, command.epilog = argparse.RawDescriptionHelpFormatter, control.EXIT_CODES
 
 
 def _add_runs(command: argparse.ArgumentParser) -> None:
@@ -157,51 +170,33 @@ def _run(options: argparse.Namespace) -> int:
 
     quiet_libraries()
     folder = new_run(task_path(options.task), _overrides(options), options.runs, options.name)
-    return _go_on(folder)
-
-
-def _init(options: argparse.Namespace) -> int:
-    from pydantic import ValidationError
-
-    from agent.config.scorers import is_content_kind
-    from agent.errors import BadInput
-    from eval.drafts.records import DraftOptions
-    from ui.commands.init import at_terminal, init, is_terminal
-
-    quiet_libraries()
-    given = {
-        key: getattr(options, key) for key in ("name", "model", "question", "answer", "messages", "content", "target")
-    }
-    if options.content and not is_content_kind(options.content):
-        raise BadInput(f"--content {options.content}: there is no such content scorer; see docs/settings.md")
-    try:
-        wanted = DraftOptions.model_validate(given)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        raise BadInput(f"--{fault['loc'][0]}: {fault['msg']}") from None
-    ask = None if options.yes or not is_terminal() else at_terminal
-    return init(options.rows, options.into, wanted, ask, tries=not options.no_try)
+    return _work(folder, options)
 
 
 def _resume(options: argparse.Namespace) -> int:
+    from graphs.control.extension import as_changes
+    from ui.control.work import exit_code, extend
+
     quiet_libraries()
     folder = _find(options)
-    if folder.outcome():
-        if not folder.reported:
-            _go_on(folder)
-        print(f"{folder.name} has finished. Its report: {folder.report_html}")
-        return 0
-    return _go_on(folder)
+    if options.overrides:
+        extend(folder, as_changes(options.overrides))
+    if not folder.outcome() or options.worker:
+        return _work(folder, options)
+    if not folder.reported:
+        _work(folder, options)
+    print(f"{folder.name} has finished. Its report: {folder.report_html}")
+    print(f"To go on, extend it, such as with: nesylora resume {folder.name} --set budget.rounds=N")
+    return exit_code(folder)
 
 
-def _go_on(folder: "RunFolder") -> int:
-    from graphs.session import open_session
-    from ui.report.write import write_report
-    from ui.terminal.live import LiveView
+def _work(folder: "RunFolder", options: argparse.Namespace) -> int:
+    from ui.control.work import detach, work
 
-    with LiveView() as view, open_session(folder, listener=view, report=write_report) as session:
-        session.go()
-    return 0
+    if options.detach:
+        return detach(folder)
+    supervised = getattr(options, "supervised", False)
+    return work(folder, options.ending, json=options.json, supervised=supervised)
 
 
 def _chat(options: argparse.Namespace) -> int:
@@ -240,7 +235,7 @@ def _report(options: argparse.Namespace) -> int:
 def _runs(options: argparse.Namespace) -> int:
     from ui.commands.runs import list_runs
 
-    return list_runs(options.runs)
+    return list_runs(options.runs, options.json)
 
 
 def _check_llm(options: argparse.Namespace) -> int:

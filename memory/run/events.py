@@ -1,6 +1,7 @@
 """events.jsonl: what happened in a run, a typed record a line, each with its time."""
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,12 +49,24 @@ class EventFile:
 
     def read(self) -> EventLog:
         """All events; a last line that a kill cut off does not count as one."""
-        lines = whole_lines(self.path)
-        entries = []
-        for line in lines:
-            # No JSON, no time, or no event that this version knows: the line is counted as unreadable.
-            with suppress(ValueError, LookupError, AttributeError, TypeError, RecursionError):
-                fields = json.loads(line)
-                time = str(fields.pop("time"))
-                entries.append(TimedEvent(time, EVENT.validate_python(fields)))
-        return EventLog(tuple(entries), len(lines) - len(entries))
+        return _log(whole_lines(self.path))
+
+    def read_from(self, offset: int) -> tuple[EventLog, int]:
+        """The events behind so many bytes of the file, and how many bytes there are now: to follow a run."""
+        if not self.path.exists():
+            return EventLog((), 0), offset
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            whole, newline, _ = file.read().rpartition(b"\n")
+        return (_log(whole.split(b"\n")), offset + len(whole) + 1) if newline else (EventLog((), 0), offset)
+
+
+def _log(lines: Sequence[bytes]) -> EventLog:
+    entries = []
+    for line in lines:
+        # No JSON, no time, or no event that this version knows: the line is counted as unreadable.
+        with suppress(ValueError, LookupError, AttributeError, TypeError, RecursionError):
+            fields = json.loads(line)
+            time = str(fields.pop("time"))
+            entries.append(TimedEvent(time, EVENT.validate_python(fields)))
+    return EventLog(tuple(entries), len(lines) - len(entries))

@@ -9,7 +9,7 @@ import pytest
 from eval.drafts.records import DraftOptions
 from eval.tasks.task import load_task
 from tests.fixtures.command_line import run
-from ui.commands.init import init
+from ui.commands.drafting import init
 
 Printed = pytest.CaptureFixture[str]
 

@@ -1,10 +1,13 @@
 """The runs that the tools work on, each in a process of its own, so that they outlive their callers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from agent.errors import BadInput, NesyLoraError
-from graphs.control.steering import RunStatus, Steering
+from eval.tasks.task import load_config
+from graphs.control.client import live
+from graphs.control.extension import extend_stopped
+from graphs.control.steering import Steering
 from memory.run.folder import RunFolder, runs
 
 Steer = Callable[[RunFolder], Steering]
@@ -16,13 +19,11 @@ class Runs:
 
     Args:
         steer: begins to work on a run, or finds the process that does.
-        status_of: where a run stands, without beginning to work on it.
     """
 
-    def __init__(self, root: Path, steer: Steer, status_of: Callable[[RunFolder], RunStatus]) -> None:
+    def __init__(self, root: Path, steer: Steer) -> None:
         self.root = root
         self._steer = steer
-        self.status_of = status_of
         self._begun: dict[str, Steering] = {}
 
     def find(self, name: str) -> RunFolder:
@@ -54,6 +55,14 @@ class Runs:
         steering = self._steer(folder)
         self._begun[folder.name] = steering
         return steering
+
+    def extended(self, folder: RunFolder, limits: Mapping[str, float]) -> Steering:
+        """The run under other limits, worked on again. Raises BadInput, Busy."""
+        if remote := live(folder):
+            remote.extend(**limits)
+            return remote
+        extend_stopped(folder, load_config(folder.task_file), limits)
+        return self.steering(folder)
 
     def close(self) -> None:
         """Let the processes end that wait for an answer which nobody gives any more. The runs can be gone on with."""

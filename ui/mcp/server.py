@@ -35,7 +35,6 @@ numbers say, and nothing that they do not say."""
 READS = mcp_types.ToolAnnotations(read_only_hint=True, open_world_hint=False)
 FINAL = mcp_types.ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=False)
 CHANGES = mcp_types.ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
-TOKEN_VARIABLE = "NESYLORA_MCP_TOKEN"
 
 
 class RecordTool(Tool):
@@ -86,7 +85,7 @@ def build_server(runs: Runs, allowed: Collection[str] = (), token: str = "") -> 
     """The server with all tools.
 
     Args:
-        allowed: tools of `talk.ASKING` that need no person's yes.
+        allowed: tools of `command.ASKING` that need no person's yes.
         token: without which nobody is let in over HTTP.
     """
 

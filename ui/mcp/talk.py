@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from fastmcp import Context
 
 Asking = Literal["train_lora", "continue_run", "extend", "finish"]
-ASKING: tuple[Asking, ...] = ("train_lora", "continue_run", "extend", "finish")
-"""Tools that need a person's yes: they train, spend more than was allowed, or open the test rows."""
 FORM = {
     "type": "object",
     "properties": {"approve": {"type": "boolean", "title": "Go ahead", "description": "Yes, do it."}},

@@ -9,6 +9,7 @@ from agent.records.actions import Action, EditPrompt, Rollback, TrainLora
 from agent.records.base import Record
 from agent.records.looks import Look
 from eval.drafts.records import DraftOptions
+from graphs.control.client import status_of
 from graphs.control.steering import RunStatus, Steering
 from memory.run.folder import RunFolder
 from ui import wording
@@ -50,14 +51,14 @@ class Tools:
     async def list_runs(self, call: calls.ListRuns, talk: Talk) -> RunList:
         return RunList(
             runs=tuple(
-                RunLine.model_validate(self._runs.status_of(run).model_dump(include=set(RunLine.model_fields)))
+                RunLine.model_validate(status_of(run).model_dump(include=set(RunLine.model_fields)))
                 for run in self._runs.all()
             )
         )
 
     async def status(self, call: calls.Status, talk: Talk) -> RunView:
         folder = self._runs.find(call.run)
-        status = await in_thread(self._runs.status_of, folder)
+        status = await in_thread(status_of, folder)
         if status.condition != "working" or not call.wait:
             return views.view(folder, status, len(folder.rounds()))
         steering = await in_thread(self._runs.steering, folder)
@@ -113,7 +114,7 @@ class Tools:
         folder = self._runs.find(call.run)
         limits = {key: value for key, value in call.model_dump(exclude={"run", "wait"}).items() if value is not None}
         if not limits:
-            raise BadInput("extend: name a limit: rounds, minutes, usd or target")
+            raise BadInput("extend: name a limit: rounds, minutes, train_tokens, usd or target")
         named = ", ".join(f"{key} {value:g}" for key, value in limits.items())
         again = " It has finished, and is opened again." if folder.outcome() else ""
         await talk.approval("extend", f"Set the limits of run {folder.name}: {named}.{again}")
@@ -184,7 +185,7 @@ class Tools:
         self,
         folder: RunFolder,
         steering: Steering,
-        status: RunStatus,
+        now: RunStatus,
         wait: float,
         talk: Talk,
         since: int | None = None,
