@@ -9,7 +9,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     command = commands.add_parser("init", help="make a task of a file of rows: columns, splits, scorers, target")
     command.add_argument(
         "rows", type=Path,
-        help="a .jsonl, .json, .csv, .tsv or .parquet file: questions and answers, chats (OpenAI, ShareGPT), Alpaca rows",
+        help="a .jsonl, .json, .csv, .tsv or .parquet file: questions and answers, chats, or Alpaca rows",
     )  # fmt: skip
     command.add_argument("--into", type=Path, metavar="FOLDER", help="of the new task; default: ./NAME of the file")
     command.add_argument("--name", default="", help="of the task; default: that of the file")

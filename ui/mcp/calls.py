@@ -1,7 +1,7 @@
 """What the tools take: the same settings as `tools.toolbox`, and which run is meant."""
 
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError, create_model
 
@@ -9,8 +9,10 @@ from agent.errors import BadInput
 from agent.records.base import Record
 from tools.toolbox import LEVERS
 
+Made = TypeVar("Made", bound=Record)
 WAIT = 50.0  # seconds; many clients give a call up after 60
 MOST_WAIT = 3600.0
+LEFT_OUT = "What you leave out is as planned, where the same lever is planned."
 RUN = "name of the run; empty: the newest"
 WAITS = "seconds to wait for the end of what was begun; it goes on after them, and `status` tells how far it is"
 
@@ -113,9 +115,15 @@ def call_of(record: type[Record]) -> type[Record]:
     return made
 
 
-def record_of(call: Record, record: type[Record]) -> Record:
-    """The lever, or the look, that a call is of."""
-    return record.model_validate(call.model_dump(include=set(record.model_fields)))
+def record_of(call: Record, record: type[Made], planned: Record | None = None) -> Made:
+    """The lever, or the look, that a call is of.
+
+    Args:
+        planned: where it is the same lever, what the call leaves out is as planned: that fits the round, and a default
+            may not.
+    """
+    kept = planned.model_dump() if isinstance(planned, record) else {}
+    return record.model_validate(kept | call.model_dump(include=call.model_fields_set & set(record.model_fields)))
 
 
 def schema_of(call: type[Record]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import secrets
 import sys
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import mcp_types
@@ -96,10 +97,19 @@ def build_server(runs: Runs, allowed: Collection[str] = (), token: str = "") -> 
         finally:
             runs.close()
 
-    server = FastMCP("nesylora", INSTRUCTIONS, lifespan=closing, auth=OneToken(token) if token else None)
+    auth = OneToken(token) if token else None
+    server = FastMCP("nesylora", INSTRUCTIONS, version=_version(), lifespan=closing, auth=auth)
     for tool in _tools(Tools(runs), frozenset(allowed)):
         server.add_tool(tool)
     return server
+
+
+def _version() -> str:
+    """Of ours; without it, clients are told that of fastmcp."""
+    try:
+        return version("nesylora")
+    except PackageNotFoundError:
+        return "0"
 
 
 def _tools(tools: Tools, allowed: frozenset[str]) -> list[RecordTool]:

@@ -67,16 +67,17 @@ class Tools:
     # --- rounds ----------------------------------------------------------------------------------------
 
     async def train_lora(self, call: Record, talk: Talk) -> RunView:
-        action = TrainLora.model_validate(calls.record_of(call, TrainLora).model_dump())
         folder, steering, status = await self._open(call)
         planned = status.question.decision.move if status.question else None
+        action = calls.record_of(call, TrainLora, planned)
         cost = f" Cost: {wording.action_cost(status.question.cost)}." if status.question and planned == action else ""
         await talk.approval("train_lora", f"Train the weights in run {folder.name}: {action}.{cost}")
         return await self._act(folder, steering, action, call, talk)
 
     async def edit_prompt(self, call: Record, talk: Talk) -> RunView:
-        folder, steering, _ = await self._open(call)
-        return await self._act(folder, steering, calls.record_of(call, EditPrompt), call, talk)
+        folder, steering, status = await self._open(call)
+        planned = status.question.decision.move if status.question else None
+        return await self._act(folder, steering, calls.record_of(call, EditPrompt, planned), call, talk)
 
     async def rollback(self, call: Record, talk: Talk) -> RunView:
         folder, steering, _ = await self._open(call)

@@ -7,9 +7,10 @@ from pydantic import Field
 from agent.records.actions import Stop
 from agent.records.base import Record
 from agent.records.examples import Prompt
+from agent.records.limits import Limits
 from agent.records.rounds import Round, RoundSummary, SplitResult
 from graphs.approval import Question
-from graphs.control.steering import Limits, RunStatus, Step
+from graphs.control.steering import RunStatus, Step
 from graphs.workbench import summary
 from memory.run.folder import RunFolder
 from ui import wording
