@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from agent.errors import NesyLoraError
 from agent.example_tasks import shipped
+from ui.commands import init
 from ui.control import commands as control
 from ui.control.signals import clean_ending, exit_code
+from ui.mcp import command as mcp
 
 if TYPE_CHECKING:
     from memory.run.folder import RunFolder
@@ -59,6 +61,8 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     _add_ways(start)
     start.set_defaults(do=_run)
 
+    init.add_command(commands)
+
     resume = commands.add_parser(
         "resume", help="go on with a run that was stopped or killed, or has ended and is extended"
     )
@@ -96,6 +100,7 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     listing.add_argument("--json", action="store_true", help="for scripts: one JSON record a line")
     listing.set_defaults(do=_runs)
     control.add_commands(commands)
+    mcp.add_command(commands)
 
     _add_check(
         commands.add_parser("check-llm", help="is an LLM server good enough? let it plan, edit and judge, and tell")
