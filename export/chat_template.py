@@ -86,9 +86,24 @@ def _around(prompt: Prompt, merges: bool) -> str:
     elif system:
         demos = [_message("system", system), *demos]
     asked = " + message['content'] + ".join(_literal(part) for part in prompt.template.split(PLACE))
+    whole = not lead and prompt.template == PLACE
     lines = [
-        f"if not messages or {_holds_it_already(prompt)}",
-        "else",
+        f"if messages and not ({_holds_it_already(prompt)})",
+        *([f"set messages = {_literals(demos)} + messages"] if whole else _turn_by_turn(demos, lead, asked)),
+        "endif",
+        *(_merging() if merges else ()),
+    ]
+    return "".join(f"{{%- {line} %}}\n" for line in lines)
+
+
+def _turn_by_turn(demos: list[Message], lead: str, asked: str) -> list[str]:
+    """The messages one by one: the last of the user is put into the question template.
+
+    Args:
+        lead: the system text, where it stands in front of the first turn.
+        asked: the expression of that template.
+    """
+    return [
         f"set refined = namespace(messages={_literals(demos)}, last=-1)",
         "for message in messages",
         "if message['role'] == 'user'",
@@ -104,10 +119,7 @@ def _around(prompt: Prompt, merges: bool) -> str:
         "endif",
         "endfor",
         "set messages = refined.messages",
-        "endif",
-        *(_merging() if merges else ()),
     ]
-    return "".join(f"{{%- {line} %}}\n" for line in lines)
 
 
 def _first_turn(lead: str) -> list[str]:

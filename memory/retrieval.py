@@ -50,7 +50,7 @@ class NearestRows:
             asked = examples[start : start + ASKED_AT_ONCE]
             for example, near in zip(asked, self._similarities(asked), strict=True):
                 near[self._hidden(example, shown)] = -np.inf
-                demos = tuple(self._demos[place] for place in reversed(nearest(near, k, floor)))
+                demos = tuple(self.demos[place] for place in reversed(nearest(near, k, floor)))
                 resolved.append(example.model_copy(update={"demos": demos}))
         return prompt.model_copy(update={"retrieval": None}), resolved
 
@@ -85,7 +85,8 @@ class NearestRows:
         return list(distinct.values())
 
     @cached_property
-    def _demos(self) -> list[Demo]:
+    def demos(self) -> list[Demo]:
+        """All that can be shown, in the wanted form, in the order of the train split."""
         return [Demo(question=row.question, answer=self._scorers.show(row.answer)) for row in self._rows]
 
     @cached_property
