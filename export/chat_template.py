@@ -18,7 +18,7 @@ PLACE = "{question}"
 TURNS = (Turn(role="user", content="One?"), Turn(role="assistant", content="It is {1}."))
 TRIED = (  # what a question may hold that a template could stumble on
     Example(name="user:1", question="Which?", answer=""),
-    Example(name="user:2", question='"a" \'b\' {question} {{ c }} {% d %}\n\ne\\n', answer=""),
+    Example(name="user:2", question="\"a\" 'b' {question} {{ c }} {% d %}\n\ne\\n", answer=""),
     Example(name="user:3", question="And then?", answer="", turns=TURNS),
 )
 
@@ -61,7 +61,7 @@ def _preamble(render: Renderer, prompt: Prompt) -> str:
         f"{{%- if {name} is not defined %}}{{%- set {name} = {_literal(value)} %}}{{%- endif %}}\n"
         for name, value in render.switches.items()
     )
-    merges = bool(render.tokenizer.chat_template) and not render.takes_system
+    merges = not render.takes_system
     code = switches + (_around(prompt, merges) if _says_anything(prompt) or merges else "")
     return code + "{{- '' }}" if code else ""
 

@@ -19,6 +19,7 @@ from export.gguf_tokenizer import add_tokenizer
 from tools.model.composite import text_config
 
 Array = np.ndarray[Any, np.dtype[Any]]
+GEMMA_PATTERN = 6  # layers; the last of them sees everything
 WAY_OUT = "Give away the merged model (--merged), and convert it with llama.cpp's own convert_hf_to_gguf.py."
 
 
@@ -100,11 +101,23 @@ def _add_sizes(writer: gguf.GGUFWriter, config: Any, architecture: Architecture)
     writer.add_vocab_size(config.vocab_size)
     writer.add_rope_freq_base(_rope(config)["rope_theta"])
     if architecture.name == gguf.MODEL_ARCH.GEMMA3:
+        _check_gemma(config)
         writer.add_sliding_window(config.sliding_window)
-    elif getattr(config, "use_sliding_window", False) or (
-        config.model_type == "mistral" and getattr(config, "sliding_window", None)
-    ):
+    elif "sliding_attention" in (getattr(config, "layer_types", None) or ()):
         raise NesyLoraError(f"sliding windows of a '{config.model_type}' model are not written as GGUF here. {WAY_OUT}")
+
+
+def _check_gemma(config: Any) -> None:
+    """Raises NesyLoraError for a Gemma 3 that differs from Google's in what llama.cpp does not read from the file."""
+    kinds = [
+        "sliding_attention" if (layer + 1) % GEMMA_PATTERN else "full_attention"
+        for layer in range(config.num_hidden_layers)
+    ]
+    if config.query_pre_attn_scalar != _head(config) or list(config.layer_types) != kinds:
+        raise NesyLoraError(
+            "llama.cpp takes a Gemma 3's attention scale from its head size and makes every sixth layer a full one; "
+            f"this model's are others. {WAY_OUT}"
+        )
 
 
 def _head(config: Any) -> int:
@@ -170,5 +183,3 @@ def _add(writer: gguf.GGUFWriter, name: str, weight: torch.Tensor, number: gguf.
     if values.shape[-1] % block:  # as llama.cpp does where rows are no whole number of blocks
         number = gguf.GGMLQuantizationType.F16
     writer.add_tensor(name, gguf.quants.quantize(values, number), raw_dtype=number)
-
-

@@ -11,7 +11,8 @@ from agent.errors import NesyLoraError
 WAY_OUT = "Give away the merged model (--merged), and convert it with llama.cpp's own convert_hf_to_gguf.py."
 # How text is cut into words before merging, and llama.cpp's name for it.
 LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 QWEN2 = LLAMA3.replace("{1,3}", "")
 SPLITS = {LLAMA3: "llama-bpe", QWEN2: "qwen2"}
@@ -77,7 +78,8 @@ def _add_specials(writer: gguf.GGUFWriter, folder: Path, tokenizer: dict[str, An
     """Start, ends and padding. The chat template writes the start of text itself, so none is added."""
     settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     generation = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
-    ends = generation.get("eos_token_id") or []
+    ends = generation.get("eos_token_id")
+    ends = ends if isinstance(ends, list) else [ends] if ends is not None else []
 
     def named(name: str) -> int | None:
         token = settings.get(name)

@@ -54,6 +54,14 @@ class Check(Record):
     )
     differences: tuple[Difference, ...] = Field((), description="the first of them")
 
+    def __str__(self) -> str:
+        prompts = f"; {self.other_prompts} prompts have other token ids" if self.other_prompts else ""
+        return (
+            f"{self.engine}: {self.same} of {self.rows} {self.split} answers the same, reward {self.reward:.3f} "
+            f"[{self.low:.2f}, {self.high:.2f}], ours {self.ours:.3f}: {'holds' if self.holds else 'does not hold'}"
+            f"{prompts}"
+        )
+
 
 class Manifest(Record):
     """A bundle: what is in it, what it was measured on, and how engines answered with it."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from agent.errors import NesyLoraError
 from agent.example_tasks import shipped
+from ui.commands.export import add_export
 
 if TYPE_CHECKING:
     from memory.run.folder import RunFolder
@@ -73,6 +74,11 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write a run's report again, and say where it is")
     _add_run_name(report)
     report.set_defaults(do=_report)
+
+    taken = commands.add_parser("export", help="a run's best pair as a bundle for other engines, checked in each")
+    _add_run_name(taken)
+    add_export(taken)
+    taken.set_defaults(do=_export)
 
     listing = commands.add_parser("runs", help="list the runs")
     _add_runs(listing)
@@ -194,6 +200,13 @@ def _report(options: argparse.Namespace) -> int:
         task = build_task(load_config(folder.task_file), Path(folder.about.source))
     print(write_report(folder, (*task.validation, *task.test)))
     return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from ui.commands.export import export
+
+    quiet_libraries()
+    return export(_find(options), options)
 
 
 def _runs(options: argparse.Namespace) -> int:

@@ -41,9 +41,7 @@ def main(asked: Path, answered: Path) -> None:
 
 
 def post(server: str, path: str, body: dict[str, object]) -> Any:
-    request = urllib.request.Request(
-        f"{server}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
+    request = urllib.request.Request(f"{server}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request) as reply:
         return json.load(reply)
 

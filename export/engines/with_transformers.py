@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -10,8 +11,8 @@ import transformers
 
 def main(asked: Path, answered: Path) -> None:
     job = json.loads(asked.read_text(encoding="utf-8"))
-    tokenizer = transformers.AutoTokenizer.from_pretrained(job["tokenizer"])
-    model = transformers.AutoModelForCausalLM.from_pretrained(job["model"], dtype=job["dtype"])
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(job["tokenizer"])
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(job["model"], dtype=job["dtype"])
     versions = f"transformers {transformers.__version__}"
     if job["adapter"]:
         import peft
@@ -21,9 +22,7 @@ def main(asked: Path, answered: Path) -> None:
     config = transformers.GenerationConfig.from_pretrained(job["tokenizer"])
     prompts, answers = [], []
     for messages in job["rows"]:
-        row = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
-        )
+        row = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
         with torch.inference_mode():
             ids = model.generate(**row, generation_config=config)[0].tolist()
         size = row["input_ids"].shape[1]

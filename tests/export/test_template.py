@@ -22,25 +22,48 @@ SMOLLM2 = (
     "message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}"
     "{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-GEMMA = (
-    "{{ bos_token }}\n{%- if messages[0]['role'] == 'system' -%}{{ raise_exception('System role not supported') }}"
-    "{%- endif -%}\n{%- for message in messages -%}\n    {%- if (message['role'] == 'user') != (loop.index0 % 2 == 0)"
-    " -%}\n        {{ raise_exception('roles must alternate') }}\n    {%- endif -%}\n    {%- if message['role'] =="
-    " 'assistant' -%}\n        {%- set role = 'model' -%}\n    {%- else -%}\n        {%- set role = message['role']"
-    " -%}\n    {%- endif -%}\n    {{ '<start_of_turn>' + role + '\n' }}\n    {%- if message['content'] is string -%}\n"
-    "        {{ message['content'] | trim }}\n    {%- endif -%}\n    {{ '<end_of_turn>\n' }}\n{%- endfor -%}\n"
-    "{%- if add_generation_prompt -%}\n    {{'<start_of_turn>model\n'}}\n{%- endif -%}\n"
-)
-QWEN = (
-    "{%- if tools %}\n    {{- '<|im_start|>system\\n' }}\n{%- else %}\n    {%- if messages[0]['role'] == 'system' %}\n"
-    "        {{- '<|im_start|>system\\n' + messages[0]['content'] + '<|im_end|>\\n' }}\n    {%- else %}\n        {{-"
-    " '<|im_start|>system\\nYou are Qwen.<|im_end|>\\n' }}\n    {%- endif %}\n{%- endif %}\n{%- for message in messages"
-    " %}\n    {%- if (message.role == \"user\") or (message.role == \"system\" and not loop.first) or (message.role =="
-    " \"assistant\") %}\n        {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}\n"
-    "    {%- endif %}\n{%- endfor %}\n{%- if add_generation_prompt %}\n    {{- '<|im_start|>assistant\\n' }}\n    {%- if"
-    " enable_thinking is defined and enable_thinking is false %}\n        {{- '<think>\\n\\n</think>\\n\\n' }}\n"
-    "    {%- endif %}\n{%- endif %}\n"
-)
+GEMMA = """{{ bos_token }}
+{%- if messages[0]['role'] == 'system' -%}{{ raise_exception('System role not supported') }}{%- endif -%}
+{%- for message in messages -%}
+    {%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) -%}
+        {{ raise_exception('roles must alternate') }}
+    {%- endif -%}
+    {%- if message['role'] == 'assistant' -%}
+        {%- set role = 'model' -%}
+    {%- else -%}
+        {%- set role = message['role'] -%}
+    {%- endif -%}
+    {{ '<start_of_turn>' + role + '\\n' }}
+    {%- if message['content'] is string -%}
+        {{ message['content'] | trim }}
+    {%- endif -%}
+    {{ '<end_of_turn>\\n' }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{'<start_of_turn>model\\n'}}
+{%- endif -%}
+"""
+QWEN = """{%- if tools %}
+    {{- '<|im_start|>system\\n' }}
+{%- else %}
+    {%- if messages[0]['role'] == 'system' %}
+        {{- '<|im_start|>system\\n' + messages[0]['content'] + '<|im_end|>\\n' }}
+    {%- else %}
+        {{- '<|im_start|>system\\nYou are Qwen.<|im_end|>\\n' }}
+    {%- endif %}
+{%- endif %}
+{%- for message in messages %}
+    {%- if (message.role == "user") or (message.role == "system" and not loop.first) or message.role == "assistant" %}
+        {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}
+        {{- '<think>\\n\\n</think>\\n\\n' }}
+    {%- endif %}
+{%- endif %}
+"""
 HEADLESS = (  # writes the assistant's header only before an answer, as Mistral's
     "  {% for m in messages %}{% if m['role'] == 'assistant' %} A: {{ m['content'] }}<|im_end|>{% else %}[INST] "
     "{{ m['content'] }} [/INST]{% endif %}{% endfor %}"
@@ -50,7 +73,7 @@ TEMPLATES = {
     "headless": HEADLESS, "none": None,
 }  # fmt: skip
 DEMOS = (
-    Demo(question='Say "{a}" \\ \'b\'?', answer="{{ a }}\n{% b %} {# c #}\t\\n"),
+    Demo(question="Say \"{a}\" \\ 'b'?", answer="{{ a }}\n{% b %} {# c #}\t\\n"),
     Demo(question="Größe 😀?", answer="\u2028 ½ '\"'"),
 )
 PROMPTS = {

@@ -226,6 +226,8 @@ class Renderer:
     @cached_property
     def takes_system(self) -> bool:
         """False for templates that refuse a system turn, and for those that silently leave it out."""
+        if not self.tokenizer.chat_template:
+            return True
         try:
             return MARK in self.applied([_message("system", MARK), _message("user", "q")])
         except TemplateError:
