@@ -1,7 +1,7 @@
 """A Modelfile. Ollama reads no Jinja, and since 0.34 no adapters: it gets a GGUF, and the prompt in its own words."""
 
 from agent.errors import NesyLoraError
-from agent.records.examples import Example, Prompt, Turn
+from agent.records.examples import Demo, Example, Prompt, Turn
 from export.chat_template import PLACE
 from export.manifest import Manifest
 from tools.model.chat_template import MARK, Renderer
@@ -16,6 +16,8 @@ def modelfile(render: Renderer, prompt: Prompt, manifest: Manifest) -> str:
     Raises:
         NesyLoraError: the chat template does not put the same text around every turn, or a text holds three quotes.
     """
+    if _trims(render):
+        prompt = _trimmed(prompt)
     empty = Example(name="", question="", answer="")
     messages = Renderer.messages(prompt.model_copy(update={"retrieval": None}), empty)
     demos, lead = messages[bool(prompt.system) : -1], ""
@@ -70,6 +72,19 @@ def _around_turns(render: Renderer, prompt: Prompt) -> list[str]:
     if len(parts) != (5 if prompt.system else 4):
         raise NesyLoraError(f"the model's chat template cannot be written in Ollama's language. {WAY_OUT}")
     return parts
+
+
+def _trims(render: Renderer) -> bool:
+    """Whether the chat template takes white space off the ends of a turn, which Go's templates cannot."""
+    return f" {MARK} " not in render.text(Prompt(), Example(name="", question=f" {MARK} ", answer=""))
+
+
+def _trimmed(prompt: Prompt) -> Prompt:
+    """The prompt without white space at the ends of its turns."""
+    demos = tuple(Demo(question=demo.question, answer=demo.answer.strip()) for demo in prompt.demos)
+    return prompt.model_copy(
+        update={"system": prompt.system.lstrip(), "demos": demos, "template": prompt.template.strip()}
+    )
 
 
 def _go(text: str) -> str:
