@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from agent.errors import NesyLoraError
 from agent.example_tasks import shipped
 from ui.commands import init
+from ui.commands.export import add_export
 from ui.control import commands as control
 from ui.control.signals import clean_ending, exit_code
 from ui.mcp import command as mcp
@@ -94,6 +95,11 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write a run's report again, and say where it is")
     _add_run_name(report)
     report.set_defaults(do=_report)
+
+    taken = commands.add_parser("export", help="a run's best pair as a bundle for other engines, checked in each")
+    _add_run_name(taken)
+    add_export(taken)
+    taken.set_defaults(do=_export)
 
     listing = commands.add_parser("runs", help="list the runs")
     _add_runs(listing)
@@ -230,6 +236,13 @@ def _report(options: argparse.Namespace) -> int:
         task = build_task(load_config(folder.task_file), Path(folder.about.source))
     print(write_report(folder, (*task.validation, *task.test)))
     return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from ui.commands.export import export
+
+    quiet_libraries()
+    return export(_find(options), options)
 
 
 def _runs(options: argparse.Namespace) -> int:
