@@ -1,4 +1,4 @@
-"""`llm:` in a task.yaml: the external LLM, and what planner, editor and judge may each have of their own."""
+"""`llm:` in a task.yaml: the external LLM, and what planner, editor, judge and chat may each have of their own."""
 
 from typing import Annotated, Any, Literal
 
@@ -20,7 +20,7 @@ Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+", description="such as ht
 
 
 class RoleSettings(Settings):
-    """What planner, editor and judge may each have of their own; what is left out is as for all."""
+    """What planner, editor, judge and chat may each have of their own; what is left out is as for all."""
 
     model: str | None = None
     base_url: Url | None = None
@@ -83,6 +83,7 @@ class Llm(Settings):
     planner: RoleSettings = RoleSettings()
     editor: RoleSettings = RoleSettings()
     judge: RoleSettings = RoleSettings()
+    chat: RoleSettings = RoleSettings()
 
     def of(self, role: Role) -> "Llm":
         """These settings as they stand for one role."""

@@ -39,11 +39,17 @@ class LiveView:
 
     On a terminal a progress line with the time left stands below the finished rounds. Elsewhere (a log, CI, nohup)
     everything is plain lines without control characters, progress at most every ten seconds.
+
+    Args:
+        bars: whether progress is shown here at all; a chat shows it in a line of its own.
     """
 
-    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, console: Console | None = None, clock: Callable[[], float] = time.monotonic, bars: bool = True
+    ) -> None:
         self.console = console or Console(highlight=False)
         self._clock = clock
+        self._shows_progress = bars
         self._bars: Progress | None = None
         self._what = ""
         self._began = self._logged = clock()
@@ -73,6 +79,8 @@ class LiveView:
                 self._show(event)
 
     def _progress(self, what: str, done: int, total: int, note: str) -> None:
+        if not self._shows_progress:
+            return
         if what != self._what:
             self._end_progress()
             self._what, self._began = what, self._clock()
