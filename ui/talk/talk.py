@@ -145,7 +145,16 @@ class Talk:
 
     def _ask_back(self, text: str) -> None:
         command = commands.nearest(text)
-        if command is None:
+        question = self.run.status().question
+        if command is None and question:
+            planned = plans.what(question.decision.move).partition(".")[0]
+            self.tell(
+                line(
+                    f"I do not understand that. Round {question.number}, {planned}: yes, no, or what instead? (/help)",
+                    "ask",
+                )
+            )
+        elif command is None:
             self.tell(line("I do not understand that. /help lists what I do; /try TEXT asks the model."))
         else:
             self.ask(f"I do not understand that whole. Did you mean {command}?", lambda: self.do(command))
