@@ -6,6 +6,7 @@ for; what is not understood is asked back, with the nearest command.
 
 import re
 
+from graphs.conversation.commands import ALIASES
 from graphs.conversation.lexicon import COUNTS, NO, PHRASES
 
 # Words around a wish that change nothing about it.
@@ -27,7 +28,8 @@ def understood(text: str) -> str | None:
         text: what a user said. What begins with a slash is a command already, and stays as it is.
     """
     if text.lstrip().startswith("/"):
-        return text.strip()
+        name, space, rest = text.strip().partition(" ")
+        return f"{ALIASES.get(name.lower(), name)}{space}{rest}"
     whole = " ".join(text.replace("’", "'").split())
     said = whole.rstrip(" .!")
     for form in (whole, said, AFTER.sub("", BEFORE.sub("", said)).strip(" ,")):

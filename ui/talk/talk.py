@@ -7,8 +7,9 @@ from typing import NamedTuple, Protocol
 from agent.errors import BadInput, LlmUnavailable, NesyLoraError
 from agent.policy.planner_tools import elsewhere
 from agent.records.actions import Rollback, Stop
+from agent.records.limits import Limits
 from graphs.approval import APPROVE, Question, instead
-from graphs.control.steering import Limits, RunStatus, Steering
+from graphs.control.steering import RunStatus, Steering
 from graphs.conversation import commands
 from graphs.conversation.phrases import understood
 from memory.run.folder import RunFolder
@@ -81,7 +82,7 @@ class Talk:
         if not text:
             return True
         command = understood(text)
-        if command and command.partition(" ")[0] in ("/quit", "/exit"):
+        if command and command.partition(" ")[0].lower() == "/quit":
             return False
         try:
             self._heard(text, command)
@@ -179,7 +180,16 @@ class Talk:
                     self.tell(line(answers.OVER))
             elif now.question and now.question != self._shown:
                 self._next(now.question)
+            elif now.condition == "paused" and now.trouble and not self._asked:
+                self.ask(f"{now.trouble} Go on with it?", self._run_on, self._not_again)
             self._over = now.condition == "finished"
+
+    def _run_on(self) -> None:
+        self.run.go_on()
+
+    def _not_again(self) -> None:
+        self.run.cancel_step()
+        self.tell(line("Cancelled. Nothing of the step is kept."))
 
     def _next(self, question: Question) -> None:
         move = question.decision.move

@@ -62,7 +62,7 @@ class Visit:
         self.folder = folder
         self._view = view
         self.run, self.elsewhere = stack.enter_context(reached(folder, view))
-        self._seen = folder.events_after(-1)[1]  # another process' events, from now on
+        self._seen = folder.events_from(0)[1]  # another process' events, from now on
         self.now: RunStatus = self.run.status()
         self.talk = Talk(self.run, folder, self.say)
         where = " Another process works on it; you see and steer the same." if self.elsewhere else ""
@@ -73,7 +73,8 @@ class Visit:
     def say(self, said: Line) -> None:
         """Print a line."""
         style = STYLES[said.kind]
-        self.console.print(f"[{style}]{escape(said.text)}[/]" if style else escape(said.text), highlight=False)
+        text = f"[{style}]{escape(said.text)}[/]" if style else escape(said.text)
+        self.console.print(text, highlight=False, soft_wrap=not self.console.is_terminal)
 
     def _listen(self, llm: Llm, stack: ExitStack) -> None:
         from ui.talk.llm import listening
@@ -94,7 +95,7 @@ class Visit:
         now = self.run.status(after=self.now.version, seconds=seconds)
         changed, self.now = now.version != self.now.version, now
         if self.elsewhere:
-            log, self._seen = self.folder.events_after(self._seen)
+            log, self._seen = self.folder.events_from(self._seen)
             for entry in log.entries:
                 self._view.event(entry.event)
         if changed:
