@@ -214,7 +214,7 @@ class ChatAgent:
 
 
 def _graph(agent: ChatAgent, saver: Checkpoints) -> Any:
-    graph = StateGraph(Turn)
+    graph: Any = StateGraph(Turn)  # whose overloads do not take a method that also wants the writer
     for node in (agent.think, agent.look, agent.confirm, agent.act):
         graph.add_node(node.__name__, node)
     graph.add_edge(START, "think")

@@ -1,4 +1,4 @@
-"""Plain language by an LLM: it acts by the commands of a user, asks before what is costly, and says what records say."""
+"""Plain language by an LLM: it acts by a user's commands, asks before what is costly, and says what records say."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -143,9 +143,9 @@ def test_an_llm_that_talks_nonsense_does_nothing_and_says_so(folder: RunFolder) 
 
 
 def test_a_second_conversation_with_an_llm_is_refused(folder: RunFolder) -> None:
-    with serving([]) as server, agent(folder, server, Desk()), pytest.raises(Busy, match="The conversation about run"):
-        with agent(folder, server, Desk()):
-            pass
+    refused = pytest.raises(Busy, match="The conversation about run")
+    with serving([]) as server, agent(folder, server, Desk()), refused, agent(folder, server, Desk()):
+        pass
 
 
 def test_a_sentence_with_a_number_that_no_record_holds_is_left_out(folder: RunFolder) -> None:
@@ -163,7 +163,7 @@ def test_an_answer_of_which_nothing_stands_is_what_the_records_say(folder: RunFo
 
 @pytest.mark.parametrize(
     "sentence",
-    ["Reward 0.5.", "Reward 0.25 and then 0.50.", "25% to 50%.", "Round 2 took 40 s.", "p is 0.03.", "1. First, the reward.",
+    ["Reward 0.5.", "Reward 0.25 and then 0.50.", "25% to 50%.", "Round 2 took 40 s.", "p is 0.03.", "1. First, it.",
      "It used 48 rows.", "The target is 95 %.", "No number at all."],
 )  # fmt: skip
 def test_numbers_of_the_records_may_be_rounded_or_in_per_cent(sentence: str) -> None:

@@ -8,7 +8,8 @@ from graphs.conversation.lexicon import MEANINGS
 from graphs.conversation.phrases import understood
 
 SAID = {
-    "/approve": ["yes", "y", "Yes!", "ok", "OK.", "okay, go ahead", "do it", "go for it", "sure", "please do it", "approve"],
+    "/approve": ["yes", "y", "Yes!", "ok", "OK.", "okay, go ahead", "do it", "go for it", "sure",
+                 "please do it", "approve"],
     "/reject": ["no", "n", "nope", "No.", "not that", "something else", "no thanks", "don't"],
     "/reject too slow": ["no, too slow", "No - too slow", "no: too slow"],
     "/reject it costs too much": ["no, it costs too much"],
@@ -16,7 +17,8 @@ SAID = {
     "/why": ["why?", "why", "Why that?", "explain", "what is the reason?", "how come?", "Why do you want to do that?"],
     "/why 3": ["why round 3?", "explain round three", "what happened in round 3?", "tell me about the round 3",
                "why was round 3 taken back?"],
-    "/plan": ["what next?", "what would you do first?", "What would you do next?", "show me the plan", "what do you propose?",
+    "/plan": ["what next?", "what would you do first?", "What would you do next?", "show me the plan",
+              "what do you propose?",
               "what should I do now?", "now what?"],
     "/stop": ["stop", "cancel", "stop it", "stop the training", "abort", "Stop!"],
     "/pause": ["pause", "wait", "hold on", "wait a moment"],

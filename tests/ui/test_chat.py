@@ -91,8 +91,9 @@ def test_a_training_has_the_epochs_that_were_asked_for(run: Callable[..., RunFol
         ("/train many", "Settings are written as in: /train epochs=4"),
         ("/train epoch=2", "args.epoch is unknown: did you mean epochs?"),
         ("/train epochs=2 rank=0", "args.rank must be between"), ("/run 0", "/run takes a number from 1 on"),
-        ("/set target=2", "target"), ("/set goal=1", "There is no limit goal"), ("/rollback 0", "nothing to go back from"),
-        ("/why 3", "There is no round 3"), ("/compare 1", "/compare takes two rounds"), ("undo", "nothing to take back"),
+        ("/set target=2", "target"), ("/set goal=1", "There is no limit goal"), ("/why 3", "There is no round 3"),
+        ("/rollback 0", "nothing to go back from"), ("/compare 1", "/compare takes two rounds"),
+        ("undo", "nothing to take back"),
     ],
 )  # fmt: skip
 def test_no_word_of_a_command_is_thrown_away(run: Callable[..., RunFolder], say: Say, line: str, fault: str) -> None:

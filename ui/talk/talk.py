@@ -5,10 +5,8 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from agent.errors import BadInput, LlmUnavailable, NesyLoraError
-from agent.policy.planner_tools import elsewhere
-from agent.records.actions import Rollback, Stop
-from agent.records.limits import Limits
-from graphs.approval import APPROVE, Question, instead
+from agent.records.actions import Stop
+from graphs.approval import APPROVE, Question
 from graphs.control.steering import RunStatus, Steering
 from graphs.conversation import commands
 from graphs.conversation.phrases import understood
@@ -16,6 +14,7 @@ from memory.run.folder import RunFolder
 from ui.talk import answers, plans
 from ui.talk.inquiries import Inquiries
 from ui.talk.lines import Line, Say, line
+from ui.talk.orders import Orders
 
 
 class Asked(NamedTuple):
@@ -54,13 +53,12 @@ class Talk:
         self._rounds = 0  # that may go on without the user, edits only
         self._lock = threading.RLock()  # a face may hear in one thread, and see the run change in another
         self._do: dict[str, Callable[[str], None]] = {
-            "/plan": lambda _: self._plan(), "/approve": lambda _: self._approve(), "/reject": self._reject,
-            "/edit": self._edit, "/train": self._train, "/run": self._run, "/undo": lambda _: self._undo(),
-            "/rollback": self._rollback, "/set": self._set, "/stop": lambda _: self.stop(),
-            "/pause": lambda _: self._pause(), "/go": lambda _: self._go(), "/finish": lambda _: self._finish(),
-            "/help": lambda _: self.tell(*map(line, commands.HELP.splitlines())),
+            "/plan": lambda _: self._plan(), "/approve": lambda _: self._approve(), "/run": self._run,
+            "/undo": lambda _: self._undo(), "/stop": lambda _: self.stop(), "/go": lambda _: self._go(),
+            "/finish": lambda _: self._finish(), "/help": lambda _: self.tell(*map(line, commands.HELP.splitlines())),
         }  # fmt: skip
-        self._answer = Inquiries(run, folder).commands
+        self._orders = Orders(run, folder)
+        self._answer = Inquiries(run, folder).commands | self._orders.commands
 
     def listen(self, llm: Listening) -> None:
         """Hear plain language from now on; what the LLM had asked before is asked again."""
@@ -148,13 +146,8 @@ class Talk:
         command = commands.nearest(text)
         question = self.run.status().question
         if command is None and question:
-            planned = plans.what(question.decision.move).partition(".")[0]
-            self.tell(
-                line(
-                    f"I do not understand that. Round {question.number}, {planned}: yes, no, or what instead? (/help)",
-                    "ask",
-                )
-            )
+            planned = f"Round {question.number}, {plans.what(question.decision.move).partition('.')[0]}"
+            self.tell(line(f"I do not understand that. {planned}: yes, no, or what instead? (/help)", "ask"))
         elif command is None:
             self.tell(line("I do not understand that. /help lists what I do; /try TEXT asks the model."))
         else:
@@ -167,7 +160,7 @@ class Talk:
 
     @staticmethod
     def _open(asked: Asked) -> Line:
-        return line(f"{asked.text} {plans.YES_OR_NO}", "ask")
+        return line(f"{asked.text} {plans.YES_OR_NO}".strip(), "ask")
 
     # --- what the run does ---
 
@@ -232,7 +225,7 @@ class Talk:
         self.tell(*plans.plan(question))
 
     def _approve(self) -> None:
-        question = self._waiting()
+        question = self._orders.waiting()
         if isinstance(question.decision.move, Stop):
             self._confirm_end()
         else:
@@ -243,56 +236,16 @@ class Talk:
         text = plans.what(Stop(), tests=tests)
         self.ask(f"That will {text}.", self._finish)
 
-    def _reject(self, why: str) -> None:
-        question = self._waiting()
-        if isinstance(question.decision.move, Stop):
-            raise BadInput("Nothing else is proposed; /edit and /train ask for an action of your own, /quit leaves.")
-        decision = {"type": "reject", "message": why}
-        self.run.answer({"decisions": [decision]}, question.number)
-
-    def _edit(self, words: str) -> None:
-        settings: dict[str, object] = {"instruction": words}
-        if words and all("=" in word for word in words.split()):
-            settings = commands.settings(words, "/edit parts=system,demos")
-        self._instead("edit_prompt", **settings if words else {})
-
-    def _train(self, rest: str) -> None:
-        self._instead("train_lora", **commands.settings(rest, "/train epochs=4"))
-
-    def _instead(self, action: str, **settings: object) -> None:
-        question = self._waiting()
-        self.run.answer(instead(action, **settings), question.number)
-
     def _undo(self) -> None:
         if self.run.status().condition == "working":
             self.stop()
-        elif other := elsewhere(self.folder.rounds()):
-            self._rollback(str(max(other)))
         else:
-            raise BadInput("There is nothing to take back: the pair is the one that the run began with.")
-
-    def _rollback(self, rest: str) -> None:
-        number, rounds = commands.count(rest, "/rollback"), len(self.folder.rounds())
-        if number >= rounds:
-            most = f"/rollback takes 0 to {rounds - 1}" if rounds else "there is nothing to go back from"
-            raise BadInput(f"There have been {rounds} rounds; {most}.")
-        self._instead("rollback", **Rollback(to_round=number).model_dump(exclude={"action"}))
+            self._orders.back()
 
     def _finish(self) -> None:
         if self.run.status().condition == "finished":
             raise BadInput("The run has finished already.")
         self.run.finish()
-
-    def _waiting(self) -> Question:
-        """The open question. Raises BadInput, with the way out, where there is none."""
-        now = self.run.status()
-        if now.question:
-            return now.question
-        if now.condition == "finished":
-            raise BadInput("The run has finished. /set rounds=+2 goes on with it; its test rows then count as seen.")
-        if now.condition == "working":
-            raise BadInput(f"The run is at work ({answers.step(now) or 'a step'}). /stop breaks it off.")
-        raise BadInput("The run is not at work: /go goes on.")
 
     # --- limits, and rounds without asking ---
 
@@ -304,22 +257,12 @@ class Talk:
             self.run.extend(rounds=now.limits.rounds + max(missing, 0))
             self.tell(line(f"The budget is now {now.limits.rounds + max(missing, 0)} rounds."))
         elif now.condition == "finished":
-            self._waiting()
+            self._orders.waiting()
         with self._lock:
             self._rounds, self._shown = rounds, None
             now = self.run.status()
             if now.question:
                 self._next(now.question)
-
-    def _set(self, rest: str) -> None:
-        now = self.run.status()
-        values = {name: _limit(name, str(value), now.limits) for name, value in commands.settings(
-            rest, "/set target=0.9 rounds=+2").items()}  # fmt: skip
-        self.tell(*answers.status(self.run.extend(**values)))
-
-    def _pause(self) -> None:
-        now = self.run.pause()
-        self.tell(line("Paused after the step under way. /go goes on." if now.condition == "working" else "Paused."))
 
     def _go(self) -> None:
         now = self.run.status()
@@ -328,29 +271,9 @@ class Talk:
         elif now.condition in ("paused", "stopped"):
             self.run.go_on()
         else:
-            self._waiting()
+            self._orders.waiting()
 
     def tell(self, *said: Line) -> None:
         """Show lines to the user."""
         for text in said:
             self.say(text)
-
-
-def _limit(name: str, value: str, now: Limits) -> float | None:
-    """A limit as `Steering.extend` takes it; "+2" is two more than now, "none" lifts it.
-
-    Raises:
-        BadInput: there is no such limit, or this is no value of it.
-    """
-    if name not in Limits.model_fields:
-        raise BadInput(f"There is no limit {name}; there are {', '.join(Limits.model_fields)}. Nothing was done.")
-    if value == "none" and name not in ("rounds", "target"):
-        return None
-    try:
-        given = float(value.rstrip("%"))
-    except ValueError:
-        raise BadInput(f"{name} takes a number, as in: /set {name}=2. Nothing was done.") from None
-    given = given / 100 if value.endswith("%") else given
-    before = getattr(now, name) or 0.0
-    given = before + given if value.startswith("+") else given
-    return int(given) if given.is_integer() else given

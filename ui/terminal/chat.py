@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from agent.config.llm import Llm
 from agent.errors import Busy, NesyLoraError
-from agent.records.events import DecisionMade, Event, RunStarted
+from agent.records.events import DecisionMade, Event, RunStarted, RunStopped
 from graphs.control.steering import RunStatus, Steering
 from memory.run.folder import RunFolder
 from ui import wording
@@ -43,6 +43,8 @@ def chat(folder: RunFolder, llm: Llm | None = None) -> int:
             _on_terminal(here)
         else:
             _line_by_line(here)
+        if here.now.condition != "finished" and not here.elsewhere:
+            here.say(line(f"Go on later with: nesylora chat {folder.name}", "dim"))
     return 0
 
 
@@ -50,7 +52,7 @@ class ChatView(LiveView):
     """Shows what happens, but for what the conversation says itself: the plan."""
 
     def event(self, event: Event) -> None:
-        if not isinstance(event, DecisionMade | RunStarted):
+        if not isinstance(event, DecisionMade | RunStarted | RunStopped):
             super().event(event)
 
 
