@@ -81,6 +81,7 @@ def keys() -> KeyBindings:
             event.current_buffer.validate_and_handle()
 
     @bindings.add("escape", "enter")
+    @bindings.add("escape", "c-j")  # as Enter comes when it was typed before the prompt stood
     def _new_line(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
