@@ -134,7 +134,7 @@ def test_a_session_without_an_llm_from_goal_to_end_and_beyond(
     again.type("back to the baseline")
     again.sees("Round 4: ")
     again.type("done")
-    again.sees(r"That will end the run: open 4 test rows.*do it\? \(yes/no\)")
+    again.sees(r"That will end the run: open the test rows.*do it\? \(yes/no\)")
     again.type("yes")
     again.sees("sealed test rows.*The run has finished")
     again.type("one more round")
