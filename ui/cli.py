@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 
 from agent.errors import NesyLoraError
 from agent.example_tasks import shipped
+from ui.commands import init
+from ui.commands.export import add_export
 from ui.control import commands as control
 from ui.control.signals import clean_ending, exit_code
+from ui.mcp import command as mcp
 
 if TYPE_CHECKING:
     from memory.run.folder import RunFolder
@@ -59,6 +62,8 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     _add_ways(start)
     start.set_defaults(do=_run)
 
+    init.add_command(commands)
+
     resume = commands.add_parser(
         "resume", help="go on with a run that was stopped or killed, or has ended and is extended"
     )
@@ -93,11 +98,17 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     _add_run_name(report)
     report.set_defaults(do=_report)
 
+    taken = commands.add_parser("export", help="a run's best pair as a bundle for other engines, checked in each")
+    _add_run_name(taken)
+    add_export(taken)
+    taken.set_defaults(do=_export)
+
     listing = commands.add_parser("runs", help="list the runs")
     _add_runs(listing)
     listing.add_argument("--json", action="store_true", help="for scripts: one JSON record a line")
     listing.set_defaults(do=_runs)
     control.add_commands(commands)
+    mcp.add_command(commands)
 
     _add_check(
         commands.add_parser("check-llm", help="is an LLM server good enough? let it plan, edit and judge, and tell")
@@ -242,6 +253,13 @@ def _report(options: argparse.Namespace) -> int:
         task = build_task(load_config(folder.task_file), Path(folder.about.source))
     print(write_report(folder, (*task.validation, *task.test)))
     return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from ui.commands.export import export
+
+    quiet_libraries()
+    return export(_find(options), options)
 
 
 def _runs(options: argparse.Namespace) -> int:
