@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from agent.errors import NesyLoraError
 from agent.example_tasks import shipped
 from ui.commands import init
+from ui.commands.export import add_export
 from ui.control import commands as control
 from ui.control.signals import clean_ending, exit_code
 from ui.mcp import command as mcp
@@ -80,6 +81,8 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     talk.add_argument(
         "task", nargs="?", help="a task.yaml or its folder, or the name of a run; default: the example task"
     )
+    talk.add_argument("--llm", metavar="MODEL", help="an LLM that understands plain language; default: the task's own")
+    talk.add_argument("--base-url", metavar="URL", help="of its OpenAI-compatible server; default: OpenAI's own")
     _add_run_options(talk)
     talk.set_defaults(do=_chat)
 
@@ -94,6 +97,11 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write a run's report again, and say where it is")
     _add_run_name(report)
     report.set_defaults(do=_report)
+
+    taken = commands.add_parser("export", help="a run's best pair as a bundle for other engines, checked in each")
+    _add_run_name(taken)
+    add_export(taken)
+    taken.set_defaults(do=_export)
 
     listing = commands.add_parser("runs", help="list the runs")
     _add_runs(listing)
@@ -200,18 +208,33 @@ def _work(folder: "RunFolder", options: argparse.Namespace) -> int:
 
 
 def _chat(options: argparse.Namespace) -> int:
-    from agent.errors import BadInput
-    from graphs.context import new_run
-    from memory.run.folder import RunFolder
+    from eval.tasks.task import load_config
+    from ui.talk.llm import chosen_llm
     from ui.terminal.chat import chat
 
     quiet_libraries()
+    folder = _run_to_chat_about(options)
+    llm = chosen_llm(load_config(folder.task_file).llm, options.llm, options.base_url)
+    return chat(folder, llm)
+
+
+def _run_to_chat_about(options: argparse.Namespace) -> "RunFolder":
+    """The run that is named, or a new one of the task that is."""
+    from agent.errors import BadInput
+    from graphs.context import new_run
+    from memory.run.folder import RunFolder
+
     for named in (Path(options.task or ""), options.runs / (options.task or "")):
         if (named / "run.json").is_file():
             if _overrides(options) or options.name:
                 raise BadInput(f"the run {named.name} has its settings already: leave out --set, --policy and --name")
-            return chat(RunFolder.open(named))
-    return chat(new_run(task_path(options.task), _overrides(options), options.runs, options.name))
+            return RunFolder.open(named)
+    if options.task and not Path(options.task).exists():
+        try:
+            RunFolder.open(options.runs / options.task)
+        except BadInput as error:  # with the nearest names
+            raise BadInput(f"{options.task} is no task.yaml and no folder of one. {error}") from None
+    return new_run(task_path(options.task), _overrides(options), options.runs, options.name)
 
 
 def _eval(options: argparse.Namespace) -> int:
@@ -230,6 +253,13 @@ def _report(options: argparse.Namespace) -> int:
         task = build_task(load_config(folder.task_file), Path(folder.about.source))
     print(write_report(folder, (*task.validation, *task.test)))
     return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from ui.commands.export import export
+
+    quiet_libraries()
+    return export(_find(options), options)
 
 
 def _runs(options: argparse.Namespace) -> int:
