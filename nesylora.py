@@ -9,10 +9,11 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
+    from langgraph.graph.state import CompiledStateGraph
 
     from agent.protocols import Listener
     from agent.records.examples import Prompt
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from export.loaded import Bundle
     from graphs.adapt import Adaptation
 
-__all__ = ["Adapted", "Shadowed", "adapt", "build_graph", "load", "main", "messages", "server_graph"]
+__all__ = ["Adapted", "Shadowed", "adapt", "build_graph", "load", "main", "messages", "server_chat", "server_graph"]
 
 PACKAGES = ("agent", "tools", "memory", "eval", "graphs", "export", "ui", "bench")
 
@@ -175,6 +176,19 @@ async def server_graph() -> Adaptation:
     import asyncio
 
     return await asyncio.to_thread(build_graph)  # its first imports read files, which the server's loop forbids
+
+
+async def server_chat() -> CompiledStateGraph[Any, Any, Any, Any]:
+    """The conversation about a run, which langgraph.json names beside it."""
+    import asyncio
+
+    def build() -> CompiledStateGraph[Any, Any, Any, Any]:
+        _check_packages()
+        from ui.talk.served import build_chat
+
+        return build_chat()
+
+    return await asyncio.to_thread(build)
 
 
 def main() -> None:
