@@ -78,6 +78,12 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     _add_runs(listing)
     listing.set_defaults(do=_runs)
 
+    page = commands.add_parser("ui", help="the runs as a page in the browser: watch, steer and start them")
+    _add_runs(page)
+    page.add_argument("--port", type=int, metavar="N", help="default: 8765, or a free one where that is taken")
+    page.add_argument("--no-open", action="store_true", help="do not open the browser")
+    page.set_defaults(do=_ui)
+
     _add_check(
         commands.add_parser("check-llm", help="is an LLM server good enough? let it plan, edit and judge, and tell")
     )
@@ -200,6 +206,13 @@ def _runs(options: argparse.Namespace) -> int:
     from ui.commands.runs import list_runs
 
     return list_runs(options.runs)
+
+
+def _ui(options: argparse.Namespace) -> int:
+    from ui.page.serve import serve
+
+    quiet_libraries()
+    return serve(options.runs, options.port, not options.no_open)
 
 
 def _check_llm(options: argparse.Namespace) -> int:

@@ -168,6 +168,10 @@ class RunFolder(Artefacts):
         """All events in order, each with its time; what cannot be read is counted and left out."""
         return self._events.read()
 
+    def events_after(self, offset: int) -> tuple[EventLog, int]:
+        """The events behind a byte offset, and the offset behind them; see `EventFile.after`."""
+        return self._events.after(offset)
+
     def log(self, call: Call) -> None:
         """Notes a call to the LLM. Not synced: only what was said to a dead machine could be lost."""
         append_line(self._calls, call.model_dump_json(), sync=False)
