@@ -17,14 +17,13 @@ from ui.page.rendering import HERE, partial, render, text, warm
 
 PARTS = (listing, start, prompts, overview, details, question, stream, orders, talking)
 MOST_SENT = 256 * 1024  # bytes of a form; of an uploaded file see `start`
-FORMS = {"max_fields": 64, "max_files": 1, "max_part_size": MOST_SENT}
 
 
 def make_app(root: Path, steers: Steers, keys: Keys) -> FastAPI:
     """The page over the runs in `root`. It keeps nothing that a restart could lose."""
     app = FastAPI(
         title="NeSyLoRA", version=own_version(), docs_url=None, redoc_url=None, telemetry={"tracing": False},
-        max_body_size=MOST_SENT, form_limits=FORMS,
+        max_body_size=MOST_SENT, form_limits={"max_fields": 64, "max_files": 1, "max_part_size": MOST_SENT},
         description="Runs as pages and parts of pages (HTML), and orders that steer them.",
     )  # fmt: skip
     warm()

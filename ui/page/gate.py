@@ -10,6 +10,7 @@ import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 from urllib.parse import parse_qs, quote
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -122,12 +123,16 @@ def _fault(scope: Scope, headers: Headers) -> str:
 def _kept(path: Path) -> str:
     """The key in this file, which is made if it is not there; nobody else can read it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError):
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(32))
+    with suppress(FileExistsError), _made(path) as file:
+        file.write(secrets.token_urlsafe(32))
     path.chmod(0o600)
     key = path.read_text().strip()
     if len(key) < 32:  # cut off by a kill
         path.unlink()
         return _kept(path)
     return key
+
+
+def _made(path: Path) -> TextIO:
+    """A new file that only its owner can read. Raises FileExistsError."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w")

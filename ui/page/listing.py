@@ -73,4 +73,3 @@ def sparkline(values: Sequence[float], target: float | None) -> Markup:
     return Markup(
         '<svg class="chart spark" viewBox="0 0 120 28" role="img" aria-label="{}">{}<path class="best" d="{}"/>{}</svg>'
     ).format(label, dashed, path, end)
-

@@ -88,15 +88,17 @@ class Reader:
     def _wait(self) -> bool:
         """Get the status, as soon as it changes where somebody works on the run; whether that was waited for."""
         try:
+            self._status = None
             self._steering = self._steering or self._place.steers.attached(self._run)
             if self._steering is not None:
                 self._status = self._steering.status(self._version, WAIT)
                 self._version = self._status.version
-                return True
-        except (Busy, BadInput, OSError):  # its process has ended, or has just begun
-            pass
-        self._steering, self._version = None, -1
-        self._status = resting(self._run)
+                if self._status.condition not in ("stopped", "finished"):
+                    return True
+        except (Busy, BadInput):  # its process has just ended, or does not answer
+            self._status = None
+        self._steering, self._version = None, -1  # look for another one next time
+        self._status = self._status or resting(self._run)
         return False
 
     def _parts(self) -> str:

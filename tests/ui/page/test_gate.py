@@ -65,7 +65,9 @@ def test_a_name_that_somebody_else_gave_this_machine_is_not_answered(page: Pages
     assert page.client.get("/", headers={"host": host}).status_code == 403
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1:9", "null", "https://127.0.0.1:8765", None])
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "http://127.0.0.1:9", "null", "https://127.0.0.1:8765", None]
+)
 def test_another_site_cannot_steer_though_the_browser_holds_the_cookie(
     page: Pages, story: RunFolder, origin: str | None
 ) -> None:

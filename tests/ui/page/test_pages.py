@@ -117,7 +117,8 @@ def test_the_report_opens_and_is_written_where_it_is_missing(page: Pages, story:
 
 def test_text_of_models_and_rows_stays_text(pages: Callable[..., Pages], tmp_path: Path) -> None:
     run = make_run(tmp_path / "runs", rounds=3, finished=False, output=EVIL)
-    evil = Prompt(system=f"{EVIL}<hx-partial hx-target='#live'>gone</hx-partial>", demos=(Demo(question=EVIL, answer=EVIL),))
+    part = "<hx-partial hx-target='#live'>gone</hx-partial>"
+    evil = Prompt(system=EVIL + part, demos=(Demo(question=EVIL, answer=EVIL),))
     run.save_prompt(evil)
     candidate = Candidate(prompt=evil.id)
     save_scores(run, candidate, "validation", 12, "")
