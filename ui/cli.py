@@ -51,6 +51,8 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     _add_run_options(start)
     start.set_defaults(do=_run)
 
+    _add_init(commands.add_parser("init", help="make a task of a file of rows: columns, splits, scorers, target"))
+
     resume = commands.add_parser("resume", help="go on with a run that was stopped or killed")
     _add_run_name(resume)
     resume.set_defaults(do=_resume)
@@ -112,6 +114,22 @@ def _add_check(command: argparse.ArgumentParser) -> None:
     command.set_defaults(do=_check_llm)
 
 
+def _add_init(command: argparse.ArgumentParser) -> None:
+    command.add_argument("rows", type=Path, help="a .jsonl, .json, .csv, .tsv or .parquet file: questions and answers, "
+                         "chats (OpenAI, ShareGPT) or Alpaca rows")  # fmt: skip
+    command.add_argument("--into", type=Path, metavar="FOLDER", help="of the new task; default: ./NAME of the file")
+    command.add_argument("--name", default="", help="of the task; default: that of the file")
+    command.add_argument("--model", default="smollm2-135m", help="hub name or local folder; default: smollm2-135m")
+    for column, what in (("question", "asked"), ("answer", "answered"), ("messages", "chats")):
+        command.add_argument(f"--{column}", default="", metavar="COLUMN", help=f"column of what is {what}"
+                             if column != "messages" else "column of chat messages")  # fmt: skip
+    command.add_argument("--content", default="", metavar="KIND", help="content scorer; default: what fits the answers")
+    command.add_argument("--target", type=float, help="validation reward at which a run is done")
+    command.add_argument("--yes", action="store_true", help="take the proposal without questions")
+    command.add_argument("--no-try", action="store_true", help="load no model; else five rows are tried")
+    command.set_defaults(do=_init)
+
+
 def _add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--policy", help="who decides: rules (default), learned, paper, or a schedule such as 'p -> w'"
@@ -146,6 +164,29 @@ def _run(options: argparse.Namespace) -> int:
     quiet_libraries()
     folder = new_run(task_path(options.task), _overrides(options), options.runs, options.name)
     return _go_on(folder)
+
+
+def _init(options: argparse.Namespace) -> int:
+    from pydantic import ValidationError
+
+    from agent.config.scorers import is_content_kind
+    from agent.errors import BadInput
+    from eval.drafts.records import DraftOptions
+    from ui.commands.init import at_terminal, init, is_terminal
+
+    quiet_libraries()
+    given = {
+        key: getattr(options, key) for key in ("name", "model", "question", "answer", "messages", "content", "target")
+    }
+    if options.content and not is_content_kind(options.content):
+        raise BadInput(f"--content {options.content}: there is no such content scorer; see docs/settings.md")
+    try:
+        wanted = DraftOptions.model_validate(given)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise BadInput(f"--{fault['loc'][0]}: {fault['msg']}") from None
+    ask = None if options.yes or not is_terminal() else at_terminal
+    return init(options.rows, options.into, wanted, ask, tries=not options.no_try)
 
 
 def _resume(options: argparse.Namespace) -> int:

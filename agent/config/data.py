@@ -34,7 +34,7 @@ class Limit(Settings):
 class Data(Settings):
     """Where the rows are: three files, one file to cut, or a hub data set; and which columns to read.
 
-    Paths are relative to the task.yaml. Files end in .jsonl, .csv, .tsv or .parquet.
+    Paths are relative to the task.yaml. Files end in .jsonl, .json, .csv, .tsv or .parquet.
     """
 
     train: str | None = None
