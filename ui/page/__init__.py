@@ -1,15 +1,11 @@
 """The web page, `nesylora ui`: a face over run folders and `Steering` that keeps nothing of its own.
 
-serve.py (entry) → app.py        the application: who asks what, and what an error looks like
-                 → gate.py       who may come in: Host, Origin, the key in a cookie, one-time links
+serve.py (entry) → app.py        the application: its parts, and what an error looks like
+                 → gate.py       who may come in: Host, Origin, the key in a cookie, links that work once
                  → place.py      the runs folder and a run in it, for a request; how runs are reached
-                 → listing.py    the runs, in short
-                 → overview.py   a run's page, from its folder alone
-                 → details.py    parts that are loaded on demand: rounds, charts, examples, candidates side by side
-                 → stream.py     what changes, as server-sent events
-                 → orders.py     what changes a run: answers, pause, extend, roll back
-                 → talking.py    the conversation beside the run
-                 → start.py      a new run, from a task folder or an uploaded file
-                 → prompts.py    the prompt memory, searched by meaning
                  → rendering.py  templates, on top of the report's
+                 → listing.py    the runs, in short
+                 → start.py      a new run of a task; drafts.py: a task of an uploaded file
+                 → prompts.py    the prompt memory, searched by meaning
+                 → run/          one run: its page, what changes on it, and what changes the run
 """

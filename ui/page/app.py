@@ -10,12 +10,13 @@ from starlette.exceptions import HTTPException
 
 from agent.errors import BadInput, Busy, NesyLoraError
 from memory.run.about import own_version
-from ui.page import details, listing, orders, overview, prompts, question, start, stream, talking
+from ui.page import drafts, listing, prompts, start
 from ui.page.gate import Gate, Keys
 from ui.page.place import Here, Place, Steers
 from ui.page.rendering import HERE, partial, render, text, warm
+from ui.page.run import details, orders, overview, question, stream, talking
 
-PARTS = (listing, start, prompts, overview, details, question, stream, orders, talking)
+PARTS = (listing, start, drafts, prompts, overview, details, question, stream, orders, talking)
 MOST_SENT = 256 * 1024  # bytes of a form; of an uploaded file see `start`
 
 

@@ -1,5 +1,6 @@
 """A new run: of a task folder that is there."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -8,6 +9,7 @@ from fastapi.responses import HTMLResponse
 
 from agent.errors import BadInput
 from agent.example_tasks import shipped
+from graphs.context import new_run
 from ui.page.place import Here, Place
 from ui.page.rendering import render
 
@@ -34,15 +36,18 @@ def start(
     target: Annotated[float | None, Form(gt=0, le=1)] = None, supervised: Annotated[bool, Form()] = False,
 ) -> HTMLResponse:  # fmt: skip
     """Makes the run and sets a worker on it; the answer leads to its page."""
-    from graphs.context import new_run
-
     found = next((known for known in tasks(place) if known.key == task), None)
     if found is None:
         raise BadInput(f"There is no task {task!r} here. Choose one of the list.")
     limits = {"budget.rounds": rounds, "budget.minutes": minutes, "target": target}
     overrides = [f"{key}={value}" for key, value in limits.items() if value is not None]
-    run = new_run(found.path, overrides, place.root, name or None)
-    place.steers.steered(run, supervised).go_on()
+    return begin(place, found.path, overrides, name or None, supervised)
+
+
+def begin(place: Place, task: Path, overrides: Sequence[str], name: str | None, supervised: bool) -> HTMLResponse:
+    """Make a run and set a worker on it; the answer leads a browser to its page."""
+    run = new_run(task, overrides, place.root, name)
+    place.steers.steered(run, supervised)
     return HTMLResponse(headers={"hx-redirect": f"/runs/{run.name}"})
 
 

@@ -17,9 +17,9 @@ from memory.run.folder import RunFolder
 from tests.fixtures.story import an_outcome, make_run, the_story
 from tests.ui.page.conftest import Pages
 from ui.page.app import make_app
-from ui.page.feed import MOST, latest_entries
 from ui.page.place import Place
-from ui.page.stream import MOST_ROUNDS, Position, Reader
+from ui.page.run.feed import MOST, latest_entries
+from ui.page.run.stream import MOST_ROUNDS, Position, Reader
 
 START = Position(0, 0)
 

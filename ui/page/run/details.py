@@ -17,8 +17,8 @@ from eval.tasks.splits import read_splits
 from memory.run.folder import RunFolder
 from ui import wording
 from ui.page import rendering
-from ui.page.overview import latest_sections, read_overview, sections_between
 from ui.page.place import Run, task_of
+from ui.page.run.overview import latest_sections, read_overview, sections_between
 from ui.report import charts, signal
 from ui.report.model import OutputPair, read_pairs
 from ui.report.write import loss_run, write_report

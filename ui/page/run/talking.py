@@ -11,9 +11,9 @@ from agent.records.looks import PromptTried, TryPrompt
 from graphs.approval import APPROVE, Reject
 from memory.run.folder import RunFolder
 from ui.decision_wording import finding
-from ui.page.orders import working
 from ui.page.place import Here, Place, Run
 from ui.page.rendering import partial, text
+from ui.page.run.orders import working
 
 router = APIRouter(prefix="/runs/{name}", tags=["orders"])
 HELP = (

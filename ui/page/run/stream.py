@@ -18,11 +18,11 @@ from markupsafe import Markup
 from agent.errors import BadInput, Busy
 from graphs.control.steering import RunStatus, Steering
 from memory.run.folder import RunFolder
-from ui.page.feed import entries_after, feed
-from ui.page.overview import live_panel, sections_between, summary
 from ui.page.place import Here, Place, Run, resting
-from ui.page.question import question_card
 from ui.page.rendering import partial, text
+from ui.page.run.feed import entries_after, feed
+from ui.page.run.overview import live_panel, sections_between, summary
+from ui.page.run.question import question_card
 
 router = APIRouter(tags=["parts"])
 T = TypeVar("T")

@@ -12,10 +12,10 @@ from agent.records.actions import Rollback
 from graphs.approval import APPROVE, Reject, instead
 from graphs.control.steering import RunStatus, Steering
 from memory.run.folder import RunFolder
-from ui.page.overview import live_panel
 from ui.page.place import Here, Place, Run
-from ui.page.question import CHANGED, args_from, question_card
 from ui.page.rendering import partial, text
+from ui.page.run.overview import live_panel
+from ui.page.run.question import CHANGED, args_from, question_card
 
 router = APIRouter(prefix="/runs/{name}", tags=["orders"], default_response_class=HTMLResponse)
 

@@ -13,9 +13,9 @@ from graphs.control.steering import RunStatus
 from memory.run.folder import RunFolder
 from ui import wording
 from ui.page import rendering
-from ui.page.feed import latest_entries
 from ui.page.place import Here, Run, status_of, task_of
-from ui.page.question import question_card
+from ui.page.run.feed import latest_entries
+from ui.page.run.question import question_card
 from ui.report import charts
 from ui.report.llm import read_llm_section
 from ui.report.model import Report
