@@ -11,10 +11,11 @@ from langgraph.config import get_config
 from langgraph.runtime import Runtime, get_runtime
 from langgraph.types import StreamWriter
 
-from agent.errors import BadInput, NesyLoraError
+from agent.errors import BadInput, Cancelled, NesyLoraError
 from agent.records.base import digest
-from agent.records.rounds import Outcome, Spend
+from agent.records.rounds import Outcome, Spend, Trial, Verdict
 from graphs.context import Context, Report
+from graphs.services.brake import CANCELLED, UnderWay
 from graphs.services.run import RunServices
 from graphs.state import Input, State, unreadable
 
@@ -130,16 +131,23 @@ def as_node(node: Node, report: Report | None = None) -> Any:
                 f"The checkpoint of run {services.folder.name} was written by another version of NeSyLoRA ({fault}). "
                 f"Give the run a new thread: it goes on after its last complete round."
             )
-        minutes = services.spec.config.budget.minutes
-        services.meter.begin(_step(node, state), state.get("spend", Spend()), minutes)
+        services.take_up_limits()
+        before, minutes = state.get("spend", Spend()), services.spec.config.budget.minutes
+        services.meter.begin(_step(node, state), before, minutes)
+        services.under_way = UnderWay(state.get("number", 0) + 1, node.__name__, before)
         try:
             try:
+                services.brake(True)
+                if services.under_way.cancellable and services.folder.is_cancelled(services.under_way.round):
+                    raise Cancelled
                 update = node(state, services)
+            except Cancelled:
+                update = cancelled(node.__name__, state)
             finally:  # for another try of this node, and for a run that begins anew without the checkpoint of this step
                 services.meter.charge()
             own = services.meter.spent
             if "trial" in update:
-                spend = own + services.meter.counted
+                spend = update["trial"].spend + own + services.meter.counted
                 update["trial"] = update["trial"].model_copy(update={"spend": spend})
         except OSError as error:
             if error.errno != errno.ENOSPC:
@@ -149,6 +157,7 @@ def as_node(node: Node, report: Report | None = None) -> Any:
             ) from error
         finally:
             services.meter.end()
+            services.under_way = services.under_way._replace(works=False)
         return {**update, "spend": own + update.get("spend", Spend())}
 
     # Not functools.wraps: LangGraph reads the signature, and would follow it to the node's own.
@@ -160,6 +169,16 @@ def _step(node: Node, state: State) -> str:
     """A step's name in charge.json: the same after a kill, another one when a round plans again after a refusal."""
     refused = len(state.get("refused", ()))
     return f"{state.get('number', 0)}-{node.__name__}" + (f"-{refused}" if refused else "")
+
+
+def cancelled(node: str, state: State) -> State:
+    """What the node of a lever, or of its judgement, returns when the user cancels it: nothing is changed."""
+    trial = Trial(candidate=None, note=CANCELLED, cancelled=True)
+    if node != "judge":
+        return {"trial": trial}
+    reward = state["signal"].reward
+    verdict = Verdict(kept=False, reason=CANCELLED, before=reward, after=reward, p_value=1.0)
+    return {"trial": trial.model_copy(update={"spend": state["trial"].spend}), "verdict": verdict}
 
 
 def results(services: RunServices, outcome: Outcome) -> State:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from agent.errors import NesyLoraError
 from agent.example_tasks import shipped
+from ui.control import commands as control
+from ui.control.signals import clean_ending, exit_code
 
 if TYPE_CHECKING:
     from memory.run.folder import RunFolder
@@ -19,18 +21,20 @@ AddCommands = Callable[["argparse._SubParsersAction[argparse.ArgumentParser]"], 
 
 
 def run(arguments: Sequence[str] | None = None, more: Sequence[AddCommands] = ()) -> int:
-    """Parse, run the command, and return the exit code: 0 done, 1 failed, 2 bad input, 3 busy, 130 interrupted."""
+    """Parse, run the command, and return the exit code: see `ui.control.commands.EXIT_CODES`."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser(more).parse_args(arguments or ["--help"])
     options.arguments = arguments
-    try:
-        return int(options.do(options) or 0)
-    except NesyLoraError as error:
-        print(f"nesylora: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("\nnesylora: stopped. What was completed is kept; go on with: nesylora resume", file=sys.stderr)
-        return 130
+    with clean_ending() as options.ending:
+        try:
+            return int(options.do(options) or 0)
+        except NesyLoraError as error:
+            print(f"nesylora: {error}", file=sys.stderr)
+            return error.exit_code
+        except KeyboardInterrupt as error:
+            by = f" by {error}" if str(error) else ""
+            print(f"\nnesylora: stopped{by}. What was completed is kept; go on with: nesylora resume", file=sys.stderr)
+            return exit_code(error)
 
 
 def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
@@ -38,23 +42,36 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="nesylora",
         description="Adapt a language model to a task: tune weights or rewrite the prompt, decided round after round.",
+        epilog=control.EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"nesylora {_version()}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
 
     demo = commands.add_parser("demo", help="adapt the embedded model to the example task tasks/valley")
     _add_run_options(demo)
+    _add_ways(demo)
     demo.set_defaults(do=_run, task=None)
 
     start = commands.add_parser("run", help="adapt a model to a task")
     start.add_argument("task", help="a task.yaml, or the folder that holds it")
     _add_run_options(start)
+    _add_ways(start)
     start.set_defaults(do=_run)
 
     _add_init(commands.add_parser("init", help="make a task of a file of rows: columns, splits, scorers, target"))
 
-    resume = commands.add_parser("resume", help="go on with a run that was stopped or killed")
+    resume = commands.add_parser(
+        "resume", help="go on with a run that was stopped or killed, or has ended and is extended"
+    )
     _add_run_name(resume)
+    resume.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
+        help="set another limit: budget.rounds, .minutes, .usd, .train_tokens, or target; may be given again",
+    )  # fmt: skip
+    _add_ways(resume)
+    resume.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)  # as `--detach` starts it
+    resume.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
     resume.set_defaults(do=_resume)
 
     talk = commands.add_parser("chat", help="steer a run yourself: see each plan, approve it, go back, try things")
@@ -78,7 +95,9 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
 
     listing = commands.add_parser("runs", help="list the runs")
     _add_runs(listing)
+    listing.add_argument("--json", action="store_true", help="for scripts: one JSON record a line")
     listing.set_defaults(do=_runs)
+    control.add_commands(commands)
 
     page = commands.add_parser("ui", help="the runs as a page in the browser: watch, steer and start them")
     _add_runs(page)
@@ -146,6 +165,13 @@ def add_settings(command: argparse.ArgumentParser) -> None:
     _add_runs(command)
 
 
+def _add_ways(command: argparse.ArgumentParser) -> None:
+    """How a run is worked on."""
+    command.add_argument("--detach", action="store_true", help="in the background; follow it with nesylora attach")
+    command.add_argument("--json", action="store_true", help="for scripts: print events as lines of JSON")
+    command.formatter_class, command.epilog = argparse.RawDescriptionHelpFormatter, control.EXIT_CODES
+
+
 def _add_runs(command: argparse.ArgumentParser) -> None:
     command.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="default: ./runs")
 
@@ -163,7 +189,7 @@ def _run(options: argparse.Namespace) -> int:
 
     quiet_libraries()
     folder = new_run(task_path(options.task), _overrides(options), options.runs, options.name)
-    return _go_on(folder)
+    return _work(folder, options)
 
 
 def _init(options: argparse.Namespace) -> int:
@@ -190,24 +216,29 @@ def _init(options: argparse.Namespace) -> int:
 
 
 def _resume(options: argparse.Namespace) -> int:
+    from graphs.control.extension import as_changes
+    from ui.control.work import exit_code, extend
+
     quiet_libraries()
     folder = _find(options)
-    if folder.outcome():
-        if not folder.reported:
-            _go_on(folder)
-        print(f"{folder.name} has finished. Its report: {folder.report_html}")
-        return 0
-    return _go_on(folder)
+    if options.overrides:
+        extend(folder, as_changes(options.overrides))
+    if not folder.outcome() or options.worker:
+        return _work(folder, options)
+    if not folder.reported:
+        _work(folder, options)
+    print(f"{folder.name} has finished. Its report: {folder.report_html}")
+    print(f"To go on, extend it, such as with: nesylora resume {folder.name} --set budget.rounds=N")
+    return exit_code(folder)
 
 
-def _go_on(folder: "RunFolder") -> int:
-    from graphs.session import open_session
-    from ui.report.write import write_report
-    from ui.terminal.live import LiveView
+def _work(folder: "RunFolder", options: argparse.Namespace) -> int:
+    from ui.control.work import detach, work
 
-    with LiveView() as view, open_session(folder, listener=view, report=write_report) as session:
-        session.go()
-    return 0
+    if options.detach:
+        return detach(folder)
+    supervised = getattr(options, "supervised", False)
+    return work(folder, options.ending, json=options.json, supervised=supervised)
 
 
 def _chat(options: argparse.Namespace) -> int:
@@ -246,7 +277,7 @@ def _report(options: argparse.Namespace) -> int:
 def _runs(options: argparse.Namespace) -> int:
     from ui.commands.runs import list_runs
 
-    return list_runs(options.runs)
+    return list_runs(options.runs, options.json)
 
 
 def _ui(options: argparse.Namespace) -> int:

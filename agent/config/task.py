@@ -14,6 +14,7 @@ from agent.config.policies import OBSERVING, PLANNING, POLICIES, is_policy
 from agent.config.prompt import Editing, SeedPrompt
 from agent.config.scorers import ContentScorer, Judge, RewardModel, StyleScorer
 from agent.errors import BadInput
+from agent.records.limits import Limits
 from agent.records.rounds import Role
 
 # What chat templates are given by us, or by the tokenizer.
@@ -115,11 +116,8 @@ class TaskConfig(Settings):
 
     @model_validator(mode="after")
     def knows_prices_where_money_is_limited(self) -> "TaskConfig":
-        if self.budget.usd is not None and self.llm:
-            for role in self.roles:
-                price = self.llm.of(role).price
-                if not (price.input or price.output):
-                    raise ValueError(f"`budget.usd` needs `llm.price: {{input: …, output: …}}` (of the {role})")
+        if self.budget.usd is not None and self.unpriced:
+            raise ValueError(f"`budget.usd` needs `llm.price: {{input: …, output: …}}` (of the {self.unpriced})")
         return self
 
     @field_validator("keep", mode="before")
@@ -148,6 +146,24 @@ class TaskConfig(Settings):
                 "'w -> p -> w', and 'alternate every N'"
             )
         return policy
+
+    @property
+    def unpriced(self) -> Role | None:
+        """A role in which an LLM is asked that has no price: its money cannot be limited."""
+        priced = {role: self.llm.of(role).price for role in self.roles} if self.llm else {}
+        return next((role for role, price in priced.items() if not (price.input or price.output)), None)
+
+    @property
+    def limits(self) -> Limits:
+        """What ends a run of this task."""
+        return Limits(target=self.target, **self.budget.model_dump())
+
+    def limited(self, limits: Limits | None) -> "TaskConfig":
+        """The task with these limits in place of its own; None: as it is."""
+        if limits is None or limits == self.limits:
+            return self
+        budget = Budget(**limits.model_dump(exclude={"target"}))
+        return self.model_copy(update={"budget": budget, "target": limits.target or self.target})
 
     @property
     def base(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from agent.config.task import TaskConfig
 from agent.policy.base import fitting_rows
 from agent.records.actions import Action, EditPrompt, TrainLora
-from agent.records.rounds import Round
+from agent.records.rounds import Round, tried
 from agent.records.signal import Diagnosis, Need, Outlook, Signal
 from agent.signal.cost_model import RoundCosts
 from agent.signal.monitor import STILL_FALLING, Lever
@@ -103,7 +103,7 @@ def with_outlook(
         history: the rounds that the signal rests on.
         costs: of a round of each lever, for one that has not been pulled yet.
     """
-    training = TrainLora(rows=fitting_rows(signal, config))
+    training, history = TrainLora(rows=fitting_rows(signal, config)), tried(history)
 
     def outlook(action: TrainLora | EditPrompt, estimate: float) -> Outlook:
         spent = [row.trial.spend.forward_tokens for row in history if row.decision.move.action == action.action]
@@ -130,6 +130,7 @@ def with_outlook(
 
 def lever_yield(lever: Lever, history: Sequence[Round]) -> tuple[float, float]:
     """The lever's yield and its standard deviation: the prior, updated by its rounds (normal, known variances)."""
+    history = tried(history)
     precision = 1 / YIELD_SPREAD**2
     total = YIELD * precision
     last_kept = max((at for at, row in enumerate(history) if row.verdict.kept), default=-1)

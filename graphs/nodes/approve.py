@@ -70,7 +70,7 @@ def cost_of(action: Action, services: RunServices) -> Cost:
 
 def route(state: State) -> Literal["plan", "train_lora", "edit_prompt", "rollback", "finish"]:
     """The one router: to the lever that was decided on, back to the plan if it was turned down, or to the end."""
-    if "outcome" in state:
+    if state.get("outcome"):
         return "finish"
     decision = state["decision"]
     if decision is None:

@@ -20,7 +20,12 @@ def remember(state: State, services: RunServices) -> State:
     leave_to_later_runs(row, services)
     services.show_report()
     services.emit(RoundJudged(row=row))
-    return {"number": number, "best": best, "refused": (), "decision": None}
+    return {"number": number, "best": best, "refused": refused_after(row), "decision": None}
+
+
+def refused_after(row: Round) -> tuple[str, ...]:
+    """What the round after this one is planned without: an action that the user has just cancelled."""
+    return (row.decision.move.action,) if row.trial.cancelled else ()
 
 
 def leave_to_later_runs(row: Round, services: RunServices) -> None:

@@ -27,6 +27,7 @@ class ExternalLlm:
         deadline: gives the reading of time.monotonic() at which the run's minutes end, or None. Planner and editor do
             not go beyond it; the judge does, since without a judgement no run ends well.
         notify: takes a sentence on what is waited for.
+        brake: asked while an answer is waited for; raises BrokenOff where the user breaks the step off.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class ExternalLlm:
         usd: float | None,
         deadline: Callable[[], float | None],
         notify: Callable[[str], None],
+        brake: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._roles = roles
@@ -44,6 +46,7 @@ class ExternalLlm:
         self._usd = usd
         self._deadline = deadline
         self._notify = notify
+        self._brake = brake
         self._chats: dict[Role, LlmChat] = {}
         self._retries: dict[tuple[str | None, str], ServerRetry] = {}
 
@@ -53,6 +56,12 @@ class ExternalLlm:
         from tools.llm.budget import LlmBudget
 
         return LlmBudget(self._folder, self._usd)
+
+    def limit(self, usd: float | None) -> None:
+        """Let the run spend so much from now on; None: no limit."""
+        self._usd = usd
+        if "budget" in vars(self):
+            self.budget.limit = usd
 
     @property
     def warnings(self) -> list[str]:
@@ -86,7 +95,7 @@ class ExternalLlm:
                 self._retries[server] = ServerRetry(settings.patience, settings.max_concurrency, self._notify)
             self._chats[role] = LlmChat(
                 settings, role, self.budget, self._retries[server], self._replies,
-                deadline=self._deadline if role != "judge" else lambda: None,
+                deadline=self._deadline if role != "judge" else lambda: None, brake=self._brake,
             )  # fmt: skip
         return self._chats[role]
 

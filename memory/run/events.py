@@ -50,18 +50,18 @@ class EventFile:
 
     def read(self) -> EventLog:
         """All events; a last line that a kill cut off does not count as one."""
-        return _parsed(whole_lines(self.path))
+        return _log(whole_lines(self.path))
 
-    def after(self, offset: int, most: int = 1 << 20) -> tuple[EventLog, int]:
-        """The events whose lines begin at a byte offset or behind it, and the offset at which the next line begins.
+    def read_from(self, offset: int, most: int = -1) -> tuple[EventLog, int]:
+        """The events behind so many bytes of the file, and how many bytes they end at: to follow a run.
 
         Args:
             offset: as this returned it before; 0 is the first line, and a negative one counts from the end. One inside
                 a line means the line behind it.
-            most: bytes to read at most, unless one line is longer; the rest comes with the next call.
+            most: bytes to read, about; the rest comes with the next call. Negative: all.
         """
         if not self.path.exists():
-            return EventLog((), 0), 0
+            return EventLog((), 0), offset
         with self.path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             start = max(0, size + offset) if offset < 0 else min(offset, size)
@@ -74,10 +74,10 @@ class EventFile:
             lines = file.readlines(most)
         if lines and not lines[-1].endswith(b"\n"):  # still being written
             lines.pop()
-        return _parsed([line[:-1] for line in lines]), start + sum(map(len, lines))
+        return _log([line[:-1] for line in lines]), start + sum(map(len, lines))
 
 
-def _parsed(lines: Sequence[bytes]) -> EventLog:
+def _log(lines: Sequence[bytes]) -> EventLog:
     entries = []
     for line in lines:
         # No JSON, no time, or no event that this version knows: the line is counted as unreadable.

@@ -13,12 +13,13 @@ from agent.errors import BadInput
 from agent.extensions import missing
 from agent.records.base import FORMAT
 from agent.records.events import Event
+from agent.records.limits import Extension, Limits
 from agent.records.rounds import Baseline, Call, Outcome, Round
 from memory.run.about import About, own_version
 from memory.run.artefacts import Artefacts
 from memory.run.charges import ChargeFile
 from memory.run.events import EventFile, EventLog
-from memory.run.ledger import Row, RowFile
+from memory.run.ledger import Row, RowFile, outcome_of
 from memory.run.naming import new_folder
 from memory.storage.disk import append_line, whole_lines, write_atomically
 from memory.storage.lock import held
@@ -38,6 +39,7 @@ class RunFolder(Artefacts):
         self.checkpoints = self.path / "checkpoints.sqlite"
         self.report_html = self.path / "report.html"
         self.report_md = self.path / "report.md"
+        self.lock_path = self.path / "run"  # with .lock and .holder behind it
         self.charges = ChargeFile(self.path / "charge.json")
         self._ledger = RowFile(self.path / "ledger.jsonl")
         self._events = EventFile(self.path / "events.jsonl")
@@ -136,7 +138,7 @@ class RunFolder(Artefacts):
 
     def locked(self) -> AbstractContextManager[None]:
         """Keeps the run for this process. Raises Busy, naming the holder, when another live one has it."""
-        return held(self.path / "run", f"The run {self.name}")
+        return held(self.lock_path, f"The run {self.name}")
 
     # --- the ledger, the events and the calls ---------------------------------------------------------
 
@@ -152,7 +154,29 @@ class RunFolder(Artefacts):
         return [row for row in self._ledger.read() if isinstance(row, Round)]
 
     def outcome(self) -> Outcome | None:
-        return next((row for row in self._ledger.read() if isinstance(row, Outcome)), None)
+        """How the run ended; None while it goes on, also after it was opened again."""
+        return outcome_of(self._ledger.read())
+
+    def outcomes(self) -> list[Outcome]:
+        """Every end of the run: the test rows were opened, and seen, at each."""
+        return [row for row in self._ledger.read() if isinstance(row, Outcome)]
+
+    def extend(self, limits: Limits) -> Extension:
+        """Lets these limits hold from now on; a run that has ended is opened again. On the disk when this returns."""
+        return self._ledger.extend(limits)
+
+    def limits(self) -> Limits | None:
+        """Those that a user has set last; None: the task's own hold."""
+        return next((row.limits for row in reversed(self._ledger.read()) if isinstance(row, Extension)), None)
+
+    def cancel(self, number: int) -> None:
+        """Notes that a user has cancelled this round's action. A kill does not bring it back."""
+        write_atomically(self.path / "cancelled", f"{number}\n")
+
+    def is_cancelled(self, number: int) -> bool:
+        """Whether a user has cancelled this round's action."""
+        file = self.path / "cancelled"
+        return file.exists() and file.read_text().strip() == str(number)
 
     @property
     def reported(self) -> bool:
@@ -168,9 +192,9 @@ class RunFolder(Artefacts):
         """All events in order, each with its time; what cannot be read is counted and left out."""
         return self._events.read()
 
-    def events_after(self, offset: int) -> tuple[EventLog, int]:
-        """The events behind a byte offset, and the offset behind them; see `EventFile.after`."""
-        return self._events.after(offset)
+    def events_from(self, offset: int, most: int = -1) -> tuple[EventLog, int]:
+        """The events behind so many bytes of events.jsonl, and where to go on; see `EventFile.read_from`."""
+        return self._events.read_from(offset, most)
 
     def log(self, call: Call) -> None:
         """Notes a call to the LLM. Not synced: only what was said to a dead machine could be lost."""

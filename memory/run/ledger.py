@@ -1,14 +1,17 @@
 """ledger.jsonl: one typed row a line, each written once, never changed."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from threading import RLock
 
 from agent.errors import BadInput
+from agent.records.limits import Extension, Limits
 from agent.records.rounds import Baseline, Outcome, Round
 from memory.storage.disk import append_line, whole_lines
 
-Row = Baseline | Round | Outcome
-TYPES: dict[str, type[Row]] = {"baseline": Baseline, "round": Round, "outcome": Outcome}
+Row = Baseline | Round | Outcome | Extension
+TYPES: dict[str, type[Row]] = {"baseline": Baseline, "round": Round, "outcome": Outcome, "extension": Extension}
 
 
 class RowFile:
@@ -18,15 +21,32 @@ class RowFile:
         self.path = path
         self._size = 0
         self._rows: list[Row] = []
+        self._lock = RLock()  # a run works in one thread, and a user extends it from another
 
     def append(self, row: Row) -> None:
-        """Writes the row and waits for the disk. A row of the same kind and number that is there already stays."""
-        rows = self.read()
-        if any(_key(row) == _key(known) for known in rows):
-            return
+        """Writes the row and waits for the disk. A row of the same kind and number that is there already stays.
+
+        So does the outcome of a run that has not been opened again since.
+        """
+        with self._lock:
+            rows = self.read()
+            known = outcome_of(rows) is not None if isinstance(row, Outcome) else _key(row) in map(_key, rows)
+            if not known:
+                self._write(row)
+
+    def extend(self, limits: Limits) -> Extension:
+        """Writes that these limits hold from now on. A run that has ended is opened again by it."""
+        with self._lock:
+            rows = self.read()
+            number = 1 + sum(isinstance(row, Extension) for row in rows)
+            row = Extension(number=number, limits=limits, reopened=outcome_of(rows) is not None)
+            self._write(row)
+            return row
+
+    def _write(self, row: Row) -> None:
         fields = {"kind": _kind(row), **row.model_dump(mode="json")}
         append_line(self.path, json.dumps(fields, ensure_ascii=False), sync=True)
-        rows.append(row)
+        self._rows = [*self._rows, row]  # another thread may be reading the old list
         self._size = self.path.stat().st_size
 
     def read(self) -> list[Row]:
@@ -35,12 +55,23 @@ class RowFile:
         Raises:
             BadInput: a whole line is not a row; names file and line.
         """
-        size = self.path.stat().st_size if self.path.exists() else 0
-        if size != self._size:
-            lines = whole_lines(self.path)
-            self._rows = [_parsed(line, f"{self.path}, line {number}") for number, line in enumerate(lines, 1)]
-            self._size = size
-        return self._rows
+        with self._lock:
+            size = self.path.stat().st_size if self.path.exists() else 0
+            if size != self._size:
+                lines = whole_lines(self.path)
+                self._rows = [_parsed(line, f"{self.path}, line {number}") for number, line in enumerate(lines, 1)]
+                self._size = size
+            return self._rows
+
+
+def outcome_of(rows: Sequence[Row]) -> Outcome | None:
+    """The outcome that stands: the last one, unless the run was opened again after it."""
+    last = next((row for row in reversed(rows) if isinstance(row, Outcome) or _reopens(row)), None)
+    return last if isinstance(last, Outcome) else None
+
+
+def _reopens(row: Row) -> bool:
+    return isinstance(row, Extension) and row.reopened
 
 
 def _kind(row: Row) -> str:

@@ -29,7 +29,7 @@ class LlmBudget:
 
     def __init__(self, log: CallLog, limit: float | None = None) -> None:
         self._log = log
-        self._limit = limit
+        self.limit = limit
         self._lock = threading.Lock()
         latest = {call.number: call for call in log.calls()}
         self._usage: dict[Role, Usage] = {}
@@ -46,8 +46,8 @@ class LlmBudget:
         with self._lock:
             spent = self._total().usd
             # A billionth of a dollar is rounding, not money.
-            if self._limit is not None and spent + most.usd > self._limit + 1e-9:
-                left = f"{max(0.0, self._limit - spent):.4f} are left of budget.usd {self._limit:g}"
+            if self.limit is not None and spent + most.usd > self.limit + 1e-9:
+                left = f"{max(0.0, self.limit - spent):.4f} are left of budget.usd {self.limit:g}"
                 raise OutOfMoney(f"a call to {model} could cost {most.usd:.4f} USD, and {left}")
             call = self._numbered(role, model, most)
             self._charge(role, most)

@@ -8,23 +8,36 @@ from fastapi import Depends, Request
 
 from agent.config.task import TaskConfig
 from agent.errors import BadInput
-from agent.records.rounds import Spend
 from eval.tasks.task import load_config
-from graphs.control.steering import Limits, RunStatus, Steering
+from graphs.control import process
+from graphs.control.client import live, steer
+from graphs.control.steering import RunStatus, Steering
+from graphs.control.watching import status_of_folder
 from memory.run.folder import RunFolder
+from memory.storage.lock import holder
 from ui.page.gate import Keys
 
 MOST_OPEN = 64  # run folders whose ledgers are kept parsed
 
 
 class Steers(Protocol):
-    """How a run is reached; see `graphs.control.client`."""
+    """How a run is reached."""
 
     def attached(self, run: RunFolder) -> Steering | None:
         """Whoever works on the run, in another process; None where nobody does."""
 
     def steered(self, run: RunFolder, supervised: bool) -> Steering:
         """Whoever works on the run; a new worker process where nobody does."""
+
+
+class Workers:
+    """By the process that works on it, or a new one, which outlives this server. Satisfies `Steers`."""
+
+    def attached(self, run: RunFolder) -> Steering | None:
+        return live(run)
+
+    def steered(self, run: RunFolder, supervised: bool) -> Steering:
+        return steer(run, supervised)
 
 
 class Place(NamedTuple):
@@ -70,32 +83,22 @@ def status_of(place: Place, run: RunFolder) -> RunStatus:
 
 
 def resting(run: RunFolder) -> RunStatus:
-    """The status of a run that nobody works on. Raises BadInput: it is damaged."""
-    baseline, rounds, outcome = run.baseline(), run.rounds(), run.outcome()
-    config = task_of(run)
-    last = outcome or (rounds[-1] if rounds else baseline)
-    return RunStatus(
-        run=run.name,
-        folder=str(run.path),
-        condition="finished" if outcome else "stopped",
-        rounds=len(rounds),
-        seed_reward=baseline.seed_reward if baseline else None,
-        reward=rounds[-1].reward if rounds else baseline.reward if baseline else None,
-        limits=Limits(
-            rounds=config.budget.rounds,
-            minutes=config.budget.minutes,
-            usd=config.budget.usd,
-            target=config.target,
-        ),
-        spend=last.spend if last else Spend(),
-    )
+    """The status of a run that nobody works on whom we can reach. Raises BadInput: it is damaged."""
+    status = status_of_folder(run)
+    if held := holder(run.lock_path):
+        trouble = f"It is in use by {held}, which cannot be steered from here."
+        return status.model_copy(update={"condition": "working", "trouble": trouble})
+    last = process.noted(run)
+    if status.condition == "stopped" and last and last.trouble:
+        return status.model_copy(update={"trouble": last.trouble})
+    return status
 
 
 def task_of(run: RunFolder) -> TaskConfig:
     """The task's settings. Raises BadInput: they cannot be read."""
-    return _read(run.task_file, run.task_file.stat().st_mtime_ns)
+    return _read(run.task_file)
 
 
 @lru_cache(MOST_OPEN)
-def _read(path: Path, _changed: int) -> TaskConfig:
+def _read(path: Path) -> TaskConfig:
     return load_config(path)

@@ -11,7 +11,7 @@ import uvicorn
 from agent.errors import BadInput
 from ui.page.app import make_app
 from ui.page.gate import Keys
-from ui.page.workers import Workers
+from ui.page.place import Workers
 
 HOST = "127.0.0.1"
 PORT = 8765

@@ -120,7 +120,7 @@ def test_what_nobody_works_on_cannot_be_broken_off(page: Pages, order: str) -> N
 
 def test_resuming_takes_a_worker_that_asks_or_does_not(page: Pages) -> None:
     post(page, "go-on", supervised="true")
-    assert page.steers.supervised is True
+    assert page.steers.supervised is True and page.steers.working["valley-1"].asked == []  # it works on at once
     page.steers.working.clear()
     post(page, "go-on")
     assert page.steers.supervised is False
@@ -134,3 +134,8 @@ def test_the_model_answers_beside_the_question(page: Pages, story: RunFolder) ->
     steered = page.steered(story)
     assert "ANSWER: Heskzan" in post(page, "try", question="Who is <b>it</b>?")
     assert steered.asked == [("look", TryPrompt(question="Who is <b>it</b>?"))]
+
+
+def test_the_model_of_a_run_that_nobody_works_on_is_not_asked_since_that_would_go_on_with_it(page: Pages) -> None:
+    answer = page.client.post("/runs/valley-1/try", data={"question": "Who?"})
+    assert answer.status_code == 422 and "Resume it" in answer.text and page.steers.working == {}

@@ -12,6 +12,7 @@ from ui.page import rendering
 
 LATEST = 200_000  # bytes of the log that the page begins with
 MOST = 40  # entries that it begins with
+AT_ONCE = 1 << 20  # bytes that are read at a time
 
 
 class Entry(NamedTuple):
@@ -30,13 +31,13 @@ def latest_entries(run: RunFolder) -> tuple[list[Entry], int]:
         found, behind = entries_after(run, offset)
         entries += found
         if behind == offset:
-            return entries[-MOST:], behind
+            return entries[-MOST:], max(0, behind)  # below 0, there is no log yet
         offset = behind
 
 
 def entries_after(run: RunFolder, offset: int) -> tuple[list[Entry], int]:
     """The entries behind a byte offset, and the offset behind them; with many more, only the first of them."""
-    log, behind = run.events_after(offset)
+    log, behind = run.events_from(offset, AT_ONCE)
     return [entry for timed in log.entries if (entry := _entry(timed))], behind
 
 

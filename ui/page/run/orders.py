@@ -43,7 +43,10 @@ def go_on(
     supervised: Annotated[bool, Form()] = False,
 ) -> HTMLResponse:  # fmt: skip
     """A run that nobody works on gets a worker process, which lives on when this server ends."""
-    steering = place.steers.steered(run, supervised)
+    steering = place.steers.attached(run)
+    if steering is None:  # whoever begins works on at once
+        steering = place.steers.steered(run, supervised)
+        return shown(run, steering.go_on(rounds) if rounds else steering.status())
     return shown(run, steering.go_on(rounds))
 
 

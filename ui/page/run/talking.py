@@ -9,6 +9,7 @@ from agent.errors import BadInput
 from agent.records.actions import Rollback
 from agent.records.looks import PromptTried, TryPrompt
 from graphs.approval import APPROVE, Reject
+from graphs.control.steering import Steering
 from memory.run.folder import RunFolder
 from ui.decision_wording import finding
 from ui.page.place import Here, Place, Run
@@ -34,9 +35,17 @@ def say(run: Run, place: Here, said: Annotated[str, Form(min_length=1, max_lengt
 @router.post("/try", summary="Ask the best pair something")
 def try_model(run: Run, place: Here, question: Annotated[str, Form(min_length=1, max_length=2000)]) -> HTMLResponse:
     """Its answer, beside the question."""
-    found = place.steers.steered(run, supervised=True).look(TryPrompt(question=question))
+    found = looking(run, place).look(TryPrompt(question=question))
     assert isinstance(found, PromptTried)
     return HTMLResponse(text("tried.html.j2", tried=found))
+
+
+def looking(run: RunFolder, place: Place) -> Steering:
+    """Whoever can look at the run's pair. Raises BadInput: nobody works on it, and who came would go on with it."""
+    steering = place.steers.attached(run)
+    if steering is None and not run.outcome():
+        raise BadInput(f"Nobody works on {run.name} now. Resume it, and ask while it waits or is paused.")
+    return steering or place.steers.steered(run, supervised=True)
 
 
 def _answer(run: RunFolder, place: Place, said: str) -> str:
@@ -61,5 +70,5 @@ def _answer(run: RunFolder, place: Place, said: str) -> str:
             place.steers.steered(run, supervised=True).finish()
             return "The test rows are being opened."
         case "/try" if rest:
-            return finding(place.steers.steered(run, supervised=True).look(TryPrompt(question=rest)))
+            return finding(looking(run, place).look(TryPrompt(question=rest)))
     return f"That was not understood. {HELP}"
