@@ -73,18 +73,18 @@ def test_rows_are_uploaded_tried_and_adapted_to_with_every_step_approved(
     page: "Page", served: Served, root: Path, tmp_path: Path, tiny_model: Callable[[str], Path]
 ) -> None:
     rows = tmp_path / "mayors.csv"
-    rows.write_bytes(some_csv(30))
+    rows.write_bytes(some_csv(60))
     page.get_by_role("link", name="Start the first one").click()
     page.get_by_label("File of rows").set_input_files(rows)
     page.get_by_role("button", name="Propose a task").click()
-    wait_for(page, "30 rows of mayors.csv")
+    wait_for(page, "60 rows of mayors.csv")
     assert serious(page) == []
-    page.get_by_label("model").last.fill(str(tiny_model("llama")))
-    page.get_by_label("question").select_option("asked")
-    page.get_by_label("answer").select_option("wanted")
-    page.locator("#proposed").get_by_label("rounds").fill("1")
+    page.locator("#draft [name=model]").fill(str(tiny_model("llama")))
+    page.locator("#draft [name=question]").select_option("asked")
+    page.locator("#draft [name=answer]").select_option("wanted")
+    page.locator("#draft [name=rounds]").fill("1")
     page.get_by_role("button", name="Propose again").click()
-    page.wait_for_function("document.querySelector('#yaml')?.value.includes('rounds: 1')")
+    page.wait_for_function("() => document.querySelector('#yaml')?.value.includes('rounds: 1')")
     page.get_by_role("button", name="Try five rows").click()
     wait_for(page, "the seed prompt on train rows", "#attempt")
     page.locator("#draft").get_by_role("button", name="Start").click()
