@@ -162,8 +162,15 @@ def test_prompts_are_searched(page: "Page", served: Served, root: Path) -> None:
     for system in ("Translate the sentence into French.", "Add the two numbers."):
         run.keep(
             Entry(
-                prompt=Prompt(system=system), task="valley", profile="", model="m", reward=0.8, gain=0.1, kept=True,
-                round=1, run=run.name,
+                prompt=Prompt(system=system),
+                task="valley",
+                profile="",
+                model="m",
+                reward=0.8,
+                gain=0.1,
+                kept=True,
+                round=1,
+                run=run.name,
             )  # fmt: skip
         )
     page.get_by_role("link", name="Prompts").click()
