@@ -14,6 +14,7 @@ from ui.commands.export import add_export
 from ui.control import commands as control
 from ui.control.signals import clean_ending, exit_code
 from ui.mcp import command as mcp
+from ui.page import command as page
 
 if TYPE_CHECKING:
     from memory.run.folder import RunFolder
@@ -103,6 +104,7 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     listing.set_defaults(do=_runs)
     control.add_commands(commands)
     mcp.add_command(commands)
+    page.add_command(commands)
 
     _add_check(
         commands.add_parser("check-llm", help="is an LLM server good enough? let it plan, edit and judge, and tell")
