@@ -110,6 +110,12 @@ def test_how_text_is_cut_is_known_by_name_or_refused(
         assert cut_of(json.loads(tokenizer.to_str())) == name
 
 
+def test_a_qwen_tokenizer_is_saved_as_it_works(tiny_model: Callable[[str], Path], saved: Callable[[str], Path]) -> None:
+    given = json.loads((tiny_model("qwen2") / "tokenizer.json").read_text())
+    assert cut_of(given) == "gpt-2"
+    assert cut_of(json.loads((saved("qwen2") / "tokenizer.json").read_text())) == "qwen2"
+
+
 @pytest.mark.parametrize(
     ("name", "why"), [("mixtral", "of the kind 'mixtral'"), ("llama_turned", "'yarn'"), ("gemma3", "attention scale")]
 )
