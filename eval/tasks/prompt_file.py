@@ -16,7 +16,7 @@ Values = Mapping[str, object]
 def read_prompt(path: Path, question: str, answer: str) -> SeedPrompt:
     """The prompt in a file, or in a bundle's folder.
 
-    Of a DSPy program (`program.save("program.json")`): its instructions become the system text, its demonstrations ours;
+    Of a DSPy program (`program.save("program.json")`): its instructions become the system text, its demos ours;
     how DSPy writes fields around them stays behind. Of GEPA (`result.to_dict()` as JSON): the best candidate.
 
     Args:

@@ -21,7 +21,7 @@ SIGNATURE = {
     "instructions": "Answer with one {word}.",
     "fields": [
         {"prefix": "Question:", "description": "${question}"},
-        {"prefix": "Reasoning: Let's think step by step in order to", "description": "${reasoning}"},
+        {"prefix": "Reasoning:", "description": "${reasoning}"},
         {"prefix": "Answer:", "description": "${answer}"},
     ],
 }
