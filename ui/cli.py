@@ -14,6 +14,7 @@ from ui.commands.export import add_export
 from ui.control import commands as control
 from ui.control.signals import clean_ending, exit_code
 from ui.mcp import command as mcp
+from ui.page import command as page
 
 if TYPE_CHECKING:
     from memory.run.folder import RunFolder
@@ -75,6 +76,8 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     talk.add_argument(
         "task", nargs="?", help="a task.yaml or its folder, or the name of a run; default: the example task"
     )
+    talk.add_argument("--llm", metavar="MODEL", help="an LLM that understands plain language; default: the task's own")
+    talk.add_argument("--base-url", metavar="URL", help="of its OpenAI-compatible server; default: OpenAI's own")
     _add_run_options(talk)
     talk.set_defaults(do=_chat)
 
@@ -101,6 +104,7 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     listing.set_defaults(do=_runs)
     control.add_commands(commands)
     mcp.add_command(commands)
+    page.add_command(commands)
 
     _add_check(
         commands.add_parser("check-llm", help="is an LLM server good enough? let it plan, edit and judge, and tell")
@@ -193,18 +197,33 @@ def _work(folder: "RunFolder", options: argparse.Namespace) -> int:
 
 
 def _chat(options: argparse.Namespace) -> int:
-    from agent.errors import BadInput
-    from graphs.context import new_run
-    from memory.run.folder import RunFolder
+    from eval.tasks.task import load_config
+    from ui.talk.llm import chosen_llm
     from ui.terminal.chat import chat
 
     quiet_libraries()
+    folder = _run_to_chat_about(options)
+    llm = chosen_llm(load_config(folder.task_file).llm, options.llm, options.base_url)
+    return chat(folder, llm)
+
+
+def _run_to_chat_about(options: argparse.Namespace) -> "RunFolder":
+    """The run that is named, or a new one of the task that is."""
+    from agent.errors import BadInput
+    from graphs.context import new_run
+    from memory.run.folder import RunFolder
+
     for named in (Path(options.task or ""), options.runs / (options.task or "")):
         if (named / "run.json").is_file():
             if _overrides(options) or options.name:
                 raise BadInput(f"the run {named.name} has its settings already: leave out --set, --policy and --name")
-            return chat(RunFolder.open(named))
-    return chat(new_run(task_path(options.task), _overrides(options), options.runs, options.name))
+            return RunFolder.open(named)
+    if options.task and not Path(options.task).exists():
+        try:
+            RunFolder.open(options.runs / options.task)
+        except BadInput as error:  # with the nearest names
+            raise BadInput(f"{options.task} is no task.yaml and no folder of one. {error}") from None
+    return new_run(task_path(options.task), _overrides(options), options.runs, options.name)
 
 
 def _eval(options: argparse.Namespace) -> int:

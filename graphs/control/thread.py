@@ -35,6 +35,9 @@ ABOUT = {
 }
 """What each node does, where no progress is known."""
 
+LEVERS = ("train_lora", "edit_prompt", "rollback")
+"""Nodes that a user has approved, and may not want any more after the process has ended in one."""
+
 Job = Callable[[], None]
 
 
@@ -61,6 +64,7 @@ class RunThread:
         self._looks: deque[Job] = deque()
         self._paused = self._breaks = self._leaving = self._replans = False
         self._cancelled = 0  # the round whose action is cancelled
+        self._cut_off = 0  # the round whose action was under way when the process before ended, until work begins
         self._approved = 0  # rounds that go through without a question
         self._queued: Action | None = None  # in place of the next plan
         self._thread = threading.Thread(target=self._work, name="run", daemon=True)
@@ -71,7 +75,14 @@ class RunThread:
     # --- the process's side ----------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to work."""
+        """Begin to work; in supervised use not with an action that was cut off: the user is asked first."""
+        rounds, node = self._folder.charges.last
+        if self._supervised and node in LEVERS and rounds == len(self._folder.rounds()) and not self._folder.outcome():
+            self._paused, self._condition, self._cut_off = True, "paused", rounds + 1
+            self._trouble = (
+                f"The action of round {rounds + 1} ({node}) was cut off when the process that worked on it ended. It "
+                "can be gone on with, or cancelled."
+            )
         self._thread.start()
 
     def wait(self, seconds: float | None = None) -> bool:
@@ -109,7 +120,7 @@ class RunThread:
                 self._condition = "stopped"
             self._changes()
         if not ended:
-            self._tell(RunStopped(reason=self._trouble or "The user stopped it.", failed=bool(self._trouble)))
+            self._tell(RunStopped(reason=self._trouble or "The user stopped it.", failed=self.error is not None))
 
     def _awaited(self) -> Job | None:
         """What is to be done next, once there is something; None: the run is left."""
@@ -119,7 +130,7 @@ class RunThread:
                 return None
             if self._looks:
                 return self._looks.popleft()
-            job, self._next = self._next, None
+            job, self._next, self._cut_off = self._next, None, 0
             self._condition, self._question, self._trouble, self.error = "working", None, "", None
             self._changes()
             return job
