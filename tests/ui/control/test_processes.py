@@ -126,8 +126,12 @@ def test_a_worker_that_is_killed_under_its_clients_is_told_from_one_that_has_end
     assert command(["runs", "--runs", str(folder.path.parent)]) == 0
     listed = " ".join(capsys.readouterr().out.split())
     assert "to be" in listed and "killed" in listed
+    noted = process.noted(folder)
+    assert noted and Path(noted.socket).exists()
+    folder.cancel(1)  # as if the kill had come right behind the user's word
     again = steer(folder, supervised=False)  # another process takes it up
-    assert until(again, training).pid != pid
+    assert until(again, lambda status: status.rounds == 1).pid != pid
+    assert folder.rounds()[0].trial.cancelled and not Path(noted.socket).exists()
 
 
 def test_detached_it_is_followed_and_left_and_goes_on(folder: RunFolder) -> None:
