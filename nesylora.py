@@ -9,10 +9,11 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
+    from langgraph.graph.state import CompiledStateGraph
 
     from agent.protocols import Listener
     from agent.records.examples import Prompt
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from export.loaded import Bundle
     from graphs.adapt import Adaptation
 
-__all__ = ["Adapted", "Shadowed", "adapt", "build_graph", "load", "main", "messages", "server_graph"]
+__all__ = ["Adapted", "Shadowed", "adapt", "build_graph", "load", "main", "messages", "server_chat", "server_graph"]
 
 PACKAGES = ("agent", "tools", "memory", "eval", "graphs", "export", "ui", "bench")
 
@@ -65,7 +66,7 @@ class Adapted(NamedTuple):
         Args:
             into: its folder; by default `bundle` in the run's.
             merged: the whole model too, as safetensors.
-            gguf: the whole model too, as GGUF: any of f16 and q8_0.
+            gguf: any of f16 and q8_0, the whole model as GGUF, and lora, the adapter alone.
             ollama: a Modelfile for the GGUF.
             base: the hub's name of a base that the task takes from a folder.
 
@@ -175,6 +176,19 @@ async def server_graph() -> Adaptation:
     import asyncio
 
     return await asyncio.to_thread(build_graph)  # its first imports read files, which the server's loop forbids
+
+
+async def server_chat() -> CompiledStateGraph[Any, Any, Any, Any]:
+    """The conversation about a run, which langgraph.json names beside it."""
+    import asyncio
+
+    def build() -> CompiledStateGraph[Any, Any, Any, Any]:
+        _check_packages()
+        from ui.talk.served import build_chat
+
+        return build_chat()
+
+    return await asyncio.to_thread(build)
 
 
 def main() -> None:

@@ -335,6 +335,13 @@ def test_the_scorer_fits_the_answers(answer: Callable[[int], str], kind: str) ->
     assert propose_scoring([answer(n) for n in range(40)]).kind == kind
 
 
+@pytest.mark.parametrize("kind", ["exact", "f1", "contains"])
+def test_another_scorer_than_proposed_still_fits_the_rows(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "rows.jsonl").write_text(jsonl(pairs("question", "answer", [f"ANSWER: {name}" for name in NAMES])))
+    draft = propose(tmp_path / "rows.jsonl", DraftOptions(content=kind))
+    assert draft.content == ({"kind": kind},) and not [said for said in draft.warnings if "full marks" in said]
+
+
 def test_free_text_in_json_does_not_count_where_other_keys_do() -> None:
     answers = [json.dumps({"team": TEAMS[n % 3], "why": f"The ticket {n} says so in many words."}) for n in range(30)]
     scoring = propose_scoring(answers)

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,10 +16,12 @@ import httpx
 import pytest
 
 from graphs.approval import APPROVE
+from graphs.control.client import live
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import TinyTask
 
 ROOT = Path(__file__).parents[2]
+REJECT = {"decisions": [{"type": "reject"}]}
 PATIENCE = 120.0  # seconds until the server is up, or a request has ended
 
 if not all(
@@ -102,3 +105,40 @@ def test_a_supervised_run_through_langgraph_sdk(url: str, tiny_task: TinyTask, t
     loads = [event for event in streamed if event.get("what") == "loading the model" and not event["done"]]
     assert len(loads) == 1, "four requests, one model"
     assert [event["kind"] for event in streamed].count("finish") == 1
+
+
+def test_a_chat_about_a_run_through_langgraph_sdk(url: str, tiny_task: TinyTask, tmp_path: Path) -> None:
+    from langgraph_sdk import get_sync_client
+
+    client = get_sync_client(url=url, api_key=None, timeout=PATIENCE)
+    thread = client.threads.create()["thread_id"]
+    context = {
+        "task": str(tiny_task()), "runs": str(tmp_path / "runs"), "overrides": ["policy=prompt-only"],
+        "budget": {"rounds": 1},
+    }  # fmt: skip
+
+    def go(**request: Any) -> dict[str, Any]:
+        parts = client.runs.stream(thread, "chat", stream_mode=["values"], context=context, **request)
+        for part in parts:
+            assert part.event != "error", part.data
+        return dict(client.threads.get_state(thread))
+
+    def say(text: str) -> dict[str, Any]:
+        return go(input={"messages": [{"role": "user", "content": text}]})
+
+    def answer(state: dict[str, Any]) -> str:
+        return str(state["values"]["messages"][-1]["content"])
+
+    run = RunFolder(tmp_path / "runs" / f"thread-{thread}")
+    try:
+        assert "Round 1" in answer(say("what would you do first?")) and not run.rounds()
+        assert answer(say("yes")) and len(run.rounds()) == 1
+        [asked] = say("end the run")["interrupts"]
+        assert "test" in asked["value"]["action_requests"][0]["description"] and run.outcome() is None
+        assert "Nothing was done" in answer(go(command={"resume": REJECT})) and run.outcome() is None
+        say("end the run")
+        assert "finished" in answer(go(command={"resume": APPROVE}))
+        assert run.outcome()
+    finally:
+        if (remote := live(run)) and (pid := remote.status().pid):
+            os.kill(pid, signal.SIGKILL)

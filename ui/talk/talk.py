@@ -16,6 +16,9 @@ from ui.talk.inquiries import Inquiries
 from ui.talk.lines import Line, Say, line
 from ui.talk.orders import Orders
 
+YES_OR_NO = "yes or no?"
+"""What a user is asked where the conversation asks something of its own."""
+
 
 class Asked(NamedTuple):
     """A question of the conversation's own, which yes or no answers; a command that acts takes its place."""
@@ -69,7 +72,7 @@ class Talk:
     def waits(self) -> str:
         """What the user is asked, in a few words."""
         if self._asked:
-            return "yes or no?"
+            return YES_OR_NO
         return f"your answer on the plan of round {self._shown.number}" if self._shown else "your answer"
 
     # --- what comes in ---

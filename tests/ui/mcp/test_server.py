@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from graphs.control.client import live
 from graphs.control.driver import drive
@@ -31,6 +33,7 @@ from mcp_types import ElicitRequestFormParams, ElicitResult  # noqa: E402
 from ui.mcp.command import ASKING  # noqa: E402
 from ui.mcp.runs import Runs  # noqa: E402
 from ui.mcp.server import build_server  # noqa: E402
+from ui.mcp.views import RunView  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
 MODES = ["auto", "legacy"]  # the protocol of 2026, and the one before, which asks in another way
@@ -228,6 +231,25 @@ def test_what_cannot_be_done_is_said_in_a_sentence(server: Callable[..., Any], t
         assert "no such file" in await refusal(client, "draft_task", rows=str(tmp_path / "rows.csv"))
 
     talk(server(), err)
+
+
+def test_what_agents_and_people_read_names_the_tools_that_there_are(server: Callable[..., Any]) -> None:
+    skill = (ROOT / "skills" / "nesylora" / "SKILL.md").read_text()
+    page = (ROOT / "docs" / "mcp.md").read_text()
+    head = yaml.safe_load(skill.split("---")[1])
+    assert head["name"] == "nesylora" and len(head["description"]) <= 1024
+    words = set(re.findall(r"`([a-z]+(?:_[a-z]+)*)`", page + skill))
+
+    async def look(client: Any) -> None:
+        tools = (await client.list_tools()).tools
+        names = {tool.name for tool in tools}
+        settings = {key for tool in tools for key in tool.input_schema["properties"]}
+        assert names <= words, "every tool is told of"
+        answers = set(RunView.model_fields) | {"nesylora"}
+        assert {word for word in words if "_" in word} <= names | settings | answers
+        assert all(tool.description and tool.annotations for tool in tools)
+
+    talk(server(), look)
 
 
 def test_over_standard_input_and_output_a_run_outlives_its_client(tiny_task: TinyTask, tmp_path: Path) -> None:
