@@ -49,7 +49,13 @@ def _with_options(row: RawRow, question: str, answer: str, options: str) -> RawR
     texts = _texts(cell)
     labels = cell.get("label") if isinstance(cell, dict) else None
     known: list[object] = [*range(len(texts))]
-    ways = [known, list(LETTERS), labels if isinstance(labels, list) else [], [str(place) for place in known], texts]
+    ways: list[Sequence[object]] = [
+        known,
+        list(LETTERS),
+        labels if isinstance(labels, list) else [],
+        [str(place) for place in known],
+        texts,
+    ]
     place = next((way.index(right) for way in ways if right in way), None)
     listed = "\n".join(f"({letter}) {text}" for letter, text in zip(LETTERS, texts, strict=False))
     letter = f"({LETTERS[place]})" if place is not None and place < min(len(texts), len(LETTERS)) else ""
