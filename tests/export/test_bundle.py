@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -95,6 +98,29 @@ def test_transformers_and_peft_alone_answer_as_the_run_does(
     assert nesylora.load(bundle, base=str(tiny_model("llama"))).generate(QUESTIONS) == ours
     assert nesylora.load(bundle).generate(QUESTIONS[0]) == ours[:1]  # of the merged model: its base is in no hub
     assert nesylora.load(bundle).messages("q") == nesylora.messages(run.path, "q")
+
+
+@pytest.mark.parametrize("name", ["qwen2", "gemma3"])
+def test_other_architectures_are_exported_as_well(
+    name: str, trained: Callable[..., RunFolder], tiny_model: Callable[[str], Path]
+) -> None:
+    run = trained(model=str(tiny_model(name)))
+    bundle = export_run(run.path, wanted=Wanted(merged=True))
+    ours = nesylora.Adapted(run.path, None, None, None).generate(QUESTIONS)  # type: ignore[arg-type]
+    assert answers(bundle, tiny_model(name), QUESTIONS) == ours
+    assert answers(bundle, tiny_model(name), QUESTIONS, merged=True) == ours
+
+
+def test_the_cards_own_lines_run_where_there_is_nothing_of_ours(
+    trained: Callable[..., RunFolder], tiny_model: Callable[[str], Path]
+) -> None:
+    run = trained()
+    bundle = export_run(run.path, wanted=Wanted(base="somebody/tiny"))
+    [lines] = re.findall("```python\n(.*?)```", (bundle / "README.md").read_text(), flags=re.DOTALL)
+    lines = lines.replace("somebody/tiny", str(tiny_model("llama"))).replace('"…"', repr(QUESTIONS[0]))
+    done = subprocess.run([sys.executable, "-I", "-c", lines], cwd=bundle, capture_output=True, text=True, check=True)
+    ours = nesylora.Adapted(run.path, None, None, None).generate(QUESTIONS[0])  # type: ignore[arg-type]
+    assert [done.stdout.strip()] == ours
 
 
 def test_the_bundle_names_no_place_of_this_machine(trained: Callable[..., RunFolder], tmp_path: Path) -> None:
