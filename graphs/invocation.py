@@ -1,6 +1,5 @@
 """One call of the graph: from what it was given to its run, and what every node has in common."""
 
-import errno
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,10 +10,11 @@ from langgraph.config import get_config
 from langgraph.runtime import Runtime, get_runtime
 from langgraph.types import StreamWriter
 
-from agent.errors import BadInput, NesyLoraError
+from agent.errors import BadInput, DiskFull, NesyLoraError, is_disk_full
 from agent.records.base import digest
 from agent.records.rounds import Outcome, Spend
 from graphs.context import Context, Report
+from graphs.lost_adapters import restore_adapters
 from graphs.services.run import RunServices
 from graphs.state import Input, State, unreadable
 
@@ -121,7 +121,7 @@ def as_node(node: Node, report: Report | None = None) -> Any:
     def charged(state: State, services: RunServices, stream: StreamWriter) -> State:
         services.report = services.report or report
         services.stream = stream
-        if outcome := services.folder.outcome():
+        if outcome := services.outcome():
             number = len(services.folder.rounds())  # no node works, and no test row is opened, a second time
             return {"run": services.folder.name, "number": number, "decision": None, **results(services, outcome)}
         services.lock()
@@ -134,6 +134,7 @@ def as_node(node: Node, report: Report | None = None) -> Any:
         services.meter.begin(_step(node, state), state.get("spend", Spend()), minutes)
         try:
             try:
+                restore_adapters(state, services, judged=node.__name__ in ("judge", "remember"))
                 update = node(state, services)
             finally:  # for another try of this node, and for a run that begins anew without the checkpoint of this step
                 services.meter.charge()
@@ -142,11 +143,9 @@ def as_node(node: Node, report: Report | None = None) -> Any:
                 spend = own + services.meter.counted
                 update["trial"] = update["trial"].model_copy(update={"spend": spend})
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if not is_disk_full(error):
                 raise
-            raise NesyLoraError(
-                f"The disk is full: {services.folder.path}. Make room, then go on with resume."
-            ) from error
+            raise DiskFull(services.folder.path, services.folder.size // (1 + len(services.folder.rounds()))) from error
         finally:
             services.meter.end()
         return {**update, "spend": own + update.get("spend", Spend())}

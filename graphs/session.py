@@ -109,7 +109,8 @@ class Session:
 
         self._saver = Checkpoints(self.services.folder.checkpoints, self.services.note)
         graph = build_graph(self._saver)
-        repair(graph, self._saver, self._config, self.services.note, ended=self.finished)
+        rounds = len(self.services.folder.rounds())
+        repair(graph, self._saver, self._config, self.services.note, rounds=rounds, ended=self.finished)
         return graph
 
     @cached_property

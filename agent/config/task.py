@@ -57,6 +57,7 @@ class Budget(Settings):
     minutes: float | None = Field(None, gt=0)
     train_tokens: int | None = Field(None, gt=0)
     usd: float | None = Field(None, ge=0, description="for the external LLM")
+    llm_tokens: int | None = Field(None, gt=0, description="read and written by the external LLM")
 
 
 class Recall(Settings):

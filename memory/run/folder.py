@@ -1,7 +1,7 @@
 """The run folder: the truth of a run. Every other memory can be rebuilt from it."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -9,10 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
+from pydantic import ValidationError
+
 from agent.errors import BadInput
 from agent.extensions import missing
 from agent.records.base import FORMAT
-from agent.records.events import Event
+from agent.records.events import BaselineScored, Event, RoundJudged, RunFinished
 from agent.records.rounds import Baseline, Call, Outcome, Round
 from memory.run.about import About, own_version
 from memory.run.artefacts import Artefacts
@@ -20,6 +22,7 @@ from memory.run.charges import ChargeFile
 from memory.run.events import EventFile, EventLog
 from memory.run.ledger import Row, RowFile
 from memory.run.naming import new_folder
+from memory.storage.damage import is_damage, set_aside
 from memory.storage.disk import append_line, whole_lines, write_atomically
 from memory.storage.lock import held
 from memory.storage.records import parse_record, read_record
@@ -134,6 +137,48 @@ class RunFolder(Artefacts):
                 f"{begun}, which may be why: {error} Go on with that version, or start a new run."
             ) from error
 
+    def mend(self, notify: Callable[[str], None]) -> None:
+        """From now on damage is told of and mended. For the process that has the run.
+
+        Damaged lines of the ledger are restored from the events; one of the LLM's log is charged at the most that any
+        call has cost; other files are looked at when they are read.
+        """
+        self.on_damage = self.charges.on_damage = notify
+        events = self.events()
+        known: list[Row] = [event.row for event in events.of(BaselineScored)]
+        known += [event.row for event in events.of(RoundJudged)]
+        known += [event.outcome for event in events.of(RunFinished)]
+        if said := self._ledger.mend(known):
+            notify(said)
+        self._mend_calls(notify)
+
+    def _mend_calls(self, notify: Callable[[str], None]) -> None:
+        good, damaged = list[Call](), 0
+        for line in whole_lines(self._calls):
+            try:
+                good.append(Call.model_validate_json(line))
+            except ValidationError as error:
+                if not is_damage(error):
+                    return  # of another version
+                damaged += 1
+        if not damaged:
+            return
+        said = set_aside(self._calls, self.path)
+        dearest = max(good, key=lambda call: (call.usage.usd, call.usage.tokens), default=None)
+        last = max((call.number for call in good), default=0)
+        lost = [
+            dearest.model_copy(update={"number": last + place, "settled": True, "fault": "the log was damaged"})
+            for place in range(1, damaged + 1)
+            if dearest
+        ]
+        write_atomically(self._calls, "".join(f"{call.model_dump_json()}\n" for call in (*good, *lost)))
+        notify(f"{said}. Calls that were lost ({damaged}) are charged at the most that a call of this run has cost.")
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+
     def locked(self) -> AbstractContextManager[None]:
         """Keeps the run for this process. Raises Busy, naming the holder, when another live one has it."""
         return held(self.path / "run", f"The run {self.name}")
@@ -145,14 +190,18 @@ class RunFolder(Artefacts):
         self._ledger.append(row)
 
     def baseline(self) -> Baseline | None:
-        """Row 0 of the ledger; None before it is written. Raises BadInput, as `rounds` and `outcome`: it is damaged."""
+        """Row 0 of the ledger; None before it is written. Raises BadInput, as `rounds`: it is damaged."""
         return next((row for row in self._ledger.read() if isinstance(row, Baseline)), None)
 
     def rounds(self) -> list[Round]:
         return [row for row in self._ledger.read() if isinstance(row, Round)]
 
     def outcome(self) -> Outcome | None:
-        return next((row for row in self._ledger.read() if isinstance(row, Outcome)), None)
+        """None before the end, and where the ledger is damaged: to go on with the run mends it, `rounds` says so."""
+        try:
+            return next((row for row in self._ledger.read() if isinstance(row, Outcome)), None)
+        except BadInput:
+            return None
 
     @property
     def reported(self) -> bool:
