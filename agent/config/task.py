@@ -60,6 +60,7 @@ class Budget(Settings):
     minutes: float | None = Field(None, gt=0, description="of work; pauses do not count")
     train_tokens: int | None = Field(None, gt=0, description="tokens trained, padding aside")
     usd: float | None = Field(None, ge=0, description="for the external LLM")
+    llm_tokens: int | None = Field(None, gt=0, description="read and written by the external LLM")
 
 
 class Recall(Settings):
