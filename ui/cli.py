@@ -11,6 +11,7 @@ from agent.errors import NesyLoraError
 from agent.example_tasks import shipped
 from ui.control import commands as control
 from ui.control.signals import clean_ending, exit_code
+from ui.queue import commands as queue
 
 if TYPE_CHECKING:
     from memory.run.folder import RunFolder
@@ -51,12 +52,13 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="adapt the embedded model to the example task tasks/valley")
     _add_run_options(demo)
     _add_ways(demo)
-    demo.set_defaults(do=_run, task=None)
+    demo.set_defaults(do=_demo)
 
     start = commands.add_parser("run", help="adapt a model to a task")
-    start.add_argument("task", help="a task.yaml, or the folder that holds it")
+    start.add_argument("task", nargs="+", help="a task.yaml, or the folder that holds it; several make a queue")
     _add_run_options(start)
     _add_ways(start)
+    queue.add_overnight(start)
     start.set_defaults(do=_run)
 
     _add_init(commands.add_parser("init", help="make a task of a file of rows: columns, splits, scorers, target"))
@@ -98,6 +100,7 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     listing.add_argument("--json", action="store_true", help="for scripts: one JSON record a line")
     listing.set_defaults(do=_runs)
     control.add_commands(commands)
+    queue.add_commands(commands)
 
     page = commands.add_parser("ui", help="the runs as a page in the browser: watch, steer and start them")
     _add_runs(page)
@@ -184,12 +187,22 @@ def _add_run_name(command: argparse.ArgumentParser) -> None:
 # --- the commands ----------------------------------------------------------------------------------
 
 
+def _demo(options: argparse.Namespace) -> int:
+    return _begin(task_path(None), options)
+
+
 def _run(options: argparse.Namespace) -> int:
+    if queue.is_queue(options):
+        quiet_libraries()
+        return queue.run_queue(options, _overrides(options))
+    return _begin(task_path(options.task[0]), options)
+
+
+def _begin(task: Path, options: argparse.Namespace) -> int:
     from graphs.context import new_run
 
     quiet_libraries()
-    folder = new_run(task_path(options.task), _overrides(options), options.runs, options.name)
-    return _work(folder, options)
+    return _work(new_run(task, _overrides(options), options.runs, options.name), options)
 
 
 def _init(options: argparse.Namespace) -> int:
@@ -220,6 +233,8 @@ def _resume(options: argparse.Namespace) -> int:
     from ui.control.work import exit_code, extend
 
     quiet_libraries()
+    if not options.worker and (found := queue.named(options)):
+        return queue.resume_queue(found, options)
     folder = _find(options)
     if options.overrides:
         extend(folder, as_changes(options.overrides))

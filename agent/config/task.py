@@ -10,6 +10,7 @@ from agent.config.base import Settings
 from agent.config.data import Data
 from agent.config.llm import Llm
 from agent.config.lora import Lora
+from agent.config.notify import Notify
 from agent.config.policies import OBSERVING, PLANNING, POLICIES, is_policy
 from agent.config.prompt import Editing, SeedPrompt
 from agent.config.scorers import ContentScorer, Judge, RewardModel, StyleScorer
@@ -58,6 +59,7 @@ class Budget(Settings):
     minutes: float | None = Field(None, gt=0)
     train_tokens: int | None = Field(None, gt=0)
     usd: float | None = Field(None, ge=0, description="for the external LLM")
+    llm_tokens: int | None = Field(None, gt=0, description="of the external LLM, in and out")
 
 
 class Recall(Settings):
@@ -103,6 +105,7 @@ class TaskConfig(Settings):
     without: tuple[Component, ...] = Field((), description="what to do without, to see what it is good for")
     planner: Literal["none", "llm"] = "none"
     llm: Llm | None = None
+    notify: Notify = Notify()
     seed: int = 0
 
     @model_validator(mode="after")

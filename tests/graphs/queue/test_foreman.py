@@ -1,0 +1,213 @@
+"""A queue worked through: every task in a process of its own, what goes wrong with one, and what is left of a budget."""
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+
+from agent.errors import BadInput
+from agent.records.queue import NightLimits, QueueRow, TaskEnded, TaskStopped
+from graphs.control.client import live
+from graphs.control.steering import RunStatus
+from graphs.queue.foreman import Foreman, spend_of
+from graphs.queue.making import add_task, new_queue, take_up
+from memory.queue import QueueFolder, QueueState, now
+from memory.run.folder import RunFolder
+from tests.fixtures.learnable import TinyTask
+
+SHORT = ["policy=lora-only", "budget.rounds=1", "lora.epochs=1"]
+LONG = ["policy=lora-only", "budget.rounds=2", "lora.epochs=20", "lora.batch_size=1", "lora.enough=0"]  # 80 steps
+AT_ONCE = (0.0,)  # two tries, one after the other
+
+
+class Seen:
+    """A watcher that keeps what it is told, and does something at a row or while a run works."""
+
+    def __init__(self, at_row: Callable[[QueueRow], object] = bool, at_run: Callable[..., object] = bool) -> None:
+        self.rows: list[QueueRow] = []
+        self._at_row, self._at_run = at_row, at_run
+
+    def row(self, row: QueueRow, state: QueueState) -> None:
+        self.rows.append(row)
+        self._at_row(row)
+
+    def run(self, run: RunFolder, status: RunStatus) -> None:
+        self._at_run((run, status))
+
+    @property
+    def ends(self) -> list[tuple[int, str]]:
+        return [(row.number, row.state) for row in self.rows if isinstance(row, TaskEnded)]
+
+
+@pytest.fixture
+def tasks(tiny_task: TinyTask, tmp_path: Path) -> Callable[..., list[Path]]:
+    """Copies of the tiny task, each with a name of its own."""
+
+    def make(*names: str, **changes: object) -> list[Path]:
+        source = tiny_task()
+        made = []
+        for name in names:
+            folder = tmp_path / name
+            shutil.copytree(source, folder)
+            config = yaml.safe_load((folder / "task.yaml").read_text()) | {"name": name} | changes
+            (folder / "task.yaml").write_text(yaml.safe_dump(config))
+            made.append(folder)
+        return made
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would load a model in a process of its own; `test_estimate` tests it."""
+    monkeypatch.setattr("graphs.queue.estimate._probed", lambda task: None)
+
+
+def test_a_task_that_breaks_does_not_stop_the_others_and_one_more_is_added_meanwhile(
+    tasks: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    good, breaks, last, more = tasks("good", "breaks", "last", "more")
+    queue = new_queue([good, breaks, last], NightLimits(), tmp_path / "runs", SHORT)
+    (breaks / "validation.jsonl").write_text('{"question": "Another?"}\n')  # found when its turn comes
+
+    def add(row: QueueRow) -> None:
+        if isinstance(row, TaskEnded) and row.number == 1:
+            assert add_task(queue, more, SHORT).number == 4
+
+    seen = Seen(add)
+    end = Foreman(queue, seen, AT_ONCE).work()
+    assert seen.ends == [(1, "finished"), (2, "failed"), (3, "finished"), (4, "finished")]
+    state = queue.read()
+    failed = state.items[1].ended
+    assert failed and "validation.jsonl" in failed.reason and "answer" in failed.reason
+    assert end.reason == "All tasks are done." and state.ended == end
+    runs = [RunFolder.open(queue.root / item.run) for item in state.items if item.run != state.items[1].run]
+    assert [run.about.task for run in runs] == ["good", "last", "more"]
+    assert end.spend.train_tokens == sum(run.rounds()[-1].spend.train_tokens for run in runs) > 0
+
+
+def test_a_task_that_cannot_be_used_is_refused_before_anything_begins(
+    tasks: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    good, bad, worse = tasks("good", "bad", "worse")
+    (bad / "train.jsonl").unlink()
+    (worse / "task.yaml").write_text("name: worse\n")
+    with pytest.raises(BadInput, match=r"2 of 3 tasks .* nothing was begun") as refused:
+        new_queue([good, bad, worse], NightLimits(), tmp_path / "runs", SHORT)
+    assert "train.jsonl" in str(refused.value) and "worse" in str(refused.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_that_is_killed_again_and_again_is_tried_again_put_off_and_given_up(
+    tasks: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    dies, lives = tasks("dies", "lives", policy="lora-only")
+    queue = new_queue([dies, lives], NightLimits(), tmp_path / "runs", ["budget.rounds=1", "lora.epochs=1"])
+
+    def kill(seen: tuple[RunFolder, RunStatus]) -> None:
+        run, status = seen
+        if run.about.task == "dies" and status.pid and status.condition == "working":
+            os.kill(status.pid, signal.SIGKILL)
+
+    seen = Seen(at_run=kill)
+    Foreman(queue, seen, AT_ONCE).work()
+    stops = [(row.number, row.then) for row in seen.rows if isinstance(row, TaskStopped)]
+    assert stops == [(1, "again"), (1, "later"), (1, "again")]
+    assert seen.ends == [(2, "finished"), (1, "failed")]
+    reason = queue.read().items[0].ended
+    assert reason and "killed, or out of memory" in reason.reason
+
+
+def test_a_killed_foreman_leaves_a_run_that_goes_on_and_the_queue_is_taken_up(
+    tasks: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    first, second = tasks("first", "second")
+    queue = new_queue([first, second], NightLimits(), tmp_path / "runs", [*LONG, "budget.rounds=1"])
+
+    class Killed(BaseException):
+        pass
+
+    def die(seen: tuple[RunFolder, RunStatus]) -> None:
+        if seen[1].step and seen[1].step.what == "training LoRA":
+            raise Killed
+
+    with pytest.raises(Killed):
+        Foreman(queue, Seen(at_run=die), AT_ONCE).work()
+    run = RunFolder.open(queue.root / queue.read().items[0].run)
+    remote = live(run)
+    assert remote is not None
+    pid = remote.status().pid
+    take_up(queue, NightLimits())
+    pids = set()
+    seen = Seen(at_run=lambda both: pids.add(both[1].pid))
+    Foreman(queue, seen, AT_ONCE).work()
+    assert pid in pids and seen.ends == [(1, "finished"), (2, "finished")]
+    kinds = [json.loads(line)["kind"] for line in (run.path / "ledger.jsonl").read_text().splitlines()]
+    assert kinds == ["baseline", "round", "outcome"]
+
+
+def test_what_all_have_together_ends_the_queue_and_counts_over_evenings(
+    tasks: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    first, second = tasks("first", "second")
+    estimated = new_queue([first], NightLimits(), tmp_path / "elsewhere", SHORT).read().items[0].added.estimate
+    queue = new_queue([first, second], NightLimits(train_tokens=estimated.trained), tmp_path / "runs", LONG[:-1])
+    seen = Seen()
+    end = Foreman(queue, seen, AT_ONCE).work()
+    assert seen.ends[0] == (1, "finished")
+    run = RunFolder.open(queue.root / queue.read().items[0].run)
+    outcome = run.outcome()
+    assert outcome and "training tokens is used up" in outcome.stopped and len(run.rounds()) == 1
+    assert len(seen.ends) == 2 or "no training tokens are left" in end.reason
+    spent = spend_of(queue, queue.read())
+    if len(seen.ends) == 1:
+        take_up(queue, NightLimits(train_tokens=10_000_000))
+        Foreman(queue, seen, AT_ONCE).work()
+    assert seen.ends == [(1, "finished"), (2, "finished")]
+    assert spend_of(queue, queue.read()).train_tokens > spent.train_tokens or len(seen.ends) == 2
+    with pytest.raises(BadInput, match="is done"):
+        take_up(queue, NightLimits())
+
+
+def test_at_the_time_named_the_run_under_way_ends_and_the_rest_waits(
+    tasks: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    first, second = tasks("first", "second")
+    queue = new_queue(
+        [first, second], NightLimits(until=now() + timedelta(seconds=25)), tmp_path / "runs", [*LONG, "budget.rounds=999"]
+    )
+    seen = Seen()
+    end = Foreman(queue, seen, AT_ONCE).work()
+    assert seen.ends == [(1, "finished")] or seen.ends == [(1, "finished"), (2, "finished")]
+    state = queue.read()
+    run = RunFolder.open(queue.root / state.items[0].run)
+    outcome = run.outcome()
+    assert outcome and 1 <= len(run.rounds()) < 999
+    assert "minutes" in end.reason or end.reason == "All tasks are done."
+    with pytest.raises(BadInput, match="has passed"):
+        take_up(queue, NightLimits())
+
+
+def test_two_processes_cannot_work_on_one_queue_and_both_may_add(
+    tasks: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    from agent.errors import Busy
+
+    (task,) = tasks("task")
+    queue = new_queue([task], NightLimits(), tmp_path / "runs", SHORT)
+    with queue.locked(), pytest.raises(Busy, match=f"process {os.getpid()}"):
+        Foreman(QueueFolder.open(queue.path), Seen()).work()
+    threads = [threading.Thread(target=add_task, args=(queue, task, SHORT)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [item.added.number for item in queue.read().items] == [1, 2, 3, 4, 5]
