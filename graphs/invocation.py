@@ -13,9 +13,10 @@ from langgraph.types import StreamWriter
 
 from agent.errors import BadInput, Cancelled, NesyLoraError
 from agent.records.base import digest
-from agent.records.rounds import Outcome, Spend, Trial, Verdict
+from agent.records.rounds import Outcome, Spend
+from graphs.cancelling import cancelled_trial
 from graphs.context import Context, Report
-from graphs.services.brake import CANCELLED, UnderWay
+from graphs.services.brake import UnderWay
 from graphs.services.run import RunServices
 from graphs.state import Input, State, unreadable
 
@@ -142,7 +143,7 @@ def as_node(node: Node, report: Report | None = None) -> Any:
                     raise Cancelled
                 update = node(state, services)
             except Cancelled:
-                update = cancelled(node.__name__, state)
+                update = cancelled_trial(state, judged=node.__name__ == "judge")
             finally:  # for another try of this node, and for a run that begins anew without the checkpoint of this step
                 services.meter.charge()
             own = services.meter.spent
@@ -169,16 +170,6 @@ def _step(node: Node, state: State) -> str:
     """A step's name in charge.json: the same after a kill, another one when a round plans again after a refusal."""
     refused = len(state.get("refused", ()))
     return f"{state.get('number', 0)}-{node.__name__}" + (f"-{refused}" if refused else "")
-
-
-def cancelled(node: str, state: State) -> State:
-    """What the node of a lever, or of its judgement, returns when the user cancels it: nothing is changed."""
-    trial = Trial(candidate=None, note=CANCELLED, cancelled=True)
-    if node != "judge":
-        return {"trial": trial}
-    reward = state["signal"].reward
-    verdict = Verdict(kept=False, reason=CANCELLED, before=reward, after=reward, p_value=1.0)
-    return {"trial": trial.model_copy(update={"spend": state["trial"].spend}), "verdict": verdict}
 
 
 def results(services: RunServices, outcome: Outcome) -> State:

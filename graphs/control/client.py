@@ -19,7 +19,7 @@ from memory.run.folder import RunFolder
 from memory.storage.lock import holder
 
 HOME = Path(__file__).resolve().parents[2]
-STARTS = 60.0  # seconds that a worker may take until it can be reached
+STARTS = 120.0  # seconds that a worker may take until it can be reached
 ANSWERS = 30.0  # seconds for an answer, beside what is waited for on purpose
 
 
@@ -35,51 +35,53 @@ class Remote:
 
     def status(self, after: int = -1, seconds: float = 0.0) -> RunStatus:
         try:
-            return self._status("status", waits=seconds, after=after, seconds=seconds)
+            return self._steer("status", {"after": after, "seconds": seconds}, ANSWERS + seconds)
         except Gone as gone:  # what the folder says is still true
+            if not self._folder.path.exists():  # the task could not be used, and nothing was measured
+                raise
             left = status_of_folder(self._folder)
             trouble = "" if left.condition == "finished" else str(gone)
             return left.model_copy(update={"version": int(time.time() * 1000), "trouble": trouble})
 
     def answer(self, answer: Mapping[str, object], number: int | None = None) -> RunStatus:
-        return self._status("answer", answer=dict(answer), number=number)
+        return self._steer("answer", {"answer": dict(answer), "number": number})
 
     def act(self, action: Action) -> RunStatus:
-        return self._status("act", action=action)
+        return self._steer("act", {"action": action})
 
     def go_on(self, rounds: int | None = None) -> RunStatus:
-        return self._status("go_on", rounds=rounds)
+        return self._steer("go_on", {"rounds": rounds})
 
     def pause(self, now: bool = False) -> RunStatus:
-        return self._status("pause", now=now)
+        return self._steer("pause", {"now": now})
 
     def cancel_step(self) -> RunStatus:
-        return self._status("cancel_step")
+        return self._steer("cancel_step", {})
 
     def extend(self, **limits: float | None) -> RunStatus:
-        return cast(RunStatus, self._call("extend", ANSWERS, **limits))
+        return self._steer("extend", limits)
 
     def finish(self) -> RunStatus:
-        return self._status("finish")
+        return self._steer("finish", {})
 
     def leave(self) -> RunStatus:
-        return self._status("leave")
+        return self._steer("leave", {})
 
     def look(self, look: Look) -> Finding:
-        return cast(Finding, self._call("look", None, look=look))
+        return cast(Finding, self._call("look", {"look": look}, None))
 
-    def _status(self, call: str, waits: float = 0.0, **arguments: object) -> RunStatus:
-        return cast(RunStatus, self._call(call, ANSWERS + waits, **arguments))
+    def _steer(self, call: str, arguments: Mapping[str, object], timeout: float = ANSWERS) -> RunStatus:
+        return cast(RunStatus, self._call(call, arguments, timeout))
 
-    def _call(self, call: str, seconds: float | None, **arguments: object) -> RunStatus | Finding:
+    def _call(self, call: str, arguments: Mapping[str, object], timeout: float | None) -> RunStatus | Finding:
         """What the other process returns.
 
         Args:
-            seconds: for the answer; None: as long as it takes.
+            timeout: seconds for the answer; None: as long as it takes.
         """
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-                connection.settimeout(seconds)
+                connection.settimeout(timeout)
                 connection.connect(self._at.socket)
                 connection.sendall(wire.request(call, arguments))
                 with connection.makefile("rb") as lines:
@@ -179,26 +181,27 @@ def start_worker(folder: RunFolder, supervised: bool = False) -> Steering:
         NesyLoraError: it has ended at once; the message says why. BadInput, where it said so.
     """
     log = folder.path / "console.log"
-    before = log.stat().st_size if log.exists() else 0
     command = [sys.executable, "-P", "-m", "nesylora", "resume", str(folder.path), "--worker"]
-    with log.open("ab") as out:
+    with log.open("a+b") as said:  # kept open: a run of a task that cannot be used is taken away
+        before = said.seek(0, os.SEEK_END)
         worker = subprocess.Popen(
-            [*command, *(["--supervised"] if supervised else [])], stdin=subprocess.DEVNULL, stdout=out,
+            [*command, *(["--supervised"] if supervised else [])], stdin=subprocess.DEVNULL, stdout=said,
             stderr=subprocess.STDOUT, start_new_session=True, env=environment(),
         )  # fmt: skip
-    until = time.monotonic() + STARTS
-    while time.monotonic() < until:
-        at = process.noted(folder)
-        if at is not None and at.pid == worker.pid and (remote := live(folder)):
-            return remote
-        if worker.poll() is not None:
-            said = log.read_bytes()[before:].decode(errors="replace").strip().splitlines()
-            kind = BadInput if worker.returncode == BadInput.exit_code else NesyLoraError
-            raise kind(
-                f"The process that was to work on run {folder.name} has ended with code {worker.returncode}: "
-                f"{said[-1] if said else 'it said nothing'} ({log})"
-            )
-        time.sleep(0.05)
+        until = time.monotonic() + STARTS
+        while time.monotonic() < until:
+            at = process.noted(folder)
+            if at is not None and at.pid == worker.pid and (remote := live(folder)):
+                return remote
+            if worker.poll() is not None:
+                said.seek(before)
+                last = said.read().decode(errors="replace").strip().splitlines()
+                kind = BadInput if worker.returncode == BadInput.exit_code else NesyLoraError
+                raise kind(
+                    f"The process for run {folder.name} has ended with code {worker.returncode}: "
+                    f"{last[-1] if last else 'it said nothing'}"
+                )
+            time.sleep(0.05)
     worker.terminate()
     raise NesyLoraError(f"The process for run {folder.name} cannot be reached after {STARTS:.0f} s: see {log}")
 

@@ -12,6 +12,8 @@ from agent.records.limits import Extension, Limits
 from memory.run.folder import RunFolder
 
 NAMES = tuple(Limits.model_fields)
+KEYS = {name if name == "target" else f"budget.{name}": name for name in NAMES}
+"""As a task.yaml calls them."""
 
 
 def extended(config: TaskConfig, present: Limits, changes: Mapping[str, float | None]) -> Limits:
@@ -51,13 +53,12 @@ def as_changes(settings: Sequence[str]) -> dict[str, float | None]:
     changes: dict[str, float | None] = {}
     for setting in settings:
         key, _, value = setting.partition("=")
-        name = key.strip().removeprefix("budget.")
-        if name not in NAMES or (name == "target") != (key.strip() == "target"):
+        if key.strip() not in KEYS:
             raise BadInput(
-                f"--set {setting}: of a run that has begun only its limits can be set ({', '.join(_keys())}), since "
+                f"--set {setting}: of a run that has begun only its limits can be set ({', '.join(KEYS)}), since "
                 "what was measured holds for the other settings. For those, start a new run."
             )
-        changes[name] = _number(setting, value.strip())
+        changes[KEYS[key.strip()]] = _number(setting, value.strip())
     return changes
 
 
@@ -99,10 +100,6 @@ def _number(setting: str, value: str) -> float | None:
     except ValueError:
         raise BadInput(f"{setting}: {value!r} is no number; null lifts a limit") from None
     return int(number) if number.is_integer() else number
-
-
-def _keys() -> list[str]:
-    return [name if name == "target" else f"budget.{name}" for name in NAMES]
 
 
 def _ways() -> str:

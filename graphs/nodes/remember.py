@@ -3,13 +3,17 @@
 from agent.records.actions import EditPrompt
 from agent.records.events import RoundJudged
 from agent.records.rounds import Round
+from graphs.cancelling import cancelled_trial
 from graphs.services.run import RunServices
 from graphs.state import State, decided
 
 
 def remember(state: State, services: RunServices) -> State:
     """Ledger row, prompt memory and report; each idempotent, so that a kill between them does no harm."""
-    verdict, trial, number = state["verdict"], state["trial"], state["number"] + 1
+    number = state["number"] + 1
+    if services.folder.is_cancelled(number):  # at the very end of its judgement
+        state = {**state, **cancelled_trial(state, judged=True)}
+    verdict, trial = state["verdict"], state["trial"]
     best = trial.candidate if verdict.kept and trial.candidate else state["best"]
     row = Round(
         number=number, signal=state["signal"], diagnosis=state["diagnosis"], decision=decided(state), trial=trial,

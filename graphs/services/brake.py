@@ -8,8 +8,6 @@ from agent.records.rounds import Spend
 CANCELLABLE = ("train_lora", "edit_prompt", "judge")
 """The nodes in which an action is under way: a lever, and its judgement."""
 
-CANCELLED = "Cancelled by the user."
-
 Brake = Callable[[bool], None]
 """Asked again and again while a node works, and with True before it begins: raises BrokenOff where it is to stop."""
 

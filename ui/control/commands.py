@@ -133,10 +133,11 @@ def _extend(options: argparse.Namespace) -> int:
 
 def _stop(options: argparse.Namespace) -> int:
     """Waits until the process has let go, so that the next command finds the run free."""
+    from graphs.control.client import attach, status_of
     from memory.storage.lock import holder
 
     folder = _folder(options)
-    status = _steering(options).leave()
+    status = attach(folder).leave()
     until = time.monotonic() + LETS_GO
     while holder(folder.lock_path) and time.monotonic() < until:
         time.sleep(0.1)
@@ -144,7 +145,7 @@ def _stop(options: argparse.Namespace) -> int:
         print(f"Process {status.pid} ends after the batch under way.", file=sys.stderr)
         return 3
     print(f"Process {status.pid} has stopped. Go on with: nesylora resume {folder.name}", file=sys.stderr)
-    return _status(options)
+    return _show(status_of(folder), options.json)
 
 
 # --- what they share -------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from ui.report.write import write_report
 from ui.terminal.live import LiveView
 
 REACHED, IMPROVED, NOTHING = 0, 4, 5
+TOLD_TO_STOP = 143  # by another process: as if by SIGTERM
 IDLE = 900.0  # seconds after which a worker that waits for a user ends: a face that comes back starts another
 
 
@@ -50,7 +51,7 @@ def work(folder: RunFolder, ending: Ending, *, json: bool = False, supervised: b
         except KeyboardInterrupt:
             ending.begin("ending after the batch under way; a second signal ends it at once")
             raise
-    return exit_code(folder) if folder.outcome() else 0
+    return exit_code(folder) if folder.outcome() else TOLD_TO_STOP
 
 
 def refuse_second(folder: RunFolder) -> None:

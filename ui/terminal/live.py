@@ -177,6 +177,8 @@ class LiveView:
             )
             table.add_row(name, wording.number(result.reward), between, *parts)
         self.console.print(table)
+        if outcome.seen:
+            self._say(Text("The test rows had been seen before the run was extended: this result is no blind one."))
         if alike := wording.always(outcome.commonest):
             self._say(Text(alike, style="dim"))
         self._say(Text(f"p {wording.p_value(outcome.p_value)}; {wording.cost(outcome.spend)}", style="dim"))

@@ -10,17 +10,18 @@ import pytest
 
 from agent.errors import BadInput
 from agent.policy.experience import experience
-from agent.records.actions import EditPrompt, Rollback, Stop
+from agent.records.actions import EditPrompt, Rollback, Stop, TrainLora
 from agent.records.events import Event
 from agent.records.looks import Evaluate, TryPrompt
 from graphs.approval import APPROVE, instead
+from graphs.cancelling import CANCELLED
 from graphs.context import new_run
 from graphs.control.driver import Driver, drive
 from graphs.control.steering import RunStatus
-from graphs.services.brake import CANCELLED
 from memory.experience import ExperienceFile
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import TinyTask
+from tests.llm.server import Reply, Request, serving
 
 PATIENCE = 120.0  # seconds; a test that waits so long fails
 
@@ -261,3 +262,46 @@ def test_an_error_stops_the_run_and_once_it_is_mended_it_goes_on(
         patch.undo()
         driver.go_on()
         assert until(driver, is_("finished")).trouble == ""
+
+
+def test_a_wait_for_an_llm_is_broken_off_and_its_call_is_charged(tiny_task: TinyTask, tmp_path: Path) -> None:
+    """The editor's LLM does not answer for minutes."""
+    asked = threading.Event()
+
+    def late(_: Request) -> Reply:
+        asked.set()
+        return Reply(text="late", delay=600)
+
+    with serving(late) as server:
+        settings = {"model": "mind", "base_url": server.url, "price": {"input": 1, "output": 1}, "timeout": 900}
+        task = tiny_task(edit={"editor": "textgrad"}, llm=settings, policy="prompt-only", budget={"rounds": 1})
+        folder = new_run(task, runs=tmp_path / "runs")
+        with drive(folder) as driver:
+            assert asked.wait(PATIENCE)
+            driver.cancel_step()
+            assert driver.wait(PATIENCE)
+    [row] = folder.rounds()
+    assert row.trial.cancelled and row.trial.spend.usd > 0
+    assert not any(call.usage.cached for call in folder.calls()) and folder.calls()
+
+
+def test_a_cancelled_lever_is_left_out_of_the_next_plan_but_does_not_end_the_run(
+    tiny_task: TinyTask, tmp_path: Path
+) -> None:
+    folder = new_run(tiny_task(), ["budget.rounds=2", "lora.epochs=3"], tmp_path / "runs")
+    with drive(folder, supervised=True) as driver:
+        until(driver, is_("waiting"))
+        listener = Held("training LoRA")
+        driver._watch._inner = listener
+        driver.act(TrainLora(epochs=3, rows="original"))
+        assert listener.reached.wait(PATIENCE)
+        driver.cancel_step()
+        listener.free.set()
+        question = until(driver, lambda status: status.condition == "waiting" and status.rounds == 1).question
+        assert question and question.decision.move.action == "edit_prompt"
+    schedule = new_run(tiny_task(), ["policy=lora-only", "budget.rounds=2", "lora.epochs=3"], tmp_path / "runs")
+    with held(schedule) as (driver, listener):
+        driver.cancel_step()
+        listener.free.set()
+        assert driver.wait(PATIENCE)
+    assert [row.decision.move.action for row in schedule.rounds()] == ["train_lora", "train_lora"]

@@ -200,7 +200,7 @@ def test_a_supervised_worker_asks_its_clients_and_looks_for_them(folder: RunFold
     status = until(other, lambda status: status.condition == "waiting")
     assert status.rounds == 1 and folder.rounds()[0].trial.cancelled
     with pytest.raises(BadInput, match="there is no call"):
-        getattr(steering, "_call")("close", 5.0)  # noqa: B009
+        getattr(steering, "_call")("close", {}, 5.0)  # noqa: B009
     steering.leave()
 
 
