@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 
 from agent.errors import NesyLoraError
 from agent.example_tasks import shipped
+from ui.commands import init
 from ui.control import commands as control
 from ui.control.signals import clean_ending, exit_code
+from ui.mcp import command as mcp
+from ui.page import command as page
 from ui.queue import commands as queue
 
 if TYPE_CHECKING:
@@ -61,7 +64,7 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     queue.add_overnight(start)
     start.set_defaults(do=_run)
 
-    _add_init(commands.add_parser("init", help="make a task of a file of rows: columns, splits, scorers, target"))
+    init.add_command(commands)
 
     resume = commands.add_parser(
         "resume", help="go on with a run that was stopped or killed, or has ended and is extended"
@@ -101,12 +104,8 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     listing.set_defaults(do=_runs)
     control.add_commands(commands)
     queue.add_commands(commands)
-
-    page = commands.add_parser("ui", help="the runs as a page in the browser: watch, steer and start them")
-    _add_runs(page)
-    page.add_argument("--port", type=int, metavar="N", help="default: 8765, or a free one where that is taken")
-    page.add_argument("--no-open", action="store_true", help="do not open the browser")
-    page.set_defaults(do=_ui)
+    mcp.add_command(commands)
+    page.add_command(commands)
 
     _add_check(
         commands.add_parser("check-llm", help="is an LLM server good enough? let it plan, edit and judge, and tell")
@@ -134,22 +133,6 @@ def _add_check(command: argparse.ArgumentParser) -> None:
     )
     _add_runs(command)
     command.set_defaults(do=_check_llm)
-
-
-def _add_init(command: argparse.ArgumentParser) -> None:
-    command.add_argument("rows", type=Path, help="a .jsonl, .json, .csv, .tsv or .parquet file: questions and answers, "
-                         "chats (OpenAI, ShareGPT) or Alpaca rows")  # fmt: skip
-    command.add_argument("--into", type=Path, metavar="FOLDER", help="of the new task; default: ./NAME of the file")
-    command.add_argument("--name", default="", help="of the task; default: that of the file")
-    command.add_argument("--model", default="smollm2-135m", help="hub name or local folder; default: smollm2-135m")
-    for column, what in (("question", "asked"), ("answer", "answered"), ("messages", "chats")):
-        command.add_argument(f"--{column}", default="", metavar="COLUMN", help=f"column of what is {what}"
-                             if column != "messages" else "column of chat messages")  # fmt: skip
-    command.add_argument("--content", default="", metavar="KIND", help="content scorer; default: what fits the answers")
-    command.add_argument("--target", type=float, help="validation reward at which a run is done")
-    command.add_argument("--yes", action="store_true", help="take the proposal without questions")
-    command.add_argument("--no-try", action="store_true", help="load no model; else five rows are tried")
-    command.set_defaults(do=_init)
 
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:
@@ -203,29 +186,6 @@ def _begin(task: Path, options: argparse.Namespace) -> int:
 
     quiet_libraries()
     return _work(new_run(task, _overrides(options), options.runs, options.name), options)
-
-
-def _init(options: argparse.Namespace) -> int:
-    from pydantic import ValidationError
-
-    from agent.config.scorers import is_content_kind
-    from agent.errors import BadInput
-    from eval.drafts.records import DraftOptions
-    from ui.commands.init import at_terminal, init, is_terminal
-
-    quiet_libraries()
-    given = {
-        key: getattr(options, key) for key in ("name", "model", "question", "answer", "messages", "content", "target")
-    }
-    if options.content and not is_content_kind(options.content):
-        raise BadInput(f"--content {options.content}: there is no such content scorer; see docs/settings.md")
-    try:
-        wanted = DraftOptions.model_validate(given)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        raise BadInput(f"--{fault['loc'][0]}: {fault['msg']}") from None
-    ask = None if options.yes or not is_terminal() else at_terminal
-    return init(options.rows, options.into, wanted, ask, tries=not options.no_try)
 
 
 def _resume(options: argparse.Namespace) -> int:
@@ -293,13 +253,6 @@ def _runs(options: argparse.Namespace) -> int:
     from ui.commands.runs import list_runs
 
     return list_runs(options.runs, options.json)
-
-
-def _ui(options: argparse.Namespace) -> int:
-    from ui.page.serve import serve
-
-    quiet_libraries()
-    return serve(options.runs, options.port, not options.no_open)
 
 
 def _check_llm(options: argparse.Namespace) -> int:

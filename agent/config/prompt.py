@@ -14,9 +14,9 @@ from agent.records.examples import Demo, Prompt, Retrieval
 class SeedPrompt(Settings):
     """The words the run starts from."""
 
-    system: str = ""
-    template: str = "{question}"
-    demos: tuple[Demo, ...] = ()
+    system: str = Field("", description="system text")
+    template: str = Field("{question}", description="how a question is put; must hold {question}")
+    demos: tuple[Demo, ...] = Field((), description="few-shot examples before every question: `question`, `answer`")
     retrieval: Retrieval | None = Field(None, description="few-shot examples that are retrieved for each question")
 
     @model_validator(mode="after")
@@ -62,7 +62,9 @@ def is_editor(name: str) -> bool:
 class Editing(Settings):
     """The prompt lever."""
 
-    editor: Annotated[str, OrRegisteredEditor()] = "rules"
+    editor: Annotated[str, OrRegisteredEditor()] = Field(
+        "rules", description="who rewrites: rules, textgrad or gepa (both by an LLM), or a registered editor"
+    )
     critiques: int = Field(
         8,
         ge=1,
@@ -73,7 +75,7 @@ class Editing(Settings):
     minibatch: int = Field(
         12, ge=1, description="rows on which proposals are compared; as many train rows are looked at for failures"
     )
-    proposals: int = Field(6, ge=1)
+    proposals: int = Field(6, ge=1, description="most prompts that are compared in a round")
     metric_calls: int | None = Field(
         None, ge=1, description="answers to train rows that GEPA may score in a round; default: minibatch x proposals"
     )

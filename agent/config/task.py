@@ -28,8 +28,10 @@ Component = Literal["signal", "classifier", "remaking", "memory", "gate"]
 
 
 class Generation(Settings):
-    max_new_tokens: int = Field(64, ge=1)
-    batch_size: int = Field(32, ge=1)
+    """How answers are generated: greedily, on every split."""
+
+    max_new_tokens: int = Field(64, ge=1, description="length of an answer, in tokens, at most")
+    batch_size: int = Field(32, ge=1, description="rows that are answered at a time")
 
 
 class Gate(Settings):
@@ -55,9 +57,9 @@ class Gate(Settings):
 class Budget(Settings):
     """The run stops cleanly when any of these is used up. None: no limit."""
 
-    rounds: int = Field(6, ge=0, le=10_000)
-    minutes: float | None = Field(None, gt=0)
-    train_tokens: int | None = Field(None, gt=0)
+    rounds: int = Field(6, ge=0, le=10_000, description="trainings, edits and the like, kept or not")
+    minutes: float | None = Field(None, gt=0, description="of work; pauses do not count")
+    train_tokens: int | None = Field(None, gt=0, description="tokens trained, padding aside")
     usd: float | None = Field(None, ge=0, description="for the external LLM")
     llm_tokens: int | None = Field(None, gt=0, description="of the external LLM, in and out")
 
@@ -72,20 +74,22 @@ class Recall(Settings):
 class TaskConfig(Settings):
     """A task.yaml: model + data + scorers + seed prompt + target + budget + settings."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)
-    about: str = ""
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64, description="what runs are called after")
+    about: str = Field("", description="what the task is, for people and for the LLM that plans and edits")
     model: str = Field(
         "smollm2-135m", description="hub name, local folder (./… is relative to the task), or the embedded"
     )
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto: a GPU where there is one")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="precision of the base model; auto: what suits the device"
+    )
     chat_template_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="arguments of the model's chat template, such as enable_thinking: false"
     )
     data: Data
     prompt: SeedPrompt = SeedPrompt()
-    content: tuple[ContentScorer, ...] = Field(min_length=1)
-    style: tuple[StyleScorer, ...] = ()
+    content: tuple[ContentScorer, ...] = Field(min_length=1, description="is the answer right? see below")
+    style: tuple[StyleScorer, ...] = Field((), description="has it the wanted form? see below")
     target: float = Field(0.95, gt=0, le=1, description="validation reward at which the run is done")
     budget: Budget = Budget()
     lora: Lora = Lora()
@@ -103,10 +107,10 @@ class TaskConfig(Settings):
         "that come with the package (`practice`), `none`, or a file of them",
     )
     without: tuple[Component, ...] = Field((), description="what to do without, to see what it is good for")
-    planner: Literal["none", "llm"] = "none"
+    planner: Literal["none", "llm"] = Field("none", description="llm: an LLM chooses the next lever; see docs/llm.md")
     llm: Llm | None = None
     notify: Notify = Notify()
-    seed: int = 0
+    seed: int = Field(0, description="of everything that is drawn")
 
     @model_validator(mode="after")
     def has_an_llm_where_one_is_needed(self) -> "TaskConfig":

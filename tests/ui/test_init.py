@@ -9,7 +9,7 @@ import pytest
 from eval.drafts.records import DraftOptions
 from eval.tasks.task import load_task
 from tests.fixtures.command_line import run
-from ui.commands.init import init
+from ui.commands.drafting import init
 
 Printed = pytest.CaptureFixture[str]
 
@@ -31,8 +31,8 @@ def test_a_file_becomes_a_task_that_runs(tickets: Path, tiny_model: Callable[[st
     printed = capsys.readouterr().out
     for said in ("train 18", "answer: team", "Not used: note", "As it is now", "Next: nesylora run tickets"):
         assert said in printed
-    assert run(["run", "tickets", "--set", "budget.rounds=0", "--set", "lora.rank=4", "--name", "first"]) == 0
-    assert (tickets.parent / "runs" / "first" / "report.html").is_file()
+    ended = run(["run", "tickets", "--set", "budget.rounds=0", "--set", "lora.rank=4", "--name", "first"])
+    assert ended == 5 and (tickets.parent / "runs" / "first" / "report.html").is_file()
 
 
 def test_without_a_try_no_model_is_loaded(tickets: Path, monkeypatch: pytest.MonkeyPatch, capsys: Printed) -> None:
