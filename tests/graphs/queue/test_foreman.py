@@ -1,24 +1,23 @@
-"""A queue worked through: every task in a process of its own, what goes wrong with one, and what is left of a budget."""
+"""A queue worked through: a process for every task, what goes wrong with one, and what is left of a budget."""
 
 import json
 import os
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 import yaml
 
-from agent.errors import BadInput
-from agent.records.queue import NightLimits, QueueRow, TaskEnded, TaskStopped
+from agent.errors import BadInput, Busy
+from agent.records.queue import NightLimits, QueueRow, Rate, TaskEnded, TaskStopped
 from graphs.control.client import live
 from graphs.control.steering import RunStatus
 from graphs.queue.foreman import Foreman, spend_of
-from graphs.queue.making import add_task, new_queue, take_up
+from graphs.queue.making import add_task, new_queue, next_time, take_up
 from memory.queue import QueueFolder, QueueState, now
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import TinyTask
@@ -129,8 +128,7 @@ def test_a_run_that_is_killed_again_and_again_is_tried_again_put_off_and_given_u
 def test_a_killed_foreman_leaves_a_run_that_goes_on_and_the_queue_is_taken_up(
     tasks: Callable[..., list[Path]], tmp_path: Path
 ) -> None:
-    first, second = tasks("first", "second")
-    queue = new_queue([first, second], NightLimits(), tmp_path / "runs", [*LONG, "budget.rounds=1"])
+    queue = new_queue(tasks("only"), NightLimits(), tmp_path / "runs", [*LONG, "budget.rounds=1"])
 
     class Killed(BaseException):
         pass
@@ -149,49 +147,66 @@ def test_a_killed_foreman_leaves_a_run_that_goes_on_and_the_queue_is_taken_up(
     pids = set()
     seen = Seen(at_run=lambda both: pids.add(both[1].pid))
     Foreman(queue, seen, AT_ONCE).work()
-    assert pid in pids and seen.ends == [(1, "finished"), (2, "finished")]
+    assert pid in pids and seen.ends == [(1, "finished")]
     kinds = [json.loads(line)["kind"] for line in (run.path / "ledger.jsonl").read_text().splitlines()]
     assert kinds == ["baseline", "round", "outcome"]
+    with pytest.raises(BadInput, match="is done"):
+        take_up(queue, NightLimits())
 
 
 def test_what_all_have_together_ends_the_queue_and_counts_over_evenings(
     tasks: Callable[..., list[Path]], tmp_path: Path
 ) -> None:
     first, second = tasks("first", "second")
-    estimated = new_queue([first], NightLimits(), tmp_path / "elsewhere", SHORT).read().items[0].added.estimate
-    queue = new_queue([first, second], NightLimits(train_tokens=estimated.trained), tmp_path / "runs", LONG[:-1])
+    queue = new_queue([first], NightLimits(train_tokens=600), tmp_path / "runs", [*LONG, "lora.epochs=4", "budget.rounds=9"])
     seen = Seen()
-    end = Foreman(queue, seen, AT_ONCE).work()
-    assert seen.ends[0] == (1, "finished")
-    run = RunFolder.open(queue.root / queue.read().items[0].run)
-    outcome = run.outcome()
-    assert outcome and "training tokens is used up" in outcome.stopped and len(run.rounds()) == 1
-    assert len(seen.ends) == 2 or "no training tokens are left" in end.reason
-    spent = spend_of(queue, queue.read())
-    if len(seen.ends) == 1:
-        take_up(queue, NightLimits(train_tokens=10_000_000))
-        Foreman(queue, seen, AT_ONCE).work()
-    assert seen.ends == [(1, "finished"), (2, "finished")]
-    assert spend_of(queue, queue.read()).train_tokens > spent.train_tokens or len(seen.ends) == 2
-    with pytest.raises(BadInput, match="is done"):
+    Foreman(queue, seen, AT_ONCE).work()
+    outcome = RunFolder.open(queue.root / queue.read().items[0].run).outcome()
+    assert outcome and "training tokens is used up" in outcome.stopped
+    used = spend_of(queue, queue.read()).train_tokens
+    assert used == outcome.spend.train_tokens >= 600
+    add_task(queue, second, SHORT)
+    with pytest.raises(BadInput, match="Not even one training fits into 0 training tokens"):
         take_up(queue, NightLimits())
+    take_up(queue, NightLimits(train_tokens=used + 10_000))
+    end = Foreman(queue, seen, AT_ONCE).work()
+    assert seen.ends == [(1, "finished"), (2, "finished")]
+    assert end.spend.train_tokens > used
 
 
 def test_at_the_time_named_the_run_under_way_ends_and_the_rest_waits(
-    tasks: Callable[..., list[Path]], tmp_path: Path
+    tasks: Callable[..., list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second = tasks("first", "second")
-    queue = new_queue(
-        [first, second], NightLimits(until=now() + timedelta(seconds=25)), tmp_path / "runs", [*LONG, "budget.rounds=999"]
-    )
-    seen = Seen()
+    queue = new_queue(tasks("first", "second"), NightLimits(until=now() + timedelta(hours=8)), tmp_path / "runs", LONG)
+    later = timedelta()
+    monkeypatch.setattr("graphs.queue.foreman.now", lambda: now() + later)
+
+    def jump(seen: tuple[RunFolder, RunStatus]) -> None:
+        nonlocal later
+        if seen[1].step and seen[1].step.what == "training LoRA":
+            later = timedelta(hours=8)
+
+    seen = Seen(at_run=jump)
     end = Foreman(queue, seen, AT_ONCE).work()
-    assert seen.ends == [(1, "finished")] or seen.ends == [(1, "finished"), (2, "finished")]
-    state = queue.read()
-    run = RunFolder.open(queue.root / state.items[0].run)
-    outcome = run.outcome()
-    assert outcome and 1 <= len(run.rounds()) < 999
-    assert "minutes" in end.reason or end.reason == "All tasks are done."
+    assert seen.ends == [(1, "finished")]
+    outcome = RunFolder.open(queue.root / queue.read().items[0].run).outcome()
+    assert outcome and "user" in outcome.stopped
+    assert "second: 0.0 minutes are left until" in end.reason
+    take_up(queue, NightLimits(until=now() + timedelta(hours=20)))
+    assert [item.added.name for item in queue.read().open] == ["second"]
+
+
+def test_a_time_that_has_passed_is_refused_and_so_is_one_into_which_no_round_fits(
+    tasks: Callable[..., list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rate = Rate(answering=1.0, training=1.0, source="a slow machine")
+    monkeypatch.setattr("graphs.queue.estimate._probed", lambda task: rate)
+    named = tasks("first", "second")
+    with pytest.raises(BadInput, match=r"Not even one round of each task fits: 3\.0 minutes are left of 3 minutes"):
+        new_queue(named, NightLimits(minutes=3), tmp_path / "runs", SHORT)
+    assert not (tmp_path / "runs").exists()
+    queue = new_queue(named, NightLimits(until=now() + timedelta(hours=8)), tmp_path / "runs", SHORT)
+    monkeypatch.setattr("graphs.queue.making.now", lambda: now() + timedelta(hours=9))
     with pytest.raises(BadInput, match="has passed"):
         take_up(queue, NightLimits())
 
@@ -199,9 +214,7 @@ def test_at_the_time_named_the_run_under_way_ends_and_the_rest_waits(
 def test_two_processes_cannot_work_on_one_queue_and_both_may_add(
     tasks: Callable[..., list[Path]], tmp_path: Path
 ) -> None:
-    from agent.errors import Busy
-
-    (task,) = tasks("task")
+    (task,) = tasks("one")
     queue = new_queue([task], NightLimits(), tmp_path / "runs", SHORT)
     with queue.locked(), pytest.raises(Busy, match=f"process {os.getpid()}"):
         Foreman(QueueFolder.open(queue.path), Seen()).work()
@@ -211,3 +224,32 @@ def test_two_processes_cannot_work_on_one_queue_and_both_may_add(
     for thread in threads:
         thread.join()
     assert [item.added.number for item in queue.read().items] == [1, 2, 3, 4, 5]
+
+
+def test_a_line_that_a_kill_cut_off_does_not_count_and_a_damaged_one_is_named(
+    tasks: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    (task,) = tasks("one")
+    queue = new_queue([task], NightLimits(), tmp_path / "runs", SHORT)
+    with queue.rows_file.open("a") as file:
+        file.write('{"kind":"task","nu')
+    assert add_task(queue, task, SHORT).number == 2
+    with queue.rows_file.open("a") as file:
+        file.write("{}\n")
+    with pytest.raises(BadInput, match=r"queue\.jsonl, line 4: not a row of a queue"):
+        queue.read()
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [("07:00", "2026-11-28T07:00"), ("23:30", "2026-11-27T23:30"), ("2026-12-24 06:15", "2026-12-24T06:15")],
+)
+def test_a_time_of_the_clock_is_the_next_one(text: str, wanted: str) -> None:
+    evening = datetime(2026, 11, 27, 22, 0).astimezone()
+    assert next_time(text, evening) == datetime.fromisoformat(wanted).astimezone()
+
+
+@pytest.mark.parametrize("text", ["seven", "2026-11-27 07:00", "25:00"])
+def test_another_time_is_refused(text: str) -> None:
+    with pytest.raises(BadInput, match="--until"):
+        next_time(text, datetime(2026, 11, 27, 22, 0).astimezone())
