@@ -178,6 +178,7 @@ def _run(options: argparse.Namespace) -> int:
     if queue.is_queue(options):
         quiet_libraries()
         return queue.run_queue(options, _overrides(options))
+    options.overrides = [*options.overrides, *queue.notify_overrides(options)]
     return _begin(task_path(options.task[0]), options)
 
 

@@ -1,12 +1,17 @@
-"""`notify:` in a task.yaml: who is told when a run ends, or stops."""
+"""`notify:` and `track:` in a task.yaml: who is told when a run ends or stops, and where its numbers are logged."""
+
+from typing import Literal, get_args
 
 from pydantic import Field
 
 from agent.config.base import Settings
 
+TrackerName = Literal["trackio", "mlflow", "wandb"]
+TRACKERS: tuple[str, ...] = get_args(TrackerName)
+
 
 class Notify(Settings):
-    """One JSON record goes to each that is named. `$NAME` in either is replaced by the environment's value."""
+    """Who is told, in one JSON record, when a run ends or an error stops it. `$NAME` is replaced by the environment's."""
 
     command: str | None = Field(
         None,

@@ -1,6 +1,7 @@
 """`nesylora run A B C --overnight` and `nesylora queue`: parsing, which loads nothing heavy."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,6 +67,14 @@ def is_queue(options: argparse.Namespace) -> bool:
     """Whether `run` is asked for a queue."""
     named = (options.until, options.minutes, options.usd, options.llm_tokens, options.train_tokens)
     return len(options.task) > 1 or options.overnight or any(value is not None for value in named)
+
+
+def notify_overrides(options: argparse.Namespace) -> list[str]:
+    """`--notify` of a single run, as a setting of its task."""
+    if not options.notify:
+        return []
+    key = "url" if options.notify.startswith(("http://", "https://")) else "command"
+    return [f"notify.{key}={json.dumps(options.notify)}"]
 
 
 def run_queue(options: argparse.Namespace, overrides: list[str]) -> int:

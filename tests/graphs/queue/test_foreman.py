@@ -158,7 +158,9 @@ def test_what_all_have_together_ends_the_queue_and_counts_over_evenings(
     tasks: Callable[..., list[Path]], tmp_path: Path
 ) -> None:
     first, second = tasks("first", "second")
-    queue = new_queue([first], NightLimits(train_tokens=600), tmp_path / "runs", [*LONG, "lora.epochs=4", "budget.rounds=9"])
+    queue = new_queue(
+        [first], NightLimits(train_tokens=600), tmp_path / "runs", [*LONG, "lora.epochs=4", "budget.rounds=9"]
+    )
     seen = Seen()
     Foreman(queue, seen, AT_ONCE).work()
     outcome = RunFolder.open(queue.root / queue.read().items[0].run).outcome()
