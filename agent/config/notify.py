@@ -11,7 +11,7 @@ TRACKERS: tuple[str, ...] = get_args(TrackerName)
 
 
 class Notify(Settings):
-    """Who is told, in one JSON record, when a run ends or an error stops it. `$NAME` is replaced by the environment's."""
+    """Who is told, in one JSON record, when a run ends or an error stops it. `$NAME` is taken from the environment."""
 
     command: str | None = Field(
         None,

@@ -20,15 +20,31 @@ from ui.telling.notify import Notice, tell
 from ui.terminal.live import LiveView
 
 
-class QueueView:
-    """Shows a queue and the run under way, writes its page, and tells whom it is to tell.
+class QuietQueue:
+    """Writes the page of a queue, and tells whom it is to tell. Satisfies `graphs.queue.foreman.Watcher`."""
+
+    def __init__(self, queue: QueueFolder) -> None:
+        self._queue = queue
+
+    def row(self, row: QueueRow, state: QueueState) -> None:
+        """Something has happened."""
+        write_page(self._queue)
+        if state.notify and (notice := notice_of(row, state, self._queue)):
+            tell(Notify.of(state.notify), notice)
+
+    def run(self, run: RunFolder, status: RunStatus) -> None:
+        """How far the run under way is."""
+
+
+class QueueView(QuietQueue):
+    """Shows a queue and the run under way, besides.
 
     Args:
         json: print rows and events as lines of JSON, and nothing else.
     """
 
     def __init__(self, queue: QueueFolder, json: bool = False) -> None:
-        self._queue = queue
+        super().__init__(queue)
         self._view = None if json else LiveView(stamps=True)
         self._offsets: dict[str, int] = {}
 
@@ -42,17 +58,13 @@ class QueueView:
             self._view.__exit__(kind, error, trace)
 
     def row(self, row: QueueRow, state: QueueState) -> None:
-        """Satisfies `graphs.queue.foreman.Watcher`."""
         if self._view is None:
             print(row.model_dump_json(), flush=True)
         elif said := said_of(row, state):
             self._view.console.print(Text(f"{datetime.now():%H:%M} {said}", style="bold"), soft_wrap=True)
-        write_page(self._queue)
-        if state.notify and (notice := notice_of(row, state, self._queue)):
-            tell(Notify.of(state.notify), notice)
+        super().row(row, state)
 
     def run(self, run: RunFolder, status: RunStatus) -> None:
-        """Satisfies `graphs.queue.foreman.Watcher`."""
         log, self._offsets[run.name] = run.events_from(self._offsets.get(run.name, 0))
         for entry in log.entries:
             if self._view:
