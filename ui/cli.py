@@ -96,6 +96,7 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
 
     report = commands.add_parser("report", help="write a run's report again, and say where it is")
     _add_run_name(report)
+    report.add_argument("--open", action="store_true", help="in the browser")
     report.set_defaults(do=_report)
 
     listing = commands.add_parser("runs", help="list the runs")
@@ -246,7 +247,12 @@ def _report(options: argparse.Namespace) -> int:
     folder = _find(options)
     with folder.as_begun():
         task = build_task(load_config(folder.task_file), Path(folder.about.source))
-    print(write_report(folder, (*task.validation, *task.test)))
+    written = write_report(folder, (*task.validation, *task.test))
+    print(written)
+    if options.open:
+        import webbrowser
+
+        webbrowser.open(written.as_uri())
     return 0
 
 
