@@ -16,7 +16,7 @@ from memory.queue import Item, QueueFolder, QueueState
 from memory.run.folder import RunFolder
 from memory.storage.disk import write_atomically
 from ui import wording
-from ui.queue.words import became, limits_in_words
+from ui.queue.words import limits_in_words
 from ui.report.write import LOADER, with_words
 
 CURVE = 40  # rewards that a line shows, the latest
@@ -78,7 +78,7 @@ def write_page(queue: QueueFolder) -> Path:
 def _line(queue: QueueFolder, item: Item) -> TaskLine:
     run = RunFolder(queue.root / item.run) if item.run else None
     if run is None or not run.path.exists():
-        return TaskLine(item, "", "", None, [], None, Spend(), became(item))
+        return TaskLine(item, "", "", None, [], None, Spend(), _about(item))
     try:
         first, rounds, outcome, used = run.baseline(), run.rounds(), run.outcome(), spent(run)
     except BadInput as error:
@@ -86,7 +86,16 @@ def _line(queue: QueueFolder, item: Item) -> TaskLine:
     rewards = [first.seed_reward, first.reward, *(row.reward for row in rounds)] if first else []
     link = f"../{run.name}/report.html" if run.report_html.exists() else ""
     curve = wording.sparkline(rewards[-CURVE:])
-    return TaskLine(item, link, curve, rewards[-1] if rewards else None, rounds, outcome, used, became(item))
+    return TaskLine(item, link, curve, rewards[-1] if rewards else None, rounds, outcome, used, _about(item))
+
+
+def _about(item: Item) -> str:
+    """Where it stands, beside its state."""
+    if item.ended:
+        return item.ended.reason
+    if item.put_off:
+        return f"Waits until the others are done: {item.stopped[-1].reason}"
+    return "It has begun, and not ended." if item.started else "Waits for its turn."
 
 
 def _seconds(state: QueueState) -> float | None:
