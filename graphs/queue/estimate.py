@@ -36,17 +36,25 @@ class Past(NamedTuple):
     adapter_bytes: int = 0
 
 
-def estimate(task: Task, root: Path, probe: bool = True) -> Estimate:
-    """What the task will take on this machine.
+Rates = dict[tuple[str, ...], Rate | None]
+"""Of models that were probed, by `TaskConfig.base`."""
+
+
+def estimate(task: Task, root: Path, probed: Rates | None = None) -> Estimate:
+    """What the task will take on this machine. Where no earlier run gives a rate, a process of its own measures it.
 
     Args:
         root: where the earlier runs are.
-        probe: measure the rate in a process of its own, which loads the model, where no earlier run gives it.
+        probed: rates measured for other tasks; this one's is added.
     """
     config, past = task.config, read_past(task.config, root)
     prompt = config.prompt.prompt()
     costs = estimate_costs(config, prompt, task.train, task.validation)
-    rate = past.rate or (_probed(task) if probe else None)
+    rate, probed = past.rate, {} if probed is None else probed
+    if rate is None:
+        if config.base not in probed:
+            probed[config.base] = _probed(task)
+        rate = probed[config.base]
     answers = costs.judging / len(task.validation)
     shown = sum(len(row.question) + len(row.answer) for row in task.train) / 4
     return Estimate(

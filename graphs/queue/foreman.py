@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.config.task import TaskConfig
-from agent.errors import BadInput, NesyLoraError
+from agent.errors import BadInput, Busy, NesyLoraError
 from agent.records.events import LimitsSet
 from agent.records.limits import Limits
 from agent.records.queue import QueueEnded, QueueRow, TaskEnded, TaskStarted, TaskStopped
@@ -78,7 +78,7 @@ class Foreman:
 
     def _task(self, item: Item, share: Left) -> None:
         """Until it has ended, failed, or is put off."""
-        tried, known = 0, -1
+        number, tried, known = item.added.number, 0, -1
         while True:
             try:
                 run = self._begun(item, share)
@@ -86,19 +86,22 @@ class Foreman:
             except BadInput as error:
                 self._ended(item, None, str(error))
                 return
+            except NesyLoraError as error:  # the disk is full, or a process has the run that cannot be reached
+                trouble = str(error)
+            item, share = self._as_it_stands(item)
+            run = RunFolder(self._queue.root / item.run)
             if not trouble:
                 self._ended(item, run)
                 return
             rows = len(run.rounds()) if run.path.exists() else 0
-            tried = 0 if rows > known else tried + 1
-            known = max(known, rows)
-            if not run.path.exists() or (tried >= len(self._waits) and item.put_off):
-                self._ended(item, run, trouble)
-                return
+            tried, known = (0 if rows > known else tried + 1), max(known, rows)
             if tried >= len(self._waits):
-                self._add(TaskStopped(time=now(), number=item.added.number, reason=trouble, then="later"))
+                if item.put_off:
+                    self._ended(item, run, trouble)
+                else:
+                    self._add(TaskStopped(time=now(), number=number, reason=trouble, then="later"))
                 return
-            self._add(TaskStopped(time=now(), number=item.added.number, reason=trouble, then="again"))
+            self._add(TaskStopped(time=now(), number=number, reason=trouble, then="again"))
             time.sleep(self._waits[tried])
             item, share = self._as_it_stands(item)
             if lacking(item, share):
@@ -135,47 +138,47 @@ class Foreman:
                 run.event(LimitsSet(row=run.extend(wanted)))
 
     def _worked(self, run: RunFolder, item: Item) -> str:
-        """Work on the run. Returns why it stopped before its end; empty: it has ended."""
+        """Work on the run. Returns why it stopped before its end; empty: it has ended.
+
+        Raises:
+            BadInput: the task cannot be used.
+            NesyLoraError: no process could be started, or reached.
+        """
         if run.outcome() and run.reported:
             return ""
         try:
-            steering = live(run) or start_worker(run)
-            last = self._followed(run, steering)
-        except BadInput:
+            last = self._followed(run, live(run) or start_worker(run))
+        except KeyboardInterrupt:
+            if remote := live(run):
+                with suppress(NesyLoraError):
+                    remote.leave()
+            _until_free(run)
             raise
-        except NesyLoraError as error:  # it could not begin, or cannot be reached
-            return str(error)
-        if not run.path.exists():
-            return last or f"{item.added.name}: the task cannot be used; nesylora run {item.added.task} says why."
+        if not run.path.exists():  # the run takes itself away where its task cannot be used
+            raise BadInput(last or f"The task cannot be used: nesylora run {item.added.task} says why.")
         return "" if run.outcome() else last or "It was stopped from outside."
 
     def _followed(self, run: RunFolder, steering: Steering) -> str:
         """Until no process works on the run any more. Returns its last trouble."""
-        try:
-            status, trouble, ending = steering.status(), "", False
-            while status.condition not in ("finished", "stopped"):
-                self._watcher.run(run, status)
-                if status.question:  # a user had it ask; nobody is there to answer
-                    with suppress(NesyLoraError):
-                        steering.answer(APPROVE, status.question.number)
-                limits = self._queue.read().limits
-                if limits.until and now() >= limits.until and not ending:
-                    ending = True
-                    with suppress(NesyLoraError):
-                        steering.finish()
-                status = steering.status(status.version, POLL)
-                trouble = status.trouble
+        status, trouble, ending = _status(run, steering, -1), "", False
+        while status.condition not in ("finished", "stopped"):
             self._watcher.run(run, status)
-            if status.supervised:
+            if status.question:  # a user had it ask; nobody is there to answer
                 with suppress(NesyLoraError):
-                    steering.leave()
-            _until_free(run)
-            return trouble
-        except KeyboardInterrupt:
+                    steering.answer(APPROVE, status.question.number)
+            limits = self._queue.read().limits
+            if limits.until and now() >= limits.until and not ending:
+                ending = True
+                with suppress(NesyLoraError):
+                    steering.finish()
+            status = _status(run, steering, status.version)
+            trouble = status.trouble
+        self._watcher.run(run, status)
+        if status.supervised:
             with suppress(NesyLoraError):
                 steering.leave()
-            _until_free(run)
-            raise
+        _until_free(run)
+        return trouble
 
     # --- what is written -------------------------------------------------------------------------------
 
@@ -208,7 +211,15 @@ class Foreman:
         return row
 
     def _add(self, row: QueueRow) -> None:
-        self._queue.append(lambda _: row)
+        """Write a row, and show it. A disk that is full is waited for."""
+        for wait in (*self._waits, None):
+            try:
+                self._queue.append(lambda _: row)
+                break
+            except NesyLoraError:
+                if wait is None:
+                    raise
+                time.sleep(wait)
         self._watcher.row(row, self._queue.read())
 
     def _as_it_stands(self, item: Item) -> tuple[Item, Left]:
@@ -248,6 +259,16 @@ def _config(run: RunFolder) -> TaskConfig:
     from eval.tasks.task import load_config
 
     return load_config(run.task_file)
+
+
+def _status(run: RunFolder, steering: Steering, after: int) -> RunStatus:
+    """The run's status, once it is beyond this version or a while has passed. A busy machine is waited for."""
+    while True:
+        try:
+            return steering.status(after, POLL if after >= 0 else 0.0)
+        except Busy:
+            if not holder(run.lock_path):
+                raise
 
 
 def _until_free(run: RunFolder) -> None:

@@ -10,7 +10,7 @@ from agent.errors import BadInput
 from agent.records.queue import NightLimits, QueueBegun, QueueRow, TaskAdded
 from agent.records.rounds import Spend
 from graphs.context import checked
-from graphs.queue.estimate import estimate
+from graphs.queue.estimate import Rates, estimate
 from graphs.queue.foreman import spend_of
 from graphs.queue.shares import left_of
 from memory.queue import QueueFolder, QueueState, now
@@ -22,7 +22,7 @@ def read_tasks(tasks: Sequence[Path], overrides: Sequence[str], limits: NightLim
     Raises:
         BadInput: some cannot be used; all of them are named.
     """
-    rows, faults = [], []
+    rows, faults, probed = [], [], Rates()
     for number, path in enumerate(tasks, 1):
         try:
             task, _ = checked(path, overrides)
@@ -34,7 +34,7 @@ def read_tasks(tasks: Sequence[Path], overrides: Sequence[str], limits: NightLim
             rows.append(
                 TaskAdded(
                     time=now(), number=number, name=task.config.name, task=str(path.resolve()),
-                    overrides=tuple(overrides), limits=task.config.limits, estimate=estimate(task, root),
+                    overrides=tuple(overrides), limits=task.config.limits, estimate=estimate(task, root, probed),
                 )
             )  # fmt: skip
         except BadInput as error:

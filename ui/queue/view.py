@@ -1,5 +1,6 @@
 """What is shown and told while a queue is worked on."""
 
+from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
 from typing import Self
@@ -7,6 +8,7 @@ from typing import Self
 from rich.text import Text
 
 from agent.config.notify import Notify
+from agent.errors import NesyLoraError
 from agent.records.queue import QueueBegun, QueueEnded, QueueRow, TaskAdded, TaskEnded, TaskStarted, TaskStopped
 from agent.records.rounds import Spend
 from graphs.control.steering import RunStatus
@@ -28,7 +30,8 @@ class QuietQueue:
 
     def row(self, row: QueueRow, state: QueueState) -> None:
         """Something has happened."""
-        write_page(self._queue)
+        with suppress(NesyLoraError):  # the disk is full: the page comes with the next row
+            write_page(self._queue)
         if state.notify and (notice := notice_of(row, state, self._queue)):
             tell(Notify.of(state.notify), notice)
 

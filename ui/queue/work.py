@@ -76,7 +76,7 @@ def show_estimate(queue: QueueFolder) -> None:
     """What the tasks will take, before they begin."""
     state, console = queue.read(), Console(highlight=False)
     console.print(f"{queue.name}: {wording.plural(len(state.items), 'task')}, {limits_in_words(state.limits)}")
-    table = Table("task", "a round", "rounds", "all rounds", "cost of all", "room on disk")
+    table = Table("task", "an edit", "a training", "rounds", "all", "tokens", "USD", "disk")
     for item in state.items:
         table.add_row(*_estimated(item))
     console.print(table)
@@ -84,7 +84,7 @@ def show_estimate(queue: QueueFolder) -> None:
     for rate in rates:
         console.print(
             f"At {rate.answering:,.0f} forward tokens a second while answering and {rate.training:,.0f} while "
-            f"training, by {rate.source}. A task ends before, once its target is reached.",
+            f"training, by {rate.source}. A task ends sooner once its target is reached. USD –: no earlier run tells.",
             style="dim", soft_wrap=True,
         )  # fmt: skip
     console.print(f"Its page: {write_page(queue)}", soft_wrap=True)
@@ -116,21 +116,19 @@ def state_in_words(queue: QueueFolder) -> str:
 
 
 def _estimated(item: Item) -> tuple[str, ...]:
-    task = item.added
-    known = task.estimate
-    per_round = [known.minutes(1, lever) for lever in ("edit", "lora")]
-    base, full = known.minutes(0), known.minutes(known.rounds)
-    times = [
-        wording.duration(60 * (minutes - base)) for minutes in per_round if minutes is not None and base is not None
-    ]
+    """Times of a round of each lever; then of all rounds with start and end: time, forward tokens, money, room."""
+    known = item.added.estimate
+    rate, full = known.rate, known.minutes(known.rounds)
     tokens = known.start + known.end + known.rounds * (known.lora + known.edit) / 2
-    usd = "no LLM" if not known.asks_llm else "USD not known" if known.usd_round is None else None
+    usd = None if known.usd_round is None else known.usd_round * known.rounds
     return (
-        task.name,
-        " or ".join(dict.fromkeys(times)) or "–",
+        item.added.name,
+        wording.duration(known.edit / rate.answering) if rate else "–",
+        wording.duration(known.lora / rate.training) if rate else "–",
         str(known.rounds),
-        wording.duration(60 * full) if full is not None else "not known",
-        f"{short(round(tokens))} forward tokens, {usd or wording.money((known.usd_round or 0) * known.rounds)}",
+        wording.duration(60 * full) if full is not None else "–",
+        short(round(tokens)),
+        "–" if usd is None else wording.money(usd),
         f"{known.disk / 1e6:,.0f} MB",
     )
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agent.errors import BadInput, Busy
+from agent.errors import BadInput, Busy, NesyLoraError
 from agent.records.queue import NightLimits, QueueRow, Rate, TaskEnded, TaskStopped
-from graphs.control.client import live
+from graphs.control.client import live, start_worker
 from graphs.control.steering import RunStatus
 from graphs.queue.foreman import Foreman, spend_of
 from graphs.queue.making import add_task, new_queue, next_time, take_up
@@ -123,6 +123,41 @@ def test_a_run_that_is_killed_again_and_again_is_tried_again_put_off_and_given_u
     assert seen.ends == [(2, "finished"), (1, "failed")]
     reason = queue.read().items[0].ended
     assert reason and "killed, or out of memory" in reason.reason
+
+
+def test_a_disk_that_is_full_is_waited_for_and_then_the_task_has_failed(
+    tasks: Callable[..., list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = new_queue(tasks("only"), NightLimits(), tmp_path / "runs", SHORT)
+    full = NesyLoraError("The disk is full.")
+    append, failures = QueueFolder.append, iter([full, full])
+
+    def no_room(*_: object) -> None:
+        raise full
+
+    def append_later(folder: QueueFolder, row: Callable[[QueueState], QueueRow]) -> QueueRow:
+        if failure := next(failures, None):
+            raise failure
+        return append(folder, row)
+
+    monkeypatch.setattr("graphs.queue.foreman.new_run", no_room)
+    monkeypatch.setattr(QueueFolder, "append", append_later)
+    seen = Seen()
+    Foreman(queue, seen, (0.0, 0.0)).work()
+    stops = [row.then for row in seen.rows if isinstance(row, TaskStopped)]
+    assert stops == ["again", "again", "later", "again", "again"] and seen.ends == [(1, "failed")]
+    assert queue.read().ended is not None
+
+
+def test_a_run_that_asks_is_answered_since_nobody_is_there(
+    tasks: Callable[..., list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = new_queue(tasks("only"), NightLimits(), tmp_path / "runs", SHORT)
+    monkeypatch.setattr("graphs.queue.foreman.start_worker", lambda run: start_worker(run, supervised=True))
+    asked: list[int] = []
+    seen = Seen(at_run=lambda both: both[1].question and asked.append(both[1].question.number))
+    Foreman(queue, seen, AT_ONCE).work()
+    assert seen.ends == [(1, "finished")] and set(asked) == {1, 2}  # the training, and the end
 
 
 def test_a_killed_foreman_leaves_a_run_that_goes_on_and_the_queue_is_taken_up(
