@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from agent.errors import NesyLoraError
 from agent.example_tasks import shipped
 from ui.commands import init
+from ui.commands.export import add_export
 from ui.control import commands as control
 from ui.control.signals import clean_ending, exit_code
 from ui.mcp import command as mcp
@@ -54,13 +55,13 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="adapt the embedded model to the example task tasks/valley")
     _add_run_options(demo)
-    _add_ways(demo)
+    control.add_ways(demo)
     demo.set_defaults(do=_demo)
 
     start = commands.add_parser("run", help="adapt a model to a task")
     start.add_argument("task", nargs="+", help="a task.yaml, or the folder that holds it; several make a queue")
     _add_run_options(start)
-    _add_ways(start)
+    control.add_ways(start)
     queue.add_overnight(start)
     start.set_defaults(do=_run)
 
@@ -70,19 +71,15 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
         "resume", help="go on with a run that was stopped or killed, or has ended and is extended"
     )
     _add_run_name(resume)
-    resume.add_argument(
-        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
-        help="set another limit: budget.rounds, .minutes, .usd, .train_tokens, or target; may be given again",
-    )  # fmt: skip
-    _add_ways(resume)
-    resume.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)  # as `--detach` starts it
-    resume.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
+    control.add_resume_options(resume)
     resume.set_defaults(do=_resume)
 
     talk = commands.add_parser("chat", help="steer a run yourself: see each plan, approve it, go back, try things")
     talk.add_argument(
         "task", nargs="?", help="a task.yaml or its folder, or the name of a run; default: the example task"
     )
+    talk.add_argument("--llm", metavar="MODEL", help="an LLM that understands plain language; default: the task's own")
+    talk.add_argument("--base-url", metavar="URL", help="of its OpenAI-compatible server; default: OpenAI's own")
     _add_run_options(talk)
     talk.set_defaults(do=_chat)
 
@@ -98,6 +95,11 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     _add_run_name(report)
     report.add_argument("--open", action="store_true", help="in the browser")
     report.set_defaults(do=_report)
+
+    taken = commands.add_parser("export", help="a run's best pair as a bundle for other engines, checked in each")
+    _add_run_name(taken)
+    add_export(taken)
+    taken.set_defaults(do=_export)
 
     listing = commands.add_parser("runs", help="list the runs")
     _add_runs(listing)
@@ -150,13 +152,6 @@ def add_settings(command: argparse.ArgumentParser) -> None:
         help="change a setting of the task, such as budget.rounds=3; may be given again",
     )  # fmt: skip
     _add_runs(command)
-
-
-def _add_ways(command: argparse.ArgumentParser) -> None:
-    """How a run is worked on."""
-    command.add_argument("--detach", action="store_true", help="in the background; follow it with nesylora attach")
-    command.add_argument("--json", action="store_true", help="for scripts: print events as lines of JSON")
-    command.formatter_class, command.epilog = argparse.RawDescriptionHelpFormatter, control.EXIT_CODES
 
 
 def _add_runs(command: argparse.ArgumentParser) -> None:
@@ -219,18 +214,33 @@ def _work(folder: "RunFolder", options: argparse.Namespace) -> int:
 
 
 def _chat(options: argparse.Namespace) -> int:
-    from agent.errors import BadInput
-    from graphs.context import new_run
-    from memory.run.folder import RunFolder
+    from eval.tasks.task import load_config
+    from ui.talk.llm import chosen_llm
     from ui.terminal.chat import chat
 
     quiet_libraries()
+    folder = _run_to_chat_about(options)
+    llm = chosen_llm(load_config(folder.task_file).llm, options.llm, options.base_url)
+    return chat(folder, llm)
+
+
+def _run_to_chat_about(options: argparse.Namespace) -> "RunFolder":
+    """The run that is named, or a new one of the task that is."""
+    from agent.errors import BadInput
+    from graphs.context import new_run
+    from memory.run.folder import RunFolder
+
     for named in (Path(options.task or ""), options.runs / (options.task or "")):
         if (named / "run.json").is_file():
             if _overrides(options) or options.name:
                 raise BadInput(f"the run {named.name} has its settings already: leave out --set, --policy and --name")
-            return chat(RunFolder.open(named))
-    return chat(new_run(task_path(options.task), _overrides(options), options.runs, options.name))
+            return RunFolder.open(named)
+    if options.task and not Path(options.task).exists():
+        try:
+            RunFolder.open(options.runs / options.task)
+        except BadInput as error:  # with the nearest names
+            raise BadInput(f"{options.task} is no task.yaml and no folder of one. {error}") from None
+    return new_run(task_path(options.task), _overrides(options), options.runs, options.name)
 
 
 def _eval(options: argparse.Namespace) -> int:
@@ -254,6 +264,13 @@ def _report(options: argparse.Namespace) -> int:
 
         webbrowser.open(written.as_uri())
     return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from ui.commands.export import export
+
+    quiet_libraries()
+    return export(_find(options), options)
 
 
 def _runs(options: argparse.Namespace) -> int:

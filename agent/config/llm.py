@@ -1,4 +1,4 @@
-"""`llm:` in a task.yaml: the external LLM, and what planner, editor and judge may each have of their own."""
+"""`llm:` in a task.yaml: the external LLM, and what planner, editor, judge and chat may each have of their own."""
 
 from typing import Annotated, Any, Literal
 
@@ -23,7 +23,7 @@ OWN = "what {} has of its own: model, base_url, key_variable, temperature, max_t
 
 
 class RoleSettings(Settings):
-    """What planner, editor and judge may each have of their own; what is left out is as for all."""
+    """What planner, editor, judge and chat may each have of their own; what is left out is as for all."""
 
     model: str | None = None
     base_url: Url | None = None
@@ -86,6 +86,7 @@ class Llm(Settings):
     planner: RoleSettings = Field(RoleSettings(), description=OWN.format("the planner"))
     editor: RoleSettings = Field(RoleSettings(), description=OWN.format("the editor"))
     judge: RoleSettings = Field(RoleSettings(), description=OWN.format("the judge"))
+    chat: RoleSettings = Field(RoleSettings(), description=OWN.format("the conversation"))
 
     def of(self, role: Role) -> "Llm":
         """These settings as they stand for one role."""

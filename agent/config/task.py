@@ -204,5 +204,5 @@ class TaskConfig(Settings):
     def roles(self) -> tuple[Role, ...]:
         """The roles in which this task asks an LLM."""
         judged = any(isinstance(scorer, Judge) for scorer in (*self.content, *self.style))
-        asked = {"planner": self.plans, "editor": self.edit.asks_llm, "judge": judged}
+        asked = {"planner": self.plans, "editor": self.edit.asks_llm, "judge": judged, "chat": False}
         return tuple(role for role in get_args(Role) if asked[role])

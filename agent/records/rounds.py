@@ -11,7 +11,7 @@ from agent.records.edits import Critique
 from agent.records.examples import Candidate
 from agent.records.signal import Diagnosis, Signal
 
-Role = Literal["planner", "editor", "judge"]
+Role = Literal["planner", "editor", "judge", "chat"]
 
 
 class Amounts(Record):

@@ -32,6 +32,8 @@ YIELD, YIELD_SPREAD = 0.5, 0.3
 # Standard deviation of one round's yield about the lever's own. A fruitless try on the present pair leaves
 # three tenths of the prior's mean: the same draws from the same rows would fail again.
 TRY_SPREAD = 0.2
+# The most by which a share can deviate from its mean: half, where it is 0 as often as 1.
+MOST_SPREAD = 0.5
 # What counts less than a full try: a round on an earlier pair, or a fruitless training whose loss was still falling.
 PARTIAL_TRY = 0.25
 # Share of rows that the classifier sorts wrongly, as wide as what it may miss is taken to be.
@@ -173,7 +175,7 @@ def _observed_yield(row: Round) -> tuple[float, float] | None:
     spread = pstdev([merit - merits[0] for merit in merits[1:]]) if len(merits) > 2 else 0.0
     # A training that was taken back for what it forgets has shown all the same what weights can bring to the task.
     gain = row.verdict.merit_gain if row.verdict.overruled else realised_gain(row)
-    return min(1.0, max(0.0, gain / there)), TRY_SPREAD**2 + (spread / there) ** 2
+    return min(1.0, max(0.0, gain / there)), TRY_SPREAD**2 + min(MOST_SPREAD, spread / there) ** 2
 
 
 def _still_falling(row: Round) -> bool:

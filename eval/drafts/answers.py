@@ -8,19 +8,24 @@ from itertools import takewhile
 from statistics import median
 from typing import Any, NamedTuple
 
+from agent.config.scorers import is_content_kind
+from agent.errors import BadInput
 from agent.reasoning import spoken
 from agent.records.base import folded
 from eval.parsing.numbers import final_number
 from eval.parsing.words import holds, segmented
 from eval.scorers.json_form import json_value
 from eval.scorers.style import BULLET
+from eval.tasks.config_errors import nearest
 
 NEARLY_ALL = 0.95
 FEW = 10  # different answers, at most, that are labels
+CLASSES = 5  # different numbers, at most, that are labels
 SHORT = 5  # words of an answer that is looked for in the output
 MARK = "####"
 # A reward that is worth aiming at where answers are scored so; the user knows better.
 PLAUSIBLE = {"choice": 0.9, "number": 0.9, "contains": 0.9, "exact": 0.9, "json_fields": 0.9, "f1": 0.6}
+WHOLE = ("exact", "f1")  # kinds that compare the whole answer, its beginning and its length included
 NUMBER = re.compile(r"[-+\N{MINUS SIGN}]?\s*[$€£]?\s*(?!0\d)\d[\d,]*(?:\.\d+)?(?:\s*/\s*\d+)?\s*[^\s\d]{0,12}")
 LETTER = re.compile(r"\(?([A-Za-z])[).:]?")
 
@@ -53,7 +58,7 @@ def propose_scoring(answers: Sequence[str]) -> Scoring:
         return found
     style = [_shifted(entry, len(prefix.split())) for entry in found.style]
     reason = f"{sum(text.startswith(prefix) for text in texts)} of {len(texts)} answers begin so"
-    apart = found.kind not in ("exact", "f1")  # these compare the whole answer, its beginning included
+    apart = found.kind not in WHOLE
     if apart:
         reason += "; the rows were written without it, so that content and form are told apart"
     style.insert(0, ({"kind": "starts_with", "text": prefix}, reason))
@@ -61,10 +66,25 @@ def propose_scoring(answers: Sequence[str]) -> Scoring:
 
 
 def scoring_of_kind(kind: str, found: Scoring) -> Scoring:
-    """The proposal with the content scorer that the user wants."""
+    """The proposal with the content scorer that the user wants.
+
+    Raises:
+        BadInput: there is no such scorer, or it needs settings that cannot be proposed.
+    """
     if kind == found.kind:
         return found
-    return found._replace(kind=kind, content={"kind": kind}, why="as you said", plausible=PLAUSIBLE.get(kind, 0.7))
+    if kind not in PLAUSIBLE:
+        raise BadInput(
+            f"content: '{kind}' needs settings of its own; draft with f1, and write it into the task.yaml afterwards"
+            if is_content_kind(kind)
+            else f"content: there is no scorer '{kind}'; {nearest(kind, tuple(PLAUSIBLE), 'those that can be drafted')}"
+        )
+    whole = kind in WHOLE
+    kept = tuple(entry for entry in found.style if not whole or entry[0]["kind"] != "words")
+    return found._replace(
+        kind=kind, content={"kind": kind}, why="as you said", plausible=PLAUSIBLE[kind], style=kept,
+        prefix="" if whole else found.prefix,
+    )  # fmt: skip
 
 
 def _structured(texts: Sequence[str]) -> Scoring | None:
@@ -81,7 +101,10 @@ def _structured(texts: Sequence[str]) -> Scoring | None:
         return Scoring("number", {"kind": "number", "marker": MARK}, why, 0.5)
     if _nearly_all(bool(NUMBER.fullmatch(text)) and final_number(text, "") is not None for text in texts):
         why = "answers are numbers: the last one of the output is compared, however it is written"
-        return Scoring("number", {"kind": "number"}, why, PLAUSIBLE["number"])
+        classes = (
+            sorted(set(texts), key=texts.index) if len(set(texts)) <= CLASSES and len(texts) >= 3 * CLASSES else []
+        )
+        return Scoring("number", {"kind": "number"}, why, PLAUSIBLE["number"], labels=tuple(classes))
     letters = [match[1].upper() for text in texts if (match := LETTER.fullmatch(text))]
     if len(letters) >= NEARLY_ALL * len(texts) and len(set(letters)) > 1:
         last = max("E", *letters)

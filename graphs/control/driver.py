@@ -38,7 +38,7 @@ class Driver(RunThread):
                     "version": self._version,
                     "pid": os.getpid(),
                     "supervised": self._supervised,
-                    "step": self._step,
+                    "step": self._doing_now(),
                     "question": self._question,
                     "spend": self._services.spend if self._services.under_way.works else known.spend,
                     "trouble": self._trouble,
@@ -110,6 +110,10 @@ class Driver(RunThread):
     def cancel_step(self) -> RunStatus:
         with self._changed:
             self._still_open("cancel")
+            if self._cut_off and self._condition == "paused":
+                self._folder.cancel(self._cut_off)
+                self._go_on()
+                return self.status()
             under_way = self._services.under_way
             if self._question or not under_way.cancellable:
                 raise BadInput(f"No action is under way that could be cancelled: {self._doing()}.")

@@ -21,6 +21,23 @@ from graphs.session import Session
 BEFORE_THE_END = ("observe", "plan", "approve", "finish")
 """Nodes in which a round may be about to end the run by a limit that has just been extended."""
 
+ABOUT = {
+    "baseline": "scoring the seed prompt",
+    "observe": "looking at failing rows",
+    "plan": "planning",
+    "approve": "planning",
+    "train_lora": "training LoRA",
+    "edit_prompt": "editing the prompt",
+    "rollback": "going back",
+    "judge": "judging",
+    "remember": "noting the round",
+    "finish": "opening the test rows",
+}
+"""What each node does, where no progress is known."""
+
+LEVERS = ("train_lora", "edit_prompt", "rollback")
+"""Nodes that a user has approved, and may not want any more after the process has ended in one."""
+
 Job = Callable[[], None]
 
 
@@ -47,6 +64,7 @@ class RunThread:
         self._looks: deque[Job] = deque()
         self._paused = self._breaks = self._leaving = self._replans = False
         self._cancelled = 0  # the round whose action is cancelled
+        self._cut_off = 0  # the round whose action was under way when the process before ended, until work begins
         self._approved = 0  # rounds that go through without a question
         self._queued: Action | None = None  # in place of the next plan
         self._thread = threading.Thread(target=self._work, name="run", daemon=True)
@@ -57,7 +75,14 @@ class RunThread:
     # --- the process's side ----------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to work."""
+        """Begin to work; in supervised use not with an action that was cut off: the user is asked first."""
+        rounds, node = self._folder.charges.last
+        if self._supervised and node in LEVERS and rounds == len(self._folder.rounds()) and not self._folder.outcome():
+            self._paused, self._condition, self._cut_off = True, "paused", rounds + 1
+            self._trouble = (
+                f"The action of round {rounds + 1} ({node}) was cut off when the process that worked on it ended. It "
+                "can be gone on with, or cancelled."
+            )
         self._thread.start()
 
     def wait(self, seconds: float | None = None) -> bool:
@@ -95,7 +120,7 @@ class RunThread:
                 self._condition = "stopped"
             self._changes()
         if not ended:
-            self._tell(RunStopped(reason=self._trouble or "The user stopped it.", failed=bool(self._trouble)))
+            self._tell(RunStopped(reason=self._trouble or "The user stopped it.", failed=self.error is not None))
 
     def _awaited(self) -> Job | None:
         """What is to be done next, once there is something; None: the run is left."""
@@ -105,7 +130,7 @@ class RunThread:
                 return None
             if self._looks:
                 return self._looks.popleft()
-            job, self._next = self._next, None
+            job, self._next, self._cut_off = self._next, None, 0
             self._condition, self._question, self._trouble, self.error = "working", None, "", None
             self._changes()
             return job
@@ -231,10 +256,16 @@ class RunThread:
             self._step = step
             self._changes()
 
+    def _doing_now(self) -> Step | None:
+        """Long work, as far as it has come; else what the node is about."""
+        if self._condition != "working" or (self._step and self._step.done < self._step.total):
+            return self._step
+        return Step(what=ABOUT.get(self._services.under_way.node, "beginning"))
+
     def _doing(self) -> str:
-        what = f" ({self._step.what})" if self._step else ""
+        now = self._doing_now()
         return {
-            "working": f"it is at the step {self._services.under_way.node or 'of its beginning'}{what}",
+            "working": f"it is {now.what if now else 'at work'}",
             "waiting": "it waits for an answer",
             "paused": "it is paused",
             "finished": "it has finished",

@@ -55,7 +55,7 @@ class ExternalLlm:
         """What the LLM has cost this run, in this process and before."""
         from tools.llm.budget import LlmBudget
 
-        return LlmBudget(self._folder, self._usd)
+        return LlmBudget(self._folder, self._usd, self._folder.chat_calls.usage)
 
     def limit(self, usd: float | None) -> None:
         """Let the run spend so much from now on; None: no limit."""

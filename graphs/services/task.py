@@ -1,6 +1,7 @@
 """A run's task: read again from its source, and measured by the model's tokenizer before any weights are loaded."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ def read_task(folder: RunFolder, judge: Callable[[], Chat], progress: Progress) 
     """
     from eval.tasks.fitting import fitted
     from eval.tasks.kept import load_kept
+    from eval.tasks.new_settings import new_settings
     from eval.tasks.task import build_task, load_config
     from graphs.services.raters import make_rater
 
@@ -39,6 +41,7 @@ def read_task(folder: RunFolder, judge: Callable[[], Chat], progress: Progress) 
             return make_rater(settings, judge, config.device, progress)
 
         task = build_task(config, source, rater)
+        task = replace(task, warnings=(*task.warnings, *new_settings(folder.task_file, config)))
         kept = tuple(load_kept(name, config, source, rater) for name in config.keep)
         changed = [f"task {config.name} in {task.folder}"] if task.digest != about.digest else []
         changed += [f"the kept task {other.name}" for other in kept if other.digest != about.keep.get(other.name)]

@@ -17,13 +17,14 @@ from agent.records.limits import Extension, Limits
 from agent.records.rounds import Baseline, Call, Outcome, Round
 from memory.run.about import About, own_version
 from memory.run.artefacts import Artefacts
+from memory.run.calls import CallFile
 from memory.run.charges import ChargeFile
 from memory.run.events import EventFile, EventLog
 from memory.run.ledger import Row, RowFile, outcome_of
 from memory.run.naming import new_folder
-from memory.storage.disk import append_line, whole_lines, write_atomically
+from memory.storage.disk import write_atomically
 from memory.storage.lock import held
-from memory.storage.records import parse_record, read_record
+from memory.storage.records import read_record
 
 
 class RunFolder(Artefacts):
@@ -43,7 +44,8 @@ class RunFolder(Artefacts):
         self.charges = ChargeFile(self.path / "charge.json")
         self._ledger = RowFile(self.path / "ledger.jsonl")
         self._events = EventFile(self.path / "events.jsonl")
-        self._calls = self.path / "calls.jsonl"
+        self.run_calls = CallFile(self.path / "calls.jsonl")
+        self.chat_calls = CallFile(self.path / "chat-calls.jsonl")  # of a conversation, maybe in another process
 
     # --- a run as a whole ---------------------------------------------------------------------------
 
@@ -197,13 +199,12 @@ class RunFolder(Artefacts):
         return self._events.read_from(offset, most)
 
     def log(self, call: Call) -> None:
-        """Notes a call to the LLM. Not synced: only what was said to a dead machine could be lost."""
-        append_line(self._calls, call.model_dump_json(), sync=False)
+        """Notes a call to the LLM that the run itself makes; those of a conversation are in `chat_calls`."""
+        self.run_calls.log(call)
 
     def calls(self) -> list[Call]:
-        """All lines in the order written. Raises BadInput: a whole line is not a call; names file and line."""
-        lines = enumerate(whole_lines(self._calls), 1)
-        return [parse_record(Call, line, f"{self._calls}, line {number},") for number, line in lines]
+        """The run's own calls, as `CallFile.calls`."""
+        return self.run_calls.calls()
 
 
 def runs(root: Path) -> list[RunFolder]:

@@ -13,6 +13,7 @@ from typing import Any, get_args, get_type_hints
 
 import ormsgpack
 import pytest
+import yaml
 from pydantic import BaseModel
 
 import graphs.adapt
@@ -323,6 +324,20 @@ def test_a_run_of_an_earlier_format_goes_on(waiting: RunFolder, whole: RunFolder
     with open_session(old) as session:
         session.go()
     assert outline(old) == outline(whole)
+
+
+def test_a_run_from_before_some_settings_is_told_which_hold_now(waiting: RunFolder) -> None:
+    settings = yaml.safe_load(waiting.task_file.read_text())
+    del settings["gate"]["drift"], settings["lora"]["replay"]
+    waiting.task_file.write_text(yaml.safe_dump(settings))
+    with open_session(waiting) as session:
+        [told] = [text for text in session.services.spec.warnings if "before these settings" in text]
+    assert "defaults: gate.drift: 0.3, lora.replay: 0.25. Set them there" in told
+
+
+def test_a_run_with_all_settings_is_told_nothing(waiting: RunFolder) -> None:
+    with open_session(waiting) as session:
+        assert not [text for text in session.services.spec.warnings if "before these settings" in text]
 
 
 def test_a_run_of_a_later_version_says_so(waiting: RunFolder) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from graphs.context import new_run
 from memory.run.folder import RunFolder, runs
 from tests.fixtures.command_line import run
 
@@ -188,8 +189,8 @@ def talk(task: Path, root: Path, *lines: str) -> str:
 
 def test_chat_shows_a_plan_and_does_only_what_is_approved(tiny_task: TinyTask, tmp_path: Path) -> None:
     output = talk(tiny_task(), tmp_path / "runs", "/plan", "/nonsense", "/why", "/quit")
-    assert "Round 1: train_lora" in output and "cost:" in output
-    assert "no command /nonsense" in output and "No round has been done yet" in output
+    assert "Round 1: train 2 epochs on 4 rows" in output and "cost:" in output
+    assert "no command /nonsense" in output and "The plan of round 1 is to train 2 epochs" in output
     assert not runs(tmp_path / "runs")[0].rounds()
 
 
@@ -208,9 +209,18 @@ def test_chat_steers_a_run_to_its_end(tiny_task: TinyTask, tmp_path: Path) -> No
 def test_chat_asks_before_it_trains(tiny_task: TinyTask, tmp_path: Path, answer: str, trained: int) -> None:
     root = tmp_path / "runs"
     output = talk(tiny_task(style=[], content=[{"kind": "exact"}]), root, "/run 1", answer, "/quit")
-    assert "train_lora" in output and "do it? (y/n)" in output
+    assert "train 2 epochs" in output and "do it? (yes/no)" in output
     done = [row.decision.move.action for row in runs(root)[0].rounds()]
     assert done == ["train_lora"] * trained
+
+
+def test_a_mistyped_run_is_answered_with_the_nearest(
+    tiny_task: TinyTask, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new_run(tiny_task(), runs=tmp_path / "runs", name="mayors-one")
+    assert run(["chat", "mayor-one", "--runs", str(tmp_path / "runs")]) == 2
+    answer = capsys.readouterr().err
+    assert "mayor-one is no task.yaml and no folder of one" in answer and "The nearest are: mayors-one." in answer
 
 
 def test_a_finished_run_still_answers_in_chat(tiny_task: TinyTask, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_on_a_terminal_everything_can_be_changed(tickets: Path, capsys: Printed)
     assert (config.content[0].kind, config.prompt.system, config.target) == ("f1", "Sort the ticket.", 0.7)
     assert config.budget.rounds == 3
     printed = capsys.readouterr().out
-    assert "There is no content scorer 'chocie'." in printed and "'2' is no fitting number." in printed
+    assert "'chocie' cannot be drafted." in printed and "'2' is no fitting number." in printed
     assert asked[1] == "Column of the question? [ticket] " and not list(answers)
 
 
@@ -71,7 +71,8 @@ def test_nothing_is_written_after_a_no(tickets: Path, capsys: Printed) -> None:
     [
         (["tickets.tsv"], "did you mean 'tickets.csv'?"),
         (["tickets.csv", "--answer", "taem"], "did you mean 'team'?"),
-        (["tickets.csv", "--content", "chocie"], "no such content scorer"),
+        (["tickets.csv", "--content", "judge"], "needs settings of its own"),
+        (["tickets.csv", "--content", "chocie"], "did you mean 'choice'?"),
         (["tickets.csv", "--target", "2"], "--target: Input should be less than or equal to 1"),
         (["tickets.csv", "--model", "./nowhere"], "no model folder at"),
     ],

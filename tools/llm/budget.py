@@ -1,6 +1,7 @@
 """The LLM budget of a run: what its calls cost, logged before each call and after it."""
 
 import threading
+from collections.abc import Callable, Mapping
 
 from agent.errors import OutOfMoney
 from agent.protocols import CallLog
@@ -25,11 +26,15 @@ class LlmBudget:
     Args:
         log: holds each call from before it is sent.
         limit: USD that the whole run may spend. None: no limit.
+        elsewhere: what calls of the same run cost that another process logs in a file of its own.
     """
 
-    def __init__(self, log: CallLog, limit: float | None = None) -> None:
+    def __init__(
+        self, log: CallLog, limit: float | None = None, elsewhere: Callable[[], Mapping[Role, Usage]] = dict
+    ) -> None:
         self._log = log
         self.limit = limit
+        self._elsewhere = elsewhere
         self._lock = threading.Lock()
         latest = {call.number: call for call in log.calls()}
         self._usage: dict[Role, Usage] = {}
@@ -72,7 +77,10 @@ class LlmBudget:
     def usage(self) -> dict[Role, Usage]:
         """Of the whole run, by role; calls in flight count at the most they can cost."""
         with self._lock:
-            return dict(self._usage)
+            used = dict(self._usage)
+        for role, beside in self._elsewhere().items():
+            used[role] = used.get(role, Usage()) + beside
+        return used
 
     @property
     def spend(self) -> Spend:
@@ -82,7 +90,7 @@ class LlmBudget:
         return Spend(llm_tokens=total.input_tokens + total.output_tokens, usd=total.usd)
 
     def _total(self) -> Usage:
-        return sum(self._usage.values(), Usage())
+        return sum((*self._usage.values(), *self._elsewhere().values()), Usage())
 
     def _charge(self, role: Role, usage: Usage) -> None:
         self._usage[role] = self._usage.get(role, Usage()) + usage

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from agent.config.scorers import is_content_kind
 from agent.errors import BadInput
+from eval.drafts.answers import PLAUSIBLE
 from eval.drafts.records import DraftOptions, TaskDraft
 from ui.terminal.live import LiveView
 
@@ -118,7 +118,11 @@ def _changes(draft: TaskDraft, options: DraftOptions, ask: Ask) -> DraftOptions:
 
 
 def _questions(draft: TaskDraft) -> list[tuple[str, str, str]]:
-    columns = [(role, f"Column of the {role}?", column) for role, column in draft.columns.items() if role != "system"]
+    columns = [
+        (role, f"Column of the {role}?", column)
+        for role, column in draft.columns.items()
+        if role in DraftOptions.model_fields and role != "system"
+    ]
     return [
         *columns,
         ("content", "How is content scored?", str(draft.content[0]["kind"])),
@@ -129,8 +133,8 @@ def _questions(draft: TaskDraft) -> list[tuple[str, str, str]]:
 
 
 def _checked(key: str, answer: str) -> object:
-    if key == "content" and not is_content_kind(answer):
-        raise BadInput(f"There is no content scorer '{answer}'.")
+    if key == "content" and answer not in PLAUSIBLE:
+        raise BadInput(f"'{answer}' cannot be drafted. There are {', '.join(PLAUSIBLE)}.")
     field = DraftOptions.model_fields[key]
     if float in get_args(field.annotation) or int in get_args(field.annotation):
         try:

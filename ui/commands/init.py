@@ -26,15 +26,12 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def _init(options: argparse.Namespace) -> int:
     from pydantic import ValidationError
 
-    from agent.config.scorers import is_content_kind
     from agent.errors import BadInput
     from eval.drafts.records import DraftOptions
     from ui.cli import quiet_libraries
     from ui.commands.drafting import at_terminal, init, is_terminal
 
     quiet_libraries()
-    if options.content and not is_content_kind(options.content):
-        raise BadInput(f"--content {options.content}: there is no such content scorer; see docs/settings.md")
     names = ("name", "model", "question", "answer", "messages", "content", "target")
     try:
         wanted = DraftOptions.model_validate({name: getattr(options, name) for name in names})

@@ -45,14 +45,20 @@ class LiveView:
     everything is plain lines without control characters, progress at most every ten seconds.
 
     Args:
+        bars: whether progress is shown here at all; a chat shows it in a line of its own.
         stamps: begin the lines of a log with the time.
     """
 
     def __init__(
-        self, console: Console | None = None, clock: Callable[[], float] = time.monotonic, stamps: bool = False
+        self,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        bars: bool = True,
+        stamps: bool = False,
     ) -> None:
         self.console = console or Console(highlight=False)
         self._clock = clock
+        self._shows_progress = bars
         self._stamps = stamps
         self._bars: Progress | None = None
         self._what = ""
@@ -83,6 +89,8 @@ class LiveView:
                 self._show(event)
 
     def _progress(self, what: str, done: int, total: int, note: str) -> None:
+        if not self._shows_progress:
+            return
         if what != self._what:
             self._end_progress()
             self._what, self._began = what, self._clock()

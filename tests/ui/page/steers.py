@@ -62,7 +62,7 @@ class Steered:
     def look(self, look: Look) -> Finding:
         self.asked.append(("look", look))
         assert isinstance(look, TryPrompt)
-        return PromptTried(question=look.question, answer="ANSWER: Heskzan")
+        return PromptTried(question=look.question, answer="ANSWER: Heskzan", beside=("I see.",) * len(look.beside))
 
     def _note(self, what: str, given: object, **fields: object) -> RunStatus:
         self.asked.append((what, given))

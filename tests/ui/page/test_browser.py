@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.records.events import Note
-from agent.records.examples import Prompt
 from graphs.context import new_run
 from graphs.control.client import live
 from memory.embedder import is_installed
-from memory.prompts import Entry
 from memory.run.folder import RunFolder, runs
 from tests.fixtures.learnable import LEARNABLE
 from tests.fixtures.story import make_run
 from tests.ui.page.browser import Served, chromium, serious
+from tests.ui.page.test_prompts import entry
 from tests.ui.page.test_start import some_csv
 
 if TYPE_CHECKING:
@@ -64,8 +63,10 @@ def text_of(page: "Page", selector: str) -> str:
 
 
 def wait_for(page: "Page", words: str, selector: str = "main") -> None:
+    """Until the words stand there, small or in capitals."""
     page.wait_for_function(
-        "([where, words]) => document.querySelector(where)?.innerText.includes(words)", arg=[selector, words]
+        "([where, words]) => document.querySelector(where)?.innerText.toLowerCase().includes(words)",
+        arg=[selector, words.lower()],
     )
 
 
@@ -145,7 +146,7 @@ def test_the_plan_is_changed_by_keyboard_alone(
     page.get_by_role("button", name="Resume").focus()
     page.keyboard.press("Enter")
     wait_for(page, "Round 1 waits for you", "#question")
-    page.get_by_text("Something else").focus()
+    page.get_by_text("Change", exact=True).focus()
     page.keyboard.press("Enter")
     page.get_by_label("epochs").focus()
     page.keyboard.press("Control+a")
@@ -160,19 +161,7 @@ def test_the_plan_is_changed_by_keyboard_alone(
 def test_prompts_are_searched(page: "Page", served: Served, root: Path) -> None:
     run = make_run(root)
     for system in ("Translate the sentence into French.", "Add the two numbers."):
-        run.keep(
-            Entry(
-                prompt=Prompt(system=system),
-                task="valley",
-                profile="",
-                model="m",
-                reward=0.8,
-                gain=0.1,
-                kept=True,
-                round=1,
-                run=run.name,
-            )  # fmt: skip
-        )
+        run.keep(entry(system, kept=True))
     page.get_by_role("link", name="Prompts").click()
     page.get_by_label("What is it about?").fill("arithmetic")
     page.keyboard.press("Enter")

@@ -35,7 +35,7 @@ def post(page: Pages, order: str, **form: object) -> str:
 def test_the_open_question_stands_with_reason_and_cost(page: Pages, asking: Steered) -> None:
     text = page.get("/runs/valley-1")
     assert "Round 5 waits for you" in text and "Words have done what they can" in text
-    assert "4 epochs over up to 96 rows" in text
+    assert "Train 4 epochs on 96 rows in the wanted form" in text and "4 epochs over up to 96 rows" in text
     assert '<input name="epochs" type="number" step="1" min="1" max="20" value="4">' in text
 
 
@@ -132,10 +132,45 @@ def test_an_extension_without_a_limit_is_none(page: Pages) -> None:
 
 def test_the_model_answers_beside_the_question(page: Pages, story: RunFolder) -> None:
     steered = page.steered(story)
-    assert "ANSWER: Heskzan" in post(page, "try", question="Who is <b>it</b>?")
-    assert steered.asked == [("look", TryPrompt(question="Who is <b>it</b>?"))]
+    text = post(page, "try", question="Who is <b>it</b>?")
+    assert "ANSWER: Heskzan" in text and "I see." in text and "<b>it" not in text
+    assert steered.asked == [("look", TryPrompt(question="Who is <b>it</b>?", beside=(0,)))]
 
 
 def test_the_model_of_a_run_that_nobody_works_on_is_not_asked_since_that_would_go_on_with_it(page: Pages) -> None:
     answer = page.client.post("/runs/valley-1/try", data={"question": "Who?"})
     assert answer.status_code == 422 and "Resume it" in answer.text and page.steers.working == {}
+
+
+def say(page: Pages, words: str) -> str:
+    return post(page, "say", said=words)
+
+
+def test_what_is_said_is_done_in_commands_and_in_words(page: Pages, asking: Steered) -> None:
+    assert "train 4 epochs on 96 rows in the wanted form" in say(page, "/plan")
+    assert "Words have done what they can" in say(page, "why?")
+    text = say(page, "yes")
+    assert asking.asked == [("answer", APPROVE)] and 'class="mine"' in text
+
+
+def test_a_question_of_the_conversation_is_answered_by_its_buttons(page: Pages, asking: Steered) -> None:
+    text = say(page, "rolback 1")
+    assert "Did you mean /rollback 1?" in text and '<button name="said" value="yes">Yes</button>' in text
+    say(page, "yes")
+    [(order, given)] = asking.asked
+    assert order == "answer" and "rollback" in str(given)
+
+
+def test_rounds_without_asking_are_left_to_the_worker(page: Pages, asking: Steered) -> None:
+    assert "Up to 3 rounds" in say(page, "/run 3")
+    assert asking.asked == [("go_on", 3)]
+
+
+def test_what_is_not_understood_does_nothing(page: Pages, asking: Steered) -> None:
+    assert "I do not understand that" in say(page, "lorem ipsum dolor")
+    assert "is-fault" in say(page, "/rollback much")
+    assert asking.asked == []
+
+
+def test_what_is_said_and_answered_stays_text(page: Pages, asking: Steered) -> None:
+    assert "<script" not in say(page, "<script>alert(1)</script>") + say(page, "/try <script>")

@@ -9,19 +9,21 @@ from pydantic import BaseModel
 from starlette.datastructures import FormData
 
 from agent.errors import BadInput
-from agent.records.actions import Action
+from agent.records.actions import Action, EditPrompt
 from graphs.approval import ACTIONS
 from graphs.control.steering import RunStatus
 from memory.run.folder import RunFolder
 from ui.page import rendering
 from ui.page.place import Here, Run, status_of
+from ui.talk import plans
 
 router = APIRouter(tags=["parts"])
 CHANGED = ("train_lora", "edit_prompt")  # what a plan can be changed to; the others have buttons of their own
+WORDS = "your own words, to be tried in the system text; then nothing else is proposed"
 
 
 class Input(NamedTuple):
-    """A setting of an action as a form asks for it. `kind`: number, one (of the options), some (of them)."""
+    """A setting of an action as a form asks for it. `kind`: number, text, one (of the options), some (of them)."""
 
     name: str
     kind: str
@@ -41,7 +43,14 @@ def question_card(run: RunFolder, status: RunStatus) -> Markup:
     inputs = inputs_of(move) if move.action in CHANGED else inputs_of(ACTIONS["edit_prompt"]())  # type: ignore[call-arg]
     action = move.action if move.action in CHANGED else "edit_prompt"
     return rendering.text(
-        "question.html.j2", run=run, question=status.question, inputs=inputs, action=action, actions=CHANGED
+        "question.html.j2",
+        run=run,
+        question=status.question,
+        inputs=inputs,
+        action=action,
+        actions=CHANGED,
+        proposal=plans.proposal(move, status.question),
+        cost=plans.details(status.question.cost),
     )
 
 
@@ -63,6 +72,8 @@ def inputs_of(action: Action) -> list[Input]:
         if name == "action":
             continue
         found.append(_input(name, _without_null(field), getattr(action, name), field.get("description", "")))
+    if isinstance(action, EditPrompt):  # for people only, so that the planner's schema does not have it
+        found.append(Input("instruction", "text", action.instruction, WORDS))
     return found
 
 

@@ -25,16 +25,32 @@
     const feed = byId("feed");
     if (event.target === feed && feed.scrollHeight - feed.scrollTop - feed.clientHeight < 260) setTimeout(toEnd);
   });
+  // hx-sse comes back by itself, but not where its first request fails, as in a reload while the server starts anew.
+  let position = "";
+  function again() {
+    const stream = byId("stream");
+    offline(true);
+    setTimeout(() => {
+      if (!stream?.isConnected || stream._htmx?.sse) return;
+      if (position) stream.setAttribute("hx-sse:connect", stream.getAttribute("hx-sse:connect").replace(/[^=]*$/, position));
+      htmx.process(stream, true);
+    }, 700);
+  }
   document.addEventListener("htmx:sse:after:connection", () => offline(false));
   document.addEventListener("htmx:sse:error", () => offline(true));
+  document.addEventListener("htmx:sse:close", again);
+  for (const name of ["htmx:error", "htmx:response:error"])
+    document.addEventListener(name, (event) => event.target.id === "stream" && again());
   document.addEventListener("htmx:sse:after:message", (event) => {
     shorten();
-    const now = (event.detail.message.id || "").split("-")[1];
+    position = event.detail.message.id || position;
+    const now = position.split("-")[1];
     if (rows !== null && now !== rows) document.body.dispatchEvent(new CustomEvent("ledger"));
     rows = now;
   });
   document.addEventListener("htmx:after:request", (event) => {
-    if (event.target.id === "talk" && event.detail.ctx.response.status < 400) {
+    if (event.detail.ctx.request.action?.endsWith("/say") && event.detail.ctx.response.status < 400) {
+      for (const asked of document.querySelectorAll("#feed .answer form")) asked.remove(); // it has been answered
       byId("words").value = "";
       setTimeout(toEnd, 50);
     }
