@@ -98,9 +98,9 @@ class RunThread:
             return over
 
     def is_idle(self, seconds: float) -> bool:
-        """Whether it does not work, and nobody has asked for so long what it does."""
+        """Whether it does not work, and was left, or nobody has asked for so long what it does."""
         with self._changed:
-            return self._condition != "working" and time.monotonic() - self._asked >= seconds
+            return self._condition != "working" and (self._leaving or time.monotonic() - self._asked >= seconds)
 
     @property
     def condition(self) -> Condition:

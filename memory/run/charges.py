@@ -86,6 +86,16 @@ class ChargeFile:
             self._write(restarted)
         return sum(counted.values(), Spend())
 
+    def beyond(self, rounds: int | None) -> Spend:
+        """What a ledger with so many rounds does not count: of the step under way, in all processes. Changes nothing.
+
+        Args:
+            rounds: None: there is no baseline in it yet.
+        """
+        charges = self._read()
+        known = [*charges.steps.items(), *charges.counted.items()]
+        return sum((spend for step, spend in known if rounds is None or _is_beyond(step, rounds)), Spend())
+
     def counted(self, step: str) -> Spend:
         """What this step used up before the run was restarted; the run's spend includes it already."""
         return self._read().counted.get(step, Spend())
