@@ -267,6 +267,7 @@ class _Export:
             merged=MERGED if self.wanted.merged else None,
             lora_gguf=f"{config.name}-lora.gguf" if "lora" in self.wanted.gguf else None, ollama=self.wanted.ollama,
             test=outcome.best_test if outcome else None, seed_test=outcome.baseline_test if outcome else None,
+            seen=len(self.run.outcomes()) - (outcome is not None),
             validation=rounds[-1].reward if rounds else first.reward, seed_validation=first.seed_reward,
             drift=outcome.drift_of_best if outcome else None, keep=outcome.keep if outcome else (),
             rounds=self._rounds(),

@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 import nesylora
 from agent.errors import BadInput, NesyLoraError
 from agent.records.examples import Prompt
+from agent.records.limits import Limits
 from export.bundle import Wanted, export_run
 from export.manifest import read_manifest
 from graphs.approval import instead
@@ -162,6 +163,22 @@ def test_the_card_is_read_by_the_hubs_own_reader(trained: Callable[..., RunFolde
     assert [name for _, name in results] == ["reward", "reward", "drift"][: 2 + (outcome.drift is not None)]
     assert ModelCard.load(bundle / "merged" / "README.md").data.base_model_relation == "merge"
     assert '"system": "Start with \\"A\\"."' in card.text
+    assert "sealed test rows, opened once" in card.text
+
+
+def test_the_card_of_an_extended_run_says_that_its_test_rows_were_seen(
+    trained: Callable[..., RunFolder],
+) -> None:
+    run = trained()
+    with open_session(run) as session:
+        session.go(instead("stop"))
+    run.extend(Limits(rounds=1, target=1.0))
+    text = ModelCard.load(export_run(run.path, wanted=Wanted(base="somebody/tiny")) / "README.md").text
+    assert "its test rows were seen before it was extended" in text
+    with open_session(run) as session:
+        session.go()
+    text = ModelCard.load(export_run(run.path, wanted=Wanted(base="somebody/tiny")) / "README.md").text
+    assert "no blind result" in text and "opened once" not in text
 
 
 def test_a_prompt_that_retrieves_brings_its_rows_and_says_that_no_template_can(
