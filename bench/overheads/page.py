@@ -92,7 +92,9 @@ def main(source: Path) -> None:
         root = Path(folder)
         run = long_run(source, root, ROUNDS)
         answers = first_answers(root, "/runs/long")
-        print(f"a run of {ROUNDS} rounds: first {answers[0]:.0f} ms, then median {statistics.median(answers[1:]):.0f} ms")
+        print(
+            f"a run of {ROUNDS} rounds: first {answers[0]:.0f} ms, then median {statistics.median(answers[1:]):.0f} ms"
+        )
         late, more, resident = events(root, run, EVENTS)
         print(f"an event to its message: median {statistics.median(late):.0f} ms, most {max(late):.0f} ms")
         print(f"after {EVENTS:,} events: Python holds {more:+,} bytes, the process {resident:+,}")
