@@ -141,6 +141,12 @@ def test_a_page_brings_everything_along(page: Pages) -> None:
         page.get(address)
 
 
+def test_htmx_and_its_extension_are_one_script_so_that_it_cannot_begin_without(page: Pages) -> None:
+    assert page.get("/runs/valley-1").count("<script") == 1
+    script = page.get("/page.js")
+    assert script.index("var htmx=") < script.index('registerExtension("sse"') < script.index("What htmx does not do")
+
+
 def test_what_is_vendored_is_what_its_page_says() -> None:
     import hashlib
 
