@@ -14,9 +14,9 @@ from ui.page import drafts, listing, prompts, start
 from ui.page.gate import Gate, Keys
 from ui.page.place import Here, Place, Steers
 from ui.page.rendering import HERE, partial, render, text, warm
-from ui.page.run import details, orders, overview, question, stream, talking
+from ui.page.run import bundle, details, orders, overview, question, stream, talking
 
-PARTS = (listing, start, drafts, prompts, overview, details, question, stream, orders, talking)
+PARTS = (listing, start, drafts, prompts, overview, details, question, stream, orders, talking, bundle)
 SCRIPTS = ";\n".join((HERE / "static" / f"{name}.js").read_text("utf-8") for name in ("htmx.min", "hx-sse.min", "page"))
 MOST_SENT = 256 * 1024  # bytes of a form; of an uploaded file see `start`
 

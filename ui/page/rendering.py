@@ -7,7 +7,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader
 from markupsafe import Markup
 
-from ui import wording
+from graphs.control.extension import in_words
 from ui.report.write import LOADER, with_words
 
 HERE = Path(__file__).parent
@@ -25,7 +25,7 @@ CONDITIONS = {
 def environment() -> Environment:
     loader = ChoiceLoader([FileSystemLoader(HERE / "templates"), LOADER])
     made = with_words(Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True))
-    made.filters["action_cost"] = wording.action_cost
+    made.filters["limits"] = in_words
     made.globals |= {"conditions": CONDITIONS}
     return made
 

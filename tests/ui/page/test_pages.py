@@ -1,10 +1,12 @@
 """What the pages show of runs, and that they show it soon."""
 
+import io
 import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from fastapi.testclient import TestClient
@@ -139,6 +141,12 @@ def test_a_page_brings_everything_along(page: Pages) -> None:
         page.get(address)
 
 
+def test_htmx_and_its_extension_are_one_script_so_that_it_cannot_begin_without(page: Pages) -> None:
+    assert page.get("/runs/valley-1").count("<script") == 1
+    script = page.get("/page.js")
+    assert script.index("var htmx=") < script.index('registerExtension("sse"') < script.index("What htmx does not do")
+
+
 def test_what_is_vendored_is_what_its_page_says() -> None:
     import hashlib
 
@@ -220,3 +228,15 @@ def test_a_finished_run_shows_its_test_rows(pages: Callable[..., Pages], tmp_pat
     assert "12 sealed test rows [0.75, 1.00]" in seen and "Go on with new limits" in seen
     assert "test 0.92" in words(page.get("/"))
     assert isinstance(page.client, TestClient)
+
+
+def test_the_bundle_is_one_file_without_links(page: Pages, story: RunFolder) -> None:
+    assert "has no bundle yet" in page.client.get("/runs/valley-1/bundle").text
+    made = story.path / "bundle" / "adapter"
+    made.mkdir(parents=True)
+    (made / "config.json").write_text("{}")
+    (made / "link").symlink_to("/etc/hostname")
+    answer = page.client.get("/runs/valley-1/bundle")
+    assert answer.headers["content-disposition"] == 'attachment; filename="valley-1.zip"'
+    with ZipFile(io.BytesIO(answer.content)) as packed:
+        assert packed.namelist() == ["valley-1/adapter/config.json"]

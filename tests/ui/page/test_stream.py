@@ -5,16 +5,30 @@ import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import anyio
 import httpx
 import pytest
 import uvicorn
 
-from agent.records.events import Note, RoundJudged, RunFinished, RunStarted
+from agent.records.events import (
+    BaselineScored,
+    DecisionMade,
+    Event,
+    InquiryMade,
+    LimitsSet,
+    Note,
+    RoundJudged,
+    RunFinished,
+    RunStarted,
+    RunStopped,
+)
+from agent.records.limits import Extension, Limits
+from agent.records.looks import ClassifyFailures, Inquiry
 from graphs.control.steering import Step
 from memory.run.folder import RunFolder
-from tests.fixtures.story import an_outcome, make_run, the_story
+from tests.fixtures.story import a_baseline, an_outcome, make_run, the_story
 from tests.ui.page.conftest import Pages
 from ui.page.app import make_app
 from ui.page.place import Place
@@ -120,10 +134,25 @@ def test_the_page_begins_with_the_last_entries_and_their_end(story: RunFolder) -
 
 
 def test_every_kind_of_event_has_words(page: Pages, story: RunFolder) -> None:
-    story.event(RunStarted(name="valley-1", task="valley", model="m", policy="rules"))
-    story.event(RunFinished(outcome=an_outcome(the_story()[3])))
+    limits = Limits(rounds=9, target=0.9)
+    told: dict[str, tuple[Event, str]] = {
+        "run": (RunStarted(name="valley-1", task="valley", model="m", policy="rules"), "Taken up by a process."),
+        "baseline": (BaselineScored(row=a_baseline()), "The seed prompt earns"),
+        "inquiry": (InquiryMade(number=1, inquiry=Inquiry(look=ClassifyFailures(), fault="too late")), "looked: "),
+        "decision": (DecisionMade(number=1, decision=the_story()[0].decision), "Round 1: "),
+        "verdict": (RoundJudged(row=the_story()[1]), "taken back"),
+        "note": (Note(text="Mind the gap."), "Mind the gap."),
+        "limits": (LimitsSet(row=Extension(number=1, limits=limits, reopened=True)), "9 rounds, target 0.9. The run"),
+        "stopped": (RunStopped(reason="The disk is full.", failed=True), "Stopped: The disk is full."),
+        "finish": (RunFinished(outcome=an_outcome(the_story()[3])), "Finished. On sealed test rows"),
+    }
+    quiet = {"round-start", "progress"}
+    assert set(told) | quiet == {kind.model_fields["kind"].default for kind in get_args(get_args(Event)[0])}
+    for event, _ in told.values():
+        story.event(event)
     text = following(reader(page, story, START))
-    assert "Taken up by a process." in text and "Finished. On sealed test rows" in text
+    for _, words in told.values():
+        assert words in text
 
 
 # --- over HTTP -------------------------------------------------------------------------------------

@@ -7,4 +7,5 @@ question.py  the open question, and the form that changes its plan
 stream.py    what changes, as server-sent events
 orders.py    what changes the run: answers, pause, extend, roll back
 talking.py   the conversation beside it
+bundle.py    its best pair to take along
 """
