@@ -66,7 +66,7 @@ class Adapted(NamedTuple):
         Args:
             into: its folder; by default `bundle` in the run's.
             merged: the whole model too, as safetensors.
-            gguf: the whole model too, as GGUF: any of f16 and q8_0.
+            gguf: any of f16 and q8_0, the whole model as GGUF, and lora, the adapter alone.
             ollama: a Modelfile for the GGUF.
             base: the hub's name of a base that the task takes from a folder.
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 SUMS = "SHA256SUMS"
 MERGED = "merged"
-GGUF_TYPES = ("f16", "q8_0")
+GGUF_TYPES = ("f16", "q8_0", "lora")
 NEXT_TURN = "\nUser:"  # of models without a chat template
 
 
@@ -47,8 +47,8 @@ class Wanted:
 
     Attributes:
         merged: the whole model as safetensors.
-        gguf: the whole model as GGUF, by number format.
-        ollama: a Modelfile for the first of `gguf`.
+        gguf: the whole model as GGUF, by number format; or `lora`, the adapter alone.
+        ollama: a Modelfile for the first whole one of `gguf`.
         base: the hub's name of a base that the run took from a folder.
     """
 
@@ -60,8 +60,8 @@ class Wanted:
     def __post_init__(self) -> None:
         for kind in self.gguf:
             if kind not in GGUF_TYPES:
-                raise BadInput(f"GGUF is written as {' or '.join(GGUF_TYPES)}, not as {kind}")
-        if self.ollama and not self.gguf:
+                raise BadInput(f"GGUF is written as {', '.join(GGUF_TYPES)}, not as {kind}")
+        if self.ollama and set(self.gguf) <= {"lora"}:
             raise BadInput("a Modelfile is for a GGUF file: ask for --gguf f16 or --gguf q8_0 too")
 
 
@@ -240,17 +240,23 @@ class _Export:
 
         model: Any
         model, _ = load_model(self.config.model, device="cpu", dtype=self.dtype, progress=self.progress)
+        file = f"{self.config.name}-{{}}.gguf"
+        if "lora" in self.wanted.gguf:
+            from export.gguf_lora import write_lora_gguf
+
+            if self.adapter is None:
+                raise BadInput("the best pair of this run has no adapter to be written: leave --gguf lora out")
+            write_lora_gguf(model, self.adapter, self.into / file.format("lora"), self.config.name)
         if self.adapter:
             from export.weights import merge
 
             model = merge(model, self.adapter, render.prompt_ids(Prompt(system=self.prompt.system), TRIED[0]))
         self.progress("exporting", 2, 4, "whole model")
-        for kind in self.wanted.gguf:
+        for kind in sorted({*self.wanted.gguf} - {"lora"}):
             from export.gguf_file import write_gguf
 
-            file = f"{self.config.name}-{kind}.gguf"
-            write_gguf(model, self.into, self.into / file, kind, self.config.name)
-            self.gguf.append(file)
+            write_gguf(model, self.into, self.into / file.format(kind), kind, self.config.name)
+            self.gguf.append(file.format(kind))
         if self.wanted.merged:
             folder = self.into / MERGED
             with contextlib.redirect_stderr(io.StringIO()):  # transformers draws a bar of its own
@@ -275,7 +281,8 @@ class _Export:
             retrieves=self.prompt.retrieval.k if self.prompt.retrieval else 0, switches=config.chat_template_kwargs,
             max_new_tokens=config.generation.max_new_tokens,
             stop=() if render.tokenizer.chat_template else (NEXT_TURN,),
-            merged=MERGED if self.wanted.merged else None, ollama=self.wanted.ollama,
+            merged=MERGED if self.wanted.merged else None,
+            lora_gguf=f"{config.name}-lora.gguf" if "lora" in self.wanted.gguf else None, ollama=self.wanted.ollama,
             test=outcome.best_test if outcome else None, seed_test=outcome.baseline_test if outcome else None,
             validation=rounds[-1].reward if rounds else first.reward, seed_validation=first.seed_reward,
             drift=outcome.drift_of_best if outcome else None, keep=outcome.keep if outcome else (),

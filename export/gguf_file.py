@@ -6,6 +6,7 @@ listed here, and with the tokenizer as the run used it.
 
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,12 +65,7 @@ def write_gguf(model: PreTrainedModel, tokenizer: Path, into: Path, kind: str, n
         NesyLoraError: its architecture, positions or tokenizer cannot be written; nothing is.
     """
     config: Any = model.config
-    architecture = ARCHITECTURES.get(config.model_type)
-    if architecture is None:
-        raise NesyLoraError(
-            f"a model of the kind '{config.model_type}' is not written as GGUF here, only {', '.join(ARCHITECTURES)}. "
-            + WAY_OUT
-        )
+    architecture = architecture_of(model)
     number, file_type = TYPES[kind]
     writer = gguf.GGUFWriter(into, gguf.MODEL_ARCH_NAMES[architecture.name], use_temp_file=False)
     writer.add_type(gguf.GGUFType.MODEL)
@@ -84,6 +80,29 @@ def write_gguf(model: PreTrainedModel, tokenizer: Path, into: Path, kind: str, n
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def architecture_of(model: PreTrainedModel) -> Architecture:
+    """Raises NesyLoraError: it is none of those listed here."""
+    kind = model.config.model_type
+    if kind not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise NesyLoraError(f"a model of the kind '{kind}' is not written as GGUF here, only {known}. {WAY_OUT}")
+    return ARCHITECTURES[kind]
+
+
+@lru_cache
+def _names(kind: gguf.MODEL_ARCH, layers: int) -> gguf.TensorNameMap:
+    return gguf.get_tensor_name_map(kind, layers)
+
+
+def gguf_name(model: PreTrainedModel, name: str) -> str:
+    """What GGUF calls a tensor. Raises NesyLoraError: it has no place for it."""
+    layers = text_config(model.config).num_hidden_layers
+    known = _names(architecture_of(model).name, layers).get_name(name, try_suffixes=(".weight", ".bias"))
+    if known is None:
+        raise NesyLoraError(f"GGUF has no place for {name} of a '{model.config.model_type}' model. {WAY_OUT}")
+    return known
 
 
 def _add_sizes(writer: gguf.GGUFWriter, config: Any, architecture: Architecture) -> None:
@@ -136,20 +155,16 @@ def _rope(config: Any) -> dict[str, Any]:
 def _tensors(model: PreTrainedModel, architecture: Architecture) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor under its name in GGUF. A head that is tied to the embeddings is left out."""
     config: Any = text_config(model.config)
-    names = gguf.get_tensor_name_map(architecture.name, config.num_hidden_layers)
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     for name, weight in model.state_dict().items():
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
-        known = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        if known is None:
-            raise NesyLoraError(f"GGUF has no place for {name} of a '{config.model_type}' model. {WAY_OUT}")
         part = name.split(".")[-2]
         if architecture.permutes and part in heads:
             weight = permuted(weight, heads[part])
         if architecture.norm_shift and part.endswith("norm"):
             weight = weight.float() + architecture.norm_shift
-        yield known, weight
+        yield gguf_name(model, name), weight
     if _rope(config).get("rope_type") == "llama3":
         yield "rope_freqs.weight", _llama3_factors(config)
 

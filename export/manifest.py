@@ -85,7 +85,8 @@ class Manifest(Record):
     max_new_tokens: int
     stop: tuple[str, ...] = Field((), description="texts that end an answer, beside the end-of-turn tokens")
     merged: str | None = Field(None, description="folder of the merged model")
-    gguf: tuple[str, ...] = ()
+    gguf: tuple[str, ...] = Field((), description="files of the whole model")
+    lora_gguf: str | None = Field(None, description="file of the adapter alone")
     ollama: bool = False
     test: SplitResult | None = Field(None, description="of the best pair; None: the test rows are still sealed")
     seed_test: SplitResult | None = None

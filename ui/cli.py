@@ -14,6 +14,7 @@ from ui.commands.export import add_export
 from ui.control import commands as control
 from ui.control.signals import clean_ending, exit_code
 from ui.mcp import command as mcp
+from ui.page import command as page
 
 if TYPE_CHECKING:
     from memory.run.folder import RunFolder
@@ -53,13 +54,13 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="adapt the embedded model to the example task tasks/valley")
     _add_run_options(demo)
-    _add_ways(demo)
+    control.add_ways(demo)
     demo.set_defaults(do=_run, task=None)
 
     start = commands.add_parser("run", help="adapt a model to a task")
     start.add_argument("task", help="a task.yaml, or the folder that holds it")
     _add_run_options(start)
-    _add_ways(start)
+    control.add_ways(start)
     start.set_defaults(do=_run)
 
     init.add_command(commands)
@@ -68,13 +69,7 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
         "resume", help="go on with a run that was stopped or killed, or has ended and is extended"
     )
     _add_run_name(resume)
-    resume.add_argument(
-        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
-        help="set another limit: budget.rounds, .minutes, .usd, .train_tokens, or target; may be given again",
-    )  # fmt: skip
-    _add_ways(resume)
-    resume.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)  # as `--detach` starts it
-    resume.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
+    control.add_resume_options(resume)
     resume.set_defaults(do=_resume)
 
     talk = commands.add_parser("chat", help="steer a run yourself: see each plan, approve it, go back, try things")
@@ -109,6 +104,7 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     listing.set_defaults(do=_runs)
     control.add_commands(commands)
     mcp.add_command(commands)
+    page.add_command(commands)
 
     _add_check(
         commands.add_parser("check-llm", help="is an LLM server good enough? let it plan, edit and judge, and tell")
@@ -152,13 +148,6 @@ def add_settings(command: argparse.ArgumentParser) -> None:
         help="change a setting of the task, such as budget.rounds=3; may be given again",
     )  # fmt: skip
     _add_runs(command)
-
-
-def _add_ways(command: argparse.ArgumentParser) -> None:
-    """How a run is worked on."""
-    command.add_argument("--detach", action="store_true", help="in the background; follow it with nesylora attach")
-    command.add_argument("--json", action="store_true", help="for scripts: print events as lines of JSON")
-    command.formatter_class, command.epilog = argparse.RawDescriptionHelpFormatter, control.EXIT_CODES
 
 
 def _add_runs(command: argparse.ArgumentParser) -> None:

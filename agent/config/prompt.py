@@ -1,8 +1,15 @@
 """`prompt:` and `edit:` in a task.yaml: the prompt that the run starts from, and how it is rewritten."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, GetCoreSchemaHandler, ValidatorFunctionWrapHandler, model_validator
+from pydantic import (
+    Field,
+    GetCoreSchemaHandler,
+    SerializerFunctionWrapHandler,
+    ValidatorFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 from agent import extensions
@@ -18,6 +25,22 @@ class SeedPrompt(Settings):
     template: str = Field("{question}", description="how a question is put; must hold {question}")
     demos: tuple[Demo, ...] = Field((), description="few-shot examples before every question: `question`, `answer`")
     retrieval: Retrieval | None = Field(None, description="few-shot examples that are retrieved for each question")
+    file: str | None = Field(
+        None,
+        description="a prompt from elsewhere, in place of the above: a prompts/….json of a run, a bundle, a DSPy "
+        "program or a result of GEPA as JSON; its path starts at the task",
+    )
+
+    @model_serializer(mode="wrap")
+    def without_a_file_it_has_not(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A run's task.yaml holds the texts, and digests of older tasks stay what they were."""
+        return {name: value for name, value in dump(self).items() if name != "file" or value}
+
+    @model_validator(mode="after")
+    def takes_its_words_from_one_place(self) -> "SeedPrompt":
+        if self.file and self.model_fields_set != {"file"}:
+            raise ValueError("with `file`, leave system, template, demos and retrieval out: they stand there")
+        return self
 
     @model_validator(mode="after")
     def keeps_a_place_for_the_question(self) -> "SeedPrompt":

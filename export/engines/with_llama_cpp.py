@@ -17,6 +17,8 @@ def main(asked: Path, answered: Path) -> None:
     job = json.loads(asked.read_text(encoding="utf-8"))
     settings = xllamacpp.CommonParams()
     settings.model.path = job["model"]
+    if job.get("lora"):
+        settings.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(job["lora"], 1.0)]
     settings.hostnames, settings.port = ["127.0.0.1"], 0
     settings.n_ctx, settings.n_parallel = job["context"] + CONTEXT, 1
     for threads in (settings.cpuparams, settings.cpuparams_batch):

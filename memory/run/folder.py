@@ -194,9 +194,9 @@ class RunFolder(Artefacts):
         """All events in order, each with its time; what cannot be read is counted and left out."""
         return self._events.read()
 
-    def events_from(self, offset: int) -> tuple[EventLog, int]:
-        """The events behind so many bytes of events.jsonl, and where to go on: to follow a run."""
-        return self._events.read_from(offset)
+    def events_from(self, offset: int, most: int = -1) -> tuple[EventLog, int]:
+        """The events behind so many bytes of events.jsonl, and where to go on; see `EventFile.read_from`."""
+        return self._events.read_from(offset, most)
 
     def log(self, call: Call) -> None:
         """Notes a call to the LLM that the run itself makes; those of a conversation are in `chat_calls`."""

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import torch
 from gguf import GGUFReader
+from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Regex, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from agent.errors import NesyLoraError
 from export.gguf_file import permuted, write_gguf
+from export.gguf_lora import write_lora_gguf
 from export.gguf_tokenizer import LLAMA3, QWEN2, cut_of
 
 TEXT = "Who is the mayor of Orrowmere? ANSWER: 0 1 2\n{}"
@@ -110,6 +112,12 @@ def test_how_text_is_cut_is_known_by_name_or_refused(
         assert cut_of(json.loads(tokenizer.to_str())) == name
 
 
+def test_a_qwen_tokenizer_is_saved_as_it_works(tiny_model: Callable[[str], Path], saved: Callable[[str], Path]) -> None:
+    given = json.loads((tiny_model("qwen2") / "tokenizer.json").read_text())
+    assert cut_of(given) == "gpt-2"
+    assert cut_of(json.loads((saved("qwen2") / "tokenizer.json").read_text())) == "qwen2"
+
+
 @pytest.mark.parametrize(
     ("name", "why"), [("mixtral", "of the kind 'mixtral'"), ("llama_turned", "'yarn'"), ("gemma3", "attention scale")]
 )
@@ -123,18 +131,70 @@ def test_what_is_not_written_is_refused_with_the_way_out(
         write_gguf(model, tiny_model("llama"), tmp_path / "a.gguf", "f16", "tiny")
 
 
+def test_a_lora_stands_in_it_as_llama_cpp_scales_it(saved: Callable[[str], Path], tmp_path: Path) -> None:
+    adapter, model = lora(saved("llama"), tmp_path)
+    write_lora_gguf(model, adapter, tmp_path / "lora.gguf", "tiny")
+    assert not hasattr(model, "peft_config") and "lora" not in " ".join(name for name, _ in model.named_parameters())
+    reader = GGUFReader(tmp_path / "lora.gguf")
+    found = {tensor.name: torch.tensor(tensor.data) for tensor in reader.tensors}
+    scale = reader.fields["adapter.lora.alpha"].contents() / 4
+    assert reader.fields["general.type"].contents() == "adapter"
+    adapted = PeftModel.from_pretrained(model, adapter)
+    for part, ours, heads in (("attn_q", "self_attn.q_proj", 4), ("ffn_up", "mlp.up_proj", None)):
+        delta = adapted.get_base_model().get_submodule(f"model.layers.1.{ours}").get_delta_weight("default").detach()
+        a, b = found[f"blk.1.{part}.weight.lora_a"], found[f"blk.1.{part}.weight.lora_b"]
+        torch.testing.assert_close(scale * b @ a, permuted(delta, heads) if heads else delta)
+
+
+@pytest.mark.parametrize("options", [{"use_dora": True}, {"target_modules": ["embed_tokens"]}])
+def test_another_adapter_is_refused_with_the_way_out(
+    options: dict[str, Any], saved: Callable[[str], Path], tmp_path: Path
+) -> None:
+    adapter, model = lora(saved("llama"), tmp_path, **options)
+    with pytest.raises(NesyLoraError, match="--gguf f16"):
+        write_lora_gguf(model, adapter, tmp_path / "lora.gguf", "tiny")
+    assert not (tmp_path / "lora.gguf").exists() and not hasattr(model, "peft_config")
+
+
+def lora(base: Path, folder: Path, **options: Any) -> tuple[Path, Any]:
+    """A random rsLoRA on disk, and its base."""
+    torch.manual_seed(0)
+    settings = {
+        "target_modules": ["q_proj", "k_proj", "up_proj"],
+        "r": 4,
+        "lora_alpha": 8,
+        "use_rslora": True,
+    } | options
+    model = AutoModelForCausalLM.from_pretrained(base, dtype="float32")
+    get_peft_model(model, LoraConfig(init_lora_weights=False, **settings)).save_pretrained(folder / "adapter")
+    return folder / "adapter", AutoModelForCausalLM.from_pretrained(base, dtype="float32")
+
+
+@pytest.mark.skipif(find_spec("xllamacpp") is None, reason="pip install xllamacpp")
+def test_llama_cpp_answers_with_the_lora_as_peft(saved: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = saved("llama")
+    adapter, model = lora(folder, tmp_path)
+    write_lora_gguf(model, adapter, tmp_path / "lora.gguf", "tiny")
+    compare(folder, PeftModel.from_pretrained(model, adapter), written(folder, tmp_path), tmp_path, lora="lora.gguf")
+
+
 @pytest.mark.skipif(find_spec("xllamacpp") is None, reason="pip install xllamacpp")
 @pytest.mark.parametrize("name", ["llama", "llama_tied", "llama_biased", "qwen2", "gemma3"])
 def test_llama_cpp_answers_as_transformers(name: str, saved: Callable[[str], Path], tmp_path: Path) -> None:
     folder = saved(name)
-    file, rows = written(folder, tmp_path), [[{"role": "user", "content": text}] for text in (TEXT, "1", "Tallisk?")]
-    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+    compare(folder, AutoModelForCausalLM.from_pretrained(folder), written(folder, tmp_path), tmp_path)
+
+
+def compare(folder: Path, model: Any, file: Path, work: Path, lora: str | None = None) -> None:
+    """The answers of llama.cpp are the model's own."""
+    rows = [[{"role": "user", "content": text}] for text in (TEXT, "1", "Tallisk?")]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     job = {"model": str(file), "rows": rows, "max_new_tokens": 6, "stop": [], "context": 128}
-    (tmp_path / "asked.json").write_text(json.dumps(job))
+    (work / "asked.json").write_text(json.dumps(job | ({"lora": str(work / lora)} if lora else {})))
     script = Path(__file__).parents[2] / "export" / "engines" / "with_llama_cpp.py"
-    command = [sys.executable, "-I", str(script), str(tmp_path / "asked.json"), str(tmp_path / "answered.json")]
+    command = [sys.executable, "-I", str(script), str(work / "asked.json"), str(work / "answered.json")]
     subprocess.run(command, check=True, capture_output=True)
-    found = json.loads((tmp_path / "answered.json").read_text())
+    found = json.loads((work / "answered.json").read_text())
     config = GenerationConfig(do_sample=False, max_new_tokens=6, eos_token_id=1, pad_token_id=2)
     for row, prompt, answer in zip(rows, found["prompts"], found["answers"], strict=True):
         asked = tokenizer.apply_chat_template(row, add_generation_prompt=True, return_dict=True, return_tensors="pt")

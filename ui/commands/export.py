@@ -18,8 +18,8 @@ def add_export(command: argparse.ArgumentParser) -> None:
         "--merged", action="store_true", help="also the whole model, the adapter merged, as safetensors"
     )
     command.add_argument(
-        "--gguf", action="append", default=[], choices=("f16", "q8_0"),
-        help="also the whole model as GGUF, for llama.cpp and Ollama; may be given again",
+        "--gguf", action="append", default=[], choices=("f16", "q8_0", "lora"),
+        help="also the whole model as GGUF, for llama.cpp and Ollama, or its adapter alone; may be given again",
     )  # fmt: skip
     command.add_argument("--ollama", action="store_true", help="also a Modelfile for the GGUF")
     command.add_argument("--base", metavar="NAME", help="the hub's name of a base that the task takes from a folder")

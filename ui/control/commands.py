@@ -63,6 +63,24 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
                 command.add_argument(f"--{limit.replace('_', '-')}", metavar="N", help=f"{about}; none: no limit")
 
 
+def add_ways(command: argparse.ArgumentParser) -> None:
+    """How a run is worked on."""
+    command.add_argument("--detach", action="store_true", help="in the background; follow it with nesylora attach")
+    command.add_argument("--json", action="store_true", help="for scripts: print events as lines of JSON")
+    command.formatter_class, command.epilog = argparse.RawDescriptionHelpFormatter, EXIT_CODES
+
+
+def add_resume_options(command: argparse.ArgumentParser) -> None:
+    """What `resume` takes beside the run: other limits, and how the run is worked on."""
+    command.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
+        help="set another limit: budget.rounds, .minutes, .usd, .train_tokens, or target; may be given again",
+    )  # fmt: skip
+    add_ways(command)
+    command.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)  # as `--detach` starts it
+    command.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
+
+
 def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", nargs="?", help="its name or folder; default: the only one that a process works on")
     _add_folder(command)

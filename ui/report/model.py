@@ -173,12 +173,12 @@ def read_report(run: RunFolder, rows: Mapping[str, Example]) -> Report:
     best_scores = {score.example: score for score in run.load(report.best, "validation").scores.values()}
     return report._replace(
         prompt=run.prompt(report.best.prompt),
-        pairs=_pairs(run, baseline.seed, report.best, split, rows),
+        pairs=read_pairs(run, baseline.seed, report.best, split, rows),
         best_scores=list(best_scores.values()),
     )
 
 
-def _pairs(
+def read_pairs(
     run: RunFolder, seed: Candidate, best: Candidate, split: Split, rows: Mapping[str, Example]
 ) -> list[OutputPair]:
     """Rows that both pairs answered, those that changed most first."""

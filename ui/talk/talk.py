@@ -255,11 +255,12 @@ class Talk:
     def _run(self, rest: str) -> None:
         more, rest = rest.startswith("+"), rest.lstrip("+") or "1"
         rounds, now = commands.count(rest, "/run", least=1), self.run.status()
-        missing = now.rounds + rounds - now.limits.rounds
-        if more and (missing > 0 or now.condition == "finished"):
-            self.run.extend(rounds=now.limits.rounds + max(missing, 0))
-            self.tell(line(f"The budget is now {now.limits.rounds + max(missing, 0)} rounds."))
-        elif now.condition == "finished":
+        finished = now.condition == "finished"
+        missing = rounds if finished else now.rounds + rounds - now.limits.rounds
+        if more and missing > 0:
+            self.run.extend(rounds=now.limits.rounds + missing)
+            self.tell(line(f"The budget is now {now.limits.rounds + missing} rounds."))
+        elif finished:
             self._orders.waiting()
         with self._lock:
             self._rounds, self._shown = rounds, None
