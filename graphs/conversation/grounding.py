@@ -1,6 +1,6 @@
-"""Whether an LLM's answer says only what the records say: its numbers stand in them, and what it claims was done.
+"""Whether an LLM's answer says only what the records say: its numbers and names stand there, what it claims was done.
 
-A sentence with a number that no record holds, or that claims an action which was not taken, is left out.
+A sentence with a number or a name that no record holds, or that claims an action which was not taken, is left out.
 """
 
 import re
@@ -10,6 +10,8 @@ from typing import NamedTuple
 NUMBER = re.compile(r"(?<![\w.])[+\-−]?\d+(?:,\d{3})*(?:\.\d+)?(?: ?%)?(?![\w]*\d)")
 ROUND = re.compile(r"\b(?:round|/why) #?(\d+)", re.I)
 SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"“(])")
+NAME = re.compile(r"(?<=[\w,;:\"“] )[A-Z][a-z]+\b")
+OUR_NAMES = {"i", "lora", "nesylora", "llm", "gepa", "textgrad", "round", "yes", "no"}
 BULLET = re.compile(r"^\s*(?:\d+[.)]|[-*•])\s+")
 # What only a command does, in the words by which an LLM says that it was done.
 CLAIMS = (
@@ -43,7 +45,7 @@ def checked(answer: str, records: Sequence[str], done: Sequence[str] = ()) -> Ch
     for line in answer.strip().splitlines():
         bullet, kept = BULLET.match(line), list[str]()
         for sentence in SENTENCE.split(line[bullet.end() :] if bullet else line):
-            if unknown := _unknown(sentence, known, rounds):
+            if unknown := _unknown(sentence, known, rounds) + _strangers(sentence, shown):
                 left_out.append(f"a sentence with {', '.join(unknown)}, which no record holds")
             elif _claims_more(sentence, done):
                 left_out.append("a sentence that claims what was not done")
@@ -58,6 +60,12 @@ def _unknown(sentence: str, known: set[float], rounds: set[int]) -> list[str]:
     """The numbers of a sentence that no record holds. A round is a name: another number does not stand for it."""
     named = [f"round {number}" for number in sorted(_rounds(sentence) - rounds)]
     return named + [text for text in NUMBER.findall(ROUND.sub("", sentence)) if not _stands(text, known)]
+
+
+def _strangers(sentence: str, shown: str) -> list[str]:
+    """Names that no record holds: capitalised words beyond the first. Small models invent people."""
+    words = set(re.findall(r"\w+", shown.lower())) | OUR_NAMES
+    return [name for name in NAME.findall(sentence) if name.lower() not in words]
 
 
 def _rounds(text: str) -> set[int]:

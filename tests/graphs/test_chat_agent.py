@@ -178,6 +178,11 @@ def test_other_numbers_may_not(sentence: str) -> None:
     assert checked(sentence, RECORDS).text == ""
 
 
+def test_a_name_that_no_record_holds_is_left_out() -> None:
+    assert checked("The mayor is John Doe. Shall I train?", RECORDS).text == "Shall I train?"
+    assert checked("The mayor is Gallune.", [*RECORDS, "current: ANSWER: Gallune"]).text == "The mayor is Gallune."
+
+
 @pytest.mark.parametrize(
     ("sentence", "done", "stands"),
     [

@@ -24,6 +24,7 @@ from agent.records.limits import Limits
 from agent.records.rounds import Spend
 from graphs.control.steering import RunStatus, Step
 from memory.run.folder import runs
+from tests.llm.server import call, serving
 from ui.terminal.chat import status_line
 from ui.terminal.prompting import Commands
 
@@ -142,6 +143,44 @@ def test_a_session_without_an_llm_from_goal_to_end_and_beyond(
     again.type("/quit")
     assert again.ends() == 0
     assert isinstance(folder.rounds()[2].decision.move, Rollback) and len(folder.outcomes()) == 1
+
+
+def test_a_session_in_plain_language(tiny_task: TinyTask, tmp_path: Path, terminal: Callable[..., Terminal]) -> None:
+    script = [
+        call("set_limits", target=0.9, rounds=4), call("edit_prompt", instruction=WORDS),
+        call("train_lora", epochs=20, rows="original"), call("rollback", to_round=0), call("finish"),
+    ]  # fmt: skip
+    with serving(script) as server:
+        language = ("--llm", "scripted", "--base-url", server.url)
+        here = terminal(str(tiny_task()), *language)
+        here.sees("scripted understands plain language.*yes, no, or what instead")
+        here.type("My goal is that nine of ten answers are right, and there is time for four rounds.")
+        here.sees(r"Limits to be set: target=0.9 rounds=4. do it\? \(yes/no\)")
+        here.type("yes")
+        here.sees(r"\(target 0.90\); 0 rounds of 4 done")
+        here.type("Could it perhaps reply with a single word in lower case?")
+        here.sees("/edit Reply with.*your words.*Round 2: .*yes, no, or what instead")
+        here.type("Now teach it properly who all those mayors are.")
+        here.sees(r"To be done: train 20 epochs on 4 rows as they are given.*do it\? \(yes/no\)")
+        here.type("yes")
+        here.sees("training LoRA")
+        here.type("", CTRL_C)
+        here.sees("Cancelled. Nothing of the step is kept..*Round 3: .*yes, no, or what instead")
+        here.type("All of that was nonsense, restore what we began with.")
+        here.sees("/rollback 0.*Round 4: .*yes, no, or what instead")
+        here.type("", CTRL_D)
+        assert here.ends() == 0
+        [folder] = runs(tmp_path / "runs")
+        again = terminal(folder.name, *language)
+        again.sees("Round 4: .*yes, no, or what instead")
+        again.type("That was it; let me have the final numbers for good.")
+        again.sees(r"That will end the run.*do it\? \(yes/no\)")
+        again.type("yes")
+        again.sees("sealed test rows.*The run has finished")
+        again.type("/quit")
+        assert again.ends() == 0
+    assert [row.decision.move.action for row in folder.rounds()] == ["edit_prompt", "train_lora", "rollback"]
+    assert {used.calls for used in folder.chat_calls.usage().values()} == {5}
 
 
 def test_after_a_kill_in_training_the_user_is_asked_first(
