@@ -19,7 +19,7 @@ from memory.run.folder import RunFolder, runs
 from tests.fixtures.learnable import LEARNABLE
 from tests.fixtures.story import make_run
 from tests.ui.page.browser import Served, chromium, serious
-from tests.ui.page.test_prompt_search import entry
+from tests.ui.page.test_prompt_pages import entry
 from tests.ui.page.test_start import some_csv
 
 if TYPE_CHECKING:
