@@ -20,8 +20,13 @@ if TYPE_CHECKING:
     from agent.records.rounds import Outcome
     from export.loaded import Bundle
     from graphs.adapt import Adaptation
+    from memory.queue import Item, QueueFolder
+    from memory.run.folder import RunFolder
 
-__all__ = ["Adapted", "Shadowed", "adapt", "build_graph", "load", "main", "messages", "server_chat", "server_graph"]
+__all__ = [
+    "Adapted", "Queued", "Shadowed", "adapt", "adapt_all", "build_graph", "load", "main", "messages", "server_chat",
+    "server_graph",
+]  # fmt: skip
 
 PACKAGES = ("agent", "tools", "memory", "eval", "graphs", "export", "ui", "bench")
 
@@ -97,6 +102,15 @@ def load(bundle: str | Path, base: str | None = None) -> Bundle:
     return Bundle(Path(bundle), base)
 
 
+class Queued(NamedTuple):
+    """What became of a task of a queue. `adapted` is None where it failed, or had no turn; `reason` says why."""
+
+    task: str
+    state: str  # finished, failed, waits
+    reason: str
+    adapted: Adapted | None
+
+
 def adapt(
     task: str | Path,
     *,
@@ -126,6 +140,75 @@ def adapt(
     folder = new_run(Path(task), overrides, Path(runs), name)
     with open_session(folder, listener=listener, report=write_report) as session:
         session.go()
+    return _adapted(folder)
+
+
+def adapt_all(
+    tasks: Sequence[str | Path],
+    *,
+    overrides: Sequence[str] = (),
+    runs: str | Path = "runs",
+    until: str | None = None,
+    minutes: float | None = None,
+    usd: float | None = None,
+    llm_tokens: int | None = None,
+    train_tokens: int | None = None,
+    notify: str = "",
+    queue: str | Path | None = None,
+) -> list[Queued]:
+    """Adapt to several tasks one after another, each in a process of its own, so that none stops the others.
+
+    What is registered in this process (scorers, editors, policies) is not known to those processes.
+
+    Args:
+        tasks: task.yaml files, or folders that hold one. They are checked before anything begins.
+        overrides: settings of all tasks, as `a.b=c`.
+        runs: where run folders, the queue's folder and the prompt memory live.
+        until: a time such as 07:00 at which all is to be done.
+        minutes, usd, llm_tokens, train_tokens: what all tasks may use together, beside what each may by its task.yaml.
+        notify: a command or an address that is told, in JSON, at the end and at trouble.
+        queue: the folder of an earlier call to go on with; `tasks` must be empty then.
+
+    Raises:
+        agent.errors.NesyLoraError: a task cannot be used, or not even one round of each fits.
+        Shadowed: Python finds a folder of yours in place of one of our packages.
+    """
+    _check_packages()
+    from agent.records.queue import NightLimits
+    from graphs.queue.foreman import Foreman
+    from graphs.queue.making import new_queue, next_time, take_up
+    from memory.queue import QueueFolder, now
+    from ui.queue.view import QuietQueue
+
+    limits = NightLimits(
+        until=next_time(until, now()) if until else None,
+        minutes=minutes,
+        usd=usd,
+        llm_tokens=llm_tokens,
+        train_tokens=train_tokens,
+    )
+    if queue is None:
+        folder = new_queue([Path(task) for task in tasks], limits, Path(runs), overrides, notify=notify)
+    else:
+        folder = QueueFolder.open(Path(queue))
+        take_up(folder, limits, notify)
+    Foreman(folder, QuietQueue(folder)).work()
+    return [_queued(folder, item) for item in folder.read().items]
+
+
+def _queued(folder: QueueFolder, item: Item) -> Queued:
+    from memory.run.folder import RunFolder
+    from ui.queue.words import became
+
+    if item.ended is None:
+        return Queued(item.added.name, "waits", became(item), None)
+    done = item.ended.state == "finished"
+    adapted = _adapted(RunFolder.open(folder.root / item.run)) if done else None
+    return Queued(item.added.name, item.ended.state, item.ended.reason, adapted)
+
+
+def _adapted(folder: RunFolder) -> Adapted:
+    """What a run that has ended brought."""
     outcome = folder.outcome()
     assert outcome is not None, "an unsupervised run ends with an outcome"
     best = outcome.best

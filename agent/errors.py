@@ -1,5 +1,9 @@
 """The one error vocabulary. Rooms raise these plainly; the faces turn them into a sentence and an exit code."""
 
+import errno
+import shutil
+from pathlib import Path
+
 
 class NesyLoraError(Exception):
     """Anything a user can mend. The message names the thing, the place and the way out."""
@@ -17,6 +21,29 @@ class Busy(NesyLoraError):
     """Another live process holds the run or the memory."""
 
     exit_code = 3
+
+
+class DiskFull(NesyLoraError):
+    """The disk has no room for a file. What was written before is whole, and a run goes on with resume.
+
+    Args:
+        path: what could not be written.
+        needed: bytes that it takes, about.
+    """
+
+    def __init__(self, path: Path, needed: int) -> None:
+        free = shutil.disk_usage(next(place for place in (path, *path.parents) if place.exists())).free
+        super().__init__(
+            f"The disk is full: {path} could not be written ({needed:,} bytes needed, {free:,} free). "
+            "All that was written before is whole. Make room, then resume."
+        )
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a file could not be written for lack of room. (safetensors and Chroma name the cause in words only.)"""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "no space left on device" in str(error).lower() or "disk is full" in str(error).lower()
 
 
 class ExtensionFailed(NesyLoraError):
@@ -40,7 +67,7 @@ class LlmRefused(LlmUnavailable):
 
 
 class OutOfMoney(LlmUnavailable):
-    """The call could cost more than is left of the budget, so it was not made."""
+    """The call could cost more money or tokens than are left of the budget, so it was not made."""
 
 
 class TooLong(LlmUnavailable):

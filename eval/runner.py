@@ -123,7 +123,7 @@ class Runner:
         try:
             scores = dict(zip(answered, self._task.scorers.score_all(list(answered.values())), strict=True))
         except LlmUnavailable as error:  # the rules can go on without an editor or planner, but not without a judge
-            larger_budget = "with a larger budget.usd in the run's task.yaml"
+            larger_budget = "with a larger budget.usd or budget.llm_tokens in the run's task.yaml"
             way_out = larger_budget if isinstance(error, OutOfMoney) else "once that is mended"
             raise NesyLoraError(
                 f"The answers to {len(rows)} rows could not be judged: {error}. "

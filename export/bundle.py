@@ -5,7 +5,6 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -21,6 +20,7 @@ from agent.records.examples import Prompt
 from agent.records.rounds import Round
 from eval.tasks.task import load_config
 from export.base import Base, base_folder, describe_base, sha256
+from export.beside_weights import save_generation_config, save_tokenizer, tokenizer_files
 from export.card import card, merged_card
 from export.chat_template import TRIED, refined_template
 from export.manifest import FILE, Manifest, RoundExcerpt
@@ -129,22 +129,23 @@ class _Export:
             self.config.model, chat_template_kwargs=self.config.chat_template_kwargs, progress=self.progress
         )
         template = refined_template(render, self.prompt)
-        _save_tokenizer(render, template, self.into)
+        save_tokenizer(render, template, self.into)
         write_atomically(self.into / "prompt.json", self.prompt.model_dump_json(indent=2))
         if self.prompt.retrieval:
             self._write_demos()
         self._write_task()
         self._write_ledger()
-        self._write_generation(render)
+        new = self.config.generation.max_new_tokens
+        save_generation_config(render, base_folder(self.config.model), new, self.into)
         if self.adapter:
             self._write_adapter(self.adapter)
-        self.progress("exporting", 1, 4, "whole model")
         manifest = self._manifest(render, template)
         if self.wanted.merged or self.wanted.gguf:
+            self.progress("exporting", 1, 4, "whole model")
             self._write_model(render, manifest)
             manifest = manifest.model_copy(update={"gguf": tuple(self.gguf)})
         if self.wanted.ollama:
-            from export.ollama import modelfile
+            from export.formats.ollama import modelfile
 
             write_atomically(self.into / "Modelfile", modelfile(render, self.prompt, manifest))
         self.progress("exporting", 3, 4, "card")
@@ -207,24 +208,6 @@ class _Export:
         lines = (excerpt.model_dump_json() for excerpt in self._rounds())
         write_atomically(self.into / "ledger.jsonl", "".join(f"{line}\n" for line in lines))
 
-    def _write_generation(self, render: "Renderer") -> None:
-        """What `generate` needs to answer as measured: greedy, ending where the run ended answers."""
-        from transformers import GenerationConfig
-
-        from tools.model.generation_config import HONOURED
-
-        source = base_folder(self.config.model)
-        own = GenerationConfig.from_pretrained(source) if (source / "generation_config.json").is_file() else None
-        kept = {name: value for name in HONOURED if (value := getattr(own, name, None)) is not None}
-        named = getattr(own, "eos_token_id", None)
-        ends = {render.end, *(named if isinstance(named, list) else [named])} - {None}
-        tokenizer = render.tokenizer
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else render.end
-        GenerationConfig(
-            do_sample=False, max_new_tokens=self.config.generation.max_new_tokens, eos_token_id=sorted(ends),
-            bos_token_id=tokenizer.bos_token_id, pad_token_id=pad, **kept,
-        ).save_pretrained(self.into)  # fmt: skip
-
     def _write_adapter(self, adapter: Path) -> None:
         from tools.adapters.files import check_files
 
@@ -242,18 +225,18 @@ class _Export:
         model, _ = load_model(self.config.model, device="cpu", dtype=self.dtype, progress=self.progress)
         file = f"{self.config.name}-{{}}.gguf"
         if "lora" in self.wanted.gguf:
-            from export.gguf_lora import write_lora_gguf
+            from export.formats.gguf_lora import write_lora_gguf
 
             if self.adapter is None:
                 raise BadInput("the best pair of this run has no adapter to be written: leave --gguf lora out")
             write_lora_gguf(model, self.adapter, self.into / file.format("lora"), self.config.name)
         if self.adapter:
-            from export.weights import merge
+            from export.formats.merging import merge
 
             model = merge(model, self.adapter, render.prompt_ids(Prompt(system=self.prompt.system), TRIED[0]))
         self.progress("exporting", 2, 4, "whole model")
         for kind in sorted({*self.wanted.gguf} - {"lora"}):
-            from export.gguf_file import write_gguf
+            from export.formats.gguf_file import write_gguf
 
             write_gguf(model, self.into, self.into / file.format(kind), kind, self.config.name)
             self.gguf.append(file.format(kind))
@@ -261,7 +244,7 @@ class _Export:
             folder = self.into / MERGED
             with contextlib.redirect_stderr(io.StringIO()):  # transformers draws a bar of its own
                 model.save_pretrained(folder)
-            for file in ("generation_config.json", *_tokenizer_files(self.into)):
+            for file in ("generation_config.json", *tokenizer_files(self.into)):
                 shutil.copyfile(self.into / file, folder / file)
             write_atomically(folder / "README.md", merged_card(manifest))
 
@@ -284,6 +267,7 @@ class _Export:
             merged=MERGED if self.wanted.merged else None,
             lora_gguf=f"{config.name}-lora.gguf" if "lora" in self.wanted.gguf else None, ollama=self.wanted.ollama,
             test=outcome.best_test if outcome else None, seed_test=outcome.baseline_test if outcome else None,
+            seen=len(self.run.outcomes()) - (outcome is not None),
             validation=rounds[-1].reward if rounds else first.reward, seed_validation=first.seed_reward,
             drift=outcome.drift_of_best if outcome else None, keep=outcome.keep if outcome else (),
             rounds=self._rounds(),
@@ -301,22 +285,3 @@ def _excerpt(row: Round) -> RoundExcerpt:
         kept=verdict.kept, verdict=verdict.reason, before=verdict.before, after=verdict.after,
         p_value=verdict.p_value, reward=row.reward,
     )  # fmt: skip
-
-
-def _save_tokenizer(render: "Renderer", template: str | None, into: Path) -> None:
-    tokenizer: Any = render.tokenizer
-    own = tokenizer.chat_template
-    try:
-        tokenizer.chat_template = template if template is not None else own
-        tokenizer.save_pretrained(into)
-    finally:
-        tokenizer.chat_template = own
-    settings = json.loads((into / "tokenizer_config.json").read_text(encoding="utf-8"))
-    for mark in ("is_local", "local_files_only"):  # of this machine
-        settings.pop(mark, None)
-    write_atomically(into / "tokenizer_config.json", json.dumps(settings, indent=2, ensure_ascii=False))
-
-
-def _tokenizer_files(folder: Path) -> Sequence[str]:
-    names = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
-    return [name for name in names if (folder / name).is_file()]

@@ -90,6 +90,7 @@ class Manifest(Record):
     ollama: bool = False
     test: SplitResult | None = Field(None, description="of the best pair; None: the test rows are still sealed")
     seed_test: SplitResult | None = None
+    seen: int = Field(0, description="how often the test rows were seen before: a user extended the run after that")
     validation: float
     seed_validation: float
     drift: float | None = None

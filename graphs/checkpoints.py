@@ -9,14 +9,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.sqlite import SqliteSaver
 
-from agent.errors import Busy, NesyLoraError
+from agent.errors import Busy, DiskFull, NesyLoraError
 from graphs.serializer import RecordSerializer
 from graphs.state import unreadable
-from memory.storage.database import is_locked, is_sound, moved_aside
+from memory.storage.database import is_full, is_locked, is_sound, moved_aside, room_for
 
 T = TypeVar("T")
 
@@ -101,6 +102,8 @@ class Checkpoints(SqliteSaver):
             try:
                 return do()
             except sqlite3.Error as error:
+                if is_full(error, self._path):
+                    raise DiskFull(self._path, room_for(self._path)) from error
                 if not is_locked(error):
                     raise NesyLoraError(
                         f"The run's checkpoints in {self._path} cannot be used: {error}. Mend the cause, then go on "
@@ -116,21 +119,26 @@ class Checkpoints(SqliteSaver):
                 notified = True
 
 
+OTHER_VERSION = "The checkpoint was written by another version of NeSyLoRA"
 AFTER_THE_LAST = "The run goes on after its last complete round."
 
 
 def repair(
-    graph: Any, saver: Checkpoints, config: RunnableConfig, notify: Callable[[str], None], *, ended: bool
+    graph: Any, saver: Checkpoints, config: RunnableConfig, notify: Callable[[str], None], *, rounds: int, ended: bool
 ) -> None:
     """Leaves a checkpoint from which the graph can go on, or none: one back where the newest is damaged, and says so.
 
     Args:
         graph: compiled with `saver`.
+        rounds: of the ledger.
         ended: the run has; so its checkpoint waits at no node.
     """
+    if (newest := saver.newest()) and _written(newest) > time.time() + 1:
+        saver.forget()  # later ones would have smaller ids, and LangGraph takes the largest for the newest
+        notify(f"The run's checkpoint is of a later time than the clock shows, which was set back. {AFTER_THE_LAST}")
     while (newest := saver.newest()) is not None:
         try:
-            stale = _stale(graph, config, ended)
+            stale = _stale(graph, config, rounds, ended)
         except BROKEN as error:
             saver.forget(newest)
             way_out = "The run goes on from the one before." if saver.newest() else AFTER_THE_LAST
@@ -139,14 +147,24 @@ def repair(
         if not stale:
             return
         saver.forget()
-        notify(f"The checkpoint was written by another version of NeSyLoRA: {stale}. {AFTER_THE_LAST}")
+        notify(f"{stale}. {AFTER_THE_LAST}")
 
 
-def _stale(graph: Any, config: RunnableConfig, ended: bool) -> str:
-    """Why code that has changed cannot go on from the newest checkpoint; empty if it can. LangGraph says nothing."""
+def _written(checkpoint: str) -> float:
+    """When a checkpoint was written, in seconds since 1970, by its id (RFC 9562, UUID version 6)."""
+    number = UUID(checkpoint).int
+    ticks = (number >> 80 << 12) | (number >> 64 & 0xFFF)  # of 100 ns, since 1582
+    return (ticks - 0x01B21DD213814000) / 1e7
+
+
+def _stale(graph: Any, config: RunnableConfig, rounds: int, ended: bool) -> str:
+    """Why the run cannot go on from the newest checkpoint, which can be read; "" if it can. LangGraph says nothing."""
     snapshot = graph.get_state(config)
     written = graph.checkpointer.get_tuple(snapshot.config).pending_writes or ()
     lost = unreadable(snapshot.values) or ", ".join(name for _, name, value in written if unreadable({name: value}))
     if lost:
-        return f"it holds what is no record now ({lost})"
-    return "" if snapshot.tasks or ended else "it waits at a step that there is no more"
+        return f"{OTHER_VERSION}: it holds what is no record now ({lost})"
+    number = snapshot.values.get("number", rounds)
+    if number not in (rounds, rounds - 1):  # its last step writes a round's row, before the checkpoint that counts it
+        return f"The checkpoint is of another time than the ledger: it counts {number} rounds, the ledger {rounds}"
+    return "" if snapshot.tasks or ended else f"{OTHER_VERSION}: it waits at a step that there is no more"

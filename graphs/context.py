@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.json_schema import SkipJsonSchema
@@ -14,6 +14,9 @@ from agent.errors import BadInput
 from agent.records.events import Event
 from agent.records.examples import Example
 from memory.run.folder import RunFolder
+
+if TYPE_CHECKING:
+    from eval.tasks.task import Task
 
 Report = Callable[[RunFolder, Sequence[Example]], object]
 """Writes the report of a run. The examples are the validation and test rows."""
@@ -86,6 +89,18 @@ def new_run(task: Path, overrides: Sequence[str] = (), runs: Path = Path("runs")
     """
     import yaml
 
+    read, kept = checked(task, overrides)
+    text = yaml.safe_dump(read.config.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
+    used = extensions.used_by(read.config)
+    return RunFolder.create(runs, read.config.name, text, read.folder, read.digest, name, used, kept)
+
+
+def checked(task: Path, overrides: Sequence[str] = ()) -> "tuple[Task, dict[str, str]]":
+    """A task that a run can be begun with, and the digests of those that it is to keep. Loads no model.
+
+    Raises:
+        BadInput: the task, its rows or a model of it cannot be used.
+    """
     from agent.config.lora_options import faults
     from eval.tasks.kept import load_kept
     from eval.tasks.task import load_task, place
@@ -114,9 +129,7 @@ def new_run(task: Path, overrides: Sequence[str] = (), runs: Path = Path("runs")
     check_experience(read.config, read.folder)
     if read.config.edit.editor == "gepa":
         library()
-    text = yaml.safe_dump(read.config.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
-    used = extensions.used_by(read.config)
-    return RunFolder.create(runs, read.config.name, text, read.folder, read.digest, name, used, kept)
+    return read, kept
 
 
 def run_folder(context: Context, new_name: str | None) -> RunFolder:

@@ -1,6 +1,5 @@
 """One call of the graph: from what it was given to its run, and what every node has in common."""
 
-import errno
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,11 +10,12 @@ from langgraph.config import get_config
 from langgraph.runtime import Runtime, get_runtime
 from langgraph.types import StreamWriter
 
-from agent.errors import BadInput, Cancelled, NesyLoraError
+from agent.errors import BadInput, Cancelled, DiskFull, NesyLoraError, is_disk_full
 from agent.records.base import digest
 from agent.records.rounds import Outcome, Spend
 from graphs.cancelling import cancelled_trial
 from graphs.context import Context, Report
+from graphs.lost_adapters import restore_adapters
 from graphs.services.brake import UnderWay
 from graphs.services.run import RunServices
 from graphs.state import Input, State, unreadable
@@ -123,7 +123,7 @@ def as_node(node: Node, report: Report | None = None) -> Any:
     def charged(state: State, services: RunServices, stream: StreamWriter) -> State:
         services.report = services.report or report
         services.stream = stream
-        if outcome := services.folder.outcome():
+        if outcome := services.outcome():
             number = len(services.folder.rounds())  # no node works, and no test row is opened, a second time
             return {"run": services.folder.name, "number": number, "decision": None, **results(services, outcome)}
         services.lock()
@@ -141,6 +141,7 @@ def as_node(node: Node, report: Report | None = None) -> Any:
                 services.brake(True)
                 if services.under_way.cancellable and services.folder.is_cancelled(services.under_way.round):
                     raise Cancelled
+                restore_adapters(state, services, judged=node.__name__ in ("judge", "remember"))
                 update = node(state, services)
             except Cancelled:
                 update = cancelled_trial(state, judged=node.__name__ == "judge")
@@ -151,11 +152,9 @@ def as_node(node: Node, report: Report | None = None) -> Any:
                 spend = update["trial"].spend + own + services.meter.counted
                 update["trial"] = update["trial"].model_copy(update={"spend": spend})
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if not is_disk_full(error):
                 raise
-            raise NesyLoraError(
-                f"The disk is full: {services.folder.path}. Make room, then go on with resume."
-            ) from error
+            raise DiskFull(services.folder.path, services.folder.size // (1 + len(services.folder.rounds()))) from error
         finally:
             services.meter.end()
             services.under_way = services.under_way._replace(works=False)

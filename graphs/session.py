@@ -135,7 +135,8 @@ class Session:
 
         self._saver = Checkpoints(self.services.folder.checkpoints, self.services.note)
         graph, folder = build_graph(self._saver), self.services.folder
-        repair(graph, self._saver, self._config, self.services.note, ended=bool(folder.outcomes()))
+        rounds, ended = len(folder.rounds()), bool(folder.outcomes())
+        repair(graph, self._saver, self._config, self.services.note, rounds=rounds, ended=ended)
         if not self.finished and graph.get_state(self._config).values.get("outcome"):
             self._saver.forget()  # of a run that was opened again: it goes on from its ledger
         return graph

@@ -8,12 +8,12 @@ import math
 import random
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from agent.errors import NesyLoraError
-from memory.storage.database import aside, is_sound
+from agent.errors import DiskFull, NesyLoraError, is_disk_full
+from memory.storage.database import aside, is_full, is_little_left, is_sound, room_for
 from memory.storage.lock import held
 
 if TYPE_CHECKING:
@@ -161,17 +161,24 @@ def _sound_collections(folder: Path) -> "tuple[Client, dict[str, Collection]]":
     # Before Chroma starts, which fails on such files in many ways.
     if not _is_sound(folder, whole=_doubted(folder).exists()):
         _set_aside(folder)
-    opened = None
-    with suppress(NesyLoraError):
-        opened = _searched(folder)
+    opened = _searched_if_sound(folder)
     if opened is None and _is_sound(folder, whole=True):  # once more, in case it works now
-        with suppress(NesyLoraError):
-            opened = _searched(folder)
+        opened = _searched_if_sound(folder)
     if opened is None:
         _set_aside(folder)
         opened = _searched(folder)
     _doubted(folder).unlink(missing_ok=True)
     return opened
+
+
+def _searched_if_sound(folder: Path) -> "tuple[Client, dict[str, Collection]] | None":
+    """As `_searched`; None where Chroma fails. Raises DiskFull, by which a sound folder is no worse."""
+    try:
+        return _searched(folder)
+    except DiskFull:
+        raise
+    except NesyLoraError:
+        return None
 
 
 def _searched(folder: Path) -> "tuple[Client, dict[str, Collection]]":
@@ -223,6 +230,8 @@ def _is_sound(folder: Path, *, whole: bool) -> bool:
     try:
         return is_sound(file, whole=whole)
     except sqlite3.DatabaseError as error:
+        if is_full(error, file):
+            raise DiskFull(folder, room_for(file)) from error
         raise NesyLoraError(f"The prompt memory {folder} cannot be opened: {error}. Mend that, then resume.") from error
 
 
@@ -251,6 +260,8 @@ def _plainly(folder: Path) -> Iterator[None]:
         # A panic in Chroma's Rust is no Exception, and its class cannot be imported.
         if not isinstance(error, ChromaError) and type(error).__name__ != "PanicException":
             raise
+        if is_disk_full(error) or ("disk I/O error" in str(error) and is_little_left(folder)):
+            raise DiskFull(folder, room_for(folder / "chroma.sqlite3")) from error
         _doubted(folder).touch()
         raise NesyLoraError(
             f"The prompt memory {folder} cannot be used: {error}. Runs are not touched by this. "

@@ -1,6 +1,6 @@
 """experience.jsonl: what each round of all runs gained and cost, a line each; rebuilt from the ledgers if lost."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import yaml
@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from agent.errors import BadInput
 from agent.policy.experience import Experience, experience
 from memory.run.folder import RunFolder, runs
+from memory.storage.damage import is_damage, set_aside
 from memory.storage.disk import append_line, whole_lines, write_atomically
 from memory.storage.lock import held
 
@@ -32,6 +33,20 @@ class ExperienceFile:
         if file.lost:
             file.restore(experience_in_ledgers(root))
         return file
+
+    def mend(self, lines: Callable[[], Iterable[Experience]]) -> str:
+        """Sets a damaged file aside, and writes it again of the lines that can be read and of these.
+
+        Returns:
+            What was done, in a sentence; "" where nothing is damaged.
+        """
+        if not any(_is_damaged(text) for text in whole_lines(self.path)):
+            return ""
+        with held(self.path, "The experience of all runs", WAIT):
+            found = {line.key: line for line in (*lines(), *self.read())}
+            said = set_aside(self.path, self.path.parent)
+            write_atomically(self.path, "".join(f"{line.model_dump_json()}\n" for line in found.values()))
+        return f"{said}, and written again from what could be read and from the runs' ledgers."
 
     @property
     def lost(self) -> bool:
@@ -86,6 +101,14 @@ def _rounds(run: RunFolder) -> list[Experience]:
         return []
     lines = [experience(row, run.name, name, str(task.get("model", ""))) for row in rounds]
     return [line for line in lines if line is not None]
+
+
+def _is_damaged(text: bytes) -> bool:
+    try:
+        Experience.model_validate_json(text)
+    except ValidationError as error:
+        return is_damage(error)
+    return False
 
 
 def _line(text: bytes) -> Experience | None:

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
-from agent.errors import Busy, NesyLoraError
-from memory.storage.database import is_damage, is_locked, is_sound, moved_aside
+from agent.errors import Busy, DiskFull, NesyLoraError, is_disk_full
+from memory.storage.database import is_damage, is_full, is_locked, is_sound, moved_aside, room_for
 from memory.storage.lock import held
 
 WAIT = 60.0  # seconds to wait for another writer
@@ -72,6 +72,8 @@ class ReplyStore:
                     f"{self._path} has been held by another process for {WAIT:.0f} seconds. Close what has it "
                     "open, then try again."
                 ) from None
+            if is_disk_full(error) or (isinstance(error, sqlite3.Error) and is_full(error, self._path)):
+                raise DiskFull(self._path, room_for(self._path)) from error
             raise NesyLoraError(
                 f"The answers kept in {self._path} cannot be used: {error}. Mend the cause, or move the file away."
             ) from error

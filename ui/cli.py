@@ -15,6 +15,7 @@ from ui.control import commands as control
 from ui.control.signals import clean_ending, exit_code
 from ui.mcp import command as mcp
 from ui.page import command as page
+from ui.queue import commands as queue
 
 if TYPE_CHECKING:
     from memory.run.folder import RunFolder
@@ -55,12 +56,13 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="adapt the embedded model to the example task tasks/valley")
     _add_run_options(demo)
     control.add_ways(demo)
-    demo.set_defaults(do=_run, task=None)
+    demo.set_defaults(do=_demo)
 
     start = commands.add_parser("run", help="adapt a model to a task")
-    start.add_argument("task", help="a task.yaml, or the folder that holds it")
+    start.add_argument("task", nargs="+", help="a task.yaml, or the folder that holds it; several make a queue")
     _add_run_options(start)
     control.add_ways(start)
+    queue.add_overnight(start)
     start.set_defaults(do=_run)
 
     init.add_command(commands)
@@ -91,6 +93,7 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
 
     report = commands.add_parser("report", help="write a run's report again, and say where it is")
     _add_run_name(report)
+    report.add_argument("--open", action="store_true", help="in the browser")
     report.set_defaults(do=_report)
 
     taken = commands.add_parser("export", help="a run's best pair as a bundle for other engines, checked in each")
@@ -103,6 +106,7 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     listing.add_argument("--json", action="store_true", help="for scripts: one JSON record a line")
     listing.set_defaults(do=_runs)
     control.add_commands(commands)
+    queue.add_commands(commands)
     mcp.add_command(commands)
     page.add_command(commands)
 
@@ -162,12 +166,23 @@ def _add_run_name(command: argparse.ArgumentParser) -> None:
 # --- the commands ----------------------------------------------------------------------------------
 
 
+def _demo(options: argparse.Namespace) -> int:
+    return _begin(task_path(None), options)
+
+
 def _run(options: argparse.Namespace) -> int:
+    if queue.is_queue(options):
+        quiet_libraries()
+        return queue.run_queue(options, _overrides(options))
+    options.overrides = [*options.overrides, *queue.notify_overrides(options)]
+    return _begin(task_path(options.task[0]), options)
+
+
+def _begin(task: Path, options: argparse.Namespace) -> int:
     from graphs.context import new_run
 
     quiet_libraries()
-    folder = new_run(task_path(options.task), _overrides(options), options.runs, options.name)
-    return _work(folder, options)
+    return _work(new_run(task, _overrides(options), options.runs, options.name), options)
 
 
 def _resume(options: argparse.Namespace) -> int:
@@ -175,6 +190,8 @@ def _resume(options: argparse.Namespace) -> int:
     from ui.control.work import exit_code, extend
 
     quiet_libraries()
+    if not options.worker and (found := queue.named(options)):
+        return queue.resume_queue(found, options)
     folder = _find(options)
     if options.overrides:
         extend(folder, as_changes(options.overrides))
@@ -240,7 +257,12 @@ def _report(options: argparse.Namespace) -> int:
     folder = _find(options)
     with folder.as_begun():
         task = build_task(load_config(folder.task_file), Path(folder.about.source))
-    print(write_report(folder, (*task.validation, *task.test)))
+    written = write_report(folder, (*task.validation, *task.test))
+    print(written)
+    if options.open:
+        import webbrowser
+
+        webbrowser.open(written.as_uri())
     return 0
 
 

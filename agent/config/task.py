@@ -10,6 +10,7 @@ from agent.config.base import Settings
 from agent.config.data import Data
 from agent.config.llm import Llm
 from agent.config.lora import Lora
+from agent.config.notify import Notify, TrackerName
 from agent.config.policies import OBSERVING, PLANNING, POLICIES, is_policy
 from agent.config.prompt import Editing, SeedPrompt
 from agent.config.scorers import ContentScorer, Judge, RewardModel, StyleScorer
@@ -60,6 +61,7 @@ class Budget(Settings):
     minutes: float | None = Field(None, gt=0, description="of work; pauses do not count")
     train_tokens: int | None = Field(None, gt=0, description="tokens trained, padding aside")
     usd: float | None = Field(None, ge=0, description="for the external LLM")
+    llm_tokens: int | None = Field(None, gt=0, description="read and written by the external LLM")
 
 
 class Recall(Settings):
@@ -107,6 +109,10 @@ class TaskConfig(Settings):
     without: tuple[Component, ...] = Field((), description="what to do without, to see what it is good for")
     planner: Literal["none", "llm"] = Field("none", description="llm: an LLM chooses the next lever; see docs/llm.md")
     llm: Llm | None = None
+    notify: Notify = Notify()
+    track: TrackerName | None = Field(
+        None, description="a tracker of experiments that each round's numbers are logged to"
+    )
     seed: int = Field(0, description="of everything that is drawn")
 
     @model_validator(mode="after")

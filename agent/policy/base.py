@@ -32,6 +32,8 @@ def stop_reason(briefing: Briefing, config: TaskConfig) -> str | None:
         return f"The budget of {budget.train_tokens:,} training tokens is used up."
     if budget.usd is not None and spend.usd > 0 and spend.usd >= budget.usd:
         return f"The budget of {budget.usd:g} USD is used up."
+    if budget.llm_tokens is not None and spend.llm_tokens >= budget.llm_tokens:
+        return f"The budget of {budget.llm_tokens:,} LLM tokens is used up."
     if briefing.closed and config.llm and config.llm.on_refusal == "stop":
         return f"The external LLM cannot be asked any more: {briefing.closed}."
     return None

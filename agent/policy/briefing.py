@@ -192,7 +192,7 @@ def _budget(rounds: int, spend: Spend, budget: Budget) -> Iterator[str]:
     yield _used("minutes", round(spend.seconds / 60, 1), budget.minutes)
     yield _used("tokens trained", spend.train_tokens, budget.train_tokens)
     yield _used("tokens generated", spend.generated_tokens, None)
-    yield _used("LLM tokens", spend.llm_tokens, None)
+    yield _used("LLM tokens", spend.llm_tokens, budget.llm_tokens)
     yield _used("USD for the LLM", spend.usd, budget.usd)
 
 

@@ -59,6 +59,10 @@ class Usage(Amounts):
     output_tokens: int = 0
     usd: float = 0.0
 
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
 
 class Call(Record):
     """A line of calls.jsonl: a call to the LLM goes in before it is made, at the most it can cost, and again after.

@@ -1,5 +1,6 @@
 """What made an adapter: the record of a training, and how it stands beside the weights on disk."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +41,7 @@ class Training(Record):
     read_tokens: int = Field(0, description="of the general rows, which the bare base read before the first step")
     seconds: float = 0.0
     stopped: str | None = None
+    retried: str = Field("", description="why it was begun again at half the rate that was asked for, if it was")
     pass_tokens: int | None = Field(None, description="most tokens of a micro-batch")
     checkpointing: bool = False
 
@@ -81,10 +83,33 @@ class Training(Record):
 
 
 def write_training(training: Training, folder: Path) -> None:
-    """Complete an adapter's folder: training.json, and last an empty file `complete`."""
+    """Complete an adapter's folder: training.json, and last a file `complete` with the weights' digest."""
     described = training.model_dump() | {"epoch_losses": training.epoch_losses}
     (folder / "training.json").write_text(json.dumps(described, indent=1))
-    (folder / "complete").touch()
+    (folder / "complete").write_text(weights_digest(folder))
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 of an adapter's weights; "" without a file of them."""
+    weights = folder / "adapter_model.safetensors"
+    if not weights.exists():
+        return ""
+    with weights.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_damaged(folder: Path) -> bool:
+    """Whether a complete adapter's weights are no longer those that were saved, or its files cannot be read.
+
+    Older versions noted no digest; of theirs, only what cannot be read is known to be damaged.
+    """
+    try:
+        read_training(folder)
+        json.loads((folder / "adapter_config.json").read_text())
+        digest = (folder / "complete").read_text()
+    except (OSError, ValueError):
+        return True
+    return bool(digest) and digest != weights_digest(folder)
 
 
 def read_training(folder: Path) -> Training:

@@ -15,8 +15,12 @@ BENCHMARKED = (
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `compare` and `bench` to the command line."""
-    compare = commands.add_parser("compare", help="the same task under several policies, side by side on the test rows")
-    compare.add_argument("task", nargs="?", help="a task.yaml or its folder; default: the example task")
+    compare = commands.add_parser("compare", help="runs side by side; or a task under several policies")
+    compare.add_argument(
+        "task",
+        nargs="*",
+        help="two runs or more, by name or folder; or a task.yaml or its folder; default: the example",
+    )
     compare.add_argument("--policies", nargs="+", default=COMPARED, metavar="POLICY")
     compare.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N")
     add_settings(compare)
@@ -52,10 +56,19 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _compare(options: argparse.Namespace) -> int:
+    from agent.errors import BadInput
     from bench.decisions.compare import compare
+    from memory.run.folder import RunFolder
+    from ui.commands.compare_runs import compare_runs
 
     quiet_libraries()
-    return compare(task_path(options.task), options.policies, options.seeds, options.overrides, options.runs)
+    if len(options.task) > 1:
+        paths = [Path(name) if (Path(name) / "run.json").is_file() else options.runs / name for name in options.task]
+        return compare_runs([RunFolder.open(path) for path in paths])
+    named = options.task[0] if options.task else None
+    if named and (options.runs / named / "run.json").is_file():
+        raise BadInput(f"{named} is a run: name another one to compare it with")
+    return compare(task_path(named), options.policies, options.seeds, options.overrides, options.runs)
 
 
 def _bench_decide(options: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ from eval.tasks.config_errors import nearest
 
 NEARLY_ALL = 0.95
 FEW = 10  # different answers, at most, that are labels
+CLASSES = 5  # different numbers, at most, that are labels
 SHORT = 5  # words of an answer that is looked for in the output
 MARK = "####"
 # A reward that is worth aiming at where answers are scored so; the user knows better.
@@ -100,7 +101,10 @@ def _structured(texts: Sequence[str]) -> Scoring | None:
         return Scoring("number", {"kind": "number", "marker": MARK}, why, 0.5)
     if _nearly_all(bool(NUMBER.fullmatch(text)) and final_number(text, "") is not None for text in texts):
         why = "answers are numbers: the last one of the output is compared, however it is written"
-        return Scoring("number", {"kind": "number"}, why, PLAUSIBLE["number"])
+        classes = (
+            sorted(set(texts), key=texts.index) if len(set(texts)) <= CLASSES and len(texts) >= 3 * CLASSES else []
+        )
+        return Scoring("number", {"kind": "number"}, why, PLAUSIBLE["number"], labels=tuple(classes))
     letters = [match[1].upper() for text in texts if (match := LETTER.fullmatch(text))]
     if len(letters) >= NEARLY_ALL * len(texts) and len(set(letters)) > 1:
         last = max("E", *letters)

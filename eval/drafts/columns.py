@@ -1,5 +1,6 @@
 """Which columns of a file are asked and answered, proposed from their names and from what stands in them."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -9,6 +10,7 @@ from agent.config.data import Data
 from agent.errors import BadInput
 from agent.records.base import folded
 from eval.drafts.records import DraftOptions
+from eval.drafts.shapes import flattened
 from eval.tasks.cells import is_empty
 from eval.tasks.config_errors import nearest
 from eval.tasks.sources import RawRow, Table
@@ -27,6 +29,8 @@ SPEAKERS = {
     "model": "assistant", "bing": "assistant", "bard": "assistant", "system": "system", "observation": "tool",
     "tool": "tool", "function_call": "assistant",
 }  # fmt: skip
+DATE = re.compile(r"(?i)date|time|_at$|^year$")
+FEW = 10  # different values of a column that look like labels
 LOOKED_AT = 500  # rows whose cells are looked at
 
 Values = Mapping[str, object]
@@ -63,15 +67,16 @@ def read_columns(table: Table, options: DraftOptions) -> Reading:
     input = options.input
     if input is None:
         input = next((name for name in GOES_ON if name in names and name not in (question, answer)), "")
+    table, options_column, made = flattened(table, question, answer)
     asked = {column: [row.get(column) for row in rows] for column in (question, input) if column}
     shared = {folded(str(cell)) for cell in asked[question]}
     if input and len(shared) == 1 and len(rows) > 1 and not any(map(is_empty, asked[input])):
         # One instruction for all: as the system text, it can be rewritten.
         data, columns = _data(input, answer, ""), {"question": input, "answer": answer, "system": question}
         return Reading(table, data, "Alpaca rows", columns, system=str(asked[question][0]), sure=sure)
-    columns = {"question": question, **({"input": input} if input else {}), "answer": answer}
-    alpaca = (question, answer) == ("instruction", "output")
-    return Reading(table, _data(question, answer, input), "Alpaca rows" if alpaca else "columns", columns, sure=sure)
+    columns = {"question": question, **options_column, **({"input": input} if input else {}), "answer": answer}
+    kind = "Alpaca rows" if (question, answer) == ("instruction", "output") else f"columns{made and f', {made}'}"
+    return Reading(table, _data(question, answer, input), kind, columns, sure=sure)
 
 
 def _data(question: str, answer: str, input: str) -> Data:
@@ -89,7 +94,7 @@ def _pair(table: Table, rows: Sequence[Values], names: list[str], options: Draft
     if not question and left:
         question = max(left, key=lambda name: fmean(len(str(row.get(name) or "")) for row in rows[:LOOKED_AT]))
         left.remove(question)
-    answer = answer or (left[-1] if left else "")
+    answer = answer or _likeliest_answer(left, rows)
     if not question or not answer:
         columns = ", ".join(names) or "there are none"
         raise BadInput(
@@ -97,6 +102,13 @@ def _pair(table: Table, rows: Sequence[Values], names: list[str], options: Draft
             "each is needed. Name them: --question COLUMN --answer COLUMN (or --messages COLUMN for chats)"
         )
     return question, answer, False
+
+
+def _likeliest_answer(names: Sequence[str], rows: Sequence[Values]) -> str:
+    """Of columns whose names say nothing: labels, or else the last one; "" without any."""
+    different = {name: len({str(row.get(name)) for row in rows}) for name in names if not DATE.search(name)}
+    labels = [name for name, count in different.items() if count <= FEW and 3 * count <= len(rows)]
+    return min(labels, key=different.__getitem__) if labels else next(reversed(different), "")
 
 
 def _named(known: Sequence[str], names: Sequence[str]) -> str:

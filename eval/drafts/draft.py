@@ -133,7 +133,9 @@ def _system(options: DraftOptions, reading: Reading, scoring: Scoring, train: Se
         names = ", ".join(sorted(scoring.labels, key=str.casefold))
         return f"Answer with one of these: {names}.", "The seed prompt names the labels. Say here what each is for."
     form = {"json_fields": "Answer with a JSON object.", "choice": "Answer with the letter of the right option."}
-    text = form.get(scoring.kind, "Answer the question." if reading.format == "columns" else "Follow the instruction.")
+    text = form.get(
+        scoring.kind, "Answer the question." if reading.format.startswith("columns") else "Follow the instruction."
+    )
     return text, "The seed prompt, from which the run starts. Say here what you would tell a person."
 
 

@@ -27,6 +27,7 @@ from eval.parsing.numbers import final_number
 from eval.parsing.words import holds, segmented
 from eval.scorers.json_form import json_fault_is_final, json_value, same_json, unescaped
 from eval.scorers.patterns import Pattern
+from eval.scorers.time_limit import TimeLimit
 
 Score = Callable[[str, str], float]
 
@@ -61,12 +62,17 @@ def content_scorer(settings: ContentScorer) -> Score | Rated:
 
 
 def registered(kind: str, settings: CustomScorer) -> Score:
-    """The registered scorer of this kind, with its settings. It raises BadInput where it gives no score in [0, 1]."""
+    """The registered scorer of this kind, with its settings.
+
+    It raises BadInput where it gives no score in [0, 1], and TooSlow.
+    """
     found = extensions.scorers.get(kind)
     assert found is not None, "settings of a kind are made by its registration"
 
+    limited = TimeLimit(f"content scorer {kind!r}")
+
     def score(output: str, answer: str) -> float:
-        value = found.score(output, answer, settings)
+        value = limited(lambda: found.score(output, answer, settings))
         if not isinstance(value, SupportsFloat) or not 0 <= float(value) <= 1:  # of NumPy and torch, too
             raise BadInput(f"the content scorer {kind!r} gave {value!r}; a score is a number from 0 to 1")
         return float(value)

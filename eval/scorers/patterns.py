@@ -5,6 +5,7 @@ import regex
 from agent.errors import BadInput, NesyLoraError
 
 LIMIT = 1.0  # seconds of one search; what matches an answer of usual length takes microseconds
+PATIENT, SHORT = 20, 0.05  # after so many answers that took longer, later ones get less: a run does not wait hours
 
 
 class TooSlow(NesyLoraError):
@@ -41,13 +42,14 @@ class Pattern:
 
     def _search(self, text: str) -> "regex.Match[str] | None":
         """The first match. The same text is not waited for twice."""
+        limit = LIMIT if len(self._slow) < PATIENT else min(LIMIT, SHORT)
         try:
             if text in self._slow:
                 raise TimeoutError
-            return self._compiled.search(text, timeout=LIMIT)
+            return self._compiled.search(text, timeout=limit)
         except TimeoutError:
             self._slow.add(text)
             raise TooSlow(
-                f"The regular expression {self.text} was given up on this answer after {LIMIT:g} seconds: "
+                f"The regular expression {self.text} was given up on this answer after {limit:g} seconds: "
                 "write it without one repetition inside another, such as (a+)+."
             ) from None

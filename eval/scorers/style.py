@@ -22,6 +22,7 @@ from eval.scorers.content import says
 from eval.scorers.counts import amount, check_range, described, is_decided, plural, within
 from eval.scorers.json_form import json_fault, json_fault_is_final, json_value, put_into, schema_validator
 from eval.scorers.patterns import Pattern
+from eval.scorers.time_limit import TimeLimit
 
 BULLET = re.compile(r"\s*[-*]\s+\S")
 
@@ -225,9 +226,10 @@ class RegisteredStyle(Style[CustomStyle]):
         found = extensions.styles.get(settings.kind)
         assert found is not None, "settings of a kind are made by its registration"
         self._extension = found
+        self._limited = TimeLimit(f"style scorer {settings.kind!r}")
 
     def explain(self, output: str) -> str:
-        fault = self._extension.explain(output, self.settings)
+        fault = self._limited(lambda: self._extension.explain(output, self.settings))
         if not isinstance(fault, str):
             raise BadInput(f"the style scorer {self.settings.kind!r} gave {fault!r}; it gives a sentence, or ''")
         return fault

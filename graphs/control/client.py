@@ -178,16 +178,15 @@ def start_worker(folder: RunFolder, supervised: bool = False) -> Steering:
     """A process of its own that works on the run and outlives this one. It writes to `console.log` in the run folder.
 
     Raises:
-        NesyLoraError: it has ended at once; the message says why.
+        NesyLoraError: it has ended at once; the message says why. BadInput, where it said so.
     """
     log = folder.path / "console.log"
-    paths = [str(HOME), *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, "-P", "-m", "nesylora", "resume", str(folder.path), "--worker"]
     with log.open("a+b") as said:  # kept open: a run of a task that cannot be used is taken away
         before = said.seek(0, os.SEEK_END)
         worker = subprocess.Popen(
             [*command, *(["--supervised"] if supervised else [])], stdin=subprocess.DEVNULL, stdout=said,
-            stderr=subprocess.STDOUT, start_new_session=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            stderr=subprocess.STDOUT, start_new_session=True, env=environment(),
         )  # fmt: skip
         until = time.monotonic() + STARTS
         while time.monotonic() < until:
@@ -197,10 +196,17 @@ def start_worker(folder: RunFolder, supervised: bool = False) -> Steering:
             if worker.poll() is not None:
                 said.seek(before)
                 last = said.read().decode(errors="replace").strip().splitlines()
-                raise NesyLoraError(
+                kind = BadInput if worker.returncode == BadInput.exit_code else NesyLoraError
+                raise kind(
                     f"The process for run {folder.name} has ended with code {worker.returncode}: "
                     f"{last[-1] if last else 'it said nothing'}"
                 )
             time.sleep(0.05)
     worker.terminate()
     raise NesyLoraError(f"The process for run {folder.name} cannot be reached after {STARTS:.0f} s: see {log}")
+
+
+def environment() -> dict[str, str]:
+    """Of a process of our own, which finds our packages wherever it starts."""
+    paths = [str(HOME), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}

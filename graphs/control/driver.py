@@ -38,7 +38,7 @@ class Driver(RunThread):
                     "version": self._version,
                     "pid": os.getpid(),
                     "supervised": self._supervised,
-                    "step": self._step,
+                    "step": self._doing_now(),
                     "question": self._question,
                     "spend": self._services.spend if self._services.under_way.works else known.spend,
                     "trouble": self._trouble,

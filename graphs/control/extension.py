@@ -85,6 +85,7 @@ def in_words(limits: Limits) -> str:
         f"{limits.rounds} rounds": True,
         f"{limits.minutes or 0:g} minutes": limits.minutes is not None,
         f"{limits.train_tokens or 0:,} training tokens": limits.train_tokens is not None,
+        f"{limits.llm_tokens or 0:,} LLM tokens": limits.llm_tokens is not None,
         f"{limits.usd or 0:g} USD": limits.usd is not None,
         f"target {limits.target or 0:g}": limits.target is not None,
     }

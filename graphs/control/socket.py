@@ -75,7 +75,11 @@ def same_user(connection: socket.socket) -> bool:
 @contextmanager
 def served(driver: Driver, folder: RunFolder) -> Iterator[Server]:
     """The run reachable for others inside; its folder says where."""
-    server = Server(driver, path := process.socket_path(folder))
+    path = process.socket_path(folder)
+    before = process.noted(folder)
+    if before and before.socket and (left := Path(before.socket)).parent == path.parent:
+        left.unlink(missing_ok=True)  # by a process that was killed: the run's lock is ours
+    server = Server(driver, path)
     mine = process.Process(pid=os.getpid(), socket=str(path))
     process.note(folder, mine)
     try:

@@ -21,6 +21,20 @@ from graphs.session import Session
 BEFORE_THE_END = ("observe", "plan", "approve", "finish")
 """Nodes in which a round may be about to end the run by a limit that has just been extended."""
 
+ABOUT = {
+    "baseline": "scoring the seed prompt",
+    "observe": "looking at failing rows",
+    "plan": "planning",
+    "approve": "planning",
+    "train_lora": "training LoRA",
+    "edit_prompt": "editing the prompt",
+    "rollback": "going back",
+    "judge": "judging",
+    "remember": "noting the round",
+    "finish": "opening the test rows",
+}
+"""What each node does, where no progress is known."""
+
 LEVERS = ("train_lora", "edit_prompt", "rollback")
 """Nodes that a user has approved, and may not want any more after the process has ended in one."""
 
@@ -84,9 +98,9 @@ class RunThread:
             return over
 
     def is_idle(self, seconds: float) -> bool:
-        """Whether it does not work, and nobody has asked for so long what it does."""
+        """Whether it does not work, and was left, or nobody has asked for so long what it does."""
         with self._changed:
-            return self._condition != "working" and time.monotonic() - self._asked >= seconds
+            return self._condition != "working" and (self._leaving or time.monotonic() - self._asked >= seconds)
 
     @property
     def condition(self) -> Condition:
@@ -242,10 +256,16 @@ class RunThread:
             self._step = step
             self._changes()
 
+    def _doing_now(self) -> Step | None:
+        """Long work, as far as it has come; else what the node is about."""
+        if self._condition != "working" or (self._step and self._step.done < self._step.total):
+            return self._step
+        return Step(what=ABOUT.get(self._services.under_way.node, "beginning"))
+
     def _doing(self) -> str:
-        what = f" ({self._step.what})" if self._step else ""
+        now = self._doing_now()
         return {
-            "working": f"it is at the step {self._services.under_way.node or 'of its beginning'}{what}",
+            "working": f"it is {now.what if now else 'at work'}",
             "waiting": "it waits for an answer",
             "paused": "it is paused",
             "finished": "it has finished",

@@ -6,14 +6,15 @@ from agent.records.base import digest
 from agent.records.examples import Candidate, Example, Prompt
 from agent.records.rounds import Spend, Trial
 from agent.records.training import Training, read_training
+from graphs.lost_adapters import is_whole
 from graphs.services.run import RunServices
 from graphs.state import State, action_of, seed_of
 
 
 def train_lora(state: State, services: RunServices) -> State:
     """Tune the weights. An adapter that was completed before a kill is taken as it is."""
-    action = _as_set(state, services)
-    rows = _training_rows(services, state["best"], action)
+    action = as_set(state, services)
+    rows = training_rows(services, state["best"], action)
     parent = None if action.fresh else state["best"].adapter
     settings, seed = services.spec.config.lora, seed_of(state, services)
     adapter = digest(
@@ -26,7 +27,7 @@ def train_lora(state: State, services: RunServices) -> State:
     pooled = services.pooled if budget.minutes is None and budget.train_tokens is None else None
     lent = pooled is not None and pooled.borrow(adapter, folder)
     try:
-        if services.folder.has_adapter(adapter):
+        if is_whole(adapter, services):
             training = read_training(folder)
             _take_over(training, adapter, lent, services)
         else:
@@ -42,6 +43,8 @@ def train_lora(state: State, services: RunServices) -> State:
     if training.general:
         rows_beside = "1 general row" if training.general == 1 else f"{training.general} general rows"
         note += f", with {rows_beside} an epoch against forgetting"
+    if training.retried:
+        note += f"; {training.retried}"
     if training.left_out:
         note += f", {training.left_out} rows left out as too long (lora.max_tokens, or the model's window)"
     return {
@@ -68,7 +71,7 @@ def _take_over(training: Training, adapter: str, lent: bool, services: RunServic
         services.meter.borrow(Spend(seconds=seconds, train_tokens=missing, read_tokens=read))
 
 
-def _as_set(state: State, services: RunServices) -> TrainLora:
+def as_set(state: State, services: RunServices) -> TrainLora:
     """The action that was decided; what it leaves open is as the task sets it."""
     action = action_of(state, TrainLora)
     if action.replay is not None:
@@ -77,11 +80,27 @@ def _as_set(state: State, services: RunServices) -> TrainLora:
 
 
 def _train(services: RunServices, state: State, adapter: str, rows: list[tuple[Prompt, Example]]) -> Training:
-    action, config = _as_set(state, services), services.spec.config
-    budget, trained = config.budget, (state["spend"] + services.meter.spent).train_tokens
+    budget, trained = services.spec.config.budget, (state["spend"] + services.meter.spent).train_tokens
     if budget.train_tokens is not None and trained >= budget.train_tokens:
         raise StepFailed("the training-token budget is used up, by trainings that were cut off")
-    training = services.trainer.train(
+    limit = None if budget.train_tokens is None else budget.train_tokens - trained
+    training = train(services, state, adapter, rows, limit, services.meter.deadline)
+    charged = (state["spend"] + services.meter.spent).train_tokens - trained  # by a trainer that charges as it goes on
+    services.meter.borrow(Spend(train_tokens=max(0, training.tokens - charged)))
+    return training
+
+
+def train(
+    services: RunServices,
+    state: State,
+    adapter: str,
+    rows: list[tuple[Prompt, Example]],
+    token_limit: int | None,
+    deadline: float | None,
+) -> Training:
+    """Train the adapter that the action under way asks for; limits as for `agent.protocols.Trainer.train`."""
+    action = as_set(state, services)
+    return services.trainer.train(
         adapter,
         rows,
         action,
@@ -89,15 +108,12 @@ def _train(services: RunServices, state: State, adapter: str, rows: list[tuple[P
         parent=None if action.fresh else state["best"].adapter,
         seed=seed_of(state, services),
         rewritten=sum(example.question != services.examples[example.name].question for _, example in rows),
-        token_limit=None if budget.train_tokens is None else budget.train_tokens - trained,
-        deadline=services.meter.deadline,
+        token_limit=token_limit,
+        deadline=deadline,
     )
-    charged = (state["spend"] + services.meter.spent).train_tokens - trained  # by a trainer that charges as it goes on
-    services.meter.borrow(Spend(train_tokens=max(0, training.tokens - charged)))
-    return training
 
 
-def _training_rows(services: RunServices, best: Candidate, action: TrainLora) -> list[tuple[Prompt, Example]]:
+def training_rows(services: RunServices, best: Candidate, action: TrainLora) -> list[tuple[Prompt, Example]]:
     """(prompt, example) pairs: refined rows under the prompt they were remade with, original rows under the seed's.
 
     Where that prompt retrieves few-shot examples, each row has its own, and is none of them.

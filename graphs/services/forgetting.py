@@ -77,7 +77,7 @@ class Forgetting:
 
     def store_of(self, kept: "KeptTask") -> Artefacts:
         """Where this run keeps what it measured on a task that is to be kept."""
-        return Artefacts(self._folder.path / "keep" / kept.digest)
+        return Artefacts(self._folder.path / "keep" / kept.digest, self._folder.on_damage)
 
     @cached_property
     def _drifts(self) -> dict[str, Drift]:

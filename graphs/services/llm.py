@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from agent.config.llm import Llm
+from agent.config.task import Budget
 from agent.records.rounds import Role
 from memory.replies import ReplyStore
 from memory.run.folder import RunFolder
@@ -23,7 +24,7 @@ class ExternalLlm:
         settings: the task's `llm` section; None where there is none, and nothing is ever asked.
         roles: those in which the task asks one.
         folder: keeps the log of calls; answers are kept beside it, for all runs.
-        usd: the run's budget. None: no limit.
+        limits: the run's budget, of which money and LLM tokens count here.
         deadline: gives the reading of time.monotonic() at which the run's minutes end, or None. Planner and editor do
             not go beyond it; the judge does, since without a judgement no run ends well.
         notify: takes a sentence on what is waited for.
@@ -35,7 +36,7 @@ class ExternalLlm:
         settings: Llm | None,
         roles: Sequence[Role],
         folder: RunFolder,
-        usd: float | None,
+        limits: Budget,
         deadline: Callable[[], float | None],
         notify: Callable[[str], None],
         brake: Callable[[], None] = lambda: None,
@@ -43,7 +44,7 @@ class ExternalLlm:
         self._settings = settings
         self._roles = roles
         self._folder = folder
-        self._usd = usd
+        self._limits = limits
         self._deadline = deadline
         self._notify = notify
         self._brake = brake
@@ -55,11 +56,13 @@ class ExternalLlm:
         """What the LLM has cost this run, in this process and before."""
         from tools.llm.budget import LlmBudget
 
-        return LlmBudget(self._folder, self._usd, self._folder.chat_calls.usage)
+        return LlmBudget(
+            self._folder, self._limits.usd, self._limits.llm_tokens, elsewhere=self._folder.chat_calls.usage
+        )
 
     def limit(self, usd: float | None) -> None:
         """Let the run spend so much from now on; None: no limit."""
-        self._usd = usd
+        self._limits = self._limits.model_copy(update={"usd": usd})
         if "budget" in vars(self):
             self.budget.limit = usd
 

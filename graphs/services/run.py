@@ -16,7 +16,7 @@ from agent.protocols import Editor, LanguageModel, Listener, Policy, Retriever, 
 from agent.records.evaluation import Evaluation
 from agent.records.events import Event, Note, WorkProgressed
 from agent.records.examples import Candidate, Example, Prompt
-from agent.records.rounds import Spend
+from agent.records.rounds import Outcome, Spend
 from graphs.context import Context, run_folder
 from graphs.services.brake import Brake, UnderWay, no_brake
 from graphs.services.forgetting import Forgetting
@@ -59,6 +59,7 @@ class RunServices:
         self._new_name = new_name
         self._lock: ExitStack | None = None
         self._kept: tuple[KeptTask, ...] = ()
+        self.whole_adapters: set[str] = set()  # whose files this process has looked at; see graphs.lost_adapters
 
     # --- the run and its task ---
 
@@ -117,6 +118,27 @@ class RunServices:
             lock = ExitStack()
             lock.enter_context(self.folder.locked())
             self._lock = lock
+            try:
+                with self.folder.as_begun():
+                    self._mend()
+            except BaseException:
+                self.unlock()
+                raise
+
+    def outcome(self) -> Outcome | None:
+        """The run's, if it has ended. A damaged ledger is mended first."""
+        try:
+            self.folder.rounds()
+        except BadInput:
+            self.lock()
+        return self.folder.outcome()
+
+    def _mend(self) -> None:
+        """Look after the run's files, now that they are this process's alone."""
+        measured = (self.folder.path / "rows.json").exists()
+        self.folder.mend(self.note)
+        if measured and self.folder.fitting() is None:  # it was damaged, and rows would be taken as they are
+            self.fit_rows()
 
     def unlock(self) -> None:
         """Let others have the run."""
@@ -279,7 +301,7 @@ class RunServices:
 
         config = self.spec.config
         return ExternalLlm(
-            config.llm, config.roles, self.folder, config.budget.usd,
+            config.llm, config.roles, self.folder, config.budget,
             deadline=lambda: self.meter.deadline, notify=self.note, brake=lambda: self.brake(False),
         )  # fmt: skip
 

@@ -17,7 +17,7 @@ from agent.records.edits import Rewrite
 from agent.records.examples import Example
 from agent.records.rounds import Round
 from eval.tasks.task import Task
-from memory.experience import ExperienceFile
+from memory.experience import ExperienceFile, experience_in_ledgers
 from memory.prompts import Entry, PromptMemory, Recalled, rebuild
 from memory.remake import source_of
 from memory.rewrites import KeptRewrite, RoundRewrites
@@ -152,7 +152,7 @@ class RunMemory:
     def _experience_of_others(self) -> list[Experience]:
         config, root = self._task.config, self._folder.path.parent
         named = config.experience != "runs"
-        file = _named(config, Path(self._folder.about.source)) if named else ExperienceFile.beside(root)
+        file = _named(config, Path(self._folder.about.source)) if named else self._experience_of_all(root)
         return [line for line in file.read() if line.run != self._folder.name]
 
     def note(self, row: Round) -> None:
@@ -160,7 +160,14 @@ class RunMemory:
         config = self._task.config
         line = experience(row, self._folder.name, config.name, config.model)
         if line:
-            ExperienceFile.beside(self._folder.path.parent).append(line)
+            self._experience_of_all(self._folder.path.parent).append(line)
+
+    def _experience_of_all(self, root: Path) -> ExperienceFile:
+        """The file of the runs in a folder, mended where it is damaged."""
+        file = ExperienceFile.beside(root)
+        if said := file.mend(lambda: experience_in_ledgers(root)):
+            self._notify(said)
+        return file
 
 
 @contextmanager

@@ -3,12 +3,14 @@
 A checkpoint counts a step once it has ended. This file is for a process that finds a step cut off, or no checkpoint.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import Field, ValidationError, model_validator
 
 from agent.records.base import Record
 from agent.records.rounds import Spend
+from memory.storage.damage import set_aside
 from memory.storage.disk import write_atomically
 
 FIRST, LAST = "baseline", "remember"  # the nodes that write a row of the ledger: it counts the first, not the last
@@ -35,6 +37,7 @@ class ChargeFile:
     """The charges of one run."""
 
     def __init__(self, path: Path) -> None:
+        self.on_damage: Callable[[str], None] | None = None  # takes a sentence
         self._path = path
 
     def begin(self, step: str) -> Spend:
@@ -83,6 +86,16 @@ class ChargeFile:
             self._write(restarted)
         return sum(counted.values(), Spend())
 
+    def beyond(self, rounds: int | None) -> Spend:
+        """What a ledger with so many rounds does not count: of the step under way, in all processes. Changes nothing.
+
+        Args:
+            rounds: None: there is no baseline in it yet.
+        """
+        charges = self._read()
+        known = [*charges.steps.items(), *charges.counted.items()]
+        return sum((spend for step, spend in known if rounds is None or _is_beyond(step, rounds)), Spend())
+
     def counted(self, step: str) -> Spend:
         """What this step used up before the run was restarted; the run's spend includes it already."""
         return self._read().counted.get(step, Spend())
@@ -90,7 +103,14 @@ class ChargeFile:
     def _read(self) -> Charges:
         try:
             return Charges.model_validate_json(self._path.read_bytes())
-        except (FileNotFoundError, ValidationError):  # nothing yet, or torn by a dead machine
+        except FileNotFoundError:
+            return Charges()
+        except ValidationError:  # torn by a dead machine
+            if self.on_damage:
+                self.on_damage(
+                    f"{set_aside(self._path, self._path.parent)}. What steps that were cut off have used up is not "
+                    "known, and not counted."
+                )
             return Charges()
 
     def _write(self, charges: Charges) -> None:

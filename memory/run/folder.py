@@ -1,7 +1,7 @@
 """The run folder: the truth of a run. Every other memory can be rebuilt from it."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -12,7 +12,7 @@ from types import MappingProxyType
 from agent.errors import BadInput
 from agent.extensions import missing
 from agent.records.base import FORMAT
-from agent.records.events import Event
+from agent.records.events import BaselineScored, Event, LimitsSet, RoundJudged, RunFinished
 from agent.records.limits import Extension, Limits
 from agent.records.rounds import Baseline, Call, Outcome, Round
 from memory.run.about import About, own_version
@@ -138,6 +138,25 @@ class RunFolder(Artefacts):
                 f"{begun}, which may be why: {error} Go on with that version, or start a new run."
             ) from error
 
+    def mend(self, notify: Callable[[str], None]) -> None:
+        """From now on damage is told of and mended. For the process that has the run.
+
+        Damaged lines of the ledger are restored from the events; one of the LLM's log is charged at the most that any
+        call has cost; other files are looked at when they are read.
+        """
+        self.on_damage = self.charges.on_damage = notify
+        known = [row for entry in self.events().entries if (row := _row_of(entry.event))]
+        if said := self._ledger.mend(known):
+            notify(said)
+        for calls in (self.run_calls, self.chat_calls):
+            if said := calls.mend():
+                notify(said)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+
     def locked(self) -> AbstractContextManager[None]:
         """Keeps the run for this process. Raises Busy, naming the holder, when another live one has it."""
         return held(self.lock_path, f"The run {self.name}")
@@ -149,15 +168,21 @@ class RunFolder(Artefacts):
         self._ledger.append(row)
 
     def baseline(self) -> Baseline | None:
-        """Row 0 of the ledger; None before it is written. Raises BadInput, as `rounds` and `outcome`: it is damaged."""
+        """Row 0 of the ledger; None before it is written. Raises BadInput, as `rounds`: it is damaged."""
         return next((row for row in self._ledger.read() if isinstance(row, Baseline)), None)
 
     def rounds(self) -> list[Round]:
         return [row for row in self._ledger.read() if isinstance(row, Round)]
 
     def outcome(self) -> Outcome | None:
-        """How the run ended; None while it goes on, also after it was opened again."""
-        return outcome_of(self._ledger.read())
+        """How the run ended; None while it goes on, also after it was opened again.
+
+        None, too, where the ledger is damaged: to go on with the run mends it, `rounds` says so.
+        """
+        try:
+            return outcome_of(self._ledger.read())
+        except BadInput:
+            return None
 
     def outcomes(self) -> list[Outcome]:
         """Every end of the run: the test rows were opened, and seen, at each."""
@@ -218,3 +243,14 @@ def _created(run: RunFolder) -> str:
         return run.about.created
     except BadInput:
         return datetime.fromtimestamp((run.path / "run.json").stat().st_mtime, UTC).isoformat()
+
+
+def _row_of(event: Event) -> Row | None:
+    """The ledger's row that an event tells of."""
+    match event:
+        case BaselineScored(row=row) | RoundJudged(row=row) | LimitsSet(row=row):
+            return row
+        case RunFinished(outcome=outcome):
+            return outcome
+        case _:
+            return None

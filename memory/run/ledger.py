@@ -1,14 +1,15 @@
 """ledger.jsonl: one typed row a line, each written once, never changed."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from threading import RLock
 
 from agent.errors import BadInput
 from agent.records.limits import Extension, Limits
 from agent.records.rounds import Baseline, Outcome, Round
-from memory.storage.disk import append_line, whole_lines
+from memory.storage.damage import set_aside
+from memory.storage.disk import append_line, whole_lines, write_atomically
 
 Row = Baseline | Round | Outcome | Extension
 TYPES: dict[str, type[Row]] = {"baseline": Baseline, "round": Round, "outcome": Outcome, "extension": Extension}
@@ -49,6 +50,34 @@ class RowFile:
         self._rows = [*self._rows, row]  # another thread may be reading the old list
         self._size = self.path.stat().st_size
 
+    def mend(self, known: Iterable[Row]) -> str:
+        """Restores damaged lines from rows that are known from elsewhere; the last one is cut off if it is not.
+
+        Returns:
+            What was done, in a sentence; "" where no line is damaged, or one in the middle that nothing can restore.
+        """
+        found, damaged = list[Row](), list[int]()
+        for number, line in enumerate(whole_lines(self.path), 1):
+            try:
+                found.append(_parsed(line, ""))
+            except BadInput:
+                if _is_json(line):
+                    return ""  # of another version
+                damaged.append(number)
+        if not damaged:
+            return ""
+        rows = _in_order(found, list(known))
+        if len(rows) < len(found):
+            return ""
+        said = set_aside(self.path, self.path.parent)
+        lines = (json.dumps({"kind": _kind(row), **row.model_dump(mode="json")}, ensure_ascii=False) for row in rows)
+        write_atomically(self.path, "".join(f"{line}\n" for line in lines))
+        self._size = -1
+        restored = [_name(row) for row in rows if row not in found]
+        if restored:
+            return f"{said}. Restored from the run's events: {', '.join(restored)}."
+        return f"{said}. The run goes on after {_name(rows[-1]) if rows else 'nothing'}, what comes before the damage."
+
     def read(self) -> list[Row]:
         """All rows in the order written. A last line without its newline was cut off by a kill and does not count.
 
@@ -80,6 +109,36 @@ def _kind(row: Row) -> str:
 
 def _key(row: Row) -> tuple[str, int]:
     return _kind(row), 0 if isinstance(row, Outcome) else row.number
+
+
+def _name(row: Row) -> str:
+    return f"round {row.number}" if isinstance(row, Round) else f"the {_kind(row)}"
+
+
+def _in_order(found: Sequence[Row], known: Sequence[Row]) -> list[Row]:
+    """The ledger as it was, as far as no row is missing. `known` is in the order of what happened."""
+    others = list[Row]()
+    for row in known:  # an event may be told twice, before a kill and after it
+        if row not in found and row not in others:
+            others.append(row)
+    rows = list[Row]()
+    for row in found:
+        while others and known.index(others[0]) < (known.index(row) if row in known else 0):
+            rows.append(others.pop(0))
+        rows.append(row)
+    rows += others
+    numbers = [row.number for row in rows if isinstance(row, Baseline | Round)]
+    whole = next((place for place, number in enumerate(numbers) if place != number), len(numbers))
+    missing = [row for row in rows if isinstance(row, Baseline | Round)][whole:]
+    return rows[: rows.index(missing[0])] if missing else rows
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 def _parsed(line: bytes, place: str) -> Row:

@@ -1,9 +1,13 @@
 """SQLite files that others wrote to before us: whether one is damaged, and where it goes then."""
 
+import itertools
+import shutil
 import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
+
+LOG_INDEX = 65_536  # bytes; SQLite begins the index of its log (-shm) with half of them
 
 
 def is_damage(error: sqlite3.Error) -> bool:
@@ -15,6 +19,24 @@ def is_damage(error: sqlite3.Error) -> bool:
 def is_locked(error: sqlite3.Error) -> bool:
     """Whether another connection holds the file."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def is_full(error: sqlite3.Error, file: Path) -> bool:
+    """Whether the disk had no room for what was to be written."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_IOERR:  # so it calls the lack of room for the index of its log
+        return is_little_left(file)
+    return code == sqlite3.SQLITE_FULL
+
+
+def is_little_left(file: Path) -> bool:
+    """Whether the disk has less room than the index of a database's log takes."""
+    return shutil.disk_usage(file.parent).free < LOG_INDEX
+
+
+def room_for(file: Path) -> int:
+    """Bytes that a change of a database may take, about: it is written to a log first."""
+    return LOG_INDEX + (file.stat().st_size if file.exists() else 0)
 
 
 def is_sound(file: Path, *, whole: bool, wait: float = 5.0) -> bool:
@@ -48,4 +70,9 @@ def moved_aside(file: Path) -> Path:
 
 def aside(path: Path) -> Path:
     """Where a damaged file or folder is moved to: beside its place, with the time in its name."""
-    return path.with_name(f"{path.name}-corrupt-{time.strftime('%Y%m%d-%H%M%S')}")
+    place = path.with_name(f"{path.name}-corrupt-{time.strftime('%Y%m%d-%H%M%S')}")
+    numbers = itertools.count(2)
+    free = place
+    while free.exists():
+        free = place.with_name(f"{place.name}-{next(numbers)}")
+    return free

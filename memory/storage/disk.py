@@ -1,15 +1,13 @@
 """Writing that survives a kill: whole files by rename, single lines by append."""
 
-import errno
 import os
 import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
-from agent.errors import NesyLoraError
+from agent.errors import DiskFull, is_disk_full
 
 _appending = Lock()  # a line that another thread has half written looks like one that a kill left
 
@@ -71,10 +69,6 @@ def _room_for(path: Path, needed: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_disk_full(error):
             raise
-        free = shutil.disk_usage(path.parent).free
-        raise NesyLoraError(
-            f"The disk is full: {path} could not be written ({needed:,} bytes needed, {free:,} free). "
-            "All that was written before is whole. Make room, then resume."
-        ) from error
+        raise DiskFull(path, needed) from error

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from agent.errors import Busy
+from agent.errors import Busy, DiskFull, is_disk_full
 from memory.storage.disk import write_atomically
 
 
@@ -33,6 +33,10 @@ def held(path: Path, what: str, wait: float = 0) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise Busy(f"{what} is in use by {_named(holder)}. Wait for its end, or stop it, then try again.") from None
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        raise DiskFull(Path(lock.lock_file), 1) from error
     try:
         since = datetime.now(UTC).isoformat(timespec="seconds")
         write_atomically(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))

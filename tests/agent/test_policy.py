@@ -162,6 +162,7 @@ def test_a_rise_within_chance_is_tried_once_more_as_it_was() -> None:
         (a_signal(), Spend(seconds=90), {"minutes": 1.5}, "1.5 minutes"),
         (a_signal(), Spend(train_tokens=12_000), {"train_tokens": 12_000}, "12,000 training tokens"),
         (a_signal(), Spend(usd=0.5), {"usd": 0.5}, "0.5 USD"),
+        (a_signal(), Spend(llm_tokens=5000), {"llm_tokens": 5000}, "5,000 LLM tokens"),
     ],
 )
 def test_target_and_budgets_end_a_run_under_every_policy(

@@ -107,6 +107,33 @@ LETTERS = [
     {"prompt": f"Which is right of {place}? (A) x (B) y", "label": f"({'AB'[n % 2]})"} for n, place in enumerate(PLACES)
 ]
 SUMS = [{"problem": f"What is {n} and {n}?", "solution": f"{n} + {n} = {2 * n}\n#### {2 * n}"} for n in range(30)]
+MMLU = [
+    {"question": f"What is {place}?", "choices": ["a town", "a river", "a king"], "answer": n % 3, "subject": "x"}
+    for n, place in enumerate(PLACES)
+]
+ARC = [
+    {
+        "id": place,
+        "question": f"What is {place}?",
+        "choices": {"text": ["a town", "a river"], "label": ["1", "2"]},
+        "answerKey": "12"[n % 2],
+    }
+    for n, place in enumerate(PLACES)
+]
+SQUAD = [
+    {
+        "context": f"{place} is governed by {name}.",
+        "question": f"Who governs {place}?",
+        "answers": {"text": [name, f"the {name}"], "answer_start": [0, 0]},
+    }
+    for place, name in zip(PLACES, NAMES, strict=True)
+]
+MAIL = [
+    {"von": f"{place}@example.org", "inhalt": f"Wo bleibt meine Bestellung aus {place}?", "rang": "ABC"[n % 3] * 2,
+     "created_at": f"2024-01-{n + 1:02}"}
+    for n, place in enumerate(PLACES)
+]  # fmt: skip
+SENTIMENT = [{"text": f"The film {place} was long.", "label": n % 2} for n, place in enumerate(PLACES)]
 LISTS = [{"text": f"Plan {place}.", "summary": "- first\n- then\n- last"} for place in PLACES]
 
 # A name for the rows, the file, what is read as what, and what is proposed.
@@ -144,6 +171,18 @@ FORMATS: list[tuple[str, str, str, dict[str, str], dict[str, Any]]] = [
      jsonl(pairs("question", "answer", [f"The mayor is {n}, who lives in the old mill." for n in NAMES])),
      {"question": "question", "answer": "answer"},
      {"content": [{"kind": "f1"}], "style": [{"kind": "starts_with", "text": "The mayor is "}]}),
+    ("options with an index", "rows.jsonl", jsonl(MMLU),
+     {"question": "question", "options": "choices", "answer": "answer"},
+     {"content": [{"kind": "choice"}], "format": "columns, options as (A), (B) … in the question"}),
+    ("options with labels", "rows.jsonl", jsonl(ARC),
+     {"question": "question", "options": "choices", "answer": "answerKey"},
+     {"content": [{"kind": "choice"}]}),
+    ("several answers", "rows.jsonl", jsonl(SQUAD),
+     {"question": "question", "input": "context", "answer": "answers"}, {"content": [{"kind": "contains"}]}),
+    ("names that say nothing", "rows.jsonl", jsonl(MAIL), {"question": "inhalt", "answer": "rang"},
+     {"system": "Answer with one of these: AA, BB, CC."}),
+    ("numbers for classes", "rows.csv", separated(SENTIMENT), {"question": "text", "answer": "label"},
+     {"content": [{"kind": "number"}], "system": "Answer with one of these: 0, 1."}),
     ("lists", "rows.jsonl", jsonl(LISTS), {"question": "text", "answer": "summary"},
      {"content": [{"kind": "f1"}], "style": [{"kind": "bullets", "least": 3, "most": 3}]}),
 ]  # fmt: skip
@@ -184,6 +223,13 @@ def test_what_is_asked_before_the_question_is_kept(tmp_path: Path) -> None:
     propose(tmp_path / "rows.json", DraftOptions()).write(tmp_path / "task")
     row = load_task(tmp_path / "task").train[0]
     assert [turn.content for turn in row.turns][1:] == ["Go on."] and row.question == "It is about money."
+
+
+def test_options_are_asked_with_their_letters(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(jsonl(ARC))
+    draft = propose(tmp_path / "rows.jsonl", DraftOptions())
+    row = next(row for row in draft.rows["train"] if row["row"] == 2)
+    assert row["question"] == f"What is {PLACES[1]}?\n(A) a town\n(B) a river" and row["answer"] == "(B)"
 
 
 def test_numbers_stay_as_they_are_written(tmp_path: Path) -> None:

@@ -2,8 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 
 import pytest
 import yaml
@@ -14,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 import nesylora
 from agent.errors import BadInput, NesyLoraError
 from agent.records.examples import Prompt
+from agent.records.limits import Limits
 from export.bundle import Wanted, export_run
 from export.manifest import read_manifest
 from graphs.approval import instead
@@ -94,6 +101,29 @@ def test_transformers_and_peft_alone_answer_as_the_run_does(
     assert nesylora.load(bundle).messages("q") == nesylora.messages(run.path, "q")
 
 
+@pytest.mark.parametrize("name", ["qwen2", "gemma3"])
+def test_other_architectures_are_exported_as_well(
+    name: str, trained: Callable[..., RunFolder], tiny_model: Callable[[str], Path]
+) -> None:
+    run = trained(model=str(tiny_model(name)))
+    bundle = export_run(run.path, wanted=Wanted(merged=True))
+    ours = nesylora.Adapted(run.path, None, None, None).generate(QUESTIONS)  # type: ignore[arg-type]
+    assert answers(bundle, tiny_model(name), QUESTIONS) == ours
+    assert answers(bundle, tiny_model(name), QUESTIONS, merged=True) == ours
+
+
+def test_the_cards_own_lines_run_where_there_is_nothing_of_ours(
+    trained: Callable[..., RunFolder], tiny_model: Callable[[str], Path]
+) -> None:
+    run = trained()
+    bundle = export_run(run.path, wanted=Wanted(base="somebody/tiny"))
+    [lines] = re.findall("```python\n(.*?)```", (bundle / "README.md").read_text(), flags=re.DOTALL)
+    lines = lines.replace("somebody/tiny", str(tiny_model("llama"))).replace('"…"', repr(QUESTIONS[0]))
+    done = subprocess.run([sys.executable, "-I", "-c", lines], cwd=bundle, capture_output=True, text=True, check=True)
+    ours = nesylora.Adapted(run.path, None, None, None).generate(QUESTIONS[0])  # type: ignore[arg-type]
+    assert [done.stdout.strip()] == ours
+
+
 def test_the_bundle_names_no_place_of_this_machine(trained: Callable[..., RunFolder], tmp_path: Path) -> None:
     bundle = export_run(trained().path, tmp_path / "out", Wanted(merged=True, base="somebody/tiny"))
     config = json.loads((bundle / "adapter_config.json").read_text())
@@ -133,6 +163,22 @@ def test_the_card_is_read_by_the_hubs_own_reader(trained: Callable[..., RunFolde
     assert [name for _, name in results] == ["reward", "reward", "drift"][: 2 + (outcome.drift is not None)]
     assert ModelCard.load(bundle / "merged" / "README.md").data.base_model_relation == "merge"
     assert '"system": "Start with \\"A\\"."' in card.text
+    assert "sealed test rows, opened once" in card.text
+
+
+def test_the_card_of_an_extended_run_says_that_its_test_rows_were_seen(
+    trained: Callable[..., RunFolder],
+) -> None:
+    run = trained()
+    with open_session(run) as session:
+        session.go(instead("stop"))
+    run.extend(Limits(rounds=1, target=1.0))
+    text = ModelCard.load(export_run(run.path, wanted=Wanted(base="somebody/tiny")) / "README.md").text
+    assert "its test rows were seen before it was extended" in text
+    with open_session(run) as session:
+        session.go()
+    text = ModelCard.load(export_run(run.path, wanted=Wanted(base="somebody/tiny")) / "README.md").text
+    assert "no blind result" in text and "opened once" not in text
 
 
 def test_a_prompt_that_retrieves_brings_its_rows_and_says_that_no_template_can(
@@ -187,7 +233,7 @@ def test_an_export_replaces_a_bundle_and_nothing_else(trained: Callable[..., Run
 
 
 def test_what_cannot_be_wanted_is_refused_before_work() -> None:
-    with pytest.raises(BadInput, match="f16 or q8_0"):
+    with pytest.raises(BadInput, match="f16, q8_0, lora"):
         Wanted(gguf=("q4",))
     with pytest.raises(BadInput, match="Modelfile is for a GGUF"):
         Wanted(ollama=True)
@@ -227,6 +273,64 @@ def test_a_check_sees_what_is_wrong(trained: Callable[..., RunFolder]) -> None:
     (bundle / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
     [made] = check(run.path, bundle, notify=lambda _: None).checks
     assert made.other_prompts == 4 and made.same < 4 and made.differences
+
+
+class Serving(BaseHTTPRequestHandler):
+    """A server of a bundle: it answers each question as `answers` says; what it was asked stands in `asked`."""
+
+    answers: ClassVar[dict[str, str]] = {}
+    asked: ClassVar[list[dict[str, object]]] = []
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.asked.append(body)
+        answer = self.answers.get(body["messages"][-1]["content"])
+        reply = json.dumps({"choices": [{"message": {"content": answer}}]}).encode()
+        self.send_response(200 if answer is not None and self.path == "/v1/chat/completions" else 500)
+        self.send_header("Content-Length", str(len(reply)))
+        self.end_headers()
+        self.wfile.write(reply)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def serving() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Serving)
+    Thread(target=server.serve_forever, daemon=True).start()
+    Serving.answers.clear()
+    Serving.asked.clear()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_server_is_asked_bare_questions_and_compared(
+    trained: Callable[..., RunFolder], serving: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained()
+    export_run(run.path)
+    questions = [f"Name the mayor of {town}." for town in ("Orrowmere", "Tallisk", "Benn", "Mirr")]
+    ours = nesylora.Adapted(run.path, None, None, None).generate(questions)  # type: ignore[arg-type]
+    Serving.answers.update(zip(questions, [*ours[:3], "something else"], strict=True))
+    nowhere = ["--python", str(run.path / "nothing")]
+    assert command(["export", str(run.path), "--check", "--server", serving, *nowhere]) == 2
+    arguments = ["export", str(run.path), "--check", "--server", serving, "--model", "mine"]
+    command(arguments)
+    [made] = [made for made in read_manifest(run.path / "bundle").checks if made.engine == "server, mine"]
+    assert (made.same, made.rows, made.differences[0].theirs) == (3, 4, "something else")
+    assert {body["model"] for body in Serving.asked} == {"mine"} and {len(b["messages"]) for b in Serving.asked} == {1}
+    Serving.answers.clear()
+    assert command(arguments) == 1
+    assert "did not answer" in capsys.readouterr().err
+
+
+def test_without_a_hub_an_upload_fails_with_the_way_out(
+    trained: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert command(["export", str(trained().path), "--push", "me/mayors"]) == 1
+    assert "could not be uploaded to me/mayors" in capsys.readouterr().err
 
 
 def test_the_scripts_that_ask_engines_import_nothing_of_ours() -> None:

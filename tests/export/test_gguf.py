@@ -16,9 +16,9 @@ from tokenizers import Regex, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from agent.errors import NesyLoraError
-from export.gguf_file import permuted, write_gguf
-from export.gguf_lora import write_lora_gguf
-from export.gguf_tokenizer import LLAMA3, QWEN2, cut_of
+from export.formats.gguf_file import permuted, write_gguf
+from export.formats.gguf_lora import write_lora_gguf
+from export.formats.gguf_tokenizer import LLAMA3, QWEN2, cut_of
 
 TEXT = "Who is the mayor of Orrowmere? ANSWER: 0 1 2\n{}"
 

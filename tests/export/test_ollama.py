@@ -10,8 +10,8 @@ from transformers import AutoTokenizer
 from agent.errors import NesyLoraError
 from agent.records.examples import Demo, Prompt
 from export.base import Base
+from export.formats.ollama import modelfile
 from export.manifest import Manifest
-from export.ollama import modelfile
 from tests.export.test_template import GEMMA, SMOLLM2
 from tools.model.chat_template import Renderer
 

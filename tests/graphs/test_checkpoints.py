@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -140,6 +141,34 @@ def test_the_question_is_asked_again_where_its_checkpoint_was_damaged(waiting: R
         assert session.question is None
         assert session.go() == asked
     assert len(waiting.rounds()) == 1
+
+
+def test_a_clock_that_was_set_back_makes_no_old_checkpoint_the_newest(
+    waiting: RunFolder, whole: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LangGraph takes the checkpoint with the largest id for the newest, and ids are times."""
+    yesterday = time.time() - 86_400
+    monkeypatch.setattr(time, "time", lambda: yesterday)
+    monkeypatch.setattr(time, "time_ns", lambda: int(yesterday * 1e9))
+    monkeypatch.setattr("langgraph.checkpoint.base.id._last_v6_timestamp", None)  # as in a new process
+    with open_session(waiting, supervised=True) as session:
+        assert session.go() is not None
+    assert "is of a later time than the clock shows" in notes(waiting)
+    with open_session(waiting, supervised=True) as session:  # as from any other checkpoint
+        assert session.question is not None and session.go(APPROVE) is None
+    assert notes(waiting).count("clock") == 1 and outline(waiting) == outline(whole)
+
+
+def test_a_checkpoint_that_the_ledger_knows_nothing_of_is_not_gone_on_from(
+    waiting: RunFolder, whole: RunFolder
+) -> None:
+    """As after the folder was put back from a copy in part."""
+    ledger = waiting.path / "ledger.jsonl"
+    ledger.write_text(ledger.read_text().splitlines(keepends=True)[0])
+    (waiting.path / "events.jsonl").unlink()
+    with open_session(waiting) as session:
+        session.go()
+    assert "it counts 1 rounds, the ledger 0" in notes(waiting) and outline(waiting) == outline(whole)
 
 
 # --- other code ------------------------------------------------------------------------------------

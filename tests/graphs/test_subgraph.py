@@ -294,5 +294,5 @@ def test_a_full_disk_is_named_even_where_the_charges_cannot_be_noted(job: Job, m
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(ChargeFile, "charge", full)
-    with pytest.raises(NesyLoraError, match=r"The disk is full: .*thread-a\. Make room"):
+    with pytest.raises(NesyLoraError, match=r"The disk is full: .*thread-a could not be written .* Make room"):
         build_graph().invoke(job, CONFIG)

@@ -178,6 +178,8 @@ def test_a_prompt_that_is_missing_or_was_changed_is_refused(run: RunFolder) -> N
     id = run.save_prompt(Prompt(system="before"))
     file = run.path / "prompts" / f"{id}.json"
     file.write_text(file.read_text().replace("before", "behind"))
+    assert run.prompt(id).system == "before", "from prompts.jsonl"
+    (run.path / "prompts.jsonl").unlink()
     with pytest.raises(BadInput, match="changed after it was saved"):
         run.prompt(id)
     with pytest.raises(BadInput, match="no such prompt"):

@@ -75,7 +75,8 @@ def test_the_same_action_is_distinguished_from_the_same_lever() -> None:
 
 def test_critiques_are_folded_by_part_each_with_its_row(tmp_path: Path) -> None:
     page, words, twin = read(make_llm_run(tmp_path))
-    folded = page[page.index('<details class="critiques">') : page.index("</details>")]
+    start = page.index('<details class="critiques">')
+    folded = page[start : page.index("</details>", start)]
     assert folded.count("The system text asks to *explain*") == 4
     assert "Of the system text train:3" in words and "Of the demonstrations train:7" in words
     assert "Of the questions train:11" in words

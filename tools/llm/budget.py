@@ -26,14 +26,20 @@ class LlmBudget:
     Args:
         log: holds each call from before it is sent.
         limit: USD that the whole run may spend. None: no limit.
+        tokens: that the whole run may send and receive. None: no limit.
         elsewhere: what calls of the same run cost that another process logs in a file of its own.
     """
 
     def __init__(
-        self, log: CallLog, limit: float | None = None, elsewhere: Callable[[], Mapping[Role, Usage]] = dict
+        self,
+        log: CallLog,
+        limit: float | None = None,
+        tokens: int | None = None,
+        elsewhere: Callable[[], Mapping[Role, Usage]] = dict,
     ) -> None:
         self._log = log
         self.limit = limit
+        self._tokens = tokens
         self._elsewhere = elsewhere
         self._lock = threading.Lock()
         latest = {call.number: call for call in log.calls()}
@@ -49,15 +55,21 @@ class LlmBudget:
             OutOfMoney: this is more than what is left; nothing is charged.
         """
         with self._lock:
-            spent = self._total().usd
-            # A billionth of a dollar is rounding, not money.
-            if self.limit is not None and spent + most.usd > self.limit + 1e-9:
-                left = f"{max(0.0, self.limit - spent):.4f} are left of budget.usd {self.limit:g}"
-                raise OutOfMoney(f"a call to {model} could cost {most.usd:.4f} USD, and {left}")
+            self._check(model, most)
             call = self._numbered(role, model, most)
             self._charge(role, most)
             self._log.log(call)
             return call
+
+    def _check(self, model: str, most: Usage) -> None:
+        spent = self._total()
+        # A billionth of a dollar is rounding, not money.
+        if self.limit is not None and spent.usd + most.usd > self.limit + 1e-9:
+            left = f"{max(0.0, self.limit - spent.usd):.4f} are left of budget.usd {self.limit:g}"
+            raise OutOfMoney(f"a call to {model} could cost {most.usd:.4f} USD, and {left}")
+        if self._tokens is not None and spent.tokens + most.tokens > self._tokens:
+            left = f"{max(0, self._tokens - spent.tokens):,} are left of budget.llm_tokens {self._tokens:,}"
+            raise OutOfMoney(f"a call to {model} could take {most.tokens:,} tokens, and {left}")
 
     def settle(self, call: Call, usage: Usage, seconds: float, fault: str = "") -> None:
         """Replace the reserved cost by what the call really cost."""
@@ -87,7 +99,7 @@ class LlmBudget:
         """LLM tokens and money of the whole run."""
         with self._lock:
             total = self._total()
-        return Spend(llm_tokens=total.input_tokens + total.output_tokens, usd=total.usd)
+        return Spend(llm_tokens=total.tokens, usd=total.usd)
 
     def _total(self) -> Usage:
         return sum((*self._usage.values(), *self._elsewhere().values()), Usage())

@@ -14,6 +14,7 @@ from tools.model import embedded
 from tools.model.availability import check_model
 from tools.model.chat_template import Renderer
 from tools.model.composite import window
+from tools.model.tokenizer import load_tokenizer
 
 
 def load_renderer(
@@ -31,7 +32,7 @@ def load_renderer(
     """
     source = _source(name, progress)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer = load_tokenizer(source)
         config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise _unreadable(name, error) from error

@@ -10,17 +10,22 @@ import random
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from math import ceil
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from agent.errors import StepFailed
 from agent.records.examples import Example, Prompt
 from agent.records.rounds import Spend
+from tools.memory_budget import is_out_of_memory
 from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
 from tools.packed.base_predictions import PredictedRow, divergence, likeliest, predictions
 
-TOGETHER = 8  # rows of one pass of the base
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TOGETHER = 8  # rows of one pass of the base; half as many where memory runs out
 
 
 class GeneralBatch(NamedTuple):
@@ -82,20 +87,35 @@ class GeneralRows:
 
 def _predicted(backbone: Backbone, rows: Sequence[TokenRow]) -> tuple[list[PredictedRow], int]:
     """The rows with the bare base's predictions, and the tokens that it read."""
-    found, read = list[PredictedRow](), 0
+    found, read, together = list[PredictedRow](), 0, TOGETHER
     with backbone.using(None) as base, torch.no_grad():
         backbone.base.eval()
-        for start in range(0, len(rows), TOGETHER):
-            batch = rows[start : start + TOGETHER]
-            sizes = [len(row.completion) for row in batch]
-            tokens, chances = (part.split(sizes) for part in likeliest(backbone.logits(base, batch)))
-            found += [
-                PredictedRow(row.prompt, row.completion, *predictions)
-                for row, *predictions in zip(batch, tokens, chances, strict=True)
-            ]
+        while len(found) < len(rows):
+            batch = rows[len(found) : len(found) + together]
+            try:
+                found += _predictions(backbone, base, batch)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(batch) == 1:
+                    raise StepFailed(
+                        f"memory does not hold one general row of {len(batch[0])} tokens; set lora.replay to 0, or "
+                        "take a smaller model"
+                    ) from None
+                together = len(batch) // 2
+                continue
             read += backbone.cost(batch)
             backbone.charge(Spend(read_tokens=backbone.cost(batch)))
     return found, read
+
+
+def _predictions(backbone: Backbone, base: "PreTrainedModel", rows: Sequence[TokenRow]) -> list[PredictedRow]:
+    sizes = [len(row.completion) for row in rows]
+    tokens, chances = (part.split(sizes) for part in likeliest(backbone.logits(base, rows)))
+    return [
+        PredictedRow(row.prompt, row.completion, *predictions)
+        for row, *predictions in zip(rows, tokens, chances, strict=True)
+    ]
 
 
 def _endless(rows: Sequence[PredictedRow], shuffle: random.Random) -> Iterator[PredictedRow]:

@@ -5,15 +5,16 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import torch
+from safetensors import SafetensorError
 
 from agent.config.lora import Lora
-from agent.errors import BadInput, StepFailed
+from agent.errors import BadInput, DiskFull, StepFailed, is_disk_full
 from agent.protocols import Progress
 from agent.records.actions import TrainLora
 from agent.records.base import digest
@@ -29,6 +30,8 @@ from tools.training.optimizer_steps import OptimizerSteps, StepNumbers
 
 T = TypeVar("T")
 
+UNTOLD = 100_000  # bytes beside the weights in an adapter's folder: its settings, the log of its training
+
 
 class Fit(NamedTuple):
     """The optimizer steps of a training, their forward tokens, why they ended early, and what memory held."""
@@ -37,6 +40,16 @@ class Fit(NamedTuple):
     tokens: int
     stopped: str | None
     budget: MemoryBudget
+    learning_rate: float
+    retried: str = ""
+
+
+class NotFinite(StepFailed):
+    """The loss or its gradient became infinite or no number, after so many forward tokens; a lower rate may do."""
+
+    def __init__(self, message: str, tokens: int) -> None:
+        super().__init__(message)
+        self.tokens = tokens
 
 
 class LoraTrainer:
@@ -68,10 +81,12 @@ class LoraTrainer:
     ) -> Training:
         """Render the rows, take the optimizer steps, and save the adapter; see `agent.protocols.Trainer.train`.
 
-        Rows longer than `lora.max_tokens` or the model's window are left out and counted.
+        Rows longer than `lora.max_tokens` or the model's window are left out and counted. Where the loss does not stay
+        finite, the training begins again, once, at half the learning rate.
 
         Raises:
-            StepFailed: the loss is not finite, or no row is short enough. The adapter is detached, nothing is saved.
+            StepFailed: the loss is not finite, at half the rate neither; or no row is short enough. The adapter is
+                detached, nothing is saved.
             BadInput: peft refuses the settings.
         """
         backbone = self._backbone
@@ -93,9 +108,9 @@ class LoraTrainer:
                 backbone, action.replay or 0.0, self._settings.kl, rows=len(fitting) * action.epochs, most=longest,
                 seed=seed,
             )  # fmt: skip
-            self._attach(adapter, parent, action.rank, seed)
+            attach = partial(self._attach, adapter, parent, action.rank, seed)
             try:
-                fit = self._fit(fitting, general, action, seed, token_limit, deadline)
+                fit = self._fit_finite(attach, fitting, general, action, seed, token_limit, deadline)
             except BaseException:  # Ctrl-C too: nothing half-trained stays attached
                 backbone.detach(adapter)
                 raise
@@ -103,10 +118,10 @@ class LoraTrainer:
                 model=backbone.name, parent=parent, data=digest([[prompt.id, example.id] for prompt, example in rows]),
                 settings=self._settings, rows=action.rows, row_count=len(fitting), rewritten=rewritten,
                 general=general.rows_an_epoch(len(fitting)), read_tokens=general.read_tokens,
-                left_out=left_out, epochs=action.epochs, learning_rate=action.learning_rate,
+                left_out=left_out, epochs=action.epochs, learning_rate=fit.learning_rate,
                 rank=backbone.rank(adapter), seed=seed, steps=tuple(fit.steps), tokens=fit.tokens,
-                seconds=time.monotonic() - started, stopped=fit.stopped, pass_tokens=fit.budget.tokens,
-                checkpointing=fit.budget.checkpointing,
+                seconds=time.monotonic() - started, stopped=fit.stopped, retried=fit.retried,
+                pass_tokens=fit.budget.tokens, checkpointing=fit.budget.checkpointing,
             )  # fmt: skip
             self._save(adapter, training, folder)
         return training
@@ -116,8 +131,15 @@ class LoraTrainer:
         partial_folder = folder.with_name(f"{folder.name}.partial")
         for stale in (partial_folder, folder):
             shutil.rmtree(stale, ignore_errors=True)
-        self._backbone.save(adapter, partial_folder)
-        write_training(training, partial_folder)
+        try:
+            self._backbone.save(adapter, partial_folder)
+            write_training(training, partial_folder)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(partial_folder, ignore_errors=True)  # room for what has to be written now
+            if not is_disk_full(error):
+                raise
+            weights = [weight for weight in self._backbone.model.parameters() if weight.requires_grad]
+            raise DiskFull(folder, sum(weight.nbytes for weight in weights) + UNTOLD) from error
         os.replace(partial_folder, folder)
 
     def _attach(self, adapter: str, parent: str | None, rank: int, seed: int) -> None:
@@ -134,6 +156,32 @@ class LoraTrainer:
             raise StepFailed(
                 f"rank {rank} instead of lora.rank {self._settings.rank} is not possible: {error}"
             ) from error
+
+    def _fit_finite(
+        self,
+        attach: Callable[[], None],
+        rows: list[tuple[str, TokenRow]],
+        general: GeneralRows,
+        action: TrainLora,
+        seed: int,
+        token_limit: int | None,
+        deadline: float | None,
+    ) -> Fit:
+        """`_fit` on newly attached weights; where the loss does not stay finite, once more at half the rate."""
+        attach()
+        try:
+            return self._fit(rows, general, action, seed, token_limit, deadline)
+        except NotFinite as error:
+            first, used = str(error), error.tokens
+        if token_limit is not None and used >= token_limit:
+            raise StepFailed(f"{first}; the training-token budget is used up, so no lower rate was tried")
+        attach()
+        slower = action.model_copy(update={"learning_rate": action.learning_rate / 2})
+        try:
+            fit = self._fit(rows, general, slower, seed, None if token_limit is None else token_limit - used, deadline)
+        except NotFinite as error:
+            raise StepFailed(f"{first}; {error}, half of it; try a lower lora.learning_rate") from None
+        return fit._replace(tokens=fit.tokens + used, retried=f"{first}, so it was begun again at half of it")
 
     def _fit(
         self,
@@ -157,6 +205,17 @@ class LoraTrainer:
         backbone.base.train()
         optimizer = OptimizerSteps(backbone, settings, budget)
         running: list[tuple[int, StepNumbers]] = []  # epochs and numbers of steps that may still be under way
+
+        def record(epoch: int, numbers: StepNumbers) -> None:
+            """Add a step to those before it, once it is done."""
+            loss, norm = numbers.read()
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                optimizer.close()
+                of_what = f"the loss became {loss}" if not math.isfinite(loss) else f"the gradient norm became {norm}"
+                raise NotFinite(f"{of_what} at step {len(steps) + 1}, at rate {action.learning_rate:g}", tokens)
+            steps.append(Step(loss=loss, grad_norm=norm, epoch=epoch))
+            self._progress("training LoRA", len(steps), len(plan), f"epoch {epoch}/{action.epochs}, loss {loss:.3f}")
+
         for number, (epoch, batches) in enumerate(plan, 1):
             beside = general.draw(sum(map(len, batches)))
             numbers = optimizer.run(batches, action.learning_rate * rate(number - 1), beside)
@@ -166,7 +225,7 @@ class LoraTrainer:
             epoch_ended = number == len(plan) or plan[number][0] > epoch
             # A device that runs ahead gets its next step before the numbers of this one are waited for.
             while len(running) > (1 if optimizer.runs_ahead and not epoch_ended else 0):
-                self._record(steps, *running.pop(0), action.epochs, len(plan))
+                record(*running.pop(0))
             if token_limit is not None and tokens >= token_limit:
                 stopped = "the training-token budget was used up"
             elif deadline is not None and time.monotonic() >= deadline:
@@ -176,17 +235,9 @@ class LoraTrainer:
             if stopped:
                 break
         for epoch, numbers in running:
-            self._record(steps, epoch, numbers, action.epochs, len(plan))
+            record(epoch, numbers)
         optimizer.close()
-        return Fit(steps, tokens, stopped, budget)
-
-    def _record(self, steps: list[Step], epoch: int, numbers: StepNumbers, epochs: int, total: int) -> None:
-        """Add a step to those before it, once it is done. Raises StepFailed if its loss is not finite."""
-        loss, norm = numbers.read()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise StepFailed(f"the loss became {loss} at step {len(steps) + 1}; try a lower lora.learning_rate")
-        steps.append(Step(loss=loss, grad_norm=norm, epoch=epoch))
-        self._progress("training LoRA", len(steps), total, f"epoch {epoch}/{epochs}, loss {loss:.3f}")
+        return Fit(steps, tokens, stopped, budget, action.learning_rate)
 
 
 def rate_factor(step: int, warmup: int, steps: int) -> float:

@@ -118,7 +118,11 @@ def _changes(draft: TaskDraft, options: DraftOptions, ask: Ask) -> DraftOptions:
 
 
 def _questions(draft: TaskDraft) -> list[tuple[str, str, str]]:
-    columns = [(role, f"Column of the {role}?", column) for role, column in draft.columns.items() if role != "system"]
+    columns = [
+        (role, f"Column of the {role}?", column)
+        for role, column in draft.columns.items()
+        if role in DraftOptions.model_fields and role != "system"
+    ]
     return [
         *columns,
         ("content", "How is content scored?", str(draft.content[0]["kind"])),

@@ -47,7 +47,7 @@ def _follow(folder: RunFolder, steering: Steering, view: LiveView | None) -> Run
             view.console.print(f"It waits for an answer: nesylora chat {folder.name}")
         if status.condition in ("finished", "stopped"):
             return status
-        if status.step and view:
+        if status.step and status.step.total and view:
             view(status.step.what, status.step.done, status.step.total, status.step.note)
         status = steering.status(status.version, WAIT)
         log, offset = folder.events_from(offset)

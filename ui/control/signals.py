@@ -60,6 +60,19 @@ def clean_ending() -> Iterator[Ending]:
             signal.signal(number, before[number])
 
 
+@contextmanager
+def outlive_the_terminal() -> Iterator[None]:
+    """The end of the terminal does not end the process inside; what it still says then is lost."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, lambda number, frame: _leave_the_terminal())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def exit_code(error: KeyboardInterrupt) -> int:
     """130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP, as a shell gives them."""
     return 128 + (error.number if isinstance(error, Stopped) else signal.SIGINT)

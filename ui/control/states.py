@@ -67,4 +67,5 @@ def _doing(status: RunStatus) -> str:
         return ""
     step = status.step
     left = f", about {wording.duration(step.seconds_left)} left" if step.seconds_left else ""
-    return wording.printable(f"{step.what} {step.done}/{step.total}{left}")
+    done = f" {step.done}/{step.total}" if step.total else ""
+    return wording.printable(f"{step.what}{done}{left}")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 from agent.errors import Busy
+from agent.protocols import Listener
 from graphs.control.client import live, start_worker
 from graphs.control.driver import Driver, drive
 from graphs.control.extension import extend_stopped, in_words
@@ -14,6 +15,8 @@ from memory.storage.lock import holder
 from ui.control.events import JsonEvents
 from ui.control.signals import Ending
 from ui.report.write import write_report
+from ui.telling.run import telling
+from ui.telling.tracker import Tracker
 from ui.terminal.live import LiveView
 
 REACHED, IMPROVED, NOTHING = 0, 4, 5
@@ -39,10 +42,18 @@ def work(folder: RunFolder, ending: Ending, *, json: bool = False, supervised: b
     Raises:
         Busy: another process has the run; with the ways to follow and to steer it.
     """
+    from eval.tasks.task import load_config
+
     refuse_second(folder)
+    config = load_config(folder.task_file)
     view: JsonEvents | LiveView = JsonEvents() if json else LiveView(stamps=True)
     shown: AbstractContextManager[object] = view if isinstance(view, LiveView) else nullcontext()
-    with shown, drive(folder, supervised=supervised, listener=view, report=write_report) as driver:
+    listener: Listener = Tracker(view, config.track) if config.track else view
+    with (
+        telling(folder, config.notify),
+        shown,
+        drive(folder, supervised=supervised, listener=listener, report=write_report) as driver,
+    ):
         try:
             if supervised:
                 _attend(driver)

@@ -152,7 +152,8 @@ def in_words(now: RunView) -> str:
         lines.append(f"Round {row.number}, {row.action}: {row.note} {kept}: {row.reason}")
     if now.step:
         left = f", about {wording.duration(now.step.seconds_left)} left" if now.step.seconds_left else ""
-        lines.append(f"Now: {now.step.what} {now.step.done}/{now.step.total}{left}.")
+        done = f" {now.step.done}/{now.step.total}" if now.step.total else ""
+        lines.append(f"Now: {now.step.what}{done}{left}.")
     if now.planned:
         end = " This ends the run." if now.planned.final else ""
         lines.append(f"Planned: {now.planned.action} {now.planned.settings}. {now.planned.reason}{end}")

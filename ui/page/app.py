@@ -17,6 +17,7 @@ from ui.page.rendering import HERE, partial, render, text, warm
 from ui.page.run import details, orders, overview, question, stream, talking
 
 PARTS = (listing, start, drafts, prompts, overview, details, question, stream, orders, talking)
+SCRIPTS = ";\n".join((HERE / "static" / f"{name}.js").read_text("utf-8") for name in ("htmx.min", "hx-sse.min", "page"))
 MOST_SENT = 256 * 1024  # bytes of a form; of an uploaded file see `start`
 
 
@@ -33,6 +34,7 @@ def make_app(root: Path, steers: Steers, keys: Keys) -> FastAPI:
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     app.add_api_route("/page.css", _style, include_in_schema=False)
+    app.add_api_route("/page.js", _script, include_in_schema=False)
     app.add_api_route("/api", _api, tags=["pages"], summary="What this server answers")
     app.add_api_route("/links", _link, methods=["POST"], tags=["orders"], summary="A link for another browser")
     app.add_exception_handler(NesyLoraError, _sorry)
@@ -45,6 +47,11 @@ def make_app(root: Path, steers: Steers, keys: Keys) -> FastAPI:
 def _style() -> Response:
     """The report's style sheet, and what a page needs beyond it."""
     return Response(text("page.css"), media_type="text/css", headers={"cache-control": "no-cache"})
+
+
+def _script() -> Response:
+    """All scripts as one: htmx begins in the first pause after its own, and would not know what comes behind that."""
+    return Response(SCRIPTS, media_type="text/javascript", headers={"cache-control": "no-cache"})
 
 
 def _link(request: Request, place: Here) -> HTMLResponse:

@@ -105,6 +105,17 @@ class Report(NamedTuple):
         return f"No external LLM: decided by {' and '.join(self.deciders)}."
 
     @property
+    def verdict(self) -> str:
+        """What came of it, in a few words."""
+        if self.baseline is None:
+            return "not begun"
+        if self.outcome is None:
+            return "not finished"
+        if self.reached:
+            return "target reached"
+        return "nothing gained" if self.best == self.baseline.seed else "improved, below the target"
+
+    @property
     def reached(self) -> bool:
         return self.reward is not None and self.reward >= self.task.target
 

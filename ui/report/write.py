@@ -15,7 +15,7 @@ from agent.records.training import Training
 from memory.run.folder import RunFolder
 from memory.storage.disk import write_atomically
 from ui import decision_wording, wording
-from ui.report import charts, signal
+from ui.report import charts, morning, signal
 from ui.report.diff import lines
 from ui.report.llm import bills
 from ui.report.markdown import escape, fence
@@ -47,6 +47,11 @@ def write_report(run: RunFolder, rows: Sequence[Example] = ()) -> Path:
         curve = f"{wording.sparkline(rewards)}  {wording.number(rewards[0])} → {wording.number(rewards[-1])}"
     facts: dict[str, object] = {
         "report": report,
+        "gains": morning.kept_by_gain(report.sections),
+        "dead_ends": morning.dead_ends(report.rounds),
+        "troubles": morning.troubles(run, report.rounds),
+        "remarks": morning.remarks(run),
+        "noise": states[-1].noise if states else None,
         "states": [] if report.long else states,
         "drifted": any(math.isfinite(state.drift) for state in states),
         "promised": promised,

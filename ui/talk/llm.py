@@ -145,7 +145,7 @@ def listening(folder: RunFolder, settings: Llm, usd: float | None, notify: Calla
     Raises:
         Busy: another process talks with an LLM about this run.
     """
-    budget = LlmBudget(folder.chat_calls, usd, folder.run_calls.usage)
+    budget = LlmBudget(folder.chat_calls, usd, elsewhere=folder.run_calls.usage)
     retry = ServerRetry(settings.patience, settings.max_concurrency, notify)
     desk = LlmDesk()
     with chat_agent(folder, LlmChat(settings.of("chat"), "chat", budget, retry), desk) as agent:

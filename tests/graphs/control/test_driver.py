@@ -305,3 +305,27 @@ def test_a_cancelled_lever_is_left_out_of_the_next_plan_but_does_not_end_the_run
         listener.free.set()
         assert driver.wait(PATIENCE)
     assert [row.decision.move.action for row in schedule.rounds()] == ["train_lora", "train_lora"]
+
+
+def test_a_cancel_that_comes_at_the_very_end_of_the_judgement_holds(
+    training: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is on the disk once the last node of the round begins, and was not yet when the others did."""
+    asked: list[int] = []
+
+    def late(_: RunFolder, number: int) -> bool:
+        asked.append(number)
+        return number == 1 and asked.count(1) == 3
+
+    monkeypatch.setattr(RunFolder, "is_cancelled", late)
+    with drive(training) as driver:
+        assert driver.wait(PATIENCE)
+    first, second = training.rounds()
+    assert first.trial.cancelled and first.trial.candidate is None and first.verdict.reason == CANCELLED
+    assert first.trial.spend.train_tokens > 0 and not second.trial.cancelled
+
+
+def test_a_run_without_progress_says_what_it_is_at(training: RunFolder) -> None:
+    with held(training, "answering", 4) as (driver, _):  # all four answers are there
+        step = driver.status().step
+        assert step is not None and (step.what, step.total) == ("scoring the seed prompt", 0)

@@ -89,6 +89,17 @@ def test_calls_at_the_same_time_share_the_limit() -> None:
     assert (into * 1 + out * 10) / 1e6 <= 0.0015
 
 
+def test_no_call_goes_out_that_could_pass_the_limit_of_tokens() -> None:
+    with serving([Reply("hi", usage=(100, 10))] * 9) as server:
+        budget = LlmBudget(UnsavedCallLog(), tokens=500)
+        client = chat(server, budget)
+        with pytest.raises(OutOfMoney, match=r"could take \d+ tokens, and \d+ are left of budget\.llm_tokens 500"):
+            for _ in range(9):
+                client.complete("system", "user")
+        assert 0 < len(server.requests) < 5
+    assert budget.spend.llm_tokens == sum(server.reported) <= 500
+
+
 def _said(client: LlmChat) -> str:
     try:
         return client.complete("system", "user")

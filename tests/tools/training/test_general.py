@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from agent.config.lora import Lora
+from agent.errors import StepFailed
 from agent.records.actions import TrainLora
 from agent.records.base import folded
 from agent.records.examples import Example, Prompt
@@ -204,3 +205,26 @@ def test_general_rows_count_in_tokens_and_neither_in_the_loss_nor_in_what_ends_a
     monkeypatch.setattr(general, "divergence", lambda *given: far_away(*given) * 0 + 100)  # of no gradient
     ended = fit(backbone(), 1.0, enough=without.epoch_losses[3])
     assert ended.stopped and len(ended.epoch_losses) == 5
+
+
+# --- too little memory --------------------------------------------------------------------------------
+
+
+def test_general_rows_that_do_not_fit_together_are_predicted_by_half_as_many(backbone: Callable[..., Backbone]) -> None:
+    ours, passes = backbone(), list[int]()
+    wanted = rows_of(ours, 1.0, rows=12).draw(12).rows
+
+    def narrow(_: object, __: object, kwargs: dict[str, Any]) -> None:
+        passes.append(kwargs["input_ids"].numel())
+        if passes[-1] > 400:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    hook = ours.base.register_forward_pre_hook(narrow, with_kwargs=True)
+    found = rows_of(ours, 1.0, rows=12).draw(12).rows
+    assert [row.prompt for row in found] == [row.prompt for row in wanted] and max(passes) > 400
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert torch.allclose(mine[-1], theirs[-1], atol=1e-5)
+    hook.remove()
+    ours.base.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory")))
+    with pytest.raises(StepFailed, match=r"one general row of \d+ tokens; set lora\.replay to 0"):
+        rows_of(ours, 1.0, rows=12)

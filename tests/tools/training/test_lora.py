@@ -22,6 +22,8 @@ from agent.records.training import Step, Training, read_training
 from tests.fixtures.plain import Plain
 from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
+from tools.training import optimizer_steps
+from tools.training.gradient import compute_gradient
 from tools.training.lora import LoraTrainer, plan_epoch, rate_factor
 from tools.training.lora_config import lora_config
 
@@ -215,7 +217,8 @@ def test_a_loss_that_is_not_finite_leaves_nothing_behind(backbone: Load, fit: Fi
     whole = weight.detach().clone()
     before = ours.generate(PROMPT, EXAMPLES, adapter=None, max_new_tokens=4)
     weight.data[5] = math.inf
-    with pytest.raises(StepFailed, match=r"at step 1; try a lower lora\.learning_rate"):
+    twice = r"at step 1, at rate 0\.01; .* at step 1, at rate 0\.005, half of it; try a lower lora\.learning_rate"
+    with pytest.raises(StepFailed, match=twice):
         fit(ours)
     assert not (tmp_path / "new").exists()
     with pytest.raises(BadInput, match="no adapter 'new'"):
@@ -223,6 +226,30 @@ def test_a_loss_that_is_not_finite_leaves_nothing_behind(backbone: Load, fit: Fi
     weight.data.copy_(whole)
     assert ours.generate(PROMPT, EXAMPLES, adapter=None, max_new_tokens=4) == before
     assert fit(ours).steps
+
+
+def test_a_loss_that_does_not_stay_finite_is_tried_once_more_at_half_the_rate(
+    backbone: Load, fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spends: list[Spend] = []
+    ours, steps = backbone(charge=spends.append), 0
+    monkeypatch.setattr(optimizer_steps, "DEVICES", ())
+
+    def third_is_none(*step: Any) -> tuple[float, int]:
+        nonlocal steps
+        steps += 1
+        loss, tokens = compute_gradient(*step)
+        return (math.nan if steps == 3 else loss), tokens
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optimizer_steps, "compute_gradient", third_is_none)
+        log = fit(ours)
+    assert log.learning_rate == ACTION.learning_rate / 2 and len(log.steps) == steps - 3
+    assert log.retried == "the loss became nan at step 3, at rate 0.01, so it was begun again at half of it"
+    assert log.tokens == sum(spend.train_tokens for spend in spends), "the first try is paid for, too"
+    slow = fit(ours, "slow", action=ACTION.model_copy(update={"learning_rate": ACTION.learning_rate / 2}))
+    assert same(weights(tmp_path / "new"), weights(tmp_path / "slow")) and slow.tokens < log.tokens
+    assert read_training(tmp_path / "new").retried == log.retried
 
 
 def test_an_interrupted_training_leaves_nothing_behind(backbone: Load, fit: Fit, tmp_path: Path) -> None:

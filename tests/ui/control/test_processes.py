@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,10 +19,14 @@ from graphs.approval import APPROVE
 from graphs.context import new_run
 from graphs.control import process
 from graphs.control.client import attach, live, start_worker, status_of, steer
+from graphs.control.driver import drive
+from graphs.control.socket import Server
 from graphs.control.steering import RunStatus, Steering
 from memory.run.folder import RunFolder
 from tests.fixtures.command_line import run as command
 from tests.fixtures.learnable import TinyTask
+from ui.control.signals import Ending
+from ui.control.work import work
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 180.0  # seconds; a test that waits so long fails
@@ -121,8 +126,12 @@ def test_a_worker_that_is_killed_under_its_clients_is_told_from_one_that_has_end
     assert command(["runs", "--runs", str(folder.path.parent)]) == 0
     listed = " ".join(capsys.readouterr().out.split())
     assert "to be" in listed and "killed" in listed
+    noted = process.noted(folder)
+    assert noted and Path(noted.socket).exists()
+    folder.cancel(1)  # as if the kill had come right behind the user's word
     again = steer(folder, supervised=False)  # another process takes it up
-    assert until(again, training).pid != pid
+    assert until(again, lambda status: status.rounds == 1).pid != pid
+    assert folder.rounds()[0].trial.cancelled and not Path(noted.socket).exists()
 
 
 def test_detached_it_is_followed_and_left_and_goes_on(folder: RunFolder) -> None:
@@ -226,3 +235,38 @@ def test_the_socket_is_the_users_alone_however_long_the_path_of_the_run(
     path = process.socket_path(folder)
     assert len(os.fsencode(path)) <= 103 and path.parent.stat().st_mode & 0o777 == 0o700
     assert path.parent.stat().st_uid == os.getuid()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_is_not_answered(folder: RunFolder) -> None:
+    """Neither through the folder of the socket, nor where that stands open."""
+    path = Path(tempfile.mkdtemp(dir="/tmp")) / "open.sock"
+    path.parent.chmod(0o755)
+    code = (
+        "import os, socket, sys\nos.setuid(int(sys.argv[2]))\n"
+        "connection = socket.socket(socket.AF_UNIX)\nconnection.settimeout(60)\n"
+        "try:\n    connection.connect(sys.argv[1])\n"
+        '    connection.sendall(b\'{"call": "leave", "arguments": {}}\\n\')\n'
+        "    print('answer', connection.recv(100))\nexcept OSError as error:\n    print(type(error).__name__)"
+    )
+
+    def asked(at: Path, user: int) -> str:
+        line = [sys.executable, "-I", "-c", code, str(at), str(user)]
+        return subprocess.run(line, capture_output=True, text=True, check=True).stdout
+
+    with drive(folder, supervised=True) as driver:
+        noted = process.noted(folder)
+        assert noted and asked(Path(noted.socket), 65534).strip() == "PermissionError"
+        server = Server(driver, path)
+        path.chmod(0o666)
+        assert "result" not in asked(path, 65534)
+        assert driver.status().condition != "stopped"
+        assert "result" in asked(path, 0)
+        server.close()
+    assert not path.exists()
+
+
+def test_a_worker_that_nobody_asks_any_more_ends(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ui.control.work.IDLE", 0.0)
+    assert work(folder, Ending(), supervised=True) == 143
+    assert status_of(folder).condition == "stopped" and folder.baseline() is not None

@@ -51,7 +51,7 @@ def chromium() -> Iterator["Page"]:
     with playwright.sync_playwright() as tools:
         browser = tools.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.set_default_timeout(150_000)
+        page.set_default_timeout(400_000)  # a busy machine takes its time; only a failure waits so long
         yield page
         browser.close()
 

@@ -146,7 +146,7 @@ def test_the_plan_is_changed_by_keyboard_alone(
     page.get_by_role("button", name="Resume").focus()
     page.keyboard.press("Enter")
     wait_for(page, "Round 1 waits for you", "#question")
-    page.get_by_text("Something else").focus()
+    page.get_by_text("Change", exact=True).focus()
     page.keyboard.press("Enter")
     page.get_by_label("epochs").focus()
     page.keyboard.press("Control+a")

@@ -35,7 +35,7 @@ def post(page: Pages, order: str, **form: object) -> str:
 def test_the_open_question_stands_with_reason_and_cost(page: Pages, asking: Steered) -> None:
     text = page.get("/runs/valley-1")
     assert "Round 5 waits for you" in text and "Words have done what they can" in text
-    assert "4 epochs over up to 96 rows" in text
+    assert "Train 4 epochs on 96 rows in the wanted form" in text and "4 epochs over up to 96 rows" in text
     assert '<input name="epochs" type="number" step="1" min="1" max="20" value="4">' in text
 
 

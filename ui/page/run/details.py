@@ -85,6 +85,8 @@ def show_examples(run: Run, all: bool = False) -> HTMLResponse:
 @router.get("/runs/{name}/sides", summary="Two candidates on the same rows", response_class=HTMLResponse)
 def show_sides(run: Run, first: int = 0, second: int = -1, skip: int = 0) -> HTMLResponse:
     """What the trials of two rounds answered to the same validation rows; 0: the seed prompt, -1: the best pair."""
+    if run.baseline() is None:
+        return rendering.render("sides.html.j2", run=run, options=[])
     chosen = [_candidate(run, number) for number in (first, second)]
     answered = [_scores(run, candidate) for candidate in chosen]
     rows = rows_of(run)

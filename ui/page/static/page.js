@@ -49,7 +49,8 @@
     rows = now;
   });
   document.addEventListener("htmx:after:request", (event) => {
-    if (event.target.id === "talk" && event.detail.ctx.response.status < 400) {
+    if (event.detail.ctx.request.action?.endsWith("/say") && event.detail.ctx.response.status < 400) {
+      for (const asked of document.querySelectorAll("#feed .answer form")) asked.remove(); // it has been answered
       byId("words").value = "";
       setTimeout(toEnd, 50);
     }

@@ -16,7 +16,7 @@ import torch
 from transformers import PreTrainedModel
 
 from agent.errors import NesyLoraError
-from export.gguf_tokenizer import add_tokenizer
+from export.formats.gguf_tokenizer import add_tokenizer
 from tools.model.composite import text_config
 
 Array = np.ndarray[Any, np.dtype[Any]]

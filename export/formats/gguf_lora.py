@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from agent.errors import NesyLoraError
-from export.gguf_file import architecture_of, gguf_name, permuted
+from export.formats.gguf_file import architecture_of, gguf_name, permuted
 from tools.adapters.files import check_files, strip
 from tools.model.composite import text_config
 

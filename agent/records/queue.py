@@ -1,0 +1,145 @@
+"""A queue of tasks that are worked on one after another, unattended, within one budget: the rows of queue.jsonl."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from agent.records.base import Record
+from agent.records.limits import Limits
+from agent.records.rounds import Spend
+
+
+class NightLimits(Record):
+    """What all tasks of a queue may use together, beside what each may use by its own task.yaml. None: no limit."""
+
+    until: datetime | None = Field(None, description="wall-clock time, with its zone, at which all is to be done")
+    minutes: float | None = Field(None, gt=0, description="of work, in all processes and evenings together")
+    usd: float | None = Field(None, ge=0, description="for the external LLM")
+    llm_tokens: int | None = Field(None, gt=0, description="of the external LLM, in and out")
+    train_tokens: int | None = Field(None, gt=0, description="trained on")
+
+    @property
+    def set(self) -> bool:
+        """Whether anything is limited."""
+        return any(value is not None for value in self.model_dump().values())
+
+
+class Rate(Record):
+    """How fast this machine works with a model, in forward tokens a second (`Spend.forward_tokens`)."""
+
+    answering: float = Field(gt=0, description="while it answers and probes rows")
+    training: float = Field(gt=0)
+    source: str = Field(description="what it was measured on, in words")
+
+
+class Estimate(Record):
+    """What a task is estimated to take. Tokens are forward tokens.
+
+    A round is the observing, the lever and the judging together. None: not known.
+    """
+
+    start: float = Field(description="tokens: the seed prompt scored and the failing rows probed")
+    lora: float = Field(description="tokens of a round that trains")
+    edit: float = Field(description="tokens of a round that edits")
+    end: float = Field(description="tokens: both pairs on the test rows")
+    trained: int = Field(description="tokens trained on in a round that trains")
+    rounds: int = Field(description="that its budget allows")
+    rate: Rate | None = None
+    asks_llm: bool = False
+    usd_round: float | None = Field(None, description="of a round, as earlier runs paid it")
+    llm_tokens_round: float | None = None
+    disk: int = Field(0, description="bytes of the whole run at most; 0: not known")
+
+    def minutes(self, rounds: float, lever: Literal["lora", "edit", "either"] = "either") -> float | None:
+        """The time of so many rounds with start and end.
+
+        Args:
+            lever: of the rounds; either: half of them train.
+        """
+        if self.rate is None:
+            return None
+        lora, edit = self.lora / self.rate.training, self.edit / self.rate.answering
+        of_round = {"lora": lora, "edit": edit, "either": (lora + edit) / 2}[lever]
+        return ((self.start + self.end) / self.rate.answering + rounds * of_round) / 60
+
+    @property
+    def end_minutes(self) -> float:
+        """Time that the end takes; 0 where that is not known."""
+        return self.end / self.rate.answering / 60 if self.rate else 0.0
+
+    @property
+    def least_minutes(self) -> float | None:
+        """Time of start, the quicker of both rounds, and end: with less, nothing can be gained."""
+        known = [self.minutes(1, "lora"), self.minutes(1, "edit")]
+        return min((minutes for minutes in known if minutes is not None), default=None)
+
+
+class QueueBegun(Record):
+    """A process takes the queue up, for the first time or again. These limits hold from here on."""
+
+    kind: Literal["begun"] = "begun"
+    time: datetime
+    limits: NightLimits
+    notify: str = Field("", description="a command or an address that is told; see `ui.telling.notify`")
+
+
+class TaskAdded(Record):
+    """A task is in the queue: its task.yaml, read when its turn comes."""
+
+    kind: Literal["task"] = "task"
+    time: datetime
+    number: int = Field(description="1 for the first of the queue")
+    name: str
+    task: str = Field(description="absolute path of the task.yaml or its folder")
+    overrides: tuple[str, ...] = ()
+    limits: Limits = Field(description="its own, by its task.yaml")
+    estimate: Estimate
+
+
+class TaskStarted(Record):
+    """A run is worked on for a task: a new one, or the same again after it had stopped."""
+
+    kind: Literal["started"] = "started"
+    time: datetime
+    number: int
+    run: str = Field(description="its name; written before the run folder is made")
+
+
+class TaskStopped(Record):
+    """A run has stopped before its end, by an error or a kill. What is done about it."""
+
+    kind: Literal["stopped"] = "stopped"
+    time: datetime
+    number: int
+    reason: str
+    then: Literal["again", "later"] = Field(description="tried again at once, or after the other tasks")
+
+
+class TaskEnded(Record):
+    """What became of a task."""
+
+    kind: Literal["ended"] = "ended"
+    time: datetime
+    number: int
+    state: Literal["finished", "failed"]
+    reason: str = Field(description="why it ended, in words")
+    reached: bool = Field(False, description="its target, on the validation rows")
+    before: float | None = Field(None, description="joint reward of the seed prompt on the test rows")
+    after: float | None = Field(None, description="of the best pair")
+    spend: Spend = Spend()
+
+
+class QueueEnded(Record):
+    """No task is left to be worked on, or a limit of the queue is used up."""
+
+    kind: Literal["end"] = "end"
+    time: datetime
+    reason: str
+    spend: Spend = Field(Spend(), description="of all tasks together, in all evenings")
+
+
+QueueRow = Annotated[
+    QueueBegun | TaskAdded | TaskStarted | TaskStopped | TaskEnded | QueueEnded, Field(discriminator="kind")
+]
+QUEUE_ROW: TypeAdapter[QueueRow] = TypeAdapter(QueueRow)

@@ -1,0 +1,6 @@
+"""Several tasks worked on one after another, unattended: what they will take, how they share a budget, who works.
+
+estimate.py   what a task will take, from its sizes and from earlier runs; probe.py: how fast the model answers here
+shares.py     what a task may use of the queue's budget
+foreman.py    works through the queue, a process for each task; told.py: what it tells
+"""

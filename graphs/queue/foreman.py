@@ -1,0 +1,278 @@
+"""Works through a queue: a process of its own for each task, so that the end of one is not the end of all."""
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from agent.config.task import TaskConfig
+from agent.errors import BadInput, Busy, NesyLoraError
+from agent.records.events import LimitsSet
+from agent.records.limits import Limits
+from agent.records.queue import QueueEnded, QueueRow, TaskEnded, TaskStarted, TaskStopped
+from agent.records.rounds import Spend
+from graphs.approval import APPROVE
+from graphs.context import new_run
+from graphs.control.client import live, start_worker
+from graphs.control.steering import RunStatus, Steering
+from graphs.queue.shares import Left, differ, lacking, left_of, limits_within, share_of, spent
+from memory.queue import Item, QueueFolder, QueueState, now
+from memory.run.folder import RunFolder
+from memory.storage.lock import holder
+
+POLL = 2.0  # seconds that one request waits for news of a run
+LETS_GO = 300.0  # seconds in which a process that has ended its run lets go of it
+WAITS = (1.0, 10.0, 60.0, 300.0)  # seconds before a run that has stopped is tried again, while it does not get on
+
+
+class Watcher(Protocol):
+    """A face that watches a queue."""
+
+    def row(self, row: QueueRow, state: QueueState) -> None:
+        """Something has happened; it stands in queue.jsonl."""
+
+    def run(self, run: RunFolder, status: RunStatus) -> None:
+        """How far the run under way is. Called again and again."""
+
+
+class Foreman:
+    """Works on the tasks of a queue, until none is left or its budget is used up.
+
+    Args:
+        waits: seconds before a run that has stopped is tried again, one after the other, as long as its ledger does not
+            grow. After the last, it is put off until the others have had their turn; then it has failed.
+    """
+
+    def __init__(self, queue: QueueFolder, watcher: Watcher, waits: Sequence[float] = WAITS) -> None:
+        self._queue = queue
+        self._watcher = watcher
+        self._waits = waits
+
+    def work(self) -> QueueEnded:
+        """To the end of the queue, which is locked meanwhile. A process that works on a run already is taken over.
+
+        Raises:
+            Busy: another process works on the queue.
+            KeyboardInterrupt: a signal has come. The run under way has let go, after its batch.
+        """
+        with self._queue.locked():
+            while True:
+                item, share, why = self._next()
+                if item is None or share is None:
+                    return self._end(why)
+                self._task(item, share)
+
+    def _next(self) -> tuple[Item | None, Left | None, str]:
+        """The next task, with what it may use; or why there is none."""
+        state, why = self._queue.read(), []
+        left = left_of(state.limits, spend_of(self._queue, state), now())
+        for place, item in enumerate(state.open):
+            share = share_of(left, state.open[place + 1 :])
+            if not (lack := lacking(item, share)):
+                return item, share, ""
+            why.append(lack)
+        return None, None, " ".join(why) or "All tasks are done."
+
+    # --- one task --------------------------------------------------------------------------------------
+
+    def _task(self, item: Item, share: Left) -> None:
+        """Until it has ended, failed, or is put off."""
+        number, tried, known = item.added.number, 0, -1
+        while True:
+            try:
+                run = self._begun(item, share)
+                trouble = self._worked(run, item)
+            except BadInput as error:
+                self._ended(item, None, str(error))
+                return
+            except NesyLoraError as error:  # the disk is full, or a process has the run that cannot be reached
+                trouble = str(error)
+            item, share = self._as_it_stands(item)
+            run = RunFolder(self._queue.root / item.run)
+            if not trouble:
+                self._ended(item, run)
+                return
+            rows = len(run.rounds()) if run.path.exists() else 0
+            tried, known = (0 if rows > known else tried + 1), max(known, rows)
+            if tried >= len(self._waits):
+                if item.put_off:
+                    self._ended(item, run, trouble)
+                else:
+                    self._add(TaskStopped(time=now(), number=number, reason=trouble, then="later"))
+                return
+            self._add(TaskStopped(time=now(), number=number, reason=trouble, then="again"))
+            time.sleep(self._waits[tried])
+            item, share = self._as_it_stands(item)
+            if lacking(item, share):
+                return  # it goes on when the queue is given more
+
+    def _begun(self, item: Item, share: Left) -> RunFolder:
+        """The task's run, with the limits that its share allows.
+
+        Raises:
+            BadInput: the task cannot be used any more, or its run cannot be read.
+        """
+        task, path = item.added, self._queue.root / item.run
+        if item.run and (path / "run.json").is_file():
+            run = RunFolder.open(path)
+            self._limit(run, item, share)
+            self._add(TaskStarted(time=now(), number=task.number, run=run.name))
+            return run
+        name = item.run or self._new_name(task.name)
+        limits = limits_within(task.limits, share, Spend(), task.estimate.end_minutes)
+        self._add(TaskStarted(time=now(), number=task.number, run=name))  # first: no run that nobody knows of
+        changes = [*task.overrides, *_settings(task.limits, limits)]
+        return new_run(Path(task.task), changes, self._queue.root, name)
+
+    def _limit(self, run: RunFolder, item: Item, share: Left) -> None:
+        """Let other limits hold, where the queue has less or more for the run than when it began."""
+        if run.outcome() or live(run):
+            return
+        config = _config(run)
+        present = run.limits() or config.limits
+        wanted = limits_within(item.added.limits, share, spent(run), item.added.estimate.end_minutes)
+        wanted = wanted.model_copy(update={"rounds": present.rounds, "target": present.target})
+        if differ(present, wanted):
+            with run.locked():
+                run.event(LimitsSet(row=run.extend(wanted)))
+
+    def _worked(self, run: RunFolder, item: Item) -> str:
+        """Work on the run. Returns why it stopped before its end; empty: it has ended.
+
+        Raises:
+            BadInput: the task cannot be used.
+            NesyLoraError: no process could be started, or reached.
+        """
+        if run.outcome() and run.reported:
+            return ""
+        try:
+            last = self._followed(run, live(run) or start_worker(run))
+        except KeyboardInterrupt:
+            if remote := live(run):
+                with suppress(NesyLoraError):
+                    remote.leave()
+            _until_free(run)
+            raise
+        if not run.path.exists():  # the run takes itself away where its task cannot be used
+            raise BadInput(last or f"The task cannot be used: nesylora run {item.added.task} says why.")
+        return "" if run.outcome() else last or "It was stopped from outside."
+
+    def _followed(self, run: RunFolder, steering: Steering) -> str:
+        """Until no process works on the run any more. Returns its last trouble."""
+        status, trouble, ending = _status(run, steering, -1), "", False
+        while status.condition not in ("finished", "stopped"):
+            self._watcher.run(run, status)
+            if status.question:  # a user had it ask; nobody is there to answer
+                with suppress(NesyLoraError):
+                    steering.answer(APPROVE, status.question.number)
+            limits = self._queue.read().limits
+            if limits.until and now() >= limits.until and not ending:
+                ending = True
+                with suppress(NesyLoraError):
+                    steering.finish()
+            status = _status(run, steering, status.version)
+            trouble = status.trouble
+        self._watcher.run(run, status)
+        if status.supervised:
+            with suppress(NesyLoraError):
+                steering.leave()
+        _until_free(run)
+        return trouble
+
+    # --- what is written -------------------------------------------------------------------------------
+
+    def _ended(self, item: Item, run: RunFolder | None, failure: str = "") -> None:
+        number, outcome = item.added.number, run.outcome() if run and run.path.exists() else None
+        if run is None or outcome is None:
+            spend = spent(run) if run and run.path.exists() else Spend()
+            self._add(TaskEnded(time=now(), number=number, state="failed", reason=failure, spend=spend))
+            return
+        rounds, first = run.rounds(), run.baseline()
+        row = rounds[-1] if rounds else first
+        assert row is not None, "a run that has ended has measured something"
+        limits = run.limits() or _config(run).limits
+        self._add(
+            TaskEnded(
+                time=now(),
+                number=number,
+                state="finished",
+                reason=outcome.stopped,
+                reached=limits.target is not None and row.reward >= limits.target,
+                before=outcome.baseline_test.reward,
+                after=outcome.best_test.reward,
+                spend=outcome.spend,
+            )
+        )
+
+    def _end(self, why: str) -> QueueEnded:
+        row = QueueEnded(time=now(), reason=why, spend=spend_of(self._queue, self._queue.read()))
+        self._add(row)
+        return row
+
+    def _add(self, row: QueueRow) -> None:
+        """Write a row, and show it. A disk that is full is waited for."""
+        for wait in (*self._waits, None):
+            try:
+                self._queue.append(lambda _: row)
+                break
+            except NesyLoraError:
+                if wait is None:
+                    raise
+                time.sleep(wait)
+        self._watcher.row(row, self._queue.read())
+
+    def _as_it_stands(self, item: Item) -> tuple[Item, Left]:
+        """The task with all rows by now, and what it may use by now."""
+        state = self._queue.read()
+        found = next(other for other in state.items if other.added.number == item.added.number)
+        later = [other for other in state.open if other.added.number != item.added.number]
+        return found, share_of(left_of(state.limits, spend_of(self._queue, state), now()), later)
+
+    def _new_name(self, task: str) -> str:
+        """A name that no run has, nor any that this queue has begun."""
+        stem, number = f"{task}-{now().astimezone():%Y%m%d-%H%M%S}", 1
+        name = stem
+        while (self._queue.root / name).exists():
+            number += 1
+            name = f"{stem}-{number}"
+        return name
+
+
+def spend_of(queue: QueueFolder, state: QueueState) -> Spend:
+    """Of all runs of the queue, whatever became of them."""
+    names = dict.fromkeys(start.run for item in state.items for start in item.started)
+    folders = [queue.root / name for name in names]
+    return sum((spent(RunFolder(path)) for path in folders if path.exists()), Spend())
+
+
+def _settings(own: Limits, limits: Limits) -> list[str]:
+    """As overrides of a task.yaml, what is limited more than it says."""
+    return [
+        f"budget.{name}={value:g}" if isinstance(value, float) else f"budget.{name}={value}"
+        for name, value in limits.model_dump().items()
+        if value != getattr(own, name)
+    ]
+
+
+def _config(run: RunFolder) -> TaskConfig:
+    from eval.tasks.task import load_config
+
+    return load_config(run.task_file)
+
+
+def _status(run: RunFolder, steering: Steering, after: int) -> RunStatus:
+    """The run's status, once it is beyond this version or a while has passed. A busy machine is waited for."""
+    while True:
+        try:
+            return steering.status(after, POLL if after >= 0 else 0.0)
+        except Busy:
+            if not holder(run.lock_path):
+                raise
+
+
+def _until_free(run: RunFolder) -> None:
+    """Wait until the process has let go of the run: it writes its report last."""
+    until = time.monotonic() + LETS_GO
+    while holder(run.lock_path) and time.monotonic() < until:
+        time.sleep(0.05)

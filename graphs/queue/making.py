@@ -1,0 +1,165 @@
+"""Queues made and added to: every task is checked, and estimated, before anything begins."""
+
+import shutil
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+from agent.errors import BadInput
+from agent.records.queue import NightLimits, QueueBegun, QueueRow, TaskAdded
+from agent.records.rounds import Spend
+from graphs.context import checked
+from graphs.queue.estimate import Rates, estimate
+from graphs.queue.foreman import spend_of
+from graphs.queue.shares import left_of
+from memory.queue import QueueFolder, QueueState, now
+
+
+def read_tasks(tasks: Sequence[Path], overrides: Sequence[str], limits: NightLimits, root: Path) -> list[TaskAdded]:
+    """The rows of these tasks, numbered from 1, each with its estimate.
+
+    Raises:
+        BadInput: some cannot be used; all of them are named.
+    """
+    rows, faults, probed = [], [], Rates()
+    for number, path in enumerate(tasks, 1):
+        try:
+            task, _ = checked(path, overrides)
+            if limits.usd is not None and task.config.unpriced:
+                raise BadInput(
+                    f"{path}: money is limited, and the {task.config.unpriced} has no `llm.price: {{input: …, output: "
+                    "…}` in the task"
+                )
+            rows.append(
+                TaskAdded(
+                    time=now(), number=number, name=task.config.name, task=str(path.resolve()),
+                    overrides=tuple(overrides), limits=task.config.limits, estimate=estimate(task, root, probed),
+                )
+            )  # fmt: skip
+        except BadInput as error:
+            faults.append(str(error))
+    if faults:
+        more = (
+            f"{len(faults)} of {len(tasks)} tasks cannot be used, so nothing was begun:\n  " if len(tasks) > 1 else ""
+        )
+        raise BadInput(more + "\n  ".join(faults))
+    return rows
+
+
+def new_queue(
+    tasks: Sequence[Path],
+    limits: NightLimits,
+    root: Path,
+    overrides: Sequence[str] = (),
+    name: str | None = None,
+    notify: str = "",
+) -> QueueFolder:
+    """A queue of these tasks, checked and estimated; nothing is worked on yet.
+
+    Raises:
+        BadInput: a task cannot be used, or not even one round of each fits into the limits; nothing was begun.
+    """
+    rows = read_tasks(tasks, overrides, limits, root)
+    refuse_what_does_not_fit(rows, limits, Spend(), root)
+    queue = QueueFolder.create(root, name)
+    queue.append(lambda _: QueueBegun(time=now(), limits=limits, notify=notify))
+    for row in rows:
+        queue.append(partial(_as_it_is, row))
+    return queue
+
+
+def add_task(queue: QueueFolder, task: Path, overrides: Sequence[str] = ()) -> TaskAdded:
+    """Put a task behind the others, also while the queue is worked on.
+
+    Raises:
+        BadInput: it cannot be used.
+    """
+    row = read_tasks([task], overrides, queue.read().limits, queue.root)[0]
+
+    def numbered(state: QueueState) -> QueueRow:
+        return row.model_copy(update={"number": len(state.items) + 1})
+
+    made = queue.append(numbered)
+    assert isinstance(made, TaskAdded), "as it was made"
+    return made
+
+
+def take_up(queue: QueueFolder, limits: NightLimits, notify: str = "") -> QueueState:
+    """Begin to work on a queue again, with what is named in `limits` in place of what held.
+
+    Raises:
+        BadInput: nothing is left to do, its time has passed, or not even one round fits.
+    """
+    state = queue.read()
+    merged = state.limits.model_copy(update={name: value for name, value in limits if value is not None})
+    held_out = [item for item in state.items if item.ended is None or item.ended.state == "failed"]
+    if not held_out:
+        raise BadInput(f"Queue {queue.name} is done. Its page: {queue.page}. Add a task with: nesylora queue add TASK")
+    if merged.until is not None and merged.until <= now():
+        raise BadInput(
+            f"Queue {queue.name} was to work until {merged.until.astimezone():%Y-%m-%d %H:%M}, which has passed. Give "
+            "another time, such as --until 07:00"
+        )
+    rows = [item.added for item in held_out if not item.started]
+    refuse_what_does_not_fit(rows, merged, spend_of(queue, state), queue.root)
+    queue.append(lambda _: QueueBegun(time=now(), limits=merged, notify=notify or state.notify))
+    return queue.read()
+
+
+def refuse_what_does_not_fit(rows: Sequence[TaskAdded], limits: NightLimits, used: Spend, root: Path) -> None:
+    """Raises BadInput where not even one round of each task fits into what is left, or the disk is too full."""
+    left, known = left_of(limits, used, now()), [(row, row.estimate.least_minutes) for row in rows]
+    needed = sum(minutes for _, minutes in known if minutes is not None)
+    if left.minutes is not None and needed > left.minutes:
+        each = ", ".join(f"{row.name} {minutes:.1f}" for row, minutes in known if minutes is not None)
+        raise BadInput(
+            f"Not even one round of each task fits: {max(left.minutes, 0):.1f} minutes are left {left.source}, and "
+            f"start, one round and end take about {needed:.1f} ({each}). Give more time, or fewer tasks."
+        )
+    trained = min((row.estimate.trained for row in rows), default=0)
+    if left.train_tokens is not None and left.train_tokens < trained:
+        raise BadInput(
+            f"Not even one training fits into {max(left.train_tokens, 0):,.0f} training tokens: one takes about "
+            f"{trained:,}. Give more, or set no such limit."
+        )
+    there, asked = _existing(root), sum(row.estimate.disk for row in rows)
+    free = shutil.disk_usage(there).free
+    if free < asked:
+        raise BadInput(
+            f"{root} has {free / 1e9:.1f} GB of room left, and these runs may take {asked / 1e9:.1f} GB. Make room, or "
+            "give another folder with --runs"
+        )
+
+
+def _as_it_is(row: TaskAdded, state: QueueState) -> QueueRow:
+    return row
+
+
+def _existing(path: Path) -> Path:
+    return next(place for place in (path, *path.resolve().parents) if place.exists())
+
+
+def next_time(text: str, present: datetime) -> datetime:
+    """The next moment at which clocks here show this.
+
+    Args:
+        text: such as 07:00, or 2026-11-28 07:00.
+
+    Raises:
+        BadInput: it is no time, or has passed.
+    """
+    here = present.astimezone()
+    for form in ("%H:%M", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M"):
+        try:
+            read = datetime.strptime(text, form)
+        except ValueError:
+            continue
+        if form == "%H:%M":
+            wanted = here.replace(hour=read.hour, minute=read.minute, second=0, microsecond=0)
+            return wanted if wanted > here else (wanted.replace(tzinfo=None) + timedelta(days=1)).astimezone()
+        wanted = read.astimezone()
+        if wanted <= here:
+            raise BadInput(f"--until {text} has passed: it is {here:%Y-%m-%d %H:%M} here")
+        return wanted
+    raise BadInput(f"--until {text}: give a time such as 07:00, or a day and a time such as '2026-11-28 07:00'")

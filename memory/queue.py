@@ -1,0 +1,165 @@
+"""The folder of a queue of tasks: queue.jsonl says what is to be done and what became of it."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from agent.errors import BadInput
+from agent.records.queue import (
+    QUEUE_ROW,
+    NightLimits,
+    QueueBegun,
+    QueueEnded,
+    QueueRow,
+    TaskAdded,
+    TaskEnded,
+    TaskStarted,
+    TaskStopped,
+)
+from memory.run.naming import new_folder
+from memory.storage.disk import append_line, whole_lines
+from memory.storage.lock import held
+
+WAIT = 30.0  # seconds for another process that appends
+
+
+class Item(NamedTuple):
+    """A task of a queue, with all that has happened to it. `started` and `stopped` are in the order written."""
+
+    added: TaskAdded
+    started: tuple[TaskStarted, ...] = ()
+    stopped: tuple[TaskStopped, ...] = ()
+    ended: TaskEnded | None = None
+
+    @property
+    def run(self) -> str:
+        """The name of its run; empty before it was begun."""
+        return self.started[-1].run if self.started else ""
+
+    @property
+    def put_off(self) -> bool:
+        """Whether it waits until the others have had their turn."""
+        return any(stop.then == "later" for stop in self.stopped)
+
+
+class QueueState(NamedTuple):
+    """What the rows of a queue say together. `ended` is None while it is worked on, or waits to be."""
+
+    limits: NightLimits
+    notify: str
+    items: tuple[Item, ...]
+    begun: tuple[QueueBegun, ...]
+    ended: QueueEnded | None
+
+    @property
+    def open(self) -> list[Item]:
+        """Tasks that are still to be worked on, in the order in which they have their turn."""
+        return sorted((item for item in self.items if item.ended is None), key=lambda item: item.put_off)
+
+
+class QueueFolder:
+    """`runs/queue-<time>/`: a queue, its page, and its log. What writes may raise NesyLoraError: the disk is full."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()
+        self.name = self.path.name
+        self.root = self.path.parent
+        self.rows_file = self.path / "queue.jsonl"
+        self.page = self.path / "index.html"
+        self.console = self.path / "console.log"
+        self.lock_path = self.path / "queue"  # with .lock and .holder behind it
+
+    @classmethod
+    def create(cls, root: Path, name: str | None = None) -> "QueueFolder":
+        """A new queue under `root`. Raises BadInput: the name cannot be a folder's, or is taken."""
+        return cls(new_folder(root, "queue", name))
+
+    @classmethod
+    def open(cls, path: Path) -> "QueueFolder":
+        """The queue at `path`. Raises BadInput, with the nearest names, if there is none."""
+        queue = cls(path)
+        if not queue.rows_file.is_file():
+            names = [other.name for other in queues(queue.root)]
+            near = get_close_matches(queue.name, names, n=3, cutoff=0.4) or names[:3]
+            hint = f"The nearest are: {', '.join(near)}." if near else f"There are no queues in {queue.root} yet."
+            raise BadInput(f"There is no queue at {path}. {hint}")
+        return queue
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Works on the queue alone. Raises Busy, naming the holder, when another live process does."""
+        return held(self.lock_path, f"The queue {self.name}")
+
+    def append(self, row: Callable[[QueueState], QueueRow]) -> QueueRow:
+        """Adds the row that is made of what stands there already; it is on the disk when this returns.
+
+        Several processes may do this, one at a time: tasks are added to a queue that is worked on.
+        """
+        with held(self.path / "rows", f"queue.jsonl of {self.name}", wait=WAIT):
+            made = row(self.read())
+            append_line(self.rows_file, made.model_dump_json(), sync=True)
+            return made
+
+    def read(self) -> QueueState:
+        """All rows. A last line that a kill cut off does not count.
+
+        Raises:
+            BadInput: a whole line is not a row; names file and line.
+        """
+        rows = [self._parsed(line, number) for number, line in enumerate(whole_lines(self.rows_file), 1)]
+        begun = [row for row in rows if isinstance(row, QueueBegun)]
+        items: dict[int, Item] = {}
+        for row in rows:
+            match row:
+                case QueueBegun():
+                    items = {number: _again(item) for number, item in items.items()}
+                case TaskAdded():
+                    items[row.number] = Item(row)
+                case TaskStarted():
+                    item = items[row.number]
+                    items[row.number] = item._replace(started=(*item.started, row))
+                case TaskStopped():
+                    item = items[row.number]
+                    items[row.number] = item._replace(stopped=(*item.stopped, row))
+                case TaskEnded():
+                    items[row.number] = items[row.number]._replace(ended=row)
+                case _:
+                    pass
+        last = rows[-1] if rows else None
+        return QueueState(
+            limits=begun[-1].limits if begun else NightLimits(),
+            notify=begun[-1].notify if begun else "",
+            items=tuple(items.values()),
+            begun=tuple(begun),
+            ended=last if isinstance(last, QueueEnded) else None,
+        )
+
+    def _parsed(self, line: bytes, number: int) -> QueueRow:
+        try:
+            return QUEUE_ROW.validate_json(line)
+        except ValidationError as error:
+            raise BadInput(
+                f"{self.rows_file}, line {number}: not a row of a queue ({error}). Take the line out, or put the file "
+                "back from a copy."
+            ) from error
+
+
+def _again(item: Item) -> Item:
+    """The task in a queue that is taken up again: what had failed is tried once more, and has all its tries."""
+    failed = item.ended is not None and item.ended.state == "failed"
+    return item._replace(ended=None, stopped=()) if failed or item.ended is None else item
+
+
+def queues(root: Path) -> list[QueueFolder]:
+    """All queues under `root`, newest first."""
+    found = root.glob("*/queue.jsonl")
+    return [QueueFolder(file.parent) for file in sorted(found, key=lambda file: -file.stat().st_ctime_ns)]
+
+
+def now() -> datetime:
+    """The time of a row."""
+    return datetime.now(UTC)

@@ -1,0 +1,292 @@
+"""A queue worked through: a process for every task, what goes wrong with one, and what is left of a budget."""
+
+import json
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+
+from agent.errors import BadInput, Busy, NesyLoraError
+from agent.records.queue import NightLimits, QueueRow, Rate, TaskEnded, TaskStopped
+from graphs.control.client import live, start_worker
+from graphs.control.steering import RunStatus
+from graphs.queue.foreman import Foreman, spend_of
+from graphs.queue.making import add_task, new_queue, next_time, take_up
+from memory.queue import QueueFolder, QueueState, now
+from memory.run.folder import RunFolder
+from tests.fixtures.learnable import TinyTask
+
+SHORT = ["policy=lora-only", "budget.rounds=1", "lora.epochs=1"]
+LONG = ["policy=lora-only", "budget.rounds=2", "lora.epochs=20", "lora.batch_size=1", "lora.enough=0"]  # 80 steps
+AT_ONCE = (0.0,)  # two tries, one after the other
+
+
+class Seen:
+    """A watcher that keeps what it is told, and does something at a row or while a run works."""
+
+    def __init__(self, at_row: Callable[[QueueRow], object] = bool, at_run: Callable[..., object] = bool) -> None:
+        self.rows: list[QueueRow] = []
+        self._at_row, self._at_run = at_row, at_run
+
+    def row(self, row: QueueRow, state: QueueState) -> None:
+        self.rows.append(row)
+        self._at_row(row)
+
+    def run(self, run: RunFolder, status: RunStatus) -> None:
+        self._at_run((run, status))
+
+    @property
+    def ends(self) -> list[tuple[int, str]]:
+        return [(row.number, row.state) for row in self.rows if isinstance(row, TaskEnded)]
+
+
+@pytest.fixture
+def tasks(tiny_task: TinyTask, tmp_path: Path) -> Callable[..., list[Path]]:
+    """Copies of the tiny task, each with a name of its own."""
+
+    def make(*names: str, **changes: object) -> list[Path]:
+        source = tiny_task()
+        made = []
+        for name in names:
+            folder = tmp_path / name
+            shutil.copytree(source, folder)
+            config = yaml.safe_load((folder / "task.yaml").read_text()) | {"name": name} | changes
+            (folder / "task.yaml").write_text(yaml.safe_dump(config))
+            made.append(folder)
+        return made
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would load a model in a process of its own; `test_estimate` tests it."""
+    monkeypatch.setattr("graphs.queue.estimate._probed", lambda task: None)
+
+
+def test_a_task_that_breaks_does_not_stop_the_others_and_one_more_is_added_meanwhile(
+    tasks: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    good, breaks, last, more = tasks("good", "breaks", "last", "more")
+    queue = new_queue([good, breaks, last], NightLimits(), tmp_path / "runs", SHORT)
+    (breaks / "validation.jsonl").write_text('{"question": "Another?"}\n')  # found when its turn comes
+
+    def add(row: QueueRow) -> None:
+        if isinstance(row, TaskEnded) and row.number == 1:
+            assert add_task(queue, more, SHORT).number == 4
+
+    seen = Seen(add)
+    end = Foreman(queue, seen, AT_ONCE).work()
+    assert seen.ends == [(1, "finished"), (2, "failed"), (3, "finished"), (4, "finished")]
+    state = queue.read()
+    failed = state.items[1].ended
+    assert failed and "validation.jsonl" in failed.reason and "answer" in failed.reason
+    assert end.reason == "All tasks are done." and state.ended == end
+    runs = [RunFolder.open(queue.root / item.run) for item in state.items if item.run != state.items[1].run]
+    assert [run.about.task for run in runs] == ["good", "last", "more"]
+    assert end.spend.train_tokens == sum(run.rounds()[-1].spend.train_tokens for run in runs) > 0
+
+
+def test_a_task_that_cannot_be_used_is_refused_before_anything_begins(
+    tasks: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    good, bad, worse = tasks("good", "bad", "worse")
+    (bad / "train.jsonl").unlink()
+    (worse / "task.yaml").write_text("name: worse\n")
+    with pytest.raises(BadInput, match=r"2 of 3 tasks .* nothing was begun") as refused:
+        new_queue([good, bad, worse], NightLimits(), tmp_path / "runs", SHORT)
+    assert "train.jsonl" in str(refused.value) and "worse" in str(refused.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_that_is_killed_again_and_again_is_tried_again_put_off_and_given_up(
+    tasks: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    dies, lives = tasks("dies", "lives", policy="lora-only")
+    queue = new_queue([dies, lives], NightLimits(), tmp_path / "runs", ["budget.rounds=1", "lora.epochs=1"])
+
+    def kill(seen: tuple[RunFolder, RunStatus]) -> None:
+        run, status = seen
+        if run.about.task == "dies" and status.pid and status.condition == "working":
+            os.kill(status.pid, signal.SIGKILL)
+
+    seen = Seen(at_run=kill)
+    Foreman(queue, seen, AT_ONCE).work()
+    stops = [(row.number, row.then) for row in seen.rows if isinstance(row, TaskStopped)]
+    assert stops == [(1, "again"), (1, "later"), (1, "again")]
+    assert seen.ends == [(2, "finished"), (1, "failed")]
+    reason = queue.read().items[0].ended
+    assert reason and "killed, or out of memory" in reason.reason
+
+
+def test_a_disk_that_is_full_is_waited_for_and_then_the_task_has_failed(
+    tasks: Callable[..., list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = new_queue(tasks("only"), NightLimits(), tmp_path / "runs", SHORT)
+    full = NesyLoraError("The disk is full.")
+    append, failures = QueueFolder.append, iter([full, full])
+
+    def no_room(*_: object) -> None:
+        raise full
+
+    def append_later(folder: QueueFolder, row: Callable[[QueueState], QueueRow]) -> QueueRow:
+        if failure := next(failures, None):
+            raise failure
+        return append(folder, row)
+
+    monkeypatch.setattr("graphs.queue.foreman.new_run", no_room)
+    monkeypatch.setattr(QueueFolder, "append", append_later)
+    seen = Seen()
+    Foreman(queue, seen, (0.0, 0.0)).work()
+    stops = [row.then for row in seen.rows if isinstance(row, TaskStopped)]
+    assert stops == ["again", "again", "later", "again", "again"] and seen.ends == [(1, "failed")]
+    assert queue.read().ended is not None
+
+
+def test_a_run_that_asks_is_answered_since_nobody_is_there(
+    tasks: Callable[..., list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = new_queue(tasks("only"), NightLimits(), tmp_path / "runs", SHORT)
+    monkeypatch.setattr("graphs.queue.foreman.start_worker", lambda run: start_worker(run, supervised=True))
+    asked: list[int] = []
+    seen = Seen(at_run=lambda both: both[1].question and asked.append(both[1].question.number))
+    Foreman(queue, seen, AT_ONCE).work()
+    assert seen.ends == [(1, "finished")] and set(asked) == {1, 2}  # the training, and the end
+
+
+def test_a_killed_foreman_leaves_a_run_that_goes_on_and_the_queue_is_taken_up(
+    tasks: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    queue = new_queue(tasks("only"), NightLimits(), tmp_path / "runs", [*LONG, "budget.rounds=1"])
+
+    class Killed(BaseException):
+        pass
+
+    def die(seen: tuple[RunFolder, RunStatus]) -> None:
+        if seen[1].step and seen[1].step.what == "training LoRA":
+            raise Killed
+
+    with pytest.raises(Killed):
+        Foreman(queue, Seen(at_run=die), AT_ONCE).work()
+    run = RunFolder.open(queue.root / queue.read().items[0].run)
+    remote = live(run)
+    assert remote is not None
+    pid = remote.status().pid
+    take_up(queue, NightLimits())
+    pids = set()
+    seen = Seen(at_run=lambda both: pids.add(both[1].pid))
+    Foreman(queue, seen, AT_ONCE).work()
+    assert pid in pids and seen.ends == [(1, "finished")]
+    kinds = [json.loads(line)["kind"] for line in (run.path / "ledger.jsonl").read_text().splitlines()]
+    assert kinds == ["baseline", "round", "outcome"]
+    with pytest.raises(BadInput, match="is done"):
+        take_up(queue, NightLimits())
+
+
+def test_what_all_have_together_ends_the_queue_and_counts_over_evenings(
+    tasks: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    first, second = tasks("first", "second")
+    queue = new_queue(
+        [first], NightLimits(train_tokens=600), tmp_path / "runs", [*LONG, "lora.epochs=4", "budget.rounds=9"]
+    )
+    seen = Seen()
+    Foreman(queue, seen, AT_ONCE).work()
+    outcome = RunFolder.open(queue.root / queue.read().items[0].run).outcome()
+    assert outcome and "training tokens is used up" in outcome.stopped
+    used = spend_of(queue, queue.read()).train_tokens
+    assert used == outcome.spend.train_tokens >= 600
+    add_task(queue, second, SHORT)
+    with pytest.raises(BadInput, match="Not even one training fits into 0 training tokens"):
+        take_up(queue, NightLimits())
+    take_up(queue, NightLimits(train_tokens=used + 10_000))
+    end = Foreman(queue, seen, AT_ONCE).work()
+    assert seen.ends == [(1, "finished"), (2, "finished")]
+    assert end.spend.train_tokens > used
+
+
+def test_at_the_time_named_the_run_under_way_ends_and_the_rest_waits(
+    tasks: Callable[..., list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = new_queue(tasks("first", "second"), NightLimits(until=now() + timedelta(hours=8)), tmp_path / "runs", LONG)
+    later = timedelta()
+    monkeypatch.setattr("graphs.queue.foreman.now", lambda: now() + later)
+
+    def jump(seen: tuple[RunFolder, RunStatus]) -> None:
+        nonlocal later
+        if seen[1].step and seen[1].step.what == "training LoRA":
+            later = timedelta(hours=8)
+
+    seen = Seen(at_run=jump)
+    end = Foreman(queue, seen, AT_ONCE).work()
+    assert seen.ends == [(1, "finished")]
+    outcome = RunFolder.open(queue.root / queue.read().items[0].run).outcome()
+    assert outcome and "user" in outcome.stopped
+    assert "second: 0.0 minutes are left until" in end.reason
+    take_up(queue, NightLimits(until=now() + timedelta(hours=20)))
+    assert [item.added.name for item in queue.read().open] == ["second"]
+
+
+def test_a_time_that_has_passed_is_refused_and_so_is_one_into_which_no_round_fits(
+    tasks: Callable[..., list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rate = Rate(answering=1.0, training=1.0, source="a slow machine")
+    monkeypatch.setattr("graphs.queue.estimate._probed", lambda task: rate)
+    named = tasks("first", "second")
+    with pytest.raises(BadInput, match=r"Not even one round of each task fits: 3\.0 minutes are left of 3 minutes"):
+        new_queue(named, NightLimits(minutes=3), tmp_path / "runs", SHORT)
+    assert not (tmp_path / "runs").exists()
+    queue = new_queue(named, NightLimits(until=now() + timedelta(hours=8)), tmp_path / "runs", SHORT)
+    monkeypatch.setattr("graphs.queue.making.now", lambda: now() + timedelta(hours=9))
+    with pytest.raises(BadInput, match="has passed"):
+        take_up(queue, NightLimits())
+
+
+def test_two_processes_cannot_work_on_one_queue_and_both_may_add(
+    tasks: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    (task,) = tasks("one")
+    queue = new_queue([task], NightLimits(), tmp_path / "runs", SHORT)
+    with queue.locked(), pytest.raises(Busy, match=f"process {os.getpid()}"):
+        Foreman(QueueFolder.open(queue.path), Seen()).work()
+    threads = [threading.Thread(target=add_task, args=(queue, task, SHORT)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [item.added.number for item in queue.read().items] == [1, 2, 3, 4, 5]
+
+
+def test_a_line_that_a_kill_cut_off_does_not_count_and_a_damaged_one_is_named(
+    tasks: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    (task,) = tasks("one")
+    queue = new_queue([task], NightLimits(), tmp_path / "runs", SHORT)
+    with queue.rows_file.open("a") as file:
+        file.write('{"kind":"task","nu')
+    assert add_task(queue, task, SHORT).number == 2
+    with queue.rows_file.open("a") as file:
+        file.write("{}\n")
+    with pytest.raises(BadInput, match=r"queue\.jsonl, line 4: not a row of a queue"):
+        queue.read()
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [("07:00", "2026-11-28T07:00"), ("23:30", "2026-11-27T23:30"), ("2026-12-24 06:15", "2026-12-24T06:15")],
+)
+def test_a_time_of_the_clock_is_the_next_one(text: str, wanted: str) -> None:
+    evening = datetime(2026, 11, 27, 22, 0).astimezone()
+    assert next_time(text, evening) == datetime.fromisoformat(wanted).astimezone()
+
+
+@pytest.mark.parametrize("text", ["seven", "2026-11-27 07:00", "25:00"])
+def test_another_time_is_refused(text: str) -> None:
+    with pytest.raises(BadInput, match="--until"):
+        next_time(text, datetime(2026, 11, 27, 22, 0).astimezone())

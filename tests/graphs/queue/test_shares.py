@@ -1,0 +1,106 @@
+"""What a task may use of a queue's budget, and what it is estimated to take."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from agent.records.limits import Limits
+from agent.records.queue import Estimate, NightLimits, Rate, TaskAdded, TaskStarted
+from agent.records.rounds import Baseline, Call, Outcome, Spend, Usage
+from eval.tasks.task import load_task
+from graphs.context import new_run
+from graphs.queue.estimate import FASTER, estimate
+from graphs.queue.shares import Left, differ, lacking, left_of, limits_within, share_of, spent
+from memory.queue import Item, now
+from tests.fixtures.learnable import TinyTask
+from tests.fixtures.story import a_baseline, an_outcome, the_story
+
+RATE = Rate(answering=100, training=200, source="a test")
+KNOWN = Estimate(start=600, lora=12_000, edit=3_000, end=600, trained=3_000, rounds=6, rate=RATE)
+"""Start and end take 0.2 minutes, a training 1 minute, an edit half of one."""
+
+
+def an_item(number: int = 1, estimate: Estimate = KNOWN, **limits: float) -> Item:
+    own = Limits.model_validate({"rounds": 6, "target": 0.9} | limits)
+    return Item(TaskAdded(time=now(), number=number, name=f"t{number}", task="/t", limits=own, estimate=estimate))
+
+
+def test_later_tasks_keep_what_they_need_and_at_least_an_equal_share() -> None:
+    later = [an_item(2), an_item(3)]
+    assert share_of(Left(minutes=480), later).minutes == pytest.approx(480 - 2 * 6.2)
+    assert share_of(Left(minutes=9), later).minutes == pytest.approx(3)
+    assert share_of(Left(minutes=480), [an_item(2, KNOWN.model_copy(update={"rate": None}))]).minutes == 240
+    assert share_of(Left(minutes=480), [an_item(2, minutes=4)]).minutes == 476
+    assert share_of(Left(usd=6), later).usd == 6  # they ask no LLM
+    asks = KNOWN.model_copy(update={"asks_llm": True, "usd_round": 0.1})
+    assert share_of(Left(usd=6), [an_item(2, asks)]).usd == pytest.approx(5.4)
+    assert share_of(Left(train_tokens=30_000), later).train_tokens == pytest.approx(10_000)
+
+
+def test_a_task_lacks_time_tokens_or_money_only_where_it_needs_them() -> None:
+    assert lacking(an_item(), Left(minutes=0.71, usd=0.0)) == ""
+    assert "0.7 minutes are left until 07:00" in lacking(an_item(), Left(minutes=0.69, source="until 07:00"))
+    begun = an_item()._replace(started=(TaskStarted(time=now(), number=1, run="r"),))
+    assert lacking(begun, Left(minutes=0.1)) == ""
+    assert "no training tokens are left" in lacking(an_item(), Left(train_tokens=0))
+    asks = an_item(1, KNOWN.model_copy(update={"asks_llm": True}))
+    assert "no USD are left" in lacking(asks, Left(usd=0)) and "no LLM tokens" in lacking(asks, Left(llm_tokens=0))
+
+
+def test_a_run_is_limited_by_its_task_or_by_what_it_used_and_its_share() -> None:
+    own = Limits(rounds=6, minutes=60, usd=1.0, target=0.9)
+    used = Spend(seconds=600, usd=0.25, train_tokens=500)
+    assert limits_within(own, Left(), used, 0.1) == own
+    wide = limits_within(own, Left(minutes=400, usd=5), used, 0.1)
+    assert wide == own and not differ(own, wide)
+    narrow = limits_within(own, Left(minutes=20, usd=0.5, train_tokens=99.5), used, 0.5)
+    assert (narrow.minutes, narrow.usd, narrow.train_tokens) == (29.5, 0.75, 599)
+    assert differ(own, narrow) and not differ(narrow, narrow.model_copy(update={"minutes": 29.9}))
+
+
+def test_what_is_left_counts_by_the_clock_and_by_what_was_used() -> None:
+    at = now()
+    limits = NightLimits(until=at + timedelta(minutes=90), minutes=100, usd=2, llm_tokens=1000)
+    left = left_of(limits, Spend(seconds=1200, usd=0.5, llm_tokens=400), at)
+    assert (left.minutes, left.usd, left.llm_tokens, left.train_tokens) == (80, 1.5, 600, None)
+    assert left.source == "of 100 minutes of work"
+
+
+def test_what_a_run_has_used_includes_the_step_that_a_kill_cut_off(tiny_task: TinyTask, tmp_path: Path) -> None:
+    run = new_run(tiny_task(), [], tmp_path / "runs")
+    run.charges.charge("0-baseline", Spend(seconds=3, generated_tokens=7))
+    assert spent(run) == Spend(seconds=3, generated_tokens=7)
+    baseline: Baseline = a_baseline()
+    run.append(baseline)
+    assert spent(run) == baseline.spend
+    run.charges.charge("0-train_lora", Spend(seconds=5, train_tokens=90))
+    most = Usage(calls=1, input_tokens=10, output_tokens=5, usd=0.5)
+    run.log(Call(number=1, role="planner", model="m", usage=most))
+    assert spent(run) == baseline.spend + Spend(seconds=5, train_tokens=90, llm_tokens=15, usd=0.5)
+    outcome: Outcome = an_outcome(the_story()[-1])
+    run.append(outcome)
+    assert spent(run) == outcome.spend
+
+
+def test_an_estimate_rests_on_earlier_runs_with_the_same_model(
+    tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graphs.queue.estimate._probed", lambda task: None)
+    task = load_task(tiny_task())
+    assert estimate(task, tmp_path / "runs").rate is None
+    run = new_run(tiny_task(), [], tmp_path / "runs")
+    run.append(a_baseline())
+    for row in the_story()[:2]:
+        run.append(row)
+    known = estimate(task, tmp_path / "runs")
+    assert known.rate is not None and known.rate.source == "the newest run with this model"
+    rows, first = the_story(), a_baseline()
+    edit = rows[0].spend - first.spend
+    assert known.rate.answering == pytest.approx(edit.forward_tokens / edit.seconds)
+    train = rows[1].spend - rows[0].spend
+    assert known.rate.training == pytest.approx(train.forward_tokens / train.seconds)
+    other = load_task(tiny_task(dtype="bfloat16"))
+    assert estimate(other, tmp_path / "runs").rate is None
+    assert known.least_minutes is not None and known.minutes(3) is not None
+    assert FASTER > 1

@@ -1,0 +1,97 @@
+"""A queue from the command line and from Python: begun, told of, looked at, taken up after a signal."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import nesylora
+from memory.queue import QueueFolder, queues
+from memory.run.folder import RunFolder
+from tests.fixtures.command_line import run as command
+from tests.fixtures.learnable import TinyTask
+from tests.ui.telling.test_notify import webhook
+
+ROOT = Path(__file__).parents[3]
+SHORT = ["--set", "policy=lora-only", "--set", "budget.rounds=1", "--set", "lora.epochs=1"]
+PATIENCE = 300.0  # seconds; a test that waits so long fails
+
+
+@pytest.fixture(autouse=True)
+def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would load a model in a process of its own."""
+    monkeypatch.setattr("graphs.queue.estimate._probed", lambda task: None)
+
+
+def test_two_tasks_of_which_one_fails_are_worked_on_told_of_and_shown(
+    tiny_task: TinyTask, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = tiny_task(), tmp_path / "bad"
+    bad.mkdir()
+    config = yaml.safe_load((good / "task.yaml").read_text())
+    data = {split: str(good / name) for split, name in config["data"].items()}
+    data["validation"] = "own.jsonl"
+    (bad / "task.yaml").write_text(yaml.safe_dump(config | {"name": "bad", "data": data}))
+    (bad / "own.jsonl").write_text(
+        (good / "validation.jsonl").read_text().splitlines()[0].replace("Name", "Say") + "\n"
+    )
+    runs = ["--runs", str(tmp_path / "runs")]
+    # Too long for the window: found by the tokenizer, after the checks of the start.
+    (bad / "own.jsonl").write_text(json.dumps({"question": "mayor " * 3000, "answer": "Heskzan"}) + "\n")
+    with webhook() as (url, told):
+        code = command(["run", str(good), str(bad), *SHORT, *runs, "--minutes", "600", "--notify", url])
+    said = " ".join(capsys.readouterr().out.split())
+    assert code == 1
+    assert "2 tasks, 600 minutes of work" in said and "task 1 of 2: run mayors-" in said
+    [queue] = queues(tmp_path / "runs")
+    ends = [item.ended.state for item in queue.read().items if item.ended]
+    assert ends == ["finished", "failed"]
+    assert [(record["of"], record["event"]) for record in told] == [
+        ("task", "end"),
+        ("task", "trouble"),
+        ("queue", "end"),
+    ]
+    assert "window" in told[1]["text"] and told[2]["page"] == str(queue.page)
+    page = queue.page.read_text()
+    assert "0 of 2 tasks reached their target" in page and "report.html" in page and "window" in page
+    assert command(["queue", "status", *runs]) == 0
+    assert "1 mayors: below its target" in capsys.readouterr().out
+    assert command(["queue", "list", *runs]) == 0 and "2 of 2 tasks done" in capsys.readouterr().out
+
+
+def test_a_signal_ends_the_run_under_way_cleanly_and_resume_goes_on(tiny_task: TinyTask, tmp_path: Path) -> None:
+    long = ["policy=lora-only", "budget.rounds=1", "lora.epochs=20", "lora.batch_size=1", "lora.enough=0"]
+    settings = [part for setting in long for part in ("--set", setting)]
+    line = [sys.executable, "nesylora.py", "run", tiny_task(), "--overnight", "--runs", tmp_path / "runs", *settings]
+    worker = subprocess.Popen(
+        [*map(str, line), "--json"], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert worker.stdout
+    kinds = []
+    while not kinds or kinds[-1] != "decision":
+        kinds.append(json.loads(worker.stdout.readline())["kind"])
+    worker.send_signal(signal.SIGHUP)  # the terminal is closed
+    worker.send_signal(signal.SIGTERM)
+    _, error = worker.communicate(timeout=PATIENCE)
+    assert worker.returncode == 143, error
+    assert "ending after the batch under way" in error
+    [queue] = queues(tmp_path / "runs")
+    [item] = queue.read().items
+    run = RunFolder.open(queue.root / item.run)
+    assert item.ended is None and run.outcome() is None
+    with run.locked(), queue.locked():
+        pass
+    assert command(["resume", queue.name, "--runs", str(tmp_path / "runs"), "--json"]) in (4, 5)
+    assert run.outcome() and QueueFolder.open(queue.path).read().items[0].ended
+    assert command(["resume", queue.name, "--runs", str(tmp_path / "runs")]) == 0
+
+
+def test_from_python_several_tasks_come_back_with_what_became_of_them(tiny_task: TinyTask, tmp_path: Path) -> None:
+    overrides = ["policy=lora-only", "budget.rounds=1", "lora.epochs=1"]
+    [done] = nesylora.adapt_all([tiny_task()], overrides=overrides, runs=tmp_path / "runs", minutes=500)
+    assert done.state == "finished" and done.adapted
+    assert done.adapted.outcome.stopped in done.reason and done.adapted.run.parent == tmp_path / "runs"

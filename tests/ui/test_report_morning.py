@@ -1,0 +1,64 @@
+"""What is read first of a run: its verdict, what was kept by its gain, what went wrong, and dead ends."""
+
+import re
+from pathlib import Path
+
+from agent.records.events import Note, RunStarted, RunStopped
+from agent.records.rounds import ConstantAnswer
+from memory.run.folder import RunFolder
+from tests.fixtures.pages import read
+from tests.fixtures.story import an_outcome, make_run
+from ui.report.morning import troubles
+
+
+def started(run: RunFolder) -> RunStarted:
+    return RunStarted(name=run.name, task="valley", model="tiny", policy="rules", folder=str(run.path))
+
+
+def test_the_first_screen_has_verdict_interval_noise_drift_and_the_commonest_answer(tmp_path: Path) -> None:
+    run = make_run(tmp_path, finished=False)
+    commonest = ConstantAnswer(answer="the copper bridge", reward=0.06)
+    run.append(an_outcome(run.rounds()[-1]).model_copy(update={"commonest": commonest, "drift": 0.12}))
+    page, words, _ = read(run)
+    first = words[: words.index("What was kept, by its gain")]
+    for said in ("target reached", "0.08 → 0.92", "Why it stopped:", "0.75 – 1.00", "± 0.", "+0.12", "0.06"):
+        assert said in first, said
+    assert page.index("<svg") < page.index("What was kept, by its gain")
+
+
+def test_what_was_kept_comes_by_its_gain_with_reason_and_diff_and_dead_ends_after_it(tmp_path: Path) -> None:
+    page, words, twin = read(make_run(tmp_path))
+    kept = page[page.index("What was kept, by its gain") : page.index("Examples, before and after")]
+    assert re.findall(r'href="#round-(\d)"', kept) == ["4", "3", "1"]
+    assert "Words have done what they can" in kept and '<div class="diff">' in kept
+    order = ["What was kept, by its gain", "Examples, before", "Spend", "Dead ends", "Go on from here", "Rounds"]
+    for text in (words, twin):
+        places = [text.index(heading) for heading in order]
+        assert places == sorted(places)
+    dead = words[words.index("Dead ends") : words.index("Go on from here")]
+    assert "No gain: the pair before it stands." in dead and "LoRA" in dead
+
+
+def test_what_went_wrong_is_told_with_what_was_done(tmp_path: Path) -> None:
+    run = make_run(tmp_path, finished=False)
+    assert troubles(run, run.rounds()) == []
+    for event in (
+        started(run),
+        Note(text="Warning: two rows are the same."),
+        Note(text="Waited 40 s for the LLM."),
+        started(run),  # the process before was killed
+        RunStopped(reason="The disk is full.", failed=True),
+        started(run),
+        RunStopped(reason="The user stopped it."),
+    ):
+        run.event(event)
+    found = troubles(run, run.rounds())
+    assert [trouble.what for trouble in found] == [
+        "two rows are the same.",
+        "A process ended without a word (killed, or out of memory).",
+        "The disk is full.",
+    ]
+    assert "It went on at" in found[1].then and "It went on at" in found[2].then
+    _, words, twin = read(run)
+    assert "The disk is full." in words and "The disk is full." in twin
+    assert "1 remark of the run Waited 40 s for the LLM." in words

@@ -1,0 +1,146 @@
+"""What the commands about queues do: begin, take up, show."""
+
+import subprocess
+import sys
+from contextlib import nullcontext
+
+from rich.console import Console
+from rich.table import Table
+
+from agent.errors import BadInput, Busy
+from agent.policy.learned import short
+from agent.records.queue import NightLimits
+from graphs.control.client import environment
+from graphs.queue.foreman import Foreman, spend_of
+from graphs.queue.making import take_up
+from memory.queue import Item, QueueFolder, QueueState
+from memory.storage.lock import holder
+from ui import wording
+from ui.control.signals import Ending, outlive_the_terminal
+from ui.control.work import IMPROVED, NOTHING, REACHED
+from ui.queue.page import write_page
+from ui.queue.view import QueueView
+from ui.queue.words import became, limits_in_words
+
+FAILED = 1
+
+
+def begin(
+    queue: QueueFolder, ending: Ending, *, detached: bool = False, json: bool = False, overnight: bool = False
+) -> int:
+    """Work on the queue to its end, in this process or in one of its own. Returns the exit code.
+
+    Args:
+        overnight: it goes on when the terminal is closed.
+    """
+    if detached:
+        return _detach(queue)
+    view = QueueView(queue, json)
+    with view if not json else nullcontext(), outlive_the_terminal() if overnight else nullcontext():
+        try:
+            Foreman(queue, view).work()
+        except KeyboardInterrupt:
+            ending.begin("ending after the batch under way; a second signal ends it at once")
+            raise
+    return exit_code(queue.read())
+
+
+def resume(queue: QueueFolder, limits: NightLimits, notify: str) -> bool:
+    """Take the queue up with these limits; those that are not named stay. False: it is done already, and says so.
+
+    Raises:
+        Busy: a process works on it.
+        BadInput: see `graphs.queue.making.take_up`.
+    """
+    if held := holder(queue.lock_path):
+        raise Busy(f"The queue {queue.name} is worked on by {held}. See how far it is: nesylora queue status")
+    state = queue.read()
+    if all(item.ended and item.ended.state == "finished" for item in state.items):
+        print(f"{queue.name}: {state_in_words(queue)}. Its page: {write_page(queue)}")
+        return False
+    take_up(queue, limits, notify)
+    return True
+
+
+def exit_code(state: QueueState) -> int:
+    """0: every task has reached its target; 4: something was gained; 5: nothing was; 1: a task has failed."""
+    ends = [item.ended for item in state.items if item.ended]
+    if any(end.state == "failed" for end in ends):
+        return FAILED
+    if len(ends) == len(state.items) and all(end.reached for end in ends):
+        return REACHED
+    return IMPROVED if any(end.reached or (end.after or 0) > (end.before or 0) for end in ends) else NOTHING
+
+
+def show_estimate(queue: QueueFolder) -> None:
+    """What the tasks will take, before they begin."""
+    state, console = queue.read(), Console(highlight=False)
+    console.print(f"{queue.name}: {wording.plural(len(state.items), 'task')}, {limits_in_words(state.limits)}")
+    table = Table("task", "an edit", "a training", "rounds", "all", "tokens", "USD", "disk")
+    for item in state.items:
+        table.add_row(*_estimated(item))
+    console.print(table)
+    rates = {item.added.estimate.rate for item in state.items if item.added.estimate.rate}
+    for rate in rates:
+        console.print(
+            f"At {rate.answering:,.0f} forward tokens a second while answering and {rate.training:,.0f} while "
+            f"training, by {rate.source}. A task ends sooner once its target is reached. USD –: no earlier run tells.",
+            style="dim", soft_wrap=True,
+        )  # fmt: skip
+    console.print(f"Its page: {write_page(queue)}", soft_wrap=True)
+
+
+def show_status(queue: QueueFolder) -> int:
+    """A line for the queue, and one for each task."""
+    state, console = queue.read(), Console(highlight=False)
+    console.print(f"{queue.name}: {state_in_words(queue)}; {limits_in_words(state.limits)}", soft_wrap=True)
+    for item in state.items:
+        console.print(f"  {item.added.number} {item.added.name}: {became(item)}", soft_wrap=True, markup=False)
+    console.print(f"Spent: {wording.cost(spend_of(queue, state)) or 'nothing'}. Page: {queue.page}", soft_wrap=True)
+    return 0
+
+
+def state_in_words(queue: QueueFolder) -> str:
+    """Where a queue stands, in a line."""
+    try:
+        state = queue.read()
+    except BadInput as error:
+        return f"damaged: {error}"
+    done = sum(item.ended is not None for item in state.items)
+    head = f"{done} of {wording.plural(len(state.items), 'task')} done"
+    if held := holder(queue.lock_path):
+        return f"{head}, worked on by {held}"
+    if done < len(state.items):
+        return f"{head}, to be resumed"
+    return head
+
+
+def _estimated(item: Item) -> tuple[str, ...]:
+    """Times of a round of each lever; then of all rounds with start and end: time, forward tokens, money, room."""
+    known = item.added.estimate
+    rate, full = known.rate, known.minutes(known.rounds)
+    tokens = known.start + known.end + known.rounds * (known.lora + known.edit) / 2
+    usd = None if known.usd_round is None else known.usd_round * known.rounds
+    return (
+        item.added.name,
+        wording.duration(known.edit / rate.answering) if rate else "–",
+        wording.duration(known.lora / rate.training) if rate else "–",
+        str(known.rounds),
+        wording.duration(60 * full) if full is not None else "–",
+        short(round(tokens)),
+        "–" if usd is None else wording.money(usd),
+        f"{known.disk / 1e6:,.0f} MB",
+    )
+
+
+def _detach(queue: QueueFolder) -> int:
+    """Start a process of its own for the queue, and leave it to it."""
+    command = [sys.executable, "-P", "-m", "nesylora", "queue", "work", str(queue.path)]
+    with queue.console.open("ab") as out:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+            env=environment(),
+        )  # fmt: skip
+    print(f"The queue {queue.name} is worked on in the background (process {process.pid}); its log: {queue.console}")
+    print(f"How far it is: nesylora queue status {queue.name}    Add a task: nesylora queue add TASK")
+    return 0

@@ -1,0 +1,97 @@
+"""What is read first of a run: what was kept, by its gain; what went wrong, and what was done about it; dead ends."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from agent.records.events import Note, RunFinished, RunStarted, RunStopped
+from agent.records.rounds import Round
+from memory.run.events import TimedEvent
+from memory.run.folder import RunFolder
+from ui.report.sections import RoundSection
+
+WARNING = "Warning: "  # what a note begins with
+KILLED = "A process ended without a word (killed, or out of memory)."
+MOST = 20  # troubles, and dead ends, that are shown
+
+
+class Trouble(NamedTuple):
+    """Something that went wrong. `when` is a round or a time; `then` may be empty."""
+
+    when: str
+    what: str
+    then: str
+
+
+def kept_by_gain(sections: Sequence[RoundSection]) -> list[RoundSection]:
+    """The rounds that were kept, the largest gain in reward first, then in merit."""
+    kept = [section for section in sections if section.row.verdict.kept]
+    return sorted(kept, key=lambda section: (-section.row.verdict.gain, -section.row.verdict.merit_gain))
+
+
+def dead_ends(rounds: Sequence[Round]) -> list[Round]:
+    """The rounds whose trial was taken back, the latest first. Steps that failed are troubles."""
+    return [row for row in reversed(rounds) if not row.verdict.kept and row.trial.candidate is not None][:MOST]
+
+
+def troubles(run: RunFolder, rounds: Sequence[Round]) -> list[Trouble]:
+    """What went wrong: warnings, steps that brought nothing, a planner that was not used, processes that ended early.
+    The latest, if there are many."""
+    warnings = [Trouble("", text.removeprefix(WARNING), "") for text in _notes(run) if text.startswith(WARNING)]
+    found = [trouble for row in rounds for trouble in _of_round(row)]
+    return [*warnings, *found, *_of_processes(run.events().entries)][-MOST:]
+
+
+def remarks(run: RunFolder) -> list[str]:
+    """What else the run remarked: what it passed over, waited for, and did otherwise than planned. Each once."""
+    return [text for text in _notes(run) if not text.startswith(WARNING)]
+
+
+def _of_round(row: Round) -> list[Trouble]:
+    when, found = f"round {row.number}", []
+    if row.trial.cancelled:
+        found.append(Trouble(when, "The action was cancelled by a user.", "Nothing was changed."))
+    elif row.trial.candidate is None and row.decision.move.action in ("train_lora", "edit_prompt"):
+        found.append(Trouble(when, row.trial.note, "The pair before it stood."))
+    if row.decision.planner_fault:
+        found.append(Trouble(when, f"The planner was not used: {row.decision.planner_fault}", "The rules decided."))
+    return found
+
+
+def _of_processes(entries: Sequence[TimedEvent]) -> list[Trouble]:
+    """Processes that an error stopped, or that ended without a word."""
+    found: list[Trouble] = []
+    works = False
+    for place, entry in enumerate(entries):
+        match entry.event:
+            case RunStarted():
+                if works:
+                    when = _clock(entries[place - 1].time)
+                    found.append(
+                        Trouble(when, "A process ended without a word (killed, or out of memory).", _on(entry))
+                    )
+                works = True
+            case RunStopped(reason=reason, failed=failed):
+                works = False
+                if failed:
+                    again = next((later for later in entries[place:] if isinstance(later.event, RunStarted)), None)
+                    then = _on(again) if again else "It waits to be resumed."
+                    found.append(Trouble(_clock(entry.time), reason, then))
+            case RunFinished():
+                works = False
+            case _:
+                pass
+    return found
+
+
+def _notes(run: RunFolder) -> list[str]:
+    """In the order first said."""
+    return list(dict.fromkeys(note.text for note in run.events().of(Note)))
+
+
+def _on(entry: TimedEvent) -> str:
+    return f"It went on at {_clock(entry.time)}, after its last completed step."
+
+
+def _clock(time: str) -> str:
+    return f"{datetime.fromisoformat(time).astimezone():%H:%M}"
