@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterable
 
 from agent.errors import BadInput
 from agent.policy.planner_tools import elsewhere
-from agent.records.actions import Stop
+from agent.policy.rules import Rules
+from agent.records.actions import EditPrompt, Rollback, Stop, TrainLora
 from agent.records.limits import Limits
-from graphs.approval import Question, Reject, instead
+from eval.tasks.task import load_config
+from graphs.approval import Question, Reject, instead, read
 from graphs.control.steering import Steering
 from graphs.conversation import commands
 from memory.run.folder import RunFolder
@@ -66,9 +68,20 @@ class Orders:
         return self._instead("rollback", to_round=number)
 
     def _instead(self, action: str, **settings: object) -> list[Line]:
-        question = self.waiting()
-        self._run.answer(instead(action, **settings), question.number)
-        return []
+        """In place of the plan; of a run that does not wait, in place of the next one."""
+        now, rounds = self._run.status(), self._folder.rounds()
+        if now.question or now.condition not in ("working", "paused") or not rounds:
+            question = self.waiting()
+            self._run.answer(instead(action, **settings), question.number)
+            return []
+        if now.trouble:
+            raise BadInput(f"{now.trouble} Say yes or no first.")
+        rules = Rules(load_config(self._folder.task_file)).training(rounds[-1].signal, rounds)
+        meant, fault = read(instead(action, **settings), Stop(), len(rounds), rules)
+        if not isinstance(meant, TrainLora | EditPrompt | Rollback):
+            raise BadInput(fault)
+        self._run.act(meant)
+        return [line("That comes next, in place of what is planned. /stop breaks off what is under way.")]
 
     def _set(self, rest: str) -> Iterable[Line]:
         now, given = self._run.status(), commands.settings(rest, "/set target=0.9 rounds=+2")

@@ -52,7 +52,7 @@ class Talk:
         self._llm: Listening | None = None
         self._shown: Question | None = None  # the plan that the user has seen last
         self._asked: Asked | None = None
-        self._over = False  # the user knows that the run has finished
+        self._over, self._trouble = False, ""  # what the user knows: that the run has finished, why it has stopped
         self._rounds = 0  # that may go on without the user, edits only
         self._lock = threading.RLock()  # a face may hear in one thread, and see the run change in another
         self._do: dict[str, Callable[[str], None]] = {
@@ -138,10 +138,14 @@ class Talk:
         if command.name == "/finish" and said:  # plain words such as "done" may mean less
             self._confirm_end()
             return
-        if answer := self._answer.get(command.name):
-            self.tell(*answer(rest))
-        else:
-            self._do[command.name](rest)
+        try:
+            if answer := self._answer.get(command.name):
+                self.tell(*answer(rest))
+            else:
+                self._do[command.name](rest)
+        except NesyLoraError:
+            self._asked = asked  # nothing was done, so it still stands
+            raise
         if asked and asked is self._asked:
             self.tell(self._open(asked))
 
@@ -176,9 +180,11 @@ class Talk:
                     self.tell(line(answers.OVER))
             elif now.question and now.question != self._shown:
                 self._next(now.question)
+            elif now.condition == "stopped" and now.trouble and now.trouble != self._trouble:
+                self.tell(line(f"The run has stopped: {now.trouble}", "fault"))
             elif now.condition == "paused" and now.trouble and not self._asked:
                 self.ask(f"{now.trouble} Go on with it?", self._run_on, self._not_again)
-            self._over = now.condition == "finished"
+            self._over, self._trouble = now.condition == "finished", now.trouble
 
     def _run_on(self) -> None:
         self.run.go_on()

@@ -23,6 +23,7 @@ STYLES: dict[Kind, str] = {
     "text": "", "strong": "bold", "dim": "dim", "added": "green", "removed": "red", "fault": "yellow", "ask": "bold",
 }  # fmt: skip
 SOON = 0.5  # seconds in which a change is waited for at a time
+LATER = 10.0  # seconds until a run that could not be reached is looked at again
 
 
 def chat(folder: RunFolder, llm: Llm | None = None) -> int:
@@ -156,7 +157,8 @@ def settle(here: Visit, begins: bool = False) -> None:
             changed = here.look()
             if here.now.condition == "stopped" and here.now.trouble and begins:
                 raise NesyLoraError(here.now.trouble)
-            if not changed and (here.now.condition != "working" or not here.now.supervised):
+            idle = here.now.condition != "working" or not here.now.supervised
+            if idle and (not changed or here.now.condition == "stopped"):
                 return
         except KeyboardInterrupt:
             here.interrupted()
@@ -176,7 +178,11 @@ def _on_terminal(here: Visit) -> None:
     def watch() -> None:
         here.talk.changed(here.now)
         while not over.is_set():
-            here.look()
+            try:
+                here.look()
+            except NesyLoraError as error:
+                here.say(line(str(error), "fault"))
+                over.wait(LATER)
             session.app.invalidate()
 
     with patch_stdout(raw=True):
