@@ -96,7 +96,10 @@ def json_fault(output: str, keys: Sequence[str], validator: Validator | None) ->
         return ""
     from jsonschema.exceptions import best_match
 
-    fault = best_match(validator.iter_errors(value))
+    try:
+        fault = best_match(validator.iter_errors(value))
+    except RecursionError:
+        return "the schema refers to itself without end, or the JSON is nested too deeply for it"
     return f"at {fault.json_path} {fault.message}" if fault else ""
 
 

@@ -483,3 +483,9 @@ def test_a_schema_that_could_search_without_end_is_refused(schema: dict[str, Any
     """The library searches the names of keys by a pattern that nothing limits in time."""
     with pytest.raises(BadInput, match="patternProperties, which has no time limit"):
         scorers({"kind": "json", "schema": schema, "show": "{answer}"})
+
+
+@pytest.mark.parametrize("schema", [{"$ref": "#"}, {"properties": {"a": {"$ref": "#/properties/a"}}}])
+def test_a_schema_that_refers_to_itself_without_end_is_a_fault(schema: dict[str, Any]) -> None:
+    task_scorers = scorers({"kind": "json", "schema": schema, "show": "{answer}"})
+    assert "the schema refers to itself without end" in task_scorers.faults('{"a": 1}')[0]
