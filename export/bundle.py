@@ -201,6 +201,8 @@ class _Export:
             values["model"] = self.base.hub or f"./{Path(self.config.model).name}"
         if values.get("llm"):
             values["llm"].pop("base_url", None)
+        for own in ("notify", "track"):  # an address is often a secret
+            values.pop(own, None)
         text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
         write_atomically(self.into / "task.yaml", text)
 

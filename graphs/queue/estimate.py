@@ -21,6 +21,9 @@ from memory.run.folder import RunFolder, runs
 
 EARLIER = 5  # runs that rates are measured on, the newest: a machine is not always as busy
 STARTS = 1.6  # baseline and first probes, in answers to all validation rows; 1.5 to 1.9 in runs on seven tasks
+PROBES, PROBED = 12, 6  # rows probed before a round, and answers that the probes of a row cost: 2 to 11 in runs
+DRIFT = 2200  # tokens of the general texts: read once with each training's weights, and once with the bare model's
+BEST = 3  # the best pair's prompt against the seed prompt, in tokens: few-shot examples make it longer
 FASTER = 2.0  # training against answering, in forward tokens a second, where only one is known; 1.8 to 2.6 on a CPU
 PROBE = 600.0  # seconds for a probe, the loading of the model included
 SMALL = 20_000_000  # bytes of a run without its adapters
@@ -57,11 +60,12 @@ def estimate(task: Task, root: Path, probed: Rates | None = None) -> Estimate:
         rate = probed[config.base]
     answers = costs.judging / len(task.validation)
     shown = sum(len(row.question) + len(row.answer) for row in task.train) / 4
+    observing = min(PROBES, len(task.validation)) * PROBED * answers
     return Estimate(
         start=STARTS * costs.judging,
-        lora=costs.lora + costs.judging,
-        edit=costs.edit + costs.judging,
-        end=2 * answers * len(task.test),
+        lora=observing + costs.lora + costs.judging + (0 if config.gate.drift is None else DRIFT),
+        edit=observing + costs.edit + costs.judging,
+        end=(1 + BEST) * answers * len(task.test),
         trained=round(max(costs.lora / 3, config.lora.epochs * shown)),
         rounds=config.budget.rounds,
         rate=rate,

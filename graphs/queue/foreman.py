@@ -14,7 +14,7 @@ from agent.records.queue import QueueEnded, QueueRow, TaskEnded, TaskStarted, Ta
 from agent.records.rounds import Spend
 from graphs.approval import APPROVE
 from graphs.context import new_run
-from graphs.control.client import live, start_worker
+from graphs.control.client import GO_ON, live, start_worker
 from graphs.control.steering import RunStatus, Steering
 from graphs.queue.shares import Left, differ, lacking, left_of, limits_within, share_of, spent
 from memory.queue import Item, QueueFolder, QueueState, now
@@ -172,7 +172,7 @@ class Foreman:
                 with suppress(NesyLoraError):
                     steering.finish()
             status = _status(run, steering, status.version)
-            trouble = status.trouble
+            trouble = status.trouble.partition(f" {GO_ON}")[0]  # which is for people
         self._watcher.run(run, status)
         if status.supervised:
             with suppress(NesyLoraError):
