@@ -1,7 +1,7 @@
 """Reading a model's tokenizer as its own file has it."""
 
 import transformers
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 PROBE = "In 2023:  it's 3.5 × 7 = 24.5,\n\tor 650841823 — Grüße, 東京!"  # digits, spaces, signs and scripts
 
@@ -26,4 +26,4 @@ def load_tokenizer(source: str) -> transformers.PreTrainedTokenizerBase:
 def _reads(tokenizer: transformers.PreTrainedTokenizerBase) -> tuple[list[int], str]:
     """The probe's ids, and the text that they come back as."""
     ids = tokenizer.encode(PROBE, add_special_tokens=False)
-    return ids, tokenizer.decode(ids)
+    return ids, str(tokenizer.decode(ids))
