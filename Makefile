@@ -8,6 +8,8 @@ READY := $(VENV)/ready
 READY_DEV := $(VENV)/ready-dev
 READY_BENCH := $(VENV)/ready-bench
 READY_SERVER := $(VENV)/ready-server
+# Tests run in so many processes, each with one thread and up to 3 GB of memory.
+WORKERS ?= 2
 
 .PHONY: demo test test-server check check-llm compare decide bench bench-gpu setup clean help
 .DEFAULT_GOAL := help
@@ -16,10 +18,10 @@ help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: $(READY) ## adapt the embedded model to the example task, and write the report
-	@$(VENV)/bin/nesylora demo
+	@$(VENV)/bin/nesylora demo || { code=$$?; [ $$code = 4 ] || [ $$code = 5 ]; }  # ended below its target: no failure
 
 test: $(READY_DEV) ## pass the tests
-	@$(VENV)/bin/python -m pytest
+	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-server: $(READY_SERVER) ## a supervised run over LangGraph's own server
 	@$(VENV)/bin/python -m pytest tests/graphs/test_langgraph_server.py

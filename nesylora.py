@@ -9,19 +9,21 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
+    from langgraph.graph.state import CompiledStateGraph
 
     from agent.protocols import Listener
     from agent.records.examples import Prompt
     from agent.records.rounds import Outcome
+    from export.loaded import Bundle
     from graphs.adapt import Adaptation
 
-__all__ = ["Adapted", "Shadowed", "adapt", "build_graph", "main", "messages", "server_graph"]
+__all__ = ["Adapted", "Shadowed", "adapt", "build_graph", "load", "main", "messages", "server_chat", "server_graph"]
 
-PACKAGES = ("agent", "tools", "memory", "eval", "graphs", "ui", "bench")
+PACKAGES = ("agent", "tools", "memory", "eval", "graphs", "export", "ui", "bench")
 
 
 class Shadowed(ImportError):
@@ -39,6 +41,60 @@ class Adapted(NamedTuple):
     def messages(self, question: str, history: Sequence[Mapping[str, str]] = ()) -> list[dict[str, str]]:
         """What to send to a model that serves `adapter`, for a new question; see `nesylora.messages`."""
         return messages(self.run, question, history)
+
+    def generate(self, questions: str | Sequence[str]) -> list[str]:
+        """Greedy answers of the best pair to new questions, in order. The first call may load the model.
+
+        Raises:
+            agent.errors.NesyLoraError: with a message that says what is wrong, where, and the way out.
+        """
+        from graphs.serving import generate
+
+        return generate(self.run, [questions] if isinstance(questions, str) else questions)
+
+    def export(
+        self,
+        into: str | Path | None = None,
+        *,
+        merged: bool = False,
+        gguf: Sequence[str] = (),
+        ollama: bool = False,
+        base: str | None = None,
+    ) -> Path:
+        """Write the best pair as a bundle for other engines; see docs/export.md.
+
+        Args:
+            into: its folder; by default `bundle` in the run's.
+            merged: the whole model too, as safetensors.
+            gguf: any of f16 and q8_0, the whole model as GGUF, and lora, the adapter alone.
+            ollama: a Modelfile for the GGUF.
+            base: the hub's name of a base that the task takes from a folder.
+
+        Returns:
+            The bundle's folder.
+
+        Raises:
+            agent.errors.NesyLoraError: with a message that says what is wrong, where, and the way out.
+        """
+        from export.bundle import Wanted, export_run
+
+        return export_run(self.run, Path(into) if into else None, Wanted(merged, tuple(gguf), ollama, base))
+
+
+def load(bundle: str | Path, base: str | None = None) -> Bundle:
+    """A bundle that `nesylora export` wrote, to be asked: its `messages` and `generate` need no run.
+
+    Args:
+        bundle: its folder.
+        base: a hub name or folder of the base, in place of the one that the bundle names.
+
+    Raises:
+        agent.errors.NesyLoraError: with a message that says what is wrong, where, and the way out.
+    """
+    _check_packages()
+    from export.loaded import Bundle
+
+    return Bundle(Path(bundle), base)
 
 
 def adapt(
@@ -120,6 +176,19 @@ async def server_graph() -> Adaptation:
     import asyncio
 
     return await asyncio.to_thread(build_graph)  # its first imports read files, which the server's loop forbids
+
+
+async def server_chat() -> CompiledStateGraph[Any, Any, Any, Any]:
+    """The conversation about a run, which langgraph.json names beside it."""
+    import asyncio
+
+    def build() -> CompiledStateGraph[Any, Any, Any, Any]:
+        _check_packages()
+        from ui.talk.served import build_chat
+
+        return build_chat()
+
+    return await asyncio.to_thread(build)
 
 
 def main() -> None:

@@ -72,3 +72,11 @@ class OutOfMoney(LlmUnavailable):
 
 class TooLong(LlmUnavailable):
     """What was asked is longer than the LLM's window. Worth one more try with less."""
+
+
+class BrokenOff(BaseException):
+    """A user breaks the step under way off. Like Ctrl-C, it passes through all that catches errors."""
+
+
+class Cancelled(BrokenOff):
+    """The action under way is not to be done again: its round ends, and changes nothing."""

@@ -5,6 +5,7 @@ ends show the question and can answer it. Its fourth decision, `respond`, is not
 """
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
@@ -41,6 +42,16 @@ class Cost(Record):
     judged: bool = Field(False, description="whether the judging LLM is asked about every answer")
 
 
+class Forecast(Record):
+    """What a lever would take and bring if it were used now, so that a user can weigh the other one, too."""
+
+    lever: Literal["train_lora", "edit_prompt"]
+    seconds: float | None = Field(None, description="wall-clock, at the pace of this run so far; None: not known")
+    epochs: int = Field(0, description="of the training that `seconds` is of")
+    gain: float | None = Field(None, description="merit that it is expected to bring; None: not known")
+    spread: float | None = Field(None, description="standard deviation of that")
+
+
 class ActionRequest(Record):
     """What is to be done, with its settings; `description` is for people."""
 
@@ -67,10 +78,13 @@ class Question(Record):
     number: int
     decision: Decision
     cost: Cost | str  # text in checkpoints from before costs were numbers
+    forecasts: tuple[Forecast, ...] = ()
     fault: str = Field("", description="what is wrong with the answer before, which was not executed")
 
 
-def question(number: int, decision: Decision, cost: Cost, fault: str = "") -> dict[str, Any]:
+def question(
+    number: int, decision: Decision, cost: Cost, fault: str = "", forecasts: Sequence[Forecast] = ()
+) -> dict[str, Any]:
     """The question about a round's decision as an interrupt's value: plain JSON values."""
     action = decision.move
     takes = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in cost if value) or "nothing"
@@ -86,6 +100,7 @@ def question(number: int, decision: Decision, cost: Cost, fault: str = "") -> di
         number=number,
         decision=decision,
         cost=cost,
+        forecasts=tuple(forecasts),
         fault=fault,
     )
     return asked.model_dump(mode="json")
@@ -132,13 +147,16 @@ def instead(name: str, **args: object) -> dict[str, object]:
     return {"decisions": [{"type": "edit", "edited_action": {"name": name, "args": args}}]}
 
 
-def read(answer: object, planned: Action, rounds: int) -> tuple[Approve | Action | Reject | None, str]:
+def read(
+    answer: object, planned: Action, rounds: int, training: TrainLora | None = None
+) -> tuple[Approve | Action | Reject | None, str]:
     """What is to be done: as planned, the user's own action, or a new plan. None and a sentence for a wrong answer.
 
     Args:
         answer: what a client sent.
         planned: the action that was asked about. An edit of it keeps the settings that the answer does not name.
         rounds: how many there have been, to go back to.
+        training: gives the settings that a training has which was not planned; None: those of `TrainLora` itself.
     """
     try:
         [decision] = Answer.model_validate(answer).decisions
@@ -148,7 +166,8 @@ def read(answer: object, planned: Action, rounds: int) -> tuple[Approve | Action
         return decision, ""
     edited = decision.edited_action
     try:
-        kept = planned.model_dump() if edited.name == planned.action else {}
+        base = next((action for action in (planned, training) if action and action.action == edited.name), None)
+        kept = base.model_dump() if base else {}
         args = {name: _parsed(value) for name, value in edited.args.items()}
         action = ACTIONS[edited.name].model_validate(kept | args)
     except ValidationError as error:

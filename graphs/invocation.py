@@ -10,11 +10,13 @@ from langgraph.config import get_config
 from langgraph.runtime import Runtime, get_runtime
 from langgraph.types import StreamWriter
 
-from agent.errors import BadInput, DiskFull, NesyLoraError, is_disk_full
+from agent.errors import BadInput, Cancelled, DiskFull, NesyLoraError, is_disk_full
 from agent.records.base import digest
 from agent.records.rounds import Outcome, Spend
+from graphs.cancelling import cancelled_trial
 from graphs.context import Context, Report
 from graphs.lost_adapters import restore_adapters
+from graphs.services.brake import UnderWay
 from graphs.services.run import RunServices
 from graphs.state import Input, State, unreadable
 
@@ -130,17 +132,24 @@ def as_node(node: Node, report: Report | None = None) -> Any:
                 f"The checkpoint of run {services.folder.name} was written by another version of NeSyLoRA ({fault}). "
                 f"Give the run a new thread: it goes on after its last complete round."
             )
-        minutes = services.spec.config.budget.minutes
-        services.meter.begin(_step(node, state), state.get("spend", Spend()), minutes)
+        services.take_up_limits()
+        before, minutes = state.get("spend", Spend()), services.spec.config.budget.minutes
+        services.meter.begin(_step(node, state), before, minutes)
+        services.under_way = UnderWay(state.get("number", 0) + 1, node.__name__, before)
         try:
             try:
+                services.brake(True)
+                if services.under_way.cancellable and services.folder.is_cancelled(services.under_way.round):
+                    raise Cancelled
                 restore_adapters(state, services, judged=node.__name__ in ("judge", "remember"))
                 update = node(state, services)
+            except Cancelled:
+                update = cancelled_trial(state, judged=node.__name__ == "judge")
             finally:  # for another try of this node, and for a run that begins anew without the checkpoint of this step
                 services.meter.charge()
             own = services.meter.spent
             if "trial" in update:
-                spend = own + services.meter.counted
+                spend = update["trial"].spend + own + services.meter.counted
                 update["trial"] = update["trial"].model_copy(update={"spend": spend})
         except OSError as error:
             if not is_disk_full(error):
@@ -148,6 +157,7 @@ def as_node(node: Node, report: Report | None = None) -> Any:
             raise DiskFull(services.folder.path, services.folder.size // (1 + len(services.folder.rounds()))) from error
         finally:
             services.meter.end()
+            services.under_way = services.under_way._replace(works=False)
         return {**update, "spend": own + update.get("spend", Spend())}
 
     # Not functools.wraps: LangGraph reads the signature, and would follow it to the node's own.

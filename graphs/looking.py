@@ -63,8 +63,8 @@ class Looking:
                 return self._classify_failures()
             case SearchPrompts():
                 return self._search_prompts(look)
-            case TryPrompt(question=question):
-                return try_prompt(question, self._state["best"], self._services)
+            case TryPrompt():
+                return try_prompt(look, self._state["best"], self._services)
             case Compare(first=first, second=second):
                 return self._compare(first, second)
 
@@ -123,7 +123,7 @@ class Looking:
     def _compare(self, first: int, second: int) -> PairsCompared:
         from eval.stats import sign_flip
 
-        pairs = [self._pair_after(number) for number in (first, second)]
+        pairs = [pair_after(number, self._services) for number in (first, second)]
         before, after = (self._services.evaluate(pair, "validation") for pair in pairs)
         differences = [new.reward - old.reward for old, new in zip(before.scores, after.scores, strict=True)]
         return PairsCompared(
@@ -136,12 +136,6 @@ class Looking:
             worse=sum(difference < 0 for difference in differences),
             p_value=sign_flip(differences),
         )
-
-    def _pair_after(self, number: int) -> Candidate:
-        baseline, rounds = self._services.folder.baseline(), self._services.folder.rounds()
-        if baseline is None or number > len(rounds):
-            raise BadInput(f"There is no round {number}: there have been {len(rounds)}, and 0 is the baseline.")
-        return rounds[number - 1].best if number else baseline.best
 
 
 def failing_rows(scores: Sequence[ExampleScore], services: RunServices) -> list[FailingRow]:
@@ -157,15 +151,34 @@ def failing_rows(scores: Sequence[ExampleScore], services: RunServices) -> list[
     ]
 
 
-def try_prompt(question: str, pair: Candidate, services: RunServices) -> PromptTried:
-    """What a pair answers to a question of the user's, or an agent's, own.
+def try_prompt(look: TryPrompt, best: Candidate, services: RunServices) -> PromptTried:
+    """What a pair, and others beside it, answer to a question of the user's, or an agent's, own.
 
     Raises:
-        BadInput: the model's window has no room for it.
+        BadInput: there was no such round; the model's window has no room for the question.
     """
+    others = [_pair_tried(number, services) for number in look.beside]
+    known = {pair: _answer(look.question, pair, services) for pair in dict.fromkeys((best, *others))}
+    return PromptTried(question=look.question, answer=known[best], beside=tuple(known[pair] for pair in others))
+
+
+def _pair_tried(number: int, services: RunServices) -> Candidate:
+    first = services.folder.baseline()
+    return first.seed if first and number == 0 else pair_after(number, services)
+
+
+def _answer(question: str, pair: Candidate, services: RunServices) -> str:
     example = Example(name="chat:1", question=question, answer="")
     tokens, prompt = services.spec.config.generation.max_new_tokens, services.folder.prompt(pair.prompt)
     [answer], _ = services.model.generate(prompt, [example], adapter=pair.adapter, max_new_tokens=tokens)
     if answer is None:
         raise BadInput(f"The model's window has no room for this question and generation.max_new_tokens: {tokens}.")
-    return PromptTried(question=question, answer=answer)
+    return answer
+
+
+def pair_after(number: int, services: RunServices) -> Candidate:
+    """The pair that stood after a round; 0: the baseline's. Raises BadInput: there was no such round."""
+    baseline, rounds = services.folder.baseline(), services.folder.rounds()
+    if baseline is None or number > len(rounds):
+        raise BadInput(f"There is no round {number}: there have been {len(rounds)}, and 0 is the baseline.")
+    return rounds[number - 1].best if number else baseline.best

@@ -30,17 +30,44 @@ def messages(run: Path, question: str, history: Sequence[Mapping[str, str]] = ()
     """
     from tools.model.chat_template import Renderer
 
+    example = asked(question, history)
+    folder = RunFolder.open(run)
+    prompt = folder.prompt(best_pair(folder).prompt)
+    if prompt.retrieval:
+        prompt, [example] = _services(folder.path).retriever.resolved(prompt, [example])
+    return Renderer.messages(prompt, example)
+
+
+def generate(run: Path, questions: Sequence[str]) -> list[str]:
+    """The greedy answers of a run's best pair to new questions, in order; "" to one beyond the model's window.
+
+    The model stays loaded for the next call of this process.
+
+    Raises:
+        BadInput: as `messages`; or the model or the adapter cannot be loaded.
+    """
+    services = _services(run.resolve())
+    best = best_pair(services.folder)
+    rows = [asked(question) for question in questions]
+    new = services.spec.config.generation.max_new_tokens
+    texts, _ = services.model.generate(
+        services.folder.prompt(best.prompt), rows, adapter=best.adapter, max_new_tokens=new
+    )
+    return [text or "" for text in texts]
+
+
+def asked(question: str, history: Sequence[Mapping[str, str]] = ()) -> Example:
+    """A user's question as an example.
+
+    Raises:
+        BadInput: a turn is neither the user's nor the assistant's.
+    """
     try:
         turns = tuple(Turn.model_validate(turn) for turn in history)
     except ValidationError as error:
         fault = error.errors()[0]
         raise BadInput(f"history: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
-    folder = RunFolder.open(run)
-    prompt = folder.prompt(_best(folder).prompt)
-    example = Example(name="user:1", question=question, answer="", turns=turns)
-    if prompt.retrieval:
-        prompt, [example] = _services(folder.path).retriever.resolved(prompt, [example])
-    return Renderer.messages(prompt, example)
+    return Example(name="user:1", question=question, answer="", turns=turns)
 
 
 @lru_cache(maxsize=4)
@@ -49,8 +76,8 @@ def _services(run: Path) -> RunServices:
     return RunServices(Context(run=str(run)))
 
 
-def _best(folder: RunFolder) -> Candidate:
-    """The best pair so far."""
+def best_pair(folder: RunFolder) -> Candidate:
+    """The best pair so far. Raises BadInput: nothing was measured yet."""
     outcome, rounds, baseline = folder.outcome(), folder.rounds(), folder.baseline()
     last = outcome or (rounds[-1] if rounds else baseline)
     if last is None:

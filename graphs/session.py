@@ -9,6 +9,8 @@ from agent.errors import BadInput, NesyLoraError
 from agent.protocols import Listener
 from agent.records.events import RunStarted
 from agent.records.examples import Candidate
+from agent.records.rounds import Round
+from agent.records.signal import Diagnosis
 from graphs.approval import APPROVE, Question
 from graphs.context import Context, Report, Silent
 from graphs.services.garbage_collection import without_garbage_collection
@@ -49,6 +51,24 @@ class Session:
         return cast("State", self._snapshot().values)
 
     @property
+    def seen(self) -> "State":
+        """What may be looked at: as the last checkpoint has it; if that is lost, as the ledger has it.
+
+        Raises:
+            BadInput: nothing was measured yet.
+        """
+        state, folder = self.state, self.services.folder
+        if "best" in state and "diagnosis" in state:
+            return state
+        first, rounds, outcome = folder.baseline(), folder.rounds(), folder.outcome()
+        if first is None:
+            raise BadInput(f"Nothing was measured yet in run {folder.name}: it has to score the seed prompt first.")
+        last = rounds[-1] if rounds else first
+        spend = outcome.spend if outcome else last.spend
+        diagnosis = last.diagnosis if isinstance(last, Round) else Diagnosis(failing=0, total=0)
+        return {"number": len(rounds), "best": last.best, "spend": spend, "diagnosis": diagnosis}
+
+    @property
     def best(self) -> Candidate:
         """The best pair so far; of a run that has ended, its ledger's, even if its checkpoints are lost."""
         outcome = self.services.folder.outcome()
@@ -57,6 +77,12 @@ class Session:
     @property
     def finished(self) -> bool:
         return self.services.folder.outcome() is not None
+
+    def restart(self) -> None:
+        """Go on after the last complete round, at the next `go`: the ledger knows what the checkpoints do not."""
+        _ = self._graph
+        assert self._saver is not None, "the graph has one"
+        self._saver.forget()
 
     def go(self, answer: Mapping[str, object] | None = None) -> Question | None:
         """Run to the end (None), or to the next question. Goes on from the last checkpoint.
@@ -108,17 +134,19 @@ class Session:
             from graphs.checkpoints import Checkpoints, repair
 
         self._saver = Checkpoints(self.services.folder.checkpoints, self.services.note)
-        graph = build_graph(self._saver)
-        rounds = len(self.services.folder.rounds())
-        repair(graph, self._saver, self._config, self.services.note, rounds=rounds, ended=self.finished)
+        graph, folder = build_graph(self._saver), self.services.folder
+        rounds, ended = len(folder.rounds()), bool(folder.outcomes())
+        repair(graph, self._saver, self._config, self.services.note, rounds=rounds, ended=ended)
+        if not self.finished and graph.get_state(self._config).values.get("outcome"):
+            self._saver.forget()  # of a run that was opened again: it goes on from its ledger
         return graph
 
     @cached_property
     def _config(self) -> "RunnableConfig":
         from graphs.adapt import steps
 
-        limit = steps(self.services.spec.config.budget.rounds)
-        return {"configurable": {"thread_id": self.services.folder.name}, "recursion_limit": limit}
+        most = steps(10_000)  # not of the budget: that may be extended while the graph works
+        return {"configurable": {"thread_id": self.services.folder.name}, "recursion_limit": most}
 
     def _snapshot(self) -> "StateSnapshot":
         return self._graph.get_state(self._config)

@@ -35,7 +35,7 @@ class Output(TypedDict, total=False):
     run: str
     number: int
     best: Candidate
-    outcome: Outcome
+    outcome: Outcome | None  # None again after a run that had ended was opened again
     prompt: Prompt
     adapter: str | None  # a folder in peft's format; None: the bare base with `prompt` was best
     test: SplitResult  # of the best pair

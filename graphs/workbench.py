@@ -8,7 +8,7 @@ from agent.policy.base import stop_reason
 from agent.protocols import Briefing
 from agent.records.actions import Action, Rollback, Stop
 from agent.records.looks import Finding, Look
-from agent.records.rounds import Outcome, RoundSummary
+from agent.records.rounds import Outcome, Round, RoundSummary
 from graphs.approval import instead
 from graphs.looking import Looking
 from graphs.nodes.plan import why_closed
@@ -66,20 +66,7 @@ class Workbench:
         if outcome := folder.outcome():
             return outcome
         row = folder.rounds()[-1]
-        return RoundSummary(
-            number=row.number,
-            action=row.decision.move.action,
-            note=row.trial.note,
-            kept=row.verdict.kept,
-            reason=row.verdict.reason,
-            before=row.verdict.before,
-            after=row.verdict.after,
-            p_value=row.verdict.p_value,
-            reward=row.reward,
-            target=config.target,
-            rounds_left=max(0, config.budget.rounds - row.number),
-            seconds=row.trial.spend.seconds,
-        )
+        return summary(row, config.target, max(0, config.budget.rounds - row.number))
 
     def _waiting(self) -> Session:
         """The session, with the run at a question: it is begun, or goes on after a kill, at the first call."""
@@ -89,6 +76,24 @@ class Workbench:
             raise BadInput("The session must be opened with supervised=True, so that the run waits for its agent.")
         self._session.go()
         return self._session
+
+
+def summary(row: Round, target: float, rounds_left: int) -> RoundSummary:
+    """A round in short."""
+    return RoundSummary(
+        number=row.number,
+        action=row.decision.move.action,
+        note=row.trial.note,
+        kept=row.verdict.kept,
+        reason=row.verdict.reason,
+        before=row.verdict.before,
+        after=row.verdict.after,
+        p_value=row.verdict.p_value,
+        reward=row.reward,
+        target=target,
+        rounds_left=rounds_left,
+        seconds=row.trial.spend.seconds,
+    )
 
 
 def make_tools(session: Session) -> "list[StructuredTool]":

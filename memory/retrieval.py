@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.protocols import Embed, Retriever, Scorers
+from agent.protocols import Embed, Retriever
 from agent.records.base import folded
 from agent.records.examples import Demo, Example, Prompt
 
@@ -14,6 +15,14 @@ ASKED_AT_ONCE = 512  # questions that are compared with all train rows in one pr
 DIGITS = 5  # of a cosine: the rest differs with the batch that a text was embedded in
 
 Vectors = NDArray[np.float32]
+
+
+class Shows(Protocol):
+    """What of a task's scorers says how a row is shown; see `agent.protocols.Scorers`."""
+
+    def show(self, answer: str) -> str: ...
+
+    def full_marks(self, output: str, example: Example) -> bool: ...
 
 
 class NearestRows:
@@ -28,7 +37,7 @@ class NearestRows:
         embed: see `agent.protocols.Embed`.
     """
 
-    def __init__(self, train: Sequence[Example], scorers: Scorers, embed: Embed) -> None:
+    def __init__(self, train: Sequence[Example], scorers: Shows, embed: Embed) -> None:
         self._train = train
         self._scorers = scorers
         self._embed = embed
@@ -50,7 +59,7 @@ class NearestRows:
             asked = examples[start : start + ASKED_AT_ONCE]
             for example, near in zip(asked, self._similarities(asked), strict=True):
                 near[self._hidden(example, shown)] = -np.inf
-                demos = tuple(self._demos[place] for place in reversed(nearest(near, k, floor)))
+                demos = tuple(self.demos[place] for place in reversed(nearest(near, k, floor)))
                 resolved.append(example.model_copy(update={"demos": demos}))
         return prompt.model_copy(update={"retrieval": None}), resolved
 
@@ -85,7 +94,8 @@ class NearestRows:
         return list(distinct.values())
 
     @cached_property
-    def _demos(self) -> list[Demo]:
+    def demos(self) -> list[Demo]:
+        """All that can be shown, in the wanted form, in the order of the train split."""
         return [Demo(question=row.question, answer=self._scorers.show(row.answer)) for row in self._rows]
 
     @cached_property

@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING
 
 from agent.errors import NesyLoraError
 from agent.example_tasks import shipped
+from ui.commands import init
+from ui.commands.export import add_export
+from ui.control import commands as control
+from ui.control.signals import clean_ending, exit_code
+from ui.mcp import command as mcp
+from ui.page import command as page
 
 if TYPE_CHECKING:
     from memory.run.folder import RunFolder
@@ -19,18 +25,20 @@ AddCommands = Callable[["argparse._SubParsersAction[argparse.ArgumentParser]"], 
 
 
 def run(arguments: Sequence[str] | None = None, more: Sequence[AddCommands] = ()) -> int:
-    """Parse, run the command, and return the exit code: 0 done, 1 failed, 2 bad input, 3 busy, 130 interrupted."""
+    """Parse, run the command, and return the exit code: see `ui.control.commands.EXIT_CODES`."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser(more).parse_args(arguments or ["--help"])
     options.arguments = arguments
-    try:
-        return int(options.do(options) or 0)
-    except NesyLoraError as error:
-        print(f"nesylora: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("\nnesylora: stopped. What was completed is kept; go on with: nesylora resume", file=sys.stderr)
-        return 130
+    with clean_ending() as options.ending:
+        try:
+            return int(options.do(options) or 0)
+        except NesyLoraError as error:
+            print(f"nesylora: {error}", file=sys.stderr)
+            return error.exit_code
+        except KeyboardInterrupt as error:
+            by = f" by {error}" if str(error) else ""
+            print(f"\nnesylora: stopped{by}. What was completed is kept; go on with: nesylora resume", file=sys.stderr)
+            return exit_code(error)
 
 
 def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
@@ -38,27 +46,38 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="nesylora",
         description="Adapt a language model to a task: tune weights or rewrite the prompt, decided round after round.",
+        epilog=control.EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"nesylora {_version()}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
 
     demo = commands.add_parser("demo", help="adapt the embedded model to the example task tasks/valley")
     _add_run_options(demo)
+    control.add_ways(demo)
     demo.set_defaults(do=_run, task=None)
 
     start = commands.add_parser("run", help="adapt a model to a task")
     start.add_argument("task", help="a task.yaml, or the folder that holds it")
     _add_run_options(start)
+    control.add_ways(start)
     start.set_defaults(do=_run)
 
-    resume = commands.add_parser("resume", help="go on with a run that was stopped or killed")
+    init.add_command(commands)
+
+    resume = commands.add_parser(
+        "resume", help="go on with a run that was stopped or killed, or has ended and is extended"
+    )
     _add_run_name(resume)
+    control.add_resume_options(resume)
     resume.set_defaults(do=_resume)
 
     talk = commands.add_parser("chat", help="steer a run yourself: see each plan, approve it, go back, try things")
     talk.add_argument(
         "task", nargs="?", help="a task.yaml or its folder, or the name of a run; default: the example task"
     )
+    talk.add_argument("--llm", metavar="MODEL", help="an LLM that understands plain language; default: the task's own")
+    talk.add_argument("--base-url", metavar="URL", help="of its OpenAI-compatible server; default: OpenAI's own")
     _add_run_options(talk)
     talk.set_defaults(do=_chat)
 
@@ -74,9 +93,18 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     _add_run_name(report)
     report.set_defaults(do=_report)
 
+    taken = commands.add_parser("export", help="a run's best pair as a bundle for other engines, checked in each")
+    _add_run_name(taken)
+    add_export(taken)
+    taken.set_defaults(do=_export)
+
     listing = commands.add_parser("runs", help="list the runs")
     _add_runs(listing)
+    listing.add_argument("--json", action="store_true", help="for scripts: one JSON record a line")
     listing.set_defaults(do=_runs)
+    control.add_commands(commands)
+    mcp.add_command(commands)
+    page.add_command(commands)
 
     _add_check(
         commands.add_parser("check-llm", help="is an LLM server good enough? let it plan, edit and judge, and tell")
@@ -139,43 +167,63 @@ def _run(options: argparse.Namespace) -> int:
 
     quiet_libraries()
     folder = new_run(task_path(options.task), _overrides(options), options.runs, options.name)
-    return _go_on(folder)
+    return _work(folder, options)
 
 
 def _resume(options: argparse.Namespace) -> int:
+    from graphs.control.extension import as_changes
+    from ui.control.work import exit_code, extend
+
     quiet_libraries()
     folder = _find(options)
-    if folder.outcome():
-        if not folder.reported:
-            _go_on(folder)
-        print(f"{folder.name} has finished. Its report: {folder.report_html}")
-        return 0
-    return _go_on(folder)
+    if options.overrides:
+        extend(folder, as_changes(options.overrides))
+    if not folder.outcome() or options.worker:
+        return _work(folder, options)
+    if not folder.reported:
+        _work(folder, options)
+    print(f"{folder.name} has finished. Its report: {folder.report_html}")
+    print(f"To go on, extend it, such as with: nesylora resume {folder.name} --set budget.rounds=N")
+    return exit_code(folder)
 
 
-def _go_on(folder: "RunFolder") -> int:
-    from graphs.session import open_session
-    from ui.report.write import write_report
-    from ui.terminal.live import LiveView
+def _work(folder: "RunFolder", options: argparse.Namespace) -> int:
+    from ui.control.work import detach, work
 
-    with LiveView() as view, open_session(folder, listener=view, report=write_report) as session:
-        session.go()
-    return 0
+    if options.detach:
+        return detach(folder)
+    supervised = getattr(options, "supervised", False)
+    return work(folder, options.ending, json=options.json, supervised=supervised)
 
 
 def _chat(options: argparse.Namespace) -> int:
-    from agent.errors import BadInput
-    from graphs.context import new_run
-    from memory.run.folder import RunFolder
+    from eval.tasks.task import load_config
+    from ui.talk.llm import chosen_llm
     from ui.terminal.chat import chat
 
     quiet_libraries()
+    folder = _run_to_chat_about(options)
+    llm = chosen_llm(load_config(folder.task_file).llm, options.llm, options.base_url)
+    return chat(folder, llm)
+
+
+def _run_to_chat_about(options: argparse.Namespace) -> "RunFolder":
+    """The run that is named, or a new one of the task that is."""
+    from agent.errors import BadInput
+    from graphs.context import new_run
+    from memory.run.folder import RunFolder
+
     for named in (Path(options.task or ""), options.runs / (options.task or "")):
         if (named / "run.json").is_file():
             if _overrides(options) or options.name:
                 raise BadInput(f"the run {named.name} has its settings already: leave out --set, --policy and --name")
-            return chat(RunFolder.open(named))
-    return chat(new_run(task_path(options.task), _overrides(options), options.runs, options.name))
+            return RunFolder.open(named)
+    if options.task and not Path(options.task).exists():
+        try:
+            RunFolder.open(options.runs / options.task)
+        except BadInput as error:  # with the nearest names
+            raise BadInput(f"{options.task} is no task.yaml and no folder of one. {error}") from None
+    return new_run(task_path(options.task), _overrides(options), options.runs, options.name)
 
 
 def _eval(options: argparse.Namespace) -> int:
@@ -196,10 +244,17 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
+def _export(options: argparse.Namespace) -> int:
+    from ui.commands.export import export
+
+    quiet_libraries()
+    return export(_find(options), options)
+
+
 def _runs(options: argparse.Namespace) -> int:
     from ui.commands.runs import list_runs
 
-    return list_runs(options.runs)
+    return list_runs(options.runs, options.json)
 
 
 def _check_llm(options: argparse.Namespace) -> int:

@@ -1,6 +1,6 @@
 """What all settings have in common."""
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Settings(BaseModel):
@@ -12,8 +12,8 @@ class Settings(BaseModel):
 class StyleSettings(Settings):
     """`say` replaces the built-in instruction; `show` is the wanted form of a reference, with `{answer}` in it."""
 
-    say: str | None = None
-    show: str | None = None
+    say: str | None = Field(None, description="instruction to the model; null: its own")
+    show: str | None = Field(None, description="wanted form of a reference, with {answer} in it; null: its own")
 
 
 class CustomScorer(Settings):

@@ -10,9 +10,9 @@ from agent.config.base import Settings
 class Cut(Settings):
     """How to cut splits out of a single file, after a seeded shuffle. Shares of all rows."""
 
-    validation: float = Field(0.2, gt=0, lt=1)
-    test: float = Field(0.2, gt=0, lt=1)
-    seed: int = 0
+    validation: float = Field(0.2, gt=0, lt=1, description="share of validation rows")
+    test: float = Field(0.2, gt=0, lt=1, description="share of test rows")
+    seed: int = Field(0, description="of the shuffle")
 
     @model_validator(mode="after")
     def leaves_rows_to_train(self) -> "Cut":
@@ -26,28 +26,28 @@ class Cut(Settings):
 class Limit(Settings):
     """Use only the first so many rows of a split."""
 
-    train: int | None = Field(None, ge=1)
-    validation: int | None = Field(None, ge=1)
-    test: int | None = Field(None, ge=1)
+    train: int | None = Field(None, ge=1, description="train rows; null: all")
+    validation: int | None = Field(None, ge=1, description="validation rows; null: all")
+    test: int | None = Field(None, ge=1, description="test rows; null: all")
 
 
 class Data(Settings):
     """Where the rows are: three files, one file to cut, or a hub data set; and which columns to read.
 
-    Paths are relative to the task.yaml. Files end in .jsonl, .csv, .tsv or .parquet.
+    Paths are relative to the task.yaml. Files end in .jsonl, .json, .csv, .tsv or .parquet.
     """
 
-    train: str | None = None
-    validation: str | None = None
-    test: str | None = None
+    train: str | None = Field(None, description="file, or split of the hub data set, that gradients come from")
+    validation: str | None = Field(None, description="the same for the rows that decide")
+    test: str | None = Field(None, description="the same for the sealed rows")
     path: str | None = Field(None, description="one file, cut by `cut`")
     hub: str | None = Field(
         None, description="data set name on the Hugging Face hub; then train, validation and test name its splits"
     )
-    hub_config: str | None = None
+    hub_config: str | None = Field(None, description="configuration of the hub data set")
     cut: Cut | None = None
-    question: str = "question"
-    answer: str = "answer"
+    question: str = Field("question", description="column of the question")
+    answer: str = Field("answer", description="column of the reference answer")
     input: str | None = Field(
         None,
         description="column that goes on from the question, on a new line, where it holds anything; `input` by itself "

@@ -1,4 +1,4 @@
-"""`llm:` in a task.yaml: the external LLM, and what planner, editor and judge may each have of their own."""
+"""`llm:` in a task.yaml: the external LLM, and what planner, editor, judge and chat may each have of their own."""
 
 from typing import Annotated, Any, Literal
 
@@ -11,16 +11,19 @@ from agent.records.rounds import Role
 class Price(Settings):
     """USD per million tokens."""
 
-    input: float = Field(0.0, ge=0)
-    output: float = Field(0.0, ge=0)
+    input: float = Field(0.0, ge=0, description="of what is sent")
+    output: float = Field(0.0, ge=0, description="of what comes back")
 
 
 OutputMethod = Literal["tools", "one tool", "schema", "object", "text"]
 Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+", description="such as http://127.0.0.1:8000/v1")]
 
 
+OWN = "what {} has of its own: model, base_url, key_variable, temperature, max_tokens, price, way"
+
+
 class RoleSettings(Settings):
-    """What planner, editor and judge may each have of their own; what is left out is as for all."""
+    """What planner, editor, judge and chat may each have of their own; what is left out is as for all."""
 
     model: str | None = None
     base_url: Url | None = None
@@ -46,9 +49,9 @@ class RoleSettings(Settings):
 class Llm(Settings):
     """An OpenAI-compatible server. The key is read from the environment variable named here, and nowhere else."""
 
-    model: str
+    model: str = Field(description="as the server calls it")
     base_url: Url | None = None
-    key_variable: str = "OPENAI_API_KEY"
+    key_variable: str = Field("OPENAI_API_KEY", description="environment variable that holds the key")
     temperature: float | None = Field(
         0.0, ge=0, le=2, description="null: not sent; nor is it any more to a model that has refused it"
     )
@@ -80,9 +83,10 @@ class Llm(Settings):
         "bringing less than the rules' promise; always: whatever it plans is done",
     )
     cache: bool = Field(True, description="keep answers on disk: what was asked before is not asked again")
-    planner: RoleSettings = RoleSettings()
-    editor: RoleSettings = RoleSettings()
-    judge: RoleSettings = RoleSettings()
+    planner: RoleSettings = Field(RoleSettings(), description=OWN.format("the planner"))
+    editor: RoleSettings = Field(RoleSettings(), description=OWN.format("the editor"))
+    judge: RoleSettings = Field(RoleSettings(), description=OWN.format("the judge"))
+    chat: RoleSettings = Field(RoleSettings(), description=OWN.format("the conversation"))
 
     def of(self, role: Role) -> "Llm":
         """These settings as they stand for one role."""

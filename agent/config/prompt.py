@@ -1,8 +1,15 @@
 """`prompt:` and `edit:` in a task.yaml: the prompt that the run starts from, and how it is rewritten."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, GetCoreSchemaHandler, ValidatorFunctionWrapHandler, model_validator
+from pydantic import (
+    Field,
+    GetCoreSchemaHandler,
+    SerializerFunctionWrapHandler,
+    ValidatorFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 from agent import extensions
@@ -14,10 +21,26 @@ from agent.records.examples import Demo, Prompt, Retrieval
 class SeedPrompt(Settings):
     """The words the run starts from."""
 
-    system: str = ""
-    template: str = "{question}"
-    demos: tuple[Demo, ...] = ()
+    system: str = Field("", description="system text")
+    template: str = Field("{question}", description="how a question is put; must hold {question}")
+    demos: tuple[Demo, ...] = Field((), description="few-shot examples before every question: `question`, `answer`")
     retrieval: Retrieval | None = Field(None, description="few-shot examples that are retrieved for each question")
+    file: str | None = Field(
+        None,
+        description="a prompt from elsewhere, in place of the above: a prompts/….json of a run, a bundle, a DSPy "
+        "program or a result of GEPA as JSON; its path starts at the task",
+    )
+
+    @model_serializer(mode="wrap")
+    def without_a_file_it_has_not(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A run's task.yaml holds the texts, and digests of older tasks stay what they were."""
+        return {name: value for name, value in dump(self).items() if name != "file" or value}
+
+    @model_validator(mode="after")
+    def takes_its_words_from_one_place(self) -> "SeedPrompt":
+        if self.file and self.model_fields_set != {"file"}:
+            raise ValueError("with `file`, leave system, template, demos and retrieval out: they stand there")
+        return self
 
     @model_validator(mode="after")
     def keeps_a_place_for_the_question(self) -> "SeedPrompt":
@@ -62,7 +85,9 @@ def is_editor(name: str) -> bool:
 class Editing(Settings):
     """The prompt lever."""
 
-    editor: Annotated[str, OrRegisteredEditor()] = "rules"
+    editor: Annotated[str, OrRegisteredEditor()] = Field(
+        "rules", description="who rewrites: rules, textgrad or gepa (both by an LLM), or a registered editor"
+    )
     critiques: int = Field(
         8,
         ge=1,
@@ -73,7 +98,7 @@ class Editing(Settings):
     minibatch: int = Field(
         12, ge=1, description="rows on which proposals are compared; as many train rows are looked at for failures"
     )
-    proposals: int = Field(6, ge=1)
+    proposals: int = Field(6, ge=1, description="most prompts that are compared in a round")
     metric_calls: int | None = Field(
         None, ge=1, description="answers to train rows that GEPA may score in a round; default: minibatch x proposals"
     )

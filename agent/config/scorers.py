@@ -43,14 +43,14 @@ class Number(Settings):
     """
 
     kind: Literal["number"]
-    marker: str = "####"
+    marker: str = Field("####", description="the result follows it")
 
 
 class Choice(Settings):
     """The option letter, such as (B), in the output equals the one in the answer; "answer: b" is as good."""
 
     kind: Literal["choice"]
-    letters: str = "ABCDE"
+    letters: str = Field("ABCDE", description="the options there are")
 
 
 class TokenF1(Settings):
@@ -73,9 +73,9 @@ class Judge(StyleSettings):
     """
 
     kind: Literal["judge"]
-    rubric: str
-    scale: int = Field(5, ge=2, le=10)
-    compare: bool = False
+    rubric: str = Field(description="what the judge is to look for")
+    scale: int = Field(5, ge=2, le=10, description="the best grade")
+    compare: bool = Field(False, description="whether the output wins, ties or loses against the reference")
 
     @field_validator("rubric")
     @classmethod
@@ -99,10 +99,10 @@ class RewardModel(Settings):
 
     kind: Literal["reward_model"]
     model: str = Field(min_length=1, description="hub name or local folder (./… is relative to the task)")
-    low: float = Field(-5.0, allow_inf_nan=False)
-    high: float = Field(5.0, allow_inf_nan=False)
+    low: float = Field(-5.0, allow_inf_nan=False, description="logit of no reward")
+    high: float = Field(5.0, allow_inf_nan=False, description="logit of full reward")
     max_tokens: int = Field(1024, ge=16, description="of question and output together; longer ones are cut")
-    batch_size: int = Field(16, ge=1)
+    batch_size: int = Field(16, ge=1, description="rows that are read at a time")
 
     @model_validator(mode="after")
     def has_room_between_its_bounds(self) -> "RewardModel":
@@ -117,8 +117,10 @@ BuiltInContent = Exact | Contains | Number | Choice | TokenF1 | JsonFields | Rat
 
 
 class StartsWith(StyleSettings):
+    """The output starts with this text."""
+
     kind: Literal["starts_with"]
-    text: str
+    text: str = Field(description="the beginning; white space before it does not count")
 
 
 class Matches(StyleSettings):
@@ -128,38 +130,38 @@ class Matches(StyleSettings):
     """
 
     kind: Literal["regex"]
-    pattern: str
+    pattern: str = Field(description="in the syntax of the package `regex`, a superset of Python's")
 
 
 class JsonForm(StyleSettings):
     """The output is a JSON object with these keys, or one that satisfies a JSON schema."""
 
     kind: Literal["json"]
-    keys: tuple[str, ...] = ()
-    json_schema: dict[str, Any] | None = Field(None, alias="schema")
+    keys: tuple[str, ...] = Field((), description="keys that the object must have")
+    json_schema: dict[str, Any] | None = Field(None, alias="schema", description="a JSON schema (2020-12)")
 
 
 class Words(StyleSettings):
     """Between `least` and `most` words."""
 
     kind: Literal["words"]
-    least: int = Field(0, ge=0)
-    most: int | None = Field(None, ge=1)
+    least: int = Field(0, ge=0, description="words at least")
+    most: int | None = Field(None, ge=1, description="words at most; null: no limit")
 
 
 class Forbid(StyleSettings):
     """None of these words or phrases may appear."""
 
     kind: Literal["forbid"]
-    words: tuple[str, ...] = Field(min_length=1)
+    words: tuple[str, ...] = Field(min_length=1, description="whole words or phrases, in any case")
 
 
 class Bullets(StyleSettings):
     """Between `least` and `most` lines that begin with - or *."""
 
     kind: Literal["bullets"]
-    least: int = Field(1, ge=0)
-    most: int | None = Field(None, ge=1)
+    least: int = Field(1, ge=0, description="lines at least")
+    most: int | None = Field(None, ge=1, description="lines at most; null: no limit")
 
 
 BuiltInStyle = StartsWith | Matches | JsonForm | Words | Forbid | Bullets | Judge

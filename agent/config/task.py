@@ -14,6 +14,7 @@ from agent.config.policies import OBSERVING, PLANNING, POLICIES, is_policy
 from agent.config.prompt import Editing, SeedPrompt
 from agent.config.scorers import ContentScorer, Judge, RewardModel, StyleScorer
 from agent.errors import BadInput
+from agent.records.limits import Limits
 from agent.records.rounds import Role
 
 # What chat templates are given by us, or by the tokenizer.
@@ -26,8 +27,10 @@ Component = Literal["signal", "classifier", "remaking", "memory", "gate"]
 
 
 class Generation(Settings):
-    max_new_tokens: int = Field(64, ge=1)
-    batch_size: int = Field(32, ge=1)
+    """How answers are generated: greedily, on every split."""
+
+    max_new_tokens: int = Field(64, ge=1, description="length of an answer, in tokens, at most")
+    batch_size: int = Field(32, ge=1, description="rows that are answered at a time")
 
 
 class Gate(Settings):
@@ -53,9 +56,9 @@ class Gate(Settings):
 class Budget(Settings):
     """The run stops cleanly when any of these is used up. None: no limit."""
 
-    rounds: int = Field(6, ge=0, le=10_000)
-    minutes: float | None = Field(None, gt=0)
-    train_tokens: int | None = Field(None, gt=0)
+    rounds: int = Field(6, ge=0, le=10_000, description="trainings, edits and the like, kept or not")
+    minutes: float | None = Field(None, gt=0, description="of work; pauses do not count")
+    train_tokens: int | None = Field(None, gt=0, description="tokens trained, padding aside")
     usd: float | None = Field(None, ge=0, description="for the external LLM")
     llm_tokens: int | None = Field(None, gt=0, description="read and written by the external LLM")
 
@@ -70,20 +73,22 @@ class Recall(Settings):
 class TaskConfig(Settings):
     """A task.yaml: model + data + scorers + seed prompt + target + budget + settings."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)
-    about: str = ""
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64, description="what runs are called after")
+    about: str = Field("", description="what the task is, for people and for the LLM that plans and edits")
     model: str = Field(
         "smollm2-135m", description="hub name, local folder (./… is relative to the task), or the embedded"
     )
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto: a GPU where there is one")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="precision of the base model; auto: what suits the device"
+    )
     chat_template_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="arguments of the model's chat template, such as enable_thinking: false"
     )
     data: Data
     prompt: SeedPrompt = SeedPrompt()
-    content: tuple[ContentScorer, ...] = Field(min_length=1)
-    style: tuple[StyleScorer, ...] = ()
+    content: tuple[ContentScorer, ...] = Field(min_length=1, description="is the answer right? see below")
+    style: tuple[StyleScorer, ...] = Field((), description="has it the wanted form? see below")
     target: float = Field(0.95, gt=0, le=1, description="validation reward at which the run is done")
     budget: Budget = Budget()
     lora: Lora = Lora()
@@ -101,9 +106,9 @@ class TaskConfig(Settings):
         "that come with the package (`practice`), `none`, or a file of them",
     )
     without: tuple[Component, ...] = Field((), description="what to do without, to see what it is good for")
-    planner: Literal["none", "llm"] = "none"
+    planner: Literal["none", "llm"] = Field("none", description="llm: an LLM chooses the next lever; see docs/llm.md")
     llm: Llm | None = None
-    seed: int = 0
+    seed: int = Field(0, description="of everything that is drawn")
 
     @model_validator(mode="after")
     def has_an_llm_where_one_is_needed(self) -> "TaskConfig":
@@ -116,11 +121,8 @@ class TaskConfig(Settings):
 
     @model_validator(mode="after")
     def knows_prices_where_money_is_limited(self) -> "TaskConfig":
-        if self.budget.usd is not None and self.llm:
-            for role in self.roles:
-                price = self.llm.of(role).price
-                if not (price.input or price.output):
-                    raise ValueError(f"`budget.usd` needs `llm.price: {{input: …, output: …}}` (of the {role})")
+        if self.budget.usd is not None and self.unpriced:
+            raise ValueError(f"`budget.usd` needs `llm.price: {{input: …, output: …}}` (of the {self.unpriced})")
         return self
 
     @field_validator("keep", mode="before")
@@ -151,6 +153,24 @@ class TaskConfig(Settings):
         return policy
 
     @property
+    def unpriced(self) -> Role | None:
+        """A role in which an LLM is asked that has no price: its money cannot be limited."""
+        priced = {role: self.llm.of(role).price for role in self.roles} if self.llm else {}
+        return next((role for role, price in priced.items() if not (price.input or price.output)), None)
+
+    @property
+    def limits(self) -> Limits:
+        """What ends a run of this task."""
+        return Limits(target=self.target, **self.budget.model_dump())
+
+    def limited(self, limits: Limits | None) -> "TaskConfig":
+        """The task with these limits in place of its own; None: as it is."""
+        if limits is None or limits == self.limits:
+            return self
+        budget = Budget(**limits.model_dump(exclude={"target"}))
+        return self.model_copy(update={"budget": budget, "target": limits.target or self.target})
+
+    @property
     def base(self) -> tuple[str, ...]:
         """The model as it computes: in another precision, or on another device, it answers otherwise."""
         switches = (json.dumps(self.chat_template_kwargs, sort_keys=True),) if self.chat_template_kwargs else ()
@@ -179,5 +199,5 @@ class TaskConfig(Settings):
     def roles(self) -> tuple[Role, ...]:
         """The roles in which this task asks an LLM."""
         judged = any(isinstance(scorer, Judge) for scorer in (*self.content, *self.style))
-        asked = {"planner": self.plans, "editor": self.edit.asks_llm, "judge": judged}
+        asked = {"planner": self.plans, "editor": self.edit.asks_llm, "judge": judged, "chat": False}
         return tuple(role for role in get_args(Role) if asked[role])

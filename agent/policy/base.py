@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from agent.config.task import TaskConfig
 from agent.protocols import Briefing
 from agent.records.actions import Rows, TrainLora
-from agent.records.rounds import Round, Verdict
+from agent.records.rounds import Round, Verdict, tried
 from agent.records.signal import Diagnosis, Signal
 
 # Lacks of fewer rows than this are left to the other lever.
@@ -85,7 +85,7 @@ def why_remedied(action: TrainLora, history: Sequence[Round]) -> str:
 
 def _last_training(history: Sequence[Round]) -> tuple[Verdict, TrainLora] | None:
     """The last training of the run, and the verdict on it."""
-    for row in reversed(history):
+    for row in reversed(tried(history)):
         if isinstance(row.decision.move, TrainLora):
             return row.verdict, row.decision.move
     return None

@@ -46,10 +46,10 @@ class Experience(Record):
 
 
 def experience(row: Round, run: str, task: str, model: str) -> Experience | None:
-    """What a round of the ledger teaches; None for a rollback, which pulls no lever."""
+    """What a round of the ledger teaches; None for a rollback, which pulls no lever, and for a cancelled action."""
     decision = row.decision
     action = decision.move
-    if not isinstance(action, TrainLora | EditPrompt):
+    if not isinstance(action, TrainLora | EditPrompt) or row.trial.cancelled:
         return None
     planner, would = (decision.standing, decision.alternative) if decision.by == "planner" else (None, None)
     return Experience(

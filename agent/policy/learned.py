@@ -1,4 +1,4 @@
-"""The learned switch: what each lever promises, corrected by experience; then the most merit per forward token."""
+"""The learned switch: what each lever promises, corrected by experience; then the most merit for what it takes."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -23,6 +23,9 @@ OTHER_MODEL = 0.3
 SPREADS = (YIELD_SPREAD, *[YIELD_SPREAD / 2] * 4, MISCLASSIFIED)
 # How far from the mean a draw goes, in posterior deviations: half, as Chapelle & Li (2011) found better than all.
 EXPLORED = 0.5
+# What a round takes beside its tokens, as share of the dearest open lever's: rounds are limited too, and one that keeps
+# nothing leaves the gate less of alpha. Without it, cheap tries that gain little use up what a dear one needs.
+ROUND = 0.5
 # A lever is given up when not even a try that goes so many deviations better than expected would pass the noise floor.
 HOPE = 2.0
 
@@ -134,24 +137,25 @@ def _lever(line: Experience) -> LeverSignal:
 
 
 def _chosen(promises: Sequence[Promise], floor: float) -> tuple[EditPrompt | TrainLora | Stop, str]:
-    """Of what reaches the noise floor, the most merit per forward token; else of what may still reach it; else stop."""
+    """Of what reaches the noise floor, the most merit for what it takes; else of what may still reach it; else stop."""
     if not promises:
         return Stop(), "Both levers are saturated or turned down."
+    of_a_round = ROUND * max(promise.cost for promise in promises)
     drawn = [promise for promise in promises if promise.drawn >= floor and promise.drawn > 0]
     if drawn:
-        best = max(drawn, key=lambda promise: promise.drawn / promise.cost)
-        return best.action, _why_drawn(best, promises, floor)
+        best = max(drawn, key=lambda promise: promise.drawn / (promise.cost + of_a_round))
+        return best.action, _why_drawn(best, promises, floor, of_a_round)
     hopeful = [promise for promise in promises if promise.possible > floor]
     if hopeful:
-        best = max(hopeful, key=lambda promise: promise.possible / promise.cost)
+        best = max(hopeful, key=lambda promise: promise.possible / (promise.cost + of_a_round))
         return best.action, f"No gain drawn around that reaches the noise floor of {floor:.2f}, but a lucky try may."
     return Stop(), f"Even a lucky try would not pass the noise floor of {floor:.2f}."
 
 
-def _why_drawn(best: Promise, promises: Sequence[Promise], floor: float) -> str:
+def _why_drawn(best: Promise, promises: Sequence[Promise], floor: float, of_a_round: float) -> str:
     """Why the lever with the best draw is taken: what it promises itself, or how unsure that is."""
     counted = [promise for promise in promises if promise.gain >= floor and promise.gain > 0]
-    expected = max(counted, key=lambda promise: promise.gain / promise.cost, default=None)
+    expected = max(counted, key=lambda promise: promise.gain / (promise.cost + of_a_round), default=None)
     name, other = ("words", "weights") if isinstance(best.action, EditPrompt) else ("weights", "words")
     if len(promises) == 1:
         return f"No other lever is open than {name}."
@@ -161,7 +165,7 @@ def _why_drawn(best: Promise, promises: Sequence[Promise], floor: float) -> str:
         return f"By that {other} come first, but the gains drawn around it, as wide as it is unsure, favour {name}."
     if len(counted) == 1:
         return f"Only {name} promise as much as the noise floor of {floor:.2f}."
-    return f"So {name} promise the most merit per token."
+    return f"So {name} promise the most merit for what they take, a round of the budget ({short(of_a_round)}) counted."
 
 
 def in_words(promises: Sequence[Promise]) -> str:

@@ -12,7 +12,7 @@ from agent.policy.base import WORTH_A_ROUND, numbers, remedied, rows_of_prompt, 
 from agent.policy.reasons import closed_levers, nothing_kept
 from agent.protocols import Briefing
 from agent.records.actions import Decision, EditPrompt, Stop, TrainLora
-from agent.records.rounds import Round
+from agent.records.rounds import Round, tried
 from agent.records.signal import Signal
 
 # A training is saturated once its last epoch lowered the loss by less than this (nats per token), and the gradient norm
@@ -61,7 +61,7 @@ class PaperSwitch:
     def _turn(self, briefing: Briefing) -> Turn:
         """Whose turn it is, if both levers are open."""
         signal, style = briefing.signal, briefing.diagnosis.share("style")
-        last = next((row for row in reversed(briefing.history) if _pulls(row)), None)
+        last = next((row for row in reversed(tried(briefing.history)) if _pulls(row)), None)
         if last is None:
             return Turn(True, "LoRA comes first.")
         lacking = f"{style:.0%} of the rows lack style, as they are diagnosed"

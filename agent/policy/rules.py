@@ -17,7 +17,7 @@ from agent.policy.base import (
 )
 from agent.protocols import Briefing
 from agent.records.actions import Action, Decision, EditPrompt, Stop, TrainLora
-from agent.records.rounds import Round
+from agent.records.rounds import Round, tried
 from agent.records.signal import Signal
 
 
@@ -73,7 +73,8 @@ class Rules:
         A rise that was within chance is no failure: the same once more, with other draws.
         """
         rows = fitting_rows(signal, self._config)
-        earlier = [(row.verdict, row.decision.move) for row in history if isinstance(row.decision.move, TrainLora)]
+        moves = [(row.verdict, row.decision.move) for row in tried(history)]
+        earlier = [(verdict, move) for verdict, move in moves if isinstance(move, TrainLora)]
         if not earlier:
             return training(self._config, rows)
         verdict, last = earlier[-1]

@@ -83,6 +83,8 @@ def own_choices_elsewhere(llm: str, experience: Iterable[Experience]) -> list[Ow
 
 def rules_instead(row: Round) -> Action | None:
     """What the rules would have done in a round of the planner's own choice; None in every other round."""
+    if row.trial.cancelled:
+        return None
     decision = row.decision
     would = decision.alternative.action if decision.by == "planner" and decision.alternative else None
     return would if would and differs(decision.move, would, row.signal) else None

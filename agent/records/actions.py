@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 
 from agent.records.base import Record
 from agent.records.examples import Part
@@ -69,8 +70,16 @@ class EditPrompt(Record):
         "any",
         description="which failing train rows to learn from: all, or only those that the classifier says lack this",
     )
+    # No planner is offered it: it is a person's, or that of an agent that speaks for one.
+    instruction: SkipJsonSchema[str] = Field(
+        "",
+        max_length=4000,
+        description="words of the user's own for the system text, which are tried in place of an editor's proposals",
+    )
 
     def __str__(self) -> str:
+        if self.instruction:
+            return f"edit_prompt with the words {self.instruction!r}"
         rows = "" if self.failures == "any" else f", from rows that lack {self.failures}"
         return f"edit_prompt of {', '.join(self.parts)}{rows}"
 

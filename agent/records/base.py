@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 # The format of the records in ledgers and checkpoints. Raise it with every change after which this version cannot read
 # older runs, or an older version cannot read new ones. 0: runs from before the format was counted.
-FORMAT = 3
+FORMAT = 4
 
 
 def digest(value: object) -> str:

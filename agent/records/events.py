@@ -9,6 +9,7 @@ from pydantic import Field, TypeAdapter
 
 from agent.records.actions import Decision
 from agent.records.base import Record
+from agent.records.limits import Extension
 from agent.records.looks import Inquiry
 from agent.records.rounds import Baseline, Outcome, Round
 
@@ -75,6 +76,21 @@ class RunFinished(Record):
     outcome: Outcome
 
 
+class LimitsSet(Record):
+    """A user has set other limits, by a row in the ledger."""
+
+    kind: Literal["limits"] = "limits"
+    row: Extension
+
+
+class RunStopped(Record):
+    """The process lets go of a run that has not ended. It can be gone on with."""
+
+    kind: Literal["stopped"] = "stopped"
+    reason: str
+    failed: bool = Field(False, description="whether an error stopped it")
+
+
 class WorkProgressed(Record):
     """How far long work is. Streamed and shown, and not written to events.jsonl: there are thousands."""
 
@@ -94,6 +110,8 @@ Event = Annotated[
     | RoundJudged
     | Note
     | RunFinished
+    | LimitsSet
+    | RunStopped
     | WorkProgressed,
     Field(discriminator="kind"),
 ]

@@ -7,6 +7,7 @@ never looked at.
 from typing import Annotated, Literal
 
 from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 
 from agent.records.base import Record
 from agent.records.examples import Prompt
@@ -43,6 +44,10 @@ class TryPrompt(Record):
 
     action: Literal["try_prompt"] = "try_prompt"
     question: str = Field(min_length=1, max_length=2000, description="the question, as a user would put it")
+    # For a person, who sees them side by side; no planner is offered it.
+    beside: SkipJsonSchema[tuple[int, ...]] = Field(
+        (), max_length=4, description="also ask the pairs after these rounds; 0: the seed prompt on the bare base"
+    )
 
 
 class Compare(Record):
@@ -129,6 +134,7 @@ class PromptTried(Record):
     found: Literal["try_prompt"] = "try_prompt"
     question: str
     answer: str
+    beside: tuple[str, ...] = Field((), description="answers of the other pairs, in the order asked")
 
 
 class PairsCompared(Record):

@@ -1,5 +1,6 @@
 """What happened: the rows of the ledger, and what they are made of."""
 
+from collections.abc import Iterable
 from typing import Literal, Self
 
 from pydantic import Field
@@ -10,7 +11,7 @@ from agent.records.edits import Critique
 from agent.records.examples import Candidate
 from agent.records.signal import Diagnosis, Signal
 
-Role = Literal["planner", "editor", "judge"]
+Role = Literal["planner", "editor", "judge", "chat"]
 
 
 class Amounts(Record):
@@ -107,6 +108,7 @@ class Trial(Record):
     critiques: tuple[Critique, ...] = ()
     remaking: Remaking | None = None
     spend: Spend = Spend()
+    cancelled: bool = Field(False, description="the user broke it off: it says nothing about the lever")
 
 
 class Proposal(Record):
@@ -181,6 +183,11 @@ class Round(Record):
     usage: dict[Role, Usage] = Field(default_factory=dict, description="of the LLM, by role, of the run so far")
 
 
+def tried(history: Iterable[Round]) -> list[Round]:
+    """The rounds that say something about their lever: those that no user cancelled."""
+    return [row for row in history if not row.trial.cancelled]
+
+
 class Baseline(Record):
     """Row 0 of the ledger: the seed prompt's scores, and what memory recalled."""
 
@@ -240,7 +247,7 @@ class ConstantAnswer(Record):
 
 
 class Outcome(Record):
-    """The end of a run: why it stopped, and both pairs on the test split, opened this once."""
+    """The end of a run: why it stopped, and both pairs on the test split, opened once unless the run was extended."""
 
     stopped: str
     drift: float | None = Field(
@@ -251,6 +258,9 @@ class Outcome(Record):
     baseline_test: SplitResult
     best_test: SplitResult
     p_value: float
+    seen: int = Field(
+        0, description="how often the test rows had been opened in this run before: a user went on after seeing them"
+    )
     commonest: ConstantAnswer | None = Field(None, description="what answering all alike earns; None in older ledgers")
     spend: Spend
     usage: dict[Role, Usage] = Field(default_factory=dict, description="of the LLM, by role, of the whole run")

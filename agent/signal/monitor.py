@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from agent.records.evaluation import Evaluation
-from agent.records.rounds import Round
+from agent.records.rounds import Round, tried
 from agent.records.signal import LeverSignal, Signal
 
 Lever = Literal["train_lora", "edit_prompt"]
@@ -34,6 +34,7 @@ def observe(
         refined: whether the best prompt is another than the seed.
         shown, remade: share of train answers that have the wanted form as given; that pass once they are put into it.
     """
+    history = tried(history)
     last = next((row for row in reversed(history) if row.decision.move.action == "train_lora"), None)
     trial = last.trial if last else None
     return Signal(
@@ -59,7 +60,9 @@ def lever_signal(lever: Lever, history: Sequence[Round]) -> LeverSignal:
     It is saturated after `FRUITLESS` discarded tries in a row with nothing kept in between: a kept action of
     the other lever gives it a new chance. A discarded LoRA round whose loss is flat saturates at once. One that was
     only taken back for what it forgets is no fruitless try; after `FORGETFUL` of those the lever is saturated, too.
+    A round that a user cancelled says nothing.
     """
+    history = tried(history)
     own = [row for row in history if row.decision.move.action == lever]
     last_kept = max((place for place, row in enumerate(history) if row.verdict.kept), default=-1)
     discarded = [row.verdict for row in history[last_kept + 1 :] if row.decision.move.action == lever]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from agent.config.task import TaskConfig
 from agent.policy.base import fitting_rows
 from agent.records.actions import Action, EditPrompt, TrainLora
-from agent.records.rounds import Round
+from agent.records.rounds import Round, tried
 from agent.records.signal import Diagnosis, Need, Outlook, Signal
 from agent.signal.cost_model import RoundCosts
 from agent.signal.monitor import STILL_FALLING, Lever
@@ -32,6 +32,8 @@ YIELD, YIELD_SPREAD = 0.5, 0.3
 # Standard deviation of one round's yield about the lever's own. A fruitless try on the present pair leaves
 # three tenths of the prior's mean: the same draws from the same rows would fail again.
 TRY_SPREAD = 0.2
+# The most by which a share can deviate from its mean: half, where it is 0 as often as 1.
+MOST_SPREAD = 0.5
 # What counts less than a full try: a round on an earlier pair, or a fruitless training whose loss was still falling.
 PARTIAL_TRY = 0.25
 # Share of rows that the classifier sorts wrongly, as wide as what it may miss is taken to be.
@@ -103,7 +105,7 @@ def with_outlook(
         history: the rounds that the signal rests on.
         costs: of a round of each lever, for one that has not been pulled yet.
     """
-    training = TrainLora(rows=fitting_rows(signal, config))
+    training, history = TrainLora(rows=fitting_rows(signal, config)), tried(history)
 
     def outlook(action: TrainLora | EditPrompt, estimate: float) -> Outlook:
         spent = [row.trial.spend.forward_tokens for row in history if row.decision.move.action == action.action]
@@ -130,6 +132,7 @@ def with_outlook(
 
 def lever_yield(lever: Lever, history: Sequence[Round]) -> tuple[float, float]:
     """The lever's yield and its standard deviation: the prior, updated by its rounds (normal, known variances)."""
+    history = tried(history)
     precision = 1 / YIELD_SPREAD**2
     total = YIELD * precision
     last_kept = max((at for at, row in enumerate(history) if row.verdict.kept), default=-1)
@@ -172,7 +175,7 @@ def _observed_yield(row: Round) -> tuple[float, float] | None:
     spread = pstdev([merit - merits[0] for merit in merits[1:]]) if len(merits) > 2 else 0.0
     # A training that was taken back for what it forgets has shown all the same what weights can bring to the task.
     gain = row.verdict.merit_gain if row.verdict.overruled else realised_gain(row)
-    return min(1.0, max(0.0, gain / there)), TRY_SPREAD**2 + (spread / there) ** 2
+    return min(1.0, max(0.0, gain / there)), TRY_SPREAD**2 + min(MOST_SPREAD, spread / there) ** 2
 
 
 def _still_falling(row: Round) -> bool:

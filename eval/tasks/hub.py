@@ -4,16 +4,13 @@ The library guesses types: of "2024-01-01" it makes a timestamp, of a CSV file's
 and CSV files are fetched by it, and read here.
 """
 
-import json
-import re
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agent.errors import BadInput
-from eval.tasks.cells import Written
-from eval.tasks.sources import RawRow, Table, csv_rows, jsonl_rows
+from eval.tasks.sources import RawRow, Table, csv_rows, json_rows
 
 if TYPE_CHECKING:
     from datasets import DatasetBuilder
@@ -78,12 +75,4 @@ def _sliced(builder: "DatasetBuilder", split: str, columns: tuple[str, ...], lin
 
 
 def _file_rows(path: Path, columns: tuple[str, ...], lines: bool) -> Iterator[RawRow]:
-    if not lines:
-        return csv_rows(path, columns)
-    if not re.match(rb"\s*\[", path.read_bytes().removeprefix(b"\xef\xbb\xbf")[:1000]):
-        return jsonl_rows(path)
-    values: list[Any] = json.loads(path.read_text(encoding="utf-8-sig"), parse_float=Written)  # one JSON list
-    return (
-        RawRow(number, row) if isinstance(row, dict) else RawRow(number, None, "not a JSON object")
-        for number, row in enumerate(values, start=1)
-    )
+    return json_rows(path) if lines else csv_rows(path, columns)

@@ -1,4 +1,4 @@
-"""Tables of raw rows, each with its place: from JSON lines, CSV or Parquet."""
+"""Tables of raw rows, each with its place: from JSON lines, a JSON list, CSV or Parquet."""
 
 import csv
 import json
@@ -34,7 +34,7 @@ class Table:
 
 
 def read_file(path: Path, columns: Sequence[str] = ()) -> Table:
-    """All rows of a .jsonl, .csv, .tsv or .parquet file.
+    """All rows of a .jsonl, .json, .csv, .tsv or .parquet file.
 
     Args:
         columns: what the rows must have. They decide which sign separates the columns of a .csv file.
@@ -49,11 +49,15 @@ def read_file(path: Path, columns: Sequence[str] = ()) -> Table:
     match path.suffix:
         case ".jsonl":
             return Table(str(path), "line", tuple(jsonl_rows(path)))
+        case ".json":
+            return Table(str(path), "row", tuple(json_rows(path)))
         case ".csv" | ".tsv":
             return Table(str(path), "line", tuple(csv_rows(path, columns)))
         case ".parquet":
             return Table(str(path), "row", tuple(_parquet(path)))
-    raise BadInput(f"{path}: files of rows end in .jsonl (one JSON object a line), .csv, .tsv or .parquet")
+    raise BadInput(
+        f"{path}: files of rows end in .jsonl (one JSON object a line), .json (a list), .csv, .tsv or .parquet"
+    )
 
 
 def jsonl_rows(path: Path) -> Iterator[RawRow]:
@@ -62,6 +66,26 @@ def jsonl_rows(path: Path) -> Iterator[RawRow]:
     for number, line in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         if line.strip():
             yield _json_row(number, line)
+
+
+def json_rows(path: Path) -> Iterator[RawRow]:
+    """The rows of a file that is one JSON list of objects, or has an object on every line.
+
+    Raises:
+        BadInput: neither of them.
+    """
+    content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    if not content.lstrip().startswith(b"["):
+        yield from jsonl_rows(path)
+        return
+    try:
+        rows = json.loads(content.decode("utf-8"), parse_float=Written)
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: not valid JSON ({error})") from None
+    for number, row in enumerate(rows, start=1):
+        yield RawRow(number, row) if isinstance(row, dict) else RawRow(number, None, "not a JSON object")
 
 
 def _json_row(number: int, line: bytes) -> RawRow:

@@ -17,6 +17,7 @@ from agent.records.base import digest
 from agent.records.examples import Example, Split
 from eval.scoring import BadScorer, TaskScorers, no_rater
 from eval.tasks.config_errors import KeyPath, cut, sentences
+from eval.tasks.prompt_file import read_prompt
 from eval.tasks.splits import SPLITS, read_splits, with_shared_system
 from eval.tasks.yaml_file import YamlFile, read_yaml
 
@@ -157,7 +158,14 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TaskConfig:
         raise BadInput("\n".join(f"{_place(file, keys, changes)}: {sentence}" for keys, sentence in found)) from None
     except BadScorer as error:
         raise BadInput(f"{_place(file, error.keys, changes)}: {error}") from None
-    return config
+    if config.prompt.file is None:
+        return config
+    try:
+        given = (path if path.is_dir() else path.parent) / Path(config.prompt.file).expanduser()
+        prompt = read_prompt(given, config.data.question, config.data.answer)
+    except BadInput as error:
+        raise BadInput(f"{_place(file, ('prompt', 'file'), changes)}: {error}") from None
+    return config.model_copy(update={"prompt": prompt})
 
 
 def place(path: Path, keys: KeyPath, overrides: Sequence[str] = ()) -> str:

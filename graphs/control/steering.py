@@ -7,6 +7,7 @@ from pydantic import Field
 
 from agent.records.actions import Action
 from agent.records.base import Record
+from agent.records.limits import Limits
 from agent.records.looks import Finding, Look
 from agent.records.rounds import Spend
 from graphs.approval import Question
@@ -26,22 +27,15 @@ class Step(Record):
     seconds_left: float | None = Field(None, description="estimated from the progress so far")
 
 
-class Limits(Record):
-    """The budget that holds now, extensions included; None: no limit."""
-
-    rounds: int
-    minutes: float | None = None
-    usd: float | None = None
-    target: float | None = None
-
-
 class RunStatus(Record):
     """All that a face shows of a run under way, beside its ledger and its events."""
 
     run: str
     folder: str
     condition: Condition
-    version: int = Field(0, description="grows with each change, so that a face can wait for the next")
+    version: int = Field(
+        0, description="grows with each change, also from one process to the next, so that a face can wait for it"
+    )
     pid: int | None = Field(None, description="of the process that works on it")
     supervised: bool = False
     step: Step | None = None

@@ -4,8 +4,10 @@ from typing import Literal
 
 from langgraph.types import interrupt
 
+from agent.policy.rules import Rules
 from agent.records.actions import Action, Alternative, Decision, EditPrompt, Rollback, Stop, TrainLora
-from graphs.approval import Approve, Cost, Reject, question, read
+from agent.records.signal import Outlook
+from graphs.approval import Approve, Cost, Forecast, Reject, question, read
 from graphs.services.run import RunServices
 from graphs.state import State
 
@@ -21,9 +23,12 @@ def approve(state: State, services: RunServices) -> State:
     if not services.supervised or decision is None:
         return {}
     number, cost = state["number"] + 1, cost_of(decision.move, services)
-    answer, fault = read(interrupt(question(number, decision, cost)), decision.move, state["number"])
+    ahead, rounds = forecasts(state, services), state["number"]
+    training = Rules(services.spec.config).training(state["signal"], services.folder.rounds()[:rounds])
+    answer, fault = read(interrupt(question(number, decision, cost, "", ahead)), decision.move, rounds, training)
     while answer is None:
-        answer, fault = read(interrupt(question(number, decision, cost, fault)), decision.move, state["number"])
+        again = question(number, decision, cost, fault, ahead)
+        answer, fault = read(interrupt(again), decision.move, rounds, training)
     if isinstance(answer, Approve):
         return {}
     if isinstance(answer, Reject):
@@ -38,6 +43,29 @@ def approve(state: State, services: RunServices) -> State:
         alternative=decision.alternative or Alternative(action=decision.move, reason=decision.reason),
     )
     return {"decision": asked}
+
+
+def forecasts(state: State, services: RunServices) -> list[Forecast]:
+    """What both levers would take and bring now; a lever without an outlook is left out."""
+    signal, rounds, first = state["signal"], services.folder.rounds(), services.folder.baseline()
+    found = list[Forecast]()
+    levers: dict[Literal["train_lora", "edit_prompt"], Outlook | None] = {
+        "train_lora": signal.lora.outlook, "edit_prompt": signal.edit.outlook,
+    }  # fmt: skip
+    for lever, outlook in levers.items():
+        if outlook is None:
+            continue
+        spends = [row.trial.spend for row in rounds if row.decision.move.action == lever]
+        spends = spends or [row.trial.spend for row in rounds] or ([first.spend] if first else [])
+        tokens = sum(spend.forward_tokens for spend in spends)
+        pace = sum(spend.seconds for spend in spends) / tokens if tokens else None
+        found.append(
+            Forecast(
+                lever=lever, seconds=pace and pace * outlook.cost, gain=outlook.gain, spread=outlook.spread,
+                epochs=services.spec.config.lora.epochs if lever == "train_lora" else 0,
+            )
+        )  # fmt: skip
+    return found
 
 
 def cost_of(action: Action, services: RunServices) -> Cost:
@@ -70,7 +98,7 @@ def cost_of(action: Action, services: RunServices) -> Cost:
 
 def route(state: State) -> Literal["plan", "train_lora", "edit_prompt", "rollback", "finish"]:
     """The one router: to the lever that was decided on, back to the plan if it was turned down, or to the end."""
-    if "outcome" in state:
+    if state.get("outcome"):
         return "finish"
     decision = state["decision"]
     if decision is None:

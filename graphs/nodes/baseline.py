@@ -7,7 +7,7 @@ from agent.records.examples import Candidate, Prompt
 from agent.records.rounds import Baseline, Proposal, Round, Spend, Verdict
 from graphs.nodes.edit_prompt import best_of
 from graphs.nodes.judge import gate
-from graphs.nodes.remember import leave_to_later_runs
+from graphs.nodes.remember import leave_to_later_runs, refused_after
 from graphs.rows.draws import comparison_rows
 from graphs.services.proposals import few_proposals
 from graphs.services.run import RunServices
@@ -32,7 +32,8 @@ def baseline(state: State, services: RunServices) -> State:
     services.emit(BaselineScored(row=row))
     recorded = last.spend + services.folder.charges.restart(len(rounds))
     return {
-        "run": services.folder.name, "number": len(rounds), "best": last.best, "decision": None, "refused": (),
+        "run": services.folder.name, "number": len(rounds), "best": last.best, "decision": None,
+        "refused": refused_after(last) if isinstance(last, Round) else (), "outcome": None,
         "spend": recorded.beyond(state.get("spend", Spend()) + services.meter.spent),
     }  # fmt: skip
 

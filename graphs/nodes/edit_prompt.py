@@ -23,6 +23,8 @@ def edit_prompt(state: State, services: RunServices) -> State:
     """Rewrite the words: several proposals, compared on a minibatch; the best goes to the gate, on other rows."""
     action, config, best = action_of(state, EditPrompt), services.spec.config, state["best"]
     present = services.folder.prompt(best.prompt)
+    if action.instruction:
+        return {"trial": _as_told(action.instruction, present, state, services)}
     # Editors learn from train rows: a prompt is not to be written with those in view by which it is judged.
     failures = _failures(action, state, services)
     if not failures.scores:
@@ -55,6 +57,30 @@ def edit_prompt(state: State, services: RunServices) -> State:
         "proposals": (*tried, *refused),
     }
     return {"trial": trial.model_copy(update=compared)}
+
+
+def _as_told(instruction: str, present: Prompt, state: State, services: RunServices) -> Trial:
+    """The user's own words in the system text: the better of two places for them goes to the gate, whatever it is."""
+    adapter = state["best"].adapter
+    added, alone = (present.model_copy(update={"system": text}) for text in _with_words(present.system, instruction))
+    told = [Edit(prompt=added, note="your words added to the system text")]
+    told += [Edit(prompt=alone, note="your words as the whole system text")] if alone != added else []
+    edits, refused = _usable(services, present, [edit for edit in told if edit.prompt != present])
+    if not edits:
+        why = "; ".join(proposal.refused for proposal in refused) or "the system text says that already"
+        return Trial(candidate=None, note=f"The prompt stays as it is: {why}", proposals=refused)
+    names = comparison_rows(state, services, state["best"], [present, *(edit.prompt for edit in edits)])
+    _, tried = best_of(edits, present, adapter, names, services)
+    chosen = max(tried[1:], key=lambda proposal: proposal.merit or 0.0)
+    return Trial(
+        candidate=Candidate(prompt=chosen.prompt, adapter=adapter), note=chosen.note, raced=tuple(names),
+        proposals=(*tried, *refused),
+    )  # fmt: skip
+
+
+def _with_words(system: str, words: str) -> tuple[str, str]:
+    """The system text with these words added, and the words alone."""
+    return (system if words in system else f"{system} {words}".strip()), words
 
 
 def _failures(action: EditPrompt, state: State, services: RunServices) -> Evaluation:

@@ -23,6 +23,7 @@ def finish(state: State, services: RunServices) -> State:
         best=state["best"],
         baseline_test=_result(before),
         best_test=_result(after),
+        seen=len(services.folder.outcomes()),
         p_value=stats.sign_flip([b.reward - a.reward for a, b in zip(before.scores, after.scores, strict=True)]),
         commonest=commonest_answer(services.spec, "test"),
         spend=state["spend"] + services.meter.spent,

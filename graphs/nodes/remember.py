@@ -3,13 +3,17 @@
 from agent.records.actions import EditPrompt
 from agent.records.events import RoundJudged
 from agent.records.rounds import Round
+from graphs.cancelling import cancelled_trial
 from graphs.services.run import RunServices
 from graphs.state import State, decided
 
 
 def remember(state: State, services: RunServices) -> State:
     """Ledger row, prompt memory and report; each idempotent, so that a kill between them does no harm."""
-    verdict, trial, number = state["verdict"], state["trial"], state["number"] + 1
+    number = state["number"] + 1
+    if services.folder.is_cancelled(number):  # at the very end of its judgement
+        state = {**state, **cancelled_trial(state, judged=True)}
+    verdict, trial = state["verdict"], state["trial"]
     best = trial.candidate if verdict.kept and trial.candidate else state["best"]
     row = Round(
         number=number, signal=state["signal"], diagnosis=state["diagnosis"], decision=decided(state), trial=trial,
@@ -20,7 +24,12 @@ def remember(state: State, services: RunServices) -> State:
     leave_to_later_runs(row, services)
     services.show_report()
     services.emit(RoundJudged(row=row))
-    return {"number": number, "best": best, "refused": (), "decision": None}
+    return {"number": number, "best": best, "refused": refused_after(row), "decision": None}
+
+
+def refused_after(row: Round) -> tuple[str, ...]:
+    """What the round after this one is planned without: an action that the user has just cancelled."""
+    return (row.decision.move.action,) if row.trial.cancelled else ()
 
 
 def leave_to_later_runs(row: Round, services: RunServices) -> None:

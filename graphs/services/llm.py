@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from agent.config.llm import Llm
-from agent.config.task import Budget
+from agent.records.limits import Limits
 from agent.records.rounds import Role
 from memory.replies import ReplyStore
 from memory.run.folder import RunFolder
@@ -28,6 +28,7 @@ class ExternalLlm:
         deadline: gives the reading of time.monotonic() at which the run's minutes end, or None. Planner and editor do
             not go beyond it; the judge does, since without a judgement no run ends well.
         notify: takes a sentence on what is waited for.
+        brake: asked while an answer is waited for; raises BrokenOff where the user breaks the step off.
     """
 
     def __init__(
@@ -35,9 +36,10 @@ class ExternalLlm:
         settings: Llm | None,
         roles: Sequence[Role],
         folder: RunFolder,
-        limits: Budget,
+        limits: Limits,
         deadline: Callable[[], float | None],
         notify: Callable[[str], None],
+        brake: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._roles = roles
@@ -45,6 +47,7 @@ class ExternalLlm:
         self._limits = limits
         self._deadline = deadline
         self._notify = notify
+        self._brake = brake
         self._chats: dict[Role, LlmChat] = {}
         self._retries: dict[tuple[str | None, str], ServerRetry] = {}
 
@@ -53,7 +56,14 @@ class ExternalLlm:
         """What the LLM has cost this run, in this process and before."""
         from tools.llm.budget import LlmBudget
 
-        return LlmBudget(self._folder, self._limits.usd, self._limits.llm_tokens)
+        limits = self._limits
+        return LlmBudget(self._folder, limits.usd, self._folder.chat_calls.usage, limits.llm_tokens)
+
+    def limit(self, limits: Limits) -> None:
+        """Let these limits of money and LLM tokens hold from now on."""
+        self._limits = limits
+        if "budget" in vars(self):
+            self.budget.limit, self.budget.tokens = limits.usd, limits.llm_tokens
 
     @property
     def warnings(self) -> list[str]:
@@ -87,7 +97,7 @@ class ExternalLlm:
                 self._retries[server] = ServerRetry(settings.patience, settings.max_concurrency, self._notify)
             self._chats[role] = LlmChat(
                 settings, role, self.budget, self._retries[server], self._replies,
-                deadline=self._deadline if role != "judge" else lambda: None,
+                deadline=self._deadline if role != "judge" else lambda: None, brake=self._brake,
             )  # fmt: skip
         return self._chats[role]
 

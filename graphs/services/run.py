@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +16,9 @@ from agent.protocols import Editor, LanguageModel, Listener, Policy, Retriever, 
 from agent.records.evaluation import Evaluation
 from agent.records.events import Event, Note, WorkProgressed
 from agent.records.examples import Candidate, Example, Prompt
-from agent.records.rounds import Outcome
+from agent.records.rounds import Outcome, Spend
 from graphs.context import Context, run_folder
+from graphs.services.brake import Brake, UnderWay, no_brake
 from graphs.services.forgetting import Forgetting
 from graphs.services.meter import ChargedStore, Meter
 from graphs.services.shared_model import shared_backbone, shared_embedder
@@ -52,6 +54,8 @@ class RunServices:
         self.listener: Listener = context.listener
         self.report = context.report
         self.stream: Callable[[dict[str, object]], object] = lambda event: None  # LangGraph's, of the node under way
+        self.brake: Brake = no_brake
+        self.under_way = UnderWay(works=False)
         self._new_name = new_name
         self._lock: ExitStack | None = None
         self._kept: tuple[KeptTask, ...] = ()
@@ -73,6 +77,14 @@ class RunServices:
 
         task, self._kept = read_task(self.folder, lambda: self.llm.chat("judge"), self.progress)
         return task
+
+    def take_up_limits(self) -> None:
+        """Let limits hold that a user has set since the task was read."""
+        limits, task = self.folder.limits(), self.spec
+        if limits is not None and limits != task.config.limits:
+            vars(self)["spec"] = replace(task, config=task.config.limited(limits))
+            vars(self).pop("policy", None)  # holds the old ones
+            self.llm.limit(limits)
 
     @property
     def kept_tasks(self) -> "tuple[KeptTask, ...]":
@@ -175,7 +187,7 @@ class RunServices:
             BadInput: the model cannot be loaded, or does not take the run's LoRA settings.
         """
         return shared_backbone(
-            self.spec.config, self.folder.adapter_folder, self.progress, self.meter.add, remark=self.note
+            self.spec.config, self.folder.adapter_folder, self.progress, self._charge, remark=self.note
         )
 
     @cached_property
@@ -289,8 +301,8 @@ class RunServices:
 
         config = self.spec.config
         return ExternalLlm(
-            config.llm, config.roles, self.folder, config.budget,
-            deadline=lambda: self.meter.deadline, notify=self.note,
+            config.llm, config.roles, self.folder, config.limits,
+            deadline=lambda: self.meter.deadline, notify=self.note, brake=lambda: self.brake(False),
         )  # fmt: skip
 
     # --- memory across runs ---
@@ -332,9 +344,21 @@ class RunServices:
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
         """Shows how far long work is, and notes what it has used up. Satisfies `agent.protocols.Progress`."""
+        self.brake(False)
         self.meter.charge()
         self.stream(WorkProgressed(what=what, done=done, total=total, note=note).model_dump(mode="json"))
         self.listener(what, done, total, note)
+
+    def _charge(self, spend: Spend) -> None:
+        """Counts what a call to the model has used up. Probes show no progress: they are broken off here."""
+        self.meter.add(spend)
+        self.brake(False)
+
+    @property
+    def spend(self) -> Spend:
+        """Of the run so far, with what the step under way has used up."""
+        now = self.under_way
+        return now.before + self.meter.spent if now.works else now.before
 
     @cached_property
     def meter(self) -> Meter:

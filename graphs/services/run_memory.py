@@ -1,7 +1,7 @@
 """What a run reads of other runs, and leaves for later ones: prompts, rewrites, and what rounds brought."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -43,26 +43,9 @@ class RunMemory:
         self._embed = embed
         self._notify = notify
 
-    @contextmanager
-    def open(self) -> Iterator[PromptMemory]:
-        """Prompts and rewrites of all runs, open only while they are used; rebuilt from the runs if they were lost."""
-        root = self._folder.path.parent
-        self._embed([""])  # loads the embedder before others are kept waiting
-        with PromptMemory.open(root / "memory", self._embed, wait=WAIT) as memory:
-            kept, rewrites = list[Entry](), list[KeptRewrite]()
-            for run in runs(root) if memory.lacks_entries else []:
-                try:
-                    entries, made = run.remembered(), run.rewrites()
-                except BadInput as error:
-                    self._notify(f"Run {run.name} is passed over: {error}")
-                else:
-                    kept, rewrites = kept + entries, rewrites + made
-            lost = bool(kept) or len(rewrites) > memory.rewrites.count()
-            if lost:
-                self._notify("The prompt memory was lost: it is rebuilt from the run folders.")
-            if lost or memory.rebuilt:
-                rebuild(memory, kept, rewrites)
-            yield memory
+    def open(self) -> AbstractContextManager[PromptMemory]:
+        """Prompts and rewrites of all runs, open only while they are used; see `open_memory`."""
+        return open_memory(self._folder.path.parent, self._embed, self._notify)
 
     @property
     def asked(self) -> bool:
@@ -185,6 +168,32 @@ class RunMemory:
         if said := file.mend(lambda: experience_in_ledgers(root)):
             self._notify(said)
         return file
+
+
+@contextmanager
+def open_memory(root: Path, embed: Embed, notify: Callable[[str], None], wait: float = WAIT) -> Iterator[PromptMemory]:
+    """The memory of the runs under `root`, rebuilt from them if it was lost.
+
+    Args:
+        notify: shows a sentence to the user.
+        wait: seconds to wait for another process that has it open.
+    """
+    embed([""])  # loads the embedder before others are kept waiting
+    with PromptMemory.open(root / "memory", embed, wait=wait) as memory:
+        kept, rewrites = list[Entry](), list[KeptRewrite]()
+        for run in runs(root) if memory.lacks_entries else []:
+            try:
+                entries, made = run.remembered(), run.rewrites()
+            except BadInput as error:
+                notify(f"Run {run.name} is passed over: {error}")
+            else:
+                kept, rewrites = kept + entries, rewrites + made
+        lost = bool(kept) or len(rewrites) > memory.rewrites.count()
+        if lost:
+            notify("The prompt memory was lost: it is rebuilt from the run folders.")
+        if lost or memory.rebuilt:
+            rebuild(memory, kept, rewrites)
+        yield memory
 
 
 def check_experience(config: TaskConfig, folder: Path) -> None:

@@ -35,7 +35,7 @@ def read_task(folder: RunFolder, judge: Callable[[], Chat], progress: Progress) 
 
     about, source = folder.about, Path(folder.about.source)
     with folder.as_begun():
-        config = load_config(folder.task_file)
+        config = load_config(folder.task_file).limited(folder.limits())
 
         def rater(settings: Rated) -> Rater:
             return make_rater(settings, judge, config.device, progress)

@@ -59,6 +59,12 @@ class ChargeFile:
             self._write(kept)
         return kept.steps.get(step, Spend())
 
+    @property
+    def last(self) -> tuple[int, str]:
+        """The rounds before the step that began last, and its node; (0, "") before there was any."""
+        step = next(reversed(self._read().steps), "")
+        return (_number(step), _node(step)) if step else (0, "")
+
     def charge(self, step: str, spend: Spend) -> None:
         """Notes all that this step has used up so far. Often called, so not synced."""
         charges = self._read()

@@ -1,6 +1,8 @@
 """events.jsonl: what happened in a run, a typed record a line, each with its time."""
 
 import json
+import os
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,12 +50,39 @@ class EventFile:
 
     def read(self) -> EventLog:
         """All events; a last line that a kill cut off does not count as one."""
-        lines = whole_lines(self.path)
-        entries = []
-        for line in lines:
-            # No JSON, no time, or no event that this version knows: the line is counted as unreadable.
-            with suppress(ValueError, LookupError, AttributeError, TypeError, RecursionError):
-                fields = json.loads(line)
-                time = str(fields.pop("time"))
-                entries.append(TimedEvent(time, EVENT.validate_python(fields)))
-        return EventLog(tuple(entries), len(lines) - len(entries))
+        return _log(whole_lines(self.path))
+
+    def read_from(self, offset: int, most: int = -1) -> tuple[EventLog, int]:
+        """The events behind so many bytes of the file, and how many bytes they end at: to follow a run.
+
+        Args:
+            offset: as this returned it before; 0 is the first line, and a negative one counts from the end. One inside
+                a line means the line behind it.
+            most: bytes to read, about; the rest comes with the next call. Negative: all.
+        """
+        if not self.path.exists():
+            return EventLog((), 0), offset
+        with self.path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            start = max(0, size + offset) if offset < 0 else min(offset, size)
+            if start:
+                file.seek(start - 1)
+                file.readline()  # nothing but its newline, where the offset is the begin of a line
+            else:
+                file.seek(0)
+            start = file.tell()
+            lines = file.readlines(most)
+        if lines and not lines[-1].endswith(b"\n"):  # still being written
+            lines.pop()
+        return _log([line[:-1] for line in lines]), start + sum(map(len, lines))
+
+
+def _log(lines: Sequence[bytes]) -> EventLog:
+    entries = []
+    for line in lines:
+        # No JSON, no time, or no event that this version knows: the line is counted as unreadable.
+        with suppress(ValueError, LookupError, AttributeError, TypeError, RecursionError):
+            fields = json.loads(line)
+            time = str(fields.pop("time"))
+            entries.append(TimedEvent(time, EVENT.validate_python(fields)))
+    return EventLog(tuple(entries), len(lines) - len(entries))

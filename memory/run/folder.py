@@ -9,23 +9,22 @@ from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
-from pydantic import ValidationError
-
 from agent.errors import BadInput
 from agent.extensions import missing
 from agent.records.base import FORMAT
-from agent.records.events import BaselineScored, Event, RoundJudged, RunFinished
+from agent.records.events import BaselineScored, Event, LimitsSet, RoundJudged, RunFinished
+from agent.records.limits import Extension, Limits
 from agent.records.rounds import Baseline, Call, Outcome, Round
 from memory.run.about import About, own_version
 from memory.run.artefacts import Artefacts
+from memory.run.calls import CallFile
 from memory.run.charges import ChargeFile
 from memory.run.events import EventFile, EventLog
-from memory.run.ledger import Row, RowFile
+from memory.run.ledger import Row, RowFile, outcome_of
 from memory.run.naming import new_folder
-from memory.storage.damage import is_damage, set_aside
-from memory.storage.disk import append_line, whole_lines, write_atomically
+from memory.storage.disk import write_atomically
 from memory.storage.lock import held
-from memory.storage.records import parse_record, read_record
+from memory.storage.records import read_record
 
 
 class RunFolder(Artefacts):
@@ -41,10 +40,12 @@ class RunFolder(Artefacts):
         self.checkpoints = self.path / "checkpoints.sqlite"
         self.report_html = self.path / "report.html"
         self.report_md = self.path / "report.md"
+        self.lock_path = self.path / "run"  # with .lock and .holder behind it
         self.charges = ChargeFile(self.path / "charge.json")
         self._ledger = RowFile(self.path / "ledger.jsonl")
         self._events = EventFile(self.path / "events.jsonl")
-        self._calls = self.path / "calls.jsonl"
+        self.run_calls = CallFile(self.path / "calls.jsonl")
+        self.chat_calls = CallFile(self.path / "chat-calls.jsonl")  # of a conversation, maybe in another process
 
     # --- a run as a whole ---------------------------------------------------------------------------
 
@@ -144,35 +145,16 @@ class RunFolder(Artefacts):
         call has cost; other files are looked at when they are read.
         """
         self.on_damage = self.charges.on_damage = notify
-        events = self.events()
-        known: list[Row] = [event.row for event in events.of(BaselineScored)]
-        known += [event.row for event in events.of(RoundJudged)]
-        known += [event.outcome for event in events.of(RunFinished)]
+        written = [entry.event for entry in self.events().entries]
+        known: list[Row] = [
+            event.outcome if isinstance(event, RunFinished) else event.row
+            for event in written
+            if isinstance(event, BaselineScored | RoundJudged | LimitsSet | RunFinished)
+        ]
         if said := self._ledger.mend(known):
             notify(said)
-        self._mend_calls(notify)
-
-    def _mend_calls(self, notify: Callable[[str], None]) -> None:
-        good, damaged = list[Call](), 0
-        for line in whole_lines(self._calls):
-            try:
-                good.append(Call.model_validate_json(line))
-            except ValidationError as error:
-                if not is_damage(error):
-                    return  # of another version
-                damaged += 1
-        if not damaged:
-            return
-        said = set_aside(self._calls, self.path)
-        dearest = max(good, key=lambda call: (call.usage.usd, call.usage.tokens), default=None)
-        last = max((call.number for call in good), default=0)
-        lost = [
-            dearest.model_copy(update={"number": last + place, "settled": True, "fault": "the log was damaged"})
-            for place in range(1, damaged + 1)
-            if dearest
-        ]
-        write_atomically(self._calls, "".join(f"{call.model_dump_json()}\n" for call in (*good, *lost)))
-        notify(f"{said}. Calls that were lost ({damaged}) are charged at the most that a call of this run has cost.")
+        if said := self.run_calls.mend():
+            notify(said)
 
     @property
     def size(self) -> int:
@@ -181,7 +163,7 @@ class RunFolder(Artefacts):
 
     def locked(self) -> AbstractContextManager[None]:
         """Keeps the run for this process. Raises Busy, naming the holder, when another live one has it."""
-        return held(self.path / "run", f"The run {self.name}")
+        return held(self.lock_path, f"The run {self.name}")
 
     # --- the ledger, the events and the calls ---------------------------------------------------------
 
@@ -197,11 +179,35 @@ class RunFolder(Artefacts):
         return [row for row in self._ledger.read() if isinstance(row, Round)]
 
     def outcome(self) -> Outcome | None:
-        """None before the end, and where the ledger is damaged: to go on with the run mends it, `rounds` says so."""
+        """How the run ended; None while it goes on, also after it was opened again.
+
+        None, too, where the ledger is damaged: to go on with the run mends it, and `rounds` says so.
+        """
         try:
-            return next((row for row in self._ledger.read() if isinstance(row, Outcome)), None)
+            return outcome_of(self._ledger.read())
         except BadInput:
             return None
+
+    def outcomes(self) -> list[Outcome]:
+        """Every end of the run: the test rows were opened, and seen, at each."""
+        return [row for row in self._ledger.read() if isinstance(row, Outcome)]
+
+    def extend(self, limits: Limits) -> Extension:
+        """Lets these limits hold from now on; a run that has ended is opened again. On the disk when this returns."""
+        return self._ledger.extend(limits)
+
+    def limits(self) -> Limits | None:
+        """Those that a user has set last; None: the task's own hold."""
+        return next((row.limits for row in reversed(self._ledger.read()) if isinstance(row, Extension)), None)
+
+    def cancel(self, number: int) -> None:
+        """Notes that a user has cancelled this round's action. A kill does not bring it back."""
+        write_atomically(self.path / "cancelled", f"{number}\n")
+
+    def is_cancelled(self, number: int) -> bool:
+        """Whether a user has cancelled this round's action."""
+        file = self.path / "cancelled"
+        return file.exists() and file.read_text().strip() == str(number)
 
     @property
     def reported(self) -> bool:
@@ -217,14 +223,17 @@ class RunFolder(Artefacts):
         """All events in order, each with its time; what cannot be read is counted and left out."""
         return self._events.read()
 
+    def events_from(self, offset: int, most: int = -1) -> tuple[EventLog, int]:
+        """The events behind so many bytes of events.jsonl, and where to go on; see `EventFile.read_from`."""
+        return self._events.read_from(offset, most)
+
     def log(self, call: Call) -> None:
-        """Notes a call to the LLM. Not synced: only what was said to a dead machine could be lost."""
-        append_line(self._calls, call.model_dump_json(), sync=False)
+        """Notes a call to the LLM that the run itself makes; those of a conversation are in `chat_calls`."""
+        self.run_calls.log(call)
 
     def calls(self) -> list[Call]:
-        """All lines in the order written. Raises BadInput: a whole line is not a call; names file and line."""
-        lines = enumerate(whole_lines(self._calls), 1)
-        return [parse_record(Call, line, f"{self._calls}, line {number},") for number, line in lines]
+        """The run's own calls, as `CallFile.calls`."""
+        return self.run_calls.calls()
 
 
 def runs(root: Path) -> list[RunFolder]:

@@ -1,16 +1,18 @@
 """ledger.jsonl: one typed row a line, each written once, never changed."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from pathlib import Path
+from threading import RLock
 
 from agent.errors import BadInput
+from agent.records.limits import Extension, Limits
 from agent.records.rounds import Baseline, Outcome, Round
 from memory.storage.damage import set_aside
 from memory.storage.disk import append_line, whole_lines, write_atomically
 
-Row = Baseline | Round | Outcome
-TYPES: dict[str, type[Row]] = {"baseline": Baseline, "round": Round, "outcome": Outcome}
+Row = Baseline | Round | Outcome | Extension
+TYPES: dict[str, type[Row]] = {"baseline": Baseline, "round": Round, "outcome": Outcome, "extension": Extension}
 
 
 class RowFile:
@@ -20,43 +22,65 @@ class RowFile:
         self.path = path
         self._size = 0
         self._rows: list[Row] = []
+        self._lock = RLock()  # a run works in one thread, and a user extends it from another
 
     def append(self, row: Row) -> None:
-        """Writes the row and waits for the disk. A row of the same kind and number that is there already stays."""
-        rows = self.read()
-        if any(_key(row) == _key(known) for known in rows):
-            return
+        """Writes the row and waits for the disk. A row of the same kind and number that is there already stays.
+
+        So does the outcome of a run that has not been opened again since.
+        """
+        with self._lock:
+            rows = self.read()
+            known = outcome_of(rows) is not None if isinstance(row, Outcome) else _key(row) in map(_key, rows)
+            if not known:
+                self._write(row)
+
+    def extend(self, limits: Limits) -> Extension:
+        """Writes that these limits hold from now on. A run that has ended is opened again by it."""
+        with self._lock:
+            rows = self.read()
+            number = 1 + sum(isinstance(row, Extension) for row in rows)
+            row = Extension(number=number, limits=limits, reopened=outcome_of(rows) is not None)
+            self._write(row)
+            return row
+
+    def _write(self, row: Row) -> None:
         fields = {"kind": _kind(row), **row.model_dump(mode="json")}
         append_line(self.path, json.dumps(fields, ensure_ascii=False), sync=True)
-        rows.append(row)
+        self._rows = [*self._rows, row]  # another thread may be reading the old list
         self._size = self.path.stat().st_size
 
-    def mend(self, known: Iterable[Row]) -> str:
+    def mend(self, known: Sequence[Row]) -> str:
         """Restores damaged lines from rows that are known from elsewhere; the last one is cut off if it is not.
+
+        Args:
+            known: in the order in which they were written here.
 
         Returns:
             What was done, in a sentence; "" where no line is damaged, or one in the middle that nothing can restore.
         """
-        found, damaged = list[Row](), list[int]()
-        for number, line in enumerate(whole_lines(self.path), 1):
+        lines = whole_lines(self.path)
+        places = list[Row | None]()
+        for line in lines:
             try:
-                found.append(_parsed(line, ""))
+                places.append(_parsed(line, ""))
             except BadInput:
                 if _is_json(line):
                     return ""  # of another version
-                damaged.append(number)
-        if not damaged:
+                places.append(None)
+        if all(places):
             return ""
-        rows = _in_order({_key(row): row for row in (*found, *known)})
-        if len(rows) < len({_key(row) for row in found}):
+        restored = _restored(places, known)
+        rows = [row for row in restored if row]
+        if None in restored[: len(rows)] or not _is_sound(rows):
             return ""
         said = set_aside(self.path, self.path.parent)
-        lines = (json.dumps({"kind": _kind(row), **row.model_dump(mode="json")}, ensure_ascii=False) for row in rows)
-        write_atomically(self.path, "".join(f"{line}\n" for line in lines))
+        texts = (json.dumps({"kind": _kind(row), **row.model_dump(mode="json")}, ensure_ascii=False) for row in rows)
+        write_atomically(self.path, "".join(f"{text}\n" for text in texts))
         self._size = -1
-        restored = [_name(row) for row in rows if _key(row) not in set(map(_key, found))]
-        if restored:
-            return f"{said}. Restored from the run's events: {', '.join(restored)}."
+        names = ", ".join(_name(row) for row, before in zip(restored, places, strict=True) if row and before is None)
+        if names:
+            return f"{said}. Restored from the run's events: {names}."
         return f"{said}. The run goes on after {_name(rows[-1]) if rows else 'nothing'}, what comes before the damage."
 
     def read(self) -> list[Row]:
@@ -65,12 +89,23 @@ class RowFile:
         Raises:
             BadInput: a whole line is not a row; names file and line.
         """
-        size = self.path.stat().st_size if self.path.exists() else 0
-        if size != self._size:
-            lines = whole_lines(self.path)
-            self._rows = [_parsed(line, f"{self.path}, line {number}") for number, line in enumerate(lines, 1)]
-            self._size = size
-        return self._rows
+        with self._lock:
+            size = self.path.stat().st_size if self.path.exists() else 0
+            if size != self._size:
+                lines = whole_lines(self.path)
+                self._rows = [_parsed(line, f"{self.path}, line {number}") for number, line in enumerate(lines, 1)]
+                self._size = size
+            return self._rows
+
+
+def outcome_of(rows: Sequence[Row]) -> Outcome | None:
+    """The outcome that stands: the last one, unless the run was opened again after it."""
+    last = next((row for row in reversed(rows) if isinstance(row, Outcome) or _reopens(row)), None)
+    return last if isinstance(last, Outcome) else None
+
+
+def _reopens(row: Row) -> bool:
+    return isinstance(row, Extension) and row.reopened
 
 
 def _kind(row: Row) -> str:
@@ -85,15 +120,18 @@ def _name(row: Row) -> str:
     return f"round {row.number}" if isinstance(row, Round) else f"the {_kind(row)}"
 
 
-def _in_order(rows: Mapping[tuple[str, int], Row]) -> list[Row]:
-    """Baseline, rounds, outcome, as far as none is missing."""
-    found = list[Row]()
-    for key in (("baseline", 0), *(("round", number) for number in range(1, len(rows) + 1))):
-        if key not in rows:
-            break
-        found.append(rows[key])
-    rounds = sum(kind == "round" for kind, _ in rows)
-    return [*found, rows["outcome", 0]] if ("outcome", 0) in rows and len(found) == rounds + 1 else found
+def _restored(places: Sequence[Row | None], known: Sequence[Row]) -> list[Row | None]:
+    """The rows at their places; where one is damaged (None), the next of the known rows that no place has."""
+    lost = iter([row for place, row in enumerate(known) if row not in places and row not in known[:place]])
+    return [row or next(lost, None) for row in places]
+
+
+def _is_sound(rows: Sequence[Row]) -> bool:
+    """Whether these can be the beginning of a ledger: no row is missing among them."""
+    rounds = [row.number for row in rows if isinstance(row, Round)]
+    extensions = [row.number for row in rows if isinstance(row, Extension)]
+    counted = all(numbers == list(range(1, len(numbers) + 1)) for numbers in (rounds, extensions))
+    return counted and all(isinstance(row, Baseline) == (place == 0) for place, row in enumerate(rows))
 
 
 def _is_json(line: bytes) -> bool:

@@ -46,6 +46,33 @@ def held(path: Path, what: str, wait: float = 0) -> Iterator[None]:
         lock.release()
 
 
+def holder(path: Path) -> str | None:
+    """Who holds this now, in words; None: nobody, or only a process that is dead."""
+    note = Path(f"{path}.holder")
+    try:
+        known = json.loads(note.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    if known["host"] == socket.gethostname() and not _lives(known["pid"], known["since"]):
+        return None
+    return _named(note)
+
+
+def _lives(pid: int, since: str) -> bool:
+    """Whether this process is the one that took a lock then, and no later one of the same id."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return bool(process.status() != psutil.STATUS_ZOMBIE and process.create_time() < _seconds(since) + 2)
+    except psutil.Error:
+        return False
+
+
+def _seconds(time: str) -> float:
+    return datetime.fromisoformat(time).timestamp()
+
+
 def _named(holder: Path) -> str:
     try:
         note = json.loads(holder.read_text())

@@ -82,7 +82,9 @@ def test_csv_and_parquet_give_the_same_rows(folder: Path) -> None:
         ("train.csv", b"question,answer\n\xff,b\n", "not UTF-8"),
         ("train.parquet", b"PAR1", "not a Parquet file"),
         ("train.jsonl", b"", "no rows for the train split"),
-        ("train.json", b"[]", "files of rows end in .jsonl"),
+        ("train.json", b"[]", "no rows for the train split"),
+        ("train.json", b"[{}", "not valid JSON"),
+        ("train.txt", b"a", "files of rows end in .jsonl"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named(folder: Path, name: str, content: bytes, expected: str) -> None:

@@ -14,6 +14,7 @@ from langgraph.types import Command
 
 from agent.errors import BadInput, Busy
 from agent.records.events import Event
+from agent.records.limits import Limits
 from graphs.adapt import build_graph
 from graphs.approval import APPROVE, instead
 from graphs.context import Context, new_run
@@ -111,6 +112,16 @@ def test_a_run_invoked_again_before_its_end_goes_on_after_its_last_round(
     assert (
         later.spend.forward_tokens >= earlier.spend.forward_tokens > 0 and later.spend.seconds > earlier.spend.seconds
     )
+
+
+@pytest.mark.parametrize("thread", ["a", "another"])
+def test_a_finished_run_that_was_extended_goes_on_in_the_graph(run: RunFolder, thread: str) -> None:
+    saver = InMemorySaver()
+    first = Graph(run, "a", saver)()
+    run.extend(Limits(rounds=2, target=0.95))
+    again = Graph(run, thread, saver)()
+    assert [row.number for row in run.rounds()] == [1, 2] and again["number"] == 2
+    assert run.outcomes() == [first["outcome"], again["outcome"]] and again["outcome"].seen == 1
 
 
 # --- one process at a time -------------------------------------------------------------------------

@@ -120,9 +120,12 @@ def kept_in(folder: RunFolder) -> int:
 
 def test_a_run_says_what_it_is_before_anything_heavy_is_loaded(tiny_task: TinyTask, tmp_path: Path) -> None:
     code = (
-        "import sys\n"
+        "import os, sys\n"
         "from ui.terminal.live import LiveView\n"
-        "LiveView.event = lambda *_: (print([n for n in ('langgraph', 'torch') if n in sys.modules]), sys.exit())\n"
+        "def tell(*_):\n"
+        "    print([n for n in ('langgraph', 'torch') if n in sys.modules], flush=True)\n"
+        "    os._exit(0)\n"
+        "LiveView.event = tell\n"
         "from ui.cli import run\n"
         "run(['run', *sys.argv[1:]])"
     )

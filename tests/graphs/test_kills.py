@@ -243,7 +243,7 @@ def test_the_last_report_is_written_by_the_resume_if_a_kill_prevented_it(
     outcome = folder.outcome()
     assert outcome and outcome.stopped not in folder.report_md.read_text()
     if by_command:
-        assert command(["resume", folder.name, "--runs", str(folder.path.parent)]) == 0
+        assert command(["resume", folder.name, "--runs", str(folder.path.parent)]) == 5  # nothing was gained
     else:
         with open_session(folder, report=write_report) as session:
             assert session.go() is None

@@ -11,9 +11,10 @@ import nesylora
 from agent.errors import BadInput
 from agent.records.base import folded
 from agent.records.examples import Demo, Example, Prompt, Retrieval
+from agent.records.looks import TryPrompt
 from graphs.approval import instead
 from graphs.context import Context, new_run
-from graphs.conversation import Conversation
+from graphs.looking import try_prompt
 from graphs.services.run import RunServices
 from graphs.session import Session, open_session
 from memory.run.folder import RunFolder
@@ -161,7 +162,7 @@ def test_a_user_who_tries_the_pair_sees_what_it_retrieves(
     with open_session(new_run(tiny_task(**RETRIEVING), runs=tmp_path / "runs"), supervised=True) as session:
         session.go()
         answered.clear()
-        Conversation(session).try_prompt("Who is the mayor of Benn?")
+        try_prompt(TryPrompt(question="Who is the mayor of Benn?"), session.best, session.services)
     [(_, asked)] = answered
     assert asked.demos[-1] == NEAREST["Benn"], "there is no answer of its own to give away"
 

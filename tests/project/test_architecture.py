@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("agent", "tools", "memory", "eval", "graphs", "ui", "bench")
+ROOMS = ("agent", "tools", "memory", "eval", "graphs", "export", "ui", "bench")
 BELOW = {
     "agent": set(),
     "tools": {"agent"},
     "memory": {"agent"},
     "eval": {"agent"},
     "graphs": {"agent", "tools", "memory", "eval"},
-    "ui": {"agent", "tools", "memory", "eval", "graphs"},
-    "bench": {"agent", "tools", "memory", "eval", "graphs", "ui"},
+    "export": {"agent", "tools", "memory", "eval", "graphs"},
+    "ui": {"agent", "tools", "memory", "eval", "graphs", "export"},
+    "bench": {"agent", "tools", "memory", "eval", "graphs", "export", "ui"},
 }
 DOORS = {
     "textgrad": {"tools/editing/descent.py"},

@@ -12,9 +12,9 @@ import yaml
 
 from bench.decisions.cli import add_commands
 from eval.tasks.task import load_task
+from graphs.conversation.commands import HELP
 from tests.fixtures.learnable import TinyTask
 from ui.cli import parser
-from ui.terminal.chat import HELP
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

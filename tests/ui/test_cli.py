@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 
+from graphs.context import new_run
 from memory.run.folder import RunFolder, runs
 from tests.fixtures.command_line import run
 
 ROOT = Path(__file__).parents[2]
 TinyTask = Callable[..., Path]
+ENDED = (0, 4, 5)  # whatever a random model gains
 
 
 def finished(task: Path, root: Path) -> RunFolder:
-    assert run(["run", str(task), "--runs", str(root), "--set", "budget.rounds=1"]) == 0
+    assert run(["run", str(task), "--runs", str(root), "--set", "budget.rounds=1"]) in ENDED
     return runs(root)[0]
 
 
@@ -109,7 +111,7 @@ def test_run_report_runs_and_resume(tiny_task: TinyTask, tmp_path: Path, capsys:
     assert run(["report", "--runs", str(root)]) == 0
     newest = capsys.readouterr()
     assert newest.out.strip() == str(done.report_html) and f"the newest run, {done.name}" in newest.err
-    assert run(["resume", done.name, "--runs", str(root)]) == 0
+    assert run(["resume", done.name, "--runs", str(root)]) in ENDED
     output = capsys.readouterr().out
     assert done.name in output and "has finished" in output
     assert (done.path / "report.md").is_file()
@@ -142,7 +144,7 @@ def test_eval_scores_a_prompt_and_an_adapter(
     tiny_task: TinyTask, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     task, root = tiny_task(), tmp_path / "runs"
-    assert run(["run", str(task), "--runs", str(root), "--policy", "lora-only", "--set", "budget.rounds=1"]) == 0
+    assert run(["run", str(task), "--runs", str(root), "--policy", "lora-only", "--set", "budget.rounds=1"]) in ENDED
     [done] = runs(root)
     prompt = next((done.path / "prompts").glob("*.json"))
     adapter = next((done.path / "adapters").iterdir())
@@ -187,8 +189,8 @@ def talk(task: Path, root: Path, *lines: str) -> str:
 
 def test_chat_shows_a_plan_and_does_only_what_is_approved(tiny_task: TinyTask, tmp_path: Path) -> None:
     output = talk(tiny_task(), tmp_path / "runs", "/plan", "/nonsense", "/why", "/quit")
-    assert "Round 1: train_lora" in output and "cost:" in output
-    assert "no command /nonsense" in output and "No round has been done yet" in output
+    assert "Round 1: train 2 epochs on 4 rows" in output and "cost:" in output
+    assert "no command /nonsense" in output and "The plan of round 1 is to train 2 epochs" in output
     assert not runs(tmp_path / "runs")[0].rounds()
 
 
@@ -207,9 +209,18 @@ def test_chat_steers_a_run_to_its_end(tiny_task: TinyTask, tmp_path: Path) -> No
 def test_chat_asks_before_it_trains(tiny_task: TinyTask, tmp_path: Path, answer: str, trained: int) -> None:
     root = tmp_path / "runs"
     output = talk(tiny_task(style=[], content=[{"kind": "exact"}]), root, "/run 1", answer, "/quit")
-    assert "train_lora" in output and "do it? (y/n)" in output
+    assert "train 2 epochs" in output and "do it? (yes/no)" in output
     done = [row.decision.move.action for row in runs(root)[0].rounds()]
     assert done == ["train_lora"] * trained
+
+
+def test_a_mistyped_run_is_answered_with_the_nearest(
+    tiny_task: TinyTask, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new_run(tiny_task(), runs=tmp_path / "runs", name="mayors-one")
+    assert run(["chat", "mayor-one", "--runs", str(tmp_path / "runs")]) == 2
+    answer = capsys.readouterr().err
+    assert "mayor-one is no task.yaml and no folder of one" in answer and "The nearest are: mayors-one." in answer
 
 
 def test_a_finished_run_still_answers_in_chat(tiny_task: TinyTask, tmp_path: Path) -> None:

@@ -9,12 +9,15 @@ from rich.console import Console
 from agent.records.events import (
     BaselineScored,
     DecisionMade,
+    LimitsSet,
     Note,
     RoundJudged,
     RoundStarted,
     RunFinished,
     RunStarted,
+    RunStopped,
 )
+from agent.records.limits import Extension, Limits
 from agent.records.rounds import ConstantAnswer
 from tests.fixtures.story import a_baseline, an_outcome, the_story
 from tests.llm.story import an_llm_outcome, llm_rounds
@@ -125,3 +128,21 @@ def test_what_one_answer_to_all_rows_would_earn_stands_below_the_table() -> None
     assert text.count('Always answering "LABEL:  [31mspam" would earn 0.27.') == 1
     assert text.count("would earn 0.27; another single answer, 0.61.") == 1
     assert text.count("is left out: a judge or a reward model scores this task.") == 1
+
+
+def test_what_a_user_did_to_the_run_stands_in_the_log_with_its_time() -> None:
+    out = io.StringIO()
+    row = the_story()[0]
+    cancelled = row.model_copy(update={"trial": row.trial.model_copy(update={"candidate": None, "cancelled": True})})
+    outcome = an_outcome(the_story()[-1]).model_copy(update={"seen": 1})
+    with LiveView(Console(file=out, width=80), stamps=True) as view:
+        view.event(RoundStarted(number=1))
+        view.event(RoundJudged(row=cancelled))
+        view.event(LimitsSet(row=Extension(number=1, limits=Limits(rounds=9, target=0.9), reopened=True)))
+        view.event(RunFinished(outcome=outcome))
+        view.event(RunStopped(reason="The user stopped it.\x1b[31m"))
+    lines = [line for line in out.getvalue().splitlines() if re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ", line)]
+    assert lines[0].endswith("  round 1") and "cancelled after" in lines[1] and "taken back" not in lines[1]
+    assert "limits: 9 rounds, target 0.9; the run is opened again, its test rows are seen" in lines[2]
+    assert any("The test rows had been seen before" in line for line in lines)
+    assert "stopped: The user stopped it. [31m" in lines[-1]

@@ -1,6 +1,7 @@
 """The LLM budget of a run: what its calls cost, logged before each call and after it."""
 
 import threading
+from collections.abc import Callable, Mapping
 
 from agent.errors import OutOfMoney
 from agent.protocols import CallLog
@@ -25,13 +26,21 @@ class LlmBudget:
     Args:
         log: holds each call from before it is sent.
         limit: USD that the whole run may spend. None: no limit.
+        elsewhere: what calls of the same run cost that another process logs in a file of its own.
         tokens: that the whole run may send and receive. None: no limit.
     """
 
-    def __init__(self, log: CallLog, limit: float | None = None, tokens: int | None = None) -> None:
+    def __init__(
+        self,
+        log: CallLog,
+        limit: float | None = None,
+        elsewhere: Callable[[], Mapping[Role, Usage]] = dict,
+        tokens: int | None = None,
+    ) -> None:
         self._log = log
-        self._limit = limit
-        self._tokens = tokens
+        self.limit = limit
+        self.tokens = tokens
+        self._elsewhere = elsewhere
         self._lock = threading.Lock()
         latest = {call.number: call for call in log.calls()}
         self._usage: dict[Role, Usage] = {}
@@ -55,11 +64,11 @@ class LlmBudget:
     def _check(self, model: str, most: Usage) -> None:
         spent = self._total()
         # A billionth of a dollar is rounding, not money.
-        if self._limit is not None and spent.usd + most.usd > self._limit + 1e-9:
-            left = f"{max(0.0, self._limit - spent.usd):.4f} are left of budget.usd {self._limit:g}"
+        if self.limit is not None and spent.usd + most.usd > self.limit + 1e-9:
+            left = f"{max(0.0, self.limit - spent.usd):.4f} are left of budget.usd {self.limit:g}"
             raise OutOfMoney(f"a call to {model} could cost {most.usd:.4f} USD, and {left}")
-        if self._tokens is not None and spent.tokens + most.tokens > self._tokens:
-            left = f"{max(0, self._tokens - spent.tokens):,} are left of budget.llm_tokens {self._tokens:,}"
+        if self.tokens is not None and spent.tokens + most.tokens > self.tokens:
+            left = f"{max(0, self.tokens - spent.tokens):,} are left of budget.llm_tokens {self.tokens:,}"
             raise OutOfMoney(f"a call to {model} could take {most.tokens:,} tokens, and {left}")
 
     def settle(self, call: Call, usage: Usage, seconds: float, fault: str = "") -> None:
@@ -80,7 +89,10 @@ class LlmBudget:
     def usage(self) -> dict[Role, Usage]:
         """Of the whole run, by role; calls in flight count at the most they can cost."""
         with self._lock:
-            return dict(self._usage)
+            used = dict(self._usage)
+        for role, beside in self._elsewhere().items():
+            used[role] = used.get(role, Usage()) + beside
+        return used
 
     @property
     def spend(self) -> Spend:
@@ -90,7 +102,7 @@ class LlmBudget:
         return Spend(llm_tokens=total.tokens, usd=total.usd)
 
     def _total(self) -> Usage:
-        return sum(self._usage.values(), Usage())
+        return sum((*self._usage.values(), *self._elsewhere().values()), Usage())
 
     def _charge(self, role: Role, usage: Usage) -> None:
         self._usage[role] = self._usage.get(role, Usage()) + usage

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from functools import partial
 from typing import TypeVar
 
@@ -24,6 +24,8 @@ from tools.llm.structured_output import Message, MethodOrder, Options, ask_for, 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
 
+LOOKS_UP = 0.2  # seconds between two looks at whether the user has broken the wait off
+
 
 class LlmChat:
     """The external LLM in one role, for any number of threads. Satisfies `agent.protocols.Chat`.
@@ -35,6 +37,7 @@ class LlmChat:
         retry: shared by all who call the same server.
         replies: answers on disk; a request that they hold is not sent again. None: every request is sent.
         deadline: gives the reading of time.monotonic() that no answer may pass, or None.
+        brake: asked several times a second while an answer is waited for; what it raises ends the wait.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class LlmChat:
         retry: ServerRetry,
         replies: Replies | None = None,
         deadline: Callable[[], float | None] = lambda: None,
+        brake: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._role = role
@@ -52,6 +56,7 @@ class LlmChat:
         self._retry = retry
         self._replies = replies
         self._deadline = deadline
+        self._brake = brake
         self._connection = Connection(settings, role, budget)
         self._methods = MethodOrder(settings.way)
         self._in_flight: set[Future[Reply]] = set()
@@ -176,6 +181,9 @@ class LlmChat:
         future = asyncio.run_coroutine_threadsafe(work, event_loop())
         self._in_flight.add(future)
         try:
+            while not future.done():
+                wait([future], timeout=LOOKS_UP)
+                self._brake()
             return future.result()
         finally:
             future.cancel()

@@ -42,7 +42,7 @@ class Renderer:
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", switches: Mapping[str, object] | None = None) -> None:
         self.tokenizer = tokenizer
-        self._switches: dict[str, Any] = dict(switches or {})  # transformers types each of its own arguments
+        self.switches: dict[str, Any] = dict(switches or {})  # transformers types each of its own arguments
 
     def check(self, name: str) -> None:
         """Try the chat template on a question and an answer.
@@ -54,7 +54,7 @@ class Renderer:
             BadInput: it cannot render them, has no such switch, or nothing tells the model where an answer ends.
         """
         template = self.tokenizer.chat_template
-        for switch in self._switches:
+        for switch in self.switches:
             if not template:
                 raise BadInput(f"model '{name}' has no chat template, so chat_template_kwargs.{switch} has no effect")
             if not re.search(rf"\b{re.escape(switch)}\b", str(template)):
@@ -100,13 +100,13 @@ class Renderer:
             labels = {"system": "", "user": "User:\n", "assistant": "Assistant:\n"}
             lines = [labels[message["role"]] + message["content"] for message in messages]
             return "\n".join([*lines, "Assistant:\n"])
-        if not self._takes_system and messages[0]["role"] == "system":
+        if not self.takes_system and messages[0]["role"] == "system":
             system, first, *rest = messages
             messages = [_message(first["role"], f"{system['content']}\n\n{first['content']}"), *rest]
-        if self._opens:
-            return self._applied(messages, add_generation_prompt=True)
-        before, found, _ = self._applied([*messages, _message("assistant", MARK)]).rpartition(MARK)
-        return before if found else self._applied(messages)
+        if self.opens:
+            return self.applied(messages, add_generation_prompt=True)
+        before, found, _ = self.applied([*messages, _message("assistant", MARK)]).rpartition(MARK)
+        return before if found else self.applied(messages)
 
     def prompt_ids(self, prompt: Prompt, example: Example) -> list[int]:
         """The same as ids. The start of text comes from the chat template or, without one, from the tokenizer."""
@@ -169,7 +169,7 @@ class Renderer:
             name
             for name in SWITCHES
             if re.search(rf"\b{name}\b", str(self.tokenizer.chat_template))
-            and not Renderer(self.tokenizer, {**self._switches, name: False})._reasoning
+            and not Renderer(self.tokenizer, {**self.switches, name: False})._reasoning
         )
         remark = (
             f"the model's chat template opens thoughts ({self._reasoning.opening.strip()}) before every answer: "
@@ -182,7 +182,7 @@ class Renderer:
         if not self.tokenizer.chat_template:
             return None
         asked = self.text(Prompt(), Example(name="", question="q", answer=""))
-        return open_reasoning(asked, self._applied([_message("user", "q"), _message("assistant", MARK)]), MARK)
+        return open_reasoning(asked, self.applied([_message("user", "q"), _message("assistant", MARK)]), MARK)
 
     def _join(self, text: str) -> tuple[str, int]:
         """What to write between the prompt and a text, and how many of its characters the prompt already has."""
@@ -215,7 +215,7 @@ class Renderer:
     @cached_property
     def _end(self) -> int | None:
         if self.tokenizer.chat_template:
-            text = self._applied([_message("user", "q"), _message("assistant", MARK)])
+            text = self.applied([_message("user", "q"), _message("assistant", MARK)])
             after = self.ids(text.rsplit(MARK, 1)[-1].strip())
             special = {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
             if after and after[0] in special:
@@ -224,22 +224,24 @@ class Renderer:
         return end
 
     @cached_property
-    def _takes_system(self) -> bool:
+    def takes_system(self) -> bool:
         """False for templates that refuse a system turn, and for those that silently leave it out."""
+        if not self.tokenizer.chat_template:
+            return True
         try:
-            return MARK in self._applied([_message("system", MARK), _message("user", "q")])
+            return MARK in self.applied([_message("system", MARK), _message("user", "q")])
         except TemplateError:
             return False
 
     @cached_property
-    def _opens(self) -> bool:
+    def opens(self) -> bool:
         """Whether the template writes the assistant's header for a prompt; some only write it with an answer."""
         asked = [_message("user", "q")]
-        return self._applied(asked, add_generation_prompt=True) != self._applied(asked)
+        return self.applied(asked, add_generation_prompt=True) != self.applied(asked)
 
-    def _applied(self, messages: list[Message], add_generation_prompt: bool = False) -> str:
+    def applied(self, messages: list[Message], add_generation_prompt: bool = False) -> str:
         text = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=add_generation_prompt, **self._switches
+            messages, tokenize=False, add_generation_prompt=add_generation_prompt, **self.switches
         )
         return str(text)
 

@@ -117,8 +117,12 @@ def _checked(device: str) -> str:
 
 
 def pick_dtype(device: str) -> torch.dtype:
-    """bfloat16 on CUDA devices that support it, else fp32: small adapters lose too much in fp16."""
-    return torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    """bfloat16 on CUDA devices that compute in it, else fp32: small adapters lose too much in fp16.
+
+    Cards from before Ampere (T4, V100) only emulate bfloat16, slower than fp32; torch calls that supported, too.
+    """
+    native = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float32
 
 
 def _four_bit(compute: torch.dtype) -> transformers.BitsAndBytesConfig:

@@ -6,7 +6,6 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
-from typing import get_args
 
 import yaml
 from pydantic import ValidationError
@@ -49,7 +48,7 @@ METHODS: dict[OutputMethod, str] = {
 }
 SITUATIONS = 12  # planned in, unless more or fewer are asked for
 LATE, MOST_LATE = "did not answer in time", 3  # two output methods may generate without end
-WITHOUT = {
+WITHOUT: dict[Role, str] = {
     "planner": "without it: planner: none, and the rules decide",
     "editor": "without it: edit.editor: rules",
     "judge": "without it: no scorers of kind: judge",
@@ -151,7 +150,7 @@ def check_llm(settings: Llm, situations: int = SITUATIONS, runs: Path = Path("ru
     tokens = f"{most}{total.input_tokens:,} tokens read, {total.output_tokens:,} written"
     console.print(f"{wording.plural(total.calls, 'call')}, {tokens}{money}.")
     good["planner"] &= good.get("situations", True)
-    return _verdict(console, {role: good[role] for role in get_args(Role)})
+    return _verdict(console, {role: good[role] for role in WITHOUT})
 
 
 def checks(server: CheckedServer, situations: int) -> Iterator[tuple[str, Callable[[], tuple[bool, str]]]]:

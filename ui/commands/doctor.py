@@ -19,6 +19,11 @@ PACKAGES = (
 )  # fmt: skip
 SPACE_GB = 3.0  # the converted model, and some runs with their adapters
 DEFAULT_KEY = Llm.model_fields["key_variable"].default
+WAYS = {
+    "cuda": "; steps run as CUDA graphs where the model allows it, else kernel by kernel",
+    "mps": "; steps run kernel by kernel, as on a processor (captured graphs are for CUDA); not tried by us yet",
+    "cpu": "",
+}
 Check = tuple[bool | None, str]
 
 
@@ -27,7 +32,7 @@ def doctor(runs: Path) -> int:
     console, ok = Console(highlight=False), True
     marks = {True: "[green]ok[/]     ", False: "[red]missing[/]", None: "[dim]–[/]      "}
     for good, line in checks(runs):
-        console.print(f"{marks[good]} {line}")
+        console.print(f"{marks[good]} {line}", soft_wrap=True)  # a path that is broken cannot be copied
         ok &= good is not False
     return 0 if ok else 1
 
@@ -72,8 +77,7 @@ def _device() -> Check:
     from tools.model.loading import pick_device, pick_dtype
 
     device = pick_device()
-    way = "; steps run as CUDA graphs where the model allows it, else kernel by kernel" if device == "cuda" else ""
-    return True, f"device: {device}, {str(pick_dtype(device)).removeprefix('torch.')}{way}"
+    return True, f"device: {device}, {str(pick_dtype(device)).removeprefix('torch.')}{WAYS[device]}"
 
 
 def _model() -> Check:

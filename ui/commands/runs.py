@@ -1,5 +1,6 @@
 """`nesylora runs`: the runs there are."""
 
+import json
 from pathlib import Path
 
 from rich.console import Console
@@ -8,34 +9,70 @@ from rich.text import Text
 
 from agent.errors import BadInput
 from memory.run.folder import RunFolder, runs
+from ui import wording
+from ui.control.states import state_of
+
+CURVE = 16  # rewards that a line shows, the latest
 
 
-def list_runs(root: Path) -> int:
-    """A row a run, newest first: rounds, validation reward, and test reward where it has finished."""
+def list_runs(root: Path, as_json: bool = False) -> int:
+    """A row a run, newest first: rounds, validation reward and its curve, test reward where it has finished, state."""
     console, found = Console(), runs(root)
+    if as_json:
+        for run in found:
+            print(json.dumps(_record(run), ensure_ascii=False))
+        return 0
     if not found:
         console.print(f"No runs in {root} yet. Start one with: nesylora demo")
         return 0
-    table = Table("run", "rounds", "validation", "test", "state")
-    table.columns[0].no_wrap = True
+    table = Table("run", "rounds", "validation", "", "test", "state")
+    for column in (0, 3):
+        table.columns[column].no_wrap = True
     for run in found:
         try:
-            run.check()
-            row = _state(run)
+            row = _row(run)
         except BadInput:
-            row = (run.name, "–", "–", "–", f"damaged: nesylora resume {run.name} says where")
+            row = (run.name, "–", "–", "", "–", f"damaged: nesylora resume {run.name} says where")
         table.add_row(*map(Text, row))
     console.print(table)
     return 0
 
 
-def _state(run: RunFolder) -> tuple[str, ...]:
-    rounds, first, outcome = run.rounds(), run.baseline(), run.outcome()
-    now = rounds[-1].reward if rounds else first.reward if first else None
+def _row(run: RunFolder) -> tuple[str, ...]:
+    state, note = state_of(run)
+    rewards, outcome = _rewards(run), run.outcome()
     return (
         run.name,
-        str(len(rounds)),
-        "–" if now is None or first is None else f"{first.seed_reward:.2f} → {now:.2f}",
+        str(len(run.rounds())),
+        f"{rewards[0]:.2f} → {rewards[-1]:.2f}" if rewards else "–",
+        wording.sparkline(rewards[-CURVE:]),
         f"{outcome.baseline_test.reward:.2f} → {outcome.best_test.reward:.2f}" if outcome else "–",
-        "finished" if outcome else "to be resumed",
+        f"{state}: {wording.printable(note)}" if note else state,
     )
+
+
+def _rewards(run: RunFolder) -> list[float]:
+    """Validation rewards of the seed prompt, and of the best pair from the baseline on."""
+    first = run.baseline()
+    if first is None:
+        return []
+    recalled = [first.reward] if first.best != first.seed else []
+    return [first.seed_reward, *recalled, *(row.reward for row in run.rounds())]
+
+
+def _record(run: RunFolder) -> dict[str, object]:
+    try:
+        state, note = state_of(run)
+        rewards, outcome = _rewards(run), run.outcome()
+    except BadInput as error:
+        return {"run": run.name, "folder": str(run.path), "state": "damaged", "note": str(error)}
+    return {
+        "run": run.name,
+        "folder": str(run.path),
+        "state": state,
+        "note": note,
+        "rounds": len(run.rounds()),
+        "rewards": rewards,
+        "test": outcome.best_test.reward if outcome else None,
+        "seen": outcome.seen if outcome else None,
+    }

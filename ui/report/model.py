@@ -10,6 +10,7 @@ from agent.records.rounds import Baseline, Outcome, Role, Round, Spend, Usage
 from agent.records.training import Training
 from eval.tasks.task import load_config
 from memory.run.folder import RunFolder
+from ui import wording
 from ui.report.llm import LlmSection, read_llm_section
 from ui.report.sections import LONG, RoundSection, read_sections
 
@@ -125,6 +126,19 @@ class Report(NamedTuple):
         return sentences
 
     @property
+    def sealing(self) -> str:
+        """Whether the test rows were seen before the result that stands, in a sentence."""
+        before = [wording.number(outcome.best_test.reward) for outcome in self.run.outcomes()]
+        if self.outcome:
+            before = before[:-1]
+        if not before:
+            return "The test rows were opened once, at the end." if self.outcome else "The test rows are still sealed."
+        seen = f"The test rows were seen before, when the best pair earned {', then '.join(before)}"
+        if self.outcome:
+            return f"{seen}. The run was extended after that, so this result is no blind one any more."
+        return f"{seen}. The run was extended after that, and its next result will say so."
+
+    @property
     def _last(self) -> Baseline | Round | Outcome | None:
         return self.outcome or (self.rounds[-1] if self.rounds else self.baseline)
 
@@ -141,7 +155,7 @@ def read_report(run: RunFolder, rows: Mapping[str, Example]) -> Report:
     trainings = [(section.row, section.training) for section in sections if section.training]
     report = Report(
         run=run,
-        task=load_config(run.task_file),
+        task=load_config(run.task_file).limited(run.limits()),
         baseline=baseline,
         rounds=rounds,
         outcome=outcome,
@@ -159,12 +173,12 @@ def read_report(run: RunFolder, rows: Mapping[str, Example]) -> Report:
     best_scores = {score.example: score for score in run.load(report.best, "validation").scores.values()}
     return report._replace(
         prompt=run.prompt(report.best.prompt),
-        pairs=_pairs(run, baseline.seed, report.best, split, rows),
+        pairs=read_pairs(run, baseline.seed, report.best, split, rows),
         best_scores=list(best_scores.values()),
     )
 
 
-def _pairs(
+def read_pairs(
     run: RunFolder, seed: Candidate, best: Candidate, split: Split, rows: Mapping[str, Example]
 ) -> list[OutputPair]:
     """Rows that both pairs answered, those that changed most first."""

@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import NamedTuple, get_args
 
 from agent.records.edits import Critique
-from agent.records.examples import TextPart
+from agent.records.examples import Candidate, TextPart
 from agent.records.rounds import Baseline, Proposal, Round
 from agent.records.signal import Need, Outlook
 from agent.records.training import Training, read_training
@@ -71,15 +71,17 @@ def read_sections(run: RunFolder, baseline: Baseline | None, rounds: Sequence[Ro
     if len(rounds) > LONG:
         kept = [place for place in places if rounds[place].verdict.kept]
         places = sorted({*kept[-MOST_KEPT:], *places[-LATEST:]})
-    sections = []
-    for place in places:
-        row, present, trial = rounds[place], before[place], rounds[place].trial.candidate
-        diff, text = None, ""
-        if trial and present and trial.prompt != present.prompt:
-            old, new = run.prompt(present.prompt), run.prompt(trial.prompt)
-            diff, text = compare(old, new), unified(old, new)
-        sections.append(RoundSection(row, _training(run, row), diff, text))
-    return sections
+    return [read_section(run, rounds[place], before[place]) for place in places]
+
+
+def read_section(run: RunFolder, row: Round, present: Candidate | None) -> RoundSection:
+    """A round in full, beside the pair that stood before it."""
+    trial = row.trial.candidate
+    diff, text = None, ""
+    if trial and present and trial.prompt != present.prompt:
+        old, new = run.prompt(present.prompt), run.prompt(trial.prompt)
+        diff, text = compare(old, new), unified(old, new)
+    return RoundSection(row, _training(run, row), diff, text)
 
 
 def _training(run: RunFolder, row: Round) -> Training | None:

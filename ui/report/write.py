@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from agent.records.examples import Example
 from agent.records.rounds import Round
+from agent.records.training import Training
 from memory.run.folder import RunFolder
 from memory.storage.disk import write_atomically
 from ui import decision_wording, wording
@@ -66,16 +67,8 @@ def _charts(report: Report) -> dict[str, Markup]:
         pairs = (("seed prompt", report.outcome.baseline_test), ("best pair", report.outcome.best_test))
         bars = [charts.Bar(label, result.reward, result.low, result.high) for label, result in pairs]
     start = report.baseline.reward if report.baseline else None
-    points = [_point(row) for row in report.rounds if row.decision.move.action != "stop"]
-    losses = [
-        charts.LossRun(
-            label=f"round {row.number}",
-            losses=[step.loss for step in training.steps],
-            norms=[step.grad_norm for step in training.steps],
-            epochs=training.epoch_losses,
-        )
-        for row, training in report.trainings
-    ]
+    points = [trial_point(row) for row in report.rounds if row.decision.move.action != "stop"]
+    losses = [loss_run(row, training) for row, training in report.trainings]
     paid = bills(report.baseline, report.rounds, report.outcome)
     return {
         "money_chart": charts.money_chart(paid) if paid else Markup(),
@@ -85,7 +78,18 @@ def _charts(report: Report) -> dict[str, Markup]:
     }
 
 
-def _point(row: Round) -> charts.Point:
+def loss_run(row: Round, training: Training) -> charts.LossRun:
+    """A training as the loss chart draws it."""
+    return charts.LossRun(
+        label=f"round {row.number}",
+        losses=[step.loss for step in training.steps],
+        norms=[step.grad_norm for step in training.steps],
+        epochs=training.epoch_losses,
+    )
+
+
+def trial_point(row: Round) -> charts.Point:
+    """A round as the reward curve marks it."""
     verdict, move = row.verdict, row.decision.move
     title = f"round {row.number}, {wording.lever(move)}, {wording.kept(verdict)}: {row.trial.note}"
     reward = math.nan
@@ -120,18 +124,19 @@ def _from_here(path: Path) -> str:
 
 @cache
 def _pages() -> Environment:
-    return _with_words(Environment(loader=LOADER, autoescape=True, trim_blocks=True, lstrip_blocks=True))
+    return with_words(Environment(loader=LOADER, autoescape=True, trim_blocks=True, lstrip_blocks=True))
 
 
 @cache
 def _markdown() -> Environment:
     """Everything that is put in is escaped, as in HTML, unless it is marked as Markdown already."""
-    environment = _with_words(Environment(loader=LOADER, finalize=escape, trim_blocks=True, lstrip_blocks=True))
+    environment = with_words(Environment(loader=LOADER, finalize=escape, trim_blocks=True, lstrip_blocks=True))
     environment.filters |= {"fence": fence, "lines": lambda prompt: "\n".join(lines(prompt))}
     return environment
 
 
-def _with_words(environment: Environment) -> Environment:
+def with_words(environment: Environment) -> Environment:
+    """The environment, in which templates may use our wording."""
     environment.filters |= {phrase.__name__: phrase for phrase in (*wording.SAYINGS, *decision_wording.SAYINGS)}
     environment.globals |= {"glossary": wording.GLOSSARY, "parts": wording.PARTS}
     environment.globals |= {"sorters": wording.SORTERS, "levers": wording.LEVERS}

@@ -1,178 +1,222 @@
 """The terminal chat: the same graph, stopped before every action, with the user at the switch."""
 
-import json
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
-from rich.console import Console
 from rich.markup import escape
 
-from agent.errors import BadInput
-from agent.records.actions import Decision
-from graphs.approval import Question
-from graphs.conversation import Conversation
-from graphs.session import Session, open_session
+from agent.config.llm import Llm
+from agent.errors import Busy, NesyLoraError
+from agent.records.events import DecisionMade, Event, RunStarted, RunStopped
+from graphs.control.steering import RunStatus, Steering
 from memory.run.folder import RunFolder
 from ui import wording
-from ui.decision_wording import alternative, beside_rules, decider, doubts, inquiry, reason
-from ui.report.diff import unified
 from ui.report.write import write_report
+from ui.talk import answers
+from ui.talk.lines import Kind, Line, line
+from ui.talk.talk import Talk
 from ui.terminal.live import LiveView
 
-HELP = """\
-/plan         what would be done next, why, and what it costs
-/approve      do it, and show the next plan
-/reject WHY   not that lever: plan again without it
-/edit         rewrite the prompt next, whatever the plan says
-/train        train the weights next; settings as in: /train epochs=4 rows=both
-/run N        up to N rounds; edits go through, training asks first
-/why          the reasons and numbers behind the last round
-/diff         what the best prompt says that the seed prompt did not
-/rollback N   back to the pair after round N (0: the baseline)
-/try TEXT     ask the best pair something
-/finish       end here: open the test rows and write the report
-/quit         leave; go on later with: nesylora chat RUN"""
+STYLES: dict[Kind, str] = {
+    "text": "", "strong": "bold", "dim": "dim", "added": "green", "removed": "red", "fault": "yellow", "ask": "bold",
+}  # fmt: skip
+SOON = 0.5  # seconds in which a change is waited for at a time
 
 
-def chat(folder: RunFolder) -> int:
-    """Talk until the run is finished or the user leaves. Commands come from standard input, one a line."""
-    with LiveView() as view, open_session(folder, supervised=True, listener=view, report=write_report) as session:
-        talk = Talk(session, view.console)
-        talk.say(f"Run [bold]{escape(folder.name)}[/]. Type /help for what you can do.")
-        session.go()
-        talk.plan()
-        while talk.turn():
-            pass
+def chat(folder: RunFolder, llm: Llm | None = None) -> int:
+    """Talk until the run is finished or the user leaves.
+
+    On a terminal the prompt stays usable while the run works. Elsewhere (a pipe, a test) lines are read one by one,
+    each when the run waits again.
+
+    Args:
+        llm: hears what no phrase says. None: the task's own, if it has one.
+    """
+    on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    view = ChatView(bars=not on_terminal)
+    with ExitStack() as stack:
+        stack.enter_context(view)
+        here = Visit(folder, view, stack, llm)
+        if on_terminal:
+            _on_terminal(here)
+        else:
+            _line_by_line(here)
+        if here.now.condition != "finished" and not here.elsewhere:
+            here.say(line(f"Go on later with: nesylora chat {folder.name}", "dim"))
     return 0
 
 
-class Talk:
-    """One conversation about one run: reads commands, and puts what they answer into words."""
+class ChatView(LiveView):
+    """Shows what happens, but for what the conversation says itself: the plan."""
 
-    def __init__(self, session: Session, console: Console) -> None:
-        self._conversation = Conversation(session)
-        self._console = console
-        conversation = self._conversation
-        self._commands: dict[str, Callable[[str], None]] = {
-            "/plan": self.plan,
-            "/approve": _alone("/approve", lambda: self._ask(conversation.approve())),
-            "/reject": lambda why: self._ask(conversation.reject(why)),
-            "/edit": lambda rest: self._ask(conversation.edit(**_settings(rest, "/edit parts=system,demos"))),
-            "/train": lambda rest: self._ask(conversation.train(**_settings(rest, "/train epochs=4"))),
-            "/run": self._run,
-            "/why": _alone("/why", self._why),
-            "/diff": _alone("/diff", self._diff),
-            "/rollback": lambda rest: self._ask(conversation.rollback(_number(rest, "/rollback"))),
-            "/try": lambda question: self.say(escape(conversation.try_prompt(question).answer)),
-            "/finish": _alone("/finish", lambda: self._ask(conversation.finish())),
-            "/help": lambda _: self.say(escape(HELP)),
-        }
+    def event(self, event: Event) -> None:
+        if not isinstance(event, DecisionMade | RunStarted | RunStopped):
+            super().event(event)
 
-    def say(self, text: str) -> None:
-        """Print a text of rich's markup."""
-        self._console.print(text, highlight=False)
 
-    def turn(self) -> bool:
-        """Read and do one command; False when the user leaves."""
+class Visit:
+    """What both ways of chatting have in common: the run, the conversation, and what has been seen of it."""
+
+    def __init__(self, folder: RunFolder, view: LiveView, stack: ExitStack, llm: Llm | None) -> None:
+        self.console = view.console
+        self.folder = folder
+        self._view = view
+        self.run, self.elsewhere = stack.enter_context(reached(folder, view))
+        self._seen = folder.events_from(0)[1]  # another process' events, from now on
+        self.now: RunStatus = self.run.status()
+        self.talk = Talk(self.run, folder, self.say)
+        where = " Another process works on it; you see and steer the same." if self.elsewhere else ""
+        self.say(line(f"Run {folder.name}.{where} Type /help for what you can do.", "strong"))
+        if llm:
+            self._listen(llm, stack)
+
+    def say(self, said: Line) -> None:
+        """Print a line."""
+        style = STYLES[said.kind]
+        text = f"[{style}]{escape(said.text)}[/]" if style else escape(said.text)
+        self.console.print(text, highlight=False, soft_wrap=not self.console.is_terminal)
+
+    def _listen(self, llm: Llm, stack: ExitStack) -> None:
+        from ui.talk.llm import listening
+
+        def notify(text: str) -> None:
+            self.say(line(text, "dim"))
+
         try:
-            line = self._console.input("[bold]> [/]").strip()
+            listener = stack.enter_context(listening(self.folder, llm, self.now.limits.usd, notify))
+        except Busy as error:
+            self.say(line(f"Plain language is off: {error}", "fault"))
+            return
+        self.talk.listen(listener)
+        self.say(line(f"{llm.of('chat').model} understands plain language; commands go around it.", "dim"))
+
+    def look(self, seconds: float = SOON) -> bool:
+        """Show what has changed since the last look. Whether anything has."""
+        now = self.run.status(after=self.now.version, seconds=seconds)
+        changed, self.now = now.version != self.now.version, now
+        if self.elsewhere:
+            log, self._seen = self.folder.events_from(self._seen)
+            for entry in log.entries:
+                self._view.event(entry.event)
+        if changed:
+            self.talk.changed(now)
+        return changed
+
+    def interrupted(self) -> None:
+        """Ctrl-C: the step under way is cancelled; where none is, the way out is told."""
+        try:
+            self.talk.stop()
+        except NesyLoraError as error:
+            self.say(line(str(error), "fault"))
+
+
+@contextmanager
+def reached(folder: RunFolder, view: LiveView) -> Iterator[tuple[Steering, bool]]:
+    """The run, and whether another process works on it; if none does, this one begins to."""
+    from graphs.control.client import live
+    from graphs.control.driver import drive
+
+    remote = live(folder)
+    if remote is not None:
+        yield remote, True
+        return
+    with drive(folder, supervised=True, listener=view, report=write_report) as driver:
+        yield driver, False
+
+
+# --- line by line ----------------------------------------------------------------------------------
+
+
+def _line_by_line(here: Visit) -> None:
+    settle(here, begins=True)
+    while True:
+        try:
+            text = here.console.input("[bold]> [/]")
         except EOFError:
-            return False
-        if line in ("/quit", "/exit"):
-            return False
-        name, _, rest = line.partition(" ")
-        if not name:
-            return True
-        command = self._commands.get(name)
-        if command is None:
-            self.say(f"There is no command {escape(name)}; /help lists them, and /try TEXT asks the model.")
-            return True
+            return
+        except KeyboardInterrupt:
+            here.interrupted()
+            continue
+        if not here.talk.hear(text):
+            return
+        settle(here)
+
+
+def settle(here: Visit, begins: bool = False) -> None:
+    """Wait until the run waits for the user again; Ctrl-C cancels its step.
+
+    Raises:
+        NesyLoraError: what stopped the run as it began.
+    """
+    here.talk.changed(here.now) if begins else None
+    while True:
         try:
-            command(rest.strip())
-        except BadInput as error:
-            self.say(escape(str(error)))
-        except EOFError:  # the input ended at a question of ours
-            return False
+            changed = here.look()
+            if here.now.condition == "stopped" and here.now.trouble and begins:
+                raise NesyLoraError(here.now.trouble)
+            if not changed and (here.now.condition != "working" or not here.now.supervised):
+                return
+        except KeyboardInterrupt:
+            here.interrupted()
+
+
+# --- on a terminal ---------------------------------------------------------------------------------
+
+
+def _on_terminal(here: Visit) -> None:
+    from prompt_toolkit.patch_stdout import patch_stdout
+
+    from ui.terminal.prompting import prompt_session
+
+    session = prompt_session(lambda: here.now.rounds, lambda: status_line(here.now, here.talk.waits))
+    over = threading.Event()
+
+    def watch() -> None:
+        here.talk.changed(here.now)
+        while not over.is_set():
+            here.look()
+            session.app.invalidate()
+
+    with patch_stdout(raw=True):
+        watcher = threading.Thread(target=watch, name="watch", daemon=True)
+        watcher.start()
+        try:
+            while _heard(here, session.prompt):
+                pass
+        finally:
+            over.set()
+            watcher.join(5 * SOON)
+
+
+def _heard(here: Visit, ask: Callable[[], str]) -> bool:
+    """One line of the user's. False: they leave."""
+    try:
+        text = ask()
+    except EOFError:
+        return False
+    except KeyboardInterrupt:
+        here.interrupted()
+        return True
+    try:
+        return here.talk.hear(text)
+    except KeyboardInterrupt:
+        here.say(line("Interrupted.", "fault"))
         return True
 
-    def plan(self, _: str = "") -> None:
-        """Show the question that the run waits with."""
-        self._ask(self._conversation.question)
 
-    def _ask(self, question: Question | None) -> None:
-        if question is None:
-            self.say("The run has finished. /try, /why and /diff still answer; /quit leaves.")
-            return
-        if question.fault:
-            self.say(f"That cannot be done: {escape(question.fault)}")
-        action = question.decision.move
-        details = {key: value for key, value in action.model_dump().items() if key != "action"}
-        self.say(f"[bold]Round {question.number}: {action.action}[/]  {escape(json.dumps(details)) if details else ''}")
-        self.say(f"  why:  {escape(reason(question.decision))}")
-        self._decided(question.decision)
-        self.say(f"  cost: {escape(wording.action_cost(question.cost))}")
-        self.say("  /approve, /reject, or another command (/help)")
-
-    def _run(self, rest: str) -> None:
-        for _ in range(_number(rest or "1", "/run")):
-            question = self._conversation.question
-            if question is None or not self._agreed(question):
-                break
-            self._conversation.approve()
-        self.plan()
-
-    def _agreed(self, question: Question) -> bool:
-        """Edits are cheap and go through; what is costly or final asks first."""
-        if question.decision.move.action == "edit_prompt":
-            return True
-        self._ask(question)
-        return self._console.input("  do it? (y/n) ").strip().lower() in ("y", "yes")
-
-    def _why(self) -> None:
-        last = self._conversation.why()
-        self.say(f"Round {last.number}, {last.decision.move.action}, decided by {escape(decider(last.decision))}.")
-        self.say(f"  {escape(reason(last.decision))}")
-        self._decided(last.decision)
-        for name, value in last.decision.numbers.items():
-            self.say(f"  {name:<24}{value:10.3f}")
-        self.say(f"  {wording.kept(last.verdict)}: {escape(last.verdict.reason)}")
-
-    def _decided(self, decision: Decision) -> None:
-        """What the planner looked at before it decided, and what was not done instead."""
-        for looked in decision.inquiries:
-            self.say(f"  looked: {escape(wording.printable(inquiry(looked)))}")
-        for doubt in doubts(decision):
-            self.say(f"  {escape(wording.printable(doubt))}")
-        if would := alternative(decision):
-            same = beside_rules(decision)
-            who = "the rules" if decision.by in ("planner", "learned") else "planned was"
-            self.say(f"  {who}{f' ({same})' if same else ''}: {escape(wording.printable(would))}")
-
-    def _diff(self) -> None:
-        change, colours = self._conversation.diff(), {"+": "green", "-": "red"}
-        for line in unified(change.seed, change.best).splitlines() or ["The best prompt is the seed prompt."]:
-            self.say(f"[{colours.get(line[:1], 'dim')}]{escape(line)}[/]")
-
-
-def _alone(name: str, command: Callable[[], None]) -> Callable[[str], None]:
-    """A command that takes nothing after its name, so that no word of the user's is thrown away."""
-
-    def run(rest: str) -> None:
-        if rest:
-            raise BadInput(f"{name} takes nothing after it, and nothing was done.")
-        command()
-
-    return run
-
-
-def _settings(text: str, example: str) -> dict[str, object]:
-    """`name=value` pairs; a value with commas is a list."""
-    pairs = [part.partition("=") for part in text.split()]
-    if not all(name and equals and value for name, equals, value in pairs):
-        raise BadInput(f"Settings are written as in: {example}. Nothing was done.")
-    return {name: value.split(",") if "," in value or name == "parts" else value for name, _, value in pairs}
-
-
-def _number(text: str, command: str) -> int:
-    if not text.isdecimal():
-        raise BadInput(f"{command} takes a number, as in: {command} 2")
-    return int(text)
+def status_line(now: RunStatus, waits: str) -> str:
+    """Reward, budget, what is under way, and what is waited for, in a line."""
+    target = f"/{wording.number(now.limits.target)}" if now.limits.target is not None else ""
+    money = f" {wording.money(now.spend.usd)}" if now.spend.usd or now.limits.usd is not None else ""
+    money += f" of {wording.money(now.limits.usd)}" if now.limits.usd is not None else ""
+    minutes = f" of {now.limits.minutes:g} min" if now.limits.minutes is not None else ""
+    doing = {"working": answers.step(now) or "at work", "waiting": waits}.get(
+        now.condition, answers.CONDITIONS[now.condition]
+    )
+    parts = [
+        f" reward {wording.number(now.reward)}{target}", f"round {now.rounds}/{now.limits.rounds}",
+        f"{wording.duration(now.spend.seconds)}{minutes}{money}", doing,
+    ]  # fmt: skip
+    return " │ ".join(parts)

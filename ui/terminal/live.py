@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,14 +19,17 @@ from agent.records.events import (
     DecisionMade,
     Event,
     InquiryMade,
+    LimitsSet,
     Note,
     RoundJudged,
     RoundStarted,
     RunFinished,
     RunStarted,
+    RunStopped,
     WorkProgressed,
 )
 from agent.records.rounds import Baseline, Outcome, Round, Spend, Trial
+from graphs.control.extension import in_words
 from ui import wording
 from ui.decision_wording import alternative, beside_rules, decider, doubts, inquiry, refusal
 from ui.decision_wording import reason as why
@@ -39,11 +43,23 @@ class LiveView:
 
     On a terminal a progress line with the time left stands below the finished rounds. Elsewhere (a log, CI, nohup)
     everything is plain lines without control characters, progress at most every ten seconds.
+
+    Args:
+        bars: whether progress is shown here at all; a chat shows it in a line of its own.
+        stamps: begin the lines of a log with the time.
     """
 
-    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        bars: bool = True,
+        stamps: bool = False,
+    ) -> None:
         self.console = console or Console(highlight=False)
         self._clock = clock
+        self._shows_progress = bars
+        self._stamps = stamps
         self._bars: Progress | None = None
         self._what = ""
         self._began = self._logged = clock()
@@ -73,6 +89,8 @@ class LiveView:
                 self._show(event)
 
     def _progress(self, what: str, done: int, total: int, note: str) -> None:
+        if not self._shows_progress:
+            return
         if what != self._what:
             self._end_progress()
             self._what, self._began = what, self._clock()
@@ -99,6 +117,11 @@ class LiveView:
                 self._decision(decision)
             case RoundJudged(row=row):
                 self._verdict(row)
+            case LimitsSet(row=row):
+                again = "; the run is opened again, its test rows are seen" if row.reopened else ""
+                self._say(Text(f"limits: {in_words(row.limits)}{again}", style="italic"))
+            case RunStopped(reason=reason):
+                self._say(Text(f"stopped: {wording.printable(reason)}", style="italic"))
             case Note(text=text):
                 self._say(Text(wording.printable(text), style="italic"))
             case RunFinished(outcome=outcome):
@@ -126,6 +149,10 @@ class LiveView:
 
     def _verdict(self, row: Round) -> None:
         verdict = row.verdict
+        if row.trial.cancelled:
+            took = f"cancelled after {wording.duration(row.trial.spend.seconds)}: nothing is changed"
+            self._say(Text(took, style="bold"), _so_far(row.spend))
+            return
         for sentence in _what_was_done(row.trial):
             self._say(Text(wording.printable(sentence), style="dim"))
         line = Text(f"{wording.number(verdict.before)} → {wording.number(verdict.after)}  ")
@@ -158,6 +185,8 @@ class LiveView:
             )
             table.add_row(name, wording.number(result.reward), between, *parts)
         self.console.print(table)
+        if outcome.seen:
+            self._say(Text("The test rows had been seen before the run was extended: this result is no blind one."))
         if alike := wording.always(outcome.commonest):
             self._say(Text(alike, style="dim"))
         self._say(Text(f"p {wording.p_value(outcome.p_value)}; {wording.cost(outcome.spend)}", style="dim"))
@@ -177,7 +206,10 @@ class LiveView:
 
     def _say(self, *parts: Text) -> None:
         """A line that stays; in a log it is never broken, so that it can be searched."""
-        self.console.print(Text.assemble(*parts), soft_wrap=not self.console.is_terminal)
+        line = Text.assemble(*parts)
+        if self._stamps and not self.console.is_terminal:
+            line = Text.assemble((f"{datetime.now():%Y-%m-%d %H:%M:%S}  ", "dim"), *line.split("\n")[-1:])
+        self.console.print(line, soft_wrap=not self.console.is_terminal)
 
     def _log_progress(self, done: int, total: int, note: str) -> None:
         now = self._clock()

@@ -1,0 +1,20 @@
+"""What a round comes to whose action the user has cancelled: a row that says so, and changes nothing."""
+
+from agent.records.rounds import Trial, Verdict
+from graphs.state import State
+
+CANCELLED = "Cancelled by the user."
+
+
+def cancelled_trial(state: State, judged: bool) -> State:
+    """The trial, which has nothing to keep; and, where it came to be judged, the verdict on it.
+
+    Args:
+        judged: the lever has made its trial: what that took stays charged to it.
+    """
+    trial = Trial(candidate=None, note=CANCELLED, cancelled=True)
+    if not judged:
+        return {"trial": trial}
+    reward = state["signal"].reward
+    verdict = Verdict(kept=False, reason=CANCELLED, before=reward, after=reward, p_value=1.0)
+    return {"trial": trial.model_copy(update={"spend": state["trial"].spend}), "verdict": verdict}

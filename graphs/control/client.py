@@ -1,0 +1,206 @@
+"""A run that another process works on, steered from here."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+from agent.errors import BadInput, Busy, NesyLoraError
+from agent.records.actions import Action
+from agent.records.looks import Finding, Look
+from graphs.control import process, wire
+from graphs.control.steering import RunStatus, Steering
+from graphs.control.watching import status_of_folder
+from memory.run.folder import RunFolder
+from memory.storage.lock import holder
+
+HOME = Path(__file__).resolve().parents[2]
+STARTS = 120.0  # seconds that a worker may take until it can be reached
+ANSWERS = 30.0  # seconds for an answer, beside what is waited for on purpose
+
+
+class Remote:
+    """A run that another process works on. Satisfies `graphs.control.steering.Steering`.
+
+    Each call is a connection of its own, so it may be used from several threads, and holds nothing open.
+    """
+
+    def __init__(self, folder: RunFolder, at: process.Process) -> None:
+        self._folder = folder
+        self._at = at
+
+    def status(self, after: int = -1, seconds: float = 0.0) -> RunStatus:
+        try:
+            return self._steer("status", {"after": after, "seconds": seconds}, ANSWERS + seconds)
+        except Gone as gone:  # what the folder says is still true
+            if not self._folder.path.exists():  # the task could not be used, and nothing was measured
+                raise
+            left = status_of_folder(self._folder)
+            trouble = "" if left.condition == "finished" else str(gone)
+            return left.model_copy(update={"version": int(time.time() * 1000), "trouble": trouble})
+
+    def answer(self, answer: Mapping[str, object], number: int | None = None) -> RunStatus:
+        return self._steer("answer", {"answer": dict(answer), "number": number})
+
+    def act(self, action: Action) -> RunStatus:
+        return self._steer("act", {"action": action})
+
+    def go_on(self, rounds: int | None = None) -> RunStatus:
+        return self._steer("go_on", {"rounds": rounds})
+
+    def pause(self, now: bool = False) -> RunStatus:
+        return self._steer("pause", {"now": now})
+
+    def cancel_step(self) -> RunStatus:
+        return self._steer("cancel_step", {})
+
+    def extend(self, **limits: float | None) -> RunStatus:
+        return self._steer("extend", limits)
+
+    def finish(self) -> RunStatus:
+        return self._steer("finish", {})
+
+    def leave(self) -> RunStatus:
+        return self._steer("leave", {})
+
+    def look(self, look: Look) -> Finding:
+        return cast(Finding, self._call("look", {"look": look}, None))
+
+    def _steer(self, call: str, arguments: Mapping[str, object], timeout: float = ANSWERS) -> RunStatus:
+        return cast(RunStatus, self._call(call, arguments, timeout))
+
+    def _call(self, call: str, arguments: Mapping[str, object], timeout: float | None) -> RunStatus | Finding:
+        """What the other process returns.
+
+        Args:
+            timeout: seconds for the answer; None: as long as it takes.
+        """
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+                connection.settimeout(timeout)
+                connection.connect(self._at.socket)
+                connection.sendall(wire.request(call, arguments))
+                with connection.makefile("rb") as lines:
+                    line = lines.readline()
+        except TimeoutError:
+            raise Busy(f"Process {self._at.pid}, which works on run {self._folder.name}, does not answer.") from None
+        except OSError:
+            line = b""
+        if not line.endswith(b"\n"):
+            raise Gone(self._gone())
+        return wire.result(line, call)
+
+    def _gone(self) -> str:
+        now = process.noted(self._folder)
+        if now is None or now.pid != self._at.pid or now.trouble:
+            why = f": {now.trouble}" if now and now.trouble else ", as it was told to"
+            return f"Process {self._at.pid} has let go of run {self._folder.name}{why}. {GO_ON}{self._folder.name}"
+        return (
+            f"Process {self._at.pid}, which worked on run {self._folder.name}, has ended without a word (killed, or "
+            f"out of memory). What was completed is kept. {GO_ON}{self._folder.name}"
+        )
+
+
+GO_ON = "Go on with: nesylora resume "
+
+
+class Gone(NesyLoraError):
+    """The process that worked on the run is no more."""
+
+
+def attach(folder: RunFolder) -> Steering:
+    """The run, which another process works on.
+
+    Raises:
+        BadInput: none does.
+        Busy: one does, and cannot be reached.
+    """
+    remote = live(folder)
+    if remote is not None:
+        return remote
+    if held := holder(folder.lock_path):
+        raise Busy(
+            f"The run {folder.name} is in use by {held}, which cannot be steered from outside (a program of your own, "
+            "a benchmark, another machine). Wait for its end, or stop it there."
+        )
+    if folder.outcome():
+        raise BadInput(f"Run {folder.name} has finished: no process works on it. {EXTEND}{folder.name} --rounds N")
+    raise BadInput(f"No process works on run {folder.name}. {GO_ON}{folder.name}")
+
+
+EXTEND = "To go on: nesylora ctl extend "
+
+
+def live(folder: RunFolder) -> Remote | None:
+    """The run if a process works on it and can be reached."""
+    at = process.noted(folder)
+    if at is None or not at.socket or at.host != socket.gethostname():
+        return None
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(ANSWERS)
+            connection.connect(at.socket)
+    except OSError:
+        return None
+    return Remote(folder, at)
+
+
+def status_of(folder: RunFolder) -> RunStatus:
+    """Where a run stands, whoever works on it, if anybody."""
+    remote = live(folder)
+    return remote.status() if remote else status_of_folder(folder)
+
+
+def steer(folder: RunFolder, supervised: bool = True) -> Steering:
+    """The run to be steered: if no process works on it, one is started.
+
+    Args:
+        supervised: whether a process that is started asks before each action. One that works on the run already goes on
+            as it was started.
+
+    Raises:
+        Busy: a process has it and cannot be reached.
+        NesyLoraError: the process that was started has ended at once; the message says why.
+    """
+    remote = live(folder)
+    if remote is not None:
+        return remote
+    if holder(folder.lock_path):
+        return attach(folder)  # raises
+    return start_worker(folder, supervised)
+
+
+def start_worker(folder: RunFolder, supervised: bool = False) -> Steering:
+    """A process of its own that works on the run and outlives this one. It writes to `console.log` in the run folder.
+
+    Raises:
+        NesyLoraError: it has ended at once; the message says why.
+    """
+    log = folder.path / "console.log"
+    paths = [str(HOME), *filter(None, [os.environ.get("PYTHONPATH")])]
+    command = [sys.executable, "-P", "-m", "nesylora", "resume", str(folder.path), "--worker"]
+    with log.open("a+b") as said:  # kept open: a run of a task that cannot be used is taken away
+        before = said.seek(0, os.SEEK_END)
+        worker = subprocess.Popen(
+            [*command, *(["--supervised"] if supervised else [])], stdin=subprocess.DEVNULL, stdout=said,
+            stderr=subprocess.STDOUT, start_new_session=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        )  # fmt: skip
+        until = time.monotonic() + STARTS
+        while time.monotonic() < until:
+            at = process.noted(folder)
+            if at is not None and at.pid == worker.pid and (remote := live(folder)):
+                return remote
+            if worker.poll() is not None:
+                said.seek(before)
+                last = said.read().decode(errors="replace").strip().splitlines()
+                raise NesyLoraError(
+                    f"The process for run {folder.name} has ended with code {worker.returncode}: "
+                    f"{last[-1] if last else 'it said nothing'}"
+                )
+            time.sleep(0.05)
+    worker.terminate()
+    raise NesyLoraError(f"The process for run {folder.name} cannot be reached after {STARTS:.0f} s: see {log}")

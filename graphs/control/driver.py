@@ -1,0 +1,197 @@
+"""A run worked on in a thread of this process, while others look on and steer it."""
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import partial
+
+from agent.errors import BadInput, NesyLoraError
+from agent.protocols import Listener
+from agent.records.actions import Action, Rollback, Stop
+from agent.records.events import LimitsSet
+from agent.records.looks import Finding, Look
+from graphs.approval import APPROVE, read
+from graphs.context import Report
+from graphs.control.extension import extended
+from graphs.control.steering import RunStatus
+from graphs.control.thread import BEFORE_THE_END, RunThread, answer_of
+from graphs.control.watching import status_of_folder
+from graphs.session import open_session
+from memory.run.folder import RunFolder
+
+
+class Driver(RunThread):
+    """A run, worked on in a thread. Satisfies `graphs.control.steering.Steering`; made by `drive`.
+
+    Its methods may be called from any thread.
+    """
+
+    def status(self, after: int = -1, seconds: float = 0.0) -> RunStatus:
+        with self._changed:
+            self._changed.wait_for(lambda: self._version > after, seconds)
+            self._asked = time.monotonic()
+            known = status_of_folder(self._folder, self._condition)
+            return known.model_copy(
+                update={
+                    "version": self._version,
+                    "pid": os.getpid(),
+                    "supervised": self._supervised,
+                    "step": self._doing_now(),
+                    "question": self._question,
+                    "spend": self._services.spend if self._services.under_way.works else known.spend,
+                    "trouble": self._trouble,
+                }
+            )
+
+    def answer(self, answer: Mapping[str, object], number: int | None = None) -> RunStatus:
+        with self._changed:
+            question = self._question
+            if question is None:
+                raise BadInput(f"Run {self._folder.name} waits for no answer now: {self._doing()}.")
+            if number is not None and number != question.number:
+                raise BadInput(
+                    f"The question of round {number} has been answered already; now round {question.number} waits: "
+                    f"{question.decision.move}."
+                )
+            meant, fault = read(answer, question.decision.move, len(self._folder.rounds()))
+            if meant is None:
+                raise BadInput(fault)
+            self._order(partial(self._go, dict(answer)))
+        return self.status()
+
+    def act(self, action: Action) -> RunStatus:
+        with self._changed:
+            self._still_open("act")
+            if isinstance(action, Rollback):
+                _, fault = read(answer_of(action), action, len(self._folder.rounds()))
+                if fault:
+                    raise BadInput(fault)
+            if self._question:
+                return self.answer(answer_of(action))
+            self._queued, self._services.supervised = action, True
+            self._go_on()
+        return self.status()
+
+    def go_on(self, rounds: int | None = None) -> RunStatus:
+        with self._changed:
+            self._still_open("go on with")
+            if rounds is not None and rounds < 1:
+                raise BadInput(f"It can go on for 1 round or more, not for {rounds}.")
+            if self._question and rounds is None:
+                raise BadInput(
+                    f"Run {self._folder.name} waits for an answer about round {self._question.number} "
+                    f"({self._question.decision.move}). Answer it, or say for how many rounds it is to go on unasked."
+                )
+            if rounds is not None and not self._supervised:
+                raise BadInput("This run asks nobody: its rounds are limited by its budget, which can be extended.")
+            self._approved = rounds or self._approved
+            if self._question is None:
+                self._go_on()
+            elif self._passes(self._question):
+                self._order(partial(self._go, APPROVE))
+            else:
+                self._approved = 0
+                raise BadInput(
+                    f"What is planned is the end of run {self._folder.name}, which opens the test rows: "
+                    f"{self._question.decision.reason} Answer that yourself, or extend the run."
+                )
+        return self.status()
+
+    def pause(self, now: bool = False) -> RunStatus:
+        with self._changed:
+            self._still_open("pause")
+            if self._condition == "working":
+                self._paused, self._breaks = True, now
+                self._changes()
+        return self.status()
+
+    def cancel_step(self) -> RunStatus:
+        with self._changed:
+            self._still_open("cancel")
+            if self._cut_off and self._condition == "paused":
+                self._folder.cancel(self._cut_off)
+                self._go_on()
+                return self.status()
+            under_way = self._services.under_way
+            if self._question or not under_way.cancellable:
+                raise BadInput(f"No action is under way that could be cancelled: {self._doing()}.")
+            self._folder.cancel(under_way.round)
+            self._cancelled = under_way.round
+            self._changes()
+        return self.status()
+
+    def extend(self, **limits: float | None) -> RunStatus:
+        with self._changed:
+            row = self._folder.extend(extended(self._config, self._folder.limits() or self._config.limits, limits))
+            at_its_end = self._question is not None and isinstance(self._question.decision.move, Stop)
+            if row.reopened or at_its_end:
+                self._order(self._go_on_from_the_ledger)
+            elif self._question is None:
+                self._replans = self._services.under_way.node in BEFORE_THE_END
+            self._changes()
+        self._tell(LimitsSet(row=row))
+        return self.status()
+
+    def finish(self) -> RunStatus:
+        return self.status() if self._condition == "finished" else self.act(Stop())
+
+    def leave(self) -> RunStatus:
+        with self._changed:
+            self._leaving = True
+            self._changes()
+        return self.status()
+
+    def close(self) -> None:
+        """Break the step under way off, and wait for that."""
+        self.leave()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def look(self, look: Look) -> Finding:
+        found: Future[Finding] = Future()
+        with self._changed:
+            if self._condition in ("working", "stopped"):
+                raise BadInput(f"Nothing can be looked at now: {self._doing()}. Pause the run first.")
+            self._looks.append(partial(self._look, look, found))
+            self._changes()
+        return found.result()
+
+    def _still_open(self, to: str) -> None:
+        if self._leaving:
+            raise NesyLoraError(
+                f"The process lets go of run {self._folder.name} just now, so there is nothing to {to}."
+            )
+        if self._condition == "finished":
+            raise BadInput(f"Run {self._folder.name} has finished, so there is nothing to {to}. {EXTEND}")
+
+
+EXTEND = "Extend it to go on, such as by rounds."
+
+
+@contextmanager
+def drive(
+    folder: RunFolder,
+    *,
+    supervised: bool = False,
+    listener: Listener | None = None,
+    report: Report | None = None,
+) -> Iterator[Driver]:
+    """The run, worked on in a thread of this process and reachable for others of this user, until the block ends.
+
+    Raises:
+        Busy, BadInput: as `graphs.session.open_session`.
+    """
+    from graphs.control.socket import served
+
+    with open_session(folder, supervised=supervised, listener=listener, report=report) as session:
+        if not session.finished:
+            _ = session.services.spec  # what is wrong with the task is said before anybody is asked to wait
+        driver = Driver(session)
+        with served(driver, folder):
+            driver.start()
+            try:
+                yield driver
+            finally:
+                driver.close()

@@ -1,0 +1,75 @@
+"""control.json in a run folder: the process that works on the run, and where it can be reached."""
+
+import os
+import socket
+import stat
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from agent.errors import NesyLoraError
+from agent.records.base import Record, digest
+from memory.run.folder import RunFolder
+from memory.storage.disk import write_atomically
+
+LONGEST = 100  # bytes of a socket's path; the system allows 107, and on some 103
+
+
+class Process(Record):
+    """What a process that works on a run says of itself, or what it said last."""
+
+    pid: int
+    host: str = Field(default_factory=socket.gethostname)
+    socket: str = Field("", description="path; empty once the process has let go of the run")
+    since: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    trouble: str = Field("", description="the error that it ended with")
+
+
+def noted(folder: RunFolder) -> Process | None:
+    """What the last process has noted; None where none has, or none that ended badly."""
+    try:
+        return Process.model_validate_json(_file(folder).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def note(folder: RunFolder, process: Process) -> None:
+    """Note who works on the run."""
+    write_atomically(_file(folder), process.model_dump_json(indent=2))
+
+
+def forget(folder: RunFolder) -> None:
+    """The process has ended well."""
+    _file(folder).unlink(missing_ok=True)
+
+
+def socket_path(folder: RunFolder) -> Path:
+    """A new path for a socket, short enough, in a folder that only this user can enter.
+
+    Raises:
+        NesyLoraError: the folder belongs to somebody else.
+    """
+    name = f"{digest([str(folder.path), os.getpid()])}.sock"
+    own = [Path(tempfile.gettempdir()) / f"nesylora-{os.getuid()}", Path(f"/tmp/nesylora-{os.getuid()}")]
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        own.insert(0, Path(runtime) / "nesylora")
+    short = [place for place in own if len(os.fsencode(place / name)) <= LONGEST]
+    for place in short:
+        try:
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError:  # no such runtime folder any more, or not ours to write
+            continue
+        found = place.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
+            place.chmod(0o700)
+            return place / name
+    raise NesyLoraError(
+        f"No folder for the socket that others reach this run by: {', '.join(map(str, short))} cannot be used. Set "
+        "TMPDIR to a short path of your own."
+    )
+
+
+def _file(folder: RunFolder) -> Path:
+    return folder.path / "control.json"

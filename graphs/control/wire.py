@@ -1,0 +1,75 @@
+"""Calls of `Steering` as lines of JSON: a request and its answer, one of each a connection."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from agent.errors import BadInput, Busy, NesyLoraError
+from agent.records.actions import Action
+from agent.records.looks import Finding, Look
+from graphs.control.steering import RunStatus, Steering
+
+CALLS = ("status", "answer", "act", "go_on", "pause", "cancel_step", "extend", "finish", "leave", "look")
+KINDS: dict[str, type[NesyLoraError]] = {kind.__name__: kind for kind in (NesyLoraError, BadInput, Busy)}
+MOST = 4_000_000  # bytes of a line
+ACTION: TypeAdapter[Action] = TypeAdapter(Action)
+LOOK: TypeAdapter[Look] = TypeAdapter(Look)
+FINDING: TypeAdapter[Finding] = TypeAdapter(Finding)
+
+
+def request(call: str, arguments: Mapping[str, object]) -> bytes:
+    """The line that asks for a call. Records among the arguments go as their JSON."""
+    plain = {name: value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+             for name, value in arguments.items()}  # fmt: skip
+    return json.dumps({"call": call, "arguments": plain}).encode() + b"\n"
+
+
+def answered(line: bytes, steering: Steering) -> bytes:
+    """The line that answers a request, once it is done."""
+    try:
+        asked = json.loads(line)
+        call, arguments = str(asked["call"]), dict(asked["arguments"])
+        if call not in CALLS:
+            raise BadInput(f"there is no call {call!r}; there are {', '.join(CALLS)}")
+        result = getattr(steering, call)(**_read(call, arguments))
+        return json.dumps({"result": result.model_dump(mode="json")}).encode() + b"\n"
+    except NesyLoraError as error:
+        kind = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in KINDS)
+        return _fault(kind, str(error))
+    except (ValueError, KeyError, TypeError) as error:  # ValidationError is a ValueError
+        return _fault("BadInput", f"the request cannot be read: {error}")
+
+
+def result(line: bytes, call: str) -> RunStatus | Finding:
+    """What a call returned.
+
+    Raises:
+        NesyLoraError: what the call raised.
+    """
+    try:
+        answer = json.loads(line)
+        if "fault" in answer:
+            raise KINDS.get(answer["kind"], NesyLoraError)(answer["fault"])
+        if call == "look":
+            return FINDING.validate_python(answer["result"])
+        return RunStatus.model_validate(answer["result"])
+    except (ValidationError, ValueError, KeyError) as error:
+        raise NesyLoraError(
+            f"The process that works on the run answers in a form that is not known here ({error}). It is perhaps of "
+            "another version of NeSyLoRA: use that one."
+        ) from error
+
+
+def _read(call: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with their records."""
+    if call == "act":
+        return {"action": ACTION.validate_python(arguments["action"])}
+    if call == "look":
+        return {"look": LOOK.validate_python(arguments["look"])}
+    return arguments
+
+
+def _fault(kind: str, message: str) -> bytes:
+    return json.dumps({"fault": message, "kind": kind}).encode() + b"\n"

@@ -1,0 +1,67 @@
+"""calls.jsonl and its like: every call to the external LLM, before it is sent and after it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from agent.records.rounds import Call, Role, Usage
+from memory.storage.damage import is_damage, set_aside
+from memory.storage.disk import append_line, whole_lines, write_atomically
+from memory.storage.records import parse_record
+
+
+class CallFile:
+    """The calls that one process of a run makes, a line each. Satisfies `agent.protocols.CallLog`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._size = 0
+        self._usage: dict[Role, Usage] = {}
+
+    def log(self, call: Call) -> None:
+        """Notes a call. Not synced: only what was said to a dead machine could be lost."""
+        append_line(self.path, call.model_dump_json(), sync=False)
+
+    def calls(self) -> list[Call]:
+        """All lines in the order written. Raises BadInput: a whole line is not a call; names file and line."""
+        lines = enumerate(whole_lines(self.path), 1)
+        return [parse_record(Call, line, f"{self.path}, line {number},") for number, line in lines]
+
+    def mend(self) -> str:
+        """Charges damaged lines at the most that any call here has cost.
+
+        Returns:
+            What was done, in a sentence; "" where no line is damaged.
+        """
+        good, damaged = list[Call](), 0
+        for line in whole_lines(self.path):
+            try:
+                good.append(Call.model_validate_json(line))
+            except ValidationError as error:
+                if not is_damage(error):
+                    return ""  # of another version
+                damaged += 1
+        if not damaged:
+            return ""
+        said = set_aside(self.path, self.path.parent)
+        dearest = max(good, key=lambda call: (call.usage.usd, call.usage.tokens), default=None)
+        last = max((call.number for call in good), default=0)
+        lost = [
+            dearest.model_copy(update={"number": last + place, "settled": True, "fault": "the log was damaged"})
+            for place in range(1, damaged + 1)
+            if dearest
+        ]
+        write_atomically(self.path, "".join(f"{call.model_dump_json()}\n" for call in (*good, *lost)))
+        return f"{said}. Calls that were lost ({damaged}) are charged at the most that a call of this run has cost."
+
+    def usage(self) -> Mapping[Role, Usage]:
+        """What the calls cost by role; read again only where the file has grown, since it is asked at every step."""
+        size = self.path.stat().st_size if self.path.exists() else 0
+        if size != self._size:
+            latest = {call.number: call for call in self.calls()}
+            usage: dict[Role, Usage] = {}
+            for call in latest.values():
+                usage[call.role] = usage.get(call.role, Usage()) + call.usage
+            self._size, self._usage = size, usage
+        return self._usage

@@ -1,0 +1,272 @@
+"""Runs in processes of their own, followed and steered from others: by the command line, over a real socket."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.errors import BadInput, Busy, NesyLoraError
+from agent.records.looks import TryPrompt
+from graphs.approval import APPROVE
+from graphs.context import new_run
+from graphs.control import process
+from graphs.control.client import attach, live, start_worker, status_of, steer
+from graphs.control.driver import drive
+from graphs.control.socket import Server
+from graphs.control.steering import RunStatus, Steering
+from memory.run.folder import RunFolder
+from tests.fixtures.command_line import run as command
+from tests.fixtures.learnable import TinyTask
+from ui.control.signals import Ending
+from ui.control.work import work
+
+ROOT = Path(__file__).parents[3]
+PATIENCE = 180.0  # seconds; a test that waits so long fails
+LONG = ["policy=lora-only", "budget.rounds=2", "lora.epochs=20", "lora.batch_size=1", "lora.enough=0"]  # 80 steps
+
+
+def nesylora(*arguments: str | Path) -> "subprocess.Popen[str]":
+    line = [sys.executable, "nesylora.py", *map(str, arguments)]
+    return subprocess.Popen(line, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def until(steering: Steering, ok: Callable[[RunStatus], bool]) -> RunStatus:
+    """The first status that is as wanted."""
+    status, end = steering.status(), time.monotonic() + PATIENCE
+    while not ok(status):
+        assert time.monotonic() < end, f"nothing of the kind: {status}"
+        status = steering.status(status.version, 5.0)
+    return status
+
+
+def training(status: RunStatus) -> bool:
+    return status.step is not None and status.step.what == "training LoRA"
+
+
+def reached(folder: RunFolder) -> Steering:
+    """The run, once a process that was just started can be reached."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        if remote := live(folder):
+            return remote
+        time.sleep(0.05)
+    raise AssertionError("nobody can be reached")
+
+
+@pytest.fixture
+def folder(tiny_task: TinyTask, tmp_path: Path) -> Iterator[RunFolder]:
+    """A run that trains for a while; what works on it is stopped in the end."""
+    made = new_run(tiny_task(), LONG, tmp_path / "runs")
+    yield made
+    if remote := live(made):
+        pid = remote.status().pid
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+
+
+def lines(folder: RunFolder) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder.path / "ledger.jsonl").read_text().splitlines()]
+
+
+def test_a_run_in_the_background_is_paused_extended_and_cancelled_by_two_clients(
+    folder: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = start_worker(folder)
+    second = attach(folder)
+    status = until(first, training)
+    assert status.pid and status.pid != os.getpid() and second.status().pid == status.pid
+    assert second.pause(now=True).run == folder.name
+    until(first, lambda status: status.condition == "paused")
+    runs = ["--runs", str(folder.path.parent)]
+    assert command(["runs", *runs]) == 0 and "paused" in capsys.readouterr().out
+    assert command(["resume", folder.name, *runs]) == Busy.exit_code
+    refused = capsys.readouterr().err
+    assert f"Process {status.pid} works on run {folder.name}" in refused and "nesylora attach" in refused
+    assert command(["ctl", "extend", "--rounds", "3", "--target", "0.5", *runs]) == 0
+    assert "of 3 rounds" in capsys.readouterr().out
+    assert command(["ctl", "cancel", *runs]) == 0
+    assert command(["ctl", "resume", "--json", *runs]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["run"] == folder.name
+    until(second, lambda status: status.rounds >= 1)
+    assert folder.rounds()[0].trial.cancelled
+    until(first, lambda status: status.rounds == 1 and training(status))
+    assert command(["ctl", "stop", *runs]) == 0
+    assert "to be resumed" in " ".join(capsys.readouterr().out.split()) or status_of(folder).condition == "stopped"
+    assert process.noted(folder) is None and live(folder) is None
+    assert [row["kind"] for row in lines(folder)] == ["baseline", "extension", "round"]
+    with pytest.raises(NesyLoraError, match="has let go of run"):
+        first.pause()
+    with pytest.raises(BadInput, match="nesylora resume"):
+        attach(folder)
+
+
+def test_a_worker_that_is_killed_under_its_clients_is_told_from_one_that_has_ended(
+    folder: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steering = start_worker(folder)
+    follower = nesylora("attach", folder.name, "--runs", folder.path.parent)
+    pid = until(steering, training).pid
+    assert pid
+    os.kill(pid, signal.SIGKILL)
+    said, _ = follower.communicate(timeout=PATIENCE)
+    assert follower.returncode == 1
+    assert "ended without a word (killed, or out of memory)" in said and f"nesylora resume {folder.name}" in said
+    with pytest.raises(NesyLoraError, match="ended without a word"):
+        steering.cancel_step()
+    left = steering.status()
+    assert left.condition == "stopped" and "ended without a word" in left.trouble
+    assert command(["runs", "--runs", str(folder.path.parent)]) == 0
+    listed = " ".join(capsys.readouterr().out.split())
+    assert "to be" in listed and "killed" in listed
+    noted = process.noted(folder)
+    assert noted and Path(noted.socket).exists()
+    folder.cancel(1)  # as if the kill had come right behind the user's word
+    again = steer(folder, supervised=False)  # another process takes it up
+    assert until(again, lambda status: status.rounds == 1).pid != pid
+    assert folder.rounds()[0].trial.cancelled and not Path(noted.socket).exists()
+
+
+def test_detached_it_is_followed_and_left_and_goes_on(folder: RunFolder) -> None:
+    source = folder.about.source
+    root = folder.path.parent
+    settings = [part for setting in [*LONG, "lora.epochs=2"] for part in ("--set", setting)]
+    started = nesylora("run", source, "--runs", root, "--name", "away", "--detach", *settings)
+    said, error = started.communicate(timeout=PATIENCE)
+    assert started.returncode == 0, error
+    assert "Run away works in the background" in said
+    away = RunFolder.open(root / "away")
+    watcher = nesylora("attach", "away", "--runs", root)
+    assert watcher.stdout is not None and "away" in watcher.stdout.readline()
+    watcher.send_signal(signal.SIGINT)
+    rest, _ = watcher.communicate(timeout=PATIENCE)
+    assert watcher.returncode == 0 and "Detached from run away, which goes on" in rest
+    again = nesylora("attach", "away", "--json", "--runs", root)
+    events, _ = again.communicate(timeout=PATIENCE)
+    if again.returncode != 2:  # it was faster
+        kinds = [json.loads(line)["kind"] for line in events.splitlines()]
+        assert again.returncode == 5 and kinds[0] == "run" and kinds[-1] == "finish"
+    assert away.outcome() is not None and len(away.rounds()) == 2
+    assert "round 1" in (away.path / "console.log").read_text()
+    assert process.noted(away) is None
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_a_signal_ends_cleanly_and_the_run_goes_on(folder: RunFolder, number: signal.Signals, code: int) -> None:
+    worker = nesylora("resume", folder.name, "--runs", folder.path.parent)
+    until(reached(folder), training)
+    worker.send_signal(number)
+    said, error = worker.communicate(timeout=PATIENCE)
+    assert worker.returncode == code, error
+    assert "ending after the batch under way" in error and "go on with: nesylora resume" in error
+    assert "Traceback" not in error
+    assert process.noted(folder) is None and not (folder.path / "run.holder").exists()
+    assert [row["kind"] for row in lines(folder)] == ["baseline"] and not list((folder.path / "adapters").glob("*"))
+    assert "stopped: The user stopped it." in said
+    with folder.locked():
+        pass
+
+
+def test_a_second_signal_ends_at_once(folder: RunFolder) -> None:
+    """The process is held in its batch, so that it cannot end cleanly."""
+    code = (
+        f"import sys, time; sys.path.insert(0, {str(ROOT)!r})\n"
+        "import tools.training.optimizer_steps as steps\n"
+        "steps.OptimizerSteps.run = lambda *_: (print('held', flush=True), time.sleep(600))\n"
+        "from ui.cli import run\nsys.exit(run(sys.argv[1:]))"
+    )
+    line = [sys.executable, "-c", code, "resume", str(folder.path)]
+    with subprocess.Popen(line, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as worker:
+        assert worker.stdout is not None and worker.stderr is not None
+        while "held" not in worker.stdout.readline():
+            assert worker.poll() is None
+        worker.send_signal(signal.SIGTERM)
+        while "ending" not in worker.stderr.readline():
+            assert worker.poll() is None
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(PATIENCE) == 143
+    assert status_of(folder).condition == "stopped"
+
+
+def test_a_supervised_worker_asks_its_clients_and_looks_for_them(folder: RunFolder) -> None:
+    steering = steer(folder)
+    status = until(steering, lambda status: status.condition == "waiting")
+    assert status.supervised and status.question and status.question.number == 1
+    assert steering.look(TryPrompt(question="Who?")).found == "try_prompt"
+    other = attach(folder)
+    other.answer(APPROVE, 1)
+    with pytest.raises(BadInput, match=r"waits for no answer now|answered already"):
+        steering.answer(APPROVE, 1)
+    until(steering, training)
+    steering.cancel_step()
+    status = until(other, lambda status: status.condition == "waiting")
+    assert status.rounds == 1 and folder.rounds()[0].trial.cancelled
+    with pytest.raises(BadInput, match="there is no call"):
+        getattr(steering, "_call")("close", {}, 5.0)  # noqa: B009
+    steering.leave()
+
+
+def test_a_program_of_ones_own_that_has_the_run_is_named(folder: RunFolder) -> None:
+    with folder.locked(), pytest.raises(Busy, match=f"process {os.getpid()} .* cannot be steered"):
+        steer(folder)
+
+
+def test_a_worker_that_cannot_begin_says_why(folder: RunFolder, tiny_task: TinyTask) -> None:
+    (Path(folder.about.source) / "validation.jsonl").write_text('{"question": "Another?", "answer": "Yes"}\n')
+    with pytest.raises(NesyLoraError, match="have changed since run"):
+        start_worker(folder)
+
+
+def test_the_socket_is_the_users_alone_however_long_the_path_of_the_run(
+    tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path.joinpath(*["a-folder-of-a-rather-long-name"] * 5)
+    folder = new_run(tiny_task(), LONG, deep)
+    monkeypatch.setenv("TMPDIR", str(deep))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    path = process.socket_path(folder)
+    assert len(os.fsencode(path)) <= 103 and path.parent.stat().st_mode & 0o777 == 0o700
+    assert path.parent.stat().st_uid == os.getuid()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_is_not_answered(folder: RunFolder) -> None:
+    """Neither through the folder of the socket, nor where that stands open."""
+    path = Path(tempfile.mkdtemp(dir="/tmp")) / "open.sock"
+    path.parent.chmod(0o755)
+    code = (
+        "import os, socket, sys\nos.setuid(int(sys.argv[2]))\n"
+        "connection = socket.socket(socket.AF_UNIX)\nconnection.settimeout(60)\n"
+        "try:\n    connection.connect(sys.argv[1])\n"
+        '    connection.sendall(b\'{"call": "leave", "arguments": {}}\\n\')\n'
+        "    print('answer', connection.recv(100))\nexcept OSError as error:\n    print(type(error).__name__)"
+    )
+
+    def asked(at: Path, user: int) -> str:
+        line = [sys.executable, "-I", "-c", code, str(at), str(user)]
+        return subprocess.run(line, capture_output=True, text=True, check=True).stdout
+
+    with drive(folder, supervised=True) as driver:
+        noted = process.noted(folder)
+        assert noted and asked(Path(noted.socket), 65534).strip() == "PermissionError"
+        server = Server(driver, path)
+        path.chmod(0o666)
+        assert "result" not in asked(path, 65534)
+        assert driver.status().condition != "stopped"
+        assert "result" in asked(path, 0)
+        server.close()
+    assert not path.exists()
+
+
+def test_a_worker_that_nobody_asks_any_more_ends(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ui.control.work.IDLE", 0.0)
+    assert work(folder, Ending(), supervised=True) == 143
+    assert status_of(folder).condition == "stopped" and folder.baseline() is not None

@@ -1,0 +1,176 @@
+"""What a user changes through the page comes to whoever works on the run, and nothing else does."""
+
+from collections.abc import Callable
+
+import pytest
+
+from agent.records.actions import Rollback
+from agent.records.looks import TryPrompt
+from graphs.approval import APPROVE, Cost, Question, question
+from memory.run.folder import RunFolder
+from tests.ui.page.conftest import Pages
+from tests.ui.page.steers import Steered
+
+
+@pytest.fixture
+def page(pages: Callable[..., Pages], story: RunFolder) -> Pages:
+    return pages()
+
+
+@pytest.fixture
+def asking(page: Pages, story: RunFolder) -> Steered:
+    """The run waits with the plan of its last round, a training."""
+    steered = page.steered(story)
+    asked = question(5, story.rounds()[-1].decision, Cost(epochs=4, training_rows=96, validation_answers=12))
+    steered.becomes(condition="waiting", question=Question.model_validate(asked))
+    return steered
+
+
+def post(page: Pages, order: str, **form: object) -> str:
+    answer = page.client.post(f"/runs/valley-1/{order}", data=form)
+    assert answer.status_code == 200, answer.text
+    return answer.text
+
+
+def test_the_open_question_stands_with_reason_and_cost(page: Pages, asking: Steered) -> None:
+    text = page.get("/runs/valley-1")
+    assert "Round 5 waits for you" in text and "Words have done what they can" in text
+    assert "Train 4 epochs on 96 rows in the wanted form" in text and "4 epochs over up to 96 rows" in text
+    assert '<input name="epochs" type="number" step="1" min="1" max="20" value="4">' in text
+
+
+def test_approved(page: Pages, asking: Steered) -> None:
+    text = post(page, "answer", decision="approve", number=5)
+    assert asking.asked == [("answer", APPROVE)]
+    assert "working" in text and "waits for you" not in text
+
+
+def test_rejected_with_a_reason(page: Pages, asking: Steered) -> None:
+    post(page, "answer", decision="reject", number=5, message="too dear")
+    assert asking.asked == [("answer", {"decisions": [{"type": "reject", "message": "too dear"}]})]
+
+
+def test_changed_in_the_form(page: Pages, asking: Steered) -> None:
+    fields = {"epochs": "2", "learning_rate": "0.0005", "fresh": "true", "rows": "both", "replay": ""}
+    post(page, "answer", decision="edit", number=5, action="train_lora", **fields)
+    [(_, given)] = asking.asked
+    args = {"epochs": 2, "learning_rate": 0.0005, "fresh": True, "rows": "both"}
+    assert given == {"decisions": [{"type": "edit", "edited_action": {"name": "train_lora", "args": args}}]}
+
+
+def test_another_action_has_its_own_settings(page: Pages, asking: Steered) -> None:
+    text = page.get("/runs/valley-1/settings?action=edit_prompt")
+    assert text.count('name="parts"') == 4 and "failures" in text
+    post(page, "answer", decision="edit", number=5, action="edit_prompt", parts=["system", "demos"], failures="style")
+    [(_, given)] = asking.asked
+    args = {"parts": ["system", "demos"], "failures": "style"}
+    assert given == {"decisions": [{"type": "edit", "edited_action": {"name": "edit_prompt", "args": args}}]}
+
+
+def test_an_answer_to_a_question_of_before_is_refused(page: Pages, asking: Steered) -> None:
+    answer = page.client.post(
+        "/runs/valley-1/answer", data={"decision": "approve", "number": 4}, headers={"hx-request": "true"}
+    )
+    assert answer.status_code == 422 and "Another question is open by now." in answer.text
+    assert 'hx-target="#said"' in answer.text and asking.asked == []
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"decision": "edit", "number": 5, "action": "stop"},
+        {"decision": "maybe", "number": 5},
+        {"decision": "approve"},
+        {"decision": "edit", "number": 5, "action": "train_lora", "epochs": "many"},
+    ],
+)
+def test_what_makes_no_answer_is_refused(page: Pages, asking: Steered, form: dict[str, object]) -> None:
+    assert page.client.post("/runs/valley-1/answer", data=form).status_code == 422
+    assert asking.asked == []
+
+
+@pytest.mark.parametrize(
+    ("order", "form", "asked"),
+    [
+        ("pause", {}, ("pause", False)),
+        ("pause", {"now": "true"}, ("pause", True)),
+        ("cancel", {}, ("cancel_step", None)),
+        ("go-on", {}, ("go_on", None)),
+        ("go-on", {"rounds": "3"}, ("go_on", 3)),
+        ("roll-back", {"number": "1"}, ("act", Rollback(to_round=1))),
+        ("extend", {"rounds": "9", "target": "0.9", "usd": ""}, ("extend", {"rounds": 9, "target": 0.9})),
+        ("finish", {}, ("finish", None)),
+        ("leave", {}, ("leave", None)),
+    ],
+)
+def test_each_button_gives_its_order(
+    page: Pages, story: RunFolder, order: str, form: dict[str, str], asked: tuple[str, object]
+) -> None:
+    steered = page.steered(story)
+    assert 'hx-target="#live"' in post(page, order, **form)
+    assert steered.asked == [asked]
+
+
+@pytest.mark.parametrize("order", ["pause", "cancel", "leave"])
+def test_what_nobody_works_on_cannot_be_broken_off(page: Pages, order: str) -> None:
+    answer = page.client.post(f"/runs/valley-1/{order}")
+    assert answer.status_code == 422 and "Resume it first" in answer.text
+    assert page.steers.working == {}
+
+
+def test_resuming_takes_a_worker_that_asks_or_does_not(page: Pages) -> None:
+    post(page, "go-on", supervised="true")
+    assert page.steers.supervised is True and page.steers.working["valley-1"].asked == []  # it works on at once
+    page.steers.working.clear()
+    post(page, "go-on")
+    assert page.steers.supervised is False
+
+
+def test_an_extension_without_a_limit_is_none(page: Pages) -> None:
+    assert page.client.post("/runs/valley-1/extend", data={"rounds": ""}).status_code == 422
+
+
+def test_the_model_answers_beside_the_question(page: Pages, story: RunFolder) -> None:
+    steered = page.steered(story)
+    text = post(page, "try", question="Who is <b>it</b>?")
+    assert "ANSWER: Heskzan" in text and "I see." in text and "<b>it" not in text
+    assert steered.asked == [("look", TryPrompt(question="Who is <b>it</b>?", beside=(0,)))]
+
+
+def test_the_model_of_a_run_that_nobody_works_on_is_not_asked_since_that_would_go_on_with_it(page: Pages) -> None:
+    answer = page.client.post("/runs/valley-1/try", data={"question": "Who?"})
+    assert answer.status_code == 422 and "Resume it" in answer.text and page.steers.working == {}
+
+
+def say(page: Pages, words: str) -> str:
+    return post(page, "say", said=words)
+
+
+def test_what_is_said_is_done_in_commands_and_in_words(page: Pages, asking: Steered) -> None:
+    assert "train 4 epochs on 96 rows in the wanted form" in say(page, "/plan")
+    assert "Words have done what they can" in say(page, "why?")
+    text = say(page, "yes")
+    assert asking.asked == [("answer", APPROVE)] and 'class="mine"' in text
+
+
+def test_a_question_of_the_conversation_is_answered_by_its_buttons(page: Pages, asking: Steered) -> None:
+    text = say(page, "rolback 1")
+    assert "Did you mean /rollback 1?" in text and '<button name="said" value="yes">Yes</button>' in text
+    say(page, "yes")
+    [(order, given)] = asking.asked
+    assert order == "answer" and "rollback" in str(given)
+
+
+def test_rounds_without_asking_are_left_to_the_worker(page: Pages, asking: Steered) -> None:
+    assert "Up to 3 rounds" in say(page, "/run 3")
+    assert asking.asked == [("go_on", 3)]
+
+
+def test_what_is_not_understood_does_nothing(page: Pages, asking: Steered) -> None:
+    assert "I do not understand that" in say(page, "lorem ipsum dolor")
+    assert "is-fault" in say(page, "/rollback much")
+    assert asking.asked == []
+
+
+def test_what_is_said_and_answered_stays_text(page: Pages, asking: Steered) -> None:
+    assert "<script" not in say(page, "<script>alert(1)</script>") + say(page, "/try <script>")

@@ -1,0 +1,67 @@
+"""`nesylora attach`: a run that another process works on, followed live."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+from agent.records.events import RunStarted
+from graphs.control.client import attach
+from graphs.control.steering import RunStatus, Steering
+from memory.run.events import TimedEvent
+from memory.run.folder import RunFolder
+from ui.control.events import print_event
+from ui.control.work import exit_code
+from ui.terminal.live import LiveView
+
+WAIT = 2.0  # seconds that one request waits for news
+
+
+def follow(folder: RunFolder, json: bool = False) -> int:
+    """Show what happens in the run until it ends, or the user leaves it. Returns the exit code of the run.
+
+    Raises:
+        BadInput, Busy: see `graphs.control.client.attach`.
+    """
+    steering = attach(folder)
+    view = None if json else LiveView(stamps=True)
+    shown: AbstractContextManager[object] = view or nullcontext()
+    try:
+        with shown:
+            last = _follow(folder, steering, view)
+    except KeyboardInterrupt:
+        _say(f"\nDetached from run {folder.name}, which goes on. Back to it: nesylora attach {folder.name}", view)
+        return 0
+    if folder.outcome():
+        return exit_code(folder)
+    _say(last.trouble or f"The run was stopped. Go on with: nesylora resume {folder.name}", view)
+    return 1
+
+
+def _follow(folder: RunFolder, steering: Steering, view: LiveView | None) -> RunStatus:
+    """Until no process works on it, or it has ended."""
+    log, offset = folder.events_from(0)
+    begun = max((place for place, entry in enumerate(log.entries) if isinstance(entry.event, RunStarted)), default=0)
+    entries, asked, status = log.entries[begun:], "", steering.status()
+    while True:
+        for entry in entries:
+            _show(entry, view)
+        if status.question and view and asked != (asked := str(status.question)):
+            view.console.print(f"It waits for an answer: nesylora chat {folder.name}")
+        if status.condition in ("finished", "stopped"):
+            return status
+        if status.step and status.step.total and view:
+            view(status.step.what, status.step.done, status.step.total, status.step.note)
+        status = steering.status(status.version, WAIT)
+        log, offset = folder.events_from(offset)
+        entries = log.entries
+
+
+def _show(entry: TimedEvent, view: LiveView | None) -> None:
+    if view is None:
+        print_event(entry.event, entry.time)
+    else:
+        view.event(entry.event)
+
+
+def _say(text: str, view: LiveView | None) -> None:
+    """To people only."""
+    if view:
+        view.console.print(text, soft_wrap=True, markup=False)

@@ -1,0 +1,71 @@
+"""Where a run stands, in words."""
+
+from typing import Literal, NamedTuple
+
+from graphs.control import process
+from graphs.control.client import live
+from graphs.control.extension import in_words as limits_in_words
+from graphs.control.steering import RunStatus
+from memory.run.folder import RunFolder
+from memory.storage.lock import holder
+from ui import wording
+
+State = Literal["working", "waiting", "paused", "finished", "to be resumed", "failed", "damaged"]
+
+
+class RunState(NamedTuple):
+    """A run's state, and what is to be said about it; `note` may be empty."""
+
+    state: State
+    note: str = ""
+
+
+def state_of(run: RunFolder) -> RunState:
+    """Where a run stands. Raises BadInput: its files are damaged."""
+    run.check()
+    outcome = run.outcome()
+    if remote := live(run):
+        status = remote.status()
+        if status.condition in ("working", "waiting", "paused"):
+            return RunState(status.condition, _doing(status))
+    if held := holder(run.lock_path):
+        return RunState("working", held)
+    if outcome:
+        return RunState("finished", f"its test rows were opened {outcome.seen + 1} times" if outcome.seen else "")
+    last = process.noted(run)
+    if last and last.trouble:
+        return RunState("failed", last.trouble)
+    return RunState("to be resumed", f"process {last.pid} was killed" if last else "")
+
+
+def in_words(status: RunStatus) -> str:
+    """A status, in a line or two."""
+    reward = f"reward {wording.number(status.seed_reward)} → {wording.number(status.reward)}" if status.rounds else ""
+    if not status.rounds and status.reward is not None:
+        reward = f"reward {wording.number(status.reward)}"
+    parts = [
+        f"{status.run}: {status.condition}",
+        _doing(status),
+        f"{status.rounds} of {status.limits.rounds} rounds",
+        reward,
+        wording.duration(status.spend.seconds),
+        wording.money(status.spend.usd) if status.spend.usd else "",
+    ]
+    lines = [", ".join(filter(None, parts)), f"  limits: {limits_in_words(status.limits)}"]
+    if status.pid:
+        lines[1] += f"; process {status.pid}"
+    if status.trouble:
+        lines.append(f"  {wording.printable(status.trouble)}")
+    return "\n".join(lines)
+
+
+def _doing(status: RunStatus) -> str:
+    """The step under way, or the question."""
+    if status.question:
+        return f"about round {status.question.number}: {status.question.decision.move}"
+    if status.step is None:
+        return ""
+    step = status.step
+    left = f", about {wording.duration(step.seconds_left)} left" if step.seconds_left else ""
+    done = f" {step.done}/{step.total}" if step.total else ""
+    return wording.printable(f"{step.what}{done}{left}")

@@ -1,0 +1,199 @@
+"""What each tool does."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from agent.errors import BadInput
+from agent.records.actions import Action, EditPrompt, Rollback, TrainLora
+from agent.records.base import Record
+from agent.records.looks import Look
+from eval.drafts.records import DraftOptions
+from graphs.control.client import status_of
+from graphs.control.steering import RunStatus, Steering
+from memory.run.folder import RunFolder
+from ui import wording
+from ui.mcp import calls, views
+from ui.mcp.runs import Runs
+from ui.mcp.talk import Talk, in_thread
+from ui.mcp.views import DraftView, Explained, ReportPaths, RunLine, RunList, RunView
+
+Call = TypeVar("Call", bound=Record)
+Do = Callable[[Call, Talk], Awaitable[Record]]
+
+
+class Tools:
+    """The tools' work on the runs under one folder."""
+
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
+
+    # --- tasks and runs --------------------------------------------------------------------------------
+
+    async def draft_task(self, call: calls.DraftTask, talk: Talk) -> DraftView:
+        from graphs.drafting import TRIED, draft_task
+
+        options = DraftOptions.model_validate(call.model_dump(include=set(DraftOptions.model_fields)))
+        tried = TRIED if call.try_rows else 0
+        draft = await in_thread(lambda: draft_task(Path(call.rows).expanduser(), options, tried=tried))
+        written = str(draft.write(Path(call.into).expanduser())) if call.into else ""
+        shared = draft.model_dump(mode="json", include=set(DraftView.model_fields))
+        return DraftView.model_validate(shared | {"written": written})
+
+    async def start_run(self, call: calls.StartRun, talk: Talk) -> RunView:
+        from graphs.context import new_run
+
+        task = Path(call.task).expanduser()
+        folder = await in_thread(lambda: new_run(task, call.overrides, self._runs.root, call.name or None))
+        steering = await in_thread(self._runs.steering, folder)
+        return await self._view(folder, steering, await in_thread(steering.status), call.wait, talk)
+
+    async def list_runs(self, call: calls.ListRuns, talk: Talk) -> RunList:
+        return RunList(
+            runs=tuple(
+                RunLine.model_validate(status_of(run).model_dump(include=set(RunLine.model_fields)))
+                for run in self._runs.all()
+            )
+        )
+
+    async def status(self, call: calls.Status, talk: Talk) -> RunView:
+        folder = self._runs.find(call.run)
+        status = await in_thread(status_of, folder)
+        if status.condition != "working" or not call.wait:
+            return views.view(folder, status, len(folder.rounds()))
+        steering = await in_thread(self._runs.steering, folder)
+        return await self._view(folder, steering, status, call.wait, talk)
+
+    # --- rounds ----------------------------------------------------------------------------------------
+
+    async def train_lora(self, call: Record, talk: Talk) -> RunView:
+        folder, steering, status = await self._open(call)
+        planned = status.question.decision.move if status.question else None
+        action = calls.record_of(call, TrainLora, planned)
+        cost = f" Cost: {wording.action_cost(status.question.cost)}." if status.question and planned == action else ""
+        await talk.approval("train_lora", f"Train the weights in run {folder.name}: {action}.{cost}")
+        return await self._act(folder, steering, action, call, talk)
+
+    async def edit_prompt(self, call: Record, talk: Talk) -> RunView:
+        folder, steering, status = await self._open(call)
+        planned = status.question.decision.move if status.question else None
+        return await self._act(folder, steering, calls.record_of(call, EditPrompt, planned), call, talk)
+
+    async def rollback(self, call: Record, talk: Talk) -> RunView:
+        folder, steering, _ = await self._open(call)
+        return await self._act(folder, steering, calls.record_of(call, Rollback), call, talk)
+
+    async def continue_run(self, call: calls.ContinueRun, talk: Talk) -> RunView:
+        folder, steering, status = await self._open(call)
+        if status.question:
+            plan = views.planned(status.question)
+            if plan.final:
+                raise BadInput(
+                    f"What is planned is the end of the run: {plan.reason} Call `finish`, or another action."
+                )
+            if call.rounds > 1 or plan.action == "train_lora":
+                more = f", then what is planned in {call.rounds - 1} more rounds" if call.rounds > 1 else ""
+                move = status.question.decision.move
+                await talk.approval(
+                    "continue_run", f"Go on with run {folder.name}: {move}{more}. {plan.reason} Cost: {plan.cost}."
+                )
+            since = len(folder.rounds())
+            status = await in_thread(steering.go_on, call.rounds)
+            return await self._view(folder, steering, status, call.wait, talk, since)
+        if status.condition == "paused":
+            status = await in_thread(steering.go_on)
+        return await self._view(folder, steering, status, call.wait, talk)
+
+    async def cancel_step(self, call: calls.CancelStep, talk: Talk) -> RunView:
+        folder = self._runs.find(call.run)
+        steering = await in_thread(self._runs.steering, folder)
+        since = len(folder.rounds())
+        status = await in_thread(steering.cancel_step)
+        return await self._view(folder, steering, status, call.wait, talk, since)
+
+    async def extend(self, call: calls.Extend, talk: Talk) -> RunView:
+        folder = self._runs.find(call.run)
+        limits = {key: value for key, value in call.model_dump(exclude={"run", "wait"}).items() if value is not None}
+        if not limits:
+            raise BadInput("extend: name a limit: rounds, minutes, train_tokens, usd or target")
+        named = ", ".join(f"{key} {value:g}" for key, value in limits.items())
+        again = " It has finished, and is opened again." if folder.outcome() else ""
+        await talk.approval("extend", f"Set the limits of run {folder.name}: {named}.{again}")
+        steering = await in_thread(self._runs.extended, folder, limits)
+        return await self._view(folder, steering, await in_thread(steering.status), call.wait, talk)
+
+    async def finish(self, call: calls.Finish, talk: Talk) -> RunView:
+        folder, steering, status = await self._open(call)
+        reached = f" It is at {wording.number(status.reward)} on validation rows."
+        await talk.approval(
+            "finish", f"End run {folder.name} for good: its test rows are opened, and the report is written.{reached}"
+        )
+        since = len(folder.rounds())
+        status = await in_thread(steering.finish)
+        return await self._view(folder, steering, status, call.wait, talk, since)
+
+    # --- looking ---------------------------------------------------------------------------------------
+
+    def looks(self, record: type[Record]) -> "Do[Record]":
+        """What a look's tool does."""
+
+        async def look(call: Record, talk: Talk) -> Record:
+            _, steering, status = await self._open(call)
+            if status.condition == "working":
+                raise BadInput("The run is at work; look once it waits: `status` with `wait` tells when.")
+            asked: Look = calls.record_of(call, record)  # type: ignore[assignment]
+            return await in_thread(steering.look, asked)
+
+        return look
+
+    async def explain_round(self, call: calls.ExplainRound, talk: Talk) -> Explained:
+        folder = self._runs.find(call.run)
+        rounds = folder.rounds()
+        number = len(rounds) if call.round is None else call.round
+        if not 1 <= number <= len(rounds):
+            raise BadInput(f"There is no round {number} in run {folder.name}: there have been {len(rounds)}.")
+        return views.explained(rounds[number - 1])
+
+    async def report(self, call: calls.Report, talk: Talk) -> ReportPaths:
+        folder = self._runs.find(call.run)
+        outcome, rounds, baseline = folder.outcome(), folder.rounds(), folder.baseline()
+        last = outcome or (rounds[-1] if rounds else baseline)
+        if last is None or not folder.report_html.exists():
+            raise BadInput(f"Run {folder.name} has no report yet; it is written with the first measurement.")
+        best = last.best
+        return ReportPaths(
+            html=str(folder.report_html),
+            markdown=str(folder.report_html.with_suffix(".md")),
+            prompt=folder.prompt(best.prompt),
+            adapter=str(folder.adapter_folder(best.adapter)) if best.adapter else None,
+        )
+
+    # --- what they share -------------------------------------------------------------------------------
+
+    async def _open(self, call: Record) -> tuple[RunFolder, Steering, RunStatus]:
+        """The run of a call, worked on; the call's own action needs it to wait."""
+        folder = self._runs.find(getattr(call, "run", ""))
+        steering = await in_thread(self._runs.steering, folder)
+        return folder, steering, await in_thread(steering.status)
+
+    async def _act(self, folder: RunFolder, steering: Steering, action: Record, call: Record, talk: Talk) -> RunView:
+        since = len(folder.rounds())
+        move: Action = action  # type: ignore[assignment]
+        status = await in_thread(steering.act, move)
+        return await self._view(folder, steering, status, getattr(call, "wait", 0.0), talk, since)
+
+    async def _view(
+        self,
+        folder: RunFolder,
+        steering: Steering,
+        now: RunStatus,
+        wait: float,
+        talk: Talk,
+        since: int | None = None,
+    ) -> RunView:
+        """The run once it waits again, or the time is over. Raises BadInput with the trouble that stopped it."""
+        before = len(folder.rounds()) if since is None else since
+        status = await talk.settled(steering, now, wait)
+        if status.condition == "stopped" and status.trouble:
+            raise BadInput(f"Run {folder.name} has stopped: {status.trouble}")
+        return views.view(folder, status, before)

@@ -1,0 +1,103 @@
+"""What a conversation answers to questions about a run, from its ledger: each line quotes what stands there."""
+
+from collections.abc import Iterator, Sequence
+
+from agent.records.examples import Prompt
+from agent.records.looks import Finding, PromptTried, RowsScored
+from agent.records.rounds import Outcome, Round
+from graphs.control.steering import RunStatus
+from ui import wording
+from ui.decision_wording import alternative, beside_rules, decider, doubts, finding, inquiry, reason
+from ui.report.diff import lines as prompt_lines
+from ui.report.diff import unified
+from ui.talk.lines import Line, line
+from ui.talk.plans import what
+
+CONDITIONS = {
+    "working": "at work", "waiting": "waits for your answer", "paused": "paused: /go goes on", "finished": "finished",
+    "stopped": "stopped: /go goes on",
+}  # fmt: skip
+OVER = "The run has finished. /try, /why and /diff still answer; /set rounds=+2 goes on with it; /quit leaves."
+
+
+def why(row: Round) -> Iterator[Line]:
+    """A round: what was done, who decided it and why, and how it was judged."""
+    yield line(f"Round {row.number}, {row.decision.move.action}, decided by {decider(row.decision)}.", "strong")
+    yield line(f"  {what(row.decision.move)}: {row.trial.note}")
+    yield line(f"  {reason(row.decision)}")
+    for looked in row.decision.inquiries:
+        yield line(f"  looked: {inquiry(looked)}")
+    for doubt in doubts(row.decision):
+        yield line(f"  {doubt}")
+    if would := alternative(row.decision):
+        same = beside_rules(row.decision)
+        who = "the rules" if row.decision.by in ("planner", "learned") else "planned was"
+        yield line(f"  {who}{f' ({same})' if same else ''}: {would}")
+    for name, value in row.decision.numbers.items():
+        yield line(f"  {name:<24}{value:10.3f}", "dim")
+    verdict = row.verdict
+    change = f"{wording.number(verdict.before)} → {wording.number(verdict.after)}"
+    yield line(f"  reward {change}, {wording.kept(verdict)}: {verdict.reason}")
+
+
+def diff(seed: Prompt, best: Prompt) -> Iterator[Line]:
+    """What the best prompt says that the seed prompt did not."""
+    for text in unified(seed, best).splitlines() or ["The best prompt is the seed prompt."]:
+        yield line(text, "added" if text.startswith("+") else "removed" if text.startswith("-") else "dim")
+
+
+def prompt(shown: Prompt) -> Iterator[Line]:
+    """The whole prompt."""
+    return (line(f"  {text}") for text in prompt_lines(shown))
+
+
+def status(now: RunStatus) -> Iterator[Line]:
+    """Where the run stands, what it has cost, and what it waits for."""
+    reward = wording.number(now.reward)
+    if now.seed_reward is not None and now.seed_reward != now.reward:
+        reward = f"{wording.number(now.seed_reward)} → {reward}"
+    target = f" (target {wording.number(now.limits.target)})" if now.limits.target is not None else ""
+    done = f"{wording.plural(now.rounds, 'round')} of {now.limits.rounds} done"
+    yield line(f"{now.run}: reward {reward}{target}; {done}; {CONDITIONS[now.condition]}.")
+    limits = [f"{wording.cost(now.spend)} used"]
+    limits += [f"{now.limits.minutes:g} minutes at most"] if now.limits.minutes is not None else []
+    limits += [f"{wording.money(now.limits.usd)} at most"] if now.limits.usd is not None else []
+    yield line(f"  {'; '.join(limits)}.", "dim")
+    if now.step and now.condition == "working":
+        yield line(f"  {step(now)}")
+    if now.trouble:
+        yield line(f"  {now.trouble}", "fault")
+
+
+def step(now: RunStatus) -> str:
+    """The step under way: how far it is, and how long it takes yet."""
+    if now.step is None:
+        return ""
+    done = f" {now.step.done}/{now.step.total}" if now.step.total else ""
+    left = f"about {wording.duration(now.step.seconds_left)} left" if now.step.seconds_left else ""
+    return ", ".join(filter(None, [f"{now.step.what or 'at work'}{done}", now.step.note, left]))
+
+
+def found(look: Finding) -> Iterator[Line]:
+    """What a look found, with the rows that it may show."""
+    yield line(finding(look))
+    if isinstance(look, RowsScored):
+        for row in look.failures:
+            faults = f"  ({' '.join(row.faults)})" if row.faults else ""
+            yield line(f"  “{wording.cut(row.question, 80)}” → “{wording.cut(row.output, 80)}”{faults}")
+
+
+def tried(names: Sequence[str], look: PromptTried) -> Iterator[Line]:
+    """The pairs' answers side by side, each with its name; that of the pair that stands now comes last."""
+    answers = [*look.beside, look.answer]
+    width = max(map(len, names))
+    for name, answer in zip(names, answers, strict=True):
+        yield line(f"  {name:<{width}}  {answer}")
+
+
+def outcome(end: Outcome) -> Iterator[Line]:
+    """How the run ended, on the test rows."""
+    tested, seed = wording.interval(end.best_test), wording.number(end.baseline_test.reward)
+    yield line(f"Stopped: {end.stopped}", "strong")
+    yield line(f"  test rows: seed prompt {seed}, best pair {tested}")
+    yield line(OVER)

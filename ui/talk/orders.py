@@ -1,0 +1,99 @@
+"""The commands of a conversation that steer the run at once, and answer with what holds then."""
+
+from collections.abc import Callable, Iterable
+
+from agent.errors import BadInput
+from agent.policy.planner_tools import elsewhere
+from agent.records.actions import Stop
+from agent.records.limits import Limits
+from graphs.approval import Question, Reject, instead
+from graphs.control.steering import Steering
+from graphs.conversation import commands
+from memory.run.folder import RunFolder
+from ui.talk import answers
+from ui.talk.lines import Line, line
+
+
+class Orders:
+    """What is done in place of a plan, and what limits it. All raise BadInput where they cannot be followed."""
+
+    def __init__(self, run: Steering, folder: RunFolder) -> None:
+        self._run = run
+        self._folder = folder
+        self.commands: dict[str, Callable[[str], Iterable[Line]]] = {
+            "/reject": self._reject, "/edit": self._edit, "/train": self._train, "/rollback": self._rollback,
+            "/set": self._set, "/pause": self._pause,
+        }  # fmt: skip
+
+    def waiting(self) -> Question:
+        """The open question. Raises BadInput, with the way out, where there is none."""
+        now = self._run.status()
+        if now.question:
+            return now.question
+        if now.condition == "finished":
+            raise BadInput("The run has finished. /set rounds=+2 goes on with it; its test rows then count as seen.")
+        if now.condition == "working":
+            raise BadInput(f"The run is at work ({answers.step(now) or 'a step'}). /stop breaks it off.")
+        raise BadInput("The run is not at work: /go goes on.")
+
+    def back(self) -> None:
+        """To the pair before the last change that was kept."""
+        other = elsewhere(self._folder.rounds())
+        if not other:
+            raise BadInput("There is nothing to take back: the pair is the one that the run began with.")
+        self._instead("rollback", to_round=max(other))
+
+    def _reject(self, why: str) -> list[Line]:
+        question = self.waiting()
+        if isinstance(question.decision.move, Stop):
+            raise BadInput("Nothing else is proposed; /edit and /train ask for an action of your own, /quit leaves.")
+        self._run.answer({"decisions": [Reject(message=why).model_dump()]}, question.number)
+        return []
+
+    def _edit(self, words: str) -> list[Line]:
+        if words and all("=" in word for word in words.split()):
+            return self._instead("edit_prompt", **commands.settings(words, "/edit parts=system,demos"))
+        return self._instead("edit_prompt", **({"instruction": words} if words else {}))
+
+    def _train(self, rest: str) -> list[Line]:
+        return self._instead("train_lora", **commands.settings(rest, "/train epochs=4"))
+
+    def _rollback(self, rest: str) -> list[Line]:
+        number, rounds = commands.count(rest, "/rollback"), len(self._folder.rounds())
+        if number >= rounds:
+            most = f"/rollback takes 0 to {rounds - 1}" if rounds else "there is nothing to go back from"
+            raise BadInput(f"There have been {rounds} rounds; {most}.")
+        return self._instead("rollback", to_round=number)
+
+    def _instead(self, action: str, **settings: object) -> list[Line]:
+        question = self.waiting()
+        self._run.answer(instead(action, **settings), question.number)
+        return []
+
+    def _set(self, rest: str) -> Iterable[Line]:
+        now, given = self._run.status(), commands.settings(rest, "/set target=0.9 rounds=+2")
+        limits = {name: _limit(name, str(value), now.limits) for name, value in given.items()}
+        return answers.status(self._run.extend(**limits))
+
+    def _pause(self, _: str) -> list[Line]:
+        now = self._run.pause()
+        return [line("Paused after the step under way. /go goes on." if now.condition == "working" else "Paused.")]
+
+
+def _limit(name: str, value: str, now: Limits) -> float | None:
+    """A limit as `Steering.extend` takes it; "+2" is two more than now, "none" lifts it.
+
+    Raises:
+        BadInput: there is no such limit, or this is no value of it.
+    """
+    if name not in Limits.model_fields:
+        raise BadInput(f"There is no limit {name}; there are {', '.join(Limits.model_fields)}. Nothing was done.")
+    if value == "none" and name not in ("rounds", "target"):
+        return None
+    try:
+        given = float(value.rstrip("%"))
+    except ValueError:
+        raise BadInput(f"{name} takes a number, as in: /set {name}=2. Nothing was done.") from None
+    given = given / 100 if value.endswith("%") else given
+    given = (getattr(now, name) or 0.0) + given if value.startswith("+") else given
+    return int(given) if given.is_integer() else given

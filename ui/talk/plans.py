@@ -1,0 +1,102 @@
+"""What is planned, in words that people use: "train 2 epochs on 48 rows, about 40 s; I expect +0.30"."""
+
+from collections.abc import Iterator
+
+from agent.records.actions import Action, EditPrompt, Rollback, Stop, TrainLora
+from graphs.approval import Cost, Forecast, Question
+from ui.decision_wording import alternative, beside_rules, doubts, inquiry, reason
+from ui.talk.lines import Line, line
+from ui.wording import PARTS, action_cost, cut, duration, number, plural, signed
+
+ROWS = {"original": "as they are given", "refined": "in the wanted form", "both": "as given and in the wanted form"}
+REOPENS = "After that the run is closed; /set rounds=+2 reopens it, and its test rows then count as seen"
+YES_OR_NO = "do it? (yes/no)"
+
+
+def plan(question: Question) -> Iterator[Line]:
+    """The plan of a round: what, how long, what it may bring, why, and what was not done instead."""
+    decision = question.decision
+    if question.fault:
+        yield line(f"That cannot be done: {question.fault}", "fault")
+    yield line(f"Round {question.number}: {proposal(decision.move, question)}", "strong")
+    yield line(f"  why: {reason(decision)}")
+    for looked in decision.inquiries:
+        yield line(f"  looked: {inquiry(looked)}")
+    for doubt in doubts(decision):
+        yield line(f"  {doubt}")
+    if would := alternative(decision):
+        same = beside_rules(decision)
+        who = "the rules" if decision.by in ("planner", "learned") else "planned was"
+        yield line(f"  {who}{f' ({same})' if same else ''}: {would}")
+    if cost := details(question.cost):
+        yield line(f"  cost: {cost}", "dim")
+    yield line("  yes, no, or what instead? (/help)", "ask")
+
+
+def grounds(question: Question) -> Iterator[Line]:
+    """The numbers that the plan of a round rests on."""
+    yield line(f"The plan of round {question.number} is to {what(question.decision.move)}.", "strong")
+    yield line(f"  {reason(question.decision)}")
+    for name, value in question.decision.numbers.items():
+        yield line(f"  {name:<24}{value:10.3f}", "dim")
+
+
+def proposal(action: Action, question: Question) -> str:
+    """An action with the time that it takes and what is expected of it, where that is known."""
+    rows = question.cost.training_rows if isinstance(question.cost, Cost) else 0
+    tests = question.cost.test_answers // 2 if isinstance(question.cost, Cost) else 0
+    text = what(action, rows, tests)
+    forecast = next((ahead for ahead in question.forecasts if ahead.lever == action.action), None)
+    return f"{text}{expected(action, forecast)}"
+
+
+def what(action: Action, rows: int = 0, tests: int = 0) -> str:
+    """An action as a person would say it.
+
+    Args:
+        rows, tests: how many train and test rows there are; 0: not known.
+    """
+    match action:
+        case TrainLora():
+            anew = ", a new adapter" if action.fresh else ""
+            many = plural(rows, "row") if rows else "the train rows"
+            return f"train {plural(action.epochs, 'epoch')} on {many} {ROWS[action.rows]}{anew}"
+        case EditPrompt(instruction=words) if words:
+            return f"try your words in the system text: “{cut(words, 80)}”"
+        case EditPrompt():
+            which = "" if action.failures == "any" else f", from rows that lack {action.failures}"
+            return f"rewrite the prompt ({', '.join(PARTS[part] for part in action.parts)}){which}"
+        case Rollback(to_round=0):
+            return "go back to the baseline"
+        case Rollback():
+            return f"go back to the pair after round {action.to_round}"
+        case Stop():
+            opened = plural(tests, "test row") if tests else "the test rows"
+            return f"end the run: open {opened}, once, and write the report. {REOPENS}"
+
+
+def expected(action: Action, forecast: Forecast | None) -> str:
+    """How long it takes at the pace so far, and what is expected of it; empty where neither is known."""
+    if forecast is None:
+        return ""
+    seconds = forecast.seconds
+    if seconds and isinstance(action, TrainLora) and forecast.epochs:
+        seconds *= action.epochs / forecast.epochs
+    text = f", about {duration(seconds)}" if seconds else ""
+    if forecast.gain is None:
+        return text
+    spread = "" if forecast.spread is None else f" ± {number(forecast.spread)}"
+    return f"{text}; I expect {signed(forecast.gain)}{spread} merit"
+
+
+def details(cost: Cost | str) -> str:
+    """What an action takes at most, in counts; of the end of a run, what has been said already."""
+    if isinstance(cost, Cost) and cost.test_answers:
+        cost = cost.model_copy(update={"test_answers": 0})
+    text = action_cost(cost)
+    return "" if text == "nothing" else text
+
+
+def costly(action: Action) -> bool:
+    """Whether it takes long, or cannot be undone: what is asked before it is done unseen."""
+    return isinstance(action, TrainLora | Stop)
