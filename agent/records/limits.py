@@ -12,7 +12,7 @@ class Limits(Record):
     minutes: float | None = Field(None, gt=0)
     usd: float | None = Field(None, ge=0)
     train_tokens: int | None = Field(None, gt=0)
-    llm_tokens: int | None = Field(None, gt=0, description="of the external LLM, in and out")
+    llm_tokens: int | None = Field(None, gt=0)
     target: float | None = Field(None, gt=0, le=1, description="validation reward; None only where it is not known")
 
 

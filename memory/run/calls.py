@@ -29,10 +29,10 @@ class CallFile:
         return [parse_record(Call, line, f"{self.path}, line {number},") for number, line in lines]
 
     def mend(self) -> str:
-        """Charges damaged lines at the most that any call of the file has cost.
+        """Charges damaged lines at the most that any call here has cost.
 
         Returns:
-            What was done, in a sentence; "" where no line is damaged, or one is of another version.
+            What was done, in a sentence; "" where no line is damaged.
         """
         good, damaged = list[Call](), 0
         for line in whole_lines(self.path):
@@ -40,7 +40,7 @@ class CallFile:
                 good.append(Call.model_validate_json(line))
             except ValidationError as error:
                 if not is_damage(error):
-                    return ""
+                    return ""  # of another version
                 damaged += 1
         if not damaged:
             return ""

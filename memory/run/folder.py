@@ -145,7 +145,12 @@ class RunFolder(Artefacts):
         call has cost; other files are looked at when they are read.
         """
         self.on_damage = self.charges.on_damage = notify
-        known = [row for entry in self.events().entries if (row := _row_of(entry.event))]
+        written = [entry.event for entry in self.events().entries]
+        known: list[Row] = [
+            event.outcome if isinstance(event, RunFinished) else event.row
+            for event in written
+            if isinstance(event, BaselineScored | RoundJudged | LimitsSet | RunFinished)
+        ]
         if said := self._ledger.mend(known):
             notify(said)
         for calls in (self.run_calls, self.chat_calls):
@@ -177,7 +182,7 @@ class RunFolder(Artefacts):
     def outcome(self) -> Outcome | None:
         """How the run ended; None while it goes on, also after it was opened again.
 
-        None, too, where the ledger is damaged: to go on with the run mends it, `rounds` says so.
+        None, too, where the ledger is damaged: to go on with the run mends it, and `rounds` says so.
         """
         try:
             return outcome_of(self._ledger.read())
@@ -243,14 +248,3 @@ def _created(run: RunFolder) -> str:
         return run.about.created
     except BadInput:
         return datetime.fromtimestamp((run.path / "run.json").stat().st_mtime, UTC).isoformat()
-
-
-def _row_of(event: Event) -> Row | None:
-    """The ledger's row that an event tells of."""
-    match event:
-        case BaselineScored(row=row) | RoundJudged(row=row) | LimitsSet(row=row):
-            return row
-        case RunFinished(outcome=outcome):
-            return outcome
-        case _:
-            return None

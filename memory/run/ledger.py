@@ -1,7 +1,7 @@
 """ledger.jsonl: one typed row a line, each written once, never changed."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from threading import RLock
 
@@ -50,32 +50,37 @@ class RowFile:
         self._rows = [*self._rows, row]  # another thread may be reading the old list
         self._size = self.path.stat().st_size
 
-    def mend(self, known: Iterable[Row]) -> str:
+    def mend(self, known: Sequence[Row]) -> str:
         """Restores damaged lines from rows that are known from elsewhere; the last one is cut off if it is not.
+
+        Args:
+            known: in the order in which they were written here.
 
         Returns:
             What was done, in a sentence; "" where no line is damaged, or one in the middle that nothing can restore.
         """
-        found, damaged = list[Row](), list[int]()
-        for number, line in enumerate(whole_lines(self.path), 1):
+        lines = whole_lines(self.path)
+        places = list[Row | None]()
+        for line in lines:
             try:
-                found.append(_parsed(line, ""))
+                places.append(_parsed(line, ""))
             except BadInput:
                 if _is_json(line):
                     return ""  # of another version
-                damaged.append(number)
-        if not damaged:
+                places.append(None)
+        if all(places):
             return ""
-        rows = _in_order(found, list(known))
-        if len(rows) < len(found):
+        restored = _restored(places, known)
+        rows = [row for row in restored if row]
+        if None in restored[: len(rows)] or not _is_sound(rows):
             return ""
         said = set_aside(self.path, self.path.parent)
-        lines = (json.dumps({"kind": _kind(row), **row.model_dump(mode="json")}, ensure_ascii=False) for row in rows)
-        write_atomically(self.path, "".join(f"{line}\n" for line in lines))
+        texts = (json.dumps({"kind": _kind(row), **row.model_dump(mode="json")}, ensure_ascii=False) for row in rows)
+        write_atomically(self.path, "".join(f"{text}\n" for text in texts))
         self._size = -1
-        restored = [_name(row) for row in rows if row not in found]
-        if restored:
-            return f"{said}. Restored from the run's events: {', '.join(restored)}."
+        names = ", ".join(_name(row) for row, before in zip(restored, places, strict=True) if row and before is None)
+        if names:
+            return f"{said}. Restored from the run's events: {names}."
         return f"{said}. The run goes on after {_name(rows[-1]) if rows else 'nothing'}, what comes before the damage."
 
     def read(self) -> list[Row]:
@@ -115,22 +120,18 @@ def _name(row: Row) -> str:
     return f"round {row.number}" if isinstance(row, Round) else f"the {_kind(row)}"
 
 
-def _in_order(found: Sequence[Row], known: Sequence[Row]) -> list[Row]:
-    """The ledger as it was, as far as no row is missing. `known` is in the order of what happened."""
-    others = list[Row]()
-    for row in known:  # an event may be told twice, before a kill and after it
-        if row not in found and row not in others:
-            others.append(row)
-    rows = list[Row]()
-    for row in found:
-        while others and known.index(others[0]) < (known.index(row) if row in known else 0):
-            rows.append(others.pop(0))
-        rows.append(row)
-    rows += others
-    numbers = [row.number for row in rows if isinstance(row, Baseline | Round)]
-    whole = next((place for place, number in enumerate(numbers) if place != number), len(numbers))
-    missing = [row for row in rows if isinstance(row, Baseline | Round)][whole:]
-    return rows[: rows.index(missing[0])] if missing else rows
+def _restored(places: Sequence[Row | None], known: Sequence[Row]) -> list[Row | None]:
+    """The rows at their places; where one is damaged (None), the next of the known rows that no place has."""
+    lost = iter([row for place, row in enumerate(known) if row not in places and row not in known[:place]])
+    return [row or next(lost, None) for row in places]
+
+
+def _is_sound(rows: Sequence[Row]) -> bool:
+    """Whether these can be the beginning of a ledger: no row is missing among them."""
+    rounds = [row.number for row in rows if isinstance(row, Round)]
+    extensions = [row.number for row in rows if isinstance(row, Extension)]
+    counted = all(numbers == list(range(1, len(numbers) + 1)) for numbers in (rounds, extensions))
+    return counted and all(isinstance(row, Baseline) == (place == 0) for place, row in enumerate(rows))
 
 
 def _is_json(line: bytes) -> bool:

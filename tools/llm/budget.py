@@ -26,20 +26,20 @@ class LlmBudget:
     Args:
         log: holds each call from before it is sent.
         limit: USD that the whole run may spend. None: no limit.
-        tokens: that the whole run may send and receive. None: no limit.
         elsewhere: what calls of the same run cost that another process logs in a file of its own.
+        tokens: that the whole run may send and receive. None: no limit.
     """
 
     def __init__(
         self,
         log: CallLog,
         limit: float | None = None,
-        tokens: int | None = None,
         elsewhere: Callable[[], Mapping[Role, Usage]] = dict,
+        tokens: int | None = None,
     ) -> None:
         self._log = log
         self.limit = limit
-        self._tokens = tokens
+        self.tokens = tokens
         self._elsewhere = elsewhere
         self._lock = threading.Lock()
         latest = {call.number: call for call in log.calls()}
@@ -67,8 +67,8 @@ class LlmBudget:
         if self.limit is not None and spent.usd + most.usd > self.limit + 1e-9:
             left = f"{max(0.0, self.limit - spent.usd):.4f} are left of budget.usd {self.limit:g}"
             raise OutOfMoney(f"a call to {model} could cost {most.usd:.4f} USD, and {left}")
-        if self._tokens is not None and spent.tokens + most.tokens > self._tokens:
-            left = f"{max(0, self._tokens - spent.tokens):,} are left of budget.llm_tokens {self._tokens:,}"
+        if self.tokens is not None and spent.tokens + most.tokens > self.tokens:
+            left = f"{max(0, self.tokens - spent.tokens):,} are left of budget.llm_tokens {self.tokens:,}"
             raise OutOfMoney(f"a call to {model} could take {most.tokens:,} tokens, and {left}")
 
     def settle(self, call: Call, usage: Usage, seconds: float, fault: str = "") -> None:

@@ -26,7 +26,7 @@ LIMITS = {
     "minutes": (float, "minutes of work in all"),
     "usd": (float, "USD for the external LLM in all"),
     "train_tokens": (int, "tokens trained in all"),
-    "llm_tokens": (int, "tokens of the external LLM in all"),
+    "llm_tokens": (int, "tokens read and written by the external LLM in all"),
     "target": (float, "validation reward at which the run is done"),
 }
 LETS_GO = 120.0  # seconds in which a process that is told to stop lets go of its run
