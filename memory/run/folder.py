@@ -153,9 +153,8 @@ class RunFolder(Artefacts):
         ]
         if said := self._ledger.mend(known):
             notify(said)
-        for calls in (self.run_calls, self.chat_calls):
-            if said := calls.mend():
-                notify(said)
+        if said := self.run_calls.mend():
+            notify(said)
 
     @property
     def size(self) -> int:
