@@ -2,5 +2,6 @@
 
 estimate.py   what a task will take, from its sizes and from earlier runs; probe.py: how fast the model answers here
 shares.py     what a task may use of the queue's budget
-foreman.py    works through the queue, a process for each task; told.py: what it tells
+making.py     checks, estimates and refuses before anything begins
+foreman.py    works through the queue, a process for each task
 """
