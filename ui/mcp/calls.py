@@ -83,6 +83,7 @@ class Extend(Waiting):
     minutes: float | None = Field(None, gt=0, description="of work, in all")
     train_tokens: int | None = Field(None, gt=0, description="tokens trained, in all")
     usd: float | None = Field(None, ge=0, description="for the external LLM, in all")
+    llm_tokens: int | None = Field(None, gt=0, description="of the external LLM, in and out, in all")
     target: float | None = Field(None, gt=0, le=1, description="validation reward at which the run is done")
 
 

@@ -115,7 +115,7 @@ class Tools:
         folder = self._runs.find(call.run)
         limits = {key: value for key, value in call.model_dump(exclude={"run", "wait"}).items() if value is not None}
         if not limits:
-            raise BadInput("extend: name a limit: rounds, minutes, train_tokens, usd or target")
+            raise BadInput("extend: name a limit: rounds, minutes, train_tokens, usd, llm_tokens or target")
         named = ", ".join(f"{key} {value:g}" for key, value in limits.items())
         again = " It has finished, and is opened again." if folder.outcome() else ""
         await talk.approval("extend", f"Set the limits of run {folder.name}: {named}.{again}")

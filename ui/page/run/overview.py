@@ -82,13 +82,13 @@ def summary(run: RunFolder, status: RunStatus) -> Markup:
     curve = charts.reward_curve(points, start, target)
     return rendering.text(
         "summary.html.j2", run=run, report=report, status=status, target=target, curve=curve,
-        meters=meters(status, report),
+        meters=meters(status),
     )  # fmt: skip
 
 
-def meters(status: RunStatus, report: Report) -> list[Meter]:
+def meters(status: RunStatus) -> list[Meter]:
     """The budgets that there are, and what is used of each; tokens without a limit, too."""
-    limits, spend, tokens = status.limits, status.spend, report.task.budget.train_tokens
+    limits, spend, tokens = status.limits, status.spend, status.limits.train_tokens
     found = [Meter("rounds", str(status.rounds), str(limits.rounds), _share(status.rounds, limits.rounds))]
     seconds = limits.minutes * 60 if limits.minutes else None
     found.append(
@@ -107,6 +107,8 @@ def meters(status: RunStatus, report: Report) -> list[Meter]:
     if limits.usd is not None or spend.usd:
         limit = wording.money(limits.usd) if limits.usd is not None else ""
         found.append(Meter("money", wording.money(spend.usd), limit, _share(spend.usd, limits.usd)))
+    if most := limits.llm_tokens:
+        found.append(Meter("LLM tokens", f"{spend.llm_tokens:,}", f"{most:,}", _share(spend.llm_tokens, most)))
     return found
 
 
