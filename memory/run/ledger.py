@@ -8,7 +8,7 @@ from threading import RLock
 from agent.errors import BadInput
 from agent.records.limits import Extension, Limits
 from agent.records.rounds import Baseline, Outcome, Round
-from memory.storage.damage import set_aside
+from memory.storage.damage import copy_aside
 from memory.storage.disk import append_line, whole_lines, write_atomically
 
 Row = Baseline | Round | Outcome | Extension
@@ -56,6 +56,10 @@ class RowFile:
         Returns:
             What was done, in a sentence; "" where no line is damaged, or one in the middle that nothing can restore.
         """
+        with self._lock:
+            return self._mended(known)
+
+    def _mended(self, known: Iterable[Row]) -> str:
         found, damaged = list[Row](), list[int]()
         for number, line in enumerate(whole_lines(self.path), 1):
             try:
@@ -66,10 +70,10 @@ class RowFile:
                 damaged.append(number)
         if not damaged:
             return ""
-        rows = _in_order(found, list(known))
-        if len(rows) < len(found):
+        rows = _in_order(found, known)
+        if any(row not in rows for row in found):
             return ""
-        said = set_aside(self.path, self.path.parent)
+        said = copy_aside(self.path, self.path.parent)
         lines = (json.dumps({"kind": _kind(row), **row.model_dump(mode="json")}, ensure_ascii=False) for row in rows)
         write_atomically(self.path, "".join(f"{line}\n" for line in lines))
         self._size = -1
@@ -115,22 +119,47 @@ def _name(row: Row) -> str:
     return f"round {row.number}" if isinstance(row, Round) else f"the {_kind(row)}"
 
 
-def _in_order(found: Sequence[Row], known: Sequence[Row]) -> list[Row]:
-    """The ledger as it was, as far as no row is missing. `known` is in the order of what happened."""
-    others = list[Row]()
-    for row in known:  # an event may be told twice, before a kill and after it
-        if row not in found and row not in others:
-            others.append(row)
+def _in_order(found: Sequence[Row], known: Iterable[Row]) -> list[Row]:
+    """The ledger as it was, up to the first row that is missing. `known` is in the order of what happened.
+
+    A row that was told of twice, before a kill and after it, may say another spend the second time: the first counts.
+    """
+    told: dict[tuple[str, int], Row] = {}
+    for row in known:
+        told.setdefault(_place(row), row)
+    places = list(told)
+    lost = [place for place in places if place not in set(map(_place, found))]
     rows = list[Row]()
     for row in found:
-        while others and known.index(others[0]) < (known.index(row) if row in known else 0):
-            rows.append(others.pop(0))
+        while lost and _comes_before(told[lost[0]], row, places):
+            rows.append(told[lost.pop(0)])
         rows.append(row)
-    rows += others
-    numbers = [row.number for row in rows if isinstance(row, Baseline | Round)]
-    whole = next((place for place, number in enumerate(numbers) if place != number), len(numbers))
-    missing = [row for row in rows if isinstance(row, Baseline | Round)][whole:]
-    return rows[: rows.index(missing[0])] if missing else rows
+    rows += [told[place] for place in lost]
+    whole = next((place for place, row in enumerate(rows) if not _follows(row, rows[:place])), len(rows))
+    return rows[:whole]
+
+
+def _place(row: Row) -> tuple[str, int]:
+    """As `_key`, for rows of all the ends of a run."""
+    return _kind(row), row.seen if isinstance(row, Outcome) else row.number
+
+
+def _comes_before(lost: Row, row: Row, places: Sequence[tuple[str, int]]) -> bool:
+    if _place(row) in places:
+        return places.index(_place(lost)) < places.index(_place(row))
+    if isinstance(row, Baseline | Round):
+        return isinstance(lost, Baseline | Round) and lost.number < row.number
+    return isinstance(row, Outcome) and not _reopens(lost)
+
+
+def _follows(row: Row, before: Sequence[Row]) -> bool:
+    """Whether no row is missing between these and the next."""
+    ended = outcome_of(before) is not None
+    if isinstance(row, Extension):
+        return row.number == 1 + sum(isinstance(other, Extension) for other in before) and row.reopened == ended
+    if isinstance(row, Outcome):
+        return not ended
+    return not ended and row.number == sum(isinstance(other, Baseline | Round) for other in before)
 
 
 def _is_json(line: bytes) -> bool:
