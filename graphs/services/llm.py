@@ -60,11 +60,11 @@ class ExternalLlm:
             self._folder, self._limits.usd, self._limits.llm_tokens, elsewhere=self._folder.chat_calls.usage
         )
 
-    def limit(self, usd: float | None) -> None:
-        """Let the run spend so much from now on; None: no limit."""
-        self._limits = self._limits.model_copy(update={"usd": usd})
+    def extend(self, limits: Budget) -> None:
+        """Let this budget hold from now on."""
+        self._limits = limits
         if "budget" in vars(self):
-            self.budget.limit = usd
+            self.budget.extend(limits.usd, limits.llm_tokens)
 
     @property
     def warnings(self) -> list[str]:

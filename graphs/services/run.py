@@ -84,7 +84,7 @@ class RunServices:
         if limits is not None and limits != task.config.limits:
             vars(self)["spec"] = replace(task, config=task.config.limited(limits))
             vars(self).pop("policy", None)  # holds the old ones
-            self.llm.limit(limits.usd)
+            self.llm.extend(self.spec.config.budget)
 
     @property
     def kept_tasks(self) -> "tuple[KeptTask, ...]":
