@@ -10,7 +10,7 @@ from pydantic import Field
 from agent.records.base import Record
 from agent.records.limits import Limits
 from agent.records.queue import NightLimits, TaskAdded
-from agent.records.rounds import Spend
+from agent.records.rounds import Spend, Usage
 from memory.queue import Item
 from memory.run.folder import RunFolder
 
@@ -28,20 +28,17 @@ class Left(Record):
 
 
 def spent(run: RunFolder) -> Spend:
-    """All that a run has used up, the step that a kill cut off included."""
+    """All that a run has used up, the step that a kill cut off and talk about the run included."""
     first, rounds, outcome = run.baseline(), run.rounds(), run.outcome()
-    if outcome:
-        return outcome.spend
     spends = [row.spend for row in (first, *rounds[-1:], *run.outcomes()[-1:]) if row]
     known = max(spends, key=lambda spend: spend.seconds, default=Spend())
-    calls = {call.number: call.usage for call in run.calls()}.values()
-    tokens = sum(usage.input_tokens + usage.output_tokens for usage in calls)
-    under_way = run.charges.beyond(len(rounds) if first else None)
-    return (known + under_way).model_copy(
-        update={
-            "llm_tokens": max(known.llm_tokens, tokens),
-            "usd": max(known.usd, sum(usage.usd for usage in calls)),
-        }
+    if outcome:
+        known = outcome.spend
+    else:
+        known += run.charges.beyond(len(rounds) if first else None)
+    calls = sum((*run.run_calls.usage().values(), *run.chat_calls.usage().values()), Usage())
+    return known.model_copy(
+        update={"llm_tokens": max(known.llm_tokens, calls.tokens), "usd": max(known.usd, calls.usd)}
     )
 
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from agent.config.llm import Llm
-from agent.records.limits import Limits
+from agent.config.task import Budget
 from agent.records.rounds import Role
 from memory.replies import ReplyStore
 from memory.run.folder import RunFolder
@@ -36,7 +36,7 @@ class ExternalLlm:
         settings: Llm | None,
         roles: Sequence[Role],
         folder: RunFolder,
-        limits: Limits,
+        limits: Budget,
         deadline: Callable[[], float | None],
         notify: Callable[[str], None],
         brake: Callable[[], None] = lambda: None,
@@ -56,14 +56,15 @@ class ExternalLlm:
         """What the LLM has cost this run, in this process and before."""
         from tools.llm.budget import LlmBudget
 
-        limits = self._limits
-        return LlmBudget(self._folder, limits.usd, self._folder.chat_calls.usage, limits.llm_tokens)
+        return LlmBudget(
+            self._folder, self._limits.usd, self._limits.llm_tokens, elsewhere=self._folder.chat_calls.usage
+        )
 
-    def limit(self, limits: Limits) -> None:
-        """Let these limits of money and LLM tokens hold from now on."""
+    def extend(self, limits: Budget) -> None:
+        """Let this budget hold from now on."""
         self._limits = limits
         if "budget" in vars(self):
-            self.budget.limit, self.budget.tokens = limits.usd, limits.llm_tokens
+            self.budget.extend(limits.usd, limits.llm_tokens)
 
     @property
     def warnings(self) -> list[str]:

@@ -84,7 +84,7 @@ class RunServices:
         if limits is not None and limits != task.config.limits:
             vars(self)["spec"] = replace(task, config=task.config.limited(limits))
             vars(self).pop("policy", None)  # holds the old ones
-            self.llm.limit(limits)
+            self.llm.extend(self.spec.config.budget)
 
     @property
     def kept_tasks(self) -> "tuple[KeptTask, ...]":
@@ -301,7 +301,7 @@ class RunServices:
 
         config = self.spec.config
         return ExternalLlm(
-            config.llm, config.roles, self.folder, config.limits,
+            config.llm, config.roles, self.folder, config.budget,
             deadline=lambda: self.meter.deadline, notify=self.note, brake=lambda: self.brake(False),
         )  # fmt: skip
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from agent.records.rounds import Call, Role, Usage
-from memory.storage.damage import is_damage, set_aside
+from memory.storage.damage import copy_aside, is_damage
 from memory.storage.disk import append_line, whole_lines, write_atomically
 from memory.storage.records import parse_record
 
@@ -44,7 +44,7 @@ class CallFile:
                 damaged += 1
         if not damaged:
             return ""
-        said = set_aside(self.path, self.path.parent)
+        said = copy_aside(self.path, self.path.parent)
         dearest = max(good, key=lambda call: (call.usage.usd, call.usage.tokens), default=None)
         last = max((call.number for call in good), default=0)
         lost = [
@@ -53,6 +53,8 @@ class CallFile:
             if dearest
         ]
         write_atomically(self.path, "".join(f"{call.model_dump_json()}\n" for call in (*good, *lost)))
+        if not good:
+            return f"{said}. What calls that were lost ({damaged}) have cost is not known, and not counted."
         return f"{said}. Calls that were lost ({damaged}) are charged at the most that a call of this run has cost."
 
     def usage(self) -> Mapping[Role, Usage]:

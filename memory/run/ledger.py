@@ -1,14 +1,14 @@
 """ledger.jsonl: one typed row a line, each written once, never changed."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from threading import RLock
 
 from agent.errors import BadInput
 from agent.records.limits import Extension, Limits
 from agent.records.rounds import Baseline, Outcome, Round
-from memory.storage.damage import set_aside
+from memory.storage.damage import copy_aside
 from memory.storage.disk import append_line, whole_lines, write_atomically
 
 Row = Baseline | Round | Outcome | Extension
@@ -50,37 +50,36 @@ class RowFile:
         self._rows = [*self._rows, row]  # another thread may be reading the old list
         self._size = self.path.stat().st_size
 
-    def mend(self, known: Sequence[Row]) -> str:
+    def mend(self, known: Iterable[Row]) -> str:
         """Restores damaged lines from rows that are known from elsewhere; the last one is cut off if it is not.
-
-        Args:
-            known: in the order in which they were written here.
 
         Returns:
             What was done, in a sentence; "" where no line is damaged, or one in the middle that nothing can restore.
         """
-        lines = whole_lines(self.path)
-        places = list[Row | None]()
-        for line in lines:
+        with self._lock:
+            return self._mended(known)
+
+    def _mended(self, known: Iterable[Row]) -> str:
+        found, damaged = list[Row](), list[int]()
+        for number, line in enumerate(whole_lines(self.path), 1):
             try:
-                places.append(_parsed(line, ""))
+                found.append(_parsed(line, ""))
             except BadInput:
                 if _is_json(line):
                     return ""  # of another version
-                places.append(None)
-        if all(places):
+                damaged.append(number)
+        if not damaged:
             return ""
-        restored = _restored(places, known)
-        rows = [row for row in restored if row]
-        if None in restored[: len(rows)] or not _is_sound(rows):
+        rows = _in_order(found, known)
+        if any(row not in rows for row in found):
             return ""
-        said = set_aside(self.path, self.path.parent)
-        texts = (json.dumps({"kind": _kind(row), **row.model_dump(mode="json")}, ensure_ascii=False) for row in rows)
-        write_atomically(self.path, "".join(f"{text}\n" for text in texts))
+        said = copy_aside(self.path, self.path.parent)
+        lines = (json.dumps({"kind": _kind(row), **row.model_dump(mode="json")}, ensure_ascii=False) for row in rows)
+        write_atomically(self.path, "".join(f"{line}\n" for line in lines))
         self._size = -1
-        names = ", ".join(_name(row) for row, before in zip(restored, places, strict=True) if row and before is None)
-        if names:
-            return f"{said}. Restored from the run's events: {names}."
+        restored = [_name(row) for row in rows if row not in found]
+        if restored:
+            return f"{said}. Restored from the run's events: {', '.join(restored)}."
         return f"{said}. The run goes on after {_name(rows[-1]) if rows else 'nothing'}, what comes before the damage."
 
     def read(self) -> list[Row]:
@@ -120,18 +119,47 @@ def _name(row: Row) -> str:
     return f"round {row.number}" if isinstance(row, Round) else f"the {_kind(row)}"
 
 
-def _restored(places: Sequence[Row | None], known: Sequence[Row]) -> list[Row | None]:
-    """The rows at their places; where one is damaged (None), the next of the known rows that no place has."""
-    lost = iter([row for place, row in enumerate(known) if row not in places and row not in known[:place]])
-    return [row or next(lost, None) for row in places]
+def _in_order(found: Sequence[Row], known: Iterable[Row]) -> list[Row]:
+    """The ledger as it was, up to the first row that is missing. `known` is in the order of what happened.
+
+    A row that was told of twice, before a kill and after it, may say another spend the second time: the first counts.
+    """
+    told: dict[tuple[str, int], Row] = {}
+    for row in known:
+        told.setdefault(_place(row), row)
+    places = list(told)
+    lost = [place for place in places if place not in set(map(_place, found))]
+    rows = list[Row]()
+    for row in found:
+        while lost and _comes_before(told[lost[0]], row, places):
+            rows.append(told[lost.pop(0)])
+        rows.append(row)
+    rows += [told[place] for place in lost]
+    whole = next((place for place, row in enumerate(rows) if not _follows(row, rows[:place])), len(rows))
+    return rows[:whole]
 
 
-def _is_sound(rows: Sequence[Row]) -> bool:
-    """Whether these can be the beginning of a ledger: no row is missing among them."""
-    rounds = [row.number for row in rows if isinstance(row, Round)]
-    extensions = [row.number for row in rows if isinstance(row, Extension)]
-    counted = all(numbers == list(range(1, len(numbers) + 1)) for numbers in (rounds, extensions))
-    return counted and all(isinstance(row, Baseline) == (place == 0) for place, row in enumerate(rows))
+def _place(row: Row) -> tuple[str, int]:
+    """As `_key`, for rows of all the ends of a run."""
+    return _kind(row), row.seen if isinstance(row, Outcome) else row.number
+
+
+def _comes_before(lost: Row, row: Row, places: Sequence[tuple[str, int]]) -> bool:
+    if _place(row) in places:
+        return places.index(_place(lost)) < places.index(_place(row))
+    if isinstance(row, Baseline | Round):
+        return isinstance(lost, Baseline | Round) and lost.number < row.number
+    return isinstance(row, Outcome) and not _reopens(lost)
+
+
+def _follows(row: Row, before: Sequence[Row]) -> bool:
+    """Whether no row is missing between these and the next."""
+    ended = outcome_of(before) is not None
+    if isinstance(row, Extension):
+        return row.number == 1 + sum(isinstance(other, Extension) for other in before) and row.reopened == ended
+    if isinstance(row, Outcome):
+        return not ended
+    return not ended and row.number == sum(isinstance(other, Baseline | Round) for other in before)
 
 
 def _is_json(line: bytes) -> bool:

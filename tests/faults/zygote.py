@@ -196,8 +196,8 @@ def _kind(path: Path) -> str:
 def _mark_lines(point: Callable[..., None]) -> None:
     import memory.experience
     import memory.run.artefacts
+    import memory.run.calls
     import memory.run.events
-    import memory.run.folder
     import memory.run.ledger
     from memory.storage.disk import append_line
 
@@ -209,8 +209,9 @@ def _mark_lines(point: Callable[..., None]) -> None:
         point(f"in a line of {path.name}", half)
         append_line(path, line, sync=sync)
 
-    for module in (memory.experience, memory.run.artefacts, memory.run.events, memory.run.folder, memory.run.ledger):
-        module.append_line = marked  # type: ignore[attr-defined]
+    for module in (memory.experience, memory.run.artefacts, memory.run.calls, memory.run.events, memory.run.ledger):
+        assert hasattr(module, "append_line"), f"{module.__name__} writes no lines any more: who does?"
+        module.append_line = marked
 
 
 def _mark_transactions(point: Callable[..., None]) -> None:

@@ -26,20 +26,19 @@ class LlmBudget:
     Args:
         log: holds each call from before it is sent.
         limit: USD that the whole run may spend. None: no limit.
-        elsewhere: what calls of the same run cost that another process logs in a file of its own.
         tokens: that the whole run may send and receive. None: no limit.
+        elsewhere: what calls of the same run cost that another process logs in a file of its own.
     """
 
     def __init__(
         self,
         log: CallLog,
         limit: float | None = None,
-        elsewhere: Callable[[], Mapping[Role, Usage]] = dict,
         tokens: int | None = None,
+        elsewhere: Callable[[], Mapping[Role, Usage]] = dict,
     ) -> None:
         self._log = log
-        self.limit = limit
-        self.tokens = tokens
+        self._limit, self._tokens = limit, tokens
         self._elsewhere = elsewhere
         self._lock = threading.Lock()
         latest = {call.number: call for call in log.calls()}
@@ -47,6 +46,11 @@ class LlmBudget:
         for call in latest.values():
             self._charge(call.role, call.usage)
         self._next = max(latest, default=0) + 1
+
+    def extend(self, limit: float | None, tokens: int | None) -> None:
+        """Let other limits hold from the next call on; as the arguments of the same names."""
+        with self._lock:
+            self._limit, self._tokens = limit, tokens
 
     def reserve(self, role: Role, model: str, most: Usage) -> Call:
         """Charge a call at the most it can cost, before it is sent.
@@ -64,11 +68,11 @@ class LlmBudget:
     def _check(self, model: str, most: Usage) -> None:
         spent = self._total()
         # A billionth of a dollar is rounding, not money.
-        if self.limit is not None and spent.usd + most.usd > self.limit + 1e-9:
-            left = f"{max(0.0, self.limit - spent.usd):.4f} are left of budget.usd {self.limit:g}"
+        if self._limit is not None and spent.usd + most.usd > self._limit + 1e-9:
+            left = f"{max(0.0, self._limit - spent.usd):.4f} are left of budget.usd {self._limit:g}"
             raise OutOfMoney(f"a call to {model} could cost {most.usd:.4f} USD, and {left}")
-        if self.tokens is not None and spent.tokens + most.tokens > self.tokens:
-            left = f"{max(0, self.tokens - spent.tokens):,} are left of budget.llm_tokens {self.tokens:,}"
+        if self._tokens is not None and spent.tokens + most.tokens > self._tokens:
+            left = f"{max(0, self._tokens - spent.tokens):,} are left of budget.llm_tokens {self._tokens:,}"
             raise OutOfMoney(f"a call to {model} could take {most.tokens:,} tokens, and {left}")
 
     def settle(self, call: Call, usage: Usage, seconds: float, fault: str = "") -> None:

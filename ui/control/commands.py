@@ -75,7 +75,7 @@ def add_resume_options(command: argparse.ArgumentParser) -> None:
     """What `resume` takes beside the run: other limits, and how the run is worked on."""
     command.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
-        help="set another limit: budget.rounds, .minutes, .usd, .train_tokens, or target; may be given again",
+        help="set another limit: budget.rounds, .minutes, .usd, .train_tokens, .llm_tokens, or target; repeatable",
     )  # fmt: skip
     add_ways(command)
     command.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)  # as `--detach` starts it

@@ -2,6 +2,7 @@
 
 from typing import Literal, NamedTuple
 
+from agent.errors import Busy
 from graphs.control import process
 from graphs.control.client import live
 from graphs.control.extension import in_words as limits_in_words
@@ -24,10 +25,12 @@ def state_of(run: RunFolder) -> RunState:
     """Where a run stands. Raises BadInput: its files are damaged."""
     run.check()
     outcome = run.outcome()
-    if remote := live(run):
-        status = remote.status()
-        if status.condition in ("working", "waiting", "paused"):
-            return RunState(status.condition, _doing(status))
+    try:
+        status = remote.status() if (remote := live(run)) else None
+    except Busy as busy:  # one run that does not answer hides no other
+        return RunState("working", str(busy))
+    if status and status.condition in ("working", "waiting", "paused"):
+        return RunState(status.condition, _doing(status))
     if held := holder(run.lock_path):
         return RunState("working", held)
     if outcome:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from agent.config.llm import Llm
 from agent.errors import BadInput
 from agent.records.actions import Stop, TrainLora
+from agent.records.limits import Limits
 from agent.records.rounds import Round, Usage
 from graphs.approval import APPROVE
 from graphs.conversation import commands
@@ -135,17 +136,17 @@ def summary(row: Round) -> str:
 
 
 @contextmanager
-def listening(folder: RunFolder, settings: Llm, usd: float | None, notify: Callable[[str], None]) -> Iterator[Listener]:
+def listening(folder: RunFolder, settings: Llm, limits: Limits, notify: Callable[[str], None]) -> Iterator[Listener]:
     """The LLM of a conversation. Its calls are in the run folder, and count against the run's budget.
 
     Args:
-        usd: the run's budget. None: no limit.
+        limits: the run's, of which money and LLM tokens count here.
         notify: takes a sentence on what is waited for.
 
     Raises:
         Busy: another process talks with an LLM about this run.
     """
-    budget = LlmBudget(folder.chat_calls, usd, elsewhere=folder.run_calls.usage)
+    budget = LlmBudget(folder.chat_calls, limits.usd, limits.llm_tokens, elsewhere=folder.run_calls.usage)
     retry = ServerRetry(settings.patience, settings.max_concurrency, notify)
     desk = LlmDesk()
     with chat_agent(folder, LlmChat(settings.of("chat"), "chat", budget, retry), desk) as agent:

@@ -79,7 +79,7 @@ def _conversation(run: Steering, folder: RunFolder, now: RunStatus, said: list[L
     if settings:
         from ui.talk.llm import listening
 
-        conversation.listen(stack.enter_context(listening(folder, settings, now.limits.usd, lambda _: None)))
+        conversation.listen(stack.enter_context(listening(folder, settings, now.limits, lambda _: None)))
     return conversation
 
 

@@ -86,7 +86,7 @@ class Visit:
             self.say(line(text, "dim"))
 
         try:
-            listener = stack.enter_context(listening(self.folder, llm, self.now.limits.usd, notify))
+            listener = stack.enter_context(listening(self.folder, llm, self.now.limits, notify))
         except Busy as error:
             self.say(line(f"Plain language is off: {error}", "fault"))
             return

@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agent.errors import BadInput
+from agent.errors import BadInput, OutOfMoney
 from agent.records.queue import NightLimits
+from agent.records.rounds import Usage
+from graphs.context import Context, new_run
 from graphs.control.steering import RunStatus
 from graphs.queue.foreman import Foreman, spend_of
 from graphs.queue.making import new_queue
+from graphs.services.run import RunServices
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import TinyTask
 from tests.graphs.queue.test_foreman import Seen
@@ -62,3 +65,20 @@ def test_money_cannot_be_limited_where_no_price_is_known(tiny_task: TinyTask, tm
     task = tiny_task(planner="llm", llm={"model": "mind-1", "base_url": "http://127.0.0.1:9"})
     with pytest.raises(BadInput, match=r"money is limited, and the planner has no `llm\.price"):
         new_queue([task], NightLimits(usd=1), tmp_path / "runs")
+
+
+@pytest.mark.parametrize("more", [{"llm_tokens": 10_000}, {"usd": 1.0}], ids=["tokens", "money"])
+def test_money_and_tokens_that_a_run_is_given_while_it_works_are_to_be_had(
+    tiny_task: TinyTask, tmp_path: Path, more: dict[str, float]
+) -> None:
+    llm = {"model": "mind-1", "base_url": "http://127.0.0.1:9", "price": {"input": IN, "output": OUT}}
+    whole = {"llm_tokens": 10_000, "usd": 1.0}
+    own = whole | ({"llm_tokens": 100} if "llm_tokens" in more else {"usd": 0.01})
+    run = new_run(tiny_task(planner="llm", llm=llm, budget={"rounds": 2, **own}), runs=tmp_path / "runs")
+    services, most = RunServices(Context(run=run.path)), Usage(calls=1, input_tokens=5000, usd=0.5)
+    assert services.spec.config.budget.rounds == 2
+    with pytest.raises(OutOfMoney):
+        services.llm.budget.reserve("planner", "mind-1", most)
+    run.extend(services.spec.config.limits.model_copy(update=more))
+    services.take_up_limits()
+    assert services.llm.budget.reserve("planner", "mind-1", most).usage == most

@@ -78,9 +78,13 @@ def test_what_a_run_has_used_includes_the_step_that_a_kill_cut_off(tiny_task: Ti
     most = Usage(calls=1, input_tokens=10, output_tokens=5, usd=0.5)
     run.log(Call(number=1, role="planner", model="m", usage=most))
     assert spent(run) == baseline.spend + Spend(seconds=5, train_tokens=90, llm_tokens=15, usd=0.5)
-    outcome: Outcome = an_outcome(the_story()[-1])
+    ended = an_outcome(the_story()[-1])
+    outcome: Outcome = ended.model_copy(update={"spend": ended.spend + Spend(llm_tokens=15, usd=0.5)})
     run.append(outcome)
     assert spent(run) == outcome.spend
+    talk = Usage(calls=1, input_tokens=90, usd=0.25)
+    run.chat_calls.log(Call(number=1, role="chat", model="m", usage=talk))
+    assert spent(run).usd == pytest.approx(0.75), "talk about the run is paid from the same money"
 
 
 def test_an_estimate_rests_on_earlier_runs_with_the_same_model(

@@ -7,6 +7,7 @@ import pytest
 
 from agent.errors import OutOfMoney
 from agent.policy.planner_tools import ACTION_TOOLS, PlanStop
+from agent.records.rounds import Usage
 from tests.llm.clients import KEY, STOP, TOO_FAST, chat, refusal, retry, settings
 from tests.llm.server import LlmServer, Reply, Request, serving
 from tools.llm.budget import LlmBudget, UnsavedCallLog
@@ -105,6 +106,18 @@ def _said(client: LlmChat) -> str:
         return client.complete("system", "user")
     except OutOfMoney:
         return "no money"
+
+
+def test_limits_that_are_extended_hold_from_the_next_call_on() -> None:
+    budget, most = LlmBudget(UnsavedCallLog(), limit=0.1, tokens=100), Usage(calls=1, input_tokens=150, usd=0.15)
+    for limits in ((0.2, 100), (0.1, 200)):
+        budget.extend(*limits)
+        with pytest.raises(OutOfMoney):
+            budget.reserve("planner", "m", most)
+    budget.extend(0.2, 200)
+    budget.reserve("planner", "m", most)
+    with pytest.raises(OutOfMoney, match=r"budget\.usd 0\.2"):
+        budget.reserve("planner", "m", most)
 
 
 def test_no_second_try_of_a_call_goes_out_when_the_money_is_used_up() -> None:

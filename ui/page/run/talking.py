@@ -65,8 +65,8 @@ def hear(talk: Talk, said: str, show: Callable[[Line], None]) -> None:
             from ui.talk.llm import listening
 
             talk.say = lambda _: None  # what was open is asked again, and stands in the feed already
-            usd = talk.run.status().limits.usd
-            talk.listen(stack.enter_context(listening(talk.folder, settings, usd, lambda note: show(line(note)))))
+            limits = talk.run.status().limits
+            talk.listen(stack.enter_context(listening(talk.folder, settings, limits, lambda note: show(line(note)))))
         talk.say = show
         talk.hear(said)
 
