@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from agent.records.actions import Rollback
+from agent.records.limits import Limits
 from agent.records.looks import TryPrompt
 from graphs.approval import APPROVE, Cost, Question, question
 from memory.run.folder import RunFolder
@@ -164,6 +165,13 @@ def test_a_question_of_the_conversation_is_answered_by_its_buttons(page: Pages, 
 def test_rounds_without_asking_are_left_to_the_worker(page: Pages, asking: Steered) -> None:
     assert "Up to 3 rounds" in say(page, "/run 3")
     assert asking.asked == [("go_on", 3)]
+
+
+def test_more_rounds_than_the_budget_has_raise_it_as_in_a_terminal(page: Pages, asking: Steered) -> None:
+    asking.becomes(limits=Limits(rounds=5))
+    text = say(page, "two more rounds")
+    assert "The budget is now 6 rounds." in text and "Up to 2 rounds are done without asking." in text
+    assert asking.asked == [("extend", {"rounds": 6}), ("go_on", 2)]
 
 
 def test_what_is_not_understood_does_nothing(page: Pages, asking: Steered) -> None:

@@ -10,7 +10,6 @@ from fastapi.responses import HTMLResponse
 
 from agent.errors import NesyLoraError
 from agent.records.looks import PromptTried, TryPrompt
-from graphs.conversation import commands
 from graphs.conversation.phrases import understood
 from memory.run.folder import RunFolder
 from ui.page.place import Here, Place, Run, task_of
@@ -51,11 +50,6 @@ def try_model(run: Run, place: Here, question: Annotated[str, Form(min_length=1,
 def hear(talk: Talk, said: str, show: Callable[[Line], None]) -> None:
     """Have done what a user says, in a command or in words; with the task's LLM, if it has one."""
     command = understood(said.strip()) or said.strip()
-    if command.startswith("/run ") or command == "/run":  # by the worker: this server may end meanwhile
-        rounds = commands.count(command.partition(" ")[2] or "1", "/run", least=1)
-        talk.run.go_on(rounds)
-        show(line(f"Up to {rounds} rounds are done without asking."))
-        return
     if command == "/quit":
         show(line("Just close the page; the run goes on, or waits. /finish ends it."))
         return
@@ -74,4 +68,4 @@ def hear(talk: Talk, said: str, show: Callable[[Line], None]) -> None:
 @lru_cache(MOST_TALKS)
 def _talk(run: RunFolder, place: Place) -> Talk:
     """The run's conversation. All that it keeps is a question of its own, such as "did you mean"."""
-    return Talk(Anybody(run, place), run, lambda _: None)
+    return Talk(Anybody(run, place), run, lambda _: None, by_worker=True)
