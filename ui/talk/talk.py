@@ -52,7 +52,7 @@ class Talk:
         self.run = run
         self.folder = folder
         self.say = say
-        self._by_worker = by_worker
+        self.by_worker = by_worker
         self._llm: Listening | None = None
         self._shown: Question | None = None  # the plan that the user has seen last
         self._asked: Asked | None = None
@@ -272,7 +272,7 @@ class Talk:
             self.tell(line(f"The budget is now {now.limits.rounds + missing} rounds."))
         elif finished:
             self._orders.waiting()
-        if self._by_worker:
+        if self.by_worker:
             self.run.go_on(rounds)
             self.tell(line(f"Up to {wording.plural(rounds, 'round')} are done without asking."))
             return
