@@ -25,6 +25,7 @@ from export.card import card, merged_card
 from export.chat_template import TRIED, refined_template
 from export.manifest import FILE, Manifest, RoundExcerpt
 from export.notes import notes
+from export.portable import portable_settings, without_folders
 from graphs.context import Context
 from graphs.services.run import RunServices
 from graphs.serving import best_pair
@@ -196,13 +197,7 @@ class _Export:
 
     def _write_task(self) -> None:
         """The settings, without what only this machine or its network knows."""
-        values = self.config.model_dump(mode="json", by_alias=True)
-        if Path(self.config.model).expanduser().is_dir():
-            values["model"] = self.base.hub or f"./{Path(self.config.model).name}"
-        if values.get("llm"):
-            values["llm"].pop("base_url", None)
-        for own in ("notify", "track"):  # an address is often a secret
-            values.pop(own, None)
+        values = portable_settings(self.config, self.base.hub)
         text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
         write_atomically(self.into / "task.yaml", text)
 
@@ -283,7 +278,8 @@ class _Export:
 def _excerpt(row: Round) -> RoundExcerpt:
     verdict = row.verdict
     return RoundExcerpt(
-        number=row.number, action=row.decision.move.action, reason=row.decision.reason, note=row.trial.note,
+        number=row.number, action=row.decision.move.action, reason=without_folders(row.decision.reason),
+        note=without_folders(row.trial.note),
         kept=verdict.kept, verdict=verdict.reason, before=verdict.before, after=verdict.after,
         p_value=verdict.p_value, reward=row.reward,
     )  # fmt: skip

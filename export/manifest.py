@@ -14,7 +14,7 @@ FILE = "bundle.json"
 
 
 class RoundExcerpt(Record):
-    """A round of the ledger, without a word of any row."""
+    """A round of the ledger, without its rows; an LLM that plans may quote some in its reasons."""
 
     number: int
     action: str

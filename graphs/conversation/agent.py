@@ -155,7 +155,9 @@ class ChatAgent:
         choice = self._chat.call_tool(prompts.read("chat"), user, tools)
         if not isinstance(choice, Answer):
             return {"choice": choice.model_dump(mode="json")}
-        held_to = checked(choice.text, [facts, found, turn["said"], *lines], self._desk.carried_out())
+        ours = [line["text"] for line in turn["before"] if line["who"] == "you"]  # held to records in its own turn
+        theirs = [turn["said"], *(line["text"] for line in turn["before"] if line["who"] == "they")]
+        held_to = checked(choice.text, [facts, found, *ours], self._desk.carried_out(), theirs)
         for reason in held_to.left_out:
             writer({"kind": "left out", "text": reason})
         return self._over(turn, held_to.text or facts, writer)

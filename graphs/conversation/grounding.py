@@ -32,15 +32,16 @@ class Checked(NamedTuple):
     left_out: tuple[str, ...]
 
 
-def checked(answer: str, records: Sequence[str], done: Sequence[str] = ()) -> Checked:
+def checked(answer: str, records: Sequence[str], done: Sequence[str] = (), said: Sequence[str] = ()) -> Checked:
     """The sentences of an answer that the records bear out.
 
     Args:
         records: texts that the LLM was shown; their numbers may be quoted, rounded or as per cent.
-        done: the commands that were carried out in this turn.
+        done: the commands that were carried out in the run.
+        said: the user's words: their names may be taken up, their numbers bear nothing out.
     """
-    shown = "\n".join(records)
-    known, rounds = numbers(shown), _rounds(shown)
+    shown = "\n".join([*records, *said])
+    known, rounds = numbers("\n".join(records)), _rounds("\n".join(records))
     lines, left_out = list[str](), list[str]()
     for line in answer.strip().splitlines():
         bullet, kept = BULLET.match(line), list[str]()

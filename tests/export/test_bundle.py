@@ -264,6 +264,16 @@ def test_the_command_exports_and_checks(trained: Callable[..., RunFolder], capsy
     assert command(["export", str(run.path), "--test-rows"]) == 2
 
 
+def test_a_check_of_an_earlier_pair_is_refused(trained: Callable[..., RunFolder]) -> None:
+    from export.check import check
+
+    run = trained()
+    bundle = export_run(run.path)
+    _take(run, None)  # the run has gone on
+    with pytest.raises(BadInput, match="export it again"):
+        check(run.path, bundle)
+
+
 def test_a_check_sees_what_is_wrong(trained: Callable[..., RunFolder]) -> None:
     """Weights that are not those of the run, and a template that is not: both are seen."""
     from export.check import check

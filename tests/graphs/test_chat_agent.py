@@ -156,6 +156,12 @@ def test_a_sentence_with_a_number_that_no_record_holds_is_left_out(folder: RunFo
     assert events[1].text == "The reward is 0.50. That is 50% of what is possible."
 
 
+def test_a_number_that_only_the_user_has_said_is_no_record(folder: RunFolder) -> None:
+    events, _ = heard(folder, [call("answer", text="Yes, the reward is 0.97.")], "Is the reward 0.97?")
+    assert [event.kind for event in events] == ["left out", "answer"]
+    assert "0.97" in events[0].text and "0.97" not in events[1].text
+
+
 def test_an_answer_of_which_nothing_stands_is_what_the_records_say(folder: RunFolder) -> None:
     events, _ = heard(folder, [call("answer", text="It is at 0.99!")], "How is it?")
     assert events[-1].text == "\n".join(RECORDS)

@@ -28,7 +28,7 @@ class Runs:
 
     def find(self, name: str) -> RunFolder:
         """The run of this name, or the newest. Raises BadInput: there is none."""
-        if name and Path(name).name != name:
+        if name and (Path(name).name != name or name == ".." or "\0" in name):
             raise BadInput(f"run {name!r}: give its name, as list_runs has it, without a path")
         if name:
             return RunFolder.open(self.root / name)

@@ -49,8 +49,9 @@ class Place(NamedTuple):
 
     def run(self, name: str) -> RunFolder:
         """The run of this name. Raises BadInput: there is none, or it is damaged."""
-        path = (self.root / name).resolve()
-        if not path.is_relative_to(self.root.resolve()) or path.parent != self.root.resolve():
+        root = self.root.resolve()
+        path = root if "\0" in name else (root / name).resolve()
+        if path.parent != root:
             raise BadInput(f"{name!r} names no run in {self.root}: a name holds no path.")
         if not (path / "run.json").is_file():
             _opened.cache_clear()  # it may have been removed and made anew

@@ -67,9 +67,7 @@ def _of_processes(entries: Sequence[TimedEvent]) -> list[Trouble]:
             case RunStarted():
                 if works:
                     when = _clock(entries[place - 1].time)
-                    found.append(
-                        Trouble(when, "A process ended without a word (killed, or out of memory).", _on(entry))
-                    )
+                    found.append(Trouble(when, KILLED, _on(entry)))
                 works = True
             case RunStopped(reason=reason, failed=failed):
                 works = False

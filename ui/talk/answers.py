@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from agent.records.examples import Prompt
-from agent.records.looks import Finding, PromptTried, RowsScored
+from agent.records.looks import Finding, RowsScored
 from agent.records.rounds import Outcome, Round
 from graphs.control.steering import RunStatus
 from ui import wording
@@ -87,11 +87,10 @@ def found(look: Finding) -> Iterator[Line]:
             yield line(f"  “{wording.cut(row.question, 80)}” → “{wording.cut(row.output, 80)}”{faults}")
 
 
-def tried(names: Sequence[str], look: PromptTried) -> Iterator[Line]:
-    """The pairs' answers side by side, each with its name; that of the pair that stands now comes last."""
-    answers = [*look.beside, look.answer]
-    width = max(map(len, names))
-    for name, answer in zip(names, answers, strict=True):
+def tried(pairs: Sequence[tuple[str, str]]) -> Iterator[Line]:
+    """The pairs' names and answers, side by side."""
+    width = max(len(name) for name, _ in pairs)
+    for name, answer in pairs:
         yield line(f"  {name:<{width}}  {answer}")
 
 

@@ -57,17 +57,7 @@ class Inquiries:
         return first.best.prompt
 
     def _try(self, question: str) -> Iterator[Line]:
-        """The bare base under the seed prompt, the pair that stands now, and the best of all rounds."""
-        rounds = self._folder.rounds()
-        best = max(rounds, key=lambda row: row.reward, default=None)
-        other = [best.number] if best and best.best != rounds[-1].best else []
-        found = self._run.look(TryPrompt(question=question, beside=(0, *other)))
-        assert isinstance(found, PromptTried)
-        names = ["base, seed prompt", *(f"best (round {number})" for number in other)]
-        now = f"current (round {len(rounds)})" if rounds else "current"
-        yield from answers.tried(
-            [*names, now if other or not rounds else f"current and best (round {len(rounds)})"], found
-        )
+        return answers.tried(try_pairs(self._run, self._folder, question))
 
     def _failures(self, _: str) -> Iterator[Line]:
         yield from answers.found(self._run.look(ClassifyFailures()))
@@ -82,3 +72,17 @@ class Inquiries:
 
     def _search(self, about: str) -> Iterator[Line]:
         return answers.found(self._run.look(SearchPrompts(about=about[:300])))
+
+
+def try_pairs(run: Steering, folder: RunFolder, question: str) -> list[tuple[str, str]]:
+    """Names and answers: of the bare base under the seed prompt, of the best pair of all rounds where that is another,
+    and of the pair that stands now."""
+    rounds = folder.rounds()
+    best = max(rounds, key=lambda row: row.reward, default=None)
+    other = [best.number] if best and best.best != rounds[-1].best else []
+    found = run.look(TryPrompt(question=question, beside=(0, *other)))
+    assert isinstance(found, PromptTried)
+    now = "current" if other or not rounds else "current and best"
+    names = ["base, seed prompt", *(f"best (round {number})" for number in other)]
+    names.append(f"{now} (round {len(rounds)})" if rounds else now)
+    return list(zip(names, [*found.beside, found.answer], strict=True))

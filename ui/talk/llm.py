@@ -65,6 +65,8 @@ class LlmDesk:
             return f"That will {plans.what(Stop())}."
         if name == "/set" and any(limit in rest for limit in ("rounds=", "minutes=", "usd=")):
             return f"Limits to be set: {rest}."
+        if name == "/run" and self._talk.by_worker:
+            return f"Rounds to be done without asking, trainings too: {rest or 1}."
         if question is None:
             return ""
         planned = question.decision.move

@@ -72,7 +72,7 @@ def _folder(state: Chat, context: Context) -> RunFolder:
 
 def _conversation(run: Steering, folder: RunFolder, now: RunStatus, said: list[Line], stack: ExitStack) -> Talk:
     """A conversation that goes on: the plan that waits was shown with the last message."""
-    conversation = Talk(run, folder, said.append)
+    conversation = Talk(run, folder, said.append, by_worker=True)
     if folder.rounds() or now.question:
         conversation.changed(now)
     settings = load_config(folder.task_file).llm

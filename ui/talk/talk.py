@@ -11,6 +11,7 @@ from graphs.control.steering import RunStatus, Steering
 from graphs.conversation import commands
 from graphs.conversation.phrases import understood
 from memory.run.folder import RunFolder
+from ui import wording
 from ui.talk import answers, plans
 from ui.talk.inquiries import Inquiries
 from ui.talk.lines import Line, Say, line
@@ -43,12 +44,15 @@ class Talk:
         run: what is steered.
         folder: its ledger is what answers quote.
         say: shows a line.
+        by_worker: `/run` leaves its rounds to the run's own process, which then asks before none of them: the one here
+            may end earlier, or does not see the run change.
     """
 
-    def __init__(self, run: Steering, folder: RunFolder, say: Say) -> None:
+    def __init__(self, run: Steering, folder: RunFolder, say: Say, by_worker: bool = False) -> None:
         self.run = run
         self.folder = folder
         self.say = say
+        self.by_worker = by_worker
         self._llm: Listening | None = None
         self._shown: Question | None = None  # the plan that the user has seen last
         self._asked: Asked | None = None
@@ -268,6 +272,10 @@ class Talk:
             self.tell(line(f"The budget is now {now.limits.rounds + missing} rounds."))
         elif finished:
             self._orders.waiting()
+        if self.by_worker:
+            self.run.go_on(rounds)
+            self.tell(line(f"Up to {wording.plural(rounds, 'round')} are done without asking."))
+            return
         with self._lock:
             self._rounds, self._shown = rounds, None
             now = self.run.status()

@@ -224,7 +224,8 @@ def test_a_task_is_drafted_and_run(
 def test_what_cannot_be_done_is_said_in_a_sentence(server: Callable[..., Any], tmp_path: Path) -> None:
     async def err(client: Any) -> None:
         assert "there are no runs" in await refusal(client, "status")
-        assert "without a path" in await refusal(client, "status", run="../../etc")
+        for path in ("../../etc", "..", "a\0b"):
+            assert "without a path" in await refusal(client, "status", run=path)
         assert "epochs: Input should be less than or equal to 20" in await refusal(client, "train_lora", epochs=99)
         assert "no such setting; there are rows, epochs" in await refusal(client, "train_lora", epoch=1)
         assert "task.yaml" in await refusal(client, "start_run", task=str(tmp_path / "nowhere"))

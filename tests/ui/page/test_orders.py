@@ -5,11 +5,14 @@ from collections.abc import Callable
 import pytest
 
 from agent.records.actions import Rollback
+from agent.records.limits import Limits
 from agent.records.looks import TryPrompt
 from graphs.approval import APPROVE, Cost, Question, question
 from memory.run.folder import RunFolder
 from tests.ui.page.conftest import Pages
 from tests.ui.page.steers import Steered
+from ui.talk.llm import LlmDesk
+from ui.talk.talk import Talk
 
 
 @pytest.fixture
@@ -164,6 +167,21 @@ def test_a_question_of_the_conversation_is_answered_by_its_buttons(page: Pages, 
 def test_rounds_without_asking_are_left_to_the_worker(page: Pages, asking: Steered) -> None:
     assert "Up to 3 rounds" in say(page, "/run 3")
     assert asking.asked == [("go_on", 3)]
+
+
+def test_more_rounds_than_the_budget_has_raise_it_as_in_a_terminal(page: Pages, asking: Steered) -> None:
+    asking.becomes(limits=Limits(rounds=5))
+    text = say(page, "two more rounds")
+    assert "The budget is now 6 rounds." in text and "Up to 2 rounds are done without asking." in text
+    assert asking.asked == [("extend", {"rounds": 6}), ("go_on", 2)]
+
+
+def test_an_llm_that_would_go_on_unasked_is_made_to_ask_first(asking: Steered, story: RunFolder) -> None:
+    desk = LlmDesk()
+    desk.talk = Talk(asking, story, lambda _: None, by_worker=True)
+    assert "trainings too: 3" in desk.weigh("/run 3")
+    desk.talk = Talk(asking, story, lambda _: None)
+    assert desk.weigh("/run 3") == "", "this conversation asks before each training by itself"
 
 
 def test_what_is_not_understood_does_nothing(page: Pages, asking: Steered) -> None:

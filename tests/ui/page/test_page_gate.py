@@ -86,7 +86,9 @@ def test_a_page_runs_no_script_but_its_own_and_sits_in_no_frame(page: Pages) -> 
     assert headers["x-content-type-options"] == "nosniff" and headers["cache-control"] == "no-store"
 
 
-@pytest.mark.parametrize("name", ["..", "%2e%2e", "..%2fvalley-1", "%2e%2e%2f%2e%2e%2fetc", "valley-1%2f..%2fvalley-1"])
+@pytest.mark.parametrize(
+    "name", ["..", "%2e%2e", "..%2fvalley-1", "%2e%2e%2f%2e%2e%2fetc", "valley-1%2f..%2fvalley-1", "%00"]
+)
 def test_a_name_that_climbs_out_is_no_run(page: Pages, name: str) -> None:
     assert page.client.get(f"/runs/{name}/charts").status_code in (404, 422)
 

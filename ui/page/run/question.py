@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 from markupsafe import Markup
-from pydantic import BaseModel
 from starlette.datastructures import FormData
 
 from agent.errors import BadInput
@@ -114,8 +113,3 @@ def _without_null(field: dict[str, Any]) -> dict[str, Any]:
             chosen: dict[str, Any] = other
             return chosen
     return field
-
-
-def settings_of(move: BaseModel) -> dict[str, object]:
-    """An action's settings, without its name."""
-    return move.model_dump(mode="json", exclude={"action"})

@@ -9,13 +9,12 @@ from fastapi import APIRouter, Form
 from fastapi.responses import HTMLResponse
 
 from agent.errors import NesyLoraError
-from agent.records.looks import PromptTried, TryPrompt
-from graphs.conversation import commands
 from graphs.conversation.phrases import understood
 from memory.run.folder import RunFolder
 from ui.page.place import Here, Place, Run, task_of
 from ui.page.rendering import partial, text
 from ui.page.run.anybody import Anybody
+from ui.talk.inquiries import try_pairs
 from ui.talk.lines import Line, line
 from ui.talk.talk import Talk
 
@@ -38,24 +37,13 @@ def say(run: Run, place: Here, said: Annotated[str, Form(min_length=1, max_lengt
 @router.post("/try", summary="Ask the model of the pair that stands now")
 def try_model(run: Run, place: Here, question: Annotated[str, Form(min_length=1, max_length=2000)]) -> HTMLResponse:
     """Its answer, beside those of the bare base with the seed prompt and of the best pair, where that is another."""
-    rounds = run.rounds()
-    best = max(rounds, key=lambda row: row.reward, default=None)
-    other = [best.number] if best and best.best != rounds[-1].best else []
-    found = Anybody(run, place).look(TryPrompt(question=question, beside=(0, *other)))
-    assert isinstance(found, PromptTried)
-    names = ["seed prompt, bare model", *(f"best pair, of round {number}" for number in other)]
-    answers = [*zip(names, found.beside, strict=True), ("the pair that stands now", found.answer)]
+    answers = try_pairs(Anybody(run, place), run, question)
     return HTMLResponse(text("tried.html.j2", question=question, answers=answers))
 
 
 def hear(talk: Talk, said: str, show: Callable[[Line], None]) -> None:
     """Have done what a user says, in a command or in words; with the task's LLM, if it has one."""
     command = understood(said.strip()) or said.strip()
-    if command.startswith("/run ") or command == "/run":  # by the worker: this server may end meanwhile
-        rounds = commands.count(command.partition(" ")[2] or "1", "/run", least=1)
-        talk.run.go_on(rounds)
-        show(line(f"Up to {rounds} rounds are done without asking."))
-        return
     if command == "/quit":
         show(line("Just close the page; the run goes on, or waits. /finish ends it."))
         return
@@ -74,4 +62,4 @@ def hear(talk: Talk, said: str, show: Callable[[Line], None]) -> None:
 @lru_cache(MOST_TALKS)
 def _talk(run: RunFolder, place: Place) -> Talk:
     """The run's conversation. All that it keeps is a question of its own, such as "did you mean"."""
-    return Talk(Anybody(run, place), run, lambda _: None)
+    return Talk(Anybody(run, place), run, lambda _: None, by_worker=True)
