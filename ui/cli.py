@@ -1,6 +1,7 @@
 """The command line. Parsing imports nothing heavy: `nesylora --help` answers at once."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from memory.run.folder import RunFolder
 
 
+RESUMABLE = [["run"], ["demo"], ["resume"], ["chat"]]
 AddCommands = Callable[["argparse._SubParsersAction[argparse.ArgumentParser]"], None]
 """Adds commands of a room above this one, such as the benchmark's."""
 
@@ -38,8 +40,12 @@ def run(arguments: Sequence[str] | None = None, more: Sequence[AddCommands] = ()
             return error.exit_code
         except KeyboardInterrupt as error:
             by = f" by {error}" if str(error) else ""
-            print(f"\nnesylora: stopped{by}. What was completed is kept; go on with: nesylora resume", file=sys.stderr)
+            kept = " What was completed is kept; go on with: nesylora resume" if arguments[:1] in RESUMABLE else ""
+            print(f"\nnesylora: stopped{by}.{kept}", file=sys.stderr)
             return exit_code(error)
+        except BrokenPipeError:  # as by `nesylora runs | head`: nobody reads the rest
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
 
 
 def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:

@@ -35,6 +35,8 @@ def extended(config: TaskConfig, present: Limits, changes: Mapping[str, float | 
     except ValidationError as error:
         fault = error.errors()[0]
         raise BadInput(f"{fault['loc'][0]}: {fault['msg']}, but it is {fault['input']!r}") from None
+    if "rounds" in changes and limits.rounds < 1:
+        raise BadInput("rounds: at least 1, those that are done included; `nesylora ctl finish` ends a run")
     if limits.target is None:
         raise BadInput("target cannot be lifted: it is a reward above 0, and at most 1")
     if limits.usd is not None and config.unpriced:

@@ -60,6 +60,15 @@ def test_on_a_terminal_everything_can_be_changed(tickets: Path, capsys: Printed)
     assert asked[1] == "Column of the question? [ticket] " and not list(answers)
 
 
+def test_what_is_neither_yes_nor_no_is_asked_again_and_a_column_must_exist(tickets: Path, capsys: Printed) -> None:
+    answers = iter(["target 0.8", "no", "foo", "ticket", "", "", "", "", "", "yes", "nope", "n"])
+    assert init(tickets, None, DraftOptions(), lambda _: next(answers), tries=False) == 0
+    printed = capsys.readouterr().out
+    assert "'target 0.8' is neither yes nor no." in printed and "'nope' is neither yes nor no." in printed
+    assert "There is no column 'foo'. There are ticket," in printed
+    assert not list(answers) and not (tickets.parent / "tickets").exists()
+
+
 def test_nothing_is_written_after_a_no(tickets: Path, capsys: Printed) -> None:
     answers = iter(["y", "n"])
     assert init(tickets, None, DraftOptions(), lambda _: next(answers), tries=False) == 0

@@ -17,6 +17,7 @@ from ui.terminal.live import LiveView
 
 Ask = Callable[[str], str]
 SETTLED = ("columns", "splits", "system", "content", "style", "target", "budget")
+YES, NO = ("", "y", "yes", "ok"), ("n", "no", "c", "change")
 CUT = 160  # characters of a text that is shown
 
 
@@ -43,7 +44,7 @@ def init(rows: Path, into: Path | None, options: DraftOptions, ask: Ask | None, 
         if tries:
             draft = try_rows(draft, TRIED, view)
             _show_tried(draft, view.console)
-        if ask and ask(f"Write it to {folder}/? [Y/n] ").strip().casefold() in ("n", "no"):
+        if ask and not _agreed(f"Write it to {folder}/? [Y/n] ", ask):
             view.console.print("Nothing was written.")
             return 0
         written = draft.write(folder)
@@ -101,15 +102,22 @@ def _show_tried(draft: TaskDraft, console: Console) -> None:
     console.print(table)
 
 
+def _agreed(question: str, ask: Ask) -> bool:
+    """Yes or no; asked again after anything else, which is neither."""
+    while (answer := ask(question).strip().casefold()) not in (*YES, *NO):
+        print(f"'{answer}' is neither yes nor no.")
+    return answer in YES
+
+
 def _changes(draft: TaskDraft, options: DraftOptions, ask: Ask) -> DraftOptions:
     """What the user would have otherwise; the same options where all is well."""
-    if ask("Is that right? [Y to go on, c to change] ").strip().casefold()[:1] != "c":
+    if _agreed("Is that right? [Y/n to change it] ", ask):
         return options
     values = options.model_dump()
     for key, question, now in _questions(draft):
         while answer := ask(f"{question} [{now}] ").strip():
             try:
-                values[key] = _checked(key, answer)
+                values[key] = _checked(key, answer, draft)
             except BadInput as error:
                 print(error)
                 continue
@@ -132,7 +140,10 @@ def _questions(draft: TaskDraft) -> list[tuple[str, str, str]]:
     ]
 
 
-def _checked(key: str, answer: str) -> object:
+def _checked(key: str, answer: str, draft: TaskDraft) -> object:
+    known = (*draft.columns.values(), *draft.unused)
+    if key in draft.columns and key != "system" and answer not in known:
+        raise BadInput(f"There is no column '{answer}'. There are {', '.join(known)}.")
     if key == "content" and answer not in PLAUSIBLE:
         raise BadInput(f"'{answer}' cannot be drafted. There are {', '.join(PLAUSIBLE)}.")
     field = DraftOptions.model_fields[key]

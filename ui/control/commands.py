@@ -117,7 +117,11 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _pause(options: argparse.Namespace) -> int:
-    return _show(_steering(options).pause(options.now), options.json)
+    status = _steering(options).pause(options.now)
+    if status.condition == "working":
+        when = "as soon as the step is broken off" if options.now else "after the step under way"
+        print(f"It pauses {when}.", file=sys.stderr)
+    return _show(status, options.json)
 
 
 def _resume(options: argparse.Namespace) -> int:
@@ -125,7 +129,9 @@ def _resume(options: argparse.Namespace) -> int:
 
 
 def _cancel(options: argparse.Namespace) -> int:
-    return _show(_steering(options).cancel_step(), options.json)
+    status = _steering(options).cancel_step()
+    print("The action under way is cancelled; its round ends without it.", file=sys.stderr)
+    return _show(status, options.json)
 
 
 def _finish(options: argparse.Namespace) -> int:

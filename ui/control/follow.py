@@ -58,7 +58,7 @@ def _show(entry: TimedEvent, view: LiveView | None) -> None:
     if view is None:
         print_event(entry.event, entry.time)
     else:
-        view.event(entry.event)
+        view.event(entry.event, entry.time)
 
 
 def _say(text: str, view: LiveView | None) -> None:

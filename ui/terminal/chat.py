@@ -52,9 +52,9 @@ def chat(folder: RunFolder, llm: Llm | None = None) -> int:
 class ChatView(LiveView):
     """Shows what happens, but for what the conversation says itself: the plan."""
 
-    def event(self, event: Event) -> None:
+    def event(self, event: Event, time: str = "") -> None:
         if not isinstance(event, DecisionMade | RunStarted | RunStopped):
-            super().event(event)
+            super().event(event, time)
 
 
 class Visit:

@@ -60,6 +60,7 @@ class LiveView:
         self._clock = clock
         self._shows_progress = bars
         self._stamps = stamps
+        self._at: datetime | None = None  # when what is shown happened; None: now
         self._bars: Progress | None = None
         self._what = ""
         self._began = self._logged = clock()
@@ -79,9 +80,14 @@ class LiveView:
         with self._lock:
             self._progress(what, done, total, note)
 
-    def event(self, event: Event) -> None:
-        """Shows what has happened; satisfies `agent.protocols.Listener`."""
+    def event(self, event: Event, time: str = "") -> None:
+        """Shows what has happened; satisfies `agent.protocols.Listener`.
+
+        Args:
+            time: of the event (ISO 8601), for the stamp of its lines; empty: now.
+        """
         with self._lock:
+            self._at = datetime.fromisoformat(time).astimezone() if time else None
             if isinstance(event, WorkProgressed):
                 self._progress(event.what, event.done, event.total, event.note)
             else:
@@ -208,11 +214,11 @@ class LiveView:
         """A line that stays; in a log it is never broken, so that it can be searched."""
         line = Text.assemble(*parts)
         if self._stamps and not self.console.is_terminal:
-            line = Text.assemble((f"{datetime.now():%Y-%m-%d %H:%M:%S}  ", "dim"), *line.split("\n")[-1:])
+            line = Text.assemble((f"{self._at or datetime.now():%Y-%m-%d %H:%M:%S}  ", "dim"), *line.split("\n")[-1:])
         self.console.print(line, soft_wrap=not self.console.is_terminal)
 
     def _log_progress(self, done: int, total: int, note: str) -> None:
-        now = self._clock()
+        self._at, now = None, self._clock()
         if now - self._logged < EVERY:
             return
         self._logged = now
