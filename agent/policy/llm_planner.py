@@ -213,6 +213,7 @@ def move_of(plan: Reasoned) -> Action:
 def _left_out(plan: Reasoned) -> str:
     """A sentence on the settings that the plan did not name, which are the rules'; empty where it named all."""
     settings: dict[str, object] = plan.model_dump(exclude={"reason", "action"} | plan.model_fields_set)
+    settings = {name: value for name, value in settings.items() if value not in (None, "")}
     named = [f"{name} {', '.join(value) if isinstance(value, tuple) else value}" for name, value in settings.items()]
     return f" (Left out by the planner, so as the rules have it: {'; '.join(named)}.)" if named else ""
 

@@ -155,7 +155,9 @@ def test_a_clock_that_was_set_back_makes_no_old_checkpoint_the_newest(
         assert session.go() is not None
     assert "is of a later time than the clock shows" in notes(waiting)
     with open_session(waiting, supervised=True) as session:  # as from any other checkpoint
-        assert session.question is not None and session.go(APPROVE) is None
+        assert session.question is not None
+        while session.question:
+            session.go(APPROVE)
     assert notes(waiting).count("clock") == 1 and outline(waiting) == outline(whole)
 
 

@@ -42,8 +42,9 @@ def role_of(request: Request) -> Role:
 
 
 def bills(server: LlmServer, price_in: float, price_out: float) -> dict[Role, float]:
-    """The server's bill in USD by role, at prices per million tokens."""
-    return {role: server.billed(price_in, price_out, partial(_asks, role)) for role in get_args(Role)}
+    """The server's bill in USD by role, at prices per million tokens; of the roles that asked."""
+    billed = {role: server.billed(price_in, price_out, partial(_asks, role)) for role in get_args(Role)}
+    return {role: usd for role, usd in billed.items() if usd}
 
 
 def _asks(role: Role, request: Request) -> bool:
