@@ -100,7 +100,9 @@ class Tools:
             since = len(folder.rounds())
             status = await in_thread(steering.go_on, call.rounds)
             return await self._view(folder, steering, status, call.wait, talk, since)
-        if status.condition == "paused":
+        if status.condition == "paused":  # by a person, or since its process was killed in an action
+            why = f" {status.trouble}" if status.trouble else ""
+            await talk.approval("continue_run", f"Run {folder.name} is paused.{why} Go on with it?")
             status = await in_thread(steering.go_on)
         return await self._view(folder, steering, status, call.wait, talk)
 
