@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,14 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent.errors import BadInput, Busy
 from agent.records.events import Note
+from graphs.approval import APPROVE
 from graphs.context import new_run
 from graphs.control.client import live
+from graphs.session import open_session
 from memory.embedder import is_installed
 from memory.run.folder import RunFolder, runs
 from tests.fixtures.learnable import LEARNABLE
 from tests.fixtures.story import make_run
-from tests.ui.page.browser import Served, chromium, serious
+from tests.ui.page.browser import ROOT, Served, chromium, serious
 from tests.ui.page.test_prompt_pages import entry
 from tests.ui.page.test_start import some_csv
 
@@ -136,6 +141,32 @@ def test_a_run_is_watched_through_a_reload_and_a_new_server_paused_rolled_back_a
         wait_for(page, "finished", "#live")
     finally:
         again.kill()
+
+
+def test_two_browsers_and_a_terminal_see_and_steer_the_same_run(
+    page: "Page", served: Served, root: Path, tiny_task: Callable[..., Path]
+) -> None:
+    run = new_run(tiny_task(**LEARNABLE | {"policy": "lora-only", "target": 1.0}), (), root, "tiny")
+    page.goto(f"{served.address}/runs/tiny")
+    page.get_by_role("button", name="Resume").click()
+    wait_for(page, "Round 1 waits for you", "#question")
+    context = page.context.browser.new_context(storage_state=page.context.storage_state())  # type: ignore[union-attr]
+    other = context.new_page()
+    other.goto(f"{served.address}/runs/tiny")
+    wait_for(other, "Round 1 waits for you", "#question")
+    other.get_by_role("button", name="Approve").click()
+    for browser in (page, other):
+        wait_for(browser, "Round 2 waits for you", "#question")
+    chat = [sys.executable, "nesylora.py", "chat", "tiny", "--runs", str(root)]
+    terminal = subprocess.run(chat, cwd=ROOT, input="status\n/quit\n", text=True, capture_output=True, check=True)
+    assert "Round 2" in terminal.stdout
+    remote = live(run)
+    assert remote is not None
+    with pytest.raises(BadInput, match="question of round 1 has been answered"):
+        remote.answer(APPROVE, number=1)
+    with pytest.raises(Busy, match="tiny"), open_session(run):
+        pass
+    assert len(run.rounds()) == 1
 
 
 def test_the_plan_is_changed_by_keyboard_alone(

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import lru_cache
-from typing import Annotated
+from threading import Lock
+from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Form
 from fastapi.responses import HTMLResponse
@@ -26,8 +27,10 @@ MOST_TALKS = 32
 def say(run: Run, place: Here, said: Annotated[str, Form(min_length=1, max_length=4000)]) -> HTMLResponse:
     """What was said and what was answered, for the feed beside the run."""
     heard: list[Line] = []
+    conversation = _conversation(run, place)
     try:
-        hear(_talk(run, place), said, heard.append)
+        with conversation.turn:  # two browsers may speak at a time, and each is to get its own answer
+            hear(conversation.talk, said, heard.append)
     except NesyLoraError as error:
         heard.append(line(str(error), "fault"))
     asks = bool(heard) and heard[-1].kind == "ask"
@@ -59,7 +62,14 @@ def hear(talk: Talk, said: str, show: Callable[[Line], None]) -> None:
         talk.hear(said)
 
 
+class Conversation(NamedTuple):
+    """A run's, which all browsers share. `turn` is held while it answers."""
+
+    talk: Talk
+    turn: Lock
+
+
 @lru_cache(MOST_TALKS)
-def _talk(run: RunFolder, place: Place) -> Talk:
-    """The run's conversation. All that it keeps is a question of its own, such as "did you mean"."""
-    return Talk(Anybody(run, place), run, lambda _: None, by_worker=True)
+def _conversation(run: RunFolder, place: Place) -> Conversation:
+    """All that it keeps is a question of its own, such as "did you mean"; a restart of the server forgets that."""
+    return Conversation(Talk(Anybody(run, place), run, lambda _: None, by_worker=True), Lock())
