@@ -42,7 +42,7 @@ def of_end(folder: RunFolder, outcome: Outcome) -> Notice:
 
 
 def of_trouble(folder: RunFolder, reason: str) -> Notice:
-    """What is told of an error that stopped it."""
+    """The notice of an error that stopped it."""
     begun, rounds = folder.path.exists(), list[Round]()
     with suppress(BadInput):  # the ledger is damaged, which is perhaps the reason
         rounds = folder.rounds()
