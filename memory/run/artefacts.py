@@ -1,6 +1,6 @@
 """What a run made and measured: prompts, adapters, evaluations, rewrites; each a file, named by its id.
 
-A damaged file is told of and set aside, and what it held is made again, by the process that has the run; see
+A damaged file is reported and set aside, and what it held is made again, by the process that has the run; see
 `memory.run.folder.RunFolder.mend`. To others it is an error.
 """
 
@@ -166,7 +166,7 @@ class Artefacts:
             fate: what then becomes of its contents, for the user.
 
         Raises:
-            BadInput: it is damaged and nobody is told of damage here; or it is of another version.
+            BadInput: it is damaged and nobody takes reports of damage here; or it is of another version.
         """
         if not path.exists():
             return None

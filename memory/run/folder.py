@@ -139,7 +139,7 @@ class RunFolder(Artefacts):
             ) from error
 
     def mend(self, notify: Callable[[str], None]) -> None:
-        """From now on damage is told of and mended. For the process that has the run.
+        """From now on damage is reported and mended. For the process that has the run.
 
         Damaged lines of the ledger are restored from the events; one of the LLM's log is charged at the most that any
         call has cost; other files are looked at when they are read.

@@ -15,7 +15,7 @@ def test_settings_hold_no_address_and_no_folder(tmp_path: Path) -> None:
         "name": "capitals",
         "data": rows,
         "content": [{"kind": "exact"}, {"kind": "reward_model", "model": str(tmp_path / "rater")}],
-        "keep": ["~/work/skill", "../other"],
+        "keep": ["~/tasks/skill", "../other"],
         "experience": "/home/somebody/rounds.jsonl",
         "llm": {
             "model": "m", "base_url": "http://10.0.0.7/v1", "editor": {"base_url": "http://10.0.0.8/v1", "model": "n"},

@@ -96,7 +96,7 @@ def said_of(row: QueueRow, state: QueueState) -> str:
 
 
 def notice_of(row: QueueRow, state: QueueState, queue: QueueFolder) -> Notice | None:
-    """What others are told of a row; None: nothing."""
+    """What others hear about a row; None: nothing."""
     text = said_of(row, state)
     match row:
         case TaskStopped() | TaskEnded():

@@ -82,7 +82,7 @@ class LlmDesk:
 
     @property
     def _talk(self) -> Talk:
-        assert self.talk is not None, "the conversation is told of its LLM before it hears anything"
+        assert self.talk is not None, "the conversation knows its LLM before it hears anything"
         return self.talk
 
 

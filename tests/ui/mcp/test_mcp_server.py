@@ -245,7 +245,7 @@ def test_what_agents_and_people_read_names_the_tools_that_there_are(server: Call
         tools = (await client.list_tools()).tools
         names = {tool.name for tool in tools}
         settings = {key for tool in tools for key in tool.input_schema["properties"]}
-        assert names <= words, "every tool is told of"
+        assert names <= words, "every tool is named"
         answers = set(RunView.model_fields) | {"nesylora"}
         assert {word for word in words if "_" in word} <= names | settings | answers
         assert all(tool.description and tool.annotations for tool in tools)

@@ -1,4 +1,4 @@
-"""Others are told of the end and of trouble, by a command and by a webhook; what fails there stops no run."""
+"""Others hear of the end and of trouble by a command and by a webhook; what fails there stops no run."""
 
 import json
 import threading
