@@ -6,6 +6,7 @@ Each request stands alone, in a situation taken from a run of the valley; nothin
 """
 
 import argparse
+import re
 import tempfile
 import time
 from collections.abc import Sequence
@@ -36,24 +37,24 @@ FOUND = {
 
 
 class Request(NamedTuple):
-    """What is said, and what would be right: a command's beginning, or words that its answer must have."""
+    """What is said, and what would be right: commands, as a pattern, or words that its answer must have."""
 
     said: str
-    right: tuple[str, ...]
+    right: str
     answers: tuple[str, ...] = ()
 
 
 REQUESTS = (
-    Request("That sounds sensible, please do what you suggest.", ("/approve",)),
-    Request("Hm, I'd rather not train yet, it takes too long. Find something else.", ("/reject", "/edit")),
-    Request("Could you train it, but only for a single epoch?", ("/train epochs=1",)),
-    Request("Tell the model to keep its answers under ten words.", ("/edit",)),
-    Request("That last change was no good, put things back as they were.", ("/undo", "/rollback 0")),
-    Request("How well does it do right now?", ("/status",), ("0.47",)),
-    Request("What did you do in the first round, and was it kept?", ("/why 1",), ("0.47", "kept")),
-    Request("What would it say if I asked who the mayor of Tallisk is?", ("/try",)),
-    Request("I will be happy with 90 percent.", ("/set target=0.9",)),
-    Request("We are done here, wrap this up and give me the final numbers.", ("/finish",)),
+    Request("That sounds sensible, please do what you suggest.", "/approve"),
+    Request("Hm, I'd rather not train yet, it takes too long. Find something else.", "/(reject|edit).*"),
+    Request("Could you train it, but only for a single epoch?", r"/train epochs=1( rows=\w+)?"),
+    Request("Tell the model to keep its answers under ten words.", "/edit .*"),
+    Request("That last change was no good, put things back as they were.", "/undo|/rollback 0"),
+    Request("How well does it do right now?", "/status", ("0.47",)),
+    Request("What did you do in the first round, and was it kept?", "/why 1", ("0.47", "kept")),
+    Request("What would it say if I asked who the mayor of Tallisk is?", "/try .*"),
+    Request("I will be happy with 90 percent.", r"/set target=0\.9"),
+    Request("We are done here, wrap this up and give me the final numbers.", "/finish"),
 )
 
 
@@ -108,7 +109,7 @@ def ask(request: Request, settings: Llm) -> bool:
             except LlmUnavailable as error:
                 said = [f"(failed: {error})"]
     text = " ".join(" ".join(said).split())
-    chosen = any(command.startswith(request.right) for command in desk.commands)
+    chosen = any(re.fullmatch(request.right, command) for command in desk.commands)
     good = chosen or bool(request.answers and all(word in text for word in request.answers))
     seconds = time.monotonic() - began
     shown = ", ".join(f"`{command}`" for command in desk.commands) or "answer"

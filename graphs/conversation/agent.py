@@ -19,6 +19,7 @@ from agent.records.base import Record
 from graphs.approval import ActionRequest, Approve, Reject, ReviewConfig
 from graphs.checkpoints import Checkpoints
 from graphs.conversation.grounding import checked
+from graphs.conversation.named import as_named
 from graphs.conversation.tools import ACTS, LOOKS, Answer, Tool, command_of
 from memory.run.folder import RunFolder
 from memory.storage.lock import held
@@ -153,10 +154,10 @@ class ChatAgent:
             before="\n".join(lines) or "nothing", said=prompts.quoted(turn["said"], MOST_CHARACTERS),
         )  # fmt: skip
         choice = self._chat.call_tool(prompts.read("chat"), user, tools)
-        if not isinstance(choice, Answer):
-            return {"choice": choice.model_dump(mode="json")}
-        ours = [line["text"] for line in turn["before"] if line["who"] == "you"]  # held to records in its own turn
         theirs = [turn["said"], *(line["text"] for line in turn["before"] if line["who"] == "they")]
+        if not isinstance(choice, Answer):
+            return {"choice": as_named(choice, theirs).model_dump(mode="json")}
+        ours = [line["text"] for line in turn["before"] if line["who"] == "you"]  # held to records in its own turn
         held_to = checked(choice.text, [facts, found, *ours], self._desk.carried_out(), theirs)
         for reason in held_to.left_out:
             writer({"kind": "left out", "text": reason})

@@ -75,7 +75,7 @@ def heard(folder: RunFolder, script: list[Reply], *said: str) -> tuple[list[Even
 def test_what_the_llm_chooses_is_done_by_the_command_that_a_user_has(
     folder: RunFolder, tool: Reply, command: str
 ) -> None:
-    events, desk = heard(folder, [tool], "as I said")
+    events, desk = heard(folder, [tool], "as I said: 90%, round 1")
     assert desk.done == [command]
     assert events == [Event(kind="command", text=command)], "what the command answers, the user has seen"
 
@@ -101,7 +101,7 @@ def test_it_asks_before_it_trains_and_the_question_outlives_the_process(
 ) -> None:
     with serving([call("train_lora", epochs=3, rows=None)]) as server:
         with agent(folder, server, Desk()) as made:
-            [asked] = made.hear("Please make it learn the facts.")
+            [asked] = made.hear("Please teach it the facts, in three epochs.")
             assert asked == Event(kind="question", text="To be done: train 3 epochs, about 40 s.")
         desk = Desk()
         with agent(folder, server, desk) as again:
