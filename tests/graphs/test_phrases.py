@@ -9,7 +9,7 @@ from graphs.conversation.phrases import understood
 
 SAID = {
     "/approve": ["yes", "y", "Yes!", "ok", "OK.", "okay, go ahead", "do it", "go for it", "sure",
-                 "please do it", "approve"],
+                 "please do it", "approve", "Okay, go ahead with that."],
     "/reject": ["no", "n", "nope", "No.", "not that", "something else", "no thanks", "don't"],
     "/reject too slow": ["no, too slow", "No - too slow", "no: too slow"],
     "/reject it costs too much": ["no, it costs too much"],
