@@ -20,6 +20,7 @@ from graphs.approval import ActionRequest, Approve, Reject, ReviewConfig
 from graphs.checkpoints import Checkpoints
 from graphs.conversation.grounding import checked
 from graphs.conversation.named import as_named
+from graphs.conversation.phrases import asks
 from graphs.conversation.tools import ACTS, LOOKS, Answer, Tool, command_of
 from memory.run.folder import RunFolder
 from memory.storage.lock import held
@@ -146,7 +147,8 @@ class ChatAgent:
     def think(self, turn: Turn, *, writer: StreamWriter) -> Turn:
         """The LLM's choice. After so many looks it can only answer."""
         looks = len(turn["found"])
-        tools = (Answer, *ACTS, *LOOKS) if looks < MOST_LOOKS else (Answer,)
+        acts = () if asks(turn["said"]) else ACTS
+        tools = (Answer, *acts, *LOOKS) if looks < MOST_LOOKS else (Answer,)
         lines = [f"{line['who']}: {line['text']}" for line in turn["before"]]
         facts, found = self._desk.facts(), "\n".join(turn["found"])
         user = prompts.fill(

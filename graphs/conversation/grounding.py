@@ -22,6 +22,8 @@ CLAIMS = (
     (r"cancell?ed|stopped the", ("/stop",)),
     (r"(?:set|changed|raised|lowered) the (?:target|budget|limit)", ("/set", "/run")),
 )
+# How something ended. An LLM likes to see its run succeed; only the records say whether it did.
+OUTCOMES = re.compile(r"\b(kept|taken back|rolled back|learn(?:ed|t)|improved|reached|met|succeeded)\b", re.I)
 I_DID = r"\bI(?:'ve| have| just| already|'m)*(?: now| just| already)* (?:{claim})"
 
 
@@ -41,13 +43,16 @@ def checked(answer: str, records: Sequence[str], done: Sequence[str] = (), said:
         said: the user's words: their names may be taken up, their numbers bear nothing out.
     """
     shown = "\n".join([*records, *said])
-    known, rounds = numbers("\n".join(records)), _rounds("\n".join(records))
+    told = "\n".join(records)
+    known, rounds, ends = numbers(told), _rounds(told), _outcomes(told)
     lines, left_out = list[str](), list[str]()
     for line in answer.strip().splitlines():
         bullet, kept = BULLET.match(line), list[str]()
         for sentence in SENTENCE.split(line[bullet.end() :] if bullet else line):
             if unknown := _unknown(sentence, known, rounds) + _strangers(sentence, shown):
                 left_out.append(f"a sentence with {', '.join(unknown)}, which no record holds")
+            elif untold := _outcomes(sentence) - ends:
+                left_out.append(f"a sentence that says {', '.join(sorted(untold))}, as no record does")
             elif _claims_more(sentence, done):
                 left_out.append("a sentence that claims what was not done")
             else:
@@ -67,6 +72,10 @@ def _strangers(sentence: str, shown: str) -> list[str]:
     """Names that no record holds: capitalised words beyond the first. Small models invent people."""
     words = set(re.findall(r"\w+", shown.lower())) | OUR_NAMES
     return [name for name in NAME.findall(sentence) if name.lower() not in words]
+
+
+def _outcomes(text: str) -> set[str]:
+    return {word.lower() for word in OUTCOMES.findall(text)}
 
 
 def _rounds(text: str) -> set[int]:

@@ -199,3 +199,21 @@ def test_a_name_that_no_record_holds_is_left_out() -> None:
 )  # fmt: skip
 def test_what_was_not_done_is_not_claimed(sentence: str, done: tuple[str, ...], stands: bool) -> None:
     assert bool(checked(sentence, RECORDS, done).text) == stands
+
+
+@pytest.mark.parametrize(
+    ("sentence", "stands"),
+    [
+        ("The change was kept.", False), ("It rose to 0.50, which met the target of 0.95.", False),
+        ("The model has learned the style.", False), ("Shall I keep going?", True),
+    ],
+)  # fmt: skip
+def test_how_it_ended_is_said_only_where_a_record_does(sentence: str, stands: bool) -> None:
+    assert bool(checked(sentence, RECORDS).text) == stands
+    assert checked("The change was kept.", [*RECORDS, "round 1: an edit, kept"]).text == "The change was kept."
+
+
+def test_a_question_is_never_taken_for_an_order(folder: RunFolder) -> None:
+    script = [call("reject", reason="why would you?"), call("answer", text="Reward 0.50.")]
+    events, desk = heard(folder, script, "Well, why would anybody begin like this?")
+    assert desk.done == [] and events == [Event(kind="answer", text="Reward 0.50.")]
