@@ -1,4 +1,4 @@
-"""Ten things that people say to a run: which tool an LLM chooses for them, and whether its answers hold.
+"""Things that people say to a run: which tool an LLM chooses for them, and whether its answers hold.
 
     python -m bench.studies.chat_requests --model MODEL --base-url http://127.0.0.1:8123/v1
 
@@ -58,6 +58,21 @@ REQUESTS = (
 )
 
 
+# Asked once each, after all else was settled: no word of ours was chosen with an eye on them.
+FRESH = (
+    Request("Alright, that plan works for me.", "/approve"),
+    Request("No thanks, training that long is not worth it. What else is there?", "/(reject|edit).*"),
+    Request("Please go over the rows twice in training.", r"/train epochs=2( rows=\w+)?"),
+    Request("Make it always begin with the word Answer.", "/edit .*"),
+    Request("Bring back the version from before we changed anything.", "/undo|/rollback 0"),
+    Request("How much time have we used up so far?", "/status", ("1 min 12",)),
+    Request("Why did you keep the first change?", "/why 1", ("0.004",)),
+    Request("Ask it who runs the bakery in Tallisk.", "/try .*"),
+    Request("It may take up to ten rounds if it needs them.", "/set rounds=10"),
+    Request("Which kinds of mistakes does it still make?", "/failures"),
+)
+
+
 class Desk:
     """Notes commands; answers looks from `FOUND`."""
 
@@ -81,7 +96,7 @@ class Desk:
 
 
 def main() -> None:
-    """Ask all ten, and print a line of a table for each."""
+    """Ask them all, and print a line of a table for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
     parser.add_argument("--base-url")
@@ -93,8 +108,8 @@ def main() -> None:
         max_tokens=200,
     )  # fmt: skip
     print("| request | what the LLM chose | what was said | right | seconds |\n|---|---|---|---|---|")
-    right = sum(ask(request, settings) for request in REQUESTS)
-    print(f"\n{right} of {len(REQUESTS)} right")
+    right = [sum(ask(request, settings) for request in requests) for requests in (REQUESTS, FRESH)]
+    print(f"\n{right[0]} of {len(REQUESTS)} right, and of the fresh ones {right[1]} of {len(FRESH)}")
 
 
 def ask(request: Request, settings: Llm) -> bool:
