@@ -1,8 +1,5 @@
 """The chat on a terminal: a real process on a pseudo-terminal, with its keys, its status line and Ctrl-C."""
 
-import os
-import signal
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,7 +18,6 @@ from ui.terminal.chat import status_line
 from ui.terminal.prompting import Commands
 
 TinyTask = Callable[..., Path]
-ROOT = Path(__file__).parents[2]
 PTY = pytest.mark.skipif(not has_terminals(), reason="this system has no pseudo-terminals")
 NEW_LINE, CTRL_C, CTRL_D, UP = "\x1b\r", "\x03", "\x04", "\x1b[A"
 WORDS = "Reply with one lower-case word."
@@ -34,15 +30,13 @@ def terminal(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
     opened = list[Terminal]()
 
     def start(*arguments: str) -> Terminal:
-        command = [sys.executable, "nesylora.py", "chat", *arguments, "--runs", str(tmp_path / "runs")]
-        opened.append(Terminal(command, ROOT, {"XDG_STATE_HOME": str(tmp_path / "state")}))
+        runs, state = str(tmp_path / "runs"), str(tmp_path / "state")
+        opened.append(Terminal("chat", *arguments, "--runs", runs, XDG_STATE_HOME=state))
         return opened[-1]
 
     yield start
-    for left in opened:
-        if left.process.poll() is None:
-            left.process.kill()
-            left.process.wait()
+    for terminal in opened:
+        terminal.close()
 
 
 @PTY
@@ -137,7 +131,7 @@ def test_after_a_kill_in_training_the_user_is_asked_first(
     here.sees("yes, no, or what instead")
     here.type("yes")
     here.shows(r"LoRA \d+/")
-    os.kill(here.process.pid, signal.SIGKILL)
+    here.process.kill()
     here.ends()
     [folder] = runs(tmp_path / "runs")
     again = terminal(folder.name)
