@@ -8,7 +8,7 @@ from typing import Protocol
 
 from agent.config.task import TaskConfig
 from agent.errors import BadInput, Busy, NesyLoraError
-from agent.records.events import LimitsSet
+from agent.records.events import LimitsSet, Note
 from agent.records.limits import Limits
 from agent.records.queue import QueueEnded, QueueRow, TaskEnded, TaskStarted, TaskStopped
 from agent.records.rounds import Spend
@@ -93,7 +93,7 @@ class Foreman:
             if not trouble:
                 self._ended(item, run)
                 return
-            rows = len(run.rounds()) if run.path.exists() else 0
+            rows = len(run.known_rows()) if run.path.exists() else 0
             tried, known = (0 if rows > known else tried + 1), max(known, rows)
             if tried >= len(self._waits):
                 if item.put_off:
@@ -116,7 +116,10 @@ class Foreman:
         task, path = item.added, self._queue.root / item.run
         if item.run and (path / "run.json").is_file():
             run = RunFolder.open(path)
-            self._limit(run, item, share)
+            if not live(run):
+                with run.locked():
+                    run.mend(lambda text: run.event(Note(text=text)))
+                self._limit(run, item, share)
             self._add(TaskStarted(time=now(), number=task.number, run=run.name))
             return run
         name = item.run or self._new_name(task.name)
@@ -127,7 +130,7 @@ class Foreman:
 
     def _limit(self, run: RunFolder, item: Item, share: Left) -> None:
         """Let other limits hold, where the queue has less or more for the run than when it began."""
-        if run.outcome() or live(run):
+        if run.outcome():
             return
         config = _config(run)
         present = run.limits() or config.limits

@@ -10,9 +10,10 @@ from pydantic import Field
 from agent.records.base import Record
 from agent.records.limits import Limits
 from agent.records.queue import NightLimits, TaskAdded
-from agent.records.rounds import Spend, Usage
+from agent.records.rounds import Baseline, Outcome, Round, Spend, Usage
 from memory.queue import Item
 from memory.run.folder import RunFolder
+from memory.run.ledger import outcome_of
 
 SLACK = 1.0  # minutes by which a run's limit may differ from what it would be given now
 
@@ -29,13 +30,16 @@ class Left(Record):
 
 def spent(run: RunFolder) -> Spend:
     """All that a run has used up, the step that a kill cut off and talk about the run included."""
-    first, rounds, outcome = run.baseline(), run.rounds(), run.outcome()
-    spends = [row.spend for row in (first, *rounds[-1:], *run.outcomes()[-1:]) if row]
-    known = max(spends, key=lambda spend: spend.seconds, default=Spend())
-    if outcome:
+    rows = run.known_rows()
+    steps = [row for row in rows if isinstance(row, Baseline | Round)]
+    ends = [row.spend for row in rows if isinstance(row, Outcome)]
+    if outcome := outcome_of(rows):
         known = outcome.spend
-    else:
-        known += run.charges.beyond(len(rounds) if first else None)
+    else:  # of a run that was opened again, the charges have the step that had ended it
+        known = steps[-1].spend if steps else Spend()
+        known += run.charges.beyond(len(steps) - 1 if steps else None)
+        if ends:
+            known += ends[-1].beyond(known)  # where the charges were lost
     calls = sum((*run.run_calls.usage().values(), *run.chat_calls.usage().values()), Usage())
     return known.model_copy(
         update={"llm_tokens": max(known.llm_tokens, calls.tokens), "usd": max(known.usd, calls.usd)}

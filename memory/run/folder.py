@@ -145,16 +145,18 @@ class RunFolder(Artefacts):
         call has cost; other files are looked at when they are read.
         """
         self.on_damage = self.charges.on_damage = notify
-        written = [entry.event for entry in self.events().entries]
-        known: list[Row] = [
-            event.outcome if isinstance(event, RunFinished) else event.row
-            for event in written
-            if isinstance(event, BaselineScored | RoundJudged | LimitsSet | RunFinished)
-        ]
-        if said := self._ledger.mend(known):
+        if said := self._ledger.mend(self._told()):
             notify(said)
         if said := self.run_calls.mend():
             notify(said)
+
+    def _told(self) -> list[Row]:
+        """The rows that the events tell of, in their order; some maybe twice."""
+        return [
+            event.outcome if isinstance(event, RunFinished) else event.row
+            for event in (entry.event for entry in self.events().entries)
+            if isinstance(event, BaselineScored | RoundJudged | LimitsSet | RunFinished)
+        ]
 
     @property
     def size(self) -> int:
@@ -191,6 +193,10 @@ class RunFolder(Artefacts):
     def outcomes(self) -> list[Outcome]:
         """Every end of the run: the test rows were opened, and seen, at each."""
         return [row for row in self._ledger.read() if isinstance(row, Outcome)]
+
+    def known_rows(self) -> list[Row]:
+        """The rows of the ledger; where it is damaged, those that the events know. For who cannot mend it."""
+        return self._ledger.known(self._told())
 
     def extend(self, limits: Limits) -> Extension:
         """Lets these limits hold from now on; a run that has ended is opened again. On the disk when this returns."""

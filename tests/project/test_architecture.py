@@ -25,7 +25,14 @@ DOORS = {
     "chromadb": {"memory/chroma.py"},
     "langchain_openai": {"tools/llm/completion.py"},
 }
-MEASURED_HERE = {"bench.backbones", "bench.cost", "bench.cost.contenders", "bench.overheads", "bench.studies"}
+MEASURED_HERE = {
+    "bench.backbones",
+    "bench.cost",
+    "bench.cost.contenders",
+    "bench.overheads",
+    "bench.studies",
+    "bench.studies.night",
+}
 """Not in the wheel: run from a checkout."""
 
 FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
