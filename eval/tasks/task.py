@@ -1,6 +1,7 @@
 """A task as the judge holds it: settings, rows of three splits, scorers, and one digest over what they measure."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -183,6 +184,24 @@ def _with_words_read(config: TaskConfig, folder: Path) -> TaskConfig:
         return config
     prompt = read_prompt(folder / Path(config.prompt.file).expanduser(), *columns)
     return config.model_copy(update={"prompt": prompt})
+
+
+def as_overrides(changes: Mapping[str, object]) -> list[str]:
+    """Nested settings as overrides. A section is changed key by key; a list is replaced, or changed by its numbers."""
+    return [f"{key}={value}" for key, value in _leaves(changes, "")]
+
+
+def _leaves(changes: Mapping[str, object], above: str) -> Iterator[tuple[str, str]]:
+    for name, value in changes.items():
+        key = f"{above}{name}"
+        if isinstance(value, Mapping) and value and not any(set(".=") & set(str(inner)) for inner in value):
+            yield from _leaves(value, f"{key}.")
+        else:
+            plain = str(value) if isinstance(value, Path) else value
+            yield (
+                key,
+                yaml.safe_dump([plain], default_flow_style=True, allow_unicode=True, width=math.inf).strip()[1:-1],
+            )
 
 
 def place(path: Path, keys: KeyPath, overrides: Sequence[str] = ()) -> str:
