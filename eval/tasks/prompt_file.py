@@ -44,6 +44,8 @@ def read_prompt(path: Path, question: str, answer: str) -> SeedPrompt:
         BadInput: it cannot be read, or holds several prompts, or none.
     """
     file = path / "prompt.json" if path.is_dir() else path
+    if path.is_dir() and not file.exists():
+        raise BadInput(f"{path} is a folder without a prompt.json{_whose(path)}")
     try:
         text = file.read_text(encoding="utf-8")
         values = {"system": text.strip()} if file.suffix in TEXTS else json.loads(text)
@@ -64,6 +66,15 @@ def read_prompt(path: Path, question: str, answer: str) -> SeedPrompt:
             f"{file} is no prompt of NeSyLoRA, no DSPy program and no GEPA result: "
             f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
         ) from error
+
+
+def _whose(folder: Path) -> str:
+    """What other programs leave in a folder, and which file to take instead."""
+    if (folder / "program.pkl").exists():
+        return ': DSPy saved a whole program there, as a pickle; save its state: program.save("program.json")'
+    if (folder / "gepa_state.bin").exists():
+        return ": it is a run of GEPA; write its result: json.dump(result.to_dict(), open('result.json', 'w'))"
+    return ""
 
 
 def _best_candidate(values: Values, file: Path) -> str:
