@@ -27,6 +27,8 @@ def portable_settings(config: TaskConfig, hub: str | None) -> dict[str, Any]:
     for name in FILES:
         values["data"][name] = values["data"][name] and _name(values["data"][name])
     values["keep"] = [_name(path) for path in values["keep"]]
+    if start := values.get("start"):
+        start["adapter"] = _name(start["adapter"])
     values["experience"] = _name(values["experience"])
     for scorer in values["content"]:
         if "model" in scorer:

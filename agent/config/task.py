@@ -14,6 +14,7 @@ from agent.config.notify import Notify, TrackerName
 from agent.config.policies import OBSERVING, PLANNING, POLICIES, is_policy
 from agent.config.prompt import Editing, SeedPrompt
 from agent.config.scorers import ContentScorer, Judge, RewardModel, StyleScorer
+from agent.config.start import Start
 from agent.errors import BadInput
 from agent.records.limits import Limits
 from agent.records.rounds import Role
@@ -88,6 +89,7 @@ class TaskConfig(Settings):
     )
     data: Data
     prompt: SeedPrompt = SeedPrompt()
+    start: Start | None = None
     content: tuple[ContentScorer, ...] = Field(min_length=1, description="is the answer right? see below")
     style: tuple[StyleScorer, ...] = Field((), description="has it the wanted form? see below")
     target: float = Field(0.95, gt=0, le=1, description="validation reward at which the run is done")
@@ -128,6 +130,15 @@ class TaskConfig(Settings):
     def knows_prices_where_money_is_limited(self) -> "TaskConfig":
         if self.budget.usd is not None and self.unpriced:
             raise ValueError(f"`budget.usd` needs `llm.price: {{input: …, output: …}}` (of the {self.unpriced})")
+        return self
+
+    @model_validator(mode="after")
+    def takes_its_first_words_from_one_place(self) -> "TaskConfig":
+        if self.start and self.start.prompt and self.prompt.model_fields_set:
+            raise ValueError(
+                "`start` brings a prompt, and `prompt` stands here too: leave `prompt` out, or take the adapter alone "
+                "with `start: {adapter: …}`"
+            )
         return self
 
     @field_validator("keep", mode="before")
