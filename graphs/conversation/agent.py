@@ -168,9 +168,9 @@ class ChatAgent:
     def look(self, turn: Turn, *, writer: StreamWriter) -> Turn:
         """What a look finds, for the next thought. One that cannot be done finds the reason."""
         command = command_of(_chosen(turn))
-        writer({"kind": "command", "text": command})
         if any(found.startswith(f"{command}:\n") for found in turn["found"]):
             return {"found": [*turn["found"], f"{command}:\nasked before; answer now"], "choice": None}
+        writer({"kind": "command", "text": command})
         try:
             text = self._desk.perform(command)
         except NesyLoraError as error:
