@@ -55,8 +55,9 @@ class LlmDesk:
         return "\n".join(said.text for said in seen)
 
     def carried_out(self) -> list[str]:
-        names = {"train_lora": "/train", "edit_prompt": "/edit", "rollback": "/rollback"}
-        return [names[row.decision.move.action] for row in self._talk.folder.rounds()]
+        names = {"train_lora": "/train", "edit_prompt": "/edit", "rollback": "/rollback", "stop": "/finish"}
+        rounds = self._talk.folder.rounds()
+        return ["/stop" if row.trial.cancelled else names[row.decision.move.action] for row in rounds]
 
     def weigh(self, command: str) -> str:
         name, _, rest = command.partition(" ")
