@@ -12,6 +12,7 @@ from graphs.approval import Question, Reject, instead, read
 from graphs.control.steering import Steering
 from graphs.conversation import commands
 from memory.run.folder import RunFolder
+from ui.status_wording import progress
 from ui.talk import answers
 from ui.talk.lines import Line, line
 from ui.talk.plans import what
@@ -37,7 +38,7 @@ class Orders:
         if now.condition == "finished":
             raise BadInput("The run has finished. /set rounds=+2 goes on with it; its test rows then count as seen.")
         if now.condition == "working":
-            raise BadInput(f"The run is at work ({answers.step(now) or 'a step'}). /stop breaks it off.")
+            raise BadInput(f"The run is at work ({progress(now.step) if now.step else 'a step'}). /stop breaks it off.")
         raise BadInput("The run is not at work: /go goes on.")
 
     def back(self) -> Iterable[Line]:
