@@ -43,7 +43,7 @@ class Desk(Protocol):
         ...
 
     def carried_out(self) -> Sequence[str]:
-        """The commands behind what the run has done so far, such as "/train"."""
+        """The command behind each round of the run so far, such as "/train"; "/stop" where it was cancelled."""
         ...
 
     def weigh(self, command: str) -> str:

@@ -184,6 +184,18 @@ def test_other_numbers_may_not(sentence: str) -> None:
     assert checked(sentence, RECORDS).text == ""
 
 
+@pytest.mark.parametrize(
+    ("sentence", "stands"),
+    [
+        ("It brought +0.30.", True), ("It brought 0.30.", True), ("It brought -0.30.", False),
+        ("The drift is -0.05.", True), ("The drift is −0.05.", True), ("The drift is +0.05.", False),
+        ("It gained 0.05.", False), ("It fell by 0.05.", True), ("It went from 0.30 down to 0.05.", True),
+    ],
+)  # fmt: skip
+def test_a_number_keeps_its_sign(sentence: str, stands: bool) -> None:
+    assert bool(checked(sentence, ["reward +0.30, drift −0.05"]).text) == stands
+
+
 def test_a_name_that_no_record_holds_is_left_out() -> None:
     assert checked("The mayor is John Doe. Shall I train?", RECORDS).text == "Shall I train?"
     assert checked("The mayor is Gallune.", [*RECORDS, "current: ANSWER: Gallune"]).text == "The mayor is Gallune."
@@ -192,13 +204,15 @@ def test_a_name_that_no_record_holds_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("sentence", "done", "stands"),
     [
-        ("I have trained it.", (), False), ("I trained the weights.", ("/train",), True), ("I rolled back.", (), False),
-        ("I've rewritten the prompt.", ("/edit x",), True), ("I finished the run.", (), False),
-        ("In round 2 the weights were trained.", (), True),
+        ("I have trained it.", (), False), ("I trained the weights in round 1.", ("/train",), True),
+        ("I trained it.", ("/train", "/edit"), False),  # it may mean now, and an answer does nothing
+        ("I trained it in round 2.", ("/train", "/edit"), False), ("I rolled back.", (), False),
+        ("I've rewritten the prompt in round 2.", ("/train", "/edit"), True), ("I finished the run.", (), False),
+        ("I trained it in round 1.", ("/stop",), False), ("In round 2 the weights were trained.", (), True),
     ],
 )  # fmt: skip
 def test_what_was_not_done_is_not_claimed(sentence: str, done: tuple[str, ...], stands: bool) -> None:
-    assert bool(checked(sentence, RECORDS, done).text) == stands
+    assert bool(checked(sentence, [*RECORDS, "round 1: kept"], done).text) == stands
 
 
 @pytest.mark.parametrize(
