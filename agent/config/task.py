@@ -1,6 +1,7 @@
 """A whole task.yaml. Pydantic only: importing this loads nothing heavy."""
 
 import json
+import re
 from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -115,6 +116,12 @@ class TaskConfig(Settings):
     track: TrackerName | None = Field(
         None, description="a tracker of experiments that each round's numbers are logged to"
     )
+    checkpoints: str | None = Field(
+        None,
+        pattern=r"^(postgres(ql)?://\S+|\$\{?[A-Za-z_]\w*\}?)$",
+        description="where a run's place within a round is kept: null: a file in its folder; or a Postgres server, "
+        "postgresql://user@host/database, or `$NAME` from the environment: see night.md",
+    )
     seed: int = Field(0, description="of everything that is drawn")
 
     @model_validator(mode="after")
@@ -140,6 +147,16 @@ class TaskConfig(Settings):
                 "with `start: {adapter: …}`"
             )
         return self
+
+    @field_validator("checkpoints")
+    @classmethod
+    def holds_no_password(cls, address: str | None) -> str | None:
+        if address and (re.search(r"//[^/@]*:[^/@]*@", address) or "password=" in address):
+            raise ValueError(
+                "a password must not stand in a file: set an environment variable to the whole address and write its "
+                "name here, as $NAME; or set PGPASSWORD"
+            )
+        return address
 
     @field_validator("keep", mode="before")
     @classmethod

@@ -16,7 +16,7 @@ from graphs.approval import APPROVE
 from graphs.context import new_run
 from graphs.control.client import GO_ON, live, start_worker
 from graphs.control.steering import RunStatus, Steering
-from graphs.queue.shares import Left, differ, lacking, left_of, limits_within, share_of, spent
+from graphs.queue.shares import Left, differ, lacking, left_of, limits_within, own_limits, share_of, spent
 from memory.queue import Item, QueueFolder, QueueState, now
 from memory.run.folder import RunFolder
 from memory.storage.lock import holder
@@ -34,6 +34,9 @@ class Watcher(Protocol):
 
     def run(self, run: RunFolder, status: RunStatus) -> None:
         """How far the run under way is. Called again and again."""
+
+    def stopping(self) -> None:
+        """A signal has come, and the run under way is told to let go."""
 
 
 class Foreman:
@@ -134,11 +137,12 @@ class Foreman:
             return
         config = _config(run)
         present = run.limits() or config.limits
-        wanted = limits_within(item.added.limits, share, spent(run), item.added.estimate.end_minutes)
+        own = own_limits(item.added.limits, config.limits, run.extensions())
+        wanted = limits_within(own, share, spent(run), item.added.estimate.end_minutes)
         wanted = wanted.model_copy(update={"rounds": present.rounds, "target": present.target})
         if differ(present, wanted):
             with run.locked():
-                run.event(LimitsSet(row=run.extend(wanted)))
+                run.event(LimitsSet(row=run.extend(wanted, by="queue")))
 
     def _worked(self, run: RunFolder, item: Item) -> str:
         """Work on the run. Returns why it stopped before its end; empty: it has ended.
@@ -152,6 +156,7 @@ class Foreman:
         try:
             last = self._followed(run, live(run) or start_worker(run))
         except KeyboardInterrupt:
+            self._watcher.stopping()
             if remote := live(run):
                 with suppress(NesyLoraError):
                     remote.leave()

@@ -8,7 +8,7 @@ from math import inf
 from pydantic import Field
 
 from agent.records.base import Record
-from agent.records.limits import Limits
+from agent.records.limits import Extension, Limits
 from agent.records.queue import NightLimits, TaskAdded
 from agent.records.rounds import Baseline, Outcome, Round, Spend, Usage
 from memory.queue import Item
@@ -127,6 +127,20 @@ def limits_within(own: Limits, share: Left, used: Spend, end_minutes: float) -> 
             "train_tokens": least[1],
         }
     )
+
+
+def own_limits(own: Limits, began: Limits, since: Sequence[Extension]) -> Limits:
+    """A task's own limits, with what a user has set while its run worked: that stands, as far as the queue has it.
+
+    Args:
+        own: by its task.yaml.
+        began: those that its run began with.
+        since: those that were set since.
+    """
+    for row in since:
+        changed = {name: value for name, value in row.limits if value != getattr(began, name)}
+        own, began = own.model_copy(update=changed) if row.by == "user" else own, row.limits
+    return own
 
 
 def differ(present: Limits, wanted: Limits) -> bool:
