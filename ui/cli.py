@@ -12,6 +12,7 @@ from agent.errors import NesyLoraError
 from agent.example_tasks import shipped
 from ui.commands import init
 from ui.commands.export import add_export
+from ui.commands.serve import add_command as add_serve
 from ui.control import commands as control
 from ui.control.signals import clean_ending, exit_code
 from ui.mcp import command as mcp
@@ -106,6 +107,7 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     _add_run_name(taken)
     add_export(taken)
     taken.set_defaults(do=_export)
+    add_serve(commands)
 
     listing = commands.add_parser("runs", help="list the runs")
     _add_runs(listing)
