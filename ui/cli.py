@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from agent.errors import NesyLoraError
 from agent.example_tasks import shipped
-from ui.commands import init
+from ui.commands import init, rows
 from ui.commands.export import add_export
 from ui.commands.serve import add_command as add_serve
 from ui.control import commands as control
@@ -73,6 +73,7 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     start.set_defaults(do=_run)
 
     init.add_command(commands)
+    rows.add_command(commands)
 
     resume = commands.add_parser(
         "resume", help="go on with a run that was stopped or killed, or has ended and is extended"
