@@ -83,6 +83,9 @@ class TaskConfig(Settings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="precision of the base model; auto: what suits the device"
     )
+    processes: int = Field(
+        1, ge=1, le=64, description="that train a LoRA together, each on a GPU of its own; see docs/scale.md"
+    )
     chat_template_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="arguments of the model's chat template, such as enable_thinking: false"
     )

@@ -65,7 +65,9 @@ def plan(
             check_experience(own.config, own.folder)
             if own.digest != loaded.digest:
                 raise BadInput(f"The variant {variant.name!r} has other rows or scorers, so that it would not compare.")
-        settings = loaded.config.model_dump(mode="json", exclude={"policy", "without", "seed", "experience"})
+        settings = loaded.config.model_dump(
+            mode="json", exclude={"policy", "without", "seed", "experience", "processes"}
+        )
         groups += [
             Group(
                 name=loaded.config.name, task=str(task.resolve()), seed=seed, overrides=tuple(overrides),

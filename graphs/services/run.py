@@ -240,7 +240,10 @@ class RunServices:
     @cached_property
     def trainer(self) -> Trainer:
         from tools.training.lora import LoraTrainer
+        from tools.training.parallel import ParallelTrainer
 
+        if self.spec.config.processes > 1:
+            return ParallelTrainer(self.backbone, self.spec.config, self.folder.adapter_folder, self.progress)
         return LoraTrainer(self.backbone, self.spec.config.lora, self.progress)
 
     @cached_property
