@@ -24,6 +24,7 @@ DOORS = {
     "gepa": {"tools/editing/pareto_search.py"},
     "chromadb": {"memory/chroma.py"},
     "langchain_openai": {"tools/llm/completion.py"},
+    "ray": {"graphs/workers/ray_cluster.py"},
 }
 MEASURED_HERE = {"bench.backbones", "bench.cost", "bench.cost.contenders", "bench.overheads", "bench.studies"}
 """Not in the wheel: run from a checkout."""
