@@ -10,6 +10,7 @@ from agent.config.base import Settings
 from agent.config.data import Data
 from agent.config.llm import Llm
 from agent.config.lora import Lora
+from agent.config.memory import Memory
 from agent.config.notify import Notify, TrackerName
 from agent.config.policies import OBSERVING, PLANNING, POLICIES, is_policy
 from agent.config.prompt import Editing, SeedPrompt
@@ -103,6 +104,7 @@ class TaskConfig(Settings):
         (), description="other tasks that new weights must not lose: paths of their task.yaml, relative to this one"
     )
     recall: Recall = Recall()
+    memory: Memory = Memory()
     policy: str = Field("rules", description="rules, learned, paper, or what they are compared with: see `POLICIES`")
     experience: str = Field(
         "runs",

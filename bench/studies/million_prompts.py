@@ -35,7 +35,8 @@ def vectors_of(numbers: Sequence[int]) -> Vectors:
         drawn = np.random.default_rng([1, number])
         latent = centres[number % TASKS] + 0.5 * drawn.normal(size=LATENT)
         made[place] = latent @ projection + 0.05 * drawn.normal(size=SIZE)
-    return made / np.linalg.norm(made, axis=1, keepdims=True)
+    made /= np.linalg.norm(made, axis=1, keepdims=True)
+    return made
 
 
 def entries(start: int, end: int) -> Iterator[Entry]:
@@ -88,9 +89,8 @@ def main() -> None:
     folder, file = options.folder / "memory", options.folder / "vectors.f32"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.touch()
-    print(
-        "| entries | recall at 10 | median, ms | p95, ms | memory, GB | disk, GB | filling, s |\n|---|---|---|---|---|---|---|"
-    )
+    print("| entries | recall at 10 | median, ms | p95, ms | memory, GB | disk, GB | filling, s |")
+    print("|---|---|---|---|---|---|---|")
     for count in [stop for stop in STOPS if stop < options.count] + [options.count]:
         with chroma.ChromaFolder.open(folder) as opened:
             shelf = opened.shelf("prompts", embed)
@@ -100,10 +100,8 @@ def main() -> None:
             recall, middle, late = measure(shelf, file, count)
             held = psutil.Process().memory_info().rss / 1e9
         disk = sum(part.stat().st_size for part in folder.rglob("*") if part.is_file()) / 1e9
-        print(
-            f"| {count:,} | {recall:.3f} | {middle:.1f} | {late:.1f} | {held:.2f} | {disk:.2f} | {seconds:.0f} |",
-            flush=True,
-        )
+        row = f"| {count:,} | {recall:.3f} | {middle:.1f} | {late:.1f} | {held:.2f} | {disk:.2f} | {seconds:.0f} |"
+        print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -306,6 +306,7 @@ class RunServices:
         return ExternalLlm(
             config.llm, config.roles, self.folder, config.budget,
             deadline=lambda: self.meter.deadline, notify=self.note, brake=lambda: self.brake(False),
+            postgres=config.memory.postgres,
         )  # fmt: skip
 
     # --- memory across runs ---
