@@ -11,6 +11,7 @@ from agent.config.base import Settings
 from agent.config.data import Data
 from agent.config.llm import Llm
 from agent.config.lora import Lora
+from agent.config.memory import Memory
 from agent.config.notify import Notify, TrackerName
 from agent.config.policies import OBSERVING, PLANNING, POLICIES, is_policy
 from agent.config.prompt import Editing, SeedPrompt
@@ -85,6 +86,9 @@ class TaskConfig(Settings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="precision of the base model; auto: what suits the device"
     )
+    processes: int = Field(
+        1, ge=1, le=64, description="that train a LoRA together, each on a GPU of its own; see docs/scale.md"
+    )
     chat_template_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="arguments of the model's chat template, such as enable_thinking: false"
     )
@@ -103,6 +107,7 @@ class TaskConfig(Settings):
         (), description="other tasks that new weights must not lose: paths of their task.yaml, relative to this one"
     )
     recall: Recall = Recall()
+    memory: Memory = Memory()
     policy: str = Field("rules", description="rules, learned, paper, or what they are compared with: see `POLICIES`")
     experience: str = Field(
         "runs",
