@@ -11,10 +11,12 @@ from agent.config.base import Settings
 from agent.config.data import Data
 from agent.config.llm import Llm
 from agent.config.lora import Lora
+from agent.config.memory import Memory
 from agent.config.notify import Notify, TrackerName
 from agent.config.policies import OBSERVING, PLANNING, POLICIES, is_policy
 from agent.config.prompt import Editing, SeedPrompt
 from agent.config.scorers import ContentScorer, Judge, RewardModel, StyleScorer
+from agent.config.start import Start
 from agent.errors import BadInput
 from agent.records.limits import Limits
 from agent.records.rounds import Role
@@ -84,11 +86,15 @@ class TaskConfig(Settings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="precision of the base model; auto: what suits the device"
     )
+    processes: int = Field(
+        1, ge=1, le=64, description="that train a LoRA together, each on a GPU of its own; see docs/scale.md"
+    )
     chat_template_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="arguments of the model's chat template, such as enable_thinking: false"
     )
     data: Data
     prompt: SeedPrompt = SeedPrompt()
+    start: Start | None = None
     content: tuple[ContentScorer, ...] = Field(min_length=1, description="is the answer right? see below")
     style: tuple[StyleScorer, ...] = Field((), description="has it the wanted form? see below")
     target: float = Field(0.95, gt=0, le=1, description="validation reward at which the run is done")
@@ -101,6 +107,7 @@ class TaskConfig(Settings):
         (), description="other tasks that new weights must not lose: paths of their task.yaml, relative to this one"
     )
     recall: Recall = Recall()
+    memory: Memory = Memory()
     policy: str = Field("rules", description="rules, learned, paper, or what they are compared with: see `POLICIES`")
     experience: str = Field(
         "runs",
@@ -135,6 +142,15 @@ class TaskConfig(Settings):
     def knows_prices_where_money_is_limited(self) -> "TaskConfig":
         if self.budget.usd is not None and self.unpriced:
             raise ValueError(f"`budget.usd` needs `llm.price: {{input: …, output: …}}` (of the {self.unpriced})")
+        return self
+
+    @model_validator(mode="after")
+    def takes_its_first_words_from_one_place(self) -> "TaskConfig":
+        if self.start and self.start.prompt and self.prompt.model_fields_set:
+            raise ValueError(
+                "`start` brings a prompt, and `prompt` stands here too: leave `prompt` out, or take the adapter alone "
+                "with `start: {adapter: …}`"
+            )
         return self
 
     @field_validator("checkpoints")

@@ -22,8 +22,10 @@ BELOW = {
 DOORS = {
     "textgrad": {"tools/editing/descent.py"},
     "gepa": {"tools/editing/pareto_search.py"},
-    "chromadb": {"memory/chroma.py"},
+    "chromadb": {"memory/chroma.py", "memory/shared/chroma_server.py"},
     "langchain_openai": {"tools/llm/completion.py"},
+    "psycopg": {"memory/shared/postgres.py"},
+    "ray": {"graphs/workers/ray_cluster.py"},
 }
 MEASURED_HERE = {
     "bench.backbones",
