@@ -13,7 +13,7 @@ from langchain_openai import ChatOpenAI
 from agent.records.examples import Demo, Prompt, Turn
 from agent.records.served import ServedRequest
 from graphs.serving import asked
-from tests.serving.conftest import NEW, PROMPT, QUESTIONS, Serving, pair, serving
+from tests.fixtures.serving import NEW, PROMPT, QUESTIONS, Serving, pair, serving
 from tools.model.chat_template import Renderer
 
 
@@ -137,7 +137,10 @@ def test_a_seed_draws_the_same_answer_again(client: openai.OpenAI) -> None:
         return ask(client, QUESTIONS[0], temperature=1.5, seed=seed, **options).choices[0].message.content
 
     assert drawn(1) == drawn(1) and len({drawn(seed) for seed in range(4)}) > 1
-    assert drawn(None, top_p=1e-9) == ask(client, QUESTIONS[0]).choices[0].message.content
+    greedy = ask(client, QUESTIONS[0]).choices[0].message.content
+    assert drawn(None, top_p=1e-9) == drawn(None, top_p=1e-300) == greedy
+    cold = ask(client, QUESTIONS[0], temperature=1e-300, seed=-1, top_p=0.5).choices[0].message.content
+    assert cold == greedy
 
 
 def test_log_probabilities_come_with_their_tokens(client: openai.OpenAI) -> None:

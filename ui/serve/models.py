@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.errors import BadInput
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from agent.protocols import Progress
 
 SYSTEM = ("system", "developer")
+_looking_up = Lock()  # retrievers and their embedder are for one thread at a time
 
 
 class Base(NamedTuple):
@@ -115,7 +117,8 @@ class Served:
         prompt = Prompt(system=system) if own else self.prompt
         if prompt.retrieval:
             assert self.pair.retriever is not None, "a prompt that retrieves comes with a retriever"
-            prompt, [asked] = self.pair.retriever.resolved(prompt, [asked])
+            with _looking_up:
+                prompt, [asked] = self.pair.retriever.resolved(prompt, [asked])
         return Prepared(self.render.prompt_ids(prompt, asked), own)
 
     def _holds_it_already(self, turns: Sequence[ServedMessage]) -> bool:
