@@ -8,9 +8,9 @@ import math
 import random
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from agent.errors import DiskFull, NesyLoraError, is_disk_full
 from memory.storage.database import aside, is_full, is_little_left, is_sound, room_for
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 Embed = Callable[[Sequence[str]], list[list[float]]]
 Where = dict[str, Any]  # Chroma's filter over the columns
 Columns = dict[str, str | int | float | bool]
+T = TypeVar("T")
 Row = Mapping[str, Any]  # an entry's columns, and the whole entry as JSON under `entry`
 SHELVES = ("prompts", "rewrites")
 BATCH = 100
+COSINE: "CreateCollectionConfiguration" = {"hnsw": {"space": "cosine"}}
 SHIFT, SHIFTED = 0.003, 8  # length and dimensions of the step that separates entries of equal meaning
 
 
@@ -45,16 +47,28 @@ class Shelved(Protocol):
     def model_dump_json(self) -> str: ...
 
 
-class Shelf:
-    """One collection of the open folder. Everything here raises NesyLoraError where Chroma fails."""
+class Calls(Protocol):
+    """Calls Chroma, and raises NesyLoraError where it fails."""
 
-    def __init__(self, folder: Path, collection: "Collection", embed: Embed) -> None:
-        self._folder = folder
+    def __call__(self, do: Callable[[], T], /) -> T: ...
+
+
+class Shelf:
+    """One collection of the open folder, or of a server. Everything here raises NesyLoraError where Chroma fails.
+
+    Args:
+        call: calls Chroma.
+        prefix: of the ids of entries that are put here.
+    """
+
+    def __init__(self, collection: "Collection", embed: Embed, call: Calls, prefix: str = "") -> None:
         self._collection = collection
         self._embed = embed
+        self._call = call
+        self._prefix = prefix
 
     def count(self) -> int:
-        return self._collection.count()
+        return self._call(self._collection.count)
 
     def put(self, entries: Iterable[Shelved]) -> None:
         """Adds the entries; an entry replaces an earlier one with the same key."""
@@ -75,30 +89,32 @@ class Shelf:
             vector: [D] of length 1, as the shelf's `embed` makes them.
             where: Chroma's filter over the columns. With it Chroma reads the columns of all entries, which is slow.
         """
-        with _plainly(self._folder):
-            found = self._collection.query(
+        found = self._call(
+            lambda: self._collection.query(
                 query_embeddings=vector, n_results=limit, where=where, include=["metadatas", "distances"]
             )
+        )
         metadatas, distances = found["metadatas"] or [[]], found["distances"] or [[]]
         return [(row, round(1 - distance, 4)) for row, distance in zip(metadatas[0], distances[0], strict=True)]
 
     def fitting(self, where: Where) -> list[Row]:
         """All entries that fit the filter, in no order."""
-        with _plainly(self._folder):
-            return list(self._collection.get(where=where, include=["metadatas"])["metadatas"] or [])
+        found = self._call(lambda: self._collection.get(where=where, include=["metadatas"]))
+        return list(found["metadatas"] or [])
 
     def _upsert(self, entries: Sequence[Shelved]) -> None:
         meanings = [entry.meaning for entry in entries]
         vectors: list[Sequence[float] | Sequence[int]] = [
             _shifted(vector, entry.key) for vector, entry in zip(self._embed(meanings), entries, strict=True)
         ]
-        with _plainly(self._folder):
-            self._collection.upsert(
-                ids=[entry.key for entry in entries],
+        self._call(
+            lambda: self._collection.upsert(
+                ids=[f"{self._prefix}{entry.key}" for entry in entries],
                 embeddings=vectors,
                 metadatas=[{**entry.columns, "entry": entry.model_dump_json()} for entry in entries],
                 documents=meanings,
             )
+        )
 
 
 def _shifted(vector: Sequence[float], key: str) -> list[float]:
@@ -110,8 +126,25 @@ def _shifted(vector: Sequence[float], key: str) -> list[float]:
     return [*(number + chance.uniform(-most, most) for number in vector[:SHIFTED]), *vector[SHIFTED:]]
 
 
+class Shelves(Protocol):
+    """The open folder, or a server."""
+
+    def shelf(self, name: str, embed: Embed) -> Shelf:
+        """One of SHELVES. `embed`: texts to vectors of one fixed length."""
+        ...
+
+    @property
+    def rebuilt(self) -> bool:
+        """Whether it has not got what the run folders keep, and has to be filled."""
+        ...
+
+    def filling(self) -> AbstractContextManager[None]:
+        """Around the filling of all shelves: one that is cut off counts as not begun."""
+        ...
+
+
 class ChromaFolder:
-    """The folder while it is open: `with ChromaFolder.open(folder) as chroma`."""
+    """The folder while it is open: `with ChromaFolder.open(folder) as chroma`. Satisfies `Shelves`."""
 
     def __init__(self, folder: Path, collections: "Mapping[str, Collection]") -> None:
         self.folder = folder
@@ -139,7 +172,12 @@ class ChromaFolder:
 
     def shelf(self, name: str, embed: Embed) -> Shelf:
         """One of SHELVES. `embed`: texts to vectors of one fixed length."""
-        return Shelf(self.folder, self._collections[name], embed)
+
+        def call(do: Callable[[], T]) -> T:
+            with _plainly(self.folder):
+                return do()
+
+        return Shelf(self._collections[name], embed, call)
 
     @property
     def rebuilt(self) -> bool:
@@ -207,12 +245,11 @@ def _chroma(folder: Path) -> "tuple[Client, dict[str, Collection]]":
         anonymized_telemetry=False,
         _env_file=None,  # else Chroma reads whatever .env the user's project has
     )
-    cosine: CreateCollectionConfiguration = {"hnsw": {"space": "cosine"}}
     try:
         with _plainly(folder):
             client = Client(settings=settings)
             return client, {
-                name: client.get_or_create_collection(name, embedding_function=None, configuration=cosine)
+                name: client.get_or_create_collection(name, embedding_function=None, configuration=COSINE)
                 for name in SHELVES
             }
     except NesyLoraError:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Protocol
 
 import yaml
 from pydantic import ValidationError
@@ -16,8 +17,20 @@ from memory.storage.lock import held
 WAIT = 60.0  # seconds; another run has the file for a moment
 
 
-class ExperienceFile:
+class ExperienceStore(Protocol):
     """Lines of several runs, of several processes too. It only grows."""
+
+    def read(self) -> list[Experience]:
+        """All lines, in the order written, each round once."""
+        ...
+
+    def append(self, line: Experience) -> None:
+        """Adds a line that is on the disk when this returns. The same round a second time changes nothing."""
+        ...
+
+
+class ExperienceFile:
+    """The lines in a file. Satisfies `ExperienceStore`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from agent.records.base import Record
 from agent.records.examples import Prompt
-from memory.chroma import ChromaFolder, Columns, Embed, Where
+from memory.chroma import ChromaFolder, Columns, Embed, Shelves, Where
 from memory.rewrites import KeptRewrite, RewriteMemory
 
 NEAREST = 60  # entries that fit, on near tasks, among which the best are chosen
@@ -63,20 +63,27 @@ class PromptMemory:
     `rewrites` are the rewritten questions in the same folder.
     """
 
-    def __init__(self, chroma: ChromaFolder, embed: Embed) -> None:
+    def __init__(self, chroma: Shelves, embed: Embed) -> None:
         self.chroma = chroma
         self.rewrites = RewriteMemory(chroma, embed)
         self._shelf = chroma.shelf("prompts", embed)
 
     @classmethod
     @contextmanager
-    def open(cls, folder: Path, embed: Embed, wait: float = 0) -> Iterator["PromptMemory"]:
+    def open(cls, folder: Path, embed: Embed, wait: float = 0, server: str = "") -> Iterator["PromptMemory"]:
         """The memory in `folder`, for this process alone; see `ChromaFolder.open` for what it raises.
 
         Args:
             embed: texts to vectors of one fixed length.
             wait: seconds to wait for another process that has it open.
+            server: address of a Chroma server that is taken in place of the folder, by any number of processes at once.
         """
+        if server:
+            from memory.shared.chroma_server import ChromaServer
+
+            with ChromaServer.open(server, folder.parent) as shared:
+                yield cls(shared, embed)
+            return
         with ChromaFolder.open(folder, wait) as chroma:
             yield cls(chroma, embed)
 

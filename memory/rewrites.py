@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from agent.records.base import Record
 from agent.records.edits import Rewrite
 from agent.records.rounds import Remaking
-from memory.chroma import ChromaFolder, Columns, Embed, Where
+from memory.chroma import Columns, Embed, Shelves, Where
 
 
 class KeptRewrite(Rewrite):
@@ -41,9 +41,9 @@ class RoundRewrites(Record):
 
 
 class RewriteMemory:
-    """The rewrites in an open Chroma folder."""
+    """The rewrites in an open Chroma folder, or on a server."""
 
-    def __init__(self, chroma: ChromaFolder, embed: Embed) -> None:
+    def __init__(self, chroma: Shelves, embed: Embed) -> None:
         self._shelf = chroma.shelf("rewrites", embed)
 
     def count(self) -> int:

@@ -12,11 +12,13 @@ from agent.errors import NesyLoraError
 from agent.example_tasks import shipped
 from ui.commands import init, rows
 from ui.commands.export import add_export
+from ui.commands.serve import add_command as add_serve
 from ui.control import commands as control
 from ui.control.signals import clean_ending, exit_code
 from ui.mcp import command as mcp
 from ui.page import command as page
 from ui.queue import commands as queue
+from ui.queue.place import add_place
 
 if TYPE_CHECKING:
     from memory.run.folder import RunFolder
@@ -69,6 +71,7 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     _add_run_options(start)
     control.add_ways(start)
     queue.add_overnight(start)
+    add_place(start, "tasks at a time, with --on (default: as many as there are cores)")
     start.set_defaults(do=_run)
 
     init.add_command(commands)
@@ -107,6 +110,7 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     _add_run_name(taken)
     add_export(taken)
     taken.set_defaults(do=_export)
+    add_serve(commands)
 
     listing = commands.add_parser("runs", help="list the runs")
     _add_runs(listing)
@@ -178,6 +182,9 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.on != "here" or options.jobs:
+        quiet_libraries()
+        return queue.run_at_once(options, _overrides(options))
     if queue.is_queue(options):
         quiet_libraries()
         return queue.run_queue(options, _overrides(options))

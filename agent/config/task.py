@@ -1,6 +1,7 @@
 """A whole task.yaml. Pydantic only: importing this loads nothing heavy."""
 
 import json
+import re
 from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -10,6 +11,7 @@ from agent.config.base import Settings
 from agent.config.data import Data
 from agent.config.llm import Llm
 from agent.config.lora import Lora
+from agent.config.memory import Memory
 from agent.config.notify import Notify, TrackerName
 from agent.config.policies import OBSERVING, PLANNING, POLICIES, is_policy
 from agent.config.prompt import Editing, SeedPrompt
@@ -84,6 +86,9 @@ class TaskConfig(Settings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="precision of the base model; auto: what suits the device"
     )
+    processes: int = Field(
+        1, ge=1, le=64, description="that train a LoRA together, each on a GPU of its own; see docs/scale.md"
+    )
     chat_template_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="arguments of the model's chat template, such as enable_thinking: false"
     )
@@ -102,6 +107,7 @@ class TaskConfig(Settings):
         (), description="other tasks that new weights must not lose: paths of their task.yaml, relative to this one"
     )
     recall: Recall = Recall()
+    memory: Memory = Memory()
     policy: str = Field("rules", description="rules, learned, paper, or what they are compared with: see `POLICIES`")
     experience: str = Field(
         "runs",
@@ -114,6 +120,12 @@ class TaskConfig(Settings):
     notify: Notify = Notify()
     track: TrackerName | None = Field(
         None, description="a tracker of experiments that each round's numbers are logged to"
+    )
+    checkpoints: str | None = Field(
+        None,
+        pattern=r"^(postgres(ql)?://\S+|\$\{?[A-Za-z_]\w*\}?)$",
+        description="where a run's place within a round is kept: null: a file in its folder; or a Postgres server, "
+        "postgresql://user@host/database, or `$NAME` from the environment: see night.md",
     )
     seed: int = Field(0, description="of everything that is drawn")
 
@@ -140,6 +152,16 @@ class TaskConfig(Settings):
                 "with `start: {adapter: …}`"
             )
         return self
+
+    @field_validator("checkpoints")
+    @classmethod
+    def holds_no_password(cls, address: str | None) -> str | None:
+        if address and (re.search(r"//[^/@]*:[^/@]*@", address) or "password=" in address):
+            raise ValueError(
+                "a password must not stand in a file: set an environment variable to the whole address and write its "
+                "name here, as $NAME; or set PGPASSWORD"
+            )
+        return address
 
     @field_validator("keep", mode="before")
     @classmethod

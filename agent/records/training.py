@@ -44,6 +44,7 @@ class Training(Record):
     retried: str = Field("", description="why it was begun again at half the rate that was asked for, if it was")
     pass_tokens: int | None = Field(None, description="most tokens of a micro-batch")
     checkpointing: bool = False
+    processes: int = Field(1, description="that trained together")
 
     @property
     def spend(self) -> Spend:

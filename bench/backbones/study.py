@@ -9,6 +9,7 @@ from bench.backbones.page import page
 from bench.decisions.decide import decide, plan
 from bench.decisions.folder import load
 from bench.decisions.results import Variant
+from graphs.workers.executors import Place
 from memory.storage.disk import write_atomically
 
 
@@ -35,7 +36,7 @@ def run(
     }
     failed = 0
     for name, groups in plans.items():
-        ended = decide(groups, folder / name, jobs, command)
+        ended = decide(groups, folder / name, Place(jobs=jobs), command)
         if ended not in (0, 1):
             return ended
         failed |= ended

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from agent.example_tasks import shipped
 from ui.cli import add_settings, quiet_libraries, task_path
+from ui.queue.place import add_place, place_of
 
 COMPARED = ("rules", "paper", "lora-only", "prompt-only", "p -> w -> p")
 BENCHMARKED = (
@@ -23,6 +24,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     compare.add_argument("--policies", nargs="+", default=COMPARED, metavar="POLICY")
     compare.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N")
+    add_place(compare, "processes at a time (default: all runs in this one)")
     add_settings(compare)
     compare.set_defaults(do=_compare)
 
@@ -43,7 +45,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     decide.add_argument(
         "--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="of each task (default: 0 1 2)"
     )
-    decide.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at a time (default: 1)")
+    add_place(decide, "processes at a time (default: 1)")
     decide.add_argument("--name", default="decide", help="of the folder in --runs (default: decide)")
     decide.add_argument("--only-write", action="store_true", help="run nothing, write tables and plots anew")
     add_settings(decide)
@@ -51,7 +53,6 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
     group = parts.add_parser("group", help="run what is missing of one group of a benchmark (a task with a seed)")
     group.add_argument("folder", type=Path, help="its folder")
-    group.add_argument("--child", action="store_true", help="end when standard input does")
     group.set_defaults(do=_bench_group)
 
 
@@ -68,7 +69,8 @@ def _compare(options: argparse.Namespace) -> int:
     named = options.task[0] if options.task else None
     if named and (options.runs / named / "run.json").is_file():
         raise BadInput(f"{named} is a run: name another one to compare it with")
-    return compare(task_path(named), options.policies, options.seeds, options.overrides, options.runs)
+    place = place_of(options)
+    return compare(task_path(named), options.policies, options.seeds, options.overrides, options.runs, place)
 
 
 def _bench_decide(options: argparse.Namespace) -> int:
@@ -87,16 +89,15 @@ def _bench_decide(options: argparse.Namespace) -> int:
     variants = [*map(named, options.policies), *map(described, options.variants)]
     if not tasks or not variants:
         raise BadInput("A benchmark needs at least one task, and one policy or variant.")
-    if options.jobs < 1 or min(options.seeds) < 0:
-        raise BadInput("--jobs must be at least 1, and no seed below 0.")
+    if min(options.seeds) < 0:
+        raise BadInput("There is no seed below 0.")
+    place = place_of(options)
     groups = plan(tasks, variants, options.seeds, options.overrides)
-    return decide(groups, folder, options.jobs, shlex.join(["nesylora", *options.arguments]))
+    return decide(groups, folder, place, shlex.join(["nesylora", *options.arguments]))
 
 
 def _bench_group(options: argparse.Namespace) -> int:
-    from bench.decisions.workers import end_with_parent, run_group
+    from bench.decisions.workers import run_group
 
     quiet_libraries()
-    if options.child:
-        end_with_parent()
     return run_group(options.folder)

@@ -13,6 +13,7 @@ from bench.decisions.output import console_for_tables, write
 from bench.decisions.results import ORACLE, Result, Variant, read
 from bench.decisions.run_variant import ALONE
 from bench.decisions.workers import work
+from graphs.workers.executors import Place, crew
 from memory.storage.lock import held
 from ui import wording
 
@@ -65,7 +66,9 @@ def plan(
             check_experience(own.config, own.folder)
             if own.digest != loaded.digest:
                 raise BadInput(f"The variant {variant.name!r} has other rows or scorers, so that it would not compare.")
-        settings = loaded.config.model_dump(mode="json", exclude={"policy", "without", "seed", "experience"})
+        settings = loaded.config.model_dump(
+            mode="json", exclude={"policy", "without", "seed", "experience", "processes", "memory"}
+        )
         groups += [
             Group(
                 name=loaded.config.name, task=str(task.resolve()), seed=seed, overrides=tuple(overrides),
@@ -78,20 +81,22 @@ def plan(
     return groups
 
 
-def decide(groups: Sequence[Group], folder: Path, jobs: int, command: str) -> int:
+def decide(groups: Sequence[Group], folder: Path, place: Place, command: str) -> int:
     """Run what has not been run yet, then write and print the comparison of all policies. 1: a group failed."""
     console = console_for_tables()
     with held(folder / "bench", f"The benchmark {folder.name}"):
         by_folder = {save_group(group, folder): group for group in groups}
-        manifest = begin(folder, command, jobs)
         progress = Progress(console, by_folder)
 
-        def report(group: Group, row: Result) -> None:
-            progress(group, row)
-            add_seconds(manifest, progress.seconds, folder)
-
         try:
-            failed = work(by_folder, jobs, report)
+            with crew(place) as workers:
+                manifest = begin(folder, command, workers.slots, workers.threads)
+
+                def report(group: Group, row: Result) -> None:
+                    progress(group, row)
+                    add_seconds(manifest, progress.seconds, folder)
+
+                failed = work(by_folder, workers, report)
         except KeyboardInterrupt:
             message = f"Stopped. What was completed stands in {folder}; the same command goes on."
             console.print(message, markup=False, soft_wrap=True)

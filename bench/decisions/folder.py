@@ -102,14 +102,14 @@ def _check_unchanged(before: Group, group: Group, folder: Path) -> None:
 # --- the whole benchmark --------------------------------------------------------------------------
 
 
-def begin(bench: Path, command: str, jobs: int) -> Manifest:
+def begin(bench: Path, command: str, jobs: int, threads: int) -> Manifest:
     """Write bench.json for the command that is running; seconds of earlier commands are kept."""
     file = bench / "bench.json"
     manifest = Manifest(
         command=command,
         versions={"python": platform.python_version(), **{package: _version(package) for package in PACKAGES}},
         processor=platform.processor() or platform.machine(), cores=os.cpu_count() or 1, jobs=jobs,
-        threads=int(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0] or threads_each(jobs)),
+        threads=threads,
         seconds=_load_manifest(file).seconds if file.is_file() else 0.0,
     )  # fmt: skip
     write_atomically(file, manifest.model_dump_json(indent=2))
@@ -128,12 +128,6 @@ def load(bench: Path) -> tuple[Manifest, list[Result]]:
     if not rows or not (bench / "bench.json").is_file():
         raise BadInput(f"There are no rows of a benchmark in {bench} yet.")
     return _load_manifest(bench / "bench.json"), rows
-
-
-def threads_each(jobs: int) -> int:
-    """Threads of each process, so that so many processes together use each core once."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // jobs)
 
 
 def _load_manifest(file: Path) -> Manifest:

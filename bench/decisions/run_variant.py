@@ -53,14 +53,19 @@ def finished_run(
     Raises:
         NesyLoraError: the run failed.
     """
-    path = folder / name
-    opened = (path / "run.json").is_file()
-    run = RunFolder.open(path) if opened else new_run(task, [*ALONE, *overrides], folder, name)
+    run = begun_run(task, overrides, folder, name)
     if run.outcome() is None:
         with open_session(run, pool=pool, listener=listener, report=write_report) as session:
             _ = session.services.backbone  # loaded before the clock starts: the first of several runs would pay for all
             session.go()
     return run
+
+
+def begun_run(task: Path, overrides: Sequence[str], folder: Path, name: str) -> RunFolder:
+    """The run of this name in `folder`, laid out if there is none yet; see `finished_run`."""
+    path = folder / name
+    opened = (path / "run.json").is_file()
+    return RunFolder.open(path) if opened else new_run(task, [*ALONE, *overrides], folder, name)
 
 
 def result(run: RunFolder, variant: Variant, seed: int, target: float) -> Result:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from agent.config.llm import Llm
 from agent.config.task import Budget
+from agent.protocols import Replies
 from agent.records.rounds import Role
 from memory.replies import ReplyStore
 from memory.run.folder import RunFolder
@@ -29,6 +30,7 @@ class ExternalLlm:
             not go beyond it; the judge does, since without a judgement no run ends well.
         notify: takes a sentence on what is waited for.
         brake: asked while an answer is waited for; raises BrokenOff where the user breaks the step off.
+        postgres: a database that answers are kept in, in place of a file.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class ExternalLlm:
         deadline: Callable[[], float | None],
         notify: Callable[[str], None],
         brake: Callable[[], None] = lambda: None,
+        postgres: str = "",
     ) -> None:
         self._settings = settings
         self._roles = roles
@@ -48,6 +51,7 @@ class ExternalLlm:
         self._deadline = deadline
         self._notify = notify
         self._brake = brake
+        self._postgres = postgres
         self._chats: dict[Role, LlmChat] = {}
         self._retries: dict[tuple[str | None, str], ServerRetry] = {}
 
@@ -107,9 +111,14 @@ class ExternalLlm:
         return self._settings.of(role)
 
     @cached_property
-    def _replies(self) -> ReplyStore | None:
-        keeps = self._settings is not None and self._settings.cache
-        return ReplyStore(self._folder.path.parent / "replies.sqlite") if keeps else None
+    def _replies(self) -> Replies | None:
+        if self._settings is None or not self._settings.cache:
+            return None
+        if self._postgres:
+            from memory.shared.postgres import PostgresReplies, database
+
+            return PostgresReplies(database(self._postgres))
+        return ReplyStore(self._folder.path.parent / "replies.sqlite")
 
 
 def _server(settings: Llm) -> tuple[str | None, str]:

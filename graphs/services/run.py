@@ -240,7 +240,10 @@ class RunServices:
     @cached_property
     def trainer(self) -> Trainer:
         from tools.training.lora import LoraTrainer
+        from tools.training.parallel import ParallelTrainer
 
+        if self.spec.config.processes > 1:
+            return ParallelTrainer(self.backbone, self.spec.config, self.folder.adapter_folder, self.progress)
         return LoraTrainer(self.backbone, self.spec.config.lora, self.progress)
 
     @cached_property
@@ -303,6 +306,7 @@ class RunServices:
         return ExternalLlm(
             config.llm, config.roles, self.folder, config.budget,
             deadline=lambda: self.meter.deadline, notify=self.note, brake=lambda: self.brake(False),
+            postgres=config.memory.postgres,
         )  # fmt: skip
 
     # --- memory across runs ---

@@ -17,7 +17,7 @@ from agent.records.edits import Rewrite
 from agent.records.examples import Example
 from agent.records.rounds import Round
 from eval.tasks.task import Task
-from memory.experience import ExperienceFile, experience_in_ledgers
+from memory.experience import ExperienceFile, ExperienceStore, experience_in_ledgers
 from memory.prompts import Entry, PromptMemory, Recalled, rebuild
 from memory.remake import source_of
 from memory.rewrites import KeptRewrite, RoundRewrites
@@ -45,7 +45,7 @@ class RunMemory:
 
     def open(self) -> AbstractContextManager[PromptMemory]:
         """Prompts and rewrites of all runs, open only while they are used; see `open_memory`."""
-        return open_memory(self._folder.path.parent, self._embed, self._notify)
+        return open_memory(self._folder.path.parent, self._embed, self._notify, server=self._task.config.memory.chroma)
 
     @property
     def asked(self) -> bool:
@@ -162,8 +162,14 @@ class RunMemory:
         if line:
             self._experience_of_all(self._folder.path.parent).append(line)
 
-    def _experience_of_all(self, root: Path) -> ExperienceFile:
-        """The file of the runs in a folder, mended where it is damaged."""
+    def _experience_of_all(self, root: Path) -> ExperienceStore:
+        """Of the runs in a folder: a file beside them, mended where it is damaged; or the database that is named."""
+        if self._task.config.memory.postgres:
+            from memory.shared.origin import origin_of
+            from memory.shared.postgres import PostgresExperience, database
+
+            named = database(self._task.config.memory.postgres)
+            return PostgresExperience(named, origin_of(root).name, lambda: experience_in_ledgers(root))
         file = ExperienceFile.beside(root)
         if said := file.mend(lambda: experience_in_ledgers(root)):
             self._notify(said)
@@ -171,15 +177,18 @@ class RunMemory:
 
 
 @contextmanager
-def open_memory(root: Path, embed: Embed, notify: Callable[[str], None], wait: float = WAIT) -> Iterator[PromptMemory]:
+def open_memory(
+    root: Path, embed: Embed, notify: Callable[[str], None], wait: float = WAIT, server: str = ""
+) -> Iterator[PromptMemory]:
     """The memory of the runs under `root`, rebuilt from them if it was lost.
 
     Args:
         notify: shows a sentence to the user.
         wait: seconds to wait for another process that has it open.
+        server: address of a Chroma server that is taken in place of the folder `memory`.
     """
     embed([""])  # loads the embedder before others are kept waiting
-    with PromptMemory.open(root / "memory", embed, wait=wait) as memory:
+    with PromptMemory.open(root / "memory", embed, wait, server) as memory:
         kept, rewrites = list[Entry](), list[KeptRewrite]()
         for run in runs(root) if memory.lacks_entries else []:
             try:
@@ -190,7 +199,8 @@ def open_memory(root: Path, embed: Embed, notify: Callable[[str], None], wait: f
                 kept, rewrites = kept + entries, rewrites + made
         lost = bool(kept) or len(rewrites) > memory.rewrites.count()
         if lost:
-            notify("The prompt memory was lost: it is rebuilt from the run folders.")
+            at = f"The Chroma server at {server} is given the prompts of the runs here." if server else ""
+            notify(at or "The prompt memory was lost: it is rebuilt from the run folders.")
         if lost or memory.rebuilt:
             rebuild(memory, kept, rewrites)
         yield memory

@@ -135,7 +135,7 @@ def test_damaged_files_and_missing_rows_are_named(
     two_tasks: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     [group] = finished_groups(two_tasks[:1], tmp_path, ["lora-only", "prompt-only"], [0], "budget.rounds=1")
-    begin(tmp_path / "decide", "nesylora bench decide", 1)
+    begin(tmp_path / "decide", "nesylora bench decide", 1, 1)
     results, again = group / "results.jsonl", ["bench", "decide", "--only-write", "--runs", str(tmp_path)]
     results.write_text("{" + results.read_text())
     capsys.readouterr()

@@ -22,10 +22,19 @@ BELOW = {
 DOORS = {
     "textgrad": {"tools/editing/descent.py"},
     "gepa": {"tools/editing/pareto_search.py"},
-    "chromadb": {"memory/chroma.py"},
+    "chromadb": {"memory/chroma.py", "memory/shared/chroma_server.py"},
     "langchain_openai": {"tools/llm/completion.py"},
+    "psycopg": {"memory/shared/postgres.py"},
+    "ray": {"graphs/workers/ray_cluster.py"},
 }
-MEASURED_HERE = {"bench.backbones", "bench.cost", "bench.cost.contenders", "bench.overheads", "bench.studies"}
+MEASURED_HERE = {
+    "bench.backbones",
+    "bench.cost",
+    "bench.cost.contenders",
+    "bench.overheads",
+    "bench.studies",
+    "bench.studies.night",
+}
 """Not in the wheel: run from a checkout."""
 
 FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]

@@ -47,9 +47,15 @@ class CapturedPasses:
         self._norms = FusedNorms(backbone.base)
 
     def gradient(
-        self, batches: Sequence[Sequence[TokenRow]], general: GeneralBatch = NO_GENERAL_ROWS
+        self,
+        batches: Sequence[Sequence[TokenRow]],
+        general: GeneralBatch = NO_GENERAL_ROWS,
+        weight: float = 1.0,
     ) -> tuple[torch.Tensor, int]:
         """Add the gradient of the mean loss over all completion tokens of a step, and of its general rows.
+
+        Args:
+            weight: of the mean loss, in the gradient and in what is returned.
 
         Returns:
             The loss in nats per completion token, on the device, without that of general rows, and the forward tokens
@@ -60,7 +66,7 @@ class CapturedPasses:
         """
         self._loss.zero_()
         try:
-            tokens = self._passes_over(batches, 1.0)
+            tokens = self._passes_over(batches, weight)
             if general.rows:
                 tokens += self._passes_over([general.rows], general.weight)
         except UNSUPPORTED as error:

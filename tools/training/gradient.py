@@ -28,6 +28,7 @@ def compute_gradient(
     batches: Sequence[Sequence[TokenRow]],
     budget: MemoryBudget,
     general: GeneralBatch = NO_GENERAL_ROWS,
+    weight: float = 1.0,
 ) -> tuple[float, int]:
     """Set the gradient of the trainable weights: of the mean loss over all completion tokens of the step.
 
@@ -39,6 +40,7 @@ def compute_gradient(
     Args:
         batches: rows of one prompt each. A micro-batch holds rows of one batch.
         budget: shrinks where memory runs out, and is then kept as `backbone.memory_budget`.
+        weight: of the mean loss, in the gradient and in what is returned; see `tools.training.ranks.Share`.
 
     Returns:
         The loss in nats per completion token, without that of general rows, and the forward tokens that were run.
@@ -46,17 +48,17 @@ def compute_gradient(
     Raises:
         StepFailed: not even a single row fits.
     """
-    weights = [weight for weight in backbone.model.parameters() if weight.requires_grad]
-    for weight in weights:
-        weight.grad = None
+    trained = [parameter for parameter in backbone.model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.grad = None
     while True:
         try:
-            return _accumulate(backbone, batches, budget, general)
+            return _accumulate(backbone, batches, budget, general, weight)
         except OutOfMemory as error:
             tokens, rows = error.tokens, error.rows
         # Only here, after the handler, are the frames of the failed micro-batch gone, and the tensors that they held.
-        for weight in weights:
-            weight.grad = None
+        for parameter in trained:
+            parameter.grad = None
         backbone.release_decoder(all_of_it=True)
         if backbone.device.type in ("cuda", "mps"):
             getattr(torch, backbone.device.type).empty_cache()
@@ -69,7 +71,11 @@ def compute_gradient(
 
 
 def _accumulate(
-    backbone: Backbone, batches: Sequence[Sequence[TokenRow]], budget: MemoryBudget, general: GeneralBatch
+    backbone: Backbone,
+    batches: Sequence[Sequence[TokenRow]],
+    budget: MemoryBudget,
+    general: GeneralBatch,
+    weight: float,
 ) -> tuple[float, int]:
     """Forward and backward of each micro-batch; their gradients add up. Raises OutOfMemory."""
 
@@ -79,10 +85,10 @@ def _accumulate(
     def divergences(rows: Sequence[PredictedRow]) -> torch.Tensor:
         return general_divergence(backbone, rows)
 
-    loss, tokens = _backward(backbone, batches, budget, losses, 1.0)
+    loss, tokens = _backward(backbone, batches, budget, losses, weight)
     if general.rows:
         tokens += _backward(backbone, [general.rows], budget, divergences, general.weight)[1]
-    return loss, tokens
+    return loss * weight, tokens
 
 
 def _backward(

@@ -27,6 +27,7 @@ from tools.model.chat_template import TokenRow
 from tools.training.general import GeneralRows
 from tools.training.lora_config import new_lora, try_settings
 from tools.training.optimizer_steps import OptimizerSteps, StepNumbers
+from tools.training.ranks import Ranks
 
 T = TypeVar("T")
 
@@ -59,12 +60,14 @@ class LoraTrainer:
         backbone: the model; an adapter stays attached to it after its training.
         settings: the `lora` section of the task.
         progress: called after each optimizer step, with its loss.
+        ranks: the processes that train together, each with a model of its own; None: this one alone.
     """
 
-    def __init__(self, backbone: Backbone, settings: Lora, progress: Progress) -> None:
+    def __init__(self, backbone: Backbone, settings: Lora, progress: Progress, ranks: Ranks | None = None) -> None:
         self._backbone = backbone
         self._settings = settings
         self._progress = progress
+        self._ranks = ranks
 
     def train(
         self,
@@ -122,8 +125,10 @@ class LoraTrainer:
                 rank=backbone.rank(adapter), seed=seed, steps=tuple(fit.steps), tokens=fit.tokens,
                 seconds=time.monotonic() - started, stopped=fit.stopped, retried=fit.retried,
                 pass_tokens=fit.budget.tokens, checkpointing=fit.budget.checkpointing,
+                processes=self._ranks.size if self._ranks else 1,
             )  # fmt: skip
-            self._save(adapter, training, folder)
+            if self._ranks is None or self._ranks.rank == 0:
+                self._save(adapter, training, folder)
         return training
 
     def _save(self, adapter: str, training: Training, folder: Path) -> None:
@@ -201,9 +206,11 @@ class LoraTrainer:
         ]
         rate = partial(rate_factor, warmup=round(settings.warmup * len(plan)), steps=len(plan))
         budget = memory_budget_for(backbone.base, settings.checkpointing, backbone.memory_budget)
+        if self._ranks and backbone.device.type == "cpu":  # whose memory they share
+            budget.tokens //= self._ranks.size
         steps, tokens, stopped = list[Step](), 0, None
         backbone.base.train()
-        optimizer = OptimizerSteps(backbone, settings, budget)
+        optimizer = OptimizerSteps(backbone, settings, budget, self._ranks)
         running: list[tuple[int, StepNumbers]] = []  # epochs and numbers of steps that may still be under way
 
         def record(epoch: int, numbers: StepNumbers) -> None:
@@ -228,7 +235,7 @@ class LoraTrainer:
                 record(*running.pop(0))
             if token_limit is not None and tokens >= token_limit:
                 stopped = "the training-token budget was used up"
-            elif deadline is not None and time.monotonic() >= deadline:
+            elif deadline is not None and self._is_late(deadline):
                 stopped = "the time budget was used up"
             elif epoch_ended and number < len(plan) and _epoch_loss(steps) < action.enough:
                 stopped = f"the rows were learned after {epoch} of {action.epochs} epochs"  # more would teach nothing
@@ -238,6 +245,11 @@ class LoraTrainer:
             record(epoch, numbers)
         optimizer.close()
         return Fit(steps, tokens, stopped, budget, action.learning_rate)
+
+    def _is_late(self, deadline: float) -> bool:
+        """Whether the time is over. Processes that train together stop after the same step: all, where one is late."""
+        late = time.monotonic() >= deadline
+        return self._ranks.any(late) if self._ranks else late
 
 
 def rate_factor(step: int, warmup: int, steps: int) -> float:

@@ -13,6 +13,7 @@ from tools.training.captured_passes import CannotCapture, CapturedPasses
 from tools.training.flat_adamw import FlatAdamW
 from tools.training.general import NO_GENERAL_ROWS, GeneralBatch
 from tools.training.gradient import compute_gradient
+from tools.training.ranks import Ranks
 
 DEVICES = ("cuda",)  # where a step is started and not waited for
 
@@ -53,11 +54,14 @@ class OptimizerSteps:
 
     Args:
         budget: of a micro-batch; it shrinks where memory runs out.
+        ranks: the processes that do each step together; None: this one alone.
     """
 
-    def __init__(self, backbone: Backbone, settings: Lora, budget: MemoryBudget) -> None:
-        self._backbone, self._settings, self._budget = backbone, settings, budget
+    def __init__(self, backbone: Backbone, settings: Lora, budget: MemoryBudget, ranks: Ranks | None = None) -> None:
+        self._backbone, self._settings, self._budget, self._ranks = backbone, settings, budget, ranks
         self._parameters = [weight for weight in backbone.model.parameters() if weight.requires_grad]
+        if ranks:
+            ranks.begin(self._parameters)
         self._flat: FlatAdamW | None = None
         self._captured: CapturedPasses | None = None
         kinds = {(weight.dtype, weight.device) for weight in self._parameters}
@@ -81,27 +85,52 @@ class OptimizerSteps:
         Raises:
             StepFailed: memory does not hold even one row.
         """
+        weight, of_all = 1.0, None
+        if self._ranks:
+            batches, general, weight, of_all = self._ranks.share(self._backbone, batches, general)
         if self._flat is None:
-            loss, tokens = compute_gradient(self._backbone, batches, self._budget, general)
+            loss, tokens = compute_gradient(self._backbone, batches, self._budget, general, weight)
+            if self._ranks:
+                loss = self._added_up(self._ranks, loss)
             norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.clip))
             for group in self._adamw.param_groups:
                 group["lr"] = learning_rate
             self._adamw.step()
             self._adamw.zero_grad()
-            return StepNumbers.of(loss, norm, tokens)
-        loss_sum, tokens = self._flat_gradient(self._flat, batches, general)
-        return StepNumbers.of(loss_sum, self._flat.step(learning_rate), tokens)
+            return StepNumbers.of(loss, norm, of_all or tokens)
+        loss_sum, tokens = self._flat_gradient(self._flat, batches, general, weight)
+        if self._ranks:
+            self._ranks.add_up(self._flat.gradient)
+            loss_sum = torch.as_tensor(loss_sum, device=self._backbone.device, dtype=torch.float32)
+            self._ranks.add_up(loss_sum)
+        return StepNumbers.of(loss_sum, self._flat.step(learning_rate), of_all or tokens)
+
+    def _added_up(self, ranks: Ranks, loss: float) -> float:
+        """Replace the gradients by their sums over all processes, sent as one tensor; the same of the loss."""
+        for weight in self._parameters:
+            if weight.grad is None:  # no row was this process's
+                weight.grad = torch.zeros_like(weight)
+        gradients = [weight.grad for weight in self._parameters if weight.grad is not None]
+        together = torch.cat([*(gradient.flatten() for gradient in gradients)])
+        ranks.add_up(together)
+        for gradient, added in zip(
+            gradients, together.split([gradient.numel() for gradient in gradients]), strict=True
+        ):
+            gradient.copy_(added.view_as(gradient))
+        both = torch.tensor(loss, dtype=torch.float64, device=together.device)
+        ranks.add_up(both)
+        return float(both)
 
     def _flat_gradient(
-        self, flat: FlatAdamW, batches: Sequence[Sequence[TokenRow]], general: GeneralBatch
+        self, flat: FlatAdamW, batches: Sequence[Sequence[TokenRow]], general: GeneralBatch, weight: float
     ) -> tuple[torch.Tensor | float, int]:
         if self._captured is not None:
             try:
-                return self._captured.gradient(batches, general)
+                return self._captured.gradient(batches, general, weight)
             except CannotCapture:
                 self._captured = None
             torch.cuda.empty_cache()
-        loss, tokens = compute_gradient(self._backbone, batches, self._budget, general)
+        loss, tokens = compute_gradient(self._backbone, batches, self._budget, general, weight)
         flat.collect_gradients()
         return loss, tokens
 

@@ -12,6 +12,7 @@ from agent.errors import NesyLoraError
 from graphs.services.run_memory import open_memory
 from memory.embedder import MiniLm
 from memory.prompts import Recalled
+from memory.shared.origin import server_of
 from ui.page.place import Here, Place
 from ui.page.rendering import render
 
@@ -44,7 +45,10 @@ def search(place: Place, about: str, kept: bool) -> Found:
     """The entries nearest in meaning. The first search loads the embedder, which takes some seconds."""
     began = time.monotonic()
     try:
-        with _one_at_a_time, open_memory(place.root, _embedder(), lambda _: None, WAIT) as memory:
+        with (
+            _one_at_a_time,
+            open_memory(place.root, _embedder(), lambda _: None, WAIT, server_of(place.root)) as memory,
+        ):
             return Found(memory.search(about, MOST, kept=kept), time.monotonic() - began, memory.count())
     except NesyLoraError as error:
         return Found([], time.monotonic() - began, fault=str(error))

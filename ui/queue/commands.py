@@ -89,6 +89,21 @@ def run_queue(options: argparse.Namespace, overrides: list[str]) -> int:
     return begin(queue, options.ending, detached=options.detach, json=options.json, overnight=options.overnight)
 
 
+def run_at_once(options: argparse.Namespace, overrides: list[str]) -> int:
+    """`nesylora run` with `--on` or `--jobs`. Raises BadInput: an option does not go with it."""
+    from agent.errors import BadInput
+    from ui.queue.place import place_of
+    from ui.queue.spread import run_spread
+
+    common = ("until", "minutes", "usd", "llm_tokens", "train_tokens", "overnight", "detach", "name", "notify", "json")
+    if given := [name for name in common if getattr(options, name)]:
+        raise BadInput(
+            f"--{given[0].replace('_', '-')} does not go with --on or --jobs, where each task has only its own limits "
+            "(--set budget.minutes=60)."
+        )
+    return run_spread([Path(task) for task in options.task], place_of(options), options.runs, overrides)
+
+
 def resume_queue(queue: "QueueFolder", options: argparse.Namespace) -> int:
     """Take a queue up again. Options that `nesylora resume` does not have are taken as not named."""
     from agent.records.queue import NightLimits

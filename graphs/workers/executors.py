@@ -1,0 +1,122 @@
+"""Where commands run: `--on`, `--jobs` and `--gpus-each`."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from agent.errors import BadInput
+from graphs.workers.command import run_command, threads_each
+
+LOOK = 0.5  # seconds between looks at what has been done
+HERE = "here"
+K = TypeVar("K")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where commands run.
+
+    Attributes:
+        on: `here`: in processes of this machine; `ray`: on the cluster that RAY_ADDRESS names, or else on one that is
+            started on this machine for as long as it takes; `ray://HOST:PORT`: on that one.
+        jobs: how many at a time; None: one here, and on Ray as many as there is room for.
+        gpus: that each takes on Ray, such as 0.5; None: one where there are any.
+    """
+
+    on: str = HERE
+    jobs: int | None = None
+    gpus: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.on not in (HERE, "ray") and not self.on.startswith("ray://"):
+            raise BadInput(f"--on {self.on}: take `ray`, or `ray://HOST:PORT`; without --on, all runs on this machine.")
+        if self.jobs is not None and self.jobs < 1:
+            raise BadInput("--jobs must be at least 1.")
+        if self.gpus is not None and (self.gpus < 0 or self.on == HERE):
+            raise BadInput("--gpus-each is for --on ray, and not below 0.")
+
+    @property
+    def one_at_a_time(self) -> bool:
+        return self.on == HERE and self.jobs in (None, 1)
+
+
+class Crew(Executor):
+    """An executor that runs commands.
+
+    Attributes:
+        slots: how many it runs at a time, as far as is known.
+        threads: of the processor, for each.
+    """
+
+    slots: int = 1
+    threads: int = 1
+
+    def command(self, arguments: list[str], log: str) -> "Future[str]":
+        """Begin `graphs.workers.command.run_command`, when its turn comes."""
+        return self.submit(run_command, arguments, log, self.threads)
+
+
+class Here(ThreadPoolExecutor, Crew):
+    """Processes of this machine: each thread waits for one."""
+
+    def __init__(self, jobs: int) -> None:
+        super().__init__(max_workers=jobs)
+        self.slots, self.threads = jobs, threads_each(jobs)
+        self._stopped = threading.Event()
+
+    def command(self, arguments: list[str], log: str) -> "Future[str]":
+        return self.submit(run_command, arguments, log, self.threads, self._stopped.is_set)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """With `cancel_futures`, processes that run are interrupted, too."""
+        if cancel_futures:
+            self._stopped.set()
+        super().shutdown(wait, cancel_futures=cancel_futures)
+
+
+@contextmanager
+def crew(place: Place) -> Iterator[Crew]:
+    """The executor at this place. All that still runs at the end of the block is interrupted.
+
+    Raises:
+        BadInput: Ray is not installed, or there is no cluster at this address.
+    """
+    if place.on == HERE:
+        made: Crew = Here(place.jobs or 1)
+    else:
+        from graphs.workers.ray_cluster import RayCrew
+
+        made = RayCrew(place.on, place.jobs, place.gpus)
+    try:
+        yield made
+    finally:
+        made.shutdown(cancel_futures=True)
+
+
+def followed(futures: "Mapping[K, Future[str]]", look: Callable[[K], None]) -> dict[K, str]:
+    """Wait until all are done.
+
+    Args:
+        look: called again and again for each that may be under way, and once more when it is done.
+
+    Returns:
+        What failed, with its error.
+    """
+    waiting = dict(futures)
+    while waiting:
+        done = wait(waiting.values(), timeout=LOOK).done
+        for key, future in list(waiting.items()):
+            look(key)
+            if future in done:
+                del waiting[key]
+    return {key: error for key, future in futures.items() if (error := _error(future))}
+
+
+def _error(future: "Future[str]") -> str:
+    error = future.exception()
+    if error is None:
+        return future.result()
+    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"

@@ -1,0 +1,85 @@
+"""The executor on Ray. A command whose worker or machine is lost runs again elsewhere, from what is on disk."""
+
+import importlib.util
+import os
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import cache
+from typing import Any, ParamSpec, TypeVar
+
+from agent.errors import BadInput
+from graphs.workers.command import LEAVE, threads_each
+from graphs.workers.executors import Crew
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+INSTALL = "--on ray needs Ray: pip install 'nesylora[ray]'"
+AGAIN = 3  # times that a command runs again whose worker was lost
+STORE = 100 * 2**20  # bytes of the object store of a cluster of ours: only arguments and sentences pass through it
+GRACE = LEAVE + 10  # seconds in which commands that are cancelled end
+
+
+class RayCrew(Crew):
+    """Commands as tasks of Ray.
+
+    Args:
+        on: `ray` or `ray://HOST:PORT`; see `graphs.workers.executors.Place`.
+        jobs: how many at a time, on a cluster that is started here; None: one for each core.
+        gpus: that each takes, which may be a part of one; None: one where the cluster has any.
+
+    Raises:
+        BadInput: Ray is not installed, there is no cluster at this address, or `jobs` is given for one.
+    """
+
+    def __init__(self, on: str, jobs: int | None, gpus: float | None) -> None:
+        ray = _ray()
+        address = os.environ.get("RAY_ADDRESS", "local") if on == "ray" else on
+        if jobs is not None and address != "local":
+            raise BadInput(f"--jobs is for this machine; the cluster at {address} runs as many as it has room for.")
+        options: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
+        if address == "local":
+            options |= {"num_cpus": jobs or os.cpu_count(), "include_dashboard": False, "object_store_memory": STORE}
+        try:
+            ray.init(address=address, **options)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise BadInput(f"There is no Ray cluster at {address}: {str(error).splitlines()[0]}") from error
+        there = ray.cluster_resources()
+        self.slots = max(1, int(there.get("CPU", 1)))
+        self.threads = threads_each(self.slots) if address == "local" else threads_each(os.cpu_count() or 1)
+        each = (1.0 if there.get("GPU") else 0.0) if gpus is None else gpus
+        self._remote = cache(lambda call: ray.remote(num_cpus=1, num_gpus=each, max_retries=AGAIN)(call))
+        self._tasks: list[Any] = []
+
+    def submit(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        task = self._remote(call).remote(*args, **kwargs)
+        self._tasks.append(task)
+        found: Future[T] = task.future()
+        return found
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """With `cancel_futures`, commands that run are interrupted, too. Ends a cluster that was started here."""
+        ray = _ray()
+        if cancel_futures and self._tasks:
+            _, running = ray.wait(self._tasks, num_returns=len(self._tasks), timeout=0)
+            for task in running:
+                ray.cancel(task)  # a KeyboardInterrupt there, which interrupts its command
+            if running:
+                ray.wait(running, num_returns=len(running), timeout=GRACE)
+        ray.shutdown()
+
+
+def nodes() -> list[dict[str, Any]]:
+    """What each machine of the cluster has, in Ray's own words."""
+    found: list[dict[str, Any]] = _ray().nodes()
+    return found
+
+
+def _ray() -> Any:
+    """The library. Raises BadInput: it is not installed."""
+    if importlib.util.find_spec("ray") is None:
+        raise BadInput(INSTALL)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it reports to its makers
+    import ray
+
+    return ray

@@ -1,0 +1,6 @@
+"""What runs on several machines remember together: prompts on a Chroma server, replies and rounds in Postgres.
+
+origin.py          which folder of runs an entry is from: names of runs are only known to differ within one
+chroma_server.py   the prompts, behind the interface of memory/chroma.py
+postgres.py        answers of the LLM, and what rounds brought; the only psycopg import
+"""

@@ -1,0 +1,138 @@
+"""Answers of the LLM, and what rounds brought, in one Postgres for runs on several machines.
+
+Each call connects anew: it comes once an answer or a round, and so it finds a server that was restarted.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, TypeVar
+
+from agent.errors import BadInput, NesyLoraError
+from agent.policy.experience import Experience
+
+if TYPE_CHECKING:
+    import psycopg
+
+T = TypeVar("T")
+
+WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds before a statement is sent again, while the server is down
+TABLES = (
+    "CREATE TABLE IF NOT EXISTS nesylora_replies (key text PRIMARY KEY, reply bytea NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS nesylora_experience (origin text, run text, number integer, line text NOT NULL, "
+    "written bigserial, PRIMARY KEY (origin, run, number))",
+)  # bytea: an answer may hold a NUL, which text does not take
+LOCK = 7_243_908  # two that make a table at once would fail
+
+
+class Database:
+    """A Postgres database, named as libpq does; passwords come from PGPASSWORD or ~/.pgpass.
+
+    Raises:
+        BadInput: psycopg is not installed.
+        NesyLoraError: here and from all that uses it: the server does not answer for a minute, or refuses.
+    """
+
+    def __init__(self, address: str) -> None:
+        try:
+            import psycopg  # noqa: F401
+        except ImportError as error:
+            raise BadInput("memory.postgres needs psycopg: pip install 'nesylora[postgres]'") from error
+        self._address = address
+        self._do(self._make_tables)
+
+    def rows(self, statement: str, *values: object) -> list[tuple[object, ...]]:
+        """What a query returns."""
+        return self._do(lambda connection: connection.execute(statement, values).fetchall())
+
+    def write(self, statement: str, values: Sequence[Sequence[object]]) -> None:
+        """Run the statement for each of these, all or none."""
+
+        def write(connection: "psycopg.Connection") -> None:
+            with connection.transaction():
+                connection.cursor().executemany(statement, values)
+
+        self._do(write)
+
+    @staticmethod
+    def _make_tables(connection: "psycopg.Connection") -> None:
+        with connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+            for table in TABLES:
+                connection.execute(table)
+
+    def _do(self, use: "Callable[[psycopg.Connection], T]") -> T:
+        import psycopg
+
+        for wait in (*WAITS, None):
+            try:
+                with psycopg.connect(self._address, autocommit=True, connect_timeout=10) as connection:
+                    return use(connection)
+            except psycopg.OperationalError as error:
+                if wait is None:
+                    raise NesyLoraError(f"Postgres does not answer: {_plain(error)}. Start it, then resume.") from error
+                time.sleep(wait)
+            except psycopg.Error as error:
+                raise NesyLoraError(
+                    f"Postgres refuses a statement: {_plain(error)}. Mend that, then resume."
+                ) from error
+        raise AssertionError("the last try returns or raises")
+
+
+def _plain(error: Exception) -> str:
+    """In one line."""
+    return " ".join(str(error).split()).rstrip(".")
+
+
+@cache
+def database(address: str) -> Database:
+    """The database at this address, its tables made at the first call of a process."""
+    return Database(address)
+
+
+class PostgresReplies:
+    """Satisfies `agent.protocols.Replies`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def get(self, key: str) -> str | None:
+        """The answer that was put under just this key, or None."""
+        found = self._database.rows("SELECT reply FROM nesylora_replies WHERE key = %s", key)
+        return bytes(found[0][0]).decode("utf-8", "surrogatepass") if found else None  # type: ignore[call-overload]
+
+    def put(self, key: str, reply: str) -> None:
+        """Keeps an answer. An earlier answer under the same key stays."""
+        statement = "INSERT INTO nesylora_replies VALUES (%s, %s) ON CONFLICT DO NOTHING"
+        self._database.write(statement, [(key, reply.encode("utf-8", "surrogatepass"))])
+
+
+class PostgresExperience:
+    """What rounds of all runs brought. Satisfies `memory.experience.ExperienceStore`.
+
+    Args:
+        origin: the name of the runs' folder; see memory/shared/origin.py.
+        ledgers: what the ledgers of these runs teach, should none of it be there yet.
+    """
+
+    def __init__(self, database: Database, origin: str, ledgers: Callable[[], Iterable[Experience]]) -> None:
+        self._database, self._origin = database, origin
+        known = database.rows("SELECT 1 FROM nesylora_experience WHERE origin = %s LIMIT 1", origin)
+        if not known:
+            self._write(ledgers())
+
+    def read(self) -> list[Experience]:
+        """All lines, in the order written; each round of each run once."""
+        found = self._database.rows("SELECT line FROM nesylora_experience ORDER BY written")
+        return [Experience.model_validate_json(str(line)) for (line,) in found]
+
+    def append(self, line: Experience) -> None:
+        """Adds a line that is on the server's disk when this returns. The same round a second time changes nothing."""
+        self._write([line])
+
+    def _write(self, lines: Iterable[Experience]) -> None:
+        self._database.write(
+            "INSERT INTO nesylora_experience (origin, run, number, line) VALUES (%s, %s, %s, %s) "
+            "ON CONFLICT DO NOTHING",
+            [(self._origin, line.run, line.number, line.model_dump_json()) for line in lines],
+        )

@@ -1,0 +1,73 @@
+"""Trainings by one, two and three processes of one machine. They are forked, so that libraries are imported once."""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+from torch import distributed
+
+from agent.config.lora import Lora
+from agent.records.actions import TrainLora
+from agent.records.examples import Demo, Example, Prompt
+from agent.records.training import Training, read_training
+from tools.model.backbone import Backbone
+from tools.model.loading import load_model
+from tools.training import optimizer_steps
+from tools.training.lora import LoraTrainer
+from tools.training.ranks import Ranks
+
+DEMOS = tuple(Demo(question=f"Who is mayor {n} of Tallisk?", answer="ANSWER: Heskzan") for n in range(3))
+PROMPTS = [Prompt(system="Answer the question.", demos=DEMOS), Prompt(system="Be short.")]
+ROWS = [  # of two prompts, from short to long; seven in batches of three: some steps have fewer rows than processes
+    (
+        PROMPTS[n % 2],
+        Example(name=f"t:{n}", question="Who is the mayor " * (n * n) + f"of {n}?", answer="ANSWER: " * (n % 4 + 1)),
+    )
+    for n in range(7)
+]
+ACTION = TrainLora(epochs=3, rank=4, learning_rate=1e-3, enough=0, replay=0.4)
+
+
+def train_in(folder: Path, model: Path, size: int, ahead: bool) -> list[Training]:
+    """Train by so many processes, and wait for them. Returns the log that each has, rank after rank."""
+    folder.mkdir()
+    children = []
+    for rank in range(size):
+        if (child := os.fork()) == 0:
+            _child(folder, model, rank, size, ahead)
+        children.append(child)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    assert codes == [0] * size, codes
+    return [Training.model_validate_json((folder / f"{rank}.json").read_bytes()) for rank in range(size)]
+
+
+def _child(folder: Path, model: Path, rank: int, size: int, ahead: bool) -> None:
+    code = 1
+    try:
+        ranks = None
+        if size > 1:
+            distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
+            ranks = Ranks.of_this_group()
+        if ahead:  # as on CUDA: all weights as one tensor
+            optimizer_steps.DEVICES = ("cpu",)
+        base, tokenizer = load_model(str(model), device="cpu", dtype="float32", progress=lambda *_: None)
+        backbone = Backbone(base, tokenizer, name="tiny", locate=folder.joinpath)
+        settings = Lora(rank=4, batch_size=3, accumulate=2, weight_decay=0.1, clip=0.5)
+        trainer = LoraTrainer(backbone, settings, lambda *_: None, ranks)
+        log = trainer.train("made", ROWS, ACTION, folder=folder / "made", parent=None, seed=3, deadline=1e12)
+        (folder / f"{rank}.json").write_text(log.model_dump_json())
+        code = 0
+    finally:
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    import peft  # noqa: F401
+
+    model, place = map(Path, sys.argv[1:])
+    for size in (1, 2, 3):
+        train_in(place / str(size), model, size, ahead=False)
+        assert read_training(place / str(size) / "made").processes == size
+    train_in(place / "ahead", model, 2, ahead=True)

@@ -1,0 +1,125 @@
+"""Several processes train what one would: the same losses, norms and weights, and a clear end where one dies."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from agent.errors import BadInput, NesyLoraError
+from agent.records.training import Training, read_training
+from graphs.context import new_run
+from graphs.session import open_session
+from tools.model.chat_template import TokenRow
+from tools.training.parallel import check_devices
+from tools.training.ranks import divide
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders named after how many processes have trained in them."""
+    place = tmp_path_factory.mktemp("trained")
+    script = Path(__file__).with_name("forked_ranks.py")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, script, tiny_model("llama"), place], check=True, env=environment, cwd=ROOT)
+    return place
+
+
+def log(folder: Path, rank: int = 0) -> Training:
+    return Training.model_validate_json((folder / f"{rank}.json").read_bytes())
+
+
+@pytest.mark.parametrize("way", ["2", "3", "ahead"])
+def test_losses_norms_and_weights_are_those_of_one_process(trained: Path, way: str) -> None:
+    alone, together = trained / "1", trained / way
+    assert len(log(alone).steps) == 6
+    for mine, theirs in zip(log(together).steps, log(alone).steps, strict=True):
+        assert (mine.loss, mine.grad_norm) == pytest.approx((theirs.loss, theirs.grad_norm), rel=1e-5)
+    ours, plain = (load_file(folder / "made" / "adapter_model.safetensors") for folder in (together, alone))
+    assert ours.keys() == plain.keys()
+    for name, weight in plain.items():
+        torch.testing.assert_close(ours[name], weight, rtol=1e-5, atol=1e-5)
+
+
+def test_every_process_knows_the_same_steps_and_tokens(trained: Path) -> None:
+    """So they all stop at the same step, whatever limit is reached."""
+    logs = [log(trained / "3", rank) for rank in range(3)]
+    assert len({(entry.steps, entry.tokens, entry.stopped) for entry in logs}) == 1
+    assert logs[0].tokens > log(trained / "1").tokens  # each process runs what its rows share itself
+
+
+class Packs:
+    """As much of a backbone as dividing takes."""
+
+    packs = True
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 300), min_size=0, max_size=12), min_size=1, max_size=3),
+    st.integers(1, 5),
+    st.integers(0, 200),
+)
+def test_rows_are_divided_so_that_all_are_done_at_about_the_same_time(
+    sizes: list[list[int]], parts: int, shared: int
+) -> None:
+    batches = [[TokenRow([7] * shared + [n] * size, [1]) for n, size in enumerate(batch)] for batch in sizes]
+    divided = divide(Packs(), batches, parts)  # type: ignore[arg-type]
+    for number, batch in enumerate(batches):
+        found = [row for part in divided for row in part[number]]
+        assert sorted(map(id, found)) == sorted(map(id, batch))
+    costs = [sum(sum(map(len, rows)) - shared * (len(rows) - 1) for rows in part if rows) for part in divided]
+    dearest = max((len(row) for batch in batches for row in batch), default=0)
+    assert max(costs) - min(costs) <= dearest + shared * len(batches)
+
+
+def test_more_processes_than_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    check_devices("cuda", 2), check_devices("cpu", 9)
+    with pytest.raises(BadInput, match="processes: 4, but this machine has 2 CUDA devices"):
+        check_devices("cuda", 4)
+    with pytest.raises(BadInput, match="set processes: 1"):
+        check_devices("mps", 2)
+
+
+def test_a_process_that_dies_ends_the_others_and_resume_trains_again(
+    tiny_task: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lora = {"epochs": 1, "rank": 4, "batch_size": 4, "replay": 0}
+    task = tiny_task(processes=2, policy="lora-only", budget={"rounds": 1}, lora=lora)
+    run = new_run(task, ["recall.prompts=0"], tmp_path / "runs")
+    seen: list[psutil.Process] = []
+
+    def kill(said: object) -> None:
+        """Rank 1, as soon as it is there."""
+        found = [process for process in psutil.Process().children(recursive=True) if _rank(process) is not None]
+        if not seen and len(found) == 2:
+            seen.extend(found)
+            next(process for process in found if _rank(process) == "1").kill()
+
+    died = pytest.raises(NesyLoraError, match=r"process 1 of 2 ended with code -9 \(killed, or out of memory\)")
+    with died, open_session(run) as session:
+        monkeypatch.setattr(session.services.trainer, "_tell", kill)
+        session.go()
+    assert len(seen) == 2 and not psutil.wait_procs(seen, timeout=10)[1]
+    assert not list(run.path.glob("adapters/*")) and run.outcome() is None
+    with open_session(run) as session:
+        session.go()
+    [folder] = (path for path in run.path.glob("adapters/*") if (path / "complete").exists())
+    assert read_training(folder).processes == 2 and len(run.rounds()) == 1
+    assert run.rounds()[0].spend.train_tokens == read_training(folder).tokens
+
+
+def _rank(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get("RANK")
+    except psutil.Error:
+        return None
