@@ -55,7 +55,7 @@ class Check(Record):
     other_prompts: int | None = Field(
         None, description="rows whose prompt had other token ids there; None: not to be seen"
     )
-    differences: tuple[Difference, ...] = Field((), description="the first of them")
+    differences: tuple[Difference, ...] = Field((), description="the first of them; none of test rows")
 
     def __str__(self) -> str:
         prompts = f"; {self.other_prompts} prompts have other token ids" if self.other_prompts else ""
@@ -101,6 +101,11 @@ class Manifest(Record):
     rounds: tuple[RoundExcerpt, ...] = ()
     notes: tuple[str, ...] = Field((), description="what is to be known before it is used")
     checks: tuple[Check, ...] = ()
+
+    def without_test_answers(self) -> "Manifest":
+        """Bundles of older versions hold some, which are not to be given away."""
+        checks = [made if made.split != "test" else made.model_copy(update={"differences": ()}) for made in self.checks]
+        return self.model_copy(update={"checks": tuple(checks)})
 
 
 def read_manifest(folder: Path) -> Manifest:
