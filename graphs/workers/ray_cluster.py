@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import cache
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from agent.errors import BadInput
@@ -17,6 +18,7 @@ T = TypeVar("T")
 INSTALL = "--on ray needs Ray: pip install 'nesylora[ray]'"
 AGAIN = 3  # times that a command runs again whose worker was lost
 STORE = 100 * 2**20  # bytes of the object store of a cluster of ours: only arguments and sentences pass through it
+TOKEN = Path.home() / ".ray" / "auth_token"
 GRACE = LEAVE + 10  # seconds in which commands that are cancelled end
 
 
@@ -80,6 +82,8 @@ def _ray() -> Any:
     if importlib.util.find_spec("ray") is None:
         raise BadInput(INSTALL)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it reports to its makers
+    if "RAY_AUTH_TOKEN" in os.environ or TOKEN.is_file():  # `ray start` uses it then, and `ray.init(address)` would not
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
     return ray
