@@ -59,6 +59,19 @@ class RayCrew(Crew):
         found: Future[T] = task.future()
         return found
 
+    def on_each_machine(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "dict[str, Future[T]]":
+        """Call it once on each machine of the cluster, GPUs in sight. By the machines' addresses."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        found: dict[str, Future[T]] = {}
+        for node in _ray().nodes():
+            if node["Alive"]:
+                there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                task = _ray().remote(num_cpus=0, scheduling_strategy=there)(call).remote(*args, **kwargs)
+                self._tasks.append(task)
+                found[node["NodeManagerAddress"]] = task.future()
+        return found
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """With `cancel_futures`, commands that run are interrupted, too. Ends a cluster that was started here."""
         ray = _ray()
@@ -69,12 +82,6 @@ class RayCrew(Crew):
             if running:
                 ray.wait(running, num_returns=len(running), timeout=GRACE)
         ray.shutdown()
-
-
-def nodes() -> list[dict[str, Any]]:
-    """What each machine of the cluster has, in Ray's own words."""
-    found: list[dict[str, Any]] = _ray().nodes()
-    return found
 
 
 def _ray() -> Any:
