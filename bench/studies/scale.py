@@ -3,6 +3,7 @@
     python -m bench.studies.scale simulate --workers 1 2 4 8          # a night of 24 tasks
     python -m bench.studies.scale check --on ray --workers 2          # sleeping stand-ins, simulated and real
     python -m bench.studies.scale overhead --on ray --workers 16      # what scheduling costs
+    python -m bench.studies.scale train --workers 1 2 1 2             # one training by one process, and by two
 
 Tasks are taken in order, each by the worker that is free first: so do both executors. A stand-in sleeps as long as its
 task would take; it needs no core, so that 16 of them fit on two.
@@ -14,10 +15,17 @@ import random
 import time
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import fmean
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+from agent.example_tasks import shipped
+from agent.records.actions import TrainLora
+from agent.records.training import read_training
+from eval.tasks.task import load_task
 from graphs.workers.executors import Crew, Place, crew
+from tools.training.parallel import Job, run_job
 
 # Minutes of a task: rounds of 5 to 40 minutes, 2 to 6 of them, as of small models on one GPU; drawn once, by seed 0.
 ROUND, ROUNDS, TASKS = (5.0, 40.0), (2, 6), 24
@@ -111,9 +119,17 @@ def show_simulation(workers: Sequence[int]) -> None:
 def warmed(workers: Crew) -> float:
     """Seconds until every worker has started."""
     began = time.perf_counter()
-    for future in [workers.submit(stand_in, 1.0) for _ in range(workers.slots)]:
-        future.result()
+    with TemporaryDirectory() as place:
+        for future in [workers.submit(gather, place, workers.slots, number) for number in range(workers.slots)]:
+            future.result()
     return time.perf_counter() - began
+
+
+def gather(place: str, count: int, number: int) -> None:
+    """Waits until so many are here: a worker that is done early would be used again in place of one that starts."""
+    Path(place, str(number)).touch()
+    while len(list(Path(place).iterdir())) < count:
+        time.sleep(0.05)
 
 
 def check(place: Place) -> None:
@@ -139,9 +155,32 @@ def overhead(place: Place, seconds: float, rounds: int) -> None:
     print(f"one task that does nothing: {1000 * fmean(short):.1f} ms")
 
 
+def training(processes: int) -> None:
+    """An epoch of the example task's rows on the embedded model, by so many processes with a thread each."""
+    task = load_task(shipped("valley"))
+    rows = tuple((task.config.prompt.prompt(), example) for example in task.train)
+    lora = task.config.lora.model_copy(update={"replay": 0.0})
+    with TemporaryDirectory() as place:
+        job = Job(
+            model=task.config.model, device="cpu", dtype="float32", chat_template_kwargs={}, lora=lora, adapter="a",
+            rows=rows, action=TrainLora(epochs=1, rank=lora.rank, learning_rate=lora.learning_rate, enough=0),
+            folder=f"{place}/a", parent=None, parent_folder=None, seed=0, rewritten=0, token_limit=None, seconds=None,
+        )  # fmt: skip
+        began = time.perf_counter()
+        (Path(place) / "job").mkdir()
+        run_job(job, Path(place) / "job", processes, lambda said: None)
+        whole, done = time.perf_counter() - began, read_training(Path(place) / "a")
+        sent = (Path(place) / "a" / "adapter_model.safetensors").stat().st_size
+    print(
+        f"{processes} processes: {len(done.steps)} steps in {done.seconds:.1f} s; {done.tokens:,} forward tokens; "
+        f"{sent / 1e6:.1f} MB of gradients added up in each; with start and end "
+        f"{whole:.1f} s; last loss {done.steps[-1].loss:.6f}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["simulate", "check", "overhead"])
+    parser.add_argument("what", choices=["simulate", "check", "overhead", "train"])
     parser.add_argument("--on", default="here")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--seconds", type=float, default=10.0, help="of a task, for overhead (default: 10)")
@@ -151,6 +190,9 @@ def main() -> None:
         show_simulation(options.workers)
         return
     for count in options.workers:
+        if options.what == "train":
+            training(count)
+            continue
         place = Place(options.on, count)
         check(place) if options.what == "check" else overhead(place, options.seconds, options.rounds)
 
