@@ -6,7 +6,7 @@ Importing this loads nothing heavy; `adapt` does the main job, `main` is the con
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
 
     from agent.protocols import Listener
+    from agent.records.events import Event
     from agent.records.examples import Prompt
     from agent.records.rounds import Outcome
     from export.loaded import Bundle
     from graphs.adapt import Adaptation
-    from memory.queue import Item, QueueFolder
-    from memory.run.folder import RunFolder
 
 __all__ = [
-    "Adapted", "Queued", "Shadowed", "adapt", "adapt_all", "build_graph", "load", "main", "messages", "server_chat",
-    "server_graph",
+    "Adapted", "Queued", "Shadowed", "adapt", "adapt_all", "build_graph", "extend", "load", "main", "messages",
+    "resume", "server_chat", "server_graph", "stream",
 ]  # fmt: skip
 
+Overrides = Sequence[str] | Mapping[str, object]
 PACKAGES = ("agent", "tools", "memory", "eval", "graphs", "export", "ui", "bench")
 
 
@@ -114,39 +114,98 @@ class Queued(NamedTuple):
 def adapt(
     task: str | Path,
     *,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     runs: str | Path = "runs",
     name: str | None = None,
-    listener: Listener | None = None,
+    listener: Listener | Callable[[Event], object] | None = None,
 ) -> Adapted:
     """Adapt a model to a task, from the seed prompt to the sealed test, and write the report.
 
     Args:
         task: a task.yaml, or a folder that holds one.
-        overrides: settings of the task as `a.b=c`.
+        overrides: settings of the task: nested, as {"budget": {"rounds": 4}}, or a list of texts such as "a.b=c".
         runs: where run folders and the prompt memory live.
         name: of the run's folder; by default the task's name and the time.
-        listener: gets progress and events.
+        listener: is called with everything that happens, progress included (`agent.records.events`); or an
+            `agent.protocols.Listener`, which gets progress apart.
 
     Raises:
         agent.errors.NesyLoraError: with a message that says what is wrong, where, and the way out.
         Shadowed: Python finds a folder of yours in place of one of our packages.
     """
     _check_packages()
-    from graphs.context import new_run
-    from graphs.session import open_session
-    from ui.report.write import write_report
+    from ui.from_python import begun, work
 
-    folder = new_run(Path(task), overrides, Path(runs), name)
-    with open_session(folder, listener=listener, report=write_report) as session:
-        session.go()
-    return _adapted(folder)
+    return Adapted(*work(begun(Path(task), overrides, Path(runs), name), listener))
+
+
+def resume(run: str | Path, *, listener: Listener | Callable[[Event], object] | None = None) -> Adapted:
+    """Go on with a run that was stopped or killed, to its end. One that has ended is only read.
+
+    Args:
+        run: its folder, such as runs/NAME.
+        listener: as of `adapt`.
+
+    Raises:
+        agent.errors.NesyLoraError: as `adapt`; agent.errors.Busy: another process works on it.
+    """
+    _check_packages()
+    from memory.run.folder import RunFolder
+    from ui.from_python import work
+
+    return Adapted(*work(RunFolder.open(Path(run)), listener))
+
+
+def extend(
+    run: str | Path, *, listener: Listener | Callable[[Event], object] | None = None, **limits: float | None
+) -> Adapted:
+    """Set other limits for a run, and go on with it. Its next result on the test rows is marked as seen before.
+
+    Args:
+        run: its folder, such as runs/NAME.
+        listener: as of `adapt`.
+        limits: what holds from now on, for the whole run: rounds, minutes, train_tokens, usd, llm_tokens, target. None
+            lifts one.
+
+    Raises:
+        agent.errors.NesyLoraError: as `resume`; no such limit, or nothing is changed.
+    """
+    _check_packages()
+    from memory.run.folder import RunFolder
+    from ui.from_python import extend
+
+    extend(RunFolder.open(Path(run)), limits)
+    return resume(run, listener=listener)
+
+
+def stream(
+    task: str | Path, *, overrides: Overrides = (), runs: str | Path = "runs", name: str | None = None
+) -> Iterator[Event]:
+    """The same as `adapt`, or `resume`, as an iterator of all that happens; a thread works meanwhile.
+
+    The first event names the run's folder, for `resume`, which returns the result once the run has ended. To stop early
+    (break, then close the iterator) cuts the step under way off; the run can be gone on with. Others can steer it
+    meanwhile: see docs/control.md.
+
+    Args:
+        task: a task.yaml or its folder; or the folder of a run, which is gone on with.
+        overrides, runs, name: as of `adapt`, for a new run.
+
+    Raises:
+        agent.errors.NesyLoraError: as `adapt`.
+    """
+    _check_packages()
+    from memory.run.folder import RunFolder
+    from ui.from_python import begun, events
+
+    begins = not (Path(task) / "run.json").is_file()
+    return events(begun(Path(task), overrides, Path(runs), name) if begins else RunFolder.open(Path(task)))
 
 
 def adapt_all(
     tasks: Sequence[str | Path],
     *,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     runs: str | Path = "runs",
     until: str | None = None,
     minutes: float | None = None,
@@ -162,7 +221,7 @@ def adapt_all(
 
     Args:
         tasks: task.yaml files, or folders that hold one. They are checked before anything begins.
-        overrides: settings of all tasks, as `a.b=c`.
+        overrides: settings of all tasks, as of `adapt`.
         runs: where run folders, the queue's folder and the prompt memory live.
         until: a time such as 07:00 at which all is to be done.
         minutes, usd, llm_tokens, train_tokens: what all tasks may use together, beside what each may by its task.yaml.
@@ -174,46 +233,13 @@ def adapt_all(
         Shadowed: Python finds a folder of yours in place of one of our packages.
     """
     _check_packages()
-    from agent.records.queue import NightLimits
-    from graphs.queue.foreman import Foreman
-    from graphs.queue.making import new_queue, next_time, take_up
-    from memory.queue import QueueFolder, now
-    from ui.queue.view import QuietQueue
+    from ui.from_python import queued
 
-    limits = NightLimits(
-        until=next_time(until, now()) if until else None,
-        minutes=minutes,
-        usd=usd,
-        llm_tokens=llm_tokens,
-        train_tokens=train_tokens,
-    )
-    if queue is None:
-        folder = new_queue([Path(task) for task in tasks], limits, Path(runs), overrides, notify=notify)
-    else:
-        folder = QueueFolder.open(Path(queue))
-        take_up(folder, limits, notify)
-    Foreman(folder, QuietQueue(folder)).work()
-    return [_queued(folder, item) for item in folder.read().items]
-
-
-def _queued(folder: QueueFolder, item: Item) -> Queued:
-    from memory.run.folder import RunFolder
-    from ui.queue.words import became
-
-    if item.ended is None:
-        return Queued(item.added.name, "waits", became(item), None)
-    done = item.ended.state == "finished"
-    adapted = _adapted(RunFolder.open(folder.root / item.run)) if done else None
-    return Queued(item.added.name, item.ended.state, item.ended.reason, adapted)
-
-
-def _adapted(folder: RunFolder) -> Adapted:
-    """What a run that has ended brought."""
-    outcome = folder.outcome()
-    assert outcome is not None, "an unsupervised run ends with an outcome"
-    best = outcome.best
-    adapter = folder.adapter_folder(best.adapter) if best.adapter else None
-    return Adapted(folder.path, folder.prompt(best.prompt), adapter, outcome)
+    done = queued(
+        tasks, overrides, Path(runs), until=until, minutes=minutes, usd=usd, llm_tokens=llm_tokens,
+        train_tokens=train_tokens, notify=notify, queue=queue,
+    )  # fmt: skip
+    return [Queued(task, state, reason, found and Adapted(*found)) for task, state, reason, found in done]
 
 
 def messages(run: str | Path, question: str, history: Sequence[Mapping[str, str]] = ()) -> list[dict[str, str]]:

@@ -1,6 +1,7 @@
 """What one room needs of another, as types. Rooms get these as arguments and never import each other."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -269,6 +270,10 @@ class CallLog(Protocol):
         ...
 
     def log(self, call: Call) -> None: ...
+
+    def alone(self) -> AbstractContextManager[None]:
+        """No other process reads what is left of the budget, or writes, inside. Raises Busy."""
+        ...
 
 
 class Replies(Protocol):

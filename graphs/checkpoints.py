@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
@@ -37,6 +37,14 @@ CREATE TRIGGER IF NOT EXISTS keep_two AFTER INSERT ON checkpoints BEGIN
             AND checkpoint_ns = NEW.checkpoint_ns);
 END;
 """
+
+
+class Store(Protocol):
+    """What holds a run's checkpoints, beside what LangGraph asks of it."""
+
+    def newest(self) -> str | None: ...
+
+    def forget(self, checkpoint: str | None = None) -> None: ...
 
 
 class Checkpoints(SqliteSaver):
@@ -124,7 +132,7 @@ AFTER_THE_LAST = "The run goes on after its last complete round."
 
 
 def repair(
-    graph: Any, saver: Checkpoints, config: RunnableConfig, notify: Callable[[str], None], *, rounds: int, ended: bool
+    graph: Any, saver: Store, config: RunnableConfig, notify: Callable[[str], None], *, rounds: int, ended: bool
 ) -> None:
     """Leaves a checkpoint from which the graph can go on, or none: one back where the newest is damaged, and says so.
 

@@ -120,6 +120,13 @@ def checked(task: Path, overrides: Sequence[str] = ()) -> "tuple[Task, dict[str,
     if read.config.prompt.retrieval and not is_installed():
         where = place(task, ("prompt", "retrieval"), overrides)
         raise BadInput(f"{where}: train rows are retrieved by an embedder, which is not installed. Run: {INSTALL}")
+    if read.config.start and read.config.start.adapter:
+        from tools.adapters.starting import check_start  # with torch, which takes seconds
+
+        try:
+            check_start(Path(read.config.start.adapter), read.config.model, read.config.lora)
+        except BadInput as error:
+            raise BadInput(f"{place(task, ('start', 'adapter'), overrides)}: {error}") from error
     kept = {}
     for number, other in enumerate(read.config.keep):
         try:

@@ -33,8 +33,13 @@ def restore_adapters(state: State, services: RunServices, *, judged: bool) -> No
 
 def _restore(adapter: str, state: State, services: RunServices) -> None:
     from graphs.nodes.train_lora import as_set, train, training_rows
+    from graphs.start import take_up_start
 
     if is_whole(adapter, services):
+        return
+    first = services.folder.baseline()
+    if first and first.start and first.start.adapter == adapter:
+        take_up_start(services)
         return
     for then, trial in _trainings(state, services):
         if trial.candidate and trial.candidate.adapter == adapter:

@@ -1,12 +1,13 @@
 """A run under way: its lock, its checkpoints and its graph, from the first node to the end or the next question."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 from agent.errors import BadInput, NesyLoraError
 from agent.protocols import Listener
+from agent.records.base import digest
 from agent.records.events import RunStarted
 from agent.records.examples import Candidate
 from agent.records.rounds import Round
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from graphs.adapt import Adaptation
     from graphs.checkpoints import Checkpoints
+    from graphs.postgres import PostgresCheckpoints
     from graphs.state import State
 
 
@@ -31,12 +33,18 @@ class Session:
 
     def __init__(self, services: RunServices) -> None:
         self.services = services
-        self._saver: Checkpoints | None = None
+        self._saver: Checkpoints | PostgresCheckpoints | None = None
         self._announced = False
 
     def close(self) -> None:
         """Close the checkpoint database, if it was opened."""
-        if self._saver:
+        if self._saver is None:
+            return
+        try:
+            if self.services.spec.config.checkpoints and self.finished:
+                with suppress(NesyLoraError):  # it is gone, and the run needs it no more
+                    self._saver.forget()  # from a server that has no end of runs
+        finally:
             self._saver.close()
 
     @property
@@ -131,9 +139,9 @@ class Session:
         """Importing LangGraph takes a second: the user reads what the run is meanwhile."""
         with without_garbage_collection():
             from graphs.adapt import build_graph
-            from graphs.checkpoints import Checkpoints, repair
+            from graphs.checkpoints import repair
 
-        self._saver = Checkpoints(self.services.folder.checkpoints, self.services.note)
+        self._saver = self._opened()
         graph, folder = build_graph(self._saver), self.services.folder
         rounds, ended = len(folder.rounds()), bool(folder.outcomes())
         repair(graph, self._saver, self._config, self.services.note, rounds=rounds, ended=ended)
@@ -141,12 +149,35 @@ class Session:
             self._saver.forget()  # of a run that was opened again: it goes on from its ledger
         return graph
 
+    def _opened(self) -> "Checkpoints | PostgresCheckpoints":
+        """The run's checkpoints, in its folder or on a server. Raises BadInput: what they need is not installed."""
+        folder, address = self.services.folder, self.services.spec.config.checkpoints
+        if address is None:
+            from graphs.checkpoints import Checkpoints
+
+            return Checkpoints(folder.checkpoints, self.services.note)
+        try:
+            from graphs.postgres import PostgresCheckpoints
+        except ImportError as error:
+            raise BadInput(
+                f"`checkpoints` on a Postgres server needs more packages ({error}): pip install 'nesylora[postgres]'"
+            ) from None
+        return PostgresCheckpoints(address, self._thread, self.services.note)
+
+    @cached_property
+    def _thread(self) -> str:
+        """Of the checkpoints. On a server there are runs of the same name, and copies of this one."""
+        folder = self.services.folder
+        if self.services.spec.config.checkpoints is None:
+            return folder.name
+        return f"{folder.name}-{digest([str(folder.path), folder.about.created])}"
+
     @cached_property
     def _config(self) -> "RunnableConfig":
         from graphs.adapt import steps
 
         most = steps(10_000)  # not of the budget: that may be extended while the graph works
-        return {"configurable": {"thread_id": self.services.folder.name}, "recursion_limit": most}
+        return {"configurable": {"thread_id": self._thread}, "recursion_limit": most}
 
     def _snapshot(self) -> "StateSnapshot":
         return self._graph.get_state(self._config)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from agent.errors import NesyLoraError
 from agent.example_tasks import shipped
-from ui.commands import init
+from ui.commands import init, rows
 from ui.commands.export import add_export
+from ui.commands.serve import add_command as add_serve
 from ui.control import commands as control
 from ui.control.signals import clean_ending, exit_code
 from ui.mcp import command as mcp
@@ -74,6 +75,7 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     start.set_defaults(do=_run)
 
     init.add_command(commands)
+    rows.add_command(commands)
 
     resume = commands.add_parser(
         "resume", help="go on with a run that was stopped or killed, or has ended and is extended"
@@ -108,6 +110,7 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     _add_run_name(taken)
     add_export(taken)
     taken.set_defaults(do=_export)
+    add_serve(commands)
 
     listing = commands.add_parser("runs", help="list the runs")
     _add_runs(listing)

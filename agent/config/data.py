@@ -41,6 +41,9 @@ class Data(Settings):
     validation: str | None = Field(None, description="the same for the rows that decide")
     test: str | None = Field(None, description="the same for the sealed rows")
     path: str | None = Field(None, description="one file, cut by `cut`")
+    extra: tuple[str, ...] = Field(
+        (), description="files of more train rows, with the same columns, such as `nesylora rows from-log` writes"
+    )
     hub: str | None = Field(
         None, description="data set name on the Hugging Face hub; then train, validation and test name its splits"
     )

@@ -1,6 +1,7 @@
 """A whole task.yaml. Pydantic only: importing this loads nothing heavy."""
 
 import json
+import re
 from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -15,6 +16,7 @@ from agent.config.notify import Notify, TrackerName
 from agent.config.policies import OBSERVING, PLANNING, POLICIES, is_policy
 from agent.config.prompt import Editing, SeedPrompt
 from agent.config.scorers import ContentScorer, Judge, RewardModel, StyleScorer
+from agent.config.start import Start
 from agent.errors import BadInput
 from agent.records.limits import Limits
 from agent.records.rounds import Role
@@ -92,6 +94,7 @@ class TaskConfig(Settings):
     )
     data: Data
     prompt: SeedPrompt = SeedPrompt()
+    start: Start | None = None
     content: tuple[ContentScorer, ...] = Field(min_length=1, description="is the answer right? see below")
     style: tuple[StyleScorer, ...] = Field((), description="has it the wanted form? see below")
     target: float = Field(0.95, gt=0, le=1, description="validation reward at which the run is done")
@@ -118,6 +121,12 @@ class TaskConfig(Settings):
     track: TrackerName | None = Field(
         None, description="a tracker of experiments that each round's numbers are logged to"
     )
+    checkpoints: str | None = Field(
+        None,
+        pattern=r"^(postgres(ql)?://\S+|\$\{?[A-Za-z_]\w*\}?)$",
+        description="where a run's place within a round is kept: null: a file in its folder; or a Postgres server, "
+        "postgresql://user@host/database, or `$NAME` from the environment: see night.md",
+    )
     seed: int = Field(0, description="of everything that is drawn")
 
     @model_validator(mode="after")
@@ -134,6 +143,25 @@ class TaskConfig(Settings):
         if self.budget.usd is not None and self.unpriced:
             raise ValueError(f"`budget.usd` needs `llm.price: {{input: …, output: …}}` (of the {self.unpriced})")
         return self
+
+    @model_validator(mode="after")
+    def takes_its_first_words_from_one_place(self) -> "TaskConfig":
+        if self.start and self.start.prompt and self.prompt.model_fields_set:
+            raise ValueError(
+                "`start` brings a prompt, and `prompt` stands here too: leave `prompt` out, or take the adapter alone "
+                "with `start: {adapter: …}`"
+            )
+        return self
+
+    @field_validator("checkpoints")
+    @classmethod
+    def holds_no_password(cls, address: str | None) -> str | None:
+        if address and (re.search(r"//[^/@]*:[^/@]*@", address) or "password=" in address):
+            raise ValueError(
+                "a password must not stand in a file: set an environment variable to the whole address and write its "
+                "name here, as $NAME; or set PGPASSWORD"
+            )
+        return address
 
     @field_validator("keep", mode="before")
     @classmethod

@@ -1,5 +1,7 @@
 """The limits of a run, and how a user extends them while it works or after it has ended."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from agent.records.base import Record
@@ -24,3 +26,4 @@ class Extension(Record):
     reopened: bool = Field(
         False, description="whether the run had ended: it goes on, and the outcome before it stays, as seen"
     )
+    by: Literal["", "user", "queue"] = Field("", description="who set them; empty in older ledgers")

@@ -189,11 +189,14 @@ def tried(history: Iterable[Round]) -> list[Round]:
 
 
 class Baseline(Record):
-    """Row 0 of the ledger: the seed prompt's scores, and what memory recalled."""
+    """Row 0 of the ledger: the scores of the seed prompt, of the pair that a task starts from, and of what memory
+    recalled."""
 
     number: Literal[0] = 0
-    seed: Candidate
+    seed: Candidate = Field(description="the first prompt, without an adapter")
     seed_reward: float
+    start: Candidate | None = Field(None, description="the first prompt with the task's own adapter, if it brings one")
+    start_reward: float | None = None
     recalled: tuple[Proposal, ...] = Field((), description="the seed and what memory recalled, as compared; else empty")
     best: Candidate
     reward: float
@@ -206,6 +209,11 @@ class Baseline(Record):
     )
     spend: Spend
     usage: dict[Role, Usage] = Field(default_factory=dict, description="of the LLM, by role: judges score the seed")
+
+    @property
+    def brought(self) -> tuple[Candidate, ...]:
+        """The pairs that the task came with: a run that ends with one of them has gained nothing."""
+        return (self.seed, self.start) if self.start else (self.seed,)
 
 
 class RoundSummary(Record):
@@ -257,6 +265,7 @@ class Outcome(Record):
     best: Candidate
     baseline_test: SplitResult
     best_test: SplitResult
+    start_test: SplitResult | None = Field(None, description="of the pair that the task starts from, as in Baseline")
     p_value: float
     seen: int = Field(
         0, description="how often the test rows had been opened in this run before: a user went on after seeing them"
@@ -269,3 +278,11 @@ class Outcome(Record):
     def drift_of_best(self) -> float | None:
         """Of the best pair's weights, in nats per token: 0 if they are bare, in older ledgers too; None: not known."""
         return self.drift if self.best.adapter else 0.0
+
+    @property
+    def tested(self) -> list[tuple[str, SplitResult, float | None]]:
+        """The pairs that answered the test rows: what each is, its result, and its drift where that is known."""
+        found: list[tuple[str, SplitResult, float | None]] = [("seed prompt", self.baseline_test, 0.0)]
+        if start := self.start_test:
+            found.append(("start", start, self.drift if start.candidate.adapter == self.best.adapter else None))
+        return [*found, ("best pair", self.best_test, self.drift_of_best)]

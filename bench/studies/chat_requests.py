@@ -1,4 +1,4 @@
-"""Ten things that people say to a run: which tool an LLM chooses for them, and whether its answers hold.
+"""Things that people say to a run: which tool an LLM chooses for them, and whether its answers hold.
 
     python -m bench.studies.chat_requests --model MODEL --base-url http://127.0.0.1:8123/v1
 
@@ -6,6 +6,7 @@ Each request stands alone, in a situation taken from a run of the valley; nothin
 """
 
 import argparse
+import re
 import tempfile
 import time
 from collections.abc import Sequence
@@ -36,24 +37,39 @@ FOUND = {
 
 
 class Request(NamedTuple):
-    """What is said, and what would be right: a command's beginning, or words that its answer must have."""
+    """What is said, and what would be right: commands, as a pattern, or words that its answer must have."""
 
     said: str
-    right: tuple[str, ...]
+    right: str
     answers: tuple[str, ...] = ()
 
 
 REQUESTS = (
-    Request("That sounds sensible, please do what you suggest.", ("/approve",)),
-    Request("Hm, I'd rather not train yet, it takes too long. Find something else.", ("/reject", "/edit")),
-    Request("Could you train it, but only for a single epoch?", ("/train epochs=1",)),
-    Request("Tell the model to keep its answers under ten words.", ("/edit",)),
-    Request("That last change was no good, put things back as they were.", ("/undo", "/rollback 0")),
-    Request("How well does it do right now?", ("/status",), ("0.47",)),
-    Request("What did you do in the first round, and was it kept?", ("/why 1",), ("0.47", "kept")),
-    Request("What would it say if I asked who the mayor of Tallisk is?", ("/try",)),
-    Request("I will be happy with 90 percent.", ("/set target=0.9",)),
-    Request("We are done here, wrap this up and give me the final numbers.", ("/finish",)),
+    Request("That sounds sensible, please do what you suggest.", "/approve"),
+    Request("Hm, I'd rather not train yet, it takes too long. Find something else.", "/(reject|edit).*"),
+    Request("Could you train it, but only for a single epoch?", r"/train epochs=1( rows=\w+)?"),
+    Request("Tell the model to keep its answers under ten words.", "/edit .*"),
+    Request("That last change was no good, put things back as they were.", "/undo|/rollback 0"),
+    Request("How well does it do right now?", "/status", ("0.47",)),
+    Request("What did you do in the first round, and was it kept?", "/why 1", ("0.47", "kept")),
+    Request("What would it say if I asked who the mayor of Tallisk is?", "/try .*"),
+    Request("I will be happy with 90 percent.", r"/set target=0\.9"),
+    Request("We are done here, wrap this up and give me the final numbers.", "/finish"),
+)
+
+
+# Asked once each, after all else was settled: no word of ours was chosen with an eye on them.
+FRESH = (
+    Request("Alright, that plan works for me.", "/approve"),
+    Request("No thanks, training that long is not worth it. What else is there?", "/(reject|edit).*"),
+    Request("Please go over the rows twice in training.", r"/train epochs=2( rows=\w+)?"),
+    Request("Make it always begin with the word Answer.", "/edit .*"),
+    Request("Bring back the version from before we changed anything.", "/undo|/rollback 0"),
+    Request("How much time have we used up so far?", "/status", ("1 min 12",)),
+    Request("Why did you keep the first change?", "/why 1", ("0.004",)),
+    Request("Ask it who runs the bakery in Tallisk.", "/try .*"),
+    Request("It may take up to ten rounds if it needs them.", "/set rounds=10"),
+    Request("Which kinds of mistakes does it still make?", "/failures"),
 )
 
 
@@ -80,7 +96,7 @@ class Desk:
 
 
 def main() -> None:
-    """Ask all ten, and print a line of a table for each."""
+    """Ask them all, and print a line of a table for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
     parser.add_argument("--base-url")
@@ -92,8 +108,8 @@ def main() -> None:
         max_tokens=200,
     )  # fmt: skip
     print("| request | what the LLM chose | what was said | right | seconds |\n|---|---|---|---|---|")
-    right = sum(ask(request, settings) for request in REQUESTS)
-    print(f"\n{right} of {len(REQUESTS)} right")
+    right = [sum(ask(request, settings) for request in requests) for requests in (REQUESTS, FRESH)]
+    print(f"\n{right[0]} of {len(REQUESTS)} right, and of the fresh ones {right[1]} of {len(FRESH)}")
 
 
 def ask(request: Request, settings: Llm) -> bool:
@@ -108,7 +124,7 @@ def ask(request: Request, settings: Llm) -> bool:
             except LlmUnavailable as error:
                 said = [f"(failed: {error})"]
     text = " ".join(" ".join(said).split())
-    chosen = any(command.startswith(request.right) for command in desk.commands)
+    chosen = any(re.fullmatch(request.right, command) for command in desk.commands)
     good = chosen or bool(request.answers and all(word in text for word in request.answers))
     seconds = time.monotonic() - began
     shown = ", ".join(f"`{command}`" for command in desk.commands) or "answer"

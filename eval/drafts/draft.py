@@ -1,6 +1,5 @@
 """The drafted task of a file of rows: read, divided, scored and explained. No model is loaded."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +12,7 @@ from eval.commonest import commonest_answer
 from eval.drafts.answers import FEW, Scoring, propose_scoring, scoring_of_kind
 from eval.drafts.columns import Reading, read_columns
 from eval.drafts.parts import LEAST, MOST, Divided, divide
-from eval.drafts.records import DraftOptions, TaskDraft
+from eval.drafts.records import DraftOptions, TaskDraft, plain_name
 from eval.drafts.text import task_text
 from eval.tasks.rows import read_examples
 from eval.tasks.sources import read_file
@@ -202,7 +201,7 @@ def _minutes(parts: dict[Split, tuple[Example, ...]]) -> float:
 def _name(path: Path) -> str:
     """The file's, or its folder's where the file is called as most are."""
     stem = path.resolve().parent.name if path.stem.casefold() in ANY_NAME else path.stem
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_")[:64] or "task"
+    return plain_name(stem) or "task"
 
 
 def _sentence(text: str) -> str:

@@ -1,6 +1,7 @@
 """A drafted task, and what its user may settle beforehand."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from agent.records.examples import Split
 class DraftOptions(Record):
     """What the user settles; what is left out is proposed."""
 
-    name: str = Field("", description="of the task; by default that of the file")
+    name: str = Field("", description="of the task; by default that of its folder, or else of the file")
     model: str = "smollm2-135m"
     question: str = Field("", description="column of the question")
     input: str | None = Field(None, description='column that goes on from the question; "" takes none')
@@ -25,6 +26,16 @@ class DraftOptions(Record):
     target: float | None = Field(None, gt=0, le=1)
     rounds: int | None = Field(None, ge=0, le=10_000)
     minutes: float | None = Field(None, gt=0)
+
+    def named_for(self, folder: Path | None) -> "DraftOptions":
+        """With the name of the folder that the task is written to, where it has none yet."""
+        name = plain_name(folder.expanduser().resolve().name) if folder and not self.name else self.name
+        return self.model_copy(update={"name": name})
+
+
+def plain_name(text: str) -> str:
+    """A text as the name of a task: letters, digits, - and _; may be empty."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-_")[:64]
 
 
 class TriedRow(Record):

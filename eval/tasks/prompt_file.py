@@ -1,6 +1,7 @@
 """A seed prompt from elsewhere: another run or bundle, a DSPy program, a result of GEPA."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,10 +12,27 @@ from agent.errors import BadInput
 from agent.records.examples import Demo, Prompt
 
 Values = Mapping[str, object]
+TEXTS = (".txt", ".md")
+
+
+def read_text_or_prompt(given: str, folder: Path, question: str, answer: str) -> SeedPrompt:
+    """A system text itself; or the prompt at a path, which starts at `folder`.
+
+    A path is what is there, or looks like one: it begins with ./, ../, ~ or /, or is a word that ends in .json, .txt or
+    .md.
+
+    Raises:
+        BadInput: as `read_prompt`.
+    """
+    place = folder / Path(given).expanduser()
+    named = given.startswith(("./", "../", "~", "/")) or place.suffix in (".json", *TEXTS)
+    if os.path.exists(place) or (named and not any(map(str.isspace, given))):
+        return read_prompt(place, question, answer)
+    return SeedPrompt(system=given)
 
 
 def read_prompt(path: Path, question: str, answer: str) -> SeedPrompt:
-    """The prompt in a file, or in a bundle's folder.
+    """The prompt in a file, or in a bundle's folder. A file of text (.txt, .md) is a system text.
 
     Of a DSPy program (`program.save("program.json")`): its instructions become the system text, its demos ours;
     how DSPy writes fields around them stays behind. Of GEPA (`result.to_dict()` as JSON): the best candidate.
@@ -26,8 +44,11 @@ def read_prompt(path: Path, question: str, answer: str) -> SeedPrompt:
         BadInput: it cannot be read, or holds several prompts, or none.
     """
     file = path / "prompt.json" if path.is_dir() else path
+    if path.is_dir() and not file.exists():
+        raise BadInput(f"{path} is a folder without a prompt.json{_whose(path)}")
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        values = {"system": text.strip()} if file.suffix in TEXTS else json.loads(text)
     except (OSError, ValueError) as error:
         raise BadInput(f"the prompt {file} cannot be read: {error}") from error
     if not isinstance(values, dict):
@@ -45,6 +66,15 @@ def read_prompt(path: Path, question: str, answer: str) -> SeedPrompt:
             f"{file} is no prompt of NeSyLoRA, no DSPy program and no GEPA result: "
             f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
         ) from error
+
+
+def _whose(folder: Path) -> str:
+    """What other programs leave in a folder, and which file to take instead."""
+    if (folder / "program.pkl").exists():
+        return ': DSPy saved a whole program there, as a pickle; save its state: program.save("program.json")'
+    if (folder / "gepa_state.bin").exists():
+        return ": it is a run of GEPA; write its result: json.dump(result.to_dict(), open('result.json', 'w'))"
+    return ""
 
 
 def _best_candidate(values: Values, file: Path) -> str:

@@ -12,7 +12,7 @@ from agent.records.base import folded
 from agent.records.examples import Example, Split
 from eval.tasks.config_errors import cut as quoted
 from eval.tasks.hub import read_hub
-from eval.tasks.rows import read_examples
+from eval.tasks.rows import Read, read_examples
 from eval.tasks.sources import read_file
 
 Rows = dict[Split, tuple[Example, ...]]
@@ -48,7 +48,39 @@ def read_splits(data: Data, folder: Path) -> tuple[Rows, tuple[str, ...]]:
             source = data.path or data.hub
             raise BadInput(f"{source}: {count} usable rows leave none for the {empty[0]} split; add more")
     rows = {split: rows[split][: getattr(data.limit, split)] for split in SPLITS}
+    if data.extra:
+        more, of_more = _extra(data, folder, rows)
+        rows["train"] += more
+        warnings += of_more
     return rows, (*warnings, *_contradictions(rows["train"]), *_overlaps(rows))
+
+
+def _extra(data: Data, folder: Path, rows: Rows) -> Read:
+    """More train rows, but none that asks what a validation or test row asks. Their numbers go on after all others.
+
+    Where all train rows share a system text, those without one have it, too.
+    """
+    held_out = {_key(example)[1:] for split in SPLITS if split != "train" for example in rows[split]}
+    own = {example.system for example in rows["train"]}
+    shared = own.pop() if len(own) == 1 else ""
+    number = max(int(example.name.partition(":")[2]) for split in SPLITS for example in rows[split])
+    found: list[Example] = []
+    warnings: list[str] = []
+    for name in data.extra:
+        table = read_file(folder / Path(name).expanduser(), data.columns)
+        read = read_examples(table, data, "extra")
+        usable = [example for example in read.examples if _key(example)[1:] not in held_out]
+        warnings += read.warnings
+        if lost := len(read.examples) - len(usable):
+            warnings.append(
+                f"{lost} of {len(read.examples)} rows of {table.place} ask what a held-out row asks: left out"
+            )
+        found += [
+            example.model_copy(update={"name": f"train:{place}", "system": example.system or shared})
+            for place, example in enumerate(usable, number + 1)
+        ]
+        number += len(usable)
+    return Read(tuple(found), tuple(warnings))
 
 
 def cut(examples: Sequence[Example], missing: Sequence[Split], shares: Cut) -> Rows:

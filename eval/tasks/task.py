@@ -1,6 +1,7 @@
 """A task as the judge holds it: settings, rows of three splits, scorers, and one digest over what they measure."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 
 from agent.config.policies import is_policy
 from agent.config.scorers import Rated, RewardModel
+from agent.config.start import Start
 from agent.config.task import TaskConfig
 from agent.errors import BadInput
 from agent.protocols import Rater
@@ -17,7 +19,7 @@ from agent.records.base import digest
 from agent.records.examples import Example, Split
 from eval.scoring import BadScorer, TaskScorers, no_rater
 from eval.tasks.config_errors import KeyPath, cut, sentences
-from eval.tasks.prompt_file import read_prompt
+from eval.tasks.prompt_file import read_prompt, read_text_or_prompt
 from eval.tasks.splits import SPLITS, read_splits, with_shared_system
 from eval.tasks.yaml_file import YamlFile, read_yaml
 
@@ -68,7 +70,10 @@ def _located(config: TaskConfig, folder: Path) -> TaskConfig:
         scorer.model_copy(update={"model": place(scorer.model)}) if isinstance(scorer, RewardModel) else scorer
         for scorer in config.content
     )
-    return config.model_copy(update={"model": place(config.model), "content": content})
+    start = config.start
+    if start and start.adapter:
+        start = start.model_copy(update={"adapter": str((folder / Path(start.adapter).expanduser()).resolve())})
+    return config.model_copy(update={"model": place(config.model), "content": content, "start": start})
 
 
 def build_task(config: TaskConfig, folder: Path, rater: Callable[[Rated], Rater] = no_rater) -> Task:
@@ -158,14 +163,45 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TaskConfig:
         raise BadInput("\n".join(f"{_place(file, keys, changes)}: {sentence}" for keys, sentence in found)) from None
     except BadScorer as error:
         raise BadInput(f"{_place(file, error.keys, changes)}: {error}") from None
+    try:
+        return _with_words_read(config, path if path.is_dir() else path.parent)
+    except BadInput as error:
+        keys = ("start", "prompt") if config.start and config.start.prompt else ("prompt", "file")
+        raise BadInput(f"{_place(file, keys, changes)}: {error}") from None
+
+
+def _with_words_read(config: TaskConfig, folder: Path) -> TaskConfig:
+    """The settings with the words of the prompt in place of the file that holds them. Raises BadInput."""
+    columns, start = (config.data.question, config.data.answer), config.start
+    if start and start.prompt:
+        prompt = read_text_or_prompt(start.prompt, folder, *columns)
+        adapter = start.adapter
+        if adapter == start.prompt and not (folder / Path(adapter).expanduser() / "adapter_config.json").exists():
+            adapter = None  # a bundle whose best pair is the bare base with a prompt
+        left = Start(adapter=adapter) if adapter else None
+        return config.model_copy(update={"prompt": prompt, "start": left})
     if config.prompt.file is None:
         return config
-    try:
-        given = (path if path.is_dir() else path.parent) / Path(config.prompt.file).expanduser()
-        prompt = read_prompt(given, config.data.question, config.data.answer)
-    except BadInput as error:
-        raise BadInput(f"{_place(file, ('prompt', 'file'), changes)}: {error}") from None
+    prompt = read_prompt(folder / Path(config.prompt.file).expanduser(), *columns)
     return config.model_copy(update={"prompt": prompt})
+
+
+def as_overrides(changes: Mapping[str, object]) -> list[str]:
+    """Nested settings as overrides. A section is changed key by key; a list is replaced, or changed by its numbers."""
+    return [f"{key}={value}" for key, value in _leaves(changes, "")]
+
+
+def _leaves(changes: Mapping[str, object], above: str) -> Iterator[tuple[str, str]]:
+    for name, value in changes.items():
+        key = f"{above}{name}"
+        if isinstance(value, Mapping) and value and not any(set(".=") & set(str(inner)) for inner in value):
+            yield from _leaves(value, f"{key}.")
+        else:
+            plain = str(value) if isinstance(value, Path) else value
+            yield (
+                key,
+                yaml.safe_dump([plain], default_flow_style=True, allow_unicode=True, width=math.inf).strip()[1:-1],
+            )
 
 
 def place(path: Path, keys: KeyPath, overrides: Sequence[str] = ()) -> str:

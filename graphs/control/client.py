@@ -177,7 +177,10 @@ def steer(folder: RunFolder, supervised: bool = True) -> Steering:
 def start_worker(folder: RunFolder, supervised: bool = False) -> Steering:
     """A process of its own that works on the run and outlives this one. It writes to `console.log` in the run folder.
 
+    Where somebody else starts one at the same moment, it is theirs.
+
     Raises:
+        Busy: another process has the run, and cannot be reached.
         NesyLoraError: it has ended at once; the message says why. BadInput, where it said so.
     """
     log = folder.path / "console.log"
@@ -193,6 +196,8 @@ def start_worker(folder: RunFolder, supervised: bool = False) -> Steering:
             at = process.noted(folder)
             if at is not None and at.pid == worker.pid and (remote := live(folder)):
                 return remote
+            if worker.poll() == Busy.exit_code:
+                return _of_another(folder, time.monotonic() + ANSWERS)
             if worker.poll() is not None:
                 said.seek(before)
                 last = said.read().decode(errors="replace").strip().splitlines()
@@ -204,6 +209,19 @@ def start_worker(folder: RunFolder, supervised: bool = False) -> Steering:
             time.sleep(0.05)
     worker.terminate()
     raise NesyLoraError(f"The process for run {folder.name} cannot be reached after {STARTS:.0f} s: see {log}")
+
+
+def _of_another(folder: RunFolder, until: float) -> Steering:
+    """The run, which another process has taken first; it may take a while until it can be reached.
+
+    Args:
+        until: a reading of time.monotonic().
+    """
+    while time.monotonic() < until and (holder(folder.lock_path) or process.noted(folder)):
+        if remote := live(folder):
+            return remote
+        time.sleep(0.05)
+    return attach(folder)
 
 
 def environment() -> dict[str, str]:

@@ -69,12 +69,12 @@ def status_of_folder(folder: RunFolder, condition: Condition | None = None) -> R
 
 def limits_of(folder: RunFolder) -> Limits:
     """Those that hold now."""
-    return folder.limits() or _first_limits(folder.task_file)
+    return folder.limits() or _first_limits(folder.task_file, folder.task_file.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=1024)
-def _first_limits(task_file: Path) -> Limits:
-    """Those that the run began with: its task.yaml does not change."""
+def _first_limits(task_file: Path, written: int) -> Limits:
+    """Those that the run began with: its task.yaml does not change, unless the run is made anew under its name."""
     from eval.tasks.task import load_config
 
     return load_config(task_file).limits

@@ -1,7 +1,9 @@
 """Calls of `Steering` as lines of JSON: a request and its answer, one of each a connection."""
 
 import json
+import sqlite3
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -13,6 +15,8 @@ from graphs.control.steering import RunStatus, Steering
 
 CALLS = ("status", "answer", "act", "go_on", "pause", "cancel_step", "extend", "finish", "leave", "look")
 KINDS: dict[str, type[NesyLoraError]] = {kind.__name__: kind for kind in (NesyLoraError, BadInput, Busy)}
+UNEXPECTED = (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, OSError, RuntimeError,
+              TypeError, ValueError, sqlite3.Error)  # fmt: skip
 MOST = 4_000_000  # bytes of a line
 ACTION: TypeAdapter[Action] = TypeAdapter(Action)
 LOOK: TypeAdapter[Look] = TypeAdapter(Look)
@@ -32,14 +36,19 @@ def answered(line: bytes, steering: Steering) -> bytes:
         asked = json.loads(line)
         call, arguments = str(asked["call"]), dict(asked["arguments"])
         if call not in CALLS:
-            raise BadInput(f"there is no call {call!r}; there are {', '.join(CALLS)}")
-        result = getattr(steering, call)(**_read(call, arguments))
+            return _fault("BadInput", f"there is no call {call!r}; there are {', '.join(CALLS)}")
+        arguments = _read(call, arguments)
+        signature(getattr(steering, call)).bind(**arguments)
+    except (ValueError, KeyError, TypeError) as error:  # ValidationError is a ValueError
+        return _fault("BadInput", f"the request cannot be read: {error}")
+    try:
+        result = getattr(steering, call)(**arguments)
         return json.dumps({"result": result.model_dump(mode="json")}).encode() + b"\n"
     except NesyLoraError as error:
         kind = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in KINDS)
         return _fault(kind, str(error))
-    except (ValueError, KeyError, TypeError) as error:  # ValidationError is a ValueError
-        return _fault("BadInput", f"the request cannot be read: {error}")
+    except UNEXPECTED as error:  # else whoever asked would take this process for dead
+        return _fault("NesyLoraError", f"{call} has failed in the process of the run: {type(error).__name__}: {error}")
 
 
 def result(line: bytes, call: str) -> RunStatus | Finding:

@@ -19,6 +19,8 @@ from agent.records.base import Record
 from graphs.approval import ActionRequest, Approve, Reject, ReviewConfig
 from graphs.checkpoints import Checkpoints
 from graphs.conversation.grounding import checked
+from graphs.conversation.named import as_named
+from graphs.conversation.phrases import asks
 from graphs.conversation.tools import ACTS, LOOKS, Answer, Tool, command_of
 from memory.run.folder import RunFolder
 from memory.storage.lock import held
@@ -41,7 +43,7 @@ class Desk(Protocol):
         ...
 
     def carried_out(self) -> Sequence[str]:
-        """The commands behind what the run has done so far, such as "/train"."""
+        """The command behind each round of the run so far, such as "/train"; "/stop" where it was cancelled."""
         ...
 
     def weigh(self, command: str) -> str:
@@ -145,7 +147,8 @@ class ChatAgent:
     def think(self, turn: Turn, *, writer: StreamWriter) -> Turn:
         """The LLM's choice. After so many looks it can only answer."""
         looks = len(turn["found"])
-        tools = (Answer, *ACTS, *LOOKS) if looks < MOST_LOOKS else (Answer,)
+        acts = () if asks(turn["said"]) else ACTS
+        tools = (Answer, *acts, *LOOKS) if looks < MOST_LOOKS else (Answer,)
         lines = [f"{line['who']}: {line['text']}" for line in turn["before"]]
         facts, found = self._desk.facts(), "\n".join(turn["found"])
         user = prompts.fill(
@@ -153,10 +156,10 @@ class ChatAgent:
             before="\n".join(lines) or "nothing", said=prompts.quoted(turn["said"], MOST_CHARACTERS),
         )  # fmt: skip
         choice = self._chat.call_tool(prompts.read("chat"), user, tools)
-        if not isinstance(choice, Answer):
-            return {"choice": choice.model_dump(mode="json")}
-        ours = [line["text"] for line in turn["before"] if line["who"] == "you"]  # held to records in its own turn
         theirs = [turn["said"], *(line["text"] for line in turn["before"] if line["who"] == "they")]
+        if not isinstance(choice, Answer):
+            return {"choice": as_named(choice, theirs).model_dump(mode="json")}
+        ours = [line["text"] for line in turn["before"] if line["who"] == "you"]  # held to records in its own turn
         held_to = checked(choice.text, [facts, found, *ours], self._desk.carried_out(), theirs)
         for reason in held_to.left_out:
             writer({"kind": "left out", "text": reason})
@@ -165,9 +168,9 @@ class ChatAgent:
     def look(self, turn: Turn, *, writer: StreamWriter) -> Turn:
         """What a look finds, for the next thought. One that cannot be done finds the reason."""
         command = command_of(_chosen(turn))
-        writer({"kind": "command", "text": command})
         if any(found.startswith(f"{command}:\n") for found in turn["found"]):
             return {"found": [*turn["found"], f"{command}:\nasked before; answer now"], "choice": None}
+        writer({"kind": "command", "text": command})
         try:
             text = self._desk.perform(command)
         except NesyLoraError as error:

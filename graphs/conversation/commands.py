@@ -28,7 +28,7 @@ COMMANDS = (
     Command("/edit", "TEXT", "rewrite the prompt next; TEXT: your own words for the system text"),
     Command("/train", "epochs=4 rows=both", "train the weights next; what you leave out is as the rules have it"),
     Command("/run", "N", "up to N rounds: edits go through, training asks first; +N: N more"),
-    Command("/undo", "", "back to the pair before the last change that was kept"),
+    Command("/undo", "", "back to the pair before the last change that was kept: a round of its own"),
     Command("/rollback", "N", "back to the pair after round N (0: the baseline)"),
     Command("/set", "target=0.9 rounds=+2", "target and limits (rounds, minutes, usd); reopens a finished run"),
     Command("/stop", "", "break off the step under way; nothing of it is kept (or press Ctrl-C)"),

@@ -17,7 +17,9 @@ MINUTES = r"(?P<minutes>\d+) min(?:ute)?s?"
 YES = (
     r"y|yes|yep|yeah|yup|ok|okay|sure|fine|right|good|agreed|i agree|approved?|proceed|go|go (?:ahead|for it)|"
     r"yes,? (?:do it|do that|go ahead|please)|ok(?:ay)?,? (?:do it|go ahead|go)|do (?:it|that|so)|"
-    r"(?:that )?(?:sounds|looks) (?:good|fine|right)|approve (?:it|that|the plan)|do what you plan(?:ned)?"
+    r"(?:that )?(?:sounds|looks) (?:good|fine|right)(?: to me)?(?:,? (?:so )?(?:go ahead|do (?:it|that|so)))?|"
+    r"approve (?:it|that|the plan)|do what you plan(?:ned)?|"
+    r"(?:(?:yes|ok|okay|sure|fine|right|good),? )?(?:go ahead|proceed) with (?:it|that|this|the plan)"
 )
 NO = (
     r"n|no|nope|nah|never|don't|do not|not (?:that|this)|no,? (?:thanks|thank you)|reject(?: it| that)?|"
@@ -50,7 +52,7 @@ MEANINGS: dict[str, tuple[str, ...]] = {
     "/why": (
         rf"why(?: not)?{THAT}\??", r"how come\??", rf"explain{THAT}\??", r"what(?:'s| is) the reason\??",
         r"(?:the )?reasons?\??", rf"why did you do{THAT}\??",
-        rf"why do you (?:want|plan|propose|suggest)(?: to do)?{THAT}\??",
+        rf"why (?:do|would) you (?:want|plan|propose|suggest|begin with|start with)(?: to do)?{THAT}\??",
     ),
     "/why {count}": (
         rf"(?:why|explain|tell me about|what about|what happened in|how was) {ROUND}{COUNT}\??",

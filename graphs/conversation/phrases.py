@@ -17,6 +17,12 @@ BEFORE = re.compile(
     re.I,
 )
 AFTER = re.compile(r"(?:[, ]*\b(?:please|now|then|thanks|thank you|for me|instead|again|first))+$", re.I)
+# A question wants an answer, and never an act. "What about training?" is no question.
+QUESTION = re.compile(
+    r"(?:and |so |but |then )*(?!(?:how|what) about\b|what if\b|why (?:not|don't)\b)"
+    r"(?:why|what|how|which|who|whom|whose|when|where|was|were|is|are|did|does|do you|has|have|had)\b.*\?\s*",
+    re.I | re.S,
+)
 # Commands that may follow a "no": what is to be done instead.
 INSTEAD = ("/train", "/edit", "/rollback", "/undo", "/finish", "/run", "/stop", "/why")
 
@@ -37,6 +43,11 @@ def understood(text: str) -> str | None:
             if match := pattern.fullmatch(form):
                 return _filled(template, match)
     return _refused(said)
+
+
+def asks(text: str) -> bool:
+    """Whether this is a question about the run, so that whatever an LLM makes of it, nothing is done."""
+    return bool(QUESTION.fullmatch(BEFORE.sub("", text.strip())))
 
 
 def _refused(said: str) -> str | None:

@@ -11,7 +11,10 @@ from graphs.nodes.remember import leave_to_later_runs, refused_after
 from graphs.rows.draws import comparison_rows
 from graphs.services.proposals import few_proposals
 from graphs.services.run import RunServices
+from graphs.start import take_up_start
 from graphs.state import State
+
+CLEARLY = 0.05  # largest p-value at which the bare seed prompt counts as better than the pair that a task starts from
 
 
 def baseline(state: State, services: RunServices) -> State:
@@ -43,17 +46,39 @@ def _first_row(state: State, services: RunServices) -> Baseline:
     seed = Candidate(prompt=services.folder.save_prompt(seed_prompt))
     for few in few_proposals(services.spec.config, len(services.spec.train)):
         services.note(f"Warning: {few}")
+    start = _started(seed, services)  # first: weights that do not fit the model end the run before it has begun
     services.note("Scoring the seed prompt on the validation rows.")
     first = services.evaluate(seed, "validation")
+    present, compared = _better(first, start) if start else (first, "")
     if services.kept_tasks:
         services.note(f"Scoring what is to be kept: {', '.join(kept.name for kept in services.kept_tasks)}.")
     keep = services.forgetting.kept(None)
-    best, recalled, verdict, note = _try_recalled(state, services, seed_prompt, first)
+    best, recalled, verdict, note = _try_recalled(state, services, seed_prompt, present)
     return Baseline(
-        seed=seed, seed_reward=first.reward, recalled=tuple(recalled), best=best.candidate, reward=best.reward,
-        content=best.content, style=best.style, note=note, keep=keep, verdict=verdict, spend=services.meter.spent,
-        usage=services.llm.budget.usage,
+        seed=seed, seed_reward=first.reward, start=start and start.candidate, start_reward=start and start.reward,
+        recalled=tuple(recalled), best=best.candidate, reward=best.reward, content=best.content, style=best.style,
+        note=compared + note, keep=keep, verdict=verdict, spend=services.meter.spent, usage=services.llm.budget.usage,
     )  # fmt: skip
+
+
+def _started(seed: Candidate, services: RunServices) -> Evaluation | None:
+    """The first prompt with the adapter that the task brings; None where it brings none."""
+    adapter = take_up_start(services)
+    if adapter is None:
+        return None
+    services.note("Scoring the start, the first prompt with the task's own adapter, on the validation rows.")
+    return services.evaluate(Candidate(prompt=seed.prompt, adapter=adapter), "validation")
+
+
+def _better(seed: Evaluation, start: Evaluation) -> tuple[Evaluation, str]:
+    """The start, unless the bare seed prompt is clearly better; and a sentence on both."""
+    from eval.stats import sign_flip
+
+    p_value = sign_flip([bare.reward - own.reward for own, bare in zip(start.scores, seed.scores, strict=True)])
+    rewards = f"Seed prompt alone: reward {seed.reward:.2f}; with the adapter it starts from: {start.reward:.2f}."
+    if p_value > CLEARLY:
+        return start, f"{rewards} "
+    return seed, f"{rewards} The adapter makes it worse (p = {p_value:.2g}), so the run begins without it. "
 
 
 def _try_recalled(
@@ -69,10 +94,10 @@ def _try_recalled(
         for item in found
     ]
     names = comparison_rows(state, services, first.candidate, [seed, *(edit.prompt for edit in edits)])
-    winner, tried = best_of(edits, seed, None, names, services)
+    winner, tried = best_of(edits, seed, first.candidate.adapter, names, services)
     if winner is None:
         return first, tried, None, f"Prompts recalled by memory: {len(edits)}; none beat the seed on {len(names)} rows."
-    second = services.evaluate(Candidate(prompt=winner.id), "validation")
+    second = services.evaluate(Candidate(prompt=winner.id, adapter=first.candidate.adapter), "validation")
     verdict = gate(first, second, names, (), services)
     kept = "taken up" if verdict.kept else "not taken up"
     return second if verdict.kept else first, tried, verdict, f"A recalled prompt was {kept}: {verdict.reason}"

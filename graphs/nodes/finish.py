@@ -16,6 +16,7 @@ def finish(state: State, services: RunServices) -> State:
     first = services.folder.baseline()
     assert first is not None, "the baseline node has run before"
     before, after = services.evaluate.open_test(first.seed), services.evaluate.open_test(state["best"])
+    started = first.start and services.evaluate.open_test(first.start)
     outcome = Outcome(
         stopped=decided(state).reason,
         drift=services.forgetting.drift(state["best"].adapter),
@@ -23,6 +24,7 @@ def finish(state: State, services: RunServices) -> State:
         best=state["best"],
         baseline_test=_result(before),
         best_test=_result(after),
+        start_test=_result(started) if started else None,
         seen=len(services.folder.outcomes()),
         p_value=stats.sign_flip([b.reward - a.reward for a, b in zip(before.scores, after.scores, strict=True)]),
         commonest=commonest_answer(services.spec, "test"),

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from agent.config.task import TaskConfig
 from agent.errors import BadInput, Busy, NesyLoraError
-from agent.records.events import LimitsSet
+from agent.records.events import LimitsSet, Note
 from agent.records.limits import Limits
 from agent.records.queue import QueueEnded, QueueRow, TaskEnded, TaskStarted, TaskStopped
 from agent.records.rounds import Spend
@@ -16,7 +16,7 @@ from graphs.approval import APPROVE
 from graphs.context import new_run
 from graphs.control.client import GO_ON, live, start_worker
 from graphs.control.steering import RunStatus, Steering
-from graphs.queue.shares import Left, differ, lacking, left_of, limits_within, share_of, spent
+from graphs.queue.shares import Left, differ, lacking, left_of, limits_within, own_limits, share_of, spent
 from memory.queue import Item, QueueFolder, QueueState, now
 from memory.run.folder import RunFolder
 from memory.storage.lock import holder
@@ -34,6 +34,9 @@ class Watcher(Protocol):
 
     def run(self, run: RunFolder, status: RunStatus) -> None:
         """How far the run under way is. Called again and again."""
+
+    def stopping(self) -> None:
+        """A signal has come, and the run under way is told to let go."""
 
 
 class Foreman:
@@ -93,7 +96,7 @@ class Foreman:
             if not trouble:
                 self._ended(item, run)
                 return
-            rows = len(run.rounds()) if run.path.exists() else 0
+            rows = len(run.known_rows()) if run.path.exists() else 0
             tried, known = (0 if rows > known else tried + 1), max(known, rows)
             if tried >= len(self._waits):
                 if item.put_off:
@@ -116,7 +119,10 @@ class Foreman:
         task, path = item.added, self._queue.root / item.run
         if item.run and (path / "run.json").is_file():
             run = RunFolder.open(path)
-            self._limit(run, item, share)
+            if not live(run):
+                with run.locked():
+                    run.mend(lambda text: run.event(Note(text=text)))
+                self._limit(run, item, share)
             self._add(TaskStarted(time=now(), number=task.number, run=run.name))
             return run
         name = item.run or self._new_name(task.name)
@@ -127,15 +133,16 @@ class Foreman:
 
     def _limit(self, run: RunFolder, item: Item, share: Left) -> None:
         """Let other limits hold, where the queue has less or more for the run than when it began."""
-        if run.outcome() or live(run):
+        if run.outcome():
             return
         config = _config(run)
         present = run.limits() or config.limits
-        wanted = limits_within(item.added.limits, share, spent(run), item.added.estimate.end_minutes)
+        own = own_limits(item.added.limits, config.limits, run.extensions())
+        wanted = limits_within(own, share, spent(run), item.added.estimate.end_minutes)
         wanted = wanted.model_copy(update={"rounds": present.rounds, "target": present.target})
         if differ(present, wanted):
             with run.locked():
-                run.event(LimitsSet(row=run.extend(wanted)))
+                run.event(LimitsSet(row=run.extend(wanted, by="queue")))
 
     def _worked(self, run: RunFolder, item: Item) -> str:
         """Work on the run. Returns why it stopped before its end; empty: it has ended.
@@ -149,6 +156,7 @@ class Foreman:
         try:
             last = self._followed(run, live(run) or start_worker(run))
         except KeyboardInterrupt:
+            self._watcher.stopping()
             if remote := live(run):
                 with suppress(NesyLoraError):
                     remote.leave()

@@ -8,11 +8,12 @@ from math import inf
 from pydantic import Field
 
 from agent.records.base import Record
-from agent.records.limits import Limits
+from agent.records.limits import Extension, Limits
 from agent.records.queue import NightLimits, TaskAdded
-from agent.records.rounds import Spend, Usage
+from agent.records.rounds import Baseline, Outcome, Round, Spend, Usage
 from memory.queue import Item
 from memory.run.folder import RunFolder
+from memory.run.ledger import outcome_of
 
 SLACK = 1.0  # minutes by which a run's limit may differ from what it would be given now
 
@@ -29,13 +30,16 @@ class Left(Record):
 
 def spent(run: RunFolder) -> Spend:
     """All that a run has used up, the step that a kill cut off and talk about the run included."""
-    first, rounds, outcome = run.baseline(), run.rounds(), run.outcome()
-    spends = [row.spend for row in (first, *rounds[-1:], *run.outcomes()[-1:]) if row]
-    known = max(spends, key=lambda spend: spend.seconds, default=Spend())
-    if outcome:
+    rows = run.known_rows()
+    steps = [row for row in rows if isinstance(row, Baseline | Round)]
+    ends = [row.spend for row in rows if isinstance(row, Outcome)]
+    if outcome := outcome_of(rows):
         known = outcome.spend
-    else:
-        known += run.charges.beyond(len(rounds) if first else None)
+    else:  # of a run that was opened again, the charges have the step that had ended it
+        known = steps[-1].spend if steps else Spend()
+        known += run.charges.beyond(len(steps) - 1 if steps else None)
+        if ends:
+            known += ends[-1].beyond(known)  # where the charges were lost
     calls = sum((*run.run_calls.usage().values(), *run.chat_calls.usage().values()), Usage())
     return known.model_copy(
         update={"llm_tokens": max(known.llm_tokens, calls.tokens), "usd": max(known.usd, calls.usd)}
@@ -123,6 +127,20 @@ def limits_within(own: Limits, share: Left, used: Spend, end_minutes: float) -> 
             "train_tokens": least[1],
         }
     )
+
+
+def own_limits(own: Limits, began: Limits, since: Sequence[Extension]) -> Limits:
+    """A task's own limits, with what a user has set while its run worked: that stands, as far as the queue has it.
+
+    Args:
+        own: by its task.yaml.
+        began: those that its run began with.
+        since: those that were set since.
+    """
+    for row in since:
+        changed = {name: value for name, value in row.limits if value != getattr(began, name)}
+        own, began = own.model_copy(update=changed) if row.by == "user" else own, row.limits
+    return own
 
 
 def differ(present: Limits, wanted: Limits) -> bool:

@@ -1,6 +1,7 @@
 """calls.jsonl and its like: every call to the external LLM, before it is sent and after it."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -8,11 +9,17 @@ from pydantic import ValidationError
 from agent.records.rounds import Call, Role, Usage
 from memory.storage.damage import copy_aside, is_damage
 from memory.storage.disk import append_line, whole_lines, write_atomically
+from memory.storage.lock import held_shortly
 from memory.storage.records import parse_record
+
+WAIT = 60.0  # seconds for another process that notes a call
 
 
 class CallFile:
-    """The calls that one process of a run makes, a line each. Satisfies `agent.protocols.CallLog`."""
+    """The calls that one process of a run makes, a line each. Satisfies `agent.protocols.CallLog`.
+
+    Files of one run have one lock: a run and its chat reserve of the same money.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -22,6 +29,9 @@ class CallFile:
     def log(self, call: Call) -> None:
         """Notes a call. Not synced: only what was said to a dead machine could be lost."""
         append_line(self.path, call.model_dump_json(), sync=False)
+
+    def alone(self) -> AbstractContextManager[None]:
+        return held_shortly(self.path.with_name("calls"), f"The log of LLM calls of run {self.path.parent.name}", WAIT)
 
     def calls(self) -> list[Call]:
         """All lines in the order written. Raises BadInput: a whole line is not a call; names file and line."""
@@ -34,6 +44,10 @@ class CallFile:
         Returns:
             What was done, in a sentence; "" where no line is damaged.
         """
+        with self.alone():
+            return self._mended()
+
+    def _mended(self) -> str:
         good, damaged = list[Call](), 0
         for line in whole_lines(self.path):
             try:
@@ -46,9 +60,13 @@ class CallFile:
             return ""
         said = copy_aside(self.path, self.path.parent)
         dearest = max(good, key=lambda call: (call.usage.usd, call.usage.tokens), default=None)
-        last = max((call.number for call in good), default=0)
+        first = min(
+            (call.number for call in good), default=1
+        )  # a process that still counts upwards meets none of these
         lost = [
-            dearest.model_copy(update={"number": last + place, "settled": True, "fault": "the log was damaged"})
+            dearest.model_copy(
+                update={"number": min(first, 1) - place, "settled": True, "fault": "the log was damaged"}
+            )
             for place in range(1, damaged + 1)
             if dearest
         ]

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 from agent.errors import BadInput
 from agent.extensions import missing
@@ -145,16 +146,19 @@ class RunFolder(Artefacts):
         call has cost; other files are looked at when they are read.
         """
         self.on_damage = self.charges.on_damage = notify
-        written = [entry.event for entry in self.events().entries]
-        known: list[Row] = [
+        if said := self._ledger.mend(self._told()):
+            notify(said)
+        for calls in (self.run_calls, self.chat_calls):
+            if said := calls.mend():
+                notify(said)
+
+    def _told(self) -> list[Row]:
+        """The rows that the events tell of, in their order; some maybe twice."""
+        return [
             event.outcome if isinstance(event, RunFinished) else event.row
-            for event in written
+            for event in (entry.event for entry in self.events().entries)
             if isinstance(event, BaselineScored | RoundJudged | LimitsSet | RunFinished)
         ]
-        if said := self._ledger.mend(known):
-            notify(said)
-        if said := self.run_calls.mend():
-            notify(said)
 
     @property
     def size(self) -> int:
@@ -192,13 +196,21 @@ class RunFolder(Artefacts):
         """Every end of the run: the test rows were opened, and seen, at each."""
         return [row for row in self._ledger.read() if isinstance(row, Outcome)]
 
-    def extend(self, limits: Limits) -> Extension:
+    def known_rows(self) -> list[Row]:
+        """The rows of the ledger; where it is damaged, those that the events know. For who cannot mend it."""
+        return self._ledger.known(self._told())
+
+    def extend(self, limits: Limits, by: Literal["user", "queue"] = "user") -> Extension:
         """Lets these limits hold from now on; a run that has ended is opened again. On the disk when this returns."""
-        return self._ledger.extend(limits)
+        return self._ledger.extend(limits, by)
 
     def limits(self) -> Limits | None:
         """Those that a user has set last; None: the task's own hold."""
         return next((row.limits for row in reversed(self._ledger.read()) if isinstance(row, Extension)), None)
+
+    def extensions(self) -> list[Extension]:
+        """All that was set since the run began, in order."""
+        return [row for row in self._ledger.read() if isinstance(row, Extension)]
 
     def cancel(self, number: int) -> None:
         """Notes that a user has cancelled this round's action. A kill does not bring it back."""
@@ -230,6 +242,9 @@ class RunFolder(Artefacts):
     def log(self, call: Call) -> None:
         """Notes a call to the LLM that the run itself makes; those of a conversation are in `chat_calls`."""
         self.run_calls.log(call)
+
+    def alone(self) -> AbstractContextManager[None]:
+        return self.run_calls.alone()
 
     def calls(self) -> list[Call]:
         """The run's own calls, as `CallFile.calls`."""

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from threading import RLock
+from typing import Literal
 
 from agent.errors import BadInput
 from agent.records.limits import Extension, Limits
@@ -35,12 +36,12 @@ class RowFile:
             if not known:
                 self._write(row)
 
-    def extend(self, limits: Limits) -> Extension:
+    def extend(self, limits: Limits, by: Literal["user", "queue"]) -> Extension:
         """Writes that these limits hold from now on. A run that has ended is opened again by it."""
         with self._lock:
             rows = self.read()
             number = 1 + sum(isinstance(row, Extension) for row in rows)
-            row = Extension(number=number, limits=limits, reopened=outcome_of(rows) is not None)
+            row = Extension(number=number, limits=limits, reopened=outcome_of(rows) is not None, by=by)
             self._write(row)
             return row
 
@@ -81,6 +82,13 @@ class RowFile:
         if restored:
             return f"{said}. Restored from the run's events: {', '.join(restored)}."
         return f"{said}. The run goes on after {_name(rows[-1]) if rows else 'nothing'}, what comes before the damage."
+
+    def known(self, told: Iterable[Row]) -> list[Row]:
+        """All rows; of a damaged ledger, those that are known from elsewhere. Changes nothing."""
+        try:
+            return self.read()
+        except BadInput:
+            return _in_order([], told)
 
     def read(self) -> list[Row]:
         """All rows in the order written. A last line without its newline was cut off by a kill and does not count.

@@ -26,23 +26,33 @@ def held(path: Path, what: str, wait: float = 0) -> Iterator[None]:
     Raises:
         Busy: a live process holds it; the message names its id, its host and since when.
     """
+    holder = Path(f"{path}.holder")
+    with held_shortly(path, what, wait):
+        try:
+            since = datetime.now(UTC).isoformat(timespec="seconds")
+            write_atomically(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+
+
+@contextmanager
+def held_shortly(path: Path, what: str, wait: float) -> Iterator[None]:
+    """Holds `<path>.lock` for so short a while that nobody asks who does. Arguments and errors as of `held`."""
     # Not thread-local: a graph may take the lock in one thread and let it go in another.
     lock = FileLock(f"{path}.lock", timeout=wait, thread_local=False)
-    holder = Path(f"{path}.holder")
     try:
         lock.acquire()
     except Timeout:
-        raise Busy(f"{what} is in use by {_named(holder)}. Wait for its end, or stop it, then try again.") from None
+        by = _named(Path(f"{path}.holder"))
+        raise Busy(f"{what} is in use by {by}. Wait for its end, or stop it, then try again.") from None
     except OSError as error:
         if not is_disk_full(error):
             raise
         raise DiskFull(Path(lock.lock_file), 1) from error
     try:
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        write_atomically(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
         yield
     finally:
-        holder.unlink(missing_ok=True)
         lock.release()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import nesylora
 from agent.config.prompt import SeedPrompt
@@ -14,6 +15,9 @@ from agent.records.examples import Demo, Prompt, Retrieval
 from eval.tasks.prompt_file import read_prompt
 from eval.tasks.task import load_config, load_task
 from graphs.context import new_run
+from ui.cli import run as command
+
+CASES = Path(__file__).parents[1] / "cases" / "prompts"
 
 # As dspy 3.4.1 saves a ChainOfThought("question -> answer").
 DEMO = {"augmented": True, "question": "Capital of France?", "reasoning": "It is known.", "answer": "Paris"}
@@ -58,6 +62,56 @@ def test_gepas_best_candidate_is_the_system_text(given: Callable[[object], Path]
     )  # fmt: skip
     assert result.best_candidate == {"system": "b"}
     assert read_prompt(given(result.to_dict()), "question", "answer") == SeedPrompt(system="b")
+
+
+@pytest.mark.parametrize(
+    ("file", "system", "answers"),
+    [
+        ("dspy-3.4.1-chain-of-thought", "Answer with one {word}, in capitals.", ["Paris", "Madrid", "Lima"]),
+        ("dspy-3.4.1-predict", "Answer with one {word}, in capitals.", ["Lima", "Madrid"]),
+        ("gepa-0.1.4-result", 'Name the {city}: "only" it.', []),
+    ],
+)
+def test_what_the_packages_themselves_wrote_is_read(file: str, system: str, answers: list[str]) -> None:
+    """Written by their own `save` after `BootstrapFewShot` and `LabeledFewShot`, and by a run of `gepa.optimize`."""
+    prompt = read_prompt(CASES / f"{file}.json", "question", "answer").prompt()
+    assert (prompt.system, [demo.answer for demo in prompt.demos]) == (system, answers)
+
+
+def test_a_dspy_program_of_two_steps_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"2 predictors \(first, second\)"):
+        read_prompt(CASES / "dspy-3.4.1-two-predictors.json", "question", "answer")
+
+
+@pytest.mark.parametrize(
+    ("file", "way"), [("program.pkl", "program.save"), ("gepa_state.bin", "result.to_dict"), ("x", "prompt.json")]
+)
+def test_a_folder_of_theirs_is_refused_with_the_file_to_take(file: str, way: str, tmp_path: Path) -> None:
+    (tmp_path / file).touch()
+    with pytest.raises(BadInput, match=way):
+        read_prompt(tmp_path, "question", "answer")
+
+
+def test_a_program_and_chats_make_a_run_by_the_command_line(
+    tiny_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenAI's fine-tuning file through `init`, and the prompt of a DSPy program over its rows."""
+    monkeypatch.chdir(tmp_path)
+    chats = [
+        [{"role": "user", "content": f"Capital of land {n}?"}, {"role": "assistant", "content": f"City {n % 5}"}]
+        for n in range(20)
+    ]
+    Path("chats.jsonl").write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
+    begun = ["init", "chats.jsonl", "--yes", "--no-try", "--into", "cities", "--model", str(tiny_model("llama"))]
+    assert command(begun) == 0
+    settings = yaml.safe_load(Path("cities/task.yaml").read_text())
+    del settings["prompt"]
+    settings["start"] = {"prompt": str(CASES / "dspy-3.4.1-chain-of-thought.json")}
+    Path("cities/task.yaml").write_text(yaml.safe_dump(settings))
+    quick = ["--set", "budget.rounds=0", "--set", "generation.max_new_tokens=4", "--set", "recall.prompts=0"]
+    assert command(["run", "cities", "--name", "on", *quick]) in (4, 5)
+    prompt = nesylora.resume("runs/on").prompt
+    assert prompt.system == "Answer with one {word}, in capitals." and len(prompt.demos) == 3
 
 
 def test_a_prompt_of_ours_comes_whole(given: Callable[[object], Path]) -> None:

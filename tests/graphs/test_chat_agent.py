@@ -75,7 +75,7 @@ def heard(folder: RunFolder, script: list[Reply], *said: str) -> tuple[list[Even
 def test_what_the_llm_chooses_is_done_by_the_command_that_a_user_has(
     folder: RunFolder, tool: Reply, command: str
 ) -> None:
-    events, desk = heard(folder, [tool], "as I said")
+    events, desk = heard(folder, [tool], "as I said: 90%, round 1")
     assert desk.done == [command]
     assert events == [Event(kind="command", text=command)], "what the command answers, the user has seen"
 
@@ -101,7 +101,7 @@ def test_it_asks_before_it_trains_and_the_question_outlives_the_process(
 ) -> None:
     with serving([call("train_lora", epochs=3, rows=None)]) as server:
         with agent(folder, server, Desk()) as made:
-            [asked] = made.hear("Please make it learn the facts.")
+            [asked] = made.hear("Please teach it the facts, in three epochs.")
             assert asked == Event(kind="question", text="To be done: train 3 epochs, about 40 s.")
         desk = Desk()
         with agent(folder, server, desk) as again:
@@ -184,6 +184,18 @@ def test_other_numbers_may_not(sentence: str) -> None:
     assert checked(sentence, RECORDS).text == ""
 
 
+@pytest.mark.parametrize(
+    ("sentence", "stands"),
+    [
+        ("It brought +0.30.", True), ("It brought 0.30.", True), ("It brought -0.30.", False),
+        ("The drift is -0.05.", True), ("The drift is −0.05.", True), ("The drift is +0.05.", False),
+        ("It gained 0.05.", False), ("It fell by 0.05.", True), ("It went from 0.30 down to 0.05.", True),
+    ],
+)  # fmt: skip
+def test_a_number_keeps_its_sign(sentence: str, stands: bool) -> None:
+    assert bool(checked(sentence, ["reward +0.30, drift −0.05"]).text) == stands
+
+
 def test_a_name_that_no_record_holds_is_left_out() -> None:
     assert checked("The mayor is John Doe. Shall I train?", RECORDS).text == "Shall I train?"
     assert checked("The mayor is Gallune.", [*RECORDS, "current: ANSWER: Gallune"]).text == "The mayor is Gallune."
@@ -192,10 +204,30 @@ def test_a_name_that_no_record_holds_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("sentence", "done", "stands"),
     [
-        ("I have trained it.", (), False), ("I trained the weights.", ("/train",), True), ("I rolled back.", (), False),
-        ("I've rewritten the prompt.", ("/edit x",), True), ("I finished the run.", (), False),
-        ("In round 2 the weights were trained.", (), True),
+        ("I have trained it.", (), False), ("I trained the weights in round 1.", ("/train",), True),
+        ("I trained it.", ("/train", "/edit"), False),  # it may mean now, and an answer does nothing
+        ("I trained it in round 2.", ("/train", "/edit"), False), ("I rolled back.", (), False),
+        ("I've rewritten the prompt in round 2.", ("/train", "/edit"), True), ("I finished the run.", (), False),
+        ("I trained it in round 1.", ("/stop",), False), ("In round 2 the weights were trained.", (), True),
     ],
 )  # fmt: skip
 def test_what_was_not_done_is_not_claimed(sentence: str, done: tuple[str, ...], stands: bool) -> None:
-    assert bool(checked(sentence, RECORDS, done).text) == stands
+    assert bool(checked(sentence, [*RECORDS, "round 1: kept"], done).text) == stands
+
+
+@pytest.mark.parametrize(
+    ("sentence", "stands"),
+    [
+        ("The change was kept.", False), ("It rose to 0.50, which met the target of 0.95.", False),
+        ("The model has learned the style.", False), ("Shall I keep going?", True),
+    ],
+)  # fmt: skip
+def test_how_it_ended_is_said_only_where_a_record_does(sentence: str, stands: bool) -> None:
+    assert bool(checked(sentence, RECORDS).text) == stands
+    assert checked("The change was kept.", [*RECORDS, "round 1: an edit, kept"]).text == "The change was kept."
+
+
+def test_a_question_is_never_taken_for_an_order(folder: RunFolder) -> None:
+    script = [call("reject", reason="why would you?"), call("answer", text="Reward 0.50.")]
+    events, desk = heard(folder, script, "Well, why would anybody begin like this?")
+    assert desk.done == [] and events == [Event(kind="answer", text="Reward 0.50.")]

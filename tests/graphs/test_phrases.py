@@ -5,16 +5,18 @@ import pytest
 from agent.errors import BadInput
 from graphs.conversation.commands import BY_NAME, COMMANDS, HELP, count, nearest, parsed, settings
 from graphs.conversation.lexicon import MEANINGS
-from graphs.conversation.phrases import understood
+from graphs.conversation.phrases import asks, understood
 
 SAID = {
     "/approve": ["yes", "y", "Yes!", "ok", "OK.", "okay, go ahead", "do it", "go for it", "sure",
-                 "please do it", "approve"],
+                 "please do it", "approve", "Okay, go ahead with that.",
+                 "Sounds good to me, go ahead."],
     "/reject": ["no", "n", "nope", "No.", "not that", "something else", "no thanks", "don't"],
     "/reject too slow": ["no, too slow", "No - too slow", "no: too slow"],
     "/reject it costs too much": ["no, it costs too much"],
     "/reject don't train": ["don't train"],
-    "/why": ["why?", "why", "Why that?", "explain", "what is the reason?", "how come?", "Why do you want to do that?"],
+    "/why": ["why?", "why", "Why that?", "explain", "what is the reason?", "how come?", "Why do you want to do that?",
+             "Why would you begin with that?"],
     "/why 3": ["why round 3?", "explain round three", "what happened in round 3?", "tell me about the round 3",
                "why was round 3 taken back?"],
     "/plan": ["what next?", "what would you do first?", "What would you do next?", "show me the plan",
@@ -124,3 +126,18 @@ def test_settings_and_counts_are_read_or_refused() -> None:
     for wrong in ("0", "few"):
         with pytest.raises(BadInput, match="/run takes a number from 1 on"):
             count(wrong, "/run", least=1)
+
+
+@pytest.mark.parametrize(
+    "said", ["Why would you do that now?", "So, was that kept?", "How good is it?", "And what fails?"]
+)
+def test_a_question_asks_for_an_answer(said: str) -> None:
+    assert asks(said)
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["Could you train it?", "What about one more round?", "How about training it?", "Train it.", "Go on, will you?"],
+)
+def test_a_wish_that_ends_in_a_question_mark_is_a_wish(said: str) -> None:
+    assert not asks(said)

@@ -130,3 +130,32 @@ def test_where_no_call_can_be_read_their_cost_is_said_to_be_unknown(tmp_path: Pa
     (run.path / "calls.jsonl").write_text("{torn\n")
     run.mend(said.append)
     assert "not known, and not counted" in said[0] and run.calls() == []
+
+
+def test_a_damaged_log_of_a_chat_is_charged_at_the_most_and_meets_no_number_of_a_chat_that_goes_on(
+    tmp_path: Path,
+) -> None:
+    run, said = new(tmp_path), list[str]()
+    for number in (1, 2):
+        run.chat_calls.log(call(number))
+    with run.chat_calls.path.open("a") as log:
+        log.write("{torn\n")
+    run.mend(said.append)
+    assert "chat-calls.jsonl was damaged" in said[0] and "charged at the most" in said[0]
+    run.chat_calls.log(call(3))  # by the process of the chat, which had counted so far
+    assert len({call.number for call in run.chat_calls.calls()}) == 4
+    run.mend(pytest.fail)
+
+
+def test_a_damaged_file_is_kept_where_no_file_can_have_two_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError("no links on this file system")
+
+    monkeypatch.setattr("os.link", refused)
+    run, said = damaged(tmp_path, [2]), list[str]()
+    before = (run.path / "ledger.jsonl").read_bytes()
+    run.mend(said.append)
+    [kept] = run.path.glob("ledger.jsonl-corrupt-*")
+    assert kept.read_bytes() == before and kept.name in said[0]

@@ -27,7 +27,14 @@ DOORS = {
     "psycopg": {"memory/shared/postgres.py"},
     "ray": {"graphs/workers/ray_cluster.py"},
 }
-MEASURED_HERE = {"bench.backbones", "bench.cost", "bench.cost.contenders", "bench.overheads", "bench.studies"}
+MEASURED_HERE = {
+    "bench.backbones",
+    "bench.cost",
+    "bench.cost.contenders",
+    "bench.overheads",
+    "bench.studies",
+    "bench.studies.night",
+}
 """Not in the wheel: run from a checkout."""
 
 FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]

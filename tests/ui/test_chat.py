@@ -279,7 +279,7 @@ def test_an_llm_that_is_down_or_talks_nonsense_leaves_the_commands(
 def test_a_question_of_the_llm_outlives_the_visit(run: Callable[..., RunFolder], say: Say) -> None:
     folder = run()
     with serving([call("train_lora", epochs=1, rows=None)]) as server:
-        say(folder, "teach it the facts of the town", llm=llm(server))
+        say(folder, "teach it the facts of the town in one epoch", llm=llm(server))
         output = say(folder, "yes", llm=llm(server))
     assert output.count("To be done: train 1 epoch") == 1
     assert [row.decision.move.action for row in folder.rounds()] == ["train_lora"]

@@ -43,6 +43,12 @@ def test_without_a_try_no_model_is_loaded(tickets: Path, monkeypatch: pytest.Mon
     assert "mine/task.yaml exists already" in capsys.readouterr().err
 
 
+def test_a_task_is_called_as_its_folder(tickets: Path) -> None:
+    assert run(["init", "tickets.csv", "--yes", "--no-try", "--into", "first"]) == 0
+    assert run(["init", "first/train.jsonl", "--yes", "--no-try", "--into", "t 2"]) == 0
+    assert [load_task(tickets.parent / folder).config.name for folder in ("first", "t 2")] == ["first", "t-2"]
+
+
 def test_on_a_terminal_everything_can_be_changed(tickets: Path, capsys: Printed) -> None:
     answers = iter(["c", "ticket", "", "chocie", "f1", "Sort the ticket.", "2", "0.7", "3", "y", "yes"])
     asked: list[str] = []

@@ -1,18 +1,6 @@
 """The chat on a terminal: a real process on a pseudo-terminal, with its keys, its status line and Ctrl-C."""
 
-import fcntl
-import os
-import pty
-import re
-import select
-import signal
-import struct
-import subprocess
-import sys
-import termios
-import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -24,71 +12,17 @@ from agent.records.limits import Limits
 from agent.records.rounds import Spend
 from graphs.control.steering import RunStatus, Step
 from memory.run.folder import runs
+from tests.fixtures.pseudo_terminal import Terminal, has_terminals
 from tests.llm.server import call, serving
 from ui.terminal.chat import status_line
 from ui.terminal.prompting import Commands
 
 TinyTask = Callable[..., Path]
-ROOT = Path(__file__).parents[2]
-REDRAWN = pytest.mark.skipif(
-    not os.environ.get("NESYLORA_TERMINAL"),
-    reason="a terminal draws only what has changed of a line, and may hang the test: NESYLORA_TERMINAL=1 runs it",
-)
-PATIENCE = 120.0  # seconds; a busy machine takes its time
-CODES = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|[()][A-Z0-9]|[=>])")
-ENTER, NEW_LINE, CTRL_C, CTRL_D, UP, TAB = "\r", "\x1b\r", "\x03", "\x04", "\x1b[A", "\t"
+PTY = pytest.mark.skipif(not has_terminals(), reason="this system has no pseudo-terminals")
+NEW_LINE, CTRL_C, CTRL_D, UP = "\x1b\r", "\x03", "\x04", "\x1b[A"
 WORDS = "Reply with one lower-case word."
-
-
-class Terminal:
-    """A chat on a pseudo-terminal of 30 lines and 120 columns."""
-
-    def __init__(self, *arguments: str, home: Path) -> None:
-        self._ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 120, 0, 0))
-        environment = os.environ | {"TERM": "xterm-256color", "XDG_STATE_HOME": str(home), "COLUMNS": "120"}
-        self.process = subprocess.Popen(
-            [sys.executable, "nesylora.py", "chat", *arguments], cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs,
-            env=environment, start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        )  # fmt: skip
-        os.close(theirs)
-        self._raw = ""
-        self._seen = 0
-
-    def type(self, text: str, key: str = ENTER) -> None:
-        os.write(self._ours, (text + key).encode())
-
-    def sees(self, pattern: str) -> str:
-        """What was shown since the last call, up to the pattern, which must come."""
-        until = time.monotonic() + PATIENCE
-        while not (match := re.search(pattern, self._text[self._seen :], re.S)):
-            assert time.monotonic() < until, f"{pattern!r} did not come after: {self._text[self._seen :]}"
-            assert self._reads() or self.process.poll() is None, f"ended before {pattern!r}: {self._text[self._seen :]}"
-        start, self._seen = self._seen, self._seen + match.end()
-        return self._text[start : self._seen]
-
-    def ends(self) -> int:
-        """The exit code."""
-        while self.process.poll() is None:
-            self._reads()
-        os.close(self._ours)
-        return self.process.returncode
-
-    @property
-    def _text(self) -> str:
-        """Without control codes, and on one line: where lines break is the terminal's."""
-        return re.sub(r"\s+", " ", CODES.sub("", self._raw))
-
-    def _reads(self) -> bool:
-        ready, _, _ = select.select([self._ours], [], [], 0.2)
-        with suppress(OSError):  # the other end is closed
-            if ready:
-                more = os.read(self._ours, 1 << 16).decode(errors="replace")
-                self._raw += more
-                if "\x1b[6n" in more:  # where is the cursor?
-                    os.write(self._ours, b"\x1b[1;1R")
-                return bool(more)
-        return False
+# Of this training a user sees some steps before they press Ctrl-C, on a fast machine too.
+LONG = {"epochs": 20, "rank": 4, "batch_size": 1, "replay": 0, "enough": 0.0}
 
 
 @pytest.fixture
@@ -96,22 +30,21 @@ def terminal(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
     opened = list[Terminal]()
 
     def start(*arguments: str) -> Terminal:
-        opened.append(Terminal(*arguments, "--runs", str(tmp_path / "runs"), home=tmp_path / "state"))
+        runs, state = str(tmp_path / "runs"), str(tmp_path / "state")
+        opened.append(Terminal("chat", *arguments, "--runs", runs, XDG_STATE_HOME=state))
         return opened[-1]
 
     yield start
-    for left in opened:
-        if left.process.poll() is None:
-            left.process.kill()
-            left.process.wait()
+    for terminal in opened:
+        terminal.close()
 
 
-@REDRAWN
+@PTY
 def test_a_session_without_an_llm_from_goal_to_end_and_beyond(
     tiny_task: TinyTask, tmp_path: Path, terminal: Callable[..., Terminal]
 ) -> None:
-    here = terminal(str(tiny_task(gate={"drift": None, "alpha": 0.9})))
-    here.sees("Round 1: train 2 epochs on 4 rows in the wanted form.*yes, no, or what instead")
+    here = terminal(str(tiny_task(gate={"drift": None, "alpha": 0.9}, lora=LONG)))
+    here.sees("Round 1: train 20 epochs on 4 rows in the wanted form.*yes, no, or what instead")
     here.type("I want 90% right in at most 4 rounds")
     here.sees(r"reward 0.00 \(target 0.90\); 0 rounds of 4 done")
     here.type("why?")
@@ -120,12 +53,13 @@ def test_a_session_without_an_llm_from_goal_to_end_and_beyond(
     here.type("one lower-case word.")
     here.sees("your words.*Round 2: .*yes, no, or what instead")
     here.type("train 20 epochs")
-    here.sees(r"LoRA \d+/")  # of the line, only what has changed is drawn
+    here.shows(r"LoRA \d+/")
     here.type("", CTRL_C)
     here.sees("Cancelled. Nothing of the step is kept..*Round 3: .*yes, no, or what instead")
     here.type("/diff")
     here.sees("The best prompt is the seed prompt|lower-case")
     here.type("", UP)
+    here.shows("> /diff")
     here.type("", CTRL_C)  # the line that history gave is dropped
     here.sees("Nothing is under way")
     here.type("", CTRL_D)
@@ -150,7 +84,7 @@ def test_a_session_without_an_llm_from_goal_to_end_and_beyond(
     assert isinstance(folder.rounds()[2].decision.move, Rollback) and len(folder.outcomes()) == 1
 
 
-@REDRAWN
+@PTY
 def test_a_session_in_plain_language(tiny_task: TinyTask, tmp_path: Path, terminal: Callable[..., Terminal]) -> None:
     script = [
         call("set_limits", target=0.9, rounds=4), call("edit_prompt", instruction=WORDS),
@@ -158,7 +92,7 @@ def test_a_session_in_plain_language(tiny_task: TinyTask, tmp_path: Path, termin
     ]  # fmt: skip
     with serving(script) as server:
         language = ("--llm", "scripted", "--base-url", server.url)
-        here = terminal(str(tiny_task()), *language)
+        here = terminal(str(tiny_task(lora=LONG)), *language)
         here.sees("scripted understands plain language.*yes, no, or what instead")
         here.type("My goal is that nine of ten answers are right, and there is time for four rounds.")
         here.sees(r"Limits to be set: target=0.9 rounds=4. do it\? \(yes/no\)")
@@ -169,7 +103,7 @@ def test_a_session_in_plain_language(tiny_task: TinyTask, tmp_path: Path, termin
         here.type("Now teach it properly who all those mayors are.")
         here.sees(r"To be done: train 20 epochs on 4 rows as they are given.*do it\? \(yes/no\)")
         here.type("yes")
-        here.sees(r"LoRA \d+/")  # of the line, only what has changed is drawn
+        here.shows(r"LoRA \d+/")
         here.type("", CTRL_C)
         here.sees("Cancelled. Nothing of the step is kept..*Round 3: .*yes, no, or what instead")
         here.type("All of that was nonsense, restore what we began with.")
@@ -189,15 +123,15 @@ def test_a_session_in_plain_language(tiny_task: TinyTask, tmp_path: Path, termin
     assert {used.calls for used in folder.chat_calls.usage().values()} == {5}
 
 
-@REDRAWN
+@PTY
 def test_after_a_kill_in_training_the_user_is_asked_first(
     tiny_task: TinyTask, tmp_path: Path, terminal: Callable[..., Terminal]
 ) -> None:
-    here = terminal(str(tiny_task(lora={"epochs": 20, "rank": 4, "batch_size": 1, "replay": 0, "enough": 0.0})))
+    here = terminal(str(tiny_task(lora=LONG)))
     here.sees("yes, no, or what instead")
     here.type("yes")
-    here.sees(r"LoRA \d+/")  # of the line, only what has changed is drawn
-    os.kill(here.process.pid, signal.SIGKILL)
+    here.shows(r"LoRA \d+/")
+    here.process.kill()
     here.ends()
     [folder] = runs(tmp_path / "runs")
     again = terminal(folder.name)

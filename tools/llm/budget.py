@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 from agent.errors import OutOfMoney
 from agent.protocols import CallLog
@@ -17,9 +18,12 @@ class UnsavedCallLog(list[Call]):
     def log(self, call: Call) -> None:
         self.append(call)
 
+    def alone(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
 
 class LlmBudget:
-    """One budget for all roles of a run, safe for several threads.
+    """One budget for all roles of a run, safe for several threads, and for a run and its chat in two processes.
 
     What an earlier process spent is read from the log; a call that a kill interrupted counts at the most it can cost.
 
@@ -58,7 +62,7 @@ class LlmBudget:
         Raises:
             OutOfMoney: this is more than what is left; nothing is charged.
         """
-        with self._lock:
+        with self._lock, self._log.alone():
             self._check(model, most)
             call = self._numbered(role, model, most)
             self._charge(role, most)
@@ -77,14 +81,14 @@ class LlmBudget:
 
     def settle(self, call: Call, usage: Usage, seconds: float, fault: str = "") -> None:
         """Replace the reserved cost by what the call really cost."""
-        with self._lock:
+        with self._lock, self._log.alone():
             self._charge(call.role, usage - call.usage)
             update = {"usage": usage, "settled": True, "seconds": seconds, "fault": fault}
             self._log.log(call.model_copy(update=update))
 
     def log_cached(self, role: Role, model: str) -> None:
         """Log an answer that came from the disk and cost nothing."""
-        with self._lock:
+        with self._lock, self._log.alone():
             call = self._numbered(role, model, Usage(cached=1)).model_copy(update={"settled": True})
             self._charge(role, call.usage)
             self._log.log(call)

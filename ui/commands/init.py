@@ -12,7 +12,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         help="a .jsonl, .json, .csv, .tsv or .parquet file: questions and answers, chats, or Alpaca rows",
     )  # fmt: skip
     command.add_argument("--into", type=Path, metavar="FOLDER", help="of the new task; default: ./NAME of the file")
-    command.add_argument("--name", default="", help="of the task; default: that of the file")
+    command.add_argument("--name", default="", help="of the task; default: that of its folder")
     command.add_argument("--model", default="smollm2-135m", help="hub name or local folder; default: smollm2-135m")
     for option, what in (("question", "the question"), ("answer", "the answer"), ("messages", "chat messages")):
         command.add_argument(f"--{option}", default="", metavar="COLUMN", help=f"column of {what}; default: found")
@@ -39,4 +39,4 @@ def _init(options: argparse.Namespace) -> int:
         fault = error.errors()[0]
         raise BadInput(f"--{fault['loc'][0]}: {fault['msg']}") from None
     ask = None if options.yes or not is_terminal() else at_terminal
-    return init(options.rows, options.into, wanted, ask, tries=not options.no_try)
+    return init(options.rows, options.into, wanted.named_for(options.into), ask, tries=not options.no_try)

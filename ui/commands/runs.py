@@ -25,9 +25,10 @@ def list_runs(root: Path, as_json: bool = False) -> int:
     if not found:
         console.print(f"No runs in {root} yet. Start one with: nesylora demo")
         return 0
-    table = Table("run", "rounds", "validation", "", "test", "state")
-    for column in (0, 3):
-        table.columns[column].no_wrap = True
+    table = Table("run", "rounds", "validation", "curve", "test", "state", box=None, pad_edge=False, header_style="dim")
+    for column in table.columns[:5]:  # the state may take two lines, and no number does
+        column.no_wrap = True
+    table.columns[1].justify = "right"
     for run in found:
         try:
             row = _row(run)

@@ -102,12 +102,23 @@ def _attach(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    found = [remote.status() for _, remote in _live(options.runs)]
+    found = [_status_or_trouble(folder, remote) for folder, remote in _live(options.runs)]
     if not found and not options.json:
         print(f"No process works on a run in {options.runs}.", file=sys.stderr)
     for status in found:
         _show(status, options.json)
     return 0
+
+
+def _status_or_trouble(folder: "RunFolder", remote: "Steering") -> "RunStatus":
+    """Of a run that does not answer: what its folder says, and why no more."""
+    from agent.errors import Busy
+    from graphs.control.watching import status_of_folder
+
+    try:
+        return remote.status()
+    except Busy as busy:
+        return status_of_folder(folder, "working").model_copy(update={"trouble": str(busy)})
 
 
 def _status(options: argparse.Namespace) -> int:

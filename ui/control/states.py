@@ -10,6 +10,7 @@ from graphs.control.steering import RunStatus
 from memory.run.folder import RunFolder
 from memory.storage.lock import holder
 from ui import wording
+from ui.status_wording import doing, standing
 
 State = Literal["working", "waiting", "paused", "finished", "to be resumed", "failed", "damaged"]
 
@@ -30,7 +31,7 @@ def state_of(run: RunFolder) -> RunState:
     except Busy as busy:  # one run that does not answer hides no other
         return RunState("working", str(busy))
     if status and status.condition in ("working", "waiting", "paused"):
-        return RunState(status.condition, _doing(status))
+        return RunState(status.condition, wording.printable(doing(status)))
     if held := holder(run.lock_path):
         return RunState("working", held)
     if outcome:
@@ -43,32 +44,12 @@ def state_of(run: RunFolder) -> RunState:
 
 def in_words(status: RunStatus) -> str:
     """A status, in a line or two."""
-    reward = f"reward {wording.number(status.seed_reward)} → {wording.number(status.reward)}" if status.rounds else ""
-    if not status.rounds and status.reward is not None:
-        reward = f"reward {wording.number(status.reward)}"
-    parts = [
-        f"{status.run}: {status.condition}",
-        _doing(status),
-        f"{status.rounds} of {status.limits.rounds} rounds",
-        reward,
-        wording.duration(status.spend.seconds),
-        wording.money(status.spend.usd) if status.spend.usd else "",
-    ]
-    lines = [", ".join(filter(None, parts)), f"  limits: {limits_in_words(status.limits)}"]
+    spent = [wording.duration(status.spend.seconds), wording.money(status.spend.usd) if status.spend.usd else ""]
+    about = f"; {wording.printable(doing(status))}" if doing(status) else ""
+    lines = [f"{standing(status)}{about}", f"  limits: {limits_in_words(status.limits)}"]
+    lines[1] += f"; used: {', '.join(filter(None, spent))}"
     if status.pid:
         lines[1] += f"; process {status.pid}"
     if status.trouble:
         lines.append(f"  {wording.printable(status.trouble)}")
     return "\n".join(lines)
-
-
-def _doing(status: RunStatus) -> str:
-    """The step under way, or the question."""
-    if status.question:
-        return f"about round {status.question.number}: {status.question.decision.move}"
-    if status.step is None:
-        return ""
-    step = status.step
-    left = f", about {wording.duration(step.seconds_left)} left" if step.seconds_left else ""
-    done = f" {step.done}/{step.total}" if step.total else ""
-    return wording.printable(f"{step.what}{done}{left}")

@@ -30,7 +30,7 @@ def exit_code(folder: RunFolder) -> int:
     assert first is not None and outcome is not None and target is not None, "the run has ended"
     if (rounds[-1] if rounds else first).reward >= target:
         return REACHED
-    return IMPROVED if outcome.best != first.seed else NOTHING
+    return NOTHING if outcome.best in first.brought else IMPROVED
 
 
 def work(folder: RunFolder, ending: Ending, *, json: bool = False, supervised: bool = False) -> int:

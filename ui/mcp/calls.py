@@ -34,7 +34,7 @@ class DraftTask(Record):
 
     rows: str = Field(description="path of the file")
     into: str = Field("", description="new folder for the task; empty: only propose")
-    name: str = Field("", description="of the task; empty: that of the file")
+    name: str = Field("", description="of the task; empty: that of its folder, or of the file")
     model: str = Field("smollm2-135m", description="hub name, local folder, or the embedded smollm2-135m")
     question: str = Field("", description="column of the question; empty: found by itself")
     answer: str = Field("", description="column of the answer; empty: found by itself")

@@ -10,8 +10,8 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from agent.errors import BadInput
 from agent.records.base import digest
 from graphs.control.steering import RunStatus, Steering, Step
-from ui import wording
 from ui.mcp.runs import EVERY
+from ui.status_wording import progress
 
 if TYPE_CHECKING:
     from fastmcp import Context
@@ -93,11 +93,7 @@ class Talk:
     async def progress(self, step: Step) -> None:
         """Tell how far a step is. (Its number only grows: steps follow each other, and the protocol wants it so.)"""
         self._told += 1
-        left = f", about {wording.duration(step.seconds_left)} left" if step.seconds_left else ""
-        note = f", {step.note}" if step.note else ""
-        await self._context.report_progress(
-            self._told, message=f"{step.what} {step.done}/{step.total}{note}{left}" if step.total else step.what
-        )
+        await self._context.report_progress(self._told, message=progress(step))
 
 
 in_thread = anyio.to_thread.run_sync

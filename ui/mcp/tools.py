@@ -33,10 +33,11 @@ class Tools:
     async def draft_task(self, call: calls.DraftTask, talk: Talk) -> DraftView:
         from graphs.drafting import TRIED, draft_task
 
-        options = DraftOptions.model_validate(call.model_dump(include=set(DraftOptions.model_fields)))
+        into = Path(call.into).expanduser() if call.into else None
+        options = DraftOptions.model_validate(call.model_dump(include=set(DraftOptions.model_fields))).named_for(into)
         tried = TRIED if call.try_rows else 0
         draft = await in_thread(lambda: draft_task(Path(call.rows).expanduser(), options, tried=tried))
-        written = str(draft.write(Path(call.into).expanduser())) if call.into else ""
+        written = str(draft.write(into)) if into else ""
         shared = draft.model_dump(mode="json", include=set(DraftView.model_fields))
         return DraftView.model_validate(shared | {"written": written})
 

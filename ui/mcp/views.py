@@ -10,11 +10,12 @@ from agent.records.examples import Prompt
 from agent.records.limits import Limits
 from agent.records.rounds import Round, RoundSummary, SplitResult
 from graphs.approval import Question
-from graphs.control.steering import RunStatus, Step
+from graphs.control.steering import Condition, RunStatus, Step
 from graphs.workbench import summary
 from memory.run.folder import RunFolder
 from ui import wording
 from ui.decision_wording import alternative, decider, reason
+from ui.status_wording import progress, standing
 
 
 class Planned(Record):
@@ -41,7 +42,7 @@ class RunView(Record):
     """A run now. Rewards are joint rewards (content x style), from 0 to 1, on validation rows."""
 
     run: str
-    condition: str
+    condition: Condition
     rounds: int
     seed_reward: float | None
     reward: float | None = Field(description="of the best pair of prompt and adapter")
@@ -145,15 +146,12 @@ def planned(question: Question) -> Planned:
 
 def in_words(now: RunView) -> str:
     """The run in a few lines."""
-    rewards = f"reward {wording.number(now.seed_reward)} → {wording.number(now.reward)}"
-    lines = [f"{now.run}: {now.condition}, {wording.plural(now.rounds, 'round')}, {rewards} on validation rows."]
+    lines = [f"{standing(now)}."]
     for row in now.new_rounds:
         kept = "kept" if row.kept else "taken back"
         lines.append(f"Round {row.number}, {row.action}: {row.note} {kept}: {row.reason}")
     if now.step:
-        left = f", about {wording.duration(now.step.seconds_left)} left" if now.step.seconds_left else ""
-        done = f" {now.step.done}/{now.step.total}" if now.step.total else ""
-        lines.append(f"Now: {now.step.what}{done}{left}.")
+        lines.append(f"Now: {progress(now.step)}.")
     if now.planned:
         end = " This ends the run." if now.planned.final else ""
         lines.append(f"Planned: {now.planned.action} {now.planned.settings}. {now.planned.reason}{end}")

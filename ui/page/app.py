@@ -18,6 +18,7 @@ from ui.page.run import bundle, details, orders, overview, question, stream, tal
 
 PARTS = (listing, start, drafts, prompts, overview, details, question, stream, orders, talking, bundle)
 SCRIPTS = ";\n".join((HERE / "static" / f"{name}.js").read_text("utf-8") for name in ("htmx.min", "hx-sse.min", "page"))
+TITLES = {404: "Not found", 405: "Not found", 409: "In use", 413: "Too large", 422: "That cannot be done"}
 MOST_SENT = 256 * 1024  # bytes of a form; of an uploaded file see `start`
 
 
@@ -72,7 +73,7 @@ def _sorry(request: Request, error: Exception) -> Response:
     if request.headers.get("hx-request"):
         content = partial("#said", text("said.html.j2", text=said, fault=True), "innerHTML")
         return HTMLResponse(content, code, headers={"hx-reswap": "none"})
-    return render("sorry.html.j2", code, text=said)
+    return render("sorry.html.j2", code, text=said, title=TITLES.get(code, "Something went wrong"))
 
 
 def _code(error: Exception) -> int:

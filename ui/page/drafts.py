@@ -1,11 +1,13 @@
 """A task of an uploaded file: looked at as data, proposed, changed, tried on five rows, started.
 
-The file and its task lie in `uploads/` beside the runs, each in a folder of its own, whose name is the draft's.
+The file and its task lie in `uploads/` beside the runs, each in a folder of its own, whose name is the draft's. They go
+a week later, unless a run was started of them, which reads its rows there.
 """
 
 import re
 import secrets
 import shutil
+import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,6 +20,7 @@ from pydantic import BaseModel, Field
 from agent.errors import BadInput
 from eval.drafts.records import DraftOptions, TaskDraft
 from graphs.drafting import TRIED, draft_task, try_rows
+from memory.run.folder import runs
 from ui.page.place import Here, Place
 from ui.page.rendering import render
 from ui.page.start import begin
@@ -25,6 +28,7 @@ from ui.page.start import begin
 router = APIRouter(prefix="/drafts", tags=["start"])
 MOST = 32 * 1024 * 1024  # bytes of a file
 KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+KEPT = 7 * 24 * 3600.0  # seconds that an upload is kept which no run was started of
 SHOWN = 5  # rows that are shown as they were read
 
 
@@ -53,6 +57,7 @@ def upload(place: Here, rows: UploadFile) -> HTMLResponse:
     stem, kind = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(name).stem).strip("-_")[:40] or "rows", Path(name).suffix.lower()
     if kind not in KINDS:
         raise BadInput(f"{name[:60]!r} is no file of rows: take {', '.join(KINDS)}.")
+    forget_old(place.root)
     draft = f"{stem}-{secrets.token_hex(4)}"
     folder = place.root / "uploads" / draft
     folder.mkdir(parents=True)
@@ -97,6 +102,18 @@ def start(place: Here, draft: str, settled: Annotated[Started, Form()]) -> HTMLR
     shutil.rmtree(folder, ignore_errors=True)  # of a start that failed
     task = proposed.model_copy(update={"yaml": given}).write(folder)
     return begin(place, task, [], None, settled.supervised)
+
+
+def forget_old(root: Path) -> None:
+    """Remove uploads that nobody has started a run of for a week; all stay where a run does not say what it reads."""
+    old = [folder for folder in root.glob("uploads/*/") if time.time() - folder.stat().st_mtime > KEPT]
+    try:
+        read = [Path(run.about.source) for run in runs(root)] if old else []
+    except BadInput:  # a damaged run
+        return
+    for folder in old:
+        if not any(source.is_relative_to(folder.resolve()) for source in read):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _shown(draft: str, proposed: TaskDraft) -> HTMLResponse:

@@ -53,14 +53,17 @@ class Place(NamedTuple):
         path = root if "\0" in name else (root / name).resolve()
         if path.parent != root:
             raise BadInput(f"{name!r} names no run in {self.root}: a name holds no path.")
-        if not (path / "run.json").is_file():
-            _opened.cache_clear()  # it may have been removed and made anew
-        return _opened(path)
+        about = path / "run.json"
+        return _opened(path, about.stat().st_mtime_ns if about.is_file() else 0)
 
 
 @lru_cache(MOST_OPEN)
-def _opened(path: Path) -> RunFolder:
-    """Parsed rows are kept as long as the ledger's size stays; whatever is lost here is read again."""
+def _opened(path: Path, made: int) -> RunFolder:
+    """Parsed rows are kept as long as the ledger's size stays; whatever is lost here is read again.
+
+    Args:
+        made: when run.json was written, in nanoseconds: a run that was made anew under the same name is another one.
+    """
     return RunFolder.open(path)
 
 
@@ -97,9 +100,9 @@ def resting(run: RunFolder) -> RunStatus:
 
 def task_of(run: RunFolder) -> TaskConfig:
     """The task's settings. Raises BadInput: they cannot be read."""
-    return _read(run.task_file)
+    return _read(run)
 
 
 @lru_cache(MOST_OPEN)
-def _read(path: Path) -> TaskConfig:
-    return load_config(path)
+def _read(run: RunFolder) -> TaskConfig:
+    return load_config(run.task_file)

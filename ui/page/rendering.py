@@ -9,16 +9,9 @@ from markupsafe import Markup
 
 from graphs.control.extension import in_words
 from ui.report.write import LOADER, with_words
+from ui.status_wording import CONDITIONS, figures
 
 HERE = Path(__file__).parent
-CONDITIONS = {
-    "working": "working",
-    "waiting": "waits for you",
-    "paused": "paused",
-    "finished": "finished",
-    "stopped": "stopped",
-}
-"""What a run does, as a reader is told it."""
 
 
 @cache
@@ -26,7 +19,7 @@ def environment() -> Environment:
     loader = ChoiceLoader([FileSystemLoader(HERE / "templates"), LOADER])
     made = with_words(Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True))
     made.filters["limits"] = in_words
-    made.globals |= {"conditions": CONDITIONS}
+    made.globals |= {"conditions": CONDITIONS, "figures": figures}
     return made
 
 

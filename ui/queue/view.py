@@ -1,5 +1,6 @@
 """What is shown and told while a queue is worked on."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
@@ -23,10 +24,15 @@ from ui.terminal.live import LiveView
 
 
 class QuietQueue:
-    """Writes the page of a queue, and tells whom it is to tell. Satisfies `graphs.queue.foreman.Watcher`."""
+    """Writes the page of a queue, and tells whom it is to tell. Satisfies `graphs.queue.foreman.Watcher`.
 
-    def __init__(self, queue: QueueFolder) -> None:
+    Args:
+        stopping: called when a signal has come.
+    """
+
+    def __init__(self, queue: QueueFolder, stopping: Callable[[], None] = lambda: None) -> None:
         self._queue = queue
+        self.stopping = stopping
 
     def row(self, row: QueueRow, state: QueueState) -> None:
         """Something has happened."""
@@ -46,8 +52,8 @@ class QueueView(QuietQueue):
         json: print rows and events as lines of JSON, and nothing else.
     """
 
-    def __init__(self, queue: QueueFolder, json: bool = False) -> None:
-        super().__init__(queue)
+    def __init__(self, queue: QueueFolder, json: bool, stopping: Callable[[], None]) -> None:
+        super().__init__(queue, stopping)
         self._view = None if json else LiveView(stamps=True)
         self._offsets: dict[str, int] = {}
 

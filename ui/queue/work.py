@@ -35,13 +35,10 @@ def begin(
     """
     if detached:
         return _detach(queue)
-    view = QueueView(queue, json)
+    said = "ending after the batch under way; a second signal ends it at once"
+    view = QueueView(queue, json, lambda: ending.begin(said))
     with view if not json else nullcontext(), outlive_the_terminal() if overnight else nullcontext():
-        try:
-            Foreman(queue, view).work()
-        except KeyboardInterrupt:
-            ending.begin("ending after the batch under way; a second signal ends it at once")
-            raise
+        Foreman(queue, view).work()
     return exit_code(queue.read())
 
 

@@ -113,7 +113,7 @@ class Report(NamedTuple):
             return "not finished"
         if self.reached:
             return "target reached"
-        return "nothing gained" if self.best == self.baseline.seed else "improved, below the target"
+        return "nothing gained" if self.best in self.baseline.brought else "improved, below the target"
 
     @property
     def reached(self) -> bool:

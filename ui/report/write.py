@@ -69,8 +69,8 @@ def write_report(run: RunFolder, rows: Sequence[Example] = ()) -> Path:
 def _charts(report: Report) -> dict[str, Markup]:
     bars = []
     if report.outcome:
-        pairs = (("seed prompt", report.outcome.baseline_test), ("best pair", report.outcome.best_test))
-        bars = [charts.Bar(label, result.reward, result.low, result.high) for label, result in pairs]
+        tested = report.outcome.tested
+        bars = [charts.Bar(label, result.reward, result.low, result.high) for label, result, _ in tested]
     start = report.baseline.reward if report.baseline else None
     points = [trial_point(row) for row in report.rounds if row.decision.move.action != "stop"]
     losses = [loss_run(row, training) for row, training in report.trainings]

@@ -10,13 +10,10 @@ from ui import wording
 from ui.decision_wording import alternative, beside_rules, decider, doubts, finding, inquiry, reason
 from ui.report.diff import lines as prompt_lines
 from ui.report.diff import unified
+from ui.status_wording import progress, standing
 from ui.talk.lines import Line, line
 from ui.talk.plans import what
 
-CONDITIONS = {
-    "working": "at work", "waiting": "waits for your answer", "paused": "paused: /go goes on", "finished": "finished",
-    "stopped": "stopped: /go goes on",
-}  # fmt: skip
 OVER = "The run has finished. /try, /why and /diff still answer; /set rounds=+2 goes on with it; /quit leaves."
 
 
@@ -53,29 +50,16 @@ def prompt(shown: Prompt) -> Iterator[Line]:
 
 def status(now: RunStatus) -> Iterator[Line]:
     """Where the run stands, what it has cost, and what it waits for."""
-    reward = wording.number(now.reward)
-    if now.seed_reward is not None and now.seed_reward != now.reward:
-        reward = f"{wording.number(now.seed_reward)} → {reward}"
-    target = f" (target {wording.number(now.limits.target)})" if now.limits.target is not None else ""
-    done = f"{wording.plural(now.rounds, 'round')} of {now.limits.rounds} done"
-    yield line(f"{now.run}: reward {reward}{target}; {done}; {CONDITIONS[now.condition]}.")
+    on = "; /go goes on" if now.condition in ("paused", "stopped") else ""
+    yield line(f"{standing(now)}{on}.")
     limits = [f"{wording.cost(now.spend)} used"]
     limits += [f"{now.limits.minutes:g} minutes at most"] if now.limits.minutes is not None else []
     limits += [f"{wording.money(now.limits.usd)} at most"] if now.limits.usd is not None else []
     yield line(f"  {'; '.join(limits)}.", "dim")
     if now.step and now.condition == "working":
-        yield line(f"  {step(now)}")
+        yield line(f"  {progress(now.step)}")
     if now.trouble:
         yield line(f"  {now.trouble}", "fault")
-
-
-def step(now: RunStatus) -> str:
-    """The step under way: how far it is, and how long it takes yet."""
-    if now.step is None:
-        return ""
-    done = f" {now.step.done}/{now.step.total}" if now.step.total else ""
-    left = f"about {wording.duration(now.step.seconds_left)} left" if now.step.seconds_left else ""
-    return ", ".join(filter(None, [f"{now.step.what or 'at work'}{done}", now.step.note, left]))
 
 
 def found(look: Finding) -> Iterator[Line]:

@@ -55,8 +55,9 @@ class LlmDesk:
         return "\n".join(said.text for said in seen)
 
     def carried_out(self) -> list[str]:
-        names = {"train_lora": "/train", "edit_prompt": "/edit", "rollback": "/rollback"}
-        return [names[row.decision.move.action] for row in self._talk.folder.rounds()]
+        names = {"train_lora": "/train", "edit_prompt": "/edit", "rollback": "/rollback", "stop": "/finish"}
+        rounds = self._talk.folder.rounds()
+        return ["/stop" if row.trial.cancelled else names[row.decision.move.action] for row in rounds]
 
     def weigh(self, command: str) -> str:
         name, _, rest = command.partition(" ")
@@ -89,22 +90,28 @@ class LlmDesk:
 class Listener:
     """Satisfies `ui.talk.talk.Listening` with the agent."""
 
-    def __init__(self, agent: ChatAgent, desk: LlmDesk, spent: Callable[[], Usage]) -> None:
+    def __init__(self, agent: ChatAgent, desk: LlmDesk, budget: LlmBudget) -> None:
         self._agent = agent
         self._desk = desk
-        self._spent = spent
+        self._budget = budget
 
     def hear(self, text: str, talk: Talk) -> None:
         """Raises LlmUnavailable: it did not answer, or nothing that can be used."""
         self._desk.talk = talk
-        before = self._spent()
+        now = talk.run.status().limits  # somebody else may have extended the run meanwhile
+        self._budget.extend(now.usd, now.llm_tokens)
+        before = self._spent
         try:
             self._show(self._agent.hear(text), talk)
         finally:
-            if (used := self._spent() - before).usd:
+            if (used := self._spent - before).usd:
                 talk.tell(
                     line(f"  ({wording.plural(used.calls, 'call')} to the LLM, {wording.money(used.usd)})", "dim")
                 )
+
+    @property
+    def _spent(self) -> Usage:
+        return self._budget.usage.get("chat", Usage())
 
     def resume(self, talk: Talk) -> None:
         """Ask again what was open when the user left."""
@@ -152,7 +159,7 @@ def listening(folder: RunFolder, settings: Llm, limits: Limits, notify: Callable
     retry = ServerRetry(settings.patience, settings.max_concurrency, notify)
     desk = LlmDesk()
     with chat_agent(folder, LlmChat(settings.of("chat"), "chat", budget, retry), desk) as agent:
-        yield Listener(agent, desk, lambda: budget.usage.get("chat", Usage()))
+        yield Listener(agent, desk, budget)
 
 
 def chosen_llm(settings: Llm | None, model: str | None, base_url: str | None) -> Llm | None:

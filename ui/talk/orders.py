@@ -12,8 +12,11 @@ from graphs.approval import Question, Reject, instead, read
 from graphs.control.steering import Steering
 from graphs.conversation import commands
 from memory.run.folder import RunFolder
+from ui.status_wording import progress
 from ui.talk import answers
 from ui.talk.lines import Line, line
+from ui.talk.plans import what
+from ui.wording import number, plural
 
 
 class Orders:
@@ -35,15 +38,26 @@ class Orders:
         if now.condition == "finished":
             raise BadInput("The run has finished. /set rounds=+2 goes on with it; its test rows then count as seen.")
         if now.condition == "working":
-            raise BadInput(f"The run is at work ({answers.step(now) or 'a step'}). /stop breaks it off.")
+            raise BadInput(f"The run is at work ({progress(now.step) if now.step else 'a step'}). /stop breaks it off.")
         raise BadInput("The run is not at work: /go goes on.")
 
-    def back(self) -> None:
+    def back(self) -> Iterable[Line]:
         """To the pair before the last change that was kept."""
-        other = elsewhere(self._folder.rounds())
-        if not other:
+        rounds, first = self._folder.rounds(), self._folder.baseline()
+        other = max(elsewhere(rounds), default=None)
+        if other is None or first is None:
             raise BadInput("There is nothing to take back: the pair is the one that the run began with.")
-        self._instead("rollback", to_round=max(other))
+        said = self._instead("rollback", to_round=other)
+        before = rounds[other - 1].reward if other else first.reward
+        where = f"the pair after round {other}" if other else "the baseline"
+        undone = f"Taken back: round {other + 1} ({what(rounds[other].decision.move)})."
+        yield line(f"{undone} Back to {where}: reward {number(rounds[-1].reward)} → {number(before)}.")
+        limit = plural(self._run.status().limits.rounds, "round")
+        yield line(
+            f"  The ledger has it as a round of its own, number {len(rounds) + 1}, which counts against the budget of "
+            f"{limit}. Undo once more brings the change back.", "dim",
+        )  # fmt: skip
+        yield from said
 
     def _reject(self, why: str) -> list[Line]:
         question = self.waiting()
@@ -61,11 +75,11 @@ class Orders:
         return self._instead("train_lora", **commands.settings(rest, "/train epochs=4"))
 
     def _rollback(self, rest: str) -> list[Line]:
-        number, rounds = commands.count(rest, "/rollback"), len(self._folder.rounds())
-        if number >= rounds:
+        to_round, rounds = commands.count(rest, "/rollback"), len(self._folder.rounds())
+        if to_round >= rounds:
             most = f"/rollback takes 0 to {rounds - 1}" if rounds else "there is nothing to go back from"
             raise BadInput(f"There have been {rounds} rounds; {most}.")
-        return self._instead("rollback", to_round=number)
+        return self._instead("rollback", to_round=to_round)
 
     def _instead(self, action: str, **settings: object) -> list[Line]:
         """In place of the plan; of a run that does not wait, in place of the next one."""

@@ -253,7 +253,7 @@ class Talk:
         if self.run.status().condition == "working":
             self.stop()
         else:
-            self._orders.back()
+            self.tell(*self._orders.back())
 
     def _finish(self) -> None:
         if self.run.status().condition == "finished":

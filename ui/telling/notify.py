@@ -4,7 +4,9 @@ import os
 import shlex
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime
+from queue import Empty, Queue
 from typing import Literal
 
 from pydantic import Field
@@ -63,6 +65,16 @@ def _run(command: str, notice: Notice) -> str:
 
 
 def _post(url: str, notice: Notice) -> str:
+    faults: Queue[str] = Queue()
+    # httpx limits each read and write, and a server that trickles has no end.
+    threading.Thread(target=lambda: faults.put(_posted(url, notice)), name="notification", daemon=True).start()
+    try:
+        return faults.get(timeout=LIMIT)
+    except Empty:
+        return f"no answer within {LIMIT:.0f} s"
+
+
+def _posted(url: str, notice: Notice) -> str:
     import httpx
 
     address = os.path.expandvars(url)

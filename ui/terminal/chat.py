@@ -14,7 +14,7 @@ from graphs.control.steering import RunStatus, Steering
 from memory.run.folder import RunFolder
 from ui import wording
 from ui.report.write import write_report
-from ui.talk import answers
+from ui.status_wording import CONDITIONS, progress
 from ui.talk.lines import Kind, Line, line
 from ui.talk.talk import Talk
 from ui.terminal.live import LiveView
@@ -218,9 +218,9 @@ def status_line(now: RunStatus, waits: str) -> str:
     money = f" {wording.money(now.spend.usd)}" if now.spend.usd or now.limits.usd is not None else ""
     money += f" of {wording.money(now.limits.usd)}" if now.limits.usd is not None else ""
     minutes = f" of {now.limits.minutes:g} min" if now.limits.minutes is not None else ""
-    doing = {"working": answers.step(now) or "at work", "waiting": waits}.get(
-        now.condition, answers.CONDITIONS[now.condition]
-    )
+    doing = waits if now.condition == "waiting" else CONDITIONS[now.condition]
+    if now.condition == "working" and now.step:
+        doing = progress(now.step)
     parts = [
         f" reward {wording.number(now.reward)}{target}", f"round {now.rounds}/{now.limits.rounds}",
         f"{wording.duration(now.spend.seconds)}{minutes}{money}", doing,

@@ -177,11 +177,7 @@ class LiveView:
         table = Table("sealed test rows", box=None, pad_edge=False, header_style="dim")
         for column in ("joint reward", "95 % interval", "content", "style", "rows", "drift"):
             table.add_column(column, justify="right")
-        tested = (
-            ("seed prompt", outcome.baseline_test, 0.0),
-            ("best pair", outcome.best_test, outcome.drift_of_best),
-        )
-        for name, result, drift in tested:
+        for name, result, drift in outcome.tested:
             between = f"{wording.number(result.low)} – {wording.number(result.high)}"
             parts = (
                 wording.number(result.content),

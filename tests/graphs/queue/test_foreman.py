@@ -13,13 +13,17 @@ import pytest
 import yaml
 
 from agent.errors import BadInput, Busy, NesyLoraError
+from agent.records.events import Note
 from agent.records.queue import NightLimits, QueueRow, Rate, TaskEnded, TaskStopped
+from eval.tasks.task import load_config
 from graphs.control.client import live, start_worker
+from graphs.control.extension import extend_stopped
 from graphs.control.steering import RunStatus
 from graphs.queue.foreman import Foreman, spend_of
 from graphs.queue.making import add_task, new_queue, next_time, take_up
 from memory.queue import QueueFolder, QueueState, now
 from memory.run.folder import RunFolder
+from memory.storage.lock import holder
 from tests.fixtures.learnable import TinyTask
 
 SHORT = ["policy=lora-only", "budget.rounds=1", "lora.epochs=1"]
@@ -32,6 +36,7 @@ class Seen:
 
     def __init__(self, at_row: Callable[[QueueRow], object] = bool, at_run: Callable[..., object] = bool) -> None:
         self.rows: list[QueueRow] = []
+        self.stops = 0
         self._at_row, self._at_run = at_row, at_run
 
     def row(self, row: QueueRow, state: QueueState) -> None:
@@ -40,6 +45,9 @@ class Seen:
 
     def run(self, run: RunFolder, status: RunStatus) -> None:
         self._at_run((run, status))
+
+    def stopping(self) -> None:
+        self.stops += 1
 
     @property
     def ends(self) -> list[tuple[int, str]]:
@@ -187,6 +195,40 @@ def test_a_killed_foreman_leaves_a_run_that_goes_on_and_the_queue_is_taken_up(
     assert kinds == ["baseline", "round", "outcome"]
     with pytest.raises(BadInput, match="is done"):
         take_up(queue, NightLimits())
+
+
+def test_a_damaged_ledger_and_limits_that_a_user_has_set_outlive_the_evening(
+    tasks: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    queue = new_queue(tasks("only"), NightLimits(minutes=600), tmp_path / "runs", [*SHORT, "budget.minutes=30"])
+    waits = Seen()
+
+    class Interrupted(Seen):
+        def stopping(self) -> None:
+            waits.stops += holder(run_of(queue).lock_path) is not None
+
+    def interrupt(seen: tuple[RunFolder, RunStatus]) -> None:
+        if seen[0].baseline():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Foreman(queue, Interrupted(at_run=interrupt), AT_ONCE).work()
+    assert waits.stops == 1, "it is said while the run has not let go yet"
+    run = run_of(queue)
+    extend_stopped(run, load_config(run.task_file), {"minutes": 45})
+    lines = (run.path / "ledger.jsonl").read_bytes().splitlines()
+    (run.path / "ledger.jsonl").write_bytes(b"".join(line + b"\n" for line in [*lines[:-1], b"\x00{torn"]))
+    take_up(queue, NightLimits(minutes=500))
+    seen = Seen()
+    Foreman(queue, seen, AT_ONCE).work()
+    assert seen.ends == [(1, "finished")] and [row.number for row in run.rounds()] == [1]
+    assert [(row.limits.minutes, row.by) for row in run.extensions()] == [(45, "user")]
+    assert "ledger.jsonl was damaged" in "".join(note.text for note in run.events().of(Note))
+
+
+def run_of(queue: QueueFolder) -> RunFolder:
+    """Of its first task."""
+    return RunFolder.open(queue.root / queue.read().items[0].run)
 
 
 def test_what_all_have_together_ends_the_queue_and_counts_over_evenings(

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from agent.records.limits import Limits
+from agent.records.events import BaselineScored, RoundJudged
+from agent.records.limits import Extension, Limits
 from agent.records.queue import Estimate, NightLimits, Rate, TaskAdded, TaskStarted
 from agent.records.rounds import Baseline, Call, Outcome, Spend, Usage
 from eval.tasks.task import load_task
 from graphs.context import new_run
 from graphs.queue.estimate import FASTER, estimate
-from graphs.queue.shares import Left, differ, lacking, left_of, limits_within, share_of, spent
+from graphs.queue.shares import Left, differ, lacking, left_of, limits_within, own_limits, share_of, spent
 from memory.queue import Item, now
+from memory.run.folder import RunFolder
 from tests.fixtures.learnable import TinyTask
 from tests.fixtures.story import a_baseline, an_outcome, the_story
 
@@ -85,6 +87,48 @@ def test_what_a_run_has_used_includes_the_step_that_a_kill_cut_off(tiny_task: Ti
     talk = Usage(calls=1, input_tokens=90, usd=0.25)
     run.chat_calls.log(Call(number=1, role="chat", model="m", usage=talk))
     assert spent(run).usd == pytest.approx(0.75), "talk about the run is paid from the same money"
+
+
+def test_the_end_of_a_run_that_is_opened_again_counts_once(tiny_task: TinyTask, tmp_path: Path) -> None:
+    run = new_run(tiny_task(), [], tmp_path / "runs")
+    rows = [a_baseline(), *the_story()]
+    end, last = Spend(seconds=9, generated_tokens=30), rows[-1].spend
+    for row in rows:
+        run.append(row)
+    run.charges.charge(f"{len(rows) - 1}-finish", end)
+    run.append(an_outcome(the_story()[-1]).model_copy(update={"spend": last + end}))
+    run.extend(Limits(rounds=9))
+    assert run.outcome() is None and spent(run) == last + end
+    (run.path / "charge.json").unlink()
+    assert spent(run) == last + end, "the outcome knows it, too"
+
+
+def test_what_a_run_has_used_is_known_from_its_events_where_its_ledger_is_damaged(
+    tiny_task: TinyTask, tmp_path: Path
+) -> None:
+    run = new_run(tiny_task(), [], tmp_path / "runs")
+    run.append(a_baseline())
+    run.event(BaselineScored(row=a_baseline()))
+    for row in the_story():
+        run.append(row)
+        run.event(RoundJudged(row=row))
+    before, ledger = spent(run), run.path / "ledger.jsonl"
+    lines = ledger.read_bytes().splitlines()
+    ledger.write_bytes(b"\n".join([*lines[:-1], b"\x00{torn", b""]))
+    assert spent(RunFolder.open(run.path)) == before
+    assert ledger.read_bytes().endswith(b"{torn\n"), "who only reads mends nothing"
+
+
+def test_what_a_user_has_set_stands_in_place_of_the_tasks_own_and_what_the_queue_has_set_does_not() -> None:
+    own = Limits(rounds=6, minutes=60, usd=1.0, target=0.9)
+    began = own.model_copy(update={"minutes": 20.0})
+    by_queue = Extension(number=1, limits=began.model_copy(update={"minutes": 30.0}), by="queue")
+    by_user = Extension(number=2, limits=by_queue.limits.model_copy(update={"usd": 2.0}), by="user")
+    again = Extension(number=3, limits=by_user.limits.model_copy(update={"minutes": 10.0}), by="queue")
+    assert own_limits(own, began, [by_queue]) == own
+    assert own_limits(own, began, [by_queue, by_user, again]) == own.model_copy(update={"usd": 2.0})
+    longer = Extension(number=4, limits=again.limits.model_copy(update={"minutes": 90.0}), by="user")
+    assert own_limits(own, began, [by_queue, by_user, again, longer]).minutes == 90
 
 
 def test_an_estimate_rests_on_earlier_runs_with_the_same_model(

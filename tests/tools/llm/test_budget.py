@@ -1,13 +1,18 @@
 """What calls to the LLM cost, before they are made and after; and answers that cost nothing a second time."""
 
+import threading
+import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.errors import OutOfMoney
 from agent.policy.planner_tools import ACTION_TOOLS, PlanStop
-from agent.records.rounds import Usage
+from agent.records.rounds import Role, Usage
+from memory.run.calls import CallFile
 from tests.llm.clients import KEY, STOP, TOO_FAST, chat, refusal, retry, settings
 from tests.llm.server import LlmServer, Reply, Request, serving
 from tools.llm.budget import LlmBudget, UnsavedCallLog
@@ -88,6 +93,25 @@ def test_calls_at_the_same_time_share_the_limit() -> None:
         into, out = server.reported
     assert {"hi", "no money"} == set(outcomes)
     assert (into * 1 + out * 10) / 1e6 <= 0.0015
+
+
+def test_a_run_and_its_chat_in_two_processes_do_not_reserve_the_same_money(tmp_path: Path) -> None:
+    """The chat's process comes while the run's has read what is left, and has not charged its own call yet."""
+    most, came = Usage(calls=1, usd=0.6), threading.Event()
+    run, chat = (CallFile(tmp_path / name) for name in ("calls.jsonl", "chat-calls.jsonl"))
+
+    def chats() -> Mapping[Role, Usage]:
+        came.set()
+        time.sleep(0.3)
+        return chat.usage()
+
+    ours, theirs = LlmBudget(run, limit=1.0, elsewhere=chats), LlmBudget(chat, limit=1.0, elsewhere=run.usage)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(ours.reserve, "planner", "m", most)
+        came.wait()
+        with pytest.raises(OutOfMoney, match=r"0\.4000 are left"):
+            theirs.reserve("chat", "m", most)
+        assert first.result().usage == most
 
 
 def test_no_call_goes_out_that_could_pass_the_limit_of_tokens() -> None:

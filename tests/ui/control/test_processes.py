@@ -3,13 +3,15 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -17,7 +19,7 @@ from agent.errors import BadInput, Busy, NesyLoraError
 from agent.records.looks import TryPrompt
 from graphs.approval import APPROVE
 from graphs.context import new_run
-from graphs.control import process
+from graphs.control import process, wire
 from graphs.control.client import attach, live, start_worker, status_of, steer
 from graphs.control.driver import drive
 from graphs.control.socket import Server
@@ -216,6 +218,50 @@ def test_a_supervised_worker_asks_its_clients_and_looks_for_them(folder: RunFold
 def test_a_program_of_ones_own_that_has_the_run_is_named(folder: RunFolder) -> None:
     with folder.locked(), pytest.raises(Busy, match=f"process {os.getpid()} .* cannot be steered"):
         steer(folder)
+
+
+def test_two_who_start_a_process_for_a_run_at_once_both_steer_the_one_that_has_it(folder: RunFolder) -> None:
+    with ThreadPoolExecutor() as pool:
+        both = list(pool.map(steer, [folder, RunFolder.open(folder.path)]))
+    statuses = [steering.status() for steering in both]
+    assert statuses[0].pid == statuses[1].pid and statuses[0].pid
+    both[0].leave()
+
+
+def test_a_run_that_does_not_answer_hides_no_other_and_says_so(
+    folder: RunFolder, tiny_task: TinyTask, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deaf, monkey = new_run(tiny_task(), LONG, folder.path.parent, "deaf"), monkeypatch.setattr
+    path = Path(tempfile.mkdtemp(dir="/tmp")) / "deaf.sock"
+    monkey("graphs.control.client.ANSWERS", 2.0)
+    with socket.socket(socket.AF_UNIX) as listens, drive(folder, supervised=True):
+        listens.bind(str(path))
+        listens.listen()
+        process.note(deaf, process.Process(pid=os.getpid(), socket=str(path)))
+        assert command(["ctl", "list", "--json", "--runs", str(folder.path.parent)]) == 0
+    listed = {line["run"]: line["trouble"] for line in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert listed.keys() == {folder.name, "deaf"}
+    assert not listed[folder.name] and "does not answer" in listed["deaf"]
+
+
+class Breaks:
+    """A run whose calls fail in ways that nobody had thought of."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def pause(self, now: bool = False) -> RunStatus:
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), RuntimeError("out of memory"), KeyError("odd")])
+def test_whatever_fails_in_the_process_of_a_run_is_answered(error: Exception) -> None:
+    answer = wire.answered(wire.request("pause", {"now": True}), cast(Steering, Breaks(error)))
+    with pytest.raises(NesyLoraError, match=f"pause has failed in the process of the run: {type(error).__name__}"):
+        wire.result(answer, "pause")
+    answer = wire.answered(wire.request("pause", {"no such": True}), cast(Steering, Breaks(error)))
+    with pytest.raises(BadInput, match="the request cannot be read"):
+        wire.result(answer, "pause")
 
 
 def test_a_worker_that_cannot_begin_says_why(folder: RunFolder, tiny_task: TinyTask) -> None:

@@ -9,9 +9,11 @@ from agent.records.limits import Limits
 from agent.records.looks import TryPrompt
 from graphs.approval import APPROVE, Cost, Question, question
 from memory.run.folder import RunFolder
+from tests.llm.clients import settings
+from tests.llm.server import call, serving
 from tests.ui.page.conftest import Pages
 from tests.ui.page.steers import Steered
-from ui.talk.llm import LlmDesk
+from ui.talk.llm import LlmDesk, listening
 from ui.talk.talk import Talk
 
 
@@ -162,6 +164,30 @@ def test_a_question_of_the_conversation_is_answered_by_its_buttons(page: Pages, 
     say(page, "yes")
     [(order, given)] = asking.asked
     assert order == "answer" and "rollback" in str(given)
+
+
+def test_undo_says_what_it_takes_back_and_that_it_is_a_round(page: Pages, asking: Steered, story: RunFolder) -> None:
+    text, (_, _, third, fourth) = say(page, "undo"), story.rounds()
+    assert "Taken back: round 4 (train" in text and fourth.reward > third.reward
+    assert f"Back to the pair after round 3: reward {fourth.reward:.2f} → {third.reward:.2f}." in text
+    assert "a round of its own, number 5, which counts against the budget of 6 rounds" in text
+    [(order, given)] = asking.asked
+    assert order == "answer" and "'to_round': 3" in str(given)
+
+
+def test_an_llm_is_asked_under_the_limits_that_hold_now(asking: Steered, story: RunFolder) -> None:
+    with serving([call("status"), call("answer", text="It waits.")]) as server:
+        priced = settings(server, price={"input": 1.0, "output": 1.0})
+        heard = list[str]()
+        talk = Talk(asking, story, lambda said: heard.append(said.text))
+        with listening(story, priced, Limits(rounds=6, usd=0.0), lambda _: None) as listener:
+            talk.listen(listener)
+            asking.becomes(limits=Limits(rounds=6, usd=0.0))
+            talk.hear("Would you kindly tell me where all of this stands?")
+            assert "are left of budget.usd 0" in " ".join(heard) and not server.requests
+            asking.becomes(limits=Limits(rounds=6, usd=5.0))  # by `nesylora ctl extend`, say
+            talk.hear("Would you kindly tell me where all of this stands?")
+        assert heard[-1].startswith("It waits.") or "It waits." in heard
 
 
 def test_rounds_without_asking_are_left_to_the_worker(page: Pages, asking: Steered) -> None:

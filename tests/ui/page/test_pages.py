@@ -3,20 +3,25 @@
 import io
 import json
 import re
+import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+import yaml
 from fastapi.testclient import TestClient
 
 from agent.records.examples import Candidate, Demo, Prompt
 from agent.records.rounds import Round
+from export.base import Base
+from export.manifest import Manifest
 from graphs.control.steering import Step
+from graphs.serving import best_pair
 from memory.run.folder import RunFolder
 from tests.fixtures.pages import EVIL, Visible
-from tests.fixtures.story import SHOWN, a_round, make_run, new_run, save_scores, the_story
+from tests.fixtures.story import SEED, SHOWN, TASK, a_baseline, a_round, make_run, new_run, save_scores, the_story
 from tests.ui.page.conftest import Pages
 
 
@@ -230,13 +235,60 @@ def test_a_finished_run_shows_its_test_rows(pages: Callable[..., Pages], tmp_pat
     assert isinstance(page.client, TestClient)
 
 
+def a_bundle(run: RunFolder) -> Path:
+    """Of the best pair that the run has now, as far as the page looks at it."""
+    pair, made = best_pair(run), run.path / "bundle"
+    made.mkdir()
+    manifest = Manifest(
+        name="t", task="t", run=run.name, created="", version="", base=Base(), adapter=bool(pair.adapter),
+        prompt=pair.prompt, refined_template=True, max_new_tokens=8, validation=1.0, seed_validation=0.0,
+    )  # fmt: skip
+    (made / "bundle.json").write_text(manifest.model_dump_json())
+    if pair.adapter:
+        weights = run.adapter_folder(pair.adapter) / "adapter_model.safetensors"
+        weights.write_bytes(b"weights")
+        shutil.copy(weights, made)
+    return made
+
+
 def test_the_bundle_is_one_file_without_links(page: Pages, story: RunFolder) -> None:
     assert "has no bundle yet" in page.client.get("/runs/valley-1/bundle").text
-    made = story.path / "bundle" / "adapter"
-    made.mkdir(parents=True)
-    (made / "config.json").write_text("{}")
-    (made / "link").symlink_to("/etc/hostname")
+    (a_bundle(story) / "link").symlink_to("/etc/hostname")
     answer = page.client.get("/runs/valley-1/bundle")
     assert answer.headers["content-disposition"] == 'attachment; filename="valley-1.zip"'
     with ZipFile(io.BytesIO(answer.content)) as packed:
-        assert packed.namelist() == ["valley-1/adapter/config.json"]
+        assert packed.namelist() == ["valley-1/adapter_model.safetensors", "valley-1/bundle.json"]
+
+
+def test_a_bundle_of_an_older_pair_is_not_given_out(pages: Callable[..., Pages], tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs", rounds=2, finished=False)
+    page = pages()
+    a_bundle(run)
+    assert page.client.get("/runs/valley-1/bundle").status_code == 200
+    kept = [row for row in the_story() if row.verdict.kept][-1]
+    assert kept.number > 2
+    for row in the_story()[2 : kept.number]:
+        run.append(row)
+    answer = page.client.get("/runs/valley-1/bundle")
+    assert answer.status_code == 422 and "not of the best pair that run valley-1 has now" in answer.text
+
+
+def test_a_run_made_anew_under_the_same_name_shows_its_own_task_and_limits(
+    pages: Callable[..., Pages], tmp_path: Path
+) -> None:
+    first = make_run(tmp_path / "runs", finished=False)
+    page = pages()
+    assert "of 6" in words(page.get("/runs/valley-1"))
+    shutil.rmtree(first.path)
+    settings = TASK | {"budget": {"rounds": 9}, "target": 0.55}
+    RunFolder.create(tmp_path / "runs", "valley", yaml.safe_dump(settings), tmp_path, "0" * 12, name="valley-1")
+    again = RunFolder.open(first.path)
+    again.save_prompt(SEED)
+    again.append(a_baseline())
+    seen = words(page.get("/runs/valley-1"))
+    assert "target 0.55" in seen and "of 9" in seen and "of 6" not in seen
+
+
+@pytest.mark.parametrize(("path", "title"), [("/runs/no-such", "That cannot be done"), ("/nothing/here", "Not found")])
+def test_an_error_has_a_title_of_its_own(page: Pages, path: str, title: str) -> None:
+    assert f"<title>{title}" in page.client.get(path).text

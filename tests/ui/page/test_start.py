@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,6 +121,18 @@ def test_a_file_lands_in_its_own_folder_whatever_it_is_called(page: Pages, name:
     assert code == 200
     made = [path for path in page.root.parent.rglob("*") if path.is_file() and path.suffix == ".csv"]
     assert [path.parent.parent.name for path in made] == ["uploads"] and made[0].name == "evil.csv"
+
+
+def test_an_upload_goes_after_a_week_unless_a_run_reads_it(page: Pages, tiny_model: Callable[[str], Path]) -> None:
+    started, left = draft_in(upload(page)[1]), draft_in(upload(page)[1])
+    form = COLUMNS | {"model": str(tiny_model("llama")), "name": "mayors"}
+    proposal = page.client.post(f"/drafts/{started}", data=form).text
+    written = proposal.split('class="code">')[1].split("</textarea>")[0].replace("&#39;", "'").replace("&#34;", '"')
+    assert page.client.post(f"/drafts/{started}/start", data=form | {"yaml": written}).status_code == 200
+    for draft in (started, left):
+        os.utime(page.root / "uploads" / draft, (0, 0))
+    fresh = draft_in(upload(page)[1])
+    assert {folder.name for folder in (page.root / "uploads").iterdir()} == {started, fresh}
 
 
 def test_a_file_beyond_the_limit_is_refused(page: Pages) -> None:

@@ -1,9 +1,11 @@
 """Others hear of the end and of trouble by a command and by a webhook; what fails there stops no run."""
 
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,22 @@ def test_an_address_gets_the_record_and_its_secret_is_not_repeated(monkeypatch: 
     assert fault == "The notification could not be posted: 127.0.0.1 answers with status 500"
     [fault] = send(Notify(url=url), NOTICE)  # nobody listens there any more
     assert "127.0.0.1: ConnectError" in fault and "secret" not in fault
+
+
+def test_a_server_that_trickles_is_given_up_within_the_time_for_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ui.telling.notify.LIMIT", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def trickle() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                for letter in b"HTTP/1.1 200 OK\r\n" + b"X-Slow: yes\r\n" * 50:
+                    connection.sendall(bytes([letter]))
+                    time.sleep(0.1)
+
+        threading.Thread(target=trickle, daemon=True).start()
+        [fault] = send(Notify(url=f"http://127.0.0.1:{server.getsockname()[1]}/secret"), NOTICE)
+    assert fault == "The notification could not be posted: no answer within 0 s"
 
 
 @pytest.mark.parametrize(

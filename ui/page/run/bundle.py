@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from zipfile import ZIP_DEFLATED, ZipFile
@@ -12,17 +11,12 @@ from fastapi.responses import FileResponse, HTMLResponse
 from starlette.background import BackgroundTask
 
 from agent.errors import BadInput, NesyLoraError
-from memory.run.folder import RunFolder
+from export.manifest import FILE, check_pair, read_manifest
 from ui.page.place import Run
 from ui.page.rendering import partial, text
 
 router = APIRouter(prefix="/runs/{name}", tags=["orders"])
 MINUTES = 9  # the browser gives up after ten
-
-
-def can_export() -> bool:
-    """Whether this installation has the command."""
-    return find_spec("export") is not None
 
 
 @router.post("/export", summary="Make the bundle of the best pair")
@@ -42,20 +36,21 @@ def export(run: Run) -> HTMLResponse:
 
 @router.get("/bundle", summary="The bundle as one file", response_class=FileResponse)
 def download(run: Run) -> FileResponse:
-    """A ZIP of the files that `export` made."""
-    files = _files(run)
-    if not files:
+    """A ZIP of the files that `export` made, as long as it is of the best pair that the run has now."""
+    bundle = run.path / "bundle"
+    if not (bundle / FILE).is_file():
         raise BadInput(f"Run {run.name} has no bundle yet: make one with Export, or nesylora export {run.name}.")
+    check_pair(run, bundle, read_manifest(bundle))
     folder = TemporaryDirectory(prefix="nesylora-bundle-")
     packed = Path(folder.name) / "bundle.zip"
     with ZipFile(packed, "w", ZIP_DEFLATED) as archive:
-        for file in files:
-            archive.write(file, Path(run.name) / file.relative_to(run.path / "bundle"))
+        for file in _files(bundle):
+            archive.write(file, Path(run.name) / file.relative_to(bundle))
     return FileResponse(
         packed, filename=f"{run.name}.zip", media_type="application/zip", background=BackgroundTask(folder.cleanup)
     )
 
 
-def _files(run: RunFolder) -> list[Path]:
+def _files(bundle: Path) -> list[Path]:
     """Plain files only: a link could lead anywhere."""
-    return sorted(file for file in (run.path / "bundle").rglob("*") if file.is_file() and not file.is_symlink())
+    return sorted(file for file in bundle.rglob("*") if file.is_file() and not file.is_symlink())

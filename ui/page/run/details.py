@@ -122,14 +122,13 @@ def show_report(run: Run) -> FileResponse:
 def rows_of(run: RunFolder) -> Mapping[str, Example]:
     """The validation and test rows of the run's task by name; empty where they cannot be read any more."""
     try:
-        return _rows(run.path)
+        return _rows(run)
     except BadInput:
         return {}
 
 
 @lru_cache(4)
-def _rows(path: Path) -> dict[str, Example]:
-    run = RunFolder(path)
+def _rows(run: RunFolder) -> dict[str, Example]:
     rows, _ = read_splits(task_of(run).data, Path(run.about.source))
     return {row.name: row for row in (*rows["validation"], *rows["test"])}
 

@@ -14,7 +14,6 @@ from memory.run.folder import RunFolder
 from ui import wording
 from ui.page import rendering
 from ui.page.place import Here, Run, status_of, task_of
-from ui.page.run.bundle import can_export
 from ui.page.run.feed import latest_entries
 from ui.page.run.question import question_card
 from ui.report import charts
@@ -54,7 +53,7 @@ def show_run(run: Run, place: Here) -> HTMLResponse:
         earlier=rows - FIRST if rows > FIRST else 0,
         entries=entries,
         position=f"{offset}-{rows}",
-        exports=bool(rows) and can_export(),
+        exports=bool(rows),
     )
 
 

@@ -1,0 +1,183 @@
+"""A run's checkpoints on a Postgres server that several runs share, by langgraph-checkpoint-postgres."""
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import psycopg
+from langgraph.checkpoint.postgres import PostgresSaver
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import DictRow, dict_row
+
+from agent.errors import BadInput, NesyLoraError
+from graphs.serializer import RecordSerializer
+
+T = TypeVar("T")
+
+PATIENCE = 60.0  # seconds for a server that has gone away
+CONNECTS = 10  # seconds for a connection
+BETWEEN = 0.5  # seconds from one try to the next
+SETTING_UP = 7_105_216  # number of the advisory lock under which tables are made: nobody else's, we hope
+# Of a password with a bare / or @ in it, libpq takes a part for host or database, which are shown.
+ADDRESS = re.compile(r"postgres(ql)?://([^@/?#\s]*@)?[^@/?#\s]*(/[^@?#\s]*)?(\?[^#\s]*)?")
+KEEP_TWO = (
+    """DELETE FROM checkpoints WHERE thread_id = %(thread)s AND (checkpoint_ns, checkpoint_id) NOT IN (
+        SELECT checkpoint_ns, checkpoint_id FROM (SELECT checkpoint_ns, checkpoint_id, row_number() OVER (
+            PARTITION BY checkpoint_ns ORDER BY checkpoint_id DESC) AS place FROM checkpoints
+            WHERE thread_id = %(thread)s) AS numbered WHERE place <= 2)""",
+    """DELETE FROM checkpoint_writes WHERE thread_id = %(thread)s AND (checkpoint_ns, checkpoint_id) NOT IN (
+        SELECT checkpoint_ns, checkpoint_id FROM checkpoints WHERE thread_id = %(thread)s)""",
+    """DELETE FROM checkpoint_blobs WHERE thread_id = %(thread)s AND (checkpoint_ns, channel, version) NOT IN (
+        SELECT checkpoint_ns, key, value FROM checkpoints, jsonb_each_text(checkpoint -> 'channel_versions')
+        WHERE thread_id = %(thread)s)""",
+)
+
+
+class PostgresCheckpoints(PostgresSaver):
+    """LangGraph's saver for Postgres, with the last two checkpoints of a run, and connected anew where that was lost.
+
+    Args:
+        address: as `checkpoints:` in the task.yaml has it.
+        thread: the run's, unlike any other's on the server.
+        notify: says what a user should know.
+
+    Raises:
+        BadInput: the address cannot be used.
+        NesyLoraError: here and from every method: the server cannot be reached, or refuses; names the place.
+    """
+
+    conn: psycopg.Connection[DictRow]
+
+    def __init__(self, address: str, thread: str, notify: Callable[[str], None]) -> None:
+        self._address, self._thread, self._notify = expanded(address), thread, notify
+        self._place, self._password = _place(self._address)
+        try:
+            super().__init__(self._connected(), serde=RecordSerializer())
+        except psycopg.Error as error:
+            raise self._unusable(error) from None
+        self._retrying(self._set_up)
+
+    def get_tuple(self, *args: Any, **kwargs: Any) -> Any:
+        read = super().get_tuple
+        return self._retrying(lambda: read(*args, **kwargs))
+
+    def put(self, *args: Any, **kwargs: Any) -> Any:
+        write = super().put
+        written = self._retrying(lambda: write(*args, **kwargs))
+        self._retrying(self._keep_two)
+        return written
+
+    def put_writes(self, *args: Any, **kwargs: Any) -> None:
+        write = super().put_writes
+        self._retrying(lambda: write(*args, **kwargs))
+
+    def forget(self, checkpoint: str | None = None) -> None:
+        """Forget this checkpoint of the run; None: all of them."""
+        if checkpoint is None:
+            forget_all = super().delete_thread
+            self._retrying(lambda: forget_all(self._thread))
+            return
+        delete = "DELETE FROM checkpoints WHERE thread_id = %s AND checkpoint_id = %s"
+        self._retrying(lambda: self.conn.execute(delete, (self._thread, checkpoint)))
+        self._retrying(self._keep_two)
+
+    def newest(self) -> str | None:
+        """The id of the run's newest checkpoint."""
+        read = "SELECT max(checkpoint_id) AS newest FROM checkpoints WHERE thread_id = %s"
+        row = self._retrying(lambda: self.conn.execute(read, (self._thread,)).fetchone())
+        return row["newest"] if row else None
+
+    def close(self) -> None:
+        self.conn.close()
+
+    def _keep_two(self) -> None:
+        with self.lock, self.conn.transaction():
+            for statement in KEEP_TWO:
+                self.conn.execute(statement, {"thread": self._thread})
+
+    def _set_up(self) -> None:
+        """Make the tables, one process at a time."""
+        with self._alone():
+            super().setup()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Tried again and again, not waited for: who waits in a statement would itself be waited for by CREATE INDEX
+        CONCURRENTLY, which is among what makes the tables."""
+        while not self._asked("SELECT pg_try_advisory_lock(%s) AS done"):
+            time.sleep(BETWEEN / 10)
+        try:
+            yield
+        finally:
+            if not self.conn.broken:
+                self._asked("SELECT pg_advisory_unlock(%s) AS done")
+
+    def _asked(self, question: str) -> bool:
+        row = self.conn.execute(question, (SETTING_UP,)).fetchone()
+        return bool(row and row["done"])
+
+    def _connected(self) -> psycopg.Connection[DictRow]:
+        """Autocommit, without which all would be lost at the end; no prepared statements, for the sake of poolers."""
+        return psycopg.connect(
+            self._address, autocommit=True, prepare_threshold=None, row_factory=dict_row, connect_timeout=CONNECTS
+        )
+
+    def _retrying(self, do: Callable[[], T]) -> T:
+        """What `do` returns. Where the connection is lost, all is done again over a new one: nothing is written twice.
+
+        Whoever wrote a checkpoint has its id from before, so that a second time changes nothing.
+        """
+        until = 0.0
+        while True:
+            try:
+                if self.conn.closed:
+                    self.conn = self._connected()
+                return do()
+            except psycopg.Error as error:
+                lost = self.conn.closed and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+                until = until or time.monotonic() + PATIENCE
+                if not lost or time.monotonic() + BETWEEN > until:
+                    raise self._unusable(error) from None
+                if until - time.monotonic() > PATIENCE - BETWEEN:
+                    self._notify(f"Waiting for {self._place}, where the run's checkpoints are.")
+            time.sleep(BETWEEN)
+
+    def _unusable(self, error: psycopg.Error) -> NesyLoraError:
+        said = " ".join(str(error).split())
+        if self._password:
+            said = said.replace(self._password, "…")
+        return NesyLoraError(
+            f"The run's checkpoints at {self._place} cannot be used: {said or type(error).__name__}. What was "
+            "completed is kept. Mend the cause, then go on with resume."
+        )
+
+
+def expanded(address: str) -> str:
+    """The address itself, where the setting names an environment variable. Raises BadInput: it is not set."""
+    if not address.startswith("$"):
+        return address
+    name = address.strip("${}")
+    if not os.environ.get(name):
+        raise BadInput(f"checkpoints: {address}: the environment variable {name} is not set, or empty")
+    return os.environ[name]
+
+
+def _place(address: str) -> tuple[str, str]:
+    """Host, port and database, to be shown; and the password, which is not. Raises BadInput: it is no address."""
+    try:
+        if not ADDRESS.fullmatch(address):
+            raise psycopg.ProgrammingError
+        parts = conninfo_to_dict(address)
+    except psycopg.Error:  # whose text may quote a part of the password
+        raise BadInput(
+            "checkpoints: this is no address of a Postgres server, such as postgresql://user@host:5432/database (in a "
+            "password, write /, @ and the like as %2F, %40)"
+        ) from None
+    named = {name: str(parts.get(name) or "") for name in ("user", "host", "port", "dbname", "password")}
+    host = named["host"] or os.environ.get("PGHOST") or "the local server"
+    port = f":{named['port']}" if named["port"] else ""
+    by = f"{named['user']}@" if named["user"] else ""
+    return f"{by}{host}{port}/{named['dbname'] or named['user']}", named["password"] or os.environ.get("PGPASSWORD", "")
