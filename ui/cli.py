@@ -127,6 +127,9 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="what is installed, the device, the model cache, room, and the LLM")
     _add_runs(doctor)
+    doctor.add_argument(
+        "--cluster", nargs="?", const="ray", metavar="ray://HOST:PORT", help="of each machine of a Ray cluster"
+    )
     doctor.set_defaults(do=_doctor)
     for add_commands in more:
         add_commands(commands)
@@ -307,8 +310,11 @@ def _check_llm(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
+    from ui.commands.cluster import cluster
     from ui.commands.doctor import doctor
 
+    if options.cluster:
+        return cluster(options.cluster, options.runs)
     return doctor(options.runs)
 
 
