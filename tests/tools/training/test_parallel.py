@@ -125,7 +125,8 @@ def test_a_training_that_is_broken_off_leaves_no_process(tiny_model: Callable[[s
     job = Job(
         model=str(tiny_model("llama")), device="cpu", dtype="float32", chat_template_kwargs={}, lora=Lora(),
         adapter="a", rows=((Prompt(), Example(name="t", question="Who?", answer="I.")),), action=TrainLora(),
-        folder=str(tmp_path / "a"), parent=None, parent_folder=None, seed=0, rewritten=0, token_limit=None, seconds=None,
+        folder=str(tmp_path / "a"), parent=None, parent_folder=None, seed=0, rewritten=0, token_limit=None,
+        seconds=None,
     )  # fmt: skip
     seen: list[psutil.Process] = []
 
