@@ -43,7 +43,7 @@ def cluster(on: str, runs: Path) -> int:
     finally:
         crew.shutdown(cancel_futures=True)
         probe.unlink(missing_ok=True)
-    return _show(found, runs)
+    return show(found, runs)
 
 
 def machine(probe: str) -> Machine:
@@ -71,7 +71,8 @@ def _answer(future: object) -> Machine | str:
     return found
 
 
-def _show(found: dict[str, Machine | str], runs: Path) -> int:
+def show(found: dict[str, Machine | str], runs: Path) -> int:
+    """Print the machines, by their addresses; in place of one, why it did not answer. 1: something is wrong."""
     console = Console(highlight=False)
     table = Table("machine", "python, " + ", ".join(PACKAGES), "cores", "memory", "GPUs", "free", "sees the runs")
     machines = [answer for answer in found.values() if isinstance(answer, Machine)]
