@@ -8,7 +8,7 @@ import httpx
 
 from eval.feedback.log import read_log
 from tests.fixtures.learnable import TinyTask
-from tests.serving.conftest import PROMPT, pair, serving
+from tests.fixtures.serving import PROMPT, pair, serving
 from ui.cli import run as command
 
 
