@@ -34,7 +34,10 @@ PENALTIES = (
     "asked to."
 )
 QLORA = "The run held its base in four bits; the merged model is in {dtype}, and may answer otherwise."
-STARTED = "The adapter goes on from one that the run was given: what that was trained on, and its licence, hold for this one, too."
+STARTED = (
+    "The adapter goes on from one that the run was given: what that was trained on, and its licence, hold for this "
+    "one, too."
+)
 BARE = "The best pair has no adapter: the prompt alone is the result, for the base as it is."
 
 
