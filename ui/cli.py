@@ -135,6 +135,9 @@ def _add_looking(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
     doctor = commands.add_parser("doctor", help="what is installed, the device, the model cache, room, and the LLM")
     add_runs(doctor)
+    doctor.add_argument(
+        "--cluster", nargs="?", const="ray", metavar="ray://HOST:PORT", help="of each machine of a Ray cluster"
+    )
     doctor.set_defaults(do=_doctor)
 
 
@@ -228,8 +231,11 @@ def _runs(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
+    from ui.commands.cluster import cluster
     from ui.commands.doctor import doctor
 
+    if options.cluster:
+        return cluster(options.cluster, options.runs)
     return doctor(options.runs)
 
 

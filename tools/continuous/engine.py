@@ -199,6 +199,8 @@ class Engine:
 
     def _admit(self) -> None:
         """Begin rows in the order they came, while there is room."""
+        if not self._waiting:
+            return
         taken = sum(self._needs(name, row) for name, batch in self._batches.items() for row in batch.rows)
         with self._changed:
             while self._waiting and self.running < self._most_rows:

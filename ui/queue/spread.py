@@ -66,7 +66,7 @@ def _ended(run: RunFolder) -> str:
     if outcome is None:
         return "stopped"
     before, after = outcome.baseline_test.reward, outcome.best_test.reward
-    return f"{before:.2f} → {after:.2f} on test rows; {outcome.stopped}. Report: {run.report_html}"
+    return f"{before:.2f} → {after:.2f} on test rows. {outcome.stopped} Report: {run.report_html}"
 
 
 def _is_run(task: Path) -> bool:

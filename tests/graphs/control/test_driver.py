@@ -180,6 +180,8 @@ def test_a_live_run_is_extended_and_a_finished_one_is_opened_again(training: Run
     assert [outcome.seen for outcome in training.outcomes()] == [0, 1]
     assert training.outcomes()[1].spend.train_tokens == training.rounds()[-1].spend.train_tokens
     assert training.outcomes()[1].spend.seconds > first.spend.seconds
+    told = [entry.event.kind for entry in training.events().entries]
+    assert told.count("baseline") == 1, "it was begun anew from the ledger, and was not measured again"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 import yaml
 
 from graphs.control.client import live
@@ -27,6 +28,7 @@ from ui.report.write import write_report
 mcp = pytest.importorskip("mcp", reason="the MCP server is not installed: pip install 'nesylora[mcp]'")
 pytest.importorskip("fastmcp", reason="the MCP server is not installed: pip install 'nesylora[mcp]'")
 
+from fastmcp import FastMCP  # noqa: E402
 from mcp import Client, StdioServerParameters  # noqa: E402
 from mcp_types import ElicitRequestFormParams, ElicitResult  # noqa: E402
 
@@ -63,13 +65,24 @@ def server(tmp_path: Path) -> Iterator[Callable[..., Any]]:
                 begun[folder.name] = open_runs.enter_context(drive(folder, supervised=True, report=write_report))
             return begun[folder.name]
 
-        yield lambda allowed=(): build_server(Runs(tmp_path / "runs", steer), allowed)._mcp_server
+        yield lambda allowed=(): build_server(Runs(tmp_path / "runs", steer), allowed)
 
 
-def talk(server: Any, do: Callable[[Any], Awaitable[None]], **options: Any) -> None:
+def talk(server: FastMCP, do: Callable[[Any], Awaitable[None]], **options: Any) -> None:
+    """The server over HTTP, and a client that does this."""
+
     async def session() -> None:
-        async with Client(server, **options) as client:
-            await asyncio.wait_for(do(client), PATIENCE)
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            http = uvicorn.Server(
+                uvicorn.Config(server.http_app(), log_level="warning", timeout_graceful_shutdown=1, ws="none")
+            )
+            serving = asyncio.create_task(http.serve(sockets=[listening]))
+            try:
+                async with Client(f"http://127.0.0.1:{listening.getsockname()[1]}/mcp", **options) as client:
+                    await asyncio.wait_for(do(client), PATIENCE)
+            finally:
+                http.should_exit = True
+                await serving
 
     asyncio.run(session())
 
