@@ -217,6 +217,8 @@ def _summary(made: Sequence[Lap]) -> None:
                 by_server.setdefault(one.server, []).append(one)
         mine = by_server["nesylora"]
         for name, laps in by_server.items():
+            if laps is mine:
+                continue
             pairs = list(zip(mine, laps, strict=True))
             ratio = median(our.per_second / their.per_second for our, their in pairs)
             cpu = median(their.cpu / len(their.texts) / (our.cpu / len(our.texts)) for our, their in pairs)
