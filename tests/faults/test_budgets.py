@@ -51,8 +51,8 @@ LIMITS = (
     Limited("train_tokens", 8000, LEARNABLE | {"content": NEVER},
             [*WEIGHTS, "budget.rounds=9", "budget.train_tokens=8000"]),
     Limited("minutes", 4, LEARNABLE | {"content": NEVER}, [*WEIGHTS, "budget.rounds=9", "budget.minutes=4"], CLOCK),
-    Limited("llm_tokens", 9000, ASKS, ["budget.rounds=9", "budget.llm_tokens=9000"]),
-    Limited("usd", 0.009, ASKS, ["budget.rounds=9", "budget.usd=0.009"]),
+    Limited("llm_tokens", 60_000, ASKS, ["budget.rounds=9", "budget.llm_tokens=60000"]),
+    Limited("usd", 0.036, ASKS, ["budget.rounds=9", "budget.usd=0.036"]),
 )  # fmt: skip
 
 
@@ -130,10 +130,10 @@ def _held(limited: Limited, run: RunFolder, outcome: Outcome, kills: int, server
             last = spend.seconds / 60 - max([0.0, *begun])
             return Held(kills, spend.seconds / 60, last, 0.0)
         case "llm_tokens":
-            assert server is not None
+            assert server is not None and server.requests
             return Held(kills, spend.llm_tokens, 0, sum(server.reported))
         case _:
-            assert server is not None
+            assert server is not None and server.requests
             return Held(kills, spend.usd, 0, server.billed(IN, OUT))
 
 
