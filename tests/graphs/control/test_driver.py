@@ -1,6 +1,7 @@
 """A run steered while it works in this process: what each call does, and what stands in the ledger afterwards."""
 
 import errno
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -187,7 +188,8 @@ def test_a_live_run_is_extended_and_a_finished_one_is_opened_again(training: Run
 @pytest.mark.parametrize(
     ("limits", "fault"),
     [({"rounds": 2}, "hold already"), ({"ruonds": 2}, "did you mean rounds"), ({"rounds": -1}, "rounds"),
-     ({"target": None}, "cannot be lifted"), ({"target": 1.5}, "target")],
+     ({"target": None}, "cannot be lifted"), ({"target": 1.5}, "target"),
+     ({"minutes": math.inf}, "inf is no limit"), ({"usd": math.nan}, "nan is no limit")],
 )  # fmt: skip
 def test_wrong_limits_are_refused_with_the_reason(training: RunFolder, limits: dict[str, float], fault: str) -> None:
     with held(training, "answering", 0) as (driver, _), pytest.raises(BadInput, match=fault):
@@ -254,7 +256,7 @@ def test_a_process_that_lets_go_of_the_run_takes_no_answer(training: RunFolder) 
     with drive(training, supervised=True) as driver:
         until(driver, is_("waiting"))
         driver.close()
-        with pytest.raises(NesyLoraError, match="lets go of run .* nothing to answer"):
+        with pytest.raises(NesyLoraError, match=r"lets go of run .* nothing to answer"):
             driver.answer(APPROVE, 1)
     assert not training.rounds()
 
