@@ -55,6 +55,9 @@
       setTimeout(toEnd, 50);
     }
   });
+  document.addEventListener("input", (event) => {
+    if (event.target.id === "yaml") byId("by-hand").hidden = event.target.value === event.target.defaultValue;
+  });
   document.addEventListener("keydown", (event) => {
     if (event.target.id === "words" && event.key === "Enter" && !event.shiftKey && !event.isComposing) {
       event.preventDefault();
