@@ -112,6 +112,10 @@ def test_a_run_is_watched_through_a_reload_and_a_new_server_paused_rolled_back_a
 ) -> None:
     run = new_run(tiny_task(**LEARNABLE | {"policy": "lora-only", "lora": LONG, "target": 1.0}), (), root, "tiny")
     page.goto(f"{served.address}/runs/tiny")
+    page.get_by_label("A question of your own").fill("Who is the mayor of Benn?")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    wait_for(page, "Nobody works on tiny now", ".ask")  # beside the question, not at the page's top
+    assert text_of(page, "#said") == ""
     page.get_by_role("button", name="Resume").click()
     wait_for(page, "Round 1 waits for you", "#question")
     page.get_by_role("button", name="Approve").click()
