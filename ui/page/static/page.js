@@ -70,6 +70,8 @@
     else (source.closest(".buttons") ?? source).after(refusal);
     refusal.scrollIntoView({ block: "nearest" });
   });
+  const showForm = ({ target }) => target.open && target.closest("#question") && target.scrollIntoView({ block: "nearest" });
+  document.addEventListener("toggle", showForm, true);
   document.addEventListener("input", (event) => {
     if (event.target.id === "yaml") byId("by-hand").hidden = event.target.value === event.target.defaultValue;
   });
