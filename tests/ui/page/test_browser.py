@@ -112,6 +112,10 @@ def test_a_run_is_watched_through_a_reload_and_a_new_server_paused_rolled_back_a
 ) -> None:
     run = new_run(tiny_task(**LEARNABLE | {"policy": "lora-only", "lora": LONG, "target": 1.0}), (), root, "tiny")
     page.goto(f"{served.address}/runs/tiny")
+    page.get_by_label("A question of your own").fill("Who is the mayor of Benn?")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    wait_for(page, "Nobody works on tiny now", ".ask")  # beside the question, not at the page's top
+    assert text_of(page, "#said") == ""
     page.get_by_role("button", name="Resume").click()
     wait_for(page, "Round 1 waits for you", "#question")
     page.get_by_role("button", name="Approve").click()
@@ -207,7 +211,8 @@ def test_prompts_are_searched(page: "Page", served: Served, root: Path) -> None:
 def test_axe_finds_nothing_serious_and_nothing_is_wider_than_the_screen(
     page: "Page", served: Served, root: Path, width: int, scheme: Any
 ) -> None:
-    make_run(root, finished=width == 400)
+    task = make_run(root, finished=width == 400).task_file
+    task.write_text(task.read_text().replace("minutes: 30.0", "minutes: 605.0"))  # a long word in a narrow column
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 860})
     for path in ("/", "/runs/valley-1", "/new", "/prompts", "/api"):

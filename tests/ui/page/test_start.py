@@ -5,6 +5,7 @@ import html
 import io
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,6 +108,28 @@ def test_a_draft_that_is_started_again_leaves_the_rows_of_the_first_run(
     first, second = (json.loads((source / "train.jsonl").read_text().splitlines()[0]) for source in sources)
     assert sources[0] != sources[1] and len(list(page.root.glob("*/run.json"))) == 2
     assert "ANSWER" in (sources[0] / "task.yaml").read_text() and first["answer"] != "me" == second["answer"]
+
+
+def test_fields_count_at_start_and_a_task_yaml_that_was_changed_by_hand_counts_more(
+    page: Pages, tiny_model: Callable[[str], Path]
+) -> None:
+    _, text = upload(page)
+    seen, draft = re.findall(r'name="seen" value="(\w+)"', text)[0], draft_in(text)
+    shown = html.unescape(text.split('class="code">')[1].split("</textarea>")[0])
+    form = COLUMNS | {"model": str(tiny_model("llama")), "name": "mine", "target": "0.55", "rounds": "2", "seen": seen}
+
+    def started(yaml_text: str) -> dict[str, object]:
+        answer = page.client.post(f"/drafts/{draft}/start", data=form | {"yaml": yaml_text.replace("\n", "\r\n")})
+        assert answer.status_code == 200, answer.text
+        run = RunFolder.open(page.root / answer.headers["hx-redirect"].rpartition("/")[2])
+        settings: dict[str, object] = yaml.safe_load(run.task_file.read_text())
+        return settings
+
+    config = started(shown)
+    assert (config["name"], config["target"], config["budget"]["rounds"]) == ("mine", 0.55, 2)  # type: ignore[index]
+    by_hand = shown.replace("model: smollm2-135m", f"model: {form['model']}").replace("rounds: 6", "rounds: 3")
+    config = started(by_hand)
+    assert config["name"] == "mayors" and config["budget"]["rounds"] == 3  # type: ignore[index]
 
 
 def test_a_task_yaml_that_was_spoilt_says_where_and_can_be_mended(page: Pages) -> None:
