@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from agent.records.actions import Action, EditPrompt, Rollback, Stop, TrainLora
+from agent.records.actions import Action, Decision, EditPrompt, Rollback, Stop, TrainLora
+from agent.records.base import digest
 from graphs.approval import Cost, Forecast, Question
 from ui.decision_wording import alternative, beside_rules, doubts, inquiry, reason
 from ui.talk.lines import Line, line
@@ -20,6 +21,14 @@ def plan(question: Question) -> Iterator[Line]:
         yield line(f"That cannot be done: {question.fault}", "fault")
     yield line(f"Round {question.number}: {proposal(decision.move, question)}", "strong")
     yield line(f"  why: {reason(decision)}")
+    yield from considered(decision)
+    if cost := details(question.cost):
+        yield line(f"  cost: {cost}", "dim")
+    yield line("  yes, no, or what instead? (/help)", "ask")
+
+
+def considered(decision: Decision) -> Iterator[Line]:
+    """What a decision rests on beside its reason: what was looked at, what is doubted, what was not done instead."""
     for looked in decision.inquiries:
         yield line(f"  looked: {inquiry(looked)}")
     for doubt in doubts(decision):
@@ -28,9 +37,11 @@ def plan(question: Question) -> Iterator[Line]:
         same = beside_rules(decision)
         who = "the rules" if decision.by in ("planner", "learned") else "planned was"
         yield line(f"  {who}{f' ({same})' if same else ''}: {would}")
-    if cost := details(question.cost):
-        yield line(f"  cost: {cost}", "dim")
-    yield line("  yes, no, or what instead? (/help)", "ask")
+
+
+def mark(question: Question) -> str:
+    """What tells a plan from another one of the same round: a face gives it back with what was said of the plan."""
+    return digest(question.model_dump(mode="json"))
 
 
 def grounds(question: Question) -> Iterator[Line]:
