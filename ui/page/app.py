@@ -9,10 +9,11 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from agent.errors import BadInput, Busy, NesyLoraError
+from graphs.control.anybody import Steers
 from memory.run.about import own_version
 from ui.page import drafts, listing, prompts, start
 from ui.page.gate import Gate, Keys
-from ui.page.place import Here, Place, Steers
+from ui.page.place import Here, Place
 from ui.page.rendering import HERE, partial, render, text, warm
 from ui.page.run import bundle, details, orders, overview, question, stream, talking
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import uvicorn
 
 from agent.errors import BadInput
+from graphs.control.anybody import Workers
 from ui.page.app import make_app
 from ui.page.gate import Keys
-from ui.page.place import Workers
 
 HOST = "127.0.0.1"
 PORT = 8765

@@ -16,9 +16,10 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from markupsafe import Markup
 
 from agent.errors import BadInput, Busy
+from graphs.control.client import resting
 from graphs.control.steering import RunStatus, Steering
 from memory.run.folder import RunFolder
-from ui.page.place import Here, Place, Run, resting
+from ui.page.place import Here, Place, Run
 from ui.page.rendering import partial, text
 from ui.page.run.feed import entries_after, feed
 from ui.page.run.overview import live_panel, sections_between, summary
