@@ -1,5 +1,6 @@
 """The application: its parts, what it hands on, and what an error looks like."""
 
+import threading
 from pathlib import Path
 
 from fastapi import FastAPI, Request
@@ -32,6 +33,7 @@ def make_app(root: Path, steers: Steers, keys: Keys) -> FastAPI:
     )  # fmt: skip
     warm()
     app.state.place = Place(root, steers, keys)
+    app.state.ending = threading.Event()  # set where streams are to end, which go on for ever else
     for part in PARTS:
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
