@@ -51,17 +51,14 @@ class Tools:
         return await self._view(folder, steering, await in_thread(steering.status), call.wait, talk)
 
     async def list_runs(self, call: calls.ListRuns, talk: Talk) -> RunList:
-        return RunList(
-            runs=tuple(
-                RunLine.model_validate(status_of(run).model_dump(include=set(RunLine.model_fields)))
-                for run in self._runs.all()
-            )
-        )
+        found = await in_thread(lambda: [status_of(run) for run in self._runs.all()])
+        shared = (status.model_dump(include=set(RunLine.model_fields)) for status in found)
+        return RunList(runs=tuple(map(RunLine.model_validate, shared)))
 
     async def status(self, call: calls.Status, talk: Talk) -> RunView:
         folder = self._runs.find(call.run)
         status = await in_thread(status_of, folder)
-        if status.condition != "working" or not call.wait:
+        if status.condition != "working" or not call.wait or not status.pid:
             return views.view(folder, status, len(folder.rounds()))
         steering = await in_thread(self._runs.steering, folder)
         return await self._view(folder, steering, status, call.wait, talk)

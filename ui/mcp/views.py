@@ -64,6 +64,7 @@ class RunLine(Record):
     rounds: int
     seed_reward: float | None
     reward: float | None
+    trouble: str = ""
 
 
 class RunList(Record):
@@ -186,6 +187,8 @@ def _tested(result: SplitResult) -> Tested:
 
 def _next(status: RunStatus) -> str:
     match status.condition:
+        case "working" if not status.pid:
+            return "Nothing can be done here: wait for whoever has it."
         case "working":
             return "It works; ask `status` with `wait`."
         case "waiting":

@@ -97,13 +97,15 @@ class Visit:
     def look(self, seconds: float = SOON) -> bool:
         """Show what has changed since the last look. Whether anything has."""
         now = self.run.status(after=self.now.version, seconds=seconds)
-        changed, self.now = now.version != self.now.version, now
+        changed, before, self.now = now.version != self.now.version, self.now.condition, now
         if self.elsewhere:
             log, self._seen = self.folder.events_from(self._seen)
             for entry in log.entries:
                 self._view.event(entry.event)
         if changed:
             self.talk.changed(now)
+        if self.elsewhere and now.condition == "stopped" != before and not now.trouble:
+            self.say(line("No process works on the run any more. /go goes on."))
         return changed
 
     def interrupted(self, error: KeyboardInterrupt) -> None:
@@ -122,12 +124,12 @@ class Visit:
 @contextmanager
 def reached(folder: RunFolder, view: LiveView) -> Iterator[tuple[Steering, bool]]:
     """The run, and whether another process works on it; if none does, this one begins to."""
+    from graphs.control.anybody import Anybody, Workers
     from graphs.control.client import live
     from graphs.control.driver import drive
 
-    remote = live(folder)
-    if remote is not None:
-        yield remote, True
+    if live(folder):  # and another one, once that has ended
+        yield Anybody(folder, Workers()), True
         return
     with drive(folder, supervised=True, listener=view, report=write_report) as driver:
         yield driver, False

@@ -2,6 +2,7 @@
 
 import errno
 import math
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from agent.records.looks import Evaluate, TryPrompt
 from graphs.approval import APPROVE, instead
 from graphs.cancelling import CANCELLED
 from graphs.context import new_run
+from graphs.control.anybody import Anybody, Workers
+from graphs.control.client import live
 from graphs.control.driver import Driver, drive
 from graphs.control.steering import RunStatus
 from memory.experience import ExperienceFile
@@ -357,3 +360,32 @@ def test_a_run_without_progress_says_what_it_is_at(training: RunFolder) -> None:
     with held(training, "answering", 4) as (driver, _):  # all four answers are there
         step = driver.status().step
         assert step is not None and (step.what, step.total) == ("scoring the seed prompt", 0)
+
+
+def test_of_a_run_that_rests_the_version_grows_with_what_is_new_alone(tiny_task: TinyTask, tmp_path: Path) -> None:
+    folder = new_run(tiny_task(), [], tmp_path / "runs")
+    anybody = Anybody(folder, Workers())
+    with drive(folder, supervised=True) as driver:
+        working = until(driver, lambda status: status.condition == "waiting")
+        assert anybody.status().question == working.question
+    left = anybody.status(working.version, PATIENCE)
+    assert left.condition == "stopped" and left.version > working.version and not left.trouble
+    assert anybody.status(left.version, 0.01) == left == anybody.status()
+    with folder.locked():
+        held = anybody.status(left.version, PATIENCE)
+        assert held.condition == "working" and held.version > left.version and f"process {os.getpid()}" in held.trouble
+    with pytest.raises(BadInput, match="Resume it first"):
+        anybody.pause()
+    with drive(folder, supervised=True):
+        assert anybody.status(left.version, PATIENCE).pid == os.getpid()
+
+
+def test_a_process_that_is_gone_says_so_once(tiny_task: TinyTask, tmp_path: Path) -> None:
+    folder = new_run(tiny_task(), [], tmp_path / "runs")
+    with drive(folder, supervised=True):
+        remote = live(folder)
+        assert remote is not None
+        before = remote.status()
+    gone = remote.status(before.version, PATIENCE)
+    assert gone.condition == "stopped" and gone.version > before.version and "has let go" in gone.trouble
+    assert remote.status(gone.version, 0.01) == gone == remote.status()

@@ -215,9 +215,15 @@ def test_a_supervised_worker_asks_its_clients_and_looks_for_them(folder: RunFold
     steering.leave()
 
 
-def test_a_program_of_ones_own_that_has_the_run_is_named(folder: RunFolder) -> None:
-    with folder.locked(), pytest.raises(Busy, match=f"process {os.getpid()} .* cannot be steered"):
-        steer(folder)
+def test_a_program_of_ones_own_that_has_the_run_is_named(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = ["--runs", str(folder.path.parent)]
+    with folder.locked():
+        with pytest.raises(Busy, match=f"process {os.getpid()} .* cannot be steered"):
+            steer(folder)
+        for line in (["ctl", "status", folder.name, *runs], ["runs", "--json", *runs]):
+            assert command(line) == 0
+            said = capsys.readouterr().out
+            assert f"in use by process {os.getpid()}" in said and "working" in said and "stopped" not in said
 
 
 def test_two_who_start_a_process_for_a_run_at_once_both_steer_the_one_that_has_it(folder: RunFolder) -> None:

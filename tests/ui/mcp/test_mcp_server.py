@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ import uvicorn
 import yaml
 
 from graphs.context import new_run
+from graphs.control import process
 from graphs.control.client import live
 from graphs.control.driver import drive
 from graphs.control.steering import Steering
@@ -260,6 +262,27 @@ def test_the_end_of_the_server_leaves_a_run_that_somebody_else_works_on(
         assert driver.status().condition == "waiting" and live(theirs)
         ours = live(RunFolder.open(tmp_path / "runs" / "ours"))
         assert ours is None or ours.status().condition == "stopped", "the one that it began is left"
+
+
+def test_a_run_that_somebody_else_has_is_said_to_be_in_use_and_hides_no_other(
+    server: Callable[..., Any], tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, deaf = (new_run(tiny_task(), [], tmp_path / "runs", name) for name in ("held", "deaf"))
+    path = Path(tempfile.mkdtemp(dir="/tmp")) / "deaf.sock"
+    monkeypatch.setattr("graphs.control.client.ANSWERS", 1.0)
+
+    async def look(client: Any) -> None:
+        listed = {run["run"]: run for run in (await call(client, "list_runs"))["runs"]}
+        assert listed["held"]["condition"] == listed["deaf"]["condition"] == "working"
+        assert "in use by process" in listed["held"]["trouble"] and "does not answer" in listed["deaf"]["trouble"]
+        now = await call(client, "status", run="held", wait=PATIENCE)
+        assert now["next"] == "Nothing can be done here: wait for whoever has it."
+
+    with held.locked(), socket.socket(socket.AF_UNIX) as listens:
+        listens.bind(str(path))
+        listens.listen()
+        process.note(deaf, process.Process(pid=os.getpid(), socket=str(path)))
+        talk(server(), look)
 
 
 def test_a_call_comes_back_in_time_and_the_work_goes_on(server: Callable[..., Any], tiny_task: TinyTask) -> None:
