@@ -48,6 +48,7 @@ def test_approved(page: Pages, asking: Steered) -> None:
     text = post(page, "answer", decision="approve", number=5)
     assert asking.asked == [("answer", APPROVE)]
     assert "working" in text and "waits for you" not in text
+    assert 'hx-target="#feed"' in text and "<p>Approve (round 5)</p>" in text  # as what was said there
 
 
 def test_rejected_with_a_reason(page: Pages, asking: Steered) -> None:

@@ -104,6 +104,13 @@ def test_a_run_that_measured_nothing_yet_says_so(pages: Callable[..., Pages], tm
         page.get(f"/runs/valley-1/{part}")
 
 
+def test_before_any_trial_the_baseline_stands_once(pages: Callable[..., Pages], tmp_path: Path) -> None:
+    make_run(tmp_path / "runs", rounds=0, finished=False)
+    seen = words(pages().get("/runs/valley-1"))
+    assert "0.00 joint reward of the seed prompt on validation rows; target 0.95" in seen and "0.00 →" not in seen
+    assert "Rounds None yet." in seen
+
+
 def test_charts_draw_signal_promises_and_loss(page: Pages) -> None:
     text = page.get("/runs/valley-1/charts")
     assert "of the best pair" in text and "gradient norm" in text and "round 4, epoch 4: mean loss" in text
