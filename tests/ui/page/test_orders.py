@@ -176,6 +176,12 @@ def test_undo_says_what_it_takes_back_and_that_it_is_a_round(page: Pages, asking
     assert order == "answer" and "'to_round': 3" in str(given)
 
 
+def test_undo_on_a_stopped_run_says_how_to_go_on_as_the_button_says_it(page: Pages) -> None:
+    assert "Nobody works on the run now. Resume it first, or say /go." in say(page, "undo")
+    say(page, "/go")
+    assert "valley-1" in page.steers.working and page.steers.supervised is True
+
+
 def test_an_llm_is_asked_under_the_limits_that_hold_now(asking: Steered, story: RunFolder) -> None:
     with serving([call("status"), call("answer", text="It waits.")]) as server:
         priced = settings(server, price={"input": 1.0, "output": 1.0})
