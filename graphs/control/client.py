@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -230,6 +231,7 @@ def start_worker(folder: RunFolder, supervised: bool = False) -> Steering:
         while time.monotonic() < until:
             at = process.noted(folder)
             if at is not None and at.pid == worker.pid and (remote := live(folder)):
+                threading.Thread(target=worker.wait, daemon=True).start()  # or its end leaves a zombie
                 return remote
             if worker.poll() == Busy.exit_code:
                 return _of_another(folder, time.monotonic() + ANSWERS)

@@ -3,8 +3,8 @@
 import io
 import signal
 from collections.abc import Callable
-from functools import partial
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

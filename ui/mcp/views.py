@@ -174,7 +174,7 @@ def explained(row: Round) -> Explained:
         f"Decided by {decider(row.decision)}: {reason(row.decision)}",
         *([f"Instead of: {would}"] if (would := alternative(row.decision)) else []),
         f"Done: {row.trial.note}",
-        f"{wording.kept(verdict).capitalize()}: {verdict.reason}",
+        f"{wording.kept(row).capitalize()}: {verdict.reason}",
         f"On the rows that decided: {verdict.before:.3f} → {verdict.after:.3f}, p {wording.evidence(verdict)}",
         f"Cost: {wording.cost(row.trial.spend)}",
     ]

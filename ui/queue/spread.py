@@ -54,7 +54,7 @@ def _followed(runs: Sequence[RunFolder], workers: Crew, console: Console) -> dic
     def look(run: RunFolder) -> None:
         rows = run.rounds() if run.path.exists() else ()
         for row in rows[shown[run.name] :]:
-            what = f"round {row.number}: {wording.lever(row.decision.move)}, {wording.kept(row.verdict)}"
+            what = f"round {row.number}: {wording.lever(row.decision.move)}, {wording.kept(row)}"
             console.print(f"{run.name}  {what}; validation reward {row.reward:.2f}", soft_wrap=True, markup=False)
         shown[run.name] = max(shown[run.name], len(rows))
 

@@ -27,7 +27,7 @@ def why(row: Round) -> Iterator[Line]:
         yield line(f"  {name:<24}{value:10.3f}", "dim")
     verdict = row.verdict
     change = f"{wording.number(verdict.before)} → {wording.number(verdict.after)}"
-    yield line(f"  reward {change}, {wording.kept(verdict)}: {verdict.reason}")
+    yield line(f"  reward {change}, {wording.kept(row)}: {verdict.reason}")
 
 
 def diff(seed: Prompt, best: Prompt) -> Iterator[Line]:

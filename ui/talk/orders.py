@@ -39,7 +39,7 @@ class Orders:
             raise BadInput("The run has finished. /set rounds=+2 goes on with it; its test rows then count as seen.")
         if now.condition == "working":
             raise BadInput(f"The run is at work ({progress(now.step) if now.step else 'a step'}). /stop breaks it off.")
-        raise BadInput("The run is not at work: /go goes on.")
+        raise BadInput("Nobody works on the run now. Resume it first, or say /go.")
 
     def back(self) -> Iterable[Line]:
         """To the pair before the last change that was kept."""

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -47,6 +48,16 @@ def until(steering: Steering, ok: Callable[[RunStatus], bool]) -> RunStatus:
         assert time.monotonic() < end, f"nothing of the kind: {status}"
         status = steering.status(status.version, 5.0)
     return status
+
+
+def until_reaped(pid: int) -> None:
+    """Until a process that this one has started is no zombie either."""
+    end = time.monotonic() + PATIENCE
+    with suppress(ProcessLookupError):
+        while time.monotonic() < end:
+            os.kill(pid, 0)
+            time.sleep(0.05)
+        raise AssertionError(f"process {pid} is still there")
 
 
 def training(status: RunStatus) -> bool:
@@ -103,6 +114,7 @@ def test_a_run_in_the_background_is_paused_extended_and_cancelled_by_two_clients
     assert command(["ctl", "stop", *runs]) == 0
     assert "to be resumed" in " ".join(capsys.readouterr().out.split()) or status_of(folder).condition == "stopped"
     assert process.noted(folder) is None and live(folder) is None
+    until_reaped(status.pid)
     assert [row["kind"] for row in lines(folder)] == ["baseline", "extension", "round"]
     with pytest.raises(NesyLoraError, match="has let go of run"):
         first.pause()

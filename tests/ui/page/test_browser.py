@@ -137,8 +137,11 @@ def test_a_run_is_watched_through_a_reload_and_a_new_server_paused_rolled_back_a
         page.get_by_role("button", name="Ask", exact=True).click()
         page.wait_for_selector("#tried .output")
         page.locator("details.round summary").first.click()
-        page.get_by_role("button", name="Go back to before round 1").click()
-        wait_for(page, "Round 2", "#rounds")
+        page.get_by_text("Go back to before round 1").click()
+        wait_for(page, "This is a round of its own", "#rounds")
+        assert len(run.rounds()) == 1  # nothing is done before it is confirmed
+        page.get_by_role("button", name="Go back", exact=True).click()
+        wait_for(page, "went back, as asked", "#rounds")
         assert run.rounds()[1].decision.move.action == "rollback"
         page.get_by_text("Finish", exact=True).click()
         page.get_by_role("button", name="Open the test rows").click()

@@ -72,6 +72,8 @@ def test_rows_that_are_uploaded_get_a_proposal_that_can_be_changed(page: Pages) 
     code, text = upload(page)
     assert code == 200, text
     assert "40 rows of mayors.csv" in text and "Who is the mayor of" in text and "starts_with" in text
+    assert "40 of 40 answers begin with &#39;ANSWER:&#39;" in text
+    assert text.count('<span class="soft">ANSWER: </span>') == 5  # also before the rows, which are written without it
     again = page.client.post(f"/drafts/{draft_in(text)}", data=COLUMNS | {"target": "0.7", "system": "Be brief."}).text
     assert 'value="0.7"' in again and "Be brief." in again and "target: 0.7" in again
 

@@ -18,6 +18,8 @@ from ui.page.rendering import partial, text
 from ui.page.run.overview import live_panel
 from ui.page.run.question import CHANGED, args_from, question_card
 
+ANSWERS = {"approve": "Approve", "reject": "Not this", "edit": "Do this instead"}  # as the buttons say it
+
 router = APIRouter(prefix="/runs/{name}", tags=["orders"], default_response_class=HTMLResponse)
 
 
@@ -35,7 +37,12 @@ async def answer(
         if action not in CHANGED:
             raise BadInput(f"{action!r} is no action; there is {' and '.join(CHANGED)}.")
         given = instead(action, **args_from(action, await request.form()))
+<<<<<<< HEAD
     return shown(run, await run_in_threadpool(lambda: Anybody(run, place.steers).answer(given, number)))
+=======
+    status = await run_in_threadpool(lambda: Anybody(run, place).answer(given, number))
+    return shown(run, status, mine=f"{ANSWERS[decision]} (round {number})")
+>>>>>>> w-mend3
 
 
 @router.post("/go-on", summary="Resume; or do so many rounds without asking")
@@ -92,10 +99,16 @@ def leave(run: Run, place: Here) -> HTMLResponse:
     return shown(run, Anybody(run, place.steers).leave())
 
 
-def shown(run: RunFolder, status: RunStatus, said: str = "") -> HTMLResponse:
-    """The parts of the page that an order changes at once; the rest comes with the events."""
+def shown(run: RunFolder, status: RunStatus, said: str = "", mine: str = "") -> HTMLResponse:
+    """The parts of the page that an order changes at once; the rest comes with the events.
+
+    Args:
+        said: a sentence for the top of the page.
+        mine: what the user did, for the conversation.
+    """
     return HTMLResponse(
         partial("#live", live_panel(run, status))
         + partial("#question", question_card(run, status))
         + partial("#said", text("said.html.j2", text=said) if said else Markup(), "innerHTML")
+        + (partial("#feed", text("turn.html.j2", run=run, said=mine), "beforeend") if mine else "")
     )
