@@ -37,12 +37,8 @@ async def answer(
         if action not in CHANGED:
             raise BadInput(f"{action!r} is no action; there is {' and '.join(CHANGED)}.")
         given = instead(action, **args_from(action, await request.form()))
-<<<<<<< HEAD
-    return shown(run, await run_in_threadpool(lambda: Anybody(run, place.steers).answer(given, number)))
-=======
-    status = await run_in_threadpool(lambda: Anybody(run, place).answer(given, number))
+    status = await run_in_threadpool(lambda: Anybody(run, place.steers).answer(given, number))
     return shown(run, status, mine=f"{ANSWERS[decision]} (round {number})")
->>>>>>> w-mend3
 
 
 @router.post("/go-on", summary="Resume; or do so many rounds without asking")
