@@ -28,9 +28,10 @@ def approve(state: State, services: RunServices) -> State:
     number, cost = state["number"] + 1, cost_of(decision.move, services)
     ahead, rounds, left = forecasts(state, services), state["number"], seconds_left(state, services)
     training = Rules(services.spec.config).training(state["signal"], services.folder.rounds()[:rounds])
-    answer, fault = read(interrupt(question(number, decision, cost, "", ahead, left)), decision.move, rounds, training)
+    asked = question(number, decision, cost, "", ahead, left, training)
+    answer, fault = read(interrupt(asked), decision.move, rounds, training)
     while answer is None:
-        again = question(number, decision, cost, fault, ahead, left)
+        again = question(number, decision, cost, fault, ahead, left, training)
         answer, fault = read(interrupt(again), decision.move, rounds, training)
     if isinstance(answer, Approve):
         return {}
@@ -38,14 +39,14 @@ def approve(state: State, services: RunServices) -> State:
         if answer.message:
             services.note(f"The user turned {decision.move.action} down: {answer.message}")
         return {"decision": None, "refused": (*state["refused"], decision.move.action)}
-    asked = Decision(
+    own = Decision(
         move=answer,
         reason="Asked for by the user.",
         numbers=decision.numbers,
         by="user",
         alternative=decision.alternative or Alternative(action=decision.move, reason=decision.reason),
     )
-    return {"decision": asked}
+    return {"decision": own}
 
 
 def forecasts(state: State, services: RunServices) -> list[Forecast]:

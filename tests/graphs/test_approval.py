@@ -11,6 +11,7 @@ from graphs.approval import APPROVE, Approve, Cost, Forecast, Question, Reject, 
 from graphs.nodes.approve import pace_of
 from tests.fixtures.story import a_baseline, the_story
 from ui import wording
+from ui.mcp.calls import call_of, record_of
 from ui.talk.plans import expected
 
 DECISION = Decision(move=TrainLora(epochs=2), reason="The weight gap is the larger one.", numbers={"weight gap": 2.5})
@@ -129,3 +130,11 @@ def test_a_pace_is_of_the_lever_and_of_work_alone() -> None:
 )  # fmt: skip
 def test_a_plan_beyond_the_budget_says_so(left: float | None, said: str) -> None:
     assert expected(TrainLora(epochs=4), Forecast(lever="train_lora", seconds=600, epochs=2), left) == said
+
+
+def test_a_training_that_is_not_planned_is_as_the_rules_train_where_it_names_nothing() -> None:
+    rules = TrainLora(rows="refined", epochs=5, rank=4)
+    edit = Decision(move=EditPrompt(), reason="Form is lacking.", numbers={})
+    asked = Question.model_validate(question(1, edit, Cost(), training=rules))
+    call = call_of(TrainLora)(epochs=1)
+    assert record_of(call, TrainLora, asked.training) == rules.model_copy(update={"epochs": 1})

@@ -70,7 +70,8 @@ class Tools:
     async def train_lora(self, call: Record, talk: Talk) -> RunView:
         folder, steering, status = await self._open(call)
         planned = status.question.decision.move if status.question else None
-        action = calls.record_of(call, TrainLora, planned)
+        rules = status.question.training if status.question else None
+        action = calls.record_of(call, TrainLora, planned if isinstance(planned, TrainLora) else rules)
         cost = f" Cost: {wording.action_cost(status.question.cost)}." if status.question and planned == action else ""
         await talk.approval("train_lora", f"Train the weights in run {folder.name}: {action}.{cost}")
         return await self._act(folder, steering, action, call, talk)
