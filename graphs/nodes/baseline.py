@@ -52,7 +52,7 @@ def _first_row(state: State, services: RunServices) -> Baseline:
         services.note(f"Warning: {few}")
     start = _started(seed, services)  # first: weights that do not fit the model end the run before it has begun
     services.note("Scoring the seed prompt on the validation rows.")
-    first = services.evaluate(seed, "validation")
+    first, pace = _seed_scored(seed, services)
     present, compared = _better(first, start) if start else (first, "")
     if services.kept_tasks:
         services.note(f"Scoring what is to be kept: {', '.join(kept.name for kept in services.kept_tasks)}.")
@@ -61,8 +61,18 @@ def _first_row(state: State, services: RunServices) -> Baseline:
     return Baseline(
         seed=seed, seed_reward=first.reward, start=start and start.candidate, start_reward=start and start.reward,
         recalled=tuple(recalled), best=best.candidate, reward=best.reward, content=best.content, style=best.style,
-        note=compared + note, keep=keep, verdict=verdict, spend=services.meter.spent, usage=services.llm.budget.usage,
+        note=compared + note, keep=keep, verdict=verdict, spend=services.meter.spent, pace=pace,
+        usage=services.llm.budget.usage,
     )  # fmt: skip
+
+
+def _seed_scored(seed: Candidate, services: RunServices) -> tuple[Evaluation, float | None]:
+    """The seed's scores, and the seconds a forward token took; None where all was scored before a kill."""
+    before, loading = services.meter.used(), services.loading
+    scored = services.evaluate(seed, "validation")
+    used = services.meter.used() - before
+    seconds = used.seconds - (services.loading - loading)
+    return scored, seconds / used.forward_tokens if used.forward_tokens and seconds > 0 else None
 
 
 def _started(seed: Candidate, services: RunServices) -> Evaluation | None:

@@ -57,6 +57,7 @@ class RunServices:
         self._new_name = new_name
         self._lock: ExitStack | None = None
         self._kept: tuple[KeptTask, ...] = ()
+        self.loading = 0.0  # seconds that this process took to load the model
         self.whole_adapters: set[str] = set()  # whose files this process has looked at; see graphs.lost_adapters
 
     # --- the run and its task ---
@@ -184,9 +185,12 @@ class RunServices:
         Raises:
             BadInput: the model cannot be loaded, or does not take the run's LoRA settings.
         """
-        return shared_backbone(
+        began = time.monotonic()
+        view = shared_backbone(
             self.spec.config, self.folder.adapter_folder, self.progress, self._charge, remark=self.note
         )
+        self.loading = time.monotonic() - began
+        return view
 
     @cached_property
     def retriever(self) -> Retriever:

@@ -68,7 +68,8 @@ class Tools:
     async def train_lora(self, call: Record, talk: Talk) -> RunView:
         folder, steering, status = await self._open(call)
         planned = status.question.decision.move if status.question else None
-        action = calls.record_of(call, TrainLora, planned)
+        rules = status.question.training if status.question else None
+        action = calls.record_of(call, TrainLora, planned if isinstance(planned, TrainLora) else rules)
         cost = f" Cost: {wording.action_cost(status.question.cost)}." if status.question and planned == action else ""
         what = f"Train the weights in run {folder.name}: {action}.{cost}"
         await self._approval("train_lora", what, steering, status, talk)

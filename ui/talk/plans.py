@@ -58,7 +58,7 @@ def proposal(action: Action, question: Question) -> str:
     tests = question.cost.test_answers // 2 if isinstance(question.cost, Cost) else 0
     text = what(action, rows, tests)
     forecast = next((ahead for ahead in question.forecasts if ahead.lever == action.action), None)
-    return f"{text}{expected(action, forecast)}"
+    return f"{text}{expected(action, forecast, question.seconds_left)}"
 
 
 def what(action: Action, rows: int = 0, tests: int = 0) -> str:
@@ -86,14 +86,20 @@ def what(action: Action, rows: int = 0, tests: int = 0) -> str:
             return f"end the run: open {opened}, once, and write the report. {REOPENS}"
 
 
-def expected(action: Action, forecast: Forecast | None) -> str:
-    """How long it takes at the pace so far, and what is expected of it; empty where neither is known."""
+def expected(action: Action, forecast: Forecast | None, seconds_left: float | None = None) -> str:
+    """How long it takes at the pace so far, and what is expected of it; empty where neither is known.
+
+    Of a training that is its most: it ends as soon as its rows are learned.
+    """
     if forecast is None:
         return ""
     seconds = forecast.seconds
     if seconds and isinstance(action, TrainLora) and forecast.epochs:
         seconds *= action.epochs / forecast.epochs
-    text = f", about {duration(seconds)}" if seconds else ""
+    most = " at most" if isinstance(action, TrainLora) else ""
+    text = f", about {duration(seconds)}{most}" if seconds else ""
+    if seconds and seconds_left is not None and seconds > seconds_left:
+        text += f" (the budget has only {duration(seconds_left)} left)"
     if forecast.gain is None:
         return text
     spread = "" if forecast.spread is None else f" ± {number(forecast.spread)}"
