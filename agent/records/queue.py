@@ -33,10 +33,14 @@ class Rate(Record):
     source: str = Field(description="what it was measured on, in words")
 
 
+DEAR = 2  # rounds of each lever that take what is estimated
+LATER = 0.5  # of that, what each more takes: weights have mostly learned their rows, and edits repeat themselves
+
+
 class Estimate(Record):
     """What a task is estimated to take. Tokens are forward tokens.
 
-    A round is the observing, the lever and the judging together. None: not known.
+    A round is the observing, the lever and the judging together, one of the first. None: not known.
     """
 
     start: float = Field(description="tokens: the seed prompt scored and the failing rows probed")
@@ -60,8 +64,14 @@ class Estimate(Record):
         if self.rate is None:
             return None
         lora, edit = self.lora / self.rate.training, self.edit / self.rate.answering
-        of_round = {"lora": lora, "edit": edit, "either": (lora + edit) / 2}[lever]
-        return ((self.start + self.end) / self.rate.answering + rounds * of_round) / 60
+        half = counted(rounds / 2)
+        taken = {"lora": counted(rounds) * lora, "edit": counted(rounds) * edit, "either": half * (lora + edit)}[lever]
+        return ((self.start + self.end) / self.rate.answering + taken) / 60
+
+    @property
+    def tokens(self) -> float:
+        """Of all rounds, half of which train, with start and end."""
+        return self.start + self.end + counted(self.rounds / 2) * (self.lora + self.edit)
 
     @property
     def end_minutes(self) -> float:
@@ -73,6 +83,11 @@ class Estimate(Record):
         """Time of start, the quicker of both rounds, and end: with less, nothing can be gained."""
         known = [self.minutes(1, "lora"), self.minutes(1, "edit")]
         return min((minutes for minutes in known if minutes is not None), default=None)
+
+
+def counted(rounds: float) -> float:
+    """So many rounds of one lever, in rounds that take what the first one is estimated to."""
+    return min(rounds, DEAR) + LATER * max(rounds - DEAR, 0)
 
 
 class QueueBegun(Record):

@@ -23,6 +23,9 @@ def baseline(state: State, services: RunServices) -> State:
     A run that has rounds already goes on after the last of them: the ledger, and no checkpoint, is its truth.
     """
     row = services.folder.baseline()  # written before a kill: by now, memory may recall something else
+    told = row is not None and any(
+        isinstance(entry.event, BaselineScored) for entry in services.folder.events().entries
+    )
     if row is None:
         services.fit_rows()
         row = _first_row(state, services)
@@ -32,7 +35,8 @@ def baseline(state: State, services: RunServices) -> State:
     if isinstance(last, Round):
         leave_to_later_runs(last, services)  # the kill may have come right after its row
     services.show_report()
-    services.emit(BaselineScored(row=row))
+    if not told:
+        services.emit(BaselineScored(row=row))
     recorded = last.spend + services.folder.charges.restart(len(rounds))
     return {
         "run": services.folder.name, "number": len(rounds), "best": last.best, "decision": None,

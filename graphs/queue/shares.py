@@ -9,7 +9,7 @@ from pydantic import Field
 
 from agent.records.base import Record
 from agent.records.limits import Extension, Limits
-from agent.records.queue import NightLimits, TaskAdded
+from agent.records.queue import NightLimits, TaskAdded, counted
 from agent.records.rounds import Baseline, Outcome, Round, Spend, Usage
 from memory.queue import Item
 from memory.run.folder import RunFolder
@@ -183,4 +183,4 @@ def _llm_tokens(task: TaskAdded) -> float:
 
 def _train_tokens(task: TaskAdded) -> float:
     own = task.limits.train_tokens
-    return min(inf if own is None else own, task.estimate.trained * task.limits.rounds)
+    return min(inf if own is None else own, task.estimate.trained * counted(task.limits.rounds))

@@ -44,6 +44,8 @@ class CallFile:
         Returns:
             What was done, in a sentence; "" where no line is damaged.
         """
+        if not self.path.exists():
+            return ""
         with self.alone():
             return self._mended()
 

@@ -1,8 +1,11 @@
 """The chat line by line, as a script or a pipe has it: commands, plain words, and plain language by a scripted LLM."""
 
 import io
+import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,8 +22,9 @@ from memory.run.folder import RunFolder
 from tests.llm.clients import settings
 from tests.llm.server import OVERLOADED, LlmServer, Reply, call, serving
 from tests.llm.story import PLANNED, RULES, llm_rounds
+from ui.control.signals import Stopped
 from ui.talk import answers
-from ui.terminal.chat import chat
+from ui.terminal.chat import Visit, _heard, chat, settle
 
 TinyTask = Callable[..., Path]
 Say = Callable[..., str]
@@ -220,6 +224,23 @@ def test_a_chat_sees_and_steers_a_run_that_is_worked_on_elsewhere(run: Callable[
         output = say(folder, "/edit", "status")
         assert "Another process works on it" in output and "taken back" in output and "Round 2: " in output
         assert driver.status().rounds == 1 and driver.status().condition == "waiting"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("where", ["prompt", "step", "answer"])
+def test_a_signal_to_end_passes_where_a_ctrl_c_is_caught(number: int, where: str) -> None:
+    def raises(*_: object) -> str:
+        raise Stopped(number)
+
+    caught = list[str]()
+    here: Any = SimpleNamespace(
+        talk=SimpleNamespace(stop=lambda: caught.append("cancelled"), hear=raises, changed=lambda _: None),
+        say=caught.append, look=raises, now=None,
+    )  # fmt: skip
+    here.interrupted = partial(Visit.interrupted, here)
+    with pytest.raises(Stopped):
+        settle(here) if where == "step" else _heard(here, raises if where == "prompt" else lambda: "yes")
+    assert not caught
 
 
 # --- with an LLM ----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import secrets
 import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
+from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
@@ -98,10 +99,20 @@ def start(place: Here, draft: str, settled: Annotated[Started, Form()]) -> HTMLR
     rows = _file(place, draft)
     proposed = draft_task(rows, settled.options)
     given = "\n".join(settled.yaml.splitlines()) + "\n"  # browsers send lines with \r\n
-    folder = rows.parent / "task"
-    shutil.rmtree(folder, ignore_errors=True)  # of a start that failed
-    task = proposed.model_copy(update={"yaml": given}).write(folder)
+    task = proposed.model_copy(update={"yaml": given}).write(_new_folder(rows.parent))
     return begin(place, task, [], None, settled.supervised)
+
+
+def _new_folder(draft: Path) -> Path:
+    """A folder for a task. Each start has its own: the run of an earlier one reads its rows there."""
+    for number in count(1):
+        folder = draft / f"task-{number}"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("there is always another number")
 
 
 def forget_old(root: Path) -> None:

@@ -116,7 +116,6 @@ def _estimated(item: Item) -> tuple[str, ...]:
     """Times of a round of each lever; then of all rounds with start and end: time, forward tokens, money, room."""
     known = item.added.estimate
     rate, full = known.rate, known.minutes(known.rounds)
-    tokens = known.start + known.end + known.rounds * (known.lora + known.edit) / 2
     usd = None if known.usd_round is None else known.usd_round * known.rounds
     return (
         item.added.name,
@@ -124,7 +123,7 @@ def _estimated(item: Item) -> tuple[str, ...]:
         wording.duration(known.lora / rate.training) if rate else "–",
         str(known.rounds),
         wording.duration(60 * full) if full is not None else "–",
-        short(round(tokens)),
+        short(round(known.tokens)),
         "–" if usd is None else wording.money(usd),
         f"{known.disk / 1e6:,.0f} MB",
     )

@@ -13,6 +13,7 @@ from agent.records.events import DecisionMade, Event, RunStarted, RunStopped
 from graphs.control.steering import RunStatus, Steering
 from memory.run.folder import RunFolder
 from ui import wording
+from ui.control.signals import only_ctrl_c
 from ui.report.write import write_report
 from ui.status_wording import CONDITIONS, progress
 from ui.talk.lines import Kind, Line, line
@@ -105,8 +106,13 @@ class Visit:
             self.talk.changed(now)
         return changed
 
-    def interrupted(self) -> None:
-        """Ctrl-C: the step under way is cancelled; where none is, the way out is told."""
+    def interrupted(self, error: KeyboardInterrupt) -> None:
+        """Ctrl-C: the step under way is cancelled; where none is, the way out is told.
+
+        Raises:
+            Stopped: SIGTERM or SIGHUP. The process ends, and the step is done again when the run goes on.
+        """
+        only_ctrl_c(error)
         try:
             self.talk.stop()
         except NesyLoraError as error:
@@ -137,8 +143,8 @@ def _line_by_line(here: Visit) -> None:
             text = here.console.input("[bold]> [/]")
         except EOFError:
             return
-        except KeyboardInterrupt:
-            here.interrupted()
+        except KeyboardInterrupt as error:
+            here.interrupted(error)
             continue
         if not here.talk.hear(text):
             return
@@ -160,8 +166,8 @@ def settle(here: Visit, begins: bool = False) -> None:
             idle = here.now.condition != "working" or not here.now.supervised
             if idle and (not changed or here.now.condition == "stopped"):
                 return
-        except KeyboardInterrupt:
-            here.interrupted()
+        except KeyboardInterrupt as error:
+            here.interrupted(error)
 
 
 # --- on a terminal ---------------------------------------------------------------------------------
@@ -202,12 +208,13 @@ def _heard(here: Visit, ask: Callable[[], str]) -> bool:
         text = ask()
     except EOFError:
         return False
-    except KeyboardInterrupt:
-        here.interrupted()
+    except KeyboardInterrupt as error:
+        here.interrupted(error)
         return True
     try:
         return here.talk.hear(text)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        only_ctrl_c(error)
         here.say(line("Interrupted.", "fault"))
         return True
 

@@ -227,8 +227,12 @@ class LiveView:
         if self._bars is None:
             self._bars = _bars(self.console)
             self._bars.start()
-            self._bars.add_task(wording.printable(self._what), total=total, note="")
-        self._bars.update(self._bars.task_ids[0], completed=done, total=total, note=wording.printable(note))
+            self._bars.add_task(
+                wording.printable(self._what), total=total, completed=done, note=wording.printable(note)
+            )
+        # Drawn here and now: while a step computes, the thread that draws ten times a second may hardly get a turn.
+        task = self._bars.task_ids[0]
+        self._bars.update(task, completed=done, total=total, note=wording.printable(note), refresh=True)
 
     def _end_progress(self) -> None:
         """The line goes as soon as its work is done: what is typed next must not be drawn over."""

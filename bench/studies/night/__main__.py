@@ -24,8 +24,6 @@ from bench.studies.night.gateway import Weather, gateway
 from bench.studies.night.supervisor import Night
 from bench.studies.night.tasks import write_tasks
 
-CHANCE = 0.15  # of an LLM's answer to be spoiled in the faulted night
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.studies.night", description=__doc__,
@@ -34,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=16, help="of the faults")
     parser.add_argument("--every", type=float, default=240.0, help="seconds from fault to fault, give or take half")
+    parser.add_argument("--chance", type=float, default=0.15, help="of an LLM's answer to be spoiled, beside faults")
     parser.add_argument("--disk", type=int, default=1000, metavar="MB", help="size of the faulted night's disk")
     parser.add_argument("--model", default="", help="in place of the tasks' own")
     parser.add_argument("--rounds", type=int, help="of each task, in place of what is planned")
@@ -53,7 +52,7 @@ def _night(home: Path, options: argparse.Namespace) -> bool:
     root.mkdir(parents=True, exist_ok=True)
     if faulted and not root.is_mount():
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={options.disk}m", "tmpfs", str(root)], check=True)
-    weather = Weather(CHANCE, options.seed) if faulted else Weather()
+    weather = Weather(options.chance, options.seed) if faulted else Weather()
     with _llm() as upstream, gateway(upstream, home / "bill.jsonl", weather) as llm:
         tasks = write_tasks(home / "tasks", llm.url, options.model, options.rounds)
         night = Night(root, home / "diary.jsonl", tasks, llm)

@@ -30,7 +30,7 @@ def an_item(number: int = 1, estimate: Estimate = KNOWN, **limits: float) -> Ite
 
 def test_later_tasks_keep_what_they_need_and_at_least_an_equal_share() -> None:
     later = [an_item(2), an_item(3)]
-    assert share_of(Left(minutes=480), later).minutes == pytest.approx(480 - 2 * 6.2)
+    assert share_of(Left(minutes=480), later).minutes == pytest.approx(480 - 2 * 4.2)
     assert share_of(Left(minutes=9), later).minutes == pytest.approx(3)
     assert share_of(Left(minutes=480), [an_item(2, KNOWN.model_copy(update={"rate": None}))]).minutes == 240
     assert share_of(Left(minutes=480), [an_item(2, minutes=4)]).minutes == 476

@@ -93,7 +93,7 @@ def test_a_run_in_the_background_is_paused_extended_and_cancelled_by_two_clients
     refused = capsys.readouterr().err
     assert f"Process {status.pid} works on run {folder.name}" in refused and "nesylora attach" in refused
     assert command(["ctl", "extend", "--rounds", "3", "--target", "0.5", *runs]) == 0
-    assert "of 3 rounds" in capsys.readouterr().out
+    assert "of 3 done" in capsys.readouterr().out
     assert command(["ctl", "cancel", *runs]) == 0
     assert command(["ctl", "resume", "--json", *runs]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["run"] == folder.name

@@ -1,7 +1,9 @@
 """A run begins from a task that is there, or from a file of rows."""
 
 import csv
+import html
 import io
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -87,6 +89,24 @@ def test_a_proposal_is_started_as_the_user_left_it(page: Pages, tiny_model: Call
     assert yaml.safe_load(run.task_file.read_text())["budget"]["rounds"] == 3
     assert Path(run.about.source).is_relative_to(page.root / "uploads")
     assert page.steers.supervised is False
+
+
+def test_a_draft_that_is_started_again_leaves_the_rows_of_the_first_run(
+    page: Pages, tiny_model: Callable[[str], Path]
+) -> None:
+    draft = draft_in(upload(page)[1])
+    sources = []
+    for answers in ("wanted", "who"):  # the user goes back and takes another column
+        form = {"question": "asked", "answer": answers, "model": str(tiny_model("llama")), "name": "mayors"}
+        proposal = page.client.post(f"/drafts/{draft}", data=form).text
+        written = html.unescape(proposal.split('class="code">')[1].split("</textarea>")[0])
+        answer = page.client.post(f"/drafts/{draft}/start", data=form | {"yaml": written})
+        assert answer.status_code == 200, answer.text
+        run = RunFolder.open(page.root / answer.headers["hx-redirect"].rpartition("/")[2])
+        sources.append(Path(run.about.source))
+    first, second = (json.loads((source / "train.jsonl").read_text().splitlines()[0]) for source in sources)
+    assert sources[0] != sources[1] and len(list(page.root.glob("*/run.json"))) == 2
+    assert "ANSWER" in (sources[0] / "task.yaml").read_text() and first["answer"] != "me" == second["answer"]
 
 
 def test_a_task_yaml_that_was_spoilt_says_where_and_can_be_mended(page: Pages) -> None:
