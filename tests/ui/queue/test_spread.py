@@ -60,7 +60,7 @@ def test_what_does_not_go_together_is_refused_before_anything_begins(
         (["--jobs", "2", "--name", "x"], "--name does not go"),
         (["--on", "slurm"], "--on slurm: take `ray`"),
         (["--jobs", "2", "--gpus-each", "1"], "--gpus-each is for --on ray"),
-        (["--jobs", "2", "--set", "lora.rnak=3"], "lora.rank"),
+        (["--jobs", "2", "--set", "lora.rnak=3"], "did you mean 'rank'"),
     ]:
         assert run(["run", task, task, *options, "--runs", str(root)]) == 2
         assert message in capsys.readouterr().err
