@@ -151,3 +151,24 @@ def test_an_estimate_rests_on_earlier_runs_with_the_same_model(
     other = load_task(tiny_task(dtype="bfloat16"))
     assert estimate(other, tmp_path / "runs").rate is None
     assert known.least_minutes is not None and known.minutes(3) is not None
+
+
+def test_a_task_that_ran_before_is_estimated_by_what_its_own_rounds_took(
+    tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graphs.queue.estimate._probed", lambda task: None)
+    task, rows = load_task(tiny_task()), the_story()
+    by_its_sizes = estimate(task, tmp_path / "runs")
+    run = new_run(tiny_task(), [], tmp_path / "runs")
+    run.append(a_baseline())
+    for row in rows:
+        run.append(row)
+    taken = [row.spend - before.spend for before, row in zip([a_baseline(), *rows], rows, strict=False)]
+    edits = [spend for spend, row in zip(taken, rows, strict=True) if row.decision.move.action == "edit_prompt"]
+    known = estimate(task, tmp_path / "runs")
+    assert known.start == a_baseline().spend.forward_tokens and known.end == by_its_sizes.end
+    assert known.edit == pytest.approx(sum(spend.forward_tokens for spend in edits[:2]) / len(edits[:2]))
+    trainings = [spend for spend, row in zip(taken, rows, strict=True) if row.decision.move.action == "train_lora"]
+    assert known.trained == round(sum(spend.train_tokens for spend in trainings[:2]) / len(trainings[:2]))
+    longer = load_task(tiny_task(generation={"max_new_tokens": 99}))
+    assert estimate(longer, tmp_path / "runs").start != known.start, "by its sizes again"
