@@ -18,6 +18,7 @@ from agent.errors import BadInput
 from agent.protocols import Progress
 from agent.records.examples import Prompt
 from agent.records.rounds import Round
+from agent.records.training import read_training
 from eval.tasks.task import load_config
 from export.base import Base, base_folder, describe_base, sha256
 from export.beside_weights import save_generation_config, save_tokenizer, tokenizer_files
@@ -256,7 +257,8 @@ class _Export:
             name=self.name if self.name != "bundle" else self.run.name,
             task=config.name, about=config.about, dataset=config.data.hub, run=self.run.name,
             created=datetime.now(UTC).isoformat(timespec="seconds"), version=own_version(), base=self.base,
-            adapter=self.adapter is not None, kind=lora.get("peft_type", ""), rank=lora.get("r"),
+            adapter=self.adapter is not None, started=self._goes_on_from_a_start(),
+            kind=lora.get("peft_type", ""), rank=lora.get("r"),
             prompt=self.prompt.id, refined_template=template is not None,
             retrieves=self.prompt.retrieval.k if self.prompt.retrieval else 0, switches=config.chat_template_kwargs,
             max_new_tokens=config.generation.max_new_tokens,
@@ -270,6 +272,14 @@ class _Export:
             rounds=self._rounds(),
         )  # fmt: skip
         return manifest.model_copy(update={"notes": notes(manifest, self.into, qlora=config.lora.qlora)})
+
+    def _goes_on_from_a_start(self) -> bool:
+        """Whether the adapter, or one that it was trained on from, is the one that the task brought."""
+        first, adapter = self.run.baseline(), best_pair(self.run).adapter
+        start = first.start.adapter if first and first.start else None
+        while adapter and adapter != start:
+            adapter = read_training(self.run.adapter_folder(adapter)).parent
+        return adapter is not None
 
     def _rounds(self) -> tuple[RoundExcerpt, ...]:
         return tuple(_excerpt(row) for row in self.run.rounds())

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from agent.errors import NesyLoraError
+from export.bundle import seal
 from export.manifest import read_manifest
 
 
@@ -24,6 +25,8 @@ def push(bundle: Path, repo: str) -> str:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
     manifest = read_manifest(bundle)
+    if manifest != (shown := manifest.without_test_answers()):
+        seal(bundle, shown)
     api = HfApi()
     try:
         name = api.create_repo(repo, private=True, exist_ok=True).repo_id

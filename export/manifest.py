@@ -55,7 +55,7 @@ class Check(Record):
     other_prompts: int | None = Field(
         None, description="rows whose prompt had other token ids there; None: not to be seen"
     )
-    differences: tuple[Difference, ...] = Field((), description="the first of them")
+    differences: tuple[Difference, ...] = Field((), description="the first of them; none of test rows")
 
     def __str__(self) -> str:
         prompts = f"; {self.other_prompts} prompts have other token ids" if self.other_prompts else ""
@@ -81,6 +81,7 @@ class Manifest(Record):
     adapter: bool = Field(description="whether it holds one; else the bare base was best")
     kind: str = Field("", description="peft's name of the adapter's kind")
     rank: int | None = None
+    started: bool = Field(False, description="whether its weights go on from an adapter that the run was given")
     prompt: str = Field(description="id of the prompt in prompt.json")
     refined_template: bool = Field(description="whether chat_template.jinja carries the prompt")
     retrieves: int = Field(0, description="few-shot examples that each question gets, from demos.jsonl")
@@ -101,6 +102,11 @@ class Manifest(Record):
     rounds: tuple[RoundExcerpt, ...] = ()
     notes: tuple[str, ...] = Field((), description="what is to be known before it is used")
     checks: tuple[Check, ...] = ()
+
+    def without_test_answers(self) -> "Manifest":
+        """Bundles of older versions hold some, which are not to be given away."""
+        checks = [made if made.split != "test" else made.model_copy(update={"differences": ()}) for made in self.checks]
+        return self.model_copy(update={"checks": tuple(checks)})
 
 
 def read_manifest(folder: Path) -> Manifest:

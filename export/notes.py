@@ -34,6 +34,10 @@ PENALTIES = (
     "asked to."
 )
 QLORA = "The run held its base in four bits; the merged model is in {dtype}, and may answer otherwise."
+STARTED = (
+    "The adapter goes on from one that the run was given: what that was trained on, and its licence, hold for this "
+    "one, too."
+)
 BARE = "The best pair has no adapter: the prompt alone is the result, for the base as it is."
 
 
@@ -53,6 +57,8 @@ def notes(manifest: Manifest, bundle: Path, qlora: bool = False) -> tuple[str, .
         found.append(NO_TEMPLATE)
     if manifest.stop:
         found.append(PLAIN)
+    if manifest.started:
+        found.append(STARTED)
     if manifest.adapter:
         found += _of_the_adapter(json.loads((bundle / "adapter_config.json").read_text(encoding="utf-8")))
     settings = json.loads((bundle / "generation_config.json").read_text(encoding="utf-8"))

@@ -79,11 +79,19 @@ class Question(Record):
     decision: Decision
     cost: Cost | str  # text in checkpoints from before costs were numbers
     forecasts: tuple[Forecast, ...] = ()
+    training: TrainLora | None = Field(None, description="as the rules would train now: what a user leaves out")
+    seconds_left: float | None = Field(None, description="of the run's minutes, when it was asked; None: no limit")
     fault: str = Field("", description="what is wrong with the answer before, which was not executed")
 
 
 def question(
-    number: int, decision: Decision, cost: Cost, fault: str = "", forecasts: Sequence[Forecast] = ()
+    number: int,
+    decision: Decision,
+    cost: Cost,
+    fault: str = "",
+    forecasts: Sequence[Forecast] = (),
+    seconds_left: float | None = None,
+    training: TrainLora | None = None,
 ) -> dict[str, Any]:
     """The question about a round's decision as an interrupt's value: plain JSON values."""
     action = decision.move
@@ -101,6 +109,8 @@ def question(
         decision=decision,
         cost=cost,
         forecasts=tuple(forecasts),
+        seconds_left=seconds_left,
+        training=training,
         fault=fault,
     )
     return asked.model_dump(mode="json")

@@ -12,6 +12,7 @@ from agent.records.base import folded
 from agent.records.examples import Demo, Example, Prompt
 
 ASKED_AT_ONCE = 512  # questions that are compared with all train rows in one product
+KEPT = 20_000  # questions beside the train rows whose vectors are kept: a server is asked new ones without end
 DIGITS = 5  # of a cosine: the rest differs with the batch that a text was embedded in
 
 Vectors = NDArray[np.float32]
@@ -76,6 +77,8 @@ class NearestRows:
         """Embeds those of the questions that are not known yet."""
         missing = [question for question in dict.fromkeys(questions) if question not in self._known]
         if missing:
+            if len(self._known) > len(self._train) + KEPT:
+                self._known = {question: self._known[question] for question in questions if question in self._known}
             self._known |= zip(missing, np.array(self._embed(missing), np.float32), strict=True)
 
     def _hidden(self, example: Example, demonstrated: Iterable[str]) -> list[int]:

@@ -49,6 +49,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama_tied": ("LlamaConfig", BODY | {"tie_word_embeddings": True}),
     "mixtral": ("MixtralConfig", BODY | {"num_local_experts": 4}),
     "qwen2": ("Qwen2Config", BODY),
+    "qwen3": ("Qwen3Config", BODY | {"head_dim": 128}),  # as all of them; of another size, transformers reads no GGUF
     "gemma2": ("Gemma2Config", BODY | {"sliding_window": 16}),
     "gemma3": ("Gemma3TextConfig", BODY | {"sliding_window": 16}),
     "gemma3_wide": ("Gemma3TextConfig", BODY | {"sliding_window": 512}),

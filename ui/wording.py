@@ -5,13 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from agent.policy.learned import short
-from agent.records.actions import Action
+from agent.records.actions import Action, Rollback
 from agent.records.rounds import (
     ConstantAnswer,
     KeptScore,
     Proposal,
     Remaking,
     Role,
+    Round,
     Spend,
     SplitResult,
     Usage,
@@ -138,8 +139,18 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def kept(verdict: Verdict) -> str:
-    return "kept" if verdict.kept else "taken back"
+def kept(row: Round) -> str:
+    """What became of a round's trial. An older pair that stands again is no gain, also where the user asked for it."""
+    if not row.verdict.kept:
+        return "taken back"
+    if isinstance(row.decision.move, Rollback):
+        return "went back, as asked" if row.decision.by == "user" else "went back"
+    return "kept"
+
+
+def gained(row: Round) -> bool:
+    """Whether a round's trial was kept as better than what stood before."""
+    return row.verdict.kept and not isinstance(row.decision.move, Rollback)
 
 
 def raced(proposal: Proposal, present: Proposal) -> str:

@@ -208,6 +208,9 @@ class Baseline(Record):
         None, description="of the best recalled prompt against the seed, where one was judged"
     )
     spend: Spend
+    pace: float | None = Field(
+        None, description="seconds that a forward token took while the seed was scored, the model being loaded"
+    )
     usage: dict[Role, Usage] = Field(default_factory=dict, description="of the LLM, by role: judges score the seed")
 
     @property

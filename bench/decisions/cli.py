@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from agent.example_tasks import shipped
-from ui.cli import add_settings, quiet_libraries, task_path
+from ui.options import add_settings, quiet_libraries, task_path
 from ui.queue.place import add_place, place_of
 
 COMPARED = ("rules", "paper", "lora-only", "prompt-only", "p -> w -> p")

@@ -57,7 +57,7 @@ def propose_scoring(answers: Sequence[str]) -> Scoring:
     if not prefix:
         return found
     style = [_shifted(entry, len(prefix.split())) for entry in found.style]
-    reason = f"{sum(text.startswith(prefix) for text in texts)} of {len(texts)} answers begin so"
+    reason = f"{sum(text.startswith(prefix) for text in texts)} of {len(texts)} answers begin with '{prefix.strip()}'"
     apart = found.kind not in WHOLE
     if apart:
         reason += "; the rows were written without it, so that content and form are told apart"

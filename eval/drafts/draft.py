@@ -58,7 +58,7 @@ def _draft(
     names = list(dict.fromkeys(name for row in reading.table.rows if row.values for name in row.values))
     chats = "messages" in reading.columns
     return TaskDraft(
-        name=options.name or _name(path),
+        name=plain_name(options.name) or _name(path),
         source=path.name,
         format=reading.format,
         found=found,

@@ -23,7 +23,7 @@ def task_text(draft: TaskDraft, max_new_tokens: int, epochs: int) -> str:
     lines = [
         *_comment(f"Drafted from {draft.source} ({draft.format}, {draft.found} rows). All of it may be changed; "
                   "docs/settings.md has every key."),
-        f"name: {draft.name}",
+        f"name: {_value(draft.name)}",  # 2024, on and null are names, too
         f"model: {_value(draft.model)}",
         "",
         *_comment(draft.why["splits"]),

@@ -4,8 +4,9 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -32,6 +33,7 @@ class Remote:
     def __init__(self, folder: RunFolder, at: process.Process) -> None:
         self._folder = folder
         self._at = at
+        self._ended = 0  # the version of what is said once it is gone: that does not change any more
 
     def status(self, after: int = -1, seconds: float = 0.0) -> RunStatus:
         try:
@@ -39,9 +41,12 @@ class Remote:
         except Gone as gone:  # what the folder says is still true
             if not self._folder.path.exists():  # the task could not be used, and nothing was measured
                 raise
+            if after == self._ended:
+                time.sleep(seconds)
+            self._ended = self._ended or max(int(time.time() * 1000), after + 1)
             left = status_of_folder(self._folder)
             trouble = "" if left.condition == "finished" else str(gone)
-            return left.model_copy(update={"version": int(time.time() * 1000), "trouble": trouble})
+            return left.model_copy(update={"version": self._ended, "trouble": trouble})
 
     def answer(self, answer: Mapping[str, object], number: int | None = None) -> RunStatus:
         return self._steer("answer", {"answer": dict(answer), "number": number})
@@ -99,10 +104,7 @@ class Remote:
         if now is None or now.pid != self._at.pid or now.trouble:
             why = f": {now.trouble}" if now and now.trouble else ", as it was told to"
             return f"Process {self._at.pid} has let go of run {self._folder.name}{why}. {GO_ON}{self._folder.name}"
-        return (
-            f"Process {self._at.pid}, which worked on run {self._folder.name}, has ended without a word (killed, or "
-            f"out of memory). What was completed is kept. {GO_ON}{self._folder.name}"
-        )
+        return killed(self._folder, self._at)
 
 
 GO_ON = "Go on with: nesylora resume "
@@ -149,10 +151,44 @@ def live(folder: RunFolder) -> Remote | None:
     return Remote(folder, at)
 
 
-def status_of(folder: RunFolder) -> RunStatus:
-    """Where a run stands, whoever works on it, if anybody."""
-    remote = live(folder)
-    return remote.status() if remote else status_of_folder(folder)
+def status_of(folder: RunFolder, attached: Callable[[RunFolder], Steering | None] = live) -> RunStatus:
+    """Where a run stands: as whoever works on it says, else as its folder has it.
+
+    Args:
+        attached: finds whoever works on it and can be reached.
+
+    Raises:
+        BadInput: the ledger is damaged.
+        Gone: so is the folder.
+    """
+    try:
+        if steering := attached(folder):
+            return steering.status()
+    except (BadInput, Gone):
+        raise
+    except NesyLoraError as error:  # a run that does not answer, or in another version's words, hides no other
+        return status_of_folder(folder, "working").model_copy(update={"trouble": str(error)})
+    return resting(folder)
+
+
+def resting(folder: RunFolder) -> RunStatus:
+    """The status of a run that nobody works on whom we can reach: somebody else may have it. Errors as `status_of`."""
+    status = status_of_folder(folder)
+    if status.condition == "finished":
+        return status
+    if held := holder(folder.lock_path):
+        trouble = f"It is in use by {held}, which cannot be steered from here."
+        return status.model_copy(update={"condition": "working", "trouble": trouble})
+    last = process.noted(folder)
+    return status.model_copy(update={"trouble": (last.trouble or killed(folder, last)) if last else ""})
+
+
+def killed(folder: RunFolder, last: process.Process) -> str:
+    """What is said of a process that is gone and has noted nothing."""
+    return (
+        f"Process {last.pid}, which worked on run {folder.name}, has ended without a word (killed, or out of memory). "
+        f"What was completed is kept. {GO_ON}{folder.name}"
+    )
 
 
 def steer(folder: RunFolder, supervised: bool = True) -> Steering:
@@ -195,6 +231,7 @@ def start_worker(folder: RunFolder, supervised: bool = False) -> Steering:
         while time.monotonic() < until:
             at = process.noted(folder)
             if at is not None and at.pid == worker.pid and (remote := live(folder)):
+                threading.Thread(target=worker.wait, daemon=True).start()  # or its end leaves a zombie
                 return remote
             if worker.poll() == Busy.exit_code:
                 return _of_another(folder, time.monotonic() + ANSWERS)

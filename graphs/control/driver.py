@@ -47,6 +47,7 @@ class Driver(RunThread):
 
     def answer(self, answer: Mapping[str, object], number: int | None = None) -> RunStatus:
         with self._changed:
+            self._still_open("answer")
             question = self._question
             if question is None:
                 raise BadInput(f"Run {self._folder.name} waits for no answer now: {self._doing()}.")
@@ -89,7 +90,7 @@ class Driver(RunThread):
             self._approved = rounds or self._approved
             if self._question is None:
                 self._go_on()
-            elif self._passes(self._question):
+            elif self._took_approved_round(self._question):
                 self._order(partial(self._go, APPROVE))
             else:
                 self._approved = 0
@@ -110,13 +111,15 @@ class Driver(RunThread):
     def cancel_step(self) -> RunStatus:
         with self._changed:
             self._still_open("cancel")
+            unasked, self._approved = self._approved, 0  # whoever cancels wants to be asked about what comes next
             if self._cut_off and self._condition == "paused":
                 self._folder.cancel(self._cut_off)
                 self._go_on()
                 return self.status()
             under_way = self._services.under_way
             if self._question or not under_way.cancellable:
-                raise BadInput(f"No action is under way that could be cancelled: {self._doing()}.")
+                asked = " The rounds that were to go on unasked are asked about again." if unasked else ""
+                raise BadInput(f"No action is under way that could be cancelled: {self._doing()}.{asked}")
             self._folder.cancel(under_way.round)
             self._cancelled = under_way.round
             self._changes()

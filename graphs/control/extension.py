@@ -1,5 +1,6 @@
 """Other limits for a run: read from what a user wrote, checked against its task."""
 
+import math
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
@@ -30,6 +31,9 @@ def extended(config: TaskConfig, present: Limits, changes: Mapping[str, float | 
         if name not in NAMES:
             near = get_close_matches(name, NAMES, n=1)
             raise BadInput(f"There is no limit {name!r}{f': did you mean {near[0]}?' if near else ''} {_ways()}")
+    for name, value in changes.items():
+        if value is not None and not math.isfinite(value):
+            raise BadInput(f"{name}: {value} is no limit; `none` lifts one")
     try:
         limits = Limits.model_validate(present.model_dump() | dict(changes))
     except ValidationError as error:

@@ -5,7 +5,6 @@ import socket
 import struct
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,7 +26,6 @@ class Server:
     def __init__(self, driver: Driver, path: Path) -> None:
         self._driver = driver
         self._path = path
-        self.asked = time.monotonic()  # when the last request came
         path.unlink(missing_ok=True)  # of a dead process that had this id
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.bind(str(path))
@@ -57,7 +55,6 @@ class Server:
                 return
             with connection.makefile("rb") as lines:
                 line = lines.readline(wire.MOST)
-            self.asked = time.monotonic()
             if line:
                 connection.sendall(wire.answered(line, self._driver))
 

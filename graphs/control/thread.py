@@ -185,14 +185,18 @@ class RunThread:
                 self._trouble = question.fault
                 self._services.supervised = False  # it was asked for the sake of the user's own action
                 self._next = partial(self._go, APPROVE)
-            elif self._passes(question):
+            elif self._took_approved_round(question):
                 self._next = partial(self._go, APPROVE)
             else:
                 self._condition, self._question, self._approved, self._paused = "waiting", question, 0, False
             self._changes()
 
-    def _passes(self, question: Question) -> bool:
-        """Whether a question needs no answer, since rounds were approved beforehand. The end always needs one."""
+    def _took_approved_round(self, question: Question) -> bool:
+        """Spend one of the rounds that were approved beforehand on this question, so that it needs no answer.
+
+        Returns:
+            False: none is left, or this is the end of the run, which is always asked about.
+        """
         if self._approved < 1 or isinstance(question.decision.move, Stop):
             return False
         self._approved -= 1

@@ -65,6 +65,7 @@ class Turn(TypedDict, total=False):
     said: str
     found: Sequence[str]
     choice: dict[str, Any] | None
+    cost: str
     answer: str
 
 
@@ -114,7 +115,7 @@ class ChatAgent:
             LlmUnavailable: it did not answer, or nothing that can be used. Nothing was done.
         """
         before = self._state().get("before", ())
-        yield from self._stream({"said": said, "before": before, "found": [], "choice": None, "answer": ""})
+        yield from self._stream({"said": said, "before": before, "found": [], "choice": None, "cost": "", "answer": ""})
 
     def decide(self, answer: Mapping[str, object]) -> Iterator[Event]:
         """The answer to the open question, in LangChain's human-in-the-loop schema.
@@ -125,6 +126,17 @@ class ChatAgent:
         if not self.question:
             raise BadInput("Nothing is asked.")
         yield from self._stream(Command(resume=dict(answer)))
+
+    def ask_again(self, turn: Turn) -> Iterator[Event]:
+        """The question of an earlier turn once more, which a later one has pushed aside."""
+        asked: Turn = {"said": turn["said"], "found": [], "choice": turn["choice"], "cost": turn.get("cost", "")}
+        self._graph.update_state(self._config, asked, as_node="think")
+        yield from self._stream(None)
+
+    @property
+    def open_turn(self) -> Turn | None:
+        """The turn whose question is open; None where none is."""
+        return self._state() if self.question else None
 
     @property
     def question(self) -> str:
@@ -158,7 +170,9 @@ class ChatAgent:
         choice = self._chat.call_tool(prompts.read("chat"), user, tools)
         theirs = [turn["said"], *(line["text"] for line in turn["before"] if line["who"] == "they")]
         if not isinstance(choice, Answer):
-            return {"choice": as_named(choice, theirs).model_dump(mode="json")}
+            wanted = as_named(choice, theirs)
+            cost = self._desk.weigh(command_of(wanted)) if isinstance(wanted, ACTS) else ""
+            return {"choice": wanted.model_dump(mode="json"), "cost": cost}
         ours = [line["text"] for line in turn["before"] if line["who"] == "you"]  # held to records in its own turn
         held_to = checked(choice.text, [facts, found, *ours], self._desk.carried_out(), theirs)
         for reason in held_to.left_out:
@@ -178,16 +192,21 @@ class ChatAgent:
         return {"found": [*turn["found"], f"{command}:\n{text[:MOST_CHARACTERS]}"], "choice": None}
 
     def confirm(self, turn: Turn, *, writer: StreamWriter) -> Turn:
-        """Ask before what is costly or final. A node of its own: an interrupted one runs again from its start."""
+        """Ask before what is costly or final. A node of its own: an interrupted one runs again from its start.
+
+        What it costs was weighed before: by the time of the answer the run may have changed, so that nothing would be
+        asked any more, and the answer not be read.
+        """
         choice = _chosen(turn)
-        cost = self._desk.weigh(command_of(choice))
+        cost = turn.get("cost") or self._desk.weigh(command_of(choice))
         if not cost:
             return {}
         try:
             [decision] = Decisions.model_validate(interrupt(_request(choice, cost))).decisions
             if isinstance(decision, Edit):
                 edited = decision.edited_action
-                return {"choice": TOOL.validate_python({"action": edited.name, **edited.args}).model_dump(mode="json")}
+                chosen = TOOL.validate_python({"action": edited.name, **edited.args})
+                return {"choice": chosen.model_dump(mode="json"), "cost": ""}
         except ValidationError as error:
             return self._over(
                 turn, f"That answer cannot be read, and nothing was done: {error.errors()[0]['msg']}", writer
@@ -197,8 +216,11 @@ class ChatAgent:
         return {}
 
     def act(self, turn: Turn, *, writer: StreamWriter) -> Turn:
-        """Do it. What the command answers is the answer."""
-        command = command_of(_chosen(turn))
+        """Do it, if it still is what was asked about. What the command answers is the answer."""
+        command, asked = command_of(_chosen(turn)), turn.get("cost")
+        if asked and (now := self._desk.weigh(command)) != asked:
+            change = f"What would be done now: {now}" if now else "The run has gone on meanwhile."
+            return self._over(turn, f"Nothing was done, since that has changed. {change}", writer)
         writer({"kind": "command", "text": command})
         try:
             done = self._desk.perform(command)

@@ -4,7 +4,7 @@ A sentence with a number or a name that no record holds, or that claims an actio
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 NUMBER = re.compile(r"(?<![\w.])[+\-−]?\d+(?:,\d{3})*(?:\.\d+)?(?: ?%)?(?![\w]*\d)")
@@ -18,16 +18,29 @@ DOWN = re.compile(
 )
 # What only a command does, in the words by which an LLM says that it was done.
 CLAIMS = (
-    (r"train(?:ed|ing has)|fine-?tuned|started (?:a |the )?training", "/train"),
-    (r"edited|rewrote|rewritten|changed the prompt|added (?:it|that|the)", "/edit"),
+    (r"(?:re)?trained|fine-?tuned|started (?:a |the )?training|finished (?:a |the )?training", "/train"),
+    (r"edited|rewrote|rewritten|reworded|changed the prompt|added (?:it|that|the)", "/edit"),
     (r"rolled back|went back|gone back|undone|undid|reverted", "/rollback"),
-    (r"finished the run|ended the run|opened the test", "/finish"),
+    (r"finished the run|ended the run|opened the test|(?:finished|ended)$", "/finish"),
     (r"cancell?ed|stopped the", "/stop"),
-    (r"(?:set|changed|raised|lowered) the (?:target|budget|limit)", "/set"),
+    (r"(?:set|changed|raised|lowered) the (?:target|budget|limit)|(?:raised|lowered|extended)", "/set"),
 )
 # How something ended. An LLM likes to see its run succeed; only the records say whether it did.
 OUTCOMES = re.compile(r"\b(kept|taken back|rolled back|learn(?:ed|t)|improved|reached|met|succeeded)\b", re.I)
-I_DID = r"\bI(?:'ve| have| just| already|'m)*(?: now| just| already)* (?:{claim})"
+ADVERBS = r"(?: now| just| already| also| since| successfully)*"
+CLAIMED = (  # by whom, or in the passive
+    rf"\b(?:I|we)(?:'ve| have|'m|'re)?{ADVERBS}(?: have)?{ADVERBS} (?:{{claim}})",
+    rf"\b(?:was|were|been|got|gotten){ADVERBS} (?:{{claim}})",
+)
+TRAINING_WAS = r"\btraining (?:is|was|has|has been)(?: now| just)* (?:done|finished|completed?|started|begun)\b"
+# "The weights have not been trained", and "once they were trained", claim nothing.
+NOT_CLAIMED = re.compile(
+    r"(?:\b(?:not|never|no|nothing|none|once|if|until|unless|before|would|could|should|might)\b|n't)"
+    r"[^,;:.!?]*$",
+    re.I,
+)
+ORDINALS = {"first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "last": -1, "latest": -1}
+ORDINAL = re.compile(rf"\b({'|'.join(ORDINALS)}) round\b", re.I)
 
 
 class Checked(NamedTuple):
@@ -116,5 +129,19 @@ def _stands(text: str, known: set[float], less: bool) -> bool:
 
 
 def _claims_more(sentence: str, done: Sequence[str]) -> bool:
-    named = {done[number - 1] for number in _rounds(sentence) if 0 < number <= len(done)}
-    return any(re.search(I_DID.format(claim=claim), sentence, re.I) and by not in named for claim, by in CLAIMS)
+    """Whether something is said to have been done that no round named in the sentence did."""
+    ordinals = {ORDINALS[word.lower()] for word in ORDINAL.findall(sentence)}
+    rounds = _rounds(sentence) | {len(done) if number < 0 else number for number in ordinals}
+    named = {done[number - 1] for number in rounds if 0 < number <= len(done)}
+    return any(by not in named for by in _claimed(sentence))
+
+
+def _claimed(sentence: str) -> Iterator[str]:
+    """The commands that it says were carried out."""
+    if sentence.rstrip().endswith("?"):
+        return
+    said = sentence.rstrip(" .!")
+    patterns = [(form.format(claim=claim), by) for claim, by in CLAIMS for form in CLAIMED]
+    for pattern, by in [*patterns, (TRAINING_WAS, "/train")]:
+        if any(not NOT_CLAIMED.search(said[: found.start()]) for found in re.finditer(pattern, said, re.I)):
+            yield by

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from agent.records.base import Record
 from graphs.conversation.lexicon import COUNTS
+from graphs.conversation.tools import RunRounds
 
 Choice = TypeVar("Choice", bound=Record)
 DIGITS = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?|\.\d+")
@@ -26,7 +27,8 @@ def as_named(choice: Choice, said: Sequence[str]) -> Choice:
     """The choice, its optional numbers emptied where no word of theirs can stand for them.
 
     A word may stand for another number ("an hour" for 60 minutes): as many numbers may differ from the words as there
-    are words that no other number equals.
+    are words that no other number equals. Only rounds without asking must be those that were named: in "go on for two
+    hours" no number is one of rounds.
 
     Args:
         said: what the person said, in this turn and before.
@@ -39,7 +41,8 @@ def as_named(choice: Choice, said: Sequence[str]) -> Choice:
             others.append(name)
         else:
             words.remove(meant)
-    return choice.model_copy(update=dict.fromkeys(others[len(words) :]))
+    stand_for_words = 0 if isinstance(choice, RunRounds) else len(words)
+    return choice.model_copy(update=dict.fromkeys(others[stand_for_words:]))
 
 
 def _optional_numbers(choice: Record) -> dict[str, float]:

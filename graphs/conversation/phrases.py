@@ -41,7 +41,7 @@ def understood(text: str) -> str | None:
     for form in (whole, said, AFTER.sub("", BEFORE.sub("", said)).strip(" ,")):
         for pattern, template in PHRASES:
             if match := pattern.fullmatch(form):
-                return _filled(template, match)
+                return None if _is_no_reward(match.groupdict().get("target")) else _filled(template, match)
     return _refused(said)
 
 
@@ -73,10 +73,15 @@ def _filled(template: str, match: re.Match[str]) -> str:
     return " ".join(words)
 
 
+def _is_no_reward(target: str | None) -> bool:
+    """A number that is no share and not in per cent: "I need 4" may mean rounds, examples or anything."""
+    return target is not None and not target.endswith("%") and float(target) > 1
+
+
 def _value(name: str, text: str) -> str:
     if name in ("count", "other", "epochs", "rounds"):
         return str(COUNTS.get(text.lower(), text))
     if name == "target":
         value = float(text.rstrip(" %"))
-        return f"{value / 100 if text.endswith('%') or value > 1 else value:g}"
+        return f"{value / 100 if text.endswith('%') else value:g}"
     return text.lower() if name == "rows" else text.strip().strip("\"“”'").strip()

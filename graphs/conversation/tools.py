@@ -57,7 +57,7 @@ class RunRounds(Record):
     """Do several rounds without asking about each."""
 
     action: Literal["run_rounds"] = "run_rounds"
-    rounds: int = Field(ge=1, le=100)
+    rounds: Annotated[int, Field(ge=1, le=100)] | None = Field(None, description="null if they name none")
 
 
 class SetLimits(Record):
@@ -156,7 +156,7 @@ def command_of(tool: Record) -> str:
         case GoBack(to_round=number):
             return "/undo" if number is None else f"/rollback {number}"
         case RunRounds(rounds=rounds):
-            return f"/run {rounds}"
+            return f"/run {rounds or 1}"
         case TrainWeights() | SetLimits():
             name = "/train" if isinstance(tool, TrainWeights) else "/set"
             named = tool.model_dump(exclude={"action"}, exclude_none=True)

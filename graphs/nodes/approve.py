@@ -1,12 +1,15 @@
 """The node that asks a user, and the way that the answer leads to."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from langgraph.types import interrupt
 
 from agent.policy.rules import Rules
 from agent.records.actions import Action, Alternative, Decision, EditPrompt, Rollback, Stop, TrainLora
+from agent.records.rounds import Baseline, Round
 from agent.records.signal import Outlook
+from agent.signal.cost_model import FASTER
 from graphs.approval import Approve, Cost, Forecast, Reject, question, read
 from graphs.services.run import RunServices
 from graphs.state import State
@@ -23,11 +26,12 @@ def approve(state: State, services: RunServices) -> State:
     if not services.supervised or decision is None:
         return {}
     number, cost = state["number"] + 1, cost_of(decision.move, services)
-    ahead, rounds = forecasts(state, services), state["number"]
+    ahead, rounds, left = forecasts(state, services), state["number"], seconds_left(state, services)
     training = Rules(services.spec.config).training(state["signal"], services.folder.rounds()[:rounds])
-    answer, fault = read(interrupt(question(number, decision, cost, "", ahead)), decision.move, rounds, training)
+    asked = question(number, decision, cost, "", ahead, left, training)
+    answer, fault = read(interrupt(asked), decision.move, rounds, training)
     while answer is None:
-        again = question(number, decision, cost, fault, ahead)
+        again = question(number, decision, cost, fault, ahead, left, training)
         answer, fault = read(interrupt(again), decision.move, rounds, training)
     if isinstance(answer, Approve):
         return {}
@@ -35,14 +39,14 @@ def approve(state: State, services: RunServices) -> State:
         if answer.message:
             services.note(f"The user turned {decision.move.action} down: {answer.message}")
         return {"decision": None, "refused": (*state["refused"], decision.move.action)}
-    asked = Decision(
+    own = Decision(
         move=answer,
         reason="Asked for by the user.",
         numbers=decision.numbers,
         by="user",
         alternative=decision.alternative or Alternative(action=decision.move, reason=decision.reason),
     )
-    return {"decision": asked}
+    return {"decision": own}
 
 
 def forecasts(state: State, services: RunServices) -> list[Forecast]:
@@ -55,10 +59,7 @@ def forecasts(state: State, services: RunServices) -> list[Forecast]:
     for lever, outlook in levers.items():
         if outlook is None:
             continue
-        spends = [row.trial.spend for row in rounds if row.decision.move.action == lever]
-        spends = spends or [row.trial.spend for row in rounds] or ([first.spend] if first else [])
-        tokens = sum(spend.forward_tokens for spend in spends)
-        pace = sum(spend.seconds for spend in spends) / tokens if tokens else None
+        pace = pace_of(lever, rounds, first)
         found.append(
             Forecast(
                 lever=lever, seconds=pace and pace * outlook.cost, gain=outlook.gain, spread=outlook.spread,
@@ -66,6 +67,29 @@ def forecasts(state: State, services: RunServices) -> list[Forecast]:
             )
         )  # fmt: skip
     return found
+
+
+def pace_of(lever: str, rounds: Sequence[Round], first: Baseline | None) -> float | None:
+    """Seconds that a forward token takes with this lever: as its rounds took, or the other's; else as the seed's
+    scoring did, without the loading of the model. None: nothing was measured."""
+    paces = dict[str, float]()
+    for name in ("train_lora", "edit_prompt"):
+        spends = [row.trial.spend for row in rounds if row.decision.move.action == name]
+        if tokens := sum(spend.forward_tokens for spend in spends):
+            paces[name] = sum(spend.seconds for spend in spends) / tokens
+    if lever in paces:
+        return paces[lever]
+    if lever == "edit_prompt":
+        trained = paces.get("train_lora")
+        return first.pace if first and first.pace else trained and trained * FASTER
+    answered = paces.get("edit_prompt") or (first and first.pace)
+    return answered / FASTER if answered else None
+
+
+def seconds_left(state: State, services: RunServices) -> float | None:
+    """Of the run's minutes; None: they are not limited."""
+    minutes = services.spec.config.budget.minutes
+    return None if minutes is None else max(0.0, minutes * 60 - state["spend"].seconds)
 
 
 def cost_of(action: Action, services: RunServices) -> Cost:

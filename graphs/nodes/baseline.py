@@ -23,6 +23,9 @@ def baseline(state: State, services: RunServices) -> State:
     A run that has rounds already goes on after the last of them: the ledger, and no checkpoint, is its truth.
     """
     row = services.folder.baseline()  # written before a kill: by now, memory may recall something else
+    told = row is not None and any(
+        isinstance(entry.event, BaselineScored) for entry in services.folder.events().entries
+    )
     if row is None:
         services.fit_rows()
         row = _first_row(state, services)
@@ -32,7 +35,8 @@ def baseline(state: State, services: RunServices) -> State:
     if isinstance(last, Round):
         leave_to_later_runs(last, services)  # the kill may have come right after its row
     services.show_report()
-    services.emit(BaselineScored(row=row))
+    if not told:
+        services.emit(BaselineScored(row=row))
     recorded = last.spend + services.folder.charges.restart(len(rounds))
     return {
         "run": services.folder.name, "number": len(rounds), "best": last.best, "decision": None,
@@ -48,7 +52,7 @@ def _first_row(state: State, services: RunServices) -> Baseline:
         services.note(f"Warning: {few}")
     start = _started(seed, services)  # first: weights that do not fit the model end the run before it has begun
     services.note("Scoring the seed prompt on the validation rows.")
-    first = services.evaluate(seed, "validation")
+    first, pace = _seed_scored(seed, services)
     present, compared = _better(first, start) if start else (first, "")
     if services.kept_tasks:
         services.note(f"Scoring what is to be kept: {', '.join(kept.name for kept in services.kept_tasks)}.")
@@ -57,8 +61,18 @@ def _first_row(state: State, services: RunServices) -> Baseline:
     return Baseline(
         seed=seed, seed_reward=first.reward, start=start and start.candidate, start_reward=start and start.reward,
         recalled=tuple(recalled), best=best.candidate, reward=best.reward, content=best.content, style=best.style,
-        note=compared + note, keep=keep, verdict=verdict, spend=services.meter.spent, usage=services.llm.budget.usage,
+        note=compared + note, keep=keep, verdict=verdict, spend=services.meter.spent, pace=pace,
+        usage=services.llm.budget.usage,
     )  # fmt: skip
+
+
+def _seed_scored(seed: Candidate, services: RunServices) -> tuple[Evaluation, float | None]:
+    """The seed's scores, and the seconds a forward token took; None where all was scored before a kill."""
+    before, loading = services.meter.used(), services.loading
+    scored = services.evaluate(seed, "validation")
+    used = services.meter.used() - before
+    seconds = used.seconds - (services.loading - loading)
+    return scored, seconds / used.forward_tokens if used.forward_tokens and seconds > 0 else None
 
 
 def _started(seed: Candidate, services: RunServices) -> Evaluation | None:

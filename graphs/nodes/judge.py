@@ -17,7 +17,9 @@ def judge(state: State, services: RunServices) -> State:
         return {"verdict": Verdict(kept=False, reason=trial.note, before=reward, after=reward, p_value=1.0)}
     after = services.evaluate(trial.candidate, "validation")
     if isinstance(decided(state).move, Rollback) and decided(state).by == "user":
-        verdict = Verdict(kept=True, reason="Asked for.", before=before.reward, after=after.reward, p_value=1.0)
+        verdict = Verdict(
+            kept=True, reason="The user asked for it.", before=before.reward, after=after.reward, p_value=1.0
+        )
         return {"verdict": verdict}
     earlier, best, prompt = earlier_verdicts(state, services), state["best"], services.folder.prompt
     # The same weights under a cheaper prompt win a tie, and so do weights that forget less.

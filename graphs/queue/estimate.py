@@ -14,7 +14,7 @@ from agent.config.task import TaskConfig
 from agent.errors import BadInput
 from agent.records.queue import DEAR, Estimate, Rate
 from agent.records.rounds import Baseline, Spend
-from agent.signal.cost_model import estimate_costs
+from agent.signal.cost_model import FASTER, estimate_costs
 from eval.tasks.task import Task, load_config
 from graphs.control.client import environment
 from memory.run.folder import RunFolder, runs
@@ -29,7 +29,6 @@ BEST = 2  # the best pair's prompt against the seed prompt, in tokens: few-shot 
 ROLES = 6  # tokens that a chat template puts around a row, which are no characters of it
 SOONER = 0.8  # of its epochs that a training needs until its rows are learned
 RETRIEVED = 1.0  # of the examples that an edit may retrieve, those that each row is shown once there was one
-FASTER = 2.0  # training against answering, in forward tokens a second, where only one is known; 1.8 to 2.6 on a CPU
 PROBE = 600.0  # seconds for a probe, the loading of the model included
 SMALL = 20_000_000  # bytes of a run without its adapters
 ADAPTER = 0.04  # of the model's bytes, at rank 16

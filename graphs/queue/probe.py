@@ -10,8 +10,8 @@ from pathlib import Path
 
 from agent.config.task import TaskConfig
 from agent.records.queue import Rate
+from agent.signal.cost_model import FASTER
 from eval.tasks.task import build_task
-from graphs.queue.estimate import FASTER
 from graphs.services.shared_model import shared_backbone
 
 ROWS = 8  # that are answered, after one to warm up

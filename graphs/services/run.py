@@ -8,16 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent import extensions
 from agent.errors import BadInput
-from agent.policy.llm_planner import LlmPlanner
-from agent.policy.make import make_policy
 from agent.protocols import Editor, LanguageModel, Listener, Policy, Retriever, Scorers, Trainer
 from agent.records.evaluation import Evaluation
 from agent.records.events import Event, Note, WorkProgressed
 from agent.records.examples import Candidate, Example, Prompt
 from agent.records.rounds import Outcome, Spend
 from graphs.context import Context, run_folder
+from graphs.services import levers
 from graphs.services.brake import Brake, UnderWay, no_brake
 from graphs.services.forgetting import Forgetting
 from graphs.services.meter import ChargedStore, Meter
@@ -59,6 +57,7 @@ class RunServices:
         self._new_name = new_name
         self._lock: ExitStack | None = None
         self._kept: tuple[KeptTask, ...] = ()
+        self.loading = 0.0  # seconds that this process took to load the model
         self.whole_adapters: set[str] = set()  # whose files this process has looked at; see graphs.lost_adapters
 
     # --- the run and its task ---
@@ -186,9 +185,12 @@ class RunServices:
         Raises:
             BadInput: the model cannot be loaded, or does not take the run's LoRA settings.
         """
-        return shared_backbone(
+        began = time.monotonic()
+        view = shared_backbone(
             self.spec.config, self.folder.adapter_folder, self.progress, self._charge, remark=self.note
         )
+        self.loading = time.monotonic() - began
+        return view
 
     @cached_property
     def retriever(self) -> Retriever:
@@ -223,70 +225,29 @@ class RunServices:
 
     @cached_property
     def classifier(self) -> "Classifier":
-        from tools.diagnosis.classify import Classifier
-
-        task = self.spec
-        new = task.config.generation.max_new_tokens
-        retrieves = self.embeds and task.config.edit.retrieve > 0
-        return Classifier(self.model, task.scorers, task.train, max_new_tokens=new, retrieves=retrieves)
+        return levers.make_classifier(self)
 
     @cached_property
     def policy(self) -> Policy:
-        config = self.spec.config
-        if config.plans:
-            return LlmPlanner(self.llm.chat("planner"), config, self.memory.experience)
-        return make_policy(config, self.memory.experience if config.policy == "learned" else ())
+        return levers.make_policy(self)
 
     @cached_property
     def trainer(self) -> Trainer:
-        from tools.training.lora import LoraTrainer
-        from tools.training.parallel import ParallelTrainer
-
-        if self.spec.config.processes > 1:
-            return ParallelTrainer(self.backbone, self.spec.config, self.folder.adapter_folder, self.progress)
-        return LoraTrainer(self.backbone, self.spec.config.lora, self.progress)
+        return levers.make_trainer(self)
 
     @cached_property
     def editor(self) -> Editor:
-        from tools.editing.rule_editor import CombinedEditor, RuleEditor
-
-        config, textgrad = self.spec.config, self.textgrad
-        if make := extensions.editors.get(config.edit.editor):
-            editor = make(self.spec.scorers, config.edit)
-            if not callable(getattr(editor, "propose", None)):
-                raise BadInput(
-                    f"what is registered as editor {config.edit.editor!r} makes {editor!r}, which has no `propose`"
-                )
-            return editor
-        first = self.folder.baseline()
-        recalled = [self.folder.prompt(tried.prompt) for tried in first.recalled[1:]] if first else []
-        rules = RuleEditor(self.spec.scorers, config.edit, recalled, retrieves=self.embeds)
-        asking = textgrad or self.gepa
-        return CombinedEditor(asking, rules, config.edit.proposals) if asking else rules
+        return levers.make_editor(self)
 
     @cached_property
     def textgrad(self) -> "TextGradEditor | None":
         """The LLM as editor, by TextGrad; None where that is not asked for."""
-        task = self.spec
-        if task.config.edit.editor != "textgrad":
-            return None
-        from tools.editing.textgrad_editor import TextGradEditor
-
-        chat = self.llm.chat("editor")
-        return TextGradEditor(chat, task.scorers, task.config.edit, self.examples.__getitem__, self.progress)
+        return levers.make_textgrad(self)
 
     @cached_property
     def gepa(self) -> "GepaEditor | None":
         """The LLM as editor, by GEPA; None where that is not asked for."""
-        task = self.spec
-        if task.config.edit.editor != "gepa":
-            return None
-        from tools.editing.gepa_editor import GepaEditor
-
-        return GepaEditor(
-            self.llm.chat("editor"), task.scorers, task.config.edit, self.examples.__getitem__, self.score_prompt,
-            self.leaks.found_in, self.progress,
-        )  # fmt: skip
+        return levers.make_gepa(self)
 
     def score_prompt(self, prompt: Prompt, adapter: str | None, names: Sequence[str]) -> Evaluation:
         """Scores of a prompt that an editor tries. Satisfies `agent.protocols.ScorePrompt`."""

@@ -6,12 +6,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from graphs.control.client import environment
 
 LOOK = 0.2  # seconds between looks at the process
-LEAVE = 20.0  # seconds in which an interrupted process may end by itself
+LEAVE = 30.0  # seconds in which an interrupted process may end by itself; after half of them it is interrupted again
 RESULTS = (0, 4, 5)  # exit codes of a run that has ended, and of all else that has gone well
 # It ends with the process that has started it, which may be a worker of Ray that was lost.
 CHILD = "from tools.parent import end_with_parent; end_with_parent(); import nesylora; nesylora.main()"
@@ -49,13 +50,14 @@ def run_command(arguments: Sequence[str], log: str, threads: int, stopped: Calla
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
+    for _ in range(2):  # an interrupt that comes while Python frees an object is lost
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(LEAVE / 2)
     if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(LEAVE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.kill()
+        process.wait()
     assert process.stdin
     process.stdin.close()
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import cache
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from agent.errors import BadInput
@@ -17,6 +18,7 @@ T = TypeVar("T")
 INSTALL = "--on ray needs Ray: pip install 'nesylora[ray]'"
 AGAIN = 3  # times that a command runs again whose worker was lost
 STORE = 100 * 2**20  # bytes of the object store of a cluster of ours: only arguments and sentences pass through it
+TOKEN = Path.home() / ".ray" / "auth_token"
 GRACE = LEAVE + 10  # seconds in which commands that are cancelled end
 
 
@@ -57,6 +59,19 @@ class RayCrew(Crew):
         found: Future[T] = task.future()
         return found
 
+    def on_each_machine(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "dict[str, Future[T]]":
+        """Call it once on each machine of the cluster, GPUs in sight. By the machines' addresses."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        found: dict[str, Future[T]] = {}
+        for node in _ray().nodes():
+            if node["Alive"]:
+                there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                task = _ray().remote(num_cpus=0, scheduling_strategy=there)(call).remote(*args, **kwargs)
+                self._tasks.append(task)
+                found[node["NodeManagerAddress"]] = task.future()
+        return found
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """With `cancel_futures`, commands that run are interrupted, too. Ends a cluster that was started here."""
         ray = _ray()
@@ -69,17 +84,13 @@ class RayCrew(Crew):
         ray.shutdown()
 
 
-def nodes() -> list[dict[str, Any]]:
-    """What each machine of the cluster has, in Ray's own words."""
-    found: list[dict[str, Any]] = _ray().nodes()
-    return found
-
-
 def _ray() -> Any:
     """The library. Raises BadInput: it is not installed."""
     if importlib.util.find_spec("ray") is None:
         raise BadInput(INSTALL)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it reports to its makers
+    if "RAY_AUTH_TOKEN" in os.environ or TOKEN.is_file():  # `ray start` uses it then, and `ray.init(address)` would not
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
     return ray

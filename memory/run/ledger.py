@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from threading import RLock
 from typing import Literal
@@ -17,12 +18,13 @@ TYPES: dict[str, type[Row]] = {"baseline": Baseline, "round": Round, "outcome": 
 
 
 class RowFile:
-    """The rows of one run, kept parsed for as long as the file's size is the one that was read."""
+    """The rows of one run, kept parsed for as long as they stand in the file; its size tells whether to look again."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._size = 0
         self._rows: list[Row] = []
+        self._marks: list[int] = []  # hashes of the rows' lines: where another process adds a row, only that is parsed
         self._lock = RLock()  # a run works in one thread, and a user extends it from another
 
     def append(self, row: Row) -> None:
@@ -47,8 +49,10 @@ class RowFile:
 
     def _write(self, row: Row) -> None:
         fields = {"kind": _kind(row), **row.model_dump(mode="json")}
-        append_line(self.path, json.dumps(fields, ensure_ascii=False), sync=True)
+        line = json.dumps(fields, ensure_ascii=False)
+        append_line(self.path, line, sync=True)
         self._rows = [*self._rows, row]  # another thread may be reading the old list
+        self._marks.append(hash(line.encode()))
         self._size = self.path.stat().st_size
 
     def mend(self, known: Iterable[Row]) -> str:
@@ -100,8 +104,12 @@ class RowFile:
             size = self.path.stat().st_size if self.path.exists() else 0
             if size != self._size:
                 lines = whole_lines(self.path)
-                self._rows = [_parsed(line, f"{self.path}, line {number}") for number, line in enumerate(lines, 1)]
-                self._size = size
+                marks = [hash(line) for line in lines]
+                both = zip(marks, self._marks, strict=False)
+                same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], both))
+                new = enumerate(lines[same:], same + 1)
+                rows = [_parsed(line, f"{self.path}, line {number}") for number, line in new]
+                self._rows, self._marks, self._size = [*self._rows[:same], *rows], marks, size
             return self._rows
 
 

@@ -268,6 +268,22 @@ def test_what_the_user_settles_is_used(tmp_path: Path) -> None:
     assert draft.unused == ("c",)
 
 
+@pytest.mark.parametrize("name", ["2024", "on", "null", "1e3", "0x10", "2024-11-27"])
+def test_a_file_whose_name_yaml_reads_as_something_else_is_drafted(tmp_path: Path, name: str) -> None:
+    (tmp_path / f"{name}.jsonl").write_text(jsonl(pairs("question", "answer", NAMES)))
+    draft = propose(tmp_path / f"{name}.jsonl", DraftOptions())
+    draft.write(tmp_path / "task")
+    assert draft.name == load_task(tmp_path / "task").config.name == name
+
+
+@pytest.mark.parametrize(("given", "name"), [("x: y", "x-y"), ("Fragen für 2024!", "Fragen-f-r-2024"), ("?!", "mail")])
+def test_a_name_that_is_given_is_made_one(tmp_path: Path, given: str, name: str) -> None:
+    (tmp_path / "mail" / "rows.jsonl").parent.mkdir()
+    (tmp_path / "mail" / "rows.jsonl").write_text(jsonl(pairs("question", "answer", NAMES)))
+    draft = propose(tmp_path / "mail" / "rows.jsonl", DraftOptions(name=given))
+    assert draft.name == name
+
+
 def test_a_guess_about_columns_is_called_one(tmp_path: Path) -> None:
     rows = [{"nr": n, "wer": f"Wer ist {place}?", "so": NAMES[n]} for n, place in enumerate(PLACES)]
     (tmp_path / "rows.jsonl").write_text(jsonl(rows))

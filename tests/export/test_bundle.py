@@ -5,7 +5,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import pytest
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import CommitInfo, ModelCard, RepoUrl
 from huggingface_hub.repocard_data import ModelCardData
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
@@ -22,51 +22,21 @@ from agent.errors import BadInput, NesyLoraError
 from agent.records.examples import Prompt
 from agent.records.limits import Limits
 from export.bundle import Wanted, export_run
-from export.manifest import read_manifest
+from export.manifest import Difference, read_manifest
 from graphs.approval import instead
 from graphs.context import new_run
 from graphs.session import open_session
 from memory.run.folder import RunFolder
+from tests.export.conftest import take
 from tests.fixtures.command_line import run as command
 from tests.fixtures.learnable import TinyTask
 from tests.project.test_architecture import ROOMS, imported
 
-DEMOS = [{"question": 'Say "{a}"?', "answer": "{{ a }} {% b %}\n\\"}]
-PROMPT = {"system": 'Start with "A".', "demos": DEMOS, "template": "Q: {question}\n"}
 
-
-@pytest.fixture
-def trained(tiny_task: TinyTask, tmp_path: Path) -> Callable[..., RunFolder]:
-    """A run whose best pair has an adapter, whatever it is worth."""
-
-    def make(lora: dict[str, object] | None = None, **changes: object) -> RunFolder:
-        task = tiny_task(**({"prompt": PROMPT, "target": 1.0} | changes))
-        if lora:
-            settings = yaml.safe_load((task / "task.yaml").read_text())
-            settings["lora"] |= lora
-            (task / "task.yaml").write_text(yaml.safe_dump(settings))
-        run = new_run(task, ["recall.prompts=0", "gate.alpha=0.9"], tmp_path / "runs", name="made")
-        with open_session(run, supervised=True) as session:
-            session.go()
-            session.go(instead("train_lora", rows="refined", epochs=1))
-        [row] = run.rounds()
-        assert row.trial.candidate is not None
-        _take(run, row.trial.candidate.adapter)
-        return run
-
-    return make
-
-
-def _take(run: RunFolder, adapter: str | None) -> None:
-    """Makes the pair with this adapter the best one in the ledger."""
-    ledger = run.path / "ledger.jsonl"
-    lines = [json.loads(line) for line in ledger.read_text().splitlines()]
-    lines[-1]["best"]["adapter"] = adapter
-    ledger.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-
-
-def answers(bundle: Path, base: Path, questions: list[str], merged: bool = False) -> list[str]:
-    """As a card says, with transformers and peft alone."""
+def answers(
+    bundle: Path, base: Path, questions: Sequence[str | list[dict[str, str]]], merged: bool = False
+) -> list[str]:
+    """As a card says, with transformers and peft alone; to bare questions, or to whole messages."""
     source = bundle / "merged" if merged else base
     tokenizer = AutoTokenizer.from_pretrained(bundle)
     model = AutoModelForCausalLM.from_pretrained(source, dtype="float32")
@@ -76,8 +46,9 @@ def answers(bundle: Path, base: Path, questions: list[str], merged: bool = False
         model = PeftModel.from_pretrained(model, bundle)
     texts = []
     for question in questions:
+        messages = [{"role": "user", "content": question}] if isinstance(question, str) else question
         asked = tokenizer.apply_chat_template(
-            [{"role": "user", "content": question}], add_generation_prompt=True, return_dict=True, return_tensors="pt"
+            messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
         )
         ids = model.generate(**asked, generation_config=GenerationConfig.from_pretrained(bundle))
         texts.append(tokenizer.decode(ids[0, asked["input_ids"].shape[1] :], skip_special_tokens=True).strip())
@@ -99,17 +70,6 @@ def test_transformers_and_peft_alone_answer_as_the_run_does(
     assert nesylora.load(bundle, base=str(tiny_model("llama"))).generate(QUESTIONS) == ours
     assert nesylora.load(bundle).generate(QUESTIONS[0]) == ours[:1]  # of the merged model: its base is in no hub
     assert nesylora.load(bundle).messages("q") == nesylora.messages(run.path, "q")
-
-
-@pytest.mark.parametrize("name", ["qwen2", "gemma3"])
-def test_other_architectures_are_exported_as_well(
-    name: str, trained: Callable[..., RunFolder], tiny_model: Callable[[str], Path]
-) -> None:
-    run = trained(model=str(tiny_model(name)))
-    bundle = export_run(run.path, wanted=Wanted(merged=True))
-    ours = nesylora.Adapted(run.path, None, None, None).generate(QUESTIONS)  # type: ignore[arg-type]
-    assert answers(bundle, tiny_model(name), QUESTIONS) == ours
-    assert answers(bundle, tiny_model(name), QUESTIONS, merged=True) == ours
 
 
 def test_the_cards_own_lines_run_where_there_is_nothing_of_ours(
@@ -147,7 +107,7 @@ def test_the_card_is_read_by_the_hubs_own_reader(trained: Callable[..., RunFolde
         session.go(instead("stop"))
     [row] = run.rounds()[:1]
     assert row.trial.candidate is not None
-    _take(run, row.trial.candidate.adapter)
+    take(run, row.trial.candidate.adapter)
     outcome = run.outcome()
     assert outcome is not None
     bundle = export_run(run.path, wanted=Wanted(merged=True, base="somebody/tiny"))
@@ -269,9 +229,37 @@ def test_a_check_of_an_earlier_pair_is_refused(trained: Callable[..., RunFolder]
 
     run = trained()
     bundle = export_run(run.path)
-    _take(run, None)  # the run has gone on
+    take(run, None)  # the run has gone on
     with pytest.raises(BadInput, match="export it again"):
         check(run.path, bundle)
+
+
+def test_no_answer_of_a_test_row_is_in_a_bundle(
+    trained: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not after a check on them; and what an older version has written is taken out before it is given away."""
+    from export.check import check
+    from export.hub import push
+
+    run = trained()
+    bundle = export_run(run.path)
+    (bundle / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    made = check(run.path, bundle, "test", notify=lambda _: None)
+    assert made.checks[0].same < made.checks[0].rows
+    assert "test:" not in (bundle / "bundle.json").read_text()
+    secret = Difference(row="test:1", ours="secret answer", theirs="")
+    older = made.model_copy(update={"checks": (made.checks[0].model_copy(update={"differences": (secret,)}),)})
+    (bundle / "bundle.json").write_text(older.model_dump_json())
+    seen = []
+
+    def look(_: object, repo_id: str, folder_path: Path, commit_message: str) -> CommitInfo:
+        seen.append("".join(file.read_text(errors="replace") for file in folder_path.rglob("*") if file.is_file()))
+        return CommitInfo("https://huggingface.co/me/m/commit/0", commit_message, "", "0")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", lambda *_, **__: RepoUrl("https://huggingface.co/me/m"))
+    monkeypatch.setattr("huggingface_hub.HfApi.upload_folder", look)
+    push(bundle, "me/m")
+    assert "secret answer" not in seen[0] and "bundle.json" in seen[0]
 
 
 def test_a_check_sees_what_is_wrong(trained: Callable[..., RunFolder]) -> None:

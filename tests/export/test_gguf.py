@@ -13,33 +13,72 @@ import torch
 from gguf import GGUFReader
 from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Regex, pre_tokenizers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from agent.errors import NesyLoraError
 from export.formats.gguf_file import permuted, write_gguf
 from export.formats.gguf_lora import write_lora_gguf
-from export.formats.gguf_tokenizer import LLAMA3, QWEN2, cut_of
+from export.formats.gguf_tokenizer import BYTES, LLAMA3, MARK, QWEN2, cut_of, piece_scores
+from tests.export.test_template import GEMMA
 
 TEXT = "Who is the mayor of Orrowmere? ANSWER: 0 1 2\n{}"
 
 
 @pytest.fixture
-def saved(tiny_model: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
-    """A model with its tokenizer as it works in transformers, which is what an export saves.
+def gemma(saved: Callable[[str], Path]) -> Path:
+    """A Gemma 3 with a tokenizer as Google's: marked spaces, unknown letters as bytes, merges of SentencePiece."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, trainers
+    from transformers import PreTrainedTokenizerFast
 
-    (Of a Qwen 2, transformers cuts text as Qwen does, whatever its tokenizer.json says.)
-    """
+    from tests.conftest import TEXT as WORDS
 
-    def save(name: str) -> Path:
-        folder, config = tmp_path / name, AutoConfig.from_pretrained(tiny_model(name))
-        if name == "gemma3":
-            config.query_pre_attn_scalar = config.head_dim  # as Google's
-        model = AutoModelForCausalLM.from_pretrained(tiny_model(name), config=config, dtype="float32")
-        model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(tiny_model(name)).save_pretrained(folder)
-        return folder
+    folder = saved("gemma3")
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>", *BYTES]
+    learner = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    learner.normalizer = normalizers.Replace(" ", MARK)
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, show_progress=False)
+    learner.train_from_iterator(WORDS * 20, trainer)
+    learned = json.loads(learner.to_str())["model"]
+    vocabulary = learned["vocab"]
+    pieces = ["".join(pair) for pair in learned["merges"]]
+    merges = [
+        (piece[:place], piece[place:]) for piece in dict.fromkeys(pieces) for place in range(1, len(piece))
+        if piece[:place] in vocabulary and piece[place:] in vocabulary
+    ]  # fmt: skip
+    made = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    made.normalizer = normalizers.Replace(" ", MARK)
+    made.decoder = decoders.Sequence([decoders.Replace(MARK, " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=made, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>",
+        additional_special_tokens=["<start_of_turn>", "<end_of_turn>"],
+    )  # fmt: skip
+    tokenizer.chat_template = GEMMA
+    tokenizer.save_pretrained(folder)
+    return folder
 
-    return save
+
+def test_a_gemmas_pieces_have_scores_in_the_order_of_their_merges(gemma: Path, tmp_path: Path) -> None:
+    fields = GGUFReader(written(gemma, tmp_path)).fields
+    tokens, scores = (fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "scores"))
+    kinds = fields["tokenizer.ggml.token_type"].contents()
+    assert fields["tokenizer.ggml.model"].contents() == "llama"
+    assert fields["tokenizer.ggml.add_space_prefix"].contents() is False
+    assert (kinds[0], kinds[tokens.index("<0x0A>")], kinds[-1]) == (3, 6, 1)
+    merges = json.loads((gemma / "tokenizer.json").read_text())["model"]["merges"]
+    order = list(dict.fromkeys("".join(pair) for pair in merges))
+    assert sorted(order, key=lambda piece: -scores[tokens.index(piece)]) == order
+
+
+@pytest.mark.parametrize("spoil", ["order", "lost"])
+def test_merges_that_are_not_sentencepieces_are_refused(spoil: str, gemma: Path) -> None:
+    model = json.loads((gemma / "tokenizer.json").read_text())["model"]
+    last = next(piece for piece in reversed(model["merges"]) if len("".join(piece)) > 2)
+    if spoil == "lost":
+        model["merges"].remove(last)
+    else:
+        model["merges"].insert(0, last)
+    with pytest.raises(NesyLoraError, match="convert_hf_to_gguf"):
+        piece_scores(model, set(model["vocab"]) - {"".join(last)} if spoil == "lost" else set())
 
 
 def written(folder: Path, into: Path, kind: str = "f16") -> Path:
@@ -48,7 +87,7 @@ def written(folder: Path, into: Path, kind: str = "f16") -> Path:
     return file
 
 
-@pytest.mark.parametrize("name", ["llama", "llama_tied", "qwen2", "gemma3"])
+@pytest.mark.parametrize("name", ["llama", "llama_tied", "qwen2", "qwen3", "gemma3"])
 def test_transformers_reads_the_same_weights_back(name: str, saved: Callable[[str], Path], tmp_path: Path) -> None:
     folder = saved(name)
     file = written(folder, tmp_path)
@@ -179,15 +218,22 @@ def test_llama_cpp_answers_with_the_lora_as_peft(saved: Callable[[str], Path], t
 
 
 @pytest.mark.skipif(find_spec("xllamacpp") is None, reason="pip install xllamacpp")
-@pytest.mark.parametrize("name", ["llama", "llama_tied", "llama_biased", "qwen2", "gemma3"])
+@pytest.mark.parametrize("name", ["llama", "llama_tied", "llama_biased", "qwen2", "qwen3", "gemma3"])
 def test_llama_cpp_answers_as_transformers(name: str, saved: Callable[[str], Path], tmp_path: Path) -> None:
     folder = saved(name)
     compare(folder, AutoModelForCausalLM.from_pretrained(folder), written(folder, tmp_path), tmp_path)
 
 
+@pytest.mark.skipif(find_spec("xllamacpp") is None, reason="pip install xllamacpp")
+def test_llama_cpp_answers_as_a_gemma_with_its_own_tokenizer(gemma: Path, tmp_path: Path) -> None:
+    compare(gemma, AutoModelForCausalLM.from_pretrained(gemma), written(gemma, tmp_path), tmp_path)
+
+
 def compare(folder: Path, model: Any, file: Path, work: Path, lora: str | None = None) -> None:
     """The answers of llama.cpp are the model's own."""
-    rows = [[{"role": "user", "content": text}] for text in (TEXT, "1", "Tallisk?")]
+    rows = [
+        [{"role": "user", "content": text}] for text in (TEXT, "1", "Tallisk?", "  The  mayor,\n\n\u00bd \U0001f600!")
+    ]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     job = {"model": str(file), "rows": rows, "max_new_tokens": 6, "stop": [], "context": 128}
     (work / "asked.json").write_text(json.dumps(job | ({"lora": str(work / lora)} if lora else {})))

@@ -7,8 +7,12 @@ from typing import Any
 import pytest
 
 from agent.records.actions import Decision, EditPrompt, Rollback, Stop, TrainLora
-from graphs.approval import APPROVE, Approve, Cost, Question, Reject, instead, question, read
+from graphs.approval import APPROVE, Approve, Cost, Forecast, Question, Reject, instead, question, read
+from graphs.nodes.approve import pace_of
+from tests.fixtures.story import a_baseline, the_story
 from ui import wording
+from ui.mcp.calls import call_of, record_of
+from ui.talk.plans import expected
 
 DECISION = Decision(move=TrainLora(epochs=2), reason="The weight gap is the larger one.", numbers={"weight gap": 2.5})
 COST = Cost(epochs=2, training_rows=40, validation_answers=12)
@@ -105,3 +109,32 @@ def test_a_question_of_an_earlier_version_is_read() -> None:
 )
 def test_a_cost_in_words(cost: Cost, words: str) -> None:
     assert wording.action_cost(cost) == words
+
+
+def test_a_pace_is_of_the_lever_and_of_work_alone() -> None:
+    first, [edit, train, *_] = a_baseline(), the_story()
+    assert [row.decision.move.action for row in (edit, train)] == ["edit_prompt", "train_lora"]
+    assert pace_of("edit_prompt", [], first) is None, "its seconds hold the loading of the model"
+    scored = first.model_copy(update={"pace": 0.01})
+    assert (pace_of("edit_prompt", [], scored), pace_of("train_lora", [], scored)) == (0.01, 0.005)
+    paces = [row.trial.spend.seconds / row.trial.spend.forward_tokens for row in (edit, train)]
+    assert pace_of("train_lora", [edit], scored) == pytest.approx(paces[0] / 2)
+    assert pace_of("train_lora", [edit, train], scored) == pytest.approx(paces[1])
+    assert pace_of("edit_prompt", [train], scored) == 0.01
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [(None, ", about 20 min at most"), (3600.0, ", about 20 min at most"),
+     (540.0, ", about 20 min at most (the budget has only 9 min left)")],
+)  # fmt: skip
+def test_a_plan_beyond_the_budget_says_so(left: float | None, said: str) -> None:
+    assert expected(TrainLora(epochs=4), Forecast(lever="train_lora", seconds=600, epochs=2), left) == said
+
+
+def test_a_training_that_is_not_planned_is_as_the_rules_train_where_it_names_nothing() -> None:
+    rules = TrainLora(rows="refined", epochs=5, rank=4)
+    edit = Decision(move=EditPrompt(), reason="Form is lacking.", numbers={})
+    asked = Question.model_validate(question(1, edit, Cost(), training=rules))
+    call = call_of(TrainLora)(epochs=1)
+    assert record_of(call, TrainLora, asked.training) == rules.model_copy(update={"epochs": 1})

@@ -75,7 +75,7 @@ def heard(folder: RunFolder, script: list[Reply], *said: str) -> tuple[list[Even
 def test_what_the_llm_chooses_is_done_by_the_command_that_a_user_has(
     folder: RunFolder, tool: Reply, command: str
 ) -> None:
-    events, desk = heard(folder, [tool], "as I said: 90%, round 1")
+    events, desk = heard(folder, [tool], "as I said: 3 rounds, 90%, round 1")
     assert desk.done == [command]
     assert events == [Event(kind="command", text=command)], "what the command answers, the user has seen"
 
@@ -208,7 +208,18 @@ def test_a_name_that_no_record_holds_is_left_out() -> None:
         ("I trained it.", ("/train", "/edit"), False),  # it may mean now, and an answer does nothing
         ("I trained it in round 2.", ("/train", "/edit"), False), ("I rolled back.", (), False),
         ("I've rewritten the prompt in round 2.", ("/train", "/edit"), True), ("I finished the run.", (), False),
-        ("I trained it in round 1.", ("/stop",), False), ("In round 2 the weights were trained.", (), True),
+        ("I trained it in round 1.", ("/stop",), False), ("In round 2 the weights were trained.", (), False),
+        ("In round 2 the weights were trained.", ("/edit", "/train"), True),
+        ("The weights have been trained.", (), False), ("The weights have now been trained.", ("/train",), False),
+        ("We trained the model.", (), False), ("We've just trained the model.", (), False),
+        ("We trained the model in round 1.", ("/train",), True), ("The training has finished.", (), False),
+        ("The prompt was rewritten in the first round.", ("/edit", "/train"), True),
+        ("In the last round the weights were trained.", ("/edit", "/train"), True),
+        ("The prompt was rewritten in the second round.", ("/edit", "/train"), False),
+        ("The change was rolled back.", ("/train",), False), ("The run was finished.", (), False),
+        ("The budget was raised.", (), False), ("The step was cancelled.", ("/train",), False),
+        ("The weights have not been trained yet.", (), True), ("They weren't trained.", (), True),
+        ("Once the weights were trained, the reward would rise.", (), True), ("Was it trained?", (), True),
     ],
 )  # fmt: skip
 def test_what_was_not_done_is_not_claimed(sentence: str, done: tuple[str, ...], stands: bool) -> None:
@@ -231,3 +242,28 @@ def test_a_question_is_never_taken_for_an_order(folder: RunFolder) -> None:
     script = [call("reject", reason="why would you?"), call("answer", text="Reward 0.50.")]
     events, desk = heard(folder, script, "Well, why would anybody begin like this?")
     assert desk.done == [] and events == [Event(kind="answer", text="Reward 0.50.")]
+
+
+def test_a_question_stands_again_after_an_answer_to_something_else(folder: RunFolder) -> None:
+    script = [call("train_lora", epochs=3, rows=None), call("answer", text="It took 40 s.")]
+    desk = Desk()
+    with serving(script) as server, agent(folder, server, desk) as made:
+        [asked] = made.hear("Three epochs of training, if you please.")
+        open_turn = made.open_turn
+        assert open_turn and [event.kind for event in made.hear("How long does that take?")] == ["answer"]
+        assert not made.question and list(made.ask_again(open_turn)) == [asked]
+        list(made.decide(APPROVE))
+        assert desk.done == ["/train epochs=3"]
+
+
+@pytest.mark.parametrize("weight", ["", "To be done: train 9 epochs."])
+@pytest.mark.parametrize("answer", [APPROVE, REJECT])
+def test_what_has_changed_since_it_was_asked_is_not_done_and_the_answer_is_read(
+    folder: RunFolder, weight: str, answer: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk()
+    with serving([call("train_lora", epochs=3, rows=None)]) as server, agent(folder, server, desk) as made:
+        list(made.hear("Train it for 3 epochs."))
+        monkeypatch.setattr(desk, "weigh", lambda _: weight)
+        [said] = made.decide(answer)
+        assert said.text.startswith("Nothing was done") and not desk.done and not made.question

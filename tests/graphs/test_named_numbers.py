@@ -31,5 +31,12 @@ def test_what_was_named_a_sentence_before_counts() -> None:
     assert command_of(as_named(GoBack(to_round=3), ["Was round 3 better?", "Then go back to it."])) == "/rollback 3"
 
 
-def test_what_a_tool_cannot_do_without_stays() -> None:
-    assert command_of(as_named(RunRounds(rounds=3), ["Go on for a while."])) == "/run 3"
+@pytest.mark.parametrize(
+    ("said", "command"),
+    [
+        ("Go on for a while.", "/run 1"), ("Go on for 2 hours.", "/run 1"), ("Do a couple of them.", "/run 1"),
+        ("Do 40 of them alone.", "/run 40"), ("Forty rounds, please.", "/run 40"),
+    ],
+)  # fmt: skip
+def test_rounds_that_nobody_named_are_one(said: str, command: str) -> None:
+    assert command_of(as_named(RunRounds(rounds=40), [said])) == command

@@ -48,7 +48,8 @@ SAID = {
     "/run +2": ["two more rounds", "give it 2 more rounds", "another two rounds", "extend by 2 rounds"],
     "/run +1": ["another round", "once more"],
     "/set target=0.9": ["I want a reward of 0.9", "get it to 90%", "aim for 0.9", "set the target to 0.9", "target 0.9",
-                        "I want 90 % right"],
+                        "I want 90 % right", "go for .9"],
+    "/set target=1": ["aim for 1", "I want 100%"],
     "/set target=0.9 rounds=4": ["I want 90% right in at most 4 rounds", "reach 0.9 within four rounds"],
     "/set target=0.9 rounds=4 minutes=20": ["aim for 0.9 in 4 rounds and 20 minutes"],
     "/set rounds=8": ["at most 8 rounds", "set the budget to 8 rounds"],
@@ -70,7 +71,8 @@ def test_a_short_sentence_is_the_command_that_it_means(said: str, meant: str) ->
     "said",
     ["maybe", "Who is the mayor of Tallisk?", "I want it to be shorter", "yes but only if it is cheap",
      "train the dragon", "is it better to train or to edit?", "stop training so much and edit more", "90", "round",
-     "why is the sky blue?", "undo the hair of the princess"],
+     "why is the sky blue?", "undo the hair of the princess", "go for 2", "I need 4", "get it to 90", "I want 90 right",
+     "aim for 3 in at most 4 rounds"],
 )  # fmt: skip
 def test_a_sentence_that_is_not_understood_to_its_end_is_not_done_by_half(said: str) -> None:
     assert understood(said) is None

@@ -93,6 +93,8 @@ def test_another_run_takes_up_a_whole_bundle(tiny_task: TinyTask, tmp_path: Path
     assert RunFolder.open(went_on.run).prompt(first.start.prompt) == adapted.prompt
     told = json.loads((went_on.export(tmp_path / "other") / "bundle.json").read_text())
     assert told["test"]["reward"] == went_on.outcome.best_test.reward
+    assert told["started"] and any("goes on from one that the run was given" in note for note in told["notes"])
+    assert not json.loads((tmp_path / "bundle" / "bundle.json").read_text())["started"]
     assert str(tmp_path) not in (tmp_path / "other" / "task.yaml").read_text()
     assert "| start |" in (went_on.run / "report.md").read_text()
 

@@ -24,6 +24,7 @@ from memory.rewrites import KeptRewrite, RoundRewrites
 from memory.run.folder import RunFolder, runs
 from memory.run.ledger import Row
 from memory.storage.disk import append_line
+from tests.fixtures.story import make_run, the_story
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIR = Candidate(prompt=Prompt(system="seed").id)
@@ -93,6 +94,20 @@ def test_runs_of_the_same_second_get_names_of_their_own_and_come_newest_first(tm
     assert len({run.name for run in made}) == 4
     assert all(run.name.startswith("valley-") for run in made)
     assert [run.name for run in runs(tmp_path)] == [run.name for run in reversed(made)]
+
+
+def test_what_another_process_adds_is_read_and_what_stood_there_is_not_read_again(tmp_path: Path) -> None:
+    mine = make_run(tmp_path, rounds=2, finished=False)
+    theirs = RunFolder.open(mine.path)
+    before = theirs.rounds()
+    mine.append(the_story()[2])
+    after = theirs.rounds()
+    assert [row.number for row in after] == [1, 2, 3] and all(a is b for a, b in zip(before, after, strict=False))
+    ledger = mine.path / "ledger.jsonl"
+    lines = ledger.read_text().splitlines()
+    ledger.write_text("\n".join([*lines[:2], lines[2].replace('"number": 2', '"number":  2')]) + "\n")
+    again = theirs.rounds()
+    assert [row.number for row in again] == [1, 2] and again[0] is before[0] and again[1] is not before[1]
 
 
 def test_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:

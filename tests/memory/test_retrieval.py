@@ -65,6 +65,16 @@ def test_the_rows_nearest_in_meaning_are_shown_in_the_wanted_form_the_nearest_la
         assert {demo.answer for demo in row.demos} == {f"ANSWER: {mayor}"}
 
 
+def test_what_is_kept_of_questions_does_not_grow_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("memory.retrieval.KEPT", 5)
+    rows, prompt = NearestRows(TRAIN, SCORERS, by_letters), Prompt(retrieval=Retrieval(k=2))
+    for number in range(40):
+        examples = [asking(f"{'ab' * number} {town}?") for town in MAYORS]
+        _, resolved = rows.resolved(prompt, examples)
+        assert [[demo.question for demo in row.demos] for row in resolved] == [retrieved(row) for row in examples]
+    assert len(rows._known) <= len(TRAIN) + 5 + len(MAYORS)
+
+
 def test_a_prompt_that_retrieves_nothing_stays_as_it_is_and_nothing_is_embedded() -> None:
     def embed(_: Sequence[str]) -> list[list[float]]:
         raise AssertionError("something was embedded")

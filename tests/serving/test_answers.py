@@ -13,8 +13,9 @@ from langchain_openai import ChatOpenAI
 from agent.records.examples import Demo, Prompt, Turn
 from agent.records.served import ServedRequest
 from graphs.serving import asked
-from tests.serving.conftest import NEW, PROMPT, QUESTIONS, Serving, pair, serving
+from tests.fixtures.serving import NEW, PROMPT, QUESTIONS, Serving, pair, serving
 from tools.model.chat_template import Renderer
+from ui.serve.models import Pair
 
 
 @pytest.fixture
@@ -137,7 +138,10 @@ def test_a_seed_draws_the_same_answer_again(client: openai.OpenAI) -> None:
         return ask(client, QUESTIONS[0], temperature=1.5, seed=seed, **options).choices[0].message.content
 
     assert drawn(1) == drawn(1) and len({drawn(seed) for seed in range(4)}) > 1
-    assert drawn(None, top_p=1e-9) == ask(client, QUESTIONS[0]).choices[0].message.content
+    greedy = ask(client, QUESTIONS[0]).choices[0].message.content
+    assert drawn(None, top_p=1e-9) == drawn(None, top_p=1e-300) == greedy
+    cold = ask(client, QUESTIONS[0], temperature=1e-300, seed=-1, top_p=0.5).choices[0].message.content
+    assert cold == greedy
 
 
 def test_log_probabilities_come_with_their_tokens(client: openai.OpenAI) -> None:
@@ -207,6 +211,14 @@ def test_the_log_holds_what_the_client_sent_and_got(server: Serving, client: ope
     assert record.model == "first" and record.prompt == PROMPT.id and record.adapter and not record.own_prompt
     assert answer.usage and record.completion_tokens == answer.usage.completion_tokens
     assert json.loads(line)["time"].endswith("Z") and file.stat().st_mode & 0o077 == 0
+
+
+def test_a_single_adapter_is_merged_and_answers_the_same(server: Serving, pairs: list[Pair]) -> None:
+    with serving(pairs[:1]) as merged:
+        assert merged.served[0].weights.adapter is None
+        client = openai.OpenAI(base_url=f"{merged.url}/v1", api_key="none")
+        answers = [ask(client, question).choices[0].message.content for question in QUESTIONS[:12]]
+    assert answers == [server.alone(question) for question in QUESTIONS[:12]]
 
 
 @pytest.mark.parametrize("name", ["qwen2", "gemma3", "gpt2"])

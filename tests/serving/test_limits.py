@@ -11,7 +11,7 @@ import httpx
 import openai
 import pytest
 
-from tests.serving.conftest import QUESTIONS, Serving, serving
+from tests.fixtures.serving import QUESTIONS, Serving, serving
 from ui.serve import exchange, stream
 from ui.serve.app import Limits
 from ui.serve.gate import Rate
@@ -38,6 +38,7 @@ REFUSED: list[tuple[dict[str, object], str]] = [
     ({"max_tokens": 5, "max_completion_tokens": 6}, "differ"),
     ({"stop": ["a", "b", "c", "d", "e"]}, "4 are taken at most"),
     ({"stop": ""}, "empty text"),
+    ({"stop": "x" * 1001}, "1000 characters"),
     ({"top_logprobs": 3}, "needs logprobs"),
     ({"tools": [{"type": "function"}]}, "tools"),
     ({"response_format": {"type": "json_object"}}, "not forced"),

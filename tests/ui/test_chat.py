@@ -1,8 +1,12 @@
 """The chat line by line, as a script or a pipe has it: commands, plain words, and plain language by a scripted LLM."""
 
 import io
+import signal
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,13 +18,15 @@ from agent.records.rounds import Round
 from graphs.approval import instead
 from graphs.context import new_run
 from graphs.control.driver import drive
+from graphs.control.steering import Steering
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 from tests.llm.clients import settings
 from tests.llm.server import OVERLOADED, LlmServer, Reply, call, serving
 from tests.llm.story import PLANNED, RULES, llm_rounds
+from ui.control.signals import Stopped
 from ui.talk import answers
-from ui.terminal.chat import chat
+from ui.terminal.chat import Visit, _heard, chat, settle
 
 TinyTask = Callable[..., Path]
 Say = Callable[..., str]
@@ -220,6 +226,50 @@ def test_a_chat_sees_and_steers_a_run_that_is_worked_on_elsewhere(run: Callable[
         output = say(folder, "/edit", "status")
         assert "Another process works on it" in output and "taken back" in output and "Round 2: " in output
         assert driver.status().rounds == 1 and driver.status().condition == "waiting"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("where", ["prompt", "step", "answer"])
+def test_a_signal_to_end_passes_where_a_ctrl_c_is_caught(number: int, where: str) -> None:
+    def raises(*_: object) -> str:
+        raise Stopped(number)
+
+    caught = list[str]()
+    here: Any = SimpleNamespace(
+        talk=SimpleNamespace(stop=lambda: caught.append("cancelled"), hear=raises, changed=lambda _: None),
+        say=caught.append, look=raises, now=None,
+    )  # fmt: skip
+    here.interrupted = partial(Visit.interrupted, here)
+    with pytest.raises(Stopped):
+        settle(here) if where == "step" else _heard(here, raises if where == "prompt" else lambda: "yes")
+    assert not caught
+
+
+def test_a_chat_outlives_the_process_that_it_came_to(
+    run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after `run --detach`, whose worker ends with the run: what sets the run going starts another one."""
+    folder = run()
+    with ExitStack() as first, ExitStack() as second:
+        first.enter_context(drive(folder, supervised=True))
+
+        class Lines(io.StringIO):
+            def readline(self, size: int | None = -1, /) -> str:
+                text = super().readline()
+                if text == "/set rounds=7\n":
+                    first.close()
+                return text
+
+        def start(folder: RunFolder, supervised: bool = True) -> Steering:
+            return second.enter_context(drive(folder, supervised=supervised))
+
+        monkeypatch.setattr("graphs.control.anybody.steer", start)
+        monkeypatch.setattr("sys.stdin", Lines("status\n/set rounds=7\n/edit\n"))
+        chat(folder)
+        output = " ".join(capsys.readouterr().out.split())
+        assert "Another process works on it" in output and "has let go" not in output
+        limits, rounds = folder.limits(), folder.rounds()
+        assert limits is not None and limits.rounds == 7 and len(rounds) == 1
 
 
 # --- with an LLM ----------------------------------------------------------------------------------------

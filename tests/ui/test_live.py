@@ -88,6 +88,16 @@ def test_nothing_is_drawn_over_what_the_user_types_after_the_work() -> None:
         assert out.tell() == drawn
 
 
+def test_the_bar_of_a_training_moves_with_each_step() -> None:
+    out = io.StringIO()
+    with LiveView(Console(file=out, width=80, force_terminal=True, color_system=None)) as view:
+        for step in range(1, 12):
+            view("training LoRA", step, 12, f"epoch 1/1, loss {step}.000")
+            drawn = re.findall(r"(\d+)/12", out.getvalue())
+            assert drawn[-1] == str(step), "before the thread that redraws it had a turn"
+    assert "0/12" not in drawn
+
+
 def test_live_view_tells_what_the_llm_did_and_what_the_rules_would_have_done() -> None:
     out = io.StringIO()
     with LiveView(Console(file=out, width=80)) as view:

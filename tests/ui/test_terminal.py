@@ -1,5 +1,6 @@
 """The chat on a terminal: a real process on a pseudo-terminal, with its keys, its status line and Ctrl-C."""
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -142,6 +143,20 @@ def test_after_a_kill_in_training_the_user_is_asked_first(
     again.ends()
     [row] = folder.rounds()
     assert row.trial.candidate is None and not row.verdict.kept
+
+
+@PTY
+def test_sigterm_in_a_training_ends_the_chat_and_cancels_nothing(
+    tiny_task: TinyTask, tmp_path: Path, terminal: Callable[..., Terminal]
+) -> None:
+    here = terminal(str(tiny_task(lora=LONG)))
+    here.sees("yes, no, or what instead")
+    here.type("yes")
+    here.shows(r"LoRA \d+/")
+    here.process.terminate()
+    assert here.ends() == 128 + signal.SIGTERM
+    [folder] = runs(tmp_path / "runs")
+    assert not folder.rounds() and not folder.is_cancelled(1)
 
 
 # --- the parts ------------------------------------------------------------------------------------------

@@ -62,5 +62,6 @@ class Chooser:
         """On the processor, so that a seed means the same everywhere."""
         chances, ids = (logits.float().cpu() / row.sampling.temperature).softmax(dim=-1).sort(descending=True)
         before = chances.cumsum(dim=-1) - chances
-        chances[before >= row.sampling.top_p] = 0  # the likeliest stays: nothing is before it
+        before[0] = -1  # the likeliest stays, however small top_p is
+        chances[before >= row.sampling.top_p] = 0
         return int(ids[torch.multinomial(chances, 1, generator=self._generators[row])])

@@ -190,15 +190,14 @@ class Engine:
             return not self._closed
 
     def _drop_those_gone(self) -> None:
-        for batch in self._batches.values():
-            for row in [row for row in batch.rows if row.gone.is_set()]:
-                batch.remove(row)
         with self._changed:
             if any(row.gone.is_set() for _, row in self._waiting):
                 self._waiting = deque((name, row) for name, row in self._waiting if not row.gone.is_set())
 
     def _admit(self) -> None:
         """Begin rows in the order they came, while there is room."""
+        if not self._waiting:
+            return
         taken = sum(self._needs(name, row) for name, batch in self._batches.items() for row in batch.rows)
         with self._changed:
             while self._waiting and self.running < self._most_rows:
@@ -222,7 +221,9 @@ class Engine:
         with self._backbone.using(self._models[name].adapter) as model, torch.inference_mode():
             self.counts.switches += not alone
             for _ in range(1 if alone else STEPS):
-                if not batch.rows:
+                for row in [row for row in batch.rows if row.gone.is_set()]:
+                    batch.remove(row)
+                if self._closed or not batch.rows:
                     return
                 self.counts.steps += 1
                 self.counts.rows_stepped += len(batch.rows)

@@ -59,11 +59,11 @@ class Row:
     Attributes:
         prompt: its ids.
         max_new_tokens: tokens of the answer, at most.
+        reader: who asked.
         generated: tokens that were chosen so far, the end token included.
         tokens: those of the answer, without the end token.
         gone: set by whoever asked, from any thread: the row leaves at the next step.
-        cache: what is run of its prompt so far; None: it was not begun.
-        own: how many tokens the slot it goes to must hold.
+        cache: what is run of its prompt, until the whole is; None: it was not begun, or has its slot.
     """
 
     prompt: list[int]

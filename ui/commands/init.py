@@ -28,8 +28,8 @@ def _init(options: argparse.Namespace) -> int:
 
     from agent.errors import BadInput
     from eval.drafts.records import DraftOptions
-    from ui.cli import quiet_libraries
     from ui.commands.drafting import at_terminal, init, is_terminal
+    from ui.options import quiet_libraries
 
     quiet_libraries()
     names = ("name", "model", "question", "answer", "messages", "content", "target")

@@ -48,7 +48,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from ui.cli import quiet_libraries
+    from ui.options import quiet_libraries
 
     quiet_libraries()
     if options.token == "":

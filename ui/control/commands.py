@@ -22,12 +22,12 @@ exit codes:
   5    the run has ended, and gained nothing
   129  SIGHUP, 130 Ctrl-C, 143 SIGTERM: stopped; nesylora resume goes on"""
 LIMITS = {
-    "rounds": (int, "rounds in all, those done included"),
-    "minutes": (float, "minutes of work in all"),
-    "usd": (float, "USD for the external LLM in all"),
-    "train_tokens": (int, "tokens trained in all"),
-    "llm_tokens": (int, "tokens read and written by the external LLM in all"),
-    "target": (float, "validation reward at which the run is done"),
+    "rounds": "rounds in all, those done included",
+    "minutes": "minutes of work in all",
+    "usd": "USD for the external LLM in all",
+    "train_tokens": "tokens trained in all",
+    "llm_tokens": "tokens read and written by the external LLM in all",
+    "target": "validation reward at which the run is done",
 }
 LETS_GO = 120.0  # seconds in which a process that is told to stop lets go of its run
 
@@ -60,7 +60,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         if name == "resume":
             command.add_argument("--rounds", type=int, metavar="N", help="of a run that asks: so many go unasked")
         if name == "extend":
-            for limit, (_, about) in LIMITS.items():
+            for limit, about in LIMITS.items():
                 command.add_argument(f"--{limit.replace('_', '-')}", metavar="N", help=f"{about}; none: no limit")
 
 
@@ -102,23 +102,14 @@ def _attach(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    found = [_status_or_trouble(folder, remote) for folder, remote in _live(options.runs)]
+    from graphs.control.client import status_of
+
+    found = [status_of(folder) for folder, _ in _live(options.runs)]
     if not found and not options.json:
         print(f"No process works on a run in {options.runs}.", file=sys.stderr)
     for status in found:
         _show(status, options.json)
     return 0
-
-
-def _status_or_trouble(folder: "RunFolder", remote: "Steering") -> "RunStatus":
-    """Of a run that does not answer: what its folder says, and why no more."""
-    from agent.errors import Busy
-    from graphs.control.watching import status_of_folder
-
-    try:
-        return remote.status()
-    except Busy as busy:
-        return status_of_folder(folder, "working").model_copy(update={"trouble": str(busy)})
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -73,6 +73,12 @@ def outlive_the_terminal() -> Iterator[None]:
         signal.signal(signal.SIGHUP, before)
 
 
+def only_ctrl_c(error: KeyboardInterrupt) -> None:
+    """Raise it again unless it is Ctrl-C: a face that goes on after a Ctrl-C must not do so after another signal."""
+    if isinstance(error, Stopped) and error.number != signal.SIGINT:
+        raise error
+
+
 def exit_code(error: KeyboardInterrupt) -> int:
     """130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP, as a shell gives them."""
     return 128 + (error.number if isinstance(error, Stopped) else signal.SIGINT)

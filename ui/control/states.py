@@ -2,13 +2,11 @@
 
 from typing import Literal, NamedTuple
 
-from agent.errors import Busy
 from graphs.control import process
-from graphs.control.client import live
+from graphs.control.client import status_of
 from graphs.control.extension import in_words as limits_in_words
 from graphs.control.steering import RunStatus
 from memory.run.folder import RunFolder
-from memory.storage.lock import holder
 from ui import wording
 from ui.status_wording import doing, standing
 
@@ -25,18 +23,12 @@ class RunState(NamedTuple):
 def state_of(run: RunFolder) -> RunState:
     """Where a run stands. Raises BadInput: its files are damaged."""
     run.check()
-    outcome = run.outcome()
-    try:
-        status = remote.status() if (remote := live(run)) else None
-    except Busy as busy:  # one run that does not answer hides no other
-        return RunState("working", str(busy))
-    if status and status.condition in ("working", "waiting", "paused"):
-        return RunState(status.condition, wording.printable(doing(status)))
-    if held := holder(run.lock_path):
-        return RunState("working", held)
-    if outcome:
-        return RunState("finished", f"its test rows were opened {outcome.seen + 1} times" if outcome.seen else "")
-    last = process.noted(run)
+    status, last = status_of(run), process.noted(run)
+    if status.condition == "finished":
+        seen = run.outcomes()[-1].seen
+        return RunState("finished", f"its test rows were opened {seen + 1} times" if seen else "")
+    if status.condition != "stopped":
+        return RunState(status.condition, wording.printable(doing(status) or status.trouble))
     if last and last.trouble:
         return RunState("failed", last.trouble)
     return RunState("to be resumed", f"process {last.pid} was killed" if last else "")

@@ -27,7 +27,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def _mcp(options: argparse.Namespace) -> int:
     from agent.errors import BadInput
-    from ui.cli import quiet_libraries
+    from ui.options import quiet_libraries
 
     quiet_libraries()
     if not find_spec("fastmcp"):

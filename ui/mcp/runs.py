@@ -24,7 +24,7 @@ class Runs:
     def __init__(self, root: Path, steer: Steer) -> None:
         self.root = root
         self._steer = steer
-        self._begun: dict[str, Steering] = {}
+        self._begun: dict[str, Steering] = {}  # by us: others end their own
 
     def find(self, name: str) -> RunFolder:
         """The run of this name, or the newest. Raises BadInput: there is none."""
@@ -52,9 +52,10 @@ class Runs:
         """The run, worked on. Raises Busy, or NesyLoraError if its process cannot begin."""
         if folder.outcome():
             raise BadInput(f"Run {folder.name} has finished. To go on with it, set other limits with `extend`.")
-        steering = self._steer(folder)
-        self._begun[folder.name] = steering
-        return steering
+        if remote := live(folder):
+            return remote
+        self._begun[folder.name] = self._steer(folder)
+        return self._begun[folder.name]
 
     def extended(self, folder: RunFolder, limits: Mapping[str, float]) -> Steering:
         """The run under other limits, worked on again. Raises BadInput, Busy."""

@@ -22,6 +22,7 @@ from agent.records.actions import EditPrompt, Rollback, TrainLora
 from agent.records.base import Record
 from tools.toolbox import LOOKS
 from ui.mcp import calls
+from ui.mcp.command import TOKEN_VARIABLE
 from ui.mcp.runs import Runs
 from ui.mcp.talk import NeedsYes, Talk
 from ui.mcp.tools import Do, Tools
@@ -146,7 +147,9 @@ def serve(runs: Runs, allowed: Collection[str], port: int | None, token: str) ->
     if port is None:
         build_server(runs, allowed).run("stdio", show_banner=False, log_level="WARNING")
         return
-    token = token or secrets.token_urlsafe(24)
-    print(f"MCP server: http://127.0.0.1:{port}/mcp   Authorization: Bearer {token}", file=sys.stderr, flush=True)
+    shown = f"${TOKEN_VARIABLE}"  # a secret of the user's own goes into no log
+    if not token:
+        token = shown = secrets.token_urlsafe(24)
+    print(f"MCP server: http://127.0.0.1:{port}/mcp   Authorization: Bearer {shown}", file=sys.stderr, flush=True)
     server = build_server(runs, allowed, token)
     server.run("http", show_banner=False, log_level="WARNING", host="127.0.0.1", port=port, host_origin_protection=True)

@@ -45,11 +45,12 @@ class Talk:
         self._allowed = allowed
         self._told = 0
 
-    async def approval(self, tool: Asking, what: str) -> None:
+    async def approval(self, tool: Asking, what: str, seen: object = None) -> None:
         """Ask a person, unless whoever started the server has said yes beforehand.
 
         Args:
             what: a sentence about what will be done, with its cost.
+            seen: what the run waits for, as JSON values: a yes that comes with the next call holds for that alone.
 
         Raises:
             NeedsYes: the answer comes with the next call.
@@ -66,14 +67,14 @@ class Talk:
                 f"`nesylora mcp --allow {tool}`. What would be done: {what}"
             )
         if request is not None and request.protocol_version in MODERN_PROTOCOL_VERSIONS:
-            self._read(self._context, tool, what)
+            self._read(self._context, tool, what, seen)
             return
         answer = await session.elicit(message=what, requested_schema=FORM, related_request_id=self._context.request_id)
         _check(answer, tool)
 
-    def _read(self, context: "Context", tool: Asking, what: str) -> None:
+    def _read(self, context: "Context", tool: Asking, what: str, seen: object) -> None:
         """The answer that this call brings. Raises NeedsYes where it is the first call."""
-        mark = digest([tool, what])
+        mark = digest([tool, what, seen])
         answer = (context.input_responses or {}).get(KEY)
         if answer is None or context.request_state != mark:  # never asked, or asked about something else
             form = ElicitRequestFormParams(message=what, requested_schema=FORM)

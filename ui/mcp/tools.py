@@ -9,13 +9,14 @@ from agent.records.actions import Action, EditPrompt, Rollback, TrainLora
 from agent.records.base import Record
 from agent.records.looks import Look
 from eval.drafts.records import DraftOptions
+from graphs.approval import APPROVE
 from graphs.control.client import status_of
 from graphs.control.steering import RunStatus, Steering
 from memory.run.folder import RunFolder
 from ui import wording
 from ui.mcp import calls, views
 from ui.mcp.runs import Runs
-from ui.mcp.talk import Talk, in_thread
+from ui.mcp.talk import Asking, Talk, in_thread
 from ui.mcp.views import DraftView, Explained, ReportPaths, RunLine, RunList, RunView
 
 Call = TypeVar("Call", bound=Record)
@@ -50,17 +51,14 @@ class Tools:
         return await self._view(folder, steering, await in_thread(steering.status), call.wait, talk)
 
     async def list_runs(self, call: calls.ListRuns, talk: Talk) -> RunList:
-        return RunList(
-            runs=tuple(
-                RunLine.model_validate(status_of(run).model_dump(include=set(RunLine.model_fields)))
-                for run in self._runs.all()
-            )
-        )
+        found = await in_thread(lambda: [status_of(run) for run in self._runs.all()])
+        shared = (status.model_dump(include=set(RunLine.model_fields)) for status in found)
+        return RunList(runs=tuple(map(RunLine.model_validate, shared)))
 
     async def status(self, call: calls.Status, talk: Talk) -> RunView:
         folder = self._runs.find(call.run)
         status = await in_thread(status_of, folder)
-        if status.condition != "working" or not call.wait:
+        if status.condition != "working" or not call.wait or not status.pid:
             return views.view(folder, status, len(folder.rounds()))
         steering = await in_thread(self._runs.steering, folder)
         return await self._view(folder, steering, status, call.wait, talk)
@@ -70,9 +68,11 @@ class Tools:
     async def train_lora(self, call: Record, talk: Talk) -> RunView:
         folder, steering, status = await self._open(call)
         planned = status.question.decision.move if status.question else None
-        action = calls.record_of(call, TrainLora, planned)
+        rules = status.question.training if status.question else None
+        action = calls.record_of(call, TrainLora, planned if isinstance(planned, TrainLora) else rules)
         cost = f" Cost: {wording.action_cost(status.question.cost)}." if status.question and planned == action else ""
-        await talk.approval("train_lora", f"Train the weights in run {folder.name}: {action}.{cost}")
+        what = f"Train the weights in run {folder.name}: {action}.{cost}"
+        await self._approval("train_lora", what, steering, status, talk)
         return await self._act(folder, steering, action, call, talk)
 
     async def edit_prompt(self, call: Record, talk: Talk) -> RunView:
@@ -86,26 +86,29 @@ class Tools:
 
     async def continue_run(self, call: calls.ContinueRun, talk: Talk) -> RunView:
         folder, steering, status = await self._open(call)
-        if status.question:
-            plan = views.planned(status.question)
-            if plan.final:
-                raise BadInput(
-                    f"What is planned is the end of the run: {plan.reason} Call `finish`, or another action."
-                )
-            if call.rounds > 1 or plan.action == "train_lora":
-                more = f", then what is planned in {call.rounds - 1} more rounds" if call.rounds > 1 else ""
-                move = status.question.decision.move
-                await talk.approval(
-                    "continue_run", f"Go on with run {folder.name}: {move}{more}. {plan.reason} Cost: {plan.cost}."
-                )
-            since = len(folder.rounds())
-            status = await in_thread(steering.go_on, call.rounds)
-            return await self._view(folder, steering, status, call.wait, talk, since)
-        if status.condition == "paused":  # by a person, or since its process was killed in an action
+        since = len(folder.rounds())
+        if question := status.question:
+            await self._agreed(call, steering, status, talk)
+            status = await in_thread(steering.answer, APPROVE, question.number)
+            if call.rounds > 1:
+                status = await in_thread(steering.go_on, call.rounds - 1)
+        elif status.condition == "paused":  # by a person, or since its process was killed in an action
             why = f" {status.trouble}" if status.trouble else ""
-            await talk.approval("continue_run", f"Run {folder.name} is paused.{why} Go on with it?")
+            what = f"Run {folder.name} is paused.{why} Go on with it?"
+            await self._approval("continue_run", what, steering, status, talk)
             status = await in_thread(steering.go_on)
-        return await self._view(folder, steering, status, call.wait, talk)
+        return await self._view(folder, steering, status, call.wait, talk, since)
+
+    async def _agreed(self, call: calls.ContinueRun, steering: Steering, status: RunStatus, talk: Talk) -> None:
+        """A yes to the plan that waits, where it needs one. Raises BadInput: it is the end, or was not agreed to."""
+        assert status.question is not None
+        plan, move = views.planned(status.question), status.question.decision.move
+        if plan.final:
+            raise BadInput(f"What is planned is the end of the run: {plan.reason} Call `finish`, or another action.")
+        if call.rounds > 1 or plan.action == "train_lora":
+            more = f", then what is planned in {call.rounds - 1} more rounds" if call.rounds > 1 else ""
+            what = f"Go on with run {status.run}: {move}{more}. {plan.reason} Cost: {plan.cost}."
+            await self._approval("continue_run", what, steering, status, talk)
 
     async def cancel_step(self, call: calls.CancelStep, talk: Talk) -> RunView:
         folder = self._runs.find(call.run)
@@ -122,15 +125,16 @@ class Tools:
         named = ", ".join(f"{key} {value:g}" for key, value in limits.items())
         again = " It has finished, and is opened again." if folder.outcome() else ""
         await talk.approval("extend", f"Set the limits of run {folder.name}: {named}.{again}")
+        if folder.outcome() and not again:
+            raise BadInput(f"Run {folder.name} has finished while the user was asked. {ASK_AGAIN}")
         steering = await in_thread(self._runs.extended, folder, limits)
         return await self._view(folder, steering, await in_thread(steering.status), call.wait, talk)
 
     async def finish(self, call: calls.Finish, talk: Talk) -> RunView:
         folder, steering, status = await self._open(call)
         reached = f" It is at {wording.number(status.reward)} on validation rows."
-        await talk.approval(
-            "finish", f"End run {folder.name} for good: its test rows are opened, and the report is written.{reached}"
-        )
+        what = f"End run {folder.name} for good: its test rows are opened, and the report is written.{reached}"
+        await self._approval("finish", what, steering, status, talk)
         since = len(folder.rounds())
         status = await in_thread(steering.finish)
         return await self._view(folder, steering, status, call.wait, talk, since)
@@ -179,6 +183,12 @@ class Tools:
         steering = await in_thread(self._runs.steering, folder)
         return folder, steering, await in_thread(steering.status)
 
+    async def _approval(self, tool: Asking, what: str, steering: Steering, seen: RunStatus, talk: Talk) -> None:
+        """See `Talk.approval`. BadInput, too, where the run that waited has moved on while a person thought."""
+        await talk.approval(tool, what, _stand(seen))
+        if seen.condition != "working" and _stand(await in_thread(steering.status)) != _stand(seen):
+            raise BadInput(f"Run {seen.run} has moved on while the user was asked. {ASK_AGAIN}")
+
     async def _act(self, folder: RunFolder, steering: Steering, action: Record, call: Record, talk: Talk) -> RunView:
         since = len(folder.rounds())
         move: Action = action  # type: ignore[assignment]
@@ -200,3 +210,13 @@ class Tools:
         if status.condition == "stopped" and status.trouble:
             raise BadInput(f"Run {folder.name} has stopped: {status.trouble}")
         return views.view(folder, status, before)
+
+
+ASK_AGAIN = "Nothing was done: look at `status`, and ask again."
+
+
+def _stand(status: RunStatus) -> list[object]:
+    """What a yes is about, as JSON values: the plan that waits. Of a run at work, what is asked comes after it."""
+    if status.condition == "working":
+        return []
+    return [status.rounds, status.condition, status.question.model_dump(mode="json") if status.question else None]

@@ -64,6 +64,7 @@ class RunLine(Record):
     rounds: int
     seed_reward: float | None
     reward: float | None
+    trouble: str = ""
 
 
 class RunList(Record):
@@ -173,7 +174,7 @@ def explained(row: Round) -> Explained:
         f"Decided by {decider(row.decision)}: {reason(row.decision)}",
         *([f"Instead of: {would}"] if (would := alternative(row.decision)) else []),
         f"Done: {row.trial.note}",
-        f"{wording.kept(verdict).capitalize()}: {verdict.reason}",
+        f"{wording.kept(row).capitalize()}: {verdict.reason}",
         f"On the rows that decided: {verdict.before:.3f} → {verdict.after:.3f}, p {wording.evidence(verdict)}",
         f"Cost: {wording.cost(row.trial.spend)}",
     ]
@@ -186,6 +187,8 @@ def _tested(result: SplitResult) -> Tested:
 
 def _next(status: RunStatus) -> str:
     match status.condition:
+        case "working" if not status.pid:
+            return "Nothing can be done here: wait for whoever has it."
         case "working":
             return "It works; ask `status` with `wait`."
         case "waiting":

@@ -1,5 +1,6 @@
 """The application: its parts, what it hands on, and what an error looks like."""
 
+import threading
 from pathlib import Path
 
 from fastapi import FastAPI, Request
@@ -9,10 +10,11 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from agent.errors import BadInput, Busy, NesyLoraError
+from graphs.control.anybody import Steers
 from memory.run.about import own_version
 from ui.page import drafts, listing, prompts, start
 from ui.page.gate import Gate, Keys
-from ui.page.place import Here, Place, Steers
+from ui.page.place import Here, Place
 from ui.page.rendering import HERE, partial, render, text, warm
 from ui.page.run import bundle, details, orders, overview, question, stream, talking
 
@@ -31,6 +33,7 @@ def make_app(root: Path, steers: Steers, keys: Keys) -> FastAPI:
     )  # fmt: skip
     warm()
     app.state.place = Place(root, steers, keys)
+    app.state.ending = threading.Event()  # set where streams are to end, which go on for ever else
     for part in PARTS:
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")

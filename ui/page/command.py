@@ -14,7 +14,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _ui(options: argparse.Namespace) -> int:
-    from ui.cli import quiet_libraries
+    from ui.options import quiet_libraries
     from ui.page.serve import serve
 
     quiet_libraries()

@@ -4,11 +4,13 @@ The file and its task lie in `uploads/` beside the runs, each in a folder of its
 a week later, unless a run was started of them, which reads its rows there.
 """
 
+import hashlib
 import re
 import secrets
 import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
+from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
@@ -86,10 +88,16 @@ def attempt(place: Here, draft: str, settled: Annotated[Settled, Form()]) -> HTM
 
 
 class Started(Settled):
-    """The settled draft, and its task.yaml as the user left it."""
+    """The settled draft, and its task.yaml as the user left it; `seen` is the mark of the one that was proposed."""
 
     yaml: str = Field(max_length=100_000)
+    seen: str = Field("", max_length=64)
     supervised: bool = False
+
+    def text(self, proposed: TaskDraft) -> str:
+        """The task.yaml to start: that of the fields, unless the user has written in it; then that counts alone."""
+        given = "\n".join(self.yaml.splitlines()) + "\n"  # browsers send lines with \r\n
+        return proposed.yaml if mark(given) == self.seen else given
 
 
 @router.post("/{draft}/start", summary="Write the task, and start a run of it")
@@ -97,11 +105,20 @@ def start(place: Here, draft: str, settled: Annotated[Started, Form()]) -> HTMLR
     """The answer leads to the run's page."""
     rows = _file(place, draft)
     proposed = draft_task(rows, settled.options)
-    given = "\n".join(settled.yaml.splitlines()) + "\n"  # browsers send lines with \r\n
-    folder = rows.parent / "task"
-    shutil.rmtree(folder, ignore_errors=True)  # of a start that failed
-    task = proposed.model_copy(update={"yaml": given}).write(folder)
+    task = proposed.model_copy(update={"yaml": settled.text(proposed)}).write(_new_folder(rows.parent))
     return begin(place, task, [], None, settled.supervised)
+
+
+def _new_folder(draft: Path) -> Path:
+    """A folder for a task. Each start has its own: the run of an earlier one reads its rows there."""
+    for number in count(1):
+        folder = draft / f"task-{number}"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("there is always another number")
 
 
 def forget_old(root: Path) -> None:
@@ -119,7 +136,13 @@ def forget_old(root: Path) -> None:
 def _shown(draft: str, proposed: TaskDraft) -> HTMLResponse:
     columns = list(dict.fromkeys([*proposed.columns.values(), *proposed.unused]))
     rows = proposed.rows["train"][:SHOWN]
-    return render("draft.html.j2", draft=draft, proposed=proposed, columns=columns, rows=rows)
+    seen = mark(proposed.yaml)
+    return render("draft.html.j2", draft=draft, proposed=proposed, columns=columns, rows=rows, seen=seen)
+
+
+def mark(yaml: str) -> str:
+    """Of a task.yaml, to tell whether a user has changed it; blank lines at its ends do not count."""
+    return hashlib.sha256(yaml.strip().encode()).hexdigest()
 
 
 def _file(place: Place, draft: str) -> Path:

@@ -7,10 +7,10 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 from markupsafe import Markup
 
-from agent.errors import BadInput, Busy
+from agent.errors import BadInput
 from graphs.control.steering import RunStatus
 from memory.run.folder import RunFolder, runs
-from ui.page.place import Here, Place, status_of
+from ui.page.place import Here, Place
 from ui.page.rendering import render
 from ui.report import svg
 
@@ -43,8 +43,8 @@ def _listed(place: Place, run: RunFolder) -> Listed:
     try:
         run = place.run(run.name)
         created, outcome = run.about.created, run.outcome()
-        status = status_of(place, run)
-    except (BadInput, Busy) as error:
+        status = place.status(run)
+    except BadInput as error:
         return Listed(run.name, "", None, Markup(), fault=str(error))
     test = outcome.best_test.reward if outcome else None
     return Listed(run.name, created, status, sparkline(rewards(run), status.limits.target), test)

@@ -2,42 +2,20 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, NamedTuple, Protocol
+from typing import Annotated, NamedTuple
 
 from fastapi import Depends, Request
 
 from agent.config.task import TaskConfig
 from agent.errors import BadInput
 from eval.tasks.task import load_config
-from graphs.control import process
-from graphs.control.client import live, steer
-from graphs.control.steering import RunStatus, Steering
-from graphs.control.watching import status_of_folder
+from graphs.control.anybody import Steers
+from graphs.control.client import status_of
+from graphs.control.steering import RunStatus
 from memory.run.folder import RunFolder
-from memory.storage.lock import holder
 from ui.page.gate import Keys
 
 MOST_OPEN = 64  # run folders whose ledgers are kept parsed
-
-
-class Steers(Protocol):
-    """How a run is reached."""
-
-    def attached(self, run: RunFolder) -> Steering | None:
-        """Whoever works on the run, in another process; None where nobody does."""
-
-    def steered(self, run: RunFolder, supervised: bool) -> Steering:
-        """Whoever works on the run; a new worker process where nobody does."""
-
-
-class Workers:
-    """By the process that works on it, or a new one, which outlives this server. Satisfies `Steers`."""
-
-    def attached(self, run: RunFolder) -> Steering | None:
-        return live(run)
-
-    def steered(self, run: RunFolder, supervised: bool) -> Steering:
-        return steer(run, supervised)
 
 
 class Place(NamedTuple):
@@ -55,6 +33,10 @@ class Place(NamedTuple):
             raise BadInput(f"{name!r} names no run in {self.root}: a name holds no path.")
         about = path / "run.json"
         return _opened(path, about.stat().st_mtime_ns if about.is_file() else 0)
+
+    def status(self, run: RunFolder) -> RunStatus:
+        """Where a run stands. Raises BadInput: it is damaged."""
+        return status_of(run, self.steers.attached)
 
 
 @lru_cache(MOST_OPEN)
@@ -78,24 +60,6 @@ def the_run(name: str, request: Request) -> RunFolder:
 
 Here = Annotated[Place, Depends(the_place)]
 Run = Annotated[RunFolder, Depends(the_run)]
-
-
-def status_of(place: Place, run: RunFolder) -> RunStatus:
-    """The status of a run: as whoever works on it says, else as its folder has it."""
-    steering = place.steers.attached(run)
-    return steering.status() if steering else resting(run)
-
-
-def resting(run: RunFolder) -> RunStatus:
-    """The status of a run that nobody works on whom we can reach. Raises BadInput: it is damaged."""
-    status = status_of_folder(run)
-    if held := holder(run.lock_path):
-        trouble = f"It is in use by {held}, which cannot be steered from here."
-        return status.model_copy(update={"condition": "working", "trouble": trouble})
-    last = process.noted(run)
-    if status.condition == "stopped" and last and last.trouble:
-        return status.model_copy(update={"trouble": last.trouble})
-    return status
 
 
 def task_of(run: RunFolder) -> TaskConfig:

@@ -2,16 +2,18 @@
 
 import socket
 import sys
+import threading
 import webbrowser
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
 from agent.errors import BadInput
+from graphs.control.anybody import Workers
 from ui.page.app import make_app
 from ui.page.gate import Keys
-from ui.page.place import Workers
 
 HOST = "127.0.0.1"
 PORT = 8765
@@ -37,12 +39,29 @@ def serve(runs: Path, port: int | None, browse: bool) -> int:
     if browse:
         with suppress(webbrowser.Error):
             webbrowser.open(link)
+    app = make_app(runs, Workers(), keys)
     config = uvicorn.Config(
-        make_app(runs, Workers(), keys), log_level="warning", access_log=False, server_header=False, ws="none",
-        timeout_graceful_shutdown=1, proxy_headers=False,
+        app, log_level="warning", access_log=False, server_header=False, ws="none",
+        timeout_graceful_shutdown=5, proxy_headers=False,
     )  # fmt: skip
-    uvicorn.Server(config).run(sockets=[listening])
+    PageServer(config, app.state.ending).run(sockets=[listening])
     return 0
+
+
+class PageServer(uvicorn.Server):
+    """Ends its streams by itself: cancelled, each prints a traceback.
+
+    Args:
+        ending: is set once a signal asks the server to end.
+    """
+
+    def __init__(self, config: uvicorn.Config, ending: threading.Event) -> None:
+        super().__init__(config)
+        self._ending = ending
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._ending.set()
+        super().handle_exit(sig, frame)
 
 
 def _listen(port: int | None) -> socket.socket:

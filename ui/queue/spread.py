@@ -54,7 +54,7 @@ def _followed(runs: Sequence[RunFolder], workers: Crew, console: Console) -> dic
     def look(run: RunFolder) -> None:
         rows = run.rounds() if run.path.exists() else ()
         for row in rows[shown[run.name] :]:
-            what = f"round {row.number}: {wording.lever(row.decision.move)}, {wording.kept(row.verdict)}"
+            what = f"round {row.number}: {wording.lever(row.decision.move)}, {wording.kept(row)}"
             console.print(f"{run.name}  {what}; validation reward {row.reward:.2f}", soft_wrap=True, markup=False)
         shown[run.name] = max(shown[run.name], len(rows))
 
@@ -66,7 +66,7 @@ def _ended(run: RunFolder) -> str:
     if outcome is None:
         return "stopped"
     before, after = outcome.baseline_test.reward, outcome.best_test.reward
-    return f"{before:.2f} → {after:.2f} on test rows; {outcome.stopped}. Report: {run.report_html}"
+    return f"{before:.2f} → {after:.2f} on test rows. {outcome.stopped} Report: {run.report_html}"
 
 
 def _is_run(task: Path) -> bool:

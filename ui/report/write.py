@@ -96,12 +96,12 @@ def loss_run(row: Round, training: Training) -> charts.LossRun:
 def trial_point(row: Round) -> charts.Point:
     """A round as the reward curve marks it."""
     verdict, move = row.verdict, row.decision.move
-    title = f"round {row.number}, {wording.lever(move)}, {wording.kept(verdict)}: {row.trial.note}"
+    title = f"round {row.number}, {wording.lever(move)}, {wording.kept(row)}: {row.trial.note}"
     reward = math.nan
     if row.trial.candidate is not None:
         reward = verdict.after
         change = f"{wording.number(verdict.before)} → {wording.number(reward)}, p {wording.evidence(verdict)}"
-        title = f"round {row.number}, {wording.lever(move)}, {wording.kept(verdict)}: {change}"
+        title = f"round {row.number}, {wording.lever(move)}, {wording.kept(row)}: {change}"
     return charts.Point(row.number, reward, move.action, verdict.kept, title)
 
 
@@ -143,6 +143,7 @@ def _markdown() -> Environment:
 def with_words(environment: Environment) -> Environment:
     """The environment, in which templates may use our wording."""
     environment.filters |= {phrase.__name__: phrase for phrase in (*wording.SAYINGS, *decision_wording.SAYINGS)}
+    environment.tests["gained"] = wording.gained
     environment.globals |= {"glossary": wording.GLOSSARY, "parts": wording.PARTS}
     environment.globals |= {"sorters": wording.SORTERS, "levers": wording.LEVERS}
     return environment

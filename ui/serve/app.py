@@ -93,7 +93,8 @@ class Desk:
         try:
             self.engine.submit(served.name, exchange.row)
         except TooLong as error:
-            raise Fault(400, str(error), param="messages", code="context_length_exceeded") from error
+            param = "messages" if asked.chat else "prompt"
+            raise Fault(400, str(error), param=param, code="context_length_exceeded") from error
         except QueueFull as error:
             raise self._full() from error
         except Stopped as error:

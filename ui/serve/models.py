@@ -1,10 +1,12 @@
 """What is served: pairs of prompt and adapter by name, from bundles and runs, over one base."""
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.errors import BadInput
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from agent.protocols import Progress
 
 SYSTEM = ("system", "developer")
+_looking_up = Lock()  # retrievers and their embedder are for one thread at a time
 
 
 class Base(NamedTuple):
@@ -115,7 +118,8 @@ class Served:
         prompt = Prompt(system=system) if own else self.prompt
         if prompt.retrieval:
             assert self.pair.retriever is not None, "a prompt that retrieves comes with a retriever"
-            prompt, [asked] = self.pair.retriever.resolved(prompt, [asked])
+            with _looking_up:
+                prompt, [asked] = self.pair.retriever.resolved(prompt, [asked])
         return Prepared(self.render.prompt_ids(prompt, asked), own)
 
     def _holds_it_already(self, turns: Sequence[ServedMessage]) -> bool:
@@ -172,6 +176,8 @@ def read_pairs(sources: Sequence[str], runs: Path, base: str | None) -> list[Pai
 def load(pairs: Sequence[Pair], progress: "Progress") -> tuple[Backbone, list[Served]]:
     """The base with the pairs' adapters, and the pairs as they answer.
 
+    The adapter of a single pair is merged into the base, where that changes no answer: it answers faster.
+
     Raises:
         BadInput: the base cannot be loaded.
     """
@@ -180,10 +186,30 @@ def load(pairs: Sequence[Pair], progress: "Progress") -> tuple[Backbone, list[Se
         base.model, device=base.device, dtype=base.dtype, qlora=base.qlora, chat_template_kwargs=pairs[0].switches,
         progress=progress,
     )  # fmt: skip
-    ids = {pair: f"served{number}" for number, pair in enumerate(pairs) if pair.adapter}  # a name may hold any sign
+    merges = len(pairs) == 1 and _can_merge(pairs[0])
+    if merges:
+        from export.formats.merging import merge
+
+        assert pairs[0].adapter is not None, "what can be merged is there"
+        probe = Renderer(tokenizer, pairs[0].switches).prompt_ids(Prompt(), Example(name="", question="q", answer=""))
+        model = merge(model, pairs[0].adapter, probe)
+    ids = {pair: f"served{number}" for number, pair in enumerate(pairs) if pair.adapter and not merges}
     folders = {adapter: pair.adapter for pair, adapter in ids.items() if pair.adapter}
     backbone = Backbone(model, tokenizer, name=base.model, locate=lambda adapter: folders[adapter])
     return backbone, [Served(pair, Renderer(tokenizer, pair.switches), ids.get(pair)) for pair in pairs]
+
+
+def _can_merge(pair: Pair) -> bool:
+    """Whether the adapter may be added to the base: alone on it, a plain LoRA, in numbers fine enough.
+
+    In half precision the sum would be rounded to other answers than those that were measured.
+    """
+    if pair.adapter is None or pair.base.dtype != "float32" or pair.base.qlora:
+        return False
+    config = json.loads((pair.adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    special = ("use_dora", "modules_to_save", "target_parameters", "trainable_token_indices")
+    plain = config["peft_type"] == "LORA" and config.get("bias", "none") == "none"
+    return plain and not any(config.get(name) for name in special)
 
 
 def _pair(source: str, runs: Path, base: str | None, name: str | None) -> Pair:

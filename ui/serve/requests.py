@@ -34,6 +34,8 @@ NEUTRAL: dict[str, tuple[tuple[object, ...], str]] = {  # values that ask for no
     "suffix": (("",), "texts are continued at their end only"),
 }
 STOPS = 4
+LONGEST_STOP = 1000  # characters
+COLDEST = 1e-4  # temperatures below it are greedy: dividing by them leaves no numbers
 TOP_LOGPROBS = 20
 
 
@@ -84,12 +86,14 @@ class Common(Sent):
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """Raises Fault: they are too many, or empty."""
+        """Raises Fault: they are too many, too long, or empty."""
         stops = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         if len(stops) > STOPS:
             raise Fault(400, f"stop: {len(stops)} texts were given, {STOPS} are taken at most", param="stop")
         if "" in stops:
             raise Fault(400, "stop: an empty text ends no answer; leave it out", param="stop")
+        if max(map(len, stops), default=0) > LONGEST_STOP:
+            raise Fault(400, f"stop: a text may have {LONGEST_STOP} characters", param="stop")
         return stops
 
     @property
@@ -100,7 +104,8 @@ class Common(Sent):
         """Greedy unless a temperature is asked for, because that is what the run measured."""
         seed = None if self.seed is None else self.seed % 2**63
         top_p = 1.0 if self.top_p is None else self.top_p
-        return Sampling(self.temperature or 0.0, top_p, seed, logprobs)
+        temperature = self.temperature or 0.0
+        return Sampling(temperature if temperature >= COLDEST else 0.0, top_p, seed, logprobs)
 
 
 class ChatRequest(Common):

@@ -7,12 +7,12 @@ from agent.records.looks import Finding, RowsScored
 from agent.records.rounds import Outcome, Round
 from graphs.control.steering import RunStatus
 from ui import wording
-from ui.decision_wording import alternative, beside_rules, decider, doubts, finding, inquiry, reason
+from ui.decision_wording import decider, finding, reason
 from ui.report.diff import lines as prompt_lines
 from ui.report.diff import unified
 from ui.status_wording import progress, standing
 from ui.talk.lines import Line, line
-from ui.talk.plans import what
+from ui.talk.plans import considered, what
 
 OVER = "The run has finished. /try, /why and /diff still answer; /set rounds=+2 goes on with it; /quit leaves."
 
@@ -22,19 +22,12 @@ def why(row: Round) -> Iterator[Line]:
     yield line(f"Round {row.number}, {row.decision.move.action}, decided by {decider(row.decision)}.", "strong")
     yield line(f"  {what(row.decision.move)}: {row.trial.note}")
     yield line(f"  {reason(row.decision)}")
-    for looked in row.decision.inquiries:
-        yield line(f"  looked: {inquiry(looked)}")
-    for doubt in doubts(row.decision):
-        yield line(f"  {doubt}")
-    if would := alternative(row.decision):
-        same = beside_rules(row.decision)
-        who = "the rules" if row.decision.by in ("planner", "learned") else "planned was"
-        yield line(f"  {who}{f' ({same})' if same else ''}: {would}")
+    yield from considered(row.decision)
     for name, value in row.decision.numbers.items():
         yield line(f"  {name:<24}{value:10.3f}", "dim")
     verdict = row.verdict
     change = f"{wording.number(verdict.before)} → {wording.number(verdict.after)}"
-    yield line(f"  reward {change}, {wording.kept(verdict)}: {verdict.reason}")
+    yield line(f"  reward {change}, {wording.kept(row)}: {verdict.reason}")
 
 
 def diff(seed: Prompt, best: Prompt) -> Iterator[Line]:

@@ -141,7 +141,7 @@ class Listener:
 def summary(row: Round) -> str:
     """A round in a line, for an LLM."""
     change = f"reward {wording.number(row.verdict.before)} → {wording.number(row.verdict.after)}"
-    return f"round {row.number}: {plans.what(row.decision.move)}; {change}, {wording.kept(row.verdict)}"
+    return f"round {row.number}: {plans.what(row.decision.move)}; {change}, {wording.kept(row)}"
 
 
 @contextmanager

@@ -39,7 +39,7 @@ class Orders:
             raise BadInput("The run has finished. /set rounds=+2 goes on with it; its test rows then count as seen.")
         if now.condition == "working":
             raise BadInput(f"The run is at work ({progress(now.step) if now.step else 'a step'}). /stop breaks it off.")
-        raise BadInput("The run is not at work: /go goes on.")
+        raise BadInput("Nobody works on the run now. Resume it first, or say /go.")
 
     def back(self) -> Iterable[Line]:
         """To the pair before the last change that was kept."""
@@ -122,5 +122,12 @@ def _limit(name: str, value: str, now: Limits) -> float | None:
     except ValueError:
         raise BadInput(f"{name} takes a number, as in: /set {name}=2. Nothing was done.") from None
     given = given / 100 if value.endswith("%") else given
-    given = (getattr(now, name) or 0.0) + given if value.startswith("+") else given
+    if value.startswith("+"):
+        present = getattr(now, name)
+        if present is None:
+            raise BadInput(
+                f"{name} has no limit now, so that there is nothing to add to; /set {name}={value[1:]} sets one. "
+                "Nothing was done."
+            )
+        given += present
     return int(given) if given.is_integer() else given

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from agent.records.actions import Action, EditPrompt, Rollback, Stop, TrainLora
+from agent.records.actions import Action, Decision, EditPrompt, Rollback, Stop, TrainLora
+from agent.records.base import digest
 from graphs.approval import Cost, Forecast, Question
 from ui.decision_wording import alternative, beside_rules, doubts, inquiry, reason
 from ui.talk.lines import Line, line
@@ -20,6 +21,14 @@ def plan(question: Question) -> Iterator[Line]:
         yield line(f"That cannot be done: {question.fault}", "fault")
     yield line(f"Round {question.number}: {proposal(decision.move, question)}", "strong")
     yield line(f"  why: {reason(decision)}")
+    yield from considered(decision)
+    if cost := details(question.cost):
+        yield line(f"  cost: {cost}", "dim")
+    yield line("  yes, no, or what instead? (/help)", "ask")
+
+
+def considered(decision: Decision) -> Iterator[Line]:
+    """What a decision rests on beside its reason: what was looked at, what is doubted, what was not done instead."""
     for looked in decision.inquiries:
         yield line(f"  looked: {inquiry(looked)}")
     for doubt in doubts(decision):
@@ -28,9 +37,11 @@ def plan(question: Question) -> Iterator[Line]:
         same = beside_rules(decision)
         who = "the rules" if decision.by in ("planner", "learned") else "planned was"
         yield line(f"  {who}{f' ({same})' if same else ''}: {would}")
-    if cost := details(question.cost):
-        yield line(f"  cost: {cost}", "dim")
-    yield line("  yes, no, or what instead? (/help)", "ask")
+
+
+def mark(question: Question) -> str:
+    """What tells a plan from another one of the same round: a face gives it back with what was said of the plan."""
+    return digest(question.model_dump(mode="json"))
 
 
 def grounds(question: Question) -> Iterator[Line]:
@@ -47,7 +58,7 @@ def proposal(action: Action, question: Question) -> str:
     tests = question.cost.test_answers // 2 if isinstance(question.cost, Cost) else 0
     text = what(action, rows, tests)
     forecast = next((ahead for ahead in question.forecasts if ahead.lever == action.action), None)
-    return f"{text}{expected(action, forecast)}"
+    return f"{text}{expected(action, forecast, question.seconds_left)}"
 
 
 def what(action: Action, rows: int = 0, tests: int = 0) -> str:
@@ -75,14 +86,20 @@ def what(action: Action, rows: int = 0, tests: int = 0) -> str:
             return f"end the run: open {opened}, once, and write the report. {REOPENS}"
 
 
-def expected(action: Action, forecast: Forecast | None) -> str:
-    """How long it takes at the pace so far, and what is expected of it; empty where neither is known."""
+def expected(action: Action, forecast: Forecast | None, seconds_left: float | None = None) -> str:
+    """How long it takes at the pace so far, and what is expected of it; empty where neither is known.
+
+    Of a training that is its most: it ends as soon as its rows are learned.
+    """
     if forecast is None:
         return ""
     seconds = forecast.seconds
     if seconds and isinstance(action, TrainLora) and forecast.epochs:
         seconds *= action.epochs / forecast.epochs
-    text = f", about {duration(seconds)}" if seconds else ""
+    most = " at most" if isinstance(action, TrainLora) else ""
+    text = f", about {duration(seconds)}{most}" if seconds else ""
+    if seconds and seconds_left is not None and seconds > seconds_left:
+        text += f" (the budget has only {duration(seconds_left)} left)"
     if forecast.gain is None:
         return text
     spread = "" if forecast.spread is None else f" ± {number(forecast.spread)}"

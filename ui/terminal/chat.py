@@ -13,6 +13,7 @@ from agent.records.events import DecisionMade, Event, RunStarted, RunStopped
 from graphs.control.steering import RunStatus, Steering
 from memory.run.folder import RunFolder
 from ui import wording
+from ui.control.signals import only_ctrl_c
 from ui.report.write import write_report
 from ui.status_wording import CONDITIONS, progress
 from ui.talk.lines import Kind, Line, line
@@ -96,17 +97,24 @@ class Visit:
     def look(self, seconds: float = SOON) -> bool:
         """Show what has changed since the last look. Whether anything has."""
         now = self.run.status(after=self.now.version, seconds=seconds)
-        changed, self.now = now.version != self.now.version, now
+        changed, before, self.now = now.version != self.now.version, self.now.condition, now
         if self.elsewhere:
             log, self._seen = self.folder.events_from(self._seen)
             for entry in log.entries:
                 self._view.event(entry.event)
         if changed:
             self.talk.changed(now)
+        if self.elsewhere and now.condition == "stopped" != before and not now.trouble:
+            self.say(line("No process works on the run any more. /go goes on."))
         return changed
 
-    def interrupted(self) -> None:
-        """Ctrl-C: the step under way is cancelled; where none is, the way out is told."""
+    def interrupted(self, error: KeyboardInterrupt) -> None:
+        """Ctrl-C: the step under way is cancelled; where none is, the way out is told.
+
+        Raises:
+            Stopped: SIGTERM or SIGHUP. The process ends, and the step is done again when the run goes on.
+        """
+        only_ctrl_c(error)
         try:
             self.talk.stop()
         except NesyLoraError as error:
@@ -116,12 +124,12 @@ class Visit:
 @contextmanager
 def reached(folder: RunFolder, view: LiveView) -> Iterator[tuple[Steering, bool]]:
     """The run, and whether another process works on it; if none does, this one begins to."""
+    from graphs.control.anybody import Anybody, Workers
     from graphs.control.client import live
     from graphs.control.driver import drive
 
-    remote = live(folder)
-    if remote is not None:
-        yield remote, True
+    if live(folder):  # and another one, once that has ended
+        yield Anybody(folder, Workers()), True
         return
     with drive(folder, supervised=True, listener=view, report=write_report) as driver:
         yield driver, False
@@ -137,8 +145,8 @@ def _line_by_line(here: Visit) -> None:
             text = here.console.input("[bold]> [/]")
         except EOFError:
             return
-        except KeyboardInterrupt:
-            here.interrupted()
+        except KeyboardInterrupt as error:
+            here.interrupted(error)
             continue
         if not here.talk.hear(text):
             return
@@ -160,8 +168,8 @@ def settle(here: Visit, begins: bool = False) -> None:
             idle = here.now.condition != "working" or not here.now.supervised
             if idle and (not changed or here.now.condition == "stopped"):
                 return
-        except KeyboardInterrupt:
-            here.interrupted()
+        except KeyboardInterrupt as error:
+            here.interrupted(error)
 
 
 # --- on a terminal ---------------------------------------------------------------------------------
@@ -202,12 +210,13 @@ def _heard(here: Visit, ask: Callable[[], str]) -> bool:
         text = ask()
     except EOFError:
         return False
-    except KeyboardInterrupt:
-        here.interrupted()
+    except KeyboardInterrupt as error:
+        here.interrupted(error)
         return True
     try:
         return here.talk.hear(text)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        only_ctrl_c(error)
         here.say(line("Interrupted.", "fault"))
         return True
 

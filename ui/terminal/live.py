@@ -162,10 +162,12 @@ class LiveView:
         for sentence in _what_was_done(row.trial):
             self._say(Text(wording.printable(sentence), style="dim"))
         line = Text(f"{wording.number(verdict.before)} → {wording.number(verdict.after)}  ")
-        line.append(wording.kept(verdict), "bold green" if verdict.kept else "dim")
+        line.append(wording.kept(row), "bold green" if wording.gained(row) else "dim")
         if verdict.measure == "merit":
             line.append(f"  merit {wording.signed(verdict.merit_gain)}", "dim")
-        line.append(f"  p {wording.evidence(verdict)}  in {wording.duration(row.trial.spend.seconds)}", "dim")
+        asked_back = row.decision.by == "user" and row.decision.move.action == "rollback"  # no gate was asked
+        p = "" if asked_back else f"  p {wording.evidence(verdict)}"
+        line.append(f"{p}  in {wording.duration(row.trial.spend.seconds)}", "dim")
         self._say(line, _so_far(row.spend))
         if verdict.objection:
             self._say(Text(wording.printable(verdict.reason), style="dim"))
@@ -227,8 +229,12 @@ class LiveView:
         if self._bars is None:
             self._bars = _bars(self.console)
             self._bars.start()
-            self._bars.add_task(wording.printable(self._what), total=total, note="")
-        self._bars.update(self._bars.task_ids[0], completed=done, total=total, note=wording.printable(note))
+            self._bars.add_task(
+                wording.printable(self._what), total=total, completed=done, note=wording.printable(note)
+            )
+        # Drawn here and now: while a step computes, the thread that draws ten times a second may hardly get a turn.
+        task = self._bars.task_ids[0]
+        self._bars.update(task, completed=done, total=total, note=wording.printable(note), refresh=True)
 
     def _end_progress(self) -> None:
         """The line goes as soon as its work is done: what is typed next must not be drawn over."""

@@ -11,13 +11,14 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.styles import Style
 
 from agent.records.actions import TrainLora
+from agent.records.limits import Limits
 from graphs.conversation.commands import BY_NAME, COMMANDS
 from ui.wording import PARTS
 
 SETTINGS = {
     "/train": [f"{name}=" for name in TrainLora.model_fields if name != "action"],
     "/edit": ["parts=", "failures="],
-    "/set": ["target=", "rounds=", "minutes=", "usd="],
+    "/set": [f"{name}=" for name in Limits.model_fields],
 }
 VALUES = {
     "rows=": ["original", "refined", "both"], "fresh=": ["true", "false"], "failures=": ["any", "content", "style"],

@@ -1,6 +1,8 @@
 """A run steered while it works in this process: what each call does, and what stands in the ledger afterwards."""
 
 import errno
+import math
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import BadInput
+from agent.errors import BadInput, NesyLoraError
 from agent.policy.experience import experience
 from agent.records.actions import EditPrompt, Rollback, Stop, TrainLora
 from agent.records.events import Event
@@ -16,6 +18,8 @@ from agent.records.looks import Evaluate, TryPrompt
 from graphs.approval import APPROVE, instead
 from graphs.cancelling import CANCELLED
 from graphs.context import new_run
+from graphs.control.anybody import Anybody, Workers
+from graphs.control.client import live
 from graphs.control.driver import Driver, drive
 from graphs.control.steering import RunStatus
 from memory.experience import ExperienceFile
@@ -180,12 +184,15 @@ def test_a_live_run_is_extended_and_a_finished_one_is_opened_again(training: Run
     assert [outcome.seen for outcome in training.outcomes()] == [0, 1]
     assert training.outcomes()[1].spend.train_tokens == training.rounds()[-1].spend.train_tokens
     assert training.outcomes()[1].spend.seconds > first.spend.seconds
+    told = [entry.event.kind for entry in training.events().entries]
+    assert told.count("baseline") == 1, "it was begun anew from the ledger, and was not measured again"
 
 
 @pytest.mark.parametrize(
     ("limits", "fault"),
     [({"rounds": 2}, "hold already"), ({"ruonds": 2}, "did you mean rounds"), ({"rounds": -1}, "rounds"),
-     ({"target": None}, "cannot be lifted"), ({"target": 1.5}, "target")],
+     ({"target": None}, "cannot be lifted"), ({"target": 1.5}, "target"),
+     ({"minutes": math.inf}, "inf is no limit"), ({"usd": math.nan}, "nan is no limit")],
 )  # fmt: skip
 def test_wrong_limits_are_refused_with_the_reason(training: RunFolder, limits: dict[str, float], fault: str) -> None:
     with held(training, "answering", 0) as (driver, _), pytest.raises(BadInput, match=fault):
@@ -231,6 +238,30 @@ def test_rounds_are_approved_beforehand_and_the_end_is_asked_about(training: Run
         status = until(driver, lambda status: status.condition == "waiting" and status.rounds == 2)
         assert status.question and isinstance(status.question.decision.move, Stop)
     assert training.outcome() is None
+
+
+def test_a_cancel_takes_back_the_rounds_that_were_to_go_unasked(tiny_task: TinyTask, tmp_path: Path) -> None:
+    folder = new_run(tiny_task(), ["policy=lora-only", "budget.rounds=3", "lora.epochs=3"], tmp_path / "runs")
+    with drive(folder, supervised=True) as driver:
+        until(driver, is_("waiting"))
+        listener = Held("training LoRA")
+        driver._watch._inner = listener
+        driver.go_on(3)
+        assert listener.reached.wait(PATIENCE)
+        driver.cancel_step()
+        listener.free.set()
+        status = until(driver, lambda status: status.condition == "waiting" and status.rounds > 0)
+        assert status.rounds == 1 and status.question and status.question.number == 2
+        assert status.question.decision.move.action == "train_lora", "not the end: rounds are left"
+
+
+def test_a_process_that_lets_go_of_the_run_takes_no_answer(training: RunFolder) -> None:
+    with drive(training, supervised=True) as driver:
+        until(driver, is_("waiting"))
+        driver.close()
+        with pytest.raises(NesyLoraError, match=r"lets go of run .* nothing to answer"):
+            driver.answer(APPROVE, 1)
+    assert not training.rounds()
 
 
 def test_an_action_of_the_users_own_takes_the_place_of_the_next_plan(training: RunFolder) -> None:
@@ -329,3 +360,32 @@ def test_a_run_without_progress_says_what_it_is_at(training: RunFolder) -> None:
     with held(training, "answering", 4) as (driver, _):  # all four answers are there
         step = driver.status().step
         assert step is not None and (step.what, step.total) == ("scoring the seed prompt", 0)
+
+
+def test_of_a_run_that_rests_the_version_grows_with_what_is_new_alone(tiny_task: TinyTask, tmp_path: Path) -> None:
+    folder = new_run(tiny_task(), [], tmp_path / "runs")
+    anybody = Anybody(folder, Workers())
+    with drive(folder, supervised=True) as driver:
+        working = until(driver, lambda status: status.condition == "waiting")
+        assert anybody.status().question == working.question
+    left = anybody.status(working.version, PATIENCE)
+    assert left.condition == "stopped" and left.version > working.version and not left.trouble
+    assert anybody.status(left.version, 0.01) == left == anybody.status()
+    with folder.locked():
+        held = anybody.status(left.version, PATIENCE)
+        assert held.condition == "working" and held.version > left.version and f"process {os.getpid()}" in held.trouble
+    with pytest.raises(BadInput, match="Resume it first"):
+        anybody.pause()
+    with drive(folder, supervised=True):
+        assert anybody.status(left.version, PATIENCE).pid == os.getpid()
+
+
+def test_a_process_that_is_gone_says_so_once(tiny_task: TinyTask, tmp_path: Path) -> None:
+    folder = new_run(tiny_task(), [], tmp_path / "runs")
+    with drive(folder, supervised=True):
+        remote = live(folder)
+        assert remote is not None
+        before = remote.status()
+    gone = remote.status(before.version, PATIENCE)
+    assert gone.condition == "stopped" and gone.version > before.version and "has let go" in gone.trouble
+    assert remote.status(gone.version, 0.01) == gone == remote.status()

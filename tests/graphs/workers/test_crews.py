@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,8 @@ import psutil
 import pytest
 
 from agent.errors import BadInput
+from graphs.control.client import environment
+from graphs.workers.command import CHILD
 from graphs.workers.executors import Crew, Place, crew, followed
 
 NO_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="pip install 'nesylora[ray]'")
@@ -54,6 +58,19 @@ def test_commands_run_at_once_and_each_error_is_told_with_its_log(workers: Crew,
     assert workers.slots == 2 and {"fine", "wrong"} <= set(looked)
     assert failed.keys() == {"wrong"} and "no group of a benchmark" in failed["wrong"] and log in failed["wrong"]
     assert "No runs" in Path(log).read_text() or "no runs" in Path(log).read_text()
+
+
+def blocked_in_a_child() -> str:
+    """The signals that a process of ours does not get."""
+    code = f"{CHILD.partition('; import nesylora')[0]}; import signal; print(signal.pthread_sigmask(0, []))"
+    return subprocess.run(
+        [sys.executable, "-P", "-c", code], env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ).stdout.strip()  # fmt: skip
+
+
+@NO_RAY
+def test_a_command_can_be_interrupted_wherever_it_runs(on_ray: Crew) -> None:
+    assert on_ray.submit(blocked_in_a_child).result(timeout=120) == "set()"
 
 
 @NO_RAY

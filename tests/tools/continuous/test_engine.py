@@ -179,6 +179,22 @@ def test_a_row_that_is_gone_leaves_and_the_next_takes_its_place(backbone: Callab
         assert served.waiting == 0
 
 
+def test_rows_beside_one_that_is_gone_keep_their_own_slots(backbone: Callable[..., Backbone]) -> None:
+    model = backbone()
+    model.base.generation_config.suppress_tokens = [1]  # no answer ends by itself
+    with engine(model, [None]) as served:
+        first = ask(model, EXAMPLES[0], new=800)
+        rows = [ask(model, example, new=60) for example in EXAMPLES[1:5]]
+        for row in (first, *rows):
+            served.submit("base", row)
+        assert isinstance(first.reader, Kept) and isinstance(rows[-1].reader, Kept) and rows[-1].reader.begun.wait(60)
+        first.gone.set()
+        texts = [model.render.output(read(row).tokens) for row in rows]
+    assert texts == [
+        model.generate(PROMPT, [example], adapter=None, max_new_tokens=60)[0][0] for example in EXAMPLES[1:5]
+    ]
+
+
 def test_what_cannot_be_answered_is_refused_with_the_numbers(backbone: Callable[..., Backbone]) -> None:
     model = backbone()
     with engine(model, [None], most_rows=1, most_waiting=2) as served:

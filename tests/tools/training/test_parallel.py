@@ -13,12 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from agent.errors import BadInput, NesyLoraError
+from agent.config.lora import Lora
+from agent.errors import BadInput, Cancelled, NesyLoraError
+from agent.records.actions import TrainLora
+from agent.records.examples import Example, Prompt
 from agent.records.training import Training, read_training
 from graphs.context import new_run
 from graphs.session import open_session
 from tools.model.chat_template import TokenRow
-from tools.training.parallel import check_devices
+from tools.training.parallel import Job, check_devices, run_job
 from tools.training.ranks import divide
 
 ROOT = Path(__file__).parents[3]
@@ -116,6 +119,24 @@ def test_a_process_that_dies_ends_the_others_and_resume_trains_again(
     [folder] = (path for path in run.path.glob("adapters/*") if (path / "complete").exists())
     assert read_training(folder).processes == 2 and len(run.rounds()) == 1
     assert run.rounds()[0].spend.train_tokens == read_training(folder).tokens
+
+
+def test_a_training_that_is_broken_off_leaves_no_process(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+    job = Job(
+        model=str(tiny_model("llama")), device="cpu", dtype="float32", chat_template_kwargs={}, lora=Lora(),
+        adapter="a", rows=((Prompt(), Example(name="t", question="Who?", answer="I.")),), action=TrainLora(),
+        folder=str(tmp_path / "a"), parent=None, parent_folder=None, seed=0, rewritten=0, token_limit=None,
+        seconds=None,
+    )  # fmt: skip
+    seen: list[psutil.Process] = []
+
+    def cancel(said: object) -> None:
+        seen.extend(psutil.Process().children())
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        run_job(job, tmp_path, 2, cancel)
+    assert seen and not psutil.wait_procs(seen, timeout=0)[1]
 
 
 def _rank(process: psutil.Process) -> str | None:

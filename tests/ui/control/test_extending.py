@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from agent.records.limits import Limits
 from graphs.context import new_run
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 from tests.fixtures.command_line import run as command
 from tests.fixtures.learnable import LEARNABLE, TinyTask
+from ui.control.commands import LIMITS
+from ui.mcp.calls import Extend, Waiting
 from ui.report.write import write_report
 
 
@@ -115,3 +118,7 @@ def test_runs_are_listed_with_their_state_and_curve(
     assert command(["ctl", "list", "--runs", str(root)]) == 0
     assert command(["ctl", "status", "failed", "--json", "--runs", str(root)]) == 0
     assert json.loads(capsys.readouterr().out)["condition"] == "stopped"
+
+
+def test_every_face_sets_every_limit() -> None:
+    assert set(LIMITS) == set(Limits.model_fields) == set(Extend.model_fields) - set(Waiting.model_fields)

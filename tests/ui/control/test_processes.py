@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -47,6 +48,16 @@ def until(steering: Steering, ok: Callable[[RunStatus], bool]) -> RunStatus:
         assert time.monotonic() < end, f"nothing of the kind: {status}"
         status = steering.status(status.version, 5.0)
     return status
+
+
+def until_reaped(pid: int) -> None:
+    """Until a process that this one has started is no zombie either."""
+    end = time.monotonic() + PATIENCE
+    with suppress(ProcessLookupError):
+        while time.monotonic() < end:
+            os.kill(pid, 0)
+            time.sleep(0.05)
+        raise AssertionError(f"process {pid} is still there")
 
 
 def training(status: RunStatus) -> bool:
@@ -93,7 +104,7 @@ def test_a_run_in_the_background_is_paused_extended_and_cancelled_by_two_clients
     refused = capsys.readouterr().err
     assert f"Process {status.pid} works on run {folder.name}" in refused and "nesylora attach" in refused
     assert command(["ctl", "extend", "--rounds", "3", "--target", "0.5", *runs]) == 0
-    assert "of 3 rounds" in capsys.readouterr().out
+    assert "of 3 done" in capsys.readouterr().out
     assert command(["ctl", "cancel", *runs]) == 0
     assert command(["ctl", "resume", "--json", *runs]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["run"] == folder.name
@@ -103,6 +114,7 @@ def test_a_run_in_the_background_is_paused_extended_and_cancelled_by_two_clients
     assert command(["ctl", "stop", *runs]) == 0
     assert "to be resumed" in " ".join(capsys.readouterr().out.split()) or status_of(folder).condition == "stopped"
     assert process.noted(folder) is None and live(folder) is None
+    until_reaped(status.pid)
     assert [row["kind"] for row in lines(folder)] == ["baseline", "extension", "round"]
     with pytest.raises(NesyLoraError, match="has let go of run"):
         first.pause()
@@ -215,9 +227,15 @@ def test_a_supervised_worker_asks_its_clients_and_looks_for_them(folder: RunFold
     steering.leave()
 
 
-def test_a_program_of_ones_own_that_has_the_run_is_named(folder: RunFolder) -> None:
-    with folder.locked(), pytest.raises(Busy, match=f"process {os.getpid()} .* cannot be steered"):
-        steer(folder)
+def test_a_program_of_ones_own_that_has_the_run_is_named(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = ["--runs", str(folder.path.parent)]
+    with folder.locked():
+        with pytest.raises(Busy, match=f"process {os.getpid()} .* cannot be steered"):
+            steer(folder)
+        for line in (["ctl", "status", folder.name, *runs], ["runs", "--json", *runs]):
+            assert command(line) == 0
+            said = capsys.readouterr().out
+            assert f"in use by process {os.getpid()}" in said and "working" in said and "stopped" not in said
 
 
 def test_two_who_start_a_process_for_a_run_at_once_both_steer_the_one_that_has_it(folder: RunFolder) -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
@@ -15,8 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 import yaml
 
+from graphs.context import new_run
+from graphs.control import process
 from graphs.control.client import live
 from graphs.control.driver import drive
 from graphs.control.steering import Steering
@@ -27,6 +31,7 @@ from ui.report.write import write_report
 mcp = pytest.importorskip("mcp", reason="the MCP server is not installed: pip install 'nesylora[mcp]'")
 pytest.importorskip("fastmcp", reason="the MCP server is not installed: pip install 'nesylora[mcp]'")
 
+from fastmcp import FastMCP  # noqa: E402
 from mcp import Client, StdioServerParameters  # noqa: E402
 from mcp_types import ElicitRequestFormParams, ElicitResult  # noqa: E402
 
@@ -63,13 +68,28 @@ def server(tmp_path: Path) -> Iterator[Callable[..., Any]]:
                 begun[folder.name] = open_runs.enter_context(drive(folder, supervised=True, report=write_report))
             return begun[folder.name]
 
-        yield lambda allowed=(): build_server(Runs(tmp_path / "runs", steer), allowed)._mcp_server
+        yield lambda allowed=(): build_server(Runs(tmp_path / "runs", steer), allowed)
 
 
 def talk(server: Any, do: Callable[[Any], Awaitable[None]], **options: Any) -> None:
+    """A client that does this; a server of this process is asked over HTTP, others by their own way."""
+
     async def session() -> None:
-        async with Client(server, **options) as client:
-            await asyncio.wait_for(do(client), PATIENCE)
+        if not isinstance(server, FastMCP):
+            async with Client(server, **options) as client:
+                await asyncio.wait_for(do(client), PATIENCE)
+            return
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            http = uvicorn.Server(
+                uvicorn.Config(server.http_app(), log_level="warning", timeout_graceful_shutdown=1, ws="none")
+            )
+            serving = asyncio.create_task(http.serve(sockets=[listening]))
+            try:
+                async with Client(f"http://127.0.0.1:{listening.getsockname()[1]}/mcp", **options) as client:
+                    await asyncio.wait_for(do(client), PATIENCE)
+            finally:
+                http.should_exit = True
+                await serving
 
     asyncio.run(session())
 
@@ -169,6 +189,43 @@ def test_after_a_no_nothing_is_done(
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_a_yes_holds_for_the_plan_that_was_shown_alone(
+    server: Callable[..., Any], tiny_task: TinyTask, tmp_path: Path, mode: str
+) -> None:
+    """While the person thinks, somebody else rejects the plan, and another one waits under the same number."""
+
+    class Slow(Person):
+        async def __call__(self, context: object, params: ElicitRequestFormParams) -> ElicitResult:
+            if not self.asked:
+                await asyncio.to_thread(reject)
+            return await super().__call__(context, params)
+
+    def reject() -> None:
+        steering = live(RunFolder.open(tmp_path / "runs" / "mayors"))
+        assert steering is not None
+        steering.answer({"decisions": [{"type": "reject", "message": "no"}]})
+        status = steering.status()
+        while status.condition == "working":
+            status = steering.status(status.version, 5.0)
+
+    person = Slow()
+
+    async def ask(client: Any) -> None:
+        task = str(tiny_task(**LEARNABLE))
+        before = await call(client, "start_run", task=task, name="mayors", wait=PATIENCE)
+        if mode == "legacy":
+            said = await refusal(client, "continue_run", rounds=2, wait=PATIENCE)
+            assert "has moved on while the user was asked" in said
+            now = await call(client, "status")
+            assert now["planned"] != before["planned"]
+        else:  # the second call brings no answer to what waits now: the person is asked about that
+            await call(client, "continue_run", rounds=2, wait=PATIENCE)
+            assert len(person.asked) == 2 and person.asked[0] != person.asked[1]
+
+    talk(server(), ask, mode=mode, elicitation_callback=person)
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_a_client_that_cannot_ask_is_told_the_ways_out(
     server: Callable[..., Any], tiny_task: TinyTask, mode: str
 ) -> None:
@@ -189,6 +246,43 @@ def test_what_the_server_was_started_to_allow_is_not_asked(server: Callable[...,
         assert (await call(client, "finish", wait=PATIENCE))["condition"] == "finished"
 
     talk(server(ASKING), work)
+
+
+def test_the_end_of_the_server_leaves_a_run_that_somebody_else_works_on(
+    server: Callable[..., Any], tiny_task: TinyTask, tmp_path: Path
+) -> None:
+    theirs = new_run(tiny_task(), [], tmp_path / "runs", "theirs")
+
+    async def visit(client: Any) -> None:
+        await call(client, "start_run", task=str(tiny_task()), name="ours", wait=PATIENCE)
+        assert (await call(client, "edit_prompt", run="theirs", wait=PATIENCE))["rounds"] == 1
+
+    with drive(theirs, supervised=True, report=write_report) as driver:
+        talk(server(), visit)
+        assert driver.status().condition == "waiting" and live(theirs)
+        ours = live(RunFolder.open(tmp_path / "runs" / "ours"))
+        assert ours is None or ours.status().condition == "stopped", "the one that it began is left"
+
+
+def test_a_run_that_somebody_else_has_is_said_to_be_in_use_and_hides_no_other(
+    server: Callable[..., Any], tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, deaf = (new_run(tiny_task(), [], tmp_path / "runs", name) for name in ("held", "deaf"))
+    path = Path(tempfile.mkdtemp(dir="/tmp")) / "deaf.sock"
+    monkeypatch.setattr("graphs.control.client.ANSWERS", 1.0)
+
+    async def look(client: Any) -> None:
+        listed = {run["run"]: run for run in (await call(client, "list_runs"))["runs"]}
+        assert listed["held"]["condition"] == listed["deaf"]["condition"] == "working"
+        assert "in use by process" in listed["held"]["trouble"] and "does not answer" in listed["deaf"]["trouble"]
+        now = await call(client, "status", run="held", wait=PATIENCE)
+        assert now["next"] == "Nothing can be done here: wait for whoever has it."
+
+    with held.locked(), socket.socket(socket.AF_UNIX) as listens:
+        listens.bind(str(path))
+        listens.listen()
+        process.note(deaf, process.Process(pid=os.getpid(), socket=str(path)))
+        talk(server(), look)
 
 
 def test_a_call_comes_back_in_time_and_the_work_goes_on(server: Callable[..., Any], tiny_task: TinyTask) -> None:
@@ -306,7 +400,9 @@ def test_over_http_only_who_has_the_token_is_let_in(tmp_path: Path) -> None:
         assert (await call(client, "list_runs")) == {"runs": []}
 
     try:
-        assert server.stderr and f"http://127.0.0.1:{port}/mcp" in server.stderr.readline()
+        said = server.stderr.readline() if server.stderr else ""
+        assert f"http://127.0.0.1:{port}/mcp" in said and "Bearer $NESYLORA_MCP_TOKEN" in said
+        assert "of this test" not in said, "the user's own token goes into no log"
         wait_for(port)
         assert status() == status(Authorization="Bearer another") == 401
         assert status(**bearer, Host="evil.example") in (403, 421)

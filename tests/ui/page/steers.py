@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from agent.errors import BadInput
 from agent.records.actions import Action
 from agent.records.looks import Finding, Look, PromptTried, TryPrompt
+from graphs.control.client import resting
 from graphs.control.steering import RunStatus
 from memory.run.folder import RunFolder
-from ui.page.place import resting
 
 
 class Steered:
@@ -70,7 +70,7 @@ class Steered:
 
 
 class Doubles:
-    """Satisfies `ui.page.place.Steers`: one steered run for each name that is put in."""
+    """Satisfies `graphs.control.anybody.Steers`: one steered run for each name that is put in."""
 
     def __init__(self) -> None:
         self.working: dict[str, Steered] = {}

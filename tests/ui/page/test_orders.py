@@ -48,6 +48,7 @@ def test_approved(page: Pages, asking: Steered) -> None:
     text = post(page, "answer", decision="approve", number=5)
     assert asking.asked == [("answer", APPROVE)]
     assert "working" in text and "waits for you" not in text
+    assert 'hx-target="#feed"' in text and "<p>Approve (round 5)</p>" in text  # as what was said there
 
 
 def test_rejected_with_a_reason(page: Pages, asking: Steered) -> None:
@@ -173,6 +174,12 @@ def test_undo_says_what_it_takes_back_and_that_it_is_a_round(page: Pages, asking
     assert "a round of its own, number 5, which counts against the budget of 6 rounds" in text
     [(order, given)] = asking.asked
     assert order == "answer" and "'to_round': 3" in str(given)
+
+
+def test_undo_on_a_stopped_run_says_how_to_go_on_as_the_button_says_it(page: Pages) -> None:
+    assert "Nobody works on the run now. Resume it first, or say /go." in say(page, "undo")
+    say(page, "/go")
+    assert "valley-1" in page.steers.working and page.steers.supervised is True
 
 
 def test_an_llm_is_asked_under_the_limits_that_hold_now(asking: Steered, story: RunFolder) -> None:

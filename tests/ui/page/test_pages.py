@@ -13,6 +13,8 @@ import pytest
 import yaml
 from fastapi.testclient import TestClient
 
+from agent.records.actions import Rollback
+from agent.records.events import RoundJudged
 from agent.records.examples import Candidate, Demo, Prompt
 from agent.records.rounds import Round
 from export.base import Base
@@ -73,6 +75,22 @@ def test_a_run_shows_its_rounds_newest_first_with_reason_change_and_cost(page: P
     assert "<ins>ANSWER: " in text or "demonstration, added" in text
 
 
+def test_an_older_pair_that_was_asked_for_is_no_gain(page: Pages, story: RunFolder) -> None:
+    last = story.rounds()[-1]
+    decision = last.decision.model_copy(update={"move": Rollback(to_round=1), "by": "user"})
+    back = last.model_copy(update={"number": 5, "decision": decision, "reward": 0.04})
+    story.append(back)
+    story.event(RoundJudged(row=back))
+    text = page.get("/runs/valley-1")
+    assert text.count('<span class="tag ">went back, as asked</span>') == 2  # in its round, and in the conversation
+    assert "went back, as asked" in words(page.get("/runs/valley-1/sides"))
+
+
+def test_going_back_says_what_it_does_before_it_is_done(page: Pages) -> None:
+    seen = words(page.get("/runs/valley-1"))
+    assert "Go back to before round 3 The pair with reward 0.04 stands again" in seen
+
+
 def test_budgets_stand_as_meters(page: Pages) -> None:
     text = page.get("/runs/valley-1")
     assert "rounds 4 of 6" in words(text) and 'aria-label="67% used"' in text
@@ -84,6 +102,13 @@ def test_a_run_that_measured_nothing_yet_says_so(pages: Callable[..., Pages], tm
     assert "Nothing is measured yet" in words(page.get("/runs/valley-1"))
     for part in ("charts", "examples", "rounds?before=1", "sides"):
         page.get(f"/runs/valley-1/{part}")
+
+
+def test_before_any_trial_the_baseline_stands_once(pages: Callable[..., Pages], tmp_path: Path) -> None:
+    make_run(tmp_path / "runs", rounds=0, finished=False)
+    seen = words(pages().get("/runs/valley-1"))
+    assert "0.00 joint reward of the seed prompt on validation rows; target 0.95" in seen and "0.00 →" not in seen
+    assert "Rounds None yet." in seen
 
 
 def test_charts_draw_signal_promises_and_loss(page: Pages) -> None:

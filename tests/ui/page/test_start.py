@@ -1,8 +1,11 @@
 """A run begins from a task that is there, or from a file of rows."""
 
 import csv
+import html
 import io
+import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,6 +72,8 @@ def test_rows_that_are_uploaded_get_a_proposal_that_can_be_changed(page: Pages) 
     code, text = upload(page)
     assert code == 200, text
     assert "40 rows of mayors.csv" in text and "Who is the mayor of" in text and "starts_with" in text
+    assert "40 of 40 answers begin with &#39;ANSWER:&#39;" in text
+    assert text.count('<span class="soft">ANSWER: </span>') == 5  # also before the rows, which are written without it
     again = page.client.post(f"/drafts/{draft_in(text)}", data=COLUMNS | {"target": "0.7", "system": "Be brief."}).text
     assert 'value="0.7"' in again and "Be brief." in again and "target: 0.7" in again
 
@@ -87,6 +92,46 @@ def test_a_proposal_is_started_as_the_user_left_it(page: Pages, tiny_model: Call
     assert yaml.safe_load(run.task_file.read_text())["budget"]["rounds"] == 3
     assert Path(run.about.source).is_relative_to(page.root / "uploads")
     assert page.steers.supervised is False
+
+
+def test_a_draft_that_is_started_again_leaves_the_rows_of_the_first_run(
+    page: Pages, tiny_model: Callable[[str], Path]
+) -> None:
+    draft = draft_in(upload(page)[1])
+    sources = []
+    for answers in ("wanted", "who"):  # the user goes back and takes another column
+        form = {"question": "asked", "answer": answers, "model": str(tiny_model("llama")), "name": "mayors"}
+        proposal = page.client.post(f"/drafts/{draft}", data=form).text
+        written = html.unescape(proposal.split('class="code">')[1].split("</textarea>")[0])
+        answer = page.client.post(f"/drafts/{draft}/start", data=form | {"yaml": written})
+        assert answer.status_code == 200, answer.text
+        run = RunFolder.open(page.root / answer.headers["hx-redirect"].rpartition("/")[2])
+        sources.append(Path(run.about.source))
+    first, second = (json.loads((source / "train.jsonl").read_text().splitlines()[0]) for source in sources)
+    assert sources[0] != sources[1] and len(list(page.root.glob("*/run.json"))) == 2
+    assert "ANSWER" in (sources[0] / "task.yaml").read_text() and first["answer"] != "me" == second["answer"]
+
+
+def test_fields_count_at_start_and_a_task_yaml_that_was_changed_by_hand_counts_more(
+    page: Pages, tiny_model: Callable[[str], Path]
+) -> None:
+    _, text = upload(page)
+    seen, draft = re.findall(r'name="seen" value="(\w+)"', text)[0], draft_in(text)
+    shown = html.unescape(text.split('class="code">')[1].split("</textarea>")[0])
+    form = COLUMNS | {"model": str(tiny_model("llama")), "name": "mine", "target": "0.55", "rounds": "2", "seen": seen}
+
+    def started(yaml_text: str) -> dict[str, object]:
+        answer = page.client.post(f"/drafts/{draft}/start", data=form | {"yaml": yaml_text.replace("\n", "\r\n")})
+        assert answer.status_code == 200, answer.text
+        run = RunFolder.open(page.root / answer.headers["hx-redirect"].rpartition("/")[2])
+        settings: dict[str, object] = yaml.safe_load(run.task_file.read_text())
+        return settings
+
+    config = started(shown)
+    assert (config["name"], config["target"], config["budget"]["rounds"]) == ("mine", 0.55, 2)  # type: ignore[index]
+    by_hand = shown.replace("model: smollm2-135m", f"model: {form['model']}").replace("rounds: 6", "rounds: 3")
+    config = started(by_hand)
+    assert config["name"] == "mayors" and config["budget"]["rounds"] == 3  # type: ignore[index]
 
 
 def test_a_task_yaml_that_was_spoilt_says_where_and_can_be_mended(page: Pages) -> None:

@@ -1,6 +1,9 @@
 """What changes reaches whoever reads, once, and after a break from where they were."""
 
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -231,3 +234,17 @@ def test_a_reader_holds_no_more_after_many_events(page: Pages, story: RunFolder)
     grown = sum(line.size_diff for line in tracemalloc.take_snapshot().compare_to(before, "filename"))
     tracemalloc.stop()
     assert grown < 300_000, "2000 events of 90 bytes each stay in memory"
+
+
+def test_the_server_ends_quietly_while_a_browser_follows(story: RunFolder) -> None:
+    line = [sys.executable, "nesylora.py", "ui", "--no-open", "--port", "0", "--runs", str(story.path.parent)]
+    with subprocess.Popen(line, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        link = [server.stdout.readline() for _ in range(3)][-1].strip()
+        with httpx.Client(base_url=link.partition("/enter")[0], timeout=60) as browser:
+            browser.get(link)
+            with browser.stream("GET", "/runs/valley-1/events?from=0-0") as events:
+                assert events.status_code == 200 and next(events.iter_text())
+                server.send_signal(signal.SIGTERM)
+                _, said = server.communicate(timeout=60)
+    assert "Traceback" not in said and "Cancel" not in said

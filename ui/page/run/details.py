@@ -168,7 +168,7 @@ def _named(run: RunFolder, number: int) -> str:
     if number <= 0:
         return "seed prompt" if number == 0 else "best pair"
     row = run.rounds()[number - 1]
-    return f"round {number}: {wording.lever(row.decision.move)}, {wording.kept(row.verdict)}"
+    return f"round {number}: {wording.lever(row.decision.move)}, {wording.kept(row)}"
 
 
 def _mean(scores: Mapping[str, ExampleScore]) -> float | None:

@@ -10,13 +10,15 @@ from markupsafe import Markup
 from agent.errors import BadInput
 from agent.records.actions import Rollback
 from graphs.approval import APPROVE, Reject, instead
+from graphs.control.anybody import Anybody
 from graphs.control.steering import RunStatus
 from memory.run.folder import RunFolder
 from ui.page.place import Here, Run
 from ui.page.rendering import partial, text
-from ui.page.run.anybody import Anybody
 from ui.page.run.overview import live_panel
 from ui.page.run.question import CHANGED, args_from, question_card
+
+ANSWERS = {"approve": "Approve", "reject": "Not this", "edit": "Do this instead"}  # as the buttons say it
 
 router = APIRouter(prefix="/runs/{name}", tags=["orders"], default_response_class=HTMLResponse)
 
@@ -35,7 +37,8 @@ async def answer(
         if action not in CHANGED:
             raise BadInput(f"{action!r} is no action; there is {' and '.join(CHANGED)}.")
         given = instead(action, **args_from(action, await request.form()))
-    return shown(run, await run_in_threadpool(lambda: Anybody(run, place).answer(given, number)))
+    status = await run_in_threadpool(lambda: Anybody(run, place.steers).answer(given, number))
+    return shown(run, status, mine=f"{ANSWERS[decision]} (round {number})")
 
 
 @router.post("/go-on", summary="Resume; or do so many rounds without asking")
@@ -44,25 +47,25 @@ def go_on(
     supervised: Annotated[bool, Form()] = False,
 ) -> HTMLResponse:  # fmt: skip
     """A run that nobody works on gets a worker process, which lives on when this server ends."""
-    return shown(run, Anybody(run, place).go_on(rounds, supervised))
+    return shown(run, Anybody(run, place.steers).go_on(rounds, supervised))
 
 
 @router.post("/pause", summary="Stop after the step under way, or at once")
 def pause(run: Run, place: Here, now: Annotated[bool, Form()] = False) -> HTMLResponse:
     """With `now` the step is broken off, and done again when the run goes on."""
-    return shown(run, Anybody(run, place).pause(now))
+    return shown(run, Anybody(run, place.steers).pause(now))
 
 
 @router.post("/cancel", summary="Break off the step under way")
 def cancel(run: Run, place: Here) -> HTMLResponse:
     """The round is over, nothing is changed, and the next one is planned."""
-    return shown(run, Anybody(run, place).cancel_step())
+    return shown(run, Anybody(run, place.steers).cancel_step())
 
 
 @router.post("/roll-back", summary="Back to the pair after a round")
 def roll_back(run: Run, place: Here, number: Annotated[int, Form(ge=0)]) -> HTMLResponse:
     """0 is the pair after the baseline."""
-    status = Anybody(run, place).act(Rollback(to_round=number))
+    status = Anybody(run, place.steers).act(Rollback(to_round=number))
     return shown(run, status, f"Going back to the pair after round {number}.")
 
 
@@ -77,25 +80,31 @@ def extend(
     given: dict[str, float | None] = {name: limit for name, limit in limits.items() if limit is not None}
     if not given:
         raise BadInput("Give at least one limit: rounds, minutes, USD or target.")
-    return shown(run, Anybody(run, place).extend(**given), "The new limits hold.")
+    return shown(run, Anybody(run, place.steers).extend(**given), "The new limits hold.")
 
 
 @router.post("/finish", summary="End the run: open the test rows, write the report")
 def finish(run: Run, place: Here) -> HTMLResponse:
     """Final, but for `extend`, which marks the test result as seen."""
-    return shown(run, Anybody(run, place).finish(), "The test rows are being opened.")
+    return shown(run, Anybody(run, place.steers).finish(), "The test rows are being opened.")
 
 
 @router.post("/leave", summary="End the worker process of a run")
 def leave(run: Run, place: Here) -> HTMLResponse:
     """The run stops cleanly, and can be gone on with."""
-    return shown(run, Anybody(run, place).leave())
+    return shown(run, Anybody(run, place.steers).leave())
 
 
-def shown(run: RunFolder, status: RunStatus, said: str = "") -> HTMLResponse:
-    """The parts of the page that an order changes at once; the rest comes with the events."""
+def shown(run: RunFolder, status: RunStatus, said: str = "", mine: str = "") -> HTMLResponse:
+    """The parts of the page that an order changes at once; the rest comes with the events.
+
+    Args:
+        said: a sentence for the top of the page.
+        mine: what the user did, for the conversation.
+    """
     return HTMLResponse(
         partial("#live", live_panel(run, status))
         + partial("#question", question_card(run, status))
         + partial("#said", text("said.html.j2", text=said) if said else Markup(), "innerHTML")
+        + (partial("#feed", text("turn.html.j2", run=run, said=mine), "beforeend") if mine else "")
     )

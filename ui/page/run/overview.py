@@ -13,7 +13,7 @@ from graphs.control.steering import RunStatus
 from memory.run.folder import RunFolder
 from ui import wording
 from ui.page import rendering
-from ui.page.place import Here, Run, status_of, task_of
+from ui.page.place import Here, Run, task_of
 from ui.page.run.feed import latest_entries
 from ui.page.run.question import question_card
 from ui.report import charts
@@ -38,7 +38,7 @@ class Meter(NamedTuple):
 @router.get("/runs/{name}", summary="A run", response_class=HTMLResponse)
 def show_run(run: Run, place: Here) -> HTMLResponse:
     """The page of a run: its latest rounds; what is behind `details` comes on demand, what is new by `/events`."""
-    status = status_of(place, run)
+    status = place.status(run)
     entries, offset = latest_entries(run)
     rows = len(run.rounds())
     return rendering.render(

@@ -13,7 +13,7 @@ from graphs.approval import ACTIONS
 from graphs.control.steering import RunStatus
 from memory.run.folder import RunFolder
 from ui.page import rendering
-from ui.page.place import Here, Run, status_of
+from ui.page.place import Here, Run
 from ui.talk import plans
 
 router = APIRouter(tags=["parts"])
@@ -58,7 +58,7 @@ def show_settings(run: Run, place: Here, action: str) -> HTMLResponse:
     """The inputs of another action than the planned one, with its defaults."""
     if action not in CHANGED:
         raise BadInput(f"{action!r} is no action with settings; there is {' and '.join(CHANGED)}.")
-    question = status_of(place, run).question
+    question = place.status(run).question
     planned = question.decision.move if question else None
     chosen = planned if planned and planned.action == action else ACTIONS[action]()  # type: ignore[call-arg]
     return rendering.render("inputs.html.j2", inputs=inputs_of(chosen))

@@ -6,19 +6,21 @@ server or to the next one, and gets what it has missed.
 """
 
 import re
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, NamedTuple, TypeVar
 
 import anyio
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from markupsafe import Markup
 
 from agent.errors import BadInput, Busy
+from graphs.control.client import resting
 from graphs.control.steering import RunStatus, Steering
 from memory.run.folder import RunFolder
-from ui.page.place import Here, Place, Run, resting
+from ui.page.place import Here, Place, Run
 from ui.page.rendering import partial, text
 from ui.page.run.feed import entries_after, feed
 from ui.page.run.overview import live_panel, sections_between, summary
@@ -52,12 +54,14 @@ class Position(NamedTuple):
 async def follow(
     run: Run,
     place: Here,
+    request: Request,
     position: Annotated[str, Query(alias="from")] = "0-0",
     last: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
 ) -> AsyncIterator[ServerSentEvent]:
-    """Messages as long as the browser listens; see this module for their ids."""
+    """Messages as long as the browser listens and the server lives; see this module for their ids."""
+    ending: threading.Event = request.app.state.ending
     reader = Reader(run, place, Position.of(last) or Position.of(position) or Position(0, 0))
-    while True:
+    while not ending.is_set():
         content = await reader.next()
         if content:
             yield ServerSentEvent(raw_data=content, id=str(reader.position))

@@ -10,11 +10,11 @@ from fastapi import APIRouter, Form
 from fastapi.responses import HTMLResponse
 
 from agent.errors import NesyLoraError
+from graphs.control.anybody import Anybody
 from graphs.conversation.phrases import understood
 from memory.run.folder import RunFolder
 from ui.page.place import Here, Place, Run, task_of
 from ui.page.rendering import partial, text
-from ui.page.run.anybody import Anybody
 from ui.talk.inquiries import try_pairs
 from ui.talk.lines import Line, line
 from ui.talk.talk import Talk
@@ -40,7 +40,7 @@ def say(run: Run, place: Here, said: Annotated[str, Form(min_length=1, max_lengt
 @router.post("/try", summary="Ask the model of the pair that stands now")
 def try_model(run: Run, place: Here, question: Annotated[str, Form(min_length=1, max_length=2000)]) -> HTMLResponse:
     """Its answer, beside those of the bare base with the seed prompt and of the best pair, where that is another."""
-    answers = try_pairs(Anybody(run, place), run, question)
+    answers = try_pairs(Anybody(run, place.steers), run, question)
     return HTMLResponse(text("tried.html.j2", question=question, answers=answers))
 
 
@@ -72,4 +72,4 @@ class Conversation(NamedTuple):
 @lru_cache(MOST_TALKS)
 def _conversation(run: RunFolder, place: Place) -> Conversation:
     """All that it keeps is a question of its own, such as "did you mean"; a restart of the server forgets that."""
-    return Conversation(Talk(Anybody(run, place), run, lambda _: None, by_worker=True), Lock())
+    return Conversation(Talk(Anybody(run, place.steers), run, lambda _: None, by_worker=True), Lock())

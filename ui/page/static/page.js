@@ -1,4 +1,5 @@
-// What htmx does not do by itself: keep long lists short, say when the connection is lost, send with Enter.
+// What htmx does not do by itself: keep long lists short, say when the connection is lost, send with Enter,
+// and show a refusal where the form stands that was sent.
 (() => {
   const MOST = { feed: 120, rounds: 60 }; // children; more would fill the browser over a night
   const byId = (id) => document.getElementById(id);
@@ -54,6 +55,25 @@
       byId("words").value = "";
       setTimeout(toEnd, 50);
     }
+  });
+  // A part that the stream fills would lose it with the next message; what is behind `details` there stays as it is.
+  const staysIn = (form) => form && (form.closest("[hx-morph-skip]") || !form.closest("#live, #question"));
+  document.addEventListener("htmx:before:request", (event) => {
+    for (const old of event.target.closest("form")?.querySelectorAll(".said-line") ?? []) old.remove();
+  });
+  document.addEventListener("htmx:finally:request", (event) => {
+    const { sourceElement: source, response } = event.detail.ctx;
+    const form = source?.closest?.("form");
+    const refusal = byId("said")?.querySelector(".wrong");
+    if (!(response?.status >= 400) || !refusal || !staysIn(form)) return;
+    if (source === form) form.append(refusal);
+    else (source.closest(".buttons") ?? source).after(refusal);
+    refusal.scrollIntoView({ block: "nearest" });
+  });
+  const showForm = ({ target }) => target.open && target.closest("#question") && target.scrollIntoView({ block: "nearest" });
+  document.addEventListener("toggle", showForm, true);
+  document.addEventListener("input", (event) => {
+    if (event.target.id === "yaml") byId("by-hand").hidden = event.target.value === event.target.defaultValue;
   });
   document.addEventListener("keydown", (event) => {
     if (event.target.id === "words" && event.key === "Enter" && !event.shiftKey && !event.isComposing) {
