@@ -7,7 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
-LINES = [line.strip("| ").split(" | ") for line in PAGE.splitlines() if re.match(r"\| (?!fault|#|-)", line)]
+TABLES = PAGE.partition("## Budgets over")[0]  # what follows are measurements
+LINES = [line.strip("| ").split(" | ") for line in TABLES.splitlines() if re.match(r"\| (?!fault|#|-)", line)]
 
 
 def test_all_25_faults_are_there_in_order() -> None:
