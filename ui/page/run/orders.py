@@ -12,11 +12,12 @@ from agent.records.actions import Rollback
 from graphs.approval import APPROVE, Reject, instead
 from graphs.control.steering import RunStatus
 from memory.run.folder import RunFolder
-from ui.page.place import Here, Run
+from ui.page.place import Here, Place, Run
 from ui.page.rendering import partial, text
 from ui.page.run.anybody import Anybody
 from ui.page.run.overview import live_panel
 from ui.page.run.question import CHANGED, args_from, question_card
+from ui.talk import plans
 
 router = APIRouter(prefix="/runs/{name}", tags=["orders"], default_response_class=HTMLResponse)
 
@@ -25,9 +26,12 @@ router = APIRouter(prefix="/runs/{name}", tags=["orders"], default_response_clas
 async def answer(
     run: Run, place: Here, request: Request, decision: Annotated[Literal["approve", "edit", "reject"], Form()],
     number: Annotated[int, Form()], message: Annotated[str, Form(max_length=2000)] = "",
-    action: Annotated[str, Form()] = "",
+    action: Annotated[str, Form()] = "", seen: Annotated[str, Form(max_length=100)] = "",
 ) -> HTMLResponse:  # fmt: skip
-    """Approve, reject, or put another action in the place of the planned one, with the settings in the form."""
+    """Approve, reject, or put another action in the place of the planned one, with the settings in the form.
+
+    `seen` is the mark of the plan that the page showed: another of the same round is not answered.
+    """
     given: dict[str, object] = APPROVE
     if decision == "reject":
         given = {"decisions": [Reject(message=message).model_dump()]}
@@ -35,7 +39,15 @@ async def answer(
         if action not in CHANGED:
             raise BadInput(f"{action!r} is no action; there is {' and '.join(CHANGED)}.")
         given = instead(action, **args_from(action, await request.form()))
-    return shown(run, await run_in_threadpool(lambda: Anybody(run, place).answer(given, number)))
+    return shown(run, await run_in_threadpool(lambda: _answered(run, place, given, number, seen)))
+
+
+def _answered(run: RunFolder, place: Place, given: dict[str, object], number: int, seen: str) -> RunStatus:
+    steering = Anybody(run, place)
+    question = steering.status().question
+    if seen and question and question.number == number and plans.mark(question) != seen:
+        raise BadInput(f"Another plan waits for round {number} by now; nothing was done.")
+    return steering.answer(given, number)
 
 
 @router.post("/go-on", summary="Resume; or do so many rounds without asking")
