@@ -331,5 +331,6 @@ def test_a_question_of_the_llm_outlives_the_visit(run: Callable[..., RunFolder],
     with serving([call("train_lora", epochs=1, rows=None)]) as server:
         say(folder, "teach it the facts of the town in one epoch", llm=llm(server))
         output = say(folder, "yes", llm=llm(server))
-    assert output.count("To be done: train 1 epoch") == 1
+    plan, asked = output.index("yes, no, or what instead?"), output.rindex("To be done: train 1 epoch")
+    assert plan < asked, "what a yes answers is what was asked last"
     assert [row.decision.move.action for row in folder.rounds()] == ["train_lora"]

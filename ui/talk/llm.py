@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from agent.config.llm import Llm
-from agent.errors import BadInput
+from agent.errors import BadInput, LlmUnavailable
 from agent.records.actions import Stop, TrainLora
 from agent.records.limits import Limits
 from agent.records.rounds import Round, Usage
-from graphs.approval import APPROVE
+from graphs.approval import APPROVE, Question
 from graphs.conversation import commands
 from graphs.conversation.agent import ChatAgent, Event, chat_agent
 from memory.run.folder import RunFolder
@@ -17,18 +17,19 @@ from tools.llm.client import LlmChat
 from tools.llm.retry import ServerRetry
 from ui import wording
 from ui.talk import answers, plans
+from ui.talk.asking import Asking
 from ui.talk.lines import Line, line
-from ui.talk.talk import Talk
 
 SHOWN = ("/try", "/prompt", "/diff")  # looks whose result is what the user wants to see
 LAST_ROUNDS = 3
+REJECT: dict[str, object] = {"decisions": [{"type": "reject"}]}
 
 
 class LlmDesk:
     """Satisfies `graphs.conversation.agent.Desk` with a conversation: what the LLM does, the user sees."""
 
     def __init__(self) -> None:
-        self.talk: Talk | None = None
+        self.talk: Asking | None = None
 
     def facts(self) -> str:
         """Where the run stands, the last rounds, and the plan that waits for an answer."""
@@ -44,14 +45,10 @@ class LlmDesk:
     def perform(self, command: str) -> str:
         seen, talk = list[Line](), self._talk
         shows = commands.parsed(command)[0].acts or command.startswith(SHOWN)
-
-        def say(said: Line) -> None:
+        for said in talk.do(command):
             seen.append(said)
             if shows:
-                face(said)
-
-        face = talk.say
-        talk.do(command, say)
+                talk.tell(said)
         return "\n".join(said.text for said in seen)
 
     def carried_out(self) -> list[str]:
@@ -61,65 +58,96 @@ class LlmDesk:
 
     def weigh(self, command: str) -> str:
         name, _, rest = command.partition(" ")
-        question = self._talk.run.status().question
+        now = self._talk.run.status()
+        question = now.question
         if name == "/finish":
             return f"That will {plans.what(Stop())}."
+        if name == "/set" and now.condition == "finished":
+            return f"Limits to be set: {rest}. That reopens the run; its test rows then count as seen."
         if name == "/set" and any(limit in rest for limit in ("rounds=", "minutes=", "usd=")):
             return f"Limits to be set: {rest}."
         if name == "/run" and self._talk.by_worker:
             return f"Rounds to be done without asking, trainings too: {rest or 1}."
-        if question is None:
-            return ""
-        planned = question.decision.move
-        if name == "/approve" and isinstance(planned, TrainLora):
-            return f"To be done: {plans.proposal(planned, question)}."
         if name == "/train":
-            given = commands.settings(rest, "/train epochs=4")
-            epochs = next((ahead.epochs for ahead in question.forecasts if ahead.epochs), TrainLora().epochs)
-            base = planned if isinstance(planned, TrainLora) else TrainLora(rows="refined", epochs=epochs)
-            action = TrainLora.model_validate(base.model_dump() | given)
-            return f"To be done: {plans.proposal(action, question)}."
+            return self._training(commands.settings(rest, "/train epochs=4"), question)
+        if name == "/approve" and question and isinstance(question.decision.move, TrainLora):
+            return f"To be done: {plans.proposal(question.decision.move, question)}."
         return ""
 
+    def _training(self, given: Mapping[str, object], question: Question | None) -> str:
+        """A training in place of the plan; where none waits, in place of the next one, as the rules have it."""
+        if question is None:
+            named = ", ".join(f"{name} {value}" for name, value in given.items())
+            return f"To be done in place of the next plan: train the weights{f' ({named})' if named else ''}."
+        planned = question.decision.move
+        epochs = next((ahead.epochs for ahead in question.forecasts if ahead.epochs), TrainLora().epochs)
+        base = planned if isinstance(planned, TrainLora) else TrainLora(rows="refined", epochs=epochs)
+        return f"To be done: {plans.proposal(TrainLora.model_validate({**base.model_dump(), **given}), question)}."
+
     @property
-    def _talk(self) -> Talk:
+    def _talk(self) -> Asking:
         assert self.talk is not None, "the conversation knows its LLM before it hears anything"
         return self.talk
 
 
 class Listener:
-    """Satisfies `ui.talk.talk.Listening` with the agent."""
+    """Satisfies `ui.talk.asking.Listening` with the agent, for one conversation."""
 
     def __init__(self, agent: ChatAgent, desk: LlmDesk, budget: LlmBudget) -> None:
         self._agent = agent
         self._desk = desk
         self._budget = budget
 
-    def hear(self, text: str, talk: Talk) -> None:
-        """Raises LlmUnavailable: it did not answer, or nothing that can be used."""
+    def hear(self, text: str, talk: Asking) -> None:
+        """What was asked before is asked again after an answer, unless something else was done.
+
+        Raises:
+            LlmUnavailable: it did not answer, or nothing that can be used.
+        """
         self._desk.talk = talk
         now = talk.run.status().limits  # somebody else may have extended the run meanwhile
         self._budget.extend(now.usd, now.llm_tokens)
-        before = self._spent
+        before, open_turn = self._spent, self._agent.open_turn
         try:
-            self._show(self._agent.hear(text), talk)
+            asked = self._show(self._agent.hear(text), talk)
+        except LlmUnavailable:
+            if open_turn and talk.llm_asks:
+                list(self._agent.ask_again(open_turn))
+            raise
         finally:
             if (used := self._spent - before).usd:
                 talk.tell(
                     line(f"  ({wording.plural(used.calls, 'call')} to the LLM, {wording.money(used.usd)})", "dim")
                 )
+        if open_turn and talk.llm_asks and not self._agent.question:
+            asked = self._show(self._agent.ask_again(open_turn), talk)
+        talk.tell(*asked)
 
     @property
     def _spent(self) -> Usage:
         return self._budget.usage.get("chat", Usage())
 
-    def resume(self, talk: Talk) -> None:
+    def resume(self, talk: Asking) -> None:
         """Ask again what was open when the user left."""
         self._desk.talk = talk
         if asked := self._agent.question:
-            self._ask(asked, talk)
+            talk.tell(talk.ask_for_llm(asked))
 
-    def _show(self, events: Iterator[Event], talk: Talk) -> None:
+    def decide(self, asked: str, yes: bool, talk: Asking) -> None:
+        """Raises BadInput: what it asked does not stand any more."""
+        self._desk.talk = talk
+        if self._agent.question != asked:
+            raise BadInput("That has been answered elsewhere, or asked anew; nothing was done.")
+        talk.tell(*self._show(self._agent.decide(APPROVE if yes else REJECT), talk))
+
+    def drop(self) -> None:
+        """Turn down what stands in the thread, without a word."""
+        if self._agent.question:
+            list(self._agent.decide(REJECT))
+
+    def _show(self, events: Iterator[Event], talk: Asking) -> list[Line]:
+        """Show what happens. Returns the question at its end, which is to be what the user sees last."""
+        asked = list[Line]()
         for event in events:
             match event.kind:
                 case "command":
@@ -127,15 +155,10 @@ class Listener:
                 case "left out":
                     talk.tell(line(f"  (left out of the LLM's answer: {event.text})", "dim"))
                 case "question":
-                    self._ask(event.text, talk)
+                    asked = [talk.ask_for_llm(event.text)]
                 case "answer":
                     talk.tell(*map(line, event.text.splitlines()))
-
-    def _ask(self, text: str, talk: Talk) -> None:
-        def decide(answer: Mapping[str, object]) -> Callable[[], None]:
-            return lambda: self._show(self._agent.decide(answer), talk)
-
-        talk.ask(text, decide(APPROVE), decide({"decisions": [{"type": "reject"}]}))
+        return asked
 
 
 def summary(row: Round) -> str:

@@ -19,11 +19,25 @@ from ui.talk.plans import what
 from ui.wording import number, plural
 
 
-class Orders:
-    """What is done in place of a plan, and what limits it. All raise BadInput where they cannot be followed."""
+class Unseen(BadInput):
+    """Another plan waits than the one that was shown: no word was about it. `question` asks about it."""
 
-    def __init__(self, run: Steering, folder: RunFolder) -> None:
+    def __init__(self, question: Question) -> None:
+        planned = what(question.decision.move).partition(".")[0]
+        super().__init__(f"Nothing was done: another plan waits by now, of round {question.number}: {planned}.")
+        self.question = question
+
+
+class Orders:
+    """What is done in place of a plan, and what limits it. All raise BadInput where they cannot be followed.
+
+    Args:
+        shown: the plan that the user has seen last.
+    """
+
+    def __init__(self, run: Steering, folder: RunFolder, shown: Callable[[], Question | None]) -> None:
         self._run = run
+        self._shown = shown
         self._folder = folder
         self.commands: dict[str, Callable[[str], Iterable[Line]]] = {
             "/reject": self._reject, "/edit": self._edit, "/train": self._train, "/rollback": self._rollback,
@@ -31,9 +45,16 @@ class Orders:
         }  # fmt: skip
 
     def waiting(self) -> Question:
-        """The open question. Raises BadInput, with the way out, where there is none."""
+        """The open question, which the user has seen.
+
+        Raises:
+            Unseen: they have seen another, or none.
+            BadInput: there is none, with the way out.
+        """
         now = self._run.status()
         if now.question:
+            if now.question != self._shown():
+                raise Unseen(now.question)
             return now.question
         if now.condition == "finished":
             raise BadInput("The run has finished. /set rounds=+2 goes on with it; its test rows then count as seen.")

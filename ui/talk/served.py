@@ -12,13 +12,14 @@ from langgraph.runtime import Runtime
 from langgraph.types import StreamWriter, interrupt
 from typing_extensions import TypedDict
 
-from agent.errors import NesyLoraError
+from agent.errors import Busy, NesyLoraError
 from eval.tasks.task import load_config
 from graphs.approval import Approve
 from graphs.context import Context, run_folder
 from graphs.control.client import steer
 from graphs.control.steering import RunStatus, Steering
 from graphs.conversation.agent import Decisions
+from graphs.conversation.phrases import understood
 from memory.run.folder import RunFolder
 from ui.talk.lines import Line, line
 from ui.talk.talk import YES_OR_NO, Talk
@@ -27,10 +28,12 @@ EVERY = 1.0  # seconds between two looks at a run that works
 
 
 class Chat(TypedDict, total=False):
-    """The state: messages, as chat front ends show them; and the name of the run, once there is one."""
+    """The state: messages, as chat front ends show them; the name of the run, once there is one; `seen` is the mark of
+    the plan that was shown last (`ui.talk.plans.mark`)."""
 
     messages: Annotated[list[AnyMessage], add_messages]
     run: str
+    seen: str
 
 
 def build_chat() -> "CompiledStateGraph[Any, Any, Any, Any]":
@@ -50,17 +53,23 @@ def talk(state: Chat, runtime: "Runtime[Context]", *, writer: StreamWriter) -> C
     nothing was done, so that this may run again from its start with the answer.
     """
     said: list[Line] = []
+    seen = state.get("seen", "")
     folder = _folder(state, runtime.context or Context())
     try:
         with ExitStack() as stack:
             run = steer(folder)
             now = _settled(run, run.status(), writer)
-            conversation = _conversation(run, folder, now, said, stack)
-            _hear(conversation, _last(state.get("messages", ())), said)
+            conversation = Talk(run, folder, said.append, by_worker=True)
+            conversation.saw(seen)
+            if not now.question and folder.rounds():
+                conversation.changed(now)
+            _hear(conversation, _last(state.get("messages", ())), said, _listen(conversation, now, stack))
             conversation.changed(_settled(run, run.status(), writer))
+            seen = conversation.seen
     except NesyLoraError as error:
         said.append(line(str(error), "fault"))
-    return {"messages": [AIMessage("\n".join(text.text for text in said))], "run": folder.name}
+    answer = AIMessage("\n".join(text.text for text in said))
+    return {"messages": [answer], "run": folder.name, "seen": seen}
 
 
 def _folder(state: Chat, context: Context) -> RunFolder:
@@ -70,24 +79,33 @@ def _folder(state: Chat, context: Context) -> RunFolder:
     return run_folder(named, f"thread-{thread}" if thread else None)
 
 
-def _conversation(run: Steering, folder: RunFolder, now: RunStatus, said: list[Line], stack: ExitStack) -> Talk:
-    """A conversation that goes on: the plan that waits was shown with the last message."""
-    conversation = Talk(run, folder, said.append, by_worker=True)
-    if folder.rounds() or now.question:
-        conversation.changed(now)
-    settings = load_config(folder.task_file).llm
-    if settings:
-        from ui.talk.llm import listening
+def _listen(conversation: Talk, now: RunStatus, stack: ExitStack) -> str:
+    """Until the stack is left. Returns why plain language is off; empty where it is not, or there is no LLM."""
+    settings = load_config(conversation.folder.task_file).llm
+    if not settings:
+        return ""
+    from ui.talk.llm import listening
 
-        conversation.listen(stack.enter_context(listening(folder, settings, now.limits, lambda _: None)))
-    return conversation
+    try:
+        listener = stack.enter_context(listening(conversation.folder, settings, now.limits, lambda _: None))
+    except Busy as error:
+        return f"Plain language is off: {error}"
+    conversation.listen(listener)
+    return ""
 
 
-def _hear(conversation: Talk, text: str, said: list[Line]) -> None:
+def _hear(conversation: Talk, text: str, said: list[Line], off: str) -> None:
+    """Hear it, or have what stands answered first.
+
+    Args:
+        off: why no LLM hears it, which counts only for what needs one.
+    """
     if conversation.waits != YES_OR_NO:
         if not text:
             return
         said.clear()
+        if off and understood(text) is None:
+            said.append(line(off, "fault"))
         conversation.hear(text)
     if conversation.waits == YES_OR_NO:
         [decision] = Decisions.model_validate(interrupt(_question(said[-1].text))).decisions

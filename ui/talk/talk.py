@@ -1,10 +1,9 @@
 """One conversation about one run: hears what a user says, has it done, and answers in lines."""
 
 import threading
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Iterator
 
-from agent.errors import BadInput, LlmUnavailable, NesyLoraError
+from agent.errors import BadInput, NesyLoraError
 from agent.records.actions import Stop
 from graphs.approval import APPROVE, Question
 from graphs.control.steering import RunStatus, Steering
@@ -13,31 +12,16 @@ from graphs.conversation.phrases import understood
 from memory.run.folder import RunFolder
 from ui import wording
 from ui.talk import answers, plans
+from ui.talk.asking import Asking
 from ui.talk.inquiries import Inquiries
 from ui.talk.lines import Line, Say, line
-from ui.talk.orders import Orders
+from ui.talk.orders import Orders, Unseen
 
 YES_OR_NO = "yes or no?"
 """What a user is asked where the conversation asks something of its own."""
 
 
-class Asked(NamedTuple):
-    """A question of the conversation's own, which yes or no answers; a command that acts takes its place."""
-
-    text: str
-    yes: Callable[[], None]
-    no: Callable[[], None]
-
-
-class Listening(Protocol):
-    """An LLM that understands what no phrase says."""
-
-    def hear(self, text: str, talk: "Talk") -> None: ...
-
-    def resume(self, talk: "Talk") -> None: ...
-
-
-class Talk:
+class Talk(Asking):
     """The conversation, for any face. It keeps nothing that the run does not have, but for a question of its own.
 
     Args:
@@ -49,28 +33,18 @@ class Talk:
     """
 
     def __init__(self, run: Steering, folder: RunFolder, say: Say, by_worker: bool = False) -> None:
-        self.run = run
-        self.folder = folder
-        self.say = say
-        self.by_worker = by_worker
-        self._llm: Listening | None = None
+        super().__init__(run, folder, say, by_worker)
         self._shown: Question | None = None  # the plan that the user has seen last
-        self._asked: Asked | None = None
         self._over, self._trouble = False, ""  # what the user knows: that the run has finished, why it has stopped
         self._rounds = 0  # that may go on without the user, edits only
         self._lock = threading.RLock()  # a face may hear in one thread, and see the run change in another
-        self._do: dict[str, Callable[[str], None]] = {
+        self._orders = Orders(run, folder, lambda: self._shown)
+        self._do: dict[str, Callable[[str], Iterable[Line]]] = {
             "/plan": lambda _: self._plan(), "/approve": lambda _: self._approve(), "/run": self._run,
             "/undo": lambda _: self._undo(), "/stop": lambda _: self.stop(), "/go": lambda _: self._go(),
-            "/finish": lambda _: self._finish(), "/help": lambda _: self.tell(*map(line, commands.HELP.splitlines())),
+            "/finish": lambda _: self._finish(), "/help": lambda _: map(line, commands.HELP.splitlines()),
+            **Inquiries(run, folder).commands, **self._orders.commands,
         }  # fmt: skip
-        self._orders = Orders(run, folder)
-        self._answer = Inquiries(run, folder).commands | self._orders.commands
-
-    def listen(self, llm: Listening) -> None:
-        """Hear plain language from now on; what the LLM had asked before is asked again."""
-        self._llm = llm
-        llm.resume(self)
 
     @property
     def waits(self) -> str:
@@ -90,88 +64,67 @@ class Talk:
         if command and command.partition(" ")[0].lower() == "/quit":
             return False
         try:
+            self._drop_stale()
             self._heard(text, command)
+            self._drop_stale()
+        except Unseen as error:
+            self.tell(line(str(error), "fault"), *self._show(error.question))
         except NesyLoraError as error:
             self.tell(line(str(error), "fault"))
         return True
 
+    def saw(self, mark: str) -> None:
+        """The face has shown the plan of this mark (`ui.talk.plans.mark`), and no other."""
+        question = self.run.status().question
+        self._shown = question if question and plans.mark(question) == mark else None
+
+    @property
+    def seen(self) -> str:
+        """The mark of the plan that was shown last; empty if none was."""
+        return plans.mark(self._shown) if self._shown else ""
+
     def _heard(self, text: str, command: str | None) -> None:
         asked = self._asked
         if asked and command and command.split()[0] in ("/approve", "/reject", "/stop"):
-            self._asked = None
-            (asked.yes if command.startswith("/approve") else asked.no)()
+            self._answered(asked, yes=command.startswith("/approve"))
         elif command:
-            self._command(command, said=not text.startswith("/"))
+            for answer in self._command(command, said=not text.startswith("/")):
+                self.tell(answer)
         elif self._llm:
             self._hear_llm(self._llm, text)
         elif asked:
             self.tell(line("Please answer yes or no, or give a command (/help)."), self._open(asked))
         else:
-            self._ask_back(text)
+            self.tell(self._asked_back(text))
 
-    def _hear_llm(self, llm: Listening, text: str) -> None:
-        asked = self._asked
-        try:
-            llm.hear(text, self)
-        except LlmUnavailable as error:
-            self.tell(line(f"The LLM could not be asked: {error}. Commands and short sentences still work.", "fault"))
-            self._ask_back(text)
-        if asked and asked is self._asked:
-            self.tell(self._open(asked))
+    def do(self, command: str) -> Iterator[Line]:
+        return self._command(command, said=False)
 
-    def do(self, command: str, say: Say | None = None) -> None:
-        """Do one command.
-
-        Args:
-            say: takes what it answers, in place of the face.
-
-        Raises:
-            NesyLoraError: it cannot be followed.
-        """
-        face, self.say = self.say, say or self.say
-        try:
-            self._command(command, said=False)
-        finally:
-            self.say = face
-
-    def _command(self, text: str, said: bool) -> None:
+    def _command(self, text: str, said: bool) -> Iterator[Line]:
         command, rest = commands.parsed(text)
         asked = self._asked
         if command.acts:
             self._asked, self._rounds = None, 0
         if command.name == "/finish" and said:  # plain words such as "done" may mean less
-            self._confirm_end()
+            yield self._end_asked()
             return
         try:
-            if answer := self._answer.get(command.name):
-                self.tell(*answer(rest))
-            else:
-                self._do[command.name](rest)
+            yield from self._do[command.name](rest)
         except NesyLoraError:
             self._asked = asked  # nothing was done, so it still stands
             raise
         if asked and asked is self._asked:
-            self.tell(self._open(asked))
+            yield self._open(asked)
 
-    def _ask_back(self, text: str) -> None:
+    def _asked_back(self, text: str) -> Line:
         command = commands.nearest(text)
         question = self.run.status().question
         if command is None and question:
             planned = f"Round {question.number}, {plans.what(question.decision.move).partition('.')[0]}"
-            self.tell(line(f"I do not understand that. {planned}: yes, no, or what instead? (/help)", "ask"))
-        elif command is None:
-            self.tell(line("I do not understand that. /help lists what I do; /try TEXT asks the model."))
-        else:
-            self.ask(f"I do not understand that whole. Did you mean {command}?", lambda: self.do(command))
-
-    def ask(self, text: str, yes: Callable[[], None], no: Callable[[], None] | None = None) -> None:
-        """Ask something that yes or no answers."""
-        self._asked = Asked(text, yes, no or (lambda: self.tell(line("Nothing was done."))))
-        self.tell(self._open(self._asked))
-
-    @staticmethod
-    def _open(asked: Asked) -> Line:
-        return line(f"{asked.text} {plans.YES_OR_NO}".strip(), "ask")
+            return line(f"I do not understand that. {planned}: yes, no, or what instead? (/help)", "ask")
+        if command is None:
+            return line("I do not understand that. /help lists what I do; /try TEXT asks the model.")
+        return self.ask(f"I do not understand that whole. Did you mean {command}?", lambda: self.do(command))
 
     # --- what the run does ---
 
@@ -183,115 +136,107 @@ class Talk:
                 if not self._over:
                     self.tell(line(answers.OVER))
             elif now.question and now.question != self._shown:
-                self._next(now.question)
+                asked = self._asked
+                self.tell(*self._next(now.question))
+                if asked and asked is self._asked:  # what was asked last is what a yes answers
+                    self.tell(self._open(asked))
             elif now.condition == "stopped" and now.trouble and now.trouble != self._trouble:
                 self.tell(line(f"The run has stopped: {now.trouble}", "fault"))
             elif now.condition == "paused" and now.trouble and not self._asked:
-                self.ask(f"{now.trouble} Go on with it?", self._run_on, self._not_again)
+                self.tell(self.ask(f"{now.trouble} Go on with it?", self._gone_on, self._cancelled))
             self._over, self._trouble = now.condition == "finished", now.trouble
 
-    def _run_on(self) -> None:
+    def _gone_on(self) -> list[Line]:
         self.run.go_on()
+        return []
 
-    def _not_again(self) -> None:
+    def _cancelled(self) -> list[Line]:
         self.run.cancel_step()
-        self.tell(line("Cancelled. Nothing of the step is kept."))
+        return [line("Cancelled. Nothing of the step is kept.")]
 
-    def _next(self, question: Question) -> None:
+    def _next(self, question: Question) -> list[Line]:
         move = question.decision.move
         if not self._rounds or isinstance(move, Stop) or question.fault:
             self._rounds = 0
-            self._show(question)
-        elif plans.costly(move):
+            return self._show(question)
+        if plans.costly(move):
             self._shown = question
             left, self._rounds = self._rounds, 0
-            self.tell(*list(plans.plan(question))[:-1])
-            self.ask("", lambda: self._granted(question, left))
-        else:
-            self._granted(question, self._rounds)
+            return [*list(plans.plan(question))[:-1], self.ask("", lambda: self._granted(question, left))]
+        return self._granted(question, self._rounds)
 
-    def _granted(self, question: Question, left: int) -> None:
+    def _granted(self, question: Question, left: int) -> list[Line]:
         self._rounds, self._shown = left - 1, question
         self.run.answer(APPROVE, question.number)
+        return []
 
-    def stop(self) -> None:
-        """Break off the step under way; or say that there is none."""
+    def stop(self) -> list[Line]:
+        """Break off the step under way, and ask before each round again; or say that there is none."""
+        self._rounds = 0
         if self.run.status().condition == "working":
-            self.run.cancel_step()
-            self.tell(line("Cancelled. Nothing of the step is kept."))
-        else:
-            self.tell(line("Nothing is under way. /finish ends the run, /quit leaves it."))
+            return self._cancelled()
+        return [line("Nothing is under way. /finish ends the run, /quit leaves it.")]
 
     # --- the plan ---
 
-    def _plan(self) -> None:
+    def _plan(self) -> Iterable[Line]:
         now = self.run.status()
         if now.question:
-            self._show(now.question)
-        elif now.condition == "finished" and (end := self.folder.outcome()):
-            self.tell(*answers.outcome(end))
-        else:
-            self.tell(*answers.status(now))
+            return self._show(now.question)
+        if now.condition == "finished" and (end := self.folder.outcome()):
+            return answers.outcome(end)
+        return answers.status(now)
 
-    def _show(self, question: Question) -> None:
+    def _show(self, question: Question) -> list[Line]:
         self._shown = question
-        self.tell(*plans.plan(question))
+        return list(plans.plan(question))
 
-    def _approve(self) -> None:
+    def _approve(self) -> list[Line]:
         question = self._orders.waiting()
         if isinstance(question.decision.move, Stop):
-            self._confirm_end()
-        else:
-            self.run.answer(APPROVE, question.number)
+            return [self._end_asked()]
+        self.run.answer(APPROVE, question.number)
+        return []
 
-    def _confirm_end(self) -> None:
+    def _end_asked(self) -> Line:
         tests = self._shown.cost.test_answers // 2 if self._shown and not isinstance(self._shown.cost, str) else 0
-        text = plans.what(Stop(), tests=tests)
-        self.ask(f"That will {text}.", self._finish)
+        return self.ask(f"That will {plans.what(Stop(), tests=tests)}.", self._finish)
 
-    def _undo(self) -> None:
-        if self.run.status().condition == "working":
-            self.stop()
-        else:
-            self.tell(*self._orders.back())
+    def _undo(self) -> Iterable[Line]:
+        return self.stop() if self.run.status().condition == "working" else self._orders.back()
 
-    def _finish(self) -> None:
+    def _finish(self) -> list[Line]:
         if self.run.status().condition == "finished":
             raise BadInput("The run has finished already.")
         self.run.finish()
+        return []
 
     # --- limits, and rounds without asking ---
 
-    def _run(self, rest: str) -> None:
+    def _run(self, rest: str) -> Iterator[Line]:
         more, rest = rest.startswith("+"), rest.lstrip("+") or "1"
         rounds, now = commands.count(rest, "/run", least=1), self.run.status()
         finished = now.condition == "finished"
         missing = rounds if finished else now.rounds + rounds - now.limits.rounds
         if more and missing > 0:
             self.run.extend(rounds=now.limits.rounds + missing)
-            self.tell(line(f"The budget is now {now.limits.rounds + missing} rounds."))
+            yield line(f"The budget is now {now.limits.rounds + missing} rounds.")
         elif finished:
             self._orders.waiting()
         if self.by_worker:
             self.run.go_on(rounds)
-            self.tell(line(f"Up to {wording.plural(rounds, 'round')} are done without asking."))
+            yield line(f"Up to {wording.plural(rounds, 'round')} are done without asking.")
             return
         with self._lock:
             self._rounds, self._shown = rounds, None
             now = self.run.status()
-            if now.question:
-                self._next(now.question)
+            said = self._next(now.question) if now.question else []
+        yield from said
 
-    def _go(self) -> None:
+    def _go(self) -> list[Line]:
         now = self.run.status()
         if now.question:
-            self._approve()
-        elif now.condition in ("paused", "stopped"):
-            self.run.go_on()
-        else:
+            return self._approve()
+        if now.condition not in ("paused", "stopped"):
             self._orders.waiting()
-
-    def tell(self, *said: Line) -> None:
-        """Show lines to the user."""
-        for text in said:
-            self.say(text)
+        return self._gone_on()

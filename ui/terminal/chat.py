@@ -116,7 +116,7 @@ class Visit:
         """
         only_ctrl_c(error)
         try:
-            self.talk.stop()
+            self.talk.tell(*self.talk.stop())
         except NesyLoraError as error:
             self.say(line(str(error), "fault"))
 

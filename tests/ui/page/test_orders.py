@@ -1,5 +1,6 @@
 """What a user changes through the page comes to whoever works on the run, and nothing else does."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -149,7 +150,9 @@ def test_the_model_of_a_run_that_nobody_works_on_is_not_asked_since_that_would_g
 
 
 def say(page: Pages, words: str) -> str:
-    return post(page, "say", said=words)
+    """With the mark of the plan that the page shows."""
+    shown = re.search(r'name="seen" value="(\w+)" form="talk"', page.get("/runs/valley-1"))
+    return post(page, "say", said=words, **({"seen": shown[1]} if shown else {}))
 
 
 def test_what_is_said_is_done_in_commands_and_in_words(page: Pages, asking: Steered) -> None:
@@ -215,6 +218,32 @@ def test_an_llm_that_would_go_on_unasked_is_made_to_ask_first(asking: Steered, s
     assert "trainings too: 3" in desk.weigh("/run 3")
     desk.talk = Talk(asking, story, lambda _: None)
     assert desk.weigh("/run 3") == "", "this conversation asks before each training by itself"
+
+
+def test_there_is_nothing_to_add_to_a_limit_that_does_not_hold(page: Pages, asking: Steered) -> None:
+    asking.becomes(limits=Limits(rounds=6))
+    for more in ("minutes=+10", "usd=+1", "train_tokens=+5"):
+        text, (name, _, value) = say(page, f"/set {more}"), more.partition("=+")
+        assert f"{name} has no limit now" in text and f"/set {name}={value} sets one" in text
+    assert asking.asked == []
+    say(page, "/set rounds=+2")
+    assert asking.asked == [("extend", {"rounds": 8})]
+
+
+@pytest.mark.parametrize("condition", ["working", "paused"])
+def test_an_llm_asks_before_it_queues_a_training(asking: Steered, story: RunFolder, condition: str) -> None:
+    asking.becomes(condition=condition, question=None)
+    desk = LlmDesk()
+    desk.talk = Talk(asking, story, lambda _: None)
+    assert "train the weights (epochs 9)" in desk.weigh("/train epochs=9")
+    assert desk.weigh("/train") and not desk.weigh("/set target=0.9")
+
+
+def test_an_llm_asks_before_it_reopens_a_finished_run(asking: Steered, story: RunFolder) -> None:
+    asking.becomes(condition="finished", question=None)
+    desk = LlmDesk()
+    desk.talk = Talk(asking, story, lambda _: None)
+    assert "reopens the run; its test rows then count as seen" in desk.weigh("/set target=0.99")
 
 
 def test_what_is_not_understood_does_nothing(page: Pages, asking: Steered) -> None:

@@ -13,10 +13,11 @@ from graphs.approval import APPROVE, Reject, instead
 from graphs.control.anybody import Anybody
 from graphs.control.steering import RunStatus
 from memory.run.folder import RunFolder
-from ui.page.place import Here, Run
+from ui.page.place import Here, Place, Run
 from ui.page.rendering import partial, text
 from ui.page.run.overview import live_panel
 from ui.page.run.question import CHANGED, args_from, question_card
+from ui.talk import plans
 
 ANSWERS = {"approve": "Approve", "reject": "Not this", "edit": "Do this instead"}  # as the buttons say it
 
@@ -27,9 +28,12 @@ router = APIRouter(prefix="/runs/{name}", tags=["orders"], default_response_clas
 async def answer(
     run: Run, place: Here, request: Request, decision: Annotated[Literal["approve", "edit", "reject"], Form()],
     number: Annotated[int, Form()], message: Annotated[str, Form(max_length=2000)] = "",
-    action: Annotated[str, Form()] = "",
+    action: Annotated[str, Form()] = "", seen: Annotated[str, Form(max_length=100)] = "",
 ) -> HTMLResponse:  # fmt: skip
-    """Approve, reject, or put another action in the place of the planned one, with the settings in the form."""
+    """Approve, reject, or put another action in the place of the planned one, with the settings in the form.
+
+    `seen` is the mark of the plan that the page showed: another of the same round is not answered.
+    """
     given: dict[str, object] = APPROVE
     if decision == "reject":
         given = {"decisions": [Reject(message=message).model_dump()]}
@@ -37,8 +41,16 @@ async def answer(
         if action not in CHANGED:
             raise BadInput(f"{action!r} is no action; there is {' and '.join(CHANGED)}.")
         given = instead(action, **args_from(action, await request.form()))
-    status = await run_in_threadpool(lambda: Anybody(run, place.steers).answer(given, number))
+    status = await run_in_threadpool(lambda: _answered(run, place, given, number, seen))
     return shown(run, status, mine=f"{ANSWERS[decision]} (round {number})")
+
+
+def _answered(run: RunFolder, place: Place, given: dict[str, object], number: int, seen: str) -> RunStatus:
+    steering = Anybody(run, place.steers)
+    question = steering.status().question
+    if seen and question and question.number == number and plans.mark(question) != seen:
+        raise BadInput(f"Another plan waits for round {number} by now; nothing was done.")
+    return steering.answer(given, number)
 
 
 @router.post("/go-on", summary="Resume; or do so many rounds without asking")

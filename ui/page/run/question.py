@@ -45,6 +45,7 @@ def question_card(run: RunFolder, status: RunStatus) -> Markup:
         "question.html.j2",
         run=run,
         question=status.question,
+        seen=plans.mark(status.question),
         inputs=inputs,
         action=action,
         actions=CHANGED,

@@ -9,7 +9,8 @@ from typing import Annotated, NamedTuple
 from fastapi import APIRouter, Form
 from fastapi.responses import HTMLResponse
 
-from agent.errors import NesyLoraError
+from agent.config.llm import Llm
+from agent.errors import Busy, NesyLoraError
 from graphs.control.anybody import Anybody
 from graphs.conversation.phrases import understood
 from memory.run.folder import RunFolder
@@ -24,17 +25,21 @@ MOST_TALKS = 32
 
 
 @router.post("/say", summary="Say something to the run")
-def say(run: Run, place: Here, said: Annotated[str, Form(min_length=1, max_length=4000)]) -> HTMLResponse:
-    """What was said and what was answered, for the feed beside the run."""
+def say(
+    run: Run, place: Here, said: Annotated[str, Form(min_length=1, max_length=4000)],
+    seen: Annotated[str, Form(max_length=100)] = "",
+) -> HTMLResponse:  # fmt: skip
+    """What was said and what was answered, for the feed beside the run; `seen` marks the plan that it shows."""
     heard: list[Line] = []
     conversation = _conversation(run, place)
     try:
         with conversation.turn:  # two browsers may speak at a time, and each is to get its own answer
-            hear(conversation.talk, said, heard.append)
+            hear(conversation.talk, said, seen, heard.append)
     except NesyLoraError as error:
         heard.append(line(str(error), "fault"))
     asks = bool(heard) and heard[-1].kind == "ask"
-    return HTMLResponse(partial("#feed", text("turn.html.j2", run=run, said=said, heard=heard, asks=asks), "beforeend"))
+    turn = text("turn.html.j2", run=run, said=said, heard=heard, asks=asks, seen=conversation.talk.seen)
+    return HTMLResponse(partial("#feed", turn, "beforeend"))
 
 
 @router.post("/try", summary="Ask the model of the pair that stands now")
@@ -44,22 +49,40 @@ def try_model(run: Run, place: Here, question: Annotated[str, Form(min_length=1,
     return HTMLResponse(text("tried.html.j2", question=question, answers=answers))
 
 
-def hear(talk: Talk, said: str, show: Callable[[Line], None]) -> None:
-    """Have done what a user says, in a command or in words; with the task's LLM, if it has one."""
-    command = understood(said.strip()) or said.strip()
+def hear(talk: Talk, said: str, seen: str, show: Callable[[Line], None]) -> None:
+    """Have done what a user says, in a command or in words; with the task's LLM, if it has one and is needed.
+
+    Args:
+        seen: the mark of the plan that stood before the user.
+    """
+    command = understood(said.strip())
     if command == "/quit":
         show(line("Just close the page; the run goes on, or waits. /finish ends it."))
         return
-    settings = task_of(talk.folder).llm
+    talk.say = show
+    talk.saw(seen)
+    settings, asked = task_of(talk.folder).llm, talk.llm_asks
     with ExitStack() as stack:
-        if settings:
-            from ui.talk.llm import listening
+        if settings and (command is None or talk.needs_llm):
+            _listen(talk, settings, stack, needed=command is None or talk.llm_asks)
+        new = talk.llm_asks and not asked  # from before this server was started: the answer cannot have been to it
+        if not (new and command and command.split()[0] in ("/approve", "/reject")):
+            talk.hear(said)
 
-            talk.say = lambda _: None  # what was open is asked again, and stands in the feed already
-            limits = talk.run.status().limits
-            talk.listen(stack.enter_context(listening(talk.folder, settings, limits, lambda note: show(line(note)))))
-        talk.say = show
-        talk.hear(said)
+
+def _listen(talk: Talk, settings: Llm, stack: ExitStack, needed: bool) -> None:
+    """Until the stack is left. Where another conversation has the LLM, commands and short sentences still work."""
+    from ui.talk.llm import listening
+
+    limits, show = talk.run.status().limits, talk.say
+    try:
+        listener = stack.enter_context(listening(talk.folder, settings, limits, lambda note: show(line(note))))
+    except Busy as error:
+        if needed:
+            show(line(f"Plain language is off: {error}", "fault"))
+        return
+    stack.callback(talk.listen, None)
+    talk.listen(listener)
 
 
 class Conversation(NamedTuple):
