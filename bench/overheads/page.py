@@ -18,10 +18,11 @@ import psutil
 from fastapi.testclient import TestClient
 
 from agent.records.events import Note
+from graphs.control.anybody import Workers
 from memory.run.folder import RunFolder
 from ui.page.app import make_app
 from ui.page.gate import Keys
-from ui.page.place import Place, Workers
+from ui.page.place import Place
 from ui.page.run.stream import Position, Reader
 
 ROUNDS = 500
