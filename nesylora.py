@@ -310,7 +310,7 @@ def main() -> None:
     from bench.decisions.cli import add_commands
     from ui.cli import run
 
-    raise SystemExit(run(more=[add_commands]))
+    raise SystemExit(run(more=[add_commands], alone=True))
 
 
 def _check_packages() -> None:

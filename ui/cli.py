@@ -39,11 +39,15 @@ AddCommands = Callable[["argparse._SubParsersAction[argparse.ArgumentParser]"], 
 """Adds commands of a room above this one, such as the benchmark's."""
 
 
-def run(arguments: Sequence[str] | None = None, more: Sequence[AddCommands] = ()) -> int:
-    """Parse, run the command, and return the exit code: see `ui.control.commands.EXIT_CODES`."""
+def run(arguments: Sequence[str] | None = None, more: Sequence[AddCommands] = (), alone: bool = False) -> int:
+    """Parse, run the command, and return the exit code: see `ui.control.commands.EXIT_CODES`.
+
+    Args:
+        alone: the process is the command's own, which may end it.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser(more).parse_args(arguments or ["--help"])
-    options.arguments = arguments
+    options.arguments, options.alone = arguments, alone
     with clean_ending() as options.ending:
         try:
             return int(options.do(options) or 0)

@@ -10,6 +10,8 @@ CONDITIONS: dict[Condition, str] = {
     "working": "working", "waiting": "waits for you", "paused": "paused", "finished": "finished", "stopped": "stopped",
 }  # fmt: skip
 
+PAUSING = "it pauses after this step"
+
 
 class Standing(Protocol):
     """What a status, or a view of it, says of a run."""
@@ -42,7 +44,7 @@ def doing(now: RunStatus) -> str:
     """The step under way, or what is asked; empty where there is neither."""
     if now.question:
         return f"about round {now.question.number}: {now.question.decision.move}"
-    return progress(now.step) if now.step else ""
+    return "; ".join(filter(None, [progress(now.step) if now.step else "", PAUSING if now.pausing else ""]))
 
 
 def progress(step: Step) -> str:

@@ -141,7 +141,7 @@ def _system(options: DraftOptions, reading: Reading, scoring: Scoring, train: Se
 def _target(draft: TaskDraft, commonest: float | None, answer: str, options: DraftOptions) -> tuple[float, str]:
     """The target, and why it is that."""
     guess = ""
-    if commonest is not None:
+    if commonest:  # 0: the commonest answer stands once, and says nothing of the others
         shown = " ".join(answer.split())
         shown = f"'{shown[:40]}…'" if len(shown) > 40 else f"'{shown}'"
         guess = f"Always saying {shown} would earn {commonest:.2f} on the validation rows. "

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
@@ -38,7 +39,8 @@ def read_yaml(path: Path) -> YamlFile:
         text = path.read_text(encoding="utf-8-sig")
         values, root = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
     except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}; give a task.yaml or a folder that holds one") from None
+        hint = _near(path) or "give a task.yaml or a folder that holds one"
+        raise BadInput(f"{path}: {error.strerror}; {hint}") from None
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
     except yaml.MarkedYAMLError as error:
@@ -52,6 +54,14 @@ def read_yaml(path: Path) -> YamlFile:
     if twice:
         raise BadInput("\n".join(twice))
     return YamlFile(path, values, root)
+
+
+def _near(path: Path) -> str:
+    """Did you mean …? Empty where nothing beside it has a similar name."""
+    if path.exists() or not path.parent.is_dir():
+        return ""
+    close = get_close_matches(path.name, [there.name for there in path.parent.iterdir()], n=1, cutoff=0.7)
+    return f"did you mean {path.parent / close[0]}?" if close else ""
 
 
 def _child(node: yaml.Node, key: int | str) -> tuple[int, yaml.Node] | None:

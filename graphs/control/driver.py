@@ -33,14 +33,17 @@ class Driver(RunThread):
             self._changed.wait_for(lambda: self._version > after, seconds)
             self._asked = time.monotonic()
             known = status_of_folder(self._folder, self._condition)
+            spend = self._services.spend if self._services.under_way.works else known.spend
+            self._used = max(self._used, spend, key=lambda used: used.seconds)
             return known.model_copy(
                 update={
                     "version": self._version,
                     "pid": os.getpid(),
                     "supervised": self._supervised,
+                    "pausing": self._paused and self._condition == "working",
                     "step": self._doing_now(),
                     "question": self._question,
-                    "spend": self._services.spend if self._services.under_way.works else known.spend,
+                    "spend": self._used,
                     "trouble": self._trouble,
                 }
             )

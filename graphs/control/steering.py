@@ -38,6 +38,7 @@ class RunStatus(Record):
     )
     pid: int | None = Field(None, description="of the process that works on it")
     supervised: bool = False
+    pausing: bool = Field(False, description="it pauses after the step under way")
     step: Step | None = None
     question: Question | None = None
     rounds: int = Field(0, description="done")

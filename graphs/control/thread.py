@@ -12,6 +12,7 @@ from agent.errors import BrokenOff, Cancelled, NesyLoraError
 from agent.records.actions import Action, Stop
 from agent.records.events import Event, Note, RunStopped
 from agent.records.looks import Finding, Look
+from agent.records.rounds import Spend
 from graphs.approval import APPROVE, Question, instead
 from graphs.control.steering import Condition, Step
 from graphs.control.watching import Watch
@@ -55,6 +56,7 @@ class RunThread:
         self._changed = threading.Condition()
         self._version = int(time.time() * 1000)  # beyond that of the process before
         self._condition: Condition = "working"
+        self._used = Spend()  # the most that was said to be used up
         self._asked = time.monotonic()  # when somebody last asked for the status
         self._step: Step | None = None
         self._question: Question | None = None

@@ -8,7 +8,7 @@ from pathlib import Path
 from agent.protocols import Listener
 from agent.records.events import Event, WorkProgressed
 from agent.records.limits import Limits
-from agent.records.rounds import Outcome, Spend
+from agent.records.rounds import Baseline, Round, Spend
 from graphs.control.steering import Condition, RunStatus, Step
 from memory.run.folder import RunFolder
 
@@ -52,9 +52,7 @@ def status_of_folder(folder: RunFolder, condition: Condition | None = None) -> R
         BadInput: the ledger is damaged.
     """
     first, rounds, outcome = folder.baseline(), folder.rounds(), folder.outcome()
-    last: Outcome | None = outcome or next(iter(reversed(folder.outcomes())), None)
     row = rounds[-1] if rounds else first
-    spends = [found.spend for found in (row, last) if found]
     return RunStatus(
         run=folder.name,
         folder=str(folder.path),
@@ -63,8 +61,15 @@ def status_of_folder(folder: RunFolder, condition: Condition | None = None) -> R
         seed_reward=first.seed_reward if first else None,
         reward=row.reward if row else None,
         limits=limits_of(folder),
-        spend=max(spends, key=lambda spend: spend.seconds, default=Spend()),
+        spend=outcome.spend if outcome else _spent(folder, row, len(rounds)),
     )
+
+
+def _spent(folder: RunFolder, row: Baseline | Round | None, rounds: int) -> Spend:
+    """What the ledger counts, and the steps since its last row: those that are over, and those that were broken off."""
+    known = (row.spend if row else Spend()) + folder.charges.beyond(rounds if row else None)
+    ends = folder.outcomes()  # of a run that was opened again
+    return known + ends[-1].spend.beyond(known) if ends else known
 
 
 def limits_of(folder: RunFolder) -> Limits:

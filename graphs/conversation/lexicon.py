@@ -42,8 +42,9 @@ GOAL = (
 ASK = r"(?:try|ask it|ask the model|test(?: it)?(?: with| on)?|what does it (?:say|answer) to)"
 TELL = (
     rf"(?:the prompt should say|{PROMPT} should be|use the (?:instruction|prompt)|add the instruction|"
-    r"(?:tell|instruct|ask) (?:it|the model) to|say to it)"
+    r"say to it)"
 )
+TOLD = r"(?:tell|instruct|ask) (?:it|the model) to"
 
 MEANINGS: dict[str, tuple[str, ...]] = {
     "/approve": (YES,),
@@ -128,6 +129,7 @@ MEANINGS: dict[str, tuple[str, ...]] = {
         rf"(?:add|put|write)(?: to {PROMPT})?:? (?P<text>[\"“'].+[\"”'])(?: (?:to|in|into) {PROMPT})?",
         rf"{TELL}:? (?P<text>.+)",
     ),
+    "/edit {wish}": (rf"{TOLD}:? (?P<wish>.+)",),
     "/run {count}": (
         rf"(?:run|do|make|work|go on)(?: for)? {COUNT} rounds?(?: (?:alone|by yourself|without asking))?",
     ),

@@ -84,4 +84,7 @@ def _value(name: str, text: str) -> str:
     if name == "target":
         value = float(text.rstrip(" %"))
         return f"{value / 100 if text.endswith('%') else value:g}"
-    return text.lower() if name == "rows" else text.strip().strip("\"“”'").strip()
+    plain = text.strip().strip("\"“”'").strip()
+    if name == "wish":  # what it is told to do, as a sentence of its prompt
+        return f"{plain[:1].upper()}{plain[1:]}{'' if plain.endswith(('.', '!', '?')) else '.'}"
+    return text.lower() if name == "rows" else plain

@@ -252,6 +252,12 @@ def test_the_draft_says_what_it_found_and_why(tmp_path: Path) -> None:
         assert sentence in " ".join(draft.yaml.replace("\n#", "").split())
 
 
+def test_a_commonest_answer_that_stands_once_is_not_spoken_of(tmp_path: Path) -> None:
+    rows = [{"question": f"{place}?", "answer": f"City: {name}"} for place, name in zip(PLACES, NAMES, strict=True)]
+    (tmp_path / "rows.jsonl").write_text(jsonl(rows))
+    assert "Always saying" not in propose(tmp_path / "rows.jsonl", DraftOptions(content="exact")).why["target"]
+
+
 def test_what_the_user_settles_is_used(tmp_path: Path) -> None:
     rows = [{"a": f"{place}?", "b": name, "c": "x"} for place, name in zip(PLACES, NAMES, strict=True)]
     (tmp_path / "rows.jsonl").write_text(jsonl(rows))

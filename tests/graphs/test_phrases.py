@@ -43,7 +43,7 @@ SAID = {
     "/edit": ["rewrite the prompt", "edit", "improve the prompt", "could you rewrite it"],
     "/edit Reply with one lower-case word.": ['add "Reply with one lower-case word." to the prompt',
                                               "the prompt should say: Reply with one lower-case word."],
-    "/edit answer in one word": ["tell it to answer in one word", "instruct the model to answer in one word"],
+    "/edit Answer in one word.": ["tell it to answer in one word", "instruct the model to answer in one word"],
     "/run 3": ["run 3 rounds", "do three rounds", "go on for 3 rounds"],
     "/run +2": ["two more rounds", "give it 2 more rounds", "another two rounds", "extend by 2 rounds"],
     "/run +1": ["another round", "once more"],

@@ -63,6 +63,10 @@ def test_a_plan_says_what_how_long_and_what_is_expected(run: Callable[..., RunFo
     assert "; I expect +" in output and "why: " in output and '{"' not in output
 
 
+def test_lines_from_a_pipe_are_shown_where_they_were_said(run: Callable[..., RunFolder], say: Say) -> None:
+    assert "> /plan Round 1:" in say(run(), "/plan")
+
+
 def test_the_users_own_words_are_what_is_tried(run: Callable[..., RunFolder], say: Say) -> None:
     folder = run()
     output = say(folder, f"/edit {WORDS}")

@@ -26,6 +26,9 @@ def test_all_faces_say_the_same(tmp_path: Path) -> None:
     mcp = views.in_words(views.view(story, NOW, 0))
     for text in (talk, in_words(NOW), mcp):
         assert HERE in text and "training LoRA 3/40, loss 2.1, about 20 s left" in text
+    later = NOW.model_copy(update={"pausing": True})
+    for text in (" ".join(said.text for said in answers.status(later)), in_words(later)):
+        assert "it pauses after this step" in text
     assert status_line(NOW, "").endswith("training LoRA 3/40, loss 2.1, about 20 s left")
     panel = live_panel(story, NOW)
     assert ">working</span>" in panel and "<span>loss 2.1</span><span>about 20 s left</span>" in panel

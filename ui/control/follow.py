@@ -39,12 +39,14 @@ def _follow(folder: RunFolder, steering: Steering, view: LiveView | None) -> Run
     """Until no process works on it, or it has ended."""
     log, offset = folder.events_from(0)
     begun = max((place for place, entry in enumerate(log.entries) if isinstance(entry.event, RunStarted)), default=0)
-    entries, asked, status = log.entries[begun:], "", steering.status()
+    entries, asked, told, status = log.entries[begun:], "", "", steering.status()
     while True:
         for entry in entries:
             _show(entry, view)
         if status.question and view and asked != (asked := str(status.question)):
             view.console.print(f"It waits for an answer: nesylora chat {folder.name}")
+        if view and told != (told := _pause(status, folder)) and told:
+            view.console.print(told)
         if status.condition in ("finished", "stopped"):
             return status
         if status.step and status.step.total and view:
@@ -52,6 +54,14 @@ def _follow(folder: RunFolder, steering: Steering, view: LiveView | None) -> Run
         status = steering.status(status.version, WAIT)
         log, offset = folder.events_from(offset)
         entries = log.entries
+
+
+def _pause(status: RunStatus, folder: RunFolder) -> str:
+    """That somebody has paused it, or will have after this step; empty where nobody has."""
+    on = f"Go on with: nesylora ctl resume {folder.name}"
+    if status.condition == "paused":
+        return f"It is paused. {on}"
+    return f"It pauses after this step. {on}" if status.pausing else ""
 
 
 def _show(entry: TimedEvent, view: LiveView | None) -> None:

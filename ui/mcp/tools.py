@@ -157,6 +157,8 @@ class Tools:
         folder = self._runs.find(call.run)
         rounds = folder.rounds()
         number = len(rounds) if call.round is None else call.round
+        if not rounds:
+            raise BadInput(f"No round of run {folder.name} has been done yet: `status` shows what is planned first.")
         if not 1 <= number <= len(rounds):
             raise BadInput(f"There is no round {number} in run {folder.name}: there have been {len(rounds)}.")
         return views.explained(rounds[number - 1])

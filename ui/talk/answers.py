@@ -10,7 +10,7 @@ from ui import wording
 from ui.decision_wording import decider, finding, reason
 from ui.report.diff import lines as prompt_lines
 from ui.report.diff import unified
-from ui.status_wording import progress, standing
+from ui.status_wording import doing, standing
 from ui.talk.lines import Line, line
 from ui.talk.plans import considered, what
 
@@ -50,7 +50,7 @@ def status(now: RunStatus) -> Iterator[Line]:
     limits += [f"{wording.money(now.limits.usd)} at most"] if now.limits.usd is not None else []
     yield line(f"  {'; '.join(limits)}.", "dim")
     if now.step and now.condition == "working":
-        yield line(f"  {progress(now.step)}")
+        yield line(f"  {doing(now)}")
     if now.trouble:
         yield line(f"  {now.trouble}", "fault")
 

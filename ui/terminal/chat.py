@@ -1,5 +1,6 @@
 """The terminal chat: the same graph, stopped before every action, with the user at the switch."""
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -24,10 +25,11 @@ STYLES: dict[Kind, str] = {
     "text": "", "strong": "bold", "dim": "dim", "added": "green", "removed": "red", "fault": "yellow", "ask": "bold",
 }  # fmt: skip
 SOON = 0.5  # seconds in which a change is waited for at a time
+ENDS = 2.0  # seconds for the step under way to be broken off; what it has done is on disk
 LATER = 10.0  # seconds until a run that could not be reached is looked at again
 
 
-def chat(folder: RunFolder, llm: Llm | None = None) -> int:
+def chat(folder: RunFolder, llm: Llm | None = None, alone: bool = False) -> int:
     """Talk until the run is finished or the user leaves.
 
     On a terminal the prompt stays usable while the run works. Elsewhere (a pipe, a test) lines are read one by one,
@@ -35,6 +37,7 @@ def chat(folder: RunFolder, llm: Llm | None = None) -> int:
 
     Args:
         llm: hears what no phrase says. None: the task's own, if it has one.
+        alone: the process is the chat's own, and ends with it: at once, even where a model is just being loaded.
     """
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     view = ChatView(bars=not on_terminal)
@@ -47,7 +50,30 @@ def chat(folder: RunFolder, llm: Llm | None = None) -> int:
             _line_by_line(here)
         if here.now.condition != "finished" and not here.elsewhere:
             here.say(line(f"Go on later with: nesylora chat {folder.name}", "dim"))
+        if not here.elsewhere and here.run.status().condition == "working":
+            here.say(line("closing…", "dim"))
+        if alone and here.now.condition != "finished":
+            slow = threading.Timer(ENDS, _end_at_once, [None if here.elsewhere else folder])
+            slow.daemon = True
+            slow.start()
+    if alone:
+        _end_at_once()
     return 0
+
+
+def _end_at_once(folder: RunFolder | None = None) -> None:
+    """End the process: all that a run needs is on disk, and unloading the libraries would take seconds.
+
+    Args:
+        folder: whose step could not be broken off; it is no longer worked on.
+    """
+    from graphs.control.process import forget
+
+    if folder is not None and folder.path.exists():
+        forget(folder)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 class ChatView(LiveView):
@@ -148,6 +174,8 @@ def _line_by_line(here: Visit) -> None:
         except KeyboardInterrupt as error:
             here.interrupted(error)
             continue
+        if not sys.stdin.isatty():  # nobody has seen it being typed
+            here.console.print(text, markup=False, highlight=False, soft_wrap=True)
         if not here.talk.hear(text):
             return
         settle(here)

@@ -30,7 +30,7 @@ def _chat(options: argparse.Namespace) -> int:
     quiet_libraries()
     folder = _run_to_chat_about(options)
     llm = chosen_llm(load_config(folder.task_file).llm, options.llm, options.base_url)
-    return chat(folder, llm)
+    return chat(folder, llm, alone=options.alone)
 
 
 def _run_to_chat_about(options: argparse.Namespace) -> "RunFolder":

@@ -22,6 +22,7 @@ from graphs.control.anybody import Anybody, Workers
 from graphs.control.client import live
 from graphs.control.driver import Driver, drive
 from graphs.control.steering import RunStatus
+from graphs.control.watching import status_of_folder
 from memory.experience import ExperienceFile
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import TinyTask
@@ -142,10 +143,13 @@ def test_a_pause_now_does_the_step_again_and_changes_nothing_else(
     training: RunFolder, tiny_task: TinyTask, tmp_path: Path
 ) -> None:
     with held(training, done=2) as (driver, listener):
-        driver.pause(now=True)
+        used = driver.pause(now=True)
+        assert used.pausing
         listener.free.set()
         status = until(driver, is_("paused"))
-        assert status.rounds == 0 and status.step is None
+        assert status.rounds == 0 and status.step is None and not status.pausing
+        assert status.spend.seconds >= used.spend.seconds, "a step that was broken off was used up"
+        assert status_of_folder(training).spend.train_tokens == status.spend.train_tokens > 0
         driver.go_on()
         assert driver.wait(PATIENCE)
     whole = new_run(training.path.parents[1] / "task", ["policy=lora-only", "budget.rounds=2", "lora.epochs=3"],

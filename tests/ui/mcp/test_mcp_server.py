@@ -290,6 +290,7 @@ def test_a_call_comes_back_in_time_and_the_work_goes_on(server: Callable[..., An
         now = await call(client, "start_run", task=str(tiny_task()), wait=0)
         assert now["condition"] == "working" and now["next"] == "It works; ask `status` with `wait`."
         assert "look once it waits" in await refusal(client, "evaluate")
+        assert "No round of run" in await refusal(client, "explain_round")
         assert (await call(client, "status", wait=PATIENCE))["condition"] == "waiting"
 
     talk(server(), hurry)
@@ -323,6 +324,10 @@ def test_what_cannot_be_done_is_said_in_a_sentence(server: Callable[..., Any], t
         assert "epochs: Input should be less than or equal to 20" in await refusal(client, "train_lora", epochs=99)
         assert "no such setting; there are rows, epochs" in await refusal(client, "train_lora", epoch=1)
         assert "task.yaml" in await refusal(client, "start_run", task=str(tmp_path / "nowhere"))
+        (tmp_path / "valley").mkdir()
+        assert f"did you mean {tmp_path / 'valley'}?" in await refusal(
+            client, "start_run", task=str(tmp_path / "vally")
+        )
         assert "no such file" in await refusal(client, "draft_task", rows=str(tmp_path / "rows.csv"))
 
     talk(server(), err)
