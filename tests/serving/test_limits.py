@@ -227,3 +227,12 @@ def test_an_answer_that_takes_too_long_ends_with_an_error(
     assert "not whole within 0.3 seconds" in answer.text and "[DONE]" not in answer.text
     if not streams:
         assert answer.headers["x-should-retry"] == "false"
+
+
+def test_a_token_that_only_the_tokenizer_knows_is_refused(pairs: list[Pair]) -> None:
+    with serving(pairs[:1]) as server:
+        tokenizer = server.served[0].render.tokenizer
+        tokenizer.add_tokens([f"<image{n}>" for n in range(400)], special_tokens=True)
+        answer = post(server, messages=[{"role": "user", "content": "What is <image399>?"}])
+        assert answer.status_code == 400 and "token ids are from 0 to" in answer.json()["error"]["message"]
+        assert post(server).status_code == 200

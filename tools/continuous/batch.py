@@ -55,9 +55,9 @@ class ContinuousBatch:
         self._joining: list[Row] = []
 
     def add(self, row: Row) -> None:
+        self._chooser.add(row)  # first: if that fails, the row is nowhere
         self.rows.append(row)
         self._joining.append(row)
-        self._chooser.add(row)
 
     def remove(self, row: Row) -> None:
         self.rows.remove(row)
@@ -154,8 +154,8 @@ class SeparateBatch:
         self._pasts: dict[Row, Any] = {}
 
     def add(self, row: Row) -> None:
-        self.rows.append(row)
         self._chooser.add(row)
+        self.rows.append(row)
 
     def remove(self, row: Row) -> None:
         self.rows.remove(row)

@@ -31,6 +31,10 @@ class TooLong(NesyLoraError):
     """A row is longer than the model's window, or than memory holds."""
 
 
+class NoSuchToken(NesyLoraError):
+    """A row has no ids, or some that the model has no embedding of."""
+
+
 class Stopped(NesyLoraError):
     """The engine answers no more rows."""
 
@@ -75,6 +79,8 @@ class Engine:
         self.most_waiting = most_waiting
         self._backbone, self._models = backbone, models
         self._most_rows, self._longest = most_rows, longest
+        # Not the tokenizer's size: that may know tokens for which the model has no row.
+        self._ids = len(backbone.base.get_input_embeddings().weight)
         self._chooser = Chooser(backbone.base, backbone.ends)
         self._batches: dict[str, Batch] = {name: self._new_batch(weights) for name, weights in models.items()}
         self._waiting: deque[tuple[str, Row]] = deque()
@@ -135,6 +141,7 @@ class Engine:
 
         Raises:
             TooLong: it cannot be answered, however long it waits.
+            NoSuchToken: the model cannot read it.
             QueueFull: it could wait too long.
             Stopped: the engine is closed.
         """
@@ -148,6 +155,10 @@ class Engine:
                 f"The prompt has {len(row.prompt)} tokens and the answer may have {row.max_new_tokens}; this machine's "
                 f"memory has room for {self._budget}."
             )
+        if not row.prompt:
+            raise NoSuchToken("The prompt has no tokens.")
+        if strange := [token for token in row.prompt if not 0 <= token < self._ids]:
+            raise NoSuchToken(f"The prompt has the token id {strange[0]}; token ids are from 0 to {self._ids - 1}.")
         with self._changed:
             if self._closed:
                 raise Stopped("The server is stopping.")
@@ -206,7 +217,10 @@ class Engine:
                 if self._budget is not None and taken > self._budget and self.running:
                     return
                 self._waiting.popleft()
-                self._batches[name].add(row)
+                try:
+                    self._batches[name].add(row)
+                except (RuntimeError, ValueError, LookupError, TypeError) as error:
+                    row.reader.failed(NesyLoraError(f"This request cannot be begun: {error}"))
 
     def _needs(self, name: str, row: Row) -> int:
         """Tokens of the slot that it takes."""

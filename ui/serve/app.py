@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from agent.errors import NesyLoraError
 from memory.run.about import own_version
-from tools.continuous.engine import Engine, QueueFull, Stopped, TooLong
+from tools.continuous.engine import Engine, NoSuchToken, QueueFull, Stopped, TooLong
 from ui.serve import answers
 from ui.serve.exchange import Exchange, Piece
 from ui.serve.faults import Fault
@@ -90,10 +90,12 @@ class Desk:
         exchange = Exchange(
             asked, served, prepared.ids, prepared.own_prompt, arrived, "chatcmpl" if asked.chat else "cmpl"
         )
+        param = "messages" if asked.chat else "prompt"
         try:
             self.engine.submit(served.name, exchange.row)
+        except NoSuchToken as error:
+            raise Fault(400, str(error), param=param) from error
         except TooLong as error:
-            param = "messages" if asked.chat else "prompt"
             raise Fault(400, str(error), param=param, code="context_length_exceeded") from error
         except QueueFull as error:
             raise self._full() from error
@@ -110,9 +112,6 @@ class Desk:
                 raise Fault(503, str(error)) from error
         if isinstance(asked.text, str):
             return Prepared(served.text_ids(asked.text), True)
-        size = len(served.render.tokenizer)
-        if not all(0 <= token < size for token in asked.text):
-            raise Fault(400, f"prompt: token ids are from 0 to {size - 1}", param="prompt")
         return Prepared(asked.text, True)
 
     def _full(self) -> Fault:

@@ -10,7 +10,7 @@ import torch
 
 from agent.errors import NesyLoraError
 from agent.records.examples import Demo, Example, Prompt
-from tools.continuous.engine import Engine, QueueFull, Stopped, TooLong, Weights
+from tools.continuous.engine import Engine, NoSuchToken, QueueFull, Stopped, TooLong, Weights
 from tools.continuous.row import Choice, Ended, Row, Sampling
 from tools.model.backbone import Backbone
 
@@ -218,3 +218,26 @@ def test_rows_that_are_not_done_are_told_when_the_engine_closes(backbone: Callab
         for row in rows:
             served.submit("base", row)
     assert {type(read(row).error) for row in rows[1:]} == {Stopped}
+
+
+def test_ids_without_an_embedding_are_refused_and_a_row_that_cannot_begin_fails_alone(
+    backbone: Callable[..., Backbone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = backbone()
+    size = model.base.config.vocab_size
+    with engine(model, [None]) as served:
+        for ids, fault in (([], "no tokens"), ([5, size], f"{size}; .* 0 to {size - 1}"), ([-1], "id -1")):
+            with pytest.raises(NoSuchToken, match=fault):
+                served.submit("base", Row(ids, NEW, Kept()))
+        bad, good, add = ask(model, EXAMPLES[0]), ask(model, EXAMPLES[1]), served._chooser.add
+
+        def failing(row: Row) -> None:
+            if row is bad:
+                raise IndexError("no such place")
+            add(row)
+
+        monkeypatch.setattr(served._chooser, "add", failing)
+        for row in (bad, good):
+            served.submit("base", row)
+        assert "cannot be begun: no such place" in str(read(bad).error)
+        assert read(good).reason and served.alive and not served.running
