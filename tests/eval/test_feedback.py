@@ -227,3 +227,24 @@ def test_a_log_that_cannot_be_used_is_refused(lines: list[str], model: str | Non
 def test_of_a_log_of_several_models_one_is_taken(log: Write) -> None:
     found = read_log([log(served("a?", "b"), served("c?", "d", model="other"))], "other")
     assert [item.example.question for item in found.asked] == ["c?"] and found.left_out == {"of another model": 1}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ('"wanted": ""', '"wanted": "it is "Ulm""', "more.aside.jsonl:2: the line: Invalid JSON"),
+        ('"role": "user"', '"role": "assistant"', "more.aside.jsonl:2: its turns do not alternate"),
+    ],
+)
+def test_a_correction_with_a_slip_is_told_and_stays(
+    old: str, new: str, fault: str, log: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    into, aside = tmp_path / "more.jsonl", tmp_path / "more.aside.jsonl"
+    named = ["rows", "from-log", str(log(*(served(f"Q{n}?", "a", n) for n in range(3)))), "--into", str(into)]
+    assert command(named) == 0
+    lines = [json.dumps(row) for row in rows_of(aside)]
+    lines[0] = lines[0].replace('"wanted": ""', '"wanted": "right"')
+    lines[1] = lines[1].replace(old, new)
+    aside.write_text("\n".join(lines))
+    assert command(named) != 0 and fault in "".join(capsys.readouterr())
+    assert aside.read_text() == "\n".join(lines) and not into.exists()
