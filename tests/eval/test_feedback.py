@@ -128,10 +128,16 @@ def test_conversations_become_rows_of_chats(tiny_task: TinyTask, log: Write, tmp
     file = log(
         served("And of Yew?", "ANSWER: C", 1, turns=["Who is mayor of Ash?", "Brom"]),
         served("Orrowmere: its mayor?", "ANSWER: X", 2),  # a test row, which has a system message beside it
+        served("Again?", "ANSWER: D", 3, turns=["Orrowmere: its mayor?", "Heskzan"]),  # holds a test row
     )
     assert command(["rows", "from-log", str(file), "--task", str(task), "--into", str(into)]) == 0
     [row] = rows_of(into)
     assert [turn["content"] for turn in row["chat"]] == ["Who is mayor of Ash?", "Brom", "And of Yew?", "ANSWER: C"]
+    with into.open("a") as more:
+        said = ["Orrowmere: its mayor?", "Heskzan", "Again?", "ANSWER: D"]
+        said[0] = json.loads((task / "test.jsonl").read_text().splitlines()[0])["chat"][1]["content"]
+        turns = [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(said)]
+        more.write(json.dumps({"chat": turns}) + "\n")
     read = load_task(task, ["data.extra=[rows.jsonl]"])
     assert len(read.train) == 5 and read.train[-1].turns[1].content == "Brom"
     assert read.config.prompt.system == "Be short." and not any(row.system for row in read.train)
