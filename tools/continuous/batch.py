@@ -35,6 +35,10 @@ class Batch(Protocol):
         """One token more for every row whose prompt is run. Rows that have ended leave."""
         ...
 
+    def lost(self) -> list[Row]:
+        """Rows that cannot go on: a step has failed before they had their place."""
+        ...
+
 
 class ContinuousBatch:
     """For models that run packed rows (`tools.packed.support`).
@@ -87,11 +91,16 @@ class ContinuousBatch:
                 continue
             self._joining = [row for row in self._joining if row not in rows]
             ended = self._taken(rows, scores[torch.tensor([place for _, place in whole], device=self._device)])
+            for row in ended:  # first: if one of the others fails, these have ended nevertheless
+                self.remove(row)
             for row in rows:
-                if row in ended:
-                    self.remove(row)
-                else:
+                if row not in ended:
                     self._settle(row)
+
+    def lost(self) -> list[Row]:
+        placed = {row for slots in self._slots.values() for row in slots.rows}
+        joining = {row for row in self._joining if row.cache is None or len(row.cache.ids) < len(row.prompt)}
+        return [row for row in self.rows if row not in placed | joining]
 
     def _newest(self, slots: Slots) -> Part:
         ids, positions = slots.begin()
@@ -133,10 +142,10 @@ class ContinuousBatch:
         assert cache is not None, "its prompt is run"
         P = len(shared.ids)
         key = P > 0, slot_size(row.most - P)
-        if key not in self._slots:
-            self._slots[key] = Slots(shared, key[1], self._device)
+        slots = self._slots.get(key) or Slots(shared, key[1], self._device)
         own = {layer: slice_tokens(pair, P, len(row.prompt)) for layer, pair in cache.layers.items()}
-        self._slots[key].add(row, own)
+        slots.add(row, own)
+        self._slots[key] = slots  # not before: a group without rows has nothing to run
         row.cache = None
 
     def _taken(self, rows: list[Row], logits: torch.Tensor) -> list[Row]:
@@ -174,6 +183,9 @@ class SeparateBatch:
             [choice] = self._chooser.choose([row], out.logits[:, -1])
             if not row.take(choice, self._ends):
                 self.remove(row)
+
+    def lost(self) -> list[Row]:
+        return []
 
 
 def slot_size(tokens: int) -> int:

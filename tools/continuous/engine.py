@@ -246,11 +246,11 @@ class Engine:
                 except RuntimeError as error:
                     if not is_out_of_memory(error):
                         raise
-                    self._give_one_up(batch)
+                    self._give_up(batch)
 
-    def _give_one_up(self, batch: Batch) -> None:
-        """Memory has run out: the newest row fails, and fewer are answered at a time from now on."""
-        row = batch.rows[-1]
-        batch.remove(row)
+    def _give_up(self, batch: Batch) -> None:
+        """Memory has run out: rows fail that cannot go on, or the newest; fewer are answered at a time from now on."""
+        for row in batch.lost() or batch.rows[-1:]:
+            batch.remove(row)
+            row.reader.failed(TooLong(f"Memory does not hold this request of {row.most} tokens beside the others."))
         self._most_rows = max(1, self.running)
-        row.reader.failed(TooLong(f"Memory does not hold this request of {row.most} tokens beside the others."))

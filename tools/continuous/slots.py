@@ -3,6 +3,7 @@
 import torch
 
 from tools.continuous.row import Row
+from tools.memory_budget import is_out_of_memory
 from tools.packed.attention import AttentionOptions, KeysValues, apply_softcap, masked_softmax
 from tools.packed.prefix_cache import PrefixCache
 
@@ -58,11 +59,16 @@ class Slots:
         if not self.rows:
             self._own = {}
         elif self._capacity > LEAST and len(self.rows) <= self._capacity // 4:
-            self._resize(max(LEAST, self._capacity // 2))
+            try:
+                self._resize(max(LEAST, self._capacity // 2))
+            except RuntimeError as error:  # a smaller copy does not fit beside the larger: that one stays
+                if not is_out_of_memory(error):
+                    raise
 
     @property
     def _capacity(self) -> int:
-        return len(next(iter(self._own.values()))[0]) if self._own else 0
+        """Slots that every layer has: where memory ran out on the way, some layers have more."""
+        return min((len(keys) for keys, _ in self._own.values()), default=0)
 
     def _make_room(self, rows: int, like: dict[int, KeysValues]) -> None:
         if not self._own:
@@ -71,12 +77,13 @@ class Slots:
             self._resize(max(rows, self._capacity * 3 // 2))
 
     def _resize(self, slots: int) -> None:
-        kept = min(slots, self._capacity)
-        for layer, pair in self._own.items():
-            larger = tuple(self._empty(own, slots) for own in pair)
-            for new, own in zip(larger, pair, strict=True):
+        """Layer by layer, so that only one is there twice."""
+        kept = len(self.rows)
+        for layer, (keys, values) in self._own.items():
+            pair = self._empty(keys, slots), self._empty(values, slots)
+            for new, own in zip(pair, (keys, values), strict=True):
                 new[:kept] = own[:kept]
-            self._own[layer] = (larger[0], larger[1])
+            self._own[layer] = pair
 
     def _empty(self, like: torch.Tensor, slots: int) -> torch.Tensor:
         _, K, _, D = like.shape

@@ -12,6 +12,7 @@ from agent.errors import NesyLoraError
 from agent.records.examples import Demo, Example, Prompt
 from tools.continuous.engine import Engine, NoSuchToken, QueueFull, Stopped, TooLong, Weights
 from tools.continuous.row import Choice, Ended, Row, Sampling
+from tools.continuous.slots import Slots
 from tools.model.backbone import Backbone
 
 PROMPT = Prompt(system="Answer the question.", demos=(Demo(question="Who?", answer="ANSWER: Heskzan"),))
@@ -241,3 +242,33 @@ def test_ids_without_an_embedding_are_refused_and_a_row_that_cannot_begin_fails_
             served.submit("base", row)
         assert "cannot be begun: no such place" in str(read(bad).error)
         assert read(good).reason and served.alive and not served.running
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 7])
+def test_rows_in_no_slot_when_memory_runs_out_fail_and_the_others_go_on(
+    call: int, backbone: Callable[..., Backbone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever tensor it is that memory does not hold: of the first slots, or of more."""
+    model = backbone()
+    model.base.generation_config.suppress_tokens = [1]  # no answer ends by itself
+    calls, empty = iter(range(1, 1000)), Slots._empty
+
+    def failing(self: Slots, like: torch.Tensor, slots: int) -> torch.Tensor:
+        if next(calls) == call:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return empty(self, like, slots)
+
+    monkeypatch.setattr(Slots, "_empty", failing)
+    with engine(model, [None]) as served:
+        rows = [ask(model, EXAMPLES[0]) for _ in range(6)]
+        with served._changed:  # all at once
+            served._waiting.extend(("base", row) for row in rows)
+            served._changed.notify()
+        answers = [read(row) for row in rows]
+        failed = [answer for answer in answers if answer.error]
+        assert failed and all("Memory does not hold" in str(answer.error) for answer in failed)
+        later = ask(model, EXAMPLES[0])
+        served.submit("base", later)
+        alone = read(later).tokens
+        assert len(alone) == NEW and served.alive and not served.running
+    assert all(answer.tokens == alone for answer in answers if not answer.error)
