@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from agent.errors import NesyLoraError
-from tools.continuous.batch import Batch, ContinuousBatch, SeparateBatch, slot_size
+from tools.continuous.batch import Batch, ContinuousBatch, SeparateBatch
 from tools.continuous.choosing import Chooser
 from tools.continuous.row import Row
 from tools.memory_budget import free_memory, is_out_of_memory
@@ -150,7 +150,8 @@ class Engine:
                 f"The prompt has {len(row.prompt)} tokens and the answer may have {row.max_new_tokens}; together they "
                 f"may be {self.window} at most."
             )
-        if self._budget is not None and self._needs(name, row) > self._budget:
+        alone = self._new_batch(self._models[name])
+        if self._budget is not None and alone.reserved(row) > self._budget:
             raise TooLong(
                 f"The prompt has {len(row.prompt)} tokens and the answer may have {row.max_new_tokens}; this machine's "
                 f"memory has room for {self._budget}."
@@ -209,11 +210,10 @@ class Engine:
         """Begin rows in the order they came, while there is room."""
         if not self._waiting:
             return
-        taken = sum(self._needs(name, row) for name, batch in self._batches.items() for row in batch.rows)
         with self._changed:
             while self._waiting and self.running < self._most_rows:
                 name, row = self._waiting[0]
-                taken += self._needs(name, row)
+                taken = sum(batch.reserved(*[row][: key == name]) for key, batch in self._batches.items())
                 if self._budget is not None and taken > self._budget and self.running:
                     return
                 self._waiting.popleft()
@@ -221,11 +221,6 @@ class Engine:
                     self._batches[name].add(row)
                 except (RuntimeError, ValueError, LookupError, TypeError) as error:
                     row.reader.failed(NesyLoraError(f"This request cannot be begun: {error}"))
-
-    def _needs(self, name: str, row: Row) -> int:
-        """Tokens of the slot that it takes."""
-        prefix = self._models[name].prefix
-        return slot_size(row.most - (len(prefix) if row.prompt[: len(prefix)] == prefix else 0))
 
     def _steps(self, name: str, batch: Batch) -> None:
         if not batch.rows:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from agent.errors import NesyLoraError
 from agent.records.examples import Demo, Example, Prompt
+from tools.continuous.batch import ContinuousBatch
 from tools.continuous.engine import Engine, NoSuchToken, QueueFull, Stopped, TooLong, Weights
 from tools.continuous.row import Choice, Ended, Row, Sampling
 from tools.continuous.slots import Slots
@@ -272,3 +274,29 @@ def test_rows_in_no_slot_when_memory_runs_out_fail_and_the_others_go_on(
         alone = read(later).tokens
         assert len(alone) == NEW and served.alive and not served.running
     assert all(answer.tokens == alone for answer in answers if not answer.error)
+
+
+def test_slots_stay_within_the_budget_of_keys_and_values(
+    backbone: Callable[..., Backbone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted where they are made: of two sizes, with what is kept free."""
+    model = backbone()
+    model.base.generation_config.suppress_tokens = [1]  # no answer ends by itself
+    made: list[int] = []
+    step = ContinuousBatch.step
+
+    def counted(self: ContinuousBatch, base: PreTrainedModel) -> None:
+        step(self, base)
+        made.append(sum(slots.capacity * slots.T for slots in self._slots.values()))
+
+    monkeypatch.setattr(ContinuousBatch, "step", counted)
+    with engine(model, [None]) as served:
+        served._budget = 512
+        with pytest.raises(TooLong, match="memory has room for 512"):
+            served.submit("base", ask(model, EXAMPLES[0], new=513))
+        rows = [ask(model, EXAMPLES[0], new=200), *(ask(model, EXAMPLES[0], new=NEW) for _ in range(7))]
+        for row in rows:
+            served.submit("base", row)
+        assert {len(read(row).tokens) for row in rows} == {NEW, 200}
+    assert 256 < max(made) <= 512
+    assert made[-2] == 256, "one long row has one slot"
