@@ -191,11 +191,17 @@ def test_a_slow_reader_holds_nobody_up_and_is_dropped_with_the_reason(
     wait_until(lambda: not endless.desk.open)
 
 
+@pytest.mark.parametrize("limit", ["pieces", "seconds"])
 def test_a_reader_that_takes_nothing_more_is_left_after_a_while(
-    endless: Serving, monkeypatch: pytest.MonkeyPatch
+    limit: str, endless: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "BEHIND", 5)
-    monkeypatch.setattr(stream, "GRACE", 0.05)
+    if limit == "pieces":
+        monkeypatch.setattr(exchange, "BEHIND", 5)
+        monkeypatch.setattr(stream, "GRACE", 0.05)
+    else:
+        monkeypatch.setattr(exchange, "BEHIND", 1000)
+        monkeypatch.setattr(stream, "LAST", 0.05)
+        monkeypatch.setattr(endless.desk, "limits", Limits(seconds=0.5))
     app, sent = endless.app, json.dumps(body(max_tokens=900, stream=True)).encode()
 
     async def receive() -> dict[str, object]:
@@ -215,6 +221,7 @@ def test_a_reader_that_takes_nothing_more_is_left_after_a_while(
     }  # fmt: skip
     asyncio.run(asyncio.wait_for(app(scope, receive, send), 30))
     wait_until(lambda: endless.desk.engine.running == 0)
+    assert not endless.desk.open
 
 
 @pytest.mark.parametrize("streams", [False, True])

@@ -220,7 +220,8 @@ async def _answered(desk: Desk, request: Request, read: Callable[[bytes], Asked]
     if not asked.stream:
         desk.close(exchange)
         return JSONResponse(answers.whole(exchange, piece), headers=headers)
-    return EventStream(_events(desk, exchange, piece), lambda: desk.close(exchange), exchange, headers)
+    until = arrived + desk.limits.seconds
+    return EventStream(_events(desk, exchange, piece), lambda: desk.close(exchange), exchange, headers, until)
 
 
 async def _body(request: Request) -> bytes:
