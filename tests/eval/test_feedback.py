@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import pytest
@@ -171,6 +172,7 @@ def test_extra_rows_change_no_split_that_was_cut(tiny_task: TinyTask) -> None:
 
 SECRETS = {
     "Write to anna.b+c@mail.example.org, please.": "Write to [e-mail], please.",
+    f"{'a' * 100}@b.example, c@d.e.": "[e-mail], [e-mail].",
     "Call +49 30 1234-5678 or (555) 123-4567.": "Call [phone] or [phone].",
     "030 1234567 / 555-123-4567": "[phone] / [phone]",
     "key: sk-proj-abcdefghijklmnop1234 end": "key: [key] end",
@@ -192,6 +194,19 @@ def test_addresses_numbers_and_keys_are_taken_out(text: str) -> None:
 @pytest.mark.parametrize("text", PLAIN)
 def test_what_only_looks_a_little_like_them_stays(text: str) -> None:
     assert redact(text) == text
+
+
+@pytest.mark.parametrize("part", ["a", "a.", "eyJ-", "sk", "0", "a@", "Bearer ", "-----BEGIN A "])
+def test_the_work_of_redaction_grows_with_the_text_not_with_its_square(part: str) -> None:
+    """Of two lengths in the time of this process, the shortest of three; squared, the ratio would be 64."""
+
+    def seconds(text: str) -> float:
+        start = process_time()
+        redact(text)
+        return process_time() - start
+
+    short, long = (min(seconds(part * n) for _ in range(3)) for n in (2_000, 16_000))
+    assert long < 30 * short + 0.01
 
 
 def test_redaction_is_off_unless_asked_for_and_may_be_the_users_own(
