@@ -72,6 +72,7 @@ def test_good_answers_become_rows_and_others_wait_for_a_person(tiny_task: TinyTa
     assert rows_of(into) == [
         {"judged": "form", "request": "chatcmpl-1", "question": "Who is mayor of Ash?", "answer": "ANSWER: Brom"}
     ]
+    assert {file.stat().st_mode & 0o777 for file in (into, aside)} == {0o600}
     waiting = {row["messages"][-1]["content"]: row["reason"] for row in rows_of(aside)}
     assert waiting.keys() == {"Who is mayor of Elm?", "Who is mayor of Oak?", "Who is mayor of Fir?", "And of Yew?"}
     assert 'must start with "ANSWER: "' in waiting["Who is mayor of Elm?"]

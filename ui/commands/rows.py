@@ -68,9 +68,9 @@ def from_log(options: argparse.Namespace) -> int:
     found = sieve.sift(log.asked)
     before = options.into.read_text(encoding="utf-8") if options.into.is_file() else ""
     if found.rows:
-        write_atomically(options.into, _ended(before) + "".join(f"{_line(row)}\n" for row in found.rows))
+        write_atomically(options.into, _ended(before) + "".join(f"{_line(row)}\n" for row in found.rows), private=True)
     if found.aside or corrected:
-        write_atomically(aside, "".join(f"{item.model_dump_json()}\n" for item in found.aside))
+        write_atomically(aside, "".join(f"{item.model_dump_json()}\n" for item in found.aside), private=True)
     _tell(log, found, options.into, aside)
     return 0
 
