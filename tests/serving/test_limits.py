@@ -236,6 +236,12 @@ def test_an_answer_that_takes_too_long_ends_with_an_error(
         assert answer.headers["x-should-retry"] == "false"
 
 
+def test_requests_that_come_at_once_are_taken_while_rows_are_free(pairs: list[Pair]) -> None:
+    with serving(pairs[2:], most_rows=16, most_waiting=1) as server, ThreadPoolExecutor(12) as pool:
+        codes = pool.map(lambda _: post(server, model="bare", max_tokens=3).status_code, range(12))
+        assert set(codes) == {200}
+
+
 def test_a_token_that_only_the_tokenizer_knows_is_refused(pairs: list[Pair]) -> None:
     with serving(pairs[:1]) as server:
         tokenizer = server.served[0].render.tokenizer

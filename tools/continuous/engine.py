@@ -115,6 +115,11 @@ class Engine:
         return sum(len(batch.rows) for batch in self._batches.values())
 
     @property
+    def room(self) -> int:
+        """Most rows that may be not begun now: those that wait, and those that are about to be taken up."""
+        return self.most_waiting + max(0, self._most_rows - self.running)
+
+    @property
     def alive(self) -> bool:
         return self._thread.is_alive()
 
@@ -163,8 +168,8 @@ class Engine:
         with self._changed:
             if self._closed:
                 raise Stopped("The server is stopping.")
-            if len(self._waiting) >= self.most_waiting:
-                raise QueueFull(f"{len(self._waiting)} requests are waiting already.")
+            if len(self._waiting) >= self.room:
+                raise QueueFull(f"{self.most_waiting} requests are waiting already.")
             self._waiting.append((name, row))
             self._changed.notify()
 

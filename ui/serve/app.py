@@ -80,7 +80,7 @@ class Desk:
         if self.draining:
             raise Fault(503, "The server is stopping, and takes no new requests.", code="stopping", retry_after=5)
         served = self.find(asked.model)
-        if self.preparing + self.engine.waiting >= self.engine.most_waiting:
+        if self.preparing + self.engine.waiting >= self.engine.room:
             raise self._full()
         self.preparing += 1
         try:
