@@ -80,7 +80,9 @@ class Engine:
         self._backbone, self._models = backbone, models
         self._most_rows, self._longest = most_rows, longest
         # Not the tokenizer's size: that may know tokens for which the model has no row.
-        self._ids = len(backbone.base.get_input_embeddings().weight)
+        embeddings = backbone.base.get_input_embeddings().weight
+        assert isinstance(embeddings, torch.Tensor), "a model embeds its ids"
+        self._ids = len(embeddings)
         self._chooser = Chooser(backbone.base, backbone.ends)
         self._batches: dict[str, Batch] = {name: self._new_batch(weights) for name, weights in models.items()}
         self._waiting: deque[tuple[str, Row]] = deque()
