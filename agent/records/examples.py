@@ -57,6 +57,16 @@ class Example(Record):
         """Whether question and answer are all of it, as in a demonstration."""
         return not (self.turns or self.system)
 
+    @property
+    def asked(self) -> "tuple[Example, ...]":
+        """Every question of its conversation as it was asked: after the turns before it. The last is its own."""
+        earlier = (
+            self.model_copy(update={"question": turn.content, "turns": self.turns[:place]})
+            for place, turn in enumerate(self.turns)
+            if turn.role == "user"
+        )
+        return (*earlier, self)
+
 
 class Retrieval(Record):
     """For each question, the train rows nearest to it in meaning are shown as few-shot examples."""

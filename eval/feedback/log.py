@@ -57,14 +57,16 @@ LINE: TypeAdapter[ServedRequest | SetAside] = TypeAdapter(
 )
 
 
-def read_log(files: Sequence[Path], model: str | None = None) -> Log:
+def read_log(files: Sequence[Path], model: str | None = None, corrected: Path | None = None) -> Log:
     """All questions of logs of `nesylora serve`, and of files of what was set aside.
 
     Args:
+        corrected: a file of what was set aside that will be written anew: no line of it is passed over.
         model: only what this model was asked, by the name that clients gave.
 
     Raises:
-        BadInput: a file cannot be read or holds no such line; or several models were asked, and none is named.
+        BadInput: a file cannot be read or holds no such line; or several models were asked, and none is named;
+            or a line of `corrected` cannot be used.
     """
     lines: list[ServedRequest | SetAside] = []
     left_out: dict[str, int] = {}
@@ -73,6 +75,7 @@ def read_log(files: Sequence[Path], model: str | None = None) -> Log:
         lines += found
         if damaged:
             left_out["a damaged line"] = left_out.get("a damaged line", 0) + damaged
+    lines += _corrected(corrected) if corrected else []
     models = sorted({line.model for line in lines if isinstance(line, ServedRequest)})
     if model is None and len(models) > 1:
         raise BadInput(f"the log is of {len(models)} models ({', '.join(models)}): name one with --model")
@@ -90,12 +93,8 @@ def read_log(files: Sequence[Path], model: str | None = None) -> Log:
 
 
 def _lines(file: Path) -> tuple[list[ServedRequest | SetAside], int]:
-    try:
-        raw = [line for line in file.read_bytes().split(b"\n") if line.strip()]
-    except OSError as error:
-        raise BadInput(f"the log {file} cannot be read: {error.strerror}") from error
     found, damaged = [], 0
-    for line in raw:
+    for line in filter(bytes.strip, _raw(file)):
         try:
             found.append(LINE.validate_json(line))
         except ValidationError:
@@ -103,6 +102,31 @@ def _lines(file: Path) -> tuple[list[ServedRequest | SetAside], int]:
     if damaged and not found:
         raise BadInput(f"{file} is no log of `nesylora serve --log`: none of its {damaged} lines is a served request")
     return found, damaged
+
+
+def _corrected(file: Path) -> list[SetAside]:
+    """A line that is passed over would be lost, with what a person wrote into it."""
+    found = []
+    for number, line in enumerate(_raw(file), 1):
+        if not line.strip():
+            continue
+        try:
+            aside = SetAside.model_validate_json(line)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            place = ".".join(map(str, fault["loc"]))
+            raise BadInput(f"{file}:{number}: {place or 'the line'}: {fault['msg']}; nothing was written") from error
+        if reason := _unusable(aside):
+            raise BadInput(f"{file}:{number}: {reason}; mend the line or take it out; nothing was written")
+        found.append(aside)
+    return found
+
+
+def _raw(file: Path) -> list[bytes]:
+    try:
+        return file.read_bytes().split(b"\n")
+    except OSError as error:
+        raise BadInput(f"the log {file} cannot be read: {error.strerror}") from error
 
 
 def _unusable(line: ServedRequest | SetAside) -> str:

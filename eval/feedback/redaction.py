@@ -9,14 +9,15 @@ from agent.errors import BadInput
 
 Redact = Callable[[str], str]
 BUILT_IN = "built-in"
-EMAIL = r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
+# It begins where no such sign stands before: tried from every sign of a long word, it takes the square of its length.
+EMAIL = r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
 KEYS = (
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
     r"\b(?:sk|pk|rk)[-_][A-Za-z0-9_-]{16,}",  # OpenAI, Anthropic, Stripe
     r"\b(?:gh[pousr]_|github_pat_|glpat-|hf_|npm_|pypi-|xox[abpors]-)[A-Za-z0-9_-]{16,}",
     r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
     r"\bAIza[A-Za-z0-9_-]{30,}",
-    r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?",  # JSON web tokens
+    r"\beyJ[A-Za-z0-9_-]{8,1000}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?",  # JSON web tokens
     r"(?<=Bearer )[A-Za-z0-9._~+/=-]{16,}",
     r"\b(?=[0-9a-f]*[a-f])(?=[0-9a-f]*[0-9])[0-9a-f]{32,}\b",
 )

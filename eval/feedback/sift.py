@@ -54,8 +54,11 @@ class Sieve:
         self._wanted = {_question(row): row.answer for row in wanted}
         splits = {"validation": task.validation, "test": task.test, "train": task.train} if task else {}
         self._there = {_question(row): "a row of an earlier call" for row in there}
+        self._held_out: dict[str, str] = {}
         for split in ("train", "validation", "test"):  # the last word is the test's: nothing of it is ever trained on
-            self._there |= {_question(row): f"a {split} row of the task" for row in splits.get(split, ())}
+            found = {_question(row): f"a {split} row of the task" for row in splits.get(split, ())}
+            self._there |= found
+            self._held_out |= found if split != "train" else {}
 
     def sift(self, log: Sequence[Asked]) -> Sifted:
         """Rows of good answers and of wanted ones; the rest aside, or dropped where it is known already."""
@@ -67,7 +70,7 @@ class Sieve:
         for item in log:
             shown = self._redacted(item)
             key = asked(shown.example)
-            if found := self._there.get(asked(item.example)) or self._there.get(key):
+            if found := self._known_as(item.example) or self._known_as(shown.example):
                 dropped[found] = dropped.get(found, 0) + 1
                 continue
             said = item.wanted or self._wanted.get(asked(item.example), "")
@@ -82,6 +85,11 @@ class Sieve:
             if again := len({item.request for item in group}) - 1:
                 dropped["asked more than once"] = dropped.get("asked more than once", 0) + again
         return Sifted(tuple(rows), tuple(aside), dropped, known, right)
+
+    def _known_as(self, example: Example) -> str | None:
+        """What it is already; also where a conversation only goes on a held-out question, whose answer it holds."""
+        keys = [asked(each) for each in example.asked]
+        return next((self._held_out[key] for key in keys if key in self._held_out), self._there.get(keys[-1]))
 
     def _of_question(self, group: Sequence[Asked]) -> tuple[dict[str, object] | None, SetAside | None]:
         """The row of one question, or what is set aside of it."""

@@ -69,7 +69,8 @@ def _extra(data: Data, folder: Path, rows: Rows) -> Read:
     for name in data.extra:
         table = read_file(folder / Path(name).expanduser(), data.columns)
         read = read_examples(table, data, "extra")
-        usable = [example for example in read.examples if _key(example)[1:] not in held_out]
+        # A conversation that goes on a held-out question holds its answer, which is then read in training.
+        usable = [row for row in read.examples if not any(_key(each)[1:] in held_out for each in row.asked)]
         warnings += read.warnings
         if lost := len(read.examples) - len(usable):
             warnings.append(

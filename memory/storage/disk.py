@@ -12,20 +12,22 @@ from agent.errors import DiskFull, is_disk_full
 _appending = Lock()  # a line that another thread has half written looks like one that a kill left
 
 
-def write_atomically(path: Path, text: str, *, sync: bool = True) -> None:
+def write_atomically(path: Path, text: str, *, sync: bool = True, private: bool = False) -> None:
     """Puts `text` (as UTF-8) at `path` in one step: a reader finds the old file or the new one, never a part.
 
-    Without `sync` that holds for a killed process, not for a machine that loses its power.
+    Without `sync` that holds for a killed process, not for a machine that loses its power. A `private` file is its
+    owner's alone.
 
     Raises:
         NesyLoraError: the disk is full; the old file is unchanged.
     """
     data = text.encode()
+    mode = 0o600 if private else 0o666
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with _room_for(path, len(data)):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with draft.open("xb") as file:
+            with open(draft, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
                 file.write(data)
                 file.flush()
                 if sync:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import pytest
@@ -71,6 +72,7 @@ def test_good_answers_become_rows_and_others_wait_for_a_person(tiny_task: TinyTa
     assert rows_of(into) == [
         {"judged": "form", "request": "chatcmpl-1", "question": "Who is mayor of Ash?", "answer": "ANSWER: Brom"}
     ]
+    assert {file.stat().st_mode & 0o777 for file in (into, aside)} == {0o600}
     waiting = {row["messages"][-1]["content"]: row["reason"] for row in rows_of(aside)}
     assert waiting.keys() == {"Who is mayor of Elm?", "Who is mayor of Oak?", "Who is mayor of Fir?", "And of Yew?"}
     assert 'must start with "ANSWER: "' in waiting["Who is mayor of Elm?"]
@@ -128,10 +130,16 @@ def test_conversations_become_rows_of_chats(tiny_task: TinyTask, log: Write, tmp
     file = log(
         served("And of Yew?", "ANSWER: C", 1, turns=["Who is mayor of Ash?", "Brom"]),
         served("Orrowmere: its mayor?", "ANSWER: X", 2),  # a test row, which has a system message beside it
+        served("Again?", "ANSWER: D", 3, turns=["Orrowmere: its mayor?", "Heskzan"]),  # holds a test row
     )
     assert command(["rows", "from-log", str(file), "--task", str(task), "--into", str(into)]) == 0
     [row] = rows_of(into)
     assert [turn["content"] for turn in row["chat"]] == ["Who is mayor of Ash?", "Brom", "And of Yew?", "ANSWER: C"]
+    with into.open("a") as more:
+        said = ["Orrowmere: its mayor?", "Heskzan", "Again?", "ANSWER: D"]
+        said[0] = json.loads((task / "test.jsonl").read_text().splitlines()[0])["chat"][1]["content"]
+        turns = [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(said)]
+        more.write(json.dumps({"chat": turns}) + "\n")
     read = load_task(task, ["data.extra=[rows.jsonl]"])
     assert len(read.train) == 5 and read.train[-1].turns[1].content == "Brom"
     assert read.config.prompt.system == "Be short." and not any(row.system for row in read.train)
@@ -165,6 +173,7 @@ def test_extra_rows_change_no_split_that_was_cut(tiny_task: TinyTask) -> None:
 
 SECRETS = {
     "Write to anna.b+c@mail.example.org, please.": "Write to [e-mail], please.",
+    f"{'a' * 100}@b.example, c@d.e.": "[e-mail], [e-mail].",
     "Call +49 30 1234-5678 or (555) 123-4567.": "Call [phone] or [phone].",
     "030 1234567 / 555-123-4567": "[phone] / [phone]",
     "key: sk-proj-abcdefghijklmnop1234 end": "key: [key] end",
@@ -186,6 +195,19 @@ def test_addresses_numbers_and_keys_are_taken_out(text: str) -> None:
 @pytest.mark.parametrize("text", PLAIN)
 def test_what_only_looks_a_little_like_them_stays(text: str) -> None:
     assert redact(text) == text
+
+
+@pytest.mark.parametrize("part", ["a", "a.", "eyJ-", "sk", "0", "a@", "Bearer ", "-----BEGIN A "])
+def test_the_work_of_redaction_grows_with_the_text_not_with_its_square(part: str) -> None:
+    """Of two lengths in the time of this process, the shortest of three; squared, the ratio would be 64."""
+
+    def seconds(text: str) -> float:
+        start = process_time()
+        redact(text)
+        return process_time() - start
+
+    short, long = (min(seconds(part * n) for _ in range(3)) for n in (2_000, 16_000))
+    assert long < 30 * short + 0.01
 
 
 def test_redaction_is_off_unless_asked_for_and_may_be_the_users_own(
@@ -227,3 +249,24 @@ def test_a_log_that_cannot_be_used_is_refused(lines: list[str], model: str | Non
 def test_of_a_log_of_several_models_one_is_taken(log: Write) -> None:
     found = read_log([log(served("a?", "b"), served("c?", "d", model="other"))], "other")
     assert [item.example.question for item in found.asked] == ["c?"] and found.left_out == {"of another model": 1}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ('"wanted": ""', '"wanted": "it is "Ulm""', "more.aside.jsonl:2: the line: Invalid JSON"),
+        ('"role": "user"', '"role": "assistant"', "more.aside.jsonl:2: its turns do not alternate"),
+    ],
+)
+def test_a_correction_with_a_slip_is_told_and_stays(
+    old: str, new: str, fault: str, log: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    into, aside = tmp_path / "more.jsonl", tmp_path / "more.aside.jsonl"
+    named = ["rows", "from-log", str(log(*(served(f"Q{n}?", "a", n) for n in range(3)))), "--into", str(into)]
+    assert command(named) == 0
+    lines = [json.dumps(row) for row in rows_of(aside)]
+    lines[0] = lines[0].replace('"wanted": ""', '"wanted": "right"')
+    lines[1] = lines[1].replace(old, new)
+    aside.write_text("\n".join(lines))
+    assert command(named) != 0 and fault in "".join(capsys.readouterr())
+    assert aside.read_text() == "\n".join(lines) and not into.exists()

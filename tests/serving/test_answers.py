@@ -3,19 +3,23 @@
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import openai
 import pytest
 from langchain_openai import ChatOpenAI
+from transformers import AutoTokenizer
 
-from agent.records.examples import Demo, Prompt, Turn
-from agent.records.served import ServedRequest
+from agent.records.examples import Demo, Example, Prompt, Retrieval, Turn
+from agent.records.served import ServedMessage, ServedRequest
+from export.loaded import AsShown
 from graphs.serving import asked
+from memory.retrieval import NearestRows
 from tests.fixtures.serving import NEW, PROMPT, QUESTIONS, Serving, pair, serving
 from tools.model.chat_template import Renderer
-from ui.serve.models import Pair
+from ui.serve.models import Pair, Served
 
 
 @pytest.fixture
@@ -229,3 +233,18 @@ def test_other_architectures_answer_as_generate_does(name: str, tiny_model: Call
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda question: ask(client, question).choices[0].message.content, QUESTIONS[:12]))
         assert answers == [server.alone(question) for question in QUESTIONS[:12]]
+
+
+def test_messages_that_hold_what_is_retrieved_are_not_wrapped_again(tiny_model: Callable[[str], Path]) -> None:
+    """But a chat about a train row is: the model may have answered as it had learned."""
+    rows = [Example(name=f"train:{n}", question=f"Name {n}?", answer=f"A{n}") for n in range(3)]
+    nearest = NearestRows(rows, AsShown(), lambda texts: [[len(text), 1.0] for text in texts])
+    prompt = Prompt(retrieval=Retrieval(k=2))
+    pair_ = replace(pair(tiny_model("llama"), prompt=prompt), retriever=nearest)
+    served = Served(pair_, Renderer(AutoTokenizer.from_pretrained(tiny_model("llama")), {}), None)
+    bare, [shown] = nearest.resolved(prompt, [Example(name="user:1", question="And this?", answer="")])
+    messages = Renderer.messages(bare, shown)
+    given = served.prepared([ServedMessage(**message) for message in messages])
+    sent = served.prepared([ServedMessage(**messages[-1])])
+    assert len(messages) == 5 and given.ids == sent.ids and given.own_prompt and not sent.own_prompt
+    assert not served.prepared([ServedMessage(**message) for message in messages[2:]]).own_prompt

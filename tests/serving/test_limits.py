@@ -191,11 +191,17 @@ def test_a_slow_reader_holds_nobody_up_and_is_dropped_with_the_reason(
     wait_until(lambda: not endless.desk.open)
 
 
+@pytest.mark.parametrize("limit", ["pieces", "seconds"])
 def test_a_reader_that_takes_nothing_more_is_left_after_a_while(
-    endless: Serving, monkeypatch: pytest.MonkeyPatch
+    limit: str, endless: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "BEHIND", 5)
-    monkeypatch.setattr(stream, "GRACE", 0.05)
+    if limit == "pieces":
+        monkeypatch.setattr(exchange, "BEHIND", 5)
+        monkeypatch.setattr(stream, "GRACE", 0.05)
+    else:
+        monkeypatch.setattr(exchange, "BEHIND", 1000)
+        monkeypatch.setattr(stream, "LAST", 0.05)
+        monkeypatch.setattr(endless.desk, "limits", Limits(seconds=0.5))
     app, sent = endless.app, json.dumps(body(max_tokens=900, stream=True)).encode()
 
     async def receive() -> dict[str, object]:
@@ -215,6 +221,7 @@ def test_a_reader_that_takes_nothing_more_is_left_after_a_while(
     }  # fmt: skip
     asyncio.run(asyncio.wait_for(app(scope, receive, send), 30))
     wait_until(lambda: endless.desk.engine.running == 0)
+    assert not endless.desk.open
 
 
 @pytest.mark.parametrize("streams", [False, True])
@@ -227,3 +234,18 @@ def test_an_answer_that_takes_too_long_ends_with_an_error(
     assert "not whole within 0.3 seconds" in answer.text and "[DONE]" not in answer.text
     if not streams:
         assert answer.headers["x-should-retry"] == "false"
+
+
+def test_requests_that_come_at_once_are_taken_while_rows_are_free(pairs: list[Pair]) -> None:
+    with serving(pairs[2:], most_rows=16, most_waiting=1) as server, ThreadPoolExecutor(12) as pool:
+        codes = pool.map(lambda _: post(server, model="bare", max_tokens=3).status_code, range(12))
+        assert set(codes) == {200}
+
+
+def test_a_token_that_only_the_tokenizer_knows_is_refused(pairs: list[Pair]) -> None:
+    with serving(pairs[:1]) as server:
+        tokenizer = server.served[0].render.tokenizer
+        tokenizer.add_tokens([f"<image{n}>" for n in range(400)], special_tokens=True)
+        answer = post(server, messages=[{"role": "user", "content": "What is <image399>?"}])
+        assert answer.status_code == 400 and "token ids are from 0 to" in answer.json()["error"]["message"]
+        assert post(server).status_code == 200

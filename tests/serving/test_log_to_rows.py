@@ -6,10 +6,13 @@ from pathlib import Path
 
 import httpx
 
+from agent.records.served import ServedRequest
 from eval.feedback.log import read_log
+from tests.eval.test_feedback import served
 from tests.fixtures.learnable import TinyTask
 from tests.fixtures.serving import PROMPT, pair, serving
 from ui.cli import run as command
+from ui.serve.log import RequestLog
 
 
 def test_served_questions_become_rows_for_the_next_run(
@@ -33,3 +36,17 @@ def test_served_questions_become_rows_for_the_next_run(
     assert command([*named, "--into", str(into)]) == 0
     [row] = [json.loads(line) for line in into.read_text().splitlines()]
     assert (row["question"], row["answer"], row["judged"]) == ("Who is mayor of Ash?", "Brom", "wanted")
+
+
+def test_a_log_that_was_there_becomes_its_owners_and_loses_no_line(tmp_path: Path) -> None:
+    file = tmp_path / "log.jsonl"
+    file.write_text('{"kind": "served", "ti')  # a kill cut it off
+    file.chmod(0o644)
+    said = ServedRequest.model_validate_json(served("Who?", "ANSWER: A"))
+    for _ in range(2):
+        log = RequestLog(file)
+        log.add(said)
+        log.close()
+    assert file.stat().st_mode & 0o777 == 0o600
+    found = read_log([file])
+    assert len(found.asked) == 2 and found.left_out == {"a damaged line": 1}

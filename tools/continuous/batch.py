@@ -1,5 +1,6 @@
 """All rows that one pair of base and adapter answers at a time, one forward pass a step."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -9,7 +10,7 @@ from transformers import PreTrainedModel
 from tools.continuous.choosing import Chooser
 from tools.continuous.passes import Part, PromptPart, run_parts
 from tools.continuous.row import Row
-from tools.continuous.slots import Slots
+from tools.continuous.slots import Slots, grown
 from tools.packed.decoding import run_prefix
 from tools.packed.prefix_cache import PrefixCache, slice_tokens
 
@@ -35,6 +36,14 @@ class Batch(Protocol):
         """One token more for every row whose prompt is run. Rows that have ended leave."""
         ...
 
+    def reserved(self, *more: Row) -> int:
+        """Tokens of all slots, used or not, once every row has its own."""
+        ...
+
+    def lost(self) -> list[Row]:
+        """Rows that cannot go on: a step has failed before they had their place."""
+        ...
+
 
 class ContinuousBatch:
     """For models that run packed rows (`tools.packed.support`).
@@ -55,9 +64,9 @@ class ContinuousBatch:
         self._joining: list[Row] = []
 
     def add(self, row: Row) -> None:
+        self._chooser.add(row)  # first: if that fails, the row is nowhere
         self.rows.append(row)
         self._joining.append(row)
-        self._chooser.add(row)
 
     def remove(self, row: Row) -> None:
         self.rows.remove(row)
@@ -87,11 +96,16 @@ class ContinuousBatch:
                 continue
             self._joining = [row for row in self._joining if row not in rows]
             ended = self._taken(rows, scores[torch.tensor([place for _, place in whole], device=self._device)])
+            for row in ended:  # first: if one of the others fails, these have ended nevertheless
+                self.remove(row)
             for row in rows:
-                if row in ended:
-                    self.remove(row)
-                else:
+                if row not in ended:
                     self._settle(row)
+
+    def lost(self) -> list[Row]:
+        placed = {row for slots in self._slots.values() for row in slots.rows}
+        joining = {row for row in self._joining if row.cache is None or len(row.cache.ids) < len(row.prompt)}
+        return [row for row in self.rows if row not in placed | joining]
 
     def _newest(self, slots: Slots) -> Part:
         ids, positions = slots.begin()
@@ -123,20 +137,31 @@ class ContinuousBatch:
     def _shared(self, row: Row) -> PrefixCache:
         """The prefix, if the row begins with it and has more."""
         assert self._prefix is not None, "the prefix is run before the first row"
+        return self._prefix if self._begins(row) else self._nothing
+
+    def _begins(self, row: Row) -> bool:
         P = len(self._prefix_ids)
-        begins = len(row.prompt) > P and row.prompt[:P] == self._prefix_ids
-        return self._prefix if begins else self._nothing
+        return len(row.prompt) > P and row.prompt[:P] == self._prefix_ids
+
+    def _group(self, row: Row) -> tuple[bool, int]:
+        """Whether it begins with a prefix, and the size of its slot."""
+        P = len(self._prefix_ids) if self._begins(row) else 0
+        return P > 0, slot_size(row.most - P)
+
+    def reserved(self, *more: Row) -> int:
+        rows = Counter(map(self._group, (*self.rows, *more)))
+        there = {key: slots.capacity for key, slots in self._slots.items()}
+        return sum(T * grown(there.get((begins, T), 0), count) for (begins, T), count in rows.items())
 
     def _settle(self, row: Row) -> None:
         """Give a row whose prompt is run a slot of its size."""
         shared, cache = self._shared(row), row.cache
         assert cache is not None, "its prompt is run"
-        P = len(shared.ids)
-        key = P > 0, slot_size(row.most - P)
-        if key not in self._slots:
-            self._slots[key] = Slots(shared, key[1], self._device)
+        P, key = len(shared.ids), self._group(row)
+        slots = self._slots.get(key) or Slots(shared, key[1], self._device)
         own = {layer: slice_tokens(pair, P, len(row.prompt)) for layer, pair in cache.layers.items()}
-        self._slots[key].add(row, own)
+        slots.add(row, own)
+        self._slots[key] = slots  # not before: a group without rows has nothing to run
         row.cache = None
 
     def _taken(self, rows: list[Row], logits: torch.Tensor) -> list[Row]:
@@ -154,8 +179,8 @@ class SeparateBatch:
         self._pasts: dict[Row, Any] = {}
 
     def add(self, row: Row) -> None:
-        self.rows.append(row)
         self._chooser.add(row)
+        self.rows.append(row)
 
     def remove(self, row: Row) -> None:
         self.rows.remove(row)
@@ -174,6 +199,12 @@ class SeparateBatch:
             [choice] = self._chooser.choose([row], out.logits[:, -1])
             if not row.take(choice, self._ends):
                 self.remove(row)
+
+    def reserved(self, *more: Row) -> int:
+        return 0  # what the model keeps of them is not known before
+
+    def lost(self) -> list[Row]:
+        return []
 
 
 def slot_size(tokens: int) -> int:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from agent.errors import NesyLoraError
-from tools.continuous.batch import Batch, ContinuousBatch, SeparateBatch, slot_size
+from tools.continuous.batch import Batch, ContinuousBatch, SeparateBatch
 from tools.continuous.choosing import Chooser
 from tools.continuous.row import Row
 from tools.memory_budget import free_memory, is_out_of_memory
@@ -29,6 +29,10 @@ class QueueFull(NesyLoraError):
 
 class TooLong(NesyLoraError):
     """A row is longer than the model's window, or than memory holds."""
+
+
+class NoSuchToken(NesyLoraError):
+    """A row has no ids, or some that the model has no embedding of."""
 
 
 class Stopped(NesyLoraError):
@@ -75,6 +79,10 @@ class Engine:
         self.most_waiting = most_waiting
         self._backbone, self._models = backbone, models
         self._most_rows, self._longest = most_rows, longest
+        # Not the tokenizer's size: that may know tokens for which the model has no row.
+        embeddings = backbone.base.get_input_embeddings().weight
+        assert isinstance(embeddings, torch.Tensor), "a model embeds its ids"
+        self._ids = len(embeddings)
         self._chooser = Chooser(backbone.base, backbone.ends)
         self._batches: dict[str, Batch] = {name: self._new_batch(weights) for name, weights in models.items()}
         self._waiting: deque[tuple[str, Row]] = deque()
@@ -109,6 +117,11 @@ class Engine:
         return sum(len(batch.rows) for batch in self._batches.values())
 
     @property
+    def room(self) -> int:
+        """Most rows that may be not begun now: those that wait, and those that are about to be taken up."""
+        return self.most_waiting + max(0, self._most_rows - self.running)
+
+    @property
     def alive(self) -> bool:
         return self._thread.is_alive()
 
@@ -135,6 +148,7 @@ class Engine:
 
         Raises:
             TooLong: it cannot be answered, however long it waits.
+            NoSuchToken: the model cannot read it.
             QueueFull: it could wait too long.
             Stopped: the engine is closed.
         """
@@ -143,16 +157,21 @@ class Engine:
                 f"The prompt has {len(row.prompt)} tokens and the answer may have {row.max_new_tokens}; together they "
                 f"may be {self.window} at most."
             )
-        if self._budget is not None and self._needs(name, row) > self._budget:
+        alone = self._new_batch(self._models[name])
+        if self._budget is not None and alone.reserved(row) > self._budget:
             raise TooLong(
                 f"The prompt has {len(row.prompt)} tokens and the answer may have {row.max_new_tokens}; this machine's "
                 f"memory has room for {self._budget}."
             )
+        if not row.prompt:
+            raise NoSuchToken("The prompt has no tokens.")
+        if strange := [token for token in row.prompt if not 0 <= token < self._ids]:
+            raise NoSuchToken(f"The prompt has the token id {strange[0]}; token ids are from 0 to {self._ids - 1}.")
         with self._changed:
             if self._closed:
                 raise Stopped("The server is stopping.")
-            if len(self._waiting) >= self.most_waiting:
-                raise QueueFull(f"{len(self._waiting)} requests are waiting already.")
+            if len(self._waiting) >= self.room:
+                raise QueueFull(f"{self.most_waiting} requests are waiting already.")
             self._waiting.append((name, row))
             self._changed.notify()
 
@@ -198,20 +217,17 @@ class Engine:
         """Begin rows in the order they came, while there is room."""
         if not self._waiting:
             return
-        taken = sum(self._needs(name, row) for name, batch in self._batches.items() for row in batch.rows)
         with self._changed:
             while self._waiting and self.running < self._most_rows:
                 name, row = self._waiting[0]
-                taken += self._needs(name, row)
+                taken = sum(batch.reserved(*[row][: key == name]) for key, batch in self._batches.items())
                 if self._budget is not None and taken > self._budget and self.running:
                     return
                 self._waiting.popleft()
-                self._batches[name].add(row)
-
-    def _needs(self, name: str, row: Row) -> int:
-        """Tokens of the slot that it takes."""
-        prefix = self._models[name].prefix
-        return slot_size(row.most - (len(prefix) if row.prompt[: len(prefix)] == prefix else 0))
+                try:
+                    self._batches[name].add(row)
+                except (RuntimeError, ValueError, LookupError, TypeError) as error:
+                    row.reader.failed(NesyLoraError(f"This request cannot be begun: {error}"))
 
     def _steps(self, name: str, batch: Batch) -> None:
         if not batch.rows:
@@ -232,11 +248,11 @@ class Engine:
                 except RuntimeError as error:
                     if not is_out_of_memory(error):
                         raise
-                    self._give_one_up(batch)
+                    self._give_up(batch)
 
-    def _give_one_up(self, batch: Batch) -> None:
-        """Memory has run out: the newest row fails, and fewer are answered at a time from now on."""
-        row = batch.rows[-1]
-        batch.remove(row)
+    def _give_up(self, batch: Batch) -> None:
+        """Memory has run out: rows fail that cannot go on, or the newest; fewer are answered at a time from now on."""
+        for row in batch.lost() or batch.rows[-1:]:
+            batch.remove(row)
+            row.reader.failed(TooLong(f"Memory does not hold this request of {row.most} tokens beside the others."))
         self._most_rows = max(1, self.running)
-        row.reader.failed(TooLong(f"Memory does not hold this request of {row.most} tokens beside the others."))

@@ -3,10 +3,9 @@
 import torch
 
 from tools.continuous.row import Row
+from tools.memory_budget import is_out_of_memory
 from tools.packed.attention import AttentionOptions, KeysValues, apply_softcap, masked_softmax
 from tools.packed.prefix_cache import PrefixCache
-
-LEAST = 4  # slots that are kept
 
 
 class Slots:
@@ -57,26 +56,32 @@ class Slots:
         self.rows.pop()
         if not self.rows:
             self._own = {}
-        elif self._capacity > LEAST and len(self.rows) <= self._capacity // 4:
-            self._resize(max(LEAST, self._capacity // 2))
+        elif len(self.rows) <= self.capacity // 4:
+            try:
+                self._resize(self.capacity // 2)
+            except RuntimeError as error:  # a smaller copy does not fit beside the larger: that one stays
+                if not is_out_of_memory(error):
+                    raise
 
     @property
-    def _capacity(self) -> int:
-        return len(next(iter(self._own.values()))[0]) if self._own else 0
+    def capacity(self) -> int:
+        """Slots that every layer has: where memory ran out on the way, some layers have more."""
+        return min((len(keys) for keys, _ in self._own.values()), default=0)
 
     def _make_room(self, rows: int, like: dict[int, KeysValues]) -> None:
         if not self._own:
-            self._own = {layer: (self._empty(k, LEAST), self._empty(v, LEAST)) for layer, (k, v) in like.items()}
-        if rows > self._capacity:
-            self._resize(max(rows, self._capacity * 3 // 2))
+            self._own = {layer: (self._empty(k, rows), self._empty(v, rows)) for layer, (k, v) in like.items()}
+        if rows > self.capacity:
+            self._resize(grown(self.capacity, rows))
 
     def _resize(self, slots: int) -> None:
-        kept = min(slots, self._capacity)
-        for layer, pair in self._own.items():
-            larger = tuple(self._empty(own, slots) for own in pair)
-            for new, own in zip(larger, pair, strict=True):
+        """Layer by layer, so that only one is there twice."""
+        kept = len(self.rows)
+        for layer, (keys, values) in self._own.items():
+            pair = self._empty(keys, slots), self._empty(values, slots)
+            for new, own in zip(pair, (keys, values), strict=True):
                 new[:kept] = own[:kept]
-            self._own[layer] = (larger[0], larger[1])
+            self._own[layer] = pair
 
     def _empty(self, like: torch.Tensor, slots: int) -> torch.Tensor:
         _, K, _, D = like.shape
@@ -125,6 +130,13 @@ class Slots:
             hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
             self._hidden[window] = hidden[:, None, None]
         return self._hidden[window]
+
+
+def grown(capacity: int, rows: int) -> int:
+    """Slots that there are once so many rows have come, one after another."""
+    while capacity < rows:
+        capacity = max(capacity + 1, capacity * 3 // 2)
+    return capacity
 
 
 def _by_head(rows: torch.Tensor) -> torch.Tensor:

@@ -52,7 +52,7 @@ def from_log(options: argparse.Namespace) -> int:
     from memory.storage.disk import write_atomically
 
     aside = options.aside or options.into.with_suffix(".aside.jsonl")
-    corrected = [aside] if aside.is_file() else []
+    corrected = aside if aside.is_file() else None
     if not options.log and not corrected:
         raise BadInput("name a log, as `nesylora serve --log FILE` writes it")
     if options.into.suffix != ".jsonl":
@@ -64,13 +64,13 @@ def from_log(options: argparse.Namespace) -> int:
         wanted=_rows(options.wanted, data) if options.wanted else (),
         redact=redaction(options.redact) if options.redact else str,
     )  # fmt: skip
-    log = read_log([*options.log, *corrected], options.model)
+    log = read_log(options.log, options.model, corrected)
     found = sieve.sift(log.asked)
     before = options.into.read_text(encoding="utf-8") if options.into.is_file() else ""
     if found.rows:
-        write_atomically(options.into, _ended(before) + "".join(f"{_line(row)}\n" for row in found.rows))
+        write_atomically(options.into, _ended(before) + "".join(f"{_line(row)}\n" for row in found.rows), private=True)
     if found.aside or corrected:
-        write_atomically(aside, "".join(f"{item.model_dump_json()}\n" for item in found.aside))
+        write_atomically(aside, "".join(f"{item.model_dump_json()}\n" for item in found.aside), private=True)
     _tell(log, found, options.into, aside)
     return 0
 

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from agent.errors import NesyLoraError
 from memory.run.about import own_version
-from tools.continuous.engine import Engine, QueueFull, Stopped, TooLong
+from tools.continuous.engine import Engine, NoSuchToken, QueueFull, Stopped, TooLong
 from ui.serve import answers
 from ui.serve.exchange import Exchange, Piece
 from ui.serve.faults import Fault
@@ -80,7 +80,7 @@ class Desk:
         if self.draining:
             raise Fault(503, "The server is stopping, and takes no new requests.", code="stopping", retry_after=5)
         served = self.find(asked.model)
-        if self.preparing + self.engine.waiting >= self.engine.most_waiting:
+        if self.preparing + self.engine.waiting >= self.engine.room:
             raise self._full()
         self.preparing += 1
         try:
@@ -90,10 +90,12 @@ class Desk:
         exchange = Exchange(
             asked, served, prepared.ids, prepared.own_prompt, arrived, "chatcmpl" if asked.chat else "cmpl"
         )
+        param = "messages" if asked.chat else "prompt"
         try:
             self.engine.submit(served.name, exchange.row)
+        except NoSuchToken as error:
+            raise Fault(400, str(error), param=param) from error
         except TooLong as error:
-            param = "messages" if asked.chat else "prompt"
             raise Fault(400, str(error), param=param, code="context_length_exceeded") from error
         except QueueFull as error:
             raise self._full() from error
@@ -110,9 +112,6 @@ class Desk:
                 raise Fault(503, str(error)) from error
         if isinstance(asked.text, str):
             return Prepared(served.text_ids(asked.text), True)
-        size = len(served.render.tokenizer)
-        if not all(0 <= token < size for token in asked.text):
-            raise Fault(400, f"prompt: token ids are from 0 to {size - 1}", param="prompt")
         return Prepared(asked.text, True)
 
     def _full(self) -> Fault:
@@ -221,7 +220,8 @@ async def _answered(desk: Desk, request: Request, read: Callable[[bytes], Asked]
     if not asked.stream:
         desk.close(exchange)
         return JSONResponse(answers.whole(exchange, piece), headers=headers)
-    return EventStream(_events(desk, exchange, piece), lambda: desk.close(exchange), exchange, headers)
+    until = arrived + desk.limits.seconds
+    return EventStream(_events(desk, exchange, piece), lambda: desk.close(exchange), exchange, headers, until)
 
 
 async def _body(request: Request) -> bytes:

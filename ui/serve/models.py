@@ -131,7 +131,23 @@ class Served:
             return turns[0].content == prompt.ask(prompt.demos[0].question)
         before, _, after = prompt.template.partition("{question}")
         last = turns[-1].content
-        return bool(before or after) and last.startswith(before) and last.endswith(after)
+        if not (last.startswith(before) and last.endswith(after)):
+            return False
+        return bool(before or after) or self._shows_retrieved(turns)
+
+    def _shows_retrieved(self, turns: Sequence[ServedMessage]) -> bool:
+        """Whether turns begin with just what is retrieved for the last question.
+
+        A train row alone does not tell: it may be what a user asked, and the model answered as it had learned.
+        """
+        if not self.pair.retriever or len(turns) < 3:
+            return False
+        asked = Example(name="user:1", question=turns[-1].content, answer="")
+        with _looking_up:
+            prompt, [asked] = self.pair.retriever.resolved(self.prompt, [asked])
+        shown = Renderer.messages(prompt, asked)[:-1]
+        begin = [(turn.role, turn.content) for turn in turns[: len(shown)]]
+        return bool(shown) and begin == [(message["role"], message["content"]) for message in shown]
 
     def text_ids(self, text: str) -> list[int]:
         """The ids of a text that is continued as it is, with the start of text if the tokenizer adds one."""

@@ -1,6 +1,7 @@
 """Responses that end when the client goes away, also while nothing is sent."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
@@ -9,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from ui.serve.exchange import Exchange
 
+LAST = 5  # seconds beyond the time of a request in which a reader may take in that it is over
 GRACE = 30  # seconds in which a reader that was dropped may still take in the reason
 
 T = TypeVar("T")
@@ -38,15 +40,21 @@ class EventStream(Response):
         events: as bytes.
         ended: called at its end, whatever that was.
         exchange: whose reader may be too slow: then the response is left, though what was sent is not taken in.
+        until: by time.monotonic(); `LAST` seconds after it the response is left, too.
     """
 
     media_type = "text/event-stream"
 
     def __init__(
-        self, events: AsyncIterator[bytes], ended: Callable[[], None], exchange: Exchange, headers: Mapping[str, str]
+        self,
+        events: AsyncIterator[bytes],
+        ended: Callable[[], None],
+        exchange: Exchange,
+        headers: Mapping[str, str],
+        until: float,
     ) -> None:
         self.status_code, self.background = 200, None
-        self._events, self._ended, self._exchange = events, ended, exchange
+        self._events, self._ended, self._exchange, self._until = events, ended, exchange, until
         self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no", **headers})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,7 +62,10 @@ class EventStream(Response):
         gone = asyncio.ensure_future(_gone(receive))
         dropped = asyncio.ensure_future(self._exchange.dropped.wait())
         try:
-            await asyncio.wait({sending, gone, dropped}, return_when=asyncio.FIRST_COMPLETED)
+            left = max(0.0, self._until + LAST - time.monotonic())  # a reader that takes nothing holds `send` for good
+            done, _ = await asyncio.wait({sending, gone, dropped}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                self._exchange.end("timeout")
             if dropped.done() and not gone.done():
                 await asyncio.wait({sending, gone}, timeout=GRACE, return_when=asyncio.FIRST_COMPLETED)
         finally:

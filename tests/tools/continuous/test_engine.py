@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from agent.errors import NesyLoraError
 from agent.records.examples import Demo, Example, Prompt
-from tools.continuous.engine import Engine, QueueFull, Stopped, TooLong, Weights
+from tools.continuous.batch import ContinuousBatch
+from tools.continuous.engine import Engine, NoSuchToken, QueueFull, Stopped, TooLong, Weights
 from tools.continuous.row import Choice, Ended, Row, Sampling
+from tools.continuous.slots import Slots
 from tools.model.backbone import Backbone
 
 PROMPT = Prompt(system="Answer the question.", demos=(Demo(question="Who?", answer="ANSWER: Heskzan"),))
@@ -218,3 +221,82 @@ def test_rows_that_are_not_done_are_told_when_the_engine_closes(backbone: Callab
         for row in rows:
             served.submit("base", row)
     assert {type(read(row).error) for row in rows[1:]} == {Stopped}
+
+
+def test_ids_without_an_embedding_are_refused_and_a_row_that_cannot_begin_fails_alone(
+    backbone: Callable[..., Backbone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = backbone()
+    size = model.base.config.vocab_size
+    with engine(model, [None]) as served:
+        for ids, fault in (([], "no tokens"), ([5, size], f"{size}; .* 0 to {size - 1}"), ([-1], "id -1")):
+            with pytest.raises(NoSuchToken, match=fault):
+                served.submit("base", Row(ids, NEW, Kept()))
+        bad, good, add = ask(model, EXAMPLES[0]), ask(model, EXAMPLES[1]), served._chooser.add
+
+        def failing(row: Row) -> None:
+            if row is bad:
+                raise IndexError("no such place")
+            add(row)
+
+        monkeypatch.setattr(served._chooser, "add", failing)
+        for row in (bad, good):
+            served.submit("base", row)
+        assert "cannot be begun: no such place" in str(read(bad).error)
+        assert read(good).reason and served.alive and not served.running
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 7])
+def test_rows_in_no_slot_when_memory_runs_out_fail_and_the_others_go_on(
+    call: int, backbone: Callable[..., Backbone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever tensor it is that memory does not hold: of the first slots, or of more."""
+    model = backbone()
+    model.base.generation_config.suppress_tokens = [1]  # no answer ends by itself
+    calls, empty = iter(range(1, 1000)), Slots._empty
+
+    def failing(self: Slots, like: torch.Tensor, slots: int) -> torch.Tensor:
+        if next(calls) == call:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return empty(self, like, slots)
+
+    monkeypatch.setattr(Slots, "_empty", failing)
+    with engine(model, [None]) as served:
+        rows = [ask(model, EXAMPLES[0]) for _ in range(6)]
+        with served._changed:  # all at once
+            served._waiting.extend(("base", row) for row in rows)
+            served._changed.notify()
+        answers = [read(row) for row in rows]
+        failed = [answer for answer in answers if answer.error]
+        assert failed and all("Memory does not hold" in str(answer.error) for answer in failed)
+        later = ask(model, EXAMPLES[0])
+        served.submit("base", later)
+        alone = read(later).tokens
+        assert len(alone) == NEW and served.alive and not served.running
+    assert all(answer.tokens == alone for answer in answers if not answer.error)
+
+
+def test_slots_stay_within_the_budget_of_keys_and_values(
+    backbone: Callable[..., Backbone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted where they are made: of two sizes, with what is kept free."""
+    model = backbone()
+    model.base.generation_config.suppress_tokens = [1]  # no answer ends by itself
+    made: list[int] = []
+    step = ContinuousBatch.step
+
+    def counted(self: ContinuousBatch, base: PreTrainedModel) -> None:
+        step(self, base)
+        made.append(sum(slots.capacity * slots.T for slots in self._slots.values()))
+
+    monkeypatch.setattr(ContinuousBatch, "step", counted)
+    with engine(model, [None]) as served:
+        served._budget = 512
+        with pytest.raises(TooLong, match="memory has room for 512"):
+            served.submit("base", ask(model, EXAMPLES[0], new=513))
+        rows = [ask(model, EXAMPLES[0], new=200), *(ask(model, EXAMPLES[0], new=NEW) for _ in range(7))]
+        for row in rows:
+            served.submit("base", row)
+        assert {len(read(row).tokens) for row in rows} == {NEW, 200}
+    assert 256 < max(made) <= 512
+    assert made[-2] == 256, "one long row has one slot"
