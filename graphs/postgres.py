@@ -1,7 +1,6 @@
 """A run's checkpoints on a Postgres server that several runs share, by langgraph-checkpoint-postgres."""
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from langgraph.checkpoint.postgres import PostgresSaver
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 
+from agent.config.address import POSTGRES
 from agent.errors import BadInput, NesyLoraError
 from graphs.serializer import RecordSerializer
 
@@ -21,8 +21,6 @@ PATIENCE = 60.0  # seconds for a server that has gone away
 CONNECTS = 10  # seconds for a connection
 BETWEEN = 0.5  # seconds from one try to the next
 SETTING_UP = 7_105_216  # number of the advisory lock under which tables are made: nobody else's, we hope
-# Of a password with a bare / or @ in it, libpq takes a part for host or database, which are shown.
-ADDRESS = re.compile(r"postgres(ql)?://([^@/?#\s]*@)?[^@/?#\s]*(/[^@?#\s]*)?(\?[^#\s]*)?")
 KEEP_TWO = (
     """DELETE FROM checkpoints WHERE thread_id = %(thread)s AND (checkpoint_ns, checkpoint_id) NOT IN (
         SELECT checkpoint_ns, checkpoint_id FROM (SELECT checkpoint_ns, checkpoint_id, row_number() OVER (
@@ -168,7 +166,7 @@ def expanded(address: str) -> str:
 def _place(address: str) -> tuple[str, str]:
     """Host, port and database, to be shown; and the password, which is not. Raises BadInput: it is no address."""
     try:
-        if not ADDRESS.fullmatch(address):
+        if not POSTGRES.fullmatch(address):
             raise psycopg.ProgrammingError
         parts = conninfo_to_dict(address)
     except psycopg.Error:  # whose text may quote a part of the password

@@ -112,9 +112,9 @@ def test_what_is_no_address_or_no_variable_or_holds_a_password_is_refused(
             session.go()
         assert PASSWORD not in str(said.value) and "cret" not in str(said.value)
         run = new_run(tiny_task(), SETTINGS, tmp_path / "runs")
-    for address in ("postgresql://night:pass@127.0.0.1/x", "postgresql://127.0.0.1/x?user=night&password=pass"):
-        with pytest.raises(BadInput, match="a password must not stand in a file"):
-            new_run(tiny_task(), [f"checkpoints={address}"], tmp_path / "runs")
+    with pytest.raises(BadInput, match="a password must not stand in a file"):
+        new_run(tiny_task(), [f"checkpoints={broken}"], tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
     with pytest.raises(BadInput, match="checkpoints"):
         new_run(tiny_task(), ["checkpoints=mysql://127.0.0.1/x"], tmp_path / "runs")
 

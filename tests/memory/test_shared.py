@@ -198,12 +198,18 @@ def test_postgres_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch,
     [
         ("memory.chroma=10.0.0.5:8000", "http://HOST:PORT"),
         ("memory.postgres=postgresql://me:secret@db/nesylora", "PGPASSWORD"),
+        ("memory.postgres=postgresql://me:se/cret@db/nesylora", "PGPASSWORD"),
+        ("memory.postgres=postgresql://me:se cret@db/nesylora", "PGPASSWORD"),
+        ("memory.postgres=postgresql://db/nesylora?pass%77ord=secret", "PGPASSWORD"),
+        ("memory.chroma=http://me:secret@db:8000", "http://HOST:PORT"),
+        ("memory.chroma=http://db:8000?token=secret", "http://HOST:PORT"),
         ("memory.postgres=mysql://db/nesylora", "postgresql://USER@HOST/DATABASE"),
     ],
 )
 def test_addresses_are_checked_before_anything_begins(setting: str, message: str) -> None:
-    with pytest.raises(BadInput, match=message):
+    with pytest.raises(BadInput, match=message) as said:
         load_task(ROOT / "tasks" / "valley" / "task.yaml", [setting])
+    assert "cret" not in str(said.value)
 
 
 def test_a_folder_of_runs_keeps_its_name(tmp_path: Path) -> None:
