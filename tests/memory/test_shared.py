@@ -186,7 +186,7 @@ def test_replies_and_rounds_stand_once_in_postgres_through_a_crash(database: Pos
 def test_postgres_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("psycopg")
     monkeypatch.setattr(postgres, "WAITS", ())
-    with pytest.raises(NesyLoraError, match=r"Postgres does not answer: .*Start it, then resume"):
+    with pytest.raises(NesyLoraError, match=r"Postgres at .* does not answer: .*start it, then resume"):
         Database(f"postgresql://nobody@/none?host={tmp_path}")
 
 
