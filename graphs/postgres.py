@@ -1,28 +1,25 @@
 """A run's checkpoints on a Postgres server that several runs share, by langgraph-checkpoint-postgres."""
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import psycopg
 from langgraph.checkpoint.postgres import PostgresSaver
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 
 from agent.errors import BadInput, NesyLoraError
 from graphs.serializer import RecordSerializer
+from memory.shared.connection import Connection, Place, connect
 
 T = TypeVar("T")
 
-PATIENCE = 60.0  # seconds for a server that has gone away
-CONNECTS = 10  # seconds for a connection
+PATIENCE = 60.0  # seconds for a server that has gone away, hangs, or has its tables made by another
 BETWEEN = 0.5  # seconds from one try to the next
+SILENCE = 5.0  # seconds in which others usually make the tables
 SETTING_UP = 7_105_216  # number of the advisory lock under which tables are made: nobody else's, we hope
-# Of a password with a bare / or @ in it, libpq takes a part for host or database, which are shown.
-ADDRESS = re.compile(r"postgres(ql)?://([^@/?#\s]*@)?[^@/?#\s]*(/[^@?#\s]*)?(\?[^#\s]*)?")
 KEEP_TWO = (
     """DELETE FROM checkpoints WHERE thread_id = %(thread)s AND (checkpoint_ns, checkpoint_id) NOT IN (
         SELECT checkpoint_ns, checkpoint_id FROM (SELECT checkpoint_ns, checkpoint_id, row_number() OVER (
@@ -49,11 +46,12 @@ class PostgresCheckpoints(PostgresSaver):
         NesyLoraError: here and from every method: the server cannot be reached, or refuses; names the place.
     """
 
-    conn: psycopg.Connection[DictRow]
+    conn: Connection[DictRow]
 
     def __init__(self, address: str, thread: str, notify: Callable[[str], None]) -> None:
         self._address, self._thread, self._notify = expanded(address), thread, notify
-        self._place, self._password = _place(self._address)
+        self._place = Place.of(self._address, "checkpoints")
+        self._until = time.monotonic() + PATIENCE
         try:
             super().__init__(self._connected(), serde=RecordSerializer())
         except psycopg.Error as error:
@@ -99,58 +97,81 @@ class PostgresCheckpoints(PostgresSaver):
                 self.conn.execute(statement, {"thread": self._thread})
 
     def _set_up(self) -> None:
-        """Make the tables, one process at a time."""
-        with self._alone():
-            super().setup()
+        """Make the tables, one process at a time. Who finds them made asks for no lock.
+
+        Through a pooler, it may be stuck on a connection that another client has got.
+        """
+        start, told = time.monotonic(), False
+        while not self._made():
+            if self._asked("SELECT pg_try_advisory_lock(%s) AS done"):
+                with self._unlocking():
+                    super().setup()
+            elif time.monotonic() + BETWEEN > self._until:
+                raise psycopg.errors.LockNotAvailable(
+                    f"its tables are not made, and another session holds the advisory lock {SETTING_UP} (it is in "
+                    "pg_locks; pg_terminate_backend ends it)"
+                )
+            else:
+                if not told and time.monotonic() - start > SILENCE:
+                    self._notify(f"Waiting for {self._place.shown}, where another session makes tables.")
+                    told = True
+                time.sleep(BETWEEN / 10)
+
+    def _made(self) -> bool:
+        """Whether all migrations of this version are there."""
+        found = self.conn.execute("SELECT to_regclass('checkpoint_migrations') IS NOT NULL AS done").fetchone()
+        if not found or not found["done"]:
+            return False
+        row = self.conn.execute("SELECT max(v) AS newest FROM checkpoint_migrations").fetchone()
+        newest = row["newest"] if row else None
+        return newest is not None and newest >= len(self.MIGRATIONS) - 1
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Tried again and again, not waited for: who waits in a statement would itself be waited for by CREATE INDEX
+    def _unlocking(self) -> Iterator[None]:
+        """The lock was tried for, not waited for: who waits in a statement would itself be waited for by CREATE INDEX
         CONCURRENTLY, which is among what makes the tables."""
-        while not self._asked("SELECT pg_try_advisory_lock(%s) AS done"):
-            time.sleep(BETWEEN / 10)
         try:
             yield
         finally:
-            if not self.conn.broken:
+            if not self.conn.closed:
                 self._asked("SELECT pg_advisory_unlock(%s) AS done")
 
     def _asked(self, question: str) -> bool:
         row = self.conn.execute(question, (SETTING_UP,)).fetchone()
         return bool(row and row["done"])
 
-    def _connected(self) -> psycopg.Connection[DictRow]:
-        """Autocommit, without which all would be lost at the end; no prepared statements, for the sake of poolers."""
-        return psycopg.connect(
-            self._address, autocommit=True, prepare_threshold=None, row_factory=dict_row, connect_timeout=CONNECTS
-        )
+    def _connected(self) -> Connection[DictRow]:
+        made = cast("Connection[DictRow]", connect(self._address, self._until))
+        made.row_factory = dict_row
+        return made
 
     def _retrying(self, do: Callable[[], T]) -> T:
         """What `do` returns. Where the connection is lost, all is done again over a new one: nothing is written twice.
 
         Whoever wrote a checkpoint has its id from before, so that a second time changes nothing.
         """
-        until = 0.0
+        until, told = time.monotonic() + PATIENCE, False
+        self._until = until
         while True:
             try:
                 if self.conn.closed:
                     self.conn = self._connected()
+                self.conn.until = until
                 return do()
             except psycopg.Error as error:
                 lost = self.conn.closed and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-                until = until or time.monotonic() + PATIENCE
                 if not lost or time.monotonic() + BETWEEN > until:
                     raise self._unusable(error) from None
-                if until - time.monotonic() > PATIENCE - BETWEEN:
-                    self._notify(f"Waiting for {self._place}, where the run's checkpoints are.")
+                if not told:
+                    self._notify(f"Waiting for {self._place.shown}, where the run's checkpoints are.")
+                    told = True
+            finally:
+                self.conn.until = float("inf")  # LangGraph calls methods that are not ours, too
             time.sleep(BETWEEN)
 
     def _unusable(self, error: psycopg.Error) -> NesyLoraError:
-        said = " ".join(str(error).split())
-        if self._password:
-            said = said.replace(self._password, "…")
         return NesyLoraError(
-            f"The run's checkpoints at {self._place} cannot be used: {said or type(error).__name__}. What was "
+            f"The run's checkpoints at {self._place.shown} cannot be used: {self._place.said(error)}. What was "
             "completed is kept. Mend the cause, then go on with resume."
         )
 
@@ -163,21 +184,3 @@ def expanded(address: str) -> str:
     if not os.environ.get(name):
         raise BadInput(f"checkpoints: {address}: the environment variable {name} is not set, or empty")
     return os.environ[name]
-
-
-def _place(address: str) -> tuple[str, str]:
-    """Host, port and database, to be shown; and the password, which is not. Raises BadInput: it is no address."""
-    try:
-        if not ADDRESS.fullmatch(address):
-            raise psycopg.ProgrammingError
-        parts = conninfo_to_dict(address)
-    except psycopg.Error:  # whose text may quote a part of the password
-        raise BadInput(
-            "checkpoints: this is no address of a Postgres server, such as postgresql://user@host:5432/database (in a "
-            "password, write /, @ and the like as %2F, %40)"
-        ) from None
-    named = {name: str(parts.get(name) or "") for name in ("user", "host", "port", "dbname", "password")}
-    host = named["host"] or os.environ.get("PGHOST") or "the local server"
-    port = f":{named['port']}" if named["port"] else ""
-    by = f"{named['user']}@" if named["user"] else ""
-    return f"{by}{host}{port}/{named['dbname'] or named['user']}", named["password"] or os.environ.get("PGPASSWORD", "")

@@ -6,7 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 class Settings(BaseModel):
     """Closed to unknown keys: a typo is an error, not a default."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A wrong value may be a password.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class StyleSettings(Settings):

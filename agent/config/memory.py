@@ -4,6 +4,7 @@ import re
 
 from pydantic import Field, field_validator
 
+from agent.config.address import require_postgres
 from agent.config.base import Settings
 
 
@@ -20,15 +21,13 @@ class Memory(Settings):
     @field_validator("chroma")
     @classmethod
     def is_an_address(cls, chroma: str) -> str:
-        if chroma and not re.fullmatch(r"https?://[^/@\s]+/?", chroma):
+        if chroma and not re.fullmatch(r"https?://[^/@?#\s]+/?", chroma):
             raise ValueError("write it as http://HOST:PORT")
         return chroma.rstrip("/")
 
     @field_validator("postgres")
     @classmethod
     def holds_no_password(cls, postgres: str) -> str:
-        if postgres and not postgres.startswith(("postgresql://", "postgres://")):
-            raise ValueError("write it as postgresql://USER@HOST/DATABASE")
-        if re.search(r"//[^/@]*:[^/@]*@|[?&]password=", postgres):
-            raise ValueError("leave the password out: it comes from PGPASSWORD or ~/.pgpass")
+        if postgres:
+            require_postgres(postgres, "it comes from PGPASSWORD or ~/.pgpass")
         return postgres

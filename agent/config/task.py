@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from agent import extensions
+from agent.config.address import require_postgres
 from agent.config.base import Settings
 from agent.config.data import Data
 from agent.config.llm import Llm
@@ -123,7 +124,6 @@ class TaskConfig(Settings):
     )
     checkpoints: str | None = Field(
         None,
-        pattern=r"^(postgres(ql)?://\S+|\$\{?[A-Za-z_]\w*\}?)$",
         description="where a run's place within a round is kept: null: a file in its folder; or a Postgres server, "
         "postgresql://user@host/database, or `$NAME` from the environment: see night.md",
     )
@@ -156,10 +156,11 @@ class TaskConfig(Settings):
     @field_validator("checkpoints")
     @classmethod
     def holds_no_password(cls, address: str | None) -> str | None:
-        if address and (re.search(r"//[^/@]*:[^/@]*@", address) or "password=" in address):
-            raise ValueError(
-                "a password must not stand in a file: set an environment variable to the whole address and write its "
-                "name here, as $NAME; or set PGPASSWORD"
+        """Not by `pattern`, whose error shows the value."""
+        if address is not None and not re.fullmatch(r"\$\{?[A-Za-z_]\w*\}?", address):
+            require_postgres(
+                address,
+                "set an environment variable to the whole address and write its name here, as $NAME; or set PGPASSWORD",
             )
         return address
 

@@ -240,5 +240,6 @@ def _place(file: YamlFile, keys: KeyPath, changes: dict[tuple[str, ...], str]) -
     depth, line = file.find(keys)
     for changed, override in changes.items():
         if names and names[: len(changed)] == changed[: len(names)]:
-            return f"override '{override}'"
+            shown = override.partition("=")[0] if "://" in override else override  # which may hold a password
+            return f"override '{shown}'"
     return f"{file.path}, line {line}" if depth else str(file.path)

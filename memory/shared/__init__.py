@@ -2,5 +2,6 @@
 
 origin.py          which folder of runs an entry is from: names of runs are only known to differ within one
 chroma_server.py   the prompts, behind the interface of memory/chroma.py
-postgres.py        answers of the LLM, and what rounds brought; the only psycopg import
+postgres.py        answers of the LLM, and what rounds brought
+connection.py      how Postgres is connected to, here and for checkpoints: no wait without end, no password shown
 """

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds before a statement is sent again, while the server is down
+PATIENCE = 60.0  # seconds for a server that is down, hangs, or has its tables made by another
+WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 28.0)  # seconds before a statement is sent again: within PATIENCE
 TABLES = (
     "CREATE TABLE IF NOT EXISTS nesylora_replies (key text PRIMARY KEY, reply bytea NOT NULL)",
     "CREATE TABLE IF NOT EXISTS nesylora_experience (origin text, run text, number integer, line text NOT NULL, "
     "written bigserial, PRIMARY KEY (origin, run, number))",
 )  # bytea: an answer may hold a NUL, which text does not take
+MADE = "SELECT to_regclass('nesylora_replies') IS NOT NULL AND to_regclass('nesylora_experience') IS NOT NULL"
 LOCK = 7_243_908  # two that make a table at once would fail
 
 
@@ -35,10 +37,10 @@ class Database:
 
     def __init__(self, address: str) -> None:
         try:
-            import psycopg  # noqa: F401
+            from memory.shared.connection import Place
         except ImportError as error:
             raise BadInput("memory.postgres needs psycopg: pip install 'nesylora[postgres]'") from error
-        self._address = address
+        self._address, self._place = address, Place.of(address, "memory.postgres")
         self._do(self._make_tables)
 
     def rows(self, statement: str, *values: object) -> list[tuple[object, ...]]:
@@ -56,32 +58,41 @@ class Database:
 
     @staticmethod
     def _make_tables(connection: "psycopg.Connection") -> None:
+        import psycopg
+
+        if connection.execute(MADE).fetchone() == (True,):
+            return  # and nobody's lock matters
         with connection.transaction():
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+            if connection.execute("SELECT pg_try_advisory_xact_lock(%s)", [LOCK]).fetchone() != (True,):
+                raise psycopg.errors.LockNotAvailable(
+                    f"its tables are not made, and another session holds the advisory lock {LOCK} (it is in pg_locks)"
+                )
             for table in TABLES:
                 connection.execute(table)
 
     def _do(self, use: "Callable[[psycopg.Connection], T]") -> T:
         import psycopg
 
+        from memory.shared.connection import connect
+
+        until = time.monotonic() + PATIENCE
         for wait in (*WAITS, None):
             try:
-                with psycopg.connect(self._address, autocommit=True, connect_timeout=10) as connection:
+                with connect(self._address, until) as connection:
                     return use(connection)
             except psycopg.OperationalError as error:
-                if wait is None:
-                    raise NesyLoraError(f"Postgres does not answer: {_plain(error)}. Start it, then resume.") from error
+                if wait is None or time.monotonic() + wait > until:
+                    raise NesyLoraError(
+                        f"Postgres at {self._place.shown} does not answer: {self._place.said(error)}. Mend that, or "
+                        "start it, then resume."
+                    ) from None
                 time.sleep(wait)
             except psycopg.Error as error:
                 raise NesyLoraError(
-                    f"Postgres refuses a statement: {_plain(error)}. Mend that, then resume."
-                ) from error
+                    f"Postgres at {self._place.shown} refuses a statement: {self._place.said(error)}. Mend that, then "
+                    "resume."
+                ) from None
         raise AssertionError("the last try returns or raises")
-
-
-def _plain(error: Exception) -> str:
-    """In one line."""
-    return " ".join(str(error).split()).rstrip(".")
 
 
 @cache

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config.llm import Llm
+from agent.config.task import TaskConfig
 from agent.errors import BadInput
 from eval.tasks.task import load_config
 
@@ -179,6 +180,58 @@ def test_a_faulty_override_is_named(folder: Path, override: str, expected: str) 
     message = refusal(folder, [override])
     assert message.startswith(f"override '{override}': ")
     assert expected in message
+
+
+@pytest.mark.parametrize("given_by", ["file", "override"])
+@pytest.mark.parametrize("key", ["checkpoints", "memory.postgres"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://me:secret@db/x",
+        "postgresql://me:se/secret@db/x",
+        "postgresql://me:se@secret@db/x",
+        "postgresql://me:se?secret#@db/x",
+        "postgresql://me:se secret@db/x",
+        "postgresql://me:secret",  # as YAML reads one that goes on with a # behind a space
+        "postgresql://db/x?user=me&password=secret",
+        "postgresql://db/x?pass%77ord=secret",
+        "postgresql://me%3Asecret@db/x",
+        "POSTGRESQL://me:secret@db/x",
+        "host=db password=secret",
+        "me:secret@db",
+    ],
+)
+def test_a_password_in_an_address_is_refused_and_not_repeated(
+    folder: Path, address: str, key: str, given_by: str
+) -> None:
+    section, _, name = key.rpartition(".")
+    values = {section: {name: address}} if section else {name: address}
+    if given_by == "file":
+        (folder / "task.yaml").write_text(HEAD + FILES + yaml.safe_dump(values))
+    message = refusal(folder, [] if given_by == "file" else [f"{key}={json.dumps(address)}"])
+    assert "write it as postgresql://USER@HOST/DATABASE" in message or "a password must not stand in a file" in message
+    if "://" in address or given_by == "file":
+        assert "secret" not in message
+    with pytest.raises(ValueError) as caught:
+        TaskConfig.model_validate({**yaml.safe_load(HEAD + FILES), **values})
+    assert "secret" not in str(caught.value), "nor for who calls pydantic"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://me@db.example.org:5432/x?sslmode=require",
+        "postgres://db",
+        "postgresql:///x?host=/run/postgresql",
+        "postgresql://me@[::1]:5432/x",
+        "postgresql://me@a:5432,b:5433/x",
+        "postgresql://me@%2Frun%2Fpostgresql/x",
+    ],
+)
+def test_an_address_without_a_password_is_taken(folder: Path, address: str) -> None:
+    config = load_config(folder, [f"checkpoints={address}", f"memory.postgres={address}"])
+    assert config.checkpoints == config.memory.postgres == address
+    assert load_config(folder, ["checkpoints=${PLACE}"]).checkpoints == "${PLACE}"
 
 
 def test_a_fault_beside_an_override_is_still_the_file_s(folder: Path) -> None:

@@ -11,9 +11,11 @@ import pytest
 from agent.errors import BadInput, NesyLoraError
 from agent.records.events import Note
 from graphs.context import Silent, new_run
-from graphs.postgres import PostgresCheckpoints
+from graphs.postgres import SETTING_UP, PostgresCheckpoints
 from graphs.session import open_session
 from memory.run.folder import RunFolder
+from memory.shared.connection import connect
+from memory.shared.postgres import LOCK, Database
 from tests.faults.zygote import Play, Zygote, zygote
 from tests.fixtures.learnable import LEARNABLE, TinyTask
 from tests.fixtures.postgres import PASSWORD, PostgresServer, postgres_server
@@ -112,9 +114,9 @@ def test_what_is_no_address_or_no_variable_or_holds_a_password_is_refused(
             session.go()
         assert PASSWORD not in str(said.value) and "cret" not in str(said.value)
         run = new_run(tiny_task(), SETTINGS, tmp_path / "runs")
-    for address in ("postgresql://night:pass@127.0.0.1/x", "postgresql://127.0.0.1/x?user=night&password=pass"):
-        with pytest.raises(BadInput, match="a password must not stand in a file"):
-            new_run(tiny_task(), [f"checkpoints={address}"], tmp_path / "runs")
+    with pytest.raises(BadInput, match="a password must not stand in a file"):
+        new_run(tiny_task(), [f"checkpoints={broken}"], tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
     with pytest.raises(BadInput, match="checkpoints"):
         new_run(tiny_task(), ["checkpoints=mysql://127.0.0.1/x"], tmp_path / "runs")
 
@@ -157,3 +159,65 @@ def test_a_server_that_goes_away_is_named_and_one_that_comes_back_is_waited_for(
         session.go()
     assert outline(run) == outline(whole) and run.outcome() is not None
     assert "Waiting for night@127.0.0.1" in "".join(note.text for note in run.events().of(Note))
+
+
+@pytest.fixture
+def saver(server: PostgresServer, address: dict[str, str]) -> Iterator[PostgresCheckpoints]:
+    made = PostgresCheckpoints(address[NAME], "thread", lambda said: None)
+    yield made
+    made.close()
+
+
+def test_a_connection_that_hangs_is_given_up_for_another(
+    saver: PostgresCheckpoints, server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memory.shared.connection.ANSWERS", 0.3)
+    before = saver.conn
+    with server.frozen():
+        assert saver.newest() is None
+    assert before.closed and not saver.conn.closed
+
+
+def test_a_server_that_hangs_is_named_once_patience_ends(
+    saver: PostgresCheckpoints, server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graphs.postgres.PATIENCE", 1.0)
+    named = pytest.raises(NesyLoraError, match=rf"127\.0\.0\.1:{server.port}/postgres cannot be used")
+    with server.frozen(everything=True), named as said:
+        saver.newest()
+    assert PASSWORD not in str(said.value)
+    monkeypatch.undo()
+    monkeypatch.setattr("memory.shared.connection.ANSWERS", 0.3)
+    monkeypatch.setattr("memory.shared.postgres.PATIENCE", 1.0)
+    database = Database(server.address())
+    with server.frozen(everything=True), pytest.raises(NesyLoraError, match=f"{server.port}/postgres does not answer"):
+        database.rows("SELECT 1")
+    assert saver.newest() is None and database.rows("SELECT 1") == [(1,)]
+
+
+def test_a_lock_that_another_session_keeps_matters_only_before_the_tables_are_made(
+    server: PostgresServer, address: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for patience in ("graphs.postgres.PATIENCE", "memory.shared.postgres.PATIENCE"):
+        monkeypatch.setattr(patience, 1.0)
+    makers: list[Callable[[], object]] = [
+        lambda: PostgresCheckpoints(address[NAME], "thread", lambda said: None).close(),
+        lambda: Database(address[NAME]),
+    ]
+    tables = "checkpoints, checkpoint_writes, checkpoint_blobs, checkpoint_migrations, nesylora_replies"
+    with connect(address[NAME]) as other:
+        for make in makers:
+            make()
+        for lock in (SETTING_UP, LOCK):
+            other.execute("SELECT pg_advisory_lock(%s)", [lock])
+        for make in makers:
+            make()
+        server.ask(f"DROP TABLE {tables}")
+        for make in makers:
+            with pytest.raises(
+                NesyLoraError, match=rf"127\.0\.0\.1:{server.port}/postgres .*advisory lock \d+"
+            ) as said:
+                make()
+            assert PASSWORD not in str(said.value)
+    for make in makers:
+        make()

@@ -186,7 +186,7 @@ def test_replies_and_rounds_stand_once_in_postgres_through_a_crash(database: Pos
 def test_postgres_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("psycopg")
     monkeypatch.setattr(postgres, "WAITS", ())
-    with pytest.raises(NesyLoraError, match=r"Postgres does not answer: .*Start it, then resume"):
+    with pytest.raises(NesyLoraError, match=r"Postgres at .* does not answer: .*start it, then resume"):
         Database(f"postgresql://nobody@/none?host={tmp_path}")
 
 
@@ -198,12 +198,18 @@ def test_postgres_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch,
     [
         ("memory.chroma=10.0.0.5:8000", "http://HOST:PORT"),
         ("memory.postgres=postgresql://me:secret@db/nesylora", "PGPASSWORD"),
+        ("memory.postgres=postgresql://me:se/cret@db/nesylora", "PGPASSWORD"),
+        ("memory.postgres=postgresql://me:se cret@db/nesylora", "PGPASSWORD"),
+        ("memory.postgres=postgresql://db/nesylora?pass%77ord=secret", "PGPASSWORD"),
+        ("memory.chroma=http://me:secret@db:8000", "http://HOST:PORT"),
+        ("memory.chroma=http://db:8000?token=secret", "http://HOST:PORT"),
         ("memory.postgres=mysql://db/nesylora", "postgresql://USER@HOST/DATABASE"),
     ],
 )
 def test_addresses_are_checked_before_anything_begins(setting: str, message: str) -> None:
-    with pytest.raises(BadInput, match=message):
+    with pytest.raises(BadInput, match=message) as said:
         load_task(ROOT / "tasks" / "valley" / "task.yaml", [setting])
+    assert "cret" not in str(said.value)
 
 
 def test_a_folder_of_runs_keeps_its_name(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ DOORS = {
     "gepa": {"tools/editing/pareto_search.py"},
     "chromadb": {"memory/chroma.py", "memory/shared/chroma_server.py"},
     "langchain_openai": {"tools/llm/completion.py"},
-    "psycopg": {"memory/shared/postgres.py", "graphs/postgres.py"},
+    "psycopg": {"memory/shared/connection.py", "memory/shared/postgres.py", "graphs/postgres.py"},
     "ray": {"graphs/workers/ray_cluster.py"},
 }
 MEASURED_HERE = {

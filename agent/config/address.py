@@ -1,0 +1,25 @@
+"""Addresses of servers, as a task.yaml names them: no password in them, since runs copy the file."""
+
+import re
+from urllib.parse import unquote
+
+HOST = r"(\[[^\]\s]*\]|[^@:/?#,\s\[\]]*)(:\d*)?"
+# Of a password with a bare / or @ in it, libpq takes a part for host or database, which are shown.
+POSTGRES = re.compile(rf"postgres(ql)?://([^@/?#\s]*@)?{HOST}(,{HOST})*(/[^@?#\s]*)?(\?[^#\s]*)?")
+
+
+def holds_password(address: str) -> bool:
+    """Whether there may be one: before any @, however it is written, or as a parameter."""
+    return bool(re.search(r"//[\s\S]*:[\s\S]*@|password\s*=", unquote(address)))
+
+
+def require_postgres(address: str, instead: str) -> None:
+    """Raises ValueError, which never repeats the address: it holds a password, or is none of a Postgres server.
+
+    Args:
+        instead: where else the password may stand.
+    """
+    if holds_password(address):
+        raise ValueError(f"a password must not stand in a file: {instead}")
+    if not POSTGRES.fullmatch(address):
+        raise ValueError("write it as postgresql://USER@HOST/DATABASE")
