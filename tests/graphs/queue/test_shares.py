@@ -119,6 +119,21 @@ def test_what_a_run_has_used_is_known_from_its_events_where_its_ledger_is_damage
     assert ledger.read_bytes().endswith(b"{torn\n"), "who only reads mends nothing"
 
 
+def test_a_damaged_line_of_a_log_of_calls_counts_as_the_dearest_and_stops_no_queue(
+    tiny_task: TinyTask, tmp_path: Path
+) -> None:
+    run = new_run(tiny_task(), [], tmp_path / "runs")
+    for number, usd in ((1, 0.25), (2, 0.5)):
+        run.log(Call(number=number, role="planner", model="m", usage=Usage(calls=1, input_tokens=10, usd=usd)))
+    with run.run_calls.path.open("ab") as log:
+        log.write(b"\x00{torn\n")
+    for _ in range(2):
+        assert spent(RunFolder.open(run.path)) == Spend(llm_tokens=30, usd=1.25)
+    with run.chat_calls.path.open("ab") as log:  # nothing tells what this one has cost
+        log.write(b"garbage\n")
+    assert spent(RunFolder.open(run.path)).usd == 1.25
+
+
 def test_what_a_user_has_set_stands_in_place_of_the_tasks_own_and_what_the_queue_has_set_does_not() -> None:
     own = Limits(rounds=6, minutes=60, usd=1.0, target=0.9)
     began = own.model_copy(update={"minutes": 20.0})
