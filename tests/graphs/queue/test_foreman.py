@@ -4,10 +4,13 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import threading
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -195,6 +198,32 @@ def test_a_killed_foreman_leaves_a_run_that_goes_on_and_the_queue_is_taken_up(
     assert kinds == ["baseline", "round", "outcome"]
     with pytest.raises(BadInput, match="is done"):
         take_up(queue, NightLimits())
+
+
+def test_a_signal_while_a_process_starts_leaves_none_behind(
+    tasks: Callable[..., list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = new_queue(tasks("only"), NightLimits(), tmp_path / "runs", SHORT)
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Started(subprocess.Popen[bytes]):
+        def __init__(self, *command: Any, **options: Any) -> None:
+            super().__init__(*command, **options)
+            started.append(self)
+
+    sleep, signals = time.sleep, iter([KeyboardInterrupt])
+
+    def interrupted(seconds: float) -> None:
+        if started and (came := next(signals, None)):
+            raise came
+        sleep(seconds)
+
+    monkeypatch.setattr("graphs.control.client.subprocess.Popen", Started)
+    monkeypatch.setattr("graphs.control.client.time.sleep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Foreman(queue, Seen(), AT_ONCE).work()
+    assert [worker.poll() is not None for worker in started] == [True]
+    assert holder(run_of(queue).lock_path) is None and not queue.read().items[0].ended
 
 
 def test_a_damaged_ledger_and_limits_that_a_user_has_set_outlive_the_evening(
