@@ -67,6 +67,10 @@ class Remote:
     def extend(self, **limits: float | None) -> RunStatus:
         return self._steer("extend", limits)
 
+    def share(self, limits: Mapping[str, float | None]) -> RunStatus:
+        """As `graphs.control.driver.Driver.share`."""
+        return self._steer("share", {"limits": dict(limits)})
+
     def finish(self) -> RunStatus:
         return self._steer("finish", {})
 

@@ -189,13 +189,15 @@ def test_a_killed_foreman_leaves_a_run_that_goes_on_and_the_queue_is_taken_up(
     remote = live(run)
     assert remote is not None
     pid = remote.status().pid
-    take_up(queue, NightLimits())
+    take_up(queue, NightLimits(minutes=500))
     pids = set()
     seen = Seen(at_run=lambda both: pids.add(both[1].pid))
     Foreman(queue, seen, AT_ONCE).work()
     assert pid in pids and seen.ends == [(1, "finished")]
     kinds = [json.loads(line)["kind"] for line in (run.path / "ledger.jsonl").read_text().splitlines()]
-    assert kinds == ["baseline", "round", "outcome"]
+    assert kinds == ["baseline", "extension", "round", "outcome"]
+    (row,) = run.extensions()  # which the process that went on by itself was given
+    assert row.by == "queue" and row.limits.minutes == pytest.approx(500, abs=2)
     with pytest.raises(BadInput, match="is done"):
         take_up(queue, NightLimits())
 
