@@ -38,7 +38,7 @@ class Remote:
 
     def status(self, after: int = -1, seconds: float = 0.0) -> RunStatus:
         try:
-            return self._steer("status", {"after": after, "seconds": seconds}, ANSWERS + seconds)
+            return self._steer("status", {"after": after, "seconds": seconds}, seconds)
         except Gone as gone:  # what the folder says is still true
             if not self._folder.path.exists():  # the task could not be used, and nothing was measured
                 raise
@@ -80,8 +80,8 @@ class Remote:
     def look(self, look: Look) -> Finding:
         return cast(Finding, self._call("look", {"look": look}, None))
 
-    def _steer(self, call: str, arguments: Mapping[str, object], timeout: float = ANSWERS) -> RunStatus:
-        return cast(RunStatus, self._call(call, arguments, timeout))
+    def _steer(self, call: str, arguments: Mapping[str, object], waits: float = 0.0) -> RunStatus:
+        return cast(RunStatus, self._call(call, arguments, ANSWERS + waits))
 
     def _call(self, call: str, arguments: Mapping[str, object], timeout: float | None) -> RunStatus | Finding:
         """What the other process returns.

@@ -149,7 +149,7 @@ class Foreman:
             return
         if remote:
             changes = {name: value for name, value in wanted if value != getattr(present, name)}
-            asked(run, lambda: remote.share(changes))
+            asked(run, lambda: remote.share(changes), self._due)
         else:
             with run.locked():
                 run.event(LimitsSet(row=run.extend(wanted, by="queue")))
@@ -178,18 +178,17 @@ class Foreman:
 
     def _followed(self, run: RunFolder, steering: Steering) -> str:
         """Until no process works on the run any more. Returns its last trouble."""
-        status, trouble, ending = status_of(run, steering, -1), "", False
+        status, trouble, ending = status_of(run, steering, -1, self._due), "", False
         while status.condition not in ("finished", "stopped"):
             self._watcher.run(run, status)
             if status.question:  # a user had it ask; nobody is there to answer
                 with suppress(NesyLoraError):
                     steering.answer(APPROVE, status.question.number)
-            limits = self._queue.read().limits
-            if limits.until and now() >= limits.until and not ending:
-                ending = True
-                with suppress(NesyLoraError):
+            if self._due() and not ending:
+                with suppress(NesyLoraError):  # it is told again
                     steering.finish()
-            status = status_of(run, steering, status.version)
+                    ending = True
+            status = status_of(run, steering, status.version, self._due)
             trouble = status.trouble.partition(f" {GO_ON}")[0]  # which is for people
         self._watcher.run(run, status)
         if status.supervised:
@@ -197,6 +196,11 @@ class Foreman:
                 steering.leave()
         until_free(run)
         return trouble
+
+    def _due(self) -> bool:
+        """Whether the time of the queue is over."""
+        until = self._queue.read().limits.until
+        return until is not None and now() >= until
 
     # --- what is written -------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from agent.errors import BadInput, Busy, NesyLoraError
 from agent.records.events import Note
 from agent.records.queue import NightLimits, QueueRow, Rate, TaskEnded, TaskStopped
 from eval.tasks.task import load_config
-from graphs.control.client import live, start_worker
+from graphs.control.client import Remote, live, start_worker
 from graphs.control.extension import extend_stopped
 from graphs.control.steering import RunStatus
 from graphs.queue.foreman import Foreman, spend_of
@@ -296,6 +296,14 @@ def test_at_the_time_named_the_run_under_way_ends_and_the_rest_waits(
         if seen[1].step and seen[1].step.what == "training LoRA":
             later = timedelta(hours=8)
 
+    finish, failures = Remote.finish, iter([NesyLoraError("No answer.")])
+
+    def finish_at_second(remote: Remote) -> RunStatus:
+        if failure := next(failures, None):
+            raise failure
+        return finish(remote)
+
+    monkeypatch.setattr(Remote, "finish", finish_at_second)
     seen = Seen(at_run=jump)
     end = Foreman(queue, seen, AT_ONCE).work()
     assert seen.ends == [(1, "finished")]
@@ -304,6 +312,30 @@ def test_at_the_time_named_the_run_under_way_ends_and_the_rest_waits(
     assert "second: 0.0 minutes are left until" in end.reason
     take_up(queue, NightLimits(until=now() + timedelta(hours=20)))
     assert [item.added.name for item in queue.read().open] == ["second"]
+
+
+def test_a_run_that_answers_no_more_does_not_hold_the_queue_beyond_its_time(
+    tasks: Callable[..., list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = new_queue(tasks("only"), NightLimits(until=now() + timedelta(hours=8)), tmp_path / "runs", LONG)
+    later, hung = timedelta(), list[int]()
+    monkeypatch.setattr("graphs.queue.foreman.now", lambda: now() + later)
+
+    def hang(seen: tuple[RunFolder, RunStatus]) -> None:
+        nonlocal later
+        if seen[1].pid and seen[1].step and seen[1].step.what == "training LoRA":
+            hung.append(seen[1].pid)
+            os.kill(hung[0], signal.SIGSTOP)
+            later = timedelta(hours=8)
+            monkeypatch.setattr("graphs.control.client.ANSWERS", 0.1)
+            monkeypatch.setattr("graphs.queue.asking.HANGS", 0.0)
+            monkeypatch.setattr("graphs.queue.asking.ENDS", 0.1)
+
+    seen = Seen(at_run=hang)
+    end = Foreman(queue, seen, AT_ONCE).work()
+    assert len(hung) == 1 and [row.then for row in seen.rows if isinstance(row, TaskStopped)] == ["again"]
+    assert not seen.ends and "minutes are left until" in end.reason
+    assert holder(run_of(queue).lock_path) is None, "it can be gone on with another night"
 
 
 def test_a_time_that_has_passed_is_refused_and_so_is_one_into_which_no_round_fits(
