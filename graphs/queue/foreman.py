@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -57,16 +57,23 @@ class Foreman:
             Busy: another process works on the queue.
             KeyboardInterrupt: a signal has come. The run under way has let go, after its batch.
         """
-        with self._queue.locked():
+        with ExitStack() as kept:
+            kept.enter_context(self._queue.locked())
             while True:
-                item, share, why = self._next()
-                if item is None or share is None:
-                    return self._end(why)
-                self._task(item, share)
+                state = self._queue.read()
+                item, share, why = self._next(state)
+                if item and share:
+                    self._task(item, share)
+                    continue
+                end = self._end(why)  # which is told, and that takes a while
+                with self._queue.alone():  # whoever adds a task from here on finds that nobody works on the queue
+                    if len(self._queue.read().items) == len(state.items):
+                        kept.close()
+                        return end
 
-    def _next(self) -> tuple[Item | None, Left | None, str]:
+    def _next(self, state: QueueState) -> tuple[Item | None, Left | None, str]:
         """The next task, with what it may use; or why there is none."""
-        state, why = self._queue.read(), []
+        why = []
         left = left_of(state.limits, spend_of(self._queue, state), now())
         for place, item in enumerate(state.open):
             share = share_of(left, state.open[place + 1 :])

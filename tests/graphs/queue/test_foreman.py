@@ -17,7 +17,7 @@ import yaml
 
 from agent.errors import BadInput, Busy, NesyLoraError
 from agent.records.events import Note
-from agent.records.queue import NightLimits, QueueRow, Rate, TaskEnded, TaskStopped
+from agent.records.queue import NightLimits, QueueEnded, QueueRow, Rate, TaskEnded, TaskStopped
 from eval.tasks.task import load_config
 from graphs.control.client import Remote, live, start_worker
 from graphs.control.extension import extend_stopped
@@ -102,6 +102,22 @@ def test_a_task_that_breaks_does_not_stop_the_others_and_one_more_is_added_meanw
     runs = [RunFolder.open(queue.root / item.run) for item in state.items if item.run != state.items[1].run]
     assert [run.about.task for run in runs] == ["good", "last", "more"]
     assert end.spend.train_tokens == sum(run.rounds()[-1].spend.train_tokens for run in runs) > 0
+
+
+def test_a_task_that_is_added_while_the_end_is_told_is_worked_on(
+    tasks: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    first, more = tasks("first", "more")
+    queue = new_queue([first], NightLimits(), tmp_path / "runs", SHORT)
+
+    def add(row: QueueRow) -> None:
+        if isinstance(row, QueueEnded) and len(queue.read().items) == 1:
+            add_task(queue, more, SHORT)
+
+    seen = Seen(add)
+    end = Foreman(queue, seen, AT_ONCE).work()
+    assert seen.ends == [(1, "finished"), (2, "finished")]
+    assert queue.read().ended == end and holder(queue.lock_path) is None
 
 
 def test_a_task_that_cannot_be_used_is_refused_before_anything_begins(
