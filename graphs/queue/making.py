@@ -176,8 +176,9 @@ def next_time(text: str, present: datetime) -> datetime:
         except ValueError:
             continue
         if form == "%H:%M":
-            wanted = here.replace(hour=read.hour, minute=read.minute, second=0, microsecond=0)
-            return wanted if wanted > here else (wanted.replace(tzinfo=None) + timedelta(days=1)).astimezone()
+            today = datetime.combine(here.date(), read.time())  # without a zone: the clock may change until then
+            twice = (today.astimezone(), today.replace(fold=1).astimezone())
+            return next((wanted for wanted in twice if wanted > here), (today + timedelta(days=1)).astimezone())
         wanted = read.astimezone()
         if wanted <= here:
             raise BadInput(f"--until {text} has passed: it is {here:%Y-%m-%d %H:%M} here")

@@ -1,5 +1,5 @@
-"""What a task may use of its queue's budget: what the later ones are not estimated to need, and never less than an
-equal share of what is left."""
+"""What a task may use of its queue's budget: what the later ones are not estimated to need. None of them keeps more
+than an equal share of what is left, or the time of one round where that is longer."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime

@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from graphs.control.client import Remote, live, start_worker
 from graphs.control.extension import extend_stopped
 from graphs.control.steering import RunStatus
 from graphs.queue.foreman import Foreman, spend_of
-from graphs.queue.making import add_task, new_queue, next_time, take_up
+from graphs.queue.making import add_task, new_queue, take_up
 from memory.queue import QueueFolder, QueueState, now
 from memory.run.folder import RunFolder
 from memory.storage.lock import holder
@@ -396,18 +396,3 @@ def test_a_line_that_a_kill_cut_off_does_not_count_and_a_damaged_one_is_named(
         file.write("{}\n")
     with pytest.raises(BadInput, match=r"queue\.jsonl, line 4: not a row of a queue"):
         queue.read()
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [("07:00", "2026-11-28T07:00"), ("23:30", "2026-11-27T23:30"), ("2026-12-24 06:15", "2026-12-24T06:15")],
-)
-def test_a_time_of_the_clock_is_the_next_one(text: str, wanted: str) -> None:
-    evening = datetime(2026, 11, 27, 22, 0).astimezone()
-    assert next_time(text, evening) == datetime.fromisoformat(wanted).astimezone()
-
-
-@pytest.mark.parametrize("text", ["seven", "2026-11-27 07:00", "25:00"])
-def test_another_time_is_refused(text: str) -> None:
-    with pytest.raises(BadInput, match="--until"):
-        next_time(text, datetime(2026, 11, 27, 22, 0).astimezone())

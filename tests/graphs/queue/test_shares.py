@@ -28,10 +28,13 @@ def an_item(number: int = 1, estimate: Estimate = KNOWN, **limits: float) -> Ite
     return Item(TaskAdded(time=now(), number=number, name=f"t{number}", task="/t", limits=own, estimate=estimate))
 
 
-def test_later_tasks_keep_what_they_need_and_at_least_an_equal_share() -> None:
+def test_later_tasks_keep_what_they_need_and_at_most_an_equal_share_or_one_round() -> None:
     later = [an_item(2), an_item(3)]
     assert share_of(Left(minutes=480), later).minutes == pytest.approx(480 - 2 * 4.2)
     assert share_of(Left(minutes=9), later).minutes == pytest.approx(3)
+    slow = KNOWN.model_copy(update={"start": 100 * 60 * 49.4})  # 50 minutes with the end and one edit
+    assert slow.least_minutes == pytest.approx(50)
+    assert share_of(Left(minutes=60), [an_item(2, slow)]).minutes == pytest.approx(10)
     assert share_of(Left(minutes=480), [an_item(2, KNOWN.model_copy(update={"rate": None}))]).minutes == 240
     assert share_of(Left(minutes=480), [an_item(2, minutes=4)]).minutes == 476
     assert share_of(Left(usd=6), later).usd == 6  # they ask no LLM
