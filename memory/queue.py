@@ -99,10 +99,14 @@ class QueueFolder:
 
         Several processes may do this, one at a time: tasks are added to a queue that is worked on.
         """
-        with held(self.path / "rows", f"queue.jsonl of {self.name}", wait=WAIT):
+        with self.alone():
             made = row(self.read())
             append_line(self.rows_file, made.model_dump_json(), sync=True)
             return made
+
+    def alone(self) -> AbstractContextManager[None]:
+        """While this is held, nobody adds a row. Raises Busy: another process does so, for too long."""
+        return held(self.path / "rows", f"queue.jsonl of {self.name}", wait=WAIT)
 
     def read(self) -> QueueState:
         """All rows. A last line that a kill cut off does not count.

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import cast
+from typing import BinaryIO, cast
 
 from agent.errors import BadInput, Busy, NesyLoraError
 from agent.records.actions import Action
@@ -21,6 +21,7 @@ from memory.storage.lock import holder
 
 HOME = Path(__file__).resolve().parents[2]
 STARTS = 120.0  # seconds that a worker may take until it can be reached
+ENDS = 60.0  # seconds for a worker that is told to end
 ANSWERS = 30.0  # seconds for an answer, beside what is waited for on purpose
 
 
@@ -37,7 +38,7 @@ class Remote:
 
     def status(self, after: int = -1, seconds: float = 0.0) -> RunStatus:
         try:
-            return self._steer("status", {"after": after, "seconds": seconds}, ANSWERS + seconds)
+            return self._steer("status", {"after": after, "seconds": seconds}, seconds)
         except Gone as gone:  # what the folder says is still true
             if not self._folder.path.exists():  # the task could not be used, and nothing was measured
                 raise
@@ -66,6 +67,10 @@ class Remote:
     def extend(self, **limits: float | None) -> RunStatus:
         return self._steer("extend", limits)
 
+    def share(self, limits: Mapping[str, float | None]) -> RunStatus:
+        """As `graphs.control.driver.Driver.share`."""
+        return self._steer("share", {"limits": dict(limits)})
+
     def finish(self) -> RunStatus:
         return self._steer("finish", {})
 
@@ -75,8 +80,8 @@ class Remote:
     def look(self, look: Look) -> Finding:
         return cast(Finding, self._call("look", {"look": look}, None))
 
-    def _steer(self, call: str, arguments: Mapping[str, object], timeout: float = ANSWERS) -> RunStatus:
-        return cast(RunStatus, self._call(call, arguments, timeout))
+    def _steer(self, call: str, arguments: Mapping[str, object], waits: float = 0.0) -> RunStatus:
+        return cast(RunStatus, self._call(call, arguments, ANSWERS + waits))
 
     def _call(self, call: str, arguments: Mapping[str, object], timeout: float | None) -> RunStatus | Finding:
         """What the other process returns.
@@ -227,25 +232,49 @@ def start_worker(folder: RunFolder, supervised: bool = False) -> Steering:
             [*command, *(["--supervised"] if supervised else [])], stdin=subprocess.DEVNULL, stdout=said,
             stderr=subprocess.STDOUT, start_new_session=True, env=environment(),
         )  # fmt: skip
-        until = time.monotonic() + STARTS
-        while time.monotonic() < until:
-            at = process.noted(folder)
-            if at is not None and at.pid == worker.pid and (remote := live(folder)):
-                threading.Thread(target=worker.wait, daemon=True).start()  # or its end leaves a zombie
-                return remote
-            if worker.poll() == Busy.exit_code:
-                return _of_another(folder, time.monotonic() + ANSWERS)
-            if worker.poll() is not None:
-                said.seek(before)
-                last = said.read().decode(errors="replace").strip().splitlines()
-                kind = BadInput if worker.returncode == BadInput.exit_code else NesyLoraError
-                raise kind(
-                    f"The process for run {folder.name} has ended with code {worker.returncode}: "
-                    f"{last[-1] if last else 'it said nothing'}"
-                )
-            time.sleep(0.05)
+        try:
+            return _reached(folder, worker, said, before)
+        except BaseException:  # a signal, too: nobody would know of a process that cannot be reached yet
+            _end(worker)
+            raise
+
+
+def _reached(folder: RunFolder, worker: "subprocess.Popen[bytes]", said: BinaryIO, before: int) -> Steering:
+    """The run, once the process that was started for it can be reached. Errors as `start_worker`.
+
+    Args:
+        said: what it writes, from `before` on.
+    """
+    until = time.monotonic() + STARTS
+    while time.monotonic() < until:
+        at = process.noted(folder)
+        if at is not None and at.pid == worker.pid and (remote := live(folder)):
+            threading.Thread(target=worker.wait, daemon=True).start()  # or its end leaves a zombie
+            return remote
+        if worker.poll() == Busy.exit_code:
+            return _of_another(folder, time.monotonic() + ANSWERS)
+        if worker.poll() is not None:
+            said.seek(before)
+            last = said.read().decode(errors="replace").strip().splitlines()
+            kind = BadInput if worker.returncode == BadInput.exit_code else NesyLoraError
+            raise kind(
+                f"The process for run {folder.name} has ended with code {worker.returncode}: "
+                f"{last[-1] if last else 'it said nothing'}"
+            )
+        time.sleep(0.05)
+    raise NesyLoraError(
+        f"The process for run {folder.name} cannot be reached after {STARTS:.0f} s: see {folder.path / 'console.log'}"
+    )
+
+
+def _end(worker: "subprocess.Popen[bytes]") -> None:
+    """Has it let go of its run; kills it where it does not."""
     worker.terminate()
-    raise NesyLoraError(f"The process for run {folder.name} cannot be reached after {STARTS:.0f} s: see {log}")
+    try:
+        worker.wait(ENDS)
+    except subprocess.TimeoutExpired:
+        worker.kill()
+        worker.wait()
 
 
 def _of_another(folder: RunFolder, until: float) -> Steering:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
+from typing import Literal
 
 from agent.errors import BadInput, NesyLoraError
 from agent.protocols import Listener
@@ -129,8 +130,22 @@ class Driver(RunThread):
         return self.status()
 
     def extend(self, **limits: float | None) -> RunStatus:
+        return self._extend(limits, "user")
+
+    def share(self, limits: Mapping[str, float | None]) -> RunStatus:
+        """Set limits as its queue has them for it. Unlike `extend`, this opens no run again.
+
+        Raises:
+            BadInput: it has ended, or see `graphs.control.extension.extended`.
+        """
         with self._changed:
-            row = self._folder.extend(extended(self._config, self._folder.limits() or self._config.limits, limits))
+            self._still_open("share")
+            return self._extend(limits, "queue")
+
+    def _extend(self, limits: Mapping[str, float | None], by: Literal["user", "queue"]) -> RunStatus:
+        with self._changed:
+            present = self._folder.limits() or self._config.limits
+            row = self._folder.extend(extended(self._config, present, limits), by)
             at_its_end = self._question is not None and isinstance(self._question.decision.move, Stop)
             if row.reopened or at_its_end:
                 self._order(self._go_on_from_the_ledger)
@@ -169,7 +184,7 @@ class Driver(RunThread):
             raise NesyLoraError(
                 f"The process lets go of run {self._folder.name} just now, so there is nothing to {to}."
             )
-        if self._condition == "finished":
+        if self._condition == "finished" or (to == "share" and self._folder.outcome()):
             raise BadInput(f"Run {self._folder.name} has finished, so there is nothing to {to}. {EXTEND}")
 
 

@@ -13,7 +13,7 @@ from agent.records.actions import Action
 from agent.records.looks import Finding, Look
 from graphs.control.steering import RunStatus, Steering
 
-CALLS = ("status", "answer", "act", "go_on", "pause", "cancel_step", "extend", "finish", "leave", "look")
+CALLS = ("status", "answer", "act", "go_on", "pause", "cancel_step", "extend", "share", "finish", "leave", "look")
 KINDS: dict[str, type[NesyLoraError]] = {kind.__name__: kind for kind in (NesyLoraError, BadInput, Busy)}
 UNEXPECTED = (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, OSError, RuntimeError,
               TypeError, ValueError, sqlite3.Error)  # fmt: skip

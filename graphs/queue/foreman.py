@@ -2,27 +2,25 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Protocol
 
 from agent.config.task import TaskConfig
-from agent.errors import BadInput, Busy, NesyLoraError
+from agent.errors import BadInput, NesyLoraError
 from agent.records.events import LimitsSet, Note
 from agent.records.limits import Limits
 from agent.records.queue import QueueEnded, QueueRow, TaskEnded, TaskStarted, TaskStopped
 from agent.records.rounds import Spend
 from graphs.approval import APPROVE
 from graphs.context import new_run
-from graphs.control.client import GO_ON, live, start_worker
+from graphs.control.client import GO_ON, Remote, live, start_worker
 from graphs.control.steering import RunStatus, Steering
+from graphs.queue.asking import asked, status_of, until_free
 from graphs.queue.shares import Left, differ, lacking, left_of, limits_within, own_limits, share_of, spent
 from memory.queue import Item, QueueFolder, QueueState, now
 from memory.run.folder import RunFolder
-from memory.storage.lock import holder
 
-POLL = 2.0  # seconds that one request waits for news of a run
-LETS_GO = 300.0  # seconds in which a process that has ended its run lets go of it
 WAITS = (1.0, 10.0, 60.0, 300.0)  # seconds before a run that has stopped is tried again, while it does not get on
 
 
@@ -59,16 +57,23 @@ class Foreman:
             Busy: another process works on the queue.
             KeyboardInterrupt: a signal has come. The run under way has let go, after its batch.
         """
-        with self._queue.locked():
+        with ExitStack() as kept:
+            kept.enter_context(self._queue.locked())
             while True:
-                item, share, why = self._next()
-                if item is None or share is None:
-                    return self._end(why)
-                self._task(item, share)
+                state = self._queue.read()
+                item, share, why = self._next(state)
+                if item and share:
+                    self._task(item, share)
+                    continue
+                end = self._end(why)  # which is told, and that takes a while
+                with self._queue.alone():  # whoever adds a task from here on finds that nobody works on the queue
+                    if len(self._queue.read().items) == len(state.items):
+                        kept.close()
+                        return end
 
-    def _next(self) -> tuple[Item | None, Left | None, str]:
+    def _next(self, state: QueueState) -> tuple[Item | None, Left | None, str]:
         """The next task, with what it may use; or why there is none."""
-        state, why = self._queue.read(), []
+        why = []
         left = left_of(state.limits, spend_of(self._queue, state), now())
         for place, item in enumerate(state.open):
             share = share_of(left, state.open[place + 1 :])
@@ -119,7 +124,10 @@ class Foreman:
         task, path = item.added, self._queue.root / item.run
         if item.run and (path / "run.json").is_file():
             run = RunFolder.open(path)
-            if not live(run):
+            if remote := live(run):
+                with suppress(BadInput):  # it has ended just now
+                    self._limit(run, item, share, remote)
+            else:
                 with run.locked():
                     run.mend(lambda text: run.event(Note(text=text)))
                 self._limit(run, item, share)
@@ -131,8 +139,12 @@ class Foreman:
         changes = [*task.overrides, *_settings(task.limits, limits)]
         return new_run(Path(task.task), changes, self._queue.root, name)
 
-    def _limit(self, run: RunFolder, item: Item, share: Left) -> None:
-        """Let other limits hold, where the queue has less or more for the run than when it began."""
+    def _limit(self, run: RunFolder, item: Item, share: Left, remote: Remote | None = None) -> None:
+        """Let other limits hold, where the queue has less or more for the run than when it began.
+
+        Args:
+            remote: the process that works on the run already.
+        """
         if run.outcome():
             return
         config = _config(run)
@@ -140,7 +152,12 @@ class Foreman:
         own = own_limits(item.added.limits, config.limits, run.extensions())
         wanted = limits_within(own, share, spent(run), item.added.estimate.end_minutes)
         wanted = wanted.model_copy(update={"rounds": present.rounds, "target": present.target})
-        if differ(present, wanted):
+        if not differ(present, wanted):
+            return
+        if remote:
+            changes = {name: value for name, value in wanted if value != getattr(present, name)}
+            asked(run, lambda: remote.share(changes), self._due)
+        else:
             with run.locked():
                 run.event(LimitsSet(row=run.extend(wanted, by="queue")))
 
@@ -160,7 +177,7 @@ class Foreman:
             if remote := live(run):
                 with suppress(NesyLoraError):
                     remote.leave()
-            _until_free(run)
+            until_free(run)
             raise
         if not run.path.exists():  # the run takes itself away where its task cannot be used
             raise BadInput(last or f"The task cannot be used: nesylora run {item.added.task} says why.")
@@ -168,25 +185,29 @@ class Foreman:
 
     def _followed(self, run: RunFolder, steering: Steering) -> str:
         """Until no process works on the run any more. Returns its last trouble."""
-        status, trouble, ending = _status(run, steering, -1), "", False
+        status, trouble, ending = status_of(run, steering, -1, self._due), "", False
         while status.condition not in ("finished", "stopped"):
             self._watcher.run(run, status)
             if status.question:  # a user had it ask; nobody is there to answer
                 with suppress(NesyLoraError):
                     steering.answer(APPROVE, status.question.number)
-            limits = self._queue.read().limits
-            if limits.until and now() >= limits.until and not ending:
-                ending = True
-                with suppress(NesyLoraError):
+            if self._due() and not ending:
+                with suppress(NesyLoraError):  # it is told again
                     steering.finish()
-            status = _status(run, steering, status.version)
+                    ending = True
+            status = status_of(run, steering, status.version, self._due)
             trouble = status.trouble.partition(f" {GO_ON}")[0]  # which is for people
         self._watcher.run(run, status)
         if status.supervised:
             with suppress(NesyLoraError):
                 steering.leave()
-        _until_free(run)
+        until_free(run)
         return trouble
+
+    def _due(self) -> bool:
+        """Whether the time of the queue is over."""
+        until = self._queue.read().limits.until
+        return until is not None and now() >= until
 
     # --- what is written -------------------------------------------------------------------------------
 
@@ -267,20 +288,3 @@ def _config(run: RunFolder) -> TaskConfig:
     from eval.tasks.task import load_config
 
     return load_config(run.task_file)
-
-
-def _status(run: RunFolder, steering: Steering, after: int) -> RunStatus:
-    """The run's status, once it is beyond this version or a while has passed. A busy machine is waited for."""
-    while True:
-        try:
-            return steering.status(after, POLL if after >= 0 else 0.0)
-        except Busy:
-            if not holder(run.lock_path):
-                raise
-
-
-def _until_free(run: RunFolder) -> None:
-    """Wait until the process has let go of the run: it writes its report last."""
-    until = time.monotonic() + LETS_GO
-    while holder(run.lock_path) and time.monotonic() < until:
-        time.sleep(0.05)

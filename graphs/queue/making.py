@@ -9,11 +9,12 @@ from pathlib import Path
 from agent.errors import BadInput
 from agent.records.queue import NightLimits, QueueBegun, QueueRow, TaskAdded
 from agent.records.rounds import Spend
+from eval.tasks.task import load_config
 from graphs.context import checked
 from graphs.queue.estimate import Rates, estimate
 from graphs.queue.foreman import spend_of
 from graphs.queue.shares import left_of
-from memory.queue import QueueFolder, QueueState, now
+from memory.queue import Item, QueueFolder, QueueState, now
 
 
 def read_tasks(tasks: Sequence[Path], overrides: Sequence[str], limits: NightLimits, root: Path) -> list[TaskAdded]:
@@ -89,7 +90,8 @@ def take_up(queue: QueueFolder, limits: NightLimits, notify: str = "") -> QueueS
     """Begin to work on a queue again, with what is named in `limits` in place of what held.
 
     Raises:
-        BadInput: nothing is left to do, its time has passed, or not even one round fits.
+        BadInput: nothing is left to do, its time has passed, not even one round fits, or money is limited and a task
+            knows no price.
     """
     state = queue.read()
     merged = state.limits.model_copy(update={name: value for name, value in limits if value is not None})
@@ -101,6 +103,8 @@ def take_up(queue: QueueFolder, limits: NightLimits, notify: str = "") -> QueueS
             f"Queue {queue.name} was to work until {merged.until.astimezone():%Y-%m-%d %H:%M}, which has passed. Give "
             "another time, such as --until 07:00"
         )
+    if merged.usd is not None:
+        _refuse_unpriced(queue, held_out)
     rows = [item.added for item in held_out if not item.started]
     refuse_what_does_not_fit(rows, merged, spend_of(queue, state), queue.root)
     queue.append(lambda _: QueueBegun(time=now(), limits=merged, notify=notify or state.notify))
@@ -132,6 +136,22 @@ def refuse_what_does_not_fit(rows: Sequence[TaskAdded], limits: NightLimits, use
         )
 
 
+def _refuse_unpriced(queue: QueueFolder, items: Sequence[Item]) -> None:
+    """Raises BadInput where the calls of a task, as it was begun, would count as free."""
+    for item in items:
+        begun = queue.root / item.run / "task.yaml"
+        file, changes = (begun, ()) if item.run and begun.is_file() else (Path(item.added.task), item.added.overrides)
+        try:
+            role = load_config(file, changes).unpriced
+        except BadInput:  # said when its turn comes
+            continue
+        if role:
+            raise BadInput(
+                f"{item.added.name}: money is limited, and the {role} has no `llm.price: {{input: …, output: …}}` in "
+                f"{file}. Put it there, or go on without --usd"
+            )
+
+
 def _as_it_is(row: TaskAdded, state: QueueState) -> QueueRow:
     return row
 
@@ -156,8 +176,9 @@ def next_time(text: str, present: datetime) -> datetime:
         except ValueError:
             continue
         if form == "%H:%M":
-            wanted = here.replace(hour=read.hour, minute=read.minute, second=0, microsecond=0)
-            return wanted if wanted > here else (wanted.replace(tzinfo=None) + timedelta(days=1)).astimezone()
+            today = datetime.combine(here.date(), read.time())  # without a zone: the clock may change until then
+            twice = (today.astimezone(), today.replace(fold=1).astimezone())
+            return next((wanted for wanted in twice if wanted > here), (today + timedelta(days=1)).astimezone())
         wanted = read.astimezone()
         if wanted <= here:
             raise BadInput(f"--until {text} has passed: it is {here:%Y-%m-%d %H:%M} here")

@@ -1,5 +1,5 @@
-"""What a task may use of its queue's budget: what the later ones are not estimated to need, and never less than an
-equal share of what is left."""
+"""What a task may use of its queue's budget: what the later ones are not estimated to need. None of them keeps more
+than an equal share of what is left, or the time of one round where that is longer."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -10,7 +10,7 @@ from pydantic import Field
 from agent.records.base import Record
 from agent.records.limits import Extension, Limits
 from agent.records.queue import NightLimits, TaskAdded, counted
-from agent.records.rounds import Baseline, Outcome, Round, Spend, Usage
+from agent.records.rounds import Baseline, Outcome, Round, Spend
 from memory.queue import Item
 from memory.run.folder import RunFolder
 from memory.run.ledger import outcome_of
@@ -40,7 +40,7 @@ def spent(run: RunFolder) -> Spend:
         known += run.charges.beyond(len(steps) - 1 if steps else None)
         if ends:
             known += ends[-1].beyond(known)  # where the charges were lost
-    calls = sum((*run.run_calls.usage().values(), *run.chat_calls.usage().values()), Usage())
+    calls = run.run_calls.known_usage() + run.chat_calls.known_usage()
     return known.model_copy(
         update={"llm_tokens": max(known.llm_tokens, calls.tokens), "usd": max(known.usd, calls.usd)}
     )

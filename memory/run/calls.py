@@ -1,6 +1,6 @@
 """calls.jsonl and its like: every call to the external LLM, before it is sent and after it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -50,18 +50,12 @@ class CallFile:
             return self._mended()
 
     def _mended(self) -> str:
-        good, damaged = list[Call](), 0
-        for line in whole_lines(self.path):
-            try:
-                good.append(Call.model_validate_json(line))
-            except ValidationError as error:
-                if not is_damage(error):
-                    return ""  # of another version
-                damaged += 1
-        if not damaged:
+        good, faults = self._read()
+        if not faults or not all(is_damage(fault) for fault in faults):  # else: of another version
             return ""
+        damaged = len(faults)
         said = copy_aside(self.path, self.path.parent)
-        dearest = max(good, key=lambda call: (call.usage.usd, call.usage.tokens), default=None)
+        dearest = _dearest(good)
         first = min(
             (call.number for call in good), default=1
         )  # a process that still counts upwards meets none of these
@@ -81,9 +75,34 @@ class CallFile:
         """What the calls cost by role; read again only where the file has grown, since it is asked at every step."""
         size = self.path.stat().st_size if self.path.exists() else 0
         if size != self._size:
-            latest = {call.number: call for call in self.calls()}
-            usage: dict[Role, Usage] = {}
-            for call in latest.values():
-                usage[call.role] = usage.get(call.role, Usage()) + call.usage
-            self._size, self._usage = size, usage
+            self._size, self._usage = size, _by_role(self.calls())
         return self._usage
+
+    def known_usage(self) -> Usage:
+        """What all calls cost, with each damaged line at the most that one has cost. For who cannot mend it."""
+        good, faults = self._read()
+        dearest = _dearest(good)
+        lost = [dearest.usage] * len(faults) if dearest else []
+        return sum((*_by_role(good).values(), *lost), Usage())
+
+    def _read(self) -> tuple[list[Call], list[ValidationError]]:
+        """The calls of the lines that can be read, and what is wrong with the others."""
+        good, faults = list[Call](), list[ValidationError]()
+        for line in whole_lines(self.path):
+            try:
+                good.append(Call.model_validate_json(line))
+            except ValidationError as error:
+                faults.append(error)
+        return good, faults
+
+
+def _dearest(calls: Sequence[Call]) -> Call | None:
+    return max(calls, key=lambda call: (call.usage.usd, call.usage.tokens), default=None)
+
+
+def _by_role(calls: Sequence[Call]) -> dict[Role, Usage]:
+    """What the calls cost; of a call that is noted twice, the later line counts."""
+    usage: dict[Role, Usage] = {}
+    for call in {call.number: call for call in calls}.values():
+        usage[call.role] = usage.get(call.role, Usage()) + call.usage
+    return usage

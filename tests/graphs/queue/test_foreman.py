@@ -4,23 +4,26 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import threading
+import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from agent.errors import BadInput, Busy, NesyLoraError
 from agent.records.events import Note
-from agent.records.queue import NightLimits, QueueRow, Rate, TaskEnded, TaskStopped
+from agent.records.queue import NightLimits, QueueEnded, QueueRow, Rate, TaskEnded, TaskStopped
 from eval.tasks.task import load_config
-from graphs.control.client import live, start_worker
+from graphs.control.client import Remote, live, start_worker
 from graphs.control.extension import extend_stopped
 from graphs.control.steering import RunStatus
 from graphs.queue.foreman import Foreman, spend_of
-from graphs.queue.making import add_task, new_queue, next_time, take_up
+from graphs.queue.making import add_task, new_queue, take_up
 from memory.queue import QueueFolder, QueueState, now
 from memory.run.folder import RunFolder
 from memory.storage.lock import holder
@@ -99,6 +102,22 @@ def test_a_task_that_breaks_does_not_stop_the_others_and_one_more_is_added_meanw
     runs = [RunFolder.open(queue.root / item.run) for item in state.items if item.run != state.items[1].run]
     assert [run.about.task for run in runs] == ["good", "last", "more"]
     assert end.spend.train_tokens == sum(run.rounds()[-1].spend.train_tokens for run in runs) > 0
+
+
+def test_a_task_that_is_added_while_the_end_is_told_is_worked_on(
+    tasks: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    first, more = tasks("first", "more")
+    queue = new_queue([first], NightLimits(), tmp_path / "runs", SHORT)
+
+    def add(row: QueueRow) -> None:
+        if isinstance(row, QueueEnded) and len(queue.read().items) == 1:
+            add_task(queue, more, SHORT)
+
+    seen = Seen(add)
+    end = Foreman(queue, seen, AT_ONCE).work()
+    assert seen.ends == [(1, "finished"), (2, "finished")]
+    assert queue.read().ended == end and holder(queue.lock_path) is None
 
 
 def test_a_task_that_cannot_be_used_is_refused_before_anything_begins(
@@ -186,15 +205,43 @@ def test_a_killed_foreman_leaves_a_run_that_goes_on_and_the_queue_is_taken_up(
     remote = live(run)
     assert remote is not None
     pid = remote.status().pid
-    take_up(queue, NightLimits())
+    take_up(queue, NightLimits(minutes=500))
     pids = set()
     seen = Seen(at_run=lambda both: pids.add(both[1].pid))
     Foreman(queue, seen, AT_ONCE).work()
     assert pid in pids and seen.ends == [(1, "finished")]
     kinds = [json.loads(line)["kind"] for line in (run.path / "ledger.jsonl").read_text().splitlines()]
-    assert kinds == ["baseline", "round", "outcome"]
+    assert kinds == ["baseline", "extension", "round", "outcome"]
+    (row,) = run.extensions()  # which the process that went on by itself was given
+    assert row.by == "queue" and row.limits.minutes == pytest.approx(500, abs=2)
     with pytest.raises(BadInput, match="is done"):
         take_up(queue, NightLimits())
+
+
+def test_a_signal_while_a_process_starts_leaves_none_behind(
+    tasks: Callable[..., list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = new_queue(tasks("only"), NightLimits(), tmp_path / "runs", SHORT)
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Started(subprocess.Popen[bytes]):
+        def __init__(self, *command: Any, **options: Any) -> None:
+            super().__init__(*command, **options)
+            started.append(self)
+
+    sleep, signals = time.sleep, iter([KeyboardInterrupt])
+
+    def interrupted(seconds: float) -> None:
+        if started and (came := next(signals, None)):
+            raise came
+        sleep(seconds)
+
+    monkeypatch.setattr("graphs.control.client.subprocess.Popen", Started)
+    monkeypatch.setattr("graphs.control.client.time.sleep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Foreman(queue, Seen(), AT_ONCE).work()
+    assert [worker.poll() is not None for worker in started] == [True]
+    assert holder(run_of(queue).lock_path) is None and not queue.read().items[0].ended
 
 
 def test_a_damaged_ledger_and_limits_that_a_user_has_set_outlive_the_evening(
@@ -265,6 +312,14 @@ def test_at_the_time_named_the_run_under_way_ends_and_the_rest_waits(
         if seen[1].step and seen[1].step.what == "training LoRA":
             later = timedelta(hours=8)
 
+    finish, failures = Remote.finish, iter([NesyLoraError("No answer.")])
+
+    def finish_at_second(remote: Remote) -> RunStatus:
+        if failure := next(failures, None):
+            raise failure
+        return finish(remote)
+
+    monkeypatch.setattr(Remote, "finish", finish_at_second)
     seen = Seen(at_run=jump)
     end = Foreman(queue, seen, AT_ONCE).work()
     assert seen.ends == [(1, "finished")]
@@ -273,6 +328,30 @@ def test_at_the_time_named_the_run_under_way_ends_and_the_rest_waits(
     assert "second: 0.0 minutes are left until" in end.reason
     take_up(queue, NightLimits(until=now() + timedelta(hours=20)))
     assert [item.added.name for item in queue.read().open] == ["second"]
+
+
+def test_a_run_that_answers_no_more_does_not_hold_the_queue_beyond_its_time(
+    tasks: Callable[..., list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = new_queue(tasks("only"), NightLimits(until=now() + timedelta(hours=8)), tmp_path / "runs", LONG)
+    later, hung = timedelta(), list[int]()
+    monkeypatch.setattr("graphs.queue.foreman.now", lambda: now() + later)
+
+    def hang(seen: tuple[RunFolder, RunStatus]) -> None:
+        nonlocal later
+        if seen[1].pid and seen[1].step and seen[1].step.what == "training LoRA":
+            hung.append(seen[1].pid)
+            os.kill(hung[0], signal.SIGSTOP)
+            later = timedelta(hours=8)
+            monkeypatch.setattr("graphs.control.client.ANSWERS", 0.1)
+            monkeypatch.setattr("graphs.queue.asking.HANGS", 0.0)
+            monkeypatch.setattr("graphs.queue.asking.ENDS", 0.1)
+
+    seen = Seen(at_run=hang)
+    end = Foreman(queue, seen, AT_ONCE).work()
+    assert len(hung) == 1 and [row.then for row in seen.rows if isinstance(row, TaskStopped)] == ["again"]
+    assert not seen.ends and "minutes are left until" in end.reason
+    assert holder(run_of(queue).lock_path) is None, "it can be gone on with another night"
 
 
 def test_a_time_that_has_passed_is_refused_and_so_is_one_into_which_no_round_fits(
@@ -317,18 +396,3 @@ def test_a_line_that_a_kill_cut_off_does_not_count_and_a_damaged_one_is_named(
         file.write("{}\n")
     with pytest.raises(BadInput, match=r"queue\.jsonl, line 4: not a row of a queue"):
         queue.read()
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [("07:00", "2026-11-28T07:00"), ("23:30", "2026-11-27T23:30"), ("2026-12-24 06:15", "2026-12-24T06:15")],
-)
-def test_a_time_of_the_clock_is_the_next_one(text: str, wanted: str) -> None:
-    evening = datetime(2026, 11, 27, 22, 0).astimezone()
-    assert next_time(text, evening) == datetime.fromisoformat(wanted).astimezone()
-
-
-@pytest.mark.parametrize("text", ["seven", "2026-11-27 07:00", "25:00"])
-def test_another_time_is_refused(text: str) -> None:
-    with pytest.raises(BadInput, match="--until"):
-        next_time(text, datetime(2026, 11, 27, 22, 0).astimezone())

@@ -9,13 +9,14 @@ import pytest
 import yaml
 
 from agent.errors import BadInput, OutOfMoney
-from agent.records.queue import NightLimits
+from agent.records.queue import NightLimits, TaskStarted
 from agent.records.rounds import Usage
 from graphs.context import Context, new_run
 from graphs.control.steering import RunStatus
 from graphs.queue.foreman import Foreman, spend_of
-from graphs.queue.making import new_queue
+from graphs.queue.making import new_queue, take_up
 from graphs.services.run import RunServices
+from memory.queue import now
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import TinyTask
 from tests.graphs.queue.test_foreman import Seen
@@ -65,6 +66,25 @@ def test_money_cannot_be_limited_where_no_price_is_known(tiny_task: TinyTask, tm
     task = tiny_task(planner="llm", llm={"model": "mind-1", "base_url": "http://127.0.0.1:9"})
     with pytest.raises(BadInput, match=r"money is limited, and the planner has no `llm\.price"):
         new_queue([task], NightLimits(usd=1), tmp_path / "runs")
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_money_cannot_be_limited_later_where_no_price_is_known(
+    tiny_task: TinyTask, tmp_path: Path, begun: bool
+) -> None:
+    llm = {"model": "mind-1", "base_url": "http://127.0.0.1:9"}
+    queue = new_queue([tiny_task(planner="llm", llm=llm)], NightLimits(), tmp_path / "runs")
+    if begun:
+        run = new_run(Path(queue.read().items[0].added.task), runs=queue.root)
+        queue.append(lambda _: TaskStarted(time=now(), number=1, run=run.name))
+    with pytest.raises(BadInput, match=r"money is limited, and the planner has no `llm\.price"):
+        take_up(queue, NightLimits(usd=0.5))
+    assert take_up(queue, NightLimits(minutes=99)).limits == NightLimits(minutes=99)
+    if begun:
+        config = yaml.safe_load(run.task_file.read_text())
+        config["llm"]["price"] = {"input": IN, "output": OUT}
+        run.task_file.write_text(yaml.safe_dump(config))
+        assert take_up(queue, NightLimits(usd=0.5)).limits.usd == 0.5
 
 
 @pytest.mark.parametrize("more", [{"llm_tokens": 10_000}, {"usd": 1.0}], ids=["tokens", "money"])

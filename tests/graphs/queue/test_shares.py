@@ -28,10 +28,13 @@ def an_item(number: int = 1, estimate: Estimate = KNOWN, **limits: float) -> Ite
     return Item(TaskAdded(time=now(), number=number, name=f"t{number}", task="/t", limits=own, estimate=estimate))
 
 
-def test_later_tasks_keep_what_they_need_and_at_least_an_equal_share() -> None:
+def test_later_tasks_keep_what_they_need_and_at_most_an_equal_share_or_one_round() -> None:
     later = [an_item(2), an_item(3)]
     assert share_of(Left(minutes=480), later).minutes == pytest.approx(480 - 2 * 4.2)
     assert share_of(Left(minutes=9), later).minutes == pytest.approx(3)
+    slow = KNOWN.model_copy(update={"start": 100 * 60 * 49.4})  # 50 minutes with the end and one edit
+    assert slow.least_minutes == pytest.approx(50)
+    assert share_of(Left(minutes=60), [an_item(2, slow)]).minutes == pytest.approx(10)
     assert share_of(Left(minutes=480), [an_item(2, KNOWN.model_copy(update={"rate": None}))]).minutes == 240
     assert share_of(Left(minutes=480), [an_item(2, minutes=4)]).minutes == 476
     assert share_of(Left(usd=6), later).usd == 6  # they ask no LLM
@@ -117,6 +120,21 @@ def test_what_a_run_has_used_is_known_from_its_events_where_its_ledger_is_damage
     ledger.write_bytes(b"\n".join([*lines[:-1], b"\x00{torn", b""]))
     assert spent(RunFolder.open(run.path)) == before
     assert ledger.read_bytes().endswith(b"{torn\n"), "who only reads mends nothing"
+
+
+def test_a_damaged_line_of_a_log_of_calls_counts_as_the_dearest_and_stops_no_queue(
+    tiny_task: TinyTask, tmp_path: Path
+) -> None:
+    run = new_run(tiny_task(), [], tmp_path / "runs")
+    for number, usd in ((1, 0.25), (2, 0.5)):
+        run.log(Call(number=number, role="planner", model="m", usage=Usage(calls=1, input_tokens=10, usd=usd)))
+    with run.run_calls.path.open("ab") as log:
+        log.write(b"\x00{torn\n")
+    for _ in range(2):
+        assert spent(RunFolder.open(run.path)) == Spend(llm_tokens=30, usd=1.25)
+    with run.chat_calls.path.open("ab") as log:  # nothing tells what this one has cost
+        log.write(b"garbage\n")
+    assert spent(RunFolder.open(run.path)).usd == 1.25
 
 
 def test_what_a_user_has_set_stands_in_place_of_the_tasks_own_and_what_the_queue_has_set_does_not() -> None:
