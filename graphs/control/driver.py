@@ -35,7 +35,7 @@ class Driver(RunThread):
             self._asked = time.monotonic()
             known = status_of_folder(self._folder, self._condition)
             spend = self._services.spend if self._services.under_way.works else known.spend
-            self._used = max(self._used, spend, key=lambda used: used.seconds)
+            self._used += spend.beyond(self._used)  # never less than was shown before
             return known.model_copy(
                 update={
                     "version": self._version,

@@ -190,7 +190,7 @@ def a_study(folder: Path, *results: Result) -> str:
     (folder / "mayors-seed0").mkdir()
     text = "".join(f"{result.model_dump_json()}\n" for result in results)
     (folder / "mayors-seed0" / "results.jsonl").write_text(text)
-    begin(folder, "the command", 1)
+    begin(folder, "the command", 1, 1)
     return page({"small": load(folder)})
 
 

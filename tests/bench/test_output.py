@@ -16,7 +16,7 @@ def test_a_name_with_brackets_is_shown_as_it_was_given(tmp_path: Path) -> None:
     name = "learned [no memory]"
     (tmp_path / "mayors-seed0").mkdir()
     (tmp_path / "mayors-seed0" / "results.jsonl").write_text(f"{a_result(name, 0, (1.0, 0.0)).model_dump_json()}\n")
-    begin(tmp_path, "bench decide", 1)
+    begin(tmp_path, "bench decide", 1, 1)
     shown = io.StringIO()
     write(tmp_path, Console(file=shown, width=150))
     assert name in shown.getvalue()
@@ -27,7 +27,7 @@ def written(folder: Path, results: list[Result]) -> tuple[list[str], str]:
     for result in results:
         (folder / f"{result.task}-seed0").mkdir(exist_ok=True)
         append_line(folder / f"{result.task}-seed0" / "results.jsonl", result.model_dump_json(), sync=False)
-    begin(folder, "bench decide", 1)
+    begin(folder, "bench decide", 1, 1)
     shown = io.StringIO()
     write(folder, Console(file=shown, width=150))
     return (folder / "table.md").read_text().splitlines(), shown.getvalue()

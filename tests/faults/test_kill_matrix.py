@@ -35,6 +35,7 @@ def rows(run: RunFolder) -> list[Any]:
     found = [json.loads(line) for line in (run.path / "ledger.jsonl").read_text().splitlines()]
     for row in found:
         row.pop("spend")
+        row.pop("pace", None)
         row.get("trial", {}).pop("spend", None)
         for lever in ("edit", "lora"):  # costs are estimated from what rounds have spent
             (row.get("signal", {}).get(lever, {}).get("outlook") or {}).pop("cost", None)

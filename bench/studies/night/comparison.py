@@ -16,7 +16,7 @@ from memory.queue import QueueFolder
 from memory.run.folder import RunFolder
 
 Json = object
-PAID = ("spend", "usage", "cost")  # fields that say what was used up, which is more where steps were done again
+PAID = ("spend", "usage", "cost", "pace")  # fields that say what was used up, which is more where steps were done again
 TOKENS = ("train_tokens", "generated_tokens", "read_tokens")
 
 
