@@ -3,13 +3,13 @@
 import json
 import random
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.records.training import read_training
+from bench.studies.night.comparison import differences
 from graphs.context import new_run
 from memory.experience import ExperienceFile
 from memory.prompts import PromptMemory
@@ -40,18 +40,6 @@ def rows(run: RunFolder) -> list[Any]:
         for lever in ("edit", "lora"):  # costs are estimated from what rounds have spent
             (row.get("signal", {}).get(lever, {}).get("outlook") or {}).pop("cost", None)
     return found
-
-
-def differences(one: Any, other: Any, place: str = "") -> Iterator[str]:
-    """Where two JSON values differ."""
-    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-        for key in one:
-            yield from differences(one[key], other[key], f"{place}.{key}")
-    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        for number, (mine, theirs) in enumerate(zip(one, other, strict=True)):
-            yield from differences(mine, theirs, f"{place}.{number}")
-    elif one != other:
-        yield f"{place}: {one} != {other}"
 
 
 def more_kills(points: list[str], seed: int) -> list[Play]:
