@@ -108,32 +108,29 @@ def test_two_adapters_over_one_base_answer_each_with_its_own(
     assert texts == alone and len(set(texts)) > 8
 
 
+def assert_answers_are_those_of_one_at_a_time(model: Backbone) -> None:
+    with engine(model, [None]) as served:
+        rows = [ask(model, example) for example in EXAMPLES[:6]]
+        for row in rows:
+            served.submit("base", row)
+        texts = [model.render.output(read(row).tokens) for row in rows]
+    assert texts == [
+        model.generate(PROMPT, [example], adapter=None, max_new_tokens=NEW)[0][0] for example in EXAMPLES[:6]
+    ]
+
+
 def test_a_prompt_longer_than_a_step_takes_is_run_in_parts_while_others_answer(
     backbone: Callable[..., Backbone], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tools.continuous.batch.PROMPT_TOKENS", {"cpu": 10})
     model = backbone("gemma3")
-    with engine(model, [None]) as served:
-        rows = [ask(model, example) for example in EXAMPLES[:6]]
-        for row in rows:
-            served.submit("base", row)
-        texts = [model.render.output(read(row).tokens) for row in rows]
-    assert texts == [
-        model.generate(PROMPT, [example], adapter=None, max_new_tokens=NEW)[0][0] for example in EXAMPLES[:6]
-    ]
+    assert_answers_are_those_of_one_at_a_time(model)
 
 
 def test_constraints_of_the_models_own_hold_for_rows_that_come_and_go(backbone: Callable[..., Backbone]) -> None:
     model = backbone()
     model.base.generation_config.repetition_penalty = 1.5
-    with engine(model, [None]) as served:
-        rows = [ask(model, example) for example in EXAMPLES[:6]]
-        for row in rows:
-            served.submit("base", row)
-        texts = [model.render.output(read(row).tokens) for row in rows]
-    assert texts == [
-        model.generate(PROMPT, [example], adapter=None, max_new_tokens=NEW)[0][0] for example in EXAMPLES[:6]
-    ]
+    assert_answers_are_those_of_one_at_a_time(model)
 
 
 def test_a_seed_draws_the_same_tokens_beside_any_neighbours(backbone: Callable[..., Backbone]) -> None:
