@@ -128,10 +128,10 @@ def test_a_training_that_is_broken_off_leaves_no_process(tiny_model: Callable[[s
         folder=str(tmp_path / "a"), parent=None, parent_folder=None, seed=0, rewritten=0, token_limit=None,
         seconds=None,
     )  # fmt: skip
-    seen: list[psutil.Process] = []
+    before, seen = psutil.Process().children(), []
 
     def cancel(said: object) -> None:
-        seen.extend(psutil.Process().children())
+        seen.extend(process for process in psutil.Process().children(recursive=True) if process not in before)
         raise Cancelled
 
     with pytest.raises(Cancelled):
