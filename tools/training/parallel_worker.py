@@ -48,15 +48,15 @@ def train(job: Job, ranks: Ranks, progress: Progress, charge: Charge, deadline: 
         job.model, device=job.device, dtype=job.dtype, qlora=job.lora.qlora,
         chat_template_kwargs=job.chat_template_kwargs, progress=lambda *_: None,
     )  # fmt: skip
-    folders = {job.adapter: Path(job.folder), **({job.parent: Path(job.parent_folder or "")} if job.parent else {})}
+    training = job.training.model_copy(update={"deadline": deadline})  # clocks of two processes need not agree
+    folders = {training.adapter: training.folder}
+    if training.parent and job.parent_folder:
+        folders[training.parent] = job.parent_folder
     backbone = Backbone(
         base, tokenizer, name=job.model, locate=folders.__getitem__, charge=charge,
         chat_template_kwargs=job.chat_template_kwargs,
     )  # fmt: skip
-    LoraTrainer(backbone, job.lora, progress, ranks).train(
-        job.adapter, job.rows, job.action, folder=Path(job.folder), parent=job.parent, seed=job.seed,
-        rewritten=job.rewritten, token_limit=job.token_limit, deadline=deadline,
-    )  # fmt: skip
+    LoraTrainer(backbone, job.lora, progress, ranks).train(training)
 
 
 def _speaking(file: Path) -> tuple[Progress, Charge]:
