@@ -40,6 +40,7 @@ class Job(Record):
     dtype: str
     chat_template_kwargs: dict[str, Any]
     lora: Lora
+    shard: bool = False
     adapter: str
     rows: tuple[tuple[Prompt, Example], ...]
     action: TrainLora
@@ -110,7 +111,7 @@ class ParallelTrainer:
         """
         config = self._config
         job = Job(
-            model=config.model, device=config.device, dtype=config.dtype, lora=config.lora,
+            model=config.model, device=config.device, dtype=config.dtype, lora=config.lora, shard=config.shard,
             chat_template_kwargs=config.chat_template_kwargs, adapter=adapter, rows=tuple(rows), action=action,
             folder=str(folder), parent=parent, parent_folder=str(self._locate(parent)) if parent else None, seed=seed,
             rewritten=rewritten, token_limit=token_limit,
