@@ -12,6 +12,7 @@ from agent.config.base import Settings
 from agent.config.data import Data
 from agent.config.llm import Llm
 from agent.config.lora import Lora
+from agent.config.lora_options import undividable
 from agent.config.memory import Memory
 from agent.config.notify import Notify, TrackerName
 from agent.config.policies import OBSERVING, PLANNING, POLICIES, is_policy
@@ -90,6 +91,9 @@ class TaskConfig(Settings):
     processes: int = Field(
         1, ge=1, le=64, description="that train a LoRA together, each on a GPU of its own; see docs/scale.md"
     )
+    shard: bool = Field(
+        False, description="divide the base among the `processes`, where no GPU holds it alone; see docs/scale.md"
+    )
     chat_template_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="arguments of the model's chat template, such as enable_thinking: false"
     )
@@ -142,6 +146,16 @@ class TaskConfig(Settings):
     def knows_prices_where_money_is_limited(self) -> "TaskConfig":
         if self.budget.usd is not None and self.unpriced:
             raise ValueError(f"`budget.usd` needs `llm.price: {{input: …, output: …}}` (of the {self.unpriced})")
+        return self
+
+    @model_validator(mode="after")
+    def divides_what_can_be_divided(self) -> "TaskConfig":
+        if self.shard and self.processes < 2:
+            raise ValueError("`shard` divides the base among `processes`: set that to the number of GPUs, at least 2")
+        if self.shard and (kept := undividable(self.lora)):
+            raise ValueError(
+                f"`shard` cannot be combined with {kept}, which needs the base whole: set only one of them"
+            )
         return self
 
     @model_validator(mode="after")

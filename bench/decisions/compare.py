@@ -28,7 +28,7 @@ def compare(
     from eval.tasks.task import load_task
 
     loaded = load_task(task, overrides)
-    settings = loaded.config.model_dump(mode="json", exclude={"policy", "seed", "processes", "memory"})
+    settings = loaded.config.model_dump(mode="json", exclude={"policy", "seed", "processes", "shard", "memory"})
     folder = runs / f"compare-{loaded.config.name}-{digest([loaded.digest, settings])[:6]}"
     if min(seeds) < 0:
         raise BadInput("--seeds must not be below 0.")

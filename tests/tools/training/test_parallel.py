@@ -11,7 +11,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from agent.config.lora import Lora
 from agent.errors import BadInput, Cancelled, NesyLoraError
@@ -41,7 +43,7 @@ def log(folder: Path, rank: int = 0) -> Training:
     return Training.model_validate_json((folder / f"{rank}.json").read_bytes())
 
 
-@pytest.mark.parametrize("way", ["2", "3", "ahead"])
+@pytest.mark.parametrize("way", ["2", "3", "ahead", "sharded"])
 def test_losses_norms_and_weights_are_those_of_one_process(trained: Path, way: str) -> None:
     alone, together = trained / "1", trained / way
     assert len(log(alone).steps) == 6
@@ -51,6 +53,21 @@ def test_losses_norms_and_weights_are_those_of_one_process(trained: Path, way: s
     assert ours.keys() == plain.keys()
     for name, weight in plain.items():
         torch.testing.assert_close(ours[name], weight, rtol=1e-5, atol=1e-5)
+
+
+def test_a_base_that_is_divided_trains_plain_adapters_of_the_whole_one(
+    trained: Path, tiny_model: Callable[[str], Path]
+) -> None:
+    """Each of two processes keeps half of it. An adapter is continued, too, and peft alone reads what was saved."""
+    assert [float((trained / "sharded" / f"{rank}.kept").read_text()) for rank in range(2)] == pytest.approx([0.5] * 2)
+    losses = [[step.loss for step in read_training(trained / way / "more").steps] for way in ("1", "sharded")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    logits = []
+    for way in ("1", "sharded"):
+        base = AutoModelForCausalLM.from_pretrained(tiny_model("llama"))
+        adapted = PeftModel.from_pretrained(base, trained / way / "more")
+        logits.append(adapted(input_ids=torch.arange(3, 20)[None]).logits)
+    torch.testing.assert_close(logits[1], logits[0], rtol=1e-4, atol=1e-4)
 
 
 def test_every_process_knows_the_same_steps_and_tokens(trained: Path) -> None:
@@ -93,11 +110,12 @@ def test_more_processes_than_devices_are_refused(monkeypatch: pytest.MonkeyPatch
         check_devices("mps", 2)
 
 
+@pytest.mark.parametrize("shard", [False, True])
 def test_a_process_that_dies_ends_the_others_and_resume_trains_again(
-    tiny_task: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_task: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: bool
 ) -> None:
     lora = {"epochs": 1, "rank": 4, "batch_size": 4, "replay": 0}
-    task = tiny_task(processes=2, policy="lora-only", budget={"rounds": 1}, lora=lora)
+    task = tiny_task(processes=2, shard=shard, policy="lora-only", budget={"rounds": 1}, lora=lora)
     run = new_run(task, ["recall.prompts=0"], tmp_path / "runs")
     seen: list[psutil.Process] = []
 
