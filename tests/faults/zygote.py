@@ -105,14 +105,7 @@ def serve(model: str) -> None:
 
 
 def _load(model: str) -> None:
-    import torch
-
-    torch.set_num_threads(1)
-
-    import chromadb.api.client  # noqa: F401
-    import graphs.adapt
-    import graphs.checkpoints
-    import tools.training.lora
+    import tests.fixtures.preloaded  # noqa: F401
     from agent.config.task import TaskConfig
     from graphs.services.shared_model import shared_backbone, shared_embedder
 
