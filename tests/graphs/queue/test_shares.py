@@ -152,7 +152,7 @@ def test_what_a_user_has_set_stands_in_place_of_the_tasks_own_and_what_the_queue
 def test_an_estimate_rests_on_earlier_runs_with_the_same_model(
     tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graphs.queue.estimate._probed", lambda task: None)
+    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: [None] * len(tasks))
     task = load_task(tiny_task())
     assert estimate(task, tmp_path / "runs").rate is None
     run = new_run(tiny_task(), [], tmp_path / "runs")
@@ -174,7 +174,7 @@ def test_an_estimate_rests_on_earlier_runs_with_the_same_model(
 def test_a_task_that_ran_before_is_estimated_by_what_its_own_rounds_took(
     tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graphs.queue.estimate._probed", lambda task: None)
+    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: [None] * len(tasks))
     task, rows = load_task(tiny_task()), the_story()
     by_its_sizes = estimate(task, tmp_path / "runs")
     run = new_run(tiny_task(), [], tmp_path / "runs")
