@@ -25,7 +25,6 @@ LEARNED_SHOWN = 3
 # rounds or more, 17 ended after the second round or in the third.
 LIKELY = 2  # rounds
 MENDS = 0.25  # share of the lacking reward that few-shot examples bring, from which on words come first
-NEAR = 0.05  # reward below the target that a few rows may be wrong by
 
 
 class Sample(Record):
@@ -33,9 +32,8 @@ class Sample(Record):
 
     rate: Rate
     sizes: Sizes
-    answered: float = Field(description="tokens of an answer by the best proposal of an edit")
-    k: int = Field(description="rows that this one retrieves")
-    demos: int = Field(0, description="few-shot examples that it has for all questions")
+    answered: float = Field(description="tokens of an answer by the best proposals of an edit")
+    k: float = Field(description="rows that the best proposals retrieve, on average")
     before: float | None = Field(None, description="reward of the seed prompt; None: a judge would have to be asked")
     after: float | None = Field(None, description="of the best proposal, the seed prompt among them")
 
@@ -52,7 +50,7 @@ class Pair(NamedTuple):
     """What a step meets: rows of these sizes, and how many few-shot examples the prompt retrieves for each."""
 
     sizes: Sizes
-    k: int = 0
+    k: float = 0
 
     @property
     def answer(self) -> float:
@@ -124,10 +122,7 @@ def forecast(config: TaskConfig, counts: Counts, sizes: Sizes, sample: Sample | 
     levers, own = likely_levers(config, sample), config.prompt.retrieval
     k = sample.k if sample else config.edit.retrieve // 2
     seed = Pair(sizes, own.k if own else 0)
-    words = {"answered": sample.answered if sample else sizes.wanted}
-    if sample:
-        words["shared"] = sizes.shared + sample.demos * sizes.shown
-    edited = Pair(sizes.model_copy(update=words), k)
+    edited = Pair(sizes.model_copy(update={"answered": sample.answered if sample else sizes.wanted}), k)
     before = edited if "edit_prompt" in takewhile(lambda lever: lever != "train_lora", levers) else seed
     learned = before._replace(sizes=before.sizes.model_copy(update={"answered": sizes.wanted}))
     trained = training(config, counts, before, learned, likely_epochs(config, before.k))
@@ -143,7 +138,7 @@ def forecast(config: TaskConfig, counts: Counts, sizes: Sizes, sample: Sample | 
 
 def likely_levers(config: TaskConfig, sample: Sample | None) -> tuple[Lever, ...]:
     """Those of the rounds until the target, as far as a sample tells: few, and at most as many as the budget allows."""
-    reached = sample is not None and sample.after is not None and sample.after >= config.target - NEAR
+    reached = sample is not None and sample.after is not None and sample.after >= config.target
     if reached and sample and sample.before is not None and sample.before >= config.target:
         return ()
     rounds = min(LIKELY, config.budget.rounds)
@@ -159,7 +154,7 @@ def likely_levers(config: TaskConfig, sample: Sample | None) -> tuple[Lever, ...
     return tuple(levers)
 
 
-def likely_epochs(config: TaskConfig, k: int) -> float:
+def likely_epochs(config: TaskConfig, k: float) -> float:
     """Of a first training, which ends once its rows are learned."""
     return min(config.lora.epochs, LEARNED_SHOWN) if k else LEARNED * config.lora.epochs
 

@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from agent.config.scorers import Judge, RewardModel
@@ -27,8 +28,8 @@ from graphs.services.shared_model import shared_backbone, shared_embedder
 if TYPE_CHECKING:
     from tools.model.backbone import Backbone
 
-ROWS = 12  # validation rows that are answered, by the seed prompt and by each proposal
-PROPOSALS = 4  # of an edit, the first: the instruction spelled out, retrieved rows, two demonstrations
+ROWS = 8  # validation rows that are answered, by the seed prompt and by each proposal
+PROPOSALS = 3  # of an edit, the first: the instruction spelled out, and retrieved rows, many and few
 MEASURED = 50  # train rows whose length is measured
 
 
@@ -69,15 +70,18 @@ class Trial:
         if before is not None:
             tried += [(edit, *self._answers(edit, scored=True)) for edit in self._proposals(prompt, before)]
         rate = self._used.forward_tokens / max(time.monotonic() - began, 1e-6)
-        best, shown_answered, after = max(tried, key=lambda one: one[2].merit if one[2] else 0.0)
+        highest = max((scores.reward for _, _, scores in tried if scores), default=0.0)
+        # What a row decides here, the run's own rows may decide otherwise.
+        good = [one for one in tried if one[2] is None or one[2].reward >= highest - 1 / len(rows) - 1e-9]
+        if len(good) > 1:
+            good = [one for one in good if one[0] != prompt]
         return Sample(
             rate=Rate(answering=rate, training=FASTER * rate, source="a probe just now"),
             sizes=self._sizes(prompt, answered),
-            answered=shown_answered,
-            k=best.retrieval.k if best.retrieval else 0,
-            demos=len(best.demos),
-            before=before and before.reward,
-            after=after and after.reward,
+            answered=fmean(tokens for _, tokens, _ in good),
+            k=fmean(edit.retrieval.k if edit.retrieval else 0 for edit, _, _ in good),
+            before=None if before is None else before.reward,
+            after=None if before is None else highest,
         )
 
     def _answers(self, prompt: Prompt, scored: bool) -> tuple[float, Evaluation | None]:

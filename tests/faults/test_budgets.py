@@ -51,8 +51,8 @@ LIMITS = (
     Limited("train_tokens", 8000, LEARNABLE | {"content": NEVER},
             [*WEIGHTS, "budget.rounds=9", "budget.train_tokens=8000"]),
     Limited("minutes", 4, LEARNABLE | {"content": NEVER}, [*WEIGHTS, "budget.rounds=9", "budget.minutes=4"], CLOCK),
-    Limited("llm_tokens", 60_000, ASKS, ["budget.rounds=9", "budget.llm_tokens=60000"]),
-    Limited("usd", 0.036, ASKS, ["budget.rounds=9", "budget.usd=0.036"]),
+    Limited("llm_tokens", 30_000, ASKS, ["budget.rounds=9", "budget.llm_tokens=30000"]),
+    Limited("usd", 0.018, ASKS, ["budget.rounds=9", "budget.usd=0.018"]),
 )  # fmt: skip
 
 
@@ -63,12 +63,14 @@ class Held(NamedTuple):
         spent: as the run says in the end, in the limit's unit.
         step: the largest that one step takes: beyond the limit by no more than that; 0: not at all.
         least: that was truly used, as somebody else has counted it; the run may not say less.
+        reached: whether the limit was in the way of anything.
     """
 
     kills: int
     spent: float
     step: float
     least: float
+    reached: bool = True
 
     def keeps_to(self, most: float) -> bool:
         """Whether the limit was held within one step, and nothing was forgotten."""
@@ -131,10 +133,15 @@ def _held(limited: Limited, run: RunFolder, outcome: Outcome, kills: int, server
             return Held(kills, spend.seconds / 60, last, 0.0)
         case "llm_tokens":
             assert server is not None and server.requests
-            return Held(kills, spend.llm_tokens, 0, sum(server.reported))
+            return Held(kills, spend.llm_tokens, 0, sum(server.reported), _refused(run, limited))
         case _:
             assert server is not None and server.requests
-            return Held(kills, spend.usd, 0, server.billed(IN, OUT))
+            return Held(kills, spend.usd, 0, server.billed(IN, OUT), _refused(run, limited))
+
+
+def _refused(run: RunFolder, limited: Limited) -> bool:
+    """Whether a call was not made since it might have passed the limit."""
+    return f"are left of budget.{limited.name} {limited.most:,g}" in (run.path / "ledger.jsonl").read_text()
 
 
 @pytest.mark.parametrize("limited", LIMITS, ids=[limited.name for limited in LIMITS])
@@ -143,7 +150,7 @@ def test_a_limit_is_held_within_a_step_over_kills_at_random(
 ) -> None:
     made = list(play(limited, KILLS, 16, processes, tiny_task, tmp_path))
     worst = max(made, key=lambda held: held.spent)
-    print(
+    print([m for m in made],
         f"\n| `{limited.name}` | {sum(held.kills for held in made)}, in {len(made)} | {limited.most:,g} | "
         f"{worst.spent:,.6g} | {max(0.0, worst.spent - limited.most):,.4g} | {worst.step:,.4g} | {worst.least:,.6g} |"
     )
