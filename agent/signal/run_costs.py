@@ -120,18 +120,20 @@ def forecast(config: TaskConfig, counts: Counts, sizes: Sizes, sample: Sample | 
         sample: None: nothing was tried, and words are taken to help, but not to suffice.
     """
     levers, own = likely_levers(config, sample), config.prompt.retrieval
-    k = sample.k if sample else config.edit.retrieve // 2
+    few = config.edit.retrieve // 2
+    k = sample.k if sample else few if counts.train >= 2 * few else 0
     seed = Pair(sizes, own.k if own else 0)
     edited = Pair(sizes.model_copy(update={"answered": sample.answered if sample else sizes.wanted}), k)
     before = edited if "edit_prompt" in takewhile(lambda lever: lever != "train_lora", levers) else seed
     learned = before._replace(sizes=before.sizes.model_copy(update={"answered": sizes.wanted}))
     trained = training(config, counts, before, learned, likely_epochs(config, before.k))
     best = edited if "edit_prompt" in levers else learned if levers else seed
+    pairs = _brought(config)
     likely = Steps(
-        start=start(counts, seed),
+        start=pairs * start(counts, seed),
         lora=trained.tokens,
         edit=edit(config, counts, seed, edited),
-        end=end(counts, seed, best),
+        end=end(counts, seed, best) + (pairs - 1) * (counts.test * seed.answer + DRIFT),
     )
     return Forecast(levers, likely, _most(config, counts, sizes), trained.trained)
 
@@ -171,15 +173,20 @@ def _mends(sample: Sample) -> bool:
 
 def _most(config: TaskConfig, counts: Counts, sizes: Sizes) -> Steps:
     """Answers of the full length, all few-shot examples that may be retrieved, and all epochs."""
-    own = config.prompt.retrieval
+    own, pairs = config.prompt.retrieval, _brought(config)
     full = sizes.model_copy(update={"answered": float(config.generation.max_new_tokens)})
     seed, dear = Pair(full, own.k if own else 0), Pair(full, max(own.k if own else 0, config.edit.retrieve))
     return Steps(
-        start=start(counts, seed),
+        start=pairs * start(counts, seed),
         lora=training(config, counts, dear, dear, config.lora.epochs, MOST_PROBED).tokens,
         edit=edit(config, counts, dear, dear, MOST_PROBED),
-        end=end(counts, seed, dear),
+        end=end(counts, seed, dear) + (pairs - 1) * (counts.test * seed.answer + DRIFT),
     )
+
+
+def _brought(config: TaskConfig) -> int:
+    """Pairs that a task comes with: the seed prompt, and the same with the task's own adapter."""
+    return 2 if config.start and config.start.adapter else 1
 
 
 def _probes(config: TaskConfig, counts: Counts, sizes: Sizes, probed: int) -> float:

@@ -14,7 +14,7 @@ from agent.config.task import TaskConfig
 from agent.errors import BadInput
 from agent.records.queue import DEAR, Estimate, Rate
 from agent.records.rounds import Baseline, Spend
-from agent.signal.cost_model import FASTER, Sizes, sizes_of
+from agent.signal.cost_model import CHARACTERS, FASTER, Sizes, sizes_of
 from agent.signal.monitor import Lever
 from agent.signal.run_costs import Counts, Sample, forecast
 from eval.tasks.task import Task, load_config
@@ -25,6 +25,7 @@ LOOKED_AT = 50  # runs, the newest, among which runs of the same task are looked
 EARLIER = 5  # runs that rates are measured on, the newest: a machine is not always as busy
 TEMPLATE = 10  # tokens that a chat template puts around a question and its answer, where no tokenizer was asked
 SYSTEM = 20  # and before them
+WINDOW = 8192  # tokens; few models that are trained here read more
 PROBE = 600.0  # seconds for a probe of a task, the loading of the model included
 SMALL = 20_000_000  # bytes of a run without its adapters
 ADAPTER = 0.04  # of the model's bytes, at rank 16
@@ -92,8 +93,11 @@ def _estimate(task: Task, known: Known, sample: Sample | None, past: "Past") -> 
 
 
 def _guessed_sizes(task: Task) -> Sizes:
-    """By characters."""
-    sizes = sizes_of(task.config, task.config.prompt.prompt(), task.train, task.validation)
+    """By characters. Rows too long to be trained on, or answered, do not count."""
+    most = task.config.lora.max_tokens * CHARACTERS
+    train = [row for row in task.train if len(row.question) <= most] or task.train
+    validation = [row for row in task.validation if len(row.question) <= WINDOW * CHARACTERS] or task.validation
+    sizes = sizes_of(task.config, task.config.prompt.prompt(), train, validation)
     more = {"asked": sizes.asked + TEMPLATE, "shown": sizes.shown + TEMPLATE, "shared": sizes.shared + SYSTEM}
     return sizes.model_copy(update=more)
 

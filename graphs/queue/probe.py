@@ -9,7 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 from agent.config.scorers import Judge, RewardModel
@@ -27,6 +27,7 @@ from graphs.services.shared_model import shared_backbone, shared_embedder
 
 if TYPE_CHECKING:
     from tools.model.backbone import Backbone
+    from tools.model.chat_template import TokenRow
 
 ROWS = 8  # validation rows that are answered, by the seed prompt and by each proposal
 PROPOSALS = 3  # of an edit, the first: the instruction spelled out, and retrieved rows, many and few
@@ -113,28 +114,30 @@ class Trial:
         """As the tokenizer has them."""
         from tools.packed.packing import common_prefix
 
-        task, render = self.task, self.backbone.render
+        task, render, window = self.task, self.backbone.render, self.backbone.window
         bare = prompt.model_copy(update={"retrieval": None})
-        shown = [self._shown(row) for row in task.validation]
-        asked = [render.row(bare, row) for row in shown]
-        train = [render.row(bare, self._shown(row)) for row in task.train[:MEASURED]]
-        with_demo = [render.row(_showing(bare, row), shown[0]) for row in map(self._shown, task.train[:MEASURED])]
+        asked = _fitting([render.row(bare, self._shown(row)) for row in task.validation], window)
+        some = [self._shown(row) for row in task.train[:MEASURED]]
+        train = _fitting([render.row(bare, row) for row in some], min(window, task.config.lora.max_tokens))
         shared = len(common_prefix([*asked, *train]))
-
-        def mean(lengths: list[int]) -> float:
-            return sum(lengths) / len(lengths)
-
+        question = self._shown(task.validation[0])
+        shows = [len(render.prompt_ids(_showing(bare, row), question)) for row in some]
         return Sizes(
-            asked=mean([len(row.prompt) for row in [*asked, *train]]) - shared,
-            wanted=mean([len(row.completion) for row in [*asked, *train]]),
+            asked=fmean(len(row.prompt) for row in [*asked, *train]) - shared,
+            wanted=fmean(len(row.completion) for row in [*asked, *train]),
             answered=answered,
-            shown=mean([len(row.prompt) for row in with_demo]) - len(asked[0].prompt),
+            shown=median(shows) - len(render.prompt_ids(bare, question)),
             shared=shared,
         )
 
     def _shown(self, row: Example) -> Example:
         """The row with its answer in the wanted form."""
         return row.model_copy(update={"answer": self.task.scorers.show(row.answer)})
+
+
+def _fitting(rows: list["TokenRow"], most: int) -> list["TokenRow"]:
+    """Those that are not too long; all, where none is short enough, which the run will say."""
+    return [row for row in rows if len(row) <= most] or rows
 
 
 def _showing(prompt: Prompt, row: Example) -> Prompt:
