@@ -88,6 +88,11 @@ class Estimate(Record):
         return self.start + self.end + trainings * self.lora + edits * self.edit
 
     @property
+    def likely_rounds(self) -> int:
+        """Rounds that `tokens` counts."""
+        return self.rounds if self.levers is None else len(self.levers)
+
+    @property
     def likely_minutes(self) -> float | None:
         """The time of `tokens`."""
         if self.rate is None:

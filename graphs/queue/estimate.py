@@ -64,7 +64,7 @@ def estimates(tasks: Sequence[Task], root: Path) -> list[Estimate]:
     """
     known = [read_rounds(task, root) for task in tasks]
     new = [task for task, own in zip(tasks, known, strict=True) if not own.tokens]
-    samples = iter(probe(new) if new else [])
+    samples = iter(_pooled(new, probe(new)) if new else [])
     return [
         _estimate(task, own, None if own.tokens else next(samples), read_past(task.config, root))
         for task, own in zip(tasks, known, strict=True)
@@ -214,6 +214,24 @@ def probe(tasks: Sequence[Task]) -> list[Sample | None]:
         lines = []
     found = [_sample(line) for line in lines[: len(tasks)]]
     return [*found, *[None] * (len(tasks) - len(found))]
+
+
+def _pooled(tasks: Sequence[Task], samples: Sequence[Sample | None]) -> list[Sample | None]:
+    """The samples with one rate for each model: what a machine does beside changes from minute to minute."""
+    rates = dict[tuple[str, ...], list[Rate]]()
+    for task, sample in zip(tasks, samples, strict=True):
+        if sample:
+            rates.setdefault(task.config.base, []).append(sample.rate)
+    means = {
+        base: found[0].model_copy(
+            update={name: fmean(getattr(rate, name) for rate in found) for name in ("answering", "training")}
+        )
+        for base, found in rates.items()
+    }
+    return [
+        sample and sample.model_copy(update={"rate": means[task.config.base]})
+        for task, sample in zip(tasks, samples, strict=True)
+    ]
 
 
 def _sample(line: str) -> Sample | None:
