@@ -81,8 +81,8 @@ def show_estimate(queue: QueueFolder) -> None:
     for rate in rates:
         console.print(
             f"At {rate.answering:,.0f} forward tokens a second while answering and {rate.training:,.0f} while "
-            f"training, by {rate.source}. Likely: until the target, as far as a few answers or earlier runs tell. Money: "
-            "where earlier runs tell.",
+            f"training, by {rate.source}. Likely: until the target, as far as a few answers or earlier runs tell. "
+            "Money: where earlier runs tell.",
             style="dim", soft_wrap=True,
         )  # fmt: skip
     console.print(f"Its page: {write_page(queue)}", soft_wrap=True)
