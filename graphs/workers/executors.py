@@ -112,10 +112,11 @@ def followed(futures: "Mapping[K, Future[str]]", look: Callable[[K], None]) -> d
             look(key)
             if future in done:
                 del waiting[key]
-    return {key: error for key, future in futures.items() if (error := _error(future))}
+    return {key: error for key, future in futures.items() if (error := error_of(future))}
 
 
-def _error(future: "Future[str]") -> str:
+def error_of(future: "Future[str]") -> str:
+    """What a command has failed with; empty: it has not."""
     error = future.exception()
     if error is None:
         return future.result()

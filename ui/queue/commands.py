@@ -95,13 +95,10 @@ def run_at_once(options: argparse.Namespace, overrides: list[str]) -> int:
     from ui.queue.place import place_of
     from ui.queue.spread import run_spread
 
-    common = ("until", "minutes", "usd", "llm_tokens", "train_tokens", "overnight", "detach", "name", "notify", "json")
-    if given := [name for name in common if getattr(options, name)]:
-        raise BadInput(
-            f"--{given[0].replace('_', '-')} does not go with --on or --jobs, where each task has only its own limits "
-            "(--set budget.minutes=60)."
-        )
-    return run_spread([Path(task) for task in options.task], place_of(options), options.runs, overrides)
+    if given := [name for name in ("overnight", "detach", "name", "notify", "json") if getattr(options, name)]:
+        raise BadInput(f"--{given[0]} does not go with --on or --jobs.")
+    tasks = [Path(task) for task in options.task]
+    return run_spread(tasks, place_of(options), options.runs, overrides, limits_of(options))
 
 
 def resume_queue(queue: "QueueFolder", options: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.decisions.results import read
+from eval.tasks.task import load_task
 from memory.run.folder import RunFolder, runs
 from tests.fixtures.command_line import run
 
@@ -16,6 +17,7 @@ SMALL = {"budget": {"rounds": 1}, "lora": {"epochs": 1, "rank": 4, "batch_size":
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: [None] * len(tasks))  # it would load a model
 
 
 def test_two_tasks_at_once_end_as_runs_and_go_on_by_their_folders(
@@ -31,6 +33,20 @@ def test_two_tasks_at_once_end_as_runs_and_go_on_by_their_folders(
         assert f"{made.name}: " in printed and str(made.report_html) in printed
     again = run(["run", *(str(made.path) for made in found), "--jobs", "2", "--runs", str(root)])
     assert again == code and len(runs(root)) == 2 and "round 1" not in capsys.readouterr().out
+
+
+def test_two_tasks_at_once_keep_to_one_budget(tiny_task: TinyTask, tmp_path: Path) -> None:
+    task, root = str(tiny_task()), tmp_path / "runs"
+    long = ["budget.rounds=9", "lora.epochs=4", "lora.batch_size=1", "lora.enough=0", "lora.replay=0"]
+    settings = [part for setting in long for part in ("--set", setting)]
+    common = ["--jobs", "2", "--train-tokens", "800", "--policy", "lora-only", "--runs", str(root)]
+    assert run(["run", task, task, *common, *settings]) in (0, 4, 5)
+    made = runs(root)
+    outcomes = [outcome for each in made if (outcome := each.outcome())]
+    assert [outcome.stopped for outcome in outcomes] == ["The budget of 400 training tokens is used up."] * 2
+    step = max(len(row.question + row.answer) for row in load_task(Path(task)).train)
+    assert 800 <= sum(outcome.spend.train_tokens for outcome in outcomes) <= 800 + 2 * step
+    assert [[row.by for row in each.extensions()] for each in made] == [["queue"]] * 2
 
 
 def test_a_comparison_at_once_has_the_rows_of_one_run_by_run(
@@ -56,7 +72,7 @@ def test_what_does_not_go_together_is_refused_before_anything_begins(
 ) -> None:
     task, root = str(tiny_task()), tmp_path / "runs"
     for options, message in [
-        (["--jobs", "2", "--until", "07:00"], "--until does not go with --on or --jobs"),
+        (["--jobs", "2", "--overnight"], "--overnight does not go with --on or --jobs"),
         (["--jobs", "2", "--name", "x"], "--name does not go"),
         (["--on", "slurm"], "--on slurm: take `ray`"),
         (["--jobs", "2", "--gpus-each", "1"], "--gpus-each is for --on ray"),
