@@ -70,6 +70,7 @@ def _child(folder: Path, model: Path, rank: int, size: int, ahead: bool, sharded
             trainer.train(
                 TrainingJob(adapter="more", rows=ROWS, action=ACTION, folder=folder / "more", parent="made", seed=4)
             )
+        assert not [name for name, weight in base.named_parameters() if weight.requires_grad and "lora_" not in name]
         (folder / f"{rank}.json").write_text(log.model_dump_json())
         code = 0
     finally:

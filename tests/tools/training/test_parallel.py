@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file
+from torch import distributed
 from transformers import AutoModelForCausalLM
 
 from agent.config.lora import Lora
@@ -23,8 +24,9 @@ from agent.records.training import Training, TrainingJob, read_training
 from graphs.context import new_run
 from graphs.session import open_session
 from tools.model.chat_template import TokenRow
-from tools.training.parallel import Job, check_devices, run_job
-from tools.training.ranks import divide
+from tools.training import parallel_worker
+from tools.training.parallel import Failure, Job, check_devices, run_job
+from tools.training.ranks import Ranks, divide
 
 ROOT = Path(__file__).parents[3]
 
@@ -139,8 +141,9 @@ def test_a_process_that_dies_ends_the_others_and_resume_trains_again(
     assert run.rounds()[0].spend.train_tokens == read_training(folder).tokens
 
 
-def test_a_training_that_is_broken_off_leaves_no_process(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
-    job = Job(
+@pytest.fixture
+def job(tiny_model: Callable[[str], Path], tmp_path: Path) -> Job:
+    return Job(
         model=str(tiny_model("llama")), device="cpu", dtype="float32", chat_template_kwargs={}, lora=Lora(),
         training=TrainingJob(
             adapter="a", rows=[(Prompt(), Example(name="t", question="Who?", answer="I."))], action=TrainLora(),
@@ -148,6 +151,27 @@ def test_a_training_that_is_broken_off_leaves_no_process(tiny_model: Callable[[s
         ),
         parent_folder=None, seconds=None,
     )  # fmt: skip
+
+
+def test_where_memory_does_not_hold_a_divided_base_the_step_fails_with_a_way_out(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others wait for this process in the midst of a pass, so no smaller one can be tried."""
+
+    def out_of_memory(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    (tmp_path / "job.json").write_text(job.model_copy(update={"shard": True}).model_dump_json())
+    monkeypatch.setattr(parallel_worker, "train", out_of_memory)
+    monkeypatch.setattr(distributed, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(Ranks, "of_this_group", lambda: Ranks(1, 2))
+    monkeypatch.setenv("RANK", "1")
+    assert parallel_worker.work(tmp_path) == 1
+    failure = Failure.model_validate_json((tmp_path / "failure-1.json").read_bytes())
+    assert failure.kind == "StepFailed" and "set lora.checkpointing: true, or lower" in failure.message
+
+
+def test_a_training_that_is_broken_off_leaves_no_process(job: Job, tmp_path: Path) -> None:
     before, seen = psutil.Process().children(), []
 
     def cancel(said: object) -> None:
