@@ -15,6 +15,7 @@ from agent.records.signal import Diagnosis
 from graphs.approval import APPROVE, Question
 from graphs.context import Context, Report, Silent
 from graphs.services.garbage_collection import without_garbage_collection
+from graphs.services.levers import check_trainer
 from graphs.services.run import RunServices
 from memory.run.folder import RunFolder
 
@@ -100,13 +101,14 @@ class Session:
                 question is asked again, with what is wrong in its `fault`.
 
         Raises:
-            BadInput: an answer, and no question is open.
+            BadInput: an answer, and no question is open; or this machine cannot train as the task asks for.
             NesyLoraError: the run stopped otherwise.
         """
         if self.finished:
             if not self.services.folder.reported:  # killed between its last row and its last report
                 self.services.show_report()
             return None
+        check_trainer(self.services.spec.config)  # before hours of work, not at the first training
         self._announce()
         question = self.question
         if answer is None and question:

@@ -26,7 +26,7 @@ class TrainingJob(Record):
     rewritten: int = Field(0, description="how many rows ask a train question in other words; only noted")
     token_limit: int | None = Field(None, description="forward tokens; the step that reaches them is the last")
     deadline: float | None = Field(
-        None, description="a reading of this process's time.monotonic(); the step that passes it is the last"
+        None, description="a reading of this machine's time.monotonic(); the step that passes it is the last"
     )
 
     @property

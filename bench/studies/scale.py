@@ -168,7 +168,7 @@ def training(processes: int, shard: bool) -> None:
                 adapter="a", rows=rows, folder=Path(place, "a"), parent=None, seed=0,
                 action=TrainLora(epochs=1, rank=lora.rank, learning_rate=lora.learning_rate, enough=0),
             ),
-            parent_folder=None, seconds=None,
+            parent_folder=None,
         )  # fmt: skip
         began = time.perf_counter()
         (Path(place) / "job").mkdir()

@@ -2,6 +2,8 @@
 # Several tasks at once on Slurm: Ray's head on the first node, a worker on each other one, one run on each GPU.
 #   sbatch examples/launch/slurm.sh tasks/a tasks/b tasks/c
 # The checkout, its .venv and ./runs stand on a disk that all nodes mount under the same path.
+# One large model on all GPUs of one node instead: a job of one node, without Ray, that ends with
+#   nesylora run tasks/a --set processes=8
 #SBATCH --job-name=nesylora
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=1
@@ -17,6 +19,7 @@ export RAY_ADDRESS="$head:6379" RAY_USAGE_STATS_ENABLED=0
 # Without a token anybody in the network may run code on the cluster. ~/.ray stands on the shared home.
 [ -f ~/.ray/auth_token ] || ray get-auth-token --generate > /dev/null
 export RAY_AUTH_MODE=token OMP_NUM_THREADS=4
+export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"   # which srun does not take over by itself, since Slurm 22.05
 
 srun --nodes=1 --ntasks=1 -w "$head" --overlap \
     ray start --head --port=6379 --num-gpus="$SLURM_GPUS_ON_NODE" --block &
@@ -28,6 +31,7 @@ if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
 fi
 
 nesylora doctor --cluster                          # ends here if a node has other versions, or does not see ./runs
-nesylora run --on ray --runs "$PWD/runs" "$@"      # the longest task first; prints how to go on if it is cut off
-# One large model on all GPUs of one node instead (a job of one node, no Ray):
-#   nesylora run tasks/a --set processes=8
+nesylora run --on ray --runs "$PWD/runs" "$@" &    # the longest task first; prints how to go on if it is cut off
+run=$!
+trap 'kill -TERM "$run"' TERM                      # five minutes before the end, to this shell only (--signal above)
+wait "$run" || wait "$run"                         # the signal ends the first wait

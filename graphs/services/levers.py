@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from agent import extensions
+from agent.config.task import TaskConfig
 from agent.errors import BadInput
 from agent.policy.llm_planner import LlmPlanner
 from agent.policy.make import make_policy as policy_of
@@ -36,8 +37,17 @@ def make_trainer(run: "RunServices") -> Trainer:
     from tools.training.parallel import ParallelTrainer
 
     if run.spec.config.processes > 1:
-        return ParallelTrainer(run.backbone, run.spec.config, run.folder.adapter_folder, run.progress)
+        place = run.folder.path / "training"  # not in /tmp, where a killed run would leave rows behind
+        return ParallelTrainer(run.backbone, run.spec.config, run.folder.adapter_folder, place, run.progress)
     return LoraTrainer(run.backbone, run.spec.config.lora, run.progress)
+
+
+def check_trainer(config: TaskConfig) -> None:
+    """Raises BadInput where this machine cannot train by as many processes as the task asks for. Loads no model."""
+    if config.processes > 1:
+        from tools.training.parallel import check_devices
+
+        check_devices(config.device, config.processes)
 
 
 def make_editor(run: "RunServices") -> Editor:

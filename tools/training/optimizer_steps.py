@@ -23,7 +23,8 @@ class StepNumbers:
     """What an optimizer step gave.
 
     Attributes:
-        tokens: forward tokens that were run.
+        tokens: forward tokens of the step, where each batch is one pass: how many processes share it, and into how many
+            passes it has to be cut for want of memory, changes neither the count nor what is compared with a limit.
     """
 
     tokens: int
@@ -86,11 +87,11 @@ class OptimizerSteps:
         Raises:
             StepFailed: memory does not hold even one row.
         """
-        weight, of_all = 1.0, None
+        weight, tokens = 1.0, sum(map(self._backbone.cost, [*batches, general.rows]))
         if self._ranks:
-            batches, general, weight, of_all = self._ranks.share(self._backbone, batches, general)
+            batches, general, weight = self._ranks.share(self._backbone, batches, general)
         if self._flat is None:
-            loss, tokens = compute_gradient(self._backbone, batches, self._budget, general, weight, self._together)
+            loss, _ = compute_gradient(self._backbone, batches, self._budget, general, weight, self._together)
             if self._ranks:
                 loss = self._added_up(self._ranks, loss)
             norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.clip))
@@ -98,13 +99,13 @@ class OptimizerSteps:
                 group["lr"] = learning_rate
             self._adamw.step()
             self._adamw.zero_grad()
-            return StepNumbers.of(loss, norm, of_all or tokens)
-        loss_sum, tokens = self._flat_gradient(self._flat, batches, general, weight)
+            return StepNumbers.of(loss, norm, tokens)
+        loss_sum = self._flat_gradient(self._flat, batches, general, weight)
         if self._ranks:
             self._ranks.add_up(self._flat.gradient)
             loss_sum = torch.as_tensor(loss_sum, device=self._backbone.device, dtype=torch.float32)
             self._ranks.add_up(loss_sum)
-        return StepNumbers.of(loss_sum, self._flat.step(learning_rate), of_all or tokens)
+        return StepNumbers.of(loss_sum, self._flat.step(learning_rate), tokens)
 
     def _added_up(self, ranks: Ranks, loss: float) -> float:
         """Replace the gradients by their sums over all processes, sent as one tensor; the same of the loss."""
@@ -124,16 +125,16 @@ class OptimizerSteps:
 
     def _flat_gradient(
         self, flat: FlatAdamW, batches: Sequence[Sequence[TokenRow]], general: GeneralBatch, weight: float
-    ) -> tuple[torch.Tensor | float, int]:
+    ) -> torch.Tensor | float:
         if self._captured is not None:
             try:
-                return self._captured.gradient(batches, general, weight)
+                return self._captured.gradient(batches, general, weight)[0]
             except CannotCapture:
                 self._captured = None
             torch.cuda.empty_cache()
-        loss, tokens = compute_gradient(self._backbone, batches, self._budget, general, weight, self._together)
+        loss, _ = compute_gradient(self._backbone, batches, self._budget, general, weight, self._together)
         flat.collect_gradients()
-        return loss, tokens
+        return loss
 
     def close(self) -> None:
         """Let gradients and graphs go."""

@@ -2,9 +2,9 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
 
 from agent.config.lora import Lora
 from agent.config.task import TaskConfig
@@ -22,6 +21,7 @@ from agent.records.base import Record
 from agent.records.rounds import Spend
 from agent.records.training import Training, TrainingJob, read_training
 from tools.model.backbone import Backbone
+from tools.model.loading import pick_device
 
 HOME = Path(__file__).resolve().parents[2]
 LOOK = 0.1  # seconds between looks at what the job says
@@ -41,7 +41,6 @@ class Job(Record):
     shard: bool = False
     training: TrainingJob
     parent_folder: Path | None
-    seconds: float | None = Field(description="until the deadline; None: there is none")
     silence: float = SILENCE
 
 
@@ -69,6 +68,7 @@ class ParallelTrainer:
         backbone: the model as this process has it.
         config: the task's; which model it is, and how it is trained.
         locate: the folder of an adapter, from its id.
+        place: a folder for what passes between the processes, rows among it. It is there while they work.
         progress: called after each optimizer step; may raise to break the training off.
 
     Raises:
@@ -76,10 +76,11 @@ class ParallelTrainer:
     """
 
     def __init__(
-        self, backbone: Backbone, config: TaskConfig, locate: Callable[[str], Path], progress: Progress
+        self, backbone: Backbone, config: TaskConfig, locate: Callable[[str], Path], place: Path, progress: Progress
     ) -> None:
         check_devices(backbone.device.type, config.processes)
         self._backbone, self._config, self._locate, self._progress = backbone, config, locate, progress
+        self._place = place
 
     def train(self, job: TrainingJob) -> Training:
         """As `agent.protocols.Trainer.train`.
@@ -93,15 +94,14 @@ class ParallelTrainer:
             model=config.model, device=config.device, dtype=config.dtype, lora=config.lora, shard=config.shard,
             chat_template_kwargs=config.chat_template_kwargs, training=job,
             parent_folder=self._locate(job.parent) if job.parent else None,
-            seconds=None if job.deadline is None else job.deadline - time.monotonic(),
         )  # fmt: skip
         backbone = self._backbone
-        with backbone.lock, tempfile.TemporaryDirectory(prefix="nesylora-") as place:
+        with backbone.lock, _emptied(self._place):
             backbone.release_decoder(all_of_it=True)
             if backbone.device.type == "cuda":
                 torch.cuda.empty_cache()
             self._progress("training LoRA", 0, 1, f"{config.processes} processes load the model")
-            run_job(shared, Path(place), config.processes, self._tell)
+            run_job(shared, self._place, config.processes, self._tell)
             backbone.detach(job.adapter)  # what stood under this id before
         return read_training(job.folder)
 
@@ -112,11 +112,23 @@ class ParallelTrainer:
 
 
 def check_devices(device: str, processes: int) -> None:
-    """Raises BadInput where so many processes would not have a device each."""
+    """Raises BadInput where so many processes would not have a device each; `auto` is the best one there is."""
+    device = pick_device() if device == "auto" else device
     if device == "mps":
         raise BadInput("processes: more than one is possible on CUDA devices and on the CPU; set processes: 1")
     if device == "cuda" and processes > torch.cuda.device_count():
         raise BadInput(f"processes: {processes}, but this machine has {torch.cuda.device_count()} CUDA devices")
+
+
+@contextmanager
+def _emptied(place: Path) -> Iterator[None]:
+    """The folder, new. It goes afterwards; one that a killed process has left goes now."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    try:
+        yield
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def run_job(job: Job, place: Path, processes: int, tell: Callable[[Said], None]) -> None:

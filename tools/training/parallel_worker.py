@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +33,6 @@ NO_ROOM = (
 def work(place: Path) -> int:
     """Do this process's part of the job in `place`. 1: it failed, and why stands there."""
     job = Job.model_validate_json((place / "job.json").read_bytes())
-    began = time.monotonic()
     try:
         if torch.cuda.is_available() and job.device in ("auto", "cuda"):
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -44,7 +42,7 @@ def work(place: Path) -> int:
         distributed.init_process_group(backend, timeout=timedelta(seconds=job.silence))
         ranks = Ranks.of_this_group()
         progress, charge = _speaking(place / "said.jsonl") if ranks.rank == 0 else (_silent, _free)
-        train(job, ranks, progress, charge, None if job.seconds is None else began + job.seconds)
+        train(job, ranks, progress, charge)
     except NesyLoraError as error:
         return _failed(place, error)
     except RuntimeError as error:
@@ -61,10 +59,10 @@ def _failed(place: Path, error: NesyLoraError) -> int:
     return 1
 
 
-def train(job: Job, ranks: Ranks, progress: Progress, charge: Charge, deadline: float | None) -> None:
+def train(job: Job, ranks: Ranks, progress: Progress, charge: Charge) -> None:
     """Load the model, and train as one of several. Raises as `agent.protocols.Trainer.train`."""
     base, tokenizer = _load(job)
-    training = job.training.model_copy(update={"deadline": deadline})  # clocks of two processes need not agree
+    training = job.training
     folders = {training.adapter: training.folder}
     if training.parent and job.parent_folder:
         folders[training.parent] = job.parent_folder

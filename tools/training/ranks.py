@@ -26,7 +26,6 @@ class Share(NamedTuple):
     batches: list[list[TokenRow]]
     general: GeneralBatch
     weight: float
-    tokens: int  # forward tokens of all processes together
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,6 @@ class Ranks:
             own,
             GeneralBatch(predicted, weight),
             _targets(own) / max(1, _targets(batches)),
-            sum(backbone.cost(rows) for part in divided for rows in part if rows),
         )
 
     def add_up(self, tensor: torch.Tensor) -> None:
