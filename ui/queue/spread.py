@@ -1,16 +1,19 @@
 """`nesylora run A B C --on ray`: several tasks at once, each within the limits of its own task.yaml."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from agent.records.rounds import Outcome
+from agent.errors import BadInput
+from agent.records.rounds import Outcome, Round
 from graphs.context import checked, new_run
 from graphs.workers.executors import Crew, Place, crew
 from graphs.workers.spread import spread
 from memory.run.folder import RunFolder
 from ui import wording
+from ui.control import signals
 from ui.control.work import IMPROVED, NOTHING, REACHED, exit_code
 
 FAILED = 1
@@ -23,42 +26,69 @@ def run_spread(tasks: Sequence[Path], place: Place, root: Path, overrides: Seque
         tasks: each a task.yaml or its folder, or the folder of a run, which goes on.
 
     Raises:
-        BadInput: one of them cannot be used. Nothing has begun then.
+        BadInput: one of them cannot be used, or there is no such place. Nothing has begun then.
     """
+    begun = {task: RunFolder.open(task) for task in tasks if _is_run(task)}
+    _refuse_twice([run.path for run in map(begun.get, tasks) if run])
     for task in tasks:
-        if not _is_run(task):
+        if task not in begun:
             checked(task, overrides)
-    runs = [RunFolder.open(task) if _is_run(task) else new_run(task, overrides, root) for task in tasks]
     console = Console(highlight=False)
-    again = " ".join(["nesylora run --on", place.on, *(str(run.path) for run in runs)])
+    runs = list[RunFolder]()
     try:
-        with crew(place) as workers:
+        with crew(place) as workers:  # first: where nothing can run, no run is laid out
+            for task in tasks:
+                runs.append(begun.get(task) or new_run(task, overrides, root))
+            console.print(f"{wording.plural(len(runs), 'run')}, {workers.slots} at a time.")
+            # Now, too: who is killed has no last words.
+            console.print(f"After a kill, go on with: {_again(runs, place)}", soft_wrap=True, markup=False)
             failed = _followed(runs, workers, console)
-    except KeyboardInterrupt:
-        console.print(f"Stopped. Go on with: {again}", soft_wrap=True, markup=False)
-        raise
+    except KeyboardInterrupt as error:
+        if runs:
+            console.print(f"Stopped. Go on with: {_again(runs, place)}", soft_wrap=True, markup=False)
+        return signals.exit_code(error)
     for run in runs:
-        console.print(f"{run.name}: {failed.get(run.name) or _ended(run)}", soft_wrap=True, markup=False)
+        console.print(f"{_label(run, runs)}: {failed.get(run.path) or _ended(run)}", soft_wrap=True, markup=False)
     if failed:
-        console.print(f"What has failed goes on with: {again}", soft_wrap=True, markup=False)
+        console.print(f"What has failed goes on with: {_again(runs, place)}", soft_wrap=True, markup=False)
         return FAILED
     codes = [exit_code(run) for run in runs]
     return REACHED if not any(codes) else IMPROVED if REACHED in codes or IMPROVED in codes else NOTHING
 
 
-def _followed(runs: Sequence[RunFolder], workers: Crew, console: Console) -> dict[str, str]:
+def _refuse_twice(runs: Sequence[Path]) -> None:
+    if twice := [run for run in dict.fromkeys(runs) if runs.count(run) > 1]:
+        raise BadInput(f"{twice[0]} is named twice; only one process at a time can work on a run. Name it once.")
+
+
+def _again(runs: Sequence[RunFolder], place: Place) -> str:
+    """The command that goes on with these runs, from any folder."""
+    return shlex.join(["nesylora", "run", *(str(run.path) for run in runs), *place.options])
+
+
+def _label(run: RunFolder, runs: Sequence[RunFolder]) -> str:
+    """Its name; its folder, where another of them has the same name."""
+    return run.name if [other.name for other in runs].count(run.name) == 1 else str(run.path)
+
+
+def _followed(runs: Sequence[RunFolder], workers: Crew, console: Console) -> dict[Path, str]:
     """Prints each round that is done."""
-    console.print(f"{wording.plural(len(runs), 'run')}, {workers.slots} at a time.")
-    shown = {run.name: len(run.rounds()) for run in runs}
+    shown = {run.path: len(_rounds(run)) for run in runs}
 
     def look(run: RunFolder) -> None:
-        rows = run.rounds() if run.path.exists() else ()
-        for row in rows[shown[run.name] :]:
+        rows = _rounds(run)
+        for row in rows[shown[run.path] :]:
             what = f"round {row.number}: {wording.lever(row.decision.move)}, {wording.kept(row)}"
-            console.print(f"{run.name}  {what}; validation reward {row.reward:.2f}", soft_wrap=True, markup=False)
-        shown[run.name] = max(shown[run.name], len(rows))
+            said = f"{_label(run, runs)}  {what}; validation reward {row.reward:.2f}"
+            console.print(said, soft_wrap=True, markup=False)
+        shown[run.path] = max(shown[run.path], len(rows))
 
     return spread(runs, workers, look)
+
+
+def _rounds(run: RunFolder) -> list[Round]:
+    """Also of a damaged ledger, which the run's own process mends; and of one whose process took it away."""
+    return [row for row in run.known_rows() if isinstance(row, Round)]
 
 
 def _ended(run: RunFolder) -> str:
