@@ -21,7 +21,7 @@ RESULTS = (0, 4, 5)  # exit codes of a run that has ended, and of all else that 
 # Seconds in which somebody else may let go of what the command needs: a process that was just lost with its worker, or
 # a machine that is gone, whose locks a file server keeps for about 90 seconds.
 HELD = 120.0
-AGAIN = 5.0  # seconds between tries meanwhile
+PAUSE = 5.0  # seconds between tries meanwhile
 DEVICES = "CUDA_VISIBLE_DEVICES"
 # It ends with the process that has started it, which may be a worker of Ray that was lost.
 CHILD = "from tools.parent import end_with_parent; end_with_parent(); import nesylora; nesylora.main()"
@@ -54,7 +54,7 @@ def run_command(
     variables = {**environment(), "OMP_NUM_THREADS": str(threads), **variables}
     until = time.monotonic() + HELD
     while (code := _code(arguments, log, variables, stopped)) == Busy.exit_code and time.monotonic() < until:
-        _wait(AGAIN, stopped)
+        _wait(PAUSE, stopped)
     return "" if code in RESULTS else _error(code, Path(log))
 
 

@@ -44,8 +44,8 @@ def run_spread(tasks: Sequence[Path], place: Place, root: Path, overrides: Seque
             console.print(f"After a kill, go on with: {_again(runs, place)}", soft_wrap=True, markup=False)
             failed = _followed(runs, workers, console)
     except KeyboardInterrupt as error:
-        if runs:
-            console.print(f"Stopped. Go on with: {_again(runs, place)}", soft_wrap=True, markup=False)
+        then = f"Go on with: {_again(runs, place)}" if runs else "Nothing was begun."
+        console.print(f"Stopped. {then}", soft_wrap=True, markup=False)
         return signals.exit_code(error)
     for run in runs:
         console.print(f"{_label(run, runs)}: {failed.get(run.path) or _ended(run)}", soft_wrap=True, markup=False)

@@ -73,9 +73,11 @@ def test_commands_run_at_once_and_each_error_is_told_with_its_log(workers: Crew,
 def blocked_in_a_child() -> str:
     """The signals that a process of ours does not get."""
     code = f"{CHILD.partition('; import nesylora')[0]}; import signal; print(signal.pthread_sigmask(0, []))"
-    return subprocess.run(
+    with subprocess.Popen(
         [sys.executable, "-P", "-c", code], env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ).stdout.strip()  # fmt: skip
+    ) as child:  # fmt: skip
+        assert child.stdout
+        return child.stdout.read().strip()  # its stdin stays open meanwhile, or it would end at once
 
 
 @NO_RAY
@@ -134,7 +136,7 @@ def test_places_that_cannot_be_are_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_command_waits_for_who_has_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a run's lock, for a while after its machine is gone: the file server does not know yet."""
-    monkeypatch.setattr(command, "AGAIN", 0.2)
+    monkeypatch.setattr(command, "PAUSE", 0.2)
     queue, log = tmp_path / "queue-night", tmp_path / "log.txt"
     queue.mkdir()
     (queue / "queue.jsonl").touch()
