@@ -80,8 +80,8 @@ def _run_at_once(
         failed = spread(runs, workers, look)
     for run in runs:  # what had ended before, without its row
         look(run)
-    for name, error in failed.items():
-        console.print(f"Failed: {name}: {error}", style="red", markup=False, soft_wrap=True)
+    for path, error in failed.items():
+        console.print(f"Failed: {path.name}: {error}", style="red", markup=False, soft_wrap=True)
     return bool(failed)
 
 

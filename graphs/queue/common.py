@@ -1,6 +1,7 @@
 """One budget for runs that are worked on side by side: each is given its part when its turn comes."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from agent.records.events import LimitsSet
 from agent.records.limits import Limits
@@ -24,13 +25,13 @@ class CommonBudget:
 
     def __init__(self, limits: NightLimits, runs: Sequence[RunFolder], tasks: Sequence[TaskAdded], slots: int) -> None:
         self._limits, self._slots = limits, slots
-        self._runs = {run.name: (run, task) for run, task in zip(runs, tasks, strict=True)}
-        self._begun: list[str] = []
+        self._runs = {run.path: (run, task) for run, task in zip(runs, tasks, strict=True)}
+        self._begun: list[Path] = []
 
     def begin(self, run: RunFolder) -> str:
         """Give the run its part. Returns why it cannot be worked on; empty: it can."""
-        self._begun.append(run.name)
-        task, used = self._runs[run.name][1], spent(run)
+        self._begun.append(run.path)
+        task, used = self._runs[run.path][1], spent(run)
         share = self._share(run)
         started = used != Spend()
         if not started and (lack := lacking(Item(task), share)):
@@ -46,9 +47,9 @@ class CommonBudget:
         return ""
 
     def _share(self, run: RunFolder) -> Left:
-        taken = sum((self._taken(*other) for name, other in self._runs.items() if name != run.name), spent(run))
+        taken = sum((self._taken(*other) for path, other in self._runs.items() if path != run.path), spent(run))
         left = left_of(self._limits, taken, now())
-        later = [Item(task) for name, (_, task) in self._runs.items() if name not in self._begun]
+        later = [Item(task) for path, (_, task) in self._runs.items() if path not in self._begun]
         share = share_of(left, later)
         if (
             self._limits.minutes is None
@@ -59,7 +60,7 @@ class CommonBudget:
     def _taken(self, run: RunFolder, task: TaskAdded) -> Spend:
         """What a run has used; while it is under way, all that it was given."""
         used = spent(run)
-        if run.name not in self._begun or run.outcome():
+        if run.path not in self._begun or run.outcome():
             return used
         return _at_least(used, run.limits() or load_config(run.task_file).limits)
 

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ui.queue.place import HERE
+
 if TYPE_CHECKING:
     from agent.records.queue import NightLimits
     from memory.queue import QueueFolder
@@ -67,6 +69,11 @@ def is_queue(options: argparse.Namespace) -> bool:
     """Whether `run` is asked for a queue."""
     named = (options.until, options.minutes, options.usd, options.llm_tokens, options.train_tokens)
     return len(options.task) > 1 or options.overnight or any(value is not None for value in named)
+
+
+def is_at_once(options: argparse.Namespace) -> bool:
+    """Whether `run` is asked for tasks side by side."""
+    return options.on != HERE or options.jobs is not None or options.gpus_each is not None
 
 
 def notify_overrides(options: argparse.Namespace) -> list[str]:
