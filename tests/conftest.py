@@ -17,6 +17,8 @@ import pytest
 import yaml
 from hypothesis import settings
 
+from tests.fixtures.forks import forked_workers  # noqa: F401  a fixture
+
 if TYPE_CHECKING:
     from tests.llm.server import LlmServer, Reply, Request
     from tools.model.backbone import Backbone

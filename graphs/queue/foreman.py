@@ -185,7 +185,7 @@ class Foreman:
 
     def _followed(self, run: RunFolder, steering: Steering) -> str:
         """Until no process works on the run any more. Returns its last trouble."""
-        status, trouble, ending = status_of(run, steering, -1, self._due), "", False
+        status, ending = status_of(run, steering, -1, self._due), False
         while status.condition not in ("finished", "stopped"):
             self._watcher.run(run, status)
             if status.question:  # a user had it ask; nobody is there to answer
@@ -196,13 +196,12 @@ class Foreman:
                     steering.finish()
                     ending = True
             status = status_of(run, steering, status.version, self._due)
-            trouble = status.trouble.partition(f" {GO_ON}")[0]  # which is for people
         self._watcher.run(run, status)
         if status.supervised:
             with suppress(NesyLoraError):
                 steering.leave()
         until_free(run)
-        return trouble
+        return status.trouble.partition(f" {GO_ON}")[0]  # which is for people
 
     def _due(self) -> bool:
         """Whether the time of the queue is over."""
