@@ -186,7 +186,7 @@ class Foreman:
 
     def _followed(self, run: RunFolder, steering: Steering) -> str:
         """Until no process works on the run any more. Returns its last trouble."""
-        pulse, trouble, ending = Pulse(run, _config(run)), "", False
+        pulse, ending = Pulse(run, _config(run)), False
         status = status_of(run, steering, -1, self._due, pulse)
         while status.condition not in ("finished", "stopped"):
             self._watcher.run(run, status)
@@ -202,13 +202,12 @@ class Foreman:
             elif not pulse.beats():
                 end_process(run)
             status = status_of(run, steering, status.version, self._due, pulse)
-            trouble = pulse.lost or status.trouble.partition(f" {GO_ON}")[0]  # which is for people
         self._watcher.run(run, status)
         if status.supervised:
             with suppress(NesyLoraError):
                 steering.leave()
         until_free(run)
-        return trouble
+        return pulse.lost or status.trouble.partition(f" {GO_ON}")[0]  # which is for people
 
     def _due(self) -> bool:
         """Whether the time of the queue is over."""

@@ -77,6 +77,9 @@ def tasks(tiny_task: TinyTask, tmp_path: Path) -> Callable[..., list[Path]]:
     return make
 
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
+
 @pytest.fixture(autouse=True)
 def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would load a model in a process of its own; `test_estimate` tests it."""

@@ -26,6 +26,9 @@ from tests.llm.server import serving
 IN, OUT, NIGHT = 0.4, 1.6, 0.012  # USD per million tokens, and for the night
 
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
+
 @pytest.fixture(autouse=True)
 def no_probe_and_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: [None] * len(tasks))

@@ -21,6 +21,9 @@ SHORT = ["--set", "policy=lora-only", "--set", "budget.rounds=1", "--set", "lora
 PATIENCE = 300.0  # seconds; a test that waits so long fails
 
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
+
 @pytest.fixture(autouse=True)
 def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would load a model in a process of its own."""

@@ -20,6 +20,9 @@ TinyTask = Callable[..., Path]
 SMALL = {"budget": {"rounds": 1}, "lora": {"epochs": 1, "rank": 4, "batch_size": 2, "replay": 0}}
 
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
+
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
