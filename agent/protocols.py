@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
-from agent.records.actions import Decision, EditPrompt, TrainLora
+from agent.records.actions import Decision, EditPrompt
 from agent.records.base import Record
 from agent.records.edits import Edits
 from agent.records.evaluation import Evaluation
@@ -14,7 +13,7 @@ from agent.records.examples import Candidate, Example, Prompt, Split
 from agent.records.looks import FailingRow, Finding, Inquiry, Look
 from agent.records.rounds import Call, Round, Spend
 from agent.records.signal import Diagnosis, Signal
-from agent.records.training import Training
+from agent.records.training import Training, TrainingJob
 
 T = TypeVar("T", bound=Record)
 
@@ -136,28 +135,8 @@ class Evaluator(Protocol):
 class Trainer(Protocol):
     """Tunes the weights: rows in, an adapter on disk and the record of its training out."""
 
-    def train(
-        self,
-        adapter: str,
-        rows: Sequence[tuple[Prompt, Example]],
-        action: TrainLora,
-        *,
-        folder: Path,
-        parent: str | None,
-        seed: int,
-        rewritten: int = 0,
-        token_limit: int | None = None,
-        deadline: float | None = None,
-    ) -> Training:
-        """Train `adapter` on the rows and save it.
-
-        Args:
-            rows: each with the prompt that it is trained under.
-            folder: where the adapter is saved: its weights, and last `agent.records.training.write_training`.
-            parent: the adapter whose weights are continued; None: it starts anew.
-            rewritten: how many rows ask a train question in other words; only noted.
-            token_limit: forward tokens after which the training ends, with the step that reaches them.
-            deadline: a reading of time.monotonic() after which it ends, with the step that passes it.
+    def train(self, job: TrainingJob) -> Training:
+        """Train the adapter on the rows and save it.
 
         Returns:
             The record that stands beside the weights, with what the training used up.

@@ -18,6 +18,7 @@ from agent.protocols import Briefing
 from agent.records.actions import EditPrompt, Stop, TrainLora
 from agent.records.examples import Candidate, Example, Prompt
 from agent.records.rounds import Round, Spend, Trial
+from agent.records.training import TrainingJob
 from agent.signal import monitor
 from eval.alpha_spending import alpha_to_spend
 from eval.batches import batch
@@ -105,7 +106,10 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
             adapter = f"{number + 1:012x}"
             parent = None if decision.move.fresh else best.adapter
             files = run.adapter_folder(adapter)
-            training = trainer.train(adapter, rows, decision.move, folder=files, parent=parent, seed=number)
+            job = TrainingJob(
+                adapter=adapter, rows=rows, action=decision.move, folder=files, parent=parent, seed=number
+            )
+            training = trainer.train(job)
             pair = Candidate(prompt=best.prompt, adapter=adapter)
             trial = Trial(candidate=pair, note="trained", loss=training.epoch_losses[-1], loss_drop=training.loss_drop)
         # judge: the pair as a whole, paired on the validation rows that did not choose it

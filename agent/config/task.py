@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -20,7 +20,7 @@ from agent.config.prompt import Editing, SeedPrompt
 from agent.config.scorers import ContentScorer, Judge, RewardModel, StyleScorer
 from agent.config.start import Start
 from agent.errors import BadInput
-from agent.records.limits import Limits
+from agent.records.limits import ROUNDS, TARGET, Limits, LlmTokens, Minutes, TrainTokens, Usd
 from agent.records.rounds import Role
 
 # What chat templates are given by us, or by the tokenizer.
@@ -62,11 +62,11 @@ class Gate(Settings):
 class Budget(Settings):
     """The run stops cleanly when any of these is used up. None: no limit."""
 
-    rounds: int = Field(6, ge=0, le=10_000, description="trainings, edits and the like, kept or not")
-    minutes: float | None = Field(None, gt=0, description="of work; pauses do not count")
-    train_tokens: int | None = Field(None, gt=0, description="tokens trained, padding aside")
-    usd: float | None = Field(None, ge=0, description="for the external LLM")
-    llm_tokens: int | None = Field(None, gt=0, description="read and written by the external LLM")
+    rounds: Annotated[int, ROUNDS] = 6
+    minutes: Minutes = None
+    train_tokens: TrainTokens = None
+    usd: Usd = None
+    llm_tokens: LlmTokens = None
 
 
 class Recall(Settings):
@@ -102,7 +102,7 @@ class TaskConfig(Settings):
     start: Start | None = None
     content: tuple[ContentScorer, ...] = Field(min_length=1, description="is the answer right? see below")
     style: tuple[StyleScorer, ...] = Field((), description="has it the wanted form? see below")
-    target: float = Field(0.95, gt=0, le=1, description="validation reward at which the run is done")
+    target: Annotated[float, TARGET] = 0.95
     budget: Budget = Budget()
     lora: Lora = Lora()
     generation: Generation = Generation()

@@ -8,8 +8,31 @@ from pathlib import Path
 from pydantic import Field
 
 from agent.config.lora import Lora
-from agent.records.base import Record
+from agent.records.actions import TrainLora
+from agent.records.base import Record, digest
+from agent.records.examples import Example, Prompt
 from agent.records.rounds import Spend
+
+
+class TrainingJob(Record):
+    """All that a trainer is told: which rows, how, within which limits, and where the adapter goes."""
+
+    adapter: str
+    rows: tuple[tuple[Prompt, Example], ...] = Field(description="each with the prompt that it is trained under")
+    action: TrainLora
+    folder: Path = Field(description="where the adapter is saved: its weights, and last `write_training`")
+    parent: str | None = Field(description="the adapter whose weights are continued; None: it starts anew")
+    seed: int
+    rewritten: int = Field(0, description="how many rows ask a train question in other words; only noted")
+    token_limit: int | None = Field(None, description="forward tokens; the step that reaches them is the last")
+    deadline: float | None = Field(
+        None, description="a reading of this process's time.monotonic(); the step that passes it is the last"
+    )
+
+    @property
+    def data(self) -> str:
+        """Digest of the rows, with the prompts around them."""
+        return digest([[prompt.id, example.id] for prompt, example in self.rows])
 
 
 class Step(Record):

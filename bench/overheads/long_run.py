@@ -19,7 +19,7 @@ from agent.records.evaluation import Fitting
 from agent.records.events import BaselineScored, Event, RoundJudged
 from agent.records.examples import Example, Prompt
 from agent.records.rounds import Spend
-from agent.records.training import Step, Training, write_training
+from agent.records.training import Step, Training, TrainingJob, write_training
 from graphs.context import Silent, new_run
 from graphs.session import open_session
 from memory.run.folder import RunFolder
@@ -151,29 +151,17 @@ class Alternating:
 class FreeTrainer:
     """Leaves the record of a training, and no weights. Satisfies `agent.protocols.Trainer`."""
 
-    def train(
-        self,
-        adapter: str,
-        rows: Sequence[tuple[Prompt, Example]],
-        action: TrainLora,
-        *,
-        folder: Path,
-        parent: str | None,
-        seed: int,
-        rewritten: int = 0,
-        token_limit: int | None = None,
-        deadline: float | None = None,
-    ) -> Training:
+    def train(self, job: TrainingJob) -> Training:
         steps = tuple(
             Step(loss=3 / (step + 1), grad_norm=1 / (step + 1), epoch=1 + 10 * step // STEPS) for step in range(STEPS)
         )
         training = Training(
-            model="none", parent=None, data="0" * 12, settings=Lora(), rows=action.rows, row_count=len(rows),
-            left_out=0, epochs=10, learning_rate=action.learning_rate, rank=action.rank, seed=seed, steps=steps,
-            tokens=TRAINED,
+            model="none", parent=None, data=job.data, settings=Lora(), rows=job.action.rows, row_count=len(job.rows),
+            left_out=0, epochs=10, learning_rate=job.action.learning_rate, rank=job.action.rank, seed=job.seed,
+            steps=steps, tokens=TRAINED,
         )  # fmt: skip
-        folder.mkdir(parents=True)
-        write_training(training, folder)
+        job.folder.mkdir(parents=True)
+        write_training(training, job.folder)
         return training
 
 

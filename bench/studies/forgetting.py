@@ -19,6 +19,7 @@ from agent.records.base import Record, digest
 from agent.records.drift import Drift
 from agent.records.examples import Candidate, Demo, Prompt
 from agent.records.rounds import Spend
+from agent.records.training import TrainingJob
 from eval.runner import Runner
 from eval.tasks.task import Task, load_config, load_task
 from memory.remake import remake, select
@@ -150,7 +151,8 @@ class Bench:
         self._spent, began = Spend(), time.monotonic()
         trainer = LoraTrainer(self._model, lora, lambda *_: None)
         folder = self._folder.adapter_folder(adapter)
-        training = trainer.train(adapter, rows, action, folder=folder, parent=None, seed=seed)
+        job = TrainingJob(adapter=adapter, rows=tuple(rows), action=action, folder=folder, parent=None, seed=seed)
+        training = trainer.train(job)
         spend, seconds = self._spent, time.monotonic() - began
         pair = Candidate(prompt=self._folder.save_prompt(prompt), adapter=adapter)
         found = Runner(self._task, self._model, self._folder.prompt, self._folder)(pair, "validation")

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from agent.example_tasks import shipped
 from agent.records.actions import TrainLora
-from agent.records.training import read_training
+from agent.records.training import TrainingJob, read_training
 from eval.tasks.task import load_task
 from graphs.workers.executors import Crew, Place, crew
 from tools.training.parallel import Job, run_job
@@ -164,9 +164,11 @@ def training(processes: int, shard: bool) -> None:
     with TemporaryDirectory() as place:
         job = Job(
             model=task.config.model, device="cpu", dtype="float32", chat_template_kwargs={}, lora=lora, shard=shard,
-            adapter="a", rows=rows,
-            action=TrainLora(epochs=1, rank=lora.rank, learning_rate=lora.learning_rate, enough=0),
-            folder=f"{place}/a", parent=None, parent_folder=None, seed=0, rewritten=0, token_limit=None, seconds=None,
+            training=TrainingJob(
+                adapter="a", rows=rows, folder=Path(place, "a"), parent=None, seed=0,
+                action=TrainLora(epochs=1, rank=lora.rank, learning_rate=lora.learning_rate, enough=0),
+            ),
+            parent_folder=None, seconds=None,
         )  # fmt: skip
         began = time.perf_counter()
         (Path(place) / "job").mkdir()

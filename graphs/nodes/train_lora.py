@@ -5,7 +5,7 @@ from agent.records.actions import TrainLora
 from agent.records.base import digest
 from agent.records.examples import Candidate, Example, Prompt
 from agent.records.rounds import Spend, Trial
-from agent.records.training import Training, read_training
+from agent.records.training import Training, TrainingJob, read_training
 from graphs.lost_adapters import is_whole
 from graphs.services.run import RunServices
 from graphs.state import State, action_of, seed_of
@@ -98,12 +98,12 @@ def train(
     token_limit: int | None,
     deadline: float | None,
 ) -> Training:
-    """Train the adapter that the action under way asks for; limits as for `agent.protocols.Trainer.train`."""
+    """Train the adapter that the action under way asks for; limits as in `TrainingJob`."""
     action = as_set(state, services)
-    return services.trainer.train(
-        adapter,
-        rows,
-        action,
+    job = TrainingJob(
+        adapter=adapter,
+        rows=tuple(rows),
+        action=action,
         folder=services.folder.adapter_folder(adapter),
         parent=None if action.fresh else state["best"].adapter,
         seed=seed_of(state, services),
@@ -111,6 +111,7 @@ def train(
         token_limit=token_limit,
         deadline=deadline,
     )
+    return services.trainer.train(job)
 
 
 def training_rows(services: RunServices, best: Candidate, action: TrainLora) -> list[tuple[Prompt, Example]]:

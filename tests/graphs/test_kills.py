@@ -64,10 +64,10 @@ if {what!r} == "measured":  # so many measurements stand, and no checkpoint coun
     RunFolder.save = saving
 class KilledTrainer:
     def __init__(self, context): self.context = context
-    def train(self, *rows, **options):
+    def train(self, job):
         from tools.training.lora import LoraTrainer
         context = self.context
-        LoraTrainer(context.backbone, context.spec.config.lora, context.progress).train(*rows, **options)
+        LoraTrainer(context.backbone, context.spec.config.lora, context.progress).train(job)
         os.kill(os.getpid(), signal.SIGKILL)
 with open_session(RunFolder.open(Path(sys.argv[1])), listener=Killer()) as session:
     if {what!r} == "judging":  # the adapter is complete, the trial not yet noted

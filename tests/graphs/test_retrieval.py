@@ -12,6 +12,7 @@ from agent.errors import BadInput
 from agent.records.base import folded
 from agent.records.examples import Demo, Example, Prompt, Retrieval
 from agent.records.looks import TryPrompt
+from agent.records.training import Training, TrainingJob
 from graphs.approval import instead
 from graphs.context import Context, new_run
 from graphs.looking import try_prompt
@@ -52,11 +53,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Prompt, Example]]:
     rows: list[tuple[Prompt, Example]] = []
     train = LoraTrainer.train
 
-    def noted(
-        self: LoraTrainer, adapter: str, given: Sequence[tuple[Prompt, Example]], *rest: Any, **options: Any
-    ) -> Any:
-        rows.extend(given)
-        return train(self, adapter, given, *rest, **options)
+    def noted(self: LoraTrainer, job: TrainingJob) -> Training:
+        rows.extend(job.rows)
+        return train(self, job)
 
     monkeypatch.setattr(LoraTrainer, "train", noted)
     return rows

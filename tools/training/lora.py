@@ -5,7 +5,7 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -16,11 +16,8 @@ from safetensors import SafetensorError
 from agent.config.lora import Lora
 from agent.errors import BadInput, DiskFull, StepFailed, is_disk_full
 from agent.protocols import Progress
-from agent.records.actions import TrainLora
-from agent.records.base import digest
-from agent.records.examples import Example, Prompt
 from agent.records.rounds import Spend
-from agent.records.training import Step, Training, write_training
+from agent.records.training import Step, Training, TrainingJob, write_training
 from tools.memory_budget import MemoryBudget, memory_budget_for
 from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
@@ -69,19 +66,7 @@ class LoraTrainer:
         self._progress = progress
         self._ranks = ranks
 
-    def train(
-        self,
-        adapter: str,
-        rows: Sequence[tuple[Prompt, Example]],
-        action: TrainLora,
-        *,
-        folder: Path,
-        parent: str | None,
-        seed: int,
-        rewritten: int = 0,
-        token_limit: int | None = None,
-        deadline: float | None = None,
-    ) -> Training:
+    def train(self, job: TrainingJob) -> Training:
         """Render the rows, take the optimizer steps, and save the adapter; see `agent.protocols.Trainer.train`.
 
         Rows longer than `lora.max_tokens` or the model's window are left out and counted. Where the loss does not stay
@@ -92,44 +77,47 @@ class LoraTrainer:
                 detached, nothing is saved.
             BadInput: peft refuses the settings.
         """
-        backbone = self._backbone
+        backbone, action = self._backbone, job.action
         longest = min(self._settings.max_tokens, backbone.window)
-        rendered = [(prompt.id, backbone.render.row(prompt, example)) for prompt, example in rows]
-        fitting = [(prompt, row) for prompt, row in rendered if len(row) <= longest]
-        left_out = len(rendered) - len(fitting)
-        if not rows:
-            raise StepFailed("no train row can be shown in the wanted form; give the style scorer a `show:` template")
-        if not fitting:
-            raise StepFailed(
-                f"all {left_out} training rows are longer than {longest} tokens (lora.max_tokens, or the model's "
-                "window)"
-            )
+        fitting = self._fitting(job, longest)
         with backbone.lock:  # nobody is answered by a model that is half trained
             started = time.monotonic()
             backbone.release_decoder()
             general = GeneralRows(
                 backbone, action.replay or 0.0, self._settings.kl, rows=len(fitting) * action.epochs, most=longest,
-                seed=seed,
+                seed=job.seed,
             )  # fmt: skip
-            attach = partial(self._attach, adapter, parent, action.rank, seed)
             try:
-                fit = self._fit_finite(attach, fitting, general, action, seed, token_limit, deadline)
+                fit = self._fit_finite(job, fitting, general)
             except BaseException:  # Ctrl-C too: nothing half-trained stays attached
-                backbone.detach(adapter)
+                backbone.detach(job.adapter)
                 raise
             training = Training(
-                model=backbone.name, parent=parent, data=digest([[prompt.id, example.id] for prompt, example in rows]),
-                settings=self._settings, rows=action.rows, row_count=len(fitting), rewritten=rewritten,
-                general=general.rows_an_epoch(len(fitting)), read_tokens=general.read_tokens,
-                left_out=left_out, epochs=action.epochs, learning_rate=fit.learning_rate,
-                rank=backbone.rank(adapter), seed=seed, steps=tuple(fit.steps), tokens=fit.tokens,
+                model=backbone.name, parent=job.parent, data=job.data, settings=self._settings, rows=action.rows,
+                row_count=len(fitting), rewritten=job.rewritten, general=general.rows_an_epoch(len(fitting)),
+                read_tokens=general.read_tokens, left_out=len(job.rows) - len(fitting), epochs=action.epochs,
+                learning_rate=fit.learning_rate, rank=backbone.rank(job.adapter), seed=job.seed,
+                steps=tuple(fit.steps), tokens=fit.tokens,
                 seconds=time.monotonic() - started, stopped=fit.stopped, retried=fit.retried,
                 pass_tokens=fit.budget.tokens, checkpointing=fit.budget.checkpointing,
                 processes=self._ranks.size if self._ranks else 1,
             )  # fmt: skip
             if self._ranks is None or self._ranks.rank == 0:
-                self._save(adapter, training, folder)
+                self._save(job.adapter, training, job.folder)
         return training
+
+    def _fitting(self, job: TrainingJob, longest: int) -> list[tuple[str, TokenRow]]:
+        """(prompt id, row) of each row of at most `longest` tokens. Raises StepFailed where there is none."""
+        if not job.rows:
+            raise StepFailed("no train row can be shown in the wanted form; give the style scorer a `show:` template")
+        rendered = [(prompt.id, self._backbone.render.row(prompt, example)) for prompt, example in job.rows]
+        fitting = [(prompt, row) for prompt, row in rendered if len(row) <= longest]
+        if not fitting:
+            raise StepFailed(
+                f"all {len(rendered)} training rows are longer than {longest} tokens (lora.max_tokens, or the model's "
+                "window)"
+            )
+        return fitting
 
     def _save(self, adapter: str, training: Training, folder: Path) -> None:
         """Written under another name and renamed when complete, so that no kill leaves half an adapter."""
@@ -147,62 +135,47 @@ class LoraTrainer:
             raise DiskFull(folder, sum(weight.nbytes for weight in weights) + UNTOLD) from error
         os.replace(partial_folder, folder)
 
-    def _attach(self, adapter: str, parent: str | None, rank: int, seed: int) -> None:
+    def _attach(self, job: TrainingJob) -> None:
         """A LoRA that continues its parent's weights, or a new one drawn by the seed."""
-        torch.manual_seed(seed)
-        self._backbone.detach(adapter)
-        if parent is not None:
-            self._backbone.attach(adapter, source=parent, trainable=True)
+        torch.manual_seed(job.seed)
+        self._backbone.detach(job.adapter)
+        if job.parent is not None:
+            self._backbone.attach(job.adapter, source=job.parent, trainable=True)
             return
+        rank = job.action.rank
         try:
-            new_lora(self._backbone, adapter, rank, self._settings)
+            new_lora(self._backbone, job.adapter, rank, self._settings)
         except BadInput as error:
             try_settings(self._backbone, self._settings)  # raises where the rank is not to blame
             raise StepFailed(
                 f"rank {rank} instead of lora.rank {self._settings.rank} is not possible: {error}"
             ) from error
 
-    def _fit_finite(
-        self,
-        attach: Callable[[], None],
-        rows: list[tuple[str, TokenRow]],
-        general: GeneralRows,
-        action: TrainLora,
-        seed: int,
-        token_limit: int | None,
-        deadline: float | None,
-    ) -> Fit:
+    def _fit_finite(self, job: TrainingJob, rows: list[tuple[str, TokenRow]], general: GeneralRows) -> Fit:
         """`_fit` on newly attached weights; where the loss does not stay finite, once more at half the rate."""
-        attach()
+        self._attach(job)
         try:
-            return self._fit(rows, general, action, seed, token_limit, deadline)
+            return self._fit(job, rows, general)
         except NotFinite as error:
             first, used = str(error), error.tokens
-        if token_limit is not None and used >= token_limit:
+        if job.token_limit is not None and used >= job.token_limit:
             raise StepFailed(f"{first}; the training-token budget is used up, so no lower rate was tried")
-        attach()
-        slower = action.model_copy(update={"learning_rate": action.learning_rate / 2})
+        self._attach(job)
+        slower = job.action.model_copy(update={"learning_rate": job.action.learning_rate / 2})
+        left = None if job.token_limit is None else job.token_limit - used
         try:
-            fit = self._fit(rows, general, slower, seed, None if token_limit is None else token_limit - used, deadline)
+            fit = self._fit(job.model_copy(update={"action": slower, "token_limit": left}), rows, general)
         except NotFinite as error:
             raise StepFailed(f"{first}; {error}, half of it; try a lower lora.learning_rate") from None
         return fit._replace(tokens=fit.tokens + used, retried=f"{first}, so it was begun again at half of it")
 
-    def _fit(
-        self,
-        rows: list[tuple[str, TokenRow]],
-        general: GeneralRows,
-        action: TrainLora,
-        seed: int,
-        token_limit: int | None,
-        deadline: float | None,
-    ) -> Fit:
+    def _fit(self, job: TrainingJob, rows: list[tuple[str, TokenRow]], general: GeneralRows) -> Fit:
         """The optimizer steps: AdamW, a linear warm-up and decay of the learning rate, clipped gradients."""
-        backbone, settings = self._backbone, self._settings
+        backbone, settings, action = self._backbone, self._settings, job.action
         plan = [
             (epoch, batches)
             for epoch in range(1, action.epochs + 1)
-            for batches in chunks(plan_epoch(rows, settings.batch_size, seed + epoch - 1), settings.accumulate)
+            for batches in chunks(plan_epoch(rows, settings.batch_size, job.seed + epoch - 1), settings.accumulate)
         ]
         rate = partial(rate_factor, warmup=round(settings.warmup * len(plan)), steps=len(plan))
         budget = memory_budget_for(backbone.base, settings.checkpointing, backbone.memory_budget)
@@ -233,9 +206,9 @@ class LoraTrainer:
             # A device that runs ahead gets its next step before the numbers of this one are waited for.
             while len(running) > (1 if optimizer.runs_ahead and not epoch_ended else 0):
                 record(*running.pop(0))
-            if token_limit is not None and tokens >= token_limit:
+            if job.token_limit is not None and tokens >= job.token_limit:
                 stopped = "the training-token budget was used up"
-            elif deadline is not None and self._is_late(deadline):
+            elif job.deadline is not None and self._is_late(job.deadline):
                 stopped = "the time budget was used up"
             elif epoch_ended and number < len(plan) and _epoch_loss(steps) < action.enough:
                 stopped = f"the rows were learned after {epoch} of {action.epochs} epochs"  # more would teach nothing

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,9 @@ from agent.config.lora import Lora
 from agent.config.task import TaskConfig
 from agent.errors import BadInput, NesyLoraError, StepFailed
 from agent.protocols import Progress
-from agent.records.actions import TrainLora
 from agent.records.base import Record
-from agent.records.examples import Example, Prompt
 from agent.records.rounds import Spend
-from agent.records.training import Training, read_training
+from agent.records.training import Training, TrainingJob, read_training
 from tools.model.backbone import Backbone
 
 HOME = Path(__file__).resolve().parents[2]
@@ -33,7 +31,7 @@ RAISED = {error.__name__: error for error in (BadInput, StepFailed)}
 
 
 class Job(Record):
-    """What the processes are to do: the arguments of `agent.protocols.Trainer.train`, and the model."""
+    """What the processes are to do: the training, and the model."""
 
     model: str
     device: str
@@ -41,15 +39,8 @@ class Job(Record):
     chat_template_kwargs: dict[str, Any]
     lora: Lora
     shard: bool = False
-    adapter: str
-    rows: tuple[tuple[Prompt, Example], ...]
-    action: TrainLora
-    folder: str
-    parent: str | None
-    parent_folder: str | None
-    seed: int
-    rewritten: int
-    token_limit: int | None
+    training: TrainingJob
+    parent_folder: Path | None
     seconds: float | None = Field(description="until the deadline; None: there is none")
     silence: float = SILENCE
 
@@ -90,19 +81,7 @@ class ParallelTrainer:
         check_devices(backbone.device.type, config.processes)
         self._backbone, self._config, self._locate, self._progress = backbone, config, locate, progress
 
-    def train(
-        self,
-        adapter: str,
-        rows: Sequence[tuple[Prompt, Example]],
-        action: TrainLora,
-        *,
-        folder: Path,
-        parent: str | None,
-        seed: int,
-        rewritten: int = 0,
-        token_limit: int | None = None,
-        deadline: float | None = None,
-    ) -> Training:
+    def train(self, job: TrainingJob) -> Training:
         """As `agent.protocols.Trainer.train`.
 
         Raises:
@@ -110,12 +89,11 @@ class ParallelTrainer:
             NesyLoraError: a process has died, or did not answer the others. The others have ended, nothing is saved.
         """
         config = self._config
-        job = Job(
+        shared = Job(
             model=config.model, device=config.device, dtype=config.dtype, lora=config.lora, shard=config.shard,
-            chat_template_kwargs=config.chat_template_kwargs, adapter=adapter, rows=tuple(rows), action=action,
-            folder=str(folder), parent=parent, parent_folder=str(self._locate(parent)) if parent else None, seed=seed,
-            rewritten=rewritten, token_limit=token_limit,
-            seconds=None if deadline is None else deadline - time.monotonic(),
+            chat_template_kwargs=config.chat_template_kwargs, training=job,
+            parent_folder=self._locate(job.parent) if job.parent else None,
+            seconds=None if job.deadline is None else job.deadline - time.monotonic(),
         )  # fmt: skip
         backbone = self._backbone
         with backbone.lock, tempfile.TemporaryDirectory(prefix="nesylora-") as place:
@@ -123,9 +101,9 @@ class ParallelTrainer:
             if backbone.device.type == "cuda":
                 torch.cuda.empty_cache()
             self._progress("training LoRA", 0, 1, f"{config.processes} processes load the model")
-            run_job(job, Path(place), config.processes, self._tell)
-            backbone.detach(adapter)  # what stood under this id before
-        return read_training(folder)
+            run_job(shared, Path(place), config.processes, self._tell)
+            backbone.detach(job.adapter)  # what stood under this id before
+        return read_training(job.folder)
 
     def _tell(self, said: Said) -> None:
         if said.progress:

@@ -64,15 +64,15 @@ def _failed(place: Path, error: NesyLoraError) -> int:
 def train(job: Job, ranks: Ranks, progress: Progress, charge: Charge, deadline: float | None) -> None:
     """Load the model, and train as one of several. Raises as `agent.protocols.Trainer.train`."""
     base, tokenizer = _load(job)
-    folders = {job.adapter: Path(job.folder), **({job.parent: Path(job.parent_folder or "")} if job.parent else {})}
+    training = job.training.model_copy(update={"deadline": deadline})  # clocks of two processes need not agree
+    folders = {training.adapter: training.folder}
+    if training.parent and job.parent_folder:
+        folders[training.parent] = job.parent_folder
     backbone = Backbone(
         base, tokenizer, name=job.model, locate=folders.__getitem__, charge=charge,
         chat_template_kwargs=job.chat_template_kwargs, sharded=job.shard,
     )  # fmt: skip
-    LoraTrainer(backbone, job.lora, progress, ranks).train(
-        job.adapter, job.rows, job.action, folder=Path(job.folder), parent=job.parent, seed=job.seed,
-        rewritten=job.rewritten, token_limit=job.token_limit, deadline=deadline,
-    )  # fmt: skip
+    LoraTrainer(backbone, job.lora, progress, ranks).train(training)
 
 
 def _load(job: Job) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":

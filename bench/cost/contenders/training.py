@@ -10,6 +10,7 @@ from peft import get_peft_model
 
 from agent.config.lora import Lora
 from agent.records.actions import TrainLora
+from agent.records.training import TrainingJob
 from bench.cost.inputs import Loaded, Rows
 from tools.model.backbone import Backbone
 from tools.training.lora import LoraTrainer
@@ -38,14 +39,15 @@ def ours(loaded: Loaded, rows: Rows, steps: int) -> Steps:
     with tempfile.TemporaryDirectory() as folder:
         backbone = Backbone(loaded.model, loaded.tokenizer, name="bench", locate=Path(folder).joinpath)
         settings = SETTINGS.model_copy(update={"batch_size": len(rows.examples)})
-        training = LoraTrainer(backbone, settings, progress).train(
-            "bench", [(rows.prompt, example) for example in rows.examples],
-            TrainLora(
-                epochs=steps, learning_rate=SETTINGS.learning_rate, rank=SETTINGS.rank,
-                enough=0,  # all steps, however low the loss
-            ),
+        action = TrainLora(
+            epochs=steps, learning_rate=SETTINGS.learning_rate, rank=SETTINGS.rank,
+            enough=0,  # all steps, however low the loss
+        )  # fmt: skip
+        job = TrainingJob(
+            adapter="bench", rows=tuple((rows.prompt, example) for example in rows.examples), action=action,
             folder=Path(folder, "bench"), parent=None, seed=SEED,
         )  # fmt: skip
+        training = LoraTrainer(backbone, settings, progress).train(job)
     return Steps(ends, training.steps[-1].loss)
 
 

@@ -11,6 +11,7 @@ from agent.config.lora import Lora
 from agent.records.actions import TrainLora
 from agent.records.examples import Example, Prompt
 from agent.records.rounds import Spend
+from agent.records.training import TrainingJob
 from tools.memory_budget import MemoryBudget
 from tools.model.backbone import Backbone
 from tools.training.lora import LoraTrainer
@@ -102,7 +103,8 @@ def test_a_training_and_questions_at_once_disturb_neither(
         trainer = LoraTrainer(model, Lora(rank=4, batch_size=2), lambda *_: started.set())
         action = TrainLora(epochs=2, rank=4, learning_rate=1e-2)
         folder = tmp_path / adapter
-        return [step.loss for step in trainer.train(adapter, learned, action, folder=folder, parent=None, seed=0).steps]
+        job = TrainingJob(adapter=adapter, rows=learned, action=action, folder=folder, parent=None, seed=0)
+        return [step.loss for step in trainer.train(job).steps]
 
     ours, alone = backbone(), backbone()
     random_adapter(ours, "tuned")

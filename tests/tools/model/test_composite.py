@@ -12,6 +12,7 @@ from agent.config.lora import Lora
 from agent.errors import BadInput
 from agent.records.actions import TrainLora
 from agent.records.examples import Example, Prompt
+from agent.records.training import TrainingJob
 from tests.conftest import BODY, SMALL
 from tests.fixtures.plain import Plain
 from tools.model.backbone import Backbone
@@ -60,7 +61,9 @@ def test_training_reaches_the_language_part_and_nothing_else(model: Backbone, co
     before = model.nll(PROMPT, ROWS, [("", row.answer) for row in ROWS], adapter=None)
     action, rows = TrainLora(epochs=3, learning_rate=1e-2), [(PROMPT, row) for row in ROWS]
     trainer = LoraTrainer(model, Lora(rank=4), quiet)
-    log = trainer.train("new", rows, action, folder=tmp_path / "new", parent=None, seed=0)
+    log = trainer.train(
+        TrainingJob(adapter="new", rows=rows, action=action, folder=tmp_path / "new", parent=None, seed=0)
+    )
     assert log.steps[-1].loss < log.steps[0].loss
     names = [name for name, _ in model.model.named_parameters() if "lora_" in name]
     assert names and all("language_model" in name for name in names)

@@ -10,6 +10,7 @@ import torch
 from agent.config.lora import Lora
 from agent.records.actions import TrainLora
 from agent.records.examples import Demo, Example, Prompt
+from agent.records.training import TrainingJob
 from tools.model.backbone import Backbone
 from tools.model.row_batches import RowBatches
 from tools.packed.attention import KeysValues
@@ -136,7 +137,9 @@ def test_training_between_answers(
     for rate in (1e-3, 1e-2):
         action = TrainLora(epochs=4, rank=4, learning_rate=rate, enough=0)
         rows = [(PROMPT, row) for row in ROWS]
-        trainer.train("new", rows, action, folder=tmp_path / "new", parent=None, seed=0)
+        trainer.train(
+            TrainingJob(adapter="new", rows=rows, action=action, folder=tmp_path / "new", parent=None, seed=0)
+        )
         seen.append(answers(ours, "new"))
         ours.detach("new")
         assert seen[-1] == answers(ours, "new") == eagerly(ours, "new")

@@ -10,7 +10,7 @@ from torch import distributed
 from agent.config.lora import Lora
 from agent.records.actions import TrainLora
 from agent.records.examples import Demo, Example, Prompt
-from agent.records.training import Training, read_training
+from agent.records.training import Training, TrainingJob, read_training
 from tools.model.backbone import Backbone
 from tools.model.loading import load_model
 from tools.training import optimizer_steps
@@ -61,9 +61,15 @@ def _child(folder: Path, model: Path, rank: int, size: int, ahead: bool, sharded
         backbone = Backbone(base, tokenizer, name="tiny", locate=folder.joinpath, sharded=sharded)
         settings = Lora(rank=4, batch_size=3, accumulate=2, weight_decay=0.1, clip=0.5)
         trainer = LoraTrainer(backbone, settings, lambda *_: None, ranks)
-        log = trainer.train("made", ROWS, ACTION, folder=folder / "made", parent=None, seed=3, deadline=1e12)
+        log = trainer.train(
+            TrainingJob(
+                adapter="made", rows=ROWS, action=ACTION, folder=folder / "made", parent=None, seed=3, deadline=1e12
+            )
+        )
         if sharded or size == 1:
-            trainer.train("more", ROWS, ACTION, folder=folder / "more", parent="made", seed=4)
+            trainer.train(
+                TrainingJob(adapter="more", rows=ROWS, action=ACTION, folder=folder / "more", parent="made", seed=4)
+            )
         assert not [name for name, weight in base.named_parameters() if weight.requires_grad and "lora_" not in name]
         (folder / f"{rank}.json").write_text(log.model_dump_json())
         code = 0

@@ -10,6 +10,7 @@ import torch
 from agent.config.lora import Lora
 from agent.records.actions import TrainLora
 from agent.records.examples import Example, Prompt
+from agent.records.training import TrainingJob
 from tests.fixtures.starved import starved_and_fed
 from tools.model.backbone import Backbone
 from tools.model.loading import load_model
@@ -42,7 +43,8 @@ def learn(backbone: Backbone, folder: Path) -> list[float]:
     settings = Lora(rank=32, batch_size=1)
     rows = [(PROMPT, example) for example in EXAMPLES[:1]]
     trainer = LoraTrainer(backbone, settings, lambda *_: None)
-    log = trainer.train(folder.name, rows, action, folder=folder, parent=None, seed=0)
+    job = TrainingJob(adapter=folder.name, rows=rows, action=action, folder=folder, parent=None, seed=0)
+    log = trainer.train(job)
     backbone.detach(folder.name)
     return log.epoch_losses
 

@@ -14,7 +14,7 @@ from agent.records.actions import TrainLora
 from agent.records.base import folded
 from agent.records.examples import Example, Prompt
 from agent.records.rounds import Spend
-from agent.records.training import Training
+from agent.records.training import Training, TrainingJob
 from tests.fixtures.plain import Plain
 from tools.diagnosis.drift import probe
 from tools.memory_budget import MemoryBudget
@@ -174,7 +174,9 @@ def fit(tmp_path: Path) -> Callable[..., Training]:
         action = TrainLora(epochs=8, rank=4, learning_rate=1e-2, enough=enough, replay=replay)
         trainer = LoraTrainer(backbone, Lora(rank=4, batch_size=2, **settings), lambda *_: None)
         name = f"{round(replay)}-{enough > 0}"
-        return trainer.train(name, ROWS, action, folder=tmp_path / name, parent=None, seed=0)
+        return trainer.train(
+            TrainingJob(adapter=name, rows=ROWS, action=action, folder=tmp_path / name, parent=None, seed=0)
+        )
 
     return run
 

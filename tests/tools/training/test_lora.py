@@ -18,7 +18,7 @@ from agent.errors import BadInput, StepFailed
 from agent.records.actions import TrainLora
 from agent.records.examples import Demo, Example, Prompt
 from agent.records.rounds import Spend
-from agent.records.training import Step, Training, read_training
+from agent.records.training import Step, Training, TrainingJob, read_training
 from tests.fixtures.plain import Plain
 from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
@@ -50,7 +50,7 @@ def fit(tmp_path: Path) -> Callable[..., Training]:
         settings = changes.pop("settings", SETTINGS).model_copy(update={"replay": 0.0})
         trainer = LoraTrainer(backbone, settings, lambda *_: None)
         how = {"rows": ROWS, "action": ACTION, "parent": None, "seed": 0}
-        return trainer.train(adapter, folder=tmp_path / adapter, **(how | changes))
+        return trainer.train(TrainingJob(adapter=adapter, folder=tmp_path / adapter, **(how | changes)))
 
     return run
 
@@ -257,8 +257,9 @@ def test_an_interrupted_training_leaves_nothing_behind(backbone: Load, fit: Fit,
         raise KeyboardInterrupt
 
     ours = backbone()
+    job = TrainingJob(adapter="new", rows=ROWS, action=ACTION, folder=tmp_path / "new", parent=None, seed=0)
     with pytest.raises(KeyboardInterrupt):
-        LoraTrainer(ours, SETTINGS, interrupt).train("new", ROWS, ACTION, folder=tmp_path / "new", parent=None, seed=0)
+        LoraTrainer(ours, SETTINGS, interrupt).train(job)
     assert not (tmp_path / "new").exists()
     assert fit(ours).steps
 

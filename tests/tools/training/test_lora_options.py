@@ -16,6 +16,7 @@ from agent.config.lora_options import INITS, OURS, PEFTS_OWN, REFUSED, Options, 
 from agent.errors import BadInput, StepFailed
 from agent.records.actions import TrainLora
 from agent.records.examples import Demo, Example, Prompt
+from agent.records.training import TrainingJob
 from graphs.context import Context, new_run
 from graphs.services.run import RunServices
 from memory.run.folder import RunFolder
@@ -98,7 +99,9 @@ def test_an_adapter_says_the_same_wherever_it_is_read_and_the_base_stays_to_the_
     def fit(ours: Backbone, adapter: str, parent: str | None = None, seed: int = 0) -> None:
         rows = [(PROMPT, example) for example in EXAMPLES]
         trainer = LoraTrainer(ours, settings, lambda *_: None)
-        trainer.train(adapter, rows, ACTION, folder=tmp_path / adapter, parent=parent, seed=seed)
+        trainer.train(
+            TrainingJob(adapter=adapter, rows=rows, action=ACTION, folder=tmp_path / adapter, parent=parent, seed=seed)
+        )
 
     here, there = backbone(name), backbone(name)
     try_settings(here, settings)
@@ -227,10 +230,12 @@ def test_what_the_model_does_not_have_is_refused_and_leaves_the_base_and_its_ada
 
 def test_a_rank_that_only_the_planner_asks_for_fails_the_step_and_not_the_run(backbone: Load, tmp_path: Path) -> None:
     settings = Lora(rank=4, options={"init_lora_weights": "orthogonal"})
+    job = TrainingJob(
+        adapter="new", rows=[(PROMPT, EXAMPLES[0])], action=TrainLora(rank=5), folder=tmp_path / "new", parent=None,
+        seed=0,
+    )  # fmt: skip
     with pytest.raises(StepFailed, match=r"rank 5 instead of lora\.rank 4 is not possible"):
-        LoraTrainer(backbone(), settings, lambda *_: None).train(
-            "new", [(PROMPT, EXAMPLES[0])], TrainLora(rank=5), folder=tmp_path / "new", parent=None, seed=0
-        )
+        LoraTrainer(backbone(), settings, lambda *_: None).train(job)
 
 
 def test_trying_the_settings_changes_no_draw_that_follows(backbone: Load) -> None:

@@ -12,7 +12,7 @@ from agent.errors import StepFailed
 from agent.records.actions import TrainLora
 from agent.records.examples import Demo, Example, Prompt
 from agent.records.rounds import Spend
-from agent.records.training import Training
+from agent.records.training import Training, TrainingJob
 from tools.model.backbone import Backbone
 from tools.training import optimizer_steps
 from tools.training.captured_passes import CapturedPasses, rounded
@@ -39,7 +39,8 @@ def learn(
     )
     settings = Lora(rank=4, batch_size=3, accumulate=accumulate, weight_decay=0.1, clip=0.5)
     trainer = LoraTrainer(backbone, settings, lambda *_: None)
-    log = trainer.train(folder.name, ROWS, action, folder=folder, parent=None, seed=3, **limits)
+    job = TrainingJob(adapter=folder.name, rows=ROWS, action=action, folder=folder, parent=None, seed=3, **limits)
+    log = trainer.train(job)
     weights = [weight.detach().flatten() for name, weight in backbone.model.named_parameters() if "lora_" in name]
     return log, torch.cat(weights)
 

@@ -20,7 +20,7 @@ from agent.config.lora import Lora
 from agent.errors import BadInput, Cancelled, NesyLoraError
 from agent.records.actions import TrainLora
 from agent.records.examples import Example, Prompt
-from agent.records.training import Training, read_training
+from agent.records.training import Training, TrainingJob, read_training
 from graphs.context import new_run
 from graphs.session import open_session
 from tools.model.chat_template import TokenRow
@@ -145,9 +145,11 @@ def test_a_process_that_dies_ends_the_others_and_resume_trains_again(
 def job(tiny_model: Callable[[str], Path], tmp_path: Path) -> Job:
     return Job(
         model=str(tiny_model("llama")), device="cpu", dtype="float32", chat_template_kwargs={}, lora=Lora(),
-        adapter="a", rows=((Prompt(), Example(name="t", question="Who?", answer="I.")),), action=TrainLora(),
-        folder=str(tmp_path / "a"), parent=None, parent_folder=None, seed=0, rewritten=0, token_limit=None,
-        seconds=None,
+        training=TrainingJob(
+            adapter="a", rows=[(Prompt(), Example(name="t", question="Who?", answer="I."))], action=TrainLora(),
+            folder=tmp_path / "a", parent=None, seed=0,
+        ),
+        parent_folder=None, seconds=None,
     )  # fmt: skip
 
 
