@@ -164,7 +164,7 @@ class Session:
             raise BadInput(
                 f"`checkpoints` on a Postgres server needs more packages ({error}): pip install 'nesylora[postgres]'"
             ) from None
-        return PostgresCheckpoints(address, self._thread, self.services.note)
+        return PostgresCheckpoints(address, self._thread, self.services.waiting)
 
     @cached_property
     def _thread(self) -> str:

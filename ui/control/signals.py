@@ -20,10 +20,14 @@ class Stopped(KeyboardInterrupt):
 
 
 class Ending:
-    """Whether the process is ending already, so that another signal ends it at once."""
+    """Whether the process is ending already, so that another signal ends it at once.
+
+    `advice` is the sentence that a user is left with: what became of the work, and how it goes on.
+    """
 
     def __init__(self) -> None:
         self._begun = False
+        self.advice = ""
 
     def begin(self, message: str) -> None:
         """From here on another signal leaves at once."""

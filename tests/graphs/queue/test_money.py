@@ -13,8 +13,9 @@ from agent.records.queue import NightLimits, TaskStarted
 from agent.records.rounds import Usage
 from graphs.context import Context, new_run
 from graphs.control.steering import RunStatus
-from graphs.queue.foreman import Foreman, spend_of
+from graphs.queue.foreman import Foreman
 from graphs.queue.making import new_queue, take_up
+from graphs.queue.shares import spend_of
 from graphs.services.run import RunServices
 from memory.queue import now
 from memory.run.folder import RunFolder
