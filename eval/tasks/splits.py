@@ -69,8 +69,8 @@ def _extra(data: Data, folder: Path, rows: Rows) -> Read:
     for name in data.extra:
         table = read_file(folder / Path(name).expanduser(), data.columns)
         read = read_examples(table, data, "extra")
-        # A conversation that goes on a held-out question holds its answer, which is then read in training.
-        usable = [row for row in read.examples if not any(_key(each)[1:] in held_out for each in row.asked)]
+        # A conversation with a held-out question in it holds its answer, which is then read in training.
+        usable = [row for row in read.examples if not any(_key(each)[1:] in held_out for each in row.asked_anyhow)]
         warnings += read.warnings
         if lost := len(read.examples) - len(usable):
             warnings.append(

@@ -128,6 +128,9 @@ def test_a_stop_text_ends_the_answer_and_is_no_part_of_it(stream: bool, server: 
     else:
         told, reason = answer.choices[0].message.content, answer.choices[0].finish_reason
     assert told == text[: text.index(stop)].rstrip() and reason == "stop"
+    assert server.desk.log is not None
+    *_, line = server.desk.log.file.read_text("utf-8").splitlines()
+    assert ServedRequest.model_validate_json(line).stopped_at == stop
 
 
 def test_max_tokens_ends_it_too_and_may_be_more_than_was_measured(server: Serving, client: openai.OpenAI) -> None:
