@@ -160,11 +160,9 @@ def _not_its_own(line: ServedRequest) -> str:
         return fault
     if line.stopped_at:
         return "it was cut off by a stop text of the client"  # not quoted: nothing takes secrets out of reasons
-    return (
-        f"it was drawn at temperature {line.temperature:g}: the model may say something else"
-        if line.temperature
-        else ""
-    )
+    if line.temperature:
+        return f"it was drawn at temperature {line.temperature:g}: the model may say something else"
+    return ""
 
 
 def _side(message: ServedMessage) -> Literal["user", "assistant"]:

@@ -183,7 +183,8 @@ def test_a_run_trains_on_what_a_log_brought(tiny_task: TinyTask, log: Write, tmp
     run = RunFolder.open(adapted.run)
     [row] = run.rounds()
     assert row.trial.note.startswith("10 original rows")
-    assert "1 of 7 rows" in run.path.joinpath("events.jsonl").read_text()
+    told = run.path.joinpath("events.jsonl").read_text()
+    assert "1 of 7 rows" in told and "train rows added from more.jsonl: 6" in told
     bundle = yaml.safe_load((adapted.export(tmp_path / "bundle") / "task.yaml").read_text())
     assert bundle["data"]["extra"] == ["more.jsonl"]
 
@@ -194,6 +195,7 @@ def test_extra_rows_change_no_split_that_was_cut(tiny_task: TinyTask) -> None:
     before, after = load_task(task), load_task(task, ["data.extra=[more.csv]"])
     assert (before.validation, before.test) == (after.validation, after.test)
     assert [row.answer for row in after.train[len(before.train) :]] == ["new", "other"]
+    assert after.brought == ("train rows added from more.csv: 2",) and not before.brought
     assert len({row.name for row in (*after.train, *after.validation, *after.test)}) == 6
 
 
