@@ -314,8 +314,12 @@ def main() -> None:
         raise SystemExit(2) from None
     from bench.decisions.cli import add_commands
     from ui.cli import run
+    from ui.control.signals import quiet_end
 
-    raise SystemExit(run(more=[add_commands], alone=True))
+    try:
+        raise SystemExit(run(more=[add_commands], alone=True))
+    finally:
+        quiet_end()
 
 
 def _check_packages() -> None:

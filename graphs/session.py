@@ -194,6 +194,8 @@ class Session:
                     name=folder.name, task=config.name, model=config.model, policy=policy, folder=str(folder.path)
                 )
             )
+            for sentence in self.services.spec.brought:
+                self.services.note(sentence)
             for warning in (*self.services.spec.warnings, *self.services.llm.warnings):
                 self.services.note(f"Warning: {warning}")
 

@@ -64,6 +64,12 @@ def clean_ending() -> Iterator[Ending]:
             signal.signal(number, before[number])
 
 
+def quiet_end() -> None:
+    """Of a process whose work is done: Ctrl-C while the interpreter ends shows no traceback of a library's clean-up."""
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # else it is ignored, as under nohup
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def outlive_the_terminal() -> Iterator[None]:
     """The end of the terminal does not end the process inside; what it still says then is lost."""
