@@ -215,8 +215,8 @@ class RunFolder(Artefacts):
         return self._ledger.extend(limits, by)
 
     def limits(self) -> Limits | None:
-        """Those that a user has set last; None: the task's own hold."""
-        return next((row.limits for row in reversed(self._rows()) if isinstance(row, Extension)), None)
+        """Those that a user has set last, also by a damaged ledger; None: the task's own hold."""
+        return next((row.limits for row in reversed(self.known_rows()) if isinstance(row, Extension)), None)
 
     def extensions(self) -> list[Extension]:
         """All that was set since the run began, in order."""
