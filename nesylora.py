@@ -5,6 +5,8 @@ Importing this loads nothing heavy; `adapt` does the main job, `main` is the con
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -302,6 +304,7 @@ async def server_chat() -> CompiledStateGraph[Any, Any, Any, Any]:
 
 def main() -> None:
     """The console script."""
+    atexit.register(gc.freeze)  # at the end all is let go: with torch loaded, to search it for garbage takes a second
     try:
         _check_packages()
     except Shadowed as error:

@@ -5,7 +5,7 @@ ends show the question and can answer it. Its fourth decision, `respond`, is not
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from agent.records.actions import Action, Decision, EditPrompt, Rollback, Stop, TrainLora
+from agent.records.actions import Action, Decision, EditPrompt, Rollback, Stop, TrainLora, named
 from agent.records.base import Record
 
 FORMS = (
@@ -82,6 +82,10 @@ class Question(Record):
     training: TrainLora | None = Field(None, description="as the rules would train now: what a user leaves out")
     seconds_left: float | None = Field(None, description="of the run's minutes, when it was asked; None: no limit")
     fault: str = Field("", description="what is wrong with the answer before, which was not executed")
+
+    def completed(self, action: Action) -> Action:
+        """The action as it would be done now; see `completed`."""
+        return completed(action.action, named(action), self.decision.move, self.training)
 
 
 def question(
@@ -157,6 +161,24 @@ def instead(name: str, **args: object) -> dict[str, object]:
     return {"decisions": [{"type": "edit", "edited_action": {"name": name, "args": args}}]}
 
 
+def as_answer(action: Action) -> dict[str, object]:
+    """`instead` with this action. The settings that it does not name are filled in by `read`."""
+    return instead(action.action, **named(action))
+
+
+def completed(
+    name: str, args: Mapping[str, object], planned: Action | None = None, training: TrainLora | None = None
+) -> Action:
+    """The action of this name. What `args` leave out is as planned, where the same lever is planned; of a training that
+    is not, as in `training`; else the action's own default.
+
+    Raises:
+        ValidationError: there is no such setting, or this is no value of it.
+    """
+    base = next((action for action in (planned, training) if action and action.action == name), None)
+    return ACTIONS[name].model_validate({**(base.model_dump() if base else {}), **args})
+
+
 def read(
     answer: object, planned: Action, rounds: int, training: TrainLora | None = None
 ) -> tuple[Approve | Action | Reject | None, str]:
@@ -164,9 +186,9 @@ def read(
 
     Args:
         answer: what a client sent.
-        planned: the action that was asked about. An edit of it keeps the settings that the answer does not name.
+        planned: the action that was asked about.
         rounds: how many there have been, to go back to.
-        training: gives the settings that a training has which was not planned; None: those of `TrainLora` itself.
+        training: as the rules would train now. Both fill in what an edit does not name; see `completed`.
     """
     try:
         [decision] = Answer.model_validate(answer).decisions
@@ -176,10 +198,8 @@ def read(
         return decision, ""
     edited = decision.edited_action
     try:
-        base = next((action for action in (planned, training) if action and action.action == edited.name), None)
-        kept = base.model_dump() if base else {}
         args = {name: _parsed(value) for name, value in edited.args.items()}
-        action = ACTIONS[edited.name].model_validate(kept | args)
+        action = completed(edited.name, args, planned, training)
     except ValidationError as error:
         faults = {fault["loc"][0]: fault for fault in reversed(error.errors())}  # the first of each setting
         return None, "; ".join(_setting_fault(ACTIONS[edited.name], fault) for fault in faults.values())

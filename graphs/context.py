@@ -124,7 +124,7 @@ def checked(task: Path, overrides: Sequence[str] = ()) -> "tuple[Task, dict[str,
         from tools.adapters.starting import check_start  # with torch, which takes seconds
 
         try:
-            check_start(Path(read.config.start.adapter), read.config.model, read.config.lora)
+            check_start(Path(read.config.start.adapter), read.config.model, read.config.lora, read.config.shard)
         except BadInput as error:
             raise BadInput(f"{place(task, ('start', 'adapter'), overrides)}: {error}") from error
     kept = {}

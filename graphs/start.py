@@ -29,7 +29,7 @@ def take_up_start(services: RunServices) -> str | None:
     if known and is_whole(known, services):
         return known
     source = Path(config.start.adapter)
-    said = check_start(source, config.model, config.lora)
+    said = check_start(source, config.model, config.lora, config.shard)
     adapter = digest([config.base, _settings(source), weights_digest(source)])
     if known not in (None, adapter):
         raise BadInput(

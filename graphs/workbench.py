@@ -9,7 +9,7 @@ from agent.protocols import Briefing
 from agent.records.actions import Action, Rollback, Stop
 from agent.records.looks import Finding, Look
 from agent.records.rounds import Outcome, Round, RoundSummary
-from graphs.approval import instead
+from graphs.approval import as_answer
 from graphs.looking import Looking
 from graphs.nodes.plan import why_closed
 from graphs.session import Session
@@ -33,6 +33,8 @@ class Workbench:
 
     def pull(self, action: Action) -> RoundSummary | Outcome:
         """One round with this action, judged and remembered; for `stop`, the end of the run on its test rows.
+
+        Settings that the action was not made with are as planned, or as the rules have them; see `graphs.approval`.
 
         Raises:
             BadInput: the action cannot be executed, the run has ended, or its target or a budget ends it now.
@@ -60,7 +62,7 @@ class Workbench:
             briefing = Briefing(state["signal"], state["diagnosis"], folder.rounds(), state["spend"], closed=closed)
             if ended := stop_reason(briefing, config):
                 raise BadInput(f"{ended} Only rollback and stop are left.")
-        question = session.go(instead(action.action, **action.model_dump(mode="json", exclude={"action"})))
+        question = session.go(as_answer(action))
         if question and question.fault:
             raise BadInput(question.fault)
         if outcome := folder.outcome():

@@ -153,7 +153,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.on != "here" or options.jobs:
+    if queue.is_at_once(options):
         quiet_libraries()
         return queue.run_at_once(options, overrides_of(options))
     if queue.is_queue(options):

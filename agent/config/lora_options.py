@@ -77,6 +77,7 @@ REFUSED = {
     "ensure_weight_tying": "is not read back as it was saved; leave it out, and embedding and head are each trained by "
     "themselves where both are named",
 }
+NEED_THE_BASE = ("modules_to_save", "trainable_token_indices", "target_parameters", "use_bdlora")
 INITS = {
     "pissa": "takes a part out of the base's weights and does not give it back; `orthogonal` and `mica` leave the base "
     "alone",
@@ -112,6 +113,16 @@ def faults(settings: Lora) -> dict[str, str]:
 def chosen(settings: Lora) -> dict[str, Any]:
     """The options to hand to peft: copies, since peft changes what it is given. `faults` has found none."""
     return Options.model_validate(_asked(settings.options)).model_dump(exclude_none=True)
+
+
+def undividable(settings: Lora) -> str | None:
+    """A setting that reads or copies whole weights of the base, by name: where it is divided, no process has them."""
+    ours = (name for name in ("qlora", "dora") if getattr(settings, name))
+    options = (
+        f"options.{name}" for name, value in settings.options.items()
+        if value and (name in NEED_THE_BASE or (name == "init_lora_weights" and value not in (True, "gaussian")))
+    )  # fmt: skip
+    return next((f"`lora.{name}`" for name in (*ours, *options)), None)
 
 
 def init_refusal(value: object) -> str | None:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,6 +12,7 @@ from agent.config.base import Settings
 from agent.config.data import Data
 from agent.config.llm import Llm
 from agent.config.lora import Lora
+from agent.config.lora_options import undividable
 from agent.config.memory import Memory
 from agent.config.notify import Notify, TrackerName
 from agent.config.policies import OBSERVING, PLANNING, POLICIES, is_policy
@@ -19,7 +20,7 @@ from agent.config.prompt import Editing, SeedPrompt
 from agent.config.scorers import ContentScorer, Judge, RewardModel, StyleScorer
 from agent.config.start import Start
 from agent.errors import BadInput
-from agent.records.limits import Limits
+from agent.records.limits import ROUNDS, TARGET, Limits, LlmTokens, Minutes, TrainTokens, Usd
 from agent.records.rounds import Role
 
 # What chat templates are given by us, or by the tokenizer.
@@ -61,11 +62,11 @@ class Gate(Settings):
 class Budget(Settings):
     """The run stops cleanly when any of these is used up. None: no limit."""
 
-    rounds: int = Field(6, ge=0, le=10_000, description="trainings, edits and the like, kept or not")
-    minutes: float | None = Field(None, gt=0, description="of work; pauses do not count")
-    train_tokens: int | None = Field(None, gt=0, description="tokens trained, padding aside")
-    usd: float | None = Field(None, ge=0, description="for the external LLM")
-    llm_tokens: int | None = Field(None, gt=0, description="read and written by the external LLM")
+    rounds: Annotated[int, ROUNDS] = 6
+    minutes: Minutes = None
+    train_tokens: TrainTokens = None
+    usd: Usd = None
+    llm_tokens: LlmTokens = None
 
 
 class Recall(Settings):
@@ -90,6 +91,9 @@ class TaskConfig(Settings):
     processes: int = Field(
         1, ge=1, le=64, description="that train a LoRA together, each on a GPU of its own; see docs/scale.md"
     )
+    shard: bool = Field(
+        False, description="divide the base among the `processes`, where no GPU holds it alone; see docs/scale.md"
+    )
     chat_template_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="arguments of the model's chat template, such as enable_thinking: false"
     )
@@ -98,7 +102,7 @@ class TaskConfig(Settings):
     start: Start | None = None
     content: tuple[ContentScorer, ...] = Field(min_length=1, description="is the answer right? see below")
     style: tuple[StyleScorer, ...] = Field((), description="has it the wanted form? see below")
-    target: float = Field(0.95, gt=0, le=1, description="validation reward at which the run is done")
+    target: Annotated[float, TARGET] = 0.95
     budget: Budget = Budget()
     lora: Lora = Lora()
     generation: Generation = Generation()
@@ -142,6 +146,16 @@ class TaskConfig(Settings):
     def knows_prices_where_money_is_limited(self) -> "TaskConfig":
         if self.budget.usd is not None and self.unpriced:
             raise ValueError(f"`budget.usd` needs `llm.price: {{input: …, output: …}}` (of the {self.unpriced})")
+        return self
+
+    @model_validator(mode="after")
+    def divides_what_can_be_divided(self) -> "TaskConfig":
+        if self.shard and self.processes < 2:
+            raise ValueError("`shard` divides the base among `processes`: set that to the number of GPUs, at least 2")
+        if self.shard and (kept := undividable(self.lora)):
+            raise ValueError(
+                f"`shard` cannot be combined with {kept}, which needs the base whole: set only one of them"
+            )
         return self
 
     @model_validator(mode="after")

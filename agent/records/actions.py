@@ -1,6 +1,6 @@
 """The actions there are, each within its bounds, and the decision for one."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
@@ -105,6 +105,11 @@ class Stop(Record):
 
 ACTION_NAMES = ("train_lora", "edit_prompt", "rollback", "stop")
 Action = Annotated[TrainLora | EditPrompt | Rollback | Stop, Field(discriminator="action")]
+
+
+def named(action: Action) -> dict[str, Any]:
+    """The settings that whoever made this action has named, as JSON values: the others are the run's to fill in."""
+    return action.model_dump(mode="json", exclude_unset=True, exclude={"action"})
 
 
 class Alternative(Record):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from agent.records.actions import Decision
+from agent.records.actions import Action, Decision
 from agent.records.base import Record
 from agent.records.limits import Extension
 from agent.records.looks import Inquiry
@@ -53,6 +53,16 @@ class InquiryMade(Record):
     kind: Literal["inquiry"] = "inquiry"
     number: int = Field(description="of the round")
     inquiry: Inquiry
+
+
+class PlanAnswered(Record):
+    """A user has answered what was decided, by whatever face. `move` was planned; in an `edit`, it is done instead."""
+
+    kind: Literal["answer"] = "answer"
+    number: int = Field(description="of the round")
+    answer: Literal["approve", "edit", "reject"]
+    move: Action
+    message: str = Field("", description="of a rejection: why")
 
 
 class RoundJudged(Record):
@@ -107,6 +117,7 @@ Event = Annotated[
     | RoundStarted
     | InquiryMade
     | DecisionMade
+    | PlanAnswered
     | RoundJudged
     | Note
     | RunFinished

@@ -37,6 +37,15 @@ DEAR = 2  # rounds of each lever that take what is estimated
 LATER = 0.5  # of that, what each more takes: weights have mostly learned their rows, and edits repeat themselves
 
 
+class Steps(Record):
+    """Forward tokens of the parts of a run. A round is the observing, the lever and the judging together."""
+
+    start: float
+    lora: float
+    edit: float
+    end: float
+
+
 class Estimate(Record):
     """What a task is estimated to take. Tokens are forward tokens.
 
@@ -49,6 +58,10 @@ class Estimate(Record):
     end: float = Field(description="tokens: both pairs on the test rows")
     trained: int = Field(description="tokens trained on in a round that trains")
     rounds: int = Field(description="that its budget allows")
+    levers: tuple[Literal["train_lora", "edit_prompt"], ...] | None = Field(
+        None, description="of the rounds that are likely needed; None in older queues"
+    )
+    most: Steps | None = Field(None, description="what they take at most; None: not known")
     rate: Rate | None = None
     asks_llm: bool = False
     usd_round: float | None = Field(None, description="of a round, as earlier runs paid it")
@@ -70,13 +83,51 @@ class Estimate(Record):
 
     @property
     def tokens(self) -> float:
-        """Of all rounds, half of which train, with start and end."""
-        return self.start + self.end + counted(self.rounds / 2) * (self.lora + self.edit)
+        """Likely, with start and end: of the rounds that are likely needed; in older queues of all, half training."""
+        trainings, edits = self._likely
+        return self.start + self.end + trainings * self.lora + edits * self.edit
+
+    @property
+    def likely_rounds(self) -> int:
+        """Rounds that `tokens` counts."""
+        return self.rounds if self.levers is None else len(self.levers)
+
+    @property
+    def likely_minutes(self) -> float | None:
+        """The time of `tokens`."""
+        if self.rate is None:
+            return None
+        trainings, edits = self._likely
+        answering = self.start + self.end + edits * self.edit
+        return (answering / self.rate.answering + trainings * self.lora / self.rate.training) / 60
+
+    @property
+    def _likely(self) -> tuple[float, float]:
+        """Trainings and edits, in rounds that take what the first one is estimated to."""
+        if self.levers is None:
+            return counted(self.rounds / 2), counted(self.rounds / 2)
+        return counted(self.levers.count("train_lora")), counted(self.levers.count("edit_prompt"))
+
+    @property
+    def most_tokens(self) -> float | None:
+        """With start and end: all rounds, each the dearer of both, and nothing learned before its time."""
+        if (most := self.most) is None:
+            return None
+        return most.start + most.end + self.rounds * max(most.lora, most.edit)
+
+    @property
+    def most_minutes(self) -> float | None:
+        """The time of `most_tokens`, and no less than what is likely."""
+        if self.most is None or self.rate is None:
+            return None
+        round = max(self.most.lora / self.rate.training, self.most.edit / self.rate.answering)
+        return ((self.most.start + self.most.end) / self.rate.answering + self.rounds * round) / 60
 
     @property
     def end_minutes(self) -> float:
-        """Time that the end takes; 0 where that is not known."""
-        return self.end / self.rate.answering / 60 if self.rate else 0.0
+        """Time that the end may take; 0 where that is not known."""
+        end = max(self.end, self.most.end) if self.most else self.end
+        return end / self.rate.answering / 60 if self.rate else 0.0
 
     @property
     def least_minutes(self) -> float | None:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from math import ceil
 from statistics import fmean
 
+from pydantic import Field
+
 from agent.config.task import TaskConfig
 from agent.records.base import Record
 from agent.records.examples import Example, Prompt
@@ -26,42 +28,77 @@ class RoundCosts(Record):
     keeping: float = 0.0
 
 
+class Sizes(Record):
+    """Tokens of a task's rows, on average."""
+
+    asked: float = Field(description="of a question as it is put, with the few-shot examples retrieved for it")
+    wanted: float = Field(description="of a reference answer")
+    answered: float = Field(description="of the model's own answer")
+    shown: float = Field(description="of a train row as few-shot example")
+    shared: float = Field(0.0, description="that all questions share: system text, demonstrations")
+
+    def retrieving(self, k: float) -> "Sizes":
+        """With so many few-shot examples more before each question."""
+        return self.model_copy(update={"asked": self.asked + k * self.shown})
+
+
 def estimate_costs(
     config: TaskConfig, prompt: Prompt, train: Sequence[Example], validation: Sequence[Example]
 ) -> RoundCosts:
     """As the task is set up: rows, characters, epochs, proposals, minibatch.
 
-    What rows share (system text, demonstrations) is read once a call, and in training once a batch. Retrieved few-shot
-    examples are read for each row: the present prompt's, and those of the two proposals that retrieve. A trained token
-    counts as three (`Spend.forward_tokens`). GEPA answers train rows while it searches, too. The length of a wrong
-    answer is not known: it is taken as halfway from the reference to the limit. Proposals are taken to be compared on a
-    full minibatch; under an adapter it may be a quarter of the validation rows, and cheaper.
-
     Args:
         prompt: the present one, whose text every question pays for.
     """
-    few_shot = fmean(len(prompt.ask(row.question)) + len(row.answer) for row in train) / CHARACTERS
-    retrieved = few_shot * (prompt.retrieval.k if prompt.retrieval else 0)
-    asked = fmean(len(prompt.ask(row.question)) for row in validation) / CHARACTERS + retrieved
-    wanted = fmean(len(row.answer) for row in validation) / CHARACTERS
-    limit = config.generation.max_new_tokens
-    answered = (min(wanted, limit) + limit) / 2
-    shared = (prompt.length - len(prompt.template)) / CHARACTERS
+    k = prompt.retrieval.k if prompt.retrieval else 0
+    sizes = sizes_of(config, prompt, train, validation)
+    return costs_of(config, sizes.retrieving(k), len(train), len(validation), retrieves=k > 0)
+
+
+def sizes_of(config: TaskConfig, prompt: Prompt, train: Sequence[Example], validation: Sequence[Example]) -> Sizes:
+    """By characters, without what the prompt retrieves.
+
+    The length of a wrong answer is not known: it is taken as halfway from the reference to the limit.
+    """
+    wanted, limit = fmean(len(row.answer) for row in validation) / CHARACTERS, config.generation.max_new_tokens
+    return Sizes(
+        asked=fmean(len(prompt.ask(row.question)) for row in validation) / CHARACTERS,
+        wanted=wanted,
+        answered=(min(wanted, limit) + limit) / 2,
+        shown=fmean(len(prompt.ask(row.question)) + len(row.answer) for row in train) / CHARACTERS,
+        shared=(prompt.length - len(prompt.template)) / CHARACTERS,
+    )
+
+
+def costs_of(config: TaskConfig, sizes: Sizes, train: int, validation: int, retrieves: bool = False) -> RoundCosts:
+    """What rounds take with rows of these sizes.
+
+    What rows share (system text, demonstrations) is read once a call, and in training once a batch. Retrieved few-shot
+    examples are read for each row: the present prompt's, and those of the two proposals that retrieve. A trained token
+    counts as three (`Spend.forward_tokens`). GEPA answers train rows while it searches, too. Proposals are taken to be
+    compared on a full minibatch; under an adapter it may be a quarter of the validation rows, and cheaper.
+
+    Args:
+        train: how many rows there are.
+        validation: as `train`.
+        retrieves: whether the present prompt does.
+    """
 
     def answers(rows: int, calls: int = 1) -> float:
-        return rows * (asked + answered) + calls * shared
+        return rows * (sizes.asked + sizes.answered) + calls * sizes.shared
 
     edit, lora = config.edit, config.lora
-    minibatch = min(edit.minibatch, len(validation))
+    minibatch = min(edit.minibatch, validation)
     compared = (edit.proposals + 1) * minibatch
-    of_proposals = 0 if prompt.retrieval else minibatch * (edit.retrieve + edit.retrieve // 2) * few_shot
+    of_proposals = 0 if retrieves else minibatch * (edit.retrieve + edit.retrieve // 2) * sizes.shown
     searched = edit.answers if edit.editor == "gepa" else 0
-    epoch = len(train) * (asked + wanted + lora.replay * GENERAL_ROW) + ceil(len(train) / lora.batch_size) * shared
+    epoch = train * (sizes.asked + sizes.wanted + lora.replay * GENERAL_ROW)
+    epoch += ceil(train / lora.batch_size) * sizes.shared
     return RoundCosts(
         lora=3 * lora.epochs * epoch,
         edit=answers(compared, edit.proposals + 1)
         + of_proposals
-        + answers(min(edit.learned_from, len(train)))
+        + answers(min(edit.learned_from, train))
         + answers(searched, ceil(searched / edit.minibatch)),
-        judging=answers(len(validation)),
+        judging=answers(validation),
     )

@@ -28,7 +28,7 @@ def compare(
     from eval.tasks.task import load_task
 
     loaded = load_task(task, overrides)
-    settings = loaded.config.model_dump(mode="json", exclude={"policy", "seed", "processes", "memory"})
+    settings = loaded.config.model_dump(mode="json", exclude={"policy", "seed", "processes", "shard", "memory"})
     folder = runs / f"compare-{loaded.config.name}-{digest([loaded.digest, settings])[:6]}"
     if min(seeds) < 0:
         raise BadInput("--seeds must not be below 0.")
@@ -80,8 +80,8 @@ def _run_at_once(
         failed = spread(runs, workers, look)
     for run in runs:  # what had ended before, without its row
         look(run)
-    for name, error in failed.items():
-        console.print(f"Failed: {name}: {error}", style="red", markup=False, soft_wrap=True)
+    for path, error in failed.items():
+        console.print(f"Failed: {path.name}: {error}", style="red", markup=False, soft_wrap=True)
     return bool(failed)
 
 

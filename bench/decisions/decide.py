@@ -67,7 +67,7 @@ def plan(
             if own.digest != loaded.digest:
                 raise BadInput(f"The variant {variant.name!r} has other rows or scorers, so that it would not compare.")
         settings = loaded.config.model_dump(
-            mode="json", exclude={"policy", "without", "seed", "experience", "processes", "memory"}
+            mode="json", exclude={"policy", "without", "seed", "experience", "processes", "shard", "memory"}
         )
         groups += [
             Group(

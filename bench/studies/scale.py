@@ -4,6 +4,7 @@
     python -m bench.studies.scale check --on ray --workers 2          # sleeping stand-ins, simulated and real
     python -m bench.studies.scale overhead --on ray --workers 16      # what scheduling costs
     python -m bench.studies.scale train --workers 1 2 1 2             # one training by one process, and by two
+    python -m bench.studies.scale train --workers 2 --shard           # the base divided between both
 
 Tasks are taken in order, each by the worker that is free first: so do both executors. A stand-in sleeps as long as its
 task would take; it needs no core, so that 16 of them fit on two.
@@ -155,14 +156,14 @@ def overhead(place: Place, seconds: float, rounds: int) -> None:
     print(f"one task that does nothing: {1000 * fmean(short):.1f} ms")
 
 
-def training(processes: int) -> None:
-    """An epoch of the example task's rows on the embedded model, by so many processes with a thread each."""
+def training(processes: int, shard: bool) -> None:
+    """An epoch of the example task's rows on the embedded model, by so many processes; the base may be divided."""
     task = load_task(shipped("valley"))
     rows = tuple((task.config.prompt.prompt(), example) for example in task.train)
     lora = task.config.lora.model_copy(update={"replay": 0.0})
     with TemporaryDirectory() as place:
         job = Job(
-            model=task.config.model, device="cpu", dtype="float32", chat_template_kwargs={}, lora=lora,
+            model=task.config.model, device="cpu", dtype="float32", chat_template_kwargs={}, lora=lora, shard=shard,
             training=TrainingJob(
                 adapter="a", rows=rows, folder=Path(place, "a"), parent=None, seed=0,
                 action=TrainLora(epochs=1, rank=lora.rank, learning_rate=lora.learning_rate, enough=0),
@@ -188,13 +189,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--seconds", type=float, default=10.0, help="of a task, for overhead (default: 10)")
     parser.add_argument("--rounds", type=int, default=6, help="tasks of each worker, for overhead (default: 6)")
+    parser.add_argument("--shard", action="store_true", help="for train: divide the base among the processes")
     options = parser.parse_args()
     if options.what == "simulate":
         show_simulation(options.workers)
         return
     for count in options.workers:
         if options.what == "train":
-            training(count)
+            training(count, options.shard)
             continue
         place = Place(options.on, count)
         check(place) if options.what == "check" else overhead(place, options.seconds, options.rounds)

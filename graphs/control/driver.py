@@ -13,11 +13,11 @@ from agent.protocols import Listener
 from agent.records.actions import Action, Rollback, Stop
 from agent.records.events import LimitsSet
 from agent.records.looks import Finding, Look
-from graphs.approval import APPROVE, read
+from graphs.approval import APPROVE, as_answer, read
 from graphs.context import Report
 from graphs.control.extension import extended
 from graphs.control.steering import RunStatus
-from graphs.control.thread import BEFORE_THE_END, RunThread, answer_of
+from graphs.control.thread import BEFORE_THE_END, RunThread
 from graphs.control.watching import status_of_folder
 from graphs.session import open_session
 from memory.run.folder import RunFolder
@@ -70,11 +70,11 @@ class Driver(RunThread):
         with self._changed:
             self._still_open("act")
             if isinstance(action, Rollback):
-                _, fault = read(answer_of(action), action, len(self._folder.rounds()))
+                _, fault = read(as_answer(action), action, len(self._folder.rounds()))
                 if fault:
                     raise BadInput(fault)
             if self._question:
-                return self.answer(answer_of(action))
+                return self.answer(as_answer(action))
             self._queued, self._services.supervised = action, True
             self._go_on()
         return self.status()

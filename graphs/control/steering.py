@@ -67,7 +67,8 @@ class Steering(Protocol):
         """
 
     def act(self, action: Action) -> RunStatus:
-        """Do this next, whatever is planned: as `graphs.approval.instead`. Of a finished run: see `extend`."""
+        """Do this next, whatever is planned: as `graphs.approval.as_answer`, so that settings which the action was not
+        made with are as planned, or as the rules have them. Of a finished run: see `extend`."""
 
     def go_on(self, rounds: int | None = None) -> RunStatus:
         """Go on after a pause; or approve what is planned for so many rounds, without asking."""

@@ -13,7 +13,7 @@ from agent.records.actions import Action, Stop
 from agent.records.events import Event, Note, RunStopped
 from agent.records.looks import Finding, Look
 from agent.records.rounds import Spend
-from graphs.approval import APPROVE, Question, instead
+from graphs.approval import APPROVE, Question, as_answer
 from graphs.control.steering import Condition, Step
 from graphs.control.watching import Watch
 from graphs.looking import Looking
@@ -182,7 +182,7 @@ class RunThread:
                     self._next = self._go_on_from_the_ledger if row.reopened else None
             elif self._queued and not question.fault:
                 action, self._queued = self._queued, None
-                self._next = partial(self._go, answer_of(action))
+                self._next = partial(self._go, as_answer(action))
             elif not self._supervised:
                 self._trouble = question.fault
                 self._services.supervised = False  # it was asked for the sake of the user's own action
@@ -282,7 +282,3 @@ class RunThread:
         """Note what happened between the steps, and show it."""
         self._folder.event(event)
         self._watch.event(event)
-
-
-def answer_of(action: Action) -> dict[str, object]:
-    return instead(action.action, **action.model_dump(mode="json", exclude={"action"}))

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from agent.errors import BadInput, Busy, NesyLoraError
 from agent.records.actions import Action
+from agent.records.base import Record
 from agent.records.looks import Finding, Look
 from graphs.control.steering import RunStatus, Steering
 
@@ -24,10 +25,15 @@ FINDING: TypeAdapter[Finding] = TypeAdapter(Finding)
 
 
 def request(call: str, arguments: Mapping[str, object]) -> bytes:
-    """The line that asks for a call. Records among the arguments go as their JSON."""
-    plain = {name: value.model_dump(mode="json") if hasattr(value, "model_dump") else value
-             for name, value in arguments.items()}  # fmt: skip
+    """The line that asks for a call. Actions and looks go as the JSON of what was named in them."""
+    plain = {name: _plain(value) for name, value in arguments.items()}
     return json.dumps({"call": call, "arguments": plain}).encode() + b"\n"
+
+
+def _plain(value: object) -> object:
+    if not isinstance(value, Record):
+        return value
+    return value.model_dump(mode="json", include=value.model_fields_set | {"action"})
 
 
 def answered(line: bytes, steering: Steering) -> bytes:

@@ -22,6 +22,10 @@ WORDS = {word: float(count) for word, count in COUNTS.items() if word not in ("a
 # "a" is a number only before what is counted.
 ONE_OF = re.compile(r"\ban? (?=(?:round|epoch|hour|minute|day|dollar|cent)\b)", re.I)
 
+# What counts something else than rounds: "two hours", "3 more epochs", "90%".
+UNITS = r"(?:%|(?:per ?cent|epoch|hour|minute|min|second|day|dollar|cent|row|example|token|word)s?\b)"
+OF_OTHER_UNITS = re.compile(rf"(?:\d[\d,.]*|\b(?:{'|'.join(WORDS)}))(?: more)?[ -]?{UNITS}", re.I)
+
 
 def as_named(choice: Choice, said: Sequence[str]) -> Choice:
     """The choice, its optional numbers emptied where no word of theirs can stand for them.
@@ -33,7 +37,8 @@ def as_named(choice: Choice, said: Sequence[str]) -> Choice:
     Args:
         said: what the person said, in this turn and before.
     """
-    words = _numbers(" ".join(said))
+    text = " ".join(said)
+    words = _numbers(OF_OTHER_UNITS.sub(" ", text) if isinstance(choice, RunRounds) else text)
     others = list[str]()
     for name, value in _optional_numbers(choice).items():
         meant = next((word for word in words if word in (value, round(100 * value, 9))), None)

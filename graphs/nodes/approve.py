@@ -7,6 +7,7 @@ from langgraph.types import interrupt
 
 from agent.policy.rules import Rules
 from agent.records.actions import Action, Alternative, Decision, EditPrompt, Rollback, Stop, TrainLora
+from agent.records.events import PlanAnswered
 from agent.records.rounds import Baseline, Round
 from agent.records.signal import Outlook
 from agent.signal.cost_model import FASTER
@@ -34,11 +35,12 @@ def approve(state: State, services: RunServices) -> State:
         again = question(number, decision, cost, fault, ahead, left, training)
         answer, fault = read(interrupt(again), decision.move, rounds, training)
     if isinstance(answer, Approve):
+        services.emit(PlanAnswered(number=number, answer="approve", move=decision.move))
         return {}
     if isinstance(answer, Reject):
-        if answer.message:
-            services.note(f"The user turned {decision.move.action} down: {answer.message}")
+        services.emit(PlanAnswered(number=number, answer="reject", move=decision.move, message=answer.message))
         return {"decision": None, "refused": (*state["refused"], decision.move.action)}
+    services.emit(PlanAnswered(number=number, answer="edit", move=answer))
     own = Decision(
         move=answer,
         reason="Asked for by the user.",

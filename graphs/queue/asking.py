@@ -10,6 +10,7 @@ from contextlib import suppress
 from agent.errors import Busy
 from graphs.control import process
 from graphs.control.steering import RunStatus, Steering
+from graphs.queue.pulse import Pulse
 from memory.run.folder import RunFolder
 from memory.storage.lock import holder
 
@@ -19,16 +20,21 @@ HANGS = 120.0  # seconds without an answer after which a process is ended, once 
 ENDS = 30.0  # seconds for a process that is told to end
 
 
-def status_of(run: RunFolder, steering: Steering, after: int, due: Callable[[], bool]) -> RunStatus:
+def status_of(
+    run: RunFolder, steering: Steering, after: int, due: Callable[[], bool], pulse: Pulse | None = None
+) -> RunStatus:
     """The run's status, once it is beyond this version or a while has passed. Otherwise as `asked`."""
-    return asked(run, lambda: steering.status(after, POLL if after >= 0 else 0.0), due)
+    return asked(run, lambda: steering.status(after, POLL if after >= 0 else 0.0), due, pulse)
 
 
-def asked(run: RunFolder, ask: Callable[[], RunStatus], due: Callable[[], bool]) -> RunStatus:
+def asked(
+    run: RunFolder, ask: Callable[[], RunStatus], due: Callable[[], bool], pulse: Pulse | None = None
+) -> RunStatus:
     """What the process of the run answers. A busy machine is waited for.
 
     Args:
         due: whether the time of the queue is over: then a process that goes on not to answer is ended.
+        pulse: one that neither answers nor gives another sign of life is ended, too.
     """
     since = time.monotonic()
     while True:
@@ -37,11 +43,11 @@ def asked(run: RunFolder, ask: Callable[[], RunStatus], due: Callable[[], bool])
         except Busy:
             if not holder(run.lock_path):
                 raise
-            if due() and time.monotonic() - since >= HANGS:
-                _end(run)
+            if (due() and time.monotonic() - since >= HANGS) or (pulse and not pulse.beats()):
+                end_process(run)
 
 
-def _end(run: RunFolder) -> None:
+def end_process(run: RunFolder) -> None:
     """End the process that works on the run, with force where it does not hear."""
     at = process.noted(run)
     if at is None or at.host != socket.gethostname():

@@ -1,12 +1,12 @@
-"""What a task will take: what its rounds took before, or by its sizes; at the rate that earlier runs had here."""
+"""What a task will take: what its rounds took before, or by its sizes and a few answers; at the rate that runs had."""
 
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from pydantic import ValidationError
 
@@ -14,22 +14,19 @@ from agent.config.task import TaskConfig
 from agent.errors import BadInput
 from agent.records.queue import DEAR, Estimate, Rate
 from agent.records.rounds import Baseline, Spend
-from agent.signal.cost_model import FASTER, estimate_costs
+from agent.signal.cost_model import CHARACTERS, FASTER, Sizes, sizes_of
+from agent.signal.monitor import Lever
+from agent.signal.run_costs import Counts, Sample, forecast
 from eval.tasks.task import Task, load_config
 from graphs.control.client import environment
 from memory.run.folder import RunFolder, runs
 
 LOOKED_AT = 50  # runs, the newest, among which runs of the same task are looked for
 EARLIER = 5  # runs that rates are measured on, the newest: a machine is not always as busy
-STARTS = 1.3  # baseline and first probes, in answers to all validation rows
-PROBES, PROBED = 12, 6  # rows probed before a round, and answers that the probes of a row cost: 2 to 11 in runs
-DRIFT = 2200  # tokens of the general texts: read once with each training's weights, and once with the bare model's
-BEST = 2  # the best pair's prompt against the seed prompt, in tokens: few-shot examples make it longer
-# These three are fitted to 85 runs on ten tasks, whose levers were known: see docs/night.md.
-ROLES = 6  # tokens that a chat template puts around a row, which are no characters of it
-SOONER = 0.8  # of its epochs that a training needs until its rows are learned
-RETRIEVED = 1.0  # of the examples that an edit may retrieve, those that each row is shown once there was one
-PROBE = 600.0  # seconds for a probe, the loading of the model included
+TEMPLATE = 10  # tokens that a chat template puts around a question and its answer, where no tokenizer was asked
+SYSTEM = 20  # and before them
+WINDOW = 8192  # tokens; few models that are trained here read more
+PROBE = 600.0  # seconds for a probe of a task, the loading of the model included
 SMALL = 20_000_000  # bytes of a run without its adapters
 ADAPTER = 0.04  # of the model's bytes, at rank 16
 
@@ -43,44 +40,66 @@ class Past(NamedTuple):
     adapter_bytes: int = 0
 
 
-Rates = dict[tuple[str, ...], Rate | None]
-"""Of models that were probed, by `TaskConfig.base`."""
+class Known(NamedTuple):
+    """What the newest runs of this very task took, in forward tokens; what no run tells is left out.
+
+    `tokens` has start, end and the first rounds of each lever; `trained` is of a round that trains. `levers` are those
+    of the newest run that has ended, whatever it was limited by; None: none has.
+    """
+
+    tokens: dict[str, float]
+    levers: tuple[Lever, ...] | None = None
 
 
-def estimate(task: Task, root: Path, probed: Rates | None = None) -> Estimate:
-    """What the task will take on this machine. Where no earlier run gives a rate, a process of its own measures it.
+def estimate(task: Task, root: Path) -> Estimate:
+    """What the task will take on this machine; see `estimates`."""
+    return estimates([task], root)[0]
+
+
+def estimates(tasks: Sequence[Task], root: Path) -> list[Estimate]:
+    """What each task will take on this machine. Those that have not run here are tried out, in a process of its own.
 
     Args:
         root: where the earlier runs are.
-        probed: rates measured for other tasks; this one's is added.
     """
-    config, past = task.config, read_past(task.config, root)
-    prompt = config.prompt.prompt()
-    costs = estimate_costs(config, prompt, task.train, task.validation)
-    rate, probed = past.rate, {} if probed is None else probed
-    if rate is None:
-        if config.base not in probed:
-            probed[config.base] = _probed(task)
-        rate = probed[config.base]
-    bare = costs.judging / len(task.validation)
-    answer, row = bare + ROLES, fmean(len(prompt.ask(row.question)) + len(row.answer) for row in task.train) / 4
-    observing = min(PROBES, len(task.validation)) * PROBED * answer
-    judging = len(task.validation) * (answer + RETRIEVED * config.edit.retrieve * (row + ROLES))
-    training = SOONER * costs.lora * (row + ROLES) / row
-    known = read_rounds(task, root)
+    known = [read_rounds(task, root) for task in tasks]
+    new = [task for task, own in zip(tasks, known, strict=True) if not own.tokens]
+    samples = iter(_pooled(new, probe(new)) if new else [])
+    return [
+        _estimate(task, own, None if own.tokens else next(samples), read_past(task.config, root))
+        for task, own in zip(tasks, known, strict=True)
+    ]
+
+
+def _estimate(task: Task, known: Known, sample: Sample | None, past: "Past") -> Estimate:
+    config, own = task.config, known.tokens
+    counts = Counts(len(task.train), len(task.validation), len(task.test))
+    found = forecast(config, counts, sample.sizes if sample else _guessed_sizes(task), sample)
     return Estimate(
-        start=known.get("start", STARTS * len(task.validation) * answer),
-        lora=known.get("train_lora", observing + training + judging + (0 if config.gate.drift is None else DRIFT)),
-        edit=known.get("edit_prompt", observing + costs.edit * answer / bare + judging),
-        end=known.get("end", (1 + BEST) * answer * len(task.test)),
-        trained=round(known.get("trained", training / 3)),
+        start=own.get("start", found.likely.start),
+        lora=own.get("train_lora", found.likely.lora),
+        edit=own.get("edit_prompt", found.likely.edit),
+        end=own.get("end", found.likely.end),
+        trained=round(own.get("trained", found.trained)),
         rounds=config.budget.rounds,
-        rate=rate,
+        levers=found.levers if known.levers is None else known.levers[: config.budget.rounds],
+        most=found.most,
+        rate=past.rate or (sample.rate if sample else None),
         asks_llm=bool(config.roles),
         usd_round=past.usd_round if config.roles else 0.0,
         llm_tokens_round=past.llm_tokens_round if config.roles else 0.0,
         disk=SMALL + config.budget.rounds * (past.adapter_bytes or _guessed_adapter(config)),
     )
+
+
+def _guessed_sizes(task: Task) -> Sizes:
+    """By characters. Rows too long to be trained on, or answered, do not count."""
+    most = task.config.lora.max_tokens * CHARACTERS
+    train = [row for row in task.train if len(row.question) <= most] or task.train
+    validation = [row for row in task.validation if len(row.question) <= WINDOW * CHARACTERS] or task.validation
+    sizes = sizes_of(task.config, task.config.prompt.prompt(), train, validation)
+    more = {"asked": sizes.asked + TEMPLATE, "shown": sizes.shown + TEMPLATE, "shared": sizes.shared + SYSTEM}
+    return sizes.model_copy(update=more)
 
 
 def read_past(config: TaskConfig, root: Path) -> Past:
@@ -114,13 +133,10 @@ def read_past(config: TaskConfig, root: Path) -> Past:
     )
 
 
-def read_rounds(task: Task, root: Path) -> dict[str, float]:
-    """What start, end and the first rounds of each lever took in the newest runs of this very task.
-
-    Of the same rows, scorers and model, trained, edited and generated by the same settings. In forward tokens; but
-    `trained` are tokens trained on, in a round that trains. What no run tells is left out.
-    """
+def read_rounds(task: Task, root: Path) -> Known:
+    """What the newest runs took that have the same rows, scorers, model and settings of all that makes rounds dear."""
     taken, used = dict[str, list[float]](), 0
+    levers: tuple[Lever, ...] | None = None
     for run in runs(root)[:LOOKED_AT]:
         try:
             theirs = load_config(run.task_file)
@@ -129,12 +145,14 @@ def read_rounds(task: Task, root: Path) -> dict[str, float]:
                 continue
             for name, tokens in _first_rounds(run, first):
                 taken.setdefault(name, []).append(tokens)
+            if levers is None and run.outcome() and theirs.policy == task.config.policy:
+                levers = tuple(lever for made, _ in _pieces(run) for lever in get_args(Lever) if made == lever)
         except BadInput:
             continue
         used += 1
         if used == EARLIER:
             break
-    return {name: fmean(tokens) for name, tokens in taken.items()}
+    return Known({name: fmean(tokens) for name, tokens in taken.items()}, levers)
 
 
 def _makes(config: TaskConfig) -> tuple[object, ...]:
@@ -180,16 +198,46 @@ def _rate(answering: Spend, training: Spend, used: int) -> Rate | None:
     )
 
 
-def _probed(task: Task) -> Rate | None:
-    """Measured now; None where the model cannot be loaded, which the run itself will say."""
+def probe(tasks: Sequence[Task]) -> list[Sample | None]:
+    """Try the tasks out, in order; None where that is not possible, which the run itself will say."""
+    asked = [
+        {"folder": str(task.folder), "config": task.config.model_dump(mode="json", by_alias=True)} for task in tasks
+    ]
     command = [sys.executable, "-P", "-m", "graphs.queue.probe"]
-    asked = json.dumps({"folder": str(task.folder), "config": task.config.model_dump(mode="json", by_alias=True)})
     try:
-        probe = subprocess.run(
-            command, input=asked, text=True, capture_output=True, timeout=PROBE, check=True, env=environment()
+        probing = subprocess.run(
+            command, input=json.dumps(asked), text=True, capture_output=True, timeout=PROBE * len(tasks),
+            env=environment(),
+        )  # fmt: skip
+        lines = probing.stdout.splitlines()
+    except subprocess.SubprocessError:
+        lines = []
+    found = [_sample(line) for line in lines[: len(tasks)]]
+    return [*found, *[None] * (len(tasks) - len(found))]
+
+
+def _pooled(tasks: Sequence[Task], samples: Sequence[Sample | None]) -> list[Sample | None]:
+    """The samples with one rate for each model: what a machine does beside changes from minute to minute."""
+    rates = dict[tuple[str, ...], list[Rate]]()
+    for task, sample in zip(tasks, samples, strict=True):
+        if sample:
+            rates.setdefault(task.config.base, []).append(sample.rate)
+    means = {
+        base: found[0].model_copy(
+            update={name: fmean(getattr(rate, name) for rate in found) for name in ("answering", "training")}
         )
-        return Rate.model_validate_json(probe.stdout.strip().splitlines()[-1])
-    except (subprocess.SubprocessError, ValidationError, IndexError):
+        for base, found in rates.items()
+    }
+    return [
+        sample and sample.model_copy(update={"rate": means[task.config.base]})
+        for task, sample in zip(tasks, samples, strict=True)
+    ]
+
+
+def _sample(line: str) -> Sample | None:
+    try:
+        return Sample.model_validate_json(line)
+    except ValidationError:
         return None
 
 

@@ -16,7 +16,8 @@ from graphs.approval import APPROVE
 from graphs.context import new_run
 from graphs.control.client import GO_ON, Remote, live, start_worker
 from graphs.control.steering import RunStatus, Steering
-from graphs.queue.asking import asked, status_of, until_free
+from graphs.queue.asking import asked, end_process, status_of, until_free
+from graphs.queue.pulse import Pulse
 from graphs.queue.shares import Left, differ, lacking, left_of, limits_within, own_limits, share_of, spent
 from memory.queue import Item, QueueFolder, QueueState, now
 from memory.run.folder import RunFolder
@@ -185,7 +186,8 @@ class Foreman:
 
     def _followed(self, run: RunFolder, steering: Steering) -> str:
         """Until no process works on the run any more. Returns its last trouble."""
-        status, trouble, ending = status_of(run, steering, -1, self._due), "", False
+        pulse, trouble, ending = Pulse(run, _config(run)), "", False
+        status = status_of(run, steering, -1, self._due, pulse)
         while status.condition not in ("finished", "stopped"):
             self._watcher.run(run, status)
             if status.question:  # a user had it ask; nobody is there to answer
@@ -195,8 +197,12 @@ class Foreman:
                 with suppress(NesyLoraError):  # it is told again
                     steering.finish()
                     ending = True
-            status = status_of(run, steering, status.version, self._due)
-            trouble = status.trouble.partition(f" {GO_ON}")[0]  # which is for people
+            if status.condition == "paused":
+                pulse.rest()
+            elif not pulse.beats():
+                end_process(run)
+            status = status_of(run, steering, status.version, self._due, pulse)
+            trouble = pulse.lost or status.trouble.partition(f" {GO_ON}")[0]  # which is for people
         self._watcher.run(run, status)
         if status.supervised:
             with suppress(NesyLoraError):

@@ -11,7 +11,7 @@ from agent.records.queue import NightLimits, QueueBegun, QueueRow, TaskAdded
 from agent.records.rounds import Spend
 from eval.tasks.task import load_config
 from graphs.context import checked
-from graphs.queue.estimate import Rates, estimate
+from graphs.queue.estimate import estimates
 from graphs.queue.foreman import spend_of
 from graphs.queue.shares import left_of
 from memory.queue import Item, QueueFolder, QueueState, now
@@ -23,8 +23,8 @@ def read_tasks(tasks: Sequence[Path], overrides: Sequence[str], limits: NightLim
     Raises:
         BadInput: some cannot be used; all of them are named.
     """
-    rows, faults, probed = [], [], Rates()
-    for number, path in enumerate(tasks, 1):
+    found, faults = [], []
+    for path in tasks:
         try:
             task, _ = checked(path, overrides)
             if limits.usd is not None and task.config.unpriced:
@@ -32,12 +32,7 @@ def read_tasks(tasks: Sequence[Path], overrides: Sequence[str], limits: NightLim
                     f"{path}: money is limited, and the {task.config.unpriced} has no `llm.price: {{input: …, output: "
                     "…}` in the task"
                 )
-            rows.append(
-                TaskAdded(
-                    time=now(), number=number, name=task.config.name, task=str(path.resolve()),
-                    overrides=tuple(overrides), limits=task.config.limits, estimate=estimate(task, root, probed),
-                )
-            )  # fmt: skip
+            found.append(task)
         except BadInput as error:
             faults.append(str(error))
     if faults:
@@ -45,7 +40,13 @@ def read_tasks(tasks: Sequence[Path], overrides: Sequence[str], limits: NightLim
             f"{len(faults)} of {len(tasks)} tasks cannot be used, so nothing was begun:\n  " if len(tasks) > 1 else ""
         )
         raise BadInput(more + "\n  ".join(faults))
-    return rows
+    return [
+        TaskAdded(
+            time=now(), number=number, name=task.config.name, task=str(path.resolve()),
+            overrides=tuple(overrides), limits=task.config.limits, estimate=estimated,
+        )
+        for number, (path, task, estimated) in enumerate(zip(tasks, found, estimates(found, root), strict=True), 1)
+    ]  # fmt: skip
 
 
 def new_queue(

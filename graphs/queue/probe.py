@@ -1,34 +1,160 @@
-"""How fast this machine answers with a model: `python -m graphs.queue.probe`, a process of its own.
+"""Tries new tasks out: `python -m graphs.queue.probe`, a process of its own.
 
-Reads a task's folder and settings from standard input; prints a `Rate`.
+Reads folders and settings of tasks from standard input, as a JSON list; prints a `Sample` for each, a line each, or an
+empty line for one that cannot be tried.
 """
 
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean, median
+from typing import TYPE_CHECKING
 
+from agent.config.scorers import Judge, RewardModel
 from agent.config.task import TaskConfig
+from agent.errors import NesyLoraError
+from agent.records.actions import EditPrompt
+from agent.records.evaluation import Evaluation, Measurements
+from agent.records.examples import Candidate, Demo, Example, Prompt, Split
 from agent.records.queue import Rate
-from agent.signal.cost_model import FASTER
-from eval.tasks.task import build_task
-from graphs.services.shared_model import shared_backbone
+from agent.records.rounds import Spend
+from agent.signal.cost_model import FASTER, Sizes
+from agent.signal.run_costs import Sample
+from eval.tasks.task import Task, build_task
+from graphs.services.shared_model import shared_backbone, shared_embedder
 
-ROWS = 8  # that are answered, after one to warm up
+if TYPE_CHECKING:
+    from tools.model.backbone import Backbone
+    from tools.model.chat_template import TokenRow
+
+ROWS = 8  # validation rows that are answered, by the seed prompt and by each proposal
+PROPOSALS = 3  # of an edit, the first: the instruction spelled out, and retrieved rows, many and few
+MEASURED = 50  # train rows whose length is measured
+
+
+class Unkept:
+    """Keeps nothing of what is measured. Satisfies `eval.runner.EvaluationStore`."""
+
+    def load(self, candidate: Candidate, split: Split) -> Measurements:
+        return Measurements(candidate=candidate, split=split)
+
+    def save(self, measured: Measurements) -> None: ...
+
+
+class Trial:
+    """A task being tried: its model, and what that has used up."""
+
+    def __init__(self, task: Task) -> None:
+        from memory.retrieval import NearestRows
+        from tools.model.retrieving import RetrievingLanguageModel
+
+        self.task, self._used = task, Spend()
+        self.backbone: Backbone = shared_backbone(task.config, Path, lambda *_: None, self._charge, lambda _: None)
+        retriever = NearestRows(task.train, task.scorers, lambda texts: shared_embedder()(texts))
+        self.model = RetrievingLanguageModel(self.backbone, retriever)
+
+    def _charge(self, spend: Spend) -> None:
+        self._used += spend
+
+    def sample(self) -> Sample:
+        """Answer a few rows, by the seed prompt and by the proposals of a first edit."""
+        prompt, rows = self.task.config.prompt.prompt(), self.task.validation
+        self.model.generate(prompt, rows[:1], adapter=None, max_new_tokens=2)  # warm
+        self._used, began = Spend(), time.monotonic()
+        asks = any(
+            isinstance(scorer, Judge | RewardModel) for scorer in (*self.task.config.content, *self.task.config.style)
+        )
+        answered, before = self._answers(prompt, scored=not asks)
+        tried = [(prompt, answered, before)]
+        if before is not None:
+            tried += [(edit, *self._answers(edit, scored=True)) for edit in self._proposals(prompt, before)]
+        rate = self._used.forward_tokens / max(time.monotonic() - began, 1e-6)
+        highest = max((scores.reward for _, _, scores in tried if scores), default=0.0)
+        # What a row decides here, the run's own rows may decide otherwise.
+        good = [one for one in tried if one[2] is None or one[2].reward >= highest - 1 / len(rows) - 1e-9]
+        if len(good) > 1:
+            good = [one for one in good if one[0] != prompt]
+        return Sample(
+            rate=Rate(answering=rate, training=FASTER * rate, source="a probe just now"),
+            sizes=self._sizes(prompt, answered),
+            answered=fmean(tokens for _, tokens, _ in good),
+            k=fmean(edit.retrieval.k if edit.retrieval else 0 for edit, _, _ in good),
+            before=None if before is None else before.reward,
+            after=None if before is None else highest,
+        )
+
+    def _answers(self, prompt: Prompt, scored: bool) -> tuple[float, Evaluation | None]:
+        """Tokens of an answer; and the scores, unless a judge would have to be asked for them."""
+        from eval.runner import Runner
+
+        before, config = self._used.generated_tokens, self.task.config
+        scores = None
+        if scored:
+            whole = config.edit.editor != "rules"
+            scores = Runner(self.task, self.model, lambda _: prompt, Unkept(), whole=whole)(
+                Candidate(prompt=prompt.id), "validation"
+            )
+        else:
+            new = config.generation.max_new_tokens
+            self.model.generate(prompt, self.task.validation, adapter=None, max_new_tokens=new)
+        return (self._used.generated_tokens - before) / len(self.task.validation), scores
+
+    def _proposals(self, prompt: Prompt, evaluation: Evaluation) -> list[Prompt]:
+        from memory.embedder import is_installed
+        from tools.editing.rule_editor import RuleEditor
+
+        config = self.task.config
+        editor = RuleEditor(self.task.scorers, config.edit, retrieves=is_installed())
+        edits = editor.propose(prompt, evaluation, self.task.train, EditPrompt(), config.seed).edits
+        return [edit.prompt for edit in edits[:PROPOSALS]]
+
+    def _sizes(self, prompt: Prompt, answered: float) -> Sizes:
+        """As the tokenizer has them."""
+        from tools.packed.packing import common_prefix
+
+        task, render, window = self.task, self.backbone.render, self.backbone.window
+        bare = prompt.model_copy(update={"retrieval": None})
+        asked = _fitting([render.row(bare, self._shown(row)) for row in task.validation], window)
+        some = [self._shown(row) for row in task.train[:MEASURED]]
+        train = _fitting([render.row(bare, row) for row in some], min(window, task.config.lora.max_tokens))
+        shared = len(common_prefix([*asked, *train]))
+        question = self._shown(task.validation[0])
+        shows = [len(render.prompt_ids(_showing(bare, row), question)) for row in some]
+        return Sizes(
+            asked=fmean(len(row.prompt) for row in [*asked, *train]) - shared,
+            wanted=fmean(len(row.completion) for row in [*asked, *train]),
+            answered=answered,
+            shown=median(shows) - len(render.prompt_ids(bare, question)),
+            shared=shared,
+        )
+
+    def _shown(self, row: Example) -> Example:
+        """The row with its answer in the wanted form."""
+        return row.model_copy(update={"answer": self.task.scorers.show(row.answer)})
+
+
+def _fitting(rows: list["TokenRow"], most: int) -> list["TokenRow"]:
+    """Those that are not too long; all, where none is short enough, which the run will say."""
+    return [row for row in rows if len(row) <= most] or rows
+
+
+def _showing(prompt: Prompt, row: Example) -> Prompt:
+    demo = Demo(question=row.question, answer=row.answer)
+    return prompt.model_copy(update={"demos": (*prompt.demos, demo)})
 
 
 def main() -> None:
-    """Load the model, answer a few validation rows, and print the rate."""
-    asked = json.load(sys.stdin)
-    config = TaskConfig.model_validate(asked["config"])
-    task = build_task(config, Path(asked["folder"]))
-    model = shared_backbone(config, Path, lambda *_: None, lambda _: None, lambda _: None)
-    prompt, new = config.prompt.prompt(), config.generation.max_new_tokens
-    model.generate(prompt, task.validation[:1], adapter=None, max_new_tokens=min(new, 4))
-    began = time.monotonic()
-    _, spend = model.generate(prompt, task.validation[:ROWS], adapter=None, max_new_tokens=new)
-    rate = spend.forward_tokens / max(time.monotonic() - began, 1e-6)
-    print(Rate(answering=rate, training=FASTER * rate, source="a probe just now").model_dump_json())
+    """Try each task that is asked for."""
+    for asked in json.load(sys.stdin):
+        config = TaskConfig.model_validate(asked["config"])
+        try:
+            task = build_task(config, Path(asked["folder"]))
+            sample = Trial(replace(task, validation=task.validation[:ROWS])).sample().model_dump_json()
+        except NesyLoraError:  # the run itself will say it
+            sample = ""
+        print(sample, flush=True)
 
 
 if __name__ == "__main__":

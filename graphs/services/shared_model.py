@@ -103,7 +103,7 @@ def _load(config: TaskConfig, key: str, progress: Progress) -> LoadedModel:
         from tools.model.loading import load_model
 
         base, tokenizer = load_model(
-            config.model, device=config.device, dtype=config.dtype, qlora=config.lora.qlora,
+            config.model, device=config.device, dtype=config.dtype, qlora=config.lora.qlora, spread=config.shard,
             chat_template_kwargs=config.chat_template_kwargs, progress=progress,
         )  # fmt: skip
         backbone = Backbone(
@@ -127,4 +127,5 @@ def _model_key(config: TaskConfig) -> str:
     folder = Path(config.model).expanduser()
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     stamps = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    return digest([*config.base, config.generation.batch_size, stamps])
+    spread = ["spread"] if config.shard else []
+    return digest([*config.base, *spread, config.generation.batch_size, stamps])

@@ -1,14 +1,16 @@
 """Where commands run: `--on`, `--jobs` and `--gpus-each`."""
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import TypeVar
 
-from agent.errors import BadInput
-from graphs.workers.command import run_command, threads_each
+from agent.errors import BadInput, NesyLoraError
+from graphs.workers.command import devices_each, run_command, threads_each
 
 LOOK = 0.5  # seconds between looks at what has been done
 HERE = "here"
@@ -35,12 +37,20 @@ class Place:
             raise BadInput(f"--on {self.on}: take `ray`, or `ray://HOST:PORT`; without --on, all runs on this machine.")
         if self.jobs is not None and self.jobs < 1:
             raise BadInput("--jobs must be at least 1.")
-        if self.gpus is not None and (self.gpus < 0 or self.on == HERE):
+        if self.gpus is not None and (self.on == HERE or not 0 <= self.gpus < math.inf):
             raise BadInput("--gpus-each is for --on ray, and not below 0.")
+        if self.gpus is not None and self.gpus > 1 and not self.gpus.is_integer():
+            raise BadInput(f"--gpus-each {self.gpus:g}: take a part of one GPU, such as 0.5, or whole ones.")
 
     @property
     def one_at_a_time(self) -> bool:
         return self.on == HERE and self.jobs in (None, 1)
+
+    @property
+    def options(self) -> list[str]:
+        """As the command line takes them."""
+        given = {"--on": None if self.on == HERE else self.on, "--jobs": self.jobs, "--gpus-each": self.gpus}
+        return [part for name, value in given.items() if value is not None for part in (name, str(value))]
 
 
 class Crew(Executor):
@@ -60,15 +70,25 @@ class Crew(Executor):
 
 
 class Here(ThreadPoolExecutor, Crew):
-    """Processes of this machine: each thread waits for one."""
+    """Processes of this machine: each thread waits for one. They divide the machine's cores and GPUs."""
 
     def __init__(self, jobs: int) -> None:
         super().__init__(max_workers=jobs)
         self.slots, self.threads = jobs, threads_each(jobs)
         self._stopped = threading.Event()
+        self._devices: SimpleQueue[dict[str, str]] = SimpleQueue()  # of each thread that has no process now
+        for devices in devices_each(jobs):
+            self._devices.put(devices)
 
     def command(self, arguments: list[str], log: str) -> "Future[str]":
-        return self.submit(run_command, arguments, log, self.threads, self._stopped.is_set)
+        return self.submit(self._run, arguments, log)
+
+    def _run(self, arguments: list[str], log: str) -> str:
+        devices = self._devices.get()
+        try:
+            return run_command(arguments, log, self.threads, self._stopped.is_set, devices)
+        finally:
+            self._devices.put(devices)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """With `cancel_futures`, processes that run are interrupted, too."""
@@ -100,7 +120,8 @@ def followed(futures: "Mapping[K, Future[str]]", look: Callable[[K], None]) -> d
     """Wait until all are done.
 
     Args:
-        look: called again and again for each that may be under way, and once more when it is done.
+        look: called again and again for each that may be under way, and once more when it is done. A file that it
+            cannot read ends nothing: whoever works on it may mend it.
 
     Returns:
         What failed, with its error.
@@ -109,14 +130,18 @@ def followed(futures: "Mapping[K, Future[str]]", look: Callable[[K], None]) -> d
     while waiting:
         done = wait(waiting.values(), timeout=LOOK).done
         for key, future in list(waiting.items()):
-            look(key)
+            with suppress(NesyLoraError, OSError):
+                look(key)
             if future in done:
                 del waiting[key]
-    return {key: error for key, future in futures.items() if (error := _error(future))}
+    return {key: error for key, future in futures.items() if (error := error_of(future))}
 
 
-def _error(future: "Future[str]") -> str:
+def error_of(future: "Future[str]") -> str:
+    """What a command has failed with; empty: it has not."""
     error = future.exception()
     if error is None:
         return future.result()
-    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
+    cause = getattr(error, "cause", None)  # Ray puts its own error around that of a task, whose last line names it
+    lines = str(cause or error).strip().splitlines() or [""]
+    return f"{type(cause or error).__name__}: {lines[-1 if cause else 0]}"

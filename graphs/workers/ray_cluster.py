@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import cache
 from pathlib import Path
@@ -31,7 +31,7 @@ class RayCrew(Crew):
         gpus: that each takes, which may be a part of one; None: one where the cluster has any.
 
     Raises:
-        BadInput: Ray is not installed, there is no cluster at this address, or `jobs` is given for one.
+        BadInput: Ray is not installed, there is no cluster at this address, no room in it, or `jobs` is given for one.
     """
 
     def __init__(self, on: str, jobs: int | None, gpus: float | None) -> None:
@@ -46,10 +46,14 @@ class RayCrew(Crew):
             ray.init(address=address, **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise BadInput(f"There is no Ray cluster at {address}: {str(error).splitlines()[0]}") from error
-        there = ray.cluster_resources()
-        self.slots = max(1, int(there.get("CPU", 1)))
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        each = float(any(machine.get("GPU") for machine in machines)) if gpus is None else gpus
+        self.slots = sum(room(machine, each) for machine in machines)
+        if not self.slots:  # Ray would wait for such a machine, without a word
+            most = max((machine.get("GPU", 0.0) for machine in machines if machine.get("CPU", 0.0) >= 1), default=None)
+            ray.shutdown()
+            raise BadInput(_no_room(address, each, most))
         self.threads = threads_each(self.slots) if address == "local" else threads_each(os.cpu_count() or 1)
-        each = (1.0 if there.get("GPU") else 0.0) if gpus is None else gpus
         self._remote = cache(lambda call: ray.remote(num_cpus=1, num_gpus=each, max_retries=AGAIN)(call))
         self._tasks: list[Any] = []
 
@@ -82,6 +86,29 @@ class RayCrew(Crew):
             if running:
                 ray.wait(running, num_returns=len(running), timeout=GRACE)
         ray.shutdown()
+
+
+def room(machine: Mapping[str, float], gpus: float) -> int:
+    """How many commands run on a machine at a time.
+
+    Args:
+        machine: its resources, as Ray names them.
+        gpus: that each takes; a part is always of one GPU.
+    """
+    cores, there = int(machine.get("CPU", 0)), int(machine.get("GPU", 0))
+    if not gpus:
+        return cores
+    return min(cores, int(there / gpus) if gpus >= 1 else there * int(1 / gpus))
+
+
+def _no_room(address: str, gpus: float, most: float | None) -> str:
+    """Why nothing can run on a cluster. `most`: the most GPUs of a machine; None: no machine has a core to give."""
+    if most is None:
+        return f"The Ray cluster at {address} has no cores for commands: start a machine with `ray start --num-cpus=N`."
+    return (
+        f"--gpus-each {gpus:g}: no machine of the Ray cluster at {address} has so many GPUs (the most is {most:g}), so "
+        "nothing would ever begin. Take fewer, or --gpus-each 0 for none."
+    )
 
 
 def _ray() -> Any:

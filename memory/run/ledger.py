@@ -2,18 +2,19 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from itertools import takewhile
 from pathlib import Path
 from threading import RLock
-from typing import Literal
+from typing import Literal, TypeVar
 
 from agent.errors import BadInput
+from agent.records.base import Record
 from agent.records.limits import Extension, Limits
 from agent.records.rounds import Baseline, Outcome, Round
 from memory.storage.damage import copy_aside
 from memory.storage.disk import append_line, whole_lines, write_atomically
 
 Row = Baseline | Round | Outcome | Extension
+V = TypeVar("V")
 TYPES: dict[str, type[Row]] = {"baseline": Baseline, "round": Round, "outcome": Outcome, "extension": Extension}
 
 
@@ -24,7 +25,7 @@ class RowFile:
         self.path = path
         self._size = 0
         self._rows: list[Row] = []
-        self._marks: list[int] = []  # hashes of the rows' lines: where another process adds a row, only that is parsed
+        self._last, self._start = b"", 0  # the last row's line, and the bytes before it: what follows is read alone
         self._lock = RLock()  # a run works in one thread, and a user extends it from another
 
     def append(self, row: Row) -> None:
@@ -52,8 +53,8 @@ class RowFile:
         line = json.dumps(fields, ensure_ascii=False)
         append_line(self.path, line, sync=True)
         self._rows = [*self._rows, row]  # another thread may be reading the old list
-        self._marks.append(hash(line.encode()))
-        self._size = self.path.stat().st_size
+        self._last, self._size = line.encode(), self.path.stat().st_size
+        self._start = self._size - len(self._last) - 1
 
     def mend(self, known: Iterable[Row]) -> str:
         """Restores damaged lines from rows that are known from elsewhere; the last one is cut off if it is not.
@@ -81,7 +82,7 @@ class RowFile:
         said = copy_aside(self.path, self.path.parent)
         lines = (json.dumps({"kind": _kind(row), **row.model_dump(mode="json")}, ensure_ascii=False) for row in rows)
         write_atomically(self.path, "".join(f"{line}\n" for line in lines))
-        self._size = -1
+        self._size, self._rows = -1, []
         restored = [_name(row) for row in rows if row not in found]
         if restored:
             return f"{said}. Restored from the run's events: {', '.join(restored)}."
@@ -103,14 +104,38 @@ class RowFile:
         with self._lock:
             size = self.path.stat().st_size if self.path.exists() else 0
             if size != self._size:
-                lines = whole_lines(self.path)
-                marks = [hash(line) for line in lines]
-                both = zip(marks, self._marks, strict=False)
-                same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], both))
-                new = enumerate(lines[same:], same + 1)
-                rows = [_parsed(line, f"{self.path}, line {number}") for number, line in new]
-                self._rows, self._marks, self._size = [*self._rows[:same], *rows], marks, size
+                self._read_on()
+                self._size = size
             return self._rows
+
+    def _read_on(self) -> None:
+        """Reads what another process has added; the whole file, where it is no more what was read before."""
+        known, start = self._rows, self._start
+        lines = whole_lines(self.path, start) if known else []
+        if lines[:1] != [self._last]:
+            known, start, lines = [], 0, whole_lines(self.path)
+        new = enumerate(lines[1:] if known else lines, len(known) + 1)
+        rows = [shared(_parsed(line, f"{self.path}, line {number}")) for number, line in new]
+        self._start = start + sum(len(line) + 1 for line in lines[:-1])
+        self._last = lines[-1] if lines else b""
+        self._rows = [*known, *rows]
+
+
+NAMES: dict[frozenset[str], set[str]] = {}
+
+
+def shared(value: V) -> V:
+    """The same record; the sets of names that pydantic keeps in it and in all its parts stand in memory once.
+
+    They are a third of what a row takes: 17 kB of 45.
+    """
+    if isinstance(value, Record):
+        names = value.model_fields_set
+        object.__setattr__(value, "__pydantic_fields_set__", NAMES.setdefault(frozenset(names), names))
+    parts = vars(value).values() if isinstance(value, Record) else value if isinstance(value, tuple) else ()
+    for part in parts:
+        shared(part)
+    return value
 
 
 def outcome_of(rows: Sequence[Row]) -> Outcome | None:

@@ -58,12 +58,18 @@ def append_line(path: Path, line: str, *, sync: bool) -> None:
             os.fsync(file.fileno())
 
 
-def whole_lines(path: Path) -> list[bytes]:
-    """The lines of `path` that were written to their end, without newlines. No file, no lines."""
+def whole_lines(path: Path, start: int = 0) -> list[bytes]:
+    """The lines of `path` that were written to their end, without newlines. No file, no lines.
+
+    Args:
+        start: bytes that are left out at the begin of the file.
+    """
     if not path.exists():
         return []
-    # Not splitlines(): JSON texts may hold other line separators, such as U+2028.
-    return path.read_bytes().split(b"\n")[:-1]
+    with path.open("rb") as file:
+        file.seek(start)
+        # Not splitlines(): JSON texts may hold other line separators, such as U+2028.
+        return file.read().split(b"\n")[:-1]
 
 
 @contextmanager

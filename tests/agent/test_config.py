@@ -67,6 +67,21 @@ def test_values_out_of_bounds_are_refused_with_the_bounds(changes: dict[str, Any
     assert message in refusal(**changes)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"processes": 1}, "set that to the number of GPUs, at least 2"),
+        ({"lora": {"dora": True}}, "`shard` cannot be combined with `lora.dora`"),
+        ({"lora": {"qlora": True}}, "`shard` cannot be combined with `lora.qlora`"),
+        ({"lora": {"options": {"modules_to_save": ["lm_head"]}}}, "with `lora.options.modules_to_save`"),
+        ({"lora": {"options": {"init_lora_weights": "orthogonal"}}}, "with `lora.options.init_lora_weights`"),
+    ],
+)
+def test_a_base_is_divided_only_where_nothing_needs_it_whole(changes: dict[str, Any], message: str) -> None:
+    assert message in refusal(**{"shard": True, "processes": 2, **changes})
+    assert a_config(shard=True, processes=2, lora={"options": {"init_lora_weights": "gaussian"}}).shard
+
+
 def test_no_setting_can_hold_a_key() -> None:
     assert "Extra inputs" in refusal(llm={"model": "gpt", "api_key": "sk-123"})
 

@@ -12,7 +12,7 @@ import pytest
 from agent.records.limits import Limits
 from agent.records.queue import Estimate, NightLimits, QueueBegun, QueueEnded, TaskAdded, TaskEnded, TaskStarted
 from bench.studies.night.comparison import compare
-from bench.studies.night.faults import DAMAGES, Kind, plan
+from bench.studies.night.faults import DAMAGES, Fault, Grounds, Kind, Turns, plan
 from bench.studies.night.gateway import Gateway, Weather, gateway, read_bill
 from bench.studies.night.tasks import write_tasks
 from graphs.context import checked
@@ -31,6 +31,35 @@ def test_each_fault_comes_once_before_any_comes_again_at_times_that_the_seed_tel
         assert sorted(fault.kind for fault in deck) == sorted(get_args(Kind))
     gaps = [later.at - fault.at for fault, later in pairwise(faults)]
     assert min(gaps) >= 120 and max(gaps) <= 360 and len(DAMAGES) == 5
+
+
+def test_a_fault_that_would_meet_nothing_waits_and_lets_the_others_pass() -> None:
+    early, late = Fault(10, "an adapter is damaged", 1, 0), Fault(20, "the run is killed", 1, 0)
+    there: set[str] = {late.kind}
+    turns = Turns(iter([early, late]), lambda fault: fault.kind in there)
+    assert [turns.take(now) for now in (5, 10, 19, 20, 21)] == [None, None, None, late, None]
+    assert turns.waiting == [early]
+    there.add(early.kind)
+    assert turns.take(22) == early and turns.waiting == []
+
+
+def test_what_a_fault_meets_is_what_is_there(tmp_path: Path) -> None:
+    grounds = Grounds(QueueFolder(tmp_path / "runs" / "night"), Gateway.__new__(Gateway))
+
+    def met() -> set[str]:
+        return {kind for kind in get_args(Kind) if grounds.meets(Fault(0, kind, 0, 0))}
+
+    assert met() == set()
+    run = a_night(tmp_path)
+    shutil.rmtree(run.path / "adapters")
+    always = {"the run is killed", "the queue is killed", "all is killed", "the disk is full"}
+    assert met() == always | {"the ledger's last line is damaged", "a prompt is damaged"}
+    (run.path / "adapters" / "a").mkdir(parents=True)
+    (run.path / "adapters" / "a" / "complete").touch()
+    run.checkpoints.touch()
+    (run.path.parent / "memory").mkdir()
+    (run.path.parent / "memory" / "chroma.sqlite3").touch()
+    assert met() == set(get_args(Kind)) - {"the LLM is down"}, "this run asks none"
 
 
 def test_its_tasks_can_be_used_and_only_one_asks_an_llm(tmp_path: Path) -> None:

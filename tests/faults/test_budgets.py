@@ -51,8 +51,8 @@ LIMITS = (
     Limited("train_tokens", 8000, LEARNABLE | {"content": NEVER},
             [*WEIGHTS, "budget.rounds=9", "budget.train_tokens=8000"]),
     Limited("minutes", 4, LEARNABLE | {"content": NEVER}, [*WEIGHTS, "budget.rounds=9", "budget.minutes=4"], CLOCK),
-    Limited("llm_tokens", 60_000, ASKS, ["budget.rounds=9", "budget.llm_tokens=60000"]),
-    Limited("usd", 0.036, ASKS, ["budget.rounds=9", "budget.usd=0.036"]),
+    Limited("llm_tokens", 30_000, ASKS, ["budget.rounds=9", "budget.llm_tokens=30000"]),
+    Limited("usd", 0.018, ASKS, ["budget.rounds=9", "budget.usd=0.018"]),
 )  # fmt: skip
 
 
@@ -63,12 +63,14 @@ class Held(NamedTuple):
         spent: as the run says in the end, in the limit's unit.
         step: the largest that one step takes: beyond the limit by no more than that; 0: not at all.
         least: that was truly used, as somebody else has counted it; the run may not say less.
+        reached: whether the limit was in the way of anything.
     """
 
     kills: int
     spent: float
     step: float
     least: float
+    reached: bool
 
     def keeps_to(self, most: float) -> bool:
         """Whether the limit was held within one step, and nothing was forgotten."""
@@ -119,22 +121,28 @@ def _held(limited: Limited, run: RunFolder, outcome: Outcome, kills: int, server
     match limited.name:
         case "rounds":
             assert [row.number for row in rounds] == list(range(1, len(rounds) + 1))
-            return Held(kills, len(rounds), 0, len(rounds))
+            return Held(kills, len(rounds), 0, len(rounds), len(rounds) == limited.most)
         case "train_tokens":
             trainings = [read_training(marker.parent) for marker in run.path.glob("adapters/*/complete")]
             step = max(training.tokens / len(training.steps) for training in trainings if training.steps)
-            return Held(kills, spend.train_tokens, 2 * step, max(training.tokens for training in trainings))
+            least = max(training.tokens for training in trainings)
+            return Held(kills, spend.train_tokens, 2 * step, least, spend.train_tokens >= limited.most)
         case "minutes":
             begun = [row.spend.seconds / 60 for row in rounds[:-1]]
             assert all(minutes < limited.most for minutes in begun), "no round begins after them"
             last = spend.seconds / 60 - max([0.0, *begun])
-            return Held(kills, spend.seconds / 60, last, 0.0)
+            return Held(kills, spend.seconds / 60, last, 0.0, spend.seconds / 60 >= limited.most)
         case "llm_tokens":
             assert server is not None and server.requests
-            return Held(kills, spend.llm_tokens, 0, sum(server.reported))
+            return Held(kills, spend.llm_tokens, 0, sum(server.reported), _refused(run, limited))
         case _:
             assert server is not None and server.requests
-            return Held(kills, spend.usd, 0, server.billed(IN, OUT))
+            return Held(kills, spend.usd, 0, server.billed(IN, OUT), _refused(run, limited))
+
+
+def _refused(run: RunFolder, limited: Limited) -> bool:
+    """Whether a call was not made since it might have passed the limit."""
+    return f"are left of budget.{limited.name} {limited.most:,g}" in (run.path / "ledger.jsonl").read_text()
 
 
 @pytest.mark.parametrize("limited", LIMITS, ids=[limited.name for limited in LIMITS])
@@ -145,7 +153,9 @@ def test_a_limit_is_held_within_a_step_over_kills_at_random(
     worst = max(made, key=lambda held: held.spent)
     print(
         f"\n| `{limited.name}` | {sum(held.kills for held in made)}, in {len(made)} | {limited.most:,g} | "
-        f"{worst.spent:,.6g} | {max(0.0, worst.spent - limited.most):,.4g} | {worst.step:,.4g} | {worst.least:,.6g} |"
+        f"{worst.spent:,.6g} | {max(0.0, worst.spent - limited.most):,.4g} | {worst.step:,.4g} | {worst.least:,.6g} | "
+        f"{sum(held.reached for held in made)} |"
     )
     assert all(held.keeps_to(limited.most) for held in made), made
     assert sum(held.kills for held in made) >= KILLS or len(made) > 1
+    assert any(held.reached for held in made), "a limit that is in nobody's way is held by anyone"

@@ -3,6 +3,7 @@
 A zygote imports what a run needs, loads the tiny model and the embedder, and forks for each play of a run.
 """
 
+import gc
 import json
 import os
 import signal
@@ -82,6 +83,8 @@ def serve(model: str) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
     _load(model)
+    gc.collect()
+    gc.freeze()  # else each fork searches all of this for garbage, and copies it by touching it
     for line in sys.stdin:
         run, how, environment = json.loads(line)
         reading, writing = os.pipe()
@@ -102,10 +105,7 @@ def serve(model: str) -> None:
 
 
 def _load(model: str) -> None:
-    import torch
-
-    torch.set_num_threads(1)
-
+    import tests.fixtures.preloaded  # noqa: F401
     from agent.config.task import TaskConfig
     from graphs.services.shared_model import shared_backbone, shared_embedder
 

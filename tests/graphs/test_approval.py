@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from agent.records.actions import Decision, EditPrompt, Rollback, Stop, TrainLora
-from graphs.approval import APPROVE, Approve, Cost, Forecast, Question, Reject, instead, question, read
+from graphs.approval import APPROVE, Approve, Cost, Forecast, Question, Reject, as_answer, instead, question, read
+from graphs.control import wire
 from graphs.nodes.approve import pace_of
 from tests.fixtures.story import a_baseline, the_story
 from ui import wording
@@ -136,5 +137,14 @@ def test_a_training_that_is_not_planned_is_as_the_rules_train_where_it_names_not
     rules = TrainLora(rows="refined", epochs=5, rank=4)
     edit = Decision(move=EditPrompt(), reason="Form is lacking.", numbers={})
     asked = Question.model_validate(question(1, edit, Cost(), training=rules))
-    call = call_of(TrainLora)(epochs=1)
-    assert record_of(call, TrainLora, asked.training) == rules.model_copy(update={"epochs": 1})
+    call = record_of(call_of(TrainLora)(epochs=1), TrainLora)  # of the MCP server
+    assert asked.completed(call) == rules.model_copy(update={"epochs": 1})
+    assert read(as_answer(call), edit.move, 0, rules) == (asked.completed(call), "")
+    planned = Question.model_validate(question(1, DECISION, Cost(), training=rules))
+    assert planned.completed(TrainLora(rank=2)) == TrainLora(epochs=2, rank=2), "planned comes before the rules"
+    assert planned.completed(EditPrompt(failures="style")) == EditPrompt(failures="style")
+
+
+def test_what_an_action_does_not_name_is_left_out_on_its_way_to_another_process() -> None:
+    [action] = [json.loads(wire.request("act", {"action": TrainLora(epochs=1)}))["arguments"]["action"]]
+    assert action == {"action": "train_lora", "epochs": 1}

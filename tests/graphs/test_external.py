@@ -1,8 +1,6 @@
 """Whole runs on a tiny model with an LLM as planner, editor and judge: real HTTP, the real library, real bills."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from agent.records.examples import Demo, Prompt
 from graphs.context import new_run
 from graphs.session import open_session
 from memory.run.folder import RunFolder
+from tests.fixtures.forks import run_forked
 from tests.llm.scripted_llm import bills, kind_of, scripted_llm
 from tests.llm.server import (
     BAD_KEY,
@@ -231,7 +230,7 @@ def test_killed_among_critiques_a_run_knows_what_it_paid_and_asks_nothing_twice(
         task = asking(tiny_task, server, budget={"rounds": 1}, without=["remaking"])
         folder = new_run(task, runs=tmp_path / "runs")
         code = KILLED.format(root=str(root))
-        ended = subprocess.run([sys.executable, "-c", code, str(folder.path)], capture_output=True, text=True)
+        ended = run_forked(code, folder.path)
         assert ended.returncode == -9, ended.stderr
         before = len(server.requests)
         with open_session(folder) as session:

@@ -20,6 +20,7 @@ from graphs.approval import APPROVE, instead
 from graphs.context import Context, new_run
 from graphs.session import open_session
 from memory.run.folder import RunFolder
+from tests.fixtures.forks import run_forked
 from tests.fixtures.learnable import TinyTask
 
 ROOT = Path(__file__).parents[2]
@@ -257,7 +258,7 @@ def test_a_wrong_answer_is_no_hindrance_to_another_process(run: RunFolder) -> No
     with open_session(run, supervised=True) as session:
         session.go()
         assert "'?'" in (session.go({"decisions": "?"}) or pytest.fail("nothing was asked")).fault
-    wrong = subprocess.run([sys.executable, "-c", ANSWERED, str(run.path)], cwd=ROOT, capture_output=True, text=True)
+    wrong = run_forked(ANSWERED, run.path)
     assert "between 1 and 256" in wrong.stdout, wrong.stderr
     with open_session(run, supervised=True) as session:
         question = session.question

@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from graphs.services.run import RunServices
 from graphs.session import open_session
 from memory.embedder import MiniLm
 from memory.run.folder import RunFolder
+from tests.fixtures.forks import run_forked
 from tests.fixtures.learnable import LEARNABLE, TinyTask
 from tools.model.backbone import Backbone
 
@@ -253,8 +252,7 @@ def test_a_run_killed_between_measuring_and_its_row_ends_as_it_would_have(
     overrides = [*TRAINED, "budget.rounds=1", "gate.drift=0.3"]
     whole = a_run(keeping(), tmp_path / "whole", *overrides)
     folder = new_run(keeping(), overrides, tmp_path / "killed")
-    command = [sys.executable, "-c", KILLED.format(root=str(ROOT)), str(folder.path)]
-    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
+    assert run_forked(KILLED.format(root=str(ROOT)), folder.path).returncode == -signal.SIGKILL
     files = [folder.path / "general.json", folder.path / "drifts.json", *folder.path.glob("keep/*/*/*")]
     measured = {file: file.stat().st_mtime_ns for file in files}
     assert len(measured) == 4

@@ -21,6 +21,7 @@ from graphs.session import open_session
 from memory.experience import ExperienceFile
 from memory.run.folder import RunFolder
 from memory.run.ledger import Row
+from tests.fixtures.forks import run_forked
 from tests.fixtures.learnable import LEARNABLE, TinyTask
 from ui.cli import run as command
 from ui.report.write import write_report
@@ -90,7 +91,7 @@ def test_killed_and_resumed_it_ends_as_it_would_have(tiny_task: TinyTask, tmp_pa
     assert kept == ["edit_prompt", "train_lora"]
     folder = new_run(task, overrides, tmp_path / "killed")
     code = KILLED.format(root=str(ROOT), what=what, done=done)
-    ended = subprocess.run([sys.executable, "-c", code, str(folder.path)], capture_output=True, text=True)
+    ended = run_forked(code, folder.path)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert folder.outcome() is None
     in_vain = 3 * charged(folder)
@@ -119,7 +120,7 @@ def test_trainings_that_are_cut_off_again_and_again_use_up_the_budget(tiny_task:
     code = KILLED.format(root=str(ROOT), what="training LoRA", done=2)
     used = [0]
     while folder.outcome() is None and len(used) < 9:
-        subprocess.run([sys.executable, "-c", code, str(folder.path)], capture_output=True)
+        run_forked(code, folder.path)
         if folder.outcome() is None:
             used.append(charged(folder))
     outcome = folder.outcome()
@@ -131,7 +132,7 @@ def test_trainings_that_are_cut_off_again_and_again_use_up_the_budget(tiny_task:
 def killed(folder: RunFolder, what: str, done: int = 0) -> None:
     """Runs it in a process of its own, to the point where that is killed."""
     code = KILLED.format(root=str(ROOT), what=what, done=done)
-    ended = subprocess.run([sys.executable, "-c", code, str(folder.path)], capture_output=True, text=True)
+    ended = run_forked(code, folder.path)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
 
 

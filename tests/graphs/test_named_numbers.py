@@ -40,3 +40,15 @@ def test_what_was_named_a_sentence_before_counts() -> None:
 )  # fmt: skip
 def test_rounds_that_nobody_named_are_one(said: str, command: str) -> None:
     assert command_of(as_named(RunRounds(rounds=40), [said])) == command
+
+
+@pytest.mark.parametrize(
+    ("said", "rounds", "command"),
+    [
+        ("Go on for 2 hours.", 2, "/run 1"), ("Train it for two more epochs.", 2, "/run 1"),
+        ("Two rounds of 3 epochs, alone.", 2, "/run 2"), ("Two rounds of 3 epochs, alone.", 3, "/run 1"),
+        ("Go on until 90% are right.", 90, "/run 1"),
+    ],
+)  # fmt: skip
+def test_a_number_of_something_else_is_none_of_rounds(said: str, rounds: int, command: str) -> None:
+    assert command_of(as_named(RunRounds(rounds=rounds), [said])) == command

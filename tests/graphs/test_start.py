@@ -241,6 +241,16 @@ def test_what_cannot_be_trained_on_is_refused_before_a_run_begins(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("options", [{"use_dora": True}, {"modules_to_save": ["lm_head"]}])
+def test_what_needs_a_whole_base_is_refused_where_it_is_divided(
+    options: dict[str, Any], tiny_task: TinyTask, brought: Save
+) -> None:
+    task = tiny_task(start={"adapter": str(brought(**options))}, processes=2)
+    checked(task)
+    with pytest.raises(BadInput, match=f"`{next(iter(options))}`, which needs a whole base: set shard: false"):
+        checked(task, ["shard=true"])
+
+
 def test_an_adapter_of_another_base_is_refused(tiny_task: TinyTask, brought: Save, tmp_path: Path) -> None:
     source = brought()
     task = tiny_task(start={"adapter": str(source)}, model="smollm2-135m")

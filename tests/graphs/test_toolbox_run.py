@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from agent.errors import BadInput, StepFailed
-from agent.records.actions import EditPrompt, Stop
+from agent.records.actions import EditPrompt, Stop, TrainLora
 from agent.records.looks import (
     Compare,
     Evaluate,
@@ -115,6 +115,16 @@ def test_what_cannot_be_done_is_told_to_the_agent_and_changes_nothing(session: S
     assert "'train' or 'validation'" in sealed.text
     assert all(message.status == "error" for message in (too_wide, nowhere, unknown, sealed))
     assert not folder.rounds() and not list((folder.path / "evaluations").glob("*-test.json"))
+
+
+def test_a_training_is_as_the_rules_train_where_the_agent_names_nothing(tiny_task: TinyTask, tmp_path: Path) -> None:
+    task = tiny_task(lora={"epochs": 2, "rank": 2, "learning_rate": 0.004})
+    with open_session(new_run(task, ["budget.rounds=1"], tmp_path / "runs"), supervised=True) as session:
+        asked = session.go()
+        assert asked and asked.training and asked.training != TrainLora()
+        answers(session, [[("train_lora", {"epochs": 1})]])
+        [row] = session.services.folder.rounds()
+    assert row.decision.move == asked.training.model_copy(update={"epochs": 1})
 
 
 def test_budgets_stand_for_an_agent_too(tiny_task: TinyTask, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from langchain_core.tools import StructuredTool
 from pydantic import ValidationError
 
 from agent.errors import BadInput
-from agent.records.actions import Action, EditPrompt, Rollback, Stop, TrainLora
+from agent.records.actions import Action, EditPrompt, Rollback, Stop, TrainLora, named
 from agent.records.base import Record
 from agent.records.looks import Evaluate, Finding, Look, PairsCompared, PromptTried, SearchPrompts, TryPrompt
 from agent.records.rounds import RoundSummary
@@ -126,6 +126,17 @@ def test_values_out_of_bounds_are_refused_with_the_bounds_and_pull_nothing(
 
 
 def test_the_bounds_stand_in_the_schema_that_an_llm_reads(tools: dict[str, StructuredTool]) -> None:
-    properties = tools["train_lora"].tool_call_schema.model_json_schema()["properties"]  # type: ignore[union-attr]
-    assert (properties["rank"]["minimum"], properties["rank"]["maximum"]) == (1, 256)
-    assert properties["action"]["const"] == "train_lora"
+    settings = tools["train_lora"].args
+    assert (settings["rank"]["minimum"], settings["rank"]["maximum"]) == (1, 256)
+    assert "additionalProperties" in tools["train_lora"].args_schema and "action" not in settings  # type: ignore[operator]
+    assert tools["evaluate"].args["rows"]["default"] == 12
+
+
+def test_what_an_agent_leaves_out_is_left_to_the_run(tools: dict[str, StructuredTool], bench: Bench) -> None:
+    """LangChain fills the defaults of an arguments' class in; the run could not tell them from what was meant."""
+    called(tools["train_lora"], {"epochs": 2})
+    called(tools["edit_prompt"], {})
+    assert [named(action) for action in bench.calls] == [{"epochs": 2}, {}]  # type: ignore[arg-type]
+    for lever in ("train_lora", "edit_prompt"):
+        assert not any("default" in setting for setting in tools[lever].args.values())
+        assert "What you leave out is as planned" in tools[lever].description

@@ -13,6 +13,7 @@ import pytest
 from graphs.context import new_run
 from memory.run.folder import RunFolder, runs
 from tests.fixtures.command_line import run
+from tests.fixtures.forks import run_forked
 
 ROOT = Path(__file__).parents[2]
 TinyTask = Callable[..., Path]
@@ -179,10 +180,8 @@ def test_compare_runs_each_policy_once(tiny_task: TinyTask, tmp_path: Path, caps
 
 
 def talk(task: Path, root: Path, *lines: str) -> str:
-    answer = subprocess.run(
-        [sys.executable, "nesylora.py", "chat", str(task), "--runs", str(root)],
-        cwd=ROOT, input="\n".join(lines) + "\n", capture_output=True, text=True,
-    )  # fmt: skip
+    code, said = "import nesylora; nesylora.main()", "\n".join(lines) + "\n"
+    answer = run_forked(code, "chat", str(task), "--runs", str(root), stdin=said)
     assert answer.returncode == 0, answer.stderr
     return answer.stdout
 

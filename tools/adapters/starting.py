@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from agent.config.lora import Lora
-from agent.config.lora_options import REFUSED
+from agent.config.lora_options import NEED_THE_BASE, REFUSED
 from agent.errors import BadInput
 from tools.adapters.files import MERGE, check_files
 from tools.model import embedded
@@ -13,12 +13,13 @@ from tools.model import embedded
 UNTRAINABLE = ("velora_config", "monteclora_config", "ensure_weight_tying")  # answers are right with them, training not
 
 
-def check_start(folder: Path, model: str, lora: Lora) -> str:
+def check_start(folder: Path, model: str, lora: Lora, sharded: bool = False) -> str:
     """Check an adapter that a run is to start from, without loading a model.
 
     Args:
         model: the task's.
         lora: the task's settings, which hold for adapters that are begun anew.
+        sharded: whether the base is divided in training.
 
     Returns:
         A sentence on what it is, and which of the task's settings it goes on without.
@@ -43,6 +44,9 @@ def check_start(folder: Path, model: str, lora: Lora) -> str:
     for name in UNTRAINABLE:
         if config.get(name):
             raise BadInput(f"the adapter in {folder} has `{name}`, which {REFUSED[name]}: {MERGE}")
+    for name in ("use_dora", *NEED_THE_BASE) if sharded else ():
+        if config.get(name):
+            raise BadInput(f"the adapter in {folder} has `{name}`, which needs a whole base: set shard: false")
     _check_base(config.get("base_model_name_or_path"), model, folder)
     _check_weights(folder)
     return _described(config, lora)

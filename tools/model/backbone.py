@@ -48,10 +48,13 @@ class Backbone(AdaptedModel):
         chat_template_kwargs: see `tools.model.chat_template.Renderer`.
         batch_size: rows of one forward pass in generation and scoring. On CUDA generation takes more where memory
             has room for them.
+        sharded: see below.
 
     Attributes:
         render: makes token ids of prompts and rows.
         packs: whether rows are packed, or else padded.
+        sharded: whether the base is divided among processes, which then run every pass together; see
+            `tools.training.sharding`.
     """
 
     def __init__(
@@ -63,12 +66,14 @@ class Backbone(AdaptedModel):
         locate: Callable[[str], Path],
         chat_template_kwargs: Mapping[str, object] | None = None,
         batch_size: int = 32,
+        sharded: bool = False,
         progress: Progress | None = None,
         charge: Charge | None = None,
     ) -> None:
         super().__init__(model, name=name, locate=locate, progress=progress, charge=charge)
         self.render = Renderer(tokenizer, chat_template_kwargs)
         self.packs = can_pack(model)
+        self.sharded = sharded
         self._batches = RowBatches(model, batch_size)
         self._static = StaticPath(model, possible=self.packs)
         self._kept = _Kept()

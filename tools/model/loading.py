@@ -57,6 +57,7 @@ def load_model(
     device: str = "auto",
     dtype: str = "auto",
     qlora: bool = False,
+    spread: bool = False,
     chat_template_kwargs: Mapping[str, object] | None = None,
     progress: Progress,
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
@@ -67,17 +68,22 @@ def load_model(
         device: `auto` for the best one, `cpu`, `cuda` or `mps`.
         dtype: `auto` for the device's own, or the name of a torch dtype.
         qlora: weights in four bits (nf4), on CUDA only.
+        spread: over all CUDA devices of this machine, if there are several: one has the first layers, the next those
+            that follow.
         chat_template_kwargs: see `tools.model.chat_template.Renderer`.
         progress: told while the embedded model is unpacked.
 
     Raises:
-        BadInput: as `load_renderer`; or the weights cannot be read, or the device is not there.
+        BadInput: as `load_renderer`; or the weights cannot be read, or the device is not there, or has no room.
     """
     render, _ = load_renderer(name, chat_template_kwargs=chat_template_kwargs, progress=progress)
     source = _source(name, progress)
     device = pick_device() if device == "auto" else _checked(device)
     kind = pick_dtype(device) if dtype == "auto" else getattr(torch, dtype)
+    spread = spread and device == "cuda" and torch.cuda.device_count() > 1
     extra: dict[str, Any] = {"quantization_config": _four_bit(kind), "device_map": device} if qlora else {}
+    if spread:
+        extra["device_map"] = "auto"
     if Path(source).is_dir():  # takes a second; a download from the hub keeps its progress bar
         transformers.utils.logging.disable_progress_bar()
     try:
@@ -90,7 +96,20 @@ def load_model(
         from peft import prepare_model_for_kbit_training
 
         return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False).eval(), render.tokenizer
+    if spread:
+        return _on_devices_only(model, name).eval(), render.tokenizer
     return model.to(torch.device(device)).eval(), render.tokenizer  # type: ignore[arg-type]
+
+
+def _on_devices_only(model: transformers.PreTrainedModel, name: str) -> transformers.PreTrainedModel:
+    """A model that was spread. Raises BadInput: a part of it was left on the host, which is far too slow."""
+    devices: Mapping[str, object] = getattr(model, "hf_device_map", None) or {}
+    if {"cpu", "disk"} & {str(place) for place in devices.values()}:
+        raise BadInput(
+            f"the {torch.cuda.device_count()} CUDA devices of this machine do not hold '{name}' together; take a "
+            "smaller one, or `lora.qlora: true` without `shard`"
+        )
+    return model
 
 
 def _source(name: str, progress: Progress) -> str:

@@ -95,7 +95,7 @@ def _predicted(backbone: Backbone, rows: Sequence[TokenRow]) -> tuple[list[Predi
             try:
                 found += _predictions(backbone, base, batch)
             except RuntimeError as error:
-                if not is_out_of_memory(error):
+                if backbone.sharded or not is_out_of_memory(error):
                     raise
                 if len(batch) == 1:
                     raise StepFailed(

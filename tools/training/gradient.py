@@ -11,8 +11,10 @@ from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
 from tools.packed.base_predictions import PredictedRow
 from tools.training.general import NO_GENERAL_ROWS, GeneralBatch, general_divergence
+from tools.training.ranks import Ranks
 
 Row = TypeVar("Row", bound=TokenRow)
+NOTHING = TokenRow([0], [0])  # a row to be run for the sake of other processes
 
 
 class OutOfMemory(Exception):
@@ -29,6 +31,7 @@ def compute_gradient(
     budget: MemoryBudget,
     general: GeneralBatch = NO_GENERAL_ROWS,
     weight: float = 1.0,
+    ranks: Ranks | None = None,
 ) -> tuple[float, int]:
     """Set the gradient of the trainable weights: of the mean loss over all completion tokens of the step.
 
@@ -41,19 +44,22 @@ def compute_gradient(
         batches: rows of one prompt each. A micro-batch holds rows of one batch.
         budget: shrinks where memory runs out, and is then kept as `backbone.memory_budget`.
         weight: of the mean loss, in the gradient and in what is returned; see `tools.training.ranks.Share`.
+        ranks: the processes among which the base is divided: this one runs a pass whenever another does. None: it is
+            not divided.
 
     Returns:
         The loss in nats per completion token, without that of general rows, and the forward tokens that were run.
 
     Raises:
         StepFailed: not even a single row fits.
+        RuntimeError: memory ran out, and the base is divided: the others cannot begin again.
     """
     trained = [parameter for parameter in backbone.model.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.grad = None
     while True:
         try:
-            return _accumulate(backbone, batches, budget, general, weight)
+            return _accumulate(backbone, batches, budget, general, weight, ranks)
         except OutOfMemory as error:
             tokens, rows = error.tokens, error.rows
         # Only here, after the handler, are the frames of the failed micro-batch gone, and the tensors that they held.
@@ -76,6 +82,7 @@ def _accumulate(
     budget: MemoryBudget,
     general: GeneralBatch,
     weight: float,
+    ranks: Ranks | None,
 ) -> tuple[float, int]:
     """Forward and backward of each micro-batch; their gradients add up. Raises OutOfMemory."""
 
@@ -85,9 +92,12 @@ def _accumulate(
     def divergences(rows: Sequence[PredictedRow]) -> torch.Tensor:
         return general_divergence(backbone, rows)
 
-    loss, tokens = _backward(backbone, batches, budget, losses, weight)
+    loss, tokens = _backward(backbone, batches, budget, losses, weight, ranks)
     if general.rows:
-        tokens += _backward(backbone, [general.rows], budget, divergences, general.weight)[1]
+        tokens += _backward(backbone, [general.rows], budget, divergences, general.weight, ranks)[1]
+    while ranks and ranks.any(False):
+        with backbone.recomputing(budget.checkpointing):
+            (losses([NOTHING]).sum() * 0).backward()
     return loss * weight, tokens
 
 
@@ -97,6 +107,7 @@ def _backward(
     budget: MemoryBudget,
     values: Callable[[Sequence[Row]], torch.Tensor],
     weight: float,
+    ranks: Ranks | None,
 ) -> tuple[float, int]:
     """Add the gradient of the mean over all completion tokens of these values, times the weight.
 
@@ -110,12 +121,14 @@ def _backward(
     mean, tokens = 0.0, 0
     for batch in batches:
         for rows in micro_batches(backbone, batch, budget.tokens):
+            if ranks:
+                ranks.any(True)  # they all run a pass now
             try:
                 with backbone.recomputing(budget.checkpointing):
                     part = values(rows).sum() / targets
                     (part * weight).backward()
             except RuntimeError as error:
-                if is_out_of_memory(error):
+                if ranks is None and is_out_of_memory(error):
                     raise OutOfMemory(backbone.cost(rows), len(rows)) from None
                 raise
             mean += part.item()

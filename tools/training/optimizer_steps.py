@@ -60,6 +60,7 @@ class OptimizerSteps:
 
     def __init__(self, backbone: Backbone, settings: Lora, budget: MemoryBudget, ranks: Ranks | None = None) -> None:
         self._backbone, self._settings, self._budget, self._ranks = backbone, settings, budget, ranks
+        self._together = ranks if backbone.sharded else None
         self._parameters = [weight for weight in backbone.model.parameters() if weight.requires_grad]
         if ranks:
             ranks.begin(self._parameters)
@@ -68,7 +69,7 @@ class OptimizerSteps:
         kinds = {(weight.dtype, weight.device) for weight in self._parameters}
         if backbone.device.type in DEVICES and len(kinds) == 1:
             self._flat = FlatAdamW(self._parameters, settings.weight_decay, settings.clip)
-            if backbone.packs and not budget.checkpointing:
+            if backbone.packs and not budget.checkpointing and not backbone.sharded:
                 self._captured = CapturedPasses(backbone, budget)
         else:
             self._adamw = torch.optim.AdamW(self._parameters, weight_decay=settings.weight_decay)
@@ -90,7 +91,7 @@ class OptimizerSteps:
         if self._ranks:
             batches, general, weight = self._ranks.share(self._backbone, batches, general)
         if self._flat is None:
-            loss, _ = compute_gradient(self._backbone, batches, self._budget, general, weight)
+            loss, _ = compute_gradient(self._backbone, batches, self._budget, general, weight, self._together)
             if self._ranks:
                 loss = self._added_up(self._ranks, loss)
             norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.clip))
@@ -131,7 +132,7 @@ class OptimizerSteps:
             except CannotCapture:
                 self._captured = None
             torch.cuda.empty_cache()
-        loss, _ = compute_gradient(self._backbone, batches, self._budget, general, weight)
+        loss, _ = compute_gradient(self._backbone, batches, self._budget, general, weight, self._together)
         flat.collect_gradients()
         return loss
 

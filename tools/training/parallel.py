@@ -38,6 +38,7 @@ class Job(Record):
     dtype: str
     chat_template_kwargs: dict[str, Any]
     lora: Lora
+    shard: bool = False
     training: TrainingJob
     parent_folder: Path | None
     silence: float = SILENCE
@@ -90,7 +91,7 @@ class ParallelTrainer:
         """
         config = self._config
         shared = Job(
-            model=config.model, device=config.device, dtype=config.dtype, lora=config.lora,
+            model=config.model, device=config.device, dtype=config.dtype, lora=config.lora, shard=config.shard,
             chat_template_kwargs=config.chat_template_kwargs, training=job,
             parent_folder=self._locate(job.parent) if job.parent else None,
         )  # fmt: skip

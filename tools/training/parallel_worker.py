@@ -4,19 +4,30 @@ import os
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import distributed
 
-from agent.errors import NesyLoraError
+from agent.errors import NesyLoraError, StepFailed
 from agent.protocols import Charge, Progress
 from agent.records.rounds import Spend
+from tools.memory_budget import is_out_of_memory
 from tools.model.backbone import Backbone
-from tools.model.loading import load_model
+from tools.model.loading import load_model, pick_device, pick_dtype
 from tools.parent import end_with_parent
 from tools.training.lora import LoraTrainer
 from tools.training.parallel import Failure, Job, Said
 from tools.training.ranks import Ranks
+from tools.training.sharding import shard
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+NO_ROOM = (
+    "memory does not hold a pass over a base that is divided (`shard`), and no smaller one is tried there; set "
+    "lora.checkpointing: true, or lower lora.batch_size or lora.max_tokens"
+)
 
 
 def work(place: Path) -> int:
@@ -33,28 +44,48 @@ def work(place: Path) -> int:
         progress, charge = _speaking(place / "said.jsonl") if ranks.rank == 0 else (_silent, _free)
         train(job, ranks, progress, charge)
     except NesyLoraError as error:
-        failure = Failure(kind=type(error).__name__, message=str(error))
-        (place / f"failure-{os.environ['RANK']}.json").write_text(failure.model_dump_json(), encoding="utf-8")
-        return 1
+        return _failed(place, error)
+    except RuntimeError as error:
+        if not (job.shard and is_out_of_memory(error)):
+            raise
+        return _failed(place, StepFailed(NO_ROOM))
     distributed.destroy_process_group()
     return 0
 
 
+def _failed(place: Path, error: NesyLoraError) -> int:
+    failure = Failure(kind=type(error).__name__, message=str(error))
+    (place / f"failure-{os.environ['RANK']}.json").write_text(failure.model_dump_json(), encoding="utf-8")
+    return 1
+
+
 def train(job: Job, ranks: Ranks, progress: Progress, charge: Charge) -> None:
     """Load the model, and train as one of several. Raises as `agent.protocols.Trainer.train`."""
-    base, tokenizer = load_model(
-        job.model, device=job.device, dtype=job.dtype, qlora=job.lora.qlora,
-        chat_template_kwargs=job.chat_template_kwargs, progress=lambda *_: None,
-    )  # fmt: skip
+    base, tokenizer = _load(job)
     training = job.training
     folders = {training.adapter: training.folder}
     if training.parent and job.parent_folder:
         folders[training.parent] = job.parent_folder
     backbone = Backbone(
         base, tokenizer, name=job.model, locate=folders.__getitem__, charge=charge,
-        chat_template_kwargs=job.chat_template_kwargs,
+        chat_template_kwargs=job.chat_template_kwargs, sharded=job.shard,
     )  # fmt: skip
     LoraTrainer(backbone, job.lora, progress, ranks).train(training)
+
+
+def _load(job: Job) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """The model on this process's device; where it is divided, its part of it. That model is read on the host."""
+    device, dtype = job.device, job.dtype
+    if job.shard:
+        device = pick_device() if device == "auto" else device
+        dtype = str(pick_dtype(device)).removeprefix("torch.") if dtype == "auto" else dtype
+    base, tokenizer = load_model(
+        job.model, device="cpu" if job.shard else device, dtype=dtype, qlora=job.lora.qlora,
+        chat_template_kwargs=job.chat_template_kwargs, progress=lambda *_: None,
+    )  # fmt: skip
+    if job.shard:
+        shard(base, device)
+    return base, tokenizer
 
 
 def _speaking(file: Path) -> tuple[Progress, Charge]:

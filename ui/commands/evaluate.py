@@ -48,8 +48,8 @@ def score(task_path: str, prompt_file: Path | None, adapter: Path | None, overri
     config = task.config
     with LiveView() as view:
         model, tokenizer = load_model(
-            config.model, device=config.device, dtype=config.dtype, chat_template_kwargs=config.chat_template_kwargs,
-            progress=view,
+            config.model, device=config.device, dtype=config.dtype, spread=config.shard,
+            chat_template_kwargs=config.chat_template_kwargs, progress=view,
         )  # fmt: skip
         backbone = Backbone(
             model, tokenizer, name=config.model, locate=lambda _: adapter or Path(), progress=view,

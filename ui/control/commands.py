@@ -4,9 +4,9 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graphs.control.steering import RunStatus, Steering
@@ -21,15 +21,19 @@ exit codes:
   4    the run has ended below its target, and gained something
   5    the run has ended, and gained nothing
   129  SIGHUP, 130 Ctrl-C, 143 SIGTERM: stopped; nesylora resume goes on"""
-LIMITS = {
-    "rounds": "rounds in all, those done included",
-    "minutes": "minutes of work in all",
-    "usd": "USD for the external LLM in all",
-    "train_tokens": "tokens trained in all",
-    "llm_tokens": "tokens read and written by the external LLM in all",
-    "target": "validation reward at which the run is done",
-}
 LETS_GO = 120.0  # seconds in which a process that is told to stop lets go of its run
+
+
+class LateParser(argparse.ArgumentParser):
+    """A parser that gets its last options once it is used, such as those of a model that takes a while to load."""
+
+    late: "Callable[[argparse.ArgumentParser], None] | None" = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self.late:
+            late, self.late = self.late, None
+            late(self)
+        return super().parse_known_args(args, namespace)
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -38,7 +42,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_run(attach)
     attach.set_defaults(do=_attach)
     control = commands.add_parser("ctl", help="steer a run that another process works on: pause, extend, cancel, stop")
-    what = control.add_subparsers(metavar="WHAT", required=True)
+    what = control.add_subparsers(metavar="WHAT", required=True, parser_class=LateParser)
     listing = what.add_parser("list", help="the runs that a process works on now")
     _add_folder(listing)
     listing.set_defaults(do=_list)
@@ -60,8 +64,16 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         if name == "resume":
             command.add_argument("--rounds", type=int, metavar="N", help="of a run that asks: so many go unasked")
         if name == "extend":
-            for limit, about in LIMITS.items():
-                command.add_argument(f"--{limit.replace('_', '-')}", metavar="N", help=f"{about}; none: no limit")
+            command.late = _add_limits
+
+
+def _add_limits(extend: argparse.ArgumentParser) -> None:
+    """The limits that the config model has."""
+    from agent.records.limits import OtherLimits
+
+    extend.description = "Limits hold for the whole run, what is done included. `none` lifts one of the budget."
+    for name, limit in OtherLimits.model_fields.items():
+        extend.add_argument(f"--{name.replace('_', '-')}", metavar="N", help=limit.description)
 
 
 def add_ways(command: argparse.ArgumentParser) -> None:
@@ -75,7 +87,7 @@ def add_resume_options(command: argparse.ArgumentParser) -> None:
     """What `resume` takes beside the run: other limits, and how the run is worked on."""
     command.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
-        help="set another limit: budget.rounds, .minutes, .usd, .train_tokens, .llm_tokens, or target; repeatable",
+        help="set another limit, as budget.rounds=9 or target=0.9 (all: nesylora ctl extend --help); repeatable",
     )  # fmt: skip
     add_ways(command)
     command.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)  # as `--detach` starts it
@@ -142,14 +154,11 @@ def _finish(options: argparse.Namespace) -> int:
 
 def _extend(options: argparse.Namespace) -> int:
     from graphs.control.client import live
-    from graphs.control.extension import as_changes
+    from graphs.control.extension import KEYS, as_changes
     from ui.control.work import extend
 
     folder = _folder(options)
-    named = {name: getattr(options, name) for name in LIMITS}
-    changes = as_changes(
-        [f"{name if name == 'target' else f'budget.{name}'}={value}" for name, value in named.items() if value]
-    )
+    changes = as_changes([f"{key}={value}" for key, name in KEYS.items() if (value := getattr(options, name))])
     if remote := live(folder):
         return _show(remote.extend(**changes), options.json)
     extend(folder, changes)

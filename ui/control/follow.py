@@ -3,14 +3,17 @@
 from contextlib import AbstractContextManager, nullcontext
 
 from agent.records.events import RunStarted
+from graphs.control import process
 from graphs.control.client import attach
 from graphs.control.steering import RunStatus, Steering
 from memory.run.events import TimedEvent
 from memory.run.folder import RunFolder
 from ui.control.events import print_event
-from ui.control.work import exit_code
+from ui.control.signals import only_ctrl_c
+from ui.control.work import TOLD_TO_STOP, exit_code
 from ui.terminal.live import LiveView
 
+FAILED = 1
 WAIT = 2.0  # seconds that one request waits for news
 
 
@@ -18,6 +21,7 @@ def follow(folder: RunFolder, json: bool = False) -> int:
     """Show what happens in the run until it ends, or the user leaves it. Returns the exit code of the run.
 
     Raises:
+        Stopped: by a signal other than Ctrl-C.
         BadInput, Busy: see `graphs.control.client.attach`.
     """
     steering = attach(folder)
@@ -26,13 +30,14 @@ def follow(folder: RunFolder, json: bool = False) -> int:
     try:
         with shown:
             last = _follow(folder, steering, view)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         _say(f"\nDetached from run {folder.name}, which goes on. Back to it: nesylora attach {folder.name}", view)
+        only_ctrl_c(error)
         return 0
     if folder.outcome():
         return exit_code(folder)
     _say(last.trouble or f"The run was stopped. Go on with: nesylora resume {folder.name}", view)
-    return 1
+    return FAILED if process.noted(folder) else TOLD_TO_STOP
 
 
 def _follow(folder: RunFolder, steering: Steering, view: LiveView | None) -> RunStatus:

@@ -7,12 +7,12 @@ from pydantic import Field, ValidationError, create_model
 
 from agent.errors import BadInput
 from agent.records.base import Record
+from agent.records.limits import OtherLimits
 from tools.toolbox import LEVERS
 
 Made = TypeVar("Made", bound=Record)
 WAIT = 50.0  # seconds; many clients give a call up after 60
 MOST_WAIT = 3600.0
-LEFT_OUT = "What you leave out is as planned, where the same lever is planned."
 RUN = "name of the run; empty: the newest"
 WAITS = "seconds to wait for the end of what was begun; it goes on after them, and `status` tells how far it is"
 
@@ -76,15 +76,8 @@ class CancelStep(Waiting):
     """Break off the action under way. It stays cancelled: nothing is changed by it, and another is planned."""
 
 
-class Extend(Waiting):
-    """Set other limits for a run, such as more rounds. A finished run is opened again under the same ledger; its test result is marked as seen."""  # noqa: E501
-
-    rounds: int | None = Field(None, ge=1, le=10_000, description="in all, those done included")
-    minutes: float | None = Field(None, gt=0, description="of work, in all")
-    train_tokens: int | None = Field(None, gt=0, description="tokens trained, in all")
-    usd: float | None = Field(None, ge=0, description="for the external LLM, in all")
-    llm_tokens: int | None = Field(None, gt=0, description="of the external LLM, in and out, in all")
-    target: float | None = Field(None, gt=0, le=1, description="validation reward at which the run is done")
+class Extend(Waiting, OtherLimits):
+    """Set other limits for a run, such as more rounds: in all, what is done and used up included. A finished run is opened again under the same ledger; its test result is marked as seen."""  # noqa: E501
 
 
 class Finish(Waiting):
@@ -116,23 +109,9 @@ def call_of(record: type[Record]) -> type[Record]:
     return made
 
 
-def record_of(call: Record, record: type[Made], planned: Record | None = None) -> Made:
-    """The lever, or the look, that a call is of.
-
-    Args:
-        planned: where it is the same lever, what the call leaves out is as planned: that fits the round, and a default
-            may not.
-    """
-    kept = planned.model_dump() if isinstance(planned, record) else {}
-    return record.model_validate(kept | call.model_dump(include=call.model_fields_set & set(record.model_fields)))
-
-
-def schema_of(call: type[Record]) -> dict[str, Any]:
-    """The JSON schema of a call's arguments, without the name that the tool has already."""
-    schema = call.model_json_schema()
-    schema["properties"].pop("action", None)
-    schema.pop("description", None)
-    return schema
+def record_of(call: Record, record: type[Made]) -> Made:
+    """The lever, or the look, that a call is of. It names what the call names; see `graphs.approval.completed`."""
+    return record.model_validate(call.model_dump(include=call.model_fields_set & set(record.model_fields)))
 
 
 def read_call(call: type[Record], arguments: dict[str, Any]) -> Record:

@@ -20,7 +20,7 @@ from pydantic import PrivateAttr
 from agent.errors import NesyLoraError
 from agent.records.actions import EditPrompt, Rollback, TrainLora
 from agent.records.base import Record
-from tools.toolbox import LOOKS
+from tools.toolbox import LOOKS, about, schema_of
 from ui.mcp import calls
 from ui.mcp.command import TOKEN_VARIABLE
 from ui.mcp.runs import Runs
@@ -51,8 +51,7 @@ class RecordTool(Tool):
         cls, name: str, call: type[Record], do: Do[Any], allowed: frozenset[str], hints: mcp_types.ToolAnnotations
     ) -> "RecordTool":
         """The tool of this name; what it does is said in the docstring of its call."""
-        about = " ".join((call.__doc__ or "").split())
-        tool = cls(name=name, description=about, parameters=calls.schema_of(call), annotations=hints)
+        tool = cls(name=name, description=about(call), parameters=schema_of(call), annotations=hints)
         tool._call, tool._do, tool._allowed = call, do, allowed
         return tool
 

@@ -7,6 +7,7 @@ from typing import TypeVar
 from agent.errors import BadInput
 from agent.records.actions import Action, EditPrompt, Rollback, TrainLora
 from agent.records.base import Record
+from agent.records.limits import OtherLimits
 from agent.records.looks import Look
 from eval.drafts.records import DraftOptions
 from graphs.approval import APPROVE
@@ -67,18 +68,16 @@ class Tools:
 
     async def train_lora(self, call: Record, talk: Talk) -> RunView:
         folder, steering, status = await self._open(call)
-        planned = status.question.decision.move if status.question else None
-        rules = status.question.training if status.question else None
-        action = calls.record_of(call, TrainLora, planned if isinstance(planned, TrainLora) else rules)
-        cost = f" Cost: {wording.action_cost(status.question.cost)}." if status.question and planned == action else ""
-        what = f"Train the weights in run {folder.name}: {action}.{cost}"
+        action: Action = calls.record_of(call, TrainLora)
+        if status.question:  # a yes is to just this, whatever may be planned by then
+            action = status.question.completed(action)
+        what = f"Train the weights in run {folder.name}: {views.training(action, status.question)}"
         await self._approval("train_lora", what, steering, status, talk)
         return await self._act(folder, steering, action, call, talk)
 
     async def edit_prompt(self, call: Record, talk: Talk) -> RunView:
-        folder, steering, status = await self._open(call)
-        planned = status.question.decision.move if status.question else None
-        return await self._act(folder, steering, calls.record_of(call, EditPrompt, planned), call, talk)
+        folder, steering, _ = await self._open(call)
+        return await self._act(folder, steering, calls.record_of(call, EditPrompt), call, talk)
 
     async def rollback(self, call: Record, talk: Talk) -> RunView:
         folder, steering, _ = await self._open(call)
@@ -119,15 +118,14 @@ class Tools:
 
     async def extend(self, call: calls.Extend, talk: Talk) -> RunView:
         folder = self._runs.find(call.run)
-        limits = {key: value for key, value in call.model_dump(exclude={"run", "wait"}).items() if value is not None}
-        if not limits:
-            raise BadInput("extend: name a limit: rounds, minutes, train_tokens, usd, llm_tokens or target")
-        named = ", ".join(f"{key} {value:g}" for key, value in limits.items())
+        if not call.named:
+            raise BadInput(f"extend: name a limit: {', '.join(OtherLimits.model_fields)}")
+        limits = ", ".join(f"{name} {value:g}" for name, value in call.named.items())
         again = " It has finished, and is opened again." if folder.outcome() else ""
-        await talk.approval("extend", f"Set the limits of run {folder.name}: {named}.{again}")
+        await talk.approval("extend", f"Set the limits of run {folder.name}: {limits}.{again}")
         if folder.outcome() and not again:
             raise BadInput(f"Run {folder.name} has finished while the user was asked. {ASK_AGAIN}")
-        steering = await in_thread(self._runs.extended, folder, limits)
+        steering = await in_thread(self._runs.extended, folder, call.named)
         return await self._view(folder, steering, await in_thread(steering.status), call.wait, talk)
 
     async def finish(self, call: calls.Finish, talk: Talk) -> RunView:

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from agent.records.actions import Stop
+from agent.records.actions import Action, Stop, named
 from agent.records.base import Record
 from agent.records.examples import Prompt
 from agent.records.limits import Limits
@@ -143,6 +143,15 @@ def planned(question: Question) -> Planned:
         cost=wording.action_cost(question.cost),
         final=isinstance(move, Stop),
     )
+
+
+def training(action: Action, question: Question | None) -> str:
+    """A training that a person is asked about: whole where it is in place of a plan, else as it was asked for."""
+    if question is None:
+        asked = ", ".join(f"{setting} {value}" for setting, value in named(action).items()) or "no settings"
+        return f"train_lora with {asked}; what is not named is as planned then, or as the rules have it."
+    cost = f" Cost: {wording.action_cost(question.cost)}." if question.decision.move == action else ""
+    return f"{action}.{cost}"
 
 
 def in_words(now: RunView) -> str:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from graphs.control.extension import in_words
 from ui.report.write import LOADER, with_words
 from ui.status_wording import CONDITIONS, figures
+from ui.talk.plans import answered
 
 HERE = Path(__file__).parent
 
@@ -18,7 +19,7 @@ HERE = Path(__file__).parent
 def environment() -> Environment:
     loader = ChoiceLoader([FileSystemLoader(HERE / "templates"), LOADER])
     made = with_words(Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True))
-    made.filters["limits"] = in_words
+    made.filters |= {"limits": in_words, "answered": answered}
     made.globals |= {"conditions": CONDITIONS, "figures": figures}
     return made
 

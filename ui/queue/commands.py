@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ui.queue.place import HERE
+
 if TYPE_CHECKING:
     from agent.records.queue import NightLimits
     from memory.queue import QueueFolder
@@ -69,6 +71,11 @@ def is_queue(options: argparse.Namespace) -> bool:
     return len(options.task) > 1 or options.overnight or any(value is not None for value in named)
 
 
+def is_at_once(options: argparse.Namespace) -> bool:
+    """Whether `run` is asked for tasks side by side."""
+    return options.on != HERE or options.jobs is not None or options.gpus_each is not None
+
+
 def notify_overrides(options: argparse.Namespace) -> list[str]:
     """`--notify` of a single run, as a setting of its task."""
     if not options.notify:
@@ -95,13 +102,10 @@ def run_at_once(options: argparse.Namespace, overrides: list[str]) -> int:
     from ui.queue.place import place_of
     from ui.queue.spread import run_spread
 
-    common = ("until", "minutes", "usd", "llm_tokens", "train_tokens", "overnight", "detach", "name", "notify", "json")
-    if given := [name for name in common if getattr(options, name)]:
-        raise BadInput(
-            f"--{given[0].replace('_', '-')} does not go with --on or --jobs, where each task has only its own limits "
-            "(--set budget.minutes=60)."
-        )
-    return run_spread([Path(task) for task in options.task], place_of(options), options.runs, overrides)
+    if given := [name for name in ("overnight", "detach", "name", "notify", "json") if getattr(options, name)]:
+        raise BadInput(f"--{given[0]} does not go with --on or --jobs.")
+    tasks = [Path(task) for task in options.task]
+    return run_spread(tasks, place_of(options), options.runs, overrides, limits_of(options))
 
 
 def resume_queue(queue: "QueueFolder", options: argparse.Namespace) -> int:

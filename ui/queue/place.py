@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from graphs.workers.executors import Place
 
+HERE = "here"  # as graphs.workers.executors has it
+
 
 def add_place(command: argparse.ArgumentParser, jobs: str) -> None:
     """`--on`, `--jobs` and `--gpus-each`."""
     command.add_argument(
-        "--on", default="here", metavar="ray|ray://HOST:PORT",
+        "--on", default=HERE, metavar="ray|ray://HOST:PORT",
         help="a Ray cluster: one for this machine, or the one at RAY_ADDRESS or at this address (docs/scale.md)",
     )  # fmt: skip
     command.add_argument("--jobs", type=int, metavar="N", help=jobs)

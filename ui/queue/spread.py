@@ -1,64 +1,141 @@
-"""`nesylora run A B C --on ray`: several tasks at once, each within the limits of its own task.yaml."""
+"""`nesylora run A B C --on ray`: several tasks at once, within their own limits, and within common ones."""
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from agent.records.rounds import Outcome
+from agent.errors import BadInput
+from agent.records.queue import Estimate, NightLimits, TaskAdded
+from agent.records.rounds import Outcome, Round
+from eval.tasks.task import load_config
 from graphs.context import checked, new_run
+from graphs.queue.common import CommonBudget
+from graphs.queue.making import read_tasks
 from graphs.workers.executors import Crew, Place, crew
 from graphs.workers.spread import spread
+from memory.queue import now
 from memory.run.folder import RunFolder
 from ui import wording
+from ui.control import signals
 from ui.control.work import IMPROVED, NOTHING, REACHED, exit_code
 
 FAILED = 1
 
 
-def run_spread(tasks: Sequence[Path], place: Place, root: Path, overrides: Sequence[str]) -> int:
+def run_spread(tasks: Sequence[Path], place: Place, root: Path, overrides: Sequence[str], limits: NightLimits) -> int:
     """Work on all tasks, as many at a time as there is room for. Returns the exit code, as of a queue.
 
     Args:
         tasks: each a task.yaml or its folder, or the folder of a run, which goes on.
+        limits: what they may use together, with what the runs among them have used before.
 
     Raises:
-        BadInput: one of them cannot be used. Nothing has begun then.
+        BadInput: one of them cannot be used, or there is no such place. Nothing has begun then.
     """
-    for task in tasks:
-        if not _is_run(task):
-            checked(task, overrides)
-    runs = [RunFolder.open(task) if _is_run(task) else new_run(task, overrides, root) for task in tasks]
+    begun = {task: RunFolder.open(task) for task in tasks if _is_run(task)}
+    _refuse_twice([run.path for run in map(begun.get, tasks) if run])
+    rows = _rows(tasks, begun, overrides, limits, root)
     console = Console(highlight=False)
-    again = " ".join(["nesylora run --on", place.on, *(str(run.path) for run in runs)])
+    runs = list[RunFolder]()
     try:
-        with crew(place) as workers:
-            failed = _followed(runs, workers, console)
-    except KeyboardInterrupt:
-        console.print(f"Stopped. Go on with: {again}", soft_wrap=True, markup=False)
-        raise
+        with crew(place) as workers:  # first: where nothing can run, no run is laid out
+            for task in tasks:
+                runs.append(begun.get(task) or new_run(task, overrides, root))
+            console.print(f"{wording.plural(len(runs), 'run')}, {workers.slots} at a time.")
+            # Now, too: who is killed has no last words.
+            console.print(f"After a kill, go on with: {_again(runs, place, limits)}", soft_wrap=True, markup=False)
+            budget = CommonBudget(limits, runs, rows, workers.slots) if limits.set else None
+            failed = _followed(runs, workers, console, budget)
+    except KeyboardInterrupt as error:
+        then = f"Go on with: {_again(runs, place, limits)}" if runs else "Nothing was begun."
+        console.print(f"Stopped. {then}", soft_wrap=True, markup=False)
+        return signals.exit_code(error)
     for run in runs:
-        console.print(f"{run.name}: {failed.get(run.name) or _ended(run)}", soft_wrap=True, markup=False)
+        console.print(f"{_label(run, runs)}: {failed.get(run.path) or _ended(run)}", soft_wrap=True, markup=False)
     if failed:
-        console.print(f"What has failed goes on with: {again}", soft_wrap=True, markup=False)
+        console.print(f"What has failed goes on with: {_again(runs, place, limits)}", soft_wrap=True, markup=False)
         return FAILED
     codes = [exit_code(run) for run in runs]
     return REACHED if not any(codes) else IMPROVED if REACHED in codes or IMPROVED in codes else NOTHING
 
 
-def _followed(runs: Sequence[RunFolder], workers: Crew, console: Console) -> dict[str, str]:
+def _rows(
+    tasks: Sequence[Path],
+    begun: Mapping[Path, RunFolder],
+    overrides: Sequence[str],
+    limits: NightLimits,
+    root: Path,
+) -> list[TaskAdded]:
+    """The tasks, checked. Where they share a budget, they are estimated; of runs that go on nothing is estimated."""
+    new = [task for task in tasks if task not in begun]
+    if not limits.set:
+        for task in new:
+            checked(task, overrides)
+        return []
+    rows = iter(read_tasks(new, overrides, limits, root))
+    return [_goes_on(begun[task], limits) if task in begun else next(rows) for task in tasks]
+
+
+def _goes_on(run: RunFolder, limits: NightLimits) -> TaskAdded:
+    """A run as a task of which nothing is known but its limits."""
+    config = load_config(run.task_file)
+    if limits.usd is not None and config.unpriced:
+        raise BadInput(f"{run.name}: money is limited, and the {config.unpriced} has no `llm.price` in its task.yaml")
+    unknown = Estimate(
+        start=0, lora=0, edit=0, end=0, trained=0, rounds=config.budget.rounds, asks_llm=bool(config.roles)
+    )
+    return TaskAdded(
+        time=now(), number=1, name=run.name, task=str(run.task_file), limits=config.limits, estimate=unknown
+    )
+
+
+def _refuse_twice(runs: Sequence[Path]) -> None:
+    if twice := [run for run in dict.fromkeys(runs) if runs.count(run) > 1]:
+        raise BadInput(f"{twice[0]} is named twice; only one process at a time can work on a run. Name it once.")
+
+
+def _again(runs: Sequence[RunFolder], place: Place, limits: NightLimits) -> str:
+    """The command that goes on with these runs, from any folder."""
+    folders = (str(run.path) for run in runs)
+    return shlex.join(["nesylora", "run", *folders, *place.options, *_options(limits)])
+
+
+def _options(limits: NightLimits) -> list[str]:
+    words = []
+    for name, value in limits:
+        if value is not None:
+            shown = value.astimezone().strftime("%Y-%m-%d %H:%M") if name == "until" else str(value)
+            words += [f"--{name.replace('_', '-')}", shown]
+    return words
+
+
+def _label(run: RunFolder, runs: Sequence[RunFolder]) -> str:
+    """Its name; its folder, where another of them has the same name."""
+    return run.name if [other.name for other in runs].count(run.name) == 1 else str(run.path)
+
+
+def _followed(
+    runs: Sequence[RunFolder], workers: Crew, console: Console, budget: CommonBudget | None
+) -> dict[Path, str]:
     """Prints each round that is done."""
-    console.print(f"{wording.plural(len(runs), 'run')}, {workers.slots} at a time.")
-    shown = {run.name: len(run.rounds()) for run in runs}
+    shown = {run.path: len(_rounds(run)) for run in runs}
 
     def look(run: RunFolder) -> None:
-        rows = run.rounds() if run.path.exists() else ()
-        for row in rows[shown[run.name] :]:
+        rows = _rounds(run)
+        for row in rows[shown[run.path] :]:
             what = f"round {row.number}: {wording.lever(row.decision.move)}, {wording.kept(row)}"
-            console.print(f"{run.name}  {what}; validation reward {row.reward:.2f}", soft_wrap=True, markup=False)
-        shown[run.name] = max(shown[run.name], len(rows))
+            said = f"{_label(run, runs)}  {what}; validation reward {row.reward:.2f}"
+            console.print(said, soft_wrap=True, markup=False)
+        shown[run.path] = max(shown[run.path], len(rows))
 
-    return spread(runs, workers, look)
+    return spread(runs, workers, look, budget.begin if budget else None)
+
+
+def _rounds(run: RunFolder) -> list[Round]:
+    """Also of a damaged ledger, which the run's own process mends; and of one whose process took it away."""
+    return [row for row in run.known_rows() if isinstance(row, Round)]
 
 
 def _ended(run: RunFolder) -> str:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from agent.errors import BadInput, Busy
 from agent.policy.learned import short
-from agent.records.queue import NightLimits
+from agent.records.queue import Estimate, NightLimits
 from graphs.control.client import environment
 from graphs.queue.foreman import Foreman, spend_of
 from graphs.queue.making import take_up
@@ -73,7 +73,7 @@ def show_estimate(queue: QueueFolder) -> None:
     """What the tasks will take, before they begin."""
     state, console = queue.read(), Console(highlight=False)
     console.print(f"{queue.name}: {wording.plural(len(state.items), 'task')}, {limits_in_words(state.limits)}")
-    table = Table("task", "an edit", "a training", "rounds", "all", "tokens", "USD", "disk")
+    table = Table("task", "an edit", "a training", "likely", "at most", "disk")
     for item in state.items:
         table.add_row(*_estimated(item))
     console.print(table)
@@ -81,7 +81,8 @@ def show_estimate(queue: QueueFolder) -> None:
     for rate in rates:
         console.print(
             f"At {rate.answering:,.0f} forward tokens a second while answering and {rate.training:,.0f} while "
-            f"training, by {rate.source}. A task ends sooner once its target is reached. USD –: no earlier run tells.",
+            f"training, by {rate.source}. Likely: until the target, as far as a few answers or earlier runs tell. "
+            "Money: where earlier runs tell.",
             style="dim", soft_wrap=True,
         )  # fmt: skip
     console.print(f"Its page: {write_page(queue)}", soft_wrap=True)
@@ -113,20 +114,38 @@ def state_in_words(queue: QueueFolder) -> str:
 
 
 def _estimated(item: Item) -> tuple[str, ...]:
-    """Times of a round of each lever; then of all rounds with start and end: time, forward tokens, money, room."""
-    known = item.added.estimate
-    rate, full = known.rate, known.minutes(known.rounds)
-    usd = None if known.usd_round is None else known.usd_round * known.rounds
+    """Times of a round of each lever; then the run, likely and at most; room."""
+    known, own = item.added.estimate, item.added.limits.minutes
+    rate = known.rate
     return (
         item.added.name,
-        wording.duration(known.edit / rate.answering) if rate else "–",
-        wording.duration(known.lora / rate.training) if rate else "–",
-        str(known.rounds),
-        wording.duration(60 * full) if full is not None else "–",
-        short(round(known.tokens)),
-        "–" if usd is None else wording.money(usd),
+        _roughly(known.edit / rate.answering) if rate else "–",
+        _roughly(known.lora / rate.training) if rate else "–",
+        _of_rounds(known, known.likely_rounds, known.tokens, known.likely_minutes, own),
+        _of_rounds(known, known.rounds, known.most_tokens, known.most_minutes, own),
         f"{known.disk / 1e6:,.0f} MB",
     )
+
+
+def _of_rounds(known: Estimate, rounds: int, tokens: float | None, minutes: float | None, own: float | None) -> str:
+    """Rounds, time, forward tokens and money, a line each, as far as they are known.
+
+    Args:
+        own: minutes that the task may use by its own task.yaml.
+    """
+    lines = [wording.plural(rounds, "round")]
+    if minutes is not None:
+        lines.append(_roughly(60 * (minutes if own is None else min(minutes, own))))
+    if tokens is not None:
+        lines.append(f"{short(round(tokens))} tokens")
+    if known.usd_round:
+        lines.append(wording.money(known.usd_round * rounds))
+    return "\n".join(lines)
+
+
+def _roughly(seconds: float) -> str:
+    """No seconds from ten minutes on."""
+    return wording.duration(seconds if seconds < 600 else 60 * round(seconds / 60))
 
 
 def _detach(queue: QueueFolder) -> int:

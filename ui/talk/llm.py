@@ -79,10 +79,7 @@ class LlmDesk:
         if question is None:
             named = ", ".join(f"{name} {value}" for name, value in given.items())
             return f"To be done in place of the next plan: train the weights{f' ({named})' if named else ''}."
-        planned = question.decision.move
-        epochs = next((ahead.epochs for ahead in question.forecasts if ahead.epochs), TrainLora().epochs)
-        base = planned if isinstance(planned, TrainLora) else TrainLora(rows="refined", epochs=epochs)
-        return f"To be done: {plans.proposal(TrainLora.model_validate({**base.model_dump(), **given}), question)}."
+        return f"To be done: {plans.proposal(question.completed(TrainLora.model_validate(given)), question)}."
 
     @property
     def _talk(self) -> Asking:

@@ -4,10 +4,8 @@ from collections.abc import Callable, Iterable
 
 from agent.errors import BadInput
 from agent.policy.planner_tools import elsewhere
-from agent.policy.rules import Rules
 from agent.records.actions import EditPrompt, Rollback, Stop, TrainLora
 from agent.records.limits import Limits
-from eval.tasks.task import load_config
 from graphs.approval import Question, Reject, instead, read
 from graphs.control.steering import Steering
 from graphs.conversation import commands
@@ -111,8 +109,7 @@ class Orders:
             return []
         if now.trouble:
             raise BadInput(f"{now.trouble} Say yes or no first.")
-        rules = Rules(load_config(self._folder.task_file)).training(rounds[-1].signal, rounds)
-        meant, fault = read(instead(action, **settings), Stop(), len(rounds), rules)
+        meant, fault = read(instead(action, **settings), Stop(), len(rounds))
         if not isinstance(meant, TrainLora | EditPrompt | Rollback):
             raise BadInput(fault)
         self._run.act(meant)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from agent.records.actions import Action, Decision, EditPrompt, Rollback, Stop, TrainLora
 from agent.records.base import digest
+from agent.records.events import PlanAnswered
 from graphs.approval import Cost, Forecast, Question
 from ui.decision_wording import alternative, beside_rules, doubts, inquiry, reason
 from ui.talk.lines import Line, line
@@ -84,6 +85,18 @@ def what(action: Action, rows: int = 0, tests: int = 0) -> str:
         case Stop():
             opened = plural(tests, "test row") if tests else "the test rows"
             return f"end the run: open {opened}, once, and write the report. {REOPENS}"
+
+
+def answered(event: PlanAnswered) -> str:
+    """What became of a plan that a user was asked about."""
+    match event.answer:
+        case "approve":
+            return f"Round {event.number} is approved."
+        case "edit":
+            return f"Round {event.number} is to be another: {what(event.move).partition('.')[0]}."
+        case "reject":
+            why = f": {event.message}" if event.message else "."
+            return f"The user turned {event.move.action} down{why}"
 
 
 def expected(action: Action, forecast: Forecast | None, seconds_left: float | None = None) -> str:

@@ -21,6 +21,7 @@ from agent.records.events import (
     InquiryMade,
     LimitsSet,
     Note,
+    PlanAnswered,
     RoundJudged,
     RoundStarted,
     RunFinished,
@@ -33,6 +34,7 @@ from graphs.control.extension import in_words
 from ui import wording
 from ui.decision_wording import alternative, beside_rules, decider, doubts, inquiry, refusal
 from ui.decision_wording import reason as why
+from ui.talk.plans import answered
 
 EVERY = 10.0  # seconds between progress lines where nobody watches
 STYLES = {"train_lora": "blue", "edit_prompt": "yellow"}
@@ -121,6 +123,9 @@ class LiveView:
                 self._say(Text(f"looked: {wording.printable(inquiry(made))}", style="dim"))
             case DecisionMade(decision=decision):
                 self._decision(decision)
+            case PlanAnswered():
+                if event.answer != "approve":  # what follows shows that
+                    self._say(Text(wording.printable(answered(event)), style="italic"))
             case RoundJudged(row=row):
                 self._verdict(row)
             case LimitsSet(row=row):

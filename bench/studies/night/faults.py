@@ -4,7 +4,7 @@ import random
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, get_args
 import psutil
 
 from bench.studies.night.gateway import Gateway
+from eval.tasks.task import load_config
 from memory.queue import QueueFolder
 from memory.run.folder import RunFolder
 
@@ -55,6 +56,33 @@ def plan(seed: int, every: float) -> Iterator[Fault]:
             yield Fault(round(at, 1), kind, round(chance.uniform(0.15, 0.5) * every, 1), chance.randrange(2**32))
 
 
+class Turns:
+    """Faults in their turn. One that would meet nothing waits until it does, and lets those after it pass.
+
+    Args:
+        meets: whether there is something for a fault to spoil now.
+    """
+
+    def __init__(self, faults: Iterator[Fault], meets: Callable[[Fault], bool]) -> None:
+        self._faults, self._meets = faults, meets
+        self._next = next(faults, None)
+        self.waiting: list[Fault] = []
+
+    def take(self, now: float) -> Fault | None:
+        """The fault whose turn it is; None: there is none.
+
+        Args:
+            now: seconds after the queue was begun.
+        """
+        if self._next and now >= self._next.at:
+            self.waiting.append(self._next)
+            self._next = next(self._faults, None)
+        fault = next((fault for fault in self.waiting if self._meets(fault)), None)
+        if fault:
+            self.waiting.remove(fault)
+        return fault
+
+
 class Grounds:
     """The place of a night, and the hand that spoils it.
 
@@ -67,6 +95,7 @@ class Grounds:
         self._queue = queue
         self._gateway = gateway
         self._ballast = queue.root / "ballast"
+        self._chroma = queue.root / "memory" / "chroma.sqlite3"
 
     def kill(self, run: bool = True, queue: bool = True) -> str:
         """SIGKILL to the process of the run, of the queue, or both; waits until they are gone, and says which."""
@@ -103,11 +132,32 @@ class Grounds:
         """Take the zeros away."""
         self._ballast.unlink(missing_ok=True)
 
+    def meets(self, fault: Fault) -> bool:
+        """Whether there is something for the fault to spoil: the file, or a run that asks the LLM."""
+        if not self._queue.rows_file.exists():
+            return False
+        run = self._run()
+        if fault.kind == "Chroma is damaged":
+            return self._chroma.exists()
+        if fault.kind not in DAMAGES and fault.kind != "the LLM is down":
+            return True
+        if run is None:
+            return False
+        match fault.kind:
+            case "the LLM is down":
+                return bool(load_config(run.task_file).roles)
+            case "a checkpoint is damaged":
+                return run.checkpoints.exists()
+            case "an adapter is damaged":
+                return any(run.path.glob("adapters/*/complete"))
+            case _:
+                return run.baseline() is not None
+
     def damage(self, fault: Fault) -> str:
         """Damage a file of the run under way, while nobody is at work. Says what was done; "" if there is none."""
         run, chance = self._run(), random.Random(fault.seed)
         if fault.kind == "Chroma is damaged":
-            return _overwritten(self._queue.root / "memory" / "chroma.sqlite3", chance)
+            return _overwritten(self._chroma, chance)
         if run is None:
             return ""
         match fault.kind:

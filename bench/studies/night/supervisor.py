@@ -13,7 +13,7 @@ from typing import NamedTuple
 from agent.errors import BadInput, NesyLoraError
 from agent.records.base import Record
 from agent.records.queue import TaskEnded
-from bench.studies.night.faults import DAMAGES, NOTHING_TO_DAMAGE, Fault, Grounds
+from bench.studies.night.faults import DAMAGES, NOTHING_TO_DAMAGE, Fault, Grounds, Turns
 from bench.studies.night.gateway import Gateway
 from bench.studies.night.tasks import KEY
 from memory.queue import QueueFolder
@@ -53,7 +53,7 @@ class Night(NamedTuple):
     def work(self, faults: Iterator[Fault]) -> bool:
         """To the end of the queue. Whether every task has finished."""
         began, grounds, starts = time.monotonic(), Grounds(self.queue, self.gateway), 0
-        fault, freed = next(faults, None), 0.0
+        turns, freed = Turns(faults, grounds.meets), 0.0
         process: subprocess.Popen[bytes] | None = None
         while True:
             now = time.monotonic() - began
@@ -63,14 +63,14 @@ class Night(NamedTuple):
                 grounds.free_the_disk()
                 freed = 0.0
                 self.note(now, "the disk has room again")
-            if fault and now >= fault.at and self.queue.rows_file.exists():
-                until = self._happens(fault, grounds, now, began)
-                freed = max(freed, until)
-                fault = next(faults, None)
+            if fault := turns.take(now):
+                freed = max(freed, self._happens(fault, grounds, now, began))
             if process.poll() is not None:
                 self.note(now, f"the queue's process has ended with {process.returncode}")
                 process = None
                 if self._done() or starts >= PATIENCE:
+                    for waits in turns.waiting:
+                        self.note(now, waits.kind, f"due after {waits.at:.0f} s, and there was nothing to spoil")
                     return self._done()
                 time.sleep(RESTS)
             time.sleep(LOOKS)

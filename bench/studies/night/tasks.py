@@ -37,7 +37,7 @@ def planned(url: str) -> list[Planned]:
             {"target": 1.0, "budget": {"rounds": 10, "usd": 1.0}, "policy": "alternate every 1", "edit": edit,
              "llm": llm},
         ),
-        Planned("office/queues", {"target": 1.0, "budget": {"rounds": 5}}),
+        Planned("office/queues", {"target": 1.0, "budget": {"rounds": 4}}),
     ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import pytest
 from agent.errors import BadInput, NesyLoraError
 from agent.policy.experience import experience
 from agent.records.actions import EditPrompt, Rollback, Stop, TrainLora
-from agent.records.events import Event
+from agent.records.events import Event, PlanAnswered
 from agent.records.looks import Evaluate, TryPrompt
 from graphs.approval import APPROVE, instead
 from graphs.cancelling import CANCELLED
@@ -233,6 +233,8 @@ def test_a_supervised_run_asks_and_is_answered_by_one_of_two(training: RunFolder
         with pytest.raises(BadInput, match="has finished"):
             driver.pause()
     assert [row.decision.by for row in training.rounds()] == ["fixed order", "user"]
+    answers = [(event.number, event.answer, event.move.action) for event in training.events().of(PlanAnswered)]
+    assert answers == [(1, "approve", "train_lora"), (2, "edit", "edit_prompt"), (3, "edit", "stop")]
 
 
 def test_rounds_are_approved_beforehand_and_the_end_is_asked_about(training: RunFolder) -> None:

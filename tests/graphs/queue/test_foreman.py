@@ -18,6 +18,8 @@ import yaml
 from agent.errors import BadInput, Busy, NesyLoraError
 from agent.records.events import Note
 from agent.records.queue import NightLimits, QueueEnded, QueueRow, Rate, TaskEnded, TaskStopped
+from agent.signal.cost_model import Sizes
+from agent.signal.run_costs import Sample
 from eval.tasks.task import load_config
 from graphs.control.client import Remote, live, start_worker
 from graphs.control.extension import extend_stopped
@@ -78,7 +80,7 @@ def tasks(tiny_task: TinyTask, tmp_path: Path) -> Callable[..., list[Path]]:
 @pytest.fixture(autouse=True)
 def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would load a model in a process of its own; `test_estimate` tests it."""
-    monkeypatch.setattr("graphs.queue.estimate._probed", lambda task: None)
+    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: [None] * len(tasks))
 
 
 def test_a_task_that_breaks_does_not_stop_the_others_and_one_more_is_added_meanwhile(
@@ -354,11 +356,39 @@ def test_a_run_that_answers_no_more_does_not_hold_the_queue_beyond_its_time(
     assert holder(run_of(queue).lock_path) is None, "it can be gone on with another night"
 
 
+def test_a_process_that_gives_no_sign_of_life_is_ended_and_its_run_goes_on(
+    tasks: Callable[..., list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = new_queue(tasks("only"), NightLimits(), tmp_path / "runs", SHORT)
+    hung: list[int] = []
+
+    def hang(seen: tuple[RunFolder, RunStatus]) -> None:
+        if seen[1].pid and seen[1].step and seen[1].step.what == "training LoRA" and not hung:
+            hung.append(seen[1].pid)
+            os.kill(hung[0], signal.SIGSTOP)
+            for name, seconds in (("client.ANSWERS", 0.1), ("asking.ENDS", 0.1), ("pulse.STILL", 0.2)):
+                part = "control" if name.startswith("client") else "queue"
+                monkeypatch.setattr(f"graphs.{part}.{name}", seconds)
+
+    def recover(row: QueueRow) -> None:
+        if isinstance(row, TaskStopped):
+            monkeypatch.setattr("graphs.queue.pulse.STILL", 900.0)
+            monkeypatch.setattr("graphs.control.client.ANSWERS", 30.0)
+
+    seen = Seen(recover, hang)
+    Foreman(queue, seen, AT_ONCE).work()
+    [stop] = [row for row in seen.rows if isinstance(row, TaskStopped)]
+    assert hung and stop.then == "again" and "written nothing and computed nothing" in stop.reason
+    assert seen.ends == [(1, "finished")] and [row.number for row in run_of(queue).rounds()] == [1]
+
+
 def test_a_time_that_has_passed_is_refused_and_so_is_one_into_which_no_round_fits(
     tasks: Callable[..., list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rate = Rate(answering=1.0, training=1.0, source="a slow machine")
-    monkeypatch.setattr("graphs.queue.estimate._probed", lambda task: rate)
+    sizes = Sizes(asked=20, wanted=5, answered=5, shown=25)
+    sample = Sample(rate=rate, sizes=sizes, answered=5, k=0, before=0.0, after=0.0)
+    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: [sample] * len(tasks))
     named = tasks("first", "second")
     with pytest.raises(BadInput, match=r"Not even one round of each task fits: 3\.0 minutes are left of 3 minutes"):
         new_queue(named, NightLimits(minutes=3), tmp_path / "runs", SHORT)

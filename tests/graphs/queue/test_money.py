@@ -28,7 +28,7 @@ IN, OUT, NIGHT = 0.4, 1.6, 0.012  # USD per million tokens, and for the night
 
 @pytest.fixture(autouse=True)
 def no_probe_and_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphs.queue.estimate._probed", lambda task: None)
+    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: [None] * len(tasks))
     monkeypatch.setenv("MAYOR_KEY", "sk-marked-5f0c1d7e9b")
 
 

@@ -1,5 +1,6 @@
 """What a task may use of a queue's budget, and what it is estimated to take."""
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,9 +10,10 @@ from agent.records.events import BaselineScored, RoundJudged
 from agent.records.limits import Extension, Limits
 from agent.records.queue import Estimate, NightLimits, Rate, TaskAdded, TaskStarted
 from agent.records.rounds import Baseline, Call, Outcome, Spend, Usage
-from eval.tasks.task import load_task
+from agent.signal.run_costs import Sample
+from eval.tasks.task import Task, load_task
 from graphs.context import new_run
-from graphs.queue.estimate import estimate
+from graphs.queue.estimate import estimate, estimates, probe
 from graphs.queue.shares import Left, differ, lacking, left_of, limits_within, own_limits, share_of, spent
 from memory.queue import Item, now
 from memory.run.folder import RunFolder
@@ -152,7 +154,7 @@ def test_what_a_user_has_set_stands_in_place_of_the_tasks_own_and_what_the_queue
 def test_an_estimate_rests_on_earlier_runs_with_the_same_model(
     tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graphs.queue.estimate._probed", lambda task: None)
+    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: [None] * len(tasks))
     task = load_task(tiny_task())
     assert estimate(task, tmp_path / "runs").rate is None
     run = new_run(tiny_task(), [], tmp_path / "runs")
@@ -174,7 +176,7 @@ def test_an_estimate_rests_on_earlier_runs_with_the_same_model(
 def test_a_task_that_ran_before_is_estimated_by_what_its_own_rounds_took(
     tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graphs.queue.estimate._probed", lambda task: None)
+    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: [None] * len(tasks))
     task, rows = load_task(tiny_task()), the_story()
     by_its_sizes = estimate(task, tmp_path / "runs")
     run = new_run(tiny_task(), [], tmp_path / "runs")
@@ -188,5 +190,39 @@ def test_a_task_that_ran_before_is_estimated_by_what_its_own_rounds_took(
     assert known.edit == pytest.approx(sum(spend.forward_tokens for spend in edits[:2]) / len(edits[:2]))
     trainings = [spend for spend, row in zip(taken, rows, strict=True) if row.decision.move.action == "train_lora"]
     assert known.trained == round(sum(spend.train_tokens for spend in trainings[:2]) / len(trainings[:2]))
+    assert known.levers == by_its_sizes.levers, "it has not ended"
+    run.append(an_outcome(rows[-1]))
+    moves = [row.decision.move.action for row in rows]
+    assert estimate(task, tmp_path / "runs").levers == tuple(moves[: task.config.budget.rounds])
     longer = load_task(tiny_task(generation={"max_new_tokens": 99}))
     assert estimate(longer, tmp_path / "runs").start != known.start, "by its sizes again"
+
+
+def test_only_tasks_that_have_not_run_are_tried_out_and_their_answers_shape_the_estimate(
+    tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, new = load_task(tiny_task()), load_task(tiny_task(name="new", generation={"max_new_tokens": 9}))
+    run = new_run(tiny_task(), [], tmp_path / "runs")
+    run.append(a_baseline())
+    [sample] = probe([new])
+    assert sample is not None and 0 < sample.answered <= 10 and sample.before == 0.0 == sample.after
+    assert sample.sizes.wanted < sample.sizes.shown and sample.sizes.asked + sample.sizes.wanted < 60
+    tried: list[str] = []
+
+    def noted(tasks: list[Task]) -> list[Sample]:
+        tried.extend(task.config.name for task in tasks)
+        return [sample for _ in tasks]
+
+    monkeypatch.setattr("graphs.queue.estimate.probe", noted)
+    first, second = estimates([known, new], tmp_path / "runs")
+    assert tried == ["new"] and first.start == a_baseline().spend.forward_tokens
+    rows = len(new.validation)
+    assert second.start == pytest.approx(rows * (sample.sizes.asked + sample.sizes.answered) + sample.sizes.shared)
+    assert second.rate and second.most_tokens and second.most_minutes and second.likely_minutes
+    assert second.tokens < second.most_tokens and second.likely_minutes < second.most_minutes
+
+
+def test_a_task_that_cannot_be_tried_is_estimated_by_its_sizes(tiny_task: TinyTask, tmp_path: Path) -> None:
+    task = load_task(tiny_task())
+    lost = replace(task, folder=tmp_path / "gone", config=task.config.model_copy(update={"model": "/no/such/model"}))
+    assert probe([lost]) == [None]

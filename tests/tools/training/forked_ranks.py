@@ -16,6 +16,7 @@ from tools.model.loading import load_model
 from tools.training import optimizer_steps
 from tools.training.lora import LoraTrainer
 from tools.training.ranks import Ranks
+from tools.training.sharding import shard
 
 DEMOS = tuple(Demo(question=f"Who is mayor {n} of Tallisk?", answer="ANSWER: Heskzan") for n in range(3))
 PROMPTS = [Prompt(system="Answer the question.", demos=DEMOS), Prompt(system="Be short.")]
@@ -29,20 +30,20 @@ ROWS = [  # of two prompts, from short to long; seven in batches of three: some 
 ACTION = TrainLora(epochs=3, rank=4, learning_rate=1e-3, enough=0, replay=0.4)
 
 
-def train_in(folder: Path, model: Path, size: int, ahead: bool) -> list[Training]:
+def train_in(folder: Path, model: Path, size: int, ahead: bool = False, sharded: bool = False) -> list[Training]:
     """Train by so many processes, and wait for them. Returns the log that each has, rank after rank."""
     folder.mkdir()
     children = []
     for rank in range(size):
         if (child := os.fork()) == 0:
-            _child(folder, model, rank, size, ahead)
+            _child(folder, model, rank, size, ahead, sharded)
         children.append(child)
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     assert codes == [0] * size, codes
     return [Training.model_validate_json((folder / f"{rank}.json").read_bytes()) for rank in range(size)]
 
 
-def _child(folder: Path, model: Path, rank: int, size: int, ahead: bool) -> None:
+def _child(folder: Path, model: Path, rank: int, size: int, ahead: bool, sharded: bool) -> None:
     code = 1
     try:
         ranks = None
@@ -52,7 +53,12 @@ def _child(folder: Path, model: Path, rank: int, size: int, ahead: bool) -> None
         if ahead:  # as on CUDA: all weights as one tensor
             optimizer_steps.DEVICES = ("cpu",)
         base, tokenizer = load_model(str(model), device="cpu", dtype="float32", progress=lambda *_: None)
-        backbone = Backbone(base, tokenizer, name="tiny", locate=folder.joinpath)
+        if sharded:
+            whole = sum(weight.numel() for weight in base.parameters())
+            shard(base, "cpu")
+            kept = sum(weight.to_local().numel() for weight in base.parameters())
+            (folder / f"{rank}.kept").write_text(str(kept / whole))
+        backbone = Backbone(base, tokenizer, name="tiny", locate=folder.joinpath, sharded=sharded)
         settings = Lora(rank=4, batch_size=3, accumulate=2, weight_decay=0.1, clip=0.5)
         trainer = LoraTrainer(backbone, settings, lambda *_: None, ranks)
         log = trainer.train(
@@ -60,6 +66,11 @@ def _child(folder: Path, model: Path, rank: int, size: int, ahead: bool) -> None
                 adapter="made", rows=ROWS, action=ACTION, folder=folder / "made", parent=None, seed=3, deadline=1e12
             )
         )
+        if sharded or size == 1:
+            trainer.train(
+                TrainingJob(adapter="more", rows=ROWS, action=ACTION, folder=folder / "more", parent="made", seed=4)
+            )
+        assert not [name for name, weight in base.named_parameters() if weight.requires_grad and "lora_" not in name]
         (folder / f"{rank}.json").write_text(log.model_dump_json())
         code = 0
     finally:
@@ -72,6 +83,7 @@ if __name__ == "__main__":
 
     model, place = map(Path, sys.argv[1:])
     for size in (1, 2, 3):
-        train_in(place / str(size), model, size, ahead=False)
+        train_in(place / str(size), model, size)
         assert read_training(place / str(size) / "made").processes == size
     train_in(place / "ahead", model, 2, ahead=True)
+    train_in(place / "sharded", model, 2, sharded=True)

@@ -11,7 +11,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from peft import PeftModel
 from safetensors.torch import load_file
+from torch import distributed
+from transformers import AutoModelForCausalLM
 
 from agent.config.lora import Lora
 from agent.errors import BadInput, Cancelled, NesyLoraError
@@ -21,8 +24,9 @@ from agent.records.training import Training, TrainingJob, read_training
 from graphs.context import new_run
 from graphs.session import open_session
 from tools.model.chat_template import TokenRow
-from tools.training.parallel import Job, check_devices, run_job
-from tools.training.ranks import divide
+from tools.training import parallel_worker
+from tools.training.parallel import Failure, Job, check_devices, run_job
+from tools.training.ranks import Ranks, divide
 
 ROOT = Path(__file__).parents[3]
 
@@ -41,7 +45,7 @@ def log(folder: Path, rank: int = 0) -> Training:
     return Training.model_validate_json((folder / f"{rank}.json").read_bytes())
 
 
-@pytest.mark.parametrize("way", ["2", "3", "ahead"])
+@pytest.mark.parametrize("way", ["2", "3", "ahead", "sharded"])
 def test_losses_norms_and_weights_are_those_of_one_process(trained: Path, way: str) -> None:
     alone, together = trained / "1", trained / way
     assert len(log(alone).steps) == 6
@@ -51,6 +55,21 @@ def test_losses_norms_and_weights_are_those_of_one_process(trained: Path, way: s
     assert ours.keys() == plain.keys()
     for name, weight in plain.items():
         torch.testing.assert_close(ours[name], weight, rtol=1e-5, atol=1e-5)
+
+
+def test_a_base_that_is_divided_trains_plain_adapters_of_the_whole_one(
+    trained: Path, tiny_model: Callable[[str], Path]
+) -> None:
+    """Each of two processes keeps half of it. An adapter is continued, too, and peft alone reads what was saved."""
+    assert [float((trained / "sharded" / f"{rank}.kept").read_text()) for rank in range(2)] == pytest.approx([0.5] * 2)
+    losses = [[step.loss for step in read_training(trained / way / "more").steps] for way in ("1", "sharded")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    logits = []
+    for way in ("1", "sharded"):
+        base = AutoModelForCausalLM.from_pretrained(tiny_model("llama"))
+        adapted = PeftModel.from_pretrained(base, trained / way / "more")
+        logits.append(adapted(input_ids=torch.arange(3, 20)[None]).logits)
+    torch.testing.assert_close(logits[1], logits[0], rtol=1e-4, atol=1e-4)
 
 
 def test_every_process_knows_the_same_steps_and_tokens(trained: Path) -> None:
@@ -103,11 +122,12 @@ def test_they_are_refused_before_any_work(
     assert not run.path.exists(), "nothing was measured"
 
 
+@pytest.mark.parametrize("shard", [False, True])
 def test_a_process_that_dies_ends_the_others_and_resume_trains_again(
-    tiny_task: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_task: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: bool
 ) -> None:
     lora = {"epochs": 1, "rank": 4, "batch_size": 4, "replay": 0}
-    task = tiny_task(processes=2, policy="lora-only", budget={"rounds": 1}, lora=lora)
+    task = tiny_task(processes=2, shard=shard, policy="lora-only", budget={"rounds": 1}, lora=lora)
     run = new_run(task, ["recall.prompts=0"], tmp_path / "runs")
     seen: list[psutil.Process] = []
     place = run.path / "training"
@@ -134,8 +154,9 @@ def test_a_process_that_dies_ends_the_others_and_resume_trains_again(
     assert run.rounds()[0].spend.train_tokens == read_training(folder).tokens
 
 
-def test_a_training_that_is_broken_off_leaves_no_process(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
-    job = Job(
+@pytest.fixture
+def job(tiny_model: Callable[[str], Path], tmp_path: Path) -> Job:
+    return Job(
         model=str(tiny_model("llama")), device="cpu", dtype="float32", chat_template_kwargs={}, lora=Lora(),
         training=TrainingJob(
             adapter="a", rows=[(Prompt(), Example(name="t", question="Who?", answer="I."))], action=TrainLora(),
@@ -143,6 +164,27 @@ def test_a_training_that_is_broken_off_leaves_no_process(tiny_model: Callable[[s
         ),
         parent_folder=None,
     )  # fmt: skip
+
+
+def test_where_memory_does_not_hold_a_divided_base_the_step_fails_with_a_way_out(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others wait for this process in the midst of a pass, so no smaller one can be tried."""
+
+    def out_of_memory(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    (tmp_path / "job.json").write_text(job.model_copy(update={"shard": True}).model_dump_json())
+    monkeypatch.setattr(parallel_worker, "train", out_of_memory)
+    monkeypatch.setattr(distributed, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(Ranks, "of_this_group", lambda: Ranks(1, 2))
+    monkeypatch.setenv("RANK", "1")
+    assert parallel_worker.work(tmp_path) == 1
+    failure = Failure.model_validate_json((tmp_path / "failure-1.json").read_bytes())
+    assert failure.kind == "StepFailed" and "set lora.checkpointing: true, or lower" in failure.message
+
+
+def test_a_training_that_is_broken_off_leaves_no_process(job: Job, tmp_path: Path) -> None:
     before, seen = psutil.Process().children(), []
 
     def cancel(said: object) -> None:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from agent.config.task import Budget, TaskConfig
 from agent.records.limits import Limits
 from graphs.context import new_run
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 from tests.fixtures.command_line import run as command
 from tests.fixtures.learnable import LEARNABLE, TinyTask
-from ui.control.commands import LIMITS
+from tools import toolbox
 from ui.mcp.calls import Extend, Waiting
 from ui.report.write import write_report
 
@@ -121,5 +122,22 @@ def test_runs_are_listed_with_their_state_and_curve(
     assert json.loads(capsys.readouterr().out)["condition"] == "stopped"
 
 
-def test_every_face_sets_every_limit() -> None:
-    assert set(LIMITS) == set(Limits.model_fields) == set(Extend.model_fields) - set(Waiting.model_fields)
+def test_every_face_sets_every_limit_and_says_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    tool = toolbox.schema_of(Extend)["properties"]
+    with pytest.raises(SystemExit):
+        command(["ctl", "extend", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert set(tool) - set(Waiting.model_fields) == {"target", *Budget.model_fields}
+    for name, limit in {"target": TaskConfig.model_fields["target"], **Budget.model_fields}.items():
+        assert limit.description and f"--{name.replace('_', '-')} N {limit.description}" in told
+        assert tool[name]["description"] == limit.description
+
+
+def test_a_limit_is_set_by_the_option_of_its_name(done: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = [done.name, "--runs", str(done.path.parent)]
+    assert command(["ctl", "extend", *folder, "--rounds", "3", "--train-tokens", "900", "--target", "1"]) == 0
+    assert command(["ctl", "extend", *folder, "--minutes", "7", "--train-tokens", "none"]) == 0
+    assert done.limits() == Limits(rounds=3, minutes=7, target=1)
+    capsys.readouterr()
+    assert command(["ctl", "extend", *folder, "--rounds", "many"]) == 2
+    assert "'many' is no number" in capsys.readouterr().err

@@ -172,6 +172,22 @@ def test_detached_it_is_followed_and_left_and_goes_on(folder: RunFolder) -> None
     assert process.noted(away) is None
 
 
+def test_a_follower_that_a_signal_ends_says_so_by_its_exit_code_and_the_run_stays(folder: RunFolder) -> None:
+    steering = start_worker(folder)
+    steering.pause()
+    watchers = [nesylora("attach", folder.name, "--runs", folder.path.parent) for _ in range(3)]
+    for watcher in watchers:
+        assert watcher.stdout is not None and folder.name in watcher.stdout.readline()
+    for watcher, number, code in zip(watchers[:2], (signal.SIGTERM, signal.SIGHUP), (143, 129), strict=True):
+        watcher.send_signal(number)
+        said, error = watcher.communicate(timeout=PATIENCE)
+        assert watcher.returncode == code and "which goes on" in said and "Traceback" not in error
+    assert steering.status().condition in ("working", "paused")
+    steering.leave()
+    watchers[-1].communicate(timeout=PATIENCE)
+    assert watchers[-1].returncode == 143, "the run was told to stop"
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
 def test_a_signal_ends_cleanly_and_the_run_goes_on(folder: RunFolder, number: signal.Signals, code: int) -> None:
     worker = nesylora("resume", folder.name, "--runs", folder.path.parent)

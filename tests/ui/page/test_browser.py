@@ -122,6 +122,7 @@ def test_a_run_is_watched_through_a_reload_and_a_new_server_paused_rolled_back_a
     page.wait_for_selector("progress", state="attached")
     page.reload()
     page.wait_for_selector("progress", state="attached")
+    wait_for(page, "Round 1 is approved.", "#feed")
     served.kill()
     page.wait_for_selector("#offline", state="visible")
     pid = live(run).status().pid  # type: ignore[union-attr]
@@ -164,6 +165,7 @@ def test_two_browsers_and_a_terminal_see_and_steer_the_same_run(
     other.get_by_role("button", name="Approve").click()
     for browser in (page, other):
         wait_for(browser, "Round 2 waits for you", "#question")
+        wait_for(browser, "Round 1 is approved.", "#feed")
     chat = [sys.executable, "nesylora.py", "chat", "tiny", "--runs", str(root)]
     terminal = subprocess.run(chat, cwd=ROOT, input="status\n/quit\n", text=True, capture_output=True, check=True)
     assert "Round 2" in terminal.stdout

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from agent.records.actions import Rollback
+from agent.records.actions import Rollback, TrainLora
 from agent.records.limits import Limits
 from agent.records.looks import TryPrompt
 from graphs.approval import APPROVE, Cost, Question, question
@@ -49,7 +49,6 @@ def test_approved(page: Pages, asking: Steered) -> None:
     text = post(page, "answer", decision="approve", number=5)
     assert asking.asked == [("answer", APPROVE)]
     assert "working" in text and "waits for you" not in text
-    assert 'hx-target="#feed"' in text and "<p>Approve (round 5)</p>" in text  # as what was said there
 
 
 def test_rejected_with_a_reason(page: Pages, asking: Steered) -> None:
@@ -72,6 +71,19 @@ def test_another_action_has_its_own_settings(page: Pages, asking: Steered) -> No
     [(_, given)] = asking.asked
     args = {"parts": ["system", "demos"], "failures": "style"}
     assert given == {"decisions": [{"type": "edit", "edited_action": {"name": "edit_prompt", "args": args}}]}
+
+
+def test_a_training_that_is_not_planned_is_offered_as_the_rules_train(page: Pages, story: RunFolder) -> None:
+    steered, edit = page.steered(story), story.rounds()[0].decision
+    assert edit.move.action == "edit_prompt"
+    rules = TrainLora(rows="refined", epochs=7)
+    asked = Question.model_validate(question(5, edit, Cost(), training=rules))
+    steered.becomes(condition="waiting", question=asked)
+    text = page.get("/runs/valley-1/settings?action=train_lora")
+    assert 'name="epochs" type="number" step="1" min="1" max="20" value="7"' in text
+    desk = LlmDesk()
+    desk.talk = Talk(steered, story, lambda _: None)
+    assert desk.weigh("/train").startswith("To be done: train 7 epochs on the train rows in the wanted form")
 
 
 def test_an_answer_to_a_question_of_before_is_refused(page: Pages, asking: Steered) -> None:

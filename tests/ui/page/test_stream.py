@@ -15,6 +15,7 @@ import httpx
 import pytest
 import uvicorn
 
+from agent.records.actions import TrainLora
 from agent.records.events import (
     BaselineScored,
     DecisionMade,
@@ -22,6 +23,7 @@ from agent.records.events import (
     InquiryMade,
     LimitsSet,
     Note,
+    PlanAnswered,
     RoundJudged,
     RunFinished,
     RunStarted,
@@ -143,6 +145,7 @@ def test_every_kind_of_event_has_words(page: Pages, story: RunFolder) -> None:
         "baseline": (BaselineScored(row=a_baseline()), "The seed prompt earns"),
         "inquiry": (InquiryMade(number=1, inquiry=Inquiry(look=ClassifyFailures(), fault="too late")), "looked: "),
         "decision": (DecisionMade(number=1, decision=the_story()[0].decision), "Round 1: "),
+        "answer": (PlanAnswered(number=1, answer="edit", move=TrainLora(epochs=2)), "is to be another: train 2 epochs"),
         "verdict": (RoundJudged(row=the_story()[1]), "taken back"),
         "note": (Note(text="Mind the gap."), "Mind the gap."),
         "limits": (LimitsSet(row=Extension(number=1, limits=limits, reopened=True)), "9 rounds, target 0.9. The run"),

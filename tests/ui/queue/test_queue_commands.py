@@ -24,7 +24,7 @@ PATIENCE = 300.0  # seconds; a test that waits so long fails
 @pytest.fixture(autouse=True)
 def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would load a model in a process of its own."""
-    monkeypatch.setattr("graphs.queue.estimate._probed", lambda task: None)
+    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: [None] * len(tasks))
 
 
 def test_two_tasks_of_which_one_fails_are_worked_on_told_of_and_shown(

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from agent.errors import BadInput
 from agent.records.actions import Rollback
+from agent.records.limits import OtherLimits
 from graphs.approval import APPROVE, Reject, instead
 from graphs.control.anybody import Anybody
 from graphs.control.steering import RunStatus
@@ -18,8 +19,6 @@ from ui.page.rendering import partial, text
 from ui.page.run.overview import live_panel
 from ui.page.run.question import CHANGED, args_from, question_card
 from ui.talk import plans
-
-ANSWERS = {"approve": "Approve", "reject": "Not this", "edit": "Do this instead"}  # as the buttons say it
 
 router = APIRouter(prefix="/runs/{name}", tags=["orders"], default_response_class=HTMLResponse)
 
@@ -42,7 +41,7 @@ async def answer(
             raise BadInput(f"{action!r} is no action; there is {' and '.join(CHANGED)}.")
         given = instead(action, **args_from(action, await request.form()))
     status = await run_in_threadpool(lambda: _answered(run, place, given, number, seen))
-    return shown(run, status, mine=f"{ANSWERS[decision]} (round {number})")
+    return shown(run, status)
 
 
 def _answered(run: RunFolder, place: Place, given: dict[str, object], number: int, seen: str) -> RunStatus:
@@ -82,17 +81,11 @@ def roll_back(run: Run, place: Here, number: Annotated[int, Form(ge=0)]) -> HTML
 
 
 @router.post("/extend", summary="Set new limits")
-def extend(
-    run: Run, place: Here, rounds: Annotated[int | None, Form(ge=1, le=10_000)] = None,
-    minutes: Annotated[float | None, Form(gt=0)] = None, usd: Annotated[float | None, Form(ge=0)] = None,
-    target: Annotated[float | None, Form(gt=0, le=1)] = None,
-) -> HTMLResponse:  # fmt: skip
+def extend(run: Run, place: Here, limits: Annotated[OtherLimits, Form()]) -> HTMLResponse:
     """What is left empty stays as it is. A finished run is opened again."""
-    limits = {"rounds": rounds, "minutes": minutes, "usd": usd, "target": target}
-    given: dict[str, float | None] = {name: limit for name, limit in limits.items() if limit is not None}
-    if not given:
+    if not limits.named:
         raise BadInput("Give at least one limit: rounds, minutes, USD or target.")
-    return shown(run, Anybody(run, place.steers).extend(**given), "The new limits hold.")
+    return shown(run, Anybody(run, place.steers).extend(**limits.named), "The new limits hold.")
 
 
 @router.post("/finish", summary="End the run: open the test rows, write the report")
@@ -107,16 +100,14 @@ def leave(run: Run, place: Here) -> HTMLResponse:
     return shown(run, Anybody(run, place.steers).leave())
 
 
-def shown(run: RunFolder, status: RunStatus, said: str = "", mine: str = "") -> HTMLResponse:
+def shown(run: RunFolder, status: RunStatus, said: str = "") -> HTMLResponse:
     """The parts of the page that an order changes at once; the rest comes with the events.
 
     Args:
         said: a sentence for the top of the page.
-        mine: what the user did, for the conversation.
     """
     return HTMLResponse(
         partial("#live", live_panel(run, status))
         + partial("#question", question_card(run, status))
         + partial("#said", text("said.html.j2", text=said) if said else Markup(), "innerHTML")
-        + (partial("#feed", text("turn.html.j2", run=run, said=mine), "beforeend") if mine else "")
     )

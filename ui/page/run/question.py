@@ -56,13 +56,12 @@ def question_card(run: RunFolder, status: RunStatus) -> Markup:
 
 @router.get("/runs/{name}/settings", summary="The settings of an action, as inputs", response_class=HTMLResponse)
 def show_settings(run: Run, place: Here, action: str) -> HTMLResponse:
-    """The inputs of another action than the planned one, with its defaults."""
+    """The inputs of an action, as it would be done if nothing is changed in them."""
     if action not in CHANGED:
         raise BadInput(f"{action!r} is no action with settings; there is {' and '.join(CHANGED)}.")
     question = place.status(run).question
-    planned = question.decision.move if question else None
-    chosen = planned if planned and planned.action == action else ACTIONS[action]()  # type: ignore[call-arg]
-    return rendering.render("inputs.html.j2", inputs=inputs_of(chosen))
+    chosen: Action = ACTIONS[action]()  # type: ignore[call-arg]
+    return rendering.render("inputs.html.j2", inputs=inputs_of(question.completed(chosen) if question else chosen))
 
 
 def inputs_of(action: Action) -> list[Input]:

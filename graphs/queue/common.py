@@ -1,0 +1,76 @@
+"""One budget for runs that are worked on side by side: each is given its part when its turn comes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from agent.records.events import LimitsSet
+from agent.records.limits import Limits
+from agent.records.queue import NightLimits, TaskAdded
+from agent.records.rounds import Spend
+from eval.tasks.task import load_config
+from graphs.queue.shares import Left, differ, lacking, left_of, limits_within, own_limits, share_of, spent
+from memory.queue import Item, now
+from memory.run.folder import RunFolder
+
+
+class CommonBudget:
+    """What runs may use together. The limits of each stand in its folder, so they hold on whatever machine it is.
+
+    A run that is under way counts with all that it was given; what it leaves goes to those that begin after its end.
+
+    Args:
+        tasks: of the runs, in the same order, which is that of their turns.
+        slots: how many are worked on at a time.
+    """
+
+    def __init__(self, limits: NightLimits, runs: Sequence[RunFolder], tasks: Sequence[TaskAdded], slots: int) -> None:
+        self._limits, self._slots = limits, slots
+        self._runs = {run.path: (run, task) for run, task in zip(runs, tasks, strict=True)}
+        self._begun: list[Path] = []
+
+    def begin(self, run: RunFolder) -> str:
+        """Give the run its part. Returns why it cannot be worked on; empty: it can."""
+        self._begun.append(run.path)
+        task, used = self._runs[run.path][1], spent(run)
+        share = self._share(run)
+        started = used != Spend()
+        if not started and (lack := lacking(Item(task), share)):
+            return lack
+        config = load_config(run.task_file)
+        present = run.limits() or config.limits
+        own = own_limits(task.limits, config.limits, run.extensions())
+        wanted = limits_within(own, share, used, task.estimate.end_minutes)
+        wanted = wanted.model_copy(update={"rounds": present.rounds, "target": present.target})
+        if differ(present, wanted):
+            with run.locked():
+                run.event(LimitsSet(row=run.extend(wanted, by="queue")))
+        return ""
+
+    def _share(self, run: RunFolder) -> Left:
+        taken = sum((self._taken(*other) for path, other in self._runs.items() if path != run.path), spent(run))
+        left = left_of(self._limits, taken, now())
+        later = [Item(task) for path, (_, task) in self._runs.items() if path not in self._begun]
+        share = share_of(left, later)
+        if (
+            self._limits.minutes is None
+        ):  # the clock runs for all at once: who follows on the same worker needs the rest
+            share = share.model_copy(update={"minutes": share_of(left, later[self._slots - 1 :: self._slots]).minutes})
+        return share
+
+    def _taken(self, run: RunFolder, task: TaskAdded) -> Spend:
+        """What a run has used; while it is under way, all that it was given."""
+        used = spent(run)
+        if run.path not in self._begun or run.outcome():
+            return used
+        return _at_least(used, run.limits() or load_config(run.task_file).limits)
+
+
+def _at_least(used: Spend, given: Limits) -> Spend:
+    return used.model_copy(
+        update={
+            "seconds": max(used.seconds, 60 * (given.minutes or 0.0)),
+            "usd": max(used.usd, given.usd or 0.0),
+            "llm_tokens": max(used.llm_tokens, given.llm_tokens or 0),
+            "train_tokens": max(used.train_tokens, given.train_tokens or 0),
+        }
+    )
