@@ -25,9 +25,11 @@ Embed = Callable[[Sequence[str]], list[list[float]]]
 Where = dict[str, Any]  # Chroma's filter over the columns
 Columns = dict[str, str | int | float | bool]
 T = TypeVar("T")
+E = TypeVar("E", bound="Shelved")
 Row = Mapping[str, Any]  # an entry's columns, and the whole entry as JSON under `entry`
 SHELVES = ("prompts", "rewrites")
 BATCH = 100
+ASKED = 1000  # ids in one request
 COSINE: "CreateCollectionConfiguration" = {"hnsw": {"space": "cosine"}}
 SHIFT, SHIFTED = 0.003, 8  # length and dimensions of the step that separates entries of equal meaning
 
@@ -75,6 +77,18 @@ class Shelf:
         latest = iter({entry.key: entry for entry in entries}.values())
         while batch := list(itertools.islice(latest, BATCH)):
             self._upsert(batch)
+
+    def lacking(self, entries: Iterable[E]) -> list[E]:
+        """Those whose keys are not here."""
+        asked, found = list(entries), list[E]()
+        while some := asked[:ASKED]:
+            asked = asked[ASKED:]
+            known = set(self._known([f"{self._prefix}{entry.key}" for entry in some]))
+            found += [entry for entry in some if f"{self._prefix}{entry.key}" not in known]
+        return found
+
+    def _known(self, ids: list[str]) -> list[str]:
+        return self._call(lambda: self._collection.get(ids=ids, include=[]))["ids"]
 
     def embedded(self, text: str) -> list[float]:
         """The vector of a text, [D], of length 1."""

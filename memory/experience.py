@@ -28,6 +28,10 @@ class ExperienceStore(Protocol):
         """Adds a line that is on the disk when this returns. The same round a second time changes nothing."""
         ...
 
+    def complete(self, lines: Iterable[Experience]) -> None:
+        """Adds those of these lines that are not there: of runs that used another store, or that were lost."""
+        ...
+
 
 class ExperienceFile:
     """The lines in a file. Satisfies `ExperienceStore`."""
@@ -67,7 +71,7 @@ class ExperienceFile:
 
     def read(self) -> list[Experience]:
         """All lines that can be read, in the order written, each round once. A line that a kill cut off is left out."""
-        found: dict[tuple[str, int], Experience] = {}
+        found: dict[tuple[str, str, int], Experience] = {}
         for text in whole_lines(self.path):
             line = _line(text)
             if line is not None:
@@ -86,6 +90,18 @@ class ExperienceFile:
             begins = text[: text.index('"task":')].encode()  # with run and number; only such lines need be parsed
             if not any(_line(known) for known in whole_lines(self.path) if known.startswith(begins)):
                 append_line(self.path, text, sync=True)
+
+    def complete(self, lines: Iterable[Experience]) -> None:
+        """Adds those of these lines that are not there: of runs that used a database.
+
+        Raises:
+            Busy: another process holds the file for a minute; NesyLoraError: the disk is full.
+        """
+        with held(self.path, "The experience of all runs", WAIT):
+            known = {line.key for line in self.read()}
+            for line in lines:
+                if line.key not in known:
+                    append_line(self.path, line.model_dump_json(), sync=True)
 
     def restore(self, lines: Iterable[Experience]) -> None:
         """Writes the file, where there is none, of these lines.

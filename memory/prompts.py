@@ -1,6 +1,6 @@
 """The prompts of all runs with their rewards, found by the meaning of their task."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -103,6 +103,10 @@ class PromptMemory:
     def remember(self, *entries: Entry) -> None:
         """Adds entries; each replaces an entry of the same run and prompt. Raises NesyLoraError (disk full)."""
         self._shelf.put(entries)
+
+    def lacking(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Those that are not here."""
+        return self._shelf.lacking(entries)
 
     def recall(self, profile: str, *, model: str | None, limit: int, similarity: float) -> list[Recalled]:
         """The best kept prompts on near tasks, one per prompt: by reward, then gain, then similarity.

@@ -53,6 +53,10 @@ class RewriteMemory:
         """Adds those that are not here yet. Raises NesyLoraError (disk full)."""
         self._shelf.put(rewrites)
 
+    def lacking(self, rewrites: Sequence[KeptRewrite]) -> list[KeptRewrite]:
+        """Those that are not here."""
+        return self._shelf.lacking(rewrites)
+
     def recall(self, sources: Sequence[str], *, model: str | None, task: str | None) -> list[KeptRewrite]:
         """For each of these source rows that has one, the question that was kept most often, in the order given.
 

@@ -27,11 +27,12 @@ class Experience(Record):
     kept: bool
     planner: str = Field("", description="the LLM that chose it, where one did")
     instead_of: Action | None = Field(None, description="what the rules would have done, where an LLM chose")
+    origin: str = Field("", description="the folder of its run, where rounds of several stand together")
 
     @property
-    def key(self) -> tuple[str, int]:
-        """A round teaches once, however often it was written down."""
-        return self.run, self.number
+    def key(self) -> tuple[str, str, int]:
+        """A round teaches once, however often it was written down. Names of runs only differ within one folder."""
+        return self.origin, self.run, self.number
 
     @property
     def mendable(self) -> float:

@@ -1,7 +1,7 @@
 """What a run reads of other runs, and leaves for later ones: prompts, rewrites, and what rounds brought."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -42,10 +42,15 @@ class RunMemory:
         self._task = task
         self._embed = embed
         self._notify = notify
+        self._prompts_compared = self._experience_compared = False  # with what the run folders have
 
-    def open(self) -> AbstractContextManager[PromptMemory]:
+    @contextmanager
+    def open(self) -> Iterator[PromptMemory]:
         """Prompts and rewrites of all runs, open only while they are used; see `open_memory`."""
-        return open_memory(self._folder.path.parent, self._embed, self._notify, server=self._task.config.memory.chroma)
+        root, server = self._folder.path.parent, self._task.config.memory.chroma
+        with open_memory(root, self._embed, self._notify, server=server, compare=not self._prompts_compared) as memory:
+            self._prompts_compared = True
+            yield memory
 
     @property
     def asked(self) -> bool:
@@ -150,35 +155,54 @@ class RunMemory:
         return self._folder.learned_from(self._experience_of_others)
 
     def _experience_of_others(self) -> list[Experience]:
-        config, root = self._task.config, self._folder.path.parent
-        named = config.experience != "runs"
-        file = _named(config, Path(self._folder.about.source)) if named else self._experience_of_all(root)
-        return [line for line in file.read() if line.run != self._folder.name]
+        config = self._task.config
+        if config.experience != "runs":
+            lines = _named(config, Path(self._folder.about.source)).read()
+            return [line for line in lines if line.run != self._folder.name]
+        own = self._origin, self._folder.name
+        return [line for line in self._experience_of_all().read() if (line.origin, line.run) != own]
 
     def note(self, row: Round) -> None:
         """Let later runs know what a round brought. Done again, after a kill, it changes nothing."""
         config = self._task.config
         line = experience(row, self._folder.name, config.name, config.model)
         if line:
-            self._experience_of_all(self._folder.path.parent).append(line)
+            self._experience_of_all().append(line)
 
-    def _experience_of_all(self, root: Path) -> ExperienceStore:
-        """Of the runs in a folder: a file beside them, mended where it is damaged; or the database that is named."""
+    @property
+    def _origin(self) -> str:
+        """What tells our runs from those of the same name that other machines have in the database."""
+        if not self._task.config.memory.postgres:
+            return ""
+        from memory.shared.origin import origin_of
+
+        return origin_of(self._folder.path.parent).name
+
+    def _experience_of_all(self) -> ExperienceStore:
+        """A file beside the runs, mended where it is damaged; or the database that is named. It has all rounds here."""
+        root = self._folder.path.parent
         if self._task.config.memory.postgres:
-            from memory.shared.origin import origin_of
             from memory.shared.postgres import PostgresExperience, database
 
-            named = database(self._task.config.memory.postgres)
-            return PostgresExperience(named, origin_of(root).name, lambda: experience_in_ledgers(root))
-        file = ExperienceFile.beside(root)
-        if said := file.mend(lambda: experience_in_ledgers(root)):
-            self._notify(said)
-        return file
+            store: ExperienceStore = PostgresExperience(database(self._task.config.memory.postgres), self._origin)
+        else:
+            store = file = ExperienceFile.beside(root)
+            if said := file.mend(lambda: experience_in_ledgers(root)):
+                self._notify(said)
+        if not self._experience_compared:
+            store.complete(experience_in_ledgers(root))
+            self._experience_compared = True
+        return store
 
 
 @contextmanager
 def open_memory(
-    root: Path, embed: Embed, notify: Callable[[str], None], wait: float = WAIT, server: str = ""
+    root: Path,
+    embed: Embed,
+    notify: Callable[[str], None],
+    wait: float = WAIT,
+    server: str = "",
+    compare: bool = False,
 ) -> Iterator[PromptMemory]:
     """The memory of the runs under `root`, rebuilt from them if it was lost.
 
@@ -186,24 +210,38 @@ def open_memory(
         notify: shows a sentence to the user.
         wait: seconds to wait for another process that has it open.
         server: address of a Chroma server that is taken in place of the folder `memory`.
+        compare: with what the run folders have, also where it seems whole: runs may have used another memory, and a
+            server's folder may have been put back from a copy.
     """
     embed([""])  # loads the embedder before others are kept waiting
     with PromptMemory.open(root / "memory", embed, wait, server) as memory:
-        kept, rewrites = list[Entry](), list[KeptRewrite]()
-        for run in runs(root) if memory.lacks_entries else []:
-            try:
-                entries, made = run.remembered(), run.rewrites()
-            except BadInput as error:
-                notify(f"Run {run.name} is passed over: {error}")
-            else:
-                kept, rewrites = kept + entries, rewrites + made
-        lost = bool(kept) or len(rewrites) > memory.rewrites.count()
-        if lost:
-            at = f"The Chroma server at {server} is given the prompts of the runs here." if server else ""
-            notify(at or "The prompt memory was lost: it is rebuilt from the run folders.")
-        if lost or memory.rebuilt:
-            rebuild(memory, kept, rewrites)
+        if compare or memory.lacks_entries:
+            _complete(memory, root, notify, server)
         yield memory
+
+
+def _complete(memory: PromptMemory, root: Path, notify: Callable[[str], None], server: str) -> None:
+    """Put in what the run folders have and the memory has not."""
+    lost = memory.lacks_entries
+    kept, rewrites = list[Entry](), list[KeptRewrite]()
+    for run in runs(root):
+        try:
+            entries, made = run.remembered(), run.rewrites()
+        except BadInput as error:
+            if lost:
+                notify(f"Run {run.name} is passed over: {error}")
+        else:
+            kept, rewrites = kept + entries, rewrites + made
+    kept, rewrites = memory.lacking(kept), memory.rewrites.lacking(rewrites)
+    if kept or rewrites:
+        if server:
+            notify(f"The Chroma server at {server} is given the prompts of the runs here.")
+        elif lost:
+            notify("The prompt memory was lost: it is rebuilt from the run folders.")
+        else:
+            notify("The prompt memory is given what it lacks of the run folders.")
+    if kept or rewrites or memory.rebuilt:
+        rebuild(memory, kept, rewrites)
 
 
 def check_experience(config: TaskConfig, folder: Path) -> None:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds before a request is sent again, while the server is down
-TIMEOUT = 60.0  # seconds for an answer
+PATIENCE = 60.0  # seconds for a request, with all that it is sent again
+WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 28.0)  # seconds before it is sent again, while the server is down
 
 
 class ChromaServer:
@@ -76,14 +76,18 @@ class ChromaServer:
 
 
 def patiently(address: str, do: Callable[[], T]) -> T:
-    """What a request returns; sent again while the server is down. Raises NesyLoraError after a minute."""
+    """What a request returns; sent again while the server is down. Raises NesyLoraError after a minute in all."""
     from chromadb.errors import ChromaError
 
+    from memory.shared.chroma_client import UNTIL
+
+    until = time.monotonic() + PATIENCE
+    UNTIL.set(until)
     for wait in (*WAITS, None):
         try:
             return do()
         except httpx.TransportError as error:
-            if wait is None:
+            if wait is None or time.monotonic() + wait > until:
                 raise NesyLoraError(
                     f"The Chroma server at {address} does not answer ({error or type(error).__name__}). Start it "
                     "(chroma run --path FOLDER), or set memory.chroma to another; then resume."
@@ -97,24 +101,15 @@ def patiently(address: str, do: Callable[[], T]) -> T:
 
 
 def _connected(address: str) -> "tuple[ClientAPI, dict[str, Collection]]":
-    """A client and its collections. Raises httpx.TransportError."""
-    import chromadb
-    from chromadb.config import Settings
+    """A client and its collections. Raises as `TimedClient`."""
+    from memory.shared.chroma_client import TimedClient
 
     at = urlsplit(address)
     secure = at.scheme == "https"
-    httpx.get(f"{address.rstrip('/')}/api/v2/heartbeat", timeout=TIMEOUT)  # Chroma's own waits for ever
     try:
-        client = chromadb.HttpClient(
-            host=at.hostname or "",
-            port=at.port or (443 if secure else 8000),
-            ssl=secure,
-            settings=Settings(anonymized_telemetry=False, _env_file=None),
-        )
-    except ValueError as error:  # which Chroma makes of every failed request here
+        client = TimedClient(at.hostname or "", at.port or (443 if secure else 8000), secure)
+    except ValueError as error:  # no JSON: another server
         raise httpx.ConnectError(str(error)) from error
-    session = getattr(client, "_server")._session  # noqa: B009
-    session.timeout = httpx.Timeout(TIMEOUT)
     return client, {
         name: client.get_or_create_collection(name, embedding_function=None, configuration=COSINE) for name in SHELVES
     }

@@ -123,19 +123,24 @@ class PostgresExperience:
 
     Args:
         origin: the name of the runs' folder; see memory/shared/origin.py.
-        ledgers: what the ledgers of these runs teach, should none of it be there yet.
     """
 
-    def __init__(self, database: Database, origin: str, ledgers: Callable[[], Iterable[Experience]]) -> None:
+    def __init__(self, database: Database, origin: str) -> None:
         self._database, self._origin = database, origin
-        known = database.rows("SELECT 1 FROM nesylora_experience WHERE origin = %s LIMIT 1", origin)
-        if not known:
-            self._write(ledgers())
 
     def read(self) -> list[Experience]:
-        """All lines, in the order written; each round of each run once."""
-        found = self._database.rows("SELECT line FROM nesylora_experience ORDER BY written")
-        return [Experience.model_validate_json(str(line)) for (line,) in found]
+        """All lines, in the order written; each round of each run once. Each says which folder it is from."""
+        found = self._database.rows("SELECT origin, line FROM nesylora_experience ORDER BY written")
+        return [
+            Experience.model_validate_json(str(line)).model_copy(update={"origin": str(origin)})
+            for origin, line in found
+        ]
+
+    def complete(self, lines: Iterable[Experience]) -> None:
+        """Adds those of these lines that are not there: of runs that used a file, or that the database has lost."""
+        known = set(self._database.rows("SELECT run, number FROM nesylora_experience WHERE origin = %s", self._origin))
+        if missing := [line for line in lines if (line.run, line.number) not in known]:
+            self._write(missing)
 
     def append(self, line: Experience) -> None:
         """Adds a line that is on the server's disk when this returns. The same round a second time changes nothing."""

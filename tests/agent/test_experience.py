@@ -30,7 +30,7 @@ def test_a_round_teaches_what_was_seen_done_gained_and_paid() -> None:
     row = a_round(EDIT, number=3, kept=True, gain=0.2, spend=Spend(train_tokens=10, generated_tokens=5))
     line = experience(row, "mayors-1", "mayors", "tiny")
     assert line is not None
-    assert (line.key, line.gain, line.cost, line.kept, line.move) == (("mayors-1", 3), 0.2, 35, True, EDIT)
+    assert (line.key, line.gain, line.cost, line.kept, line.move) == (("", "mayors-1", 3), 0.2, 35, True, EDIT)
     assert line.shares == {"content": 0.0, "style": 0.0, "both": 0.8} and line.mendable == pytest.approx(0.8 / 3)
 
 
@@ -67,7 +67,7 @@ def test_a_round_is_not_taken_for_one_whose_number_begins_alike(tmp_path: Path) 
 def test_it_is_restored_from_the_ledgers(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     lines = experience_in_ledgers(tmp_path)
-    assert [line.key for line in lines] == [(run.name, number) for number in (1, 2, 3, 4)]
+    assert [line.key for line in lines] == [("", run.name, number) for number in (1, 2, 3, 4)]
     assert {(line.task, line.model) for line in lines} == {("valley", "smollm2-135m")}
     for name, task, ledger in (
         ("2", "{}", "not a row\n"),
@@ -97,7 +97,7 @@ def test_every_round_of_a_run_is_noted_and_the_next_run_learns_from_it(tiny_task
     task, runs = tiny_task(), tmp_path / "runs"
     first = ended(task, runs, "policy=learned").folder
     file = ExperienceFile(runs / "experience.jsonl")
-    assert [line.key for line in file.read()] == [(first.name, row.number) for row in first.rounds()]
+    assert [line.key for line in file.read()] == [("", first.name, row.number) for row in first.rounds()]
     assert file.read() == experience_in_ledgers(runs)
     seen = first.rounds()[0].signal
     assert seen.edit.outlook and seen.lora.outlook and seen.floor > 0 and first.rounds()[0].decision.by == "learned"
@@ -109,6 +109,10 @@ def test_every_round_of_a_run_is_noted_and_the_next_run_learns_from_it(tiny_task
     again = RunServices(Context(run=str(second.folder.path)))
     file.append(a_line())
     assert again.memory.experience == second.memory.experience
+    # Runs that used a database have left their rounds in their ledgers.
+    file.path.write_text(a_line().model_dump_json() + "\n")
+    third = RunServices(Context(run=str(new_run(task, ["policy=learned"], runs, "third").path)))
+    assert {line.run for line in third.memory.experience} == {a_line().run, first.name, second.folder.name}
 
 
 def test_a_task_may_name_another_experience_or_none(tiny_task: TinyTask, tmp_path: Path) -> None:

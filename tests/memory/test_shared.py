@@ -7,22 +7,30 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import pytest
 
 from agent.errors import BadInput, NesyLoraError
-from agent.policy.experience import Experience
+from agent.policy.experience import Experience, distinct
 from eval.tasks.task import load_task
+from graphs.context import Context, new_run
+from graphs.services.run import RunServices
 from graphs.services.run_memory import open_memory
 from memory.prompts import PromptMemory, rebuild
+from memory.run.folder import RunFolder
 from memory.shared import chroma_server, postgres
 from memory.shared.origin import origin_of, server_of
 from memory.shared.postgres import Database, PostgresExperience, PostgresReplies
-from tests.agent.test_experience import a_line
+from tests.fixtures.outlooks import a_line
+from tests.fixtures.rounds import EDIT
+from tests.fixtures.rounds import a_round as a_row
 from tests.memory.test_prompts import ROOT, count_words, entry, words
 
 WRITE = """
@@ -115,6 +123,103 @@ def test_a_server_gets_the_prompts_of_earlier_runs_once_and_again_after_it_lost_
             fresh.kill()
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_memory_is_given_what_runs_left_in_their_folders_that_used_another(
+    shared: bool, server: Server, tmp_path: Path
+) -> None:
+    """Also what it had, and lost with its folder put back from a copy."""
+    root, address, notes = tmp_path / "runs", server.address if shared else "", list[str]()
+    run = RunFolder.create(root, "valley", "", tmp_path, "0" * 12, name="valley-1")
+
+    def held(compare: bool = True) -> int:
+        with open_memory(root, count_words, notes.append, server=address, compare=compare) as memory:
+            return len(memory.search("answer valley bees", 1000, model="left behind"))
+
+    here, there = (
+        entry(prompt=words(f"Be brief, {place}."), model="left behind", run=run.name) for place in ("here", "there")
+    )
+    run.keep(here)
+    assert held() == 1
+    run.keep(there)  # as with another memory
+    assert held(compare=False) == 1
+    assert (held(), held(), len(notes)) == (2, 2, 2)
+    with open_memory(root, count_words, notes.append, server=address) as memory:
+        memory._shelf._collection.delete(where={"run": run.name})
+        memory.remember(here.model_copy(update={"model": "another", "prompt": words("Be long.")}))
+    assert held() == 2
+
+
+def test_a_run_compares_once_what_the_memory_has(tiny_task: Callable[..., Path], tmp_path: Path) -> None:
+    first, second = (RunServices(Context(run=str(new_run(tiny_task(), runs=tmp_path / "runs").path))) for _ in range(2))
+    first.memory.remember(entry(run=first.folder.name))
+    for number, service, wanted in ((1, first, 1), (2, second, 3), (3, second, 3)):
+        first.folder.keep(entry(prompt=words(f"Be brief, {number}."), run=first.folder.name))  # as with a server
+        with service.memory.open() as memory:
+            assert memory.count() == wanted
+
+
+@contextmanager
+def proxy(behind: str, fails: dict[str, int]) -> Iterator[str]:
+    """The address of a proxy that answers each path so many times with 503 before it passes it on; `*`: of any."""
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if fails.setdefault(self.path, fails["*"]):
+                fails[self.path] -= 1
+                self._answer(503, b"<html>no server is available</html>")
+                return
+            got = httpx.request(
+                self.command, behind + self.path, content=body, headers={"Content-Type": "application/json"}
+            )
+            self._answer(got.status_code, got.content)
+
+        do_GET = do_POST
+
+        def _answer(self, code: int, body: bytes) -> None:
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_proxy_whose_server_is_down_is_asked_again(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chroma_server, "WAITS", (0.01,) * 12)
+    kept = entry(run="behind a proxy", model="behind a proxy")
+    with proxy(server.address, {"*": 1}) as address:
+        with PromptMemory.open(tmp_path / "memory", count_words, server=address) as memory:
+            memory.remember(kept)
+            [found] = memory.search(kept.meaning, 1000, model=kept.model)
+        assert found.entry == kept
+    with proxy(server.address, {"*": 1000}) as address:
+        down = pytest.raises(NesyLoraError, match=r"does not answer \(.*503")
+        with down, PromptMemory.open(tmp_path / "memory", count_words, server=address):
+            pass
+
+
+def test_a_server_that_hangs_has_a_minute_in_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chroma_server, "PATIENCE", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never answers
+        hangs = pytest.raises(NesyLoraError, match=r"does not answer \(.*timed out")
+        with (
+            hangs,
+            PromptMemory.open(tmp_path / "memory", count_words, server=f"http://127.0.0.1:{silent.getsockname()[1]}"),
+        ):
+            pass
+
+
 def test_a_server_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chroma_server, "WAITS", (0.01,))
     address = f"http://127.0.0.1:{free_port()}"
@@ -166,6 +271,10 @@ def a_round(run: str, number: int) -> Experience:
     return a_line().model_copy(update={"run": run, "number": number})
 
 
+def demos(store: PostgresExperience) -> list[tuple[str, str, int]]:
+    return [line.key for line in store.read() if line.run == "demo"]
+
+
 def test_replies_and_rounds_stand_once_in_postgres_through_a_crash(database: Postgres) -> None:
     one, two = Database(database.address), Database(database.address)
     replies, others = PostgresReplies(one), PostgresReplies(two)
@@ -173,14 +282,33 @@ def test_replies_and_rounds_stand_once_in_postgres_through_a_crash(database: Pos
     others.put("key", "a later one")
     assert replies.get("key") == others.get("key") == "an answer\x00with a NUL, and 'quotes'"
     assert others.get("other") is None
-    earlier = [a_round("demo", 1)]
-    here, there = (PostgresExperience(base, name, lambda: earlier) for base, name in ((one, "a"), (two, "b")))
+    here, there = (PostgresExperience(base, name) for base, name in ((one, "a"), (two, "b")))
+    for store in (here, there, here):
+        store.complete([a_round("demo", 1)])
     database.stop()  # at once, as by a power cut
     database.start()
     for store in (here, here, there):
         store.append(a_round("demo", 2))
-    again = PostgresExperience(one, "a", lambda: pytest.fail("the ledgers are read once"))
-    assert [line.number for line in again.read()] == [1, 1, 2, 2] and replies.get("key") is not None
+    assert replies.get("key") is not None
+    known = [("a", "demo", 1), ("b", "demo", 1), ("a", "demo", 2), ("b", "demo", 2)]
+    assert demos(here) == known
+    here.complete([a_round("demo", number) for number in (1, 2, 3)])  # the third: of a run without it
+    assert demos(here) == [*known, ("a", "demo", 3)]
+    assert len({line.key for line in distinct(here.read())} & set(demos(here))) == 5
+
+
+def test_runs_of_one_name_on_two_machines_learn_from_each_other(
+    database: Postgres, tiny_task: Callable[..., Path], tmp_path: Path
+) -> None:
+    settings = [f"memory.postgres={database.address}", "policy=learned"]
+    nights = [
+        RunServices(Context(run=str(new_run(tiny_task(), settings, tmp_path / machine, "night").path)))
+        for machine in ("one", "two")
+    ]
+    for number, night in enumerate(nights, 1):
+        night.memory.note(a_row(EDIT, number=number, gain=0.1))
+    for number, night in enumerate(reversed(nights), 1):
+        assert [line.number for line in night.memory.experience if line.run == "night"] == [number]
 
 
 def test_postgres_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

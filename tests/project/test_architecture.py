@@ -22,7 +22,7 @@ BELOW = {
 DOORS = {
     "textgrad": {"tools/editing/descent.py"},
     "gepa": {"tools/editing/pareto_search.py"},
-    "chromadb": {"memory/chroma.py", "memory/shared/chroma_server.py"},
+    "chromadb": {"memory/chroma.py", "memory/shared/chroma_server.py", "memory/shared/chroma_client.py"},
     "langchain_openai": {"tools/llm/completion.py"},
     "psycopg": {"memory/shared/connection.py", "memory/shared/postgres.py", "graphs/postgres.py"},
     "ray": {"graphs/workers/ray_cluster.py"},

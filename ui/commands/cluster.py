@@ -5,6 +5,9 @@ import platform
 import shutil
 import socket
 import uuid
+from collections.abc import Iterator
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 PACKAGES = ("nesylora", "torch", "transformers", "peft")
-WAIT = 120.0  # seconds for the answer of a machine
+WAIT = 120.0  # seconds for the answers of all machines
 
 
 class Machine(NamedTuple):
@@ -33,17 +36,27 @@ def cluster(on: str, runs: Path) -> int:
     from graphs.workers.ray_cluster import RayCrew
 
     runs = runs.resolve()
+    crew = RayCrew(on, None, 0.0)
+    try:
+        with _probe(runs) as probe:
+            asked = crew.on_each_machine(machine, str(probe))
+            wait(asked.values(), WAIT)
+            found = {name: _answer(future) for name, future in asked.items()}
+    finally:
+        crew.shutdown(cancel_futures=True)
+    return show(found, runs)
+
+
+@contextmanager
+def _probe(runs: Path) -> Iterator[Path]:
+    """A new file in the folder, there inside."""
     runs.mkdir(parents=True, exist_ok=True)
     probe = runs / f".seen-{uuid.uuid4().hex[:8]}"
     probe.touch()
-    crew = RayCrew(on, None, 0.0)
     try:
-        asked = crew.on_each_machine(machine, str(probe))
-        found = {name: _answer(future) for name, future in asked.items()}
+        yield probe
     finally:
-        crew.shutdown(cancel_futures=True)
         probe.unlink(missing_ok=True)
-    return show(found, runs)
 
 
 def machine(probe: str) -> Machine:
@@ -62,13 +75,12 @@ def machine(probe: str) -> Machine:
     )
 
 
-def _answer(future: object) -> Machine | str:
-    from concurrent.futures import Future
-
-    assert isinstance(future, Future)
-    error = future.exception(WAIT)
-    found: Machine | str = future.result() if error is None else str(error).strip().splitlines()[-1]
-    return found
+def _answer(future: "Future[Machine]") -> Machine | str:
+    """What a machine says of itself, or why it says nothing."""
+    if not future.done():
+        return f"it took longer than {WAIT:g} seconds"
+    error = future.exception()
+    return future.result() if error is None else (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def show(found: dict[str, Machine | str], runs: Path) -> int:
@@ -78,7 +90,7 @@ def show(found: dict[str, Machine | str], runs: Path) -> int:
     machines = [answer for answer in found.values() if isinstance(answer, Machine)]
     for name, answer in found.items():
         if isinstance(answer, str):
-            table.add_row(name, answer)
+            table.add_row(name, "no answer")
             continue
         table.add_row(
             answer.host, ", ".join(answer.versions), str(answer.cores), f"{answer.memory_gb:.0f} GB",
@@ -90,8 +102,9 @@ def show(found: dict[str, Machine | str], runs: Path) -> int:
         faults.append("Versions differ: results would, too. Install the same constraints.txt everywhere.")
     if blind := [answer.host for answer in machines if not answer.shares]:
         faults.append(f"{', '.join(blind)}: no {runs} there. Take --runs on a disk that all machines mount alike.")
+    faults += [f"{name} did not answer: {why}." for name, why in found.items() if isinstance(why, str)]
     if len(machines) < len(found):
-        faults.append("A machine could not answer: is nesylora installed there?")
+        faults.append("Is nesylora installed there, and has that machine time for a task?")
     for fault in faults:
         console.print(fault, style="red", soft_wrap=True)
     return 1 if faults else 0

@@ -71,7 +71,7 @@ def test_the_time_until_the_processes_work_counts(
     """One that begins late has no more time than the training was given."""
     deadline = time.monotonic() + 0.2
     training = TrainingJob(
-        adapter="a", rows=ROWS, action=TrainLora(epochs=50, rank=4, enough=0, replay=0), folder=tmp_path / "a",
+        adapter="a", rows=ROWS, action=TrainLora(epochs=20, rank=4, enough=0, replay=0), folder=tmp_path / "a",
         parent=None, seed=0, deadline=deadline,
     )  # fmt: skip
     job = Job(
