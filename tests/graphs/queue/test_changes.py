@@ -21,7 +21,7 @@ from ui.queue.work import exit_code, show_status
 @pytest.fixture(autouse=True)
 def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would load a model in a process of its own."""
-    monkeypatch.setattr("graphs.queue.estimate._probed", lambda task: None)
+    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: [None] * len(tasks))
 
 
 @pytest.fixture
