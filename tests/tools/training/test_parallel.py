@@ -130,7 +130,7 @@ def test_a_training_that_is_broken_off_leaves_no_process(tiny_model: Callable[[s
         ),
         parent_folder=None, seconds=None,
     )  # fmt: skip
-    before, seen = psutil.Process().children(), []
+    before, seen = psutil.Process().children(recursive=True), []
 
     def cancel(said: object) -> None:
         seen.extend(process for process in psutil.Process().children(recursive=True) if process not in before)
