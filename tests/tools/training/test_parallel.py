@@ -185,7 +185,7 @@ def test_where_memory_does_not_hold_a_divided_base_the_step_fails_with_a_way_out
 
 
 def test_a_training_that_is_broken_off_leaves_no_process(job: Job, tmp_path: Path) -> None:
-    before, seen = psutil.Process().children(), []
+    before, seen = psutil.Process().children(recursive=True), []
 
     def cancel(said: object) -> None:
         seen.extend(process for process in psutil.Process().children(recursive=True) if process not in before)
