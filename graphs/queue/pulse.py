@@ -70,4 +70,4 @@ class Pulse:
             times = [part.cpu_times() for part in (own, *own.children(recursive=True))]
         except psutil.Error:
             return None
-        return sum(time.user + time.system for time in times)
+        return float(sum(time.user + time.system for time in times))
