@@ -37,7 +37,7 @@ class Sizes(Record):
     shown: float = Field(description="of a train row as few-shot example")
     shared: float = Field(0.0, description="that all questions share: system text, demonstrations")
 
-    def retrieving(self, k: float) -> "Sizes":
+    def retrieving(self, k: int) -> "Sizes":
         """With so many few-shot examples more before each question."""
         return self.model_copy(update={"asked": self.asked + k * self.shown})
 

@@ -21,9 +21,9 @@ GENERAL, GENERAL_ROW = 56, 48  # texts beside a training, whose bare predictions
 # where each row shows its nearest ones, 3 epochs (2 to 4; all, where rows cannot be learned).
 LEARNED = 0.85
 LEARNED_SHOWN = 3
-# What follows a first try of both levers is not known. Of 26 runs whose first edit did not reach the target, with four
-# rounds or more, 17 ended after the second round or in the third.
-LIKELY = 2  # rounds
+# What follows a first try of both levers is not known. Of ten runs by the rules, with four rounds or more, whose first
+# round did not reach the target, five ended with the second, four with the third.
+LIKELY = 2  # rounds; of a fixed order, those until both levers were tried
 MENDS = 0.25  # share of the lacking reward that few-shot examples bring, from which on words come first
 
 
@@ -32,8 +32,8 @@ class Sample(Record):
 
     rate: Rate
     sizes: Sizes
-    answered: float = Field(description="tokens of an answer by the best proposals of an edit")
-    k: float = Field(description="rows that the best proposals retrieve, on average")
+    answered: float = Field(description="tokens of an answer by the best proposal of an edit")
+    k: int = Field(description="rows that the best proposal retrieves")
     before: float | None = Field(None, description="reward of the seed prompt; None: a judge would have to be asked")
     after: float | None = Field(None, description="of the best proposal, the seed prompt among them")
 
@@ -50,7 +50,7 @@ class Pair(NamedTuple):
     """What a step meets: rows of these sizes, and how many few-shot examples the prompt retrieves for each."""
 
     sizes: Sizes
-    k: float = 0
+    k: int = 0
 
     @property
     def answer(self) -> float:
@@ -148,15 +148,16 @@ def likely_levers(config: TaskConfig, sample: Sample | None) -> tuple[Lever, ...
         order = (_words, _weights) if sample is None or reached or _mends(sample) else (_weights, _words)
         levers = list(order[:rounds])
     else:
-        letter = letters_of(config)
-        planned = takewhile(bool, map(letter, range(rounds)))
+        planned = takewhile(bool, map(letters_of(config), range(config.budget.rounds)))
         levers = [_words if letter == "p" else _weights for letter in planned]
+        both = max((levers.index(lever) + 1 for lever in set(levers)), default=0)
+        levers = levers[: both if len(set(levers)) > 1 else rounds]
     if reached and _words in levers:  # the rest is not needed
         levers = levers[: levers.index(_words) + 1]
     return tuple(levers)
 
 
-def likely_epochs(config: TaskConfig, k: float) -> float:
+def likely_epochs(config: TaskConfig, k: int) -> float:
     """Of a first training, which ends once its rows are learned."""
     return min(config.lora.epochs, LEARNED_SHOWN) if k else LEARNED * config.lora.epochs
 

@@ -72,15 +72,14 @@ class Trial:
             tried += [(edit, *self._answers(edit, scored=True)) for edit in self._proposals(prompt, before)]
         rate = self._used.forward_tokens / max(time.monotonic() - began, 1e-6)
         highest = max((scores.reward for _, _, scores in tried if scores), default=0.0)
-        # What a row decides here, the run's own rows may decide otherwise.
+        # A row decides nothing here; and of equals, an edit takes the cheapest.
         good = [one for one in tried if one[2] is None or one[2].reward >= highest - 1 / len(rows) - 1e-9]
-        if len(good) > 1:
-            good = [one for one in good if one[0] != prompt]
+        best, tokens, _ = min(good, key=lambda one: one[0].price)
         return Sample(
             rate=Rate(answering=rate, training=FASTER * rate, source="a probe just now"),
             sizes=self._sizes(prompt, answered),
-            answered=fmean(tokens for _, tokens, _ in good),
-            k=fmean(edit.retrieval.k if edit.retrieval else 0 for edit, _, _ in good),
+            answered=tokens,
+            k=best.retrieval.k if best.retrieval else 0,
             before=None if before is None else before.reward,
             after=None if before is None else highest,
         )

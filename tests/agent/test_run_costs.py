@@ -47,7 +47,7 @@ def a_sample(before: float, after: float, k: float = 2) -> Sample:
         ("rules", None, ["edit_prompt", "train_lora"]),
         ("lora-only", a_sample(0.0, 1.0), ["train_lora", "train_lora"]),
         ("prompt-only", a_sample(0.0, 1.0), ["edit_prompt"]),
-        ("w -> p", a_sample(0.0, 0.5), ["train_lora", "train_lora"]),  # of six rounds, the first three
+        ("w -> p", a_sample(0.0, 0.5), [*["train_lora"] * 3, "edit_prompt"]),  # of six rounds, the first three
         ("steps r", a_sample(0.0, 0.5), ["train_lora"]),
     ],
 )
