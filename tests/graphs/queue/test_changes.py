@@ -45,9 +45,7 @@ def test_a_task_that_waits_there_already_is_told_of_and_taken_out(queue: QueueFo
     other = add_task(queue, tiny_task(), ["budget.rounds=1"])
     first = twin(queue.read(), again.number)
     assert first and first.added.number == 1 and twin(queue.read(), other.number) is None
-    with pytest.raises(
-        BadInput, match=r"Several tasks are named mayors: give .*1 mayors, 2 mayors, 3 mayors"
-    ):
+    with pytest.raises(BadInput, match=r"Several tasks are named mayors: give .*1 mayors, 2 mayors, 3 mayors"):
         remove_task(queue, "mayors")
     assert remove_task(queue, "2").added.number == 2
     with pytest.raises(BadInput, match=r"There is no task 2 in queue .* 1 mayors, 3 mayors"):
