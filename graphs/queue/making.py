@@ -14,6 +14,7 @@ from graphs.context import checked
 from graphs.queue.estimate import estimates
 from graphs.queue.shares import left_of, spend_of
 from memory.queue import Item, QueueFolder, QueueState, now
+from memory.run.naming import as_typed
 
 JUST_PASSED = timedelta(hours=1)
 
@@ -119,7 +120,10 @@ def take_up(queue: QueueFolder, limits: NightLimits, notify: str = "") -> QueueS
     merged = state.limits.model_copy(update={name: value for name, value in limits if value is not None})
     held_out = [item for item in state.items if item.ended is None or item.ended.state == "failed"]
     if not held_out:
-        raise BadInput(f"Queue {queue.name} is done. Its page: {queue.page}. Add a task with: nesylora queue add TASK")
+        raise BadInput(
+            f"Queue {queue.name} is done. Its page: {queue.page}. Add a task with: nesylora queue add TASK --queue "
+            f"{as_typed(queue.path)}"
+        )
     if merged.until is not None and merged.until <= now():
         raise BadInput(
             f"Queue {queue.name} was to work until {merged.until.astimezone():%Y-%m-%d %H:%M}, which has passed. Give "

@@ -68,12 +68,8 @@ def left_of(limits: NightLimits, used: Spend, now: datetime) -> Left:
     if limits.until is not None:
         minutes.append(((limits.until - now).total_seconds() / 60, f"until {limits.until.astimezone():%H:%M}"))
     if limits.minutes is not None:
-        minutes.append(
-            (
-                limits.minutes - used.seconds / 60,
-                f"of {limits.minutes:g} {'minute' if limits.minutes == 1 else 'minutes'} of work",
-            )
-        )
+        of = "of 1 minute of work" if limits.minutes == 1 else f"of {limits.minutes:g} minutes of work"
+        minutes.append((limits.minutes - used.seconds / 60, of))
     least = min(minutes, default=(None, ""))
     return Left(
         minutes=least[0],

@@ -126,7 +126,7 @@ def notice_of(row: QueueRow, state: QueueState, queue: QueueFolder) -> Notice | 
                 of="task", name=item.run, task=item.added.name, text=text,
                 reached=ended.reached if ended else False,
                 before=ended.before if ended else None, after=ended.after if ended else None,
-                spend=ended.spend if ended else Spend(),
+                spend=item.used.get(item.run, Spend()),
                 page=str(report if ended and item.run and report.exists() else queue.page),
             )  # fmt: skip
         case QueueEnded():

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from agent.config.task import Budget, TaskConfig
+from agent.errors import BadInput
 from agent.records.limits import Limits
+from eval.tasks.task import load_config
 from graphs.context import new_run
+from graphs.control.extension import as_changes, extended
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 from tests.fixtures.command_line import run as command
@@ -72,8 +75,6 @@ def test_it_goes_on_without_its_checkpoints_and_after_a_kill_right_behind_the_ex
         ("budget.rounds=many", "is no number"),
         ("target=2", "target"),
         ("budget.rounds=1", "Nothing is changed"),
-        ("budget.rounds=none", "rounds cannot be lifted"),
-        ("target=90%", "'90%' is no number; none lifts a limit"),
     ],
 )
 def test_only_limits_can_be_set(done: RunFolder, capsys: pytest.CaptureFixture[str], setting: str, fault: str) -> None:
@@ -143,3 +144,13 @@ def test_a_limit_is_set_by_the_option_of_its_name(done: RunFolder, capsys: pytes
     capsys.readouterr()
     assert command(["ctl", "extend", *folder, "--rounds", "many"]) == 2
     assert "'many' is no number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("setting", "fault"),
+    [("budget.rounds=none", "rounds cannot be lifted"), ("target=90%", "'90%' is no number; none lifts a limit")],
+)
+def test_what_is_no_limit_is_refused_in_the_words_of_the_command(tiny_task: TinyTask, setting: str, fault: str) -> None:
+    config = load_config(tiny_task())
+    with pytest.raises(BadInput, match=fault):
+        extended(config, config.limits, as_changes([setting]))

@@ -175,10 +175,8 @@ def test_detached_it_is_followed_and_left_and_goes_on(folder: RunFolder) -> None
 def test_a_follower_that_a_signal_ends_says_so_by_its_exit_code_and_the_run_stays(folder: RunFolder) -> None:
     steering = start_worker(folder)
     steering.pause()
-    json, *plain = [
-        nesylora("attach", folder.name, "--runs", folder.path.parent, *more) for more in (["--json"], [], [])
-    ]
-    watchers = [json, *plain]
+    line = ("attach", folder.name, "--runs", folder.path.parent)
+    watchers = [nesylora(*line, "--json"), nesylora(*line), nesylora(*line)]
     for watcher in watchers:
         assert watcher.stdout is not None and folder.name in watcher.stdout.readline()
     for watcher, number, code in zip(watchers[:2], (signal.SIGTERM, signal.SIGHUP), (143, 129), strict=True):

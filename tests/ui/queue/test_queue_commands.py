@@ -11,15 +11,18 @@ import pytest
 import yaml
 
 import nesylora
+from agent.records.queue import TaskSpent, TaskStopped
+from agent.records.rounds import Spend
 from graphs.control.steering import Step
 from graphs.control.watching import status_of_folder
-from memory.queue import QueueFolder, queues
+from memory.queue import QueueFolder, now, queues
 from memory.run.folder import RunFolder
 from tests.fixtures.command_line import run as command
 from tests.fixtures.learnable import TinyTask
 from tests.fixtures.story import make_run
+from tests.graphs.queue.test_shares import a_queue
 from tests.ui.telling.test_notify import webhook
-from ui.queue.view import QueueView
+from ui.queue.view import QueueView, notice_of
 
 ROOT = Path(__file__).parents[3]
 SHORT = ["--set", "policy=lora-only", "--set", "budget.rounds=1", "--set", "lora.epochs=1"]
@@ -142,3 +145,13 @@ def test_work_of_no_known_length_is_not_shown_as_none_of_none(
         view.run(run, status.model_copy(update={"step": Step(what="training LoRA", done=1, total=9)}))
     said = capsys.readouterr().out
     assert "judging" not in said and "training LoRA 1/9" in said
+
+
+def test_others_hear_what_a_task_that_has_stopped_has_used(tmp_path: Path) -> None:
+    run = make_run(tmp_path, finished=False)
+    queue, used = a_queue(tmp_path, run), Spend(seconds=70.0, train_tokens=30)
+    stopped = TaskStopped(time=now(), number=1, reason="It broke.", then="again")
+    for row in (TaskSpent(time=now(), number=1, run=run.name, spend=used), stopped):
+        queue.append(lambda _, row=row: row)  # type: ignore[misc]
+    notice = notice_of(stopped, queue.read(), queue)
+    assert notice and notice.event == "trouble" and notice.spend == used
