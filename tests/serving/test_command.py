@@ -148,7 +148,7 @@ def test_the_commands_that_are_printed_for_other_engines_fit_together(
     export_run(run.path, tmp_path / "taken", Wanted(gguf=("q8_0",), base="somebody/tiny"))
 
     def printed() -> list[list[str]]:
-        pairs = read_pairs(["first=runs/made", "second=taken"], tmp_path / "runs", str(model))
+        pairs = read_pairs(["first=runs/made", "second=taken"], tmp_path / "runs", model.name)  # as named from here
         served = [SimpleNamespace(name=pair.name, pair=pair, prompt=pair.prompt) for pair in pairs]
         _, _, elsewhere = told(served, "http://127.0.0.1:1/v1", token=False).partition("Elsewhere")  # type: ignore[arg-type]
         return [shlex.split(line, comments=True) for line in elsewhere.splitlines()[1:] if "messages(" not in line]

@@ -21,6 +21,7 @@ from graphs.services.run import RunServices
 from graphs.serving import best_pair
 from memory.run.folder import RunFolder
 from tools.continuous.engine import Weights
+from tools.model import embedded
 from tools.model.backbone import Backbone
 from tools.model.chat_template import Renderer
 from tools.model.loading import load_model, pick_device, pick_dtype
@@ -275,6 +276,8 @@ def _of_run(run: RunFolder, name: str | None) -> Pair:
 
 def _base(model: str, dtype: str, device: str = "auto", qlora: bool = False) -> Base:
     device = pick_device() if device == "auto" else device
+    if model != embedded.NAME and (folder := Path(model).expanduser()).is_dir():
+        model = str(folder.resolve())  # named in another way, it is still the same base
     return Base(model, str(pick_dtype(device)).removeprefix("torch.") if dtype == "auto" else dtype, device, qlora)
 
 
