@@ -21,7 +21,7 @@ demo: $(READY) ## adapt the embedded model to the example task, and write the re
 	@$(VENV)/bin/nesylora demo || { code=$$?; [ $$code = 4 ] || [ $$code = 5 ]; }  # ended below its target: no failure
 
 test: $(READY_DEV) ## pass the tests
-	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile
+	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-server: $(READY_SERVER) ## a supervised run over LangGraph's own server
 	@$(VENV)/bin/python -m pytest tests/graphs/test_langgraph_server.py

@@ -108,7 +108,7 @@ class Queued(NamedTuple):
     """What became of a task of a queue. `adapted` is None where it failed, or had no turn; `reason` says why."""
 
     task: str
-    state: str  # finished, failed, waits
+    state: str  # finished, failed, waits, removed (by a user, meanwhile), left out (with skip_broken)
     reason: str
     adapted: Adapted | None
 
@@ -216,6 +216,7 @@ def adapt_all(
     train_tokens: int | None = None,
     notify: str = "",
     queue: str | Path | None = None,
+    skip_broken: bool = False,
 ) -> list[Queued]:
     """Adapt to several tasks one after another, each in a process of its own, so that none stops the others.
 
@@ -229,6 +230,7 @@ def adapt_all(
         minutes, usd, llm_tokens, train_tokens: what all tasks may use together, beside what each may by its task.yaml.
         notify: a command or an address that is told, in JSON, at the end and at trouble.
         queue: the folder of an earlier call to go on with; `tasks` must be empty then.
+        skip_broken: tasks that cannot be used are left out, as long as one can.
 
     Raises:
         agent.errors.NesyLoraError: a task cannot be used, or not even one round of each fits.
@@ -239,7 +241,7 @@ def adapt_all(
 
     done = queued(
         tasks, overrides, Path(runs), until=until, minutes=minutes, usd=usd, llm_tokens=llm_tokens,
-        train_tokens=train_tokens, notify=notify, queue=queue,
+        train_tokens=train_tokens, notify=notify, queue=queue, skip_broken=skip_broken,
     )  # fmt: skip
     return [Queued(task, state, reason, found and Adapted(*found)) for task, state, reason, found in done]
 
@@ -312,8 +314,12 @@ def main() -> None:
         raise SystemExit(2) from None
     from bench.decisions.cli import add_commands
     from ui.cli import run
+    from ui.control.signals import quiet_end
 
-    raise SystemExit(run(more=[add_commands], alone=True))
+    try:
+        raise SystemExit(run(more=[add_commands], alone=True))
+    finally:
+        quiet_end()
 
 
 def _check_packages() -> None:

@@ -25,7 +25,7 @@ from export.beside_weights import save_generation_config, save_tokenizer, tokeni
 from export.card import card, merged_card
 from export.chat_template import TRIED, refined_template
 from export.manifest import FILE, Manifest, RoundExcerpt
-from export.notes import notes
+from export.notes import attaches, notes
 from export.portable import portable_settings, without_folders
 from graphs.context import Context
 from graphs.services.run import RunServices
@@ -258,7 +258,7 @@ class _Export:
             task=config.name, about=config.about, dataset=config.data.hub, run=self.run.name,
             created=datetime.now(UTC).isoformat(timespec="seconds"), version=own_version(), base=self.base,
             adapter=self.adapter is not None, started=self._goes_on_from_a_start(),
-            kind=lora.get("peft_type", ""), rank=lora.get("r"),
+            kind=lora.get("peft_type", ""), rank=lora.get("r"), attaches=attaches(lora),
             prompt=self.prompt.id, refined_template=template is not None,
             retrieves=self.prompt.retrieval.k if self.prompt.retrieval else 0, switches=config.chat_template_kwargs,
             max_new_tokens=config.generation.max_new_tokens,

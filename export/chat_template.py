@@ -2,7 +2,7 @@
 
 It is Jinja code in front of the model's own template. The code puts system text, demonstrations and question template
 around the messages it is given; messages that begin with a system message, or with the demonstrations, are rendered as
-they are, so that `nesylora.messages` works with the same server.
+they are, so that `nesylora.messages` works with the same server. A `developer` is a `system`, as for `nesylora serve`.
 """
 
 import copy
@@ -15,6 +15,11 @@ from agent.records.examples import Example, Prompt, Turn
 from tools.model.chat_template import Message, Renderer
 
 PLACE = "{question}"
+DEVELOPER = (  # OpenAI's newer name of the system's role; few templates know it
+    "{%- if messages and messages[0]['role'] == 'developer' %}\n"
+    "{%- set messages = [{'role': 'system', 'content': messages[0]['content']}] + messages[1:] %}\n"
+    "{%- endif %}\n"
+)
 TURNS = (Turn(role="user", content="One?"), Turn(role="assistant", content="It is {1}."))
 TRIED = (  # what a question may hold that a template could stumble on
     Example(name="user:1", question="Which?", answer=""),
@@ -62,8 +67,8 @@ def _preamble(render: Renderer, prompt: Prompt) -> str:
         for name, value in render.switches.items()
     )
     merges = not render.takes_system
-    code = switches + (_around(prompt, merges) if _says_anything(prompt) or merges else "")
-    return code + "{{- '' }}" if code else ""
+    around = _around(prompt, merges) if _says_anything(prompt) or merges else ""
+    return f"{switches}{DEVELOPER}{around}{{{{- '' }}}}"
 
 
 def _says_anything(prompt: Prompt) -> bool:

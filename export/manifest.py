@@ -81,6 +81,7 @@ class Manifest(Record):
     adapter: bool = Field(description="whether it holds one; else the bare base was best")
     kind: str = Field("", description="peft's name of the adapter's kind")
     rank: int | None = None
+    attaches: bool = Field(True, description="whether vLLM takes the adapter beside the base: see export/notes.py")
     started: bool = Field(False, description="whether its weights go on from an adapter that the run was given")
     prompt: str = Field(description="id of the prompt in prompt.json")
     refined_template: bool = Field(description="whether chat_template.jinja carries the prompt")

@@ -1,6 +1,7 @@
 """What is to be known before a bundle is used: what an engine cannot take, and the way that works there."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from export.manifest import Manifest
@@ -67,6 +68,11 @@ def notes(manifest: Manifest, bundle: Path, qlora: bool = False) -> tuple[str, .
     if qlora and manifest.adapter:
         found.append(QLORA.format(dtype=manifest.base.dtype))
     return tuple(found)
+
+
+def attaches(config: Mapping[str, object]) -> bool:
+    """Whether vLLM takes an adapter of this adapter_config.json beside its base, not only merged into it."""
+    return config.get("peft_type") == "LORA" and not (config.get("use_dora") or config.get("modules_to_save"))
 
 
 def _of_the_adapter(config: dict[str, object]) -> list[str]:

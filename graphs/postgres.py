@@ -39,7 +39,7 @@ class PostgresCheckpoints(PostgresSaver):
     Args:
         address: as `checkpoints:` in the task.yaml has it.
         thread: the run's, unlike any other's on the server.
-        notify: says what a user should know.
+        waiting: is told, in a sentence, what is waited for; and "" once it goes on.
 
     Raises:
         BadInput: the address cannot be used.
@@ -48,8 +48,9 @@ class PostgresCheckpoints(PostgresSaver):
 
     conn: Connection[DictRow]
 
-    def __init__(self, address: str, thread: str, notify: Callable[[str], None]) -> None:
-        self._address, self._thread, self._notify = expanded(address), thread, notify
+    def __init__(self, address: str, thread: str, waiting: Callable[[str], None]) -> None:
+        self._address, self._thread, self._waiting = expanded(address), thread, waiting
+        self._waits = False
         self._place = Place.of(self._address, "checkpoints")
         self._until = time.monotonic() + PATIENCE
         try:
@@ -101,7 +102,7 @@ class PostgresCheckpoints(PostgresSaver):
 
         Through a pooler, it may be stuck on a connection that another client has got.
         """
-        start, told = time.monotonic(), False
+        start = time.monotonic()
         while not self._made():
             if self._asked("SELECT pg_try_advisory_lock(%s) AS done"):
                 with self._unlocking():
@@ -112,9 +113,8 @@ class PostgresCheckpoints(PostgresSaver):
                     "pg_locks; pg_terminate_backend ends it)"
                 )
             else:
-                if not told and time.monotonic() - start > SILENCE:
-                    self._notify(f"Waiting for {self._place.shown}, where another session makes tables.")
-                    told = True
+                if time.monotonic() - start > SILENCE:
+                    self._wait(f"Waiting for {self._place.shown}, where another session makes tables.")
                 time.sleep(BETWEEN / 10)
 
     def _made(self) -> bool:
@@ -150,24 +150,35 @@ class PostgresCheckpoints(PostgresSaver):
 
         Whoever wrote a checkpoint has its id from before, so that a second time changes nothing.
         """
-        until, told = time.monotonic() + PATIENCE, False
+        until = time.monotonic() + PATIENCE
         self._until = until
         while True:
             try:
                 if self.conn.closed:
                     self.conn = self._connected()
                 self.conn.until = until
-                return do()
+                done = do()
+                self._go_on()
+                return done
             except psycopg.Error as error:
                 lost = self.conn.closed and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
                 if not lost or time.monotonic() + BETWEEN > until:
                     raise self._unusable(error) from None
-                if not told:
-                    self._notify(f"Waiting for {self._place.shown}, where the run's checkpoints are.")
-                    told = True
+                self._wait(f"Waiting for {self._place.shown}, where the run's checkpoints are.")
             finally:
                 self.conn.until = float("inf")  # LangGraph calls methods that are not ours, too
             time.sleep(BETWEEN)
+
+    def _wait(self, text: str) -> None:
+        """Say what is waited for; once, also where several calls meet the same outage one after another."""
+        if not self._waits:
+            self._waits = True
+            self._waiting(text)
+
+    def _go_on(self) -> None:
+        if self._waits:
+            self._waits = False
+            self._waiting("")
 
     def _unusable(self, error: psycopg.Error) -> NesyLoraError:
         return NesyLoraError(

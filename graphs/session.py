@@ -164,7 +164,7 @@ class Session:
             raise BadInput(
                 f"`checkpoints` on a Postgres server needs more packages ({error}): pip install 'nesylora[postgres]'"
             ) from None
-        return PostgresCheckpoints(address, self._thread, self.services.note)
+        return PostgresCheckpoints(address, self._thread, self.services.waiting)
 
     @cached_property
     def _thread(self) -> str:
@@ -194,6 +194,8 @@ class Session:
                     name=folder.name, task=config.name, model=config.model, policy=policy, folder=str(folder.path)
                 )
             )
+            for sentence in self.services.spec.brought:
+                self.services.note(sentence)
             for warning in (*self.services.spec.warnings, *self.services.llm.warnings):
                 self.services.note(f"Warning: {warning}")
 

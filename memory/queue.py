@@ -1,10 +1,11 @@
 """The folder of a queue of tasks: queue.jsonl says what is to be done and what became of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from pydantic import ValidationError
@@ -12,15 +13,19 @@ from pydantic import ValidationError
 from agent.errors import BadInput
 from agent.records.queue import (
     QUEUE_ROW,
+    LimitsChanged,
     NightLimits,
     QueueBegun,
     QueueEnded,
     QueueRow,
     TaskAdded,
     TaskEnded,
+    TaskSkipped,
+    TaskSpent,
     TaskStarted,
     TaskStopped,
 )
+from agent.records.rounds import Spend
 from memory.run.naming import new_folder
 from memory.storage.disk import append_line, whole_lines
 from memory.storage.lock import held
@@ -29,12 +34,16 @@ WAIT = 30.0  # seconds for another process that appends
 
 
 class Item(NamedTuple):
-    """A task of a queue, with all that has happened to it. `started` and `stopped` are in the order written."""
+    """A task of a queue, with all that has happened to it. `started` and `stopped` are in the order written.
+
+    `used` is what each of its runs, by name, had used up when that was last noted.
+    """
 
     added: TaskAdded
     started: tuple[TaskStarted, ...] = ()
     stopped: tuple[TaskStopped, ...] = ()
     ended: TaskEnded | None = None
+    used: Mapping[str, Spend] = MappingProxyType({})
 
     @property
     def run(self) -> str:
@@ -46,6 +55,18 @@ class Item(NamedTuple):
         """Whether it waits until the others have had their turn."""
         return any(stop.then == "later" for stop in self.stopped)
 
+    def after(self, row: TaskStarted | TaskSpent | TaskStopped | TaskEnded) -> "Item":
+        """The task once this has happened to it, too."""
+        match row:
+            case TaskStarted():
+                return self._replace(started=(*self.started, row))
+            case TaskSpent():
+                return self._replace(used=_with(self.used, row.run, row.spend))
+            case TaskStopped():
+                return self._replace(stopped=(*self.stopped, row))
+            case TaskEnded():
+                return self._replace(ended=row, used=_with(self.used, self.run, row.spend))
+
 
 class QueueState(NamedTuple):
     """What the rows of a queue say together. `ended` is None while it is worked on, or waits to be."""
@@ -55,6 +76,12 @@ class QueueState(NamedTuple):
     items: tuple[Item, ...]
     begun: tuple[QueueBegun, ...]
     ended: QueueEnded | None
+    skipped: tuple[TaskSkipped, ...] = ()
+
+    @property
+    def kept(self) -> list[Item]:
+        """All tasks but those that a user has taken out."""
+        return [item for item in self.items if item.ended is None or item.ended.state != "removed"]
 
     @property
     def open(self) -> list[Item]:
@@ -116,30 +143,27 @@ class QueueFolder:
         """
         rows = [self._parsed(line, number) for number, line in enumerate(whole_lines(self.rows_file), 1)]
         begun = [row for row in rows if isinstance(row, QueueBegun)]
-        items: dict[int, Item] = {}
+        limits, items = NightLimits(), dict[int, Item]()
         for row in rows:
             match row:
                 case QueueBegun():
-                    items = {number: _again(item) for number, item in items.items()}
+                    limits, items = row.limits, {number: _again(item) for number, item in items.items()}
+                case LimitsChanged():
+                    limits = row.limits
                 case TaskAdded():
                     items[row.number] = Item(row)
-                case TaskStarted():
-                    item = items[row.number]
-                    items[row.number] = item._replace(started=(*item.started, row))
-                case TaskStopped():
-                    item = items[row.number]
-                    items[row.number] = item._replace(stopped=(*item.stopped, row))
-                case TaskEnded():
-                    items[row.number] = items[row.number]._replace(ended=row)
+                case TaskStarted() | TaskSpent() | TaskStopped() | TaskEnded():
+                    items[row.number] = items[row.number].after(row)
                 case _:
                     pass
         last = rows[-1] if rows else None
         return QueueState(
-            limits=begun[-1].limits if begun else NightLimits(),
+            limits=limits,
             notify=begun[-1].notify if begun else "",
             items=tuple(items.values()),
             begun=tuple(begun),
             ended=last if isinstance(last, QueueEnded) else None,
+            skipped=tuple(row for row in rows if isinstance(row, TaskSkipped)),
         )
 
     def _parsed(self, line: bytes, number: int) -> QueueRow:
@@ -150,6 +174,12 @@ class QueueFolder:
                 f"{self.rows_file}, line {number}: not a row of a queue ({error}). Take the line out, or put the file "
                 "back from a copy."
             ) from error
+
+
+def _with(used: Mapping[str, Spend], run: str, spend: Spend) -> Mapping[str, Spend]:
+    """What is known of each run, and of this one no less than before: its folder may be gone."""
+    before = used.get(run, Spend())
+    return {**used, run: before + spend.beyond(before)}
 
 
 def _again(item: Item) -> Item:

@@ -17,6 +17,8 @@ import pytest
 import yaml
 from hypothesis import settings
 
+from tests.fixtures.forks import forked_workers  # noqa: F401  a fixture
+
 if TYPE_CHECKING:
     from tests.llm.server import LlmServer, Reply, Request
     from tools.model.backbone import Backbone
@@ -48,6 +50,11 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+LONG = {
+    "test_real_model.py", "test_decide.py", "test_kill_matrix.py", "test_browser.py", "test_processes.py",
+    "test_foreman.py", "test_terminal.py", "test_kills.py", "test_embedded.py", "test_bundle.py", "test_cli.py",
+    "test_queue_commands.py", "test_spread.py", "test_mcp_server.py", "test_parallel.py", "test_money.py",
+}  # fmt: skip
 TEXT = [
     "Who is the mayor of Orrowmere? ANSWER: Heskzan", "Answer the question. Start your answer with it.",
     "system user assistant", "The river, the bread and the bridge of Tallisk: 0 1 2 3 4 5 6 7 8 9 {} [] - # $",
@@ -95,6 +102,11 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What the tests of the model's arithmetic run on, in place of the CPU."""
     parser.addoption("--device", choices=["cpu", "cuda", "mps"], default="cpu", help="where the tiny models compute")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: at the end, no worker waits for another one that has just begun a long file."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 def pytest_collection_finish() -> None:

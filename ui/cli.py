@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from memory.run.folder import RunFolder
 
 
-RESUMABLE = [["run"], ["demo"], ["resume"], ["chat"]]
 AddCommands = Callable[["argparse._SubParsersAction[argparse.ArgumentParser]"], None]
 """Adds commands of a room above this one, such as the benchmark's."""
 
@@ -56,8 +55,7 @@ def run(arguments: Sequence[str] | None = None, more: Sequence[AddCommands] = ()
             return error.exit_code
         except KeyboardInterrupt as error:
             by = f" by {error}" if str(error) else ""
-            kept = " What was completed is kept; go on with: nesylora resume" if arguments[:1] in RESUMABLE else ""
-            print(f"\nnesylora: stopped{by}.{kept}", file=sys.stderr)
+            print(f"\nnesylora: stopped{by}. {options.ending.advice}".rstrip(), file=sys.stderr)
             return exit_code(error)
         except BrokenPipeError:  # as by `nesylora runs | head`: nobody reads the rest
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -172,6 +170,7 @@ def _begin(task: Path, options: argparse.Namespace) -> int:
 
 def _resume(options: argparse.Namespace) -> int:
     from graphs.control.extension import as_changes
+    from memory.run.naming import as_typed
     from ui.control.work import exit_code, extend
 
     quiet_libraries()
@@ -185,15 +184,17 @@ def _resume(options: argparse.Namespace) -> int:
     if not folder.reported:
         _work(folder, options)
     print(f"{folder.name} has finished. Its report: {folder.report_html}")
-    print(f"To go on, extend it, such as with: nesylora resume {folder.name} --set budget.rounds=N")
+    print(f"To go on, extend it, such as with: nesylora resume {as_typed(folder.path)} --set budget.rounds=N")
     return exit_code(folder)
 
 
 def _work(folder: "RunFolder", options: argparse.Namespace) -> int:
+    from memory.run.naming import as_typed
     from ui.control.work import detach, work
 
     if options.detach:
         return detach(folder)
+    options.ending.advice = f"What was completed is kept; go on with: nesylora resume {as_typed(folder.path)}"
     supervised = getattr(options, "supervised", False)
     return work(folder, options.ending, json=options.json, supervised=supervised)
 

@@ -119,6 +119,7 @@ def queued(
     train_tokens: int | None,
     notify: str,
     queue: str | Path | None,
+    skip_broken: bool,
 ) -> Iterator[tuple[str, str, str, Brought | None]]:
     """Work through a queue; then, of each task, its name, what became of it, why, and what it brought.
 
@@ -128,16 +129,20 @@ def queued(
     from graphs.queue.making import new_queue, next_time, take_up
     from ui.queue.view import QuietQueue
 
-    due = next_time(until, now()) if until else None
+    due = next_time(until, now(), "until") if until else None
     limits = NightLimits(until=due, minutes=minutes, usd=usd, llm_tokens=llm_tokens, train_tokens=train_tokens)
     if queue is None:
-        folder = new_queue([Path(task) for task in tasks], limits, runs, settings(overrides), notify=notify)
+        named = [Path(task) for task in tasks]
+        folder = new_queue(named, limits, runs, settings(overrides), notify=notify, skip_broken=skip_broken)
     else:
         folder = QueueFolder.open(Path(queue))
         take_up(folder, limits, notify)
     Foreman(folder, QuietQueue(folder)).work()
-    for item in folder.read().items:
+    state = folder.read()
+    for item in state.items:
         yield _became(folder, item)
+    for row in state.skipped:
+        yield row.task, "left out", row.reason, None
 
 
 def _became(folder: QueueFolder, item: Item) -> tuple[str, str, str, Brought | None]:

@@ -67,10 +67,12 @@ def find_run(options: argparse.Namespace) -> "RunFolder":
 
 def quiet_libraries() -> None:
     """Quiet what libraries say about themselves, and let nobody fetch anything that was not asked for."""
+    import logging
     import os
     import warnings
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    logging.getLogger("psycopg").setLevel(logging.ERROR)  # what a lost connection leaves; the wait for it is told
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\b")

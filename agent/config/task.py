@@ -158,14 +158,11 @@ class TaskConfig(Settings):
             )
         return self
 
-    @model_validator(mode="after")
-    def takes_its_first_words_from_one_place(self) -> "TaskConfig":
-        if self.start and self.start.prompt and self.prompt.model_fields_set:
-            raise ValueError(
-                "`start` brings a prompt, and `prompt` stands here too: leave `prompt` out, or take the adapter alone "
-                "with `start: {adapter: …}`"
-            )
-        return self
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def may_be_taken_away(cls, prompt: object) -> object:
+        """By an override: `prompt=null` is as if the file had none."""
+        return {} if prompt is None else prompt
 
     @field_validator("checkpoints")
     @classmethod

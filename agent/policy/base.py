@@ -27,7 +27,8 @@ def stop_reason(briefing: Briefing, config: TaskConfig) -> str | None:
         rounds = "1 round" if budget.rounds == 1 else f"{budget.rounds} rounds"
         return f"The budget of {rounds} is used up."
     if budget.minutes is not None and spend.seconds >= budget.minutes * 60:
-        return f"The budget of {budget.minutes:g} minutes is used up."
+        minutes = "1 minute" if budget.minutes == 1 else f"{budget.minutes:g} minutes"
+        return f"The budget of {minutes} is used up."
     if budget.train_tokens is not None and spend.train_tokens >= budget.train_tokens:
         return f"The budget of {budget.train_tokens:,} training tokens is used up."
     if budget.usd is not None and spend.usd > 0 and spend.usd >= budget.usd:

@@ -67,6 +67,11 @@ class Example(Record):
         )
         return (*earlier, self)
 
+    @property
+    def asked_anyhow(self) -> "tuple[Example, ...]":
+        """The same, and each question alone: what was said before may have nothing to do with it."""
+        return (*self.asked, *(each.model_copy(update={"turns": ()}) for each in self.asked))
+
 
 class Retrieval(Record):
     """For each question, the train rows nearest to it in meaning are shown as few-shot examples."""

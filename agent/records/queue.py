@@ -150,6 +150,23 @@ class QueueBegun(Record):
     notify: str = Field("", description="a command or an address that is told; see `ui.telling.notify`")
 
 
+class LimitsChanged(Record):
+    """A user has set other limits for the whole queue, maybe while it is worked on. They hold from here on."""
+
+    kind: Literal["limits"] = "limits"
+    time: datetime
+    limits: NightLimits = Field(description="all that hold now, also those that stayed")
+
+
+class TaskSkipped(Record):
+    """A task that could not be used was left out when the queue was made."""
+
+    kind: Literal["skipped"] = "skipped"
+    time: datetime
+    task: str = Field(description="as it was named")
+    reason: str
+
+
 class TaskAdded(Record):
     """A task is in the queue: its task.yaml, read when its turn comes."""
 
@@ -170,6 +187,17 @@ class TaskStarted(Record):
     time: datetime
     number: int
     run: str = Field(description="its name; written before the run folder is made")
+    after: str = Field("", description="the task's run before this one, where its folder is gone: a new one was begun")
+
+
+class TaskSpent(Record):
+    """What a run has used up by now. It counts even if somebody removes the run's folder."""
+
+    kind: Literal["spent"] = "spent"
+    time: datetime
+    number: int
+    run: str
+    spend: Spend
 
 
 class TaskStopped(Record):
@@ -188,7 +216,7 @@ class TaskEnded(Record):
     kind: Literal["ended"] = "ended"
     time: datetime
     number: int
-    state: Literal["finished", "failed"]
+    state: Literal["finished", "failed", "removed"] = Field(description="removed: taken out of the queue by a user")
     reason: str = Field(description="why it ended, in words")
     reached: bool = Field(False, description="its target, on the validation rows")
     before: float | None = Field(None, description="joint reward of the seed prompt on the test rows")
@@ -206,6 +234,15 @@ class QueueEnded(Record):
 
 
 QueueRow = Annotated[
-    QueueBegun | TaskAdded | TaskStarted | TaskStopped | TaskEnded | QueueEnded, Field(discriminator="kind")
+    QueueBegun
+    | LimitsChanged
+    | TaskSkipped
+    | TaskAdded
+    | TaskStarted
+    | TaskSpent
+    | TaskStopped
+    | TaskEnded
+    | QueueEnded,
+    Field(discriminator="kind"),
 ]
 QUEUE_ROW: TypeAdapter[QueueRow] = TypeAdapter(QueueRow)

@@ -33,6 +33,7 @@ class ServedRequest(Record):
     finish: Literal["stop", "length", "gone", "slow", "timeout", "failed"] = Field(
         description="stop: the model ended it, or a stop text; gone: the client went away; slow: it read too slowly"
     )
+    stopped_at: str = Field("", description="the client's own stop text, where that ended the answer")
     temperature: float = Field(0.0, description="0: greedy")
     prompt_tokens: int = Field(description="of the whole prompt, the refined one included")
     completion_tokens: int

@@ -150,8 +150,19 @@ def _asked(line: ServedRequest | SetAside, number: int) -> Asked:
         fault = "" if line.reason == UNJUDGED else line.reason  # a task may judge it by now
         wanted = line.wanted.strip()
     else:
-        fault, wanted = CUT_OFF.get(line.finish, ""), ""
+        fault, wanted = _not_its_own(line), ""
     return Asked(example, line.answer, wanted, fault or ("" if line.answer.strip() else "it is empty"), line.request)
+
+
+def _not_its_own(line: ServedRequest) -> str:
+    """Why an answer is not what the model itself says to the question, from beginning to end; "" if it is."""
+    if fault := CUT_OFF.get(line.finish, ""):
+        return fault
+    if line.stopped_at:
+        return "it was cut off by a stop text of the client"  # not quoted: nothing takes secrets out of reasons
+    if line.temperature:
+        return f"it was drawn at temperature {line.temperature:g}: the model may say something else"
+    return ""
 
 
 def _side(message: ServedMessage) -> Literal["user", "assistant"]:

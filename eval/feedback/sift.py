@@ -87,9 +87,9 @@ class Sieve:
         return Sifted(tuple(rows), tuple(aside), dropped, known, right)
 
     def _known_as(self, example: Example) -> str | None:
-        """What it is already; also where a conversation only goes on a held-out question, whose answer it holds."""
-        keys = [asked(each) for each in example.asked]
-        return next((self._held_out[key] for key in keys if key in self._held_out), self._there.get(keys[-1]))
+        """What it is already; also where a held-out question, whose answer it then holds, is one of several turns."""
+        held_out = (self._held_out.get(asked(each)) for each in example.asked_anyhow)
+        return next(filter(None, held_out), self._there.get(asked(example)))
 
     def _of_question(self, group: Sequence[Asked]) -> tuple[dict[str, object] | None, SetAside | None]:
         """The row of one question, or what is set aside of it."""

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from agent.config.data import Cut, Data
 from agent.errors import BadInput
@@ -19,8 +19,16 @@ Rows = dict[Split, tuple[Example, ...]]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
-def read_splits(data: Data, folder: Path) -> tuple[Rows, tuple[str, ...]]:
-    """All three splits, cut and limited, and warnings about rows left out and splits that overlap.
+class Splits(NamedTuple):
+    """The rows; warnings about rows left out and splits that overlap; and what each file of `data.extra` brought."""
+
+    rows: Rows
+    warnings: tuple[str, ...]
+    brought: tuple[str, ...]
+
+
+def read_splits(data: Data, folder: Path) -> Splits:
+    """All three splits, cut and limited.
 
     Paths are taken from the task's folder; absolute ones and `..` may lead elsewhere.
 
@@ -29,6 +37,7 @@ def read_splits(data: Data, folder: Path) -> tuple[Rows, tuple[str, ...]]:
     """
     rows: Rows = {}
     warnings: list[str] = []
+    brought: tuple[str, ...] = ()
     # A single file counts as train until it is cut.
     named = zip(SPLITS, (data.path or data.train, data.validation, data.test), strict=True)
     tables = {
@@ -49,16 +58,16 @@ def read_splits(data: Data, folder: Path) -> tuple[Rows, tuple[str, ...]]:
             raise BadInput(f"{source}: {count} usable rows leave none for the {empty[0]} split; add more")
     rows = {split: rows[split][: getattr(data.limit, split)] for split in SPLITS}
     if data.extra:
-        more, of_more = _extra(data, folder, rows)
+        (more, of_more), brought = _extra(data, folder, rows)
         rows["train"] += more
         warnings += of_more
-    return rows, (*warnings, *_contradictions(rows["train"]), *_overlaps(rows))
+    return Splits(rows, (*warnings, *_contradictions(rows["train"]), *_overlaps(rows)), brought)
 
 
-def _extra(data: Data, folder: Path, rows: Rows) -> Read:
+def _extra(data: Data, folder: Path, rows: Rows) -> tuple[Read, tuple[str, ...]]:
     """More train rows, but none that asks what a validation or test row asks. Their numbers go on after all others.
 
-    Where all train rows share a system text, those without one have it, too.
+    Where all train rows share a system text, those without one have it, too. What each file brought is told.
     """
     held_out = {_key(example)[1:] for split in SPLITS if split != "train" for example in rows[split]}
     own = {example.system for example in rows["train"]}
@@ -66,11 +75,12 @@ def _extra(data: Data, folder: Path, rows: Rows) -> Read:
     number = max(int(example.name.partition(":")[2]) for split in SPLITS for example in rows[split])
     found: list[Example] = []
     warnings: list[str] = []
+    brought: list[str] = []
     for name in data.extra:
         table = read_file(folder / Path(name).expanduser(), data.columns)
         read = read_examples(table, data, "extra")
-        # A conversation that goes on a held-out question holds its answer, which is then read in training.
-        usable = [row for row in read.examples if not any(_key(each)[1:] in held_out for each in row.asked)]
+        # A conversation with a held-out question in it holds its answer, which is then read in training.
+        usable = [row for row in read.examples if not any(_key(each)[1:] in held_out for each in row.asked_anyhow)]
         warnings += read.warnings
         if lost := len(read.examples) - len(usable):
             warnings.append(
@@ -81,7 +91,8 @@ def _extra(data: Data, folder: Path, rows: Rows) -> Read:
             for place, example in enumerate(usable, number + 1)
         ]
         number += len(usable)
-    return Read(tuple(found), tuple(warnings))
+        brought.append(f"train rows added from {name}: {len(usable)}")
+    return Read(tuple(found), tuple(warnings)), tuple(brought)
 
 
 def cut(examples: Sequence[Example], missing: Sequence[Split], shares: Cut) -> Rows:

@@ -26,7 +26,7 @@ from eval.tasks.yaml_file import YamlFile, read_yaml
 
 @dataclass(frozen=True)
 class Task:
-    """`digest` changes when a row, a split, a scorer or the judge does; `warnings` are sentences for the user."""
+    """`digest` changes when a row, a split, a scorer or the judge does. `warnings` and `brought` are sentences."""
 
     config: TaskConfig
     folder: Path
@@ -36,6 +36,7 @@ class Task:
     scorers: TaskScorers
     digest: str
     warnings: tuple[str, ...] = ()
+    brought: tuple[str, ...] = ()
 
     def rows(self, split: Split) -> tuple[Example, ...]:
         """The examples of one split, in order."""
@@ -86,7 +87,7 @@ def build_task(config: TaskConfig, folder: Path, rater: Callable[[Rated], Rater]
         BadInput: a scorer that cannot work, or rows that cannot be read or used.
     """
     scorers = TaskScorers(config.content, config.style, rater, _judge(config))
-    rows, warnings = read_splits(config.data, folder)
+    rows, warnings, brought = read_splits(config.data, folder)
     system, rows, system_warnings = with_shared_system(config.prompt.system, rows)
     if system != config.prompt.system:
         config = config.model_copy(update={"prompt": config.prompt.model_copy(update={"system": system})})
@@ -110,6 +111,7 @@ def build_task(config: TaskConfig, folder: Path, rater: Callable[[Rated], Rater]
             *unplanned,
             *_unreachable(rows["train"] + rows["validation"], scorers),
         ),
+        brought=brought,
     )
 
 
@@ -175,6 +177,11 @@ def _with_words_read(config: TaskConfig, folder: Path) -> TaskConfig:
     columns, start = (config.data.question, config.data.answer), config.start
     if start and start.prompt:
         prompt = read_text_or_prompt(start.prompt, folder, *columns)
+        if config.prompt.model_fields_set:
+            raise BadInput(
+                "`start` brings a prompt, and the task has a `prompt` too: leave that out (`--set prompt=null`, in "
+                'Python {"prompt": None}), or take the adapter alone with `start: {adapter: …}`'
+            )
         adapter = start.adapter
         if adapter == start.prompt and not (folder / Path(adapter).expanduser() / "adapter_config.json").exists():
             adapter = None  # a bundle whose best pair is the bare base with a prompt

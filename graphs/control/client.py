@@ -17,6 +17,7 @@ from graphs.control import process, wire
 from graphs.control.steering import RunStatus, Steering
 from graphs.control.watching import status_of_folder
 from memory.run.folder import RunFolder
+from memory.run.naming import as_typed
 from memory.storage.lock import holder
 
 HOME = Path(__file__).resolve().parents[2]
@@ -108,7 +109,8 @@ class Remote:
         now = process.noted(self._folder)
         if now is None or now.pid != self._at.pid or now.trouble:
             why = f": {now.trouble}" if now and now.trouble else ", as it was told to"
-            return f"Process {self._at.pid} has let go of run {self._folder.name}{why}. {GO_ON}{self._folder.name}"
+            go_on = f"{GO_ON}{as_typed(self._folder.path)}"
+            return f"Process {self._at.pid} has let go of run {self._folder.name}{why}. {go_on}"
         return killed(self._folder, self._at)
 
 
@@ -135,8 +137,10 @@ def attach(folder: RunFolder) -> Steering:
             "a benchmark, another machine). Wait for its end, or stop it there."
         )
     if folder.outcome():
-        raise BadInput(f"Run {folder.name} has finished: no process works on it. {EXTEND}{folder.name} --rounds N")
-    raise BadInput(f"No process works on run {folder.name}. {GO_ON}{folder.name}")
+        raise BadInput(
+            f"Run {folder.name} has finished: no process works on it. {EXTEND}{as_typed(folder.path)} --rounds N"
+        )
+    raise BadInput(f"No process works on run {folder.name}. {GO_ON}{as_typed(folder.path)}")
 
 
 EXTEND = "To go on: nesylora ctl extend "
@@ -192,7 +196,7 @@ def killed(folder: RunFolder, last: process.Process) -> str:
     """What is said of a process that is gone and has noted nothing."""
     return (
         f"Process {last.pid}, which worked on run {folder.name}, has ended without a word (killed, or out of memory). "
-        f"What was completed is kept. {GO_ON}{folder.name}"
+        f"What was completed is kept. {GO_ON}{as_typed(folder.path)}"
     )
 
 

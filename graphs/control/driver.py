@@ -15,7 +15,7 @@ from agent.records.events import LimitsSet
 from agent.records.looks import Finding, Look
 from graphs.approval import APPROVE, as_answer, read
 from graphs.context import Report
-from graphs.control.extension import extended
+from graphs.control.extension import extended, standing
 from graphs.control.steering import RunStatus
 from graphs.control.thread import BEFORE_THE_END, RunThread
 from graphs.control.watching import status_of_folder
@@ -45,7 +45,7 @@ class Driver(RunThread):
                     "step": self._doing_now(),
                     "question": self._question,
                     "spend": self._used,
-                    "trouble": self._trouble,
+                    "trouble": self._trouble or self._services.waits,
                 }
             )
 
@@ -90,7 +90,11 @@ class Driver(RunThread):
                     f"({self._question.decision.move}). Answer it, or say for how many rounds it is to go on unasked."
                 )
             if rounds is not None and not self._supervised:
-                raise BadInput("This run asks nobody: its rounds are limited by its budget, which can be extended.")
+                raise BadInput(
+                    f"Run {self._folder.name} asks nobody, so there are no rounds to be approved. Without a number of "
+                    "rounds it just goes on (nesylora ctl resume), as far as its budget; that can be extended "
+                    "(nesylora ctl extend --rounds N)."
+                )
             self._approved = rounds or self._approved
             if self._question is None:
                 self._go_on()
@@ -144,7 +148,7 @@ class Driver(RunThread):
 
     def _extend(self, limits: Mapping[str, float | None], by: Literal["user", "queue"]) -> RunStatus:
         with self._changed:
-            present = self._folder.limits() or self._config.limits
+            present = standing(self._folder, self._config)
             row = self._folder.extend(extended(self._config, present, limits), by)
             at_its_end = self._question is not None and isinstance(self._question.decision.move, Stop)
             if row.reopened or at_its_end:

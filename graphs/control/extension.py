@@ -10,6 +10,7 @@ from agent.config.task import TaskConfig
 from agent.errors import BadInput
 from agent.records.events import LimitsSet
 from agent.records.limits import Extension, Limits
+from graphs.queue.shares import freed
 from memory.run.folder import RunFolder
 
 NAMES = tuple(Limits.model_fields)
@@ -34,6 +35,8 @@ def extended(config: TaskConfig, present: Limits, changes: Mapping[str, float | 
     for name, value in changes.items():
         if value is not None and not math.isfinite(value):
             raise BadInput(f"{name}: {value} is no limit; `none` lifts one")
+    if "rounds" in changes and changes["rounds"] is None:
+        raise BadInput("rounds cannot be lifted: it is a number, at most 10,000, those that are done included")
     try:
         limits = Limits.model_validate(present.model_dump() | dict(changes))
     except ValidationError as error:
@@ -78,18 +81,28 @@ def extend_stopped(folder: RunFolder, config: TaskConfig, changes: Mapping[str, 
         BadInput: see `extended`.
         Busy: a process works on it after all.
     """
-    limits = extended(config, folder.limits() or config.limits, changes)
+    limits = extended(config, standing(folder, config), changes)
     with folder.locked():
         row = folder.extend(limits)
         folder.event(LimitsSet(row=row))
     return row
 
 
+def standing(folder: RunFolder, config: TaskConfig) -> Limits:
+    """The limits that an extension changes: those that hold; of a run that has ended in a queue, those of its own task.
+
+    Args:
+        config: the run's task, as it began.
+    """
+    known = freed(folder, config.limits) if folder.outcome() else None
+    return known or folder.limits() or config.limits
+
+
 def in_words(limits: Limits) -> str:
     """What ends a run, in a line."""
     named = {
-        f"{limits.rounds} rounds": True,
-        f"{limits.minutes or 0:g} minutes": limits.minutes is not None,
+        f"{limits.rounds} {'round' if limits.rounds == 1 else 'rounds'}": True,
+        f"{limits.minutes or 0:g} {'minute' if limits.minutes == 1 else 'minutes'}": limits.minutes is not None,
         f"{limits.train_tokens or 0:,} training tokens": limits.train_tokens is not None,
         f"{limits.llm_tokens or 0:,} LLM tokens": limits.llm_tokens is not None,
         f"{limits.usd or 0:g} USD": limits.usd is not None,
@@ -104,7 +117,7 @@ def _number(setting: str, value: str) -> float | None:
     try:
         number = float(value)
     except ValueError:
-        raise BadInput(f"{setting}: {value!r} is no number; null lifts a limit") from None
+        raise BadInput(f"{setting}: {value!r} is no number; none lifts a limit") from None
     return int(number) if number.is_integer() else number
 
 

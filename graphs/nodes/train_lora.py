@@ -37,7 +37,8 @@ def train_lora(state: State, services: RunServices) -> State:
     except StepFailed as error:
         return {"trial": Trial(candidate=None, note=f"LoRA failed: {error}")}
     epochs = len(training.epoch_losses)
-    note = f"{training.row_count} {training.rows} rows, {'1 epoch' if epochs == 1 else f'{epochs} epochs'}"
+    trained_on = f"{training.row_count} {training.rows} {'row' if training.row_count == 1 else 'rows'}"
+    note = f"{trained_on}, {'1 epoch' if epochs == 1 else f'{epochs} epochs'}"
     if training.rewritten:
         note += f", {training.rewritten} of the rows with rewritten questions"
     if training.general:
@@ -46,7 +47,8 @@ def train_lora(state: State, services: RunServices) -> State:
     if training.retried:
         note += f"; {training.retried}"
     if training.left_out:
-        note += f", {training.left_out} rows left out as too long (lora.max_tokens, or the model's window)"
+        left_out = "1 row" if training.left_out == 1 else f"{training.left_out} rows"
+        note += f", {left_out} left out as too long (lora.max_tokens, or the model's window)"
     return {
         "trial": Trial(
             candidate=Candidate(prompt=state["best"].prompt, adapter=adapter),

@@ -49,7 +49,9 @@ class CommonBudget:
     def _share(self, run: RunFolder) -> Left:
         taken = sum((self._taken(*other) for path, other in self._runs.items() if path != run.path), spent(run))
         left = left_of(self._limits, taken, now())
-        later = [Item(task) for path, (_, task) in self._runs.items() if path not in self._begun]
+        later = [
+            Item(task) for path, (other, task) in self._runs.items() if path not in self._begun and not other.outcome()
+        ]
         share = share_of(left, later)
         if (
             self._limits.minutes is None

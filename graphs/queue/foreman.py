@@ -9,16 +9,27 @@ from typing import Protocol
 from agent.config.task import TaskConfig
 from agent.errors import BadInput, NesyLoraError
 from agent.records.events import LimitsSet, Note
-from agent.records.limits import Limits
-from agent.records.queue import QueueEnded, QueueRow, TaskEnded, TaskStarted, TaskStopped
+from agent.records.queue import QueueEnded, QueueRow, TaskSpent, TaskStarted, TaskStopped
 from agent.records.rounds import Spend
 from graphs.approval import APPROVE
 from graphs.context import new_run
 from graphs.control.client import GO_ON, Remote, live, start_worker
 from graphs.control.steering import RunStatus, Steering
 from graphs.queue.asking import asked, end_process, status_of, until_free
+from graphs.queue.becoming import ended, undone
 from graphs.queue.pulse import Pulse
-from graphs.queue.shares import Left, differ, lacking, left_of, limits_within, own_limits, share_of, spent
+from graphs.queue.shares import (
+    Left,
+    as_settings,
+    differ,
+    lacking,
+    left_of,
+    limits_within,
+    own_limits,
+    share_of,
+    spend_of,
+    spent,
+)
 from memory.queue import Item, QueueFolder, QueueState, now
 from memory.run.folder import RunFolder
 
@@ -50,6 +61,8 @@ class Foreman:
         self._queue = queue
         self._watcher = watcher
         self._waits = waits
+        self._held = queue.read().limits  # those that the run under way was given its own by
+        self._noted = ("", False, 0)  # the run, its baseline, and its rounds, whose spend stands in the queue
 
     def work(self) -> QueueEnded:
         """To the end of the queue, which is locked meanwhile. A process that works on a run already is taken over.
@@ -75,13 +88,14 @@ class Foreman:
     def _next(self, state: QueueState) -> tuple[Item | None, Left | None, str]:
         """The next task, with what it may use; or why there is none."""
         why = []
+        self._held = state.limits
         left = left_of(state.limits, spend_of(self._queue, state), now())
         for place, item in enumerate(state.open):
             share = share_of(left, state.open[place + 1 :])
             if not (lack := lacking(item, share)):
                 return item, share, ""
             why.append(lack)
-        return None, None, " ".join(why) or "All tasks are done."
+        return None, None, " ".join(filter(None, [*why, undone(state)])) or "All tasks are done."
 
     # --- one task --------------------------------------------------------------------------------------
 
@@ -93,28 +107,28 @@ class Foreman:
                 run = self._begun(item, share)
                 trouble = self._worked(run, item)
             except BadInput as error:
-                self._ended(item, None, str(error))
+                self._add(ended(number, None, str(error)))
                 return
             except NesyLoraError as error:  # the disk is full, or a process has the run that cannot be reached
                 trouble = str(error)
             item, share = self._as_it_stands(item)
             run = RunFolder(self._queue.root / item.run)
             if not trouble:
-                self._ended(item, run)
+                self._add(ended(number, run))
                 return
             rows = len(run.known_rows()) if run.path.exists() else 0
             tried, known = (0 if rows > known else tried + 1), max(known, rows)
             if tried >= len(self._waits):
                 if item.put_off:
-                    self._ended(item, run, trouble)
+                    self._add(ended(number, run, trouble))
                 else:
                     self._add(TaskStopped(time=now(), number=number, reason=trouble, then="later"))
                 return
             self._add(TaskStopped(time=now(), number=number, reason=trouble, then="again"))
             time.sleep(self._waits[tried])
             item, share = self._as_it_stands(item)
-            if lacking(item, share):
-                return  # it goes on when the queue is given more
+            if item.ended or lacking(item, share):
+                return  # taken out; or it goes on when the queue is given more
 
     def _begun(self, item: Item, share: Left) -> RunFolder:
         """The task's run, with the limits that its share allows.
@@ -134,10 +148,12 @@ class Foreman:
                 self._limit(run, item, share)
             self._add(TaskStarted(time=now(), number=task.number, run=run.name))
             return run
-        name = item.run or self._new_name(task.name)
+        gone = item.run if item.used.get(item.run, Spend()) != Spend() else ""  # somebody has removed its folder
+        name = self._new_name(task.name) if gone or not item.run else item.run
         limits = limits_within(task.limits, share, Spend(), task.estimate.end_minutes)
-        self._add(TaskStarted(time=now(), number=task.number, run=name))  # first: no run that nobody knows of
-        changes = [*task.overrides, *_settings(task.limits, limits)]
+        # first: no run that nobody knows of
+        self._add(TaskStarted(time=now(), number=task.number, run=name, after=gone))
+        changes = [*task.overrides, *as_settings(task.limits, limits)]
         return new_run(Path(task.task), changes, self._queue.root, name)
 
     def _limit(self, run: RunFolder, item: Item, share: Left, remote: Remote | None = None) -> None:
@@ -172,24 +188,29 @@ class Foreman:
         if run.outcome() and run.reported:
             return ""
         try:
-            last = self._followed(run, live(run) or start_worker(run))
+            last = self._followed(run, item, live(run) or start_worker(run))
         except KeyboardInterrupt:
             self._watcher.stopping()
             if remote := live(run):
                 with suppress(NesyLoraError):
                     remote.leave()
             until_free(run)
+            self._note(run, item)
             raise
         if not run.path.exists():  # the run takes itself away where its task cannot be used
             raise BadInput(last or f"The task cannot be used: nesylora run {item.added.task} says why.")
-        return "" if run.outcome() else last or "It was stopped from outside."
+        if run.outcome():
+            return ""
+        self._note(run, item)
+        return last or "It was stopped from outside."
 
-    def _followed(self, run: RunFolder, steering: Steering) -> str:
+    def _followed(self, run: RunFolder, item: Item, steering: Steering) -> str:
         """Until no process works on the run any more. Returns its last trouble."""
-        pulse, trouble, ending = Pulse(run, _config(run)), "", False
+        pulse, ending = Pulse(run, _config(run)), False
         status = status_of(run, steering, -1, self._due, pulse)
         while status.condition not in ("finished", "stopped"):
             self._watcher.run(run, status)
+            self._meanwhile(run, item, status)
             if status.question:  # a user had it ask; nobody is there to answer
                 with suppress(NesyLoraError):
                     steering.answer(APPROVE, status.question.number)
@@ -202,13 +223,23 @@ class Foreman:
             elif not pulse.beats():
                 end_process(run)
             status = status_of(run, steering, status.version, self._due, pulse)
-            trouble = pulse.lost or status.trouble.partition(f" {GO_ON}")[0]  # which is for people
         self._watcher.run(run, status)
         if status.supervised:
             with suppress(NesyLoraError):
                 steering.leave()
         until_free(run)
-        return trouble
+        return pulse.lost or status.trouble.partition(f" {GO_ON}")[0]  # which is for people
+
+    def _meanwhile(self, run: RunFolder, item: Item, status: RunStatus) -> None:
+        """Note what each round has used up; and let limits that a user has set for the queue hold for the run, too."""
+        if self._noted != (far := (run.name, status.reward is not None, status.rounds)):
+            self._noted = far
+            self._note(run, item)
+        limits = self._queue.read().limits
+        if limits != self._held and (remote := live(run)):
+            with suppress(NesyLoraError):  # it is told again
+                self._limit(run, *self._as_it_stands(item), remote)
+                self._held = limits
 
     def _due(self) -> bool:
         """Whether the time of the queue is over."""
@@ -216,29 +247,6 @@ class Foreman:
         return until is not None and now() >= until
 
     # --- what is written -------------------------------------------------------------------------------
-
-    def _ended(self, item: Item, run: RunFolder | None, failure: str = "") -> None:
-        number, outcome = item.added.number, run.outcome() if run and run.path.exists() else None
-        if run is None or outcome is None:
-            spend = spent(run) if run and run.path.exists() else Spend()
-            self._add(TaskEnded(time=now(), number=number, state="failed", reason=failure, spend=spend))
-            return
-        rounds, first = run.rounds(), run.baseline()
-        row = rounds[-1] if rounds else first
-        assert row is not None, "a run that has ended has measured something"
-        limits = run.limits() or _config(run).limits
-        self._add(
-            TaskEnded(
-                time=now(),
-                number=number,
-                state="finished",
-                reason=outcome.stopped,
-                reached=limits.target is not None and row.reward >= limits.target,
-                before=outcome.baseline_test.reward,
-                after=outcome.best_test.reward,
-                spend=outcome.spend,
-            )
-        )
 
     def _end(self, why: str) -> QueueEnded:
         row = QueueEnded(time=now(), reason=why, spend=spend_of(self._queue, self._queue.read()))
@@ -257,6 +265,14 @@ class Foreman:
                 time.sleep(wait)
         self._watcher.row(row, self._queue.read())
 
+    def _note(self, run: RunFolder, item: Item) -> None:
+        """Note what the run has used up: it counts even if somebody removes its folder."""
+        row = TaskSpent(time=now(), number=item.added.number, run=run.name, spend=spent(run))
+        if row.spend != Spend():
+            with suppress(NesyLoraError):  # the disk is full: it is noted with the next round
+                self._queue.append(lambda _: row)
+                self._watcher.row(row, self._queue.read())
+
     def _as_it_stands(self, item: Item) -> tuple[Item, Left]:
         """The task with all rows by now, and what it may use by now."""
         state = self._queue.read()
@@ -272,22 +288,6 @@ class Foreman:
             number += 1
             name = f"{stem}-{number}"
         return name
-
-
-def spend_of(queue: QueueFolder, state: QueueState) -> Spend:
-    """Of all runs of the queue, whatever became of them."""
-    names = dict.fromkeys(start.run for item in state.items for start in item.started)
-    folders = [queue.root / name for name in names]
-    return sum((spent(RunFolder(path)) for path in folders if path.exists()), Spend())
-
-
-def _settings(own: Limits, limits: Limits) -> list[str]:
-    """As overrides of a task.yaml, what is limited more than it says."""
-    return [
-        f"budget.{name}={value:g}" if isinstance(value, float) else f"budget.{name}={value}"
-        for name, value in limits.model_dump().items()
-        if value != getattr(own, name)
-    ]
 
 
 def _config(run: RunFolder) -> TaskConfig:

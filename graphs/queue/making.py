@@ -7,14 +7,15 @@ from functools import partial
 from pathlib import Path
 
 from agent.errors import BadInput
-from agent.records.queue import NightLimits, QueueBegun, QueueRow, TaskAdded
+from agent.records.queue import NightLimits, QueueBegun, QueueRow, TaskAdded, TaskSkipped
 from agent.records.rounds import Spend
 from eval.tasks.task import load_config
 from graphs.context import checked
 from graphs.queue.estimate import estimates
-from graphs.queue.foreman import spend_of
-from graphs.queue.shares import left_of
+from graphs.queue.shares import left_of, spend_of
 from memory.queue import Item, QueueFolder, QueueState, now
+
+JUST_PASSED = timedelta(hours=1)
 
 
 def read_tasks(tasks: Sequence[Path], overrides: Sequence[str], limits: NightLimits, root: Path) -> list[TaskAdded]:
@@ -56,19 +57,39 @@ def new_queue(
     overrides: Sequence[str] = (),
     name: str | None = None,
     notify: str = "",
+    skip_broken: bool = False,
 ) -> QueueFolder:
     """A queue of these tasks, checked and estimated; nothing is worked on yet.
+
+    Args:
+        skip_broken: tasks that cannot be used are left out, as long as one can; the queue says which.
 
     Raises:
         BadInput: a task cannot be used, or not even one round of each fits into the limits; nothing was begun.
     """
+    left_out = _broken(tasks, overrides) if skip_broken else {}
+    if len(left_out) < len(tasks):
+        tasks = [task for task in tasks if task not in left_out]
     rows = read_tasks(tasks, overrides, limits, root)
     refuse_what_does_not_fit(rows, limits, Spend(), root)
     queue = QueueFolder.create(root, name)
     queue.append(lambda _: QueueBegun(time=now(), limits=limits, notify=notify))
+    for task, reason in left_out.items():
+        queue.append(partial(_as_it_is, TaskSkipped(time=now(), task=str(task), reason=reason)))
     for row in rows:
         queue.append(partial(_as_it_is, row))
     return queue
+
+
+def _broken(tasks: Sequence[Path], overrides: Sequence[str]) -> dict[Path, str]:
+    """Tasks that cannot be used, each with the reason."""
+    found = dict[Path, str]()
+    for path in tasks:
+        try:
+            checked(path, overrides)
+        except BadInput as error:
+            found[path] = str(error)
+    return found
 
 
 def add_task(queue: QueueFolder, task: Path, overrides: Sequence[str] = ()) -> TaskAdded:
@@ -105,7 +126,7 @@ def take_up(queue: QueueFolder, limits: NightLimits, notify: str = "") -> QueueS
             "another time, such as --until 07:00"
         )
     if merged.usd is not None:
-        _refuse_unpriced(queue, held_out)
+        refuse_unpriced(queue, held_out)
     rows = [item.added for item in held_out if not item.started]
     refuse_what_does_not_fit(rows, merged, spend_of(queue, state), queue.root)
     queue.append(lambda _: QueueBegun(time=now(), limits=merged, notify=notify or state.notify))
@@ -137,7 +158,7 @@ def refuse_what_does_not_fit(rows: Sequence[TaskAdded], limits: NightLimits, use
         )
 
 
-def _refuse_unpriced(queue: QueueFolder, items: Sequence[Item]) -> None:
+def refuse_unpriced(queue: QueueFolder, items: Sequence[Item]) -> None:
     """Raises BadInput where the calls of a task, as it was begun, would count as free."""
     for item in items:
         begun = queue.root / item.run / "task.yaml"
@@ -153,7 +174,7 @@ def _refuse_unpriced(queue: QueueFolder, items: Sequence[Item]) -> None:
             )
 
 
-def _as_it_is(row: TaskAdded, state: QueueState) -> QueueRow:
+def _as_it_is(row: QueueRow, state: QueueState) -> QueueRow:
     return row
 
 
@@ -161,14 +182,16 @@ def _existing(path: Path) -> Path:
     return next(place for place in (path, *path.resolve().parents) if place.exists())
 
 
-def next_time(text: str, present: datetime) -> datetime:
+def next_time(text: str, present: datetime, name: str = "--until", *, typed: bool = True) -> datetime:
     """The next moment at which clocks here show this.
 
     Args:
         text: such as 07:00, or 2026-11-28 07:00.
+        name: what it is the value of, for messages.
+        typed: by somebody who hardly means tomorrow by a time that was minutes ago.
 
     Raises:
-        BadInput: it is no time, or has passed.
+        BadInput: it is no time, has passed, or is a time of the clock that has only just passed.
     """
     here = present.astimezone()
     for form in ("%H:%M", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M"):
@@ -177,11 +200,25 @@ def next_time(text: str, present: datetime) -> datetime:
         except ValueError:
             continue
         if form == "%H:%M":
-            today = datetime.combine(here.date(), read.time())  # without a zone: the clock may change until then
-            twice = (today.astimezone(), today.replace(fold=1).astimezone())
-            return next((wanted for wanted in twice if wanted > here), (today + timedelta(days=1)).astimezone())
+            return _next_on_the_clock(text, read, here, name, typed)
         wanted = read.astimezone()
         if wanted <= here:
-            raise BadInput(f"--until {text} has passed: it is {here:%Y-%m-%d %H:%M} here")
+            raise BadInput(f"{name} {text} has passed: it is {here:%Y-%m-%d %H:%M} here")
         return wanted
-    raise BadInput(f"--until {text}: give a time such as 07:00, or a day and a time such as '2026-11-28 07:00'")
+    raise BadInput(f"{name} {text}: give a time such as 07:00, or a day and a time such as '2026-11-28 07:00'")
+
+
+def _next_on_the_clock(text: str, read: datetime, here: datetime, name: str, typed: bool) -> datetime:
+    # Without a zone: the clock may change until then.
+    yesterday, today, tomorrow = (
+        datetime.combine(here.date() + timedelta(days=days), read.time()) for days in (-1, 0, 1)
+    )
+    moments = [day.replace(fold=fold).astimezone() for day in (yesterday, today, tomorrow) for fold in (0, 1)]
+    wanted = next(moment for moment in moments if moment > here)
+    passed = [moment for moment in moments if moment <= here and moment.time() == read.time()]
+    if typed and passed and here - max(passed) < JUST_PASSED and wanted - here > 12 * JUST_PASSED:
+        raise BadInput(
+            f"{name} {text} has just passed: it is {here:%H:%M} here. If the next day is meant, name it: "
+            f"{name} '{wanted:%Y-%m-%d %H:%M}'"
+        )
+    return wanted

@@ -2,16 +2,18 @@
 than an equal share of what is left, or the time of one round where that is longer."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from math import inf
 
 from pydantic import Field
 
+from agent.errors import BadInput
 from agent.records.base import Record
 from agent.records.limits import Extension, Limits
 from agent.records.queue import NightLimits, TaskAdded, counted
 from agent.records.rounds import Baseline, Outcome, Round, Spend
-from memory.queue import Item
+from memory.queue import Item, QueueFolder, QueueState, queues
 from memory.run.folder import RunFolder
 from memory.run.ledger import outcome_of
 
@@ -46,6 +48,16 @@ def spent(run: RunFolder) -> Spend:
     )
 
 
+def spend_of(queue: QueueFolder, state: QueueState) -> Spend:
+    """Of all runs of the queue, whatever became of them. Where a run's folder is gone, what was noted of it last."""
+    total = Spend()
+    for item in state.items:
+        for name in dict.fromkeys(start.run for start in item.started):
+            noted, folder = item.used.get(name, Spend()), queue.root / name
+            total += noted + (spent(RunFolder(folder)).beyond(noted) if folder.exists() else Spend())
+    return total
+
+
 def left_of(limits: NightLimits, used: Spend, now: datetime) -> Left:
     """What is left of a queue's budget.
 
@@ -56,7 +68,12 @@ def left_of(limits: NightLimits, used: Spend, now: datetime) -> Left:
     if limits.until is not None:
         minutes.append(((limits.until - now).total_seconds() / 60, f"until {limits.until.astimezone():%H:%M}"))
     if limits.minutes is not None:
-        minutes.append((limits.minutes - used.seconds / 60, f"of {limits.minutes:g} minutes of work"))
+        minutes.append(
+            (
+                limits.minutes - used.seconds / 60,
+                f"of {limits.minutes:g} {'minute' if limits.minutes == 1 else 'minutes'} of work",
+            )
+        )
     least = min(minutes, default=(None, ""))
     return Left(
         minutes=least[0],
@@ -129,6 +146,15 @@ def limits_within(own: Limits, share: Left, used: Spend, end_minutes: float) -> 
     )
 
 
+def as_settings(own: Limits, limits: Limits) -> list[str]:
+    """As overrides of a task.yaml, what is limited more than it says."""
+    return [
+        f"budget.{name}={value:g}" if isinstance(value, float) else f"budget.{name}={value}"
+        for name, value in limits.model_dump().items()
+        if value != getattr(own, name)
+    ]
+
+
 def own_limits(own: Limits, began: Limits, since: Sequence[Extension]) -> Limits:
     """A task's own limits, with what a user has set while its run worked: that stands, as far as the queue has it.
 
@@ -141,6 +167,25 @@ def own_limits(own: Limits, began: Limits, since: Sequence[Extension]) -> Limits
         changed = {name: value for name, value in row.limits if value != getattr(began, name)}
         own, began = own.model_copy(update=changed) if row.by == "user" else own, row.limits
     return own
+
+
+def freed(run: RunFolder, began: Limits) -> Limits | None:
+    """The limits of a run that has ended as a task of a queue, without what the queue had allowed it.
+
+    Args:
+        began: those that the run began with.
+
+    Returns:
+        None: it was of no queue.
+    """
+    for queue in queues(run.path.parent):
+        with suppress(BadInput):  # a queue that is damaged
+            for item in queue.read().items:
+                if item.run == run.name and item.ended and item.ended.state == "finished":
+                    present = run.limits() or began
+                    own = own_limits(item.added.limits, began, run.extensions())
+                    return own.model_copy(update={"rounds": present.rounds, "target": present.target})
+    return None
 
 
 def differ(present: Limits, wanted: Limits) -> bool:

@@ -63,7 +63,10 @@ class Forgetting:
         return found.mean if found else None
 
     def forgets_less(self, adapter: str | None, than: str | None) -> bool:
-        """Whether an adapter has lost clearly less on general text than another one."""
+        """Whether an adapter has lost clearly less on general text than another one. The bare base has lost nothing,
+        and costs least to serve: no adapter forgets less than that, whatever its drift by chance is."""
+        if than is None:
+            return False
         mine, other = self.drift(adapter), self.drift(than)
         return mine is not None and other is not None and mine < other - LEAST_DIFFERENCE
 

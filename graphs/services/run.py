@@ -57,6 +57,7 @@ class RunServices:
         self._new_name = new_name
         self._lock: ExitStack | None = None
         self._kept: tuple[KeptTask, ...] = ()
+        self.waits = ""  # what the run waits for right now, in a sentence
         self.loading = 0.0  # seconds that this process took to load the model
         self.whole_adapters: set[str] = set()  # whose files this process has looked at; see graphs.lost_adapters
 
@@ -301,6 +302,12 @@ class RunServices:
     def note(self, text: str) -> None:
         """Tell the user a sentence."""
         self.emit(Note(text=text))
+
+    def waiting(self, text: str) -> None:
+        """Tell the user what the run waits for, once; empty: it goes on."""
+        if text and not self.waits:
+            self.note(text)
+        self.waits = text
 
     def show_report(self) -> None:
         """Rewrite the report, where this run has somebody to write it."""

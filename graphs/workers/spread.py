@@ -1,11 +1,13 @@
 """Runs, each in a process of its own, here or on a cluster. What each has done is seen by its folder."""
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from pathlib import Path
 
-from agent.errors import NesyLoraError
+from agent.errors import Busy, NesyLoraError
+from graphs.workers.command import HELD
 from graphs.workers.executors import LOOK, Crew, error_of
 from memory.run.folder import RunFolder
 
@@ -22,7 +24,8 @@ def spread(
         look: called again and again for each run that may be under way, and once more when its process has ended. A
             file that it cannot read ends nothing: whoever works on the run may mend it.
         begin: called when a run's turn comes; says why it cannot be worked on, or nothing. With it, a run is given to
-            the crew only once there is room for it.
+            the crew only once there is room for it. Where it raises Busy, others have their turn first: the process
+            that has the run may be about to notice that it is alone.
 
     Returns:
         What failed: the error, by the run's folder.
@@ -31,20 +34,30 @@ def spread(
     room = crew.slots if begin else len(waiting)
     # By folder: runs in several folders may have one name.
     under_way, failed = dict[Path, tuple[RunFolder, Future[str]]](), dict[Path, str]()
+    until = time.monotonic() + HELD
     while waiting or under_way:
-        while waiting and len(under_way) < room:
-            run = waiting.pop(0)
-            if begin and (why := begin(run)):
+        for run in waiting[: room - len(under_way)]:
+            waiting.remove(run)
+            try:
+                why = begin(run) if begin else ""
+            except NesyLoraError as error:
+                if isinstance(error, Busy) and time.monotonic() < until:
+                    waiting.append(run)
+                    continue
+                why = str(error)
+            if why:
                 failed[run.path] = why
-                continue
-            path = str(run.path.resolve())
-            under_way[run.path] = run, crew.command(["resume", path], f"{path}/console.log")
+            else:
+                command = ["resume", str(run.path)]
+                under_way[run.path] = run, crew.command(command, f"{run.path}/console.log")
+        if not under_way:  # then nothing is waited for below
+            time.sleep(LOOK)
         done = wait([future for _, future in under_way.values()], timeout=LOOK).done
         for folder, (run, future) in list(under_way.items()):
             with suppress(NesyLoraError, OSError):
                 look(run)
             if future in done:
                 del under_way[folder]
-                if error := error_of(future):
-                    failed[folder] = error
+                if said := error_of(future):
+                    failed[folder] = said
     return failed

@@ -21,8 +21,8 @@ from memory.run.artefacts import Artefacts
 from memory.run.calls import CallFile
 from memory.run.charges import ChargeFile
 from memory.run.events import EventFile, EventLog
-from memory.run.ledger import Row, RowFile, outcome_of
-from memory.run.naming import new_folder
+from memory.run.ledger import TAKE_OUT, Row, RowFile, outcome_of
+from memory.run.naming import as_typed, new_folder
 from memory.storage.disk import write_atomically
 from memory.storage.lock import held
 from memory.storage.records import read_record
@@ -175,12 +175,22 @@ class RunFolder(Artefacts):
         """Adds a row that is on the disk when this returns. The same kind and number a second time changes nothing."""
         self._ledger.append(row)
 
+    def _rows(self) -> list[Row]:
+        """All rows of the ledger. Raises BadInput: it is damaged; with the way to mend it, where there is one."""
+        try:
+            return self._ledger.read()
+        except BadInput as error:
+            if not self._ledger.can_be_mended(self._told()):
+                raise
+            way_out = f"To go on with the run mends it, from its events: nesylora resume {as_typed(self.path)}"
+            raise BadInput(f"{str(error).partition(TAKE_OUT)[0]}{way_out}") from error
+
     def baseline(self) -> Baseline | None:
         """Row 0 of the ledger; None before it is written. Raises BadInput, as `rounds`: it is damaged."""
-        return next((row for row in self._ledger.read() if isinstance(row, Baseline)), None)
+        return next((row for row in self._rows() if isinstance(row, Baseline)), None)
 
     def rounds(self) -> list[Round]:
-        return [row for row in self._ledger.read() if isinstance(row, Round)]
+        return [row for row in self._rows() if isinstance(row, Round)]
 
     def outcome(self) -> Outcome | None:
         """How the run ended; None while it goes on, also after it was opened again.
@@ -188,13 +198,13 @@ class RunFolder(Artefacts):
         None, too, where the ledger is damaged: to go on with the run mends it, and `rounds` says so.
         """
         try:
-            return outcome_of(self._ledger.read())
+            return outcome_of(self._rows())
         except BadInput:
             return None
 
     def outcomes(self) -> list[Outcome]:
         """Every end of the run: the test rows were opened, and seen, at each."""
-        return [row for row in self._ledger.read() if isinstance(row, Outcome)]
+        return [row for row in self._rows() if isinstance(row, Outcome)]
 
     def known_rows(self) -> list[Row]:
         """The rows of the ledger; where it is damaged, those that the events know. For who cannot mend it."""
@@ -205,12 +215,12 @@ class RunFolder(Artefacts):
         return self._ledger.extend(limits, by)
 
     def limits(self) -> Limits | None:
-        """Those that a user has set last; None: the task's own hold."""
-        return next((row.limits for row in reversed(self._ledger.read()) if isinstance(row, Extension)), None)
+        """Those that a user has set last, also by a damaged ledger; None: the task's own hold."""
+        return next((row.limits for row in reversed(self.known_rows()) if isinstance(row, Extension)), None)
 
     def extensions(self) -> list[Extension]:
         """All that was set since the run began, in order."""
-        return [row for row in self._ledger.read() if isinstance(row, Extension)]
+        return [row for row in self._rows() if isinstance(row, Extension)]
 
     def cancel(self, number: int) -> None:
         """Notes that a user has cancelled this round's action. A kill does not bring it back."""

@@ -13,6 +13,7 @@ from agent.records.rounds import Baseline, Outcome, Round
 from memory.storage.damage import copy_aside
 from memory.storage.disk import append_line, whole_lines, write_atomically
 
+TAKE_OUT = "Take the line out"
 Row = Baseline | Round | Outcome | Extension
 V = TypeVar("V")
 TYPES: dict[str, type[Row]] = {"baseline": Baseline, "round": Round, "outcome": Outcome, "extension": Extension}
@@ -65,20 +66,29 @@ class RowFile:
         with self._lock:
             return self._mended(known)
 
-    def _mended(self, known: Iterable[Row]) -> str:
-        found, damaged = list[Row](), list[int]()
-        for number, line in enumerate(whole_lines(self.path), 1):
+    def can_be_mended(self, known: Iterable[Row]) -> bool:
+        """Whether `mend` would restore what is damaged, or cut it off."""
+        with self._lock:
+            return self._whole(known) is not None
+
+    def _whole(self, known: Iterable[Row]) -> tuple[list[Row], list[Row]] | None:
+        """Of a damaged ledger the rows that can be read, and all that stand once it is mended; else None."""
+        found, damaged = list[Row](), False
+        for line in whole_lines(self.path):
             try:
                 found.append(_parsed(line, ""))
             except BadInput:
                 if _is_json(line):
-                    return ""  # of another version
-                damaged.append(number)
-        if not damaged:
-            return ""
+                    return None  # of another version
+                damaged = True
         rows = _in_order(found, known)
-        if any(row not in rows for row in found):
+        return (found, rows) if damaged and all(row in rows for row in found) else None
+
+    def _mended(self, known: Iterable[Row]) -> str:
+        both = self._whole(known)
+        if both is None:
             return ""
+        found, rows = both
         said = copy_aside(self.path, self.path.parent)
         lines = (json.dumps({"kind": _kind(row), **row.model_dump(mode="json")}, ensure_ascii=False) for row in rows)
         write_atomically(self.path, "".join(f"{line}\n" for line in lines))
@@ -217,5 +227,5 @@ def _parsed(line: bytes, place: str) -> Row:
         return TYPES[fields.pop("kind")].model_validate(fields)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise BadInput(
-            f"{place}: not a row of a ledger ({error}). Take the line out, or put the file back from a copy."
+            f"{place}: not a row of a ledger ({error}). {TAKE_OUT}, or put the file back from a copy."
         ) from error

@@ -1,7 +1,8 @@
-"""The name of a new run's folder."""
+"""The names of runs' folders: a new one's, and how a command names one."""
 
 import itertools
 import re
+import shlex
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -26,3 +27,11 @@ def new_folder(root: Path, task_name: str, name: str | None) -> Path:
                 return path
             raise BadInput(f"There is a run named {name} in {root} already. Resume it, or choose another name.")
         path = root / f"{stem}-{next(numbers)}"
+
+
+def as_typed(folder: Path) -> str:
+    """How a command that is typed here names a run or a queue: by its name where it is in ./runs, else by its path."""
+    here = Path.cwd()
+    if folder.parent == here / "runs":
+        return folder.name
+    return shlex.quote(str(folder.relative_to(here) if folder.is_relative_to(here) else folder))

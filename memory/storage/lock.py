@@ -13,6 +13,8 @@ from filelock import FileLock, Timeout
 from agent.errors import Busy, DiskFull, is_disk_full
 from memory.storage.disk import write_atomically
 
+DIES = 2.0  # seconds in which a process that was killed lets go: its other threads hold what it held for a moment
+
 
 @contextmanager
 def held(path: Path, what: str, wait: float = 0) -> Iterator[None]:
@@ -42,7 +44,12 @@ def held_shortly(path: Path, what: str, wait: float) -> Iterator[None]:
     # Not thread-local: a graph may take the lock in one thread and let it go in another.
     lock = FileLock(f"{path}.lock", timeout=wait, thread_local=False)
     try:
-        lock.acquire()
+        try:
+            lock.acquire()
+        except Timeout:
+            if holder(path):
+                raise
+            lock.acquire(timeout=DIES)
     except Timeout:
         by = _named(Path(f"{path}.holder"))
         raise Busy(f"{what} is in use by {by}. Wait for its end, or stop it, then try again.") from None

@@ -169,6 +169,7 @@ def test_every_cell_has_a_meaning_and_settings_that_a_task_takes(cell: str) -> N
     load_config(Path(__file__).parents[2] / "tasks" / "valley", CELLS[cell])
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_two_backbones_on_a_tiny_task_end_in_one_table(
     tiny_model: Callable[[str], Path], tiny_task: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

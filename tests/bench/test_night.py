@@ -16,7 +16,7 @@ from bench.studies.night.faults import DAMAGES, Fault, Grounds, Kind, Turns, pla
 from bench.studies.night.gateway import Gateway, Weather, gateway, read_bill
 from bench.studies.night.tasks import write_tasks
 from graphs.context import checked
-from graphs.queue.foreman import spend_of
+from graphs.queue.shares import spend_of
 from memory.queue import QueueFolder, now
 from memory.run.folder import RunFolder
 from tests.fixtures.story import make_run

@@ -59,6 +59,9 @@ def test_good_answers_become_rows_and_others_wait_for_a_person(tiny_task: TinyTa
         served("Who is the mayor of Mirr?", "ANSWER: Dunwick", 5),  # a train row
         served("who is mayor of ash", "ANSWER: brom", 6),
         served("Who is mayor of Oak?", "ANSWER: Al", 7, finish="length"),
+        served("Who is mayor of Gum?", "ANSWER: Hes", 13, stopped_at="k"),
+        served("Who is mayor of Bay?", "ANSWER: Zzz", 14, temperature=2.0),
+        served("Who is mayor of Ash?", "ANSWER: Zzz", 15, temperature=0.7),  # the likeliest answer is there, too
         served("Who is mayor of Fir?", "ANSWER: A", 8),
         served("Who is mayor of Fir?", "ANSWER: B", 9),
         served("And of Yew?", "ANSWER: C", 10, turns=["Who is mayor of Ash?", "Brom"]),
@@ -74,7 +77,10 @@ def test_good_answers_become_rows_and_others_wait_for_a_person(tiny_task: TinyTa
     ]
     assert {file.stat().st_mode & 0o777 for file in (into, aside)} == {0o600}
     waiting = {row["messages"][-1]["content"]: row["reason"] for row in rows_of(aside)}
-    assert waiting.keys() == {"Who is mayor of Elm?", "Who is mayor of Oak?", "Who is mayor of Fir?", "And of Yew?"}
+    named = {f"Who is mayor of {place}?" for place in ("Elm", "Oak", "Fir", "Gum", "Bay")}
+    assert waiting.keys() == {*named, "And of Yew?"}
+    assert waiting["Who is mayor of Gum?"] == "it was cut off by a stop text of the client"
+    assert "drawn at temperature 2:" in waiting["Who is mayor of Bay?"]
     assert 'must start with "ANSWER: "' in waiting["Who is mayor of Elm?"]
     assert waiting["Who is mayor of Oak?"] == "it was cut off: no tokens were left"
     assert "in different ways: 'ANSWER: A' and 'ANSWER: B'" in waiting["Who is mayor of Fir?"]
@@ -86,8 +92,25 @@ def test_good_answers_become_rows_and_others_wait_for_a_person(tiny_task: TinyTa
             ("ANSWER: Brom", "form"),
             ("Ulm", "wanted"),
         ]
-        assert len(rows_of(aside)) == 3
+        assert len(rows_of(aside)) == 5
         asked.remove(str(tmp_path / "log.jsonl")) if str(tmp_path / "log.jsonl") in asked else None
+
+
+@pytest.mark.parametrize("named", ["task", "task/task.yaml", None])
+def test_the_line_that_is_printed_for_the_task_names_the_new_file(
+    named: str | None, tiny_task: TinyTask, log: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Paths in a task.yaml start at its folder, and the command may be given anywhere."""
+    task = tiny_task()
+    monkeypatch.chdir(task.parent)
+    (task / "known.jsonl").write_text('{"question": "a?", "answer": "aa"}\n')
+    into = f"{task.name}/more, and more.jsonl"
+    asked = ["rows", "from-log", str(log(served("a?", "ANSWER: aa", 1))), "--into", into]
+    given = ["--task", named.replace("task", task.name, 1)] if named else []
+    assert command([*asked, "--wanted", f"{task.name}/known.jsonl", *given]) == 0
+    data = yaml.safe_load(capsys.readouterr().out.partition("add to the task's data:")[2])
+    assert len(load_task(task, [f"data.extra={json.dumps(data['extra'])}"]).train) == len(load_task(task).train) + 1
 
 
 def test_known_answers_are_rows_whatever_the_model_said(
@@ -131,6 +154,7 @@ def test_conversations_become_rows_of_chats(tiny_task: TinyTask, log: Write, tmp
         served("And of Yew?", "ANSWER: C", 1, turns=["Who is mayor of Ash?", "Brom"]),
         served("Orrowmere: its mayor?", "ANSWER: X", 2),  # a test row, which has a system message beside it
         served("Again?", "ANSWER: D", 3, turns=["Orrowmere: its mayor?", "Heskzan"]),  # holds a test row
+        served("Orrowmere: its mayor?", "ANSWER: X", 4, turns=["Hello.", "Hi."]),  # a test row, after other turns
     )
     assert command(["rows", "from-log", str(file), "--task", str(task), "--into", str(into)]) == 0
     [row] = rows_of(into)
@@ -140,6 +164,8 @@ def test_conversations_become_rows_of_chats(tiny_task: TinyTask, log: Write, tmp
         said[0] = json.loads((task / "test.jsonl").read_text().splitlines()[0])["chat"][1]["content"]
         turns = [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(said)]
         more.write(json.dumps({"chat": turns}) + "\n")
+        hello = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hi."}]
+        more.write(json.dumps({"chat": [*hello, *turns[:2]]}) + "\n")
     read = load_task(task, ["data.extra=[rows.jsonl]"])
     assert len(read.train) == 5 and read.train[-1].turns[1].content == "Brom"
     assert read.config.prompt.system == "Be short." and not any(row.system for row in read.train)
@@ -157,7 +183,8 @@ def test_a_run_trains_on_what_a_log_brought(tiny_task: TinyTask, log: Write, tmp
     run = RunFolder.open(adapted.run)
     [row] = run.rounds()
     assert row.trial.note.startswith("10 original rows")
-    assert "1 of 7 rows" in run.path.joinpath("events.jsonl").read_text()
+    told = run.path.joinpath("events.jsonl").read_text()
+    assert "1 of 7 rows" in told and "train rows added from more.jsonl: 6" in told
     bundle = yaml.safe_load((adapted.export(tmp_path / "bundle") / "task.yaml").read_text())
     assert bundle["data"]["extra"] == ["more.jsonl"]
 
@@ -168,6 +195,7 @@ def test_extra_rows_change_no_split_that_was_cut(tiny_task: TinyTask) -> None:
     before, after = load_task(task), load_task(task, ["data.extra=[more.csv]"])
     assert (before.validation, before.test) == (after.validation, after.test)
     assert [row.answer for row in after.train[len(before.train) :]] == ["new", "other"]
+    assert after.brought == ("train rows added from more.csv: 2",) and not before.brought
     assert len({row.name for row in (*after.train, *after.validation, *after.test)}) == 6
 
 

@@ -205,7 +205,7 @@ CASES = Path(__file__).parents[1] / "cases/rows"
 
 def everything(data: Data) -> tuple[list[Example], tuple[str, ...]]:
     """All rows, whichever split they were cut into, in the order of the file; and the warnings."""
-    found, warnings = read_splits(data, CASES)
+    found, warnings, _ = read_splits(data, CASES)
     examples = [example for split in found.values() for example in split]
     return sorted(examples, key=lambda example: int(example.name.partition(":")[2])), warnings
 

@@ -168,6 +168,8 @@ def test_what_is_merged_answers_as_the_adapter_does(
     base = tiny_model("llama_tied")
     assert answers(bundle, base, QUESTIONS, merged=True) == answers(bundle, base, QUESTIONS)
     assert any("DoRA" in note for note in read_manifest(bundle).notes) == ("dora" in lora)
+    card = (bundle / "README.md").read_text()
+    assert ("--enable-lora" in card) == ("dora" not in lora) and "`vllm serve merged`" in card, "none that is refused"
 
 
 def test_a_run_without_an_adapter_is_a_prompt_for_the_bare_base(tiny_task: TinyTask, tmp_path: Path) -> None:

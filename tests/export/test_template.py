@@ -11,10 +11,13 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from agent.records.examples import Demo, Example, Prompt, Retrieval, Turn
+from agent.records.served import ServedMessage
 from export.chat_template import refined_template, renders_alike
 from tests.conftest import CHATML
+from tests.fixtures.serving import pair
 from tests.tools.model.test_chat_template import REFUSING, SILENT
 from tools.model.chat_template import Renderer
+from ui.serve.models import Served
 
 SMOLLM2 = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou "
@@ -132,6 +135,18 @@ def test_a_clients_own_system_message_takes_the_prompts_place(tiny_model: Callab
     tokenizer.chat_template = refined_template(Renderer(tokenizer), PROMPTS["all"])
     assert tokenizer.apply_chat_template(own, tokenize=False, add_generation_prompt=True) == before
     assert "brief" in tokenizer.apply_chat_template(own[1:], tokenize=False)
+
+
+@pytest.mark.parametrize("prompt", ["nothing", "template", "all"])
+def test_a_developers_message_is_a_system_message_as_for_our_own_server(
+    prompt: str, tokenizer: Any, tiny_model: Callable[[str], Path]
+) -> None:
+    template = refined_template(Renderer(tokenizer), PROMPTS[prompt])
+    exported = AutoTokenizer.from_pretrained(tokenizer.name_or_path, chat_template=template)
+    own = [{"role": "developer", "content": "Mine."}, {"role": "user", "content": "q"}]
+    ids = exported.apply_chat_template(own, add_generation_prompt=True, return_dict=True)["input_ids"]
+    served = Served(pair(tiny_model("llama"), prompt=PROMPTS[prompt]), Renderer(tokenizer), None)
+    assert ids == served.prepared([ServedMessage.model_validate(message) for message in own]).ids
 
 
 def test_where_the_model_knows_no_system_message_a_clients_own_stands_before_its_question(

@@ -15,12 +15,14 @@ from agent.records.actions import TrainLora
 from agent.records.examples import Demo, Example, Prompt
 from graphs.context import Context, new_run
 from graphs.nodes.approve import cost_of
+from graphs.services.forgetting import Forgetting
 from graphs.services.run import RunServices
 from graphs.session import open_session
 from memory.embedder import MiniLm
 from memory.run.folder import RunFolder
 from tests.fixtures.forks import run_forked
 from tests.fixtures.learnable import LEARNABLE, TinyTask
+from tests.fixtures.story import make_run
 from tools.model.backbone import Backbone
 
 ROOT = Path(__file__).parents[2]
@@ -231,8 +233,10 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
+from graphs.services.forgetting import Forgetting
 from graphs.services.run import RunServices
 from graphs.session import open_session
+from graphs.services.forgetting import Forgetting
 from graphs.services.run import RunServices
 from memory.run.folder import RunFolder
 append = RunFolder.append
@@ -263,3 +267,14 @@ def test_a_run_killed_between_measuring_and_its_row_ends_as_it_would_have(
     [row], [wanted] = folder.rounds(), whole.rounds()
     assert row.verdict == wanted.verdict and row.spend.forward_tokens == wanted.spend.forward_tokens
     assert {file: file.stat().st_mtime_ns for file in measured} == measured, "nothing is measured twice"
+
+
+def test_no_weights_win_a_tie_against_the_bare_base_and_it_wins_one_against_weights_that_forget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drifts = {"better": -0.4, "worse": 0.4}
+    monkeypatch.setattr(Forgetting, "drift", lambda _, adapter: drifts[adapter] if adapter else 0.0)
+    forgetting = Forgetting(make_run(tmp_path), [], pytest.fail, pytest.fail, pytest.fail)
+    assert not forgetting.forgets_less("better", None)
+    assert forgetting.forgets_less(None, "worse") and forgetting.forgets_less("better", "worse")
+    assert not forgetting.forgets_less("worse", "better")

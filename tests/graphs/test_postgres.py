@@ -155,10 +155,17 @@ def test_a_server_that_goes_away_is_named_and_one_that_comes_back_is_waited_for(
         threading.Timer(1.0, server.start).start()
 
     monkeypatch.setattr("graphs.postgres.PATIENCE", 60.0)
+    before = len(run.events().of(Note))
     with open_session(run, listener=At(restart)) as session:
+        waits, waiting = list[str](), session.services.waiting
+        monkeypatch.setattr(
+            session.services, "waiting", lambda text: (waiting(text), waits.append(session.services.waits))
+        )
         session.go()
     assert outline(run) == outline(whole) and run.outcome() is not None
-    assert "Waiting for night@127.0.0.1" in "".join(note.text for note in run.events().of(Note))
+    notes = [note.text for note in run.events().of(Note)[before:] if note.text.startswith("Waiting for")]
+    assert len(notes) == 1 and notes[0].startswith("Waiting for night@127.0.0.1")
+    assert waits == [notes[0], ""], "a status shows it as long as it waits"
 
 
 @pytest.fixture

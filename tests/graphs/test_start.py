@@ -18,6 +18,7 @@ from graphs.context import checked, new_run
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import LEARNABLE, TinyTask
+from ui.from_python import settings
 
 Save = Callable[..., Path]
 QUIET = ["recall.prompts=0"]
@@ -114,10 +115,28 @@ def test_the_first_words_may_be_a_text_or_a_file(words: str, tiny_task: TinyTask
     (task / "words.txt").write_text("Say it in one word.\n")
     read, _ = checked(task)
     assert read.config.prompt.system == "Say it in one word." and read.config.start is None
-    with pytest.raises(BadInput, match="`start` brings a prompt, and `prompt` stands here too"):
-        checked(task, ["prompt.system=Other."])
+    both = r"override 'start.prompt=.*`start` brings a prompt, and the task has a `prompt` too.*--set prompt=null"
+    with pytest.raises(BadInput, match=both):
+        checked(task, ["prompt.system=Other.", f"start.prompt={words}"])
     with pytest.raises(BadInput, match=r"override 'start.prompt=lost.txt': the prompt .*lost.txt cannot be read"):
         checked(task, ["start.prompt=lost.txt"])
+
+
+@pytest.mark.parametrize(
+    "overrides", [["start.prompt=program.json", "prompt=null"], {"start": {"prompt": "program.json"}, "prompt": None}]
+)
+def test_an_override_takes_the_prompt_of_the_file_away(
+    overrides: list[str] | dict[str, object], tiny_task: TinyTask
+) -> None:
+    """A task that `init` wrote has one, and a start brings another. A slip in its path is told at once."""
+    task = tiny_task(prompt={"system": "As drafted."})
+    (task / "program.json").write_text(
+        json.dumps({"predict": {"signature": {"instructions": "As a program has it."}, "demos": []}, "metadata": {}})
+    )
+    read, _ = checked(task, settings(overrides))
+    assert read.config.prompt.system == "As a program has it." and read.config.start is None
+    with pytest.raises(BadInput, match=r"the prompt .*nosuch cannot be read"):
+        checked(task, ["start=../nosuch"])
 
 
 def test_an_adapter_that_makes_it_worse_is_left_behind_and_said(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.errors import BadInput
 from agent.records.events import BaselineScored, Event, LimitsSet, RoundJudged, RunFinished
 from agent.records.limits import Extension, Limits
 from agent.records.rounds import Baseline, Outcome, Round, Spend
@@ -100,6 +101,16 @@ def test_a_line_comes_back_before_one_whose_event_is_lost(tmp_path: Path) -> Non
     run = damaged(tmp_path, [1], untold=[3, 4, 6])
     run.mend(lambda _: None)
     assert rows(run) == EXTENDED
+
+
+@pytest.mark.parametrize(("untold", "way_out"), [((), "nesylora resume "), ((2,), "Take the line out")])
+def test_who_only_reads_is_told_of_the_command_that_mends_where_that_can(
+    tmp_path: Path, untold: Sequence[int], way_out: str
+) -> None:
+    run = damaged(tmp_path, [2], untold=untold)
+    with pytest.raises(BadInput, match="line 3: not a row of a ledger") as said:
+        run.rounds()
+    assert way_out in str(said.value) and ("Take the line out" in str(said.value)) == bool(untold)
 
 
 def test_the_last_line_is_cut_off_where_nothing_restores_it(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from ui.serve.models import Pair
 
 @pytest.fixture(scope="module")
 def adapters(tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two random LoRAs of the tiny Llama."""
+    """Random adapters of the tiny Llama: two plain LoRAs, and one with DoRA."""
     import torch
 
     from agent.config.lora import Lora
@@ -23,14 +23,14 @@ def adapters(tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPat
     root = tmp_path_factory.mktemp("adapters")
     model, tokenizer = load_model(str(tiny_model("llama")), device="cpu", dtype="float32", progress=lambda *_: None)
     backbone = Backbone(model, tokenizer, name="llama", locate=root.joinpath)
-    for seed, name in enumerate(("one", "two")):
+    for seed, name in enumerate(("one", "two", "dora")):
         torch.manual_seed(seed)
-        backbone.create(name, lora_config(4, Lora(rank=4, alpha=8)))
+        backbone.create(name, lora_config(4, Lora(rank=4, alpha=8, dora=name == "dora")))
         for weight in filter(lambda weight: weight.requires_grad, backbone.model.parameters()):
             weight.data.copy_(0.2 * torch.randn(weight.shape))
         backbone.save(name, root / name)
         backbone.detach(name)
-    return [root / "one", root / "two"]
+    return [root / "one", root / "two", root / "dora"]
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from agent.records.served import ServedMessage, ServedRequest
 from export.loaded import AsShown
 from graphs.serving import asked
 from memory.retrieval import NearestRows
-from tests.fixtures.serving import NEW, PROMPT, QUESTIONS, Serving, pair, serving
+from tests.fixtures.serving import NEW, OTHER, PROMPT, QUESTIONS, Serving, pair, serving
 from tools.model.chat_template import Renderer
 from ui.serve.models import Pair, Served
 
@@ -128,6 +128,9 @@ def test_a_stop_text_ends_the_answer_and_is_no_part_of_it(stream: bool, server: 
     else:
         told, reason = answer.choices[0].message.content, answer.choices[0].finish_reason
     assert told == text[: text.index(stop)].rstrip() and reason == "stop"
+    assert server.desk.log is not None
+    *_, line = server.desk.log.file.read_text("utf-8").splitlines()
+    assert ServedRequest.model_validate_json(line).stopped_at == stop
 
 
 def test_max_tokens_ends_it_too_and_may_be_more_than_was_measured(server: Serving, client: openai.OpenAI) -> None:
@@ -143,7 +146,7 @@ def test_a_seed_draws_the_same_answer_again(client: openai.OpenAI) -> None:
 
     assert drawn(1) == drawn(1) and len({drawn(seed) for seed in range(4)}) > 1
     greedy = ask(client, QUESTIONS[0]).choices[0].message.content
-    assert drawn(None, top_p=1e-9) == drawn(None, top_p=1e-300) == greedy
+    assert drawn(None, top_p=1e-9) == drawn(None, top_p=1e-300) == drawn(None, top_p=0) == greedy
     cold = ask(client, QUESTIONS[0], temperature=1e-300, seed=-1, top_p=0.5).choices[0].message.content
     assert cold == greedy
 
@@ -223,6 +226,30 @@ def test_a_single_adapter_is_merged_and_answers_the_same(server: Serving, pairs:
         client = openai.OpenAI(base_url=f"{merged.url}/v1", api_key="none")
         answers = [ask(client, question).choices[0].message.content for question in QUESTIONS[:12]]
     assert answers == [server.alone(question) for question in QUESTIONS[:12]]
+
+
+def test_an_adapter_with_dora_answers_beside_a_plain_one_as_in_peft(
+    server: Serving, pairs: list[Pair], adapters: list[Path], tiny_model: Callable[[str], Path]
+) -> None:
+    """Both over one base, at once: what peft and transformers alone generate of the one, and what the other said."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    whole = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model("llama")), adapters[2]).eval()
+    with serving([pairs[0], pair(tiny_model("llama"), "dora", OTHER, adapters[2])]) as both:
+        client = openai.OpenAI(base_url=f"{both.url}/v1", api_key="none")
+        with ThreadPoolExecutor(8) as pool:
+            work = [(name, question) for question in QUESTIONS[:6] for name in ("first", "dora")]
+            said = dict(zip(work, pool.map(lambda asked: ask(client, asked[1], asked[0]), work), strict=True))
+        render = both.served[1].render
+    for question in QUESTIONS[:6]:
+        ids = torch.tensor([render.prompt_ids(OTHER, asked(question))])
+        alone = whole.generate(input_ids=ids, max_new_tokens=NEW, do_sample=False)[0, ids.shape[1] :]
+        assert said["dora", question].choices[0].message.content == render.output(alone.tolist())
+        assert said["first", question].choices[0].message.content == server.alone(question)
+    with serving([pair(tiny_model("llama"), "dora", OTHER, adapters[2])]) as single:
+        assert single.served[0].weights.adapter is not None, "DoRA is not added to the base"
 
 
 @pytest.mark.parametrize("name", ["qwen2", "gemma3", "gpt2"])

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import openai
@@ -22,12 +23,13 @@ import pytest
 import nesylora
 from agent.errors import BadInput
 from agent.records.served import ServedRequest
-from export.bundle import export_run
+from export.bundle import Wanted, export_run
 from graphs.context import new_run
 from graphs.session import open_session
 from memory.run.folder import RunFolder
 from tests.fixtures.command_line import run as command
 from tests.fixtures.learnable import TinyTask
+from ui.commands.serve import told
 from ui.serve.models import read_pairs
 
 TOKEN = "a key"
@@ -80,7 +82,7 @@ def started(run: RunFolder, model: Path, tmp_path: Path) -> Iterator[Started]:
     )  # fmt: skip
     assert process.stdout is not None
     lines: list[str] = []
-    while not lines or "retrieves" not in lines[-1]:
+    while sum("retrieves" in line for line in lines) < 2:  # of the run, and of the bundle
         lines.append(process.stdout.readline())
         assert lines[-1], process.wait()
     printed = "".join(lines)
@@ -136,6 +138,33 @@ def test_a_run_and_its_bundle_answer_as_they_do_from_python_until_a_signal(start
     assert started.process.wait(30) == 0
     records = [ServedRequest.model_validate_json(line) for line in started.log.read_text().splitlines()]
     assert len(records) == 7 and {record.finish for record in records} <= {"stop", "length"}
+
+
+def test_the_commands_that_are_printed_for_other_engines_fit_together(
+    run: RunFolder, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For each model; what the export makes is what the engines are given, and nothing of the bundle is lost."""
+    monkeypatch.chdir(tmp_path)
+    export_run(run.path, tmp_path / "taken", Wanted(gguf=("q8_0",), base="somebody/tiny"))
+
+    def printed() -> list[list[str]]:
+        pairs = read_pairs(["first=runs/made", "second=taken"], tmp_path / "runs", str(model))
+        served = [SimpleNamespace(name=pair.name, pair=pair, prompt=pair.prompt) for pair in pairs]
+        _, _, elsewhere = told(served, "http://127.0.0.1:1/v1", token=False).partition("Elsewhere")  # type: ignore[arg-type]
+        return [shlex.split(line, comments=True) for line in elsewhere.splitlines()[1:] if "messages(" not in line]
+
+    before = printed()
+    exports = [words[1:] for words in before if words[0] == "nesylora"]
+    assert len(exports) == 2
+    for words in exports:
+        assert command(words) == 0
+    engines = [words for words in before if words[0] != "nesylora"]
+    assert [words[-1] for words in engines] == ["first"] * 3 + ["second"] * 3
+    for words in engines:
+        given = {"vllm": "serve", "python": "--model-path", "llama-server": "-m"}[words[0]]
+        assert Path(words[words.index(given) + 1]).exists()
+    assert [words[1:] for words in printed() if words[0] == "nesylora"] == exports[:1], "the bundle has all by now"
+    assert json.loads(Path("taken/bundle.json").read_text())["base"]["hub"] == "somebody/tiny"
 
 
 def test_what_cannot_be_served_is_told_before_anything_is_loaded(

@@ -53,7 +53,7 @@ def test_live_view_writes_plain_lines_where_nobody_watches() -> None:
     text = out.getvalue()
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", text)
     assert "◆ edit  Most failures lack the wanted form, and demonstrations alone would take 4.0 nats" in text
-    assert "0.04 → 0.00  taken back  p 0.62  in 1 min 15 s  (1 min 20 s so far)" in text
+    assert "0.04 → 0.00  taken back  p 0.62  LoRA took 1 min 15 s  (1 min 20 s so far)" in text
     assert "0.33 → 1.00  kept" in text
     assert re.search(r"best pair +0\.92 +0\.75 – 1\.00", text)
     assert "report: r/report.html" in text

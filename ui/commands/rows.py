@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +46,8 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def from_log(options: argparse.Namespace) -> int:
     """Read, judge, write, and say what became of it."""
+    import yaml
+
     from agent.config.data import Data
     from eval.feedback.log import read_log
     from eval.feedback.redaction import redaction
@@ -72,7 +76,17 @@ def from_log(options: argparse.Namespace) -> int:
     if found.aside or corrected:
         write_atomically(aside, "".join(f"{item.model_dump_json()}\n" for item in found.aside), private=True)
     _tell(log, found, options.into, aside)
+    if found.rows:
+        listed = yaml.safe_dump([_from_the_task(options.into, options.task)], default_flow_style=True, width=math.inf)
+        print(f"To train on them, add to the task's data:  extra: {listed.strip()}")
     return 0
+
+
+def _from_the_task(file: Path, task: Path | None) -> str:
+    """A file as a task.yaml names it: its paths start there."""
+    if task is None:
+        return str(file.resolve())
+    return os.path.relpath(file.resolve(), (task if task.is_dir() else task.parent).resolve())
 
 
 def _rows(file: Path, data: "Data") -> "Sequence[Example]":
@@ -107,5 +121,3 @@ def _tell(log: "Log", found: "Sifted", into: Path, aside: Path) -> None:
             print(f"  {count}: {reason}")
     for reason, count in (log.left_out | found.dropped).items():
         print(f"{count} left out: {reason}")
-    if found.rows:
-        print(f"To train on them, add to the task's data:  extra: [{into}]")

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from agent.errors import BadInput
 from memory.run.folder import RunFolder, runs
+from memory.run.naming import as_typed
 from ui import wording
 from ui.control.states import state_of
 
@@ -33,7 +34,14 @@ def list_runs(root: Path, as_json: bool = False) -> int:
         try:
             row = _row(run)
         except BadInput:
-            row = (run.name, "–", "–", "", "–", f"damaged: nesylora resume {run.name} says where")
+            row = (
+                run.name,
+                "–",
+                "–",
+                "",
+                "–",
+                f"damaged: nesylora resume {as_typed(run.path)} mends it, or says where",
+            )
         table.add_row(*map(Text, row))
     console.print(table)
     return 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from agent.errors import BadInput
 
 if TYPE_CHECKING:
+    from export.manifest import Manifest
     from ui.serve.models import Served
 
 TOKEN = "NESYLORA_TOKEN"
@@ -92,7 +93,7 @@ def told(served: "Sequence[Served]", url: str, token: bool) -> str:
         f'  python: OpenAI(base_url="{url}", api_key={key}).chat.completions.create(model="{first.name}", '
         'messages=[{"role": "user", "content": "…"}])',
         "Elsewhere, with the exported bundle:",
-        *(f"  {line}" for line in _elsewhere(first)),
+        *(f"  {line}" for model in served for line in _elsewhere(model)),
     ]
     return "\n".join(lines)
 
@@ -102,27 +103,37 @@ def _elsewhere(model: "Served") -> list[str]:
     from export.manifest import FILE, read_manifest
 
     source = model.pair.source
+    bundle, gguf = source / "bundle", f"{model.pair.task}-f16.gguf"
+    lines: list[str] = []
     if not (source / FILE).is_file():
-        bundle = source / "bundle"
-        lines = [f"nesylora export {shlex.quote(str(source))} --merged --gguf f16   # first: this makes the bundle"]
-        merged, gguf = bundle / "merged", bundle / f"{model.name}-f16.gguf"
+        made = ["nesylora", "export", str(source), "--merged", "--gguf", "f16"]
+        lines = [f"{shlex.join(made)}   # first: this makes the bundle"]
     else:
-        manifest = read_manifest(source)
-        lacking = [] if manifest.merged and manifest.gguf else ["nesylora export RUN --merged --gguf f16   # first"]
-        lines, merged = lacking, source / (manifest.merged or "merged")
-        gguf = source / (manifest.gguf[0] if manifest.gguf else f"{manifest.task}-f16.gguf")
-    name, whole, file = (shlex.quote(str(part)) for part in (model.name, merged, gguf))
+        manifest, bundle = read_manifest(source), source
+        gguf = manifest.gguf[0] if manifest.gguf else gguf
+        if not (manifest.merged and manifest.gguf):
+            lines = [f"{shlex.join(_making_anew(manifest, bundle))}   # first, where the run is"]
+    name, whole, file = (shlex.quote(str(part)) for part in (model.name, bundle / "merged", bundle / gguf))
+    retrieves = f"The prompt retrieves: send them the messages of nesylora.load({str(bundle)!r}).messages(question)."
     return [
         *lines,
         f"vllm serve {whole} --served-model-name {name}",
         f"python -m sglang.launch_server --model-path {whole} --served-model-name {name}",
         f"llama-server -m {file} --jinja --alias {name}",
-        *(
-            ["The prompt retrieves: send them the messages of nesylora.load(BUNDLE).messages(question)."]
-            if model.prompt.retrieval
-            else []
-        ),
+        *([retrieves] if model.prompt.retrieval else []),
     ]
+
+
+def _making_anew(manifest: "Manifest", bundle: Path) -> list[str]:
+    """The command that makes a bundle with all it has, which it replaces, and the whole model in both forms."""
+    files = (*manifest.gguf, *([manifest.lora_gguf] if manifest.lora_gguf else []))
+    kinds = [file.removeprefix(f"{manifest.task}-").removesuffix(".gguf") for file in files]
+    kinds = kinds if manifest.gguf else ["f16", *kinds]
+    named = manifest.base.hub if manifest.base.task_model is None else None  # of a base from a folder
+    return [
+        "nesylora", "export", manifest.run, "--into", str(bundle), "--merged", *(f"--gguf={kind}" for kind in kinds),
+        *(["--ollama"] if manifest.ollama else []), *(["--base", named] if named else []),
+    ]  # fmt: skip
 
 
 def _count(text: str) -> int:

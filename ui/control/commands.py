@@ -108,9 +108,13 @@ def _add_folder(command: argparse.ArgumentParser) -> None:
 
 
 def _attach(options: argparse.Namespace) -> int:
+    from memory.run.naming import as_typed
     from ui.control.follow import follow
 
-    return follow(_folder(options), options.json)
+    folder = _folder(options)
+    back = f"nesylora attach {as_typed(folder.path)}"
+    options.ending.advice = f"Run {folder.name} goes on without it. Back to it: {back}"
+    return follow(folder, options.json)
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -155,6 +159,7 @@ def _finish(options: argparse.Namespace) -> int:
 def _extend(options: argparse.Namespace) -> int:
     from graphs.control.client import live
     from graphs.control.extension import KEYS, as_changes
+    from memory.run.naming import as_typed
     from ui.control.work import extend
 
     folder = _folder(options)
@@ -162,13 +167,14 @@ def _extend(options: argparse.Namespace) -> int:
     if remote := live(folder):
         return _show(remote.extend(**changes), options.json)
     extend(folder, changes)
-    print(f"Go on with: nesylora resume {folder.name}")
+    print(f"Go on with: nesylora resume {as_typed(folder.path)}")
     return 0
 
 
 def _stop(options: argparse.Namespace) -> int:
     """Waits until the process has let go, so that the next command finds the run free."""
     from graphs.control.client import attach, status_of
+    from memory.run.naming import as_typed
     from memory.storage.lock import holder
 
     folder = _folder(options)
@@ -179,7 +185,7 @@ def _stop(options: argparse.Namespace) -> int:
     if holder(folder.lock_path):
         print(f"Process {status.pid} ends after the batch under way.", file=sys.stderr)
         return 3
-    print(f"Process {status.pid} has stopped. Go on with: nesylora resume {folder.name}", file=sys.stderr)
+    print(f"Process {status.pid} has stopped. Go on with: nesylora resume {as_typed(folder.path)}", file=sys.stderr)
     return _show(status_of(folder), options.json)
 
 

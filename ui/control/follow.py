@@ -8,6 +8,7 @@ from graphs.control.client import attach
 from graphs.control.steering import RunStatus, Steering
 from memory.run.events import TimedEvent
 from memory.run.folder import RunFolder
+from memory.run.naming import as_typed
 from ui.control.events import print_event
 from ui.control.signals import only_ctrl_c
 from ui.control.work import TOLD_TO_STOP, exit_code
@@ -31,12 +32,15 @@ def follow(folder: RunFolder, json: bool = False) -> int:
         with shown:
             last = _follow(folder, steering, view)
     except KeyboardInterrupt as error:
-        _say(f"\nDetached from run {folder.name}, which goes on. Back to it: nesylora attach {folder.name}", view)
         only_ctrl_c(error)
+        _say(
+            f"\nDetached from run {folder.name}, which goes on. Back to it: nesylora attach {as_typed(folder.path)}",
+            view,
+        )
         return 0
     if folder.outcome():
         return exit_code(folder)
-    _say(last.trouble or f"The run was stopped. Go on with: nesylora resume {folder.name}", view)
+    _say(last.trouble or f"The run was stopped. Go on with: nesylora resume {as_typed(folder.path)}", view)
     return FAILED if process.noted(folder) else TOLD_TO_STOP
 
 
@@ -49,7 +53,7 @@ def _follow(folder: RunFolder, steering: Steering, view: LiveView | None) -> Run
         for entry in entries:
             _show(entry, view)
         if status.question and view and asked != (asked := str(status.question)):
-            view.console.print(f"It waits for an answer: nesylora chat {folder.name}")
+            view.console.print(f"It waits for an answer: nesylora chat {as_typed(folder.path)}")
         if view and told != (told := _pause(status, folder)) and told:
             view.console.print(told)
         if status.condition in ("finished", "stopped"):
@@ -63,7 +67,7 @@ def _follow(folder: RunFolder, steering: Steering, view: LiveView | None) -> Run
 
 def _pause(status: RunStatus, folder: RunFolder) -> str:
     """That somebody has paused it, or will have after this step; empty where nobody has."""
-    on = f"Go on with: nesylora ctl resume {folder.name}"
+    on = f"Go on with: nesylora ctl resume {as_typed(folder.path)}"
     if status.condition == "paused":
         return f"It is paused. {on}"
     return f"It pauses after this step. {on}" if status.pausing else ""

@@ -20,10 +20,14 @@ class Stopped(KeyboardInterrupt):
 
 
 class Ending:
-    """Whether the process is ending already, so that another signal ends it at once."""
+    """Whether the process is ending already, so that another signal ends it at once.
+
+    `advice` is the sentence that a user is left with: what became of the work, and how it goes on.
+    """
 
     def __init__(self) -> None:
         self._begun = False
+        self.advice = ""
 
     def begin(self, message: str) -> None:
         """From here on another signal leaves at once."""
@@ -58,6 +62,12 @@ def clean_ending() -> Iterator[Ending]:
     finally:
         for number in ours:
             signal.signal(number, before[number])
+
+
+def quiet_end() -> None:
+    """Of a process whose work is done: Ctrl-C while the interpreter ends shows no traceback of a library's clean-up."""
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # else it is ignored, as under nohup
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextmanager

@@ -4,13 +4,14 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
-from agent.errors import Busy
+from agent.errors import BadInput, Busy
 from agent.protocols import Listener
 from graphs.control.client import live, start_worker
 from graphs.control.driver import Driver, drive
 from graphs.control.extension import extend_stopped, in_words
 from graphs.control.watching import limits_of
 from memory.run.folder import RunFolder
+from memory.run.naming import as_typed
 from memory.storage.lock import holder
 from ui.control.events import JsonEvents
 from ui.control.signals import Ending
@@ -48,7 +49,11 @@ def work(folder: RunFolder, ending: Ending, *, json: bool = False, supervised: b
     config = load_config(folder.task_file)
     view: JsonEvents | LiveView = JsonEvents() if json else LiveView(stamps=True)
     shown: AbstractContextManager[object] = view if isinstance(view, LiveView) else nullcontext()
-    listener: Listener = Tracker(view, config.track) if config.track else view
+    try:
+        listener: Listener = Tracker(view, config.track) if config.track else view
+    except BadInput:
+        folder.discard_unless_begun()  # or a run that was never begun would keep its name
+        raise
     with (
         telling(folder, config.notify),
         shown,
@@ -71,7 +76,7 @@ def refuse_second(folder: RunFolder) -> None:
         status = remote.status()
         raise Busy(
             f"Process {status.pid} works on run {folder.name} (it is {status.condition}), and only one can. Follow it "
-            f"with: nesylora attach {folder.name}. Steer it with: nesylora ctl (pause, extend, cancel, stop)"
+            f"with: nesylora attach {as_typed(folder.path)}. Steer it with: nesylora ctl (pause, extend, cancel, stop)"
         )
 
 
@@ -80,7 +85,7 @@ def detach(folder: RunFolder) -> int:
     refuse_second(folder)
     status = start_worker(folder).status()
     print(f"Run {folder.name} works in the background (process {status.pid}); its log: {folder.path / 'console.log'}")
-    print(f"Follow it:  nesylora attach {folder.name}    Steer it:  nesylora ctl --help")
+    print(f"Follow it:  nesylora attach {as_typed(folder.path)}    Steer it:  nesylora ctl --help")
     return 0
 
 

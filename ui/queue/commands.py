@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,16 +13,23 @@ if TYPE_CHECKING:
     from memory.queue import QueueFolder
 
 MORNING = "07:00"
+LIMITS = {
+    "until": "such as 07:00, or '2026-11-28 07:00'; all is done by then",
+    "minutes": "of work, over all evenings",
+    "usd": "for the external LLM",
+    "llm-tokens": "of the external LLM, in and out",
+    "train-tokens": "trained on",
+}
 
 
 def add_limits(command: argparse.ArgumentParser) -> None:
     """What all tasks of a queue may use together."""
     group = command.add_argument_group("for all tasks together, beside what each task.yaml allows")
-    group.add_argument("--until", metavar="TIME", help="such as 07:00, or '2026-11-28 07:00'; all is done by then")
-    group.add_argument("--minutes", type=float, metavar="N", help="of work, over all evenings")
-    group.add_argument("--usd", type=float, metavar="N", help="for the external LLM")
-    group.add_argument("--llm-tokens", type=int, metavar="N", help="of the external LLM, in and out")
-    group.add_argument("--train-tokens", type=int, metavar="N", help="trained on")
+    group.add_argument("--until", metavar="TIME", help=LIMITS["until"])
+    group.add_argument("--minutes", type=float, metavar="N", help=LIMITS["minutes"])
+    group.add_argument("--usd", type=float, metavar="N", help=LIMITS["usd"])
+    group.add_argument("--llm-tokens", type=int, metavar="N", help=LIMITS["llm-tokens"])
+    group.add_argument("--train-tokens", type=int, metavar="N", help=LIMITS["train-tokens"])
     group.add_argument(
         "--notify", metavar="COMMAND|URL", default="", help="is told, in JSON, at the end and at trouble"
     )
@@ -32,6 +40,10 @@ def add_overnight(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--overnight", action="store_true",
         help=f"a queue, also of one task, until {MORNING} if no limit is named; it goes on when the terminal is closed",
+    )  # fmt: skip
+    command.add_argument(
+        "--skip-broken", action="store_true",
+        help="of several tasks, leave out those that cannot be used, and say which; else nothing is begun",
     )  # fmt: skip
     add_limits(command)
 
@@ -53,6 +65,16 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     resume.add_argument("--overnight", action="store_true", help="go on when the terminal is closed")
     add_limits(resume)
     resume.set_defaults(do=_resume)
+    extend = what.add_parser("extend", help="set other limits for a queue, also while it is worked on; none lifts one")
+    _add_name(extend)
+    for option, help in LIMITS.items():
+        extend.add_argument(f"--{option}", metavar="TIME" if option == "until" else "N", help=help)
+    extend.set_defaults(do=_extend)
+    remove = what.add_parser("remove", help="take a task out that is not worked on")
+    remove.add_argument("task", help="its number or its name, as queue status shows them")
+    remove.add_argument("--queue", metavar="NAME", help="its name or folder; default: the newest")
+    _add_folder(remove)
+    remove.set_defaults(do=_remove)
     work = what.add_parser("work")  # without help: as `--detach` starts it, with limits that are written already
     _add_name(work)
     work.add_argument("--json", action="store_true", help=argparse.SUPPRESS)
@@ -68,7 +90,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def is_queue(options: argparse.Namespace) -> bool:
     """Whether `run` is asked for a queue."""
     named = (options.until, options.minutes, options.usd, options.llm_tokens, options.train_tokens)
-    return len(options.task) > 1 or options.overnight or any(value is not None for value in named)
+    return (
+        len(options.task) > 1 or options.overnight or options.skip_broken or any(value is not None for value in named)
+    )
 
 
 def is_at_once(options: argparse.Namespace) -> bool:
@@ -87,10 +111,15 @@ def notify_overrides(options: argparse.Namespace) -> list[str]:
 def run_queue(options: argparse.Namespace, overrides: list[str]) -> int:
     """`nesylora run` with several tasks, or overnight."""
     from graphs.queue.making import new_queue
+    from ui.queue.words import skipped_in_words
     from ui.queue.work import begin, show_estimate
 
     tasks = [Path(task) for task in options.task]
-    queue = new_queue(tasks, limits_of(options), options.runs, overrides, options.name, options.notify)
+    queue = new_queue(
+        tasks, limits_of(options), options.runs, overrides, options.name, options.notify, options.skip_broken
+    )
+    for row in queue.read().skipped:
+        print(f"nesylora: {skipped_in_words(row)}", file=sys.stderr)
     if not options.json:
         show_estimate(queue)
     return begin(queue, options.ending, detached=options.detach, json=options.json, overnight=options.overnight)
@@ -102,8 +131,10 @@ def run_at_once(options: argparse.Namespace, overrides: list[str]) -> int:
     from ui.queue.place import place_of
     from ui.queue.spread import run_spread
 
-    if given := [name for name in ("overnight", "detach", "name", "notify", "json") if getattr(options, name)]:
-        raise BadInput(f"--{given[0]} does not go with --on or --jobs.")
+    if given := [
+        name for name in ("overnight", "detach", "name", "notify", "json", "skip_broken") if getattr(options, name)
+    ]:
+        raise BadInput(f"--{given[0].replace('_', '-')} does not go with --on or --jobs.")
     tasks = [Path(task) for task in options.task]
     return run_spread(tasks, place_of(options), options.runs, overrides, limits_of(options))
 
@@ -114,7 +145,7 @@ def resume_queue(queue: "QueueFolder", options: argparse.Namespace) -> int:
     from ui.queue.work import begin, resume
 
     limits = limits_of(options) if hasattr(options, "until") else NightLimits()
-    if not resume(queue, limits, getattr(options, "notify", "")):
+    if not resume(queue, limits, getattr(options, "notify", ""), options.json):
         return 0
     overnight = getattr(options, "overnight", False)
     return begin(queue, options.ending, detached=options.detach, json=options.json, overnight=overnight)
@@ -146,13 +177,13 @@ def limits_of(options: argparse.Namespace) -> "NightLimits":
     from graphs.queue.making import next_time
     from memory.queue import now
 
-    until = options.until
+    until, typed = options.until, True
     named = [getattr(options, name) for name in ("minutes", "usd", "llm_tokens", "train_tokens")]
     if until is None and options.overnight and all(value is None for value in named) and options.do is not _resume:
-        until = MORNING
+        until, typed = MORNING, False
     try:
         return NightLimits(
-            until=next_time(until, now()) if until else None,
+            until=next_time(until, now(), typed=typed) if until else None,
             minutes=options.minutes, usd=options.usd, llm_tokens=options.llm_tokens, train_tokens=options.train_tokens,
         )  # fmt: skip
     except ValidationError as error:
@@ -164,17 +195,22 @@ def limits_of(options: argparse.Namespace) -> "NightLimits":
 
 
 def _add(options: argparse.Namespace) -> int:
-    from graphs.queue.making import add_task
-    from memory.storage.lock import holder
-    from ui.queue.page import write_page
+    from ui.queue.changes import add
 
-    queue = _folder(options, options.queue)
-    row = add_task(queue, Path(options.task), options.overrides)
-    write_page(queue)
-    print(f"{row.name} is task {row.number} of {queue.name}.")
-    if not holder(queue.lock_path):
-        print(f"Nobody works on the queue now: nesylora queue resume {queue.name}")
-    return 0
+    return add(_folder(options, options.queue), Path(options.task), options.overrides)
+
+
+def _remove(options: argparse.Namespace) -> int:
+    from ui.queue.changes import remove
+
+    return remove(_folder(options, options.queue), options.task)
+
+
+def _extend(options: argparse.Namespace) -> int:
+    from ui.queue.changes import extend
+
+    named = {name: value for name in LIMITS if (value := getattr(options, name.replace("-", "_"))) is not None}
+    return extend(_folder(options, options.queue), named)
 
 
 def _resume(options: argparse.Namespace) -> int:

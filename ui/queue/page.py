@@ -10,8 +10,7 @@ from jinja2 import Environment, FileSystemLoader
 from agent.errors import BadInput
 from agent.records.queue import TaskStopped
 from agent.records.rounds import Outcome, Round, Spend
-from graphs.queue.foreman import spend_of
-from graphs.queue.shares import spent
+from graphs.queue.shares import spend_of, spent
 from memory.queue import Item, QueueFolder, QueueState
 from memory.run.folder import RunFolder
 from memory.storage.disk import write_atomically
@@ -65,7 +64,7 @@ def write_page(queue: QueueFolder) -> Path:
     facts = {
         "queue": queue,
         "state": state,
-        "lines": [_line(queue, item) for item in state.items],
+        "lines": [_line(queue, item) for item in state.kept],
         "limits": limits_in_words(state.limits),
         "spend": spend_of(queue, state),
         "seconds": _seconds(state),

@@ -83,9 +83,10 @@ def _goes_on(run: RunFolder, limits: NightLimits) -> TaskAdded:
     config = load_config(run.task_file)
     if limits.usd is not None and config.unpriced:
         raise BadInput(f"{run.name}: money is limited, and the {config.unpriced} has no `llm.price` in its task.yaml")
-    unknown = Estimate(
-        start=0, lora=0, edit=0, end=0, trained=0, rounds=config.budget.rounds, asks_llm=bool(config.roles)
-    )
+    unknown = Estimate(  # it may need all there is, so it keeps an equal part
+        start=0, lora=0, edit=0, end=0, trained=limits.train_tokens or 0, rounds=config.budget.rounds,
+        asks_llm=bool(config.roles),
+    )  # fmt: skip
     return TaskAdded(
         time=now(), number=1, name=run.name, task=str(run.task_file), limits=config.limits, estimate=unknown
     )
@@ -122,15 +123,24 @@ def _followed(
     """Prints each round that is done."""
     shown = {run.path: len(_rounds(run)) for run in runs}
 
+    def say(run: RunFolder, what: str) -> None:
+        console.print(f"{_label(run, runs)}{what}", soft_wrap=True, markup=False)
+
     def look(run: RunFolder) -> None:
         rows = _rounds(run)
         for row in rows[shown[run.path] :]:
             what = f"round {row.number}: {wording.lever(row.decision.move)}, {wording.kept(row)}"
-            said = f"{_label(run, runs)}  {what}; validation reward {row.reward:.2f}"
-            console.print(said, soft_wrap=True, markup=False)
+            say(run, f"  {what}; validation reward {row.reward:.2f}")
         shown[run.path] = max(shown[run.path], len(rows))
 
-    return spread(runs, workers, look, budget.begin if budget else None)
+    def begin(run: RunFolder) -> str:
+        """Its part is written into its ledger, which has to be whole for that."""
+        own = RunFolder(run.path)
+        with own.locked():
+            own.mend(lambda said: say(run, f": {said}"))
+        return budget.begin(run) if budget else ""
+
+    return spread(runs, workers, look, begin if budget else None)
 
 
 def _rounds(run: RunFolder) -> list[Round]:

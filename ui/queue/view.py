@@ -10,7 +10,18 @@ from rich.text import Text
 
 from agent.config.notify import Notify
 from agent.errors import NesyLoraError
-from agent.records.queue import QueueBegun, QueueEnded, QueueRow, TaskAdded, TaskEnded, TaskStarted, TaskStopped
+from agent.records.queue import (
+    LimitsChanged,
+    QueueBegun,
+    QueueEnded,
+    QueueRow,
+    TaskAdded,
+    TaskEnded,
+    TaskSkipped,
+    TaskSpent,
+    TaskStarted,
+    TaskStopped,
+)
 from agent.records.rounds import Spend
 from graphs.control.steering import RunStatus
 from memory.queue import QueueFolder, QueueState
@@ -80,7 +91,7 @@ class QueueView(QuietQueue):
                 self._view.event(entry.event)
             else:
                 print_event(entry.event, entry.time)
-        if self._view and status.step:
+        if self._view and status.step and status.step.total:
             self._view(status.step.what, status.step.done, status.step.total, status.step.note)
 
 
@@ -88,7 +99,8 @@ def said_of(row: QueueRow, state: QueueState) -> str:
     """A row as a line."""
     match row:
         case TaskStarted():
-            return f"task {row.number} of {len(state.items)}: run {row.run}"
+            gone = f" (anew: the folder of run {row.after} is gone; what it had used still counts)" if row.after else ""
+            return f"task {row.number} of {len(state.items)}: run {row.run}{gone}"
         case TaskStopped():
             then = {"again": "It is tried again.", "later": "It is put off until the others are done."}[row.then]
             return f"{_name(row.number, state)} has stopped: {wording.printable(row.reason)} {then}"
@@ -97,7 +109,7 @@ def said_of(row: QueueRow, state: QueueState) -> str:
             return f"{item.added.name}: {became(item._replace(ended=row))}"
         case QueueEnded():
             return f"The queue has ended: {row.reason} ({wording.cost(row.spend) or 'nothing spent'})"
-        case TaskAdded() | QueueBegun():
+        case QueueBegun() | LimitsChanged() | TaskAdded() | TaskSkipped() | TaskSpent():
             return ""
 
 
@@ -108,19 +120,20 @@ def notice_of(row: QueueRow, state: QueueState, queue: QueueFolder) -> Notice | 
         case TaskStopped() | TaskEnded():
             item = next(item for item in state.items if item.added.number == row.number)
             ended = row if isinstance(row, TaskEnded) else None
+            report = queue.root / item.run / "report.html"  # there is none of a run that never began
             return Notice(
                 event="end" if ended and ended.state == "finished" else "trouble",
                 of="task", name=item.run, task=item.added.name, text=text,
                 reached=ended.reached if ended else False,
                 before=ended.before if ended else None, after=ended.after if ended else None,
                 spend=ended.spend if ended else Spend(),
-                page=str(queue.root / item.run / "report.html") if ended else str(queue.page),
+                page=str(report if ended and item.run and report.exists() else queue.page),
             )  # fmt: skip
         case QueueEnded():
-            ends = [item.ended for item in state.items]
+            ends = [item.ended for item in state.kept]
             return Notice(
                 event="end", of="queue", name=queue.name, text=text, spend=row.spend, page=str(queue.page),
-                reached=all(end is not None and end.reached for end in ends),
+                reached=not state.skipped and all(end is not None and end.reached for end in ends),
             )  # fmt: skip
         case _:
             return None

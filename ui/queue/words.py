@@ -1,6 +1,6 @@
 """How every face says where a queue and its tasks stand."""
 
-from agent.records.queue import NightLimits
+from agent.records.queue import NightLimits, TaskSkipped
 from memory.queue import Item
 from ui import wording
 
@@ -9,12 +9,17 @@ def limits_in_words(limits: NightLimits) -> str:
     """What all tasks may use together."""
     named = {
         f"until {limits.until.astimezone():%H:%M on %B %-d}" if limits.until else "": limits.until is not None,
-        f"{limits.minutes or 0:g} minutes of work": limits.minutes is not None,
+        f"{limits.minutes or 0:g} {'minute' if limits.minutes == 1 else 'minutes'} of work": limits.minutes is not None,
         wording.money(limits.usd or 0): limits.usd is not None,
         f"{limits.llm_tokens or 0:,} LLM tokens": limits.llm_tokens is not None,
         f"{limits.train_tokens or 0:,} training tokens": limits.train_tokens is not None,
     }
     return ", ".join(text for text, holds in named.items() if holds) or "no limit but each task's own"
+
+
+def skipped_in_words(row: TaskSkipped) -> str:
+    """A task that is not in the queue, though it was named."""
+    return f"{row.task}: left out. {wording.printable(row.reason)}"
 
 
 def became(item: Item) -> str:
@@ -23,6 +28,8 @@ def became(item: Item) -> str:
     if end and end.state == "finished":
         test = f"test reward {wording.number(end.before)} → {wording.number(end.after)}"
         return f"{'target reached' if end.reached else 'below its target'}, {test}. {end.reason}"
+    if end and end.state == "removed":
+        return "taken out of the queue"
     if end:
         return f"failed: {wording.printable(end.reason)}"
     if item.put_off:

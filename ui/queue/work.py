@@ -11,16 +11,18 @@ from agent.errors import BadInput, Busy
 from agent.policy.learned import short
 from agent.records.queue import Estimate, NightLimits
 from graphs.control.client import environment
-from graphs.queue.foreman import Foreman, spend_of
+from graphs.queue.foreman import Foreman
 from graphs.queue.making import take_up
+from graphs.queue.shares import spend_of
 from memory.queue import Item, QueueFolder, QueueState
+from memory.run.naming import as_typed
 from memory.storage.lock import holder
 from ui import wording
 from ui.control.signals import Ending, outlive_the_terminal
 from ui.control.work import IMPROVED, NOTHING, REACHED
 from ui.queue.page import write_page
 from ui.queue.view import QueueView
-from ui.queue.words import became, limits_in_words
+from ui.queue.words import became, limits_in_words, skipped_in_words
 
 FAILED = 1
 
@@ -35,6 +37,7 @@ def begin(
     """
     if detached:
         return _detach(queue)
+    ending.advice = f"What was completed is kept; go on with: nesylora queue resume {as_typed(queue.path)}"
     said = "ending after the batch under way; a second signal ends it at once"
     view = QueueView(queue, json, lambda: ending.begin(said))
     with view if not json else nullcontext(), outlive_the_terminal() if overnight else nullcontext():
@@ -42,29 +45,40 @@ def begin(
     return exit_code(queue.read())
 
 
-def resume(queue: QueueFolder, limits: NightLimits, notify: str) -> bool:
-    """Take the queue up with these limits; those that are not named stay. False: it is done already, and says so.
+def resume(queue: QueueFolder, limits: NightLimits, notify: str, json: bool = False) -> bool:
+    """Take the queue up with these limits; those that are not named stay. Says what holds now.
+
+    Returns:
+        False: it is done already, which is said.
 
     Raises:
         Busy: a process works on it.
         BadInput: see `graphs.queue.making.take_up`.
     """
     if held := holder(queue.lock_path):
-        raise Busy(f"The queue {queue.name} is worked on by {held}. See how far it is: nesylora queue status")
+        name = as_typed(queue.path)
+        raise Busy(
+            f"The queue {queue.name} is worked on by {held}. How far it is: nesylora queue status {name}. Other limits "
+            f"for it: nesylora queue extend {name} --help"
+        )
     state = queue.read()
-    if all(item.ended and item.ended.state == "finished" for item in state.items):
+    if all(item.ended and item.ended.state == "finished" for item in state.kept):
         print(f"{queue.name}: {state_in_words(queue)}. Its page: {write_page(queue)}")
         return False
-    take_up(queue, limits, notify)
+    state = take_up(queue, limits, notify)
+    if not json:
+        print(
+            f"{queue.name}: {wording.plural(len(state.open), 'task')} to be worked on, {limits_in_words(state.limits)}"
+        )
     return True
 
 
 def exit_code(state: QueueState) -> int:
-    """0: every task has reached its target; 4: something was gained; 5: nothing was; 1: a task has failed."""
-    ends = [item.ended for item in state.items if item.ended]
-    if any(end.state == "failed" for end in ends):
+    """0: every task has reached its target; 4: something was gained; 5: nothing was; 1: one failed, or was left out."""
+    ends = [item.ended for item in state.kept if item.ended]
+    if state.skipped or any(end.state == "failed" for end in ends):
         return FAILED
-    if len(ends) == len(state.items) and all(end.reached for end in ends):
+    if len(ends) == len(state.kept) and all(end.reached for end in ends):
         return REACHED
     return IMPROVED if any(end.reached or (end.after or 0) > (end.before or 0) for end in ends) else NOTHING
 
@@ -93,7 +107,10 @@ def show_status(queue: QueueFolder) -> int:
     state, console = queue.read(), Console(highlight=False)
     console.print(f"{queue.name}: {state_in_words(queue)}; {limits_in_words(state.limits)}", soft_wrap=True)
     for item in state.items:
-        console.print(f"  {item.added.number} {item.added.name}: {became(item)}", soft_wrap=True, markup=False)
+        lost = ", whose folder is gone: it begins anew" if not item.ended and _is_gone(queue, item) else ""
+        console.print(f"  {item.added.number} {item.added.name}: {became(item)}{lost}", soft_wrap=True, markup=False)
+    for row in state.skipped:
+        console.print(f"  – {skipped_in_words(row)}", soft_wrap=True, markup=False)
     console.print(f"Spent: {wording.cost(spend_of(queue, state)) or 'nothing'}. Page: {queue.page}", soft_wrap=True)
     return 0
 
@@ -104,11 +121,13 @@ def state_in_words(queue: QueueFolder) -> str:
         state = queue.read()
     except BadInput as error:
         return f"damaged: {error}"
-    done = sum(item.ended is not None for item in state.items)
-    head = f"{done} of {wording.plural(len(state.items), 'task')} done"
+    ends = [item.ended.state for item in state.kept if item.ended]
+    done, total = ends.count("finished"), len(state.kept)
+    head = f"{done} of {wording.plural(total, 'task')} done"
+    head += f", {len(ends) - done} failed" if len(ends) > done else ""
     if held := holder(queue.lock_path):
         return f"{head}, worked on by {held}"
-    if done < len(state.items):
+    if len(ends) < total:
         return f"{head}, to be resumed"
     return head
 
@@ -157,5 +176,11 @@ def _detach(queue: QueueFolder) -> int:
             env=environment(),
         )  # fmt: skip
     print(f"The queue {queue.name} is worked on in the background (process {process.pid}); its log: {queue.console}")
-    print(f"How far it is: nesylora queue status {queue.name}    Add a task: nesylora queue add TASK")
+    name = as_typed(queue.path)
+    print(f"How far it is: nesylora queue status {name}    Add a task: nesylora queue add TASK --queue {name}")
     return 0
+
+
+def _is_gone(queue: QueueFolder, item: Item) -> bool:
+    """Whether somebody has removed the folder of the task's run."""
+    return item.run in item.used and not (queue.root / item.run).exists()

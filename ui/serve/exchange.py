@@ -137,6 +137,7 @@ class Exchange:
             own_prompt=self.own_prompt,
             answer=self.text,
             finish=self.finish or "gone",
+            stopped_at=self._text.ended_by,
             temperature=asked.sampling.temperature,
             prompt_tokens=len(self.row.prompt),
             completion_tokens=self.row.generated,

@@ -48,12 +48,14 @@ class Pair:
     """A prompt and an adapter, or none, under a name.
 
     Attributes:
+        task: its name, which files of a bundle are called after.
         adapter: its folder.
         max_new_tokens: of an answer, as it was measured.
         source: the bundle or the run, for people to read.
     """
 
     name: str
+    task: str
     base: Base
     prompt: Prompt
     retriever: Retriever | None
@@ -242,6 +244,7 @@ def _of_bundle(bundle: Bundle, name: str | None) -> Pair:
     manifest = bundle.manifest
     return Pair(
         name=name or manifest.task,
+        task=manifest.task,
         base=_base(bundle.source, manifest.base.dtype),
         prompt=bundle.prompt,
         retriever=bundle.retriever if bundle.prompt.retrieval else None,
@@ -259,6 +262,7 @@ def _of_run(run: RunFolder, name: str | None) -> Pair:
     prompt = run.prompt(best.prompt)
     return Pair(
         name=name or config.name,
+        task=config.name,
         base=_base(config.model, config.dtype, config.device, config.lora.qlora),
         prompt=prompt,
         retriever=RunServices(Context(run=str(run.path))).retriever if prompt.retrieval else None,

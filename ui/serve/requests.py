@@ -12,7 +12,7 @@ from ui.serve.faults import Fault, not_supported
 
 IGNORED = (  # fields that change no answer
     "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
-    "parallel_tool_calls", "verbosity",
+    "parallel_tool_calls",
 )  # fmt: skip
 NEUTRAL: dict[str, tuple[tuple[object, ...], str]] = {  # values that ask for nothing, and why others are refused
     "n": ((1,), "one answer is given to a request; send the request again for another"),
@@ -26,6 +26,7 @@ NEUTRAL: dict[str, tuple[tuple[object, ...], str]] = {  # values that ask for no
     "function_call": (("none", "auto"), "the model was not adapted to call functions"),
     "response_format": (({"type": "text"},), "answers are not forced into a form; the task's scorers say which it has"),
     "reasoning_effort": ((), "the model has no such setting"),
+    "verbosity": (("medium",), "the model has no such setting"),
     "modalities": ((["text"],), "answers are text"),
     "audio": ((), "answers are text"),
     "prediction": ((), "answers are not predicted"),
@@ -77,8 +78,8 @@ class Common(Sent):
 
     model: str
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
     stream: bool | None = None
@@ -105,7 +106,8 @@ class Common(Sent):
         seed = None if self.seed is None else self.seed % 2**63
         top_p = 1.0 if self.top_p is None else self.top_p
         temperature = self.temperature or 0.0
-        return Sampling(temperature if temperature >= COLDEST else 0.0, top_p, seed, logprobs)
+        greedy = temperature < COLDEST or top_p == 0
+        return Sampling(0.0 if greedy else temperature, top_p, seed, logprobs)
 
 
 class ChatRequest(Common):

@@ -26,6 +26,7 @@ class AnswerText:
         self._text = ""
         self._told = 0
         self._stopped = False
+        self._ended_by = ""
 
     def add(self, token: int, streams: bool) -> bool:
         """Take the next token. True: a stop text has ended the answer.
@@ -58,6 +59,12 @@ class AnswerText:
         self._read()
         return self._text
 
+    @property
+    def ended_by(self) -> str:
+        """The stop text that ended it; "" if none did."""
+        self._read()
+        return self._ended_by
+
     def _read(self) -> None:
         if self._stopped:
             return
@@ -65,9 +72,11 @@ class AnswerText:
         self._stopped = self._plain and GOES_ON.search(text) is not None
         if self._plain:
             text = NEXT_TURN.split(text, maxsplit=1)[0].rstrip()
-        found = [place for stop in self._stops if (place := text.find(stop)) >= 0]
-        self._stopped |= bool(found)
-        self._text = text[: min(found)].rstrip() if found else text
+        found = [(place, stop) for stop in self._stops if (place := text.find(stop)) >= 0]
+        self._text = text
+        if found:
+            place, self._ended_by = min(found)
+            self._text, self._stopped = text[:place].rstrip(), True
 
     def _certain(self) -> int:
         """How many characters of the text no later token can change."""

@@ -46,7 +46,7 @@ def status(now: RunStatus) -> Iterator[Line]:
     on = "; /go goes on" if now.condition in ("paused", "stopped") else ""
     yield line(f"{standing(now)}{on}.")
     limits = [f"{wording.cost(now.spend)} used"]
-    limits += [f"{now.limits.minutes:g} minutes at most"] if now.limits.minutes is not None else []
+    limits += [f"{wording.duration(60 * now.limits.minutes)} at most"] if now.limits.minutes is not None else []
     limits += [f"{wording.money(now.limits.usd)} at most"] if now.limits.usd is not None else []
     yield line(f"  {'; '.join(limits)}.", "dim")
     if now.step and now.condition == "working":

@@ -1,12 +1,13 @@
 """A run that tells others of its end, and of an error that stops it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from agent.config.notify import Notify
-from agent.errors import BadInput, NesyLoraError
-from agent.records.rounds import Outcome, Round, Spend
+from agent.errors import NesyLoraError
+from agent.records.rounds import Outcome, Spend
 from graphs.control.watching import limits_of
+from graphs.queue.shares import spent
 from memory.run.folder import RunFolder
 from ui import wording
 from ui.telling.notify import Notice, tell
@@ -43,11 +44,9 @@ def of_end(folder: RunFolder, outcome: Outcome) -> Notice:
 
 def of_trouble(folder: RunFolder, reason: str) -> Notice:
     """The notice of an error that stopped it."""
-    begun, rounds = folder.path.exists(), list[Round]()
-    with suppress(BadInput):  # the ledger is damaged, which is perhaps the reason
-        rounds = folder.rounds()
+    begun = folder.path.exists()
     return Notice(
         event="trouble", of="run", name=folder.name, task=folder.about.task,
-        text=f"Run {folder.name} has stopped: {reason}", spend=rounds[-1].spend if rounds else Spend(),
+        text=f"Run {folder.name} has stopped: {reason}", spend=spent(folder) if begun else Spend(),
         page=str(folder.report_html) if begun and folder.report_html.exists() else "",
     )  # fmt: skip

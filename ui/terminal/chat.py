@@ -13,6 +13,7 @@ from agent.errors import Busy, NesyLoraError
 from agent.records.events import DecisionMade, Event, RunStarted, RunStopped
 from graphs.control.steering import RunStatus, Steering
 from memory.run.folder import RunFolder
+from memory.run.naming import as_typed
 from ui import wording
 from ui.control.signals import only_ctrl_c
 from ui.report.write import write_report
@@ -49,7 +50,7 @@ def chat(folder: RunFolder, llm: Llm | None = None, alone: bool = False) -> int:
         else:
             _line_by_line(here)
         if here.now.condition != "finished" and not here.elsewhere:
-            here.say(line(f"Go on later with: nesylora chat {folder.name}", "dim"))
+            here.say(line(f"Go on later with: nesylora chat {as_typed(folder.path)}", "dim"))
         if not here.elsewhere and here.run.status().condition == "working":
             here.say(line("closing…", "dim"))
         if alone and here.now.condition != "finished":

@@ -24,11 +24,13 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def _chat(options: argparse.Namespace) -> int:
     from eval.tasks.task import load_config
+    from memory.run.naming import as_typed
     from ui.talk.llm import chosen_llm
     from ui.terminal.chat import chat
 
     quiet_libraries()
     folder = _run_to_chat_about(options)
+    options.ending.advice = f"What was completed is kept; go on with: nesylora chat {as_typed(folder.path)}"
     llm = chosen_llm(load_config(folder.task_file).llm, options.llm, options.base_url)
     return chat(folder, llm, alone=options.alone)
 

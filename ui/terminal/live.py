@@ -172,7 +172,8 @@ class LiveView:
             line.append(f"  merit {wording.signed(verdict.merit_gain)}", "dim")
         asked_back = row.decision.by == "user" and row.decision.move.action == "rollback"  # no gate was asked
         p = "" if asked_back else f"  p {wording.evidence(verdict)}"
-        line.append(f"{p}  in {wording.duration(row.trial.spend.seconds)}", "dim")
+        took = f"{wording.lever(row.decision.move)} took {wording.duration(row.trial.spend.seconds)}"
+        line.append(f"{p}  {took}", "dim")
         self._say(line, _so_far(row.spend))
         if verdict.objection:
             self._say(Text(wording.printable(verdict.reason), style="dim"))

@@ -11,7 +11,7 @@ from agent.records.events import Note
 from agent.records.rounds import Call, Outcome, Spend
 from bench.studies.night.gateway import Answered, read_bill
 from bench.studies.night.supervisor import QUEUE, Happened, read_diary
-from graphs.queue.foreman import spend_of
+from graphs.queue.shares import spend_of
 from memory.queue import QueueFolder
 from memory.run.folder import RunFolder
 

@@ -246,6 +246,20 @@ def test_rounds_are_approved_beforehand_and_the_end_is_asked_about(training: Run
     assert training.outcome() is None
 
 
+def test_a_status_says_what_is_waited_for_and_a_run_that_asks_nobody_has_no_rounds_to_approve(
+    training: RunFolder,
+) -> None:
+    with drive(training) as driver:
+        driver.pause(now=True)
+        until(driver, is_("paused"))
+        driver._services.waiting("Waiting for a server.")
+        assert driver.status().trouble == "Waiting for a server."
+        driver._services.waiting("")
+        assert driver.status().trouble == ""
+        with pytest.raises(BadInput, match=r"Without a number of rounds it just goes on \(nesylora ctl resume\)"):
+            driver.go_on(1)
+
+
 def test_a_cancel_takes_back_the_rounds_that_were_to_go_unasked(tiny_task: TinyTask, tmp_path: Path) -> None:
     folder = new_run(tiny_task(), ["policy=lora-only", "budget.rounds=3", "lora.epochs=3"], tmp_path / "runs")
     with drive(folder, supervised=True) as driver:

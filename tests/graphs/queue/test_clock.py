@@ -36,7 +36,7 @@ def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ("2026-03-28T22:00+01:00", "07:00", "2026-03-29T07:00+02:00"),
         ("2026-10-25T01:00+02:00", "07:00", "2026-10-25T07:00+01:00"),
         ("2026-10-25T02:45+02:00", "02:30", "2026-10-25T02:30+01:00"),
-        ("2026-10-25T02:45+01:00", "02:30", "2026-10-26T02:30+01:00"),
+        ("2026-10-25T04:45+01:00", "02:30", "2026-10-26T02:30+01:00"),
     ],
 )
 def test_a_time_in_a_night_when_the_clock_changes(berlin: None, present: str, text: str, wanted: str) -> None:
@@ -47,3 +47,15 @@ def test_a_time_in_a_night_when_the_clock_changes(berlin: None, present: str, te
 def test_another_time_is_refused(text: str) -> None:
     with pytest.raises(BadInput, match="--until"):
         next_time(text, datetime(2026, 11, 27, 22, 0).astimezone())
+
+
+def test_a_time_that_has_just_passed_means_tomorrow_only_where_nobody_typed_it() -> None:
+    present = datetime(2026, 11, 28, 1, 53, 9).astimezone()
+    with pytest.raises(BadInput, match=r"--until 01:53 has just passed: it is 01:53 here.*'2026-11-29 01:53'"):
+        next_time("01:53", present)
+    tomorrow = datetime(2026, 11, 29, 1, 53).astimezone()
+    assert next_time("01:53", present, typed=False) == tomorrow
+    assert next_time("2026-11-29 01:53", present) == tomorrow
+    assert next_time("00:50", present) == datetime(2026, 11, 29, 0, 50).astimezone(), "an hour ago is no slip"
+    with pytest.raises(BadInput, match=r"^until 23:59 has just passed"):  # yesterday
+        next_time("23:59", datetime(2026, 11, 28, 0, 10).astimezone(), "until")

@@ -53,6 +53,15 @@ def test_a_run_under_way_counts_with_all_that_it_was_given_and_leaves_the_rest_a
     assert given + used == pytest.approx(80_000, abs=2)
 
 
+def test_a_run_that_had_ended_before_keeps_nothing(tiny_task: TinyTask, tmp_path: Path) -> None:
+    runs, budget = a_budget(NightLimits(train_tokens=80_000), tiny_task(), tmp_path / "runs")
+    runs[3].append(a_baseline())
+    runs[3].append(the_story()[0])
+    runs[3].append(an_outcome(the_story()[0]))
+    assert budget.begin(runs[0]) == ""
+    assert limits_of(runs[0]).train_tokens == (80_000 - spent(runs[3]).train_tokens) // 3
+
+
 def test_time_is_kept_for_those_that_follow_on_the_same_worker_and_none_begins_too_late(
     tiny_task: TinyTask, tmp_path: Path
 ) -> None:

@@ -17,15 +17,17 @@ import yaml
 
 from agent.errors import BadInput, Busy, NesyLoraError
 from agent.records.events import Note
-from agent.records.queue import NightLimits, QueueEnded, QueueRow, Rate, TaskEnded, TaskStopped
+from agent.records.queue import NightLimits, QueueEnded, QueueRow, Rate, TaskEnded, TaskStarted, TaskStopped
 from agent.signal.cost_model import Sizes
 from agent.signal.run_costs import Sample
 from eval.tasks.task import load_config
 from graphs.control.client import Remote, live, start_worker
 from graphs.control.extension import extend_stopped
 from graphs.control.steering import RunStatus
-from graphs.queue.foreman import Foreman, spend_of
+from graphs.queue.changes import change_limits
+from graphs.queue.foreman import Foreman
 from graphs.queue.making import add_task, new_queue, take_up
+from graphs.queue.shares import spend_of, spent
 from memory.queue import QueueFolder, QueueState, now
 from memory.run.folder import RunFolder
 from memory.storage.lock import holder
@@ -77,6 +79,9 @@ def tasks(tiny_task: TinyTask, tmp_path: Path) -> Callable[..., list[Path]]:
     return make
 
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
+
 @pytest.fixture(autouse=True)
 def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would load a model in a process of its own; `test_estimate` tests it."""
@@ -100,7 +105,7 @@ def test_a_task_that_breaks_does_not_stop_the_others_and_one_more_is_added_meanw
     state = queue.read()
     failed = state.items[1].ended
     assert failed and "validation.jsonl" in failed.reason and "answer" in failed.reason
-    assert end.reason == "All tasks are done." and state.ended == end
+    assert end.reason == "3 of 4 done; failed: breaks." and state.ended == end
     runs = [RunFolder.open(queue.root / item.run) for item in state.items if item.run != state.items[1].run]
     assert [run.about.task for run in runs] == ["good", "last", "more"]
     assert end.spend.train_tokens == sum(run.rounds()[-1].spend.train_tokens for run in runs) > 0
@@ -426,3 +431,35 @@ def test_a_line_that_a_kill_cut_off_does_not_count_and_a_damaged_one_is_named(
         file.write("{}\n")
     with pytest.raises(BadInput, match=r"queue\.jsonl, line 4: not a row of a queue"):
         queue.read()
+
+
+def test_limits_changed_meanwhile_hold_for_the_run_and_a_removed_run_begins_anew_and_still_counts(
+    tasks: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    queue = new_queue(tasks("only"), NightLimits(minutes=600), tmp_path / "runs", LONG)
+
+    def change(seen: tuple[RunFolder, RunStatus]) -> None:
+        if seen[0].extensions():
+            raise KeyboardInterrupt
+        if seen[0].baseline() and queue.read().limits.minutes == 600:
+            change_limits(queue, {"minutes": 300.0})
+
+    with pytest.raises(KeyboardInterrupt):
+        Foreman(queue, Seen(at_run=change), AT_ONCE).work()
+    run = run_of(queue)
+    [row] = run.extensions()
+    assert row.by == "queue" and row.limits.minutes == pytest.approx(300, abs=2)
+    used = spend_of(queue, queue.read())
+    assert used == spent(run) and used.seconds > 0
+    shutil.rmtree(run.path)
+    assert spend_of(queue, queue.read()) == used
+    take_up(queue, NightLimits())
+    seen = Seen(at_row=lambda row: isinstance(row, TaskStarted) and raise_(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        Foreman(queue, seen, AT_ONCE).work()
+    begun = queue.read().items[0].started[-1]
+    assert begun.after == run.name != begun.run and spend_of(queue, queue.read()) == used
+
+
+def raise_(error: BaseException) -> None:
+    raise error

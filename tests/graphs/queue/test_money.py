@@ -13,8 +13,9 @@ from agent.records.queue import NightLimits, TaskStarted
 from agent.records.rounds import Usage
 from graphs.context import Context, new_run
 from graphs.control.steering import RunStatus
-from graphs.queue.foreman import Foreman, spend_of
+from graphs.queue.foreman import Foreman
 from graphs.queue.making import new_queue, take_up
+from graphs.queue.shares import spend_of
 from graphs.services.run import RunServices
 from memory.queue import now
 from memory.run.folder import RunFolder
@@ -24,6 +25,9 @@ from tests.llm.scripted_llm import scripted_llm
 from tests.llm.server import serving
 
 IN, OUT, NIGHT = 0.4, 1.6, 0.012  # USD per million tokens, and for the night
+
+
+pytestmark = pytest.mark.usefixtures("forked_workers")
 
 
 @pytest.fixture(autouse=True)

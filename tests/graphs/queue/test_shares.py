@@ -1,5 +1,6 @@
 """What a task may use of a queue's budget, and what it is estimated to take."""
 
+import shutil
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -8,14 +9,25 @@ import pytest
 
 from agent.records.events import BaselineScored, RoundJudged
 from agent.records.limits import Extension, Limits
-from agent.records.queue import Estimate, NightLimits, Rate, TaskAdded, TaskStarted
+from agent.records.queue import (
+    Estimate,
+    NightLimits,
+    QueueBegun,
+    QueueRow,
+    Rate,
+    TaskAdded,
+    TaskEnded,
+    TaskSpent,
+    TaskStarted,
+)
 from agent.records.rounds import Baseline, Call, Outcome, Spend, Usage
 from agent.signal.run_costs import Sample
-from eval.tasks.task import Task, load_task
+from eval.tasks.task import Task, load_config, load_task
 from graphs.context import new_run
+from graphs.control.extension import extend_stopped, standing
 from graphs.queue.estimate import estimate, estimates, probe
-from graphs.queue.shares import Left, differ, lacking, left_of, limits_within, own_limits, share_of, spent
-from memory.queue import Item, now
+from graphs.queue.shares import Left, differ, lacking, left_of, limits_within, own_limits, share_of, spend_of, spent
+from memory.queue import Item, QueueFolder, now
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import TinyTask
 from tests.fixtures.story import a_baseline, an_outcome, the_story
@@ -226,3 +238,39 @@ def test_a_task_that_cannot_be_tried_is_estimated_by_its_sizes(tiny_task: TinyTa
     task = load_task(tiny_task())
     lost = replace(task, folder=tmp_path / "gone", config=task.config.model_copy(update={"model": "/no/such/model"}))
     assert probe([lost]) == [None]
+
+
+def a_queue(root: Path, run: RunFolder | None = None, **limits: float) -> QueueFolder:
+    """Of one task, whose run has begun."""
+    queue = QueueFolder.create(root)
+    rows: list[QueueRow] = [QueueBegun(time=now(), limits=NightLimits()), an_item(1, **limits).added]
+    for row in [*rows, *([TaskStarted(time=now(), number=1, run=run.name)] if run else [])]:
+        queue.append(lambda _, row=row: row)  # type: ignore[misc]
+    return queue
+
+
+def test_what_a_removed_run_has_used_counts_as_it_was_noted_last(tiny_task: TinyTask, tmp_path: Path) -> None:
+    run = new_run(tiny_task(), [], tmp_path / "runs")
+    queue = a_queue(tmp_path / "runs", run)
+    run.append(a_baseline())
+    used = spent(run)
+    for seconds in (used.seconds, 0.5):  # and never less than was known before
+        noted = used.model_copy(update={"seconds": seconds})
+        queue.append(lambda _, noted=noted: TaskSpent(time=now(), number=1, run=run.name, spend=noted))  # type: ignore[misc]
+    run.append(the_story()[0])
+    assert spend_of(queue, queue.read()) == spent(run) != used
+    shutil.rmtree(run.path)
+    assert spend_of(queue, queue.read()) == used
+
+
+def test_a_share_of_the_queues_budget_ends_with_the_task(tiny_task: TinyTask, tmp_path: Path) -> None:
+    run = new_run(tiny_task(), ["budget.rounds=4", "budget.minutes=8.3"], tmp_path / "runs")
+    queue, config = a_queue(tmp_path / "runs", run, rounds=4, minutes=20), load_config(run.task_file)
+    run.append(a_baseline())
+    for row in the_story():
+        run.append(row)
+    assert standing(run, config).minutes == 8.3
+    run.append(an_outcome(the_story()[-1]))
+    assert standing(run, config).minutes == 8.3, "the queue has not noted its end yet"
+    queue.append(lambda _: TaskEnded(time=now(), number=1, state="finished", reason="Over."))
+    assert extend_stopped(run, config, {"rounds": 9}).limits == Limits(rounds=9, minutes=20, target=config.target)

@@ -15,10 +15,11 @@ import psutil
 import pytest
 import torch
 
-from agent.errors import BadInput
+from agent.errors import BadInput, Busy
 from graphs.context import new_run
 from graphs.control.client import environment
 from graphs.workers import command, ray_cluster
+from graphs.workers import spread as spreading
 from graphs.workers.command import CHILD, devices_each
 from graphs.workers.executors import Crew, Place, crew, followed
 from graphs.workers.spread import spread
@@ -255,3 +256,26 @@ def test_runs_of_one_name_are_all_run_and_a_look_that_fails_ends_nothing(tmp_pat
 
     failed = spread(runs, Failing(), look)
     assert failed == {run.path: f"not {run.path}" for run in runs} and looked == runs
+
+
+def test_in_turn_a_run_that_another_process_has_is_tried_again_after_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spreading, "LOOK", 0.01)
+    runs = [RunFolder(tmp_path / name) for name in ("held", "damaged", "fine")]
+    turns = []
+
+    def begin(run: RunFolder) -> str:
+        turns.append(run.name)
+        if run.name == "held" and len(turns) < 5:
+            raise Busy("in use")
+        if run.name == "damaged":
+            raise BadInput("ledger.jsonl, line 1")
+        return ""
+
+    failed = spread(runs, Failing(), lambda run: None, begin)
+    assert turns == ["held", "damaged", "fine", "held", "held"]
+    assert [failed[run.path] for run in runs] == [f"not {runs[0].path}", "ledger.jsonl, line 1", f"not {runs[2].path}"]
+    turns.clear()
+    monkeypatch.setattr(spreading, "HELD", 0.0)
+    assert spread(runs[:1], Failing(), lambda run: None, begin) == {runs[0].path: "in use"}

@@ -37,7 +37,7 @@ def test_a_finished_run_says_how_to_extend_it_and_goes_on_when_it_is(
     before, report = (done.path / "ledger.jsonl").read_text(), done.report_md.read_text()
     assert "The test rows were opened once, at the end." in report
     assert resume(done) == 5
-    assert f"nesylora resume {done.name} --set budget.rounds=N" in capsys.readouterr().out
+    assert f"nesylora resume {done.path} --set budget.rounds=N" in capsys.readouterr().out
     assert resume(done, "--set", "budget.rounds=2") == 5
     said = capsys.readouterr().out
     assert "2 rounds" in said and "no blind one" in said
@@ -72,6 +72,8 @@ def test_it_goes_on_without_its_checkpoints_and_after_a_kill_right_behind_the_ex
         ("budget.rounds=many", "is no number"),
         ("target=2", "target"),
         ("budget.rounds=1", "Nothing is changed"),
+        ("budget.rounds=none", "rounds cannot be lifted"),
+        ("target=90%", "'90%' is no number; none lifts a limit"),
     ],
 )
 def test_only_limits_can_be_set(done: RunFolder, capsys: pytest.CaptureFixture[str], setting: str, fault: str) -> None:

@@ -132,7 +132,7 @@ def test_a_worker_that_is_killed_under_its_clients_is_told_from_one_that_has_end
     os.kill(pid, signal.SIGKILL)
     said, _ = follower.communicate(timeout=PATIENCE)
     assert follower.returncode == 1
-    assert "ended without a word (killed, or out of memory)" in said and f"nesylora resume {folder.name}" in said
+    assert "ended without a word (killed, or out of memory)" in said and f"nesylora resume {folder.path}" in said
     with pytest.raises(NesyLoraError, match="ended without a word"):
         steering.cancel_step()
     left = steering.status()
@@ -175,13 +175,16 @@ def test_detached_it_is_followed_and_left_and_goes_on(folder: RunFolder) -> None
 def test_a_follower_that_a_signal_ends_says_so_by_its_exit_code_and_the_run_stays(folder: RunFolder) -> None:
     steering = start_worker(folder)
     steering.pause()
-    watchers = [nesylora("attach", folder.name, "--runs", folder.path.parent) for _ in range(3)]
+    json, *plain = [
+        nesylora("attach", folder.name, "--runs", folder.path.parent, *more) for more in (["--json"], [], [])
+    ]
+    watchers = [json, *plain]
     for watcher in watchers:
         assert watcher.stdout is not None and folder.name in watcher.stdout.readline()
     for watcher, number, code in zip(watchers[:2], (signal.SIGTERM, signal.SIGHUP), (143, 129), strict=True):
         watcher.send_signal(number)
         said, error = watcher.communicate(timeout=PATIENCE)
-        assert watcher.returncode == code and "which goes on" in said and "Traceback" not in error
+        assert watcher.returncode == code and f"Run {folder.name} goes on without it" in error, said
     assert steering.status().condition in ("working", "paused")
     steering.leave()
     watchers[-1].communicate(timeout=PATIENCE)
@@ -195,7 +198,7 @@ def test_a_signal_ends_cleanly_and_the_run_goes_on(folder: RunFolder, number: si
     worker.send_signal(number)
     said, error = worker.communicate(timeout=PATIENCE)
     assert worker.returncode == code, error
-    assert "ending after the batch under way" in error and "go on with: nesylora resume" in error
+    assert "ending after the batch under way" in error and f"go on with: nesylora resume {folder.path}" in error
     assert "Traceback" not in error
     assert process.noted(folder) is None and not (folder.path / "run.holder").exists()
     assert [row["kind"] for row in lines(folder)] == ["baseline"] and not list((folder.path / "adapters").glob("*"))

@@ -20,6 +20,9 @@ TinyTask = Callable[..., Path]
 SMALL = {"budget": {"rounds": 1}, "lora": {"epochs": 1, "rank": 4, "batch_size": 2, "replay": 0}}
 
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
+
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -70,29 +73,58 @@ class Failing(Crew):
         return done
 
 
-@pytest.mark.parametrize(
-    ("on", "options"),
-    [("ray", ["--gpus-each", "0.5"]), ("ray://head:10001", []), ("ray", ["--jobs", "3"]), ("here", ["--jobs", "3"])],
-)
-def test_what_has_failed_goes_on_at_the_same_place_also_runs_of_one_name(
-    tiny_task: TinyTask, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
-    on: str, options: list[str],
-) -> None:  # fmt: skip
-    places = []
+@pytest.fixture
+def places(monkeypatch: pytest.MonkeyPatch) -> list[Place]:
+    """Where commands would have run that fail instead."""
+    asked = []
 
     @contextmanager
     def failing(place: Place) -> Iterator[Crew]:
-        places.append(place)
+        asked.append(place)
         yield Failing()
 
     monkeypatch.setattr("ui.queue.spread.crew", failing)
+    return asked
+
+
+LIMITS = ["--until", "2099-12-31 07:00", "--minutes", "90.5", "--usd", "2.5", "--train-tokens", "12345678"]
+
+
+@pytest.mark.parametrize(
+    ("on", "options"),
+    [
+        ("ray", ["--gpus-each", "0.5"]),
+        ("ray://head:10001", LIMITS),
+        ("ray", ["--jobs", "3"]),
+        ("here", ["--jobs", "3", *LIMITS]),
+    ],
+)
+def test_what_has_failed_goes_on_at_the_same_place_also_runs_of_one_name(
+    tiny_task: TinyTask, tmp_path: Path, capsys: pytest.CaptureFixture[str], places: list[Place],
+    on: str, options: list[str],
+) -> None:  # fmt: skip
     task = tiny_task()
     made = [str(new_run(task, (), tmp_path / root, "night").path) for root in ("a", "b")]
     assert run(["run", *made, "--on", on, *options]) == 1
     said = capsys.readouterr().out
-    assert all(f"{path}: out of order" in said for path in made)
-    assert run(printed_command(said, "What has failed goes on with: ")) == 1
+    assert all(f"{path}: out of order" in said for path in made), said
+    again = printed_command(said, "What has failed goes on with: ")
+    assert all(option in again for option in options) and run(again) == 1
     assert capsys.readouterr().out == said and places[0] == places[1]
+
+
+@pytest.mark.usefixtures("places")
+def test_within_a_common_budget_a_damaged_ledger_ends_no_run_and_runs_of_one_name_have_a_part_each(
+    tiny_task: TinyTask, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = tiny_task()
+    made = [new_run(task, (), tmp_path / root, "night") for root in ("a", "b")]
+    (made[0].path / "ledger.jsonl").write_text("what a disk has lost\n")
+    assert run(["run", *(str(one.path) for one in made), "--jobs", "2", "--train-tokens", "800"]) == 1
+    said = capsys.readouterr().out
+    assert all(f"{one.path}: out of order" in said for one in made) and "The run goes on after nothing" in said
+    parts = [limits.train_tokens if (limits := one.limits()) else None for one in made]
+    assert parts == [400, 400]
 
 
 def test_two_tasks_at_once_keep_to_one_budget(tiny_task: TinyTask, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from agent.config.notify import Notify
 from agent.errors import NesyLoraError
+from agent.records.rounds import Spend
 from memory.run.folder import RunFolder
 from tests.fixtures.story import an_outcome, make_run
 from ui.telling.notify import Notice, send
@@ -98,6 +99,8 @@ def test_a_command_that_fails_leaves_a_sentence(command: str, fault: str, monkey
 
 def test_a_run_tells_of_its_end_once_and_of_the_error_that_stopped_it(tmp_path: Path) -> None:
     run: RunFolder = make_run(tmp_path, finished=False)
+    used, under_way = run.rounds()[-1].spend, Spend(seconds=109.0, read_tokens=50)
+    run.charges.charge(f"{len(run.rounds())}-plan", under_way)
     with webhook() as (url, got):
         notify = Notify(url=url)
         with pytest.raises(NesyLoraError), telling(run, notify):
@@ -108,5 +111,6 @@ def test_a_run_tells_of_its_end_once_and_of_the_error_that_stopped_it(tmp_path: 
             pass
     trouble, end = map(Notice.model_validate, got)
     assert (trouble.event, trouble.text) == ("trouble", f"Run {run.name} has stopped: The disk is full.")
+    assert trouble.spend == used + under_way, "the step that was cut off counts"
     assert (end.event, end.reached, end.before, end.after) == ("end", True, 0.08, 0.92)
     assert "reached its target: test reward 0.08 → 0.92 in 4 rounds" in end.text and end.page == str(run.report_html)

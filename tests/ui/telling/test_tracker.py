@@ -1,6 +1,7 @@
 """A run logged to a tracker: the same numbers whichever it is, and a tracker that breaks does not stop the run."""
 
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 from agent.config.notify import TrackerName
 from agent.errors import BadInput
 from agent.records.events import BaselineScored, Event, RoundJudged, RunFinished, RunStarted
+from tests.fixtures.command_line import run as command
+from tests.fixtures.learnable import TinyTask
 from tests.fixtures.story import a_baseline, an_outcome, the_story
 from ui.telling.tracker import Tracker
 
@@ -117,3 +120,12 @@ def test_a_tracker_that_is_not_there_is_refused_with_the_way_out(monkeypatch: py
     monkeypatch.setitem(sys.modules, "trackio", None)
     with pytest.raises(BadInput, match="pip install trackio"):
         Tracker(Seen(), "trackio")
+
+
+def test_a_tracker_that_is_not_installed_leaves_no_run_behind(
+    tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    runs = tmp_path / "runs"
+    assert command(["run", str(tiny_task()), "--name", "tr1", "--set", "track=wandb", "--runs", str(runs)]) == 2
+    assert "wandb is not installed" in capsys.readouterr().err and not (runs / "tr1").exists()

@@ -129,7 +129,7 @@ def rows_of(run: RunFolder) -> Mapping[str, Example]:
 
 @lru_cache(4)
 def _rows(run: RunFolder) -> dict[str, Example]:
-    rows, _ = read_splits(task_of(run).data, Path(run.about.source))
+    rows, *_ = read_splits(task_of(run).data, Path(run.about.source))
     return {row.name: row for row in (*rows["validation"], *rows["test"])}
 
 
