@@ -42,15 +42,22 @@ def made() -> Iterator[list[RunFolder]]:
 
 
 @pytest.fixture
-def run(made: list[RunFolder], tiny_task: TinyTask, tmp_path: Path, processes: Zygote) -> RunFolder:
+def run(
+    made: list[RunFolder],
+    tiny_task: TinyTask,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    processes: Zygote,
+) -> RunFolder:
     """A run with two rounds, a training and an edit, that waits with the question about its third."""
     if not made:
-        first = new_run(tiny_task(**TASK), SETTINGS, tmp_path / "runs")
+        home = tmp_path_factory.mktemp("made")
+        first = new_run(shutil.copytree(tiny_task(**TASK), home / "task"), SETTINGS, home / "runs")
         with open_session(first, supervised=True) as session:
             session.go()
             session.go(APPROVE)
             session.go(APPROVE)
-        made += [first, copy(first, tmp_path / "whole")]
+        made += [first, copy(first, home / "whole")]
         assert not processes.play(made[1].path).error
     return copy(made[0], tmp_path / "damaged")
 
