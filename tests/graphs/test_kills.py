@@ -77,6 +77,23 @@ with open_session(RunFolder.open(Path(sys.argv[1])), listener=Killer()) as sessi
 """
 
 
+UNDISTURBED = ["policy=p -> w -> p", "seed=1"]
+
+
+@pytest.fixture(scope="module")
+def once() -> dict[str, RunFolder]:
+    return {}
+
+
+@pytest.fixture
+def whole(once: dict[str, RunFolder], tiny_task: TinyTask, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The run of a learnable task that nobody disturbs: one for all tests of this file."""
+    if not once:
+        runs = tmp_path_factory.mktemp("whole")
+        once["whole"] = RunFolder.open(nesylora.adapt(tiny_task(**LEARNABLE), overrides=UNDISTURBED, runs=runs).run)
+    return once["whole"]
+
+
 @pytest.mark.parametrize(
     ("what", "done"),
     [
@@ -84,12 +101,12 @@ with open_session(RunFolder.open(Path(sys.argv[1])), listener=Killer()) as sessi
         ("measured", 1), ("measured", 4), ("measured", 6),
     ],
 )  # fmt: skip
-def test_killed_and_resumed_it_ends_as_it_would_have(tiny_task: TinyTask, tmp_path: Path, what: str, done: int) -> None:
-    task, overrides = tiny_task(**LEARNABLE), ["policy=p -> w -> p", "seed=1"]
-    whole = RunFolder.open(nesylora.adapt(task, overrides=overrides, runs=tmp_path / "whole").run)
+def test_killed_and_resumed_it_ends_as_it_would_have(
+    whole: RunFolder, tiny_task: TinyTask, tmp_path: Path, what: str, done: int
+) -> None:
     kept = [row.decision.move.action for row in whole.rounds() if row.verdict.kept]
     assert kept == ["edit_prompt", "train_lora"]
-    folder = new_run(task, overrides, tmp_path / "killed")
+    folder = new_run(tiny_task(**LEARNABLE), UNDISTURBED, tmp_path / "killed")
     code = KILLED.format(root=str(ROOT), what=what, done=done)
     ended = run_forked(code, folder.path)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
