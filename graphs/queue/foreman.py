@@ -186,7 +186,7 @@ class Foreman:
 
     def _followed(self, run: RunFolder, steering: Steering) -> str:
         """Until no process works on the run any more. Returns its last trouble."""
-        pulse, trouble, ending = Pulse(run, _config(run)), "", False
+        pulse, trouble, ending = Pulse(run), "", False
         status = status_of(run, steering, -1, self._due, pulse)
         while status.condition not in ("finished", "stopped"):
             self._watcher.run(run, status)
