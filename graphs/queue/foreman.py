@@ -206,7 +206,7 @@ class Foreman:
 
     def _followed(self, run: RunFolder, item: Item, steering: Steering) -> str:
         """Until no process works on the run any more. Returns its last trouble."""
-        pulse, ending = Pulse(run, _config(run)), False
+        pulse, ending = Pulse(run), False
         status = status_of(run, steering, -1, self._due, pulse)
         while status.condition not in ("finished", "stopped"):
             self._watcher.run(run, status)

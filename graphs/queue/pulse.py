@@ -2,8 +2,9 @@
 
 import socket
 import time
+from functools import cached_property
 
-from agent.config.task import TaskConfig
+from eval.tasks.task import load_config
 from graphs.control import process
 from memory.run.folder import RunFolder
 
@@ -19,16 +20,22 @@ class Pulse:
         lost: what is said of a process that hangs; empty as long as none was found to.
     """
 
-    def __init__(self, run: RunFolder, config: TaskConfig) -> None:
-        asked = [config.llm.of(role) for role in config.roles] if config.llm else []
-        self._waits = max((llm.patience + llm.timeout for llm in asked), default=0.0)
+    def __init__(self, run: RunFolder) -> None:
         self._run, self.lost = run, ""
         self.rest()
 
     def rest(self) -> None:
         """Begin anew: the run is paused, and nothing need happen."""
         self._since = self._window = time.monotonic()
-        self._written, self._computed = self._files(), self._seconds()
+        self._written: dict[str, tuple[int, int]] = {}
+        self._computed: float | None = None
+
+    @cached_property
+    def _waits(self) -> float:
+        """Seconds in which an LLM is waited for."""
+        config = load_config(self._run.task_file)
+        asked = [config.llm.of(role) for role in config.roles] if config.llm else []
+        return max((llm.patience + llm.timeout for llm in asked), default=0.0)
 
     def beats(self) -> bool:
         """Whether there was a sign of life not too long ago."""
@@ -41,7 +48,7 @@ class Pulse:
             if computed is None or before is None or not 0 <= computed - before <= IDLE * (now - self._window):
                 self._since = now
             self._window, self._computed = now, computed
-        if now - self._since < STILL + self._waits:
+        if now - self._since < STILL or now - self._since < STILL + self._waits:
             return True
         still = f"{(now - self._since) / 60:.0f} minutes"
         self.lost = f"Its process has written nothing and computed nothing for {still}, so it was ended."

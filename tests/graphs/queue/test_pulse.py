@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from eval.tasks.task import load_config
 from graphs.context import new_run
 from graphs.control.process import Process, note
 from graphs.queue.pulse import Pulse
@@ -28,7 +27,7 @@ def test_who_computes_lives_and_who_sleeps_does_not(
         try:
             assert worker.stdout and worker.stdout.readline()
             note(run, Process(pid=worker.pid))
-            pulse, until = Pulse(run, load_config(run.task_file)), time.monotonic() + (4 if lives else PATIENCE)
+            pulse, until = Pulse(run), time.monotonic() + (4 if lives else PATIENCE)
             while pulse.beats() and time.monotonic() < until:
                 time.sleep(0.05)
             assert bool(pulse.lost) is not lives

@@ -57,6 +57,7 @@ def test_two_tasks_of_which_one_fails_are_worked_on_told_of_and_shown(
         code = command(["run", str(good), str(bad), *SHORT, *runs, "--minutes", "600", "--notify", url])
     said = " ".join(capsys.readouterr().out.split())
     assert code == 1
+    assert "likely" in said and "at most" in said and "k tokens" in said
     assert "2 tasks, 600 minutes of work" in said and "task 1 of 2: run mayors-" in said
     [queue] = queues(tmp_path / "runs")
     ends = [item.ended.state for item in queue.read().items if item.ended]
