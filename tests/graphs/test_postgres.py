@@ -122,13 +122,14 @@ def test_what_is_no_address_or_no_variable_or_holds_a_password_is_refused(
 
 
 class At(Silent):
-    """Does something once a training begins."""
+    """Does something once a training begins; or once anything takes a while."""
 
-    def __init__(self, do: Callable[[], object]) -> None:
+    def __init__(self, do: Callable[[], object], whatever: bool = False) -> None:
         self._do: Callable[[], object] | None = do
+        self._whatever = whatever
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
-        if what == "training LoRA" and self._do:
+        if self._do and (self._whatever or what == "training LoRA"):
             do, self._do = self._do, None
             do()
 
@@ -156,7 +157,7 @@ def test_a_server_that_goes_away_is_named_and_one_that_comes_back_is_waited_for(
 
     monkeypatch.setattr("graphs.postgres.PATIENCE", 60.0)
     before = len(run.events().of(Note))
-    with open_session(run, listener=At(restart)) as session:
+    with open_session(run, listener=At(restart, whatever=True)) as session:  # the training was over
         waits, waiting = list[str](), session.services.waiting
         monkeypatch.setattr(
             session.services, "waiting", lambda text: (waiting(text), waits.append(session.services.waits))

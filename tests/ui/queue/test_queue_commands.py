@@ -62,13 +62,14 @@ def test_two_tasks_of_which_one_fails_are_worked_on_told_of_and_shown(
     [queue] = queues(tmp_path / "runs")
     ends = [item.ended.state for item in queue.read().items if item.ended]
     assert ends == ["finished", "failed"]
-    assert [(record["of"], record["event"]) for record in told] == [
+    # On a busy machine the run may be gone before it has said why: then it is tried once more.
+    assert list(dict.fromkeys((record["of"], record["event"]) for record in told)) == [
         ("task", "end"),
         ("task", "trouble"),
         ("queue", "end"),
     ]
-    assert "window" in told[1]["text"] and told[2]["page"] == str(queue.page)
-    assert all(Path(record["page"]).is_file() for record in told) and "1 of 2 done; failed: bad." in told[2]["text"]
+    assert "window" in told[-2]["text"] and told[-1]["page"] == str(queue.page)
+    assert all(Path(record["page"]).is_file() for record in told) and "1 of 2 done; failed: bad." in told[-1]["text"]
     page = queue.page.read_text()
     assert "0 of 2 tasks reached their target" in page and "report.html" in page and "window" in page
     assert command(["queue", "status", *runs]) == 0
