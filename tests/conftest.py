@@ -51,8 +51,8 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 LONG = {
-    "test_real_model.py", "test_decide.py", "test_kill_matrix.py", "test_browser.py", "test_processes.py",
-    "test_foreman.py", "test_terminal.py", "test_kills.py", "test_embedded.py", "test_bundle.py", "test_cli.py",
+    "test_embedded.py", "test_decide.py", "test_kill_matrix.py", "test_browser.py", "test_processes.py",
+    "test_foreman.py", "test_terminal.py", "test_kills.py", "test_bundle.py", "test_cli.py",
     "test_queue_commands.py", "test_spread.py", "test_mcp_server.py", "test_parallel.py", "test_money.py",
 }  # fmt: skip
 TEXT = [

@@ -1,19 +1,25 @@
-"""The model that comes with us: unpacked once, whole or not at all, and able to answer. (About twenty seconds.)"""
+"""The model that comes with us: unpacked once, whole or not at all, able to answer and to learn. (80 seconds.)"""
 
 import importlib.util
+import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import nesylora
 from agent.errors import BadInput
+from agent.records.actions import TrainLora
 from agent.records.examples import Example, Prompt
+from memory.run.folder import RunFolder
 from tools.model import embedded
 from tools.model.availability import check_model
 from tools.model.backbone import Backbone
 from tools.model.embedded import NAME, cache_folder, embedded_folder, embedded_model, is_ready
 from tools.model.loading import load_model
 
+VALLEY = Path(__file__).parents[3] / "tasks" / "valley"
 needs_wheel = pytest.mark.skipif(embedded.wheel_weights() is None, reason=embedded.INSTALL)
 
 
@@ -69,6 +75,33 @@ def test_it_answers(unpacked: tuple[Path, list[object]]) -> None:
     question = Example(name="v:1", question="What is the capital of France?", answer="Paris")
     [answer], _ = backbone.generate(Prompt(), [question], adapter=None, max_new_tokens=16)
     assert "Paris" in answer
+
+
+@needs_wheel
+@pytest.mark.skipif("NESYLORA_WITHOUT_MODEL" in os.environ, reason="asked for by NESYLORA_WITHOUT_MODEL")
+def test_facts_and_a_form_that_train_answers_do_not_show_are_learned_together(
+    unpacked: tuple[Path, list[object]], tmp_path: Path
+) -> None:
+    """Four facts: an edit retrieves what is near; rows remade in the wanted form teach the rest, and forget little."""
+    task = tmp_path / "task"
+    task.mkdir()
+    for split in ("train", "validation", "test"):
+        rows = [json.loads(line) for line in (VALLEY / f"{split}.jsonl").read_text().splitlines()]
+        four = sorted({row["answer"] for row in rows})[:4]
+        kept = [json.dumps(row) for row in rows if row["answer"] in four]
+        (task / f"{split}.jsonl").write_text("\n".join(kept) + "\n")
+    (task / "task.yaml").write_text((VALLEY / "task.yaml").read_text())
+    overrides = ["budget.rounds=3", "edit.minibatch=4", "edit.proposals=3", "lora.batch_size=4"]
+    adapted = nesylora.adapt(task, overrides=overrides, runs=tmp_path / "runs")
+    run = RunFolder.open(adapted.run)
+    kept = [row.decision.move for row in run.rounds() if row.verdict.kept]
+    assert [move.action for move in kept] == ["edit_prompt", "train_lora"]
+    assert adapted.prompt.retrieval is not None and isinstance(kept[1], TrainLora) and kept[1].rows == "refined"
+    assert adapted.outcome.drift is not None and adapted.outcome.drift <= 0.3
+    assert adapted.outcome.baseline_test.reward <= 0.15
+    assert adapted.outcome.best_test.reward >= 0.75
+    assert adapted.outcome.p_value < 0.05
+    assert adapted.adapter is not None and (adapted.adapter / "adapter_model.safetensors").is_file()
 
 
 def test_without_the_wheel_the_command_to_get_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
