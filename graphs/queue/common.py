@@ -30,6 +30,8 @@ class CommonBudget:
 
     def begin(self, run: RunFolder) -> str:
         """Give the run its part. Returns why it cannot be worked on; empty: it can."""
+        if run.outcome():  # only its report is missing
+            return ""
         self._begun.append(run.path)
         task, used = self._runs[run.path][1], spent(run)
         share = self._share(run)
@@ -39,7 +41,7 @@ class CommonBudget:
         config = load_config(run.task_file)
         present = run.limits() or config.limits
         own = own_limits(task.limits, config.limits, run.extensions())
-        wanted = limits_within(own, share, used, task.estimate.end_minutes)
+        wanted = limits_within(own, share, used, task.estimate)
         wanted = wanted.model_copy(update={"rounds": present.rounds, "target": present.target})
         if differ(present, wanted):
             with run.locked():

@@ -69,7 +69,7 @@ def test_time_is_kept_for_those_that_follow_on_the_same_worker_and_none_begins_t
     runs, budget = a_budget(NightLimits(until=now() + timedelta(minutes=90)), tiny_task(), tmp_path / "a", slow)
     assert budget.begin(runs[0]) == ""  # runs 2 and 3 come after it and run 1: one of them on its worker
     most = slow.minutes(6, "lora")
-    assert most is not None and limits_of(runs[0]).minutes == pytest.approx(90 - most - slow.end_minutes, abs=0.2)
+    assert most is not None and limits_of(runs[0]).minutes == pytest.approx(90 - most - slow.end_minutes(90), abs=0.2)
     late, budget = a_budget(NightLimits(until=now() + timedelta(minutes=0.5)), tiny_task(), tmp_path / "b", slow)
     assert "minutes are left until" in budget.begin(late[0])
 
