@@ -17,6 +17,7 @@ def spread(
     crew: Crew,
     look: Callable[[RunFolder], None],
     begin: Callable[[RunFolder], str] | None = None,
+    end: Callable[[RunFolder], None] | None = None,
 ) -> dict[Path, str]:
     """Run each to its end; what has ended is left as it is. The run folders are on a disk that all machines share.
 
@@ -26,6 +27,7 @@ def spread(
         begin: called when a run's turn comes; says why it cannot be worked on, or nothing. With it, a run is given to
             the crew only once there is room for it. Where it raises Busy, others have their turn first: the process
             that has the run may be about to notice that it is alone.
+        end: called when its process has ended, or failed.
 
     Returns:
         What failed: the error, by the run's folder.
@@ -58,6 +60,8 @@ def spread(
                 look(run)
             if future in done:
                 del under_way[folder]
+                if end:
+                    end(run)
                 if said := error_of(future):
                     failed[folder] = said
     return failed
