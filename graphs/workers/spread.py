@@ -17,10 +17,12 @@ def spread(
     crew: Crew,
     look: Callable[[RunFolder], None],
     begin: Callable[[RunFolder], str] | None = None,
+    end: Callable[[RunFolder], None] | None = None,
 ) -> dict[Path, str]:
     """Run each to its end; what has ended is left as it is. The run folders are on a disk that all machines share.
 
     Args:
+        end: called when a run's process has ended, or failed.
         look: called again and again for each run that may be under way, and once more when its process has ended. A
             file that it cannot read ends nothing: whoever works on the run may mend it.
         begin: called when a run's turn comes; says why it cannot be worked on, or nothing. With it, a run is given to
@@ -58,6 +60,8 @@ def spread(
                 look(run)
             if future in done:
                 del under_way[folder]
+                if end:
+                    end(run)
                 if said := error_of(future):
                     failed[folder] = said
     return failed
