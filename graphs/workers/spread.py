@@ -24,8 +24,8 @@ def spread(
         look: called again and again for each run that may be under way, and once more when its process has ended. A
             file that it cannot read ends nothing: whoever works on the run may mend it.
         begin: called when a run's turn comes; says why it cannot be worked on, or nothing. With it, a run is given to
-            the crew only once there is room for it. Where it raises Busy, others have their turn first: the process
-            that has the run may be about to notice that it is alone.
+            the crew only once there is room for it. Where it raises Busy, others have their turn first, for a while: the
+            process that has the run may be about to notice that it is alone.
 
     Returns:
         What failed: the error, by the run's folder.
@@ -34,14 +34,15 @@ def spread(
     room = crew.slots if begin else len(waiting)
     # By folder: runs in several folders may have one name.
     under_way, failed = dict[Path, tuple[RunFolder, Future[str]]](), dict[Path, str]()
-    until = time.monotonic() + HELD
+    until = dict[Path, float]()  # of those that another process has
     while waiting or under_way:
         for run in waiting[: room - len(under_way)]:
             waiting.remove(run)
             try:
                 why = begin(run) if begin else ""
             except NesyLoraError as error:
-                if isinstance(error, Busy) and time.monotonic() < until:
+                present = time.monotonic()
+                if isinstance(error, Busy) and present < until.setdefault(run.path, present + HELD):
                     waiting.append(run)
                     continue
                 why = str(error)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -279,3 +280,21 @@ def test_in_turn_a_run_that_another_process_has_is_tried_again_after_the_others(
     turns.clear()
     monkeypatch.setattr(spreading, "HELD", 0.0)
     assert spread(runs[:1], Failing(), lambda run: None, begin) == {runs[0].path: "in use"}
+
+
+def test_a_run_that_is_met_in_use_after_hours_is_waited_for_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, clock, turns = [RunFolder(tmp_path / name) for name in ("long", "held")], [0.0], list[str]()
+    monkeypatch.setattr(spreading, "LOOK", 0.01)
+    monkeypatch.setattr(spreading, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=lambda _: None))
+
+    def begin(run: RunFolder) -> str:
+        clock[0] += 10_000.0 if run.name == "long" else spreading.HELD / 2
+        turns.append(run.name)
+        if turns.count("held") in (1, 2) and run.name == "held":
+            raise Busy("in use")
+        return ""
+
+    assert spread(runs, Failing(), lambda run: None, begin)[runs[1].path] == f"not {runs[1].path}"
+    assert turns == ["long", "held", "held", "held"]
