@@ -24,8 +24,8 @@ def spread(
         look: called again and again for each run that may be under way, and once more when its process has ended. A
             file that it cannot read ends nothing: whoever works on the run may mend it.
         begin: called when a run's turn comes; says why it cannot be worked on, or nothing. With it, a run is given to
-            the crew only once there is room for it. Where it raises Busy, others have their turn first, for a while: the
-            process that has the run may be about to notice that it is alone.
+            the crew only once there is room for it. Where it raises Busy, others have their turn first, for a while:
+            the process that has the run may be about to notice that it is alone.
 
     Returns:
         What failed: the error, by the run's folder.
