@@ -52,11 +52,6 @@ class Known(NamedTuple):
     levers: tuple[Lever, ...] | None = None
 
 
-def estimate(task: Task, root: Path) -> Estimate:
-    """What the task will take on this machine; see `estimates`."""
-    return estimates([task], root)[0]
-
-
 def estimates(tasks: Sequence[Task], root: Path, try_out: bool = True) -> list[Estimate]:
     """What each task will take on this machine. Those that have not run here are tried out, in a process of its own.
 

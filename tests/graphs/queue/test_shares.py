@@ -29,7 +29,7 @@ from agent.signal.run_costs import Sample, Tried
 from eval.tasks.task import Task, load_config, load_task
 from graphs.context import new_run
 from graphs.control.extension import extend_stopped, standing
-from graphs.queue.estimate import estimate, estimates, probe
+from graphs.queue.estimate import estimates, probe
 from graphs.queue.shares import Left, differ, lacking, left_of, limits_within, own_limits, share_of, spend_of, spent
 from memory.queue import Item, QueueFolder, now
 from memory.run.folder import RunFolder
@@ -39,6 +39,10 @@ from tests.fixtures.story import a_baseline, an_outcome, the_story
 RATE = Rate(answering=100, training=200, source="a test")
 KNOWN = Estimate(start=600, lora=12_000, edit=3_000, end=600, trained=3_000, rounds=6, rate=RATE)
 """Start and end take 0.2 minutes, a training 1 minute, an edit half of one."""
+
+
+def estimate(task: Task, root: Path) -> Estimate:
+    return estimates([task], root)[0]
 
 
 def an_item(number: int = 1, estimate: Estimate = KNOWN, **limits: float) -> Item:
