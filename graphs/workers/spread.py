@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, wait
-from contextlib import suppress
+from concurrent.futures import Future
 from pathlib import Path
 
 from agent.errors import Busy, NesyLoraError
 from graphs.workers.command import HELD
-from graphs.workers.executors import LOOK, Crew, error_of
+from graphs.workers.executors import LOOK, Crew, taken_out
 from memory.run.folder import RunFolder
 
 
@@ -33,7 +32,8 @@ def spread(
     waiting = [run for run in runs if not (run.outcome() and run.reported)]
     room = crew.slots if begin else len(waiting)
     # By folder: runs in several folders may have one name.
-    under_way, failed = dict[Path, tuple[RunFolder, Future[str]]](), dict[Path, str]()
+    by_folder = {run.path: run for run in waiting}
+    under_way, failed = dict[Path, Future[str]](), dict[Path, str]()
     until = dict[Path, float]()  # of those that another process has
     while waiting or under_way:
         for run in waiting[: room - len(under_way)]:
@@ -50,15 +50,8 @@ def spread(
                 failed[run.path] = why
             else:
                 command = ["resume", str(run.path)]
-                under_way[run.path] = run, crew.command(command, f"{run.path}/console.log")
+                under_way[run.path] = crew.command(command, f"{run.path}/console.log")
         if not under_way:  # then nothing is waited for below
             time.sleep(LOOK)
-        done = wait([future for _, future in under_way.values()], timeout=LOOK).done
-        for folder, (run, future) in list(under_way.items()):
-            with suppress(NesyLoraError, OSError):
-                look(run)
-            if future in done:
-                del under_way[folder]
-                if said := error_of(future):
-                    failed[folder] = said
+        failed |= taken_out(under_way, lambda folder: look(by_folder[folder]))
     return failed
