@@ -38,6 +38,12 @@ class Sample(Record):
     after: float | None = Field(None, description="of the best proposal, the seed prompt among them")
 
 
+class Tried(Record):
+    """What the probe says of a task: None where it could not be tried."""
+
+    sample: Sample | None
+
+
 class Counts(NamedTuple):
     """Rows of each split."""
 

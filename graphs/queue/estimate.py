@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -16,7 +17,7 @@ from agent.records.queue import DEAR, Estimate, Rate
 from agent.records.rounds import Baseline, Spend
 from agent.signal.cost_model import CHARACTERS, FASTER, Sizes, sizes_of
 from agent.signal.monitor import Lever
-from agent.signal.run_costs import Counts, Sample, forecast
+from agent.signal.run_costs import Counts, Sample, Tried, forecast
 from eval.tasks.task import Task, load_config
 from graphs.control.client import environment
 from memory.run.folder import RunFolder, runs
@@ -51,20 +52,16 @@ class Known(NamedTuple):
     levers: tuple[Lever, ...] | None = None
 
 
-def estimate(task: Task, root: Path) -> Estimate:
-    """What the task will take on this machine; see `estimates`."""
-    return estimates([task], root)[0]
-
-
-def estimates(tasks: Sequence[Task], root: Path) -> list[Estimate]:
+def estimates(tasks: Sequence[Task], root: Path, try_out: bool = True) -> list[Estimate]:
     """What each task will take on this machine. Those that have not run here are tried out, in a process of its own.
 
     Args:
         root: where the earlier runs are.
+        try_out: load their models for it; else their sizes are guessed by characters.
     """
     known = [read_rounds(task, root) for task in tasks]
     new = [task for task, own in zip(tasks, known, strict=True) if not own.tokens]
-    samples = iter(_pooled(new, probe(new)) if new else [])
+    samples = iter(_pooled(new, probe(new)) if new and try_out else [None] * len(new))
     return [
         _estimate(task, own, None if own.tokens else next(samples), read_past(task.config, root))
         for task, own in zip(tasks, known, strict=True)
@@ -199,21 +196,40 @@ def _rate(answering: Spend, training: Spend, used: int) -> Rate | None:
 
 
 def probe(tasks: Sequence[Task]) -> list[Sample | None]:
-    """Try the tasks out, in order; None where that is not possible, which the run itself will say."""
+    """Try the tasks out, in order; None where that is not possible, which the run itself will say.
+
+    A process that a task is too large for dies of it: another goes on behind that task.
+    """
+    found, until = list[Sample | None](), time.monotonic() + PROBE * len(tasks)
+    while len(found) < len(tasks) and (left := until - time.monotonic()) > 0:
+        rest = tasks[len(found) :]
+        samples = _try_out(rest, left)
+        found += samples if len(samples) == len(rest) else [*samples, None]
+    return [*found, *[None] * (len(tasks) - len(found))]
+
+
+def _try_out(tasks: Sequence[Task], seconds: float) -> list[Sample | None]:
+    """What one process says, of the first ones where it has died, or had to be ended."""
     asked = [
         {"folder": str(task.folder), "config": task.config.model_dump(mode="json", by_alias=True)} for task in tasks
     ]
     command = [sys.executable, "-P", "-m", "graphs.queue.probe"]
     try:
-        probing = subprocess.run(
-            command, input=json.dumps(asked), text=True, capture_output=True, timeout=PROBE * len(tasks),
-            env=environment(),
-        )  # fmt: skip
-        lines = probing.stdout.splitlines()
-    except subprocess.SubprocessError:
-        lines = []
-    found = [_sample(line) for line in lines[: len(tasks)]]
-    return [*found, *[None] * (len(tasks) - len(found))]
+        said = subprocess.run(
+            command, input=json.dumps(asked).encode(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            timeout=seconds, env=environment(),
+        ).stdout  # fmt: skip
+    except subprocess.TimeoutExpired as late:
+        said = late.output or b""
+    return [tried.sample for line in said.splitlines() if (tried := _read(line))]
+
+
+def _read(line: bytes) -> Tried | None:
+    """None where something else was printed, by a library that was loaded, or half a line."""
+    try:
+        return Tried.model_validate_json(line)
+    except ValidationError:
+        return None
 
 
 def _pooled(tasks: Sequence[Task], samples: Sequence[Sample | None]) -> list[Sample | None]:
@@ -232,13 +248,6 @@ def _pooled(tasks: Sequence[Task], samples: Sequence[Sample | None]) -> list[Sam
         sample and sample.model_copy(update={"rate": means[task.config.base]})
         for task, sample in zip(tasks, samples, strict=True)
     ]
-
-
-def _sample(line: str) -> Sample | None:
-    try:
-        return Sample.model_validate_json(line)
-    except ValidationError:
-        return None
 
 
 def _adapter_bytes(run: RunFolder, rank: int, wanted: int) -> int:

@@ -15,12 +15,18 @@ from graphs.queue.estimate import estimates
 from graphs.queue.shares import left_of, spend_of
 from memory.queue import Item, QueueFolder, QueueState, now
 from memory.run.naming import as_typed
+from memory.storage.lock import holder
 
 JUST_PASSED = timedelta(hours=1)
 
 
-def read_tasks(tasks: Sequence[Path], overrides: Sequence[str], limits: NightLimits, root: Path) -> list[TaskAdded]:
+def read_tasks(
+    tasks: Sequence[Path], overrides: Sequence[str], limits: NightLimits, root: Path, try_out: bool = True
+) -> list[TaskAdded]:
     """The rows of these tasks, numbered from 1, each with its estimate.
+
+    Args:
+        try_out: new ones, which loads their models.
 
     Raises:
         BadInput: some cannot be used; all of them are named.
@@ -42,12 +48,13 @@ def read_tasks(tasks: Sequence[Path], overrides: Sequence[str], limits: NightLim
             f"{len(faults)} of {len(tasks)} tasks cannot be used, so nothing was begun:\n  " if len(tasks) > 1 else ""
         )
         raise BadInput(more + "\n  ".join(faults))
+    estimated = estimates(found, root, try_out)
     return [
         TaskAdded(
             time=now(), number=number, name=task.config.name, task=str(path.resolve()),
-            overrides=tuple(overrides), limits=task.config.limits, estimate=estimated,
+            overrides=tuple(overrides), limits=task.config.limits, estimate=each,
         )
-        for number, (path, task, estimated) in enumerate(zip(tasks, found, estimates(found, root), strict=True), 1)
+        for number, (path, task, each) in enumerate(zip(tasks, found, estimated, strict=True), 1)
     ]  # fmt: skip
 
 
@@ -99,7 +106,9 @@ def add_task(queue: QueueFolder, task: Path, overrides: Sequence[str] = ()) -> T
     Raises:
         BadInput: it cannot be used.
     """
-    row = read_tasks([task], overrides, queue.read().limits, queue.root)[0]
+    # While it is worked on, the model of a run is loaded: there may be no room for another.
+    idle = holder(queue.lock_path) is None
+    row = read_tasks([task], overrides, queue.read().limits, queue.root, try_out=idle)[0]
 
     def numbered(state: QueueState) -> QueueRow:
         return row.model_copy(update={"number": len(state.items) + 1})

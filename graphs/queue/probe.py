@@ -1,10 +1,10 @@
 """Tries new tasks out: `python -m graphs.queue.probe`, a process of its own.
 
-Reads folders and settings of tasks from standard input, as a JSON list; prints a `Sample` for each, a line each, or an
-empty line for one that cannot be tried.
+Reads folders and settings of tasks from standard input, as a JSON list; prints a `Tried` for each, a line each.
 """
 
 import json
+import os
 import sys
 import time
 from dataclasses import replace
@@ -21,7 +21,7 @@ from agent.records.examples import Candidate, Demo, Example, Prompt, Split
 from agent.records.queue import Rate
 from agent.records.rounds import Spend
 from agent.signal.cost_model import FASTER, Sizes
-from agent.signal.run_costs import Sample
+from agent.signal.run_costs import Sample, Tried
 from eval.tasks.task import Task, build_task
 from graphs.services.shared_model import shared_backbone, shared_embedder
 
@@ -146,14 +146,16 @@ def _showing(prompt: Prompt, row: Example) -> Prompt:
 
 def main() -> None:
     """Try each task that is asked for."""
-    for asked in json.load(sys.stdin):
-        config = TaskConfig.model_validate(asked["config"])
-        try:
-            task = build_task(config, Path(asked["folder"]))
-            sample = Trial(replace(task, validation=task.validation[:ROWS])).sample().model_dump_json()
-        except NesyLoraError:  # the run itself will say it
-            sample = ""
-        print(sample, flush=True)
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+        os.dup2(2, 1)  # what a scorer or a library prints is no answer
+        for asked in json.load(sys.stdin):
+            config, sample = TaskConfig.model_validate(asked["config"]), None
+            try:
+                task = build_task(config, Path(asked["folder"]))
+                sample = Trial(replace(task, validation=task.validation[:ROWS])).sample()
+            except NesyLoraError:  # the run itself will say it
+                pass
+            print(Tried(sample=sample).model_dump_json(), file=answers, flush=True)
 
 
 if __name__ == "__main__":

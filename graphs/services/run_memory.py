@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from agent.config.task import TaskConfig
 from agent.errors import BadInput
@@ -213,26 +213,44 @@ def open_memory(
         compare: with what the run folders have, also where it seems whole: runs may have used another memory, and a
             server's folder may have been put back from a copy.
     """
-    embed([""])  # loads the embedder before others are kept waiting
+    # Before others are kept waiting: the embedder loads, and many folders, over a network, take a while.
+    embed([""])
+    found = _left(root) if compare else None
     with PromptMemory.open(root / "memory", embed, wait, server) as memory:
-        if compare or memory.lacks_entries:
-            _complete(memory, root, notify, server)
+        if found is None and memory.lacks_entries:
+            found = _left(root)
+        if found is not None:
+            _complete(memory, found, notify, server)
         yield memory
 
 
-def _complete(memory: PromptMemory, root: Path, notify: Callable[[str], None], server: str) -> None:
-    """Put in what the run folders have and the memory has not."""
-    lost = memory.lacks_entries
-    kept, rewrites = list[Entry](), list[KeptRewrite]()
+class Left(NamedTuple):
+    """What the run folders have. `faults` says which cannot be read."""
+
+    entries: list[Entry]
+    rewrites: list[KeptRewrite]
+    faults: list[str]
+
+
+def _left(root: Path) -> Left:
+    found = Left([], [], [])
     for run in runs(root):
         try:
             entries, made = run.remembered(), run.rewrites()
         except BadInput as error:
-            if lost:
-                notify(f"Run {run.name} is passed over: {error}")
+            found.faults.append(f"Run {run.name} is passed over: {error}")
         else:
-            kept, rewrites = kept + entries, rewrites + made
-    kept, rewrites = memory.lacking(kept), memory.rewrites.lacking(rewrites)
+            found.entries.extend(entries)
+            found.rewrites.extend(made)
+    return found
+
+
+def _complete(memory: PromptMemory, found: Left, notify: Callable[[str], None], server: str) -> None:
+    """Put in what the run folders have and the memory has not."""
+    lost = memory.lacks_entries
+    for fault in found.faults if lost else ():
+        notify(fault)
+    kept, rewrites = memory.lacking(found.entries), memory.rewrites.lacking(found.rewrites)
     if kept or rewrites:
         if server:
             notify(f"The Chroma server at {server} is given the prompts of the runs here.")

@@ -126,15 +126,23 @@ def followed(futures: "Mapping[K, Future[str]]", look: Callable[[K], None]) -> d
     Returns:
         What failed, with its error.
     """
-    waiting = dict(futures)
-    while waiting:
-        done = wait(waiting.values(), timeout=LOOK).done
-        for key, future in list(waiting.items()):
-            with suppress(NesyLoraError, OSError):
-                look(key)
-            if future in done:
-                del waiting[key]
-    return {key: error for key, future in futures.items() if (error := error_of(future))}
+    under_way, failed = dict(futures), dict[K, str]()
+    while under_way:
+        failed |= taken_out(under_way, look)
+    return failed
+
+
+def taken_out(under_way: "dict[K, Future[str]]", look: Callable[[K], None]) -> dict[K, str]:
+    """Look once at each, and take out what is done: see `followed`, also for what is returned."""
+    done, failed = wait(under_way.values(), timeout=LOOK).done, dict[K, str]()
+    for key, future in list(under_way.items()):
+        with suppress(NesyLoraError, OSError):
+            look(key)
+        if future in done:
+            del under_way[key]
+            if error := error_of(future):
+                failed[key] = error
+    return failed
 
 
 def error_of(future: "Future[str]") -> str:

@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, wait
-from contextlib import suppress
+from concurrent.futures import Future
 from pathlib import Path
 
 from agent.errors import Busy, NesyLoraError
 from graphs.workers.command import HELD
-from graphs.workers.executors import LOOK, Crew, error_of
+from graphs.workers.executors import LOOK, Crew, taken_out
 from memory.run.folder import RunFolder
 
 
@@ -26,8 +25,8 @@ def spread(
         look: called again and again for each run that may be under way, and once more when its process has ended. A
             file that it cannot read ends nothing: whoever works on the run may mend it.
         begin: called when a run's turn comes; says why it cannot be worked on, or nothing. With it, a run is given to
-            the crew only once there is room for it. Where it raises Busy, others have their turn first: the process
-            that has the run may be about to notice that it is alone.
+            the crew only once there is room for it. Where it raises Busy, others have their turn first, for a while:
+            the process that has the run may be about to notice that it is alone.
 
     Returns:
         What failed: the error, by the run's folder.
@@ -35,15 +34,17 @@ def spread(
     waiting = [run for run in runs if not (run.outcome() and run.reported)]
     room = crew.slots if begin else len(waiting)
     # By folder: runs in several folders may have one name.
-    under_way, failed = dict[Path, tuple[RunFolder, Future[str]]](), dict[Path, str]()
-    until = time.monotonic() + HELD
+    by_folder = {run.path: run for run in waiting}
+    under_way, failed = dict[Path, Future[str]](), dict[Path, str]()
+    until = dict[Path, float]()  # of those that another process has
     while waiting or under_way:
         for run in waiting[: room - len(under_way)]:
             waiting.remove(run)
             try:
                 why = begin(run) if begin else ""
             except NesyLoraError as error:
-                if isinstance(error, Busy) and time.monotonic() < until:
+                present = time.monotonic()
+                if isinstance(error, Busy) and present < until.setdefault(run.path, present + HELD):
                     waiting.append(run)
                     continue
                 why = str(error)
@@ -51,17 +52,12 @@ def spread(
                 failed[run.path] = why
             else:
                 command = ["resume", str(run.path)]
-                under_way[run.path] = run, crew.command(command, f"{run.path}/console.log")
+                under_way[run.path] = crew.command(command, f"{run.path}/console.log")
         if not under_way:  # then nothing is waited for below
             time.sleep(LOOK)
-        done = wait([future for _, future in under_way.values()], timeout=LOOK).done
-        for folder, (run, future) in list(under_way.items()):
-            with suppress(NesyLoraError, OSError):
-                look(run)
-            if future in done:
-                del under_way[folder]
-                if end:
-                    end(run)
-                if said := error_of(future):
-                    failed[folder] = said
+        before = set(under_way)
+        failed |= taken_out(under_way, lambda folder: look(by_folder[folder]))
+        if end:
+            for folder in before - under_way.keys():
+                end(by_folder[folder])
     return failed

@@ -89,9 +89,9 @@ def test_stopped_and_killed_it_goes_on_to_the_rows_of_an_undisturbed_one(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     finished_groups(two_tasks, straight, POLICIES, [0])
-    code, output = ended(command(two_tasks, broken), broken, signal.SIGINT, after=1)
+    ended(command(two_tasks, broken), broken, signal.SIGKILL, after=1)
+    code, output = ended(command(two_tasks, broken), broken, signal.SIGINT, after=len(rows(broken)) + 1)
     assert code == 130 and "the same command goes on" in output and "Traceback" not in output
-    ended(command(two_tasks, broken), broken, signal.SIGKILL, after=len(rows(broken)) + 1)
     torn = next(broken.glob("decide/*/results.jsonl"))
     torn.write_text(torn.read_text()[:-40])
     left = 6 - len(rows(broken))

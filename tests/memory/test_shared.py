@@ -24,7 +24,7 @@ from graphs.context import Context, new_run
 from graphs.services.run import RunServices
 from graphs.services.run_memory import open_memory
 from memory.prompts import PromptMemory, rebuild
-from memory.run.folder import RunFolder
+from memory.run.folder import RunFolder, runs
 from memory.shared import chroma_server, postgres
 from memory.shared.origin import origin_of, server_of
 from memory.shared.postgres import Database, PostgresExperience, PostgresReplies
@@ -147,6 +147,23 @@ def test_a_memory_is_given_what_runs_left_in_their_folders_that_used_another(
         memory._shelf._collection.delete(where={"run": run.name})
         memory.remember(here.model_copy(update={"model": "another", "prompt": words("Be long.")}))
     assert held() == 2
+
+
+def test_nobody_waits_for_the_memory_while_another_reads_the_run_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, counted = tmp_path / "runs", list[int]()
+
+    def read(root: Path) -> list[RunFolder]:
+        with PromptMemory.open(root / "memory", count_words) as memory:  # would raise Busy
+            counted.append(memory.count())
+        return runs(root)
+
+    monkeypatch.setattr("graphs.services.run_memory.runs", read)
+    run = RunFolder.create(root, "valley", "", tmp_path, "0" * 12, name="valley-1")
+    run.keep(entry(run=run.name))
+    with open_memory(root, count_words, print, compare=True) as memory:
+        assert memory.count() == 1 and counted == [0]
 
 
 def test_a_run_compares_once_what_the_memory_has(tiny_task: Callable[..., Path], tmp_path: Path) -> None:

@@ -51,35 +51,32 @@ class CapturedPasses:
         batches: Sequence[Sequence[TokenRow]],
         general: GeneralBatch = NO_GENERAL_ROWS,
         weight: float = 1.0,
-    ) -> tuple[torch.Tensor, int]:
+    ) -> torch.Tensor:
         """Add the gradient of the mean loss over all completion tokens of a step, and of its general rows.
 
         Args:
             weight: of the mean loss, in the gradient and in what is returned.
 
         Returns:
-            The loss in nats per completion token, on the device, without that of general rows, and the forward tokens
-            that were run.
+            The loss in nats per completion token, on the device, without that of general rows.
 
         Raises:
             CannotCapture: the step must be done in another way. Gradients are in any state.
         """
         self._loss.zero_()
         try:
-            tokens = self._passes_over(batches, weight)
+            self._passes_over(batches, weight)
             if general.rows:
-                tokens += self._passes_over([general.rows], general.weight)
+                self._passes_over([general.rows], general.weight)
         except UNSUPPORTED as error:
             raise CannotCapture(str(error)) from error
-        return self._loss.clone(), tokens
+        return self._loss.clone()
 
-    def _passes_over(self, batches: Sequence[Sequence[TokenRow]], weight: float) -> int:
-        scored, tokens = sum(len(row.completion) for rows in batches for row in rows), 0
+    def _passes_over(self, batches: Sequence[Sequence[TokenRow]], weight: float) -> None:
+        scored = sum(len(row.completion) for rows in batches for row in rows)
         for batch in batches:
             for rows in micro_batches(self._backbone, batch, self._budget.tokens):
-                tokens += self._backbone.cost(rows)
                 self._run(self._load([row for row in rows if row.completion], weight / scored))
-        return tokens
 
     def _load(self, rows: Sequence[TokenRow], weight: float) -> Shape:
         batch = pack(rows, CPU)

@@ -32,7 +32,7 @@ def compute_gradient(
     general: GeneralBatch = NO_GENERAL_ROWS,
     weight: float = 1.0,
     ranks: Ranks | None = None,
-) -> tuple[float, int]:
+) -> float:
     """Set the gradient of the trainable weights: of the mean loss over all completion tokens of the step.
 
     Beside it counts, by its weight, the mean KL(base || adapted) over all completion tokens of the general rows.
@@ -48,7 +48,7 @@ def compute_gradient(
             not divided.
 
     Returns:
-        The loss in nats per completion token, without that of general rows, and the forward tokens that were run.
+        The loss in nats per completion token, without that of general rows.
 
     Raises:
         StepFailed: not even a single row fits.
@@ -83,7 +83,7 @@ def _accumulate(
     general: GeneralBatch,
     weight: float,
     ranks: Ranks | None,
-) -> tuple[float, int]:
+) -> float:
     """Forward and backward of each micro-batch; their gradients add up. Raises OutOfMemory."""
 
     def losses(rows: Sequence[TokenRow]) -> torch.Tensor:
@@ -92,13 +92,13 @@ def _accumulate(
     def divergences(rows: Sequence[PredictedRow]) -> torch.Tensor:
         return general_divergence(backbone, rows)
 
-    loss, tokens = _backward(backbone, batches, budget, losses, weight, ranks)
+    loss = _backward(backbone, batches, budget, losses, weight, ranks)
     if general.rows:
-        tokens += _backward(backbone, [general.rows], budget, divergences, general.weight, ranks)[1]
+        _backward(backbone, [general.rows], budget, divergences, general.weight, ranks)
     while ranks and ranks.any(False):
         with backbone.recomputing(budget.checkpointing):
             (losses([NOTHING]).sum() * 0).backward()
-    return loss * weight, tokens
+    return loss * weight
 
 
 def _backward(
@@ -108,17 +108,17 @@ def _backward(
     values: Callable[[Sequence[Row]], torch.Tensor],
     weight: float,
     ranks: Ranks | None,
-) -> tuple[float, int]:
+) -> float:
     """Add the gradient of the mean over all completion tokens of these values, times the weight.
 
     Args:
         values: of some rows, [N] in nats, one for each completion token.
 
     Returns:
-        The mean in nats, and the forward tokens that were run.
+        The mean in nats.
     """
     targets = sum(len(row.completion) for batch in batches for row in batch)
-    mean, tokens = 0.0, 0
+    mean = 0.0
     for batch in batches:
         for rows in micro_batches(backbone, batch, budget.tokens):
             if ranks:
@@ -132,8 +132,7 @@ def _backward(
                     raise OutOfMemory(backbone.cost(rows), len(rows)) from None
                 raise
             mean += part.item()
-            tokens += backbone.cost(rows)
-    return mean, tokens
+    return mean
 
 
 def micro_batches(backbone: Backbone, rows: Sequence[Row], tokens: int) -> Iterator[list[Row]]:

@@ -91,7 +91,7 @@ class OptimizerSteps:
         if self._ranks:
             batches, general, weight = self._ranks.share(self._backbone, batches, general)
         if self._flat is None:
-            loss, _ = compute_gradient(self._backbone, batches, self._budget, general, weight, self._together)
+            loss = compute_gradient(self._backbone, batches, self._budget, general, weight, self._together)
             if self._ranks:
                 loss = self._added_up(self._ranks, loss)
             norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.clip))
@@ -128,11 +128,11 @@ class OptimizerSteps:
     ) -> torch.Tensor | float:
         if self._captured is not None:
             try:
-                return self._captured.gradient(batches, general, weight)[0]
+                return self._captured.gradient(batches, general, weight)
             except CannotCapture:
                 self._captured = None
             torch.cuda.empty_cache()
-        loss, _ = compute_gradient(self._backbone, batches, self._budget, general, weight, self._together)
+        loss = compute_gradient(self._backbone, batches, self._budget, general, weight, self._together)
         flat.collect_gradients()
         return loss
 

@@ -124,7 +124,7 @@ def check_devices(device: str, processes: int) -> None:
 def _emptied(place: Path) -> Iterator[None]:
     """The folder, new. It goes afterwards; one that a killed process has left goes now."""
     shutil.rmtree(place, ignore_errors=True)
-    place.mkdir()
+    place.mkdir(exist_ok=True)  # NFS keeps a file that a process has open, under another name
     try:
         yield
     finally:

@@ -92,3 +92,15 @@ def test_tasks_that_cannot_be_used_are_left_out_where_that_is_asked_for(
     remove_task(queue, "1")
     end = Foreman(queue, Seen(), ()).work()
     assert end.reason == f"0 of 1 done; left out: {bad}." and exit_code(queue.read()) == 1
+
+
+def test_a_task_that_is_added_during_the_work_loads_no_second_model(
+    queue: QueueFolder, tiny_task: TinyTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: tried.append(len(tasks)) or [None] * len(tasks))
+    with queue.locked():
+        added = add_task(queue, tiny_task(name="new"))
+    assert added.estimate.start > 0 and tried == []
+    add_task(queue, tiny_task(name="newer"))
+    assert tried == [1]

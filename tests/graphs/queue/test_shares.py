@@ -1,12 +1,15 @@
 """What a task may use of a queue's budget, and what it is estimated to take."""
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from agent import extensions
 from agent.records.events import BaselineScored, RoundJudged
 from agent.records.limits import Extension, Limits
 from agent.records.queue import (
@@ -22,11 +25,12 @@ from agent.records.queue import (
     TaskStarted,
 )
 from agent.records.rounds import Baseline, Call, Outcome, Spend, Usage
-from agent.signal.run_costs import Sample
+from agent.signal.cost_model import Sizes
+from agent.signal.run_costs import Sample, Tried
 from eval.tasks.task import Task, load_config, load_task
 from graphs.context import new_run
 from graphs.control.extension import extend_stopped, standing
-from graphs.queue.estimate import estimate, estimates, probe
+from graphs.queue.estimate import estimates, probe
 from graphs.queue.shares import Left, differ, lacking, left_of, limits_within, own_limits, share_of, spend_of, spent
 from memory.queue import Item, QueueFolder, now
 from memory.run.folder import RunFolder
@@ -36,6 +40,10 @@ from tests.fixtures.story import a_baseline, an_outcome, the_story
 RATE = Rate(answering=100, training=200, source="a test")
 KNOWN = Estimate(start=600, lora=12_000, edit=3_000, end=600, trained=3_000, rounds=6, rate=RATE)
 """Start and end take 0.2 minutes, a training 1 minute, an edit half of one."""
+
+
+def estimate(task: Task, root: Path) -> Estimate:
+    return estimates([task], root)[0]
 
 
 def an_item(number: int = 1, estimate: Estimate = KNOWN, **limits: float) -> Item:
@@ -249,10 +257,56 @@ def test_only_tasks_that_have_not_run_are_tried_out_and_their_answers_shape_the_
     assert second.tokens < second.most_tokens and second.likely_minutes < second.most_minutes
 
 
-def test_a_task_that_cannot_be_tried_is_estimated_by_its_sizes(tiny_task: TinyTask, tmp_path: Path) -> None:
-    task = load_task(tiny_task())
+NOISY = """
+import os, sys
+from agent.extensions import register_scorer
+
+@register_scorer("noisy")
+def score(output, answer, settings):
+    print("a word on the way", flush=True)
+    if answer == "too large" and sys.argv[0].endswith("probe.py"):
+        os._exit(9)
+    return 1.0
+"""
+
+
+@pytest.fixture
+def noisy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An installed scorer that prints, and ends the process over one answer."""
+    about = tmp_path / "site" / "noisy-1.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: noisy\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[nesylora.scorers]\nnoisy = noisy_scorer\n")
+    (tmp_path / "site" / "noisy_scorer.py").write_text(NOISY)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    yield
+    extensions.scorers.remove("noisy")
+
+
+@pytest.mark.usefixtures("noisy")
+def test_a_task_that_cannot_be_tried_or_ends_the_process_moves_no_other(tiny_task: TinyTask, tmp_path: Path) -> None:
+    folder = tiny_task(answer="too large", content=[{"kind": "noisy"}], style=[])
+    large = replace(load_task(folder), folder=shutil.copytree(folder, tmp_path / "large"))
+    task = load_task(tiny_task(content=[{"kind": "noisy"}], style=[]))
     lost = replace(task, folder=tmp_path / "gone", config=task.config.model_copy(update={"model": "/no/such/model"}))
-    assert probe([lost]) == [None]
+    first, second, third, fourth = probe([task, lost, large, task])
+    assert second is None is third and first is not None is not fourth
+    assert first.before == 1.0 == fourth.before
+
+
+def test_what_was_tried_before_time_was_up_counts(
+    tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = Sizes(asked=9, wanted=3, answered=3, shown=12, shared=5)
+    sample = Sample(rate=RATE, sizes=sizes, answered=3, k=0, before=0.5, after=0.5)
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\ncat <<'E'\n{Tried(sample=sample).model_dump_json()}\nE\nexec sleep 60\n")
+    python.chmod(0o755)
+    monkeypatch.setattr("graphs.queue.estimate.sys", SimpleNamespace(executable=str(python)))
+    monkeypatch.setattr("graphs.queue.estimate.PROBE", 1.0)
+    task = load_task(tiny_task())
+    assert probe([task, task]) == [sample, None]
 
 
 def a_queue(root: Path, run: RunFolder | None = None, **limits: float) -> QueueFolder:

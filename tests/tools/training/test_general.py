@@ -128,7 +128,7 @@ def test_loss_and_gradient_are_those_of_rows_computed_one_by_one(
     rows = rows_of(ours, 1, rows=5).draw(5).rows
     ours.attach("wild", trainable=True)
     trained = [ours.render.row(*row) for row in ROWS]
-    loss, tokens = compute_gradient(ours, [trained], MemoryBudget(10_000), GeneralBatch(rows, 3.0))
+    loss = compute_gradient(ours, [trained], MemoryBudget(10_000), GeneralBatch(rows, 3.0))
 
     parts = []
     for row in rows:
@@ -144,7 +144,6 @@ def test_loss_and_gradient_are_those_of_rows_computed_one_by_one(
     wanted_loss = torch.cat([plain.losses(row.prompt, row.completion) for row in trained]).mean()
     (wanted_loss + 3.0 * torch.cat(parts).mean()).backward()
     assert loss == pytest.approx(wanted_loss.item(), rel=1e-5), "without the general rows"
-    assert tokens == ours.cost(trained) + ours.cost(rows)
     gradients = [
         torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.requires_grad])
         for model in (ours.model, plain.model)

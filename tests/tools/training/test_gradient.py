@@ -59,7 +59,7 @@ def run(backbone: Backbone, budget: MemoryBudget) -> tuple[float, torch.Tensor]:
     """Loss, and all gradients in one vector."""
     for weight in trained(backbone):
         weight.grad = None
-    loss, _ = compute_gradient(backbone, [ROWS[:4], ROWS[4:]], budget)
+    loss = compute_gradient(backbone, [ROWS[:4], ROWS[4:]], budget)
     return loss, torch.cat([weight.grad.flatten() for weight in trained(backbone) if weight.grad is not None])
 
 

@@ -25,7 +25,7 @@ from graphs.context import new_run
 from graphs.session import open_session
 from tools.model.chat_template import TokenRow
 from tools.training import parallel_worker
-from tools.training.parallel import Failure, Job, check_devices, run_job
+from tools.training.parallel import Failure, Job, _emptied, check_devices, run_job
 from tools.training.ranks import Ranks, divide
 
 ROOT = Path(__file__).parents[3]
@@ -152,6 +152,15 @@ def test_a_process_that_dies_ends_the_others_and_resume_trains_again(
     [folder] = (path for path in run.path.glob("adapters/*") if (path / "complete").exists())
     assert read_training(folder).processes == 2 and len(run.rounds()) == 1
     assert run.rounds()[0].spend.train_tokens == read_training(folder).tokens
+
+
+def test_a_folder_that_cannot_go_yet_stops_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, old = tmp_path / ".nfs0001", tmp_path / "failure-0.json"
+    for file in (held, old):
+        file.touch()
+    monkeypatch.setattr("tools.training.parallel.shutil.rmtree", lambda *_, **__: old.unlink(missing_ok=True))
+    with _emptied(tmp_path):
+        assert [*tmp_path.iterdir()] == [held]
 
 
 @pytest.fixture
