@@ -286,8 +286,8 @@ class Foreman:
     def _new_name(self, task: str) -> str:
         """A name that no run has, nor any that this queue has begun."""
         stem, number = f"{task}-{now().astimezone():%Y%m%d-%H%M%S}", 1
-        name = stem
-        while (self._queue.root / name).exists():
+        name, begun = stem, {start.run for item in self._queue.read().items for start in item.started}
+        while name in begun or (self._queue.root / name).exists():
             number += 1
             name = f"{stem}-{number}"
         return name

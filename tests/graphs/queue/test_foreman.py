@@ -445,9 +445,11 @@ def test_a_line_that_a_kill_cut_off_does_not_count_and_a_damaged_one_is_named(
 
 
 def test_limits_changed_meanwhile_hold_for_the_run_and_a_removed_run_begins_anew_and_still_counts(
-    tasks: Callable[..., list[Path]], tmp_path: Path
+    tasks: Callable[..., list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = new_queue(tasks("only"), NightLimits(minutes=600), tmp_path / "runs", LONG)
+    at = now()
+    monkeypatch.setattr("graphs.queue.foreman.now", lambda: at)  # both runs begin within a second
 
     def change(seen: tuple[RunFolder, RunStatus]) -> None:
         if seen[0].extensions():
