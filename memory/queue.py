@@ -88,6 +88,11 @@ class QueueState(NamedTuple):
         """Tasks that are still to be worked on, in the order in which they have their turn."""
         return sorted((item for item in self.items if item.ended is None), key=lambda item: item.put_off)
 
+    def behind(self, number: int) -> list[Item]:
+        """Open tasks that have their turn after this one; all, where this one has ended."""
+        items = self.open
+        return items[next((place for place, item in enumerate(items, 1) if item.added.number == number), 0) :]
+
 
 class QueueFolder:
     """`runs/queue-<time>/`: a queue, its page, and its log. What writes may raise NesyLoraError: the disk is full."""

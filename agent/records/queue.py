@@ -123,15 +123,21 @@ class Estimate(Record):
         round = max(self.most.lora / self.rate.training, self.most.edit / self.rate.answering)
         return ((self.most.start + self.most.end) / self.rate.answering + self.rounds * round) / 60
 
-    @property
-    def end_minutes(self) -> float:
-        """Time that the end may take; 0 where that is not known."""
-        end = max(self.end, self.most.end) if self.most else self.end
-        return end / self.rate.answering / 60 if self.rate else 0.0
+    def end_minutes(self, share: float) -> float:
+        """Time that is kept free for the end: all that it may take, as far as start and one round have theirs.
+
+        Args:
+            share: minutes that the task may use, its end included. With no more than `least_minutes` it is not begun.
+        """
+        if self.rate is None or self.least_minutes is None:
+            return 0.0
+        most = max(self.end, self.most.end) if self.most else self.end
+        likely, most = self.end / self.rate.answering / 60, most / self.rate.answering / 60
+        return max(likely, min(most, share - self.least_minutes + likely))
 
     @property
     def least_minutes(self) -> float | None:
-        """Time of start, the quicker of both rounds, and end: with less, nothing can be gained."""
+        """Time of start, the quicker of both rounds, and the likely end: with less, nothing can be gained."""
         known = [self.minutes(1, "lora"), self.minutes(1, "edit")]
         return min((minutes for minutes in known if minutes is not None), default=None)
 

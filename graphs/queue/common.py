@@ -16,7 +16,8 @@ from memory.run.folder import RunFolder
 class CommonBudget:
     """What runs may use together. The limits of each stand in its folder, so they hold on whatever machine it is.
 
-    A run that is under way counts with all that it was given; what it leaves goes to those that begin after its end.
+    A run that is under way counts with all that it was given; what it leaves goes to those that begin after its end,
+    or after it has failed.
 
     Args:
         tasks: of the runs, in the same order, which is that of their turns.
@@ -26,11 +27,13 @@ class CommonBudget:
     def __init__(self, limits: NightLimits, runs: Sequence[RunFolder], tasks: Sequence[TaskAdded], slots: int) -> None:
         self._limits, self._slots = limits, slots
         self._runs = {run.path: (run, task) for run, task in zip(runs, tasks, strict=True)}
-        self._begun: list[Path] = []
+        self._begun, self._under_way = set[Path](), set[Path]()
 
     def begin(self, run: RunFolder) -> str:
         """Give the run its part. Returns why it cannot be worked on; empty: it can."""
-        self._begun.append(run.path)
+        if run.outcome():  # only its report is missing
+            return ""
+        self._begun.add(run.path)
         task, used = self._runs[run.path][1], spent(run)
         share = self._share(run)
         started = used != Spend()
@@ -39,12 +42,17 @@ class CommonBudget:
         config = load_config(run.task_file)
         present = run.limits() or config.limits
         own = own_limits(task.limits, config.limits, run.extensions())
-        wanted = limits_within(own, share, used, task.estimate.end_minutes)
+        wanted = limits_within(own, share, used, task.estimate)
         wanted = wanted.model_copy(update={"rounds": present.rounds, "target": present.target})
         if differ(present, wanted):
             with run.locked():
                 run.event(LimitsSet(row=run.extend(wanted, by="queue")))
+        self._under_way.add(run.path)
         return ""
+
+    def end(self, run: RunFolder) -> None:
+        """Nobody works on the run any more, also where it has failed: of its part, only what it has used is taken."""
+        self._under_way.discard(run.path)
 
     def _share(self, run: RunFolder) -> Left:
         taken = sum((self._taken(*other) for path, other in self._runs.items() if path != run.path), spent(run))
@@ -62,7 +70,7 @@ class CommonBudget:
     def _taken(self, run: RunFolder, task: TaskAdded) -> Spend:
         """What a run has used; while it is under way, all that it was given."""
         used = spent(run)
-        if run.path not in self._begun or run.outcome():
+        if run.path not in self._under_way or run.outcome():
             return used
         return _at_least(used, run.limits() or load_config(run.task_file).limits)
 

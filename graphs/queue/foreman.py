@@ -90,8 +90,8 @@ class Foreman:
         why = []
         self._held = state.limits
         left = left_of(state.limits, spend_of(self._queue, state), now())
-        for place, item in enumerate(state.open):
-            share = share_of(left, state.open[place + 1 :])
+        for item in state.open:
+            share = share_of(left, state.behind(item.added.number))
             if not (lack := lacking(item, share)):
                 return item, share, ""
             why.append(lack)
@@ -150,30 +150,33 @@ class Foreman:
             return run
         gone = item.run if item.used.get(item.run, Spend()) != Spend() else ""  # somebody has removed its folder
         name = self._new_name(task.name) if gone or not item.run else item.run
-        limits = limits_within(task.limits, share, Spend(), task.estimate.end_minutes)
+        limits = limits_within(task.limits, share, Spend(), task.estimate)
         # first: no run that nobody knows of
         self._add(TaskStarted(time=now(), number=task.number, run=name, after=gone))
         changes = [*task.overrides, *as_settings(task.limits, limits)]
         return new_run(Path(task.task), changes, self._queue.root, name)
 
-    def _limit(self, run: RunFolder, item: Item, share: Left, remote: Remote | None = None) -> None:
+    def _limit(
+        self, run: RunFolder, item: Item, share: Left, remote: Remote | None = None, pulse: Pulse | None = None
+    ) -> None:
         """Let other limits hold, where the queue has less or more for the run than when it began.
 
         Args:
             remote: the process that works on the run already.
+            pulse: of that process; None: it is taken from now on.
         """
         if run.outcome():
             return
         config = _config(run)
         present = run.limits() or config.limits
         own = own_limits(item.added.limits, config.limits, run.extensions())
-        wanted = limits_within(own, share, spent(run), item.added.estimate.end_minutes)
+        wanted = limits_within(own, share, spent(run), item.added.estimate)
         wanted = wanted.model_copy(update={"rounds": present.rounds, "target": present.target})
         if not differ(present, wanted):
             return
         if remote:
             changes = {name: value for name, value in wanted if value != getattr(present, name)}
-            asked(run, lambda: remote.share(changes), self._due)
+            asked(run, lambda: remote.share(changes), self._due, pulse or Pulse(run))
         else:
             with run.locked():
                 run.event(LimitsSet(row=run.extend(wanted, by="queue")))
@@ -210,7 +213,7 @@ class Foreman:
         status = status_of(run, steering, -1, self._due, pulse)
         while status.condition not in ("finished", "stopped"):
             self._watcher.run(run, status)
-            self._meanwhile(run, item, status)
+            self._meanwhile(run, item, status, pulse)
             if status.question:  # a user had it ask; nobody is there to answer
                 with suppress(NesyLoraError):
                     steering.answer(APPROVE, status.question.number)
@@ -230,7 +233,7 @@ class Foreman:
         until_free(run)
         return pulse.lost or status.trouble.partition(f" {GO_ON}")[0]  # which is for people
 
-    def _meanwhile(self, run: RunFolder, item: Item, status: RunStatus) -> None:
+    def _meanwhile(self, run: RunFolder, item: Item, status: RunStatus, pulse: Pulse) -> None:
         """Note what each round has used up; and let limits that a user has set for the queue hold for the run, too."""
         if self._noted != (far := (run.name, status.reward is not None, status.rounds)):
             self._noted = far
@@ -238,7 +241,7 @@ class Foreman:
         limits = self._queue.read().limits
         if limits != self._held and (remote := live(run)):
             with suppress(NesyLoraError):  # it is told again
-                self._limit(run, *self._as_it_stands(item), remote)
+                self._limit(run, *self._as_it_stands(item), remote, pulse)
                 self._held = limits
 
     def _due(self) -> bool:
@@ -277,8 +280,8 @@ class Foreman:
         """The task with all rows by now, and what it may use by now."""
         state = self._queue.read()
         found = next(other for other in state.items if other.added.number == item.added.number)
-        later = [other for other in state.open if other.added.number != item.added.number]
-        return found, share_of(left_of(state.limits, spend_of(self._queue, state), now()), later)
+        left = left_of(state.limits, spend_of(self._queue, state), now())
+        return found, share_of(left, state.behind(item.added.number))
 
     def _new_name(self, task: str) -> str:
         """A name that no run has, nor any that this queue has begun."""

@@ -1,16 +1,34 @@
-"""Whether the process that works on a run gives a sign of life: it writes something, or it computes."""
+"""Whether the process that works on a run gives a sign of life: it writes something, it computes, or it moves data."""
 
 import socket
 import time
 from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
 from eval.tasks.task import load_config
 from graphs.control import process
 from memory.run.folder import RunFolder
 
+if TYPE_CHECKING:
+    import psutil
+
 STILL = 900.0  # seconds without a sign of life after which a process counts as hung, beside its waits for an LLM
 WINDOW = 10.0  # seconds over which computing is measured
 IDLE = 0.02  # share of a core; answering who asks how far the run is takes a tenth of it
+MOVED = 1000.0  # bytes a second from a disk, or written: the weights are loaded from a slow one, or downloaded
+LAPSE = 120.0  # seconds between two looks after which this process was stopped itself, and maybe all others with it
+
+
+class Done(NamedTuple):
+    """What a process has done since it began: seconds that it has computed, and bytes that it has moved."""
+
+    seconds: float
+    bytes: int
+
+    def beyond(self, before: "Done", seconds: float) -> bool:
+        """Whether it has done something in these seconds. Less than before: another process, or fewer of them."""
+        computed, moved = self.seconds - before.seconds, self.bytes - before.bytes
+        return not (0 <= computed <= IDLE * seconds and 0 <= moved <= MOVED * seconds)
 
 
 class Pulse:
@@ -26,9 +44,9 @@ class Pulse:
 
     def rest(self) -> None:
         """Begin anew: the run is paused, and nothing need happen."""
-        self._since = self._window = time.monotonic()
+        self._since = self._window = self._looked = time.monotonic()
         self._written: dict[str, tuple[int, int]] = {}
-        self._computed: float | None = None
+        self._done: Done | None = None
 
     @cached_property
     def _waits(self) -> float:
@@ -40,14 +58,16 @@ class Pulse:
     def beats(self) -> bool:
         """Whether there was a sign of life not too long ago."""
         now, written = time.monotonic(), self._files()
+        if now - self._looked > LAPSE:
+            self.rest()
+        self._looked = now
         if written != self._written:
             self._since, self._written = now, written
         if now - self._window >= WINDOW:
-            computed, before = self._seconds(), self._computed
-            # Fewer seconds than before: another process, or fewer of them.
-            if computed is None or before is None or not 0 <= computed - before <= IDLE * (now - self._window):
+            done, before = self._done_so_far(), self._done
+            if done is None or before is None or done.beyond(before, now - self._window):
                 self._since = now
-            self._window, self._computed = now, computed
+            self._window, self._done = now, done
         if now - self._since < STILL or now - self._since < STILL + self._waits:
             return True
         still = f"{(now - self._since) / 60:.0f} minutes"
@@ -65,8 +85,8 @@ class Pulse:
             found[file.name] = (seen.st_size, seen.st_mtime_ns)
         return found
 
-    def _seconds(self) -> float | None:
-        """That the process and those it has started have computed; None where that cannot be seen."""
+    def _done_so_far(self) -> Done | None:
+        """By the process and those it has started; None where that cannot be seen."""
         import psutil
 
         at = process.noted(self._run)
@@ -74,7 +94,28 @@ class Pulse:
             return None
         try:
             own = psutil.Process(at.pid)
-            times = [part.cpu_times() for part in (own, *own.children(recursive=True))]
+            parts = [own, *own.children(recursive=True)]
+            return Done(sum(_seconds(part) for part in parts), sum(_bytes(part) for part in parts))
         except psutil.Error:
             return None
-        return float(sum(time.user + time.system for time in times))
+
+
+def _seconds(part: "psutil.Process") -> float:
+    times = part.cpu_times()
+    return float(times.user + times.system)
+
+
+def _bytes(part: "psutil.Process") -> int:
+    """Read from a disk, or written; 0 where the system does not count it.
+
+    What the disk's cache answers is left out: who asks how far the run is has the same files read again and again.
+    """
+    import psutil
+
+    if not hasattr(part, "io_counters"):  # macOS
+        return 0
+    try:
+        moved = part.io_counters()
+    except psutil.AccessDenied:
+        return 0
+    return int(moved.read_bytes + max(moved.write_bytes, getattr(moved, "write_chars", 0)))

@@ -11,7 +11,7 @@ from pydantic import Field
 from agent.errors import BadInput
 from agent.records.base import Record
 from agent.records.limits import Extension, Limits
-from agent.records.queue import NightLimits, TaskAdded, counted
+from agent.records.queue import Estimate, NightLimits, TaskAdded, counted
 from agent.records.rounds import Baseline, Outcome, Round, Spend
 from memory.queue import Item, QueueFolder, QueueState, queues
 from memory.run.folder import RunFolder
@@ -110,11 +110,11 @@ def lacking(item: Item, share: Left) -> str:
     return ""
 
 
-def limits_within(own: Limits, share: Left, used: Spend, end_minutes: float) -> Limits:
+def limits_within(own: Limits, share: Left, used: Spend, estimate: Estimate) -> Limits:
     """A run's limits: its task's own, or what it has used and its share, where that is less.
 
     Args:
-        end_minutes: that opening the test rows takes; they are kept free.
+        estimate: of the task; the time in which its test rows are opened is kept free.
     """
 
     def at_most(limit: float | None, used: float, more: float | None) -> float | None:
@@ -122,7 +122,7 @@ def limits_within(own: Limits, share: Left, used: Spend, end_minutes: float) -> 
             return limit
         return min(inf if limit is None else limit, used + max(more, 0.0))
 
-    minutes = None if share.minutes is None else max(share.minutes - end_minutes, 0.05)
+    minutes = None if share.minutes is None else max(share.minutes - estimate.end_minutes(share.minutes), 0.05)
     tokens = [
         at_most(limit, used, more)
         for limit, used, more in (

@@ -16,10 +16,12 @@ def spread(
     crew: Crew,
     look: Callable[[RunFolder], None],
     begin: Callable[[RunFolder], str] | None = None,
+    end: Callable[[RunFolder], None] | None = None,
 ) -> dict[Path, str]:
     """Run each to its end; what has ended is left as it is. The run folders are on a disk that all machines share.
 
     Args:
+        end: called when a run's process has ended, or failed.
         look: called again and again for each run that may be under way, and once more when its process has ended. A
             file that it cannot read ends nothing: whoever works on the run may mend it.
         begin: called when a run's turn comes; says why it cannot be worked on, or nothing. With it, a run is given to
@@ -53,5 +55,10 @@ def spread(
                 under_way[run.path] = crew.command(command, f"{run.path}/console.log")
         if not under_way:  # then nothing is waited for below
             time.sleep(LOOK)
+        begun = [*under_way]
         failed |= taken_out(under_way, lambda folder: look(by_folder[folder]))
+        if end:
+            for folder in begun:
+                if folder not in under_way:
+                    end(by_folder[folder])
     return failed

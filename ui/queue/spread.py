@@ -140,7 +140,7 @@ def _followed(
             own.mend(lambda said: say(run, f": {said}"))
         return budget.begin(run) if budget else ""
 
-    return spread(runs, workers, look, begin if budget else None)
+    return spread(runs, workers, look, begin if budget else None, budget.end if budget else None)
 
 
 def _rounds(run: RunFolder) -> list[Round]:

@@ -69,7 +69,7 @@ def test_time_is_kept_for_those_that_follow_on_the_same_worker_and_none_begins_t
     runs, budget = a_budget(NightLimits(until=now() + timedelta(minutes=90)), tiny_task(), tmp_path / "a", slow)
     assert budget.begin(runs[0]) == ""  # runs 2 and 3 come after it and run 1: one of them on its worker
     most = slow.minutes(6, "lora")
-    assert most is not None and limits_of(runs[0]).minutes == pytest.approx(90 - most - slow.end_minutes, abs=0.2)
+    assert most is not None and limits_of(runs[0]).minutes == pytest.approx(90 - most - slow.end_minutes(90), abs=0.2)
     late, budget = a_budget(NightLimits(until=now() + timedelta(minutes=0.5)), tiny_task(), tmp_path / "b", slow)
     assert "minutes are left until" in budget.begin(late[0])
 
@@ -79,3 +79,28 @@ def test_what_a_run_has_used_before_counts(tiny_task: TinyTask, tmp_path: Path) 
     runs[3].charges.charge("0-baseline", Spend(train_tokens=40_000))
     assert budget.begin(runs[0]) == "" and limits_of(runs[0]).train_tokens == 10_000
     assert budget.begin(runs[3]) == "" and limits_of(runs[3]).train_tokens == 40_000 + 10_000
+
+
+def test_of_a_run_that_has_failed_or_was_not_begun_only_what_it_has_used_is_taken(
+    tiny_task: TinyTask, tmp_path: Path
+) -> None:
+    runs, budget = a_budget(NightLimits(train_tokens=80_000), tiny_task(), tmp_path / "runs")
+    assert budget.begin(runs[0]) == "" and limits_of(runs[0]).train_tokens == 20_000
+    runs[0].charges.charge("0-baseline", Spend(train_tokens=5_000))
+    budget.end(runs[0])
+    assert budget.begin(runs[1]) == "" and limits_of(runs[1]).train_tokens == 25_000
+
+    task = tiny_task(budget={"rounds": 2, "train_tokens": 30_000})
+    slow = MUCH.model_copy(update={"start": 100 * 60 * 30})
+    late, budget = a_budget(NightLimits(minutes=20, train_tokens=80_000), task, tmp_path / "late", slow)
+    late[1].charges.charge("0-baseline", Spend(train_tokens=2_000))
+    assert "minutes are left" in budget.begin(late[0])
+    assert budget.begin(late[1]) == "" and limits_of(late[1]).train_tokens == 2_000 + 78_000 / 3
+
+
+def test_a_run_that_has_ended_and_wants_its_report_is_not_opened_again(tiny_task: TinyTask, tmp_path: Path) -> None:
+    runs, budget = a_budget(NightLimits(train_tokens=80_000, minutes=90), tiny_task(), tmp_path / "runs")
+    runs[0].append(a_baseline())
+    runs[0].append(the_story()[0])
+    runs[0].append(an_outcome(the_story()[0]))
+    assert budget.begin(runs[0]) == "" and not runs[0].extensions() and runs[0].outcome()

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,18 @@ import yaml
 
 from agent.errors import BadInput, Busy, NesyLoraError
 from agent.records.events import Note
-from agent.records.queue import NightLimits, QueueEnded, QueueRow, Rate, TaskEnded, TaskStarted, TaskStopped
+from agent.records.queue import (
+    Estimate,
+    NightLimits,
+    QueueBegun,
+    QueueEnded,
+    QueueRow,
+    Rate,
+    TaskAdded,
+    TaskEnded,
+    TaskStarted,
+    TaskStopped,
+)
 from agent.signal.cost_model import Sizes
 from agent.signal.run_costs import Sample
 from eval.tasks.task import load_config
@@ -459,6 +470,96 @@ def test_limits_changed_meanwhile_hold_for_the_run_and_a_removed_run_begins_anew
         Foreman(queue, seen, AT_ONCE).work()
     begun = queue.read().items[0].started[-1]
     assert begun.after == run.name != begun.run and spend_of(queue, queue.read()) == used
+
+
+def a_queue_whose_first_task_is_too_long(tasks: list[Path], root: Path) -> QueueFolder:
+    """Of two; 20 minutes are left, and the first takes 30."""
+    rate = Rate(answering=100, training=200, source="a test")
+    short = Estimate(start=60, lora=60, edit=60, end=60, trained=1, rounds=6, rate=rate)
+    queue = QueueFolder.create(root)
+    rows: list[QueueRow] = [QueueBegun(time=now(), limits=NightLimits(minutes=20))]
+    for number, (task, start) in enumerate(zip(tasks, (100 * 60 * 30, 60), strict=True), 1):
+        own = load_config(task / "task.yaml").limits
+        estimate = short.model_copy(update={"start": start})
+        rows.append(
+            TaskAdded(time=now(), number=number, name=task.name, task=str(task), overrides=tuple(LONG), limits=own,
+                      estimate=estimate)
+        )  # fmt: skip
+    for row in rows:
+        queue.append(lambda _, row=row: row)  # type: ignore[misc]
+    return queue
+
+
+def test_a_task_that_was_passed_over_takes_no_time_from_the_run_under_way_when_limits_change(
+    tasks: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    queue = a_queue_whose_first_task_is_too_long(tasks("long", "short"), tmp_path / "runs")
+    given: list[float | None] = []
+
+    def change(seen: tuple[RunFolder, RunStatus]) -> None:
+        if seen[0].extensions():
+            raise KeyboardInterrupt
+        if seen[0].baseline() and not given:
+            given.append(load_config(seen[0].task_file).limits.minutes)
+            change_limits(queue, {"minutes": 25.0})
+
+    with pytest.raises(KeyboardInterrupt):
+        Foreman(queue, Seen(at_run=change), AT_ONCE).work()
+    run = RunFolder.open(queue.root / queue.read().items[1].run)
+    assert given == [pytest.approx(20, abs=0.2)]
+    assert [row.limits.minutes for row in run.extensions()] == [pytest.approx(25, abs=0.2)]
+
+
+def test_a_task_that_was_passed_over_keeps_no_other_from_failing(
+    tasks: Callable[..., list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = a_queue_whose_first_task_is_too_long(tasks("long", "breaks"), tmp_path / "runs")
+
+    def breaks(run: RunFolder) -> Remote:
+        assert len(queue.read().items[1].started) < 9, "it is tried for ever"
+        raise NesyLoraError("No process could be started.")
+
+    monkeypatch.setattr("graphs.queue.foreman.start_worker", breaks)
+    seen = Seen()
+    end = Foreman(queue, seen, AT_ONCE).work()
+    stops = [(row.number, row.then) for row in seen.rows if isinstance(row, TaskStopped)]
+    assert stops == [(2, "again"), (2, "later"), (2, "again")] and seen.ends == [(2, "failed")]
+    assert "long: 20.0 minutes are left" in end.reason
+
+
+def test_a_process_that_hangs_while_it_is_given_other_limits_is_ended(
+    tasks: Callable[..., list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = new_queue(tasks("only"), NightLimits(minutes=600), tmp_path / "runs", SHORT)
+    hung: list[int] = []
+    share = Remote.share
+
+    def hang(remote: Remote, limits: Mapping[str, float | None]) -> RunStatus:
+        if not hung:
+            hung.append(remote.status().pid or 0)
+            os.kill(hung[0], signal.SIGSTOP)
+            for name, seconds in (
+                ("control.client.ANSWERS", 0.1),
+                ("queue.asking.ENDS", 0.1),
+                ("queue.pulse.STILL", 0.2),
+            ):
+                monkeypatch.setattr(f"graphs.{name}", seconds)
+        return share(remote, limits)
+
+    def recover(row: QueueRow) -> None:
+        if isinstance(row, TaskStopped):
+            monkeypatch.setattr("graphs.queue.pulse.STILL", 900.0)
+            monkeypatch.setattr("graphs.control.client.ANSWERS", 30.0)
+
+    def change(seen: tuple[RunFolder, RunStatus]) -> None:
+        if seen[1].step and seen[1].step.what == "training LoRA" and not hung:
+            change_limits(queue, {"minutes": 300.0})
+
+    monkeypatch.setattr(Remote, "share", hang)
+    seen = Seen(recover, change)
+    Foreman(queue, seen, AT_ONCE).work()
+    [stop] = [row for row in seen.rows if isinstance(row, TaskStopped)]
+    assert hung and "written nothing and computed nothing" in stop.reason and seen.ends == [(1, "finished")]
 
 
 def raise_(error: BaseException) -> None:

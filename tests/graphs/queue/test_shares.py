@@ -18,6 +18,7 @@ from agent.records.queue import (
     QueueBegun,
     QueueRow,
     Rate,
+    Steps,
     TaskAdded,
     TaskEnded,
     TaskSpent,
@@ -78,12 +79,26 @@ def test_a_task_lacks_time_tokens_or_money_only_where_it_needs_them() -> None:
 def test_a_run_is_limited_by_its_task_or_by_what_it_used_and_its_share() -> None:
     own = Limits(rounds=6, minutes=60, usd=1.0, target=0.9)
     used = Spend(seconds=600, usd=0.25, train_tokens=500)
-    assert limits_within(own, Left(), used, 0.1) == own
-    wide = limits_within(own, Left(minutes=400, usd=5), used, 0.1)
+    assert limits_within(own, Left(), used, KNOWN) == own
+    wide = limits_within(own, Left(minutes=400, usd=5), used, KNOWN)
     assert wide == own and not differ(own, wide)
-    narrow = limits_within(own, Left(minutes=20, usd=0.5, train_tokens=99.5), used, 0.5)
+    long = KNOWN.model_copy(update={"end": 100 * 30.0})  # half a minute
+    narrow = limits_within(own, Left(minutes=20, usd=0.5, train_tokens=99.5), used, long)
     assert (narrow.minutes, narrow.usd, narrow.train_tokens) == (29.5, 0.75, 599)
     assert differ(own, narrow) and not differ(narrow, narrow.model_copy(update={"minutes": 29.9}))
+
+
+@pytest.mark.parametrize("minutes", [0.8, 1, 2, 10, 12.7, 13.5, 60])
+def test_what_fits_has_time_for_its_start_and_a_round_whatever_its_end_may_take(minutes: float) -> None:
+    most = Steps(start=600, lora=50_000, edit=50_000, end=100 * 60 * 12)
+    long, share, own = KNOWN.model_copy(update={"most": most}), Left(minutes=minutes), Limits(rounds=6)
+    least = long.least_minutes
+    assert least == pytest.approx(0.7) and lacking(an_item(1, long), share) == ""
+    given = limits_within(own, share, Spend(), long).minutes
+    assert given is not None and given >= least - 0.1 - 0.05, "start and a round, as far as they are rounded"
+    assert given == pytest.approx(max(minutes - 12, 0.6), abs=0.06), "the rest is kept for the end"
+    late = limits_within(own, Left(minutes=0.3), Spend(seconds=600), long).minutes
+    assert late == pytest.approx(10.2), "of a run that has begun, its likely end is kept"
 
 
 def test_what_is_left_counts_by_the_clock_and_by_what_was_used() -> None:
