@@ -242,7 +242,7 @@ def test_a_prompt_that_was_kept_before_a_kill_is_remembered_without_checkpoints(
     [entry] = folder.remembered()
     assert (entry.round, entry.kept) == (1, True)
     lines = ExperienceFile.beside(folder.path.parent).read()
-    assert [(line.run, line.round) for line in lines] == [(folder.name, 1), (folder.name, 2)]
+    assert [line.key for line in lines] == [("", folder.name, 1), ("", folder.name, 2)]
 
 
 @pytest.mark.parametrize("by_command", [True, False])
