@@ -31,7 +31,7 @@ class Workbench(Protocol):
 
 
 def about(arguments: type[Record]) -> str:
-    """What an agent is told of a tool that takes these."""
+    """The description of a tool that takes these, for an agent."""
     told = " ".join((arguments.__doc__ or "").split())
     return f"{told} {LEFT_OUT}" if issubclass(arguments, FILLED_IN) else told
 

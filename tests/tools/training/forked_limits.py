@@ -1,20 +1,17 @@
 """Trainings by one, two and three processes that reach a limit: of tokens, of memory, of what is finite."""
 
 import json
-import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import distributed
 
 from agent.config.lora import Lora
 from agent.errors import StepFailed
 from agent.records.rounds import Spend
 from agent.records.training import TrainingJob
-from tests.tools.training.forked_ranks import ACTION, ROWS
+from tests.tools.training.forked_ranks import ACTION, ROWS, fork
 from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
 from tools.model.loading import load_model
@@ -61,33 +58,16 @@ def trained(way: str, folder: Path, model: Path, ranks: Ranks | None) -> dict[st
     return {"losses": losses, "tokens": log.tokens, "stopped": log.stopped, "retried": log.retried}
 
 
-def child(folder: Path, model: Path, rank: int, size: int) -> None:
-    code = 1
-    try:
-        ranks = None
-        if size > 1:
-            distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
-            ranks = Ranks.of_this_group()
-        found = {way: trained(way, folder, model, ranks) for way in WAYS}
-        (folder / f"{rank}.json").write_text(json.dumps(found))
-        code = 0
-    finally:
-        if code:
-            traceback.print_exc()
-        os._exit(code)
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
     import peft  # noqa: F401
 
     model, place = map(Path, sys.argv[1:])
     for size in (1, 2, 3):
-        (folder := place / str(size)).mkdir()
-        children = []
-        for rank in range(size):
-            if (forked := os.fork()) == 0:
-                child(folder, model, rank, size)
-            children.append(forked)
-        codes = [os.waitstatus_to_exitcode(os.waitpid(one, 0)[1]) for one in children]
-        assert codes == [0] * size, codes
+        folder = place / str(size)
+
+        def all_ways(rank: int, ranks: Ranks | None, folder: Path = folder) -> None:
+            found = {way: trained(way, folder, model, ranks) for way in WAYS}
+            (folder / f"{rank}.json").write_text(json.dumps(found))
+
+        fork(folder, size, all_ways)

@@ -2,6 +2,8 @@
 
 import os
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -10,7 +12,7 @@ from torch import distributed
 from agent.config.lora import Lora
 from agent.records.actions import TrainLora
 from agent.records.examples import Demo, Example, Prompt
-from agent.records.training import Training, TrainingJob, read_training
+from agent.records.training import TrainingJob, read_training
 from tools.model.backbone import Backbone
 from tools.model.loading import load_model
 from tools.training import optimizer_steps
@@ -30,26 +32,37 @@ ROWS = [  # of two prompts, from short to long; seven in batches of three: some 
 ACTION = TrainLora(epochs=3, rank=4, learning_rate=1e-3, enough=0, replay=0.4)
 
 
-def train_in(folder: Path, model: Path, size: int, ahead: bool = False, sharded: bool = False) -> list[Training]:
-    """Train by so many processes, and wait for them. Returns the log that each has, rank after rank."""
+def fork(folder: Path, size: int, work: Callable[[int, Ranks | None], None]) -> None:
+    """Have so many processes work together, and wait for them. Each is given its rank, and those of the others."""
     folder.mkdir()
     children = []
     for rank in range(size):
         if (child := os.fork()) == 0:
-            _child(folder, model, rank, size, ahead, sharded)
+            _work(folder, rank, size, work)
         children.append(child)
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     assert codes == [0] * size, codes
-    return [Training.model_validate_json((folder / f"{rank}.json").read_bytes()) for rank in range(size)]
 
 
-def _child(folder: Path, model: Path, rank: int, size: int, ahead: bool, sharded: bool) -> None:
+def _work(folder: Path, rank: int, size: int, work: Callable[[int, Ranks | None], None]) -> None:
     code = 1
     try:
         ranks = None
         if size > 1:
             distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
             ranks = Ranks.of_this_group()
+        work(rank, ranks)
+        code = 0
+    finally:
+        if code:
+            traceback.print_exc()
+        os._exit(code)
+
+
+def train_in(folder: Path, model: Path, size: int, ahead: bool = False, sharded: bool = False) -> None:
+    """Train by so many processes. The log that each has is left there as a file, by its rank."""
+
+    def train(rank: int, ranks: Ranks | None) -> None:
         if ahead:  # as on CUDA: all weights as one tensor
             optimizer_steps.DEVICES = ("cpu",)
         base, tokenizer = load_model(str(model), device="cpu", dtype="float32", progress=lambda *_: None)
@@ -72,9 +85,8 @@ def _child(folder: Path, model: Path, rank: int, size: int, ahead: bool, sharded
             )
         assert not [name for name, weight in base.named_parameters() if weight.requires_grad and "lora_" not in name]
         (folder / f"{rank}.json").write_text(log.model_dump_json())
-        code = 0
-    finally:
-        os._exit(code)
+
+    fork(folder, size, train)
 
 
 if __name__ == "__main__":
