@@ -83,7 +83,7 @@ def parser(more: Sequence[AddCommands] = ()) -> argparse.ArgumentParser:
     add_run_options(start)
     control.add_ways(start)
     queue.add_overnight(start)
-    add_place(start, "tasks at a time, with --on (default: as many as there are cores)")
+    add_place(start, "tasks at a time, each in a process of its own (with --on alone: as many as there is room for)")
     start.set_defaults(do=_run)
 
     init.add_command(commands)
