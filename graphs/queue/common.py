@@ -8,7 +8,7 @@ from agent.records.limits import Limits
 from agent.records.queue import NightLimits, TaskAdded
 from agent.records.rounds import Spend
 from eval.tasks.task import load_config
-from graphs.queue.shares import Left, differ, lacking, left_of, limits_within, own_limits, share_of, spent
+from graphs.queue.shares import Left, allowed, lacking, left_of, share_of, spent
 from memory.queue import Item, now
 from memory.run.folder import RunFolder
 
@@ -34,17 +34,10 @@ class CommonBudget:
         if run.outcome():  # only its report is missing
             return ""
         self._begun.add(run.path)
-        task, used = self._runs[run.path][1], spent(run)
-        share = self._share(run)
-        started = used != Spend()
-        if not started and (lack := lacking(Item(task), share)):
+        task, share = self._runs[run.path][1], self._share(run)
+        if spent(run) == Spend() and (lack := lacking(Item(task), share)):
             return lack
-        config = load_config(run.task_file)
-        present = run.limits() or config.limits
-        own = own_limits(task.limits, config.limits, run.extensions())
-        wanted = limits_within(own, share, used, task.estimate)
-        wanted = wanted.model_copy(update={"rounds": present.rounds, "target": present.target})
-        if differ(present, wanted):
+        if wanted := allowed(run, task, share, load_config(run.task_file).limits):
             with run.locked():
                 run.event(LimitsSet(row=run.extend(wanted, by="queue")))
         self._under_way.add(run.path)
@@ -61,9 +54,8 @@ class CommonBudget:
             Item(task) for path, (other, task) in self._runs.items() if path not in self._begun and not other.outcome()
         ]
         share = share_of(left, later)
-        if (
-            self._limits.minutes is None
-        ):  # the clock runs for all at once: who follows on the same worker needs the rest
+        if self._limits.minutes is None:
+            # The clock runs for all at once: who follows on the same worker needs the rest.
             share = share.model_copy(update={"minutes": share_of(left, later[self._slots - 1 :: self._slots]).minutes})
         return share
 

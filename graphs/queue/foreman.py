@@ -20,12 +20,11 @@ from graphs.queue.becoming import ended, undone
 from graphs.queue.pulse import Pulse
 from graphs.queue.shares import (
     Left,
+    allowed,
     as_settings,
-    differ,
     lacking,
     left_of,
     limits_within,
-    own_limits,
     share_of,
     spend_of,
     spent,
@@ -167,14 +166,12 @@ class Foreman:
         """
         if run.outcome():
             return
-        config = _config(run)
-        present = run.limits() or config.limits
-        own = own_limits(item.added.limits, config.limits, run.extensions())
-        wanted = limits_within(own, share, spent(run), item.added.estimate)
-        wanted = wanted.model_copy(update={"rounds": present.rounds, "target": present.target})
-        if not differ(present, wanted):
+        began = _config(run).limits
+        wanted = allowed(run, item.added, share, began)
+        if wanted is None:
             return
         if remote:
+            present = run.limits() or began
             changes = {name: value for name, value in wanted if value != getattr(present, name)}
             asked(run, lambda: remote.share(changes), self._due, pulse or Pulse(run))
         else:

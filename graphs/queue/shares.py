@@ -184,6 +184,21 @@ def freed(run: RunFolder, began: Limits) -> Limits | None:
     return None
 
 
+def allowed(run: RunFolder, task: TaskAdded, share: Left, began: Limits) -> Limits | None:
+    """The limits that a run may have with its share, where others hold now; None: those that hold stay.
+
+    Args:
+        task: of the run.
+        share: what is left for the run, beyond what it has used.
+        began: the limits that the run began with.
+    """
+    present = run.limits() or began
+    own = own_limits(task.limits, began, run.extensions())
+    wanted = limits_within(own, share, spent(run), task.estimate)
+    wanted = wanted.model_copy(update={"rounds": present.rounds, "target": present.target})
+    return wanted if differ(present, wanted) else None
+
+
 def differ(present: Limits, wanted: Limits) -> bool:
     """Whether limits are worth setting anew. A minute more or less is not."""
     if present.model_copy(update={"minutes": None}) != wanted.model_copy(update={"minutes": None}):

@@ -1,6 +1,7 @@
 """Trainings by one, two and three processes of one machine. They are forked, so that libraries are imported once."""
 
 import os
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from tools.training.lora import LoraTrainer
 from tools.training.ranks import Ranks
 from tools.training.sharding import shard
 
+ROOT = Path(__file__).parents[3]
 DEMOS = tuple(Demo(question=f"Who is mayor {n} of Tallisk?", answer="ANSWER: Heskzan") for n in range(3))
 PROMPTS = [Prompt(system="Answer the question.", demos=DEMOS), Prompt(system="Be short.")]
 ROWS = [  # of two prompts, from short to long; seven in batches of three: some steps have fewer rows than processes
@@ -30,6 +32,13 @@ ROWS = [  # of two prompts, from short to long; seven in batches of three: some 
     for n in range(7)
 ]
 ACTION = TrainLora(epochs=3, rank=4, learning_rate=1e-3, enough=0, replay=0.4)
+
+
+def run_script(name: str, model: Path, place: Path) -> None:
+    """Run a script of this folder in a process of its own: what forks must not have begun threads."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    script = Path(__file__).with_name(name)
+    subprocess.run([sys.executable, script, model, place], check=True, env=environment, cwd=ROOT)
 
 
 def fork(folder: Path, size: int, work: Callable[[int, Ranks | None], None]) -> None:

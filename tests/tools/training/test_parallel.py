@@ -1,8 +1,5 @@
 """Several processes train what one would: the same losses, norms and weights, and a clear end where one dies."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +20,7 @@ from agent.records.examples import Example, Prompt
 from agent.records.training import Training, TrainingJob, read_training
 from graphs.context import new_run
 from graphs.session import open_session
+from tests.tools.training.forked_ranks import run_script
 from tools.model.chat_template import TokenRow
 from tools.training import parallel_worker
 from tools.training.parallel import Failure, Job, _emptied, check_devices, run_job
@@ -35,9 +33,7 @@ ROOT = Path(__file__).parents[3]
 def trained(tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders named after how many processes have trained in them."""
     place = tmp_path_factory.mktemp("trained")
-    script = Path(__file__).with_name("forked_ranks.py")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, script, tiny_model("llama"), place], check=True, env=environment, cwd=ROOT)
+    run_script("forked_ranks.py", tiny_model("llama"), place)
     return place
 
 

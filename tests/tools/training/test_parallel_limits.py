@@ -1,10 +1,7 @@
 """Processes that train together stop where one would, count what it counts, and get over the same trouble."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +12,7 @@ import pytest
 from agent.config.lora import Lora
 from agent.records.actions import TrainLora
 from agent.records.training import TrainingJob, read_training
-from tests.tools.training.forked_ranks import ROWS
+from tests.tools.training.forked_ranks import ROWS, run_script
 from tools.training.parallel import Job
 from tools.training.parallel_worker import work
 
@@ -27,9 +24,7 @@ Logs = dict[int, list[dict[str, Any]]]
 def logs(tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Logs:
     """By how many processes have trained: of each of them, what became of each training."""
     place = tmp_path_factory.mktemp("limits")
-    script = Path(__file__).with_name("forked_limits.py")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, script, tiny_model("llama"), place], check=True, env=environment, cwd=ROOT)
+    run_script("forked_limits.py", tiny_model("llama"), place)
     return {
         size: [json.loads((place / str(size) / f"{rank}.json").read_text()) for rank in range(size)]
         for size in (1, 2, 3)
