@@ -45,7 +45,7 @@ class Driver(RunThread):
                     "step": self._doing_now(),
                     "question": self._question,
                     "spend": self._used,
-                    "trouble": self._trouble or self._services.waits,
+                    "trouble": self._trouble or (self._services.waits if self._condition == "working" else ""),
                 }
             )
 

@@ -82,9 +82,11 @@ def served(driver: Driver, folder: RunFolder) -> Iterator[Server]:
     try:
         yield server
     finally:
-        server.close()
-        if folder.path.exists():
-            if driver.error is None:
-                process.forget(folder)
-            else:
-                process.note(folder, mine.model_copy(update={"socket": "", "trouble": str(driver.error)}))
+        try:  # before it can be reached no more: who finds it gone reads here how it ended
+            if folder.path.exists():
+                if driver.error is None:
+                    process.forget(folder)
+                else:
+                    process.note(folder, mine.model_copy(update={"socket": "", "trouble": str(driver.error)}))
+        finally:
+            server.close()

@@ -120,6 +120,8 @@ class RunThread:
             ended, self._question, self._step = self._condition == "finished", None, None
             if not ended:
                 self._condition = "stopped"
+                if self.error is None:  # what was wrong when it was left did not end it
+                    self._trouble = ""
             self._changes()
         if not ended:
             self._tell(RunStopped(reason=self._trouble or "The user stopped it.", failed=self.error is not None))

@@ -41,7 +41,8 @@ def follow(folder: RunFolder, json: bool = False) -> int:
     if folder.outcome():
         return exit_code(folder)
     _say(last.trouble or f"The run was stopped. Go on with: nesylora resume {as_typed(folder.path)}", view)
-    return FAILED if process.noted(folder) else TOLD_TO_STOP
+    failed = last.trouble if last.pid else process.noted(folder)  # it may answer still, with nothing noted yet
+    return FAILED if failed else TOLD_TO_STOP
 
 
 def _follow(folder: RunFolder, steering: Steering, view: LiveView | None) -> RunStatus:

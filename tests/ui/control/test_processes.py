@@ -28,6 +28,7 @@ from graphs.control.steering import RunStatus, Steering
 from memory.run.folder import RunFolder
 from tests.fixtures.command_line import run as command
 from tests.fixtures.learnable import TinyTask
+from ui.control.follow import follow
 from ui.control.signals import Ending
 from ui.control.work import work
 
@@ -187,6 +188,25 @@ def test_a_follower_that_a_signal_ends_says_so_by_its_exit_code_and_the_run_stay
     steering.leave()
     watchers[-1].communicate(timeout=PATIENCE)
     assert watchers[-1].returncode == 143, "the run was told to stop"
+
+
+def test_a_follower_tells_a_run_that_was_left_from_one_that_failed_while_its_process_is_still_there(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[process.Process | None] = []
+    close = Server.close
+    monkeypatch.setattr(Server, "close", lambda server: (noted.append(process.noted(folder)), close(server)))
+    with drive(folder) as driver:
+        driver.leave()
+        driver.wait(PATIENCE)
+        assert follow(folder, json=True) == 143
+    with pytest.raises(RuntimeError, match="odd"), drive(folder) as driver:
+        driver.error = RuntimeError("odd")
+        monkeypatch.setattr(driver, "_trouble", "odd")
+        driver.leave()
+        driver.wait(PATIENCE)
+    assert noted[0] is None, "who finds the process gone must not read that it was killed"
+    assert noted[1] and noted[1].trouble == "odd" and not noted[1].socket
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
