@@ -1,7 +1,6 @@
 """events.jsonl: what happened in a run, a typed record a line, each with its time."""
 
 import json
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -10,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 from agent.records.base import Record
 from agent.records.events import EVENT, Event
-from memory.storage.disk import append_line, whole_lines
+from memory.storage.disk import append_line, lines_from, whole_lines
 
 E = TypeVar("E", bound=Record)
 
@@ -53,28 +52,9 @@ class EventFile:
         return _log(whole_lines(self.path))
 
     def read_from(self, offset: int, most: int = -1) -> tuple[EventLog, int]:
-        """The events behind so many bytes of the file, and how many bytes they end at: to follow a run.
-
-        Args:
-            offset: as this returned it before; 0 is the first line, and a negative one counts from the end. One inside
-                a line means the line behind it.
-            most: bytes to read, about; the rest comes with the next call. Negative: all.
-        """
-        if not self.path.exists():
-            return EventLog((), 0), offset
-        with self.path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            start = max(0, size + offset) if offset < 0 else min(offset, size)
-            if start:
-                file.seek(start - 1)
-                file.readline()  # nothing but its newline, where the offset is the begin of a line
-            else:
-                file.seek(0)
-            start = file.tell()
-            lines = file.readlines(most)
-        if lines and not lines[-1].endswith(b"\n"):  # still being written
-            lines.pop()
-        return _log([line[:-1] for line in lines]), start + sum(map(len, lines))
+        """The events behind so many bytes of the file, and how many bytes they end at, as `lines_from`."""
+        lines, behind = lines_from(self.path, offset, most)
+        return _log(lines), behind
 
 
 def _log(lines: Sequence[bytes]) -> EventLog:

@@ -47,6 +47,7 @@ class RunFolder(Artefacts):
         self._events = EventFile(self.path / "events.jsonl")
         self.run_calls = CallFile(self.path / "calls.jsonl")
         self.chat_calls = CallFile(self.path / "chat-calls.jsonl")  # of a conversation, maybe in another process
+        self.talk = self.path / "talk.jsonl"  # what was said to it on the page, and answered
 
     # --- a run as a whole ---------------------------------------------------------------------------
 

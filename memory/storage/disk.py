@@ -72,6 +72,31 @@ def whole_lines(path: Path, start: int = 0) -> list[bytes]:
         return file.read().split(b"\n")[:-1]
 
 
+def lines_from(path: Path, offset: int, most: int = -1) -> tuple[list[bytes], int]:
+    """The whole lines behind so many bytes, without newlines, and how many bytes they end at: to follow a file.
+
+    Args:
+        offset: as this returned it before; 0 is the first line, and a negative one counts from the end. One inside a
+            line means the line behind it.
+        most: bytes to read, about; the rest comes with the next call. Negative: all.
+    """
+    if not path.exists():
+        return [], offset
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        start = max(0, size + offset) if offset < 0 else min(offset, size)
+        if start:
+            file.seek(start - 1)
+            file.readline()  # nothing but its newline, where the offset is the begin of a line
+        else:
+            file.seek(0)
+        start = file.tell()
+        lines = file.readlines(most)
+    if lines and not lines[-1].endswith(b"\n"):  # still being written
+        lines.pop()
+    return [line[:-1] for line in lines], start + sum(map(len, lines))
+
+
 @contextmanager
 def _room_for(path: Path, needed: int) -> Iterator[None]:
     try:

@@ -67,6 +67,11 @@ class Asking(ABC):
         """Whether what is asked is a question of the LLM's."""
         return self._asked is not None and self._asked.by_llm
 
+    @property
+    def asks(self) -> str:
+        """The question of its own that stands, as a line; empty if none does."""
+        return self._open(self._asked).text if self._asked else ""
+
     def tell(self, *said: Line) -> None:
         """Show lines to the user."""
         for text in said:

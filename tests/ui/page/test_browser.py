@@ -166,6 +166,17 @@ def test_two_browsers_and_a_terminal_see_and_steer_the_same_run(
     for browser in (page, other):
         wait_for(browser, "Round 2 waits for you", "#question")
         wait_for(browser, "Round 1 is approved.", "#feed")
+    page.get_by_label("Say something to the run").fill("rolback 0")
+    page.keyboard.press("Enter")
+    for browser in (page, other):
+        wait_for(browser, "Did you mean /rollback 0?", "#feed")
+    page.reload()
+    wait_for(page, "Did you mean /rollback 0?", "#feed")
+    page.locator("#feed").get_by_role("button", name="No").click()
+    for browser in (page, other):
+        wait_for(browser, "Nothing was done.", "#feed")
+        assert text_of(browser, "#feed").count("Did you mean") == 1
+        assert browser.locator("#feed button:visible").count() == 0
     chat = [sys.executable, "nesylora.py", "chat", "tiny", "--runs", str(root)]
     terminal = subprocess.run(chat, cwd=ROOT, input="status\n/quit\n", text=True, capture_output=True, check=True)
     assert "Round 2" in terminal.stdout

@@ -102,7 +102,7 @@ def test_a_line_that_is_being_written_waits_for_its_end(page: Pages, story: RunF
     assert "now ended" in following(reading)
 
 
-@pytest.mark.parametrize("wrong", ["", "x", "1", "-1-2", "1-2-3", "9" * 30 + "-1", None])
+@pytest.mark.parametrize("wrong", ["", "x", "1", "-1-2", "1-2-3-4", "9" * 30 + "-1", None])
 def test_a_position_that_cannot_be_read_is_none(wrong: str | None) -> None:
     assert Position.of(wrong) is None
 

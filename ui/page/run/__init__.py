@@ -7,5 +7,6 @@ question.py  the open question, and the form that changes its plan
 stream.py    what changes, as server-sent events
 orders.py    what changes the run: answers, pause, extend, roll back
 talking.py   the conversation beside it
+turns.py     what was said in it before, kept in the run's folder
 bundle.py    its best pair to take along
 """

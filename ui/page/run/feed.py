@@ -1,6 +1,8 @@
-"""What happened in a run, as entries that scroll by beside it."""
+"""What happened in a run, as entries that scroll by beside it, with what was said to it."""
 
+from collections.abc import Sequence
 from datetime import datetime
+from heapq import merge
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -9,9 +11,10 @@ from agent.records.events import Event, RoundStarted, WorkProgressed
 from memory.run.events import TimedEvent
 from memory.run.folder import RunFolder
 from ui.page import rendering
+from ui.page.run.turns import Turn
 
 LATEST = 200_000  # bytes of the log that the page begins with
-MOST = 40  # entries that it begins with
+MOST = 40  # entries that it begins with, and turns
 AT_ONCE = 1 << 20  # bytes that are read at a time
 
 
@@ -41,15 +44,28 @@ def entries_after(run: RunFolder, offset: int) -> tuple[list[Entry], int]:
     return [entry for timed in log.entries if (entry := _entry(timed))], behind
 
 
-def feed(entries: list[Entry]) -> Markup:
-    """The entries as list items."""
-    return rendering.text("feed.html.j2", entries=entries)
+def together(entries: Sequence[Entry | Turn], turns: Sequence[Entry | Turn]) -> list[Entry | Turn]:
+    """What happened and what was said, by time; neither changes its own order, even if the clock was set back."""
+    return list(merge(entries, turns, key=_time))
+
+
+def feed(run: RunFolder, items: Sequence[Entry | Turn], asked: str) -> Markup:
+    """The items as list items.
+
+    Args:
+        asked: what the conversation asks now, and a button answers.
+    """
+    return rendering.text("feed.html.j2", run=run, items=items, asked=asked)
 
 
 def _entry(timed: TimedEvent) -> Entry | None:
     if isinstance(timed.event, RoundStarted | WorkProgressed):
         return None
     return Entry(timed.event, timed.time, _clock(timed.time))
+
+
+def _time(item: Entry | Turn) -> str:
+    return item.time
 
 
 def _clock(time: str) -> str:

@@ -14,8 +14,10 @@ from memory.run.folder import RunFolder
 from ui import wording
 from ui.page import rendering
 from ui.page.place import Here, Run, task_of
-from ui.page.run.feed import latest_entries
+from ui.page.run.feed import LATEST, MOST, latest_entries, together
 from ui.page.run.question import question_card
+from ui.page.run.talking import asked_now
+from ui.page.run.turns import turns_from
 from ui.report import charts
 from ui.report.llm import read_llm_section
 from ui.report.model import Report
@@ -40,6 +42,7 @@ def show_run(run: Run, place: Here) -> HTMLResponse:
     """The page of a run: its latest rounds; what is behind `details` comes on demand, what is new by `/events`."""
     status = place.status(run)
     entries, offset = latest_entries(run)
+    turns, talk = turns_from(run, -LATEST)
     rows = len(run.rounds())
     return rendering.render(
         "run.html.j2",
@@ -51,8 +54,9 @@ def show_run(run: Run, place: Here) -> HTMLResponse:
         summary=summary(run, status),
         sections=latest_sections(run, FIRST),
         earlier=rows - FIRST if rows > FIRST else 0,
-        entries=entries,
-        position=f"{offset}-{rows}",
+        items=together(entries, turns[-MOST:]),
+        asked=asked_now(run, place),
+        position=f"{offset}-{rows}-{talk}",
         exports=bool(rows),
     )
 

@@ -1,8 +1,8 @@
 """What changes in a run, as server-sent events: read from its folder and asked of whoever works on it.
 
 Each message holds parts of the page, ready to be put in. Its id says how far the reader is: the byte offset in
-events.jsonl and the number of rows of the ledger. A browser that comes back sends the last id that it got, to this
-server or to the next one, and gets what it has missed.
+events.jsonl, the number of rows of the ledger, and the byte offset in talk.jsonl. A browser that comes back sends the
+last id that it got, to this server or to the next one, and gets what it has missed.
 """
 
 import re
@@ -22,9 +22,11 @@ from graphs.control.steering import RunStatus, Steering
 from memory.run.folder import RunFolder
 from ui.page.place import Here, Place, Run
 from ui.page.rendering import partial, text
-from ui.page.run.feed import entries_after, feed
+from ui.page.run.feed import entries_after, feed, together
 from ui.page.run.overview import live_panel, sections_between, summary
 from ui.page.run.question import question_card
+from ui.page.run.talking import asked_now
+from ui.page.run.turns import turns_from
 
 router = APIRouter(tags=["parts"])
 T = TypeVar("T")
@@ -39,15 +41,16 @@ class Position(NamedTuple):
 
     offset: int
     rows: int
+    talk: int = 0
 
     @classmethod
     def of(cls, text: str | None) -> "Position | None":
         """None where it cannot be read."""
-        found = re.fullmatch(r"(\d{1,15})-(\d{1,9})", text or "")
-        return cls(int(found[1]), int(found[2])) if found else None
+        found = re.fullmatch(r"(\d{1,15})-(\d{1,9})(?:-(\d{1,15}))?", text or "")  # two: of a page from before
+        return cls(int(found[1]), int(found[2]), int(found[3] or 0)) if found else None
 
     def __str__(self) -> str:
-        return f"{self.offset}-{self.rows}"
+        return f"{self.offset}-{self.rows}-{self.talk}"
 
 
 @router.get("/runs/{name}/events", summary="What changes, as server-sent events", response_class=EventSourceResponse)
@@ -55,7 +58,7 @@ async def follow(
     run: Run,
     place: Here,
     request: Request,
-    position: Annotated[str, Query(alias="from")] = "0-0",
+    position: Annotated[str, Query(alias="from")] = "0-0-0",
     last: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
 ) -> AsyncIterator[ServerSentEvent]:
     """Messages as long as the browser listens and the server lives; see this module for their ids."""
@@ -110,18 +113,20 @@ class Reader:
         assert self._status is not None
         run, status, parts = self._run, self._status, []
         entries, offset = entries_after(run, self.position.offset)
+        turns, talk = turns_from(run, self.position.talk)
         rows = len(run.rounds())
         if status != self._sent:
             self._sent = status
             parts.append(self._changed("#live", live_panel(run, status)))
             parts.append(self._changed("#question", question_card(run, status)))
-        if entries:
-            parts.append(partial("#feed", feed(entries), "beforeend"))
+        if entries or turns:
+            items = feed(run, together(entries, turns), asked_now(run, self._place))
+            parts.append(partial("#feed", items, "beforeend"))
         if rows > self.position.rows:
             parts.append(self._new_rounds(rows))
         if entries or rows != self.position.rows:
             parts.append(self._changed("#summary", summary(run, status)))
-        self.position = Position(offset, rows)
+        self.position = Position(offset, rows, talk)
         return "".join(parts)
 
     def _new_rounds(self, rows: int) -> Markup:

@@ -16,6 +16,7 @@ from graphs.conversation.phrases import understood
 from memory.run.folder import RunFolder
 from ui.page.place import Here, Place, Run, task_of
 from ui.page.rendering import partial, text
+from ui.page.run.turns import Turn, keep
 from ui.talk.inquiries import try_pairs
 from ui.talk.lines import Line, line
 from ui.talk.talk import Talk
@@ -27,19 +28,26 @@ MOST_TALKS = 32
 @router.post("/say", summary="Say something to the run")
 def say(
     run: Run, place: Here, said: Annotated[str, Form(min_length=1, max_length=4000)],
-    seen: Annotated[str, Form(max_length=100)] = "",
+    seen: Annotated[str, Form(max_length=100)] = "", to: Annotated[str, Form(max_length=10_000)] = "",
 ) -> HTMLResponse:  # fmt: skip
-    """What was said and what was answered, for the feed beside the run; `seen` marks the plan that it shows."""
+    """What was said and what was answered, which the events bring to every browser.
+
+    `seen` marks the plan that the page shows; `to` is the question of the conversation that is answered, if one is.
+    """
     heard: list[Line] = []
     conversation = _conversation(run, place)
     try:
         with conversation.turn:  # two browsers may speak at a time, and each is to get its own answer
-            hear(conversation.talk, said, seen, heard.append)
+            hear(conversation.talk, said, seen, heard.append, to)
     except NesyLoraError as error:
         heard.append(line(str(error), "fault"))
-    asks = bool(heard) and heard[-1].kind == "ask"
-    turn = text("turn.html.j2", run=run, said=said, heard=heard, asks=asks, seen=conversation.talk.seen)
-    return HTMLResponse(partial("#feed", turn, "beforeend"))
+    turn = Turn(said=said, heard=tuple(heard), seen=conversation.talk.seen)
+    shown = text("turn.html.j2", run=run, turn=turn, asked=conversation.talk.asks)
+    try:
+        keep(run, turn)
+    except NesyLoraError:  # the disk is full: it stands in this browser alone
+        return HTMLResponse(partial("#feed", shown, "beforeend"))
+    return HTMLResponse(shown)
 
 
 @router.post("/try", summary="Ask the model of the pair that stands now")
@@ -49,11 +57,12 @@ def try_model(run: Run, place: Here, question: Annotated[str, Form(min_length=1,
     return HTMLResponse(text("tried.html.j2", question=question, answers=answers))
 
 
-def hear(talk: Talk, said: str, seen: str, show: Callable[[Line], None]) -> None:
+def hear(talk: Talk, said: str, seen: str, show: Callable[[Line], None], to: str = "") -> None:
     """Have done what a user says, in a command or in words; with the task's LLM, if it has one and is needed.
 
     Args:
         seen: the mark of the plan that stood before the user.
+        to: the question of the conversation that this answers; empty where it answers none.
     """
     command = understood(said.strip())
     if command == "/quit":
@@ -65,8 +74,11 @@ def hear(talk: Talk, said: str, seen: str, show: Callable[[Line], None]) -> None
     with ExitStack() as stack:
         if settings and (command is None or talk.needs_llm):
             _listen(talk, settings, stack, needed=command is None or talk.llm_asks)
-        new = talk.llm_asks and not asked  # from before this server was started: the answer cannot have been to it
-        if not (new and command and command.split()[0] in ("/approve", "/reject")):
+        # From before this server was started: the answer cannot have been to it.
+        new = talk.llm_asks and not asked and not to
+        if to and talk.asks != to:  # else a yes would approve the plan that waits
+            show(line("That is not asked any more; nothing was done.", "fault"))
+        elif not (new and command and command.split()[0] in ("/approve", "/reject")):
             talk.hear(said)
 
 
@@ -90,6 +102,11 @@ class Conversation(NamedTuple):
 
     talk: Talk
     turn: Lock
+
+
+def asked_now(run: RunFolder, place: Place) -> str:
+    """The question of the conversation's own that stands; empty if none does."""
+    return _conversation(run, place).talk.asks
 
 
 @lru_cache(MOST_TALKS)

@@ -51,8 +51,8 @@
   });
   document.addEventListener("htmx:after:request", (event) => {
     if (event.detail.ctx.request.action?.endsWith("/say") && event.detail.ctx.response.status < 400) {
-      for (const asked of document.querySelectorAll("#feed .answer form")) asked.remove(); // it has been answered
       byId("words").value = "";
+      toEnd(); // and the answer, which the stream brings, is followed
       setTimeout(toEnd, 50);
     }
   });
