@@ -1,7 +1,7 @@
 """Addresses of servers, as a task.yaml names them: no password in them, since runs copy the file."""
 
 import re
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 HOST = r"(\[[^\]\s]*\]|[^@:/?#,\s\[\]]*)(:\d*)?"
 # Of a password with a bare / or @ in it, libpq takes a part for host or database, which are shown.
@@ -23,3 +23,11 @@ def require_postgres(address: str, instead: str) -> None:
         raise ValueError(f"a password must not stand in a file: {instead}")
     if not POSTGRES.fullmatch(address):
         raise ValueError("write it as postgresql://USER@HOST/DATABASE")
+
+
+def has_a_port_or_none(address: str) -> bool:
+    """Whether what stands where a port would is one."""
+    try:
+        return urlsplit(address).port != 0
+    except ValueError:  # no number, or none that is a port
+        return False

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
+from agent.config.address import has_a_port_or_none
 from agent.config.base import Settings
 from agent.records.rounds import Role
 
@@ -16,7 +17,19 @@ class Price(Settings):
 
 
 OutputMethod = Literal["tools", "one tool", "schema", "object", "text"]
-Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+", description="such as http://127.0.0.1:8000/v1")]
+
+
+def _with_a_port_or_none(url: str) -> str:
+    if not has_a_port_or_none(url):
+        raise ValueError("what stands behind its last colon is no port: a port is a number from 1 to 65535")
+    return url
+
+
+Url = Annotated[
+    str,
+    Field(pattern=r"^https?://[^\s/]+", description="such as http://127.0.0.1:8000/v1"),
+    AfterValidator(_with_a_port_or_none),
+]
 
 
 OWN = "what {} has of its own: model, base_url, key_variable, temperature, max_tokens, price, way"

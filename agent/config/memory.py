@@ -1,11 +1,10 @@
 """`memory:` in a task.yaml: servers that runs on several machines remember on together. Files beside the runs else."""
 
 import re
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from agent.config.address import require_postgres
+from agent.config.address import has_a_port_or_none, require_postgres
 from agent.config.base import Settings
 
 
@@ -22,7 +21,7 @@ class Memory(Settings):
     @field_validator("chroma")
     @classmethod
     def is_an_address(cls, chroma: str) -> str:
-        if chroma and not (re.fullmatch(r"https?://[^/@?#\s]+/?", chroma) and _has_a_port_or_none(chroma)):
+        if chroma and not (re.fullmatch(r"https?://[^/@?#\s]+/?", chroma) and has_a_port_or_none(chroma)):
             raise ValueError("write it as http://HOST:PORT")
         return chroma.rstrip("/")
 
@@ -32,10 +31,3 @@ class Memory(Settings):
         if postgres:
             require_postgres(postgres, "it comes from PGPASSWORD or ~/.pgpass")
         return postgres
-
-
-def _has_a_port_or_none(address: str) -> bool:
-    try:
-        return urlsplit(address).port != 0
-    except ValueError:  # no number, or none that is a port
-        return False

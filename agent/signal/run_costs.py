@@ -41,7 +41,8 @@ class Sample(Record):
 class Tried(Record):
     """What the probe says of a task: None where it could not be tried."""
 
-    sample: Sample | None
+    sample: Sample | None = None
+    fault: str = Field("", description="why the run would end before its first step")
 
 
 class Counts(NamedTuple):

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple, get_args
@@ -52,19 +52,39 @@ class Known(NamedTuple):
     levers: tuple[Lever, ...] | None = None
 
 
+class Untried(BadInput):
+    """Tasks that could be read, and would end before their first step.
+
+    Attributes:
+        faults: why, by their place among all.
+    """
+
+    def __init__(self, faults: Mapping[int, str]) -> None:
+        super().__init__("; ".join(faults.values()))
+        self.faults = faults
+
+
 def estimates(tasks: Sequence[Task], root: Path, try_out: bool = True) -> list[Estimate]:
     """What each task will take on this machine. Those that have not run here are tried out, in a process of its own.
 
     Args:
         root: where the earlier runs are.
         try_out: load their models for it; else their sizes are guessed by characters.
+
+    Raises:
+        Untried: some could not be tried, and will not be able to run either.
     """
     known = [read_rounds(task, root) for task in tasks]
-    new = [task for task, own in zip(tasks, known, strict=True) if not own.tokens]
-    samples = iter(_pooled(new, probe(new)) if new and try_out else [None] * len(new))
+    new = [place for place, own in enumerate(known) if not own.tokens] if try_out else []
+    tried = dict(zip(new, probe([tasks[place] for place in new]), strict=True)) if new else {}
+    if faults := {place: one.fault for place, one in tried.items() if one.fault}:
+        raise Untried(faults)
+    samples = dict(
+        zip(new, _pooled([tasks[place] for place in new], [one.sample for one in tried.values()]), strict=True)
+    )
     return [
-        _estimate(task, own, None if own.tokens else next(samples), read_past(task.config, root))
-        for task, own in zip(tasks, known, strict=True)
+        _estimate(task, own, samples.get(place), read_past(task.config, root))
+        for place, (task, own) in enumerate(zip(tasks, known, strict=True))
     ]
 
 
@@ -195,20 +215,20 @@ def _rate(answering: Spend, training: Spend, used: int) -> Rate | None:
     )
 
 
-def probe(tasks: Sequence[Task]) -> list[Sample | None]:
+def probe(tasks: Sequence[Task]) -> list[Tried]:
     """Try the tasks out, in order; None where that is not possible, which the run itself will say.
 
     A process that a task is too large for dies of it: another goes on behind that task.
     """
-    found, until = list[Sample | None](), time.monotonic() + PROBE * len(tasks)
+    found, until = list[Tried](), time.monotonic() + PROBE * len(tasks)
     while len(found) < len(tasks) and (left := until - time.monotonic()) > 0:
         rest = tasks[len(found) :]
-        samples = _try_out(rest, left)
-        found += samples if len(samples) == len(rest) else [*samples, None]
-    return [*found, *[None] * (len(tasks) - len(found))]
+        tried = _try_out(rest, left)
+        found += tried if len(tried) == len(rest) else [*tried, Tried()]
+    return [*found, *[Tried()] * (len(tasks) - len(found))]
 
 
-def _try_out(tasks: Sequence[Task], seconds: float) -> list[Sample | None]:
+def _try_out(tasks: Sequence[Task], seconds: float) -> list[Tried]:
     """What one process says, of the first ones where it has died, or had to be ended."""
     asked = [
         {"folder": str(task.folder), "config": task.config.model_dump(mode="json", by_alias=True)} for task in tasks
@@ -221,7 +241,7 @@ def _try_out(tasks: Sequence[Task], seconds: float) -> list[Sample | None]:
         ).stdout  # fmt: skip
     except subprocess.TimeoutExpired as late:
         said = late.output or b""
-    return [tried.sample for line in said.splitlines() if (tried := _read(line))]
+    return [tried for line in said.splitlines() if (tried := _read(line))]
 
 
 def _read(line: bytes) -> Tried | None:

@@ -1,17 +1,19 @@
 """Queues made and added to: every task is checked, and estimated, before anything begins."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+from agent.config.notify import Notify
 from agent.errors import BadInput
 from agent.records.queue import NightLimits, QueueBegun, QueueRow, TaskAdded, TaskSkipped
 from agent.records.rounds import Spend
-from eval.tasks.task import load_config
+from eval.tasks.task import Task, load_config
 from graphs.context import checked
-from graphs.queue.estimate import estimates
+from graphs.queue import needs
+from graphs.queue.estimate import Untried, estimates
 from graphs.queue.shares import left_of, spend_of
 from memory.queue import Item, QueueFolder, QueueState, now
 from memory.run.naming import as_typed
@@ -21,40 +23,87 @@ JUST_PASSED = timedelta(hours=1)
 
 
 def read_tasks(
-    tasks: Sequence[Path], overrides: Sequence[str], limits: NightLimits, root: Path, try_out: bool = True
+    tasks: Sequence[Path],
+    overrides: Sequence[str],
+    limits: NightLimits,
+    root: Path,
+    try_out: bool = True,
+    here: bool = True,
 ) -> list[TaskAdded]:
     """The rows of these tasks, numbered from 1, each with its estimate.
 
     Args:
         try_out: new ones, which loads their models.
+        here: see `check_tasks`.
 
     Raises:
         BadInput: some cannot be used; all of them are named.
     """
-    found, faults = [], []
+    usable = check_tasks(tasks, overrides, limits, here)
+    try:
+        return _rows(usable, overrides, root, try_out)
+    except Untried as error:
+        faults = {tasks[place]: f"{tasks[place]}: {fault}" for place, fault in error.faults.items()}
+        raise _refused(faults, tasks) from error
+
+
+def check_tasks(
+    tasks: Sequence[Path], overrides: Sequence[str], limits: NightLimits, here: bool = True
+) -> list[tuple[Path, Task]]:
+    """The tasks, read.
+
+    Args:
+        here: they will be worked on by this machine, which has to have what they need.
+
+    Raises:
+        BadInput: some cannot be used; all of them are named.
+    """
+    usable, faults = _sorted_out(tasks, overrides, limits, here)
+    if faults:
+        raise _refused(faults, tasks)
+    return usable
+
+
+def _sorted_out(
+    tasks: Sequence[Path], overrides: Sequence[str], limits: NightLimits, here: bool = True
+) -> tuple[list[tuple[Path, Task]], dict[Path, str]]:
+    """Those that can be used; and why the others cannot."""
+    usable, faults = [], dict[Path, str]()
     for path in tasks:
         try:
             task, _ = checked(path, overrides)
-            if limits.usd is not None and task.config.unpriced:
-                raise BadInput(
-                    f"{path}: money is limited, and the {task.config.unpriced} has no `llm.price: {{input: …, output: "
-                    "…}` in the task"
-                )
-            found.append(task)
         except BadInput as error:
-            faults.append(str(error))
-    if faults:
-        more = (
-            f"{len(faults)} of {len(tasks)} tasks cannot be used, so nothing was begun:\n  " if len(tasks) > 1 else ""
-        )
-        raise BadInput(more + "\n  ".join(faults))
-    estimated = estimates(found, root, try_out)
+            faults[path] = str(error)
+            continue
+        lacking = needs.faults(task.config) if here else []
+        if limits.usd is not None and task.config.unpriced:
+            lacking.append(
+                f"money is limited, and the {task.config.unpriced} has no `llm.price: {{input: …, output: …}}` in the "
+                "task"
+            )
+        if lacking:
+            faults[path] = "\n  ".join(f"{path}: {fault}" for fault in lacking)
+        else:
+            usable.append((path, task))
+    return usable, faults
+
+
+def _refused(faults: Mapping[Path, str], tasks: Sequence[Path]) -> BadInput:
+    count = f"{len(faults)} of {len(tasks)} tasks cannot be used, so nothing was begun:\n  " if len(tasks) > 1 else ""
+    return BadInput(count + "\n  ".join(faults.values()))
+
+
+def _rows(
+    usable: Sequence[tuple[Path, Task]], overrides: Sequence[str], root: Path, try_out: bool = True
+) -> list[TaskAdded]:
+    """Raises Untried: some cannot be worked on."""
+    estimated = estimates([task for _, task in usable], root, try_out)
     return [
         TaskAdded(
             time=now(), number=number, name=task.config.name, task=str(path.resolve()),
             overrides=tuple(overrides), limits=task.config.limits, estimate=each,
         )
-        for number, (path, task, each) in enumerate(zip(tasks, found, estimated, strict=True), 1)
+        for number, ((path, task), each) in enumerate(zip(usable, estimated, strict=True), 1)
     ]  # fmt: skip
 
 
@@ -75,29 +124,39 @@ def new_queue(
     Raises:
         BadInput: a task cannot be used, or not even one round of each fits into the limits; nothing was begun.
     """
-    left_out = _broken(tasks, overrides) if skip_broken else {}
-    if len(left_out) < len(tasks):
-        tasks = [task for task in tasks if task not in left_out]
-    rows = read_tasks(tasks, overrides, limits, root)
+    refuse_notify(notify)
+    if skip_broken:
+        rows, left_out = _those_left(tasks, overrides, limits, root)
+    else:
+        rows, left_out = read_tasks(tasks, overrides, limits, root), {}
     refuse_what_does_not_fit(rows, limits, Spend(), root)
     queue = QueueFolder.create(root, name)
     queue.append(lambda _: QueueBegun(time=now(), limits=limits, notify=notify))
     for task, reason in left_out.items():
-        queue.append(partial(_as_it_is, TaskSkipped(time=now(), task=str(task), reason=reason)))
+        queue.append(partial(_as_it_is, TaskSkipped(time=now(), task=str(task), reason=" ".join(reason.split()))))
     for row in rows:
         queue.append(partial(_as_it_is, row))
     return queue
 
 
-def _broken(tasks: Sequence[Path], overrides: Sequence[str]) -> dict[Path, str]:
-    """Tasks that cannot be used, each with the reason."""
-    found = dict[Path, str]()
-    for path in tasks:
+def _those_left(
+    tasks: Sequence[Path], overrides: Sequence[str], limits: NightLimits, root: Path
+) -> tuple[list[TaskAdded], dict[Path, str]]:
+    """The rows of those that can be used; and why the others cannot. Raises BadInput: none can."""
+    usable, faults = _sorted_out(tasks, overrides, limits)
+    while usable:
         try:
-            checked(path, overrides)
-        except BadInput as error:
-            found[path] = str(error)
-    return found
+            return _rows(usable, overrides, root), faults
+        except Untried as error:
+            faults |= {usable[place][0]: fault for place, fault in error.faults.items()}
+            usable = [each for place, each in enumerate(usable) if place not in error.faults]
+    raise _refused(faults, tasks)
+
+
+def refuse_notify(notify: str) -> None:
+    """Raises BadInput where nobody could be told as `--notify` says."""
+    if faults := needs.notify_faults(Notify.of(notify)):
+        raise BadInput(f"--notify: {faults[0]}")
 
 
 def add_task(queue: QueueFolder, task: Path, overrides: Sequence[str] = ()) -> TaskAdded:
@@ -125,6 +184,7 @@ def take_up(queue: QueueFolder, limits: NightLimits, notify: str = "") -> QueueS
         BadInput: nothing is left to do, its time has passed, not even one round fits, or money is limited and a task
             knows no price.
     """
+    refuse_notify(notify)
     state = queue.read()
     merged = state.limits.model_copy(update={name: value for name, value in limits if value is not None})
     held_out = [item for item in state.items if item.ended is None or item.ended.state == "failed"]

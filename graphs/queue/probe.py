@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from agent.config.scorers import Judge, RewardModel
 from agent.config.task import TaskConfig
-from agent.errors import NesyLoraError
+from agent.errors import BadInput, NesyLoraError
 from agent.records.actions import EditPrompt
 from agent.records.evaluation import Evaluation, Measurements
 from agent.records.examples import Candidate, Demo, Example, Prompt, Split
@@ -149,13 +149,15 @@ def main() -> None:
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)  # what a scorer or a library prints is no answer
         for asked in json.load(sys.stdin):
-            config, sample = TaskConfig.model_validate(asked["config"]), None
+            config, tried = TaskConfig.model_validate(asked["config"]), Tried()
             try:
                 task = build_task(config, Path(asked["folder"]))
-                sample = Trial(replace(task, validation=task.validation[:ROWS])).sample()
-            except NesyLoraError:  # the run itself will say it
+                tried = Tried(sample=Trial(replace(task, validation=task.validation[:ROWS])).sample())
+            except BadInput as error:
+                tried = Tried(fault=str(error))
+            except NesyLoraError:  # which may be over when its turn comes
                 pass
-            print(Tried(sample=sample).model_dump_json(), file=answers, flush=True)
+            print(tried.model_dump_json(), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -78,10 +78,10 @@ def load_model(
     """
     render, _ = load_renderer(name, chat_template_kwargs=chat_template_kwargs, progress=progress)
     source = _source(name, progress)
-    device = pick_device() if device == "auto" else _checked(device)
+    device = check_device(device)
     kind = pick_dtype(device) if dtype == "auto" else getattr(torch, dtype)
     spread = spread and device == "cuda" and torch.cuda.device_count() > 1
-    extra: dict[str, Any] = {"quantization_config": _four_bit(kind), "device_map": device} if qlora else {}
+    extra: dict[str, Any] = {"quantization_config": four_bit(kind), "device_map": device} if qlora else {}
     if spread:
         extra["device_map"] = "auto"
     if Path(source).is_dir():  # takes a second; a download from the hub keeps its progress bar
@@ -132,7 +132,10 @@ def pick_device() -> Literal["cuda", "mps", "cpu"]:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _checked(device: str) -> str:
+def check_device(device: str) -> str:
+    """The device; for `auto` the best there is. Raises BadInput: this machine has no such device."""
+    if device == "auto":
+        return pick_device()
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available[device]:
         found = ", ".join(name for name in available if available[name])
@@ -149,7 +152,8 @@ def pick_dtype(device: str) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def _four_bit(compute: torch.dtype) -> transformers.BitsAndBytesConfig:
+def four_bit(compute: torch.dtype) -> transformers.BitsAndBytesConfig:
+    """The base in four bits. Raises BadInput: it cannot be on this machine."""
     if importlib.util.find_spec("bitsandbytes") is None or not torch.cuda.is_available():
         raise BadInput(
             "lora.qlora needs a CUDA device and bitsandbytes: pip install bitsandbytes, or set lora.qlora: false"

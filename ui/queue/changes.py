@@ -11,13 +11,14 @@ from memory.queue import QueueFolder, now
 from memory.run.naming import as_typed
 from memory.storage.lock import holder
 from ui.queue.page import write_page
-from ui.queue.words import limits_in_words
+from ui.queue.words import limits_in_words, say_remarks
 
 
 def add(queue: QueueFolder, task: Path, overrides: Sequence[str]) -> int:
     """Put a task behind the others. Raises BadInput: it cannot be used."""
     row = add_task(queue, task, overrides)
     write_page(queue)
+    say_remarks([row])
     print(f"{row.name} is task {row.number} of {queue.name}.")
     if same := twin(queue.read(), row.number):
         print(

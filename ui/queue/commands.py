@@ -111,7 +111,7 @@ def notify_overrides(options: argparse.Namespace) -> list[str]:
 def run_queue(options: argparse.Namespace, overrides: list[str]) -> int:
     """`nesylora run` with several tasks, or overnight."""
     from graphs.queue.making import new_queue
-    from ui.queue.words import skipped_in_words
+    from ui.queue.words import say_remarks, skipped_in_words
     from ui.queue.work import begin, show_estimate
 
     tasks = [Path(task) for task in options.task]
@@ -120,6 +120,7 @@ def run_queue(options: argparse.Namespace, overrides: list[str]) -> int:
     )
     for row in queue.read().skipped:
         print(f"nesylora: {skipped_in_words(row)}", file=sys.stderr)
+    say_remarks([item.added for item in queue.read().items])
     if not options.json:
         show_estimate(queue)
     return begin(queue, options.ending, detached=options.detach, json=options.json, overnight=options.overnight)

@@ -10,10 +10,10 @@ from agent.errors import BadInput
 from agent.records.queue import Estimate, NightLimits, TaskAdded
 from agent.records.rounds import Outcome, Round
 from eval.tasks.task import load_config
-from graphs.context import checked, new_run
+from graphs.context import new_run
 from graphs.queue.common import CommonBudget
-from graphs.queue.making import read_tasks
-from graphs.workers.executors import Crew, Place, crew
+from graphs.queue.making import check_tasks, read_tasks
+from graphs.workers.executors import HERE, Crew, Place, crew
 from graphs.workers.spread import spread
 from memory.queue import now
 from memory.run.folder import RunFolder
@@ -36,7 +36,7 @@ def run_spread(tasks: Sequence[Path], place: Place, root: Path, overrides: Seque
     """
     begun = {task: RunFolder.open(task) for task in tasks if _is_run(task)}
     _refuse_twice([run.path for run in map(begun.get, tasks) if run])
-    rows = _rows(tasks, begun, overrides, limits, root)
+    rows = _rows(tasks, begun, overrides, limits, root, here=place.on == HERE)
     console = Console(highlight=False)
     runs = list[RunFolder]()
     try:
@@ -67,14 +67,14 @@ def _rows(
     overrides: Sequence[str],
     limits: NightLimits,
     root: Path,
+    here: bool,
 ) -> list[TaskAdded]:
     """The tasks, checked. Where they share a budget, they are estimated; of runs that go on nothing is estimated."""
     new = [task for task in tasks if task not in begun]
     if not limits.set:
-        for task in new:
-            checked(task, overrides)
+        check_tasks(new, overrides, limits, here)
         return []
-    rows = iter(read_tasks(new, overrides, limits, root))
+    rows = iter(read_tasks(new, overrides, limits, root, here=here))
     return [_goes_on(begun[task], limits) if task in begun else next(rows) for task in tasks]
 
 

@@ -1,6 +1,12 @@
 """How every face says where a queue and its tasks stand."""
 
-from agent.records.queue import NightLimits, TaskSkipped
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from agent.records.queue import NightLimits, TaskAdded, TaskSkipped
+from eval.tasks.task import load_config
+from graphs.queue.needs import remarks
 from memory.queue import Item
 from ui import wording
 
@@ -20,6 +26,17 @@ def limits_in_words(limits: NightLimits) -> str:
 def skipped_in_words(row: TaskSkipped) -> str:
     """A task that is not in the queue, though it was named."""
     return f"{row.task}: left out. {wording.printable(row.reason)}"
+
+
+def say_remarks(tasks: Sequence[TaskAdded]) -> None:
+    """Say on standard error what they ask for that is not there now, and may be by their turn."""
+    found = dict[str, list[str]]()
+    for row in tasks:
+        for remark in remarks(load_config(Path(row.task), row.overrides)):
+            found.setdefault(remark, []).append(row.name)
+    for remark, names in found.items():
+        then = "It is asked for at the task's turn." if len(names) == 1 else "It is asked for at their turns."
+        print(f"nesylora: {', '.join(names)}: {remark}. {then}", file=sys.stderr)
 
 
 def became(item: Item) -> str:

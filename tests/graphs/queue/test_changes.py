@@ -7,6 +7,7 @@ import pytest
 from agent.errors import BadInput
 from agent.records.queue import NightLimits, TaskEnded, TaskStarted
 from agent.records.rounds import Spend
+from agent.signal.run_costs import Tried
 from graphs.queue.changes import change_limits, remove_task, twin
 from graphs.queue.foreman import Foreman
 from graphs.queue.making import add_task, new_queue, take_up
@@ -21,7 +22,7 @@ from ui.queue.work import exit_code, show_status
 @pytest.fixture(autouse=True)
 def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would load a model in a process of its own."""
-    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: [None] * len(tasks))
+    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: [Tried()] * len(tasks))
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def test_a_task_that_is_added_during_the_work_loads_no_second_model(
     queue: QueueFolder, tiny_task: TinyTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[int] = []
-    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: tried.append(len(tasks)) or [None] * len(tasks))
+    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: tried.append(len(tasks)) or [Tried()] * len(tasks))
     with queue.locked():
         added = add_task(queue, tiny_task(name="new"))
     assert added.estimate.start > 0 and tried == []

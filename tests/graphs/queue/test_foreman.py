@@ -30,7 +30,7 @@ from agent.records.queue import (
     TaskStopped,
 )
 from agent.signal.cost_model import Sizes
-from agent.signal.run_costs import Sample
+from agent.signal.run_costs import Sample, Tried
 from eval.tasks.task import load_config
 from graphs.control.client import Remote, live, start_worker
 from graphs.control.extension import extend_stopped
@@ -96,7 +96,7 @@ pytestmark = pytest.mark.usefixtures("forked_workers")
 @pytest.fixture(autouse=True)
 def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would load a model in a process of its own; `test_estimate` tests it."""
-    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: [None] * len(tasks))
+    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: [Tried()] * len(tasks))
 
 
 def test_a_task_that_breaks_does_not_stop_the_others_and_one_more_is_added_meanwhile(
@@ -404,7 +404,7 @@ def test_a_time_that_has_passed_is_refused_and_so_is_one_into_which_no_round_fit
     rate = Rate(answering=1.0, training=1.0, source="a slow machine")
     sizes = Sizes(asked=20, wanted=5, answered=5, shown=25)
     sample = Sample(rate=rate, sizes=sizes, answered=5, k=0, before=0.0, after=0.0)
-    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: [sample] * len(tasks))
+    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: [Tried(sample=sample)] * len(tasks))
     named = tasks("first", "second")
     with pytest.raises(BadInput, match=r"Not even one round of each task fits: 3\.0 minutes are left of 3 minutes"):
         new_queue(named, NightLimits(minutes=3), tmp_path / "runs", SHORT)

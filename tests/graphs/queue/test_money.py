@@ -11,6 +11,7 @@ import yaml
 from agent.errors import BadInput, OutOfMoney
 from agent.records.queue import NightLimits, TaskStarted
 from agent.records.rounds import Usage
+from agent.signal.run_costs import Tried
 from graphs.context import Context, new_run
 from graphs.control.steering import RunStatus
 from graphs.queue.foreman import Foreman
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("forked_workers")
 
 @pytest.fixture(autouse=True)
 def no_probe_and_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: [None] * len(tasks))
+    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: [Tried()] * len(tasks))
     monkeypatch.setenv("MAYOR_KEY", "sk-marked-5f0c1d7e9b")
 
 

@@ -189,7 +189,7 @@ def test_what_a_user_has_set_stands_in_place_of_the_tasks_own_and_what_the_queue
 def test_an_estimate_rests_on_earlier_runs_with_the_same_model(
     tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: [None] * len(tasks))
+    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: [Tried()] * len(tasks))
     task = load_task(tiny_task())
     assert estimate(task, tmp_path / "runs").rate is None
     run = new_run(tiny_task(), [], tmp_path / "runs")
@@ -211,7 +211,7 @@ def test_an_estimate_rests_on_earlier_runs_with_the_same_model(
 def test_a_task_that_ran_before_is_estimated_by_what_its_own_rounds_took(
     tiny_task: TinyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: [None] * len(tasks))
+    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: [Tried()] * len(tasks))
     task, rows = load_task(tiny_task()), the_story()
     by_its_sizes = estimate(task, tmp_path / "runs")
     run = new_run(tiny_task(), [], tmp_path / "runs")
@@ -239,14 +239,15 @@ def test_only_tasks_that_have_not_run_are_tried_out_and_their_answers_shape_the_
     known, new = load_task(tiny_task()), load_task(tiny_task(name="new", generation={"max_new_tokens": 9}))
     run = new_run(tiny_task(), [], tmp_path / "runs")
     run.append(a_baseline())
-    [sample] = probe([new])
+    [one] = probe([new])
+    sample = one.sample
     assert sample is not None and 0 < sample.answered <= 10 and sample.before == 0.0 == sample.after
     assert sample.sizes.wanted < sample.sizes.shown and sample.sizes.asked + sample.sizes.wanted < 60
     tried: list[str] = []
 
-    def noted(tasks: list[Task]) -> list[Sample]:
+    def noted(tasks: list[Task]) -> list[Tried]:
         tried.extend(task.config.name for task in tasks)
-        return [sample for _ in tasks]
+        return [one for _ in tasks]
 
     monkeypatch.setattr("graphs.queue.estimate.probe", noted)
     first, second = estimates([known, new], tmp_path / "runs")
@@ -290,8 +291,10 @@ def test_a_task_that_cannot_be_tried_or_ends_the_process_moves_no_other(tiny_tas
     large = replace(load_task(folder), folder=shutil.copytree(folder, tmp_path / "large"))
     task = load_task(tiny_task(content=[{"kind": "noisy"}], style=[]))
     lost = replace(task, folder=tmp_path / "gone", config=task.config.model_copy(update={"model": "/no/such/model"}))
-    first, second, third, fourth = probe([task, lost, large, task])
+    tried = probe([task, lost, large, task])
+    first, second, third, fourth = (one.sample for one in tried)
     assert second is None is third and first is not None is not fourth
+    assert "no model folder at /no/such/model" in tried[1].fault and not any(tried[place].fault for place in (0, 2, 3))
     assert first.before == 1.0 == fourth.before
 
 
@@ -306,7 +309,7 @@ def test_what_was_tried_before_time_was_up_counts(
     monkeypatch.setattr("graphs.queue.estimate.sys", SimpleNamespace(executable=str(python)))
     monkeypatch.setattr("graphs.queue.estimate.PROBE", 1.0)
     task = load_task(tiny_task())
-    assert probe([task, task]) == [sample, None]
+    assert probe([task, task]) == [Tried(sample=sample), Tried()]
 
 
 def a_queue(root: Path, run: RunFolder | None = None, **limits: float) -> QueueFolder:

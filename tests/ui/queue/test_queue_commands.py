@@ -13,6 +13,7 @@ import yaml
 import nesylora
 from agent.records.queue import TaskSpent, TaskStopped
 from agent.records.rounds import Spend
+from agent.signal.run_costs import Tried
 from graphs.control.steering import Step
 from graphs.control.watching import status_of_folder
 from memory.queue import QueueFolder, now, queues
@@ -35,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("forked_workers")
 @pytest.fixture(autouse=True)
 def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would load a model in a process of its own."""
-    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: [None] * len(tasks))
+    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: [Tried()] * len(tasks))
 
 
 def test_two_tasks_of_which_one_fails_are_worked_on_told_of_and_shown(

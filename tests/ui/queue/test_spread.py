@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.signal.run_costs import Tried
 from bench.decisions.results import read
 from eval.tasks.task import load_task
 from graphs.context import new_run
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("forked_workers")
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: [None] * len(tasks))  # it would load a model
+    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: [Tried()] * len(tasks))  # it would load a model
 
 
 def printed_command(said: str, before: str) -> list[str]:
