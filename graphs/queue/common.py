@@ -5,7 +5,7 @@ from pathlib import Path
 
 from agent.records.events import LimitsSet
 from agent.records.limits import Limits
-from agent.records.queue import NightLimits, TaskAdded
+from agent.records.queue import NightLimits, TaskAdded, TaskStarted
 from agent.records.rounds import Spend
 from eval.tasks.task import load_config
 from graphs.queue.shares import Left, allowed, lacking, left_of, share_of, spent
@@ -34,8 +34,12 @@ class CommonBudget:
         if run.outcome():  # only its report is missing
             return ""
         self._begun.add(run.path)
-        task, share = self._runs[run.path][1], self._share(run)
-        if spent(run) == Spend() and (lack := lacking(Item(task), share)):
+        task, left = self._runs[run.path][1], self._left(run)
+        share = self._share(left)
+        goes_on = spent(run) != Spend()
+        item = Item(task, started=(TaskStarted(time=now(), number=task.number, run=run.name),) if goes_on else ())
+        # One that goes on needs no round's share, but something: else it would do a whole step before it ended.
+        if lack := lacking(item, left if goes_on else share):
             return lack
         if wanted := allowed(run, task, share, load_config(run.task_file).limits):
             with run.locked():
@@ -47,9 +51,12 @@ class CommonBudget:
         """Nobody works on the run any more, also where it has failed: of its part, only what it has used is taken."""
         self._under_way.discard(run.path)
 
-    def _share(self, run: RunFolder) -> Left:
+    def _left(self, run: RunFolder) -> Left:
+        """For this run and those that follow."""
         taken = sum((self._taken(*other) for path, other in self._runs.items() if path != run.path), spent(run))
-        left = left_of(self._limits, taken, now())
+        return left_of(self._limits, taken, now())
+
+    def _share(self, left: Left) -> Left:
         later = [
             Item(task) for path, (other, task) in self._runs.items() if path not in self._begun and not other.outcome()
         ]

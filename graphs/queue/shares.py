@@ -98,6 +98,8 @@ def lacking(item: Item, share: Left) -> str:
     if item.started:
         least = 0.0  # it may be at its last step
     if share.minutes is not None and share.minutes <= max(least, 0.0):
+        if item.started:
+            return f"{task.name}: no time is left {share.source}."
         there = f"{max(share.minutes, 0):.1f} minutes are left {share.source}"
         return f"{task.name}: {there}, and one round, with start and end, takes about {least:.1f}."
     for name, value, asks in (

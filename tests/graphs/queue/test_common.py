@@ -104,3 +104,14 @@ def test_a_run_that_has_ended_and_wants_its_report_is_not_opened_again(tiny_task
     runs[0].append(the_story()[0])
     runs[0].append(an_outcome(the_story()[0]))
     assert budget.begin(runs[0]) == "" and not runs[0].extensions() and runs[0].outcome()
+
+
+def test_a_run_that_would_go_on_with_nothing_left_does_no_step_more(tiny_task: TinyTask, tmp_path: Path) -> None:
+    runs, budget = a_budget(NightLimits(train_tokens=40_000), tiny_task(), tmp_path / "runs")
+    for run, tokens in zip(runs, (30_000, 10_000, 0, 0), strict=True):
+        run.charges.charge("0-baseline", Spend(train_tokens=tokens, seconds=1))
+    assert {budget.begin(run) for run in runs} == {"t: no training tokens are left in the queue's budget."}
+    assert not any(run.extensions() for run in runs)
+    runs, budget = a_budget(NightLimits(until=now() - timedelta(minutes=1)), tiny_task(), tmp_path / "late")
+    runs[0].charges.charge("0-baseline", Spend(seconds=1))
+    assert budget.begin(runs[0]).startswith("t: no time is left until ")
