@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 from agent.errors import BadInput
 from graphs.workers.command import LEAVE, threads_each
 from graphs.workers.executors import Crew
+from memory.shared.waiting import told
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,8 +43,10 @@ class RayCrew(Crew):
         options: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
         if address == "local":
             options |= {"num_cpus": jobs or os.cpu_count(), "include_dashboard": False, "object_store_memory": STORE}
+        cluster = "a Ray cluster on this machine" if address == "local" else f"the Ray cluster at {address}"
         try:
-            ray.init(address=address, **options)
+            with told(cluster):
+                ray.init(address=address, **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise BadInput(f"There is no Ray cluster at {address}: {str(error).splitlines()[0]}") from error
         machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]

@@ -4,5 +4,6 @@ origin.py          which folder of runs an entry is from: names of runs are only
 chroma_server.py   the prompts, behind the interface of memory/chroma.py
 chroma_client.py   how a Chroma server is asked: no wait without end
 postgres.py        answers of the LLM, and what rounds brought
+waiting.py         says what is waited for
 connection.py      how Postgres is connected to, here and for checkpoints: no wait without end, no password shown
 """

@@ -15,6 +15,7 @@ import httpx
 from agent.errors import NesyLoraError
 from memory.chroma import COSINE, SHELVES, Embed, Shelf
 from memory.shared.origin import note_filled, origin_of
+from memory.shared.waiting import told
 
 if TYPE_CHECKING:
     from chromadb import Collection
@@ -77,6 +78,11 @@ class ChromaServer:
 
 def patiently(address: str, do: Callable[[], T]) -> T:
     """What a request returns; sent again while the server is down. Raises NesyLoraError after a minute in all."""
+    with told(f"the Chroma server at {address} (up to a minute)"):
+        return _patiently(address, do)
+
+
+def _patiently(address: str, do: Callable[[], T]) -> T:
     from chromadb.errors import ChromaError
 
     from memory.shared.chroma_client import UNTIL

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from agent.errors import BadInput, NesyLoraError
 from agent.policy.experience import Experience
+from memory.shared.waiting import told
 
 if TYPE_CHECKING:
     import psycopg
@@ -71,6 +72,10 @@ class Database:
                 connection.execute(table)
 
     def _do(self, use: "Callable[[psycopg.Connection], T]") -> T:
+        with told(f"Postgres at {self._place.shown} (up to a minute)"):
+            return self._patiently(use)
+
+    def _patiently(self, use: "Callable[[psycopg.Connection], T]") -> T:
         import psycopg
 
         from memory.shared.connection import connect

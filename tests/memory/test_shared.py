@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -23,9 +24,10 @@ from eval.tasks.task import load_task
 from graphs.context import Context, new_run
 from graphs.services.run import RunServices
 from graphs.services.run_memory import open_memory
+from graphs.workers import ray_cluster
 from memory.prompts import PromptMemory, rebuild
 from memory.run.folder import RunFolder, runs
-from memory.shared import chroma_server, postgres
+from memory.shared import chroma_server, postgres, waiting
 from memory.shared.origin import origin_of, server_of
 from memory.shared.postgres import Database, PostgresExperience, PostgresReplies
 from tests.fixtures.outlooks import a_line
@@ -235,6 +237,42 @@ def test_a_server_that_hangs_has_a_minute_in_all(tmp_path: Path, monkeypatch: py
             PromptMemory.open(tmp_path / "memory", count_words, server=f"http://127.0.0.1:{silent.getsockname()[1]}"),
         ):
             pass
+
+
+@pytest.mark.parametrize("kind", ["Chroma", "Postgres", "Ray"])
+def test_a_wait_is_told_of_once_and_a_server_that_answers_soon_is_not_waited_for(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never answers
+        place = f"127.0.0.1:{silent.getsockname()[1]}"
+
+        def slow(**_: object) -> None:
+            time.sleep(0.5)
+            raise ConnectionError("nobody there")
+
+        def ask() -> None:
+            with pytest.raises(NesyLoraError):
+                match kind:
+                    case "Chroma":
+                        with PromptMemory.open(tmp_path / "memory", count_words, server=f"http://{place}"):
+                            pass
+                    case "Postgres":
+                        Database(f"postgresql://night@{place}/runs")
+                    case "Ray":
+                        ray_cluster.RayCrew(f"ray://{place}", None, None)
+
+        monkeypatch.setattr(ray_cluster, "_ray", lambda: SimpleNamespace(init=slow))
+        for part in (chroma_server, postgres):
+            monkeypatch.setattr(part, "PATIENCE", 0.5)
+        monkeypatch.setattr(waiting, "SOON", 1000)
+        ask()
+        assert capsys.readouterr().err == ""
+        monkeypatch.setattr(waiting, "SOON", 0.05)
+        ask()
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and said.startswith("nesylora: waiting for ") and kind in said and place in said
+        ask()
+        assert capsys.readouterr().err == ""
 
 
 def test_a_server_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
