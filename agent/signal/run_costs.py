@@ -146,9 +146,9 @@ def forecast(config: TaskConfig, counts: Counts, sizes: Sizes, sample: Sample | 
 def likely_levers(config: TaskConfig, sample: Sample | None) -> tuple[Lever, ...]:
     """Those of the rounds that are likely needed, as far as a sample tells; at most as many as the budget allows.
 
-    What follows where words do not suffice is not known. Of ten runs by the rules that began with them and had three
-    rounds or more, three took one training, the others two, or one after several edits: a second training is counted,
-    at less than the first. Of 13 that began with a training, four ended with that, and five trained again.
+    What follows where the first round does not suffice is not known. Of ten runs by the rules that began with words and
+    had three rounds or more, three took one training, the others two, or one after several edits. Of 14 that began with
+    a training, four ended with that, eight trained again, two went on with words.
     """
     reached = sample is not None and sample.after is not None and sample.after >= config.target
     if reached and sample and sample.before is not None and sample.before >= config.target:
@@ -157,7 +157,8 @@ def likely_levers(config: TaskConfig, sample: Sample | None) -> tuple[Lever, ...
     if config.policy == "paper":
         planned = [_weights, _words, _weights]
     elif config.observes:
-        planned = [_words, _weights, _weights] if sample is None or reached or _mends(sample) else [_weights, _words]
+        planned = [_words] if sample is None or reached or _mends(sample) else []
+        planned += [_weights, _weights]
     else:
         letters = takewhile(bool, map(letters_of(config), range(config.budget.rounds)))
         planned = [_words if letter == "p" else _weights for letter in letters]

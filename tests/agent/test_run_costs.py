@@ -43,7 +43,7 @@ def a_sample(before: float, after: float, k: float = 2) -> Sample:
     [
         ("rules", a_sample(0.0, 1.0), ["edit_prompt"]),  # few-shot examples reach the target
         ("rules", a_sample(0.0, 0.7), ["edit_prompt", "train_lora", "train_lora"]),  # they help
-        ("rules", a_sample(0.1, 0.1), ["train_lora", "edit_prompt"]),  # they do not
+        ("rules", a_sample(0.1, 0.1), ["train_lora", "train_lora"]),  # they do not
         ("rules", a_sample(0.95, 0.95), []),
         ("rules", None, ["edit_prompt", "train_lora", "train_lora"]),
         ("paper", a_sample(0.0, 0.7), ["train_lora", "edit_prompt", "train_lora"]),

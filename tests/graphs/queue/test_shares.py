@@ -53,7 +53,7 @@ def an_item(number: int = 1, estimate: Estimate = KNOWN, **limits: float) -> Ite
 
 def test_later_tasks_keep_what_they_need_and_at_most_an_equal_share_or_one_round() -> None:
     later = [an_item(2), an_item(3)]
-    assert share_of(Left(minutes=480), later).minutes == pytest.approx(480 - 2 * 4.2)
+    assert share_of(Left(minutes=480), later).minutes == pytest.approx(480 - 2 * 3.7)
     assert share_of(Left(minutes=9), later).minutes == pytest.approx(3)
     slow = KNOWN.model_copy(update={"start": 100 * 60 * 49.4})  # 50 minutes with the end and one edit
     assert slow.least_minutes == pytest.approx(50)
