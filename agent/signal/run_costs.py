@@ -9,21 +9,19 @@ from agent.config.task import TaskConfig
 from agent.policy.schedules import letters_of
 from agent.records.base import Record
 from agent.records.queue import Rate, Steps
-from agent.signal.cost_model import Sizes, costs_of
+from agent.signal.cost_model import GENERAL_ROW, Sizes, costs_of
 from agent.signal.monitor import Lever
 
 PROBED = 8  # rows that are probed before a round: 4 where the first leave no doubt, 12 where they do
 MOST_PROBED = 12
 TRIAL = 16  # tokens of a short answer of a probe, at most
-DRIFT = 2200  # tokens of the general texts: read once with each training's weights, and once with the bare model's
-GENERAL, GENERAL_ROW = 56, 48  # texts beside a training, whose bare predictions are read once; and tokens of each
+DRIFT = 1520  # tokens of the general texts, read with each training's weights
+BARE = 1700  # what the bare model reads and answers of them, once in a run that trains
+GENERAL = 56  # texts beside a training, whose bare predictions are read before it
 # Trainings end once their rows are learned. In 100 of ten tasks, first trainings took 0.85 of their epochs (0.5 to 1);
 # where each row shows its nearest ones, 3 epochs (2 to 4; all, where rows cannot be learned).
 LEARNED = 0.85
 LEARNED_SHOWN = 3
-# What follows a first try of both levers is not known. Of ten runs by the rules, with four rounds or more, whose first
-# round did not reach the target, five ended with the second, four with the third.
-LIKELY = 2  # rounds; of a fixed order, those until both levers were tried
 MENDS = 0.25  # share of the lacking reward that few-shot examples bring, from which on words come first
 
 
@@ -32,6 +30,7 @@ class Sample(Record):
 
     rate: Rate
     sizes: Sizes
+    loading: float = Field(0.0, description="seconds that the model takes to be loaded")
     answered: float = Field(description="tokens of an answer by the best proposal of an edit")
     k: int = Field(description="rows that the best proposal retrieves")
     before: float | None = Field(None, description="reward of the seed prompt; None: a judge would have to be asked")
@@ -92,7 +91,7 @@ def edit(config: TaskConfig, counts: Counts, before: Pair, after: Pair, probed: 
 def training(
     config: TaskConfig, counts: Counts, before: Pair, after: Pair, epochs: float, probed: int = PROBED
 ) -> Training:
-    """A round that trains.
+    """A round that trains, the first of a run.
 
     Args:
         after: the same prompt with the new weights, which are judged.
@@ -100,7 +99,7 @@ def training(
     lora, sizes = config.lora, before.sizes.retrieving(before.k)
     own = costs_of(config, sizes, counts.train, counts.validation).lora * epochs / lora.epochs
     general = min(GENERAL, lora.replay * counts.train * epochs) * GENERAL_ROW
-    drift = 0 if config.gate.drift is None else DRIFT
+    drift = 0 if config.gate.drift is None else DRIFT + BARE
     rest = _probes(config, counts, sizes, probed) + counts.validation * after.answer + general + drift
     return Training(own + rest, own / 3)
 
@@ -146,22 +145,29 @@ def forecast(config: TaskConfig, counts: Counts, sizes: Sizes, sample: Sample | 
 
 
 def likely_levers(config: TaskConfig, sample: Sample | None) -> tuple[Lever, ...]:
-    """Those of the rounds until the target, as far as a sample tells: few, and at most as many as the budget allows."""
+    """Those of the rounds that are likely needed, as far as a sample tells; at most as many as the budget allows.
+
+    What follows where the first round does not suffice is not known. Of ten runs by the rules that began with words and
+    had three rounds or more, three took one training, the others two, or one after several edits. Of 14 that began with
+    a training, four ended with that, eight trained again, two went on with words.
+    """
     reached = sample is not None and sample.after is not None and sample.after >= config.target
     if reached and sample and sample.before is not None and sample.before >= config.target:
         return ()
-    rounds = min(LIKELY, config.budget.rounds)
-    if config.observes:
-        order = (_words, _weights) if sample is None or reached or _mends(sample) else (_weights, _words)
-        levers = list(order[:rounds])
+    planned: list[Lever]
+    if config.policy == "paper":
+        planned = [_weights, _words, _weights]
+    elif config.observes:
+        planned = [_words] if sample is None or reached or _mends(sample) else []
+        planned += [_weights, _weights]
     else:
-        planned = takewhile(bool, map(letters_of(config), range(config.budget.rounds)))
-        levers = [_words if letter == "p" else _weights for letter in planned]
-        both = max((levers.index(lever) + 1 for lever in set(levers)), default=0)
-        levers = levers[: both if len(set(levers)) > 1 else rounds]
-    if reached and _words in levers:  # the rest is not needed
-        levers = levers[: levers.index(_words) + 1]
-    return tuple(levers)
+        letters = takewhile(bool, map(letters_of(config), range(config.budget.rounds)))
+        planned = [_words if letter == "p" else _weights for letter in letters]
+        if len(set(planned)) > 1:  # until both were tried
+            planned = planned[: max(planned.index(lever) for lever in set(planned)) + 1]
+    if reached and _words in planned:  # the rest is not needed
+        planned = planned[: planned.index(_words) + 1]
+    return tuple(planned[: config.budget.rounds])
 
 
 def likely_epochs(config: TaskConfig, k: int) -> float:

@@ -6,14 +6,14 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import NamedTuple, get_args
 
 from pydantic import ValidationError
 
 from agent.config.task import TaskConfig
 from agent.errors import BadInput
-from agent.records.queue import DEAR, Estimate, Rate
+from agent.records.queue import Estimate, Rate
 from agent.records.rounds import Baseline, Spend
 from agent.signal.cost_model import CHARACTERS, FASTER, Sizes, sizes_of
 from agent.signal.monitor import Lever
@@ -36,6 +36,7 @@ class Past(NamedTuple):
     """What earlier runs with the same model say."""
 
     rate: Rate | None = None
+    loading: float = 0.0
     usd_round: float | None = None
     llm_tokens_round: float | None = None
     adapter_bytes: int = 0
@@ -102,6 +103,7 @@ def _estimate(task: Task, known: Known, sample: Sample | None, past: "Past") -> 
         levers=found.levers if known.levers is None else known.levers[: config.budget.rounds],
         most=found.most,
         rate=past.rate or (sample.rate if sample else None),
+        loading=past.loading or (sample.loading if sample else 0.0),
         asks_llm=bool(config.roles),
         usd_round=past.usd_round if config.roles else 0.0,
         llm_tokens_round=past.llm_tokens_round if config.roles else 0.0,
@@ -121,7 +123,7 @@ def _guessed_sizes(task: Task) -> Sizes:
 
 def read_past(config: TaskConfig, root: Path) -> Past:
     """What the newest runs with the same model say. Those that cannot be read say nothing."""
-    answering, training, paid, talked = Spend(), Spend(), [], []
+    answering, training, paid, talked, loading = Spend(), Spend(), [], [], []
     adapter_bytes, used = 0, 0
     for run in runs(root):
         try:
@@ -138,12 +140,15 @@ def read_past(config: TaskConfig, root: Path) -> Past:
                     talked.append(spend.llm_tokens)
         except BadInput:
             continue
+        if (first := run.baseline()) and first.pace:
+            loading.append(first.spend.seconds - first.pace * first.spend.forward_tokens)
         adapter_bytes = max(adapter_bytes, _adapter_bytes(run, theirs.lora.rank, config.lora.rank))
         used += 1
         if used == EARLIER:
             break
     return Past(
         _rate(answering, training, used),
+        max(median(loading), 0.0) if loading else 0.0,
         fmean(paid) if paid else None,
         fmean(talked) if talked else None,
         adapter_bytes,
@@ -179,10 +184,10 @@ def _makes(config: TaskConfig) -> tuple[object, ...]:
 
 def _first_rounds(run: RunFolder, first: Baseline) -> Iterable[tuple[str, float]]:
     yield "start", first.spend.forward_tokens
-    seen = dict[str, int]()
+    seen = set[str]()
     for lever, spend in _pieces(run):
-        seen[lever] = seen.get(lever, 0) + 1
-        if seen[lever] <= DEAR:
+        if lever not in seen:
+            seen.add(lever)
             yield lever or "end", spend.forward_tokens
             if lever == "train_lora":
                 yield "trained", spend.train_tokens
@@ -253,19 +258,20 @@ def _read(line: bytes) -> Tried | None:
 
 
 def _pooled(tasks: Sequence[Task], samples: Sequence[Sample | None]) -> list[Sample | None]:
-    """The samples with one rate for each model: what a machine does beside changes from minute to minute."""
-    rates = dict[tuple[str, ...], list[Rate]]()
+    """The samples with one rate for each model: what a machine does beside changes from minute to minute.
+
+    And with one time of loading: a process loads it once, for the first.
+    """
+    found = dict[tuple[str, ...], list[Sample]]()
     for task, sample in zip(tasks, samples, strict=True):
         if sample:
-            rates.setdefault(task.config.base, []).append(sample.rate)
-    means = {
-        base: found[0].model_copy(
-            update={name: fmean(getattr(rate, name) for rate in found) for name in ("answering", "training")}
-        )
-        for base, found in rates.items()
-    }
+            found.setdefault(task.config.base, []).append(sample)
+    pooled = dict[tuple[str, ...], dict[str, Rate | float]]()
+    for base, same in found.items():
+        mean = {name: fmean(getattr(one.rate, name) for one in same) for name in ("answering", "training")}
+        pooled[base] = {"rate": same[0].rate.model_copy(update=mean), "loading": max(one.loading for one in same)}
     return [
-        sample and sample.model_copy(update={"rate": means[task.config.base]})
+        sample and sample.model_copy(update=pooled[task.config.base])
         for task, sample in zip(tasks, samples, strict=True)
     ]
 

@@ -47,6 +47,8 @@ class Trial:
     """A task being tried: its model, and what that has used up."""
 
     def __init__(self, task: Task) -> None:
+        began = time.monotonic()
+        from memory.embedder import is_installed
         from memory.retrieval import NearestRows
         from tools.model.retrieving import RetrievingLanguageModel
 
@@ -54,6 +56,9 @@ class Trial:
         self.backbone: Backbone = shared_backbone(task.config, Path, lambda *_: None, self._charge, lambda _: None)
         retriever = NearestRows(task.train, task.scorers, lambda texts: shared_embedder()(texts))
         self.model = RetrievingLanguageModel(self.backbone, retriever)
+        if is_installed():
+            shared_embedder()([task.train[0].question])
+        self.loading = time.monotonic() - began
 
     def _charge(self, spend: Spend) -> None:
         self._used += spend
@@ -77,6 +82,7 @@ class Trial:
         best, tokens, _ = min(good, key=lambda one: one[0].price)
         return Sample(
             rate=Rate(answering=rate, training=FASTER * rate, source="a probe just now"),
+            loading=self.loading,
             sizes=self._sizes(prompt, answered),
             answered=tokens,
             k=best.retrieval.k if best.retrieval else 0,

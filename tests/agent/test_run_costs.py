@@ -8,6 +8,7 @@ from agent.config.task import TaskConfig
 from agent.records.queue import Rate, Steps
 from agent.signal.cost_model import Sizes
 from agent.signal.run_costs import (
+    BARE,
     DRIFT,
     Counts,
     Pair,
@@ -41,12 +42,14 @@ def a_sample(before: float, after: float, k: float = 2) -> Sample:
     ("policy", "sample", "levers"),
     [
         ("rules", a_sample(0.0, 1.0), ["edit_prompt"]),  # few-shot examples reach the target
-        ("rules", a_sample(0.0, 0.7), ["edit_prompt", "train_lora"]),  # they help
-        ("rules", a_sample(0.1, 0.1), ["train_lora", "edit_prompt"]),  # they do not
+        ("rules", a_sample(0.0, 0.7), ["edit_prompt", "train_lora", "train_lora"]),  # they help
+        ("rules", a_sample(0.1, 0.1), ["train_lora", "train_lora"]),  # they do not
         ("rules", a_sample(0.95, 0.95), []),
-        ("rules", None, ["edit_prompt", "train_lora"]),
-        ("lora-only", a_sample(0.0, 1.0), ["train_lora", "train_lora"]),
+        ("rules", None, ["edit_prompt", "train_lora", "train_lora"]),
+        ("paper", a_sample(0.0, 0.7), ["train_lora", "edit_prompt", "train_lora"]),
+        ("lora-only", a_sample(0.0, 1.0), ["train_lora"] * 6),
         ("prompt-only", a_sample(0.0, 1.0), ["edit_prompt"]),
+        ("prompt-only", a_sample(0.0, 0.7), ["edit_prompt"] * 6),
         ("w -> p", a_sample(0.0, 0.5), [*["train_lora"] * 3, "edit_prompt"]),  # of six rounds, the first three
         ("steps r", a_sample(0.0, 0.5), ["train_lora"]),
     ],
@@ -64,7 +67,7 @@ def test_a_training_is_as_dear_as_its_rows_and_ends_sooner_where_each_row_shows_
     assert once.trained == 48 * 26 + 6 * 15 and once.tokens == 3 * once.trained + 32 * 34
     assert training(config, COUNTS, shown, bare, 1).trained == once.trained + 48 * 4 * 30
     drift = training(config.model_copy(update={"gate": a_config().gate}), COUNTS, bare, bare, 1)
-    assert drift.tokens == once.tokens + DRIFT
+    assert drift.tokens == once.tokens + DRIFT + BARE
 
 
 def test_who_does_not_look_pays_for_no_probes() -> None:

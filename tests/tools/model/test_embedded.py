@@ -7,17 +7,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 import nesylora
 from agent.errors import BadInput
 from agent.records.actions import TrainLora
 from agent.records.examples import Example, Prompt
+from agent.records.rounds import Spend
+from agent.signal import run_costs
+from agent.signal.cost_model import GENERAL_ROW
 from memory.run.folder import RunFolder
+from tools.diagnosis.drift import general_baseline
 from tools.model import embedded
 from tools.model.availability import check_model
 from tools.model.backbone import Backbone
 from tools.model.embedded import NAME, cache_folder, embedded_folder, embedded_model, is_ready
 from tools.model.loading import load_model
+from tools.training.general import general_texts
 
 VALLEY = Path(__file__).parents[3] / "tasks" / "valley"
 needs_wheel = pytest.mark.skipif(embedded.wheel_weights() is None, reason=embedded.INSTALL)
@@ -75,6 +81,23 @@ def test_it_answers(unpacked: tuple[Path, list[object]]) -> None:
     question = Example(name="v:1", question="What is the capital of France?", answer="Paris")
     [answer], _ = backbone.generate(Prompt(), [question], adapter=None, max_new_tokens=16)
     assert "Paris" in answer
+
+
+@needs_wheel
+def test_general_text_takes_as_many_tokens_as_an_estimate_counts(
+    unpacked: tuple[Path, list[object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = load_model(NAME, device="cpu", progress=quiet)
+    charged = list[Spend]()
+    backbone = Backbone(model, tokenizer, name=NAME, locate=Path, charge=charged.append)
+    rows = [len(backbone.render.row(Prompt(), text)) for text in general_texts()]
+    assert len(rows) == run_costs.GENERAL and sum(rows) / len(rows) == pytest.approx(GENERAL_ROW, rel=0.02)
+    # What is read is counted, not how likely it is.
+    monkeypatch.setattr(backbone, "losses", lambda _, rows: torch.zeros(sum(len(row.completion) for row in rows)))
+    assert general_baseline(backbone) is not None
+    answered = max(place for place, spend in enumerate(charged) if spend.generated_tokens)
+    assert sum(spend.forward_tokens for spend in charged) == pytest.approx(run_costs.BARE, rel=0.02)
+    assert sum(spend.read_tokens for spend in charged[answered + 1 :]) == pytest.approx(run_costs.DRIFT, rel=0.02)
 
 
 @needs_wheel
