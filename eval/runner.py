@@ -109,7 +109,9 @@ class Runner:
 
     def _key(self, row: Example) -> str:
         """Names a row by its content, and by the settings and scorers under which an answer's score stays the same."""
-        return digest([row.id, self._task.config.generation.max_new_tokens, self._task.scorers.digest, READING])
+        generation = self._task.config.generation
+        shaping = [row.id, generation.max_new_tokens, self._task.scorers.digest, READING]
+        return digest([*shaping, *generation.identity])  # another engine's answers are measured anew
 
     def _scores(self, candidate: Candidate, rows: Mapping[str, Example]) -> dict[str, ExampleScore]:
         outputs, _ = self._model.generate(

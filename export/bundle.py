@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from agent.config.generation import require_weights
 from agent.config.task import TaskConfig
 from agent.errors import BadInput
 from agent.protocols import Progress
@@ -87,6 +88,8 @@ def export_run(
         NesyLoraError: what is wanted cannot be made of this model.
     """
     folder = RunFolder.open(run)
+    with folder.as_begun():
+        require_weights(load_config(folder.task_file), "A bundle")
     target = (into or folder.path / "bundle").resolve()
     if target.exists() and any(target.iterdir()) and not (target / FILE).is_file():
         raise BadInput(f"{target} holds something else than a bundle: give --into a new folder")

@@ -37,6 +37,9 @@ def portable_settings(config: TaskConfig, hub: str | None) -> dict[str, Any]:
     if llm := values.get("llm"):
         for settings in (llm, *(own for own in llm.values() if isinstance(own, dict))):
             settings.pop("base_url", None)
+    for own in ("url", "python", "key_variable", "arguments"):  # the engine of one machine
+        values["generation"].pop(own, None)
+    values["generation"]["engine"] = "own"  # which answers as the run was answered
     for own in ("notify", "track"):  # an address is often a secret
         values.pop(own, None)
     return values

@@ -117,6 +117,13 @@ def checked(task: Path, overrides: Sequence[str] = ()) -> "tuple[Task, dict[str,
             check_model(model)
         except BadInput as error:
             raise BadInput(f"{place(task, keys, overrides)}: {error}") from error
+    if read.config.generation.engine != "own":
+        from tools.engines.starting import check_startable
+
+        try:
+            check_startable(read.config.generation)
+        except BadInput as error:
+            raise BadInput(f"{place(task, ('generation', 'engine'), overrides)}: {error}") from error
     if read.config.prompt.retrieval and not is_installed():
         where = place(task, ("prompt", "retrieval"), overrides)
         raise BadInput(f"{where}: train rows are retrieved by an embedder, which is not installed. Run: {INSTALL}")

@@ -10,6 +10,7 @@ from agent import extensions
 from agent.config.address import require_postgres
 from agent.config.base import Settings
 from agent.config.data import Data
+from agent.config.generation import Generation, engine_fault
 from agent.config.llm import Llm
 from agent.config.lora import Lora
 from agent.config.lora_options import undividable
@@ -30,13 +31,6 @@ TEMPLATED = frozenset({
     "tokenizer_kwargs", "bos_token", "eos_token", "pad_token", "unk_token",
 })  # fmt: skip
 Component = Literal["signal", "classifier", "remaking", "memory", "gate"]
-
-
-class Generation(Settings):
-    """How answers are generated: greedily, on every split."""
-
-    max_new_tokens: int = Field(64, ge=1, description="length of an answer, in tokens, at most")
-    batch_size: int = Field(32, ge=1, description="rows that are answered at a time")
 
 
 class Gate(Settings):
@@ -158,6 +152,12 @@ class TaskConfig(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def asks_of_its_engine_what_it_can(self) -> "TaskConfig":
+        if fault := engine_fault(self):
+            raise ValueError(fault)
+        return self
+
     @field_validator("prompt", mode="before")
     @classmethod
     def may_be_taken_away(cls, prompt: object) -> object:
@@ -234,7 +234,8 @@ class TaskConfig(Settings):
     @property
     def models(self) -> dict[tuple[int | str, ...], str]:
         """The models to be loaded, by the keys that name them."""
-        found: dict[tuple[int | str, ...], str] = {("model",): self.model}
+        own = self.generation.engine != "openai"
+        found: dict[tuple[int | str, ...], str] = {("model",): self.model} if own else {}
         for place, scorer in enumerate(self.content):
             if isinstance(scorer, RewardModel):
                 found["content", place, "model"] = scorer.model

@@ -5,6 +5,8 @@ from typing import Literal
 
 from langgraph.types import interrupt
 
+from agent.config.generation import require_weights
+from agent.errors import BadInput
 from agent.policy.rules import Rules
 from agent.records.actions import Action, Alternative, Decision, EditPrompt, Rollback, Stop, TrainLora
 from agent.records.events import PlanAnswered
@@ -14,6 +16,8 @@ from agent.signal.cost_model import FASTER
 from graphs.approval import Approve, Cost, Forecast, Reject, question, read
 from graphs.services.run import RunServices
 from graphs.state import State
+
+Answered = Approve | Action | Reject | None
 
 
 def approve(state: State, services: RunServices) -> State:
@@ -30,10 +34,10 @@ def approve(state: State, services: RunServices) -> State:
     ahead, rounds, left = forecasts(state, services), state["number"], seconds_left(state, services)
     training = Rules(services.spec.config).training(state["signal"], services.folder.rounds()[:rounds])
     asked = question(number, decision, cost, "", ahead, left, training)
-    answer, fault = read(interrupt(asked), decision.move, rounds, training)
+    answer, fault = _possible(read(interrupt(asked), decision.move, rounds, training), services)
     while answer is None:
         again = question(number, decision, cost, fault, ahead, left, training)
-        answer, fault = read(interrupt(again), decision.move, rounds, training)
+        answer, fault = _possible(read(interrupt(again), decision.move, rounds, training), services)
     if isinstance(answer, Approve):
         services.emit(PlanAnswered(number=number, answer="approve", move=decision.move))
         return {}
@@ -49,6 +53,16 @@ def approve(state: State, services: RunServices) -> State:
         alternative=decision.alternative or Alternative(action=decision.move, reason=decision.reason),
     )
     return {"decision": own}
+
+
+def _possible(answered: tuple[Answered, str], services: RunServices) -> tuple[Answered, str]:
+    """The answer, unless it is a training and there are no weights here: then None, and why."""
+    if isinstance(answered[0], TrainLora):
+        try:
+            require_weights(services.spec.config, "Training")
+        except BadInput as error:
+            return None, str(error)
+    return answered
 
 
 def forecasts(state: State, services: RunServices) -> list[Forecast]:

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from tools.diagnosis.classify import Classifier
     from tools.editing.gepa_editor import GepaEditor
     from tools.editing.textgrad_editor import TextGradEditor
-    from tools.model.answer_cache import CachedLanguageModel
     from tools.model.backbone import Backbone
 
 
@@ -168,16 +167,27 @@ class RunServices:
         return RetrievingLanguageModel(self._answering, retriever)
 
     @cached_property
-    def _answering(self) -> "Backbone | CachedLanguageModel":
-        """The backbone, or what other runs have asked of it."""
+    def _answering(self) -> LanguageModel:
+        """The backbone or the task's engine, or what other runs have asked of it."""
         if self.pooled is None:
-            return self.backbone
+            return self._computing
         from tools.model.answer_cache import CachedLanguageModel
 
         spec, answers = self.spec, self.pooled.answers
+        name = (*spec.config.base, *spec.config.generation.identity)
         return CachedLanguageModel(
-            lambda: self.backbone, answers, spec.config.base, time.monotonic, spec.scorers.digest, self.meter.add
+            lambda: self._computing, answers, name, time.monotonic, spec.scorers.digest, self.meter.add
         )
+
+    @property
+    def _computing(self) -> LanguageModel:
+        return self.backbone if self.spec.config.generation.engine == "own" else self._engine
+
+    @cached_property
+    def _engine(self) -> LanguageModel:
+        from graphs.services.shared_engine import make_engine
+
+        return make_engine(self)
 
     @cached_property
     def backbone(self) -> "Backbone":
@@ -188,7 +198,7 @@ class RunServices:
         """
         began = time.monotonic()
         view = shared_backbone(
-            self.spec.config, self.folder.adapter_folder, self.progress, self._charge, remark=self.note
+            self.spec.config, self.folder.adapter_folder, self.progress, self.charge, remark=self.note
         )
         self.loading = time.monotonic() - began
         return view
@@ -321,7 +331,7 @@ class RunServices:
         self.stream(WorkProgressed(what=what, done=done, total=total, note=note).model_dump(mode="json"))
         self.listener(what, done, total, note)
 
-    def _charge(self, spend: Spend) -> None:
+    def charge(self, spend: Spend) -> None:
         """Counts what a call to the model has used up. Probes show no progress: they are broken off here."""
         self.meter.add(spend)
         self.brake(False)

@@ -63,10 +63,12 @@ def shared_backbone(
         remark: takes a sentence on what is odd about the model, if anything is.
 
     Raises:
-        BadInput: the model cannot be loaded, or does not take the run's LoRA settings.
+        BadInput: the model cannot be loaded, does not take the run's LoRA settings, or is not to be had here.
     """
+    from agent.config.generation import require_weights
     from agent.config.lora_options import check_options
 
+    require_weights(config, "What is asked for")
     check_options(config.lora)  # of a run that was laid out before this was checked
     key = _model_key(config)
     with _lock:

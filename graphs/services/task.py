@@ -1,11 +1,13 @@
 """A run's task: read again from its source, and measured by the model's tokenizer before any weights are loaded."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.config.scorers import Rated
+from agent.config.task import TaskConfig
 from agent.errors import BadInput
 from agent.protocols import Chat, Progress, Rater, Retriever, Scorers
 from agent.records.evaluation import Fitting
@@ -14,6 +16,7 @@ from graphs.services.garbage_collection import without_garbage_collection
 from memory.run.folder import RunFolder
 
 if TYPE_CHECKING:
+    from eval.tasks.fitting import Renders
     from eval.tasks.kept import KeptTask
     from eval.tasks.task import Task
 
@@ -76,20 +79,28 @@ def fit(
     """
     with without_garbage_collection():
         from eval.tasks.fitting import fitted, measure, remarks
-        from tools.model.loading import load_renderer
 
-        config = task.config
-        render, window = load_renderer(
-            config.model, chat_template_kwargs=config.chat_template_kwargs, progress=progress
-        )
+        render, window, odd = _renderer(task.config, progress)
 
     def measured(own: "Task") -> Fitting:
         return measure(own, render, window, lambda train: retriever(train, own.scorers))
 
     fitting = measured(task)
-    for remark in (*render.remarks(), *remarks(task, fitting)):
+    for remark in (*odd, *remarks(task, fitting)):
         note(f"Warning: {remark}")
     for other in kept:
         save_kept(other, measured(other.measurable))
     folder.save_fitting(fitting)
     return fitted(task, fitting)
+
+
+def _renderer(config: TaskConfig, progress: Progress) -> "tuple[Renders, int, list[str]]":
+    """What makes token ids of the rows, the model's window, and sentences on what is odd about its chat template."""
+    if config.generation.engine == "openai":
+        from tools.engines.openai_model import Unmeasured
+
+        return Unmeasured(), sys.maxsize, []
+    from tools.model.loading import load_renderer
+
+    render, window = load_renderer(config.model, chat_template_kwargs=config.chat_template_kwargs, progress=progress)
+    return render, window, render.remarks()

@@ -162,9 +162,9 @@ def classify_error(error: Exception, model: str, url: str, key: str, variable: s
     if error.status_code == 413 or (error.status_code == 400 and _mentions(response, OVERFLOW)):
         return TooLong(f"what was asked is too long for {model}{quoted}")
     if error.status_code == 500:
-        return ServerError(f"{model} did not answer{quoted}", _retry_after(error.response.headers))
+        return ServerError(f"{model} did not answer{quoted}", retry_after(error.response.headers))
     if error.status_code in (408, 409, 429) or error.status_code > 500:
-        return TransientError(f"{model} did not answer{quoted}", _retry_after(error.response.headers))
+        return TransientError(f"{model} did not answer{quoted}", retry_after(error.response.headers))
     if error.status_code in (400, 422):
         return UnsupportedRequest(f"{model} does not accept the request{quoted}", response)
     return LlmUnavailable(f"{model} did not answer{quoted}: look at `llm.base_url` and `llm.model`")
@@ -199,7 +199,7 @@ def _quoted(error: "openai.APIStatusError", key: str, most: int = 160) -> str:
     return f": {text if len(text) <= most else text[:most] + '…'}" if text else ""
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
+def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds of a Retry-After, which may be a number or a date (RFC 9110, section 10.2.3)."""
     asked = headers.get("retry-after")
     if asked is None:

@@ -34,7 +34,7 @@ def load_renderer(
     Raises:
         BadInput: the model cannot be found, is no causal language model, or its chat template cannot be used.
     """
-    source = _source(name, progress)
+    source = source_folder(name, progress)
     try:
         tokenizer = load_tokenizer(source)
         config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
@@ -77,7 +77,7 @@ def load_model(
         BadInput: as `load_renderer`; or the weights cannot be read, or the device is not there, or has no room.
     """
     render, _ = load_renderer(name, chat_template_kwargs=chat_template_kwargs, progress=progress)
-    source = _source(name, progress)
+    source = source_folder(name, progress)
     device = check_device(device)
     kind = pick_dtype(device) if dtype == "auto" else getattr(torch, dtype)
     spread = spread and device == "cuda" and torch.cuda.device_count() > 1
@@ -112,7 +112,7 @@ def _on_devices_only(model: transformers.PreTrainedModel, name: str) -> transfor
     return model
 
 
-def _source(name: str, progress: Progress) -> str:
+def source_folder(name: str, progress: Progress) -> str:
     """The name or folder that transformers loads the model from."""
     check_model(name)
     return str(embedded.embedded_model(progress)) if name == embedded.NAME else name

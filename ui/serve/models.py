@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
+from agent.config.generation import require_weights
 from agent.errors import BadInput
 from agent.protocols import Retriever
 from agent.records.examples import Example, Prompt, Turn
@@ -260,6 +261,7 @@ def _of_run(run: RunFolder, name: str | None) -> Pair:
     best = best_pair(run)
     with run.as_begun():
         config = load_config(run.task_file)
+    require_weights(config, "Serving a run")
     prompt = run.prompt(best.prompt)
     return Pair(
         name=name or config.name,

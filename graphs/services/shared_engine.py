@@ -1,0 +1,75 @@
+"""The engine that answers in place of our own backbone: started once a process, and shared by its runs."""
+
+import atexit
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from agent.config.task import TaskConfig
+from agent.protocols import LanguageModel
+from agent.records.base import digest
+from graphs.services.garbage_collection import without_garbage_collection
+
+if TYPE_CHECKING:
+    from graphs.services.run import RunServices
+    from tools.engines.server import Server
+    from tools.engines.starting import StartedServer
+
+LOG = "engine.log"  # in the folder of the run that starts one
+
+_lock = Lock()
+_started: "dict[str, StartedServer]" = {}  # one at most, by what it serves
+
+
+def make_engine(run: "RunServices") -> LanguageModel:
+    """What answers a run whose task names an engine. It is asked, and started, when the first answer is wanted."""
+    config = run.spec.config
+
+    def look_up(waits: str) -> None:
+        run.brake(False)
+        if waits != run.waits:
+            run.waiting(waits)
+
+    with without_garbage_collection():
+        if config.generation.engine == "openai":
+            from tools.engines.openai_model import OpenAiModel
+
+            return OpenAiModel(config.model, config.generation, run.progress, run.charge, look_up)
+        from tools.engines.vllm_model import VllmModel
+
+    return VllmModel(
+        config.model, config.generation, config.chat_template_kwargs,
+        server=lambda: _server(config, run.folder.path / LOG, look_up, run), own=lambda: run.backbone,
+        locate=run.folder.adapter_folder, progress=run.progress, charge=run.charge, look_up=look_up,
+    )  # fmt: skip
+
+
+def _server(config: TaskConfig, log: Path, look_up: Callable[[str], object], run: "RunServices") -> "Server":
+    """The server at the task's address, or one that this process starts."""
+    from tools.engines.server import Server
+    from tools.engines.starting import StartedServer, connected
+    from tools.model.loading import pick_device, pick_dtype, source_folder
+
+    if config.generation.url:
+        return Server("the vLLM server", config.generation.url, config.generation)
+    device = pick_device() if config.device == "auto" else config.device
+    dtype = str(pick_dtype(device)).removeprefix("torch.") if config.dtype == "auto" else config.dtype
+    key = digest([config.model, dtype, config.lora.rank, config.generation.model_dump(mode="json")])
+    with _lock:
+        if key not in _started or not _started[key].alive:
+            stop()
+            run.note(f"Starting vLLM for '{config.model}'; its log is {log}.")
+            _started[key] = StartedServer(config, source_folder(config.model, run.progress), dtype, log)
+        server = _started[key]
+        server.wait(look_up)
+    return connected(server, config.generation)
+
+
+def stop() -> None:
+    """End the engine that this process has started, if it has."""
+    while _started:
+        _started.popitem()[1].close()
+
+
+atexit.register(stop)

@@ -1,0 +1,178 @@
+"""A run whose answers come from an engine: the same pairs, rewards and tokens as one that answers for itself."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nesylora
+from agent.errors import BadInput, NesyLoraError
+from graphs.approval import instead
+from graphs.context import Context, new_run
+from graphs.services import shared_engine
+from graphs.services.run import RunServices
+from graphs.session import open_session
+from memory.run.folder import RunFolder
+from tests.fixtures.learnable import LEARNABLE, TinyTask
+from tests.fixtures.scripted_vllm import ScriptedVllm, interpreter, scripted_vllm
+
+
+@pytest.fixture
+def served(tiny_model: Callable[[str], Path]) -> Iterator[ScriptedVllm]:
+    with scripted_vllm(tiny_model("llama"), "tiny") as server:
+        yield server
+
+
+@pytest.fixture
+def started() -> Iterator[None]:
+    yield
+    shared_engine.stop()
+
+
+def rounds(run: Path) -> list[Any]:
+    return [
+        (row.decision.move, row.best, row.verdict.kept, row.verdict.before, row.verdict.after)
+        for row in RunFolder.open(run).rounds()
+    ]
+
+
+def test_a_run_behind_a_server_makes_the_rounds_of_one_without(
+    tiny_task: TinyTask, served: ScriptedVllm, tmp_path: Path
+) -> None:
+    task = tiny_task(**LEARNABLE, budget={"rounds": 2}, edit={"retrieve": 0})
+    settings = ["recall.prompts=0", "generation.engine=vllm", f"generation.url={served.url}"]
+    own = nesylora.adapt(task, runs=tmp_path / "own", overrides={"recall": {"prompts": 0}})
+    run = new_run(task, settings, tmp_path / "there", "first")
+    there = nesylora.resume(run.path)
+    assert rounds(there.run) == rounds(own.run)
+    assert there.outcome.best_test.reward == own.outcome.best_test.reward
+    assert there.adapter is not None and served.loaded, "weights were trained and served"
+    assert any(path == "/v1/completions" for path, _ in served.asked)
+
+
+def test_words_are_adapted_for_a_model_without_weights_here(
+    tiny_task: TinyTask, served: ScriptedVllm, tmp_path: Path
+) -> None:
+    task = tiny_task(**LEARNABLE, budget={"rounds": 1}, edit={"retrieve": 0}, policy="prompt-only", model="tiny")
+    there = nesylora.adapt(task, runs=tmp_path / "runs", overrides=_openai(served))
+    folder = RunFolder.open(there.run)
+    assert {row.decision.move.action for row in folder.rounds()} == {"edit_prompt"}
+    assert there.adapter is None and there.outcome.spend.generated_tokens > 0
+    assert there.outcome.spend.read_tokens == sum(served.read)
+    assert there.generate("Who is the mayor of Benn?") != ""
+    with pytest.raises(BadInput, match="needs the weights of 'tiny'"):
+        there.export()
+
+
+def test_a_user_who_asks_for_training_without_weights_is_told_and_asked_again(
+    tiny_task: TinyTask, served: ScriptedVllm, tmp_path: Path
+) -> None:
+    task = tiny_task(policy="prompt-only", model="tiny")
+    run = new_run(task, [f"{key}={value}" for key, value in _flat(_openai(served))], tmp_path / "runs", "a")
+    with open_session(run, supervised=True) as session:
+        assert session.go() is not None
+        question = session.go(instead("train_lora", epochs=1))
+        assert question is not None and "needs the weights" in question.fault
+
+
+def _openai(served: ScriptedVllm) -> dict[str, Any]:
+    return {"generation": {"engine": "openai", "url": served.url}, "recall": {"prompts": 0}}
+
+
+def _flat(settings: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [(f"{outer}.{inner}", value) for outer, own in settings.items() for inner, value in own.items()]
+
+
+def test_scores_of_one_engine_are_not_taken_for_anothers(
+    tiny_task: TinyTask, served: ScriptedVllm, tmp_path: Path
+) -> None:
+    run = new_run(tiny_task(), ["generation.engine=vllm", f"generation.url={served.url}"], tmp_path / "runs", "a")
+    nesylora_run = RunServices(Context(run=str(run.path)))
+    there = nesylora_run.evaluate._key(nesylora_run.spec.validation[0])
+    mine = new_run(tiny_task(), (), tmp_path / "runs", "b")
+    own = RunServices(Context(run=str(mine.path)))
+    assert own.evaluate._key(own.spec.validation[0]) != there
+
+
+def test_vllm_is_started_in_an_environment_of_its_own_and_again_by_the_process_that_resumes(
+    tiny_task: TinyTask, tmp_path: Path, started: None
+) -> None:
+    settings = ["generation.engine=vllm", f"generation.python={interpreter(tmp_path)}"]
+    settings += ["recall.prompts=0", "generation.arguments=['--says', '70', '71', '1']"]  # needs no torch
+    run = new_run(tiny_task(budget={"rounds": 0}), settings, tmp_path / "runs", "a")
+    first = nesylora.resume(run.path)
+    assert first.outcome.baseline_test.rows == 4
+    assert "loading" in (run.path / shared_engine.LOG).read_text()
+    [server] = shared_engine._started.values()
+    shared_engine.stop()
+    assert not server.alive
+
+
+def test_a_vllm_that_does_not_start_ends_the_run_with_its_own_words(
+    tiny_task: TinyTask, tmp_path: Path, started: None
+) -> None:
+    settings = [
+        "generation.engine=vllm", f"generation.python={interpreter(tmp_path)}",
+        "generation.arguments=['--fail', 'no KV cache']",
+    ]  # fmt: skip
+    run = new_run(tiny_task(budget={"rounds": 0}), settings, tmp_path / "runs", "a")
+    with pytest.raises(NesyLoraError, match=r"ended while it was started.*no KV cache.*engine\.log"):
+        nesylora.resume(run.path)
+
+
+def test_a_killed_process_leaves_no_server_behind(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    child = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    script = (
+        "import subprocess, sys, time\n"
+        "from tools.engines.starting import BESIDE\n"
+        f"command = [sys.executable, '-I', str(BESIDE), sys.executable, '-c', {child!r}]\n"
+        "subprocess.Popen(command, stdin=subprocess.PIPE)\n"
+        "time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": os.getcwd()})
+    _until(lambda: note.exists() and note.read_text() != "")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    _until(lambda: not _alive(int(note.read_text())))
+
+
+def _until(true: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if true():
+            return
+        time.sleep(0.05)
+    raise AssertionError("not within half a minute")
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("settings", "way_out"),
+    [
+        (["generation.engine=vllm"], r"generation\.python.*generation\.url"),
+        (["generation.engine=vllm", "generation.python=/no/such/python"], "no program"),
+        (["generation.url=http://127.0.0.1:1/v1"], "set `engine: vllm`"),
+        (["generation.engine=vllm", "generation.url=http://127.0.0.1:1/v1", "generation.python=x"], "no effect"),
+        (["generation.engine=vllm", "generation.url=http://127.0.0.1:1/v1", "lora.dora=true"], "lora.dora"),
+        (["generation.engine=openai"], "needs `url`"),
+        (["generation.engine=openai", "generation.url=http://127.0.0.1:1/v1"], "policy: prompt-only"),
+    ],
+)
+def test_what_an_engine_cannot_do_is_refused_when_the_task_is_read(
+    settings: list[str], way_out: str, tiny_task: TinyTask, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match=way_out):
+        new_run(tiny_task(), settings, tmp_path / "runs")

@@ -1,0 +1,113 @@
+"""A model without weights here: messages go out, texts and token counts come back."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.config.generation import Generation
+from agent.errors import BadInput, NesyLoraError
+from agent.records.examples import Demo, Example, Prompt
+from agent.records.rounds import Spend
+from tests.fixtures.scripted_vllm import ScriptedVllm, refusal, scripted_vllm
+from tools.engines.openai_model import OpenAiModel
+from tools.model.backbone import Backbone
+
+PLACES = ("Orrowmere", "Tallisk", "Benn")
+ROWS = [Example(name=f"row:{n}", question=f"Who is the mayor of {place}?", answer="") for n, place in enumerate(PLACES)]
+PROMPT = Prompt(system="Answer.", demos=(Demo(question="1?", answer="one"),))
+CHAT = "/v1/chat/completions"
+Make = Callable[..., OpenAiModel]
+
+
+@pytest.fixture(scope="module")
+def serving(tiny_model: Callable[[str], Path]) -> Iterator[ScriptedVllm]:
+    with scripted_vllm(tiny_model("llama"), "tiny") as server:
+        yield server
+
+
+@pytest.fixture
+def server(serving: ScriptedVllm) -> ScriptedVllm:
+    serving.asked.clear()
+    serving.script.clear()
+    serving.read.clear()
+    return serving
+
+
+@pytest.fixture
+def model(server: ScriptedVllm) -> Make:
+    def make(name: str = "tiny", charge: Callable[[Spend], None] = lambda _: None, **changes: Any) -> OpenAiModel:
+        settings = Generation(**({"engine": "openai", "url": server.url, "patience": 0} | changes))
+        return OpenAiModel(name, settings, lambda *_: None, charge, lambda _: None)
+
+    return make
+
+
+def completion(text: str | None, **more: Any) -> tuple[int, dict[str, Any]]:
+    return 200, {"choices": [{"message": {"content": text}}], **more}
+
+
+def test_it_is_sent_the_messages_that_our_own_template_renders(
+    model: Make, server: ScriptedVllm, backbone: Callable[[], Backbone]
+) -> None:
+    charged: list[Spend] = []
+    texts, spend = model(charge=charged.append).generate(PROMPT, ROWS, adapter=None, max_new_tokens=7)
+    assert texts == backbone().generate(PROMPT, ROWS, adapter=None, max_new_tokens=7)[0]
+    assert spend == sum(charged, Spend())
+    assert spend.read_tokens == sum(server.read) and 0 < spend.generated_tokens <= 7 * len(ROWS)
+    assert all(body["temperature"] == 0 and body["max_tokens"] == 7 for _, body in server.asked)
+
+
+def test_what_a_server_counts_as_cached_is_not_read_and_what_it_does_not_count_is_estimated(
+    model: Make, server: ScriptedVllm
+) -> None:
+    usage = {"prompt_tokens": 90, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 60}}
+    server.script[CHAT] = [completion(" A ", usage=usage), completion(None), completion("12345678", usage=None)]
+    texts, spend = model(batch_size=1).generate(PROMPT, ROWS, adapter=None, max_new_tokens=7)
+    assert texts == ["A", "", "12345678"]
+    assert spend.read_tokens > 30 and spend.generated_tokens == 4 + 1 + 2
+
+
+def test_a_question_that_is_too_long_has_no_answer(model: Make) -> None:
+    long = ROWS[0].model_copy(update={"question": "0 1 2 " * 600})
+    texts, _ = model().generate(PROMPT, [ROWS[0], long], adapter=None, max_new_tokens=4)
+    assert texts[0] is not None and texts[1] is None
+
+
+def test_a_parameter_that_is_refused_is_sent_under_its_other_name_or_not_at_all(
+    model: Make, server: ScriptedVllm
+) -> None:
+    server.script[CHAT] = [
+        refusal(400, "Unsupported parameter: 'max_tokens'"), refusal(400, "'temperature' does not support 0"),
+        completion("yes"),
+    ]  # fmt: skip
+    texts, _ = model().generate(PROMPT, ROWS[:1], adapter=None, max_new_tokens=7)
+    assert texts == ["yes"]
+    last = server.asked[-1][1]
+    assert last["max_completion_tokens"] == 7 and not {"max_tokens", "temperature"} & last.keys()
+
+
+@pytest.mark.parametrize(
+    ("reply", "way_out"),
+    [
+        (refusal(404, "no such model"), "look at model and generation.url"),
+        (refusal(401, "bad key"), "generation.key_variable"),
+        (refusal(429, "You exceeded your quota: insufficient_quota"), "insufficient_quota"),
+        (refusal(400, "tools?"), "does not take a request.*tools"),
+        ((200, {"hello": 1}), "no chat completion"),
+    ],
+)
+def test_refusals_name_the_setting(
+    reply: tuple[int, dict[str, Any]], way_out: str, model: Make, server: ScriptedVllm
+) -> None:
+    server.script[CHAT] = [reply]
+    with pytest.raises(NesyLoraError, match=way_out):
+        model(patience=60).generate(PROMPT, ROWS[:1], adapter=None, max_new_tokens=7)
+
+
+def test_neither_likelihoods_nor_adapters_are_made_up(model: Make, server: ScriptedVllm) -> None:
+    assert model().nll(PROMPT, ROWS, [("", "a")] * 3, adapter=None) == ([None] * 3, Spend())
+    with pytest.raises(BadInput, match="without the adapter"):
+        model().generate(PROMPT, ROWS, adapter="a", max_new_tokens=7)
+    assert server.asked == []

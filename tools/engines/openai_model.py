@@ -1,0 +1,145 @@
+"""A model that nobody has the weights of here, behind any server of OpenAI's protocol: it is sent messages."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from agent.config.generation import Generation
+from agent.config.llm import Llm
+from agent.errors import BadInput, NesyLoraError
+from agent.protocols import Charge, Progress, StopEarly
+from agent.records.examples import Example, Prompt
+from agent.records.rounds import Spend
+from tools.engines.parallel import in_parallel
+from tools.engines.server import Refused, Server
+from tools.llm.retry import OVERFLOW
+from tools.llm.sampling import SamplingParameters
+from tools.model.chat_template import Message, Renderer
+
+CHARACTERS = 4  # of a token, for a server that does not count them
+
+
+class Answered(NamedTuple):
+    """An answer, None for a question that is too long; and tokens that were read and written."""
+
+    text: str | None
+    read: int
+    written: int
+
+
+class OpenAiModel:
+    """Satisfies `agent.protocols.LanguageModel`, but measures no likelihood.
+
+    Args:
+        name: what the server calls the model.
+        settings: `generation` of the task.
+        look_up: called again and again while answers are waited for, with what is waited for; empty: nothing.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: Generation,
+        progress: Progress,
+        charge: Charge,
+        look_up: Callable[[str], object],
+    ) -> None:
+        self._name = name
+        self._settings = settings
+        self._progress = progress
+        self._charge = charge
+        self._look_up = look_up
+        self._sampling: dict[int, SamplingParameters] = {}  # by length of an answer
+
+    @cached_property
+    def _server(self) -> Server:
+        assert self._settings.url, "a task with this engine names an address"
+        return Server("the server", self._settings.url, self._settings)
+
+    def generate(
+        self,
+        prompt: Prompt,
+        examples: Sequence[Example],
+        *,
+        adapter: str | None,
+        max_new_tokens: int,
+        stop_early: StopEarly | None = None,
+    ) -> tuple[list[str | None], Spend]:
+        """As `LanguageModel.generate`; None for a question that the server calls too long.
+
+        Raises:
+            BadInput: an adapter is asked for, or the server does not take the request.
+            NesyLoraError: the server is away for too long.
+        """
+        if adapter is not None:
+            raise BadInput(
+                f"`generation.engine: openai` answers by '{self._name}' alone, without the adapter {adapter}"
+            )
+        asked = [Renderer.messages(prompt, example) for example in examples]
+        texts: list[str | None] = [None] * len(asked)
+        spend = Spend()
+        self._progress("answering", 0, len(asked))
+        answers = in_parallel(
+            lambda place: self._answer(asked[place], max_new_tokens), range(len(asked)), self._settings.batch_size,
+            lambda: self._look_up(self._server.waits),
+        )  # fmt: skip
+        for done, (place, answered) in enumerate(answers, 1):
+            texts[place] = answered.text
+            used = Spend(read_tokens=answered.read, generated_tokens=answered.written)
+            self._charge(used)
+            spend += used
+            self._progress("answering", done, len(asked))
+        return texts, spend
+
+    def nll(
+        self,
+        prompt: Prompt,
+        examples: Sequence[Example],
+        completions: Sequence[tuple[str, str]],
+        *,
+        adapter: str | None,
+    ) -> tuple[Sequence[float | None], Spend]:
+        """None for each: nothing of this protocol tells the likelihood of a text that the model has not written."""
+        return [None] * len(examples), Spend()
+
+    # --- one answer ---
+
+    def _answer(self, messages: list[Message], new: int) -> Answered:
+        greedy = Llm(model=self._name, base_url=self._settings.url, temperature=0).model_copy(
+            update={"max_tokens": new}
+        )
+        sampling = self._sampling.setdefault(new, SamplingParameters(greedy))
+        while True:
+            sent = sampling.parameters()
+            try:
+                found = self._server.post("/chat/completions", {"model": self._name, "messages": messages, **sent})
+                return self._read(found, messages)
+            except Refused as refused:
+                if refused.status in (400, 413) and any(mark in refused.text.lower() for mark in OVERFLOW):
+                    return Answered(None, 0, 0)
+                if refused.status not in (400, 422) or not sampling.refuse(sent, refused.text):
+                    raise self._server.fault(refused) from refused
+
+    def _read(self, found: Any, messages: list[Message]) -> Answered:
+        try:
+            text = str(found["choices"][0]["message"].get("content") or "").strip()
+        except (LookupError, TypeError, AttributeError) as error:
+            raise NesyLoraError(f"{self._server.name} sent something that is no chat completion") from error
+        usage = found.get("usage") or {}
+        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        read = usage.get("prompt_tokens") or _tokens("".join(message["content"] for message in messages))
+        return Answered(text, max(1, read - cached), usage.get("completion_tokens") or _tokens(text))
+
+
+def _tokens(text: str) -> int:
+    return max(1, math.ceil(len(text) / CHARACTERS))
+
+
+class Unmeasured:
+    """What a tokenizer would say of rows, where there is none. Satisfies `eval.tasks.fitting.Renders`."""
+
+    ends: Sequence[str] = ()
+
+    def prompt_ids(self, prompt: Prompt, example: Example) -> Sequence[int]:
+        return ()

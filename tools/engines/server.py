@@ -1,0 +1,153 @@
+"""An engine's HTTP server: requests that wait while it is away, and errors that name the setting to change."""
+
+import os
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+from agent.config.generation import Generation
+from agent.errors import BadInput, NesyLoraError
+from tools.llm.retry import NO_CREDIT, retry_after
+
+Body = Mapping[str, Any]
+REQUEST_SECONDS = 600.0  # of one answer; a server on a busy processor takes long, and then it is not away
+LONGEST_WAIT = 15.0  # seconds between two tries
+QUOTED = 300  # characters of a server's message
+RESUME = "Nothing is lost: once it answers, the run goes on with `nesylora resume`."
+
+
+class Refused(Exception):
+    """The server has answered with an error. Never leaves this package.
+
+    Attributes:
+        status: of HTTP.
+        text: the server's own message.
+        after: seconds that the server asks to wait; None where it names none.
+    """
+
+    def __init__(self, status: int, text: str, after: float | None = None) -> None:
+        super().__init__(f"HTTP {status}: {text}")
+        self.status = status
+        self.text = text
+        self.after = after
+
+    @property
+    def passes(self) -> bool:
+        """Whether the same request may be taken a little later."""
+        busy = self.status in (408, 429) or self.status >= 502
+        return busy and not any(mark in self.text.lower() for mark in NO_CREDIT)
+
+
+class Server:
+    """Sends requests from any number of threads.
+
+    Args:
+        name: what messages call it.
+        url: up to and with /v1.
+        settings: for the key's variable, the patience, and how many connections.
+    """
+
+    def __init__(self, name: str, url: str, settings: Generation) -> None:
+        self.url = url.rstrip("/")
+        self.name = f"{name} at {self.url}"
+        self._waiting: dict[int, str] = {}  # by thread
+        self._settings = settings
+        self._left = threading.Event()
+        limits = httpx.Limits(max_connections=settings.batch_size + 4)
+        # Servers of this machine are not asked through a proxy; nor is any other, as its users know its address.
+        self._client = httpx.Client(timeout=REQUEST_SECONDS, limits=limits, headers=_headers(settings), trust_env=False)
+
+    @property
+    def waits(self) -> str:
+        """A sentence on what some request waits for; empty while all are answered."""
+        return next(iter(list(self._waiting.values())), "")
+
+    def get(self, path: str) -> Any:
+        """What stands at a path beside /v1, or in it, as JSON. Raises as `post`."""
+        return self._patiently("GET", path, None)
+
+    def post(self, path: str, body: Body) -> Any:
+        """The JSON answer (None for other text).
+
+        Raises:
+            Refused: the server has refused it.
+            NesyLoraError: it is away for longer than the settings' patience.
+        """
+        return self._patiently("POST", path, body)
+
+    def close(self) -> None:
+        """Let go; threads that still wait end by an error."""
+        self._left.set()
+        self._client.close()
+
+    def _patiently(self, method: str, path: str, body: Body | None) -> Any:
+        try:
+            return self._tried(method, path, body)
+        finally:
+            self._waiting.pop(threading.get_ident(), None)
+
+    def _tried(self, method: str, path: str, body: Body | None) -> Any:
+        began, wait = None, 1.0
+        while True:
+            try:
+                return self._once(method, path, body)
+            except (httpx.TransportError, Refused) as error:
+                asked = None
+                if isinstance(error, Refused):
+                    if not error.passes:
+                        raise
+                    asked = error.after
+                now, what = time.monotonic(), str(error) or type(error).__name__
+                began = began or now
+                wait = wait if asked is None else asked
+                if now + wait > began + self._settings.patience or self._left.is_set():
+                    raise NesyLoraError(
+                        f"{self.name} does not answer ({what}), for {now - began:.0f} s now (generation.patience). "
+                        f"{RESUME}"
+                    ) from error
+                self._waiting[threading.get_ident()] = f"Waiting for {self.name}: {what}."
+                self._left.wait(wait)
+                wait = min(2 * max(wait, 1.0), LONGEST_WAIT)
+
+    def _once(self, method: str, path: str, body: Body | None) -> Any:
+        address = f"{self.url}{path}" if path.startswith("/") else f"{self.url.removesuffix('/v1')}/{path}"
+        reply = self._client.request(method, address, json=body)
+        try:
+            found = reply.json()
+        except ValueError:
+            found = None
+        if reply.is_success:
+            return found
+        raise Refused(reply.status_code, _message(found) or reply.text[:QUOTED], retry_after(reply.headers))
+
+    def fault(self, refused: Refused) -> NesyLoraError:
+        """The error that a refusal is to a user, where nothing more is known about it."""
+        if refused.status in (401, 403):
+            variable = self._settings.key_variable
+            key = f"the key in ${variable}" if variable else "a request without a key"
+            return BadInput(f"{self.name} refuses {key} ({refused}): look at generation.key_variable")
+        if refused.status == 404:
+            return BadInput(
+                f"{self.name} does not know what it was asked ({refused}): look at model and generation.url"
+            )
+        return NesyLoraError(f"{self.name} does not take a request: {refused}")
+
+
+def _headers(settings: Generation) -> dict[str, str]:
+    """Raises BadInput: a variable is named, and holds no key."""
+    if settings.key_variable is None:
+        return {}
+    key = os.environ.get(settings.key_variable, "").strip()
+    if not key or not (key.isascii() and key.isprintable()):
+        raise BadInput(f"generation.key_variable: the environment variable {settings.key_variable} holds no key")
+    return {"Authorization": f"Bearer {key}"}
+
+
+def _message(found: Any) -> str:
+    """A server's own words, from the forms in which errors come."""
+    error = found.get("error", found) if isinstance(found, dict) else None
+    text = error.get("message") or error.get("detail") if isinstance(error, dict) else error
+    return " ".join(str(text or "").split())[:QUOTED]

@@ -1,0 +1,160 @@
+"""The model under adaptation behind a vLLM server: it answers; likelihoods and training stay with our own backbone."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from transformers import AutoConfig, GenerationConfig
+
+from agent.config.generation import Generation
+from agent.errors import BadInput
+from agent.protocols import Charge, LanguageModel, Progress, StopEarly
+from agent.records.examples import Example, Prompt
+from agent.records.rounds import Spend
+from tools.engines.parallel import in_parallel
+from tools.engines.server import Server
+from tools.engines.vllm import VllmServer, too_long
+from tools.model.chat_template import Renderer, TokenRow
+from tools.model.generation_config import HONOURED, named_settings
+from tools.model.loading import load_renderer, source_folder
+from tools.packed.packing import common_prefix
+
+
+class VllmModel:
+    """Satisfies `agent.protocols.LanguageModel`. Answers are charged as our own backbone charges the same texts.
+
+    Args:
+        name: what the task calls the model.
+        settings: `generation` of the task.
+        chat_template_kwargs: see `tools.model.chat_template.Renderer`.
+        server: connects to the server, which may have to be started; called when it is first asked.
+        own: our own backbone, for likelihoods; called when the first is asked for.
+        locate: the folder of an adapter, from its id.
+        look_up: called again and again while answers are waited for, with what is waited for; empty: nothing.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: Generation,
+        chat_template_kwargs: dict[str, object],
+        server: Callable[[], Server],
+        own: Callable[[], LanguageModel],
+        locate: Callable[[str], Path],
+        progress: Progress,
+        charge: Charge,
+        look_up: Callable[[str], object],
+    ) -> None:
+        self._name = name
+        self._settings = settings
+        self._switches = chat_template_kwargs
+        self._connect = server
+        self._own = own
+        self._locate = locate
+        self._progress = progress
+        self._charge = charge
+        self._look_up = look_up
+
+    # --- what it is read and written with ---
+
+    @cached_property
+    def _rendering(self) -> tuple[Renderer, int]:
+        return load_renderer(self._name, chat_template_kwargs=self._switches, progress=self._progress)
+
+    @cached_property
+    def _server(self) -> VllmServer:
+        """Raises BadInput: it serves another model, or the model's generation config asks for what vLLM cannot do."""
+        render, source = self._rendering[0], source_folder(self._name, self._progress)
+        named, penalty = _generation(source)
+        if beyond := [setting for setting in named if setting != "repetition_penalty"]:
+            raise BadInput(
+                f"The generation_config of '{self._name}' has {beyond[0]}, which only `generation.engine: own` does as "
+                "transformers does"
+            )
+        server = self._connect()
+        return VllmServer(server, (self._name, source, Path(source).name), _ends(render, source), penalty)
+
+    # --- answers ---
+
+    def generate(
+        self,
+        prompt: Prompt,
+        examples: Sequence[Example],
+        *,
+        adapter: str | None,
+        max_new_tokens: int,
+        stop_early: StopEarly | None = None,
+    ) -> tuple[list[str | None], Spend]:
+        """As `LanguageModel.generate`; every answer to its end, whatever `stop_early` would allow.
+
+        Raises:
+            NesyLoraError: the server is away for too long, serves another model, or does not take the adapter or a row.
+        """
+        server, (render, window) = self._server, self._rendering
+        rows = [TokenRow(ids, []) for ids in render.prompts_ids(prompt, examples)]
+        folder = None if adapter is None else self._locate(adapter)
+        fitting = [place for place, row in enumerate(rows) if len(row) + max_new_tokens <= window]
+        for place in fitting:
+            if server.length and len(rows[place]) + max_new_tokens > server.length:
+                raise too_long(server.server.name, len(rows[place]), max_new_tokens, server.length)
+        spend = self._charged(read_tokens=_cost([rows[place] for place in fitting]))
+        server.name_of(folder)  # loaded before all ask for it
+        texts: list[str | None] = [None] * len(rows)
+        done, ends = 0, set(server.ends)
+        self._progress("answering", done, len(rows))
+        answers = in_parallel(
+            lambda place: server.answer(rows[place].prompt, max_new_tokens, folder), fitting,
+            self._settings.batch_size, lambda: self._look_up(server.server.waits),
+        )  # fmt: skip
+        for done, (place, answered) in enumerate(answers, 1):
+            ids = answered[: next((at for at, token in enumerate(answered) if token in ends), len(answered))]
+            texts[place] = render.output(ids)
+            spend += self._charged(generated_tokens=len(ids) + 1)
+            self._progress("answering", done, len(rows), f"with adapter {adapter}" if adapter else "")
+        if done < len(rows):
+            self._progress("answering", done, len(rows), f"{len(rows) - done} rows are too long for the model")
+        return texts, spend
+
+    def _charged(self, **tokens: int) -> Spend:
+        spend = Spend(**tokens)
+        self._charge(spend)
+        return spend
+
+    # --- likelihoods ---
+
+    def nll(
+        self,
+        prompt: Prompt,
+        examples: Sequence[Example],
+        completions: Sequence[tuple[str, str]],
+        *,
+        adapter: str | None,
+    ) -> tuple[Sequence[float | None], Spend]:
+        """As `LanguageModel.nll`, by our own backbone."""
+        return self._own().nll(prompt, examples, completions, adapter=adapter)
+
+
+def _cost(rows: Sequence[TokenRow]) -> int:
+    """Tokens that are read for these rows; what they share, once: the server keeps it, too."""
+    shared = len(common_prefix(rows)) if rows else 0
+    return sum(map(len, rows)) - shared * (len(rows) - 1)
+
+
+def _generation(source: str) -> tuple[list[str], float]:
+    """Settings of the model's generation config that change a greedy answer; and its penalty of repetition."""
+    config = _config(source)
+    return named_settings(config, HONOURED), float(config.repetition_penalty or 1.0)
+
+
+def _ends(render: Renderer, source: str) -> list[int]:
+    """Ids that end an answer, as our own backbone has them."""
+    named = _config(source).eos_token_id
+    named = named if isinstance(named, list) else [named]
+    return sorted({render.end, *(token for token in named if token is not None)})
+
+
+def _config(source: str) -> GenerationConfig:
+    try:
+        return GenerationConfig.from_pretrained(source)
+    except OSError:  # it has none of its own, and transformers makes one of the model's
+        return GenerationConfig.from_model_config(AutoConfig.from_pretrained(source, trust_remote_code=False))
