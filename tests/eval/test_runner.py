@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.errors import LlmUnavailable, NesyLoraError
-from agent.protocols import Rating, StopEarly
+from agent.protocols import Asked, Rating, StopEarly
 from agent.records.evaluation import Evaluation
 from agent.records.examples import Candidate, Example, Prompt
 from agent.records.rounds import Spend
@@ -46,6 +47,9 @@ class Parrot:
         self.asked.append(([example.name for example in examples], adapter, max_new_tokens))
         form = "ANSWER: " if "ANSWER" in prompt.system else ""
         return [form + (example.answer if adapter else "no idea") for example in examples], Spend()
+
+    def generate_each(self, asked: Sequence[Asked], **options: Any) -> list[tuple[list[str], Spend]]:
+        return [self.generate(*each, **options) for each in asked]
 
     def nll(
         self, _: Prompt, examples: Sequence[Example], completions: Sequence[tuple[str, str]], *, adapter: str | None
