@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from agent.errors import LlmUnavailable, NesyLoraError, OutOfMoney
-from agent.protocols import LanguageModel
+from agent.protocols import Asked, LanguageModel
 from agent.records.base import digest
 from agent.records.evaluation import Evaluation, ExampleScore, Measurements
 from agent.records.examples import Candidate, Example, Prompt, Split
@@ -56,11 +56,22 @@ class Runner:
             KeyError: the split has no row of such a name.
             NesyLoraError: a judge did not answer. Nothing of what it was asked is stored, and a run can be resumed.
         """
+        [evaluation] = self.each([candidate], split, names)
+        return evaluation
+
+    def each(
+        self, candidates: Sequence[Candidate], split: Split, names: Sequence[str] | None = None
+    ) -> list[Evaluation]:
+        """As a call for each, in order; those with the same adapter are answered together.
+
+        Raises:
+            ValueError, KeyError, NesyLoraError: as a call for each.
+        """
         if split == "test":
             raise ValueError("the test split is sealed: open_test opens it, once, at the end of a run")
         if names is not None and not names:
             raise ValueError("name at least one row, or leave the names out for all")
-        return self._evaluate(candidate, split, names)
+        return self._evaluate(candidates, split, names)
 
     def reference_nll(self, candidate: Candidate, names: Sequence[str]) -> list[float | None]:
         """How likely the candidate finds the right answers: mean NLL of the references in the wanted form.
@@ -95,17 +106,27 @@ class Runner:
         Raises:
             NesyLoraError: a judge did not answer.
         """
-        return self._evaluate(candidate, "test", None)
+        [evaluation] = self._evaluate([candidate], "test", None)
+        return evaluation
 
-    def _evaluate(self, candidate: Candidate, split: Split, names: Sequence[str] | None) -> Evaluation:
+    def _evaluate(self, candidates: Sequence[Candidate], split: Split, names: Sequence[str] | None) -> list[Evaluation]:
         by_name = {row.name: row for row in self._task.rows(split)}
         rows = {self._key(row): row for row in map(by_name.__getitem__, by_name if names is None else names)}
-        known = self._store.load(candidate, split)
-        missing = {key: row for key, row in rows.items() if key not in known.scores}
-        if missing:  # decoding is greedy: a row's answer is the same, whichever rows it is generated with
-            known = known.model_copy(update={"scores": known.scores | self._scores(candidate, missing)})
-            self._store.save(known)
-        return Evaluation(candidate=candidate, split=split, scores=tuple(known.scores[key] for key in rows))
+        known = {candidate: self._store.load(candidate, split) for candidate in candidates}
+        missing = {
+            candidate: {key: row for key, row in rows.items() if key not in measured.scores}
+            for candidate, measured in known.items()
+        }  # decoding is greedy: a row's answer is the same, whichever rows it is generated with
+        for adapter in dict.fromkeys(candidate.adapter for candidate in candidates):
+            asked = {pair: of for pair, of in missing.items() if of and pair.adapter == adapter}
+            for (candidate, of), texts in zip(asked.items(), self._answers(asked, adapter), strict=True):
+                scores = known[candidate].scores | self._scores(of, texts)
+                known[candidate] = known[candidate].model_copy(update={"scores": scores})
+                self._store.save(known[candidate])
+        return [
+            Evaluation(candidate=candidate, split=split, scores=tuple(known[candidate].scores[key] for key in rows))
+            for candidate in candidates
+        ]
 
     def _key(self, row: Example) -> str:
         """Names a row by its content, and by the settings and scorers under which an answer's score stays the same."""
@@ -113,14 +134,18 @@ class Runner:
         shaping = [row.id, generation.max_new_tokens, self._task.scorers.digest, READING]
         return digest([*shaping, *generation.identity])  # another engine's answers are measured anew
 
-    def _scores(self, candidate: Candidate, rows: Mapping[str, Example]) -> dict[str, ExampleScore]:
-        outputs, _ = self._model.generate(
-            self._prompt_of(candidate.prompt),
-            list(rows.values()),
-            adapter=candidate.adapter,
-            max_new_tokens=self._task.config.generation.max_new_tokens,
-            stop_early=self._stop_early,
-        )
+    def _answers(
+        self, asked: Mapping[Candidate, Mapping[str, Example]], adapter: str | None
+    ) -> list[Sequence[str | None]]:
+        """The texts of each candidate's rows; all candidates have this adapter."""
+        if not asked:
+            return []
+        prompts = [Asked(self._prompt_of(pair.prompt), list(rows.values())) for pair, rows in asked.items()]
+        new = self._task.config.generation.max_new_tokens
+        answers = self._model.generate_each(prompts, adapter=adapter, max_new_tokens=new, stop_early=self._stop_early)
+        return [texts for texts, _ in answers]
+
+    def _scores(self, rows: Mapping[str, Example], outputs: Sequence[str | None]) -> dict[str, ExampleScore]:
         answered = {key: (rows[key], text) for key, text in zip(rows, outputs, strict=True) if text is not None}
         try:
             scores = dict(zip(answered, self._task.scorers.score_all(list(answered.values())), strict=True))

@@ -96,7 +96,7 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
             edits = editor.propose(prompt, failures, task.train, decision.move, number).edits
             quarter = max(1, len(task.validation) // 4)
             compared_on = batch([row.name for row in task.validation], turn, quarter, config.seed)
-            score = partial(evaluate, split="validation", names=compared_on)
+            score = partial(evaluate.each, split="validation", names=compared_on)
             winner, _ = compare_proposals(edits, prompt, best.adapter, score, run.save_prompt)
             pair = winner and Candidate(prompt=winner.id, adapter=best.adapter)
             trial = Trial(candidate=pair, note="edited", raced=tuple(compared_on))

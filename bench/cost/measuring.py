@@ -40,12 +40,13 @@ def _train(contender: str, cell: TrainingCell, loaded: Loaded) -> Measurement:
     rows = training_rows(loaded.tokenizer, cell)
     if contender == FLOOR:
         return floor.training_floor(loaded, rows)
+    trainers: dict[str, training.Trainer] = {"ours": training.ours, "plain": training.plain}
     if contender == "trl":  # an optional package
-        from bench.cost.contenders.trl import trl as trainer
-    else:
-        trainer = {"ours": training.ours, "plain": training.plain}[contender]
+        from bench.cost.contenders.trl import trl
+
+        trainers["trl"] = trl
     memory = PeakMemory(loaded.model.device.type)
-    steps = trainer(loaded, rows, cell.steps)
+    steps = trainers[contender](loaded, rows, cell.steps)
     return Trained(
         seconds=tuple(after - before for before, after in pairwise(steps.ends)), loss=steps.loss,
         tokens=sum(map(len, rows.tokens)), prefix=rows.prefix, memory=memory.peak(),

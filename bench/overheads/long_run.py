@@ -12,7 +12,7 @@ from unittest.mock import patch
 import yaml
 
 from agent.config.lora import Lora
-from agent.protocols import Briefing
+from agent.protocols import Asked, Briefing
 from agent.records.actions import Decision, EditPrompt, Stop, TrainLora
 from agent.records.base import Record
 from agent.records.evaluation import Fitting
@@ -126,6 +126,11 @@ class FreeModel:
             for example in examples
         ]
         return answers, Spend()
+
+    def generate_each(
+        self, asked: Sequence[Asked], *, adapter: str | None, max_new_tokens: int, stop_early: object = None
+    ) -> list[tuple[list[str], Spend]]:
+        return [self.generate(*each, adapter=adapter, max_new_tokens=max_new_tokens) for each in asked]
 
     def nll(
         self, prompt: Prompt, examples: Sequence[Example], completions: object, *, adapter: str | None

@@ -100,7 +100,7 @@ def best_of(
     """The best of the edits and the present prompt on the rows of these names, all of one split."""
     from tools.editing.comparison import compare_proposals
 
-    score = partial(services.evaluate, split=split_of(names[0]), names=names)
+    score = partial(services.evaluate.each, split=split_of(names[0]), names=names)
     return compare_proposals(edits, present, adapter, score, services.folder.save_prompt)
 
 

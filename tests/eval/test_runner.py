@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.errors import LlmUnavailable, NesyLoraError
-from agent.protocols import Rating, StopEarly
+from agent.protocols import Asked, Rating, StopEarly
 from agent.records.evaluation import Evaluation
 from agent.records.examples import Candidate, Example, Prompt
 from agent.records.rounds import Spend
@@ -32,6 +33,7 @@ class Parrot:
 
     def __init__(self) -> None:
         self.asked: list[tuple[list[str], str | None, int]] = []
+        self.calls: list[int] = []  # how many prompts each call named
         self.scored: list[list[str]] = []
 
     def generate(
@@ -46,6 +48,10 @@ class Parrot:
         self.asked.append(([example.name for example in examples], adapter, max_new_tokens))
         form = "ANSWER: " if "ANSWER" in prompt.system else ""
         return [form + (example.answer if adapter else "no idea") for example in examples], Spend()
+
+    def generate_each(self, asked: Sequence[Asked], **options: Any) -> list[tuple[list[str], Spend]]:
+        self.calls.append(len(asked))
+        return [self.generate(*each, **options) for each in asked]
 
     def nll(
         self, _: Prompt, examples: Sequence[Example], completions: Sequence[tuple[str, str]], *, adapter: str | None
@@ -107,6 +113,32 @@ def test_another_adapter_under_the_same_prompt_is_scored_anew(runner: Runner) ->
     before = runner(PLAIN, "validation")
     after = runner(Candidate(prompt="plain", adapter="a1"), "validation")
     assert (before.content, after.content) == (0, 1)
+
+
+def test_several_candidates_are_answered_in_one_call_for_each_adapter_and_scored_as_one_by_one(
+    task: Path, runner: Runner, model: Parrot, tmp_path: Path
+) -> None:
+    pairs = [Candidate(prompt=prompt, adapter=adapter) for adapter in (None, "a1") for prompt in PROMPTS]
+    found = runner.each([*pairs, pairs[1]], "validation", VALIDATION[:2])
+    assert model.calls == [2, 2]
+    other = RunFolder.create(tmp_path / "other", "capitals", "", source=task, digest="0" * 12, name="run")
+    alone = Runner(load_task(task), Parrot(), PROMPTS.__getitem__, other)
+    assert found == [alone(pair, "validation", VALIDATION[:2]) for pair in [*pairs, pairs[1]]]
+
+
+def test_of_several_candidates_only_what_is_not_known_is_asked(runner: Runner, model: Parrot) -> None:
+    formed, tuned = Candidate(prompt="formed"), Candidate(prompt="plain", adapter="a1")
+    runner(PLAIN, "validation", VALIDATION[:3])
+    runner(tuned, "validation")
+    model.asked.clear()
+    runner.each([PLAIN, formed, tuned], "validation")
+    assert [(names, adapter) for names, adapter, _ in model.asked] == [(VALIDATION[3:], None), (VALIDATION, None)]
+
+
+@pytest.mark.parametrize(("split", "names"), [("test", None), ("train", [])])
+def test_several_candidates_open_no_sealed_split_either(runner: Runner, split: Any, names: Any) -> None:
+    with pytest.raises(ValueError, match=r"sealed|at least one row"):
+        runner.each([PLAIN], split, names)
 
 
 NAMES = [f"train:{line}" for line in (1, 2, 3, 4)]
@@ -174,6 +206,17 @@ def test_a_kill_while_rows_are_generated_leaves_what_was_known(runner: Runner, m
 
 def cut_off(*_: object, **__: object) -> list[str]:
     raise KeyboardInterrupt
+
+
+def test_without_its_judge_what_was_judged_before_is_kept(task: Path, model: Parrot, run: RunFolder) -> None:
+    judge = "content: [{kind: contains}, {kind: judge, rubric: Right.}]\nllm: {model: judge-1}"
+    (task / "task.yaml").write_text(TASK.replace("content: [{kind: contains}]", judge))
+    moody = Moody(patience=1)
+    runner = Runner(load_task(task, rater=lambda _: moody), model, PROMPTS.__getitem__, run)
+    formed = Candidate(prompt="formed")
+    with pytest.raises(NesyLoraError, match="4 rows could not be judged"):
+        runner.each([PLAIN, formed], "train")
+    assert (len(run.load(PLAIN, "train").scores), len(run.load(formed, "train").scores)) == (4, 0)
 
 
 def test_the_reference_nll_of_a_pair_is_measured_once(runner: Runner, model: Parrot) -> None:

@@ -11,8 +11,9 @@ import yaml
 
 import nesylora
 from agent.errors import BadInput
+from agent.protocols import Asked
 from agent.records.actions import TrainLora
-from agent.records.examples import Demo, Example, Prompt
+from agent.records.examples import Demo, Example
 from graphs.context import Context, new_run
 from graphs.nodes.approve import cost_of
 from graphs.services.forgetting import Forgetting
@@ -123,17 +124,17 @@ def test_a_kept_task_that_falls_takes_the_training_back(keeping: Callable[..., P
 def test_a_kept_task_whose_prompt_retrieves_is_shown_its_own_train_rows(
     keeping: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Example] = []
-    generate = Backbone.generate
+    seen: list[Example] = []
+    generate_each = Backbone.generate_each
 
-    def noted(self: Backbone, prompt: Prompt, examples: Sequence[Example], **options: Any) -> Any:
-        asked.extend(examples)
-        return generate(self, prompt, examples, **options)
+    def noted(self: Backbone, asked: Sequence[Asked], **options: Any) -> Any:
+        seen.extend(example for _, examples in asked for example in examples)
+        return generate_each(self, asked, **options)
 
-    monkeypatch.setattr(Backbone, "generate", noted)
+    monkeypatch.setattr(Backbone, "generate_each", noted)
     task = keeping({"prompt": {"system": "Say it.", "retrieval": {"k": 2}}})
     a_run(task, tmp_path / "runs", "budget.rounds=1")
-    own = [row for row in asked if row.question.endswith("validation.") and row.question.startswith("Say ")]
+    own = [row for row in seen if row.question.endswith("validation.") and row.question.startswith("Say ")]
     assert len(own) >= 4
     for row in own:
         assert len(row.demos) == 2
@@ -167,17 +168,17 @@ def test_a_kept_task_that_retrieves_is_shown_its_own_train_rows_as_they_fit_the_
     keeping: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown, embedded = list[Demo](), list[str]()
-    generate, embed = Backbone.generate, MiniLm.__call__
+    generate_each, embed = Backbone.generate_each, MiniLm.__call__
 
-    def noted(self: Backbone, prompt: Prompt, examples: Sequence[Example], **options: Any) -> Any:
-        shown.extend(demo for example in examples for demo in example.demos)
-        return generate(self, prompt, examples, **options)
+    def noted(self: Backbone, asked: Sequence[Asked], **options: Any) -> Any:
+        shown.extend(demo for _, examples in asked for example in examples for demo in example.demos)
+        return generate_each(self, asked, **options)
 
     def counted(self: MiniLm, texts: Sequence[str]) -> list[list[float]]:
         embedded.extend(texts)
         return embed(self, texts)
 
-    monkeypatch.setattr(Backbone, "generate", noted)
+    monkeypatch.setattr(Backbone, "generate_each", noted)
     monkeypatch.setattr(MiniLm, "__call__", counted)
     task = keeping({"prompt": {"retrieval": {"k": 1}}}, answer="Heskzan<|im_end|>")
     a_run(task, tmp_path / "runs", "budget.rounds=1", "edit.retrieve=0")

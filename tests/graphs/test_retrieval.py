@@ -9,6 +9,7 @@ import pytest
 
 import nesylora
 from agent.errors import BadInput
+from agent.protocols import Asked
 from agent.records.base import folded
 from agent.records.examples import Demo, Example, Prompt, Retrieval
 from agent.records.looks import TryPrompt
@@ -36,15 +37,15 @@ NEAREST = {  # the train row nearest to a validation question, in the wanted for
 @pytest.fixture
 def answered(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Prompt, Example]]:
     """Every prompt and example that the model itself is asked to answer."""
-    asked: list[tuple[Prompt, Example]] = []
-    generate = Backbone.generate
+    seen: list[tuple[Prompt, Example]] = []
+    generate_each = Backbone.generate_each
 
-    def noted(self: Backbone, prompt: Prompt, examples: Sequence[Example], **options: Any) -> Any:
-        asked.extend((prompt, example) for example in examples)
-        return generate(self, prompt, examples, **options)
+    def noted(self: Backbone, asked: Sequence[Asked], **options: Any) -> Any:
+        seen.extend((prompt, example) for prompt, examples in asked for example in examples)
+        return generate_each(self, asked, **options)
 
-    monkeypatch.setattr(Backbone, "generate", noted)
-    return asked
+    monkeypatch.setattr(Backbone, "generate_each", noted)
+    return seen
 
 
 @pytest.fixture

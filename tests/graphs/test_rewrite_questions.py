@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from agent.protocols import Asked
 from agent.records.examples import Example
 from agent.records.rounds import Spend
 from graphs.context import Context, new_run
@@ -83,14 +84,14 @@ def check(folder: RunFolder, remembered: int, answered: list[str]) -> None:
 def test_stopped_in_the_comparison_a_round_takes_what_it_remade_as_it_is(
     tiny_task: Callable[..., Path], tmp_path: Path, answered: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kill, generate = Kill(), Backbone.generate
+    kill, generate_each = Kill(), Backbone.generate_each
 
-    def stopping(model: Backbone, prompt: Any, rows: Sequence[Example], **how: Any) -> tuple[list[str], Spend]:
-        if answered and not any(REWORDED in row.question for row in rows):
+    def stopping(model: Backbone, asked: Sequence[Asked], **how: Any) -> Any:
+        if answered and not any(REWORDED in row.question for _, rows in asked for row in rows):
             kill()
-        return generate(model, prompt, rows, **how)
+        return generate_each(model, asked, **how)
 
-    monkeypatch.setattr(Backbone, "generate", stopping)
+    monkeypatch.setattr(Backbone, "generate_each", stopping)
     with serving(scripted_llm) as server:
         folder = a_run(tiny_task, server, tmp_path)
         check(folder, killed_and_resumed(folder), answered)

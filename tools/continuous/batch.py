@@ -8,10 +8,11 @@ import torch
 from transformers import PreTrainedModel
 
 from tools.continuous.choosing import Chooser
-from tools.continuous.passes import Part, PromptPart, run_parts
+from tools.continuous.passes import PromptPart
 from tools.continuous.row import Row
 from tools.continuous.slots import Slots, grown
 from tools.packed.decoding import run_prefix
+from tools.packed.parts import Part, run_parts
 from tools.packed.prefix_cache import PrefixCache, slice_tokens
 
 LEAST_SLOT = 64  # tokens

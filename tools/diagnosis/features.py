@@ -18,7 +18,7 @@ that cannot be measured is missing too: the row does not fit into the model's wi
 import random
 from collections.abc import Mapping, Sequence
 
-from agent.protocols import LanguageModel, Scorers
+from agent.protocols import Asked, LanguageModel, Scorers
 from agent.records.evaluation import ExampleScore
 from agent.records.examples import Demo, Example, Prompt, Retrieval
 
@@ -122,11 +122,9 @@ class FeatureExtractor:
 
     def _trials(self, examples: Sequence[Example], prompts: Sequence[Prompt], adapter: str | None) -> list[Features]:
         """`right` and `near_right` of each example; nothing for one that has no trial answer."""
-        trials = [
-            self._model.generate(prompt, examples, adapter=adapter, max_new_tokens=self._max_new_tokens)[0]
-            for prompt in prompts
-        ]
-        answers = zip(*trials, strict=True) if trials else [()] * len(examples)
+        asked = [Asked(prompt, examples) for prompt in prompts]
+        trials = self._model.generate_each(asked, adapter=adapter, max_new_tokens=self._max_new_tokens) if asked else []
+        answers = zip(*(texts for texts, _ in trials), strict=True) if trials else [()] * len(examples)
         return [self._passed(example, of_row) for example, of_row in zip(examples, answers, strict=True)]
 
     def _passed(self, example: Example, answers: Sequence[str | None]) -> Features:

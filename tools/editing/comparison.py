@@ -12,14 +12,14 @@ def compare_proposals(
     edits: Sequence[Edit],
     present: Prompt,
     adapter: str | None,
-    evaluate: Callable[[Candidate], Evaluation],
+    evaluate: Callable[[Sequence[Candidate]], Sequence[Evaluation]],
     save: Callable[[Prompt], str],
 ) -> tuple[Prompt | None, list[Proposal]]:
     """Score the edits and the present prompt, and take the one of highest merit; among equals, the cheapest.
 
     Args:
         adapter: under which all prompts are scored.
-        evaluate: scores a pair; on the same rows each time.
+        evaluate: scores pairs, in order; all on the same rows.
         save: keeps a prompt, and returns its id.
 
     Returns:
@@ -27,7 +27,7 @@ def compare_proposals(
     """
     compared = [Edit(prompt=present, note="the present prompt"), *edits]
     pairs = [Candidate(prompt=save(edit.prompt), adapter=adapter) for edit in compared]
-    scored = [evaluate(pair) for pair in pairs]
+    scored = evaluate(pairs)
     best = min(range(len(compared)), key=lambda index: (-scored[index].merit, compared[index].prompt.price))
     proposals = [
         Proposal(prompt=pair.prompt, note=edit.note, merit=evaluation.merit, rows=len(evaluation.scores))

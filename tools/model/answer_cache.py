@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from agent.protocols import Charge, LanguageModel, Replies, StopEarly
+from agent.protocols import Asked, Charge, LanguageModel, Replies, StopEarly
 from agent.records.base import digest
 from agent.records.examples import Example, Prompt
 from agent.records.rounds import Spend
@@ -27,6 +27,10 @@ class KeptAnswer(NamedTuple):
     seconds: float
     generated: float
     read: float
+
+
+Computed = tuple[Sequence[str | None] | Sequence[float | None], Spend]
+"""Values of some rows, and what they used up."""
 
 
 class CachedLanguageModel:
@@ -67,22 +71,41 @@ class CachedLanguageModel:
         max_new_tokens: int,
         stop_early: StopEarly | None = None,
     ) -> tuple[list[str | None], Spend]:
-        """As `LanguageModel.generate`.
+        """As `LanguageModel.generate`."""
+        [answers] = self.generate_each(
+            [Asked(prompt, examples)], adapter=adapter, max_new_tokens=max_new_tokens, stop_early=stop_early
+        )
+        return answers
+
+    def generate_each(
+        self,
+        asked: Sequence[Asked],
+        *,
+        adapter: str | None,
+        max_new_tokens: int,
+        stop_early: StopEarly | None = None,
+    ) -> list[tuple[list[str | None], Spend]]:
+        """As `LanguageModel.generate_each`.
 
         Where an answer may stop depends on its reference and on the scorers: it is kept for these only.
         """
-        shared = ["generate or none", self._name, prompt.id, adapter, max_new_tokens]
-        ends = [[example.answer, self._scorers] if stop_early else None for example in examples]
-        keys = [digest([*shared, _asked(example), end]) for example, end in zip(examples, ends, strict=True)]
 
-        def compute(places: Sequence[int]) -> tuple[Sequence[str | None], Spend]:
-            rows = [examples[place] for place in places]
-            return self._load().generate(
-                prompt, rows, adapter=adapter, max_new_tokens=max_new_tokens, stop_early=stop_early
+        def keys(prompt: Prompt, examples: Sequence[Example]) -> list[str]:
+            shared = ["generate or none", self._name, prompt.id, adapter, max_new_tokens]
+            ends = [[example.answer, self._scorers] if stop_early else None for example in examples]
+            return [digest([*shared, _asked(example), end]) for example, end in zip(examples, ends, strict=True)]
+
+        def compute(missing: Sequence[Sequence[int]]) -> Sequence[tuple[Sequence[str | None], Spend]]:
+            rows = [
+                Asked(prompt, [examples[place] for place in places])
+                for (prompt, examples), places in zip(asked, missing, strict=True)
+            ]
+            return self._load().generate_each(
+                rows, adapter=adapter, max_new_tokens=max_new_tokens, stop_early=stop_early
             )
 
-        values, spend = self._answers(keys, compute)
-        return [None if value is None else str(value) for value in values], spend
+        answers = self._answers([keys(*each) for each in asked], compute)
+        return [([None if value is None else str(value) for value in values], spend) for values, spend in answers]
 
     def nll(
         self,
@@ -97,34 +120,42 @@ class CachedLanguageModel:
         asked = zip(examples, completions, strict=True)
         keys = [digest([*shared, _asked(example), *completion]) for example, completion in asked]
 
-        def compute(places: Sequence[int]) -> tuple[Sequence[float | None], Spend]:
+        def compute(missing: Sequence[Sequence[int]]) -> list[tuple[Sequence[float | None], Spend]]:
+            [places] = missing
             rows, scored = [examples[place] for place in places], [completions[place] for place in places]
-            return self._load().nll(prompt, rows, scored, adapter=adapter)
+            return [self._load().nll(prompt, rows, scored, adapter=adapter)]
 
-        values, spend = self._answers(keys, compute)
+        [(values, spend)] = self._answers([keys], compute)
         return [None if value is None else float(value) for value in values], spend
 
     def _answers(
-        self, keys: Sequence[str], compute: Callable[[Sequence[int]], tuple[Sequence[str | float | None], Spend]]
-    ) -> tuple[list[str | float | None], Spend]:
-        """The kept values of these keys, computed where there are none, and what they cost."""
+        self, asked: Sequence[Sequence[str]], compute: Callable[[Sequence[Sequence[int]]], Sequence[Computed]]
+    ) -> list[tuple[list[str | float | None], Spend]]:
+        """For each list of keys the kept values, computed where there are none, and what they cost.
+
+        Args:
+            compute: given the places of each list that are not known, their values and what they used up.
+        """
         known = {
-            key: KeptAnswer(**json.loads(reply)) for key in set(keys) if (reply := self._replies.get(key)) is not None
+            key: KeptAnswer(**json.loads(reply))
+            for key in {key for keys in asked for key in keys}
+            if (reply := self._replies.get(key)) is not None
         }
-        spend = self._charged([known[key] for key in keys if key in known])
-        missing = [place for place, key in enumerate(keys) if key not in known]
-        if missing:
+        spends = [self._charged([known[key] for key in keys if key in known]) for keys in asked]
+        missing = [[place for place, key in enumerate(keys) if key not in known] for keys in asked]
+        if count := sum(map(len, missing)):
             self._load()  # not within the measured time
             began = self._clock()
-            values, used = compute(missing)
-            total = (self._clock() - began, used.generated_tokens, used.read_tokens)
-            share = [amount / len(missing) for amount in total]
-            computed = {keys[place]: KeptAnswer(value, *share) for place, value in zip(missing, values, strict=True)}
-            for key, answer in computed.items():
-                self._replies.put(key, json.dumps(answer._asdict()))
-            known |= computed
-            spend += used
-        return [known[key].value for key in keys], spend
+            computed = compute(missing)
+            seconds = (self._clock() - began) / count
+            for number, (places, (values, used)) in enumerate(zip(missing, computed, strict=True)):
+                shares = [amount / max(1, len(places)) for amount in (used.generated_tokens, used.read_tokens)]
+                for place, value in zip(places, values, strict=True):
+                    key = asked[number][place]
+                    known[key] = KeptAnswer(value, seconds, *shares)
+                    self._replies.put(key, json.dumps(known[key]._asdict()))
+                spends[number] += used
+        return [([known[key].value for key in keys], spend) for keys, spend in zip(asked, spends, strict=True)]
 
     def _charged(self, answers: Sequence[KeptAnswer]) -> Spend:
         """Charge what known answers cost. Tokens are whole numbers: what is rounded off is charged with later ones."""

@@ -10,18 +10,19 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from agent.protocols import Charge, Progress, StopEarly
+from agent.protocols import Asked, Charge, Progress, StopEarly
 from agent.records.examples import Example, Prompt
 from agent.records.rounds import Spend
 from tools.adapters.adapted_model import AdaptedModel
 from tools.memory_budget import MemoryBudget, is_out_of_memory
+from tools.model.asked_rows import AskedRows
 from tools.model.chat_template import Renderer, TokenRow
 from tools.model.composite import window
 from tools.model.generation_config import Constraints, without_settings
 from tools.model.row_batches import RowBatches, too_large
-from tools.packed.decoding import decode, run_prefix
+from tools.packed.decoding import PrefixedRows, decode, run_prefix
 from tools.packed.early_stopping import Completions
-from tools.packed.packing import common_prefix, pack, pack_logits
+from tools.packed.packing import common_length, common_prefix, pack, pack_logits
 from tools.packed.padding import generate_padded, padded_logits
 from tools.packed.prefix_cache import PrefixCache
 from tools.packed.support import can_pack
@@ -112,31 +113,55 @@ class Backbone(AdaptedModel):
             BadInput: there are no weights of this adapter, or they do not fit the base.
             NesyLoraError: memory does not hold one row.
         """
+        [answers] = self.generate_each(
+            [Asked(prompt, examples)], adapter=adapter, max_new_tokens=max_new_tokens, stop_early=stop_early
+        )
+        return answers
+
+    def generate_each(
+        self,
+        asked: Sequence[Asked],
+        *,
+        adapter: str | None,
+        max_new_tokens: int,
+        stop_early: StopEarly | None = None,
+    ) -> list[tuple[list[str | None], Spend]]:
+        """`generate` of each prompt, with the same texts and the same charges; rows of several in one batch.
+
+        Prompts are answered one after another where that takes no more batches, and on models that are not packed.
+        """
         with self._answering(adapter) as (model, decoder):
-            rows = [TokenRow(ids, []) for ids in self.render.prompts_ids(prompt, examples)]
-            texts: list[str | None] = [None] * len(rows)
-            done = 0
+            questions = AskedRows(asked, self.render)
+            rows, done = questions.rows, 0
             self._progress("answering", done, len(rows))
-            fitting = self._fitting(rows, max_new_tokens)
-            spend = self._charged(read_tokens=self.cost([rows[place] for place in fitting]))
-            prefix = self._prefix_cache(model, [rows[place] for place in fitting], adapter)
+            groups = questions.by_prompt(self._fitting(rows, max_new_tokens))
+            for number, group in enumerate(groups):
+                questions.spends[number] += self._charged(read_tokens=self.cost([rows[place] for place in group]))
+            prefixes = self._prefix_caches(model, [[rows[place] for place in group] for group in groups], adapter)
 
-            def answer(batch: list[int]) -> Completions:
-                completions = Completions([examples[i] for i in batch], self.ends, self.render.output, stop_early)
-                self._decode(model, [rows[i] for i in batch], prefix, completions, max_new_tokens, decoder)
-                return completions
+            def complete(batch: list[int]) -> tuple[list[list[int]], Completions]:
+                parts = questions.by_prompt(batch)
+                together = [
+                    PrefixedRows(prefix, [rows[place] for place in part])
+                    for prefix, part in zip(prefixes, parts, strict=True)
+                    if part
+                ]
+                examples = [questions.examples[place] for part in parts for place in part]
+                completions = Completions(examples, self.ends, self.render.output, stop_early)
+                self._decode(model, together, completions, max_new_tokens, decoder)
+                return parts, completions
 
-            longest = max((len(rows[place]) for place in fitting), default=0) - len(prefix.ids)
-            at_least = decoder.rows_that_fit(prefix, longest + max_new_tokens) if decoder else 0
-            for batch, completions in self._batches.run(rows, fitting, max_new_tokens, answer, at_least):
-                for place, ids in zip(batch, completions.ids, strict=True):
-                    texts[place] = self.render.output(ids)
-                spend += self._charged(generated_tokens=sum(len(ids) + 1 for ids in completions.ids))
-                done += len(batch)
-                self._progress("answering", done, len(rows), f"with adapter {adapter}" if adapter else "")
+            room = lambda own: decoder.rows_that_fit(prefixes, own + max_new_tokens) if decoder else 0  # noqa: E731
+            courses = questions.courses(groups, room, self._batches.count if self.packs else None)
+            for places, at_least in courses:
+                for batch, (parts, completions) in self._batches.run(rows, places, max_new_tokens, complete, at_least):
+                    for number, generated in enumerate(questions.take(parts, completions.ids)):
+                        questions.spends[number] += self._charged(generated_tokens=generated)
+                    done += len(batch)
+                    self._progress("answering", done, len(rows), f"with adapter {adapter}" if adapter else "")
             if done < len(rows):
                 self._progress("answering", done, len(rows), f"{len(rows) - done} rows are too long for the model")
-        return texts, spend
+        return questions.answers()
 
     @contextmanager
     def _answering(self, adapter: str | None) -> Iterator[tuple[PreTrainedModel, StaticDecoder | None]]:
@@ -152,37 +177,42 @@ class Backbone(AdaptedModel):
         self.charge(spend)
         return spend
 
-    def _prefix_cache(self, model: PreTrainedModel, rows: Sequence[TokenRow], adapter: str | None) -> PrefixCache:
-        """What these rows share, run; as far as the last rows of the same weights shared it, it is taken from them."""
-        if not self.packs or not rows:
-            return PrefixCache()
+    def _prefix_caches(
+        self, model: PreTrainedModel, groups: Sequence[Sequence[TokenRow]], adapter: str | None
+    ) -> list[PrefixCache]:
+        """What the rows of each group share, run; what it has in common with others is run once."""
+        if not self.packs:
+            return [PrefixCache() for _ in groups]
         key = adapter, self._adapters.detached
-        known = self._kept.prefix if self._kept.prefix_key == key else PrefixCache()
-        ids = common_prefix(rows)
-        try:
-            cache = run_prefix(model, known, ids, self.device)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            raise too_large(len(ids), 0) from None
-        self._kept.prefix_key, self._kept.prefix = key, cache
-        return cache
+        caches = [self._kept.prefix if self._kept.prefix_key == key else PrefixCache()]
+        for rows in groups:
+            ids = common_prefix(rows) if rows else []
+            known = [common_length(cache.ids, ids) for cache in caches]
+            try:
+                caches.append(run_prefix(model, caches[known.index(max(known))], ids, self.device))
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise too_large(len(ids), 0) from None
+            if rows:
+                self._kept.prefix_key, self._kept.prefix = key, caches[-1]
+        return caches[1:]
 
     def _decode(
         self,
         model: PreTrainedModel,
-        rows: Sequence[TokenRow],
-        prefix: PrefixCache,
+        groups: Sequence[PrefixedRows],
         completions: Completions,
         new: int,
         decoder: StaticDecoder | None,
     ) -> None:
+        rows = [row for group in groups for row in group.rows]
         constraints = Constraints(self.base, [row.prompt for row in rows], self.ends, new)
         if decoder is not None:
-            decoder.decode(rows, prefix, completions, constraints, new)
+            decoder.decode(groups, completions, constraints, new)
             return
         if self.packs:
-            decode(model, rows, prefix, completions, constraints, new, self.device)
+            decode(model, groups, completions, constraints, new, self.device)
             return
         with without_settings(self.base):
             generate_padded(model, rows, completions, constraints, self._pad, new, self.device)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from agent.protocols import LanguageModel, Retriever, StopEarly
+from agent.protocols import Asked, LanguageModel, Retriever, StopEarly
 from agent.records.examples import Example, Prompt
 from agent.records.rounds import Spend
 
@@ -34,6 +34,20 @@ class RetrievingLanguageModel:
         prompt, examples = self._retriever.resolved(prompt, examples)
         return self._model.generate(
             prompt, examples, adapter=adapter, max_new_tokens=max_new_tokens, stop_early=stop_early
+        )
+
+    def generate_each(
+        self,
+        asked: Sequence[Asked],
+        *,
+        adapter: str | None,
+        max_new_tokens: int,
+        stop_early: StopEarly | None = None,
+    ) -> Sequence[tuple[Sequence[str | None], Spend]]:
+        """As `LanguageModel.generate_each`."""
+        resolved = [Asked(*self._retriever.resolved(*each)) for each in asked]
+        return self._model.generate_each(
+            resolved, adapter=adapter, max_new_tokens=max_new_tokens, stop_early=stop_early
         )
 
     def nll(

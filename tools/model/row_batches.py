@@ -26,6 +26,14 @@ class RowBatches:
         self._size = size
         self._most: int | None = None  # rows that memory holds, known once it has run out
 
+    def count(self, rows: int, at_least: int = 0) -> int:
+        """How many batches so many rows take, if memory holds them."""
+        return -(-rows // self._rows(at_least))
+
+    def _rows(self, at_least: int) -> int:
+        size = max(self._size, at_least)
+        return size if self._most is None else min(size, self._most)
+
     def run(
         self,
         rows: Sequence[TokenRow],
@@ -51,7 +59,7 @@ class RowBatches:
         """
         waiting = sorted(places, key=lambda place: len(rows[place]))
         while waiting:
-            batch = waiting[: min(max(self._size, at_least), self._most or len(waiting))]
+            batch = waiting[: self._rows(at_least)]
             batch = batch[: rows_together(self._base, [len(rows[place]) + new for place in batch])]
             try:
                 result = run(batch)

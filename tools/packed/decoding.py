@@ -1,6 +1,7 @@
-"""Greedy decoding of many rows that share a prefix cache; finished rows leave the batch."""
+"""Greedy decoding of many rows that share a prefix cache, or a few; finished rows leave the batch."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
@@ -9,7 +10,8 @@ from tools.model.chat_template import TokenRow
 from tools.model.generation_config import Constraints
 from tools.packed.attention import AttentionOptions, KeysValues, apply_softcap, masked_softmax
 from tools.packed.early_stopping import Completions
-from tools.packed.packing import PackedBatch, common_length, forward_logits, pack, pack_logits
+from tools.packed.packing import PackedBatch, common_length, pack, pack_logits
+from tools.packed.parts import Part, run_parts
 from tools.packed.prefix_cache import PrefixCache
 
 
@@ -25,10 +27,32 @@ def run_prefix(model: PreTrainedModel, cache: PrefixCache, ids: Sequence[int], d
     return known.extended(missing, batch.kept)
 
 
+@dataclass(frozen=True)
+class PrefixedRows:
+    """Rows to be answered, with empty completions; their prompts all begin with the prefix's ids."""
+
+    prefix: PrefixCache
+    rows: Sequence[TokenRow]
+
+
+def run_prompts(
+    model: PreTrainedModel, groups: Sequence[PrefixedRows], device: torch.device
+) -> tuple[list[PackedBatch], torch.Tensor]:
+    """One pass over the own tokens of all rows.
+
+    Returns:
+        For each group the pass as it saw it, with the keys and values it kept; logits [B, V] after all prompts.
+    """
+    prompts = [pack(group.rows, device, group.prefix) for group in groups]
+    for batch in prompts:
+        batch.kept = {}
+    logits = run_parts(model, [Part(batch, batch.ids[0], batch.positions[0], batch.scored) for batch in prompts])
+    return prompts, torch.cat(logits)
+
+
 def decode(
     model: PreTrainedModel,
-    rows: Sequence[TokenRow],
-    prefix: PrefixCache,
+    groups: Sequence[PrefixedRows],
     completions: Completions,
     constraints: Constraints,
     max_new_tokens: int,
@@ -40,24 +64,37 @@ def decode(
     equal to the last bits of rounding.
 
     Args:
-        rows: with empty completions; the prompts all begin with the prefix's ids.
+        completions: of the rows of all groups, one group after another.
     """
-    prompts = pack(rows, device, prefix)
-    prompts.kept = {}
-    logits = pack_logits(model, prompts)  # [B, V]
-    batch = DecodeBatch(prompts, max_new_tokens)
+    prompts, logits = run_prompts(model, groups, device)
+    batches = [DecodeBatch(batch, max_new_tokens) for batch in prompts]
     for remaining in range(max_new_tokens, 0, -1):
         tokens = constraints(completions.active, completions.ids, logits).argmax(dim=-1)  # [B]
         staying = completions.append(tokens.tolist())
         if remaining == 1 or not staying:
             return
         if len(staying) < len(tokens):
-            places = torch.tensor(staying, device=device)
+            batches = _kept(batches, staying)
+            tokens = tokens[torch.tensor(staying, device=device)]
+        parts = []
+        for batch, newest in zip(batches, tokens.split([len(batch) for batch in batches]), strict=True):
+            batch.advance()
+            parts.append(Part(batch, newest, batch.positions, torch.arange(len(batch), device=device)))
+        logits = torch.cat(run_parts(model, parts))
+
+
+def _kept(batches: Sequence["DecodeBatch"], staying: Sequence[int]) -> list["DecodeBatch"]:
+    """The batches without the rows that have ended; `staying` counts through the rows of all."""
+    left, first = [], 0
+    for batch in batches:
+        end = first + len(batch)
+        places = [place - first for place in staying if first <= place < end]
+        if len(places) < len(batch):
             batch.keep(places)
-            tokens = tokens[places]
-        batch.advance()
-        scored = torch.arange(len(staying), device=device)
-        logits = forward_logits(model, batch, tokens[None], batch.positions[None], scored)
+        if places:
+            left.append(batch)
+        first = end
+    return left
 
 
 class DecodeBatch:
@@ -82,6 +119,10 @@ class DecodeBatch:
         }
         self._hidden: dict[int | None, torch.Tensor] = {}
 
+    def __len__(self) -> int:
+        """B: its rows."""
+        return len(self._lengths)
+
     @property
     def positions(self) -> torch.Tensor:
         """[B] the position of each row's newest token."""
@@ -93,8 +134,9 @@ class DecodeBatch:
         self._longest = int(self._lengths.max())
         self._hidden = {}
 
-    def keep(self, rows: torch.Tensor) -> None:
-        """Drop all rows but these: their places [B']."""
+    def keep(self, places: Sequence[int]) -> None:
+        """Drop all rows but those at these places."""
+        rows = torch.tensor(places, dtype=torch.long, device=self._lengths.device)
         self._lengths = self._lengths[rows]
         self._own = {layer: (key[:, rows], value[:, rows]) for layer, (key, value) in self._own.items()}
 

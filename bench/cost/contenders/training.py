@@ -1,6 +1,7 @@
 """Contenders at training: ours, and the loop that people write with peft."""
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,10 @@ class Steps:
 
     ends: list[float]
     loss: float
+
+
+Trainer = Callable[[Loaded, Rows, int], Steps]
+"""Trains on rows for so many steps."""
 
 
 def ours(loaded: Loaded, rows: Rows, steps: int) -> Steps:

@@ -14,8 +14,12 @@ from bench.cost.inputs import Loaded, Rows
 from tools.training.lora_config import lora_config
 
 
-def trl(loaded: Loaded, rows: Rows, steps: int) -> Steps:
-    """The same LoRA, rows, optimizer and schedule as the others; all steps in one epoch, since each begins anew."""
+def trl(loaded: Loaded, rows: Rows, steps: int, liger: bool = False) -> Steps:
+    """The same LoRA, rows, optimizer and schedule as the others; all steps in one epoch, since each begins anew.
+
+    Args:
+        liger: with Liger's kernels for norms, rotations and gates; TRL computes the loss itself.
+    """
     torch.manual_seed(SEED)
     model = get_peft_model(loaded.model, lora_config(SETTINGS.rank, SETTINGS))
     clock = _Clock(loaded)
@@ -26,7 +30,7 @@ def trl(loaded: Loaded, rows: Rows, steps: int) -> Steps:
     ])  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         trainer = _Trainer(
-            model, args=_settings(folder, loaded, len(rows.tokens), steps), train_dataset=dataset.repeat(steps),
+            model, args=_settings(folder, loaded, len(rows.tokens), steps, liger), train_dataset=dataset.repeat(steps),
             processing_class=loaded.tokenizer, callbacks=[clock],
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
@@ -34,7 +38,7 @@ def trl(loaded: Loaded, rows: Rows, steps: int) -> Steps:
     return Steps(clock.ends, float(trainer.loss))
 
 
-def _settings(folder: str, loaded: Loaded, batch: int, steps: int) -> SFTConfig:
+def _settings(folder: str, loaded: Loaded, batch: int, steps: int, liger: bool) -> SFTConfig:
     on_cpu = loaded.model.device.type == "cpu"
     # Sequential: else a step would hold some rows twice. bf16 off: nobody else here runs under autocast; the model's
     # own type is the same for all.
@@ -44,7 +48,7 @@ def _settings(folder: str, loaded: Loaded, batch: int, steps: int) -> SFTConfig:
         lr_scheduler_type="linear", warmup_steps=warmup(steps), gradient_checkpointing=False,
         bf16=False, use_cpu=on_cpu, dataloader_pin_memory=not on_cpu, train_sampling_strategy="sequential",
         dataset_kwargs={"skip_prepare_dataset": True}, save_strategy="no", logging_strategy="no", report_to="none",
-        disable_tqdm=True,
+        disable_tqdm=True, use_liger_kernel=liger,
     )  # fmt: skip
 
 

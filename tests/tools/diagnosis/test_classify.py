@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config.scorers import Contains, StartsWith
-from agent.protocols import LanguageModel
+from agent.protocols import Asked, LanguageModel
 from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Candidate, Demo, Example, Prompt, Retrieval
 from agent.records.rounds import Spend
@@ -57,6 +57,9 @@ class Scripted:
     ) -> tuple[list[str], Spend]:
         self.tried.append((prompt, [example.name for example in examples], adapter))
         return ["no"] * len(examples), Spend()
+
+    def generate_each(self, asked: Sequence[Asked], **options: Any) -> list[tuple[list[str], Spend]]:
+        return [self.generate(*each, **options) for each in asked]
 
     def nll(
         self,

@@ -34,7 +34,10 @@ class Comparison:
         self.saved.append(prompt)
         return prompt.id
 
-    def __call__(self, candidate: Candidate) -> Evaluation:
+    def __call__(self, candidates: Sequence[Candidate]) -> list[Evaluation]:
+        return list(map(self.evaluation, candidates))
+
+    def evaluation(self, candidate: Candidate) -> Evaluation:
         self.asked.append(candidate)
         scores = tuple(
             ExampleScore(example=f"validation:{line}", output="", content=content, style=0)

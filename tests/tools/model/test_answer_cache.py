@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.protocols import LanguageModel
+from agent.protocols import Asked, LanguageModel
 from agent.records.examples import Demo, Example, Prompt
 from agent.records.rounds import Spend
 from memory.replies import ReplyStore
@@ -79,6 +79,27 @@ def test_a_call_is_charged_once_and_to_the_token_in_however_many_parts_it_is_kno
     together = CachedLanguageModel(no_model, replies, ["tiny"], Clock(), "scorers")
     whole, parts = asked(together)[1], sum((asked(apart, [row])[1] for row in ROWS), Spend())
     assert parts == whole.model_copy(update={"seconds": pytest.approx(whole.seconds)})
+
+
+def test_of_several_prompts_only_what_is_new_is_computed_and_all_is_charged_once(
+    backbone: Callable[..., Backbone], replies: ReplyStore
+) -> None:
+    charged: list[Spend] = []
+    ours, options = backbone(charge=charged.append), {"adapter": None, "max_new_tokens": 4}
+    prompts = [Asked(PROMPT, ROWS), Asked(Prompt(), ROWS[:2]), Asked(Prompt(system="Who?"), ROWS[1:4])]
+    wanted = [ours.generate(*each, **options) for each in prompts]
+    model = CachedLanguageModel(lambda: ours, replies, ["tiny"], Clock(), "scorers", charged.append)
+    for each in (Asked(PROMPT, ROWS[:3]), prompts[1]):
+        model.generate(*each, **options)
+    charged.clear()
+    answers = model.generate_each(prompts, **options)
+    assert [texts for texts, _ in answers] == [texts for texts, _ in wanted]
+    assert sum((spend for _, spend in answers), Spend()) == sum(charged, Spend())
+    assert answers[2][1] == wanted[2][1] and answers[1][1].generated_tokens == wanted[1][1].generated_tokens
+    again = CachedLanguageModel(no_model, replies, ["tiny"], Clock(), "scorers")
+    known = again.generate_each(prompts, **options)
+    assert [texts for texts, _ in known] == [texts for texts, _ in wanted]
+    assert known[2][1].read_tokens == pytest.approx(wanted[2][1].read_tokens, abs=1)
 
 
 def test_likelihoods_are_kept_too(backbone: Callable[..., Backbone], replies: ReplyStore) -> None:

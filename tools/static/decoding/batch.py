@@ -111,32 +111,52 @@ class StaticBatch:
 
     # --- what happens between steps ---
 
-    def load(self, prompts: PackedBatch, tokens: torch.Tensor, rows: Sequence[int]) -> None:
+    def load(
+        self, prompts: Sequence[PackedBatch], prefix: PrefixCache, tokens: torch.Tensor, rows: Sequence[int]
+    ) -> None:
         """Take the rows of a pass over prompts, and the first new token of each.
 
         Args:
+            prompts: the pass, in a part for each group of rows.
+            prefix: with what all rows begin. What the rows of a part share beyond it becomes each row's own.
             tokens: [n] of these rows.
             rows: the places of the n ≤ B rows in the pass. The other places of the batch compute nothing of use.
         """
-        assert prompts.kept is not None, "the pass over the prompts keeps its keys and values"
-        device = tokens.device
-        self.buffers.load_prefix(prompts.prefix)
-        place = torch.full((int(prompts.owner[-1]) + 1,), self.B, device=device)
-        place[torch.tensor(rows, device=device)] = torch.arange(len(rows), device=device)
-        P = len(prompts.prefix.ids)
-        targets = place[prompts.owner] * self.T + prompts.positions[0] - P  # [S] in the flattened [B * T]
-        wanted = (place[prompts.owner] < self.B).nonzero()[:, 0]
-        for layer, pair in prompts.kept.items():
-            for buffer, tensor in zip(self._own[layer], pair, strict=True):
+        device, P = tokens.device, len(prefix.ids)
+        self.buffers.load_prefix(prefix)
+        for pair in self._own.values():
+            for buffer in pair:
                 buffer.zero_()
-                buffer.flatten(0, 1)[targets[wanted]] = tensor[0].transpose(0, 1)[wanted]
-        lengths = torch.bincount(prompts.owner)[torch.tensor(rows, device=device)]
+        own = [torch.bincount(part.owner) for part in prompts]  # each [rows of the part]
+        lengths = torch.cat([count + len(part.prefix.ids) - P for part, count in zip(prompts, own, strict=True)])
+        taken = torch.tensor(rows, device=device)
+        place = torch.full_like(lengths, self.B)
+        place[taken] = torch.arange(len(rows), device=device)
+        for part, places in zip(prompts, place.split([len(count) for count in own]), strict=True):
+            self._load_part(part, places, P)
         self._tokens.fill_(0)
         self._tokens[: len(rows)] = tokens
         self._cursor[1].fill_(0)
-        self._cursor[1, : len(rows)] = lengths
+        self._cursor[1, : len(rows)] = lengths[taken]
         self._cursor[0] = self._cursor[1] + P
         self.buffers.count.zero_()
+
+    def _load_part(self, prompts: PackedBatch, place: torch.Tensor, P: int) -> None:
+        """Take keys and values of rows that share P tokens with all others.
+
+        Args:
+            place: [rows of the part] of each in this batch; B: it has none.
+        """
+        assert prompts.kept is not None, "the pass over the prompts keeps its keys and values"
+        places = place[prompts.owner]  # [S]
+        wanted = (places < self.B).nonzero()[:, 0]
+        targets = (places * self.T + prompts.positions[0] - P)[wanted]  # in the flattened [B * T]
+        taken, more = place[place < self.B], len(prompts.prefix.ids) - P
+        for layer, pair in prompts.kept.items():
+            for number, (buffer, tensor) in enumerate(zip(self._own[layer], pair, strict=True)):
+                if more:
+                    buffer[taken, :more] = prompts.prefix.layers[layer][number][0, :, P:].transpose(0, 1)
+                buffer.flatten(0, 1)[targets] = tensor[0].transpose(0, 1)[wanted]
 
     def take(self, places: Sequence[int], source: "StaticBatch") -> None:
         """Continue the rows at these n ≤ B places of another batch, which uses the same buffers."""

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from tools.memory_budget import free_memory, is_out_of_memory
-from tools.model.chat_template import TokenRow
 from tools.model.generation_config import Constraints
 from tools.packed.attention import KeysValues
+from tools.packed.decoding import PrefixedRows, run_prompts
 from tools.packed.early_stopping import Completions
-from tools.packed.packing import PackedBatch, pack, pack_logits
+from tools.packed.packing import PackedBatch, common_length
 from tools.packed.prefix_cache import PrefixCache
 from tools.static.decoding.batch import Buffers, Capacity, StaticBatch, bytes_per_token
 from tools.static.graphs import captured, without_synchronizing
@@ -71,9 +71,12 @@ class StaticDecoder:
         self._batches.clear()
         self._graphs.clear()
 
-    def rows_that_fit(self, prefix: PrefixCache, own_tokens: int) -> int:
-        """The largest of `ROWS` that the device's free memory has room for, with so many own tokens each; 0: none."""
-        token = bytes_per_token(prefix.layers)
+    def rows_that_fit(self, prefixes: Sequence[PrefixCache], own_tokens: int) -> int:
+        """The largest of `ROWS` that the device's free memory has room for, with so many own tokens each; 0: none.
+
+        Also 0 where it is not known what a token takes, because all prefixes are empty.
+        """
+        token = max((bytes_per_token(prefix.layers) for prefix in prefixes), default=0)
         if not token:
             return 0
         free = free_memory(self._device) + self.bytes
@@ -81,8 +84,7 @@ class StaticDecoder:
 
     def decode(
         self,
-        rows: Sequence[TokenRow],
-        prefix: PrefixCache,
+        groups: Sequence[PrefixedRows],
         completions: Completions,
         constraints: Constraints,
         max_new_tokens: int,
@@ -90,10 +92,10 @@ class StaticDecoder:
         """Append the greedy continuation of every row to `completions`, as `tools.packed.decoding.decode` does.
 
         Args:
-            rows: with empty completions; the prompts all begin with the prefix's ids.
+            completions: of the rows of all groups, one group after another.
         """
         try:
-            self._decode(rows, prefix, completions, constraints, max_new_tokens)
+            self._decode(groups, completions, constraints, max_new_tokens)
         except RuntimeError as error:
             if is_out_of_memory(error):  # fewer rows are tried next, and need the memory
                 self.release()
@@ -101,15 +103,12 @@ class StaticDecoder:
 
     def _decode(
         self,
-        rows: Sequence[TokenRow],
-        prefix: PrefixCache,
+        groups: Sequence[PrefixedRows],
         completions: Completions,
         constraints: Constraints,
         max_new_tokens: int,
     ) -> None:
-        prompts = pack(rows, self._device, prefix)
-        prompts.kept = {}
-        logits = pack_logits(self._model, prompts)  # [B, V]
+        prompts, logits = run_prompts(self._model, groups, self._device)
         tokens = constraints(completions.active, completions.ids, logits).argmax(dim=-1)
         staying = completions.append(tokens.tolist())
         if max_new_tokens == 1 or not staying:
@@ -120,26 +119,32 @@ class StaticDecoder:
         else:
             self._in_blocks(batch, completions, max_new_tokens - 1)
 
-    def load(self, prompts: PackedBatch, tokens: torch.Tensor, rows: Sequence[int], max_new_tokens: int) -> StaticBatch:
+    def load(
+        self, prompts: Sequence[PackedBatch], tokens: torch.Tensor, rows: Sequence[int], max_new_tokens: int
+    ) -> StaticBatch:
         """A batch of the smallest size, in buffers that are large enough.
 
+        Steps know one prefix, with which all rows begin: what groups share beyond it is copied for each of their rows.
+        So a captured step serves any number of groups, and rows may leave it in any order.
+
         Args:
-            prompts: a pass over prompts that kept its keys and values.
+            prompts: a pass over prompts that kept its keys and values, in a part for each group of rows.
             tokens: [n] the first new tokens of the rows.
             rows: the places of these n rows in the pass.
         """
-        assert prompts.kept is not None, "the pass over the prompts keeps its keys and values"
-        P = len(prompts.prefix.ids)
-        longest = int(prompts.positions.max()) + 1 - P
+        prefix = _shared([part.prefix for part in prompts])
+        P, like = len(prefix.ids), prompts[0].kept
+        assert like is not None, "the pass over the prompts keeps its keys and values"
+        longest = max(int(part.positions.max()) for part in prompts) + 1 - P
         self._make_room(
             Capacity(
                 _bucket(len(rows)), _rounded(longest + max_new_tokens, 64), _rounded(P, 256),
                 _rounded(max_new_tokens, 64),
             ),
-            prompts.kept,
+            like,
         )  # fmt: skip
         batch = self._batch(_bucket(len(rows)), min(P, LEAST_PREFIX))
-        batch.load(prompts, tokens, rows)
+        batch.load(prompts, prefix, tokens, rows)
         return batch
 
     def _in_blocks(self, batch: StaticBatch, completions: Completions, steps: int) -> None:
@@ -250,6 +255,15 @@ class StaticDecoder:
                 self._pool = self._pool or torch.cuda.graph_pool_handle()
                 self._graphs[batch] = captured(lambda: batch.step(self._model), self._pool)
             self._graphs[batch].replay()
+
+
+def _shared(prefixes: Sequence[PrefixCache]) -> PrefixCache:
+    """What rows of all these prefixes begin with; nothing where it would be too short for the kernels."""
+    if len(prefixes) == 1:
+        return prefixes[0]
+    first, last = (pick(prefixes, key=lambda prefix: prefix.ids) for pick in (min, max))
+    shared = common_length(first.ids, last.ids)
+    return first.first(shared) if shared >= LEAST_PREFIX else PrefixCache()
 
 
 def _append_block(fetched: Fetched, completions: Completions) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from tools.model.chat_template import TokenRow
-from tools.packed.decoding import run_prefix
+from tools.packed.decoding import PrefixedRows, run_prefix, run_prompts
 from tools.packed.packing import pack, pack_logits
 from tools.packed.prefix_cache import PrefixCache
 from tools.packed.support import UNSUPPORTED
@@ -31,9 +31,8 @@ def static_steps_work(model: Any, fused: Callable[[], AbstractContextManager[Non
         try:
             with fused():
                 prefix = run_prefix(model, PrefixCache(), PROBE[0].prompt[:SHARED], model.device)
-                prompts = pack([TokenRow(row.prompt, []) for row in PROBE], model.device, prefix)
-                prompts.kept = {}
-                pack_logits(model, prompts)
+                rows = PrefixedRows(prefix, [TokenRow(row.prompt, []) for row in PROBE])
+                prompts, _ = run_prompts(model, [rows], model.device)
                 tokens = torch.tensor([row.completion[0] for row in PROBE], device=model.device)
                 for _ in range(2):  # the first step of a batch runs as it is, the second is captured
                     batch = decoder.load(prompts, tokens, [0, 1], 4)
