@@ -23,7 +23,11 @@ PLAIN = (
     "The base has no chat template; the one here writes the plain lines that were measured. The model has not learned "
     'where its turn ends: stop at "\\nUser:".'
 )
-DORA = "The adapter uses DoRA, which vLLM refuses: serve the merged model there (`nesylora export --merged`)."
+DORA = (
+    "The adapter uses DoRA, which vLLM refuses: serve the merged model there (`nesylora export --merged`). Read it by "
+    "peft's `PeftModel`: transformers 5.23 by itself (`AutoModelForCausalLM.from_pretrained` of this folder, "
+    "`pipeline`) leaves out its magnitudes, and answers otherwise."
+)
 COPIES = (
     "The adapter holds whole modules ({names}), which vLLM refuses: serve the merged model there (`nesylora export "
     "--merged`)."

@@ -167,7 +167,7 @@ def test_what_is_merged_answers_as_the_adapter_does(
     bundle = export_run(run.path, wanted=Wanted(merged=True))
     base = tiny_model("llama_tied")
     assert answers(bundle, base, QUESTIONS, merged=True) == answers(bundle, base, QUESTIONS)
-    assert any("DoRA" in note for note in read_manifest(bundle).notes) == ("dora" in lora)
+    assert any("DoRA" in note and "magnitudes" in note for note in read_manifest(bundle).notes) == ("dora" in lora)
     card = (bundle / "README.md").read_text()
     assert ("--enable-lora" in card) == ("dora" not in lora) and "`vllm serve merged`" in card, "none that is refused"
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 import graphs.adapt
 import nesylora
 from agent.errors import BadInput, Busy, NesyLoraError
+from agent.policy.planner_tools import Reasoned
 from agent.records.actions import Decision, EditPrompt
 from agent.records.base import FORMAT, Record
 from agent.records.events import Event, Note
@@ -227,6 +228,24 @@ def test_every_record_of_the_state_may_be_read_and_nothing_else() -> None:
     assert serializer.loads_typed(foreign) == {"secret": "x"}, "its class is not imported"
     open_to_it = serializer.with_msgpack_allowlist([Foreign])
     assert open_to_it.loads_typed(foreign) == Foreign(secret="x")
+
+
+def within(kind: Any) -> set[type[Record]]:
+    """The records of a type and of all that its fields may hold."""
+    if not (isinstance(kind, type) and issubclass(kind, Record)):
+        return set().union(*map(within, get_args(kind)))
+    return {kind}.union(*(within(field.annotation) for field in kind.model_fields.values()))
+
+
+def test_what_a_checkpoint_holds_it_holds_whole() -> None:
+    """LangGraph builds a record from its `model_dump()`: what that leaves out or renames comes back as its default."""
+    kept = set().union(*map(within, RECORDS))
+    assert len(kept) > len(RECORDS), "records within records are looked at, too"
+    for record in kept:
+        for name, field in record.model_fields.items():
+            assert not (field.alias or field.validation_alias or field.exclude), f"{record.__name__}.{name} is lost"
+        others = [kind for kind in record.__subclasses__() if not issubclass(kind, Reasoned)]  # an LLM's, made plain
+        assert not others, f"a field of {record.__name__} is stored without what these add: {others}"
 
 
 class Foreign(BaseModel):
