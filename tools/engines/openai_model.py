@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from agent.config.generation import Generation
 from agent.config.llm import Llm
 from agent.errors import BadInput, NesyLoraError
-from agent.protocols import Charge, Progress, StopEarly
+from agent.protocols import Asked, Charge, Progress, StopEarly
 from agent.records.examples import Example, Prompt
 from agent.records.rounds import Spend
 from tools.engines.parallel import in_parallel
@@ -91,6 +91,20 @@ class OpenAiModel:
             spend += used
             self._progress("answering", done, len(asked))
         return texts, spend
+
+    def generate_each(
+        self,
+        asked: Sequence[Asked],
+        *,
+        adapter: str | None,
+        max_new_tokens: int,
+        stop_early: StopEarly | None = None,
+    ) -> list[tuple[list[str | None], Spend]]:
+        """As `LanguageModel.generate_each`: one prompt after another, each with many requests at a time."""
+        return [
+            self.generate(prompt, examples, adapter=adapter, max_new_tokens=max_new_tokens, stop_early=stop_early)
+            for prompt, examples in asked
+        ]
 
     def nll(
         self,

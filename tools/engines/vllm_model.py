@@ -8,7 +8,7 @@ from transformers import AutoConfig, GenerationConfig
 
 from agent.config.generation import Generation
 from agent.errors import BadInput
-from agent.protocols import Charge, LanguageModel, Progress, StopEarly
+from agent.protocols import Asked, Charge, LanguageModel, Progress, StopEarly
 from agent.records.examples import Example, Prompt
 from agent.records.rounds import Spend
 from tools.engines.parallel import in_parallel
@@ -114,6 +114,20 @@ class VllmModel:
         if done < len(rows):
             self._progress("answering", done, len(rows), f"{len(rows) - done} rows are too long for the model")
         return texts, spend
+
+    def generate_each(
+        self,
+        asked: Sequence[Asked],
+        *,
+        adapter: str | None,
+        max_new_tokens: int,
+        stop_early: StopEarly | None = None,
+    ) -> list[tuple[list[str | None], Spend]]:
+        """As `LanguageModel.generate_each`: one prompt after another, each with many requests at a time."""
+        return [
+            self.generate(prompt, examples, adapter=adapter, max_new_tokens=max_new_tokens, stop_early=stop_early)
+            for prompt, examples in asked
+        ]
 
     def _charged(self, **tokens: int) -> Spend:
         spend = Spend(**tokens)
