@@ -30,6 +30,7 @@ DOORS = {
 MEASURED_HERE = {
     "bench.backbones",
     "bench.cost",
+    "bench.cost.gpu",
     "bench.cost.contenders",
     "bench.overheads",
     "bench.studies",
