@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 
@@ -26,6 +27,7 @@ from agent.records.queue import (
 )
 from agent.records.rounds import Baseline, Call, Outcome, Spend, Usage
 from agent.signal.cost_model import Sizes
+from agent.signal.monitor import Lever
 from agent.signal.run_costs import Sample, Tried
 from eval.tasks.task import Task, load_config, load_task
 from graphs.context import new_run
@@ -246,6 +248,7 @@ def test_only_tasks_that_have_not_run_are_tried_out_and_their_answers_shape_the_
     run.append(a_baseline())
     [sample] = probe([new])
     assert sample is not None and 0 < sample.answered <= 10 and sample.before == 0.0 == sample.after
+    assert sample.first in get_args(Lever)
     assert sample.sizes.wanted < sample.sizes.shown and sample.sizes.asked + sample.sizes.wanted < 60
     tried: list[str] = []
 
