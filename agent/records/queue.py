@@ -28,8 +28,8 @@ class NightLimits(Record):
 class Rate(Record):
     """How fast this machine works with a model, in forward tokens a second (`Spend.forward_tokens`)."""
 
-    answering: float = Field(gt=0, description="while it answers and probes rows")
-    training: float = Field(gt=0)
+    answering: float = Field(gt=0, description="while it answers, probes and reads rows")
+    training: float = Field(gt=0, description="of tokens that are trained on, each three")
     source: str = Field(description="what it was measured on, in words")
 
 
@@ -78,7 +78,7 @@ class Estimate(Record):
         """
         if self.rate is None:
             return None
-        lora, edit = self.lora / self.rate.training, self.edit / self.rate.answering
+        lora, edit = self.lora / self.lora_rate, self.edit / self.rate.answering
         half = counted(rounds / 2)
         taken = {"lora": counted(rounds) * lora, "edit": counted(rounds) * edit, "either": half * (lora + edit)}[lever]
         return (self.loading + (self.start + self.end) / self.rate.answering + taken) / 60
@@ -101,7 +101,7 @@ class Estimate(Record):
             return None
         trainings, edits = self._likely
         answering = self.start + self.end + edits * self.edit
-        return (self.loading + answering / self.rate.answering + trainings * self.lora / self.rate.training) / 60
+        return (self.loading + answering / self.rate.answering + trainings * self.lora / self.lora_rate) / 60
 
     @property
     def _likely(self) -> tuple[float, float]:
@@ -122,8 +122,15 @@ class Estimate(Record):
         """The time of `most_tokens`, and no less than what is likely."""
         if self.most is None or self.rate is None:
             return None
-        round = max(self.most.lora / self.rate.training, self.most.edit / self.rate.answering)
+        round = max(self.most.lora / self.lora_rate, self.most.edit / self.rate.answering)
         return (self.loading + (self.most.start + self.most.end) / self.rate.answering + self.rounds * round) / 60
+
+    @property
+    def lora_rate(self) -> float:
+        """Forward tokens a second of a round that trains: some are trained on, the others read and answered."""
+        assert self.rate is not None, "asked for where it is known"
+        trained = min(3 * self.trained / self.lora, 1) if self.lora else 1.0
+        return 1 / (trained / self.rate.training + (1 - trained) / self.rate.answering)
 
     def end_minutes(self, share: float) -> float:
         """Time that is kept free for the end: all that it may take, as far as start and one round have theirs.

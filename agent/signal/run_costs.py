@@ -22,7 +22,6 @@ GENERAL = 56  # texts beside a training, whose bare predictions are read before 
 # where each row shows its nearest ones, 3 epochs (2 to 4; all, where rows cannot be learned).
 LEARNED = 0.85
 LEARNED_SHOWN = 3
-MENDS = 0.25  # share of the lacking reward that few-shot examples bring, from which on words come first
 
 
 class Sample(Record):
@@ -35,6 +34,7 @@ class Sample(Record):
     k: int = Field(description="rows that the best proposal retrieves")
     before: float | None = Field(None, description="reward of the seed prompt; None: a judge would have to be asked")
     after: float | None = Field(None, description="of the best proposal, the seed prompt among them")
+    first: Lever | None = Field(None, description="what the rules would do first; None: not known, or nothing")
 
 
 class Tried(Record):
@@ -158,8 +158,7 @@ def likely_levers(config: TaskConfig, sample: Sample | None) -> tuple[Lever, ...
     if config.policy == "paper":
         planned = [_weights, _words, _weights]
     elif config.observes:
-        planned = [_words] if sample is None or reached or _mends(sample) else []
-        planned += [_weights, _weights]
+        planned = [_weights, _weights] if sample and sample.first == _weights else [_words, _weights, _weights]
     else:
         letters = takewhile(bool, map(letters_of(config), range(config.budget.rounds)))
         planned = [_words if letter == "p" else _weights for letter in letters]
@@ -177,12 +176,6 @@ def likely_epochs(config: TaskConfig, k: int) -> float:
 
 _words: Lever = "edit_prompt"
 _weights: Lever = "train_lora"
-
-
-def _mends(sample: Sample) -> bool:
-    if sample.before is None or sample.after is None:
-        return True
-    return sample.after - sample.before >= MENDS * (1 - sample.before)
 
 
 def _most(config: TaskConfig, counts: Counts, sizes: Sizes) -> Steps:

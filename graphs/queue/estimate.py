@@ -130,11 +130,10 @@ def read_past(config: TaskConfig, root: Path) -> Past:
             theirs = load_config(run.task_file)
             if theirs.base != config.base or not run.rounds():
                 continue
-            for lever, spend in _pieces(run):
-                if lever == "train_lora":
-                    training += spend
-                else:
-                    answering += spend
+            for lever, spend, own in _pieces(run):
+                trained = own if lever == "train_lora" else Spend()
+                training += trained
+                answering += spend.beyond(trained)
                 if lever and theirs.roles == config.roles and theirs.llm and config.llm == theirs.llm:
                     paid.append(spend.usd)
                     talked.append(spend.llm_tokens)
@@ -168,7 +167,7 @@ def read_rounds(task: Task, root: Path) -> Known:
             for name, tokens in _first_rounds(run, first):
                 taken.setdefault(name, []).append(tokens)
             if levers is None and run.outcome() and theirs.policy == task.config.policy:
-                levers = tuple(lever for made, _ in _pieces(run) for lever in get_args(Lever) if made == lever)
+                levers = tuple(lever for made, *_ in _pieces(run) for lever in get_args(Lever) if made == lever)
         except BadInput:
             continue
         used += 1
@@ -185,7 +184,7 @@ def _makes(config: TaskConfig) -> tuple[object, ...]:
 def _first_rounds(run: RunFolder, first: Baseline) -> Iterable[tuple[str, float]]:
     yield "start", first.spend.forward_tokens
     seen = set[str]()
-    for lever, spend in _pieces(run):
+    for lever, spend, _ in _pieces(run):
         if lever not in seen:
             seen.add(lever)
             yield lever or "end", spend.forward_tokens
@@ -193,15 +192,18 @@ def _first_rounds(run: RunFolder, first: Baseline) -> Iterable[tuple[str, float]
                 yield "trained", spend.train_tokens
 
 
-def _pieces(run: RunFolder) -> Iterable[tuple[str, Spend]]:
-    """What each round of a run used up, with its lever; and its end, with none. The start loads the model: left out."""
+def _pieces(run: RunFolder) -> Iterable[tuple[str, Spend, Spend]]:
+    """Each round of a run: its lever, all that it used up, and what the lever did; and the end, with none.
+
+    The start loads the model: left out.
+    """
     first = run.baseline()
     before = first.spend if first else Spend()
     for row in run.rounds():
-        yield row.decision.move.action, row.spend - before
+        yield row.decision.move.action, row.spend - before, row.trial.spend
         before = row.spend
     if outcome := run.outcome():
-        yield "", outcome.spend - before
+        yield "", outcome.spend - before, Spend()
 
 
 def _rate(answering: Spend, training: Spend, used: int) -> Rate | None:

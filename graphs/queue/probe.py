@@ -10,17 +10,20 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from agent.config.scorers import Judge, RewardModel
 from agent.config.task import TaskConfig
 from agent.errors import BadInput, NesyLoraError
+from agent.policy.rules import Rules
+from agent.protocols import Briefing
 from agent.records.actions import EditPrompt
 from agent.records.evaluation import Evaluation, Measurements
 from agent.records.examples import Candidate, Demo, Example, Prompt, Split
 from agent.records.queue import Rate
 from agent.records.rounds import Spend
 from agent.signal.cost_model import FASTER, Sizes
+from agent.signal.monitor import Lever, observe
 from agent.signal.run_costs import Sample, Tried
 from eval.tasks.task import Task, build_task
 from graphs.services.shared_model import shared_backbone, shared_embedder
@@ -72,8 +75,9 @@ class Trial:
             isinstance(scorer, Judge | RewardModel) for scorer in (*self.task.config.content, *self.task.config.style)
         )
         answered, before = self._answers(prompt, scored=not asks)
-        tried = [(prompt, answered, before)]
+        tried, first = [(prompt, answered, before)], None
         if before is not None:
+            first = self._first(prompt, before)
             tried += [(edit, *self._answers(edit, scored=True)) for edit in self._proposals(prompt, before)]
         rate = self._used.forward_tokens / max(time.monotonic() - began, 1e-6)
         highest = max((scores.reward for _, _, scores in tried if scores), default=0.0)
@@ -88,7 +92,25 @@ class Trial:
             k=best.retrieval.k if best.retrieval else 0,
             before=None if before is None else before.reward,
             after=None if before is None else highest,
+            first=first,
         )
+
+    def _first(self, prompt: Prompt, evaluation: Evaluation) -> Lever | None:
+        """The lever that the rules would pull first, by the diagnosis that a run begins with, of these rows."""
+        from memory.embedder import is_installed
+        from tools.diagnosis.classify import Classifier
+
+        task, config = self.task, self.task.config
+        if not config.observes:
+            return None
+        classifier = Classifier(
+            self.model, task.scorers, task.train, max_new_tokens=config.generation.max_new_tokens,
+            retrieves=is_installed() and config.edit.retrieve > 0,
+        )  # fmt: skip
+        diagnosis = classifier.diagnose(evaluation, task.validation, prompt, config.seed)
+        signal = observe(evaluation, 0.0, (), refined=False, shown=task.shown, remade=task.remade)
+        action = Rules(config).decide(Briefing(signal, diagnosis, (), Spend())).move.action
+        return next((lever for lever in get_args(Lever) if lever == action), None)
 
     def _answers(self, prompt: Prompt, scored: bool) -> tuple[float, Evaluation | None]:
         """Tokens of an answer; and the scores, unless a judge would have to be asked for them."""

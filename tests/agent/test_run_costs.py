@@ -7,6 +7,7 @@ import pytest
 from agent.config.task import TaskConfig
 from agent.records.queue import Rate, Steps
 from agent.signal.cost_model import Sizes
+from agent.signal.monitor import Lever
 from agent.signal.run_costs import (
     BARE,
     DRIFT,
@@ -34,8 +35,8 @@ def a_config(**changes: Any) -> TaskConfig:
     )
 
 
-def a_sample(before: float, after: float, k: float = 2) -> Sample:
-    return Sample(rate=RATE, sizes=SIZES, answered=7, k=k, before=before, after=after)
+def a_sample(before: float, after: float, k: float = 2, first: Lever = "edit_prompt") -> Sample:
+    return Sample(rate=RATE, sizes=SIZES, answered=7, k=k, before=before, after=after, first=first)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ def a_sample(before: float, after: float, k: float = 2) -> Sample:
     [
         ("rules", a_sample(0.0, 1.0), ["edit_prompt"]),  # few-shot examples reach the target
         ("rules", a_sample(0.0, 0.7), ["edit_prompt", "train_lora", "train_lora"]),  # they help
-        ("rules", a_sample(0.1, 0.1), ["train_lora", "train_lora"]),  # they do not
+        ("rules", a_sample(0.0, 0.7, first="train_lora"), ["train_lora", "train_lora"]),  # the rules train first
         ("rules", a_sample(0.95, 0.95), []),
         ("rules", None, ["edit_prompt", "train_lora", "train_lora"]),
         ("paper", a_sample(0.0, 0.7), ["train_lora", "edit_prompt", "train_lora"]),

@@ -139,7 +139,7 @@ def _estimated(item: Item) -> tuple[str, ...]:
     return (
         item.added.name,
         _roughly(known.edit / rate.answering) if rate else "–",
-        _roughly(known.lora / rate.training) if rate else "–",
+        _roughly(known.lora / known.lora_rate) if rate else "–",
         _of_rounds(known, known.likely_rounds, known.tokens, known.likely_minutes, own),
         _of_rounds(known, known.rounds, known.most_tokens, known.most_minutes, own),
         f"{known.disk / 1e6:,.0f} MB",

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 
@@ -26,6 +27,7 @@ from agent.records.queue import (
 )
 from agent.records.rounds import Baseline, Call, Outcome, Spend, Usage
 from agent.signal.cost_model import Sizes
+from agent.signal.monitor import Lever
 from agent.signal.run_costs import Sample, Tried
 from eval.tasks.task import Task, load_config, load_task
 from graphs.context import new_run
@@ -38,7 +40,7 @@ from tests.fixtures.learnable import TinyTask
 from tests.fixtures.story import a_baseline, an_outcome, the_story
 
 RATE = Rate(answering=100, training=200, source="a test")
-KNOWN = Estimate(start=600, lora=12_000, edit=3_000, end=600, trained=3_000, rounds=6, rate=RATE)
+KNOWN = Estimate(start=600, lora=12_000, edit=3_000, end=600, trained=4_000, rounds=6, rate=RATE)
 """Start and end take 0.2 minutes, a training 1 minute, an edit half of one."""
 
 
@@ -59,7 +61,7 @@ def test_later_tasks_keep_what_they_need_and_at_most_an_equal_share_or_one_round
     assert slow.least_minutes == pytest.approx(50)
     assert share_of(Left(minutes=60), [an_item(2, slow)]).minutes == pytest.approx(10)
     assert share_of(Left(minutes=480), [an_item(2, KNOWN.model_copy(update={"rate": None}))]).minutes == 240
-    assert share_of(Left(minutes=480), [an_item(2, minutes=4)]).minutes == 476
+    assert share_of(Left(minutes=480), [an_item(2, minutes=3)]).minutes == 477
     assert share_of(Left(usd=6), later).usd == 6  # they ask no LLM
     asks = KNOWN.model_copy(update={"asks_llm": True, "usd_round": 0.1})
     assert share_of(Left(usd=6), [an_item(2, asks)]).usd == pytest.approx(5.4)
@@ -202,10 +204,12 @@ def test_an_estimate_rests_on_earlier_runs_with_the_same_model(
     assert known.loading == pytest.approx(8.1 - 0.01 * 410), "what its start took besides answering"
     assert known.rate is not None and known.rate.source == "the newest run with this model"
     rows, first = the_story(), a_baseline()
-    edit = rows[0].spend - first.spend
-    assert known.rate.answering == pytest.approx(edit.forward_tokens / edit.seconds)
-    train = rows[1].spend - rows[0].spend
-    assert known.rate.training == pytest.approx(train.forward_tokens / train.seconds)
+    trained = rows[1].trial.spend
+    answered = rows[0].spend - first.spend + (rows[1].spend - rows[0].spend).beyond(trained)
+    assert known.rate.answering == pytest.approx(answered.forward_tokens / answered.seconds)
+    assert known.rate.training == pytest.approx(trained.forward_tokens / trained.seconds)
+    round = known.model_copy(update={"lora": 900.0, "trained": 100})  # a third of it is trained on
+    assert round.lora_rate == pytest.approx(900 / (600 / known.rate.answering + 300 / known.rate.training))
     other = load_task(tiny_task(dtype="bfloat16"))
     assert estimate(other, tmp_path / "runs").rate is None
     assert known.least_minutes is not None and known.minutes(3) is not None
@@ -245,6 +249,7 @@ def test_only_tasks_that_have_not_run_are_tried_out_and_their_answers_shape_the_
     [one] = probe([new])
     sample = one.sample
     assert sample is not None and 0 < sample.answered <= 10 and sample.before == 0.0 == sample.after
+    assert sample.first in get_args(Lever)
     assert sample.sizes.wanted < sample.sizes.shown and sample.sizes.asked + sample.sizes.wanted < 60
     tried: list[str] = []
 
