@@ -57,7 +57,7 @@ class RunServices:
         self._lock: ExitStack | None = None
         self._kept: tuple[KeptTask, ...] = ()
         self.waits = ""  # what the run waits for right now, in a sentence
-        self.loading = 0.0  # seconds that this process took to load the model
+        self.loading = 0.0  # seconds that this process took to load the model, and to start its engine
         self.whole_adapters: set[str] = set()  # whose files this process has looked at; see graphs.lost_adapters
 
     # --- the run and its task ---
@@ -200,7 +200,7 @@ class RunServices:
         view = shared_backbone(
             self.spec.config, self.folder.adapter_folder, self.progress, self.charge, remark=self.note
         )
-        self.loading = time.monotonic() - began
+        self.loading += time.monotonic() - began
         return view
 
     @cached_property

@@ -1,6 +1,7 @@
 """The engine that answers in place of our own backbone: started once a process, and shared by its runs."""
 
 import atexit
+import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
@@ -55,6 +56,7 @@ def _server(config: TaskConfig, log: Path, look_up: Callable[[str], object], run
         return Server("the vLLM server", config.generation.url, config.generation)
     device = pick_device() if config.device == "auto" else config.device
     dtype = str(pick_dtype(device)).removeprefix("torch.") if config.dtype == "auto" else config.dtype
+    began = time.monotonic()
     key = digest([config.model, dtype, config.lora.rank, config.generation.model_dump(mode="json")])
     with _lock:
         if key not in _started or not _started[key].alive:
@@ -63,6 +65,7 @@ def _server(config: TaskConfig, log: Path, look_up: Callable[[str], object], run
             _started[key] = StartedServer(config, source_folder(config.model, run.progress), dtype, log)
         server = _started[key]
         server.wait(look_up)
+    run.loading += time.monotonic() - began  # none of what an answer takes
     return connected(server, config.generation)
 
 

@@ -13,6 +13,8 @@ import pytest
 
 import nesylora
 from agent.errors import BadInput, NesyLoraError
+from eval.tasks.task import load_task
+from export.portable import portable_settings
 from graphs.approval import instead
 from graphs.context import Context, new_run
 from graphs.services import shared_engine
@@ -89,6 +91,13 @@ def _flat(settings: dict[str, Any]) -> list[tuple[str, Any]]:
     return [(f"{outer}.{inner}", value) for outer, own in settings.items() for inner, value in own.items()]
 
 
+def test_where_an_engine_stands_does_not_leave_with_a_bundle(tiny_task: TinyTask, tmp_path: Path) -> None:
+    settings = ["generation.engine=vllm", "generation.url=http://10.0.0.7:8000/v1", "generation.key_variable=OURS"]
+    given = portable_settings(load_task(tiny_task(), settings).config, None)
+    assert given["generation"]["engine"] == "own"
+    assert "10.0.0.7" not in str(given) and "OURS" not in str(given)
+
+
 def test_scores_of_one_engine_are_not_taken_for_anothers(
     tiny_task: TinyTask, served: ScriptedVllm, tmp_path: Path
 ) -> None:
@@ -98,6 +107,18 @@ def test_scores_of_one_engine_are_not_taken_for_anothers(
     mine = new_run(tiny_task(), (), tmp_path / "runs", "b")
     own = RunServices(Context(run=str(mine.path)))
     assert own.evaluate._key(own.spec.validation[0]) != there
+
+
+def test_a_run_whose_server_was_away_goes_on_at_its_new_address(
+    tiny_task: TinyTask, served: ScriptedVllm, tmp_path: Path
+) -> None:
+    away = "http://127.0.0.1:9/v1"
+    settings = ["generation.engine=vllm", f"generation.url={away}", "generation.patience=0", "recall.prompts=0"]
+    run = new_run(tiny_task(budget={"rounds": 0}, model=str(served.folder)), settings, tmp_path / "runs", "a")
+    with pytest.raises(NesyLoraError, match="nesylora resume"):
+        nesylora.resume(run.path)
+    run.task_file.write_text(run.task_file.read_text().replace(away, served.url))
+    assert nesylora.resume(run.path).outcome.best_test.rows == 4
 
 
 def test_vllm_is_started_in_an_environment_of_its_own_and_again_by_the_process_that_resumes(

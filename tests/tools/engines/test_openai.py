@@ -1,6 +1,9 @@
 """A model without weights here: messages go out, texts and token counts come back."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +114,42 @@ def test_neither_likelihoods_nor_adapters_are_made_up(model: Make, server: Scrip
     with pytest.raises(BadInput, match="without the adapter"):
         model().generate(PROMPT, ROWS, adapter="a", max_new_tokens=7)
     assert server.asked == []
+
+
+SERVE = """
+import sys, time, xllamacpp
+settings = xllamacpp.CommonParams()
+settings.model.path, settings.hostnames, settings.port = sys.argv[1], ["127.0.0.1"], 0
+settings.n_ctx, settings.n_parallel, settings.kv_unified = 1024, 2, False
+for threads in (settings.cpuparams, settings.cpuparams_batch):
+    threads.n_threads, threads.poll = 1, 0
+settings.use_jinja, settings.warmup = True, False
+server = xllamacpp.Server(settings)
+print("at", server.listening_address, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(find_spec("xllamacpp") is None, reason="pip install xllamacpp")
+def test_a_real_llama_cpp_answers_as_our_own_backbone(
+    model: Make, backbone: Callable[[], Backbone], tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from export.formats.gguf_file import write_gguf
+
+    folder, file = tiny_model("llama"), tmp_path / "tiny.gguf"
+    write_gguf(AutoModelForCausalLM.from_pretrained(folder, dtype="float32"), folder, file, "f16", "tiny")
+    command = [sys.executable, "-c", SERVE, str(file)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stdout is not None
+        address = next(line.split()[1] for line in process.stdout if line.startswith("at "))
+        there = model(url=f"{address}/v1", batch_size=2)
+        long = ROWS[0].model_copy(update={"question": "0 1 2 " * 600})
+        texts, spend = there.generate(PROMPT, [*ROWS, long], adapter=None, max_new_tokens=6)
+    finally:
+        process.kill()
+        process.wait()
+    assert texts == [*backbone().generate(PROMPT, ROWS, adapter=None, max_new_tokens=6)[0], None]
+    assert spend.read_tokens > 0 and spend.generated_tokens > 0
