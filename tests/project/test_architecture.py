@@ -31,6 +31,7 @@ MEASURED_HERE = {
     "bench.backbones",
     "bench.cost",
     "bench.cost.contenders",
+    "bench.cost.gpu",
     "bench.overheads",
     "bench.studies",
     "bench.studies.night",
