@@ -38,7 +38,7 @@ decide: $(READY) ## who decides well? policies, tasks and seeds at equal budget 
 bench: $(READY_BENCH) ## what it costs beside peft and TRL, into docs/benchmarks.md (30 minutes; BENCH=--quick: 3)
 	@$(VENV)/bin/python -m bench.cost $(BENCH)
 
-bench-gpu: $(READY_BENCH) ## what a CUDA card makes of training and answering, beside peft and generate (3 minutes)
+bench-gpu: $(READY_BENCH) ## what a CUDA card makes of training and answering, beside peft, TRL and generate (10 minutes at most)
 	@$(VENV)/bin/python -m bench.cost.gpu $(BENCH)
 
 check-llm: $(READY) ## is an LLM server good enough? BASE_URL=http://… MODEL=…

@@ -31,7 +31,10 @@ transformers < 5.21 and another torch) cannot be installed beside the versions p
 TRL 1.16 on a CPU: its loss multiplies every position, prompt and padding included, with the whole vocabulary
 three times (forward, again in backward, the gradient), and computes entropy and accuracy of all of them; no
 setting turns that off. On CUDA it uses completion tokens only. A subclass that computes transformers' own loss
-instead trains as fast as the plain loop: the plain column is what TRL could reach."""
+instead trains as fast as the plain loop: the plain column is what TRL could reach.
+
+Several prompts at once, such as the proposals of a race, are not in the tables: [LOG.md](LOG.md) has their numbers on
+a CPU, and `python -m bench.cost.gpu --tables race` measures them."""
 
 
 def write(folders: Sequence[Path], docs: Path) -> Path:

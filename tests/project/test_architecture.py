@@ -32,6 +32,7 @@ MEASURED_HERE = {
     "bench.cost",
     "bench.cost.gpu",
     "bench.cost.contenders",
+    "bench.cost.gpu",
     "bench.overheads",
     "bench.studies",
     "bench.studies.night",

@@ -11,7 +11,7 @@ from tools.model.generation_config import Constraints
 from tools.packed.attention import AttentionOptions, KeysValues, apply_softcap, masked_softmax
 from tools.packed.early_stopping import Completions
 from tools.packed.packing import PackedBatch, common_length, pack, pack_logits
-from tools.packed.parts import Part, run_parts
+from tools.packed.parts import Part, run_joined
 from tools.packed.prefix_cache import PrefixCache
 
 
@@ -46,8 +46,8 @@ def run_prompts(
     prompts = [pack(group.rows, device, group.prefix) for group in groups]
     for batch in prompts:
         batch.kept = {}
-    logits = run_parts(model, [Part(batch, batch.ids[0], batch.positions[0], batch.scored) for batch in prompts])
-    return prompts, torch.cat(logits)
+    logits = run_joined(model, [Part(batch, batch.ids[0], batch.positions[0], batch.scored) for batch in prompts])
+    return prompts, logits
 
 
 def decode(
@@ -80,7 +80,7 @@ def decode(
         for batch, newest in zip(batches, tokens.split([len(batch) for batch in batches]), strict=True):
             batch.advance()
             parts.append(Part(batch, newest, batch.positions, torch.arange(len(batch), device=device)))
-        logits = torch.cat(run_parts(model, parts))
+        logits = run_joined(model, parts)
 
 
 def _kept(batches: Sequence["DecodeBatch"], staying: Sequence[int]) -> list["DecodeBatch"]:

@@ -51,11 +51,17 @@ class Joined:
 
 def run_parts(model: PreTrainedModel, parts: Sequence[Part]) -> list[torch.Tensor]:
     """The logits that each part wants: each [N, V]."""
+    return list(run_joined(model, parts).split([len(part.scored) for part in parts]))
+
+
+def run_joined(model: PreTrainedModel, parts: Sequence[Part]) -> torch.Tensor:
+    """The logits that all parts want, one part after another: [N, V]."""
+    if len(parts) == 1:
+        [part] = parts
+        return forward_logits(model, part.forward, part.ids[None], part.positions[None], part.scored)
     ids, positions = (torch.cat([getattr(part, name) for part in parts])[None] for name in ("ids", "positions"))
     starts = [0]
     for part in parts[:-1]:
         starts.append(starts[-1] + len(part.ids))
     scored = torch.cat([part.scored + start for part, start in zip(parts, starts, strict=True)])
-    forward = parts[0].forward if len(parts) == 1 else Joined(parts)
-    logits = forward_logits(model, forward, ids, positions, scored)
-    return list(logits.split([len(part.scored) for part in parts]))
+    return forward_logits(model, Joined(parts), ids, positions, scored)

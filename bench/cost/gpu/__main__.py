@@ -18,7 +18,7 @@ from bench.cost.gpu import answers, demo, profiling, race, train
 from bench.cost.gpu.models import SIZES, Bench, make
 from tools.model.embedded import embedded_model
 
-TABLES = ("answers", "race", "profile", "training", "losses", "fp32", "demo")
+TABLES = ("answers", "race", "training", "demo", "profile", "losses", "fp32")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             bench.peer(f"{name}, {size}", _tables(bench, options)[name])
             print(f"{name} done after {time.perf_counter() - began:.0f} s", flush=True)
             if options.into:
-                options.into.write_text("\n".join(map(json.dumps, lines)) + "\n")
+                options.into.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
 
 
 def _tables(bench: Bench, options: argparse.Namespace) -> dict[str, Callable[[], None]]:
