@@ -208,13 +208,16 @@ def drive(
     Raises:
         Busy, BadInput: as `graphs.session.open_session`.
     """
-    from graphs.control.socket import served
+    from graphs.control.socket import served, taken
 
-    with open_session(folder, supervised=supervised, listener=listener, report=report) as session:
+    with (
+        open_session(folder, supervised=supervised, listener=listener, report=report) as session,
+        taken(folder) as mine,
+    ):
         if not session.finished:
             _ = session.services.spec  # what is wrong with the task is said before anybody is asked to wait
         driver = Driver(session)
-        with served(driver, folder):
+        with served(driver, folder, mine):
             driver.start()
             try:
                 yield driver

@@ -70,23 +70,38 @@ def same_user(connection: socket.socket) -> bool:
 
 
 @contextmanager
-def served(driver: Driver, folder: RunFolder) -> Iterator[Server]:
-    """The run reachable for others inside; its folder says where."""
-    path = process.socket_path(folder)
-    before = process.noted(folder)
+def taken(folder: RunFolder) -> Iterator[process.Process]:
+    """The run, which this process has the lock of, noted as its own: also before and after it can be reached."""
+    path, before = process.socket_path(folder), process.noted(folder)
     if before and before.socket and (left := Path(before.socket)).parent == path.parent:
         left.unlink(missing_ok=True)  # by a process that was killed: the run's lock is ours
-    server = Server(driver, path)
     mine = process.Process(pid=os.getpid(), socket=str(path))
     process.note(folder, mine)
+    try:
+        yield mine
+    finally:
+        now = process.noted(folder)
+        if now and now.socket == mine.socket and folder.path.exists():  # it was never served: what was noted stands
+            process.note(folder, before or _ended(mine))
+
+
+@contextmanager
+def served(driver: Driver, folder: RunFolder, mine: process.Process) -> Iterator[Server]:
+    """The run reachable for others inside.
+
+    Args:
+        mine: as `taken` has noted it.
+    """
+    server = Server(driver, Path(mine.socket))
     try:
         yield server
     finally:
         try:  # before it can be reached no more: who finds it gone reads here how it ended
             if folder.path.exists():
-                if driver.error is None:
-                    process.forget(folder)
-                else:
-                    process.note(folder, mine.model_copy(update={"socket": "", "trouble": str(driver.error)}))
+                process.note(folder, _ended(mine, "" if driver.error is None else str(driver.error)))
         finally:
             server.close()
+
+
+def _ended(mine: process.Process, trouble: str = "") -> process.Process:
+    return mine.model_copy(update={"socket": "", "trouble": trouble})
