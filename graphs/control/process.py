@@ -50,6 +50,11 @@ def note(folder: RunFolder, process: Process) -> None:
     write_atomically(_file(folder), process.model_dump_json(indent=2))
 
 
+def forget(folder: RunFolder) -> None:
+    """Of a process that ends at once, and well."""
+    _file(folder).unlink(missing_ok=True)
+
+
 def _read(folder: RunFolder) -> Process | None:
     try:
         return Process.model_validate_json(_file(folder).read_bytes())

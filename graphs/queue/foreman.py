@@ -138,7 +138,7 @@ class Foreman:
         task, path = item.added, self._queue.root / item.run
         if item.run and (path / "run.json").is_file():
             run = RunFolder.open(path)
-            if remote := live(run):
+            if remote := settled(run):
                 with suppress(BadInput):  # it has ended just now
                     self._limit(run, item, share, remote)
             else:
