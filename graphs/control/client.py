@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import BinaryIO, cast
 
 from agent.errors import BadInput, Busy, NesyLoraError
@@ -20,7 +19,6 @@ from memory.run.folder import RunFolder
 from memory.run.naming import as_typed
 from memory.storage.lock import holder
 
-HOME = Path(__file__).resolve().parents[2]
 STARTS = 120.0  # seconds that a worker may take until it can be reached
 ENDS = 60.0  # seconds for a worker that is told to end
 NOTES = 1.0  # seconds in which a process that has just taken a run notes itself there
@@ -77,7 +75,10 @@ class Remote:
         return self._steer("finish", {})
 
     def leave(self) -> RunStatus:
-        return self._steer("leave", {})
+        try:
+            return self._steer("leave", {})
+        except Gone:  # quicker than its answer
+            return self.status()
 
     def look(self, look: Look) -> Finding:
         return cast(Finding, self._call("look", {"look": look}, None))
@@ -249,7 +250,7 @@ def start_worker(folder: RunFolder, supervised: bool = False) -> Steering:
         before = said.seek(0, os.SEEK_END)
         worker = subprocess.Popen(
             [*command, *(["--supervised"] if supervised else [])], stdin=subprocess.DEVNULL, stdout=said,
-            stderr=subprocess.STDOUT, start_new_session=True, env=environment(),
+            stderr=subprocess.STDOUT, start_new_session=True, env=process.environment(),
         )  # fmt: skip
         try:
             return _reached(folder, worker, said, before)
@@ -294,9 +295,3 @@ def _end(worker: "subprocess.Popen[bytes]") -> None:
     except subprocess.TimeoutExpired:
         worker.kill()
         worker.wait()
-
-
-def environment() -> dict[str, str]:
-    """Of a process of our own, which finds our packages wherever it starts."""
-    paths = [str(HOME), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}

@@ -15,6 +15,7 @@ from memory.run.folder import RunFolder
 from memory.storage.disk import write_atomically
 from memory.storage.lock import is_holder
 
+HOME = Path(__file__).resolve().parents[2]
 LONGEST = 100  # bytes of a socket's path; the system allows 107, and on some 103
 
 
@@ -86,6 +87,12 @@ def socket_path(folder: RunFolder) -> Path:
         f"No folder for the socket that others reach this run by: {', '.join(map(str, short))} cannot be used. Set "
         "TMPDIR to a short path of your own."
     )
+
+
+def environment() -> dict[str, str]:
+    """Of a process of our own, which finds our packages wherever it starts."""
+    paths = [str(HOME), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _file(folder: RunFolder) -> Path:

@@ -5,6 +5,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,14 +32,18 @@ class Server:
         self._socket.bind(str(path))
         path.chmod(0o600)
         self._socket.listen(16)
+        self._answering = set[threading.Thread]()
         threading.Thread(target=self._accept, name="control", daemon=True).start()
 
     def close(self) -> None:
-        """Answer nobody any more."""
+        """Answer nobody any more, but those who have asked: who told the process to leave hears that it does."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         self._socket.close()
         self._path.unlink(missing_ok=True)
+        until = time.monotonic() + SLOW
+        for thread in list(self._answering):
+            thread.join(max(0.0, until - time.monotonic()))
 
     def _accept(self) -> None:
         while True:
@@ -46,17 +51,22 @@ class Server:
                 connection, _ = self._socket.accept()
             except OSError:  # closed
                 return
-            threading.Thread(target=self._answer, args=(connection,), name="control", daemon=True).start()
+            answers = threading.Thread(target=self._answer, args=(connection,), name="control", daemon=True)
+            self._answering.add(answers)
+            answers.start()
 
     def _answer(self, connection: socket.socket) -> None:
-        with connection, suppress(OSError):  # a client that went away wants no answer
-            connection.settimeout(SLOW)
-            if not same_user(connection):
-                return
-            with connection.makefile("rb") as lines:
-                line = lines.readline(wire.MOST)
-            if line:
-                connection.sendall(wire.answered(line, self._driver))
+        try:
+            with connection, suppress(OSError):  # a client that went away wants no answer
+                connection.settimeout(SLOW)
+                if not same_user(connection):
+                    return
+                with connection.makefile("rb") as lines:
+                    line = lines.readline(wire.MOST)
+                if line:
+                    connection.sendall(wire.answered(line, self._driver))
+        finally:
+            self._answering.discard(threading.current_thread())
 
 
 def same_user(connection: socket.socket) -> bool:

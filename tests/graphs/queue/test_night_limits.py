@@ -113,7 +113,7 @@ def test_a_run_that_answers_no_more_does_not_hold_the_queue_beyond_its_time(
     seen = Seen(at_run=hang)
     end = Foreman(queue, seen, AT_ONCE).work()
     assert len(hung) == 1 and [row.then for row in seen.rows if isinstance(row, TaskStopped)] == ["again"]
-    assert not seen.ends and "minutes are left until" in end.reason
+    assert not seen.ends and "only: no time is left until" in end.reason
     assert holder(run_of(queue).lock_path) is None, "it can be gone on with another night"
 
 

@@ -18,7 +18,7 @@ import torch
 
 from agent.errors import BadInput, Busy
 from graphs.context import new_run
-from graphs.control.client import environment
+from graphs.control.process import environment
 from graphs.workers import command, ray_cluster
 from graphs.workers import spread as spreading
 from graphs.workers.command import CHILD, devices_each

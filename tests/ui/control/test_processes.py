@@ -69,6 +69,12 @@ def training(status: RunStatus) -> bool:
     return status.step is not None and status.step.what == "training LoRA"
 
 
+def paused(steering: Steering) -> None:
+    """Until the run stands still; it has begun then, and tells so whoever attaches."""
+    steering.pause()
+    until(steering, lambda status: status.condition == "paused")
+
+
 def reached(folder: RunFolder) -> Steering:
     """The run, once a process that was just started can be reached."""
     end = time.monotonic() + PATIENCE
@@ -132,7 +138,7 @@ def test_a_worker_that_is_killed_under_its_clients_is_told_from_one_that_has_end
     folder: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     steering = start_worker(folder)
-    steering.pause()  # until the follower has come
+    paused(steering)  # until the follower has come
     follower = nesylora("attach", folder.name, "--runs", folder.path.parent)
     assert follower.stdout is not None and folder.name in follower.stdout.readline()
     steering.go_on()
@@ -167,7 +173,7 @@ def test_detached_it_is_followed_and_left_and_goes_on(folder: RunFolder) -> None
     assert "Run away works in the background" in said
     away = RunFolder.open(root / "away")
     steering = attach(away)
-    steering.pause()  # until the watchers have come
+    paused(steering)  # until the watchers have come
     watcher = nesylora("attach", "away", "--runs", root)
     assert watcher.stdout is not None and "away" in watcher.stdout.readline()
     watcher.send_signal(signal.SIGINT)
@@ -185,7 +191,7 @@ def test_detached_it_is_followed_and_left_and_goes_on(folder: RunFolder) -> None
 
 def test_a_follower_that_a_signal_ends_says_so_by_its_exit_code_and_the_run_stays(folder: RunFolder) -> None:
     steering = start_worker(folder)
-    steering.pause()
+    paused(steering)
     line = ("attach", folder.name, "--runs", folder.path.parent)
     watchers = [nesylora(*line, "--json"), nesylora(*line), nesylora(*line)]
     for watcher in watchers:
@@ -295,6 +301,25 @@ def test_who_comes_while_a_process_lets_go_of_a_run_waits_until_it_is_free(
         with pytest.raises(BadInput, match="No process works on run"):
             attached.result(PATIENCE)
         resumed.result(PATIENCE)
+
+
+def test_who_has_a_process_leave_hears_that_it_does(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = wire.answered
+
+    def slowly(line: bytes, steering: Steering) -> bytes:
+        answer = answered(line, steering)
+        if b'"leave"' in line:
+            time.sleep(0.5)  # meanwhile the process ends
+        return answer
+
+    monkeypatch.setattr(wire, "answered", slowly)
+    with ThreadPoolExecutor() as pool, drive(folder, supervised=True) as driver:
+        remote = live(folder)
+        assert remote
+        left = pool.submit(remote.leave)
+        assert driver.wait(PATIENCE)
+    assert left.result(PATIENCE).pid == os.getpid()
+    assert remote.leave().condition == "stopped", "it has left already"
 
 
 def test_who_sees_that_a_run_has_stopped_finds_its_last_event(folder: RunFolder) -> None:
