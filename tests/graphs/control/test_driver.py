@@ -28,7 +28,7 @@ from memory.run.folder import RunFolder
 from tests.fixtures.learnable import TinyTask
 from tests.llm.server import Reply, Request, serving
 
-PATIENCE = 120.0  # seconds; a test that waits so long fails
+PATIENCE = 600.0  # seconds; a test that waits so long fails
 
 
 class Held:

@@ -37,7 +37,7 @@ from ui.control.signals import Ending
 from ui.control.work import refuse_second, work
 
 ROOT = Path(__file__).parents[3]
-PATIENCE = 180.0  # seconds; a test that waits so long fails
+PATIENCE = 600.0  # seconds; a test that waits so long fails
 LONG = ["policy=lora-only", "budget.rounds=2", "lora.epochs=20", "lora.batch_size=1", "lora.enough=0"]  # 80 steps
 
 
