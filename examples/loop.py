@@ -7,8 +7,10 @@ Observe the best pair, decide on a lever, pull it, judge the trial against the b
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that it runs from a checkout
 
@@ -16,8 +18,10 @@ from agent.config.task import TaskConfig
 from agent.policy.make import make_policy
 from agent.protocols import Briefing
 from agent.records.actions import EditPrompt, Stop, TrainLora
+from agent.records.drift import GeneralBaseline
+from agent.records.evaluation import Evaluation
 from agent.records.examples import Candidate, Example, Prompt
-from agent.records.rounds import Round, Spend, Trial
+from agent.records.rounds import Round, Spend, Trial, Verdict
 from agent.records.training import TrainingJob
 from agent.signal import monitor
 from eval.alpha_spending import alpha_to_spend
@@ -58,8 +62,22 @@ def load_backbone(config: TaskConfig, run: RunFolder) -> Backbone:
     )
 
 
-def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
-    """The best (prompt, adapter) pair for a task, and the rounds that led to it. Artefacts go into `folder`."""
+class Parts(NamedTuple):
+    """What the loop works with."""
+
+    task: Task  # as it fits the model
+    run: RunFolder
+    model: RetrievingLanguageModel
+    retriever: NearestRows
+    evaluate: Runner
+    classifier: Classifier
+    editor: RuleEditor
+    trainer: LoraTrainer
+    general: GeneralBaseline | None  # what new weights must not forget
+
+
+def prepare(task_path: Path, folder: Path) -> Parts:
+    """Load the model, and measure what the task's rows and general text take."""
     task = load_task(task_path)
     config = task.config
     run = RunFolder.create(folder, config.name, "", task.folder, task.digest)
@@ -68,12 +86,21 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
     task = fitted(task, measure(task, backbone.render, backbone.window, nearest))
     retriever = nearest(task.train)
     model = RetrievingLanguageModel(backbone, retriever)
-    evaluate = Runner(task, model, run.prompt, run)
-    editor, policy = RuleEditor(task.scorers, config.edit, retrieves=True), make_policy(config)
-    classifier = Classifier(model, task.scorers, task.train, retrieves=True)
-    trainer = LoraTrainer(backbone, config.lora, show)
-    seed_prompt = config.prompt.prompt()
-    general = general_baseline(model)  # what new weights must not forget
+    return Parts(
+        task, run, model, retriever,
+        evaluate=Runner(task, model, run.prompt, run),
+        classifier=Classifier(model, task.scorers, task.train, retrieves=True),
+        editor=RuleEditor(task.scorers, config.edit, retrieves=True),
+        trainer=LoraTrainer(backbone, config.lora, show),
+        general=general_baseline(model),
+    )  # fmt: skip
+
+
+def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
+    """The best (prompt, adapter) pair for a task, and the rounds that led to it. Artefacts go into `folder`."""
+    parts = prepare(task_path, folder)
+    task, run, config, evaluate = parts.task, parts.run, parts.task.config, parts.evaluate
+    policy, seed_prompt = make_policy(config), config.prompt.prompt()
     best, rounds = Candidate(prompt=run.save_prompt(seed_prompt)), list[Round]()
 
     while True:
@@ -82,7 +109,7 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
         # observe
         noise = standard_error([score.reward for score in before.scores])
         signal = monitor.observe(before, noise, rounds, prompt != seed_prompt, task.shown, task.remade)
-        diagnosis = classifier.diagnose(before, task.validation, prompt, number)
+        diagnosis = parts.classifier.diagnose(before, task.validation, prompt, number)
         # decide
         decision = policy.decide(Briefing(signal, diagnosis, rounds))
         print(f"round {number + 1}: {decision.move.action}. {decision.reason}")
@@ -93,7 +120,7 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
             turn = config.edit.minibatch * sum(isinstance(row.decision.move, EditPrompt) for row in rounds)
             learned = batch([row.name for row in task.train], turn, config.edit.minibatch, config.seed)
             failures = evaluate(best, "train", learned)
-            edits = editor.propose(prompt, failures, task.train, decision.move, number).edits
+            edits = parts.editor.propose(prompt, failures, task.train, decision.move, number).edits
             quarter = max(1, len(task.validation) // 4)
             compared_on = batch([row.name for row in task.validation], turn, quarter, config.seed)
             score = partial(evaluate.each, split="validation", names=compared_on)
@@ -102,30 +129,17 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
             trial = Trial(candidate=pair, note="edited", raced=tuple(compared_on))
         else:
             assert isinstance(decision.move, TrainLora), "only a user asks for a rollback"
-            rows = with_retrieved(training_rows(task, prompt, seed_prompt, decision.move), retriever)
-            adapter = f"{number + 1:012x}"
-            parent = None if decision.move.fresh else best.adapter
+            rows = with_retrieved(training_rows(task, prompt, seed_prompt, decision.move), parts.retriever)
+            adapter, parent = f"{number + 1:012x}", None if decision.move.fresh else best.adapter
             files = run.adapter_folder(adapter)
-            job = TrainingJob(
-                adapter=adapter, rows=rows, action=decision.move, folder=files, parent=parent, seed=number
+            training = parts.trainer.train(
+                TrainingJob(adapter=adapter, rows=rows, action=decision.move, folder=files, parent=parent, seed=number)
             )
-            training = trainer.train(job)
             pair = Candidate(prompt=best.prompt, adapter=adapter)
             trial = Trial(candidate=pair, note="trained", loss=training.epoch_losses[-1], loss_drop=training.loss_drop)
-        # judge: the pair as a whole, paired on the validation rows that did not choose it
+        # judge
         after = evaluate(trial.candidate, "validation") if trial.candidate else before
-        old, new = deciding_rows(before, trial.raced), deciding_rows(after, trial.raced)
-        alpha = alpha_to_spend(config.gate.alpha, [row.verdict for row in rounds], least_p(old))
-        verdict = gate(
-            old, new, alpha, lambda pair: evaluate.reference_nll(pair.candidate, [s.example for s in pair.scores])
-        )
-        if trial.candidate and trial.candidate.adapter != best.adapter:
-            pairs = {"drift": trial.candidate, "drift_before": best}
-            lost = {
-                name: drift(model, pair.adapter, general).mean if pair.adapter and general else 0.0
-                for name, pair in pairs.items()
-            }
-            verdict = object_to_forgetting(verdict.model_copy(update=lost), config.gate)
+        verdict = judge(parts, trial, before, after, [row.verdict for row in rounds])
         print(f"  {'kept' if verdict.kept else 'taken back'}: {verdict.reason}")
         kept = after if verdict.kept else before
         best = kept.candidate
@@ -133,6 +147,26 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
             Round(number=number + 1, signal=signal, diagnosis=diagnosis, decision=decision, trial=trial,
                   verdict=verdict, best=best, reward=kept.reward, spend=Spend())
         )  # fmt: skip
+
+
+def judge(parts: Parts, trial: Trial, before: Evaluation, after: Evaluation, earlier: Sequence[Verdict]) -> Verdict:
+    """The pair as a whole, paired on the validation rows that did not choose it; new weights must forget little."""
+    best, gate_settings = before.candidate, parts.task.config.gate
+    old, new = deciding_rows(before, trial.raced), deciding_rows(after, trial.raced)
+    alpha = alpha_to_spend(gate_settings.alpha, earlier, least_p(old))
+
+    def likelihood(pair: Evaluation) -> list[float | None]:
+        return parts.evaluate.reference_nll(pair.candidate, [score.example for score in pair.scores])
+
+    verdict = gate(old, new, alpha, likelihood)
+    if trial.candidate is None or trial.candidate.adapter == best.adapter:
+        return verdict
+    pairs = {"drift": trial.candidate, "drift_before": best}
+    lost = {
+        name: drift(parts.model, pair.adapter, parts.general).mean if pair.adapter and parts.general else 0.0
+        for name, pair in pairs.items()
+    }
+    return object_to_forgetting(verdict.model_copy(update=lost), gate_settings)
 
 
 def training_rows(task: Task, best: Prompt, seed: Prompt, action: TrainLora) -> list[tuple[Prompt, Example]]:

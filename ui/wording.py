@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from agent.counting import plural as plural
 from agent.policy.learned import short
 from agent.records.actions import Action, Rollback
 from agent.records.rounds import (
@@ -133,10 +134,6 @@ def money(usd: float) -> str:
     digits = 2 - math.floor(math.log10(abs(usd)))
     whole, _, cents = f"{usd:.{digits}f}".partition(".")
     return f"${whole}.{cents.rstrip('0').ljust(2, '0')}"
-
-
-def plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def kept(row: Round) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from agent.config.task import TaskConfig
+from agent.counting import plural
 from agent.protocols import Briefing
 from agent.records.actions import Rows, TrainLora
 from agent.records.rounds import Round, Verdict, tried
@@ -24,11 +25,9 @@ def stop_reason(briefing: Briefing, config: TaskConfig) -> str | None:
     if reward >= config.target:
         return f"The target is reached: validation reward {reward:.2f}, target {config.target:.2f}."
     if len(briefing.history) >= budget.rounds:
-        rounds = "1 round" if budget.rounds == 1 else f"{budget.rounds} rounds"
-        return f"The budget of {rounds} is used up."
+        return f"The budget of {plural(budget.rounds, 'round')} is used up."
     if budget.minutes is not None and spend.seconds >= budget.minutes * 60:
-        minutes = "1 minute" if budget.minutes == 1 else f"{budget.minutes:g} minutes"
-        return f"The budget of {minutes} is used up."
+        return f"The budget of {plural(budget.minutes, 'minute')} is used up."
     if budget.train_tokens is not None and spend.train_tokens >= budget.train_tokens:
         return f"The budget of {budget.train_tokens:,} training tokens is used up."
     if budget.usd is not None and spend.usd > 0 and spend.usd >= budget.usd:

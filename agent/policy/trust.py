@@ -20,6 +20,7 @@ from statistics import NormalDist, fmean
 from typing import NamedTuple
 
 from agent.config.task import TaskConfig
+from agent.counting import plural
 from agent.policy.base import fitting_rows
 from agent.policy.experience import Experience
 from agent.policy.learned import short
@@ -217,12 +218,12 @@ def in_words(now: Standing) -> str:
     """What a standing rests on, in a sentence with its numbers."""
     parts = []
     if now.rounds:
-        choices = "1 own choice" if now.rounds == 1 else f"{now.rounds} own choices"
+        choices = plural(now.rounds, "own choice")
         parts.append(
             f"its {choices} in this run brought {now.gained:+.2f} merit for {short(now.cost)} forward tokens, where "
             f"the rules' were expected to bring {now.promised:+.2f} for {short(now.promised_cost)}"
         )
     if now.elsewhere:
-        choices = "1 own choice" if now.elsewhere == 1 else f"{now.elsewhere} own choices"
+        choices = plural(now.elsewhere, "own choice")
         parts.append(f"{choices} in other runs brought {now.beyond_elsewhere:+.2f} a round beside that promise")
     return f"{'; '.join(parts) or 'no choice of its own so far'} (trust {now.trust:.2f})"

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
+from agent.counting import plural
 from agent.records.base import Record
 from agent.records.examples import Part
 from agent.records.looks import Inquiry
@@ -49,7 +50,7 @@ class TrainLora(Record):
     def __str__(self) -> str:
         """The action with its settings, in a line; so for every action."""
         rows = "original and refined" if self.rows == "both" else self.rows
-        epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
+        epochs = plural(self.epochs, "epoch")
         anew = ", a new adapter" if self.fresh else ""
         beside = f", {self.replay:g} general rows each" if self.replay else ""
         return f"train_lora on {rows} rows, {epochs} at rate {self.learning_rate:g}, rank {self.rank}{beside}{anew}"

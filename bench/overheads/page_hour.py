@@ -26,7 +26,7 @@ from agent.records.events import DecisionMade, Note, RoundJudged, RoundStarted
 from agent.records.rounds import Round
 from bench.overheads.page import long_run
 from graphs.control.driver import Driver
-from graphs.control.socket import served
+from graphs.control.socket import served, taken
 from graphs.control.steering import RunStatus, Step
 from graphs.control.watching import status_of_folder
 from memory.run.folder import RunFolder
@@ -110,7 +110,7 @@ def hour(run: RunFolder, root: Path, minutes: float) -> None:
     played = Played(run)
     command = [sys.executable, "-m", "nesylora", "ui", "--no-open", "--port", "0", "--runs", str(root)]
     with (
-        run.locked(), served(cast(Driver, played), run), sync_playwright() as tools,
+        run.locked(), taken(run) as mine, served(cast(Driver, played), run, mine), sync_playwright() as tools,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server,
     ):  # fmt: skip
         assert server.stdout

@@ -7,22 +7,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import BinaryIO, cast
 
 from agent.errors import BadInput, Busy, NesyLoraError
 from agent.records.actions import Action
 from agent.records.looks import Finding, Look
 from graphs.control import process, wire
-from graphs.control.steering import RunStatus, Steering
+from graphs.control.steering import Condition, RunStatus, Steering
 from graphs.control.watching import status_of_folder
 from memory.run.folder import RunFolder
 from memory.run.naming import as_typed
 from memory.storage.lock import holder
 
-HOME = Path(__file__).resolve().parents[2]
 STARTS = 120.0  # seconds that a worker may take until it can be reached
 ENDS = 60.0  # seconds for a worker that is told to end
+NOTES = 1.0  # seconds in which a process that has just taken a run notes itself there
 ANSWERS = 30.0  # seconds for an answer, beside what is waited for on purpose
 
 
@@ -76,7 +75,10 @@ class Remote:
         return self._steer("finish", {})
 
     def leave(self) -> RunStatus:
-        return self._steer("leave", {})
+        try:
+            return self._steer("leave", {})
+        except Gone:  # quicker than its answer
+            return self.status()
 
     def look(self, look: Look) -> Finding:
         return cast(Finding, self._call("look", {"look": look}, None))
@@ -122,13 +124,13 @@ class Gone(NesyLoraError):
 
 
 def attach(folder: RunFolder) -> Steering:
-    """The run, which another process works on.
+    """The run, which another process works on; see `settled`.
 
     Raises:
         BadInput: none does.
         Busy: one does, and cannot be reached.
     """
-    remote = live(folder)
+    remote = settled(folder)
     if remote is not None:
         return remote
     if held := holder(folder.lock_path):
@@ -160,6 +162,17 @@ def live(folder: RunFolder) -> Remote | None:
     return Remote(folder, at)
 
 
+def settled(folder: RunFolder) -> Remote | None:
+    """The run if a process works on it and can be reached; one that has just taken it, or lets go, is waited for."""
+    begun = time.monotonic()
+    while (remote := live(folder)) is None and holder(folder.lock_path):
+        patience = STARTS if process.on_its_way(folder) else NOTES
+        if time.monotonic() - begun > patience:
+            return None
+        time.sleep(0.05)
+    return remote
+
+
 def status_of(folder: RunFolder, attached: Callable[[RunFolder], Steering | None] = live) -> RunStatus:
     """Where a run stands: as whoever works on it says, else as its folder has it.
 
@@ -186,6 +199,9 @@ def resting(folder: RunFolder) -> RunStatus:
     if status.condition == "finished":
         return status
     if held := holder(folder.lock_path):
+        if passing := process.on_its_way(folder):
+            condition: Condition = "working" if passing.socket else "stopped"
+            return status.model_copy(update={"condition": condition, "trouble": passing.trouble})
         trouble = f"It is in use by {held}, which cannot be steered from here."
         return status.model_copy(update={"condition": "working", "trouble": trouble})
     last = process.noted(folder)
@@ -211,7 +227,7 @@ def steer(folder: RunFolder, supervised: bool = True) -> Steering:
         Busy: a process has it and cannot be reached.
         NesyLoraError: the process that was started has ended at once; the message says why.
     """
-    remote = live(folder)
+    remote = settled(folder)
     if remote is not None:
         return remote
     if holder(folder.lock_path):
@@ -234,7 +250,7 @@ def start_worker(folder: RunFolder, supervised: bool = False) -> Steering:
         before = said.seek(0, os.SEEK_END)
         worker = subprocess.Popen(
             [*command, *(["--supervised"] if supervised else [])], stdin=subprocess.DEVNULL, stdout=said,
-            stderr=subprocess.STDOUT, start_new_session=True, env=environment(),
+            stderr=subprocess.STDOUT, start_new_session=True, env=process.environment(),
         )  # fmt: skip
         try:
             return _reached(folder, worker, said, before)
@@ -256,7 +272,7 @@ def _reached(folder: RunFolder, worker: "subprocess.Popen[bytes]", said: BinaryI
             threading.Thread(target=worker.wait, daemon=True).start()  # or its end leaves a zombie
             return remote
         if worker.poll() == Busy.exit_code:
-            return _of_another(folder, time.monotonic() + ANSWERS)
+            return attach(folder)  # another process has taken the run first
         if worker.poll() is not None:
             said.seek(before)
             last = said.read().decode(errors="replace").strip().splitlines()
@@ -279,22 +295,3 @@ def _end(worker: "subprocess.Popen[bytes]") -> None:
     except subprocess.TimeoutExpired:
         worker.kill()
         worker.wait()
-
-
-def _of_another(folder: RunFolder, until: float) -> Steering:
-    """The run, which another process has taken first; it may take a while until it can be reached.
-
-    Args:
-        until: a reading of time.monotonic().
-    """
-    while time.monotonic() < until and (holder(folder.lock_path) or process.noted(folder)):
-        if remote := live(folder):
-            return remote
-        time.sleep(0.05)
-    return attach(folder)
-
-
-def environment() -> dict[str, str]:
-    """Of a process of our own, which finds our packages wherever it starts."""
-    paths = [str(HOME), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}

@@ -31,7 +31,7 @@ class Driver(RunThread):
 
     def status(self, after: int = -1, seconds: float = 0.0) -> RunStatus:
         with self._changed:
-            self._changed.wait_for(lambda: self._version > after, seconds)
+            self._changed.wait_for(lambda: self._version > after or self._let_go, seconds)
             self._asked = time.monotonic()
             known = status_of_folder(self._folder, self._condition)
             spend = self._services.spend if self._services.under_way.works else known.spend
@@ -45,7 +45,8 @@ class Driver(RunThread):
                     "step": self._doing_now(),
                     "question": self._question,
                     "spend": self._used,
-                    "trouble": self._trouble or (self._services.waits if self._condition == "working" else ""),
+                    "trouble": self._trouble
+                    or (self._services.waits if self._condition not in ("stopped", "finished") else ""),
                 }
             )
 
@@ -183,6 +184,11 @@ class Driver(RunThread):
             self._changes()
         return found.result()
 
+    @property
+    def _let_go(self) -> bool:
+        """Whether nothing will change any more: the process ends, which is not to wait for who waits for news."""
+        return self._leaving and self._condition in ("stopped", "finished")
+
     def _still_open(self, to: str) -> None:
         if self._leaving:
             raise NesyLoraError(
@@ -208,13 +214,16 @@ def drive(
     Raises:
         Busy, BadInput: as `graphs.session.open_session`.
     """
-    from graphs.control.socket import served
+    from graphs.control.socket import served, taken
 
-    with open_session(folder, supervised=supervised, listener=listener, report=report) as session:
+    with (
+        open_session(folder, supervised=supervised, listener=listener, report=report) as session,
+        taken(folder) as mine,
+    ):
         if not session.finished:
             _ = session.services.spec  # what is wrong with the task is said before anybody is asked to wait
         driver = Driver(session)
-        with served(driver, folder):
+        with served(driver, folder, mine):
             driver.start()
             try:
                 yield driver

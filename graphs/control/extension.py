@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pydantic import ValidationError
 
 from agent.config.task import TaskConfig
+from agent.counting import plural
 from agent.errors import BadInput
 from agent.records.events import LimitsSet
 from agent.records.limits import Extension, Limits
@@ -101,8 +102,8 @@ def standing(folder: RunFolder, config: TaskConfig) -> Limits:
 def in_words(limits: Limits) -> str:
     """What ends a run, in a line."""
     named = {
-        f"{limits.rounds} {'round' if limits.rounds == 1 else 'rounds'}": True,
-        f"{limits.minutes or 0:g} {'minute' if limits.minutes == 1 else 'minutes'}": limits.minutes is not None,
+        plural(limits.rounds, "round"): True,
+        plural(limits.minutes or 0.0, "minute"): limits.minutes is not None,
         f"{limits.train_tokens or 0:,} training tokens": limits.train_tokens is not None,
         f"{limits.llm_tokens or 0:,} LLM tokens": limits.llm_tokens is not None,
         f"{limits.usd or 0:g} USD": limits.usd is not None,

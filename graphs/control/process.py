@@ -13,7 +13,9 @@ from agent.errors import NesyLoraError
 from agent.records.base import Record, digest
 from memory.run.folder import RunFolder
 from memory.storage.disk import write_atomically
+from memory.storage.lock import is_holder
 
+HOME = Path(__file__).resolve().parents[2]
 LONGEST = 100  # bytes of a socket's path; the system allows 107, and on some 103
 
 
@@ -22,17 +24,26 @@ class Process(Record):
 
     pid: int
     host: str = Field(default_factory=socket.gethostname)
-    socket: str = Field("", description="path; empty once the process has let go of the run")
+    socket: str = Field("", description="path; empty once the process lets go of the run")
     since: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     trouble: str = Field("", description="the error that it ended with")
 
 
 def noted(folder: RunFolder) -> Process | None:
-    """What the last process has noted; None where none has, or none that ended badly."""
-    try:
-        return Process.model_validate_json(_file(folder).read_bytes())
-    except (FileNotFoundError, ValidationError):
+    """What the last process has noted; None where none has, or it has ended well."""
+    found = _read(folder)
+    return found if found and (found.socket or found.trouble) else None
+
+
+def on_its_way(folder: RunFolder) -> Process | None:
+    """The process that has the run, where that has noted itself: it can be reached soon, or has let go of its socket.
+
+    One that can be reached is on no way; so ask for that first.
+    """
+    found = _read(folder)
+    if found is None or found.host != socket.gethostname() or not is_holder(folder.lock_path, found.pid):
         return None
+    return found
 
 
 def note(folder: RunFolder, process: Process) -> None:
@@ -41,8 +52,15 @@ def note(folder: RunFolder, process: Process) -> None:
 
 
 def forget(folder: RunFolder) -> None:
-    """The process has ended well."""
+    """Of a process that ends at once, and well."""
     _file(folder).unlink(missing_ok=True)
+
+
+def _read(folder: RunFolder) -> Process | None:
+    try:
+        return Process.model_validate_json(_file(folder).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
 
 
 def socket_path(folder: RunFolder) -> Path:
@@ -69,6 +87,12 @@ def socket_path(folder: RunFolder) -> Path:
         f"No folder for the socket that others reach this run by: {', '.join(map(str, short))} cannot be used. Set "
         "TMPDIR to a short path of your own."
     )
+
+
+def environment() -> dict[str, str]:
+    """Of a process of our own, which finds our packages wherever it starts."""
+    paths = [str(HOME), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _file(folder: RunFolder) -> Path:

@@ -115,16 +115,19 @@ class RunThread:
         while job := self._awaited():
             job()
         with self._changed:
-            for look in self._looks:
-                look()  # they find that the run is left
-            ended, self._question, self._step = self._condition == "finished", None, None
-            if not ended:
-                self._condition = "stopped"
-                if self.error is None:  # what was wrong when it was left did not end it
-                    self._trouble = ""
-            self._changes()
-        if not ended:
-            self._tell(RunStopped(reason=self._trouble or "The user stopped it.", failed=self.error is not None))
+            if self.error is None:  # what was wrong when it was left did not end it
+                self._trouble = ""
+        try:
+            if self._condition != "finished":  # first: who sees that it has stopped reads no more events
+                self._tell(RunStopped(reason=self._trouble or "The user stopped it.", failed=self.error is not None))
+        finally:
+            with self._changed:
+                for look in self._looks:
+                    look()  # they find that the run is left
+                self._question = self._step = None
+                if self._condition != "finished":
+                    self._condition = "stopped"
+                self._changes()
 
     def _awaited(self) -> Job | None:
         """What is to be done next, once there is something; None: the run is left."""

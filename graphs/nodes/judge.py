@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from agent.counting import plural
 from agent.records.actions import Rollback
 from agent.records.evaluation import Evaluation
 from agent.records.rounds import Verdict
@@ -73,7 +74,7 @@ def with_remarks(verdict: Verdict, before: Evaluation, after: Evaluation) -> Ver
     """The verdict, with remarks on rows that had no say, and on rows that the trial's longer prompt makes too long."""
     reason, lost = verdict.reason, after.too_long - before.too_long
     if verdict.rows is not None and verdict.rows < len(after.scores):
-        reason += f" (on the {verdict.rows} {'row' if verdict.rows == 1 else 'rows'} that did not choose it)"
+        reason += f" (on the {plural(verdict.rows, 'row')} that did not choose it)"
     if lost > 0:
         reason += f" ({lost} rows no longer fit into the model's window under this prompt and count as wrong)"
     return verdict.model_copy(update={"reason": reason})

@@ -1,5 +1,6 @@
 """The lever that tunes the weights."""
 
+from agent.counting import plural
 from agent.errors import StepFailed
 from agent.records.actions import TrainLora
 from agent.records.base import digest
@@ -37,18 +38,15 @@ def train_lora(state: State, services: RunServices) -> State:
     except StepFailed as error:
         return {"trial": Trial(candidate=None, note=f"LoRA failed: {error}")}
     epochs = len(training.epoch_losses)
-    trained_on = f"{training.row_count} {training.rows} {'row' if training.row_count == 1 else 'rows'}"
-    note = f"{trained_on}, {'1 epoch' if epochs == 1 else f'{epochs} epochs'}"
+    note = f"{plural(training.row_count, f'{training.rows} row')}, {plural(epochs, 'epoch')}"
     if training.rewritten:
         note += f", {training.rewritten} of the rows with rewritten questions"
     if training.general:
-        rows_beside = "1 general row" if training.general == 1 else f"{training.general} general rows"
-        note += f", with {rows_beside} an epoch against forgetting"
+        note += f", with {plural(training.general, 'general row')} an epoch against forgetting"
     if training.retried:
         note += f"; {training.retried}"
     if training.left_out:
-        left_out = "1 row" if training.left_out == 1 else f"{training.left_out} rows"
-        note += f", {left_out} left out as too long (lora.max_tokens, or the model's window)"
+        note += f", {plural(training.left_out, 'row')} left out as too long (lora.max_tokens, or the model's window)"
     return {
         "trial": Trial(
             candidate=Candidate(prompt=state["best"].prompt, adapter=adapter),

@@ -19,7 +19,7 @@ from agent.signal.cost_model import CHARACTERS, FASTER, Sizes, sizes_of
 from agent.signal.monitor import Lever
 from agent.signal.run_costs import Counts, Sample, Tried, forecast
 from eval.tasks.task import Task, load_config
-from graphs.control.client import environment
+from graphs.control.process import environment
 from memory.run.folder import RunFolder, runs
 
 LOOKED_AT = 50  # runs, the newest, among which runs of the same task are looked for

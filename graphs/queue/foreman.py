@@ -13,7 +13,7 @@ from agent.records.queue import QueueEnded, QueueRow, TaskSpent, TaskStarted, Ta
 from agent.records.rounds import Spend
 from graphs.approval import APPROVE
 from graphs.context import new_run
-from graphs.control.client import GO_ON, Remote, live, start_worker
+from graphs.control.client import GO_ON, Remote, live, settled, start_worker
 from graphs.control.steering import RunStatus, Steering
 from graphs.queue.asking import asked, end_process, status_of, until_free
 from graphs.queue.becoming import ended, undone
@@ -138,7 +138,7 @@ class Foreman:
         task, path = item.added, self._queue.root / item.run
         if item.run and (path / "run.json").is_file():
             run = RunFolder.open(path)
-            if remote := live(run):
+            if remote := settled(run):
                 with suppress(BadInput):  # it has ended just now
                     self._limit(run, item, share, remote)
             else:
@@ -188,7 +188,7 @@ class Foreman:
         if run.outcome() and run.reported:
             return ""
         try:
-            last = self._followed(run, item, live(run) or start_worker(run))
+            last = self._followed(run, item, settled(run) or start_worker(run))
         except KeyboardInterrupt:
             self._watcher.stopping()
             if remote := live(run):

@@ -8,6 +8,7 @@ from math import inf
 
 from pydantic import Field
 
+from agent.counting import plural
 from agent.errors import BadInput
 from agent.records.base import Record
 from agent.records.limits import Extension, Limits
@@ -68,7 +69,7 @@ def left_of(limits: NightLimits, used: Spend, now: datetime) -> Left:
     if limits.until is not None:
         minutes.append(((limits.until - now).total_seconds() / 60, f"until {limits.until.astimezone():%H:%M}"))
     if limits.minutes is not None:
-        of = "of 1 minute of work" if limits.minutes == 1 else f"of {limits.minutes:g} minutes of work"
+        of = f"of {plural(limits.minutes, 'minute')} of work"
         minutes.append((limits.minutes - used.seconds / 60, of))
     least = min(minutes, default=(None, ""))
     return Left(

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from agent.errors import Busy
-from graphs.control.client import environment
+from graphs.control.process import environment
 
 LOOK = 0.2  # seconds between looks at the process
 LEAVE = 30.0  # seconds in which an interrupted process may end by itself; after half of them it is interrupted again

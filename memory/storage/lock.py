@@ -75,6 +75,16 @@ def holder(path: Path) -> str | None:
     return _named(note)
 
 
+def is_holder(path: Path, pid: int) -> bool:
+    """Whether this process of this machine holds it now."""
+    try:
+        known = json.loads(Path(f"{path}.holder").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    here = known["host"] == socket.gethostname() and known["pid"] == pid
+    return here and _lives(pid, known["since"])
+
+
 def _lives(pid: int, since: str) -> bool:
     """Whether this process is the one that took a lock then, and no later one of the same id."""
     import psutil

@@ -7,6 +7,7 @@ from typing import cast
 
 from agent import prompts
 from agent.config.prompt import Editing
+from agent.counting import plural
 from agent.errors import Useless
 from agent.protocols import Chat, FindLeak, Progress, ScorePrompt, Scorers
 from agent.records.actions import EditPrompt
@@ -161,7 +162,7 @@ class Pool:
             changed = [
                 NAMES[part] for part, text in part_texts(self._present).items() if part_texts(prompt)[part] != text
             ]
-            steps = "1 step" if each.steps == 1 else f"{each.steps} steps"
+            steps = plural(each.steps, "step")
             note = f"{' and '.join(changed)} rewritten by GEPA in {steps}; unbeaten on {each.rows} of {self.each} rows"
             yield Edit(prompt=prompt, note=f"the {note}")
 

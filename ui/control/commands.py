@@ -157,14 +157,14 @@ def _finish(options: argparse.Namespace) -> int:
 
 
 def _extend(options: argparse.Namespace) -> int:
-    from graphs.control.client import live
+    from graphs.control.client import settled
     from graphs.control.extension import KEYS, as_changes
     from memory.run.naming import as_typed
     from ui.control.work import extend
 
     folder = _folder(options)
     changes = as_changes([f"{key}={value}" for key, name in KEYS.items() if (value := getattr(options, name))])
-    if remote := live(folder):
+    if remote := settled(folder):
         return _show(remote.extend(**changes), options.json)
     extend(folder, changes)
     print(f"Go on with: nesylora resume {as_typed(folder.path)}")

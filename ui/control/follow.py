@@ -1,7 +1,9 @@
 """`nesylora attach`: a run that another process works on, followed live."""
 
-from contextlib import AbstractContextManager, nullcontext
+import time
+from contextlib import AbstractContextManager, nullcontext, suppress
 
+from agent.errors import NesyLoraError
 from agent.records.events import RunStarted
 from graphs.control import process
 from graphs.control.client import attach
@@ -15,6 +17,7 @@ from ui.control.work import TOLD_TO_STOP, exit_code
 from ui.terminal.live import LiveView
 
 FAILED = 1
+LETS_GO = 10.0  # seconds in which a process lets go of a run that has ended or was stopped
 WAIT = 2.0  # seconds that one request waits for news
 
 
@@ -58,12 +61,25 @@ def _follow(folder: RunFolder, steering: Steering, view: LiveView | None) -> Run
         if view and told != (told := _pause(status, folder)) and told:
             view.console.print(told)
         if status.condition in ("finished", "stopped"):
-            return status
+            break
         if status.step and status.step.total and view:
             view(status.step.what, status.step.done, status.step.total, status.step.note)
         status = steering.status(status.version, WAIT)
         log, offset = folder.events_from(offset)
         entries = log.entries
+    _let_go(steering, status)
+    for entry in folder.events_from(offset)[0].entries:  # of an error, it tells after it has stopped
+        _show(entry, view)
+    return status
+
+
+def _let_go(steering: Steering, status: RunStatus) -> None:
+    """Wait for the process to end: the next command is to find the run free. One that asks stays for its users."""
+    until = time.monotonic() + LETS_GO
+    with suppress(NesyLoraError):  # it does not answer, or the run has been taken away
+        while status.pid and not status.supervised and time.monotonic() < until:
+            time.sleep(0.05)
+            status = steering.status()
 
 
 def _pause(status: RunStatus, folder: RunFolder) -> str:

@@ -6,13 +6,12 @@ from contextlib import AbstractContextManager, nullcontext
 
 from agent.errors import BadInput, Busy
 from agent.protocols import Listener
-from graphs.control.client import live, start_worker
+from graphs.control.client import settled, start_worker
 from graphs.control.driver import Driver, drive
 from graphs.control.extension import extend_stopped, in_words
 from graphs.control.watching import limits_of
 from memory.run.folder import RunFolder
 from memory.run.naming import as_typed
-from memory.storage.lock import holder
 from ui.control.events import JsonEvents
 from ui.control.signals import Ending
 from ui.report.write import write_report
@@ -72,7 +71,7 @@ def work(folder: RunFolder, ending: Ending, *, json: bool = False, supervised: b
 
 def refuse_second(folder: RunFolder) -> None:
     """Raises Busy where a process works on the run, with what can be done from here."""
-    if holder(folder.lock_path) and (remote := live(folder)):
+    if remote := settled(folder):
         status = remote.status()
         raise Busy(
             f"Process {status.pid} works on run {folder.name} (it is {status.condition}), and only one can. Follow it "

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from agent.counting import plural
 from agent.records.queue import NightLimits, TaskAdded, TaskSkipped
 from eval.tasks.task import load_config
 from graphs.queue.needs import remarks
@@ -15,7 +16,7 @@ def limits_in_words(limits: NightLimits) -> str:
     """What all tasks may use together."""
     named = {
         f"until {limits.until.astimezone():%H:%M on %B %-d}" if limits.until else "": limits.until is not None,
-        f"{limits.minutes or 0:g} {'minute' if limits.minutes == 1 else 'minutes'} of work": limits.minutes is not None,
+        f"{plural(limits.minutes or 0.0, 'minute')} of work": limits.minutes is not None,
         wording.money(limits.usd or 0): limits.usd is not None,
         f"{limits.llm_tokens or 0:,} LLM tokens": limits.llm_tokens is not None,
         f"{limits.train_tokens or 0:,} training tokens": limits.train_tokens is not None,

@@ -10,7 +10,7 @@ from rich.table import Table
 from agent.errors import BadInput, Busy
 from agent.policy.learned import short
 from agent.records.queue import Estimate, NightLimits
-from graphs.control.client import environment
+from graphs.control.process import environment
 from graphs.queue.foreman import Foreman
 from graphs.queue.making import take_up
 from graphs.queue.shares import spend_of

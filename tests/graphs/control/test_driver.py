@@ -28,7 +28,7 @@ from memory.run.folder import RunFolder
 from tests.fixtures.learnable import TinyTask
 from tests.llm.server import Reply, Request, serving
 
-PATIENCE = 120.0  # seconds; a test that waits so long fails
+PATIENCE = 600.0  # seconds; a test that waits so long fails
 
 
 class Held:
@@ -125,13 +125,13 @@ def test_an_action_is_cancelled_while_it_is_judged_and_all_of_it_is_charged(trai
 
         def judged(what: str, done: int, total: int, note: str = "") -> None:
             inner(what, done, total, note)
-            if what == "answering":
+            if what == "answering" and not answering.is_set():  # the run goes on, however late this thread looks
                 driver.cancel_step()
                 answering.set()
 
         driver._watch._inner = type("Judged", (), {"__call__": staticmethod(judged), "event": listener.event})()
         listener.free.set()
-        until(driver, lambda status: status.rounds == 1)
+        until(driver, lambda status: status.rounds >= 1)
         assert answering.is_set()
         driver._watch._inner = listener
     first = training.rounds()[0]

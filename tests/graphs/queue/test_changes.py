@@ -15,14 +15,10 @@ from graphs.queue.shares import spend_of
 from memory.queue import QueueFolder, now
 from memory.storage.lock import held
 from tests.fixtures.learnable import TinyTask
-from tests.graphs.queue.test_foreman import Seen
+from tests.graphs.queue.nights import Seen
 from ui.queue.work import exit_code, show_status
 
-
-@pytest.fixture(autouse=True)
-def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would load a model in a process of its own."""
-    monkeypatch.setattr("graphs.queue.estimate.probe", lambda tasks: [Tried()] * len(tasks))
+pytestmark = pytest.mark.usefixtures("no_probe")
 
 
 @pytest.fixture

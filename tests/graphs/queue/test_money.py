@@ -21,7 +21,7 @@ from graphs.services.run import RunServices
 from memory.queue import now
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import TinyTask
-from tests.graphs.queue.test_foreman import Seen
+from tests.graphs.queue.nights import Seen
 from tests.llm.scripted_llm import scripted_llm
 from tests.llm.server import serving
 

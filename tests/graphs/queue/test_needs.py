@@ -32,6 +32,16 @@ def named(tiny_task: TinyTask, tmp_path: Path) -> Named:
     return make
 
 
+def test_a_task_that_cannot_be_used_is_refused_before_anything_begins(named: Named, tmp_path: Path) -> None:
+    good, bad, worse = map(named, ("good", "bad", "worse"))
+    (bad / "train.jsonl").unlink()
+    (worse / "task.yaml").write_text("name: worse\n")
+    with pytest.raises(BadInput, match=r"2 of 3 tasks .* nothing was begun") as refused:
+        new_queue([good, bad, worse], NightLimits(), tmp_path / "runs")
+    assert "train.jsonl" in str(refused.value) and "worse" in str(refused.value)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_all_that_tasks_lack_here_is_named_before_a_queue_begins(
     named: Named, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

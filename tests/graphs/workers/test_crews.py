@@ -18,7 +18,7 @@ import torch
 
 from agent.errors import BadInput, Busy
 from graphs.context import new_run
-from graphs.control.client import environment
+from graphs.control.process import environment
 from graphs.workers import command, ray_cluster
 from graphs.workers import spread as spreading
 from graphs.workers.command import CHILD, devices_each
@@ -118,7 +118,7 @@ def test_what_still_runs_is_ended_with_the_crew(tmp_path: Path) -> None:
             children = [child for child in psutil.Process().children() if str(tmp_path) in child.cmdline()]
             time.sleep(0.05)
     assert future.done() and isinstance(future.exception(), KeyboardInterrupt)
-    assert not psutil.wait_procs(children, timeout=10)[1]
+    assert not psutil.wait_procs(children, timeout=300)[1]
 
 
 def test_places_that_cannot_be_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

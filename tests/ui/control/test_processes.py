@@ -1,5 +1,6 @@
 """Runs in processes of their own, followed and steered from others: by the command line, over a real socket."""
 
+import errno
 import json
 import os
 import signal
@@ -7,33 +8,36 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from agent.errors import BadInput, Busy, NesyLoraError
+from agent.records.events import Event
 from agent.records.looks import TryPrompt
 from graphs.approval import APPROVE
 from graphs.context import new_run
 from graphs.control import process, wire
 from graphs.control.client import attach, live, start_worker, status_of, steer
-from graphs.control.driver import drive
+from graphs.control.driver import Driver, drive
 from graphs.control.socket import Server
 from graphs.control.steering import RunStatus, Steering
+from graphs.session import Session
 from memory.run.folder import RunFolder
 from tests.fixtures.command_line import run as command
 from tests.fixtures.learnable import TinyTask
 from ui.control.follow import follow
 from ui.control.signals import Ending
-from ui.control.work import work
+from ui.control.work import refuse_second, work
 
 ROOT = Path(__file__).parents[3]
-PATIENCE = 180.0  # seconds; a test that waits so long fails
+PATIENCE = 600.0  # seconds; a test that waits so long fails
 LONG = ["policy=lora-only", "budget.rounds=2", "lora.epochs=20", "lora.batch_size=1", "lora.enough=0"]  # 80 steps
 
 
@@ -65,6 +69,12 @@ def training(status: RunStatus) -> bool:
     return status.step is not None and status.step.what == "training LoRA"
 
 
+def paused(steering: Steering) -> None:
+    """Until the run stands still; it has begun then, and tells so whoever attaches."""
+    steering.pause()
+    until(steering, lambda status: status.condition == "paused")
+
+
 def reached(folder: RunFolder) -> Steering:
     """The run, once a process that was just started can be reached."""
     end = time.monotonic() + PATIENCE
@@ -83,7 +93,8 @@ def folder(tiny_task: TinyTask, tmp_path: Path) -> Iterator[RunFolder]:
     if remote := live(made):
         pid = remote.status().pid
         if pid is not None:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has ended just now
+                os.kill(pid, signal.SIGKILL)
 
 
 def lines(folder: RunFolder) -> list[dict[str, Any]]:
@@ -127,7 +138,10 @@ def test_a_worker_that_is_killed_under_its_clients_is_told_from_one_that_has_end
     folder: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     steering = start_worker(folder)
+    paused(steering)  # until the follower has come
     follower = nesylora("attach", folder.name, "--runs", folder.path.parent)
+    assert follower.stdout is not None and folder.name in follower.stdout.readline()
+    steering.go_on()
     pid = until(steering, training).pid
     assert pid
     os.kill(pid, signal.SIGKILL)
@@ -152,22 +166,24 @@ def test_a_worker_that_is_killed_under_its_clients_is_told_from_one_that_has_end
 def test_detached_it_is_followed_and_left_and_goes_on(folder: RunFolder) -> None:
     source = folder.about.source
     root = folder.path.parent
-    settings = [part for setting in [*LONG, "lora.epochs=2"] for part in ("--set", setting)]
+    settings = [part for setting in LONG for part in ("--set", setting)]
     started = nesylora("run", source, "--runs", root, "--name", "away", "--detach", *settings)
     said, error = started.communicate(timeout=PATIENCE)
     assert started.returncode == 0, error
     assert "Run away works in the background" in said
     away = RunFolder.open(root / "away")
+    steering = attach(away)
+    paused(steering)  # until the watchers have come
     watcher = nesylora("attach", "away", "--runs", root)
     assert watcher.stdout is not None and "away" in watcher.stdout.readline()
     watcher.send_signal(signal.SIGINT)
     rest, _ = watcher.communicate(timeout=PATIENCE)
     assert watcher.returncode == 0 and "Detached from run away, which goes on" in rest
     again = nesylora("attach", "away", "--json", "--runs", root)
+    assert again.stdout is not None and json.loads(first := again.stdout.readline())["kind"] == "run", first
+    steering.go_on()
     events, _ = again.communicate(timeout=PATIENCE)
-    if again.returncode != 2:  # it was faster
-        kinds = [json.loads(line)["kind"] for line in events.splitlines()]
-        assert again.returncode == 5 and kinds[0] == "run" and kinds[-1] == "finish"
+    assert again.returncode == 5 and json.loads(events.splitlines()[-1])["kind"] == "finish"
     assert away.outcome() is not None and len(away.rounds()) == 2
     assert "round 1" in (away.path / "console.log").read_text()
     assert process.noted(away) is None
@@ -175,7 +191,7 @@ def test_detached_it_is_followed_and_left_and_goes_on(folder: RunFolder) -> None
 
 def test_a_follower_that_a_signal_ends_says_so_by_its_exit_code_and_the_run_stays(folder: RunFolder) -> None:
     steering = start_worker(folder)
-    steering.pause()
+    paused(steering)
     line = ("attach", folder.name, "--runs", folder.path.parent)
     watchers = [nesylora(*line, "--json"), nesylora(*line), nesylora(*line)]
     for watcher in watchers:
@@ -193,6 +209,7 @@ def test_a_follower_that_a_signal_ends_says_so_by_its_exit_code_and_the_run_stay
 def test_a_follower_tells_a_run_that_was_left_from_one_that_failed_while_its_process_is_still_there(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("ui.control.follow.LETS_GO", 0.0)
     noted: list[process.Process | None] = []
     close = Server.close
     monkeypatch.setattr(Server, "close", lambda server: (noted.append(process.noted(folder)), close(server)))
@@ -207,6 +224,135 @@ def test_a_follower_tells_a_run_that_was_left_from_one_that_failed_while_its_pro
         driver.wait(PATIENCE)
     assert noted[0] is None, "who finds the process gone must not read that it was killed"
     assert noted[1] and noted[1].trouble == "odd" and not noted[1].socket
+
+
+class Gate:
+    """A place in the process of a run at which it stands until it is let go."""
+
+    def __init__(self) -> None:
+        self.reached, self.free = threading.Event(), threading.Event()
+
+    def before(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def held(*values: Any, **named: Any) -> Any:
+            self.reached.set()
+            assert self.free.wait(PATIENCE)
+            return call(*values, **named)
+
+        return held
+
+
+@contextmanager
+def standing(folder: RunFolder, gate: Gate) -> Iterator[None]:
+    """A process (this one) that works on the run in another thread, asking, and stands at the gate."""
+    leaves = threading.Event()
+
+    def works() -> None:
+        with drive(folder, supervised=True):
+            assert leaves.wait(PATIENCE)
+
+    with ThreadPoolExecutor(1) as pool:
+        worked = pool.submit(works)
+        if gate.free.is_set():  # it stands at its end
+            until(reached(folder), lambda status: status.condition == "waiting")
+            gate.free.clear()
+            gate.reached.clear()
+            leaves.set()
+        assert gate.reached.wait(PATIENCE)
+        try:
+            yield
+        finally:
+            gate.free.set()
+            leaves.set()
+            worked.result(PATIENCE)
+
+
+def waits(call: "Future[Any]") -> bool:
+    """Whether it has not come back in a moment."""
+    return not wait([call], 0.3).done
+
+
+def test_who_comes_while_a_process_takes_a_run_waits_until_it_can_be_reached(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate()
+    monkeypatch.setattr("graphs.control.driver.Driver.__init__", gate.before(Driver.__init__))
+    monkeypatch.setattr("graphs.control.client.NOTES", 0.0)
+    with ThreadPoolExecutor() as pool, standing(folder, gate):
+        assert status_of(folder).condition == "working" and not status_of(folder).trouble
+        calls = [pool.submit(call, folder) for call in (steer, attach)]
+        assert all(map(waits, calls))
+        gate.free.set()
+        assert {call.result(PATIENCE).status().pid for call in calls} == {os.getpid()}
+
+
+def test_who_comes_while_a_process_lets_go_of_a_run_waits_until_it_is_free(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate()
+    gate.free.set()
+    monkeypatch.setattr(Session, "close", gate.before(Session.close))
+    monkeypatch.setattr("graphs.control.client.NOTES", 0.0)
+    with ThreadPoolExecutor() as pool:
+        with standing(folder, gate):
+            assert live(folder) is None and process.noted(folder) is None
+            assert status_of(folder).condition == "stopped" and not status_of(folder).trouble
+            attached, resumed = pool.submit(attach, folder), pool.submit(refuse_second, folder)
+            assert waits(attached) and waits(resumed)
+        with pytest.raises(BadInput, match="No process works on run"):
+            attached.result(PATIENCE)
+        resumed.result(PATIENCE)
+
+
+def test_who_has_a_process_leave_hears_that_it_does(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = wire.answered
+
+    def slowly(line: bytes, steering: Steering) -> bytes:
+        answer = answered(line, steering)
+        if b'"leave"' in line:
+            time.sleep(0.5)  # meanwhile the process ends
+        return answer
+
+    monkeypatch.setattr(wire, "answered", slowly)
+    with ThreadPoolExecutor() as pool, drive(folder, supervised=True) as driver:
+        remote = live(folder)
+        assert remote
+        left = pool.submit(remote.leave)
+        assert driver.wait(PATIENCE)
+    assert left.result(PATIENCE).pid == os.getpid()
+    assert remote.leave().condition == "stopped", "it has left already"
+
+
+def test_who_sees_that_a_run_has_stopped_finds_its_last_event(folder: RunFolder) -> None:
+    seen: list[str] = []
+
+    class Listens:
+        def __call__(self, what: str, done: int, total: int, note: str = "") -> None: ...
+
+        def event(self, event: Event) -> None:
+            if event.kind == "stopped":
+                seen.append(driver.condition)
+
+    with drive(folder, supervised=True, listener=Listens()) as driver:
+        until(driver, lambda status: status.condition == "waiting")
+    assert seen == ["waiting"] and driver.condition == "stopped"
+
+
+def test_a_follower_shows_what_a_run_says_of_the_error_that_stopped_it(
+    folder: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr("tools.training.lora.LoraTrainer.train", full)
+    with ThreadPoolExecutor() as pool:
+        with suppress(NesyLoraError), drive(folder) as driver:
+            followed = pool.submit(follow, folder, json=True)
+            until(driver, lambda status: status.condition == "stopped")
+            assert waits(followed), "its process is still there"
+            driver.wait(0.0)
+        assert followed.result(PATIENCE) == 1
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last["kind"] == "stopped" and "disk is full" in last["reason"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -381,7 +381,8 @@ def test_over_standard_input_and_output_a_run_outlives_its_client(tiny_task: Tin
     finally:
         for folder in runs(root):
             if (remote := live(folder)) and (pid := remote.status().pid):
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it has ended just now
+                    os.kill(pid, signal.SIGKILL)
 
 
 def test_over_http_only_who_has_the_token_is_let_in(tmp_path: Path) -> None:

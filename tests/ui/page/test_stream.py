@@ -41,6 +41,7 @@ from ui.page.run.feed import MOST, latest_entries
 from ui.page.run.stream import MOST_ROUNDS, Position, Reader
 
 START = Position(0, 0)
+PATIENCE = 300.0  # seconds; a test that waits so long fails
 
 
 @pytest.fixture
@@ -194,7 +195,7 @@ def test_messages_come_as_server_sent_events_and_go_on_from_the_last_id(
 ) -> None:
     cookies = {page.keys.cookie: page.client.cookies[page.keys.cookie]}
     story.event(Note(text="first"))
-    with httpx.Client(base_url=served, cookies=cookies, timeout=20) as client:
+    with httpx.Client(base_url=served, cookies=cookies, timeout=PATIENCE) as client:
         with client.stream("GET", "/runs/valley-1/events?from=0-4") as answer:
             assert answer.headers["content-type"].startswith("text/event-stream")
             id, data = next(messages(answer.iter_lines()))
@@ -209,7 +210,7 @@ def test_two_browsers_see_the_same(served: str, page: Pages, story: RunFolder) -
     cookies = {page.keys.cookie: page.client.cookies[page.keys.cookie]}
     steered = page.steered(story)
     with (
-        httpx.Client(base_url=served, cookies=cookies, timeout=20) as client,
+        httpx.Client(base_url=served, cookies=cookies, timeout=PATIENCE) as client,
         client.stream("GET", "/runs/valley-1/events?from=0-4") as one,
         client.stream("GET", "/runs/valley-1/events?from=0-4") as other,
     ):
@@ -244,10 +245,10 @@ def test_the_server_ends_quietly_while_a_browser_follows(story: RunFolder) -> No
     with subprocess.Popen(line, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as server:
         assert server.stdout is not None
         link = [server.stdout.readline() for _ in range(3)][-1].strip()
-        with httpx.Client(base_url=link.partition("/enter")[0], timeout=60) as browser:
+        with httpx.Client(base_url=link.partition("/enter")[0], timeout=PATIENCE) as browser:
             browser.get(link)
             with browser.stream("GET", "/runs/valley-1/events?from=0-0") as events:
                 assert events.status_code == 200 and next(events.iter_text())
                 server.send_signal(signal.SIGTERM)
-                _, said = server.communicate(timeout=60)
+                _, said = server.communicate(timeout=PATIENCE)
     assert "Traceback" not in said and "Cancel" not in said
