@@ -6,7 +6,8 @@
 # Seen: the tensor and the keys are passed over, and the config says `rope_type: default`. Nothing is said. Without scaling the
 #   same way gives the same logits to the bit. (transformers/integrations/ggml.py: `GGUF_CONFIG_MAPPING` has rope.freq_base and
 #   nothing of rope.scaling, which is read for gpt-oss only; no map knows rope_freqs.) The further into a text, the more it
-#   differs: trained or measured on from there, the model is another one than llama.cpp's of the same file.
+#   differs. llama.cpp reads such a file properly: its log-probabilities are those of the safetensors to 0.004 (xllamacpp
+#   2026.10, a try beside this script). What is trained or measured on the GGUF in transformers is thus of another model.
 set -euo pipefail
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT; cd "$folder"
 "${PYTHON:-python3}" -m venv venv

@@ -247,12 +247,6 @@ def test_llama_cpp_answers_as_transformers(name: str, saved: Callable[[str], Pat
 
 
 @pytest.mark.skipif(find_spec("xllamacpp") is None, reason="pip install xllamacpp")
-def test_llama_cpp_answers_with_scaled_positions_as_transformers(saved: Callable[[str], Path], tmp_path: Path) -> None:
-    model = with_llama3_positions(folder := saved("llama"))
-    compare(folder, model, written(folder, tmp_path), tmp_path)
-
-
-@pytest.mark.skipif(find_spec("xllamacpp") is None, reason="pip install xllamacpp")
 def test_llama_cpp_answers_as_a_gemma_with_its_own_tokenizer(gemma: Path, tmp_path: Path) -> None:
     compare(gemma, AutoModelForCausalLM.from_pretrained(gemma), written(gemma, tmp_path), tmp_path)
 
