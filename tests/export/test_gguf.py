@@ -13,7 +13,7 @@ import torch
 from gguf import GGUFReader
 from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Regex, pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from agent.errors import NesyLoraError
 from export.formats.gguf_file import permuted, write_gguf
@@ -183,6 +183,28 @@ def test_a_lora_stands_in_it_as_llama_cpp_scales_it(saved: Callable[[str], Path]
         delta = adapted.get_base_model().get_submodule(f"model.layers.1.{ours}").get_delta_weight("default").detach()
         a, b = found[f"blk.1.{part}.weight.lora_a"], found[f"blk.1.{part}.weight.lora_b"]
         torch.testing.assert_close(scale * b @ a, permuted(delta, heads) if heads else delta)
+
+
+def with_llama3_positions(folder: Path) -> Any:
+    """The model of a folder with positions scaled as those of Llama 3.1 are, saved there."""
+    config = AutoConfig.from_pretrained(folder)
+    config.rope_parameters = {
+        "rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    }  # fmt: skip
+    model = AutoModelForCausalLM.from_pretrained(folder, config=config)
+    model.save_pretrained(folder)
+    return model
+
+
+def test_scaled_positions_stand_in_it_as_the_model_turns(saved: Callable[[str], Path], tmp_path: Path) -> None:
+    """transformers' reader passes them over, so its logits tell nothing of them."""
+    model = with_llama3_positions(folder := saved("llama"))
+    found = {tensor.name: torch.tensor(tensor.data) for tensor in GGUFReader(written(folder, tmp_path)).tensors}
+    turns = model.model.rotary_emb.inv_freq
+    unscaled = 1e4 ** -(torch.arange(len(turns)) / len(turns))
+    assert not torch.allclose(turns, unscaled)
+    torch.testing.assert_close(unscaled / found["rope_freqs.weight"], turns)
 
 
 @pytest.mark.parametrize("options", [{"use_dora": True}, {"target_modules": ["embed_tokens"]}])
