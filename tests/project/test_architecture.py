@@ -32,7 +32,6 @@ MEASURED_HERE = {
     "bench.cost",
     "bench.cost.gpu",
     "bench.cost.contenders",
-    "bench.cost.gpu",
     "bench.overheads",
     "bench.studies",
     "bench.studies.night",
