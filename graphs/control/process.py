@@ -31,7 +31,7 @@ class Process(Record):
 
 def noted(folder: RunFolder) -> Process | None:
     """What the last process has noted; None where none has, or it has ended well."""
-    found = _read(folder)
+    found = last(folder)
     return found if found and (found.socket or found.trouble) else None
 
 
@@ -40,7 +40,7 @@ def on_its_way(folder: RunFolder) -> Process | None:
 
     One that can be reached is on no way; so ask for that first.
     """
-    found = _read(folder)
+    found = last(folder)
     if found is None or found.host != socket.gethostname() or not is_holder(folder.lock_path, found.pid):
         return None
     return found
@@ -56,7 +56,7 @@ def forget(folder: RunFolder) -> None:
     _file(folder).unlink(missing_ok=True)
 
 
-def _read(folder: RunFolder) -> Process | None:
+def last(folder: RunFolder) -> Process | None:
     try:
         return Process.model_validate_json(_file(folder).read_bytes())
     except (FileNotFoundError, ValidationError):

@@ -89,7 +89,7 @@ class Pulse:
         """By the process and those it has started; None where that cannot be seen."""
         import psutil
 
-        at = process.noted(self._run)
+        at = process.last(self._run)  # also one that hangs while it lets go of the run
         if at is None or at.host != socket.gethostname():
             return None
         try:
