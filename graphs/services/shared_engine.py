@@ -37,23 +37,23 @@ def make_engine(run: "RunServices") -> LanguageModel:
             from tools.engines.openai_model import OpenAiModel
 
             return OpenAiModel(config.model, config.generation, run.progress, run.charge, look_up)
+        from tools.engines.server import Server
         from tools.engines.vllm_model import VllmModel
 
+    url = config.generation.url
+    there = url and Server("the vLLM server", url, config.generation)
     return VllmModel(
         config.model, config.generation, config.chat_template_kwargs,
-        server=lambda: _server(config, run.folder.path / LOG, look_up, run), own=lambda: run.backbone,
+        server=lambda: there or _server(config, run.folder.path / LOG, look_up, run), own=lambda: run.backbone,
         locate=run.folder.adapter_folder, progress=run.progress, charge=run.charge, look_up=look_up,
     )  # fmt: skip
 
 
 def _server(config: TaskConfig, log: Path, look_up: Callable[[str], object], run: "RunServices") -> "Server":
-    """The server at the task's address, or one that this process starts."""
-    from tools.engines.server import Server
-    from tools.engines.starting import StartedServer, connected
+    """A server that this process has started for such a task, or starts now."""
+    from tools.engines.starting import StartedServer
     from tools.model.loading import pick_device, pick_dtype, source_folder
 
-    if config.generation.url:
-        return Server("the vLLM server", config.generation.url, config.generation)
     device = pick_device() if config.device == "auto" else config.device
     dtype = str(pick_dtype(device)).removeprefix("torch.") if config.dtype == "auto" else config.dtype
     began = time.monotonic()
@@ -66,7 +66,7 @@ def _server(config: TaskConfig, log: Path, look_up: Callable[[str], object], run
         server = _started[key]
         server.wait(look_up)
     run.loading += time.monotonic() - began  # none of what an answer takes
-    return connected(server, config.generation)
+    return server.client
 
 
 def stop() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 import nesylora
 from agent.errors import BadInput, NesyLoraError
+from agent.records.examples import Prompt
 from eval.tasks.task import load_task
 from export.portable import portable_settings
 from graphs.approval import instead
@@ -119,6 +120,22 @@ def test_a_run_whose_server_was_away_goes_on_at_its_new_address(
         nesylora.resume(run.path)
     run.task_file.write_text(run.task_file.read_text().replace(away, served.url))
     assert nesylora.resume(run.path).outcome.best_test.rows == 4
+
+
+def test_answers_that_runs_share_are_kept_apart_by_engine(
+    tiny_task: TinyTask, served: ScriptedVllm, tmp_path: Path
+) -> None:
+    def asked(name: str, *settings: str) -> int:
+        run = new_run(tiny_task(model=str(served.folder)), settings, tmp_path / "runs", name)
+        services = RunServices(Context(run=str(run.path), pool=str(tmp_path / "pool")))
+        before = len(served.asked)
+        services.model.generate(Prompt(), services.spec.validation, adapter=None, max_new_tokens=2)
+        return len(served.asked) - before
+
+    engine = ("generation.engine=vllm", f"generation.url={served.url}")
+    assert asked("own") == 0
+    assert asked("there", *engine) > 4
+    assert asked("again", *engine) == 0
 
 
 def test_vllm_is_started_in_an_environment_of_its_own_and_again_by_the_process_that_resumes(

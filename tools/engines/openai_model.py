@@ -82,7 +82,7 @@ class OpenAiModel:
         self._progress("answering", 0, len(asked))
         answers = in_parallel(
             lambda place: self._answer(asked[place], max_new_tokens), range(len(asked)), self._settings.batch_size,
-            lambda: self._look_up(self._server.waits),
+            lambda: self._look_up(self._server.waits), self._server.abandon,
         )  # fmt: skip
         for done, (place, answered) in enumerate(answers, 1):
             texts[place] = answered.text

@@ -10,7 +10,7 @@ import httpx
 
 from agent.config.generation import Generation
 from agent.errors import BadInput, NesyLoraError
-from tools.llm.retry import NO_CREDIT, retry_after
+from tools.llm.retry import LEAST_KEY, NO_CREDIT, retry_after
 
 Body = Mapping[str, Any]
 REQUEST_SECONDS = 600.0  # of one answer; a server on a busy processor takes long, and then it is not away
@@ -56,9 +56,11 @@ class Server:
         self._waiting: dict[int, str] = {}  # by thread
         self._settings = settings
         self._left = threading.Event()
+        self._key = _key(settings)
+        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         limits = httpx.Limits(max_connections=settings.batch_size + 4)
         # Servers of this machine are not asked through a proxy; nor is any other, as its users know its address.
-        self._client = httpx.Client(timeout=REQUEST_SECONDS, limits=limits, headers=_headers(settings), trust_env=False)
+        self._client = httpx.Client(timeout=REQUEST_SECONDS, limits=limits, headers=headers, trust_env=False)
 
     @property
     def waits(self) -> str:
@@ -78,10 +80,10 @@ class Server:
         """
         return self._patiently("POST", path, body)
 
-    def close(self) -> None:
-        """Let go; threads that still wait end by an error."""
+    def abandon(self) -> None:
+        """Let no request that is open now be tried again."""
         self._left.set()
-        self._client.close()
+        self._left = threading.Event()
 
     def _patiently(self, method: str, path: str, body: Body | None) -> Any:
         try:
@@ -90,7 +92,7 @@ class Server:
             self._waiting.pop(threading.get_ident(), None)
 
     def _tried(self, method: str, path: str, body: Body | None) -> Any:
-        began, wait = None, 1.0
+        began, wait, left = None, 1.0, self._left
         while True:
             try:
                 return self._once(method, path, body)
@@ -103,13 +105,12 @@ class Server:
                 now, what = time.monotonic(), str(error) or type(error).__name__
                 began = began or now
                 wait = wait if asked is None else asked
-                if now + wait > began + self._settings.patience or self._left.is_set():
+                self._waiting[threading.get_ident()] = f"Waiting for {self.name}: {what}."
+                if now + wait > began + self._settings.patience or left.wait(wait):
                     raise NesyLoraError(
                         f"{self.name} does not answer ({what}), for {now - began:.0f} s now (generation.patience). "
                         f"{RESUME}"
                     ) from error
-                self._waiting[threading.get_ident()] = f"Waiting for {self.name}: {what}."
-                self._left.wait(wait)
                 wait = min(2 * max(wait, 1.0), LONGEST_WAIT)
 
     def _once(self, method: str, path: str, body: Body | None) -> Any:
@@ -121,7 +122,10 @@ class Server:
             found = None
         if reply.is_success:
             return found
-        raise Refused(reply.status_code, _message(found) or reply.text[:QUOTED], retry_after(reply.headers))
+        text = _message(found) or " ".join(reply.text.split())
+        if len(self._key) >= LEAST_KEY:  # some servers quote it
+            text = text.replace(self._key, "[key]")
+        raise Refused(reply.status_code, text[:QUOTED], retry_after(reply.headers))
 
     def fault(self, refused: Refused) -> NesyLoraError:
         """The error that a refusal is to a user, where nothing more is known about it."""
@@ -136,18 +140,18 @@ class Server:
         return NesyLoraError(f"{self.name} does not take a request: {refused}")
 
 
-def _headers(settings: Generation) -> dict[str, str]:
-    """Raises BadInput: a variable is named, and holds no key."""
+def _key(settings: Generation) -> str:
+    """Empty where none is to be sent. Raises BadInput: a variable is named, and holds no key."""
     if settings.key_variable is None:
-        return {}
+        return ""
     key = os.environ.get(settings.key_variable, "").strip()
     if not key or not (key.isascii() and key.isprintable()):
         raise BadInput(f"generation.key_variable: the environment variable {settings.key_variable} holds no key")
-    return {"Authorization": f"Bearer {key}"}
+    return key
 
 
 def _message(found: Any) -> str:
     """A server's own words, from the forms in which errors come."""
     error = found.get("error", found) if isinstance(found, dict) else None
     text = error.get("message") or error.get("detail") if isinstance(error, dict) else error
-    return " ".join(str(text or "").split())[:QUOTED]
+    return " ".join(str(text or "").split())

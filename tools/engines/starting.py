@@ -47,11 +47,18 @@ class StartedServer:
         source: folder or hub name of the weights.
         dtype: in which our own backbone computes.
         log: where the server's output goes.
+
+    Attributes:
+        client: sends requests to it.
     """
 
     def __init__(self, config: TaskConfig, source: str, dtype: str, log: Path) -> None:
         check_startable(config.generation)
         self._log, self._port = log, _free_port()
+        # What has ended does not come back by waiting.
+        self.client = Server(
+            f"vLLM, whose log is {log},", self.url, config.generation.model_copy(update={"patience": 0})
+        )
         command = [sys.executable, "-I", str(BESIDE), *vllm_command(config, source, dtype, self._port)]
         environment = {name: value for name, value in os.environ.items() if name not in LEFT_OUT}
         environment |= {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_NO_USAGE_STATS": "1"}
@@ -106,11 +113,6 @@ def vllm_command(config: TaskConfig, source: str, dtype: str, port: int) -> Sequ
         "--enable-lora", "--max-lora-rank", str(max_rank(config.lora)), "--gpu-memory-utilization", SHARE,
         *settings.arguments,
     ]  # fmt: skip
-
-
-def connected(server: StartedServer, settings: Generation) -> Server:
-    """The client of a started server."""
-    return Server("vLLM", server.url, settings.model_copy(update={"patience": 0}))
 
 
 def _free_port() -> int:

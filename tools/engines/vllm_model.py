@@ -27,7 +27,7 @@ class VllmModel:
         name: what the task calls the model.
         settings: `generation` of the task.
         chat_template_kwargs: see `tools.model.chat_template.Renderer`.
-        server: connects to the server, which may have to be started; called when it is first asked.
+        server: the server, the same one while it lives; it may have to be started.
         own: our own backbone, for likelihoods; called when the first is asked for.
         locate: the folder of an adapter, from its id.
         look_up: called again and again while answers are waited for, with what is waited for; empty: nothing.
@@ -54,6 +54,7 @@ class VllmModel:
         self._progress = progress
         self._charge = charge
         self._look_up = look_up
+        self._known: VllmServer | None = None
 
     # --- what it is read and written with ---
 
@@ -61,9 +62,14 @@ class VllmModel:
     def _rendering(self) -> tuple[Renderer, int]:
         return load_renderer(self._name, chat_template_kwargs=self._switches, progress=self._progress)
 
-    @cached_property
-    def _server(self) -> VllmServer:
-        """Raises BadInput: it serves another model, or the model's generation config asks for what vLLM cannot do."""
+    def _connected(self) -> VllmServer:
+        """The server; another one after the last has ended.
+
+        Raises BadInput: it serves another model, or the model's generation config asks for what vLLM cannot do.
+        """
+        server = self._connect()
+        if self._known and self._known.server is server:
+            return self._known
         render, source = self._rendering[0], source_folder(self._name, self._progress)
         named, penalty = _generation(source)
         if beyond := [setting for setting in named if setting != "repetition_penalty"]:
@@ -71,8 +77,9 @@ class VllmModel:
                 f"The generation_config of '{self._name}' has {beyond[0]}, which only `generation.engine: own` does as "
                 "transformers does"
             )
-        server = self._connect()
-        return VllmServer(server, (self._name, source, Path(source).name), _ends(render, source), penalty)
+        names = (self._name, source, Path(source).name)
+        self._known = VllmServer(server, names, _ends(render, source), penalty)
+        return self._known
 
     # --- answers ---
 
@@ -90,7 +97,7 @@ class VllmModel:
         Raises:
             NesyLoraError: the server is away for too long, serves another model, or does not take the adapter or a row.
         """
-        server, (render, window) = self._server, self._rendering
+        server, (render, window) = self._connected(), self._rendering
         rows = [TokenRow(ids, []) for ids in render.prompts_ids(prompt, examples)]
         folder = None if adapter is None else self._locate(adapter)
         fitting = [place for place, row in enumerate(rows) if len(row) + max_new_tokens <= window]
@@ -104,7 +111,7 @@ class VllmModel:
         self._progress("answering", done, len(rows))
         answers = in_parallel(
             lambda place: server.answer(rows[place].prompt, max_new_tokens, folder), fitting,
-            self._settings.batch_size, lambda: self._look_up(server.server.waits),
+            self._settings.batch_size, lambda: self._look_up(server.server.waits), server.server.abandon,
         )  # fmt: skip
         for done, (place, answered) in enumerate(answers, 1):
             ids = answered[: next((at for at, token in enumerate(answered) if token in ends), len(answered))]

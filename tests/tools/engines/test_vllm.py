@@ -48,8 +48,9 @@ def model(server: ScriptedVllm, tiny_model: Callable[[str], Path], backbone: Any
         charged = changes.pop("charge", lambda _: None)
         look_up = changes.pop("look_up", lambda _: None)
         settings = Generation(**({"engine": "vllm", "url": server.url, "patience": 0} | changes))
+        there = Server("vLLM", str(settings.url), settings)
         return VllmModel(
-            name or str(tiny_model("llama")), settings, {}, lambda: Server("vLLM", str(settings.url), settings),
+            name or str(tiny_model("llama")), settings, {}, lambda: there,
             lambda: own or backbone(), tmp_path.joinpath, lambda *_: None, charged, look_up,
         )  # fmt: skip
 
@@ -202,6 +203,20 @@ def test_a_run_that_is_broken_off_waits_for_no_answer(
     assert paths(server).count("/v1/completions") <= 2, "the rest was not sent"
 
 
+def test_a_run_that_is_broken_off_leaves_no_request_that_waits(model: Make, server: ScriptedVllm) -> None:
+    server.script["/v1/completions"] = [refusal(503, "starting")] * 99
+
+    def look_up(waits: str) -> None:
+        if waits:
+            raise BrokenOff
+
+    with pytest.raises(BrokenOff):
+        model(look_up=look_up, patience=600).generate(PROMPT, ROWS, adapter=None, max_new_tokens=3)
+    tried = len(server.asked)
+    time.sleep(1.5)  # longer than a first wait
+    assert len(server.asked) == tried
+
+
 def test_so_many_rows_are_out_at_a_time_and_the_key_goes_with_them(
     model: Make, server: ScriptedVllm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,9 +236,12 @@ def test_so_many_rows_are_out_at_a_time_and_the_key_goes_with_them(
                 now -= 1
 
     monkeypatch.setattr(server, "reply", counted)
-    monkeypatch.setenv("ENGINE_KEY", "sesame")
+    monkeypatch.setenv("ENGINE_KEY", "open-sesame")
     model(batch_size=3, key_variable="ENGINE_KEY").generate(PROMPT, ROWS, adapter=None, max_new_tokens=3)
     assert most == 3
-    assert set(server.keys) == {"Bearer sesame"}
+    assert set(server.keys) == {"Bearer open-sesame"}
+    server.script["/v1/completions"] = [refusal(401, "Incorrect key: open-sesame")]
+    with pytest.raises(BadInput, match=r"the key in \$ENGINE_KEY .*Incorrect key: \[key\]"):
+        model(key_variable="ENGINE_KEY").generate(PROMPT, ROWS[:1], adapter=None, max_new_tokens=3)
     with pytest.raises(BadInput, match="NO_SUCH_KEY holds no key"):
         model(key_variable="NO_SUCH_KEY").generate(PROMPT, ROWS, adapter=None, max_new_tokens=3)
