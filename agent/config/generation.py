@@ -2,6 +2,7 @@
 
 import re
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
@@ -43,6 +44,9 @@ class Generation(Settings):
     def has_what_its_engine_reads(self) -> "Generation":
         if self.engine == "openai" and self.url is None:
             raise ValueError("`engine: openai` needs `url`, the server's address up to and with /v1")
+        parts = urlsplit(self.url or "")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("`url` ends with /v1 and holds no key or password: name its variable as `key_variable`")
         started = self.engine == "vllm" and self.url is None
         idle = [name for name in ("python", "arguments") if getattr(self, name) and not started]
         idle += [name for name in ("url", "key_variable") if getattr(self, name) and self.engine == "own"]
@@ -56,7 +60,7 @@ class Generation(Settings):
         """What tells an engine's answers from those of another; empty for our own. A server may move."""
         if self.engine == "own":
             return ()
-        return (self.engine, self.url or "") if self.engine == "openai" else (self.engine,)
+        return (self.engine, self.url or "") if self.engine == "openai" else (self.engine, *self.arguments)
 
 
 def engine_fault(config: "TaskConfig") -> str | None:
@@ -73,6 +77,11 @@ def engine_fault(config: "TaskConfig") -> str | None:
             return (
                 f"`generation.engine: openai` answers without weights here, and `policy: {config.policy}` may train "
                 "them: set `policy: prompt-only`; or `engine: vllm` or `own`, with a `model` that can be loaded here"
+            )
+        if config.chat_template_kwargs:
+            return (
+                "`generation.engine: openai` sends no `chat_template_kwargs`: leave them out, and set them where the "
+                "server is started"
             )
         if config.start and config.start.adapter:
             return "`generation.engine: openai` takes no adapter, and `start` brings one: give its prompt alone"

@@ -76,7 +76,8 @@ def estimates(tasks: Sequence[Task], root: Path, try_out: bool = True) -> list[E
         Untried: some could not be tried, and will not be able to run either.
     """
     known = [read_rounds(task, root) for task in tasks]
-    new = [place for place, own in enumerate(known) if not own.tokens] if try_out else []
+    own_model = [task.config.generation.engine == "own" for task in tasks]  # a trial would say nothing of an engine
+    new = [place for place, own in enumerate(known) if own_model[place] and not own.tokens] if try_out else []
     tried = dict(zip(new, probe([tasks[place] for place in new]), strict=True)) if new else {}
     if faults := {place: one.fault for place, one in tried.items() if one.fault}:
         raise Untried(faults)
@@ -128,7 +129,7 @@ def read_past(config: TaskConfig, root: Path) -> Past:
     for run in runs(root):
         try:
             theirs = load_config(run.task_file)
-            if theirs.base != config.base or not run.rounds():
+            if _answers_by(theirs) != _answers_by(config) or not run.rounds():
                 continue
             for lever, spend, own in _pieces(run):
                 trained = own if lever == "train_lora" else Spend()
@@ -174,6 +175,11 @@ def read_rounds(task: Task, root: Path) -> Known:
         if used == EARLIER:
             break
     return Known({name: fmean(tokens) for name, tokens in taken.items()}, levers)
+
+
+def _answers_by(config: TaskConfig) -> tuple[str, ...]:
+    """The model, and the engine that runs it: each has a rate of its own."""
+    return (*config.base, *config.generation.identity)
 
 
 def _makes(config: TaskConfig) -> tuple[object, ...]:

@@ -20,14 +20,21 @@ PORTS = {"http": 80, "https": 443}
 
 def faults(config: TaskConfig) -> list[str]:
     """Why the task cannot be worked on here; a sentence each. Loads torch only where a GPU is asked for."""
-    return [*notify_faults(config.notify), *_tracker(config), *_packages(config), *_devices(config), *_key(config)]
+    return [
+        *notify_faults(config.notify),
+        *_tracker(config),
+        *_packages(config),
+        *_devices(config),
+        *_key(config),
+        *_engine(config),
+    ]
 
 
 def remarks(config: TaskConfig) -> list[str]:
     """What would bring a task less than it asks for, but may still be mended until its turn; a sentence each."""
     found = [f"{name} is not set, so the LLM cannot be asked" for name in _unset_keys(config)]
     servers = {config.llm.of(role).base_url: "llm.base_url" for role in config.roles} if config.llm else {}
-    servers |= {config.memory.chroma: "memory.chroma"}
+    servers |= {config.memory.chroma: "memory.chroma", config.generation.url: "generation.url"}
     for address, setting in servers.items():
         if address and (why := _unreachable(address)):
             found.append(f"{setting}: nothing answers at {address} now ({why})")
@@ -123,6 +130,13 @@ def _key(config: TaskConfig) -> list[str]:
         f"llm: the environment variable {name} is not set, and the run cannot go on without it"
         for name in _unset_keys(config)
     ]
+
+
+def _engine(config: TaskConfig) -> list[str]:
+    name = config.generation.key_variable
+    if not name or os.environ.get(name):
+        return []
+    return [f"generation.key_variable: the environment variable {name} is not set"]
 
 
 def _unreachable(address: str) -> str:

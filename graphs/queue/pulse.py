@@ -50,10 +50,11 @@ class Pulse:
 
     @cached_property
     def _waits(self) -> float:
-        """Seconds in which an LLM is waited for."""
+        """Seconds in which an LLM, or an engine, is waited for."""
         config = load_config(self._run.task_file)
         asked = [config.llm.of(role) for role in config.roles] if config.llm else []
-        return max((llm.patience + llm.timeout for llm in asked), default=0.0)
+        engine = config.generation.patience if config.generation.engine != "own" else 0.0
+        return max([engine, *(llm.patience + llm.timeout for llm in asked)])
 
     def beats(self) -> bool:
         """Whether there was a sign of life not too long ago."""

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 GRACE = 10.0  # seconds that the command has to end by itself
 
@@ -22,9 +23,12 @@ def main(command: list[str]) -> int:
         end(child)
 
     threading.Thread(target=wait, daemon=True).start()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: end(child))
-    return child.wait()
+    for number in (signal.SIGTERM, signal.SIGINT):  # not in the handler, which would hold what `wait` waits for
+        signal.signal(number, lambda *_: threading.Thread(target=end, args=(child,), daemon=True).start())
+    code = child.wait()
+    with suppress(ProcessLookupError):  # processes of its own that have outlived it
+        os.killpg(child.pid, signal.SIGKILL)
+    return code
 
 
 def end(child: "subprocess.Popen[bytes]") -> None:

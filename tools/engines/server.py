@@ -14,6 +14,7 @@ from tools.llm.retry import LEAST_KEY, NO_CREDIT, retry_after
 
 Body = Mapping[str, Any]
 REQUEST_SECONDS = 600.0  # of one answer; a server on a busy processor takes long, and then it is not away
+CONNECT_SECONDS = 10.0
 LONGEST_WAIT = 15.0  # seconds between two tries
 QUOTED = 300  # characters of a server's message
 RESUME = "Nothing is lost: once it answers, the run goes on with `nesylora resume`."
@@ -37,7 +38,7 @@ class Refused(Exception):
     @property
     def passes(self) -> bool:
         """Whether the same request may be taken a little later."""
-        busy = self.status in (408, 429) or self.status >= 502
+        busy = self.status in (408, 409, 429) or self.status >= 502
         return busy and not any(mark in self.text.lower() for mark in NO_CREDIT)
 
 
@@ -60,7 +61,12 @@ class Server:
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         limits = httpx.Limits(max_connections=settings.batch_size + 4)
         # Servers of this machine are not asked through a proxy; nor is any other, as its users know its address.
-        self._client = httpx.Client(timeout=REQUEST_SECONDS, limits=limits, headers=headers, trust_env=False)
+        self._client = httpx.Client(
+            timeout=httpx.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS),
+            limits=limits,
+            headers=headers,
+            trust_env=False,
+        )
 
     @property
     def waits(self) -> str:
@@ -99,7 +105,8 @@ class Server:
             except (httpx.TransportError, Refused) as error:
                 asked = None
                 if isinstance(error, Refused):
-                    if not error.passes:
+                    # Hosted models answer 500 now and then; vLLM also says so of an adapter it will never take.
+                    if not error.passes and (error.status, path) != (500, "/chat/completions"):
                         raise
                     asked = error.after
                 now, what = time.monotonic(), str(error) or type(error).__name__

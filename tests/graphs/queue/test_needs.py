@@ -11,7 +11,8 @@ import pytest
 from agent.config.notify import Notify
 from agent.errors import BadInput
 from agent.records.queue import NightLimits
-from eval.tasks.task import load_config
+from eval.tasks.task import load_config, load_task
+from graphs.queue.estimate import estimates
 from graphs.queue.making import add_task, new_queue, take_up
 from graphs.queue.needs import faults, notify_faults, remarks
 from tests.fixtures.command_line import run as command
@@ -141,3 +142,25 @@ def test_who_could_not_be_told_is_known_before(
     monkeypatch.setenv("HOOK", "https://example.org/secret")
     found = " ".join(notify_faults(Notify(**settings)))
     assert words in found and bool(found) == bool(words) and "secret" not in found
+
+
+def test_an_engines_key_is_a_fault_and_its_address_a_remark(
+    tiny_task: TinyTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    settings = ["policy=prompt-only", "generation.engine=openai", "generation.url=http://127.0.0.1:9/v1"]
+    config = load_task(tiny_task(), [*settings, "generation.key_variable=NO_SUCH_KEY"]).config
+    assert faults(config) == ["generation.key_variable: the environment variable NO_SUCH_KEY is not set"]
+    assert any("generation.url: nothing answers" in remark for remark in remarks(config))
+
+
+def test_a_task_that_an_engine_answers_is_not_tried_out_with_our_own_model(tiny_task: TinyTask, tmp_path: Path) -> None:
+    settings = ["policy=prompt-only", "generation.engine=openai", "generation.url=http://127.0.0.1:9/v1"]
+    [estimate] = estimates([load_task(tiny_task(), settings)], tmp_path)
+    assert estimate.start > 0 and estimate.rate is None
+
+
+@pytest.mark.parametrize("url", ["http://me:word@host/v1", "http://host/v1?key=abc", "http://host/v1#abc"])
+def test_an_engines_address_holds_no_secret(tiny_task: TinyTask, url: str) -> None:
+    with pytest.raises(BadInput, match="key_variable"):
+        load_task(tiny_task(), ["policy=prompt-only", "generation.engine=openai", f"generation.url={url}"])
