@@ -41,7 +41,7 @@ def on_its_way(folder: RunFolder) -> Process | None:
     One that can be reached is on no way; so ask for that first.
     """
     found = last(folder)
-    if found is None or found.host != socket.gethostname() or not is_holder(folder.lock_path, found.pid):
+    if found is None or found.host != socket.gethostname() or not is_holder(folder.lock_path, found.pid, _file(folder)):
         return None
     return found
 

@@ -75,10 +75,13 @@ def holder(path: Path) -> str | None:
     return _named(note)
 
 
-def is_holder(path: Path, pid: int) -> bool:
-    """Whether this process of this machine holds it now."""
+def is_holder(path: Path, pid: int, note: Path) -> bool:
+    """Whether this process of this machine holds it now, and did already when it wrote a note."""
+    holder = Path(f"{path}.holder")
     try:
-        known = json.loads(Path(f"{path}.holder").read_text())
+        known = json.loads(holder.read_text())
+        if note.stat().st_mtime_ns < holder.stat().st_mtime_ns:  # it has let go, and taken it again for something else
+            return False
     except (FileNotFoundError, json.JSONDecodeError):
         return False
     here = known["host"] == socket.gethostname() and known["pid"] == pid

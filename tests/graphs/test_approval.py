@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from agent.records.actions import Decision, EditPrompt, Rollback, Stop, TrainLora
+from agent.signal.cost_model import FASTER
 from graphs.approval import APPROVE, Approve, Cost, Forecast, Question, Reject, as_answer, instead, question, read
 from graphs.control import wire
 from graphs.nodes.approve import pace_of
@@ -117,9 +118,9 @@ def test_a_pace_is_of_the_lever_and_of_work_alone() -> None:
     assert [row.decision.move.action for row in (edit, train)] == ["edit_prompt", "train_lora"]
     assert pace_of("edit_prompt", [], first) is None, "its seconds hold the loading of the model"
     scored = first.model_copy(update={"pace": 0.01})
-    assert (pace_of("edit_prompt", [], scored), pace_of("train_lora", [], scored)) == (0.01, 0.005)
+    assert (pace_of("edit_prompt", [], scored), pace_of("train_lora", [], scored)) == (0.01, 0.01 / FASTER)
     paces = [row.trial.spend.seconds / row.trial.spend.forward_tokens for row in (edit, train)]
-    assert pace_of("train_lora", [edit], scored) == pytest.approx(paces[0] / 2)
+    assert pace_of("train_lora", [edit], scored) == pytest.approx(paces[0] / FASTER)
     assert pace_of("train_lora", [edit, train], scored) == pytest.approx(paces[1])
     assert pace_of("edit_prompt", [train], scored) == 0.01
 

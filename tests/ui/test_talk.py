@@ -158,7 +158,8 @@ def test_the_page_answers_for_the_plan_that_it_shows(pages: Callable[..., Pages]
             answer = page.client.post(f"/runs/valley-1/{order}", data=form | seen)
             assert "nother plan waits" in answer.text and not steered.asked
     shown = page.client.post("/runs/valley-1/say", data={"said": "/plan"}).text
-    assert f'name="seen" value="{plans.mark(second)}"' in shown
+    assert "Round 5: rewrite the prompt" in shown
+    assert f'name="seen" value="{plans.mark(second)}" form="talk"' in page.get("/runs/valley-1")
     page.client.post("/runs/valley-1/say", data={"said": "yes", "seen": plans.mark(second)})
     assert steered.asked == [("answer", APPROVE)]
 

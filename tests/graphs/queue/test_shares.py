@@ -299,7 +299,11 @@ def test_a_task_that_cannot_be_tried_or_ends_the_process_moves_no_other(tiny_tas
     folder = tiny_task(answer="too large", content=[{"kind": "noisy"}], style=[])
     large = replace(load_task(folder), folder=shutil.copytree(folder, tmp_path / "large"))
     task = load_task(tiny_task(content=[{"kind": "noisy"}], style=[]))
-    lost = replace(task, folder=tmp_path / "gone", config=task.config.model_copy(update={"model": "/no/such/model"}))
+    lost = replace(
+        task,
+        folder=shutil.copytree(folder, tmp_path / "gone"),
+        config=task.config.model_copy(update={"model": "/no/such/model"}),
+    )
     tried = probe([task, lost, large, task])
     first, second, third, fourth = (one.sample for one in tried)
     assert second is None is third and first is not None is not fourth

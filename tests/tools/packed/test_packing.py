@@ -19,7 +19,7 @@ from tools.model.chat_template import TokenRow
 from tools.model.generation_config import Constraints
 from tools.packed import attention
 from tools.packed.attention import SHARED
-from tools.packed.decoding import decode, run_prefix
+from tools.packed.decoding import PrefixedRows, decode, run_prefix
 from tools.packed.early_stopping import Completions
 from tools.packed.packing import common_prefix, pack
 from tools.packed.prefix_cache import PrefixCache
@@ -144,7 +144,7 @@ def test_rows_that_share_nothing_are_answered_as_each_alone(
     completions = Completions([Example(name="v:1", question="", answer="")] * 3, [1], str, None)
     with torch.inference_mode():
         nothing = Constraints(ours.base, [row.prompt for row in questions], ours.ends, 6)
-        decode(ours.base, questions, PrefixCache(), completions, nothing, 6, ours.device)
+        decode(ours.base, [PrefixedRows(PrefixCache(), questions)], completions, nothing, 6, ours.device)
     assert completions.ids == [plain.answer(row.prompt, [1], 6) for row in questions]
 
 
