@@ -60,6 +60,8 @@ class Asked(NamedTuple):
 class LanguageModel(Protocol):
     """The model under adaptation, with adapters known by id (None is the bare base).
 
+    Who inherits from it has to answer several prompts; one is a case of that.
+
     Every call returns its answers together with what it used up: tokens, and those seconds that known answers took when
     they were computed. (The caller's own clock counts the rest.)
     """
@@ -78,7 +80,10 @@ class LanguageModel(Protocol):
         A completion may end where `stop_early` allows it. It is None for a row that has no room for so many new tokens
         in the model's window.
         """
-        ...
+        [answers] = self.generate_each(
+            [Asked(prompt, examples)], adapter=adapter, max_new_tokens=max_new_tokens, stop_early=stop_early
+        )
+        return answers
 
     def generate_each(
         self,

@@ -57,6 +57,7 @@ def forget(folder: RunFolder) -> None:
 
 
 def last(folder: RunFolder) -> Process | None:
+    """What the last process has noted, however it ended; None where there was none, or it cannot be read."""
     try:
         return Process.model_validate_json(_file(folder).read_bytes())
     except (FileNotFoundError, ValidationError):

@@ -1,4 +1,4 @@
-"""A wait for a server that nobody is told of else: a run that begins would seem to hang for a minute."""
+"""Says which server is waited for: without that, a run that begins would seem to hang for a minute."""
 
 import sys
 import threading

@@ -150,6 +150,9 @@ def test_vllm_is_started_in_an_environment_of_its_own_and_again_by_the_process_t
     [server] = shared_engine._started.values()
     shared_engine.stop()
     assert not server.alive
+    nesylora.resume(new_run(tiny_task(budget={"rounds": 0}), settings, tmp_path / "runs", "b").path)
+    [again] = shared_engine._started.values()
+    assert again is not server and again.alive
 
 
 def test_a_vllm_that_does_not_start_ends_the_run_with_its_own_words(

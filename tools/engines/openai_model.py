@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 from agent.config.generation import Generation
 from agent.config.llm import Llm
 from agent.errors import BadInput, NesyLoraError
-from agent.protocols import Asked, Charge, Progress, StopEarly
+from agent.protocols import Asked, Charge, LanguageModel, Progress, StopEarly
 from agent.records.examples import Example, Prompt
 from agent.records.rounds import Spend
 from tools.engines.parallel import in_parallel
 from tools.engines.server import Refused, Server
-from tools.llm.retry import OVERFLOW
+from tools.llm.retry import OVERFLOW, mentions
 from tools.llm.sampling import SamplingParameters
 from tools.model.chat_template import Message, Renderer
 
@@ -28,8 +28,8 @@ class Answered(NamedTuple):
     written: int
 
 
-class OpenAiModel:
-    """Satisfies `agent.protocols.LanguageModel`, but measures no likelihood.
+class OpenAiModel(LanguageModel):
+    """A server that is sent messages; it measures no likelihood.
 
     Args:
         name: what the server calls the model.
@@ -57,16 +57,17 @@ class OpenAiModel:
         assert self._settings.url, "a task with this engine names an address"
         return Server("the server", self._settings.url, self._settings)
 
-    def generate(
+    def generate_each(
         self,
-        prompt: Prompt,
-        examples: Sequence[Example],
+        asked: Sequence[Asked],
         *,
         adapter: str | None,
         max_new_tokens: int,
         stop_early: StopEarly | None = None,
-    ) -> tuple[list[str | None], Spend]:
-        """As `LanguageModel.generate`; None for a question that the server calls too long.
+    ) -> list[tuple[list[str | None], Spend]]:
+        """As `LanguageModel.generate_each`: one prompt after another, each with many requests at a time.
+
+        None for a question that the server calls too long.
 
         Raises:
             BadInput: an adapter is asked for, or the server does not take the request.
@@ -76,12 +77,17 @@ class OpenAiModel:
             raise BadInput(
                 f"`generation.engine: openai` answers by '{self._name}' alone, without the adapter {adapter}"
             )
+        return [self._answers(*each, adapter, max_new_tokens) for each in asked]
+
+    def _answers(
+        self, prompt: Prompt, examples: Sequence[Example], adapter: str | None, new: int
+    ) -> tuple[list[str | None], Spend]:
         asked = [Renderer.messages(prompt, example) for example in examples]
         texts: list[str | None] = [None] * len(asked)
         spend = Spend()
         self._progress("answering", 0, len(asked))
         answers = in_parallel(
-            lambda place: self._answer(asked[place], max_new_tokens), range(len(asked)), self._settings.batch_size,
+            lambda place: self._answer(asked[place], new), range(len(asked)), self._settings.batch_size,
             lambda: self._look_up(self._server.waits), self._server.abandon,
         )  # fmt: skip
         for done, (place, answered) in enumerate(answers, 1):
@@ -91,20 +97,6 @@ class OpenAiModel:
             spend += used
             self._progress("answering", done, len(asked))
         return texts, spend
-
-    def generate_each(
-        self,
-        asked: Sequence[Asked],
-        *,
-        adapter: str | None,
-        max_new_tokens: int,
-        stop_early: StopEarly | None = None,
-    ) -> list[tuple[list[str | None], Spend]]:
-        """As `LanguageModel.generate_each`: one prompt after another, each with many requests at a time."""
-        return [
-            self.generate(prompt, examples, adapter=adapter, max_new_tokens=max_new_tokens, stop_early=stop_early)
-            for prompt, examples in asked
-        ]
 
     def nll(
         self,
@@ -130,7 +122,7 @@ class OpenAiModel:
                 found = self._server.post("/chat/completions", {"model": self._name, "messages": messages, **sent})
                 return self._read(found, messages)
             except Refused as refused:
-                if refused.status in (400, 413) and any(mark in refused.text.lower() for mark in OVERFLOW):
+                if refused.status in (400, 413) and mentions(refused.text, OVERFLOW):
                     return Answered(None, 0, 0)
                 if refused.status not in (400, 422) or not sampling.refuse(sent, refused.text):
                     raise self._server.fault(refused) from refused

@@ -10,7 +10,7 @@ import httpx
 
 from agent.config.generation import Generation
 from agent.errors import BadInput, NesyLoraError
-from tools.llm.retry import LEAST_KEY, NO_CREDIT, retry_after
+from tools.llm.retry import NO_CREDIT, mentions, retry_after, without_key
 
 Body = Mapping[str, Any]
 REQUEST_SECONDS = 600.0  # of one answer; a server on a busy processor takes long, and then it is not away
@@ -39,7 +39,7 @@ class Refused(Exception):
     def passes(self) -> bool:
         """Whether the same request may be taken a little later."""
         busy = self.status in (408, 409, 429) or self.status >= 502
-        return busy and not any(mark in self.text.lower() for mark in NO_CREDIT)
+        return busy and not mentions(self.text, NO_CREDIT)
 
 
 class Server:
@@ -129,9 +129,7 @@ class Server:
             found = None
         if reply.is_success:
             return found
-        text = _message(found) or " ".join(reply.text.split())
-        if len(self._key) >= LEAST_KEY:  # some servers quote it
-            text = text.replace(self._key, "[key]")
+        text = without_key(_message(found) or " ".join(reply.text.split()), self._key)
         raise Refused(reply.status_code, text[:QUOTED], retry_after(reply.headers))
 
     def fault(self, refused: Refused) -> NesyLoraError:

@@ -21,7 +21,7 @@ BESIDE = Path(__file__).with_name("beside.py")
 HOST = "127.0.0.1"
 LOOKS_UP = 0.5  # seconds between two looks at whether it is up
 SHARE = "0.5"  # of a GPU's memory: our own backbone has to stand beside it
-# Without these, a packages' path or a proxy of ours would reach into another environment.
+# With these, our own packages would reach into another environment.
 LEFT_OUT = ("PYTHONPATH", "PYTHONHOME")
 LINES = 3  # of the log, in an error
 

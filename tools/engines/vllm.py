@@ -11,7 +11,7 @@ from typing import Any
 
 from agent.errors import BadInput, NesyLoraError
 from tools.engines.server import Refused, Server
-from tools.llm.retry import OVERFLOW
+from tools.llm.retry import OVERFLOW, mentions
 
 MOST_ADAPTERS = 8  # that stay loaded; the oldest is unloaded
 LORA = "--enable-lora, and in its environment VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"
@@ -139,7 +139,7 @@ class VllmServer:
         return found
 
     def _unanswered(self, refused: Refused, tokens: int, new: int) -> NesyLoraError:
-        if any(mark in refused.text.lower() for mark in OVERFLOW):
+        if mentions(refused.text, OVERFLOW):
             return too_long(self.server.name, tokens, new, self.length)
         return self.server.fault(refused)
 

@@ -20,8 +20,8 @@ from tools.model.loading import load_renderer, source_folder
 from tools.packed.packing import common_prefix
 
 
-class VllmModel:
-    """Satisfies `agent.protocols.LanguageModel`. Answers are charged as our own backbone charges the same texts.
+class VllmModel(LanguageModel):
+    """Answers from a vLLM server, likelihoods from our own backbone, which would be charged the same for these texts.
 
     Args:
         name: what the task calls the model.
@@ -83,34 +83,40 @@ class VllmModel:
 
     # --- answers ---
 
-    def generate(
+    def generate_each(
         self,
-        prompt: Prompt,
-        examples: Sequence[Example],
+        asked: Sequence[Asked],
         *,
         adapter: str | None,
         max_new_tokens: int,
         stop_early: StopEarly | None = None,
-    ) -> tuple[list[str | None], Spend]:
-        """As `LanguageModel.generate`; every answer to its end, whatever `stop_early` would allow.
+    ) -> list[tuple[list[str | None], Spend]]:
+        """As `LanguageModel.generate_each`: one prompt after another, each with many requests at a time.
+
+        Every answer goes to its end, whatever `stop_early` would allow.
 
         Raises:
             NesyLoraError: the server is away for too long, serves another model, or does not take the adapter or a row.
         """
+        return [self._answers(*each, adapter, max_new_tokens) for each in asked]
+
+    def _answers(
+        self, prompt: Prompt, examples: Sequence[Example], adapter: str | None, new: int
+    ) -> tuple[list[str | None], Spend]:
         server, (render, window) = self._connected(), self._rendering
         rows = [TokenRow(ids, []) for ids in render.prompts_ids(prompt, examples)]
         folder = None if adapter is None else self._locate(adapter)
-        fitting = [place for place, row in enumerate(rows) if len(row) + max_new_tokens <= window]
+        fitting = [place for place, row in enumerate(rows) if len(row) + new <= window]
         for place in fitting:
-            if server.length and len(rows[place]) + max_new_tokens > server.length:
-                raise too_long(server.server.name, len(rows[place]), max_new_tokens, server.length)
+            if server.length and len(rows[place]) + new > server.length:
+                raise too_long(server.server.name, len(rows[place]), new, server.length)
         spend = self._charged(read_tokens=_cost([rows[place] for place in fitting]))
         server.name_of(folder)  # loaded before all ask for it
         texts: list[str | None] = [None] * len(rows)
         done, ends = 0, set(server.ends)
         self._progress("answering", done, len(rows))
         answers = in_parallel(
-            lambda place: server.answer(rows[place].prompt, max_new_tokens, folder), fitting,
+            lambda place: server.answer(rows[place].prompt, new, folder), fitting,
             self._settings.batch_size, lambda: self._look_up(server.server.waits), server.server.abandon,
         )  # fmt: skip
         for done, (place, answered) in enumerate(answers, 1):
@@ -121,20 +127,6 @@ class VllmModel:
         if done < len(rows):
             self._progress("answering", done, len(rows), f"{len(rows) - done} rows are too long for the model")
         return texts, spend
-
-    def generate_each(
-        self,
-        asked: Sequence[Asked],
-        *,
-        adapter: str | None,
-        max_new_tokens: int,
-        stop_early: StopEarly | None = None,
-    ) -> list[tuple[list[str | None], Spend]]:
-        """As `LanguageModel.generate_each`: one prompt after another, each with many requests at a time."""
-        return [
-            self.generate(prompt, examples, adapter=adapter, max_new_tokens=max_new_tokens, stop_early=stop_early)
-            for prompt, examples in asked
-        ]
 
     def _charged(self, **tokens: int) -> Spend:
         spend = Spend(**tokens)

@@ -155,11 +155,11 @@ def classify_error(error: Exception, model: str, url: str, key: str, variable: s
         return LlmUnavailable(f"{model} sent something that is no chat completion: look at `llm.base_url`")
     response = f"{error.body} {error.message}"
     quoted = f" (HTTP {error.status_code}{_quoted(error, key)})"
-    if error.status_code == 402 or (error.status_code in (400, 403, 429) and _mentions(response, NO_CREDIT)):
+    if error.status_code == 402 or (error.status_code in (400, 403, 429) and mentions(response, NO_CREDIT)):
         return LlmRefused(f"{model} says that the credit is used up{quoted}")
     if error.status_code in (401, 403):
         return LlmRefused(f"{model} refused the key: look at the environment variable {variable}{quoted}")
-    if error.status_code == 413 or (error.status_code == 400 and _mentions(response, OVERFLOW)):
+    if error.status_code == 413 or (error.status_code == 400 and mentions(response, OVERFLOW)):
         return TooLong(f"what was asked is too long for {model}{quoted}")
     if error.status_code == 500:
         return ServerError(f"{model} did not answer{quoted}", retry_after(error.response.headers))
@@ -187,7 +187,8 @@ def was_not_billed(error: Exception) -> bool:
     return cause is not None
 
 
-def _mentions(response: str, marks: tuple[str, ...]) -> bool:
+def mentions(response: str, marks: tuple[str, ...]) -> bool:
+    """Whether a server's words, of which each says its own, hold one of these marks."""
     return any(mark in response.lower() for mark in marks)
 
 
@@ -195,8 +196,13 @@ def _quoted(error: "openai.APIStatusError", key: str, most: int = 160) -> str:
     """The server's message after a colon, without the key; empty where the server gave none."""
     body = error.body if isinstance(error.body, dict) else {"message": error.message}
     text = " ".join(str(body.get("message") or "").split())
-    text = text.replace(key, "[key]") if len(key) >= LEAST_KEY else text
+    text = without_key(text, key)
     return f": {text if len(text) <= most else text[:most] + '…'}" if text else ""
+
+
+def without_key(text: str, key: str) -> str:
+    """A server's words without the key, which some quote."""
+    return text.replace(key, "[key]") if len(key) >= LEAST_KEY else text
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

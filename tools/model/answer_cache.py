@@ -33,8 +33,8 @@ Computed = tuple[Sequence[str | None] | Sequence[float | None], Spend]
 """Values of some rows, and what they used up."""
 
 
-class CachedLanguageModel:
-    """Satisfies `agent.protocols.LanguageModel`; loads the model behind it only for what is not known.
+class CachedLanguageModel(LanguageModel):
+    """Keeps answers and likelihoods; loads the model behind it only for what is not known.
 
     Args:
         load: the model. It charges by itself what it computes.
@@ -61,21 +61,6 @@ class CachedLanguageModel:
         self._scorers = scorers
         self._charge = charge
         self._generated = self._read = 0.0  # tokens of known answers so far, with the fractions not charged yet
-
-    def generate(
-        self,
-        prompt: Prompt,
-        examples: Sequence[Example],
-        *,
-        adapter: str | None,
-        max_new_tokens: int,
-        stop_early: StopEarly | None = None,
-    ) -> tuple[list[str | None], Spend]:
-        """As `LanguageModel.generate`."""
-        [answers] = self.generate_each(
-            [Asked(prompt, examples)], adapter=adapter, max_new_tokens=max_new_tokens, stop_early=stop_early
-        )
-        return answers
 
     def generate_each(
         self,

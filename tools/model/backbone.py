@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from agent.protocols import Asked, Charge, Progress, StopEarly
+from agent.protocols import Asked, Charge, LanguageModel, Progress, StopEarly
 from agent.records.examples import Example, Prompt
 from agent.records.rounds import Spend
 from tools.adapters.adapted_model import AdaptedModel
@@ -39,8 +39,8 @@ class _Kept:
     memory_budget: MemoryBudget | None = None
 
 
-class Backbone(AdaptedModel):
-    """A causal language model that answers and scores rows. Satisfies `agent.protocols.LanguageModel`.
+class Backbone(AdaptedModel, LanguageModel):
+    """A causal language model that answers and scores rows.
 
     Args:
         model: the base, in evaluation mode, on its device.
@@ -95,29 +95,6 @@ class Backbone(AdaptedModel):
 
     # --- answers ---
 
-    def generate(
-        self,
-        prompt: Prompt,
-        examples: Sequence[Example],
-        *,
-        adapter: str | None,
-        max_new_tokens: int,
-        stop_early: StopEarly | None = None,
-    ) -> tuple[list[str | None], Spend]:
-        """One greedy completion per example, in order, without special tokens; None for one beyond the model's window.
-
-        A completion may end where `stop_early` allows it. What rows share counts as read once, even if an earlier call
-        had run it.
-
-        Raises:
-            BadInput: there are no weights of this adapter, or they do not fit the base.
-            NesyLoraError: memory does not hold one row.
-        """
-        [answers] = self.generate_each(
-            [Asked(prompt, examples)], adapter=adapter, max_new_tokens=max_new_tokens, stop_early=stop_early
-        )
-        return answers
-
     def generate_each(
         self,
         asked: Sequence[Asked],
@@ -126,9 +103,15 @@ class Backbone(AdaptedModel):
         max_new_tokens: int,
         stop_early: StopEarly | None = None,
     ) -> list[tuple[list[str | None], Spend]]:
-        """`generate` of each prompt, with the same texts and the same charges; rows of several in one batch.
+        """As `LanguageModel.generate_each`, without special tokens; rows of several prompts in one batch.
 
-        Prompts are answered one after another where that takes no more batches, and on models that are not packed.
+        Texts and charges are those of a call for each prompt: what its rows share counts as read once, even if an
+        earlier call had run it. Prompts are answered one after another where that takes no more batches, and on models
+        that are not packed.
+
+        Raises:
+            BadInput: there are no weights of this adapter, or they do not fit the base.
+            NesyLoraError: memory does not hold one row.
         """
         with self._answering(adapter) as (model, decoder):
             questions = AskedRows(asked, self.render)

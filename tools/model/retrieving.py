@@ -7,8 +7,8 @@ from agent.records.examples import Example, Prompt
 from agent.records.rounds import Spend
 
 
-class RetrievingLanguageModel:
-    """Satisfies `agent.protocols.LanguageModel`: looks up what a prompt retrieves, and asks the model behind it.
+class RetrievingLanguageModel(LanguageModel):
+    """Looks up what a prompt retrieves, and asks the model behind it.
 
     Around a `CachedLanguageModel`, so that answers are kept for the few-shot examples that were really shown.
 
@@ -20,21 +20,6 @@ class RetrievingLanguageModel:
     def __init__(self, model: LanguageModel, retriever: Retriever) -> None:
         self._model = model
         self._retriever = retriever
-
-    def generate(
-        self,
-        prompt: Prompt,
-        examples: Sequence[Example],
-        *,
-        adapter: str | None,
-        max_new_tokens: int,
-        stop_early: StopEarly | None = None,
-    ) -> tuple[Sequence[str | None], Spend]:
-        """As `LanguageModel.generate`."""
-        prompt, examples = self._retriever.resolved(prompt, examples)
-        return self._model.generate(
-            prompt, examples, adapter=adapter, max_new_tokens=max_new_tokens, stop_early=stop_early
-        )
 
     def generate_each(
         self,

@@ -181,11 +181,12 @@ def test_a_server_that_is_away_is_waited_for_and_the_user_is_told(model: Make, s
 def test_a_run_that_is_broken_off_waits_for_no_answer(
     model: Make, server: ScriptedVllm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    never, answer = threading.Event(), server.reply
+    never, answered, answer = threading.Event(), threading.Event(), server.reply
 
     def slow(path: str, body: dict[str, Any]) -> Any:
         if path == "/v1/completions":
             never.wait(20)
+            answered.set()
         return answer(path, body)
 
     monkeypatch.setattr(server, "reply", slow)
@@ -197,7 +198,7 @@ def test_a_run_that_is_broken_off_waits_for_no_answer(
 
     with pytest.raises(BrokenOff):
         model(look_up=look_up, batch_size=2).generate(PROMPT, ROWS, adapter=None, max_new_tokens=3)
-    assert not never.is_set()
+    assert not never.is_set() and not answered.is_set()
     never.set()
     time.sleep(0.1)
     assert paths(server).count("/v1/completions") <= 2, "the rest was not sent"
