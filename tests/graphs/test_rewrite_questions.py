@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from agent.protocols import Asked
-from agent.records.examples import Example
 from agent.records.rounds import Spend
 from graphs.context import Context, new_run
 from graphs.services.run import RunServices
@@ -39,15 +38,16 @@ class Kill:
 def answered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The rewritten questions that were answered: well, whatever the tiny model would say."""
     asked: list[str] = []
-    generate = Backbone.generate
+    generate_each = Backbone.generate_each
 
-    def knowing(model: Backbone, prompt: Any, rows: Sequence[Example], **how: Any) -> tuple[list[str], Spend]:
+    def knowing(model: Backbone, prompts: Sequence[Asked], **how: Any) -> Any:
+        rows = [row for _, of in prompts for row in of]
         if not any(REWORDED in row.question for row in rows):
-            return generate(model, prompt, rows, **how)
+            return generate_each(model, prompts, **how)
         asked.extend(row.question for row in rows)
-        return [f"ANSWER: {row.answer}" for row in rows], Spend()
+        return [([f"ANSWER: {row.answer}" for row in of], Spend()) for _, of in prompts]
 
-    monkeypatch.setattr(Backbone, "generate", knowing)
+    monkeypatch.setattr(Backbone, "generate_each", knowing)
     return asked
 
 
