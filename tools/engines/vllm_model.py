@@ -1,8 +1,10 @@
 """The model under adaptation behind a vLLM server: it answers; likelihoods and training stay with our own backbone."""
 
+import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from transformers import AutoConfig, GenerationConfig
 
@@ -18,6 +20,10 @@ from tools.model.chat_template import Renderer, TokenRow
 from tools.model.generation_config import HONOURED, named_settings
 from tools.model.loading import load_renderer, source_folder
 from tools.packed.packing import common_prefix
+
+T = TypeVar("T")
+
+SLOW = 10.0  # seconds after which the user is told of a request that no answer has come to
 
 
 class VllmModel(LanguageModel):
@@ -78,8 +84,21 @@ class VllmModel(LanguageModel):
                 "transformers does"
             )
         names = (self._name, source, Path(source).name)
-        self._known = VllmServer(server, names, _ends(render, source), penalty)
+        ends = _ends(render, source)
+        self._known = self._waited_for(server, "", lambda: VllmServer(server, names, ends, penalty))
         return self._known
+
+    def _waited_for(self, server: Server, what: str, ask: Callable[[], T]) -> T:
+        """What one request brings, which is not waited for where the run is broken off; `what` it is to do."""
+        began = time.monotonic()
+
+        def look_up() -> None:
+            slow = time.monotonic() > began + SLOW
+            self._look_up(server.waits or (f"Waiting for {server.name}{what}." if slow else ""))
+
+        [(_, found)] = in_parallel(lambda _: ask(), [0], 1, look_up, server.abandon)
+        self._look_up("")
+        return found
 
     # --- answers ---
 
@@ -111,7 +130,8 @@ class VllmModel(LanguageModel):
             if server.length and len(rows[place]) + new > server.length:
                 raise too_long(server.server.name, len(rows[place]), new, server.length)
         spend = self._charged(read_tokens=_cost([rows[place] for place in fitting]))
-        server.name_of(folder)  # loaded before all ask for it
+        if adapter is not None:  # loaded before all ask for it
+            self._waited_for(server.server, f" to load adapter {adapter}", lambda: server.name_of(folder))
         texts: list[str | None] = [None] * len(rows)
         done, ends = 0, set(server.ends)
         self._progress("answering", done, len(rows))

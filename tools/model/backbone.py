@@ -1,7 +1,7 @@
 """The model under adaptation: loaded once, adapters attached by id, many rows generated or scored at a time."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -121,10 +121,8 @@ class Backbone(AdaptedModel, LanguageModel):
             for number, group in enumerate(groups):
                 questions.spends[number] += self._charged(read_tokens=self.cost([rows[place] for place in group]))
             answer = partial(self._answer, model, decoder, questions, adapter, max_new_tokens, stop_early)
-            try:
+            with suppress(TooLarge):
                 answer(groups)
-            except TooLarge:
-                pass  # its frames hold what has to go first
             for alone in questions.apart(groups):
                 self._kept.prefix = PrefixCache()
                 answer(alone)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent.config.generation import Generation
-from agent.errors import BadInput, NesyLoraError
+from agent.errors import BadInput, BrokenOff, NesyLoraError
 from agent.records.examples import Demo, Example, Prompt
 from agent.records.rounds import Spend
 from tests.fixtures.scripted_vllm import ScriptedVllm, refusal, scripted_vllm
@@ -107,6 +107,21 @@ def test_refusals_name_the_setting(
     server.script[CHAT] = [reply]
     with pytest.raises(NesyLoraError, match=way_out):
         model(patience=60).generate(PROMPT, ROWS[:1], adapter=None, max_new_tokens=7)
+
+
+def test_a_server_that_is_away_is_waited_for_and_the_wait_is_broken_off(server: ScriptedVllm) -> None:
+    told: list[str] = []
+
+    def look_up(waits: str) -> None:
+        told.append(waits)
+        if waits:
+            raise BrokenOff
+
+    settings = Generation(engine="openai", url="http://127.0.0.1:9/v1", patience=600)
+    away = OpenAiModel("tiny", settings, lambda *_: None, lambda _: None, look_up)
+    with pytest.raises(BrokenOff):
+        away.generate(PROMPT, ROWS[:1], adapter=None, max_new_tokens=7)
+    assert told[-1].startswith("Waiting for the server at http://127.0.0.1:9/v1: ")
 
 
 def test_neither_likelihoods_nor_adapters_are_made_up(model: Make, server: ScriptedVllm) -> None:

@@ -1,5 +1,6 @@
 """The model behind a vLLM server: the texts and charges of our own backbone, and errors that name the way out."""
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from agent.errors import BadInput, BrokenOff, NesyLoraError
 from agent.records.examples import Demo, Example, Prompt
 from agent.records.rounds import Spend
 from tests.fixtures.scripted_vllm import ScriptedVllm, refusal, scripted_vllm
-from tools.engines import vllm
+from tools.engines import vllm, vllm_model
 from tools.engines.server import Server
 from tools.engines.vllm_model import VllmModel
 from tools.model.backbone import Backbone
@@ -202,6 +203,51 @@ def test_a_run_that_is_broken_off_waits_for_no_answer(
     never.set()
     time.sleep(0.1)
     assert paths(server).count("/v1/completions") <= 2, "the rest was not sent"
+
+
+@pytest.mark.parametrize("adapter", [None, "one"])
+def test_the_first_contact_says_that_it_waits_and_is_broken_off(
+    adapter: str | None, model: Make, backbone: Callable[[], Backbone], random_adapter: Callable[..., Path],
+    server: ScriptedVllm,
+) -> None:  # fmt: skip
+    own, told = backbone(), list[str]()
+    random_adapter(own, "one", 40)
+    path = "/v1/load_lora_adapter" if adapter else "/v1/models"
+
+    def look_up(waits: str) -> None:
+        told.append(waits)
+        if waits:
+            raise BrokenOff
+
+    server.script[path] = [refusal(503, "starting")] * 99
+    began = time.monotonic()
+    with pytest.raises(BrokenOff):
+        model(own, look_up=look_up, patience=600).generate(PROMPT, ROWS, adapter=adapter, max_new_tokens=3)
+    assert re.search(r"Waiting for vLLM at http.*503: starting", told[-1]) and time.monotonic() < began + 60
+    tried = len(server.asked)
+    time.sleep(1.5)  # longer than a first wait
+    assert len(server.asked) == tried
+    server.script[path] = [refusal(503, "starting")]
+    there = model(own, look_up=told.append, patience=600)
+    assert None not in there.generate(PROMPT, ROWS, adapter=adapter, max_new_tokens=3)[0]
+    assert "503" in " ".join(told) and told[-1] == ""
+
+
+def test_a_first_contact_that_hangs_is_told_of_and_broken_off(
+    model: Make, server: ScriptedVllm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never, answer = threading.Event(), server.reply
+    monkeypatch.setattr(server, "reply", lambda path, body: (never.wait(60), answer(path, body))[1])
+    monkeypatch.setattr(vllm_model, "SLOW", 0.3)
+
+    def look_up(waits: str) -> None:
+        if waits:
+            assert re.fullmatch(r"Waiting for vLLM at http\S+\.", waits)
+            raise BrokenOff
+
+    with pytest.raises(BrokenOff):
+        model(look_up=look_up).generate(PROMPT, ROWS, adapter=None, max_new_tokens=3)
+    never.set()
 
 
 def test_a_run_that_is_broken_off_leaves_no_request_that_waits(model: Make, server: ScriptedVllm) -> None:
