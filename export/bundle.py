@@ -180,7 +180,7 @@ class _Export:
 
         if self.config.dtype != "auto":
             return self.config.dtype
-        device = pick_device() if self.config.device == "auto" else self.config.device
+        device = pick_device(self.config.device)
         return str(pick_dtype(device)).removeprefix("torch.")
 
     @cached_property

@@ -19,4 +19,4 @@ def make_rater(settings: Rated, chat: Callable[[], Chat], device: str, progress:
     from eval.scorers.reward_model import RewardModelRater
     from tools.model.loading import pick_device
 
-    return RewardModelRater(settings, pick_device() if device == "auto" else device, progress)
+    return RewardModelRater(settings, pick_device(device), progress)

@@ -4,7 +4,7 @@ import importlib.util
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import transformers
@@ -125,8 +125,10 @@ def _unreadable(name: str, error: Exception) -> BadInput:
     )
 
 
-def pick_device() -> Literal["cuda", "mps", "cpu"]:
-    """The best device of this machine."""
+def pick_device(wanted: str = "auto") -> str:
+    """The device that is wanted; for `auto`, the best one of this machine."""
+    if wanted != "auto":
+        return wanted
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
@@ -134,8 +136,7 @@ def pick_device() -> Literal["cuda", "mps", "cpu"]:
 
 def check_device(device: str) -> str:
     """The device; for `auto` the best there is. Raises BadInput: this machine has no such device."""
-    if device == "auto":
-        return pick_device()
+    device = pick_device(device)
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available[device]:
         found = ", ".join(name for name in available if available[name])

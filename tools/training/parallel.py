@@ -113,7 +113,7 @@ class ParallelTrainer:
 
 def check_devices(device: str, processes: int) -> None:
     """Raises BadInput where so many processes would not have a device each; `auto` is the best one there is."""
-    device = pick_device() if device == "auto" else device
+    device = pick_device(device)
     if device == "mps":
         raise BadInput("processes: more than one is possible on CUDA devices and on the CPU; set processes: 1")
     if device == "cuda" and processes > torch.cuda.device_count():

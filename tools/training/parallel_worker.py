@@ -77,7 +77,7 @@ def _load(job: Job) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """The model on this process's device; where it is divided, its part of it. That model is read on the host."""
     device, dtype = job.device, job.dtype
     if job.shard:
-        device = pick_device() if device == "auto" else device
+        device = pick_device(device)
         dtype = str(pick_dtype(device)).removeprefix("torch.") if dtype == "auto" else dtype
     base, tokenizer = load_model(
         job.model, device="cpu" if job.shard else device, dtype=dtype, qlora=job.lora.qlora,

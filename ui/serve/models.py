@@ -277,7 +277,7 @@ def _of_run(run: RunFolder, name: str | None) -> Pair:
 
 
 def _base(model: str, dtype: str, device: str = "auto", qlora: bool = False) -> Base:
-    device = pick_device() if device == "auto" else device
+    device = pick_device(device)
     if model != embedded.NAME and (folder := Path(model).expanduser()).is_dir():
         model = str(folder.resolve())  # named in another way, it is still the same base
     return Base(model, str(pick_dtype(device)).removeprefix("torch.") if dtype == "auto" else dtype, device, qlora)

@@ -49,6 +49,6 @@ def test_a_base_that_all_cards_together_do_not_hold_is_refused(
 
 @pytest.mark.parametrize("device", ["mps", "cpu"])
 def test_doctor_names_the_device_and_how_it_works(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "pick_device", lambda: device)
+    monkeypatch.setattr(loading, "pick_device", lambda wanted="auto": device)
     [line] = [line for _, line in [doctor._device()]]
     assert line.startswith(f"device: {device}, float32") and ("kernel by kernel" in line) == (device == "mps")
