@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
@@ -13,7 +13,6 @@ from agent.errors import BadInput, NesyLoraError
 from tools.llm.retry import NO_CREDIT, mentions, retry_after, without_key
 
 Body = Mapping[str, Any]
-REQUEST_SECONDS = 600.0  # of one answer; a server on a busy processor takes long, and then it is not away
 CONNECT_SECONDS = 10.0
 LONGEST_WAIT = 15.0  # seconds between two tries
 QUOTED = 300  # characters of a server's message
@@ -49,20 +48,25 @@ class Server:
         name: what messages call it.
         url: up to and with /v1.
         settings: for the key's variable, the patience, and how many connections.
+        key: in place of the one that the variable holds.
+        ended: says in a sentence that the server has ended and will not come back by waiting; empty: it has not.
     """
 
-    def __init__(self, name: str, url: str, settings: Generation) -> None:
+    def __init__(
+        self, name: str, url: str, settings: Generation, key: str = "", ended: Callable[[], str] = str
+    ) -> None:
         self.url = url.rstrip("/")
         self.name = f"{name} at {self.url}"
         self._waiting: dict[int, str] = {}  # by thread
         self._settings = settings
         self._left = threading.Event()
-        self._key = _key(settings)
+        self._key = key or key_of(settings)
+        self._ended = ended
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         limits = httpx.Limits(max_connections=settings.batch_size + 4)
         # Servers of this machine are not asked through a proxy; nor is any other, as its users know its address.
         self._client = httpx.Client(
-            timeout=httpx.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS),
+            timeout=httpx.Timeout(settings.answer_seconds, connect=CONNECT_SECONDS),
             limits=limits,
             headers=headers,
             trust_env=False,
@@ -110,6 +114,10 @@ class Server:
                         raise
                     asked = error.after
                 now, what = time.monotonic(), str(error) or type(error).__name__
+                if isinstance(error, httpx.ReadTimeout):
+                    what = f"no answer within {self._settings.answer_seconds:g} s, which is generation.answer_seconds"
+                if ended := self._ended():
+                    raise NesyLoraError(f"{self.name} does not answer ({what}). {ended}. {RESUME}") from error
                 began = began or now
                 wait = wait if asked is None else asked
                 self._waiting[threading.get_ident()] = f"Waiting for {self.name}: {what}."
@@ -145,7 +153,7 @@ class Server:
         return NesyLoraError(f"{self.name} does not take a request: {refused}")
 
 
-def _key(settings: Generation) -> str:
+def key_of(settings: Generation) -> str:
     """Empty where none is to be sent. Raises BadInput: a variable is named, and holds no key."""
     if settings.key_variable is None:
         return ""

@@ -34,6 +34,7 @@ class VllmModel(LanguageModel):
         settings: `generation` of the task.
         chat_template_kwargs: see `tools.model.chat_template.Renderer`.
         server: the server, the same one while it lives; it may have to be started.
+        let_go: called when the run needs that server no more.
         own: our own backbone, for likelihoods; called when the first is asked for.
         locate: the folder of an adapter, from its id.
         look_up: called again and again while answers are waited for, with what is waited for; empty: nothing.
@@ -45,6 +46,7 @@ class VllmModel(LanguageModel):
         settings: Generation,
         chat_template_kwargs: dict[str, object],
         server: Callable[[], Server],
+        let_go: Callable[[], object],
         own: Callable[[], LanguageModel],
         locate: Callable[[str], Path],
         progress: Progress,
@@ -55,6 +57,7 @@ class VllmModel(LanguageModel):
         self._settings = settings
         self._switches = chat_template_kwargs
         self._connect = server
+        self._let_go = let_go
         self._own = own
         self._locate = locate
         self._progress = progress
@@ -87,6 +90,10 @@ class VllmModel(LanguageModel):
         ends = _ends(render, source)
         self._known = self._waited_for(server, "", lambda: VllmServer(server, names, ends, penalty))
         return self._known
+
+    def close(self) -> None:
+        """Let go of the server; it is asked for again if it is needed after all."""
+        self._let_go()
 
     def _waited_for(self, server: Server, what: str, ask: Callable[[], T]) -> T:
         """What one request brings, which is not waited for where the run is broken off; `what` it is to do."""

@@ -51,7 +51,7 @@ def model(server: ScriptedVllm, tiny_model: Callable[[str], Path], backbone: Any
         settings = Generation(**({"engine": "vllm", "url": server.url, "patience": 0} | changes))
         there = Server("vLLM", str(settings.url), settings)
         return VllmModel(
-            name or str(tiny_model("llama")), settings, {}, lambda: there,
+            name or str(tiny_model("llama")), settings, {}, lambda: there, lambda: None,
             lambda: own or backbone(), tmp_path.joinpath, lambda *_: None, charged, look_up,
         )  # fmt: skip
 
@@ -292,3 +292,26 @@ def test_so_many_rows_are_out_at_a_time_and_the_key_goes_with_them(
         model(key_variable="ENGINE_KEY").generate(PROMPT, ROWS[:1], adapter=None, max_new_tokens=3)
     with pytest.raises(BadInput, match="NO_SUCH_KEY holds no key"):
         model(key_variable="NO_SUCH_KEY").generate(PROMPT, ROWS, adapter=None, max_new_tokens=3)
+
+
+def test_an_answer_may_take_as_long_as_the_task_says(
+    model: Make, server: ScriptedVllm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, never = server.reply, threading.Event()
+
+    def slow(path: str, body: dict[str, Any]) -> Any:
+        if path == "/v1/completions":
+            never.wait(20)
+        return answer(path, body)
+
+    monkeypatch.setattr(server, "reply", slow)
+    with pytest.raises(NesyLoraError, match=r"no answer within 0\.4 s, which is generation\.answer_seconds"):
+        model(answer_seconds=0.4).generate(PROMPT, ROWS[:1], adapter=None, max_new_tokens=3)
+    never.set()
+
+
+def test_a_server_that_has_ended_is_not_waited_for() -> None:
+    settings = Generation(engine="vllm", patience=600)
+    ended = Server("vLLM", "http://127.0.0.1:9/v1", settings, ended=lambda: "It has ended. Its log is engine.log")
+    with pytest.raises(NesyLoraError, match=r"It has ended\. Its log is engine\.log\..*nesylora resume"):
+        ended.get("/models")
