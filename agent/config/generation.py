@@ -67,10 +67,8 @@ class Generation(Settings):
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What tells an engine's answers from those of another; empty for our own. A server may move."""
-        if self.engine == "own":
-            return ()
-        return (self.engine, self.url or "") if self.engine == "openai" else (self.engine, *self.arguments)
+        """What tells an engine's answers from those of another; empty for our own. A server may move, so no address."""
+        return () if self.engine == "own" else (self.engine, *self.arguments)
 
 
 def engine_fault(config: "TaskConfig") -> str | None:

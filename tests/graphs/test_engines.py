@@ -15,7 +15,7 @@ import pytest
 
 import nesylora
 from agent.errors import BadInput, NesyLoraError
-from agent.records.examples import Prompt
+from agent.records.examples import Candidate, Prompt
 from eval.tasks.task import load_task
 from export.portable import portable_settings
 from graphs.approval import instead
@@ -123,6 +123,23 @@ def test_a_run_whose_server_was_away_goes_on_at_its_new_address(
         nesylora.resume(run.path)
     run.task_file.write_text(run.task_file.read_text().replace(away, served.url))
     assert nesylora.resume(run.path).outcome.best_test.rows == 4
+
+
+def test_an_api_that_has_moved_is_not_asked_again_what_it_has_answered(
+    tiny_task: TinyTask, served: ScriptedVllm, tmp_path: Path
+) -> None:
+    settings = [f"{key}={value}" for key, value in _flat(_openai(served))]
+    run = new_run(tiny_task(policy="prompt-only", model="tiny"), settings, tmp_path / "runs", "a")
+    seed = Candidate(prompt=run.save_prompt(Prompt()))
+
+    def asked(engine: ScriptedVllm) -> int:
+        RunServices(Context(run=str(run.path))).evaluate(seed, "validation")
+        return len(engine.asked)
+
+    assert asked(served) > 0
+    with scripted_vllm(served.folder, "tiny", says=[70, 1]) as elsewhere:
+        run.task_file.write_text(run.task_file.read_text().replace(served.url, elsewhere.url))
+        assert asked(elsewhere) == 0
 
 
 def test_answers_that_runs_share_are_kept_apart_by_engine(
