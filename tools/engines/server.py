@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from agent.config.address import is_local
 from agent.config.generation import Generation
 from agent.errors import BadInput, NesyLoraError
 from tools.llm.retry import NO_CREDIT, mentions, retry_after, without_key
@@ -64,13 +65,24 @@ class Server:
         self._ended = ended
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         limits = httpx.Limits(max_connections=settings.batch_size + 4)
-        # Servers of this machine are not asked through a proxy; nor is any other, as its users know its address.
-        self._client = httpx.Client(
-            timeout=httpx.Timeout(settings.answer_seconds, connect=CONNECT_SECONDS),
-            limits=limits,
-            headers=headers,
-            trust_env=False,
-        )
+        try:
+            self._client = httpx.Client(
+                timeout=httpx.Timeout(settings.answer_seconds, connect=CONNECT_SECONDS),
+                limits=limits,
+                headers=headers,
+                trust_env=not is_local(self.url),  # as for the external LLM, see tools.llm.connection
+            )
+        except (
+            OSError,
+            ValueError,
+            ImportError,
+            httpx.InvalidURL,
+        ) as error:
+            # Its words may hold the proxy's password.
+            raise BadInput(
+                f"{self.name} cannot be asked as the environment says: look at HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and "
+                f"SSL_CERT_FILE ({type(error).__name__})"
+            ) from None
 
     @property
     def waits(self) -> str:
