@@ -58,8 +58,9 @@ def test_a_run_behind_a_server_makes_the_rounds_of_one_without(
     there = nesylora.resume(run.path)
     assert rounds(there.run) == rounds(own.run)
     assert there.outcome.best_test.reward == own.outcome.best_test.reward
-    assert there.adapter is not None and served.loaded, "weights were trained and served"
-    assert any(path == "/v1/completions" for path, _ in served.asked)
+    asked = [path for path, _ in served.asked]
+    assert there.adapter is not None and "/v1/load_lora_adapter" in asked, "weights were trained and served"
+    assert "/v1/completions" in asked and served.loaded == {}, "the run has ended"
 
 
 def test_words_are_adapted_for_a_model_without_weights_here(

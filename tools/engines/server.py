@@ -15,6 +15,7 @@ from tools.llm.retry import NO_CREDIT, mentions, retry_after, without_key
 
 Body = Mapping[str, Any]
 CONNECT_SECONDS = 10.0
+BRIEF_SECONDS = 5.0  # of a request that nothing depends on
 LONGEST_WAIT = 15.0  # seconds between two tries
 QUOTED = 300  # characters of a server's message
 RESUME = "Nothing is lost: once it answers, the run goes on with `nesylora resume`."
@@ -102,6 +103,16 @@ class Server:
         """
         return self._patiently("POST", path, body)
 
+    def try_once(self, path: str, body: Body) -> bool:
+        """A short try of a request that is not worth waiting for. Returns whether the server has answered."""
+        try:
+            self._once("POST", path, body, BRIEF_SECONDS)
+        except httpx.TransportError:
+            return False
+        except Refused:
+            pass
+        return True
+
     def abandon(self) -> None:
         """Let no request that is open now be tried again."""
         self._left.set()
@@ -140,9 +151,10 @@ class Server:
                     ) from error
                 wait = min(2 * max(wait, 1.0), LONGEST_WAIT)
 
-    def _once(self, method: str, path: str, body: Body | None) -> Any:
+    def _once(self, method: str, path: str, body: Body | None, seconds: float | None = None) -> Any:
         address = f"{self.url}{path}" if path.startswith("/") else f"{self.url.removesuffix('/v1')}/{path}"
-        reply = self._client.request(method, address, json=body)
+        timeout = httpx.USE_CLIENT_DEFAULT if seconds is None else seconds
+        reply = self._client.request(method, address, json=body, timeout=timeout)
         try:
             found = reply.json()
         except ValueError:

@@ -92,7 +92,10 @@ class VllmModel(LanguageModel):
         return self._known
 
     def close(self) -> None:
-        """Let go of the server; it is asked for again if it is needed after all."""
+        """Unload this run's adapters and let go of the server; it is asked for again if it is needed after all."""
+        if self._known:
+            self._known.close()
+            self._known = None
         self._let_go()
 
     def _waited_for(self, server: Server, what: str, ask: Callable[[], T]) -> T:

@@ -1,6 +1,7 @@
 """The model behind a vLLM server: the texts and charges of our own backbone, and errors that name the way out."""
 
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from agent.errors import BadInput, BrokenOff, NesyLoraError
 from agent.records.examples import Demo, Example, Prompt
 from agent.records.rounds import Spend
 from tests.fixtures.scripted_vllm import ScriptedVllm, refusal, scripted_vllm
+from tools.engines import server as server_module
 from tools.engines import vllm, vllm_model
 from tools.engines.server import Server
 from tools.engines.vllm_model import VllmModel
@@ -48,11 +50,12 @@ def model(server: ScriptedVllm, tiny_model: Callable[[str], Path], backbone: Any
     def make(own: Backbone | None = None, name: str = "", **changes: Any) -> VllmModel:
         charged = changes.pop("charge", lambda _: None)
         look_up = changes.pop("look_up", lambda _: None)
+        locate = changes.pop("locate", tmp_path.joinpath)
         settings = Generation(**({"engine": "vllm", "url": server.url, "patience": 0} | changes))
         there = Server("vLLM", str(settings.url), settings)
         return VllmModel(
             name or str(tiny_model("llama")), settings, {}, lambda: there, lambda: None,
-            lambda: own or backbone(), tmp_path.joinpath, lambda *_: None, charged, look_up,
+            lambda: own or backbone(), locate, lambda *_: None, charged, look_up,
         )  # fmt: skip
 
     return make
@@ -86,6 +89,70 @@ def test_likelihoods_are_our_own_backbones(model: Make, backbone: Callable[[], B
     scored = [("", "Heskzan")] * len(ROWS)
     assert model(own).nll(PROMPT, ROWS, scored, adapter=None) == own.nll(PROMPT, ROWS, scored, adapter=None)
     assert server.asked == []
+
+
+def test_a_run_that_ends_unloads_its_own_adapters_and_those_of_no_other_run(
+    model: Make, backbone: Callable[[], Backbone], random_adapter: Callable[..., Path], server: ScriptedVllm,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    own = backbone()
+    server.loaded.clear()
+    shutil.copytree(random_adapter(own, "one", 50), tmp_path / "elsewhere/one")
+    ending, other = model(own), model(own, locate=(tmp_path / "elsewhere").joinpath)
+    wanted = ending.generate(PROMPT, ROWS, adapter="one", max_new_tokens=5)
+    assert other.generate(PROMPT, ROWS, adapter="one", max_new_tokens=5) == wanted
+    assert len(server.loaded) == 2, "the same weights in two runs"
+    ending.close()
+    assert list(server.loaded.values()) == [tmp_path / "elsewhere/one"]
+    assert ending.generate(PROMPT, ROWS, adapter="one", max_new_tokens=5) == wanted  # asked after its end
+    ending.close()
+    assert list(server.loaded.values()) == [tmp_path / "elsewhere/one"]
+
+
+def test_a_run_that_ends_waits_for_no_server_that_is_away(
+    model: Make, backbone: Callable[[], Backbone], random_adapter: Callable[..., Path], server: ScriptedVllm,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    own, answer, never, answered = backbone(), server.reply, threading.Event(), threading.Event()
+    random_adapter(own, "one", 60)
+    there = model(own, patience=600)
+    there.generate(PROMPT, ROWS[:1], adapter="one", max_new_tokens=2)
+    monkeypatch.setattr(server_module, "BRIEF_SECONDS", 0.3)
+    monkeypatch.setattr(server, "reply", lambda path, body: (never.wait(20), answered.set(), answer(path, body))[2])
+    there.close()
+    assert not answered.is_set()
+    never.set()
+
+
+def test_an_adapter_that_is_being_loaded_when_the_run_ends_is_unloaded_after_all(
+    model: Make, backbone: Callable[[], Backbone], random_adapter: Callable[..., Path], server: ScriptedVllm,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    own, answer, loading, go_on = backbone(), server.reply, threading.Event(), threading.Event()
+    random_adapter(own, "one", 70)
+    server.loaded.clear()
+
+    def slow(path: str, body: dict[str, Any]) -> Any:
+        if path == "/v1/load_lora_adapter":
+            loading.set()
+            go_on.wait(60)
+        return answer(path, body)
+
+    def look_up(_: str) -> None:
+        if loading.is_set():
+            raise BrokenOff
+
+    monkeypatch.setattr(server, "reply", slow)
+    monkeypatch.setattr(vllm, "BRIEF_SECONDS", 0.3)
+    there = model(own, look_up=look_up)
+    with pytest.raises(BrokenOff):
+        there.generate(PROMPT, ROWS, adapter="one", max_new_tokens=3)
+    there.close()
+    go_on.set()
+    end = time.monotonic() + 60
+    while "/v1/unload_lora_adapter" not in paths(server) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert server.loaded == {}
 
 
 def test_a_row_beyond_the_window_is_none_and_not_asked(model: Make, server: ScriptedVllm) -> None:
