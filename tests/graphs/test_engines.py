@@ -210,6 +210,8 @@ def test_runs_of_a_process_share_a_vllm_that_ends_when_nobody_uses_it_and_anothe
     fourth.unlock()
     ask("e", other).unlock()
     assert not shared.server.alive and len(shared_engine._started) == 1
+    shared.server.log.unlink()  # a run that was never begun takes its folder away
+    assert "Its log is" in shared.server.last_words()
 
 
 def test_a_vllm_that_we_start_answers_nobody_else_and_its_key_is_nowhere(ask: Callable[..., RunServices]) -> None:

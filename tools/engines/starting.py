@@ -119,7 +119,8 @@ class StartedServer:
 
     def _output(self) -> str:
         """What it has logged since it was started last."""
-        return without_key(self.log.read_bytes()[self._began :].decode(errors="replace"), self._key)
+        logged = self.log.read_bytes() if self.log.exists() else b""  # a run that was never begun takes its folder away
+        return without_key(logged[self._began :].decode(errors="replace"), self._key)
 
     def last_words(self) -> str:
         """Sentences with the last errors that it has logged, and where its log is."""

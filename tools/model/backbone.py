@@ -106,8 +106,8 @@ class Backbone(AdaptedModel, LanguageModel):
         """As `LanguageModel.generate_each`, without special tokens; rows of several prompts in one batch.
 
         Texts and charges are those of a call for each prompt: what its rows share counts as read once, even if an
-        earlier call had run it. Prompts are answered one after another where that takes no more batches, and on models
-        that are not packed.
+        earlier call had run it. Prompts are answered one after another where that takes no more batches, on models that
+        are not packed, and where memory does not hold what is to be kept for all of them.
 
         Raises:
             BadInput: there are no weights of this adapter, or they do not fit the base.
@@ -121,7 +121,7 @@ class Backbone(AdaptedModel, LanguageModel):
             for number, group in enumerate(groups):
                 questions.spends[number] += self._charged(read_tokens=self.cost([rows[place] for place in group]))
             answer = partial(self._answer, model, decoder, questions, adapter, max_new_tokens, stop_early)
-            with suppress(TooLarge):
+            with suppress(TooLarge):  # and its frames, with what they hold
                 answer(groups)
             for alone in questions.apart(groups):
                 self._kept.prefix = PrefixCache()
