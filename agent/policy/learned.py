@@ -158,7 +158,7 @@ def _chosen(promises: Sequence[Promise], floor: float) -> tuple[EditPrompt | Tra
 
 
 def _taken(promise: Promise, dearest: float) -> float:
-    """What a gain is divided by: the tokens, and the round. A lever that has just failed is not taken for being cheap."""
+    """What a gain is divided by: tokens, and the round. A lever that has just failed is not taken for being cheap."""
     return (dearest if promise.failed else promise.cost) + ROUND * dearest
 
 
