@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import httpx
 
+from agent.config.address import is_local
 from agent.errors import BadInput, NesyLoraError
 from agent.protocols import Progress
 from agent.records.evaluation import ExampleScore
@@ -206,7 +207,7 @@ class _Checking:
 
     def _served(self, server: Server) -> Answered:
         texts = []
-        with httpx.Client(timeout=TIMEOUT) as client:
+        with httpx.Client(timeout=TIMEOUT, trust_env=not is_local(server.url)) as client:
             for done, messages in enumerate(self.asked):
                 self.progress("checking", done, len(self.asked), server.url)
                 texts.append(self._reply(client, server, messages))

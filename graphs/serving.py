@@ -50,9 +50,12 @@ def generate(run: Path, questions: Sequence[str]) -> list[str]:
     best = best_pair(services.folder)
     rows = [asked(question) for question in questions]
     new = services.spec.config.generation.max_new_tokens
-    texts, _ = services.model.generate(
-        services.folder.prompt(best.prompt), rows, adapter=best.adapter, max_new_tokens=new
-    )
+    try:
+        texts, _ = services.model.generate(
+            services.folder.prompt(best.prompt), rows, adapter=best.adapter, max_new_tokens=new
+        )
+    finally:
+        services.let_engine_go()
     return [text or "" for text in texts]
 
 

@@ -1,6 +1,7 @@
 """Addresses of servers, as a task.yaml names them: no password in them, since runs copy the file."""
 
 import re
+from ipaddress import ip_address
 from urllib.parse import unquote, urlsplit
 
 HOST = r"(\[[^\]\s]*\]|[^@:/?#,\s\[\]]*)(:\d*)?"
@@ -23,6 +24,15 @@ def require_postgres(address: str, instead: str) -> None:
         raise ValueError(f"a password must not stand in a file: {instead}")
     if not POSTGRES.fullmatch(address):
         raise ValueError("write it as postgresql://USER@HOST/DATABASE")
+
+
+def is_local(address: str) -> bool:
+    """Whether a server stands on this machine, so that no proxy of the environment is asked for it."""
+    host = urlsplit(address).hostname or ""
+    try:
+        return ip_address(host).is_loopback or ip_address(host).is_unspecified
+    except ValueError:  # a name
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def has_a_port_or_none(address: str) -> bool:

@@ -39,6 +39,11 @@ class Generation(Settings):
         None, description="environment variable that holds the engine's key; null: none is sent"
     )
     patience: float = Field(60, ge=0, description="seconds that an engine is waited for that does not answer")
+    answer_seconds: float = Field(
+        600,
+        gt=0,
+        description="seconds that an engine may take for one answer, while others are out",
+    )
 
     @model_validator(mode="after")
     def has_what_its_engine_reads(self) -> "Generation":
@@ -50,6 +55,11 @@ class Generation(Settings):
         started = self.engine == "vllm" and self.url is None
         idle = [name for name in ("python", "arguments") if getattr(self, name) and not started]
         idle += [name for name in ("url", "key_variable") if getattr(self, name) and self.engine == "own"]
+        ours = [name for name in self.arguments if name.split("=")[0].replace("_", "-") in ("--api-key", "--port")]
+        if ours:
+            raise ValueError(
+                "`arguments` may hold neither --port nor --api-key: a key of yours is named as `key_variable`"
+            )
         if idle:
             way_out = "set `engine: vllm`" if self.engine == "own" else "leave out either that or `url`"
             raise ValueError(f"{' and '.join(f'`{name}`' for name in idle)} would have no effect: {way_out}")
@@ -57,10 +67,8 @@ class Generation(Settings):
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What tells an engine's answers from those of another; empty for our own. A server may move."""
-        if self.engine == "own":
-            return ()
-        return (self.engine, self.url or "") if self.engine == "openai" else (self.engine, *self.arguments)
+        """What tells an engine's answers from those of another; empty for our own. A server may move, so no address."""
+        return () if self.engine == "own" else (self.engine, *self.arguments)
 
 
 def engine_fault(config: "TaskConfig") -> str | None:

@@ -53,7 +53,8 @@ class Pulse:
         """Seconds in which an LLM, or an engine, is waited for."""
         config = load_config(self._run.task_file)
         asked = [config.llm.of(role) for role in config.roles] if config.llm else []
-        engine = config.generation.patience if config.generation.engine != "own" else 0.0
+        there = config.generation
+        engine = there.patience + there.answer_seconds if there.engine != "own" else 0.0
         return max([engine, *(llm.patience + llm.timeout for llm in asked)])
 
     def beats(self) -> bool:

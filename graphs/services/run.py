@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from tools.diagnosis.classify import Classifier
     from tools.editing.gepa_editor import GepaEditor
     from tools.editing.textgrad_editor import TextGradEditor
+    from tools.engines.openai_model import OpenAiModel
+    from tools.engines.vllm_model import VllmModel
     from tools.model.backbone import Backbone
 
 
@@ -140,10 +142,16 @@ class RunServices:
             self.fit_rows()
 
     def unlock(self) -> None:
-        """Let others have the run."""
+        """Let others have the run, and its engine."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+        self.let_engine_go()
+
+    def let_engine_go(self) -> None:
+        """Where answers have come from an engine, nothing is kept for this run there any more."""
+        if "_engine" in vars(self):
+            self._engine.close()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -184,7 +192,7 @@ class RunServices:
         return self.backbone if self.spec.config.generation.engine == "own" else self._engine
 
     @cached_property
-    def _engine(self) -> LanguageModel:
+    def _engine(self) -> "OpenAiModel | VllmModel":
         from graphs.services.shared_engine import make_engine
 
         return make_engine(self)

@@ -2,28 +2,38 @@
 
 import atexit
 import time
-from collections.abc import Callable
-from pathlib import Path
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from agent.config.generation import max_rank
 from agent.config.task import TaskConfig
-from agent.protocols import LanguageModel
 from agent.records.base import digest
 from graphs.services.garbage_collection import without_garbage_collection
 
 if TYPE_CHECKING:
     from graphs.services.run import RunServices
+    from tools.engines.openai_model import OpenAiModel
     from tools.engines.server import Server
     from tools.engines.starting import StartedServer
+    from tools.engines.vllm_model import VllmModel
 
 LOG = "engine.log"  # in the folder of the run that starts one
 
+
+@dataclass
+class _Shared:
+    """A server, and the runs that use it now."""
+
+    server: "StartedServer"
+    users: "set[StartedEngine]" = field(default_factory=set)
+
+
 _lock = Lock()
-_started: "dict[str, StartedServer]" = {}  # one at most, by what it serves
+_started: dict[str, _Shared] = {}  # by what makes another process
 
 
-def make_engine(run: "RunServices") -> LanguageModel:
+def make_engine(run: "RunServices") -> "OpenAiModel | VllmModel":
     """What answers a run whose task names an engine. It is asked, and started, when the first answer is wanted."""
     config = run.spec.config
 
@@ -42,37 +52,81 @@ def make_engine(run: "RunServices") -> LanguageModel:
 
     url = config.generation.url
     there = url and Server("the vLLM server", url, config.generation)
+    engine = StartedEngine(run)
     return VllmModel(
         config.model, config.generation, config.chat_template_kwargs,
-        server=lambda: there or _server(config, run.folder.path / LOG, look_up, run), own=lambda: run.backbone,
+        server=lambda: there or engine.server(), let_go=engine.let_go, own=lambda: run.backbone,
         locate=run.folder.adapter_folder, progress=run.progress, charge=run.charge, look_up=look_up,
     )  # fmt: skip
 
 
-def _server(config: TaskConfig, log: Path, look_up: Callable[[str], object], run: "RunServices") -> "Server":
-    """A server that this process has started for such a task, or starts now."""
-    from tools.engines.starting import StartedServer
-    from tools.model.loading import pick_device, pick_dtype, source_folder
+class StartedEngine:
+    """One run's use of a vLLM that this process has started, or starts when it is asked for."""
 
-    device = pick_device() if config.device == "auto" else config.device
-    dtype = str(pick_dtype(device)).removeprefix("torch.") if config.dtype == "auto" else config.dtype
-    began = time.monotonic()
-    key = digest([config.model, dtype, config.lora.rank, config.generation.model_dump(mode="json")])
-    with _lock:
-        if key not in _started or not _started[key].alive:
-            stop()
-            run.note(f"Starting vLLM for '{config.model}'; its log is {log}.")
-            _started[key] = StartedServer(config, source_folder(config.model, run.progress), dtype, log)
-        server = _started[key]
-        server.wait(look_up)
-    run.loading += time.monotonic() - began  # none of what an answer takes
-    return server.client
+    def __init__(self, run: "RunServices") -> None:
+        self._run = run
+        self._client: tuple[StartedServer, Server] | None = None
+
+    def server(self) -> "Server":
+        """Sends this run's requests. Raises NesyLoraError: it does not start."""
+        from tools.model.loading import pick_device, pick_dtype, source_folder
+
+        began, run, config = time.monotonic(), self._run, self._run.spec.config
+        source = source_folder(config.model, run.progress)
+        ours = str(pick_dtype(pick_device(config.device))).removeprefix("torch.")
+        dtype = ours if config.dtype == "auto" else config.dtype
+        with _lock:
+            server = self._shared(source, dtype)
+
+        def look_up() -> None:
+            run.brake(False)
+            run.waiting(f"Starting vLLM for '{config.model}'; its log is {server.log}.")
+
+        server.wait(look_up)  # without the lock: every run that waits can be broken off
+        run.waiting("")
+        run.loading += time.monotonic() - began  # none of what an answer takes
+        if self._client is None or self._client[0] is not server:
+            self._client = server, server.client(config.generation)
+        return self._client[1]
+
+    def _shared(self, source: str, dtype: str) -> "StartedServer":
+        """A live one, which this run uses from now on."""
+        from tools.engines.starting import StartedServer
+
+        config = self._run.spec.config
+        key, users = _key(config, dtype), set[StartedEngine]()
+        if key in _started and not _started[key].server.alive:
+            users = _started[key].users
+            _started.pop(key).server.close()
+        if key not in _started:
+            _stop_idle()
+            _started[key] = _Shared(StartedServer(config, source, dtype, self._run.folder.path / LOG), users)
+        _started[key].users.add(self)
+        return _started[key].server
+
+    def let_go(self) -> None:
+        """This run needs it no more. It goes on for runs to come, until the process ends or needs another one."""
+        with _lock:
+            for shared in _started.values():
+                shared.users.discard(self)
+
+
+def _key(config: TaskConfig, dtype: str) -> str:
+    """Of all that makes another process of it; each run brings its own patience, and its number of requests."""
+    settings = config.generation
+    return digest([config.model, dtype, max_rank(config.lora), settings.python, settings.arguments])
+
+
+def _stop_idle() -> None:
+    """End what no run uses: two seldom fit into a GPU's memory."""
+    for key in [key for key, shared in _started.items() if not shared.users]:
+        _started.pop(key).server.close()
 
 
 def stop() -> None:
-    """End the engine that this process has started, if it has."""
+    """End the engines that this process has started, if it has."""
     while _started:
-        _started.popitem()[1].close()
+        _started.popitem()[1].server.close()
 
 
 atexit.register(stop)

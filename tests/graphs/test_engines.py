@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
+import psutil
 import pytest
 
 import nesylora
 from agent.errors import BadInput, NesyLoraError
-from agent.records.examples import Prompt
+from agent.records.examples import Candidate, Prompt
 from eval.tasks.task import load_task
 from export.portable import portable_settings
 from graphs.approval import instead
@@ -24,6 +26,7 @@ from graphs.session import open_session
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import LEARNABLE, TinyTask
 from tests.fixtures.scripted_vllm import ScriptedVllm, interpreter, scripted_vllm
+from tools.engines import starting
 
 
 @pytest.fixture
@@ -55,8 +58,9 @@ def test_a_run_behind_a_server_makes_the_rounds_of_one_without(
     there = nesylora.resume(run.path)
     assert rounds(there.run) == rounds(own.run)
     assert there.outcome.best_test.reward == own.outcome.best_test.reward
-    assert there.adapter is not None and served.loaded, "weights were trained and served"
-    assert any(path == "/v1/completions" for path, _ in served.asked)
+    asked = [path for path, _ in served.asked]
+    assert there.adapter is not None and "/v1/load_lora_adapter" in asked, "weights were trained and served"
+    assert "/v1/completions" in asked and served.loaded == {}, "the run has ended"
 
 
 def test_words_are_adapted_for_a_model_without_weights_here(
@@ -122,6 +126,23 @@ def test_a_run_whose_server_was_away_goes_on_at_its_new_address(
     assert nesylora.resume(run.path).outcome.best_test.rows == 4
 
 
+def test_an_api_that_has_moved_is_not_asked_again_what_it_has_answered(
+    tiny_task: TinyTask, served: ScriptedVllm, tmp_path: Path
+) -> None:
+    settings = [f"{key}={value}" for key, value in _flat(_openai(served))]
+    run = new_run(tiny_task(policy="prompt-only", model="tiny"), settings, tmp_path / "runs", "a")
+    seed = Candidate(prompt=run.save_prompt(Prompt()))
+
+    def asked(engine: ScriptedVllm) -> int:
+        RunServices(Context(run=str(run.path))).evaluate(seed, "validation")
+        return len(engine.asked)
+
+    assert asked(served) > 0
+    with scripted_vllm(served.folder, "tiny", says=[70, 1]) as elsewhere:
+        run.task_file.write_text(run.task_file.read_text().replace(served.url, elsewhere.url))
+        assert asked(elsewhere) == 0
+
+
 def test_answers_that_runs_share_are_kept_apart_by_engine(
     tiny_task: TinyTask, served: ScriptedVllm, tmp_path: Path
 ) -> None:
@@ -147,12 +168,79 @@ def test_vllm_is_started_in_an_environment_of_its_own_and_again_by_the_process_t
     first = nesylora.resume(run.path)
     assert first.outcome.baseline_test.rows == 4
     assert "loading" in (run.path / shared_engine.LOG).read_text()
-    [server] = shared_engine._started.values()
+    [first_one] = shared_engine._started.values()
     shared_engine.stop()
-    assert not server.alive
+    assert not first_one.server.alive
     nesylora.resume(new_run(tiny_task(budget={"rounds": 0}), settings, tmp_path / "runs", "b").path)
     [again] = shared_engine._started.values()
-    assert again is not server and again.alive
+    assert again is not first_one and again.server.alive and not again.users
+
+
+@pytest.fixture
+def ask(tiny_task: TinyTask, tmp_path: Path, started: None) -> Callable[..., RunServices]:
+    """A run that has had answers from a vLLM that this process has started."""
+
+    def asked(name: str, *settings: str) -> RunServices:
+        ours = ["generation.engine=vllm", f"generation.python={interpreter(tmp_path)}"]
+        ours += ["generation.arguments=['--says', '70', '71', '1']", *settings]
+        run = new_run(tiny_task(budget={"rounds": 0}), ours, tmp_path / "runs", name)
+        services = RunServices(Context(run=str(run.path)))
+        services.lock()
+        texts, _ = services.model.generate(Prompt(), services.spec.validation, adapter=None, max_new_tokens=2)
+        assert None not in texts
+        return services
+
+    return asked
+
+
+def test_runs_of_a_process_share_a_vllm_that_ends_when_nobody_uses_it_and_another_is_needed(
+    ask: Callable[..., RunServices],
+) -> None:
+    first = ask("a")
+    second = ask("b", "generation.batch_size=2", "generation.patience=5", "generation.answer_seconds=60")
+    [shared] = shared_engine._started.values()
+    other = "generation.arguments=['--says', '71', '1']"
+    third = ask("c", other)
+    assert shared.server.alive and len(shared_engine._started) == 2
+    first.unlock()
+    third.unlock()
+    fourth = ask("d", "generation.arguments=['--says', '1']")  # in place of the other, which is idle
+    assert shared.server.alive and len(shared_engine._started) == 2
+    second.unlock()
+    fourth.unlock()
+    ask("e", other).unlock()
+    assert not shared.server.alive and len(shared_engine._started) == 1
+
+
+def test_a_vllm_that_we_start_answers_nobody_else_and_its_key_is_nowhere(ask: Callable[..., RunServices]) -> None:
+    services = ask("a")
+    [shared] = shared_engine._started.values()
+    key = shared.server._key
+    assert len(key) > 30 and httpx.get(f"{shared.server.url}/models", trust_env=False).status_code == 401
+    beside = psutil.Process(shared.server._process.pid)
+    for process in (beside, *beside.children(recursive=True)):
+        assert key not in " ".join(process.cmdline())
+    written = [file for file in services.folder.path.rglob("*") if file.is_file()]
+    assert written and not any(key.encode() in file.read_bytes() for file in written)
+
+
+def test_a_port_that_another_program_takes_meanwhile_is_left_to_it(
+    ask: Callable[..., RunServices], served: ScriptedVllm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ports = [int(served.url.split(":")[2].removesuffix("/v1"))]
+    free = starting._free_port
+    monkeypatch.setattr(starting, "_free_port", lambda: ports.pop() if ports else free())
+    services = ask("a")
+    assert "/v1/completions" not in [path for path, _ in served.asked]
+    assert "ddress already in use" in (services.folder.path / shared_engine.LOG).read_text()
+
+
+def test_a_vllm_that_we_started_is_waited_for_as_patiently_as_any(ask: Callable[..., RunServices]) -> None:
+    busy = "generation.arguments=['--says', '70', '1', '--busy', '1']"
+    ask("a", busy)
+    with pytest.raises(NesyLoraError, match="503: busy"):
+        shared_engine.stop()
+        ask("b", busy, "generation.patience=0")
 
 
 def test_a_vllm_that_does_not_start_ends_the_run_with_its_own_words(
@@ -205,6 +293,7 @@ def _alive(process: int) -> bool:
     [
         (["generation.engine=vllm"], r"generation\.python.*generation\.url"),
         (["generation.engine=vllm", "generation.python=/no/such/python"], "no program"),
+        (["generation.engine=vllm", "generation.arguments=['--api-key=x']"], "key_variable"),
         (["generation.url=http://127.0.0.1:1/v1"], "set `engine: vllm`"),
         (["generation.engine=vllm", "generation.url=http://127.0.0.1:1/v1", "generation.python=x"], "no effect"),
         (["generation.engine=vllm", "generation.url=http://127.0.0.1:1/v1", "lora.dora=true"], "lora.dora"),

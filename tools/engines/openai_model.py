@@ -109,6 +109,9 @@ class OpenAiModel(LanguageModel):
         """None for each: nothing of this protocol tells the likelihood of a text that the model has not written."""
         return [None] * len(examples), Spend()
 
+    def close(self) -> None:
+        """Nothing of this run is kept there."""
+
     # --- one answer ---
 
     def _answer(self, messages: list[Message], new: int) -> Answered:

@@ -3,18 +3,19 @@
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
 
+from agent.config.address import is_local
 from agent.config.generation import Generation
 from agent.errors import BadInput, NesyLoraError
 from tools.llm.retry import NO_CREDIT, mentions, retry_after, without_key
 
 Body = Mapping[str, Any]
-REQUEST_SECONDS = 600.0  # of one answer; a server on a busy processor takes long, and then it is not away
 CONNECT_SECONDS = 10.0
+BRIEF_SECONDS = 5.0  # of a request that nothing depends on
 LONGEST_WAIT = 15.0  # seconds between two tries
 QUOTED = 300  # characters of a server's message
 RESUME = "Nothing is lost: once it answers, the run goes on with `nesylora resume`."
@@ -49,24 +50,40 @@ class Server:
         name: what messages call it.
         url: up to and with /v1.
         settings: for the key's variable, the patience, and how many connections.
+        key: in place of the one that the variable holds.
+        ended: says in a sentence that the server has ended and will not come back by waiting; empty: it has not.
     """
 
-    def __init__(self, name: str, url: str, settings: Generation) -> None:
+    def __init__(
+        self, name: str, url: str, settings: Generation, key: str = "", ended: Callable[[], str] = str
+    ) -> None:
         self.url = url.rstrip("/")
         self.name = f"{name} at {self.url}"
         self._waiting: dict[int, str] = {}  # by thread
         self._settings = settings
         self._left = threading.Event()
-        self._key = _key(settings)
+        self._key = key or key_of(settings)
+        self._ended = ended
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         limits = httpx.Limits(max_connections=settings.batch_size + 4)
-        # Servers of this machine are not asked through a proxy; nor is any other, as its users know its address.
-        self._client = httpx.Client(
-            timeout=httpx.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS),
-            limits=limits,
-            headers=headers,
-            trust_env=False,
-        )
+        try:
+            self._client = httpx.Client(
+                timeout=httpx.Timeout(settings.answer_seconds, connect=CONNECT_SECONDS),
+                limits=limits,
+                headers=headers,
+                trust_env=not is_local(self.url),  # as for the external LLM, see tools.llm.connection
+            )
+        except (
+            OSError,
+            ValueError,
+            ImportError,
+            httpx.InvalidURL,
+        ) as error:
+            # Its words may hold the proxy's password.
+            raise BadInput(
+                f"{self.name} cannot be asked as the environment says: look at HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and "
+                f"SSL_CERT_FILE ({type(error).__name__})"
+            ) from None
 
     @property
     def waits(self) -> str:
@@ -85,6 +102,16 @@ class Server:
             NesyLoraError: it is away for longer than the settings' patience.
         """
         return self._patiently("POST", path, body)
+
+    def try_once(self, path: str, body: Body) -> bool:
+        """A short try of a request that is not worth waiting for. Returns whether the server has answered."""
+        try:
+            self._once("POST", path, body, BRIEF_SECONDS)
+        except httpx.TransportError:
+            return False
+        except Refused:
+            pass
+        return True
 
     def abandon(self) -> None:
         """Let no request that is open now be tried again."""
@@ -110,6 +137,10 @@ class Server:
                         raise
                     asked = error.after
                 now, what = time.monotonic(), str(error) or type(error).__name__
+                if isinstance(error, httpx.ReadTimeout):
+                    what = f"no answer within {self._settings.answer_seconds:g} s, which is generation.answer_seconds"
+                if ended := self._ended():
+                    raise NesyLoraError(f"{self.name} does not answer ({what}). {ended}. {RESUME}") from error
                 began = began or now
                 wait = wait if asked is None else asked
                 self._waiting[threading.get_ident()] = f"Waiting for {self.name}: {what}."
@@ -120,9 +151,10 @@ class Server:
                     ) from error
                 wait = min(2 * max(wait, 1.0), LONGEST_WAIT)
 
-    def _once(self, method: str, path: str, body: Body | None) -> Any:
+    def _once(self, method: str, path: str, body: Body | None, seconds: float | None = None) -> Any:
         address = f"{self.url}{path}" if path.startswith("/") else f"{self.url.removesuffix('/v1')}/{path}"
-        reply = self._client.request(method, address, json=body)
+        timeout = httpx.USE_CLIENT_DEFAULT if seconds is None else seconds
+        reply = self._client.request(method, address, json=body, timeout=timeout)
         try:
             found = reply.json()
         except ValueError:
@@ -145,7 +177,7 @@ class Server:
         return NesyLoraError(f"{self.name} does not take a request: {refused}")
 
 
-def _key(settings: Generation) -> str:
+def key_of(settings: Generation) -> str:
     """Empty where none is to be sent. Raises BadInput: a variable is named, and holds no key."""
     if settings.key_variable is None:
         return ""

@@ -4,13 +4,12 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from agent.errors import BadInput, NesyLoraError
-from tools.engines.server import Refused, Server
+from tools.engines.server import BRIEF_SECONDS, Refused, Server
 from tools.llm.retry import OVERFLOW, mentions
 
 MOST_ADAPTERS = 8  # that stay loaded; the oldest is unloaded
@@ -40,6 +39,7 @@ class VllmServer:
             "return_token_ids": True, "add_special_tokens": False,
         }  # fmt: skip
         self._loaded: OrderedDict[str, Path] = OrderedDict()
+        self._closed = False
         self._lock = threading.Lock()
 
     def _find(self, names: Sequence[str]) -> tuple[str, int | None]:
@@ -69,21 +69,21 @@ class VllmServer:
         """
         if adapter is None:
             return self._base
-        name = f"nesylora-{digest_of(adapter)}"  # never the same for other weights: cached prefixes go by the name
+        # Never the same for other weights: cached prefixes go by the name. Nor for other runs: each unloads its own.
+        name = f"nesylora-{digest_of(adapter)}"
         with self._lock:
-            if name not in self._loaded:
+            if name not in self._loaded and not self._closed:
                 self._load(name, adapter)
             self._loaded[name] = adapter
             self._loaded.move_to_end(name)
-            while len(self._loaded) > MOST_ADAPTERS:
-                self._unload(self._loaded.popitem(last=False)[0])
+            self._unload(MOST_ADAPTERS)
         return name
 
     def _load(self, name: str, adapter: Path) -> None:
         try:
             self.server.post("/load_lora_adapter", {"lora_name": name, "lora_path": str(adapter.resolve())})
         except Refused as refused:
-            if "already been loaded" in refused.text:  # by another run, or by this one before it was resumed
+            if "already been loaded" in refused.text:  # by this run, before it was resumed
                 return
             raise self._not_loaded(adapter, refused) from refused
 
@@ -101,9 +101,21 @@ class VllmServer:
             return self.server.fault(refused)
         return BadInput(f"{what}; `generation.engine: own` takes it")
 
-    def _unload(self, name: str) -> None:
-        with suppress(Refused):  # another run has unloaded it
-            self.server.post("/unload_lora_adapter", {"lora_name": name})
+    def _unload(self, most: int) -> None:
+        """Let the oldest go, so that so many stay; none where the run has let go."""
+        answers = True
+        while answers and len(self._loaded) > (0 if self._closed else most):
+            name, _ = self._loaded.popitem(last=False)
+            answers = self.server.try_once("/unload_lora_adapter", {"lora_name": name})
+
+    def close(self) -> None:
+        """Unload what this run has loaded, as far as the server answers."""
+        self._closed = True
+        if self._lock.acquire(timeout=BRIEF_SECONDS):  # else a thread that nobody waits for is loading one: it unloads
+            try:
+                self._unload(0)
+            finally:
+                self._lock.release()
 
     # --- answers ---
 
@@ -154,8 +166,8 @@ def too_long(name: str, tokens: int, new: int, length: int | None) -> NesyLoraEr
 
 
 def digest_of(adapter: Path) -> str:
-    """Of what an adapter computes: its weights and its settings. Raises BadInput: it cannot be read."""
-    files = [adapter / name for name in ("adapter_config.json", "adapter_model.safetensors")]
+    """Of an adapter's weights, its settings and its place. Raises BadInput: it cannot be read."""
+    files = [adapter.resolve() / name for name in ("adapter_config.json", "adapter_model.safetensors")]
     try:
         return _digest(tuple((file, file.stat().st_mtime_ns) for file in files))
     except OSError as error:
@@ -168,5 +180,5 @@ def digest_of(adapter: Path) -> str:
 def _digest(files: tuple[tuple[Path, int], ...]) -> str:
     made = hashlib.sha256()
     for file, _ in files:
-        made.update(file.read_bytes())
+        made.update(str(file).encode() + b"\0" + file.read_bytes())
     return made.hexdigest()[:16]

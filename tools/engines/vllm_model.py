@@ -1,8 +1,10 @@
 """The model under adaptation behind a vLLM server: it answers; likelihoods and training stay with our own backbone."""
 
+import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from transformers import AutoConfig, GenerationConfig
 
@@ -19,6 +21,10 @@ from tools.model.generation_config import HONOURED, named_settings
 from tools.model.loading import load_renderer, source_folder
 from tools.packed.packing import common_prefix
 
+T = TypeVar("T")
+
+SLOW = 10.0  # seconds after which the user is told of a request that no answer has come to
+
 
 class VllmModel(LanguageModel):
     """Answers from a vLLM server, likelihoods from our own backbone, which would be charged the same for these texts.
@@ -28,6 +34,7 @@ class VllmModel(LanguageModel):
         settings: `generation` of the task.
         chat_template_kwargs: see `tools.model.chat_template.Renderer`.
         server: the server, the same one while it lives; it may have to be started.
+        let_go: called when the run needs that server no more.
         own: our own backbone, for likelihoods; called when the first is asked for.
         locate: the folder of an adapter, from its id.
         look_up: called again and again while answers are waited for, with what is waited for; empty: nothing.
@@ -39,6 +46,7 @@ class VllmModel(LanguageModel):
         settings: Generation,
         chat_template_kwargs: dict[str, object],
         server: Callable[[], Server],
+        let_go: Callable[[], object],
         own: Callable[[], LanguageModel],
         locate: Callable[[str], Path],
         progress: Progress,
@@ -49,6 +57,7 @@ class VllmModel(LanguageModel):
         self._settings = settings
         self._switches = chat_template_kwargs
         self._connect = server
+        self._let_go = let_go
         self._own = own
         self._locate = locate
         self._progress = progress
@@ -78,8 +87,28 @@ class VllmModel(LanguageModel):
                 "transformers does"
             )
         names = (self._name, source, Path(source).name)
-        self._known = VllmServer(server, names, _ends(render, source), penalty)
+        ends = _ends(render, source)
+        self._known = self._waited_for(server, "", lambda: VllmServer(server, names, ends, penalty))
         return self._known
+
+    def close(self) -> None:
+        """Unload this run's adapters and let go of the server; it is asked for again if it is needed after all."""
+        if self._known:
+            self._known.close()
+            self._known = None
+        self._let_go()
+
+    def _waited_for(self, server: Server, what: str, ask: Callable[[], T]) -> T:
+        """What one request brings, which is not waited for where the run is broken off; `what` it is to do."""
+        began = time.monotonic()
+
+        def look_up() -> None:
+            slow = time.monotonic() > began + SLOW
+            self._look_up(server.waits or (f"Waiting for {server.name}{what}." if slow else ""))
+
+        [(_, found)] = in_parallel(lambda _: ask(), [0], 1, look_up, server.abandon)
+        self._look_up("")
+        return found
 
     # --- answers ---
 
@@ -111,7 +140,8 @@ class VllmModel(LanguageModel):
             if server.length and len(rows[place]) + new > server.length:
                 raise too_long(server.server.name, len(rows[place]), new, server.length)
         spend = self._charged(read_tokens=_cost([rows[place] for place in fitting]))
-        server.name_of(folder)  # loaded before all ask for it
+        if adapter is not None:  # loaded before all ask for it
+            self._waited_for(server.server, f" to load adapter {adapter}", lambda: server.name_of(folder))
         texts: list[str | None] = [None] * len(rows)
         done, ends = 0, set(server.ends)
         self._progress("answering", done, len(rows))

@@ -7,6 +7,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from agent.config.address import is_local
 from tools.llm.retry import BEGUN
 from tools.llm.schema import JsonObject, Reply
 
@@ -25,9 +26,13 @@ STATUS_WORDS = (
 SERVER_ERROR = 500
 
 
-def make_client(**settings: Any) -> "BaseChatModel":
-    """langchain's client for an OpenAI-compatible server, more tolerant of replies. Settings are ChatOpenAI's."""
+def make_client(base_url: str, **settings: Any) -> "BaseChatModel":
+    """langchain's client for an OpenAI-compatible server, more tolerant of replies. Settings are ChatOpenAI's.
+
+    A server of this machine is asked without the environment's proxy; any other through it.
+    """
     from langchain_openai import ChatOpenAI
+    from openai import DefaultAsyncHttpxClient
 
     class Client(ChatOpenAI):
         """Raises openai.APIStatusError where an error stands in the body of an HTTP 200."""
@@ -40,7 +45,9 @@ def make_client(**settings: Any) -> "BaseChatModel":
                 response = arguments_as_text(response)
             return super()._create_chat_result(response, generation_info)
 
-    return Client(**settings)
+    if is_local(base_url):
+        settings |= {"http_async_client": DefaultAsyncHttpxClient(trust_env=False), "openai_proxy": None}
+    return Client(base_url=base_url, **settings)
 
 
 def raise_error(body: JsonObject) -> None:

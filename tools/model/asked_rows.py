@@ -1,6 +1,6 @@
 """The rows of several prompts, as one list: answered together, and told apart again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, pairwise
 
 from agent.protocols import Asked
@@ -58,6 +58,12 @@ class AskedRows:
         together = course([place for places, _ in apart for place in places])
         fewer = batches(len(together[0]), together[1]) < sum(batches(len(places), most) for places, most in apart)
         return [together] if fewer else apart
+
+    def apart(self, groups: Sequence[list[int]]) -> Iterator[list[list[int]]]:
+        """The rows of these groups that have no text yet, one prompt after another; as groups of which one has rows."""
+        for number in range(len(groups)):
+            if left := [place for place in groups[number] if self.texts[place] is None]:
+                yield [left if other == number else [] for other in range(len(groups))]
 
     def take(self, parts: Sequence[Sequence[int]], ids: Sequence[list[int]]) -> list[int]:
         """Note the texts of some rows.

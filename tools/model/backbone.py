@@ -1,7 +1,7 @@
 """The model under adaptation: loaded once, adapters attached by id, many rows generated or scored at a time."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from tools.model.asked_rows import AskedRows
 from tools.model.chat_template import Renderer, TokenRow
 from tools.model.composite import window
 from tools.model.generation_config import Constraints, without_settings
-from tools.model.row_batches import RowBatches, too_large
+from tools.model.row_batches import RowBatches, TooLarge
 from tools.packed.decoding import PrefixedRows, decode, run_prefix
 from tools.packed.early_stopping import Completions
 from tools.packed.packing import common_length, common_prefix, pack, pack_logits
@@ -115,36 +115,55 @@ class Backbone(AdaptedModel, LanguageModel):
         """
         with self._answering(adapter) as (model, decoder):
             questions = AskedRows(asked, self.render)
-            rows, done = questions.rows, 0
-            self._progress("answering", done, len(rows))
+            rows = questions.rows
+            self._progress("answering", 0, len(rows))
             groups = questions.by_prompt(self._fitting(rows, max_new_tokens))
             for number, group in enumerate(groups):
                 questions.spends[number] += self._charged(read_tokens=self.cost([rows[place] for place in group]))
-            prefixes = self._prefix_caches(model, [[rows[place] for place in group] for group in groups], adapter)
-
-            def complete(batch: list[int]) -> tuple[list[list[int]], Completions]:
-                parts = questions.by_prompt(batch)
-                together = [
-                    PrefixedRows(prefix, [rows[place] for place in part])
-                    for prefix, part in zip(prefixes, parts, strict=True)
-                    if part
-                ]
-                examples = [questions.examples[place] for part in parts for place in part]
-                completions = Completions(examples, self.ends, self.render.output, stop_early)
-                self._decode(model, together, completions, max_new_tokens, decoder)
-                return parts, completions
-
-            room = lambda own: decoder.rows_that_fit(prefixes, own + max_new_tokens) if decoder else 0  # noqa: E731
-            courses = questions.courses(groups, room, self._batches.count if self.packs else None)
-            for places, at_least in courses:
-                for batch, (parts, completions) in self._batches.run(rows, places, max_new_tokens, complete, at_least):
-                    for number, generated in enumerate(questions.take(parts, completions.ids)):
-                        questions.spends[number] += self._charged(generated_tokens=generated)
-                    done += len(batch)
-                    self._progress("answering", done, len(rows), f"with adapter {adapter}" if adapter else "")
+            answer = partial(self._answer, model, decoder, questions, adapter, max_new_tokens, stop_early)
+            with suppress(TooLarge):
+                answer(groups)
+            for alone in questions.apart(groups):
+                self._kept.prefix = PrefixCache()
+                answer(alone)
+            done = sum(text is not None for text in questions.texts)
             if done < len(rows):
                 self._progress("answering", done, len(rows), f"{len(rows) - done} rows are too long for the model")
         return questions.answers()
+
+    def _answer(
+        self,
+        model: PreTrainedModel,
+        decoder: StaticDecoder | None,
+        questions: AskedRows,
+        adapter: str | None,
+        new: int,
+        stop_early: StopEarly | None,
+        groups: Sequence[list[int]],
+    ) -> None:
+        """Answer the rows at these places, a list for each prompt. Raises TooLarge: memory does not hold one row."""
+        rows = questions.rows
+        prefixes = self._prefix_caches(model, [[rows[place] for place in group] for group in groups], adapter)
+
+        def complete(batch: list[int]) -> tuple[list[list[int]], Completions]:
+            parts = questions.by_prompt(batch)
+            together = [
+                PrefixedRows(prefix, [rows[place] for place in part])
+                for prefix, part in zip(prefixes, parts, strict=True)
+                if part
+            ]
+            examples = [questions.examples[place] for part in parts for place in part]
+            completions = Completions(examples, self.ends, self.render.output, stop_early)
+            self._decode(model, together, completions, new, decoder)
+            return parts, completions
+
+        room = lambda own: decoder.rows_that_fit(prefixes, own + new) if decoder else 0  # noqa: E731
+        for places, at_least in questions.courses(groups, room, self._batches.count if self.packs else None):
+            for _, (parts, completions) in self._batches.run(rows, places, new, complete, at_least):
+                for number, generated in enumerate(questions.take(parts, completions.ids)):
+                    questions.spends[number] += self._charged(generated_tokens=generated)
+                done = sum(text is not None for text in questions.texts)
+                self._progress("answering", done, len(rows), f"with adapter {adapter}" if adapter else "")
 
     @contextmanager
     def _answering(self, adapter: str | None) -> Iterator[tuple[PreTrainedModel, StaticDecoder | None]]:
@@ -167,7 +186,8 @@ class Backbone(AdaptedModel, LanguageModel):
         if not self.packs:
             return [PrefixCache() for _ in groups]
         key = adapter, self._adapters.detached
-        caches = [self._kept.prefix if self._kept.prefix_key == key else PrefixCache()]
+        kept, self._kept.prefix = self._kept.prefix, PrefixCache()  # if memory runs out now, the next try has more
+        caches = [kept if self._kept.prefix_key == key else PrefixCache()]
         for rows in groups:
             ids = common_prefix(rows) if rows else []
             known = [common_length(cache.ids, ids) for cache in caches]
@@ -176,9 +196,9 @@ class Backbone(AdaptedModel, LanguageModel):
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                raise too_large(len(ids), 0) from None
-            if rows:
-                self._kept.prefix_key, self._kept.prefix = key, caches[-1]
+                raise TooLarge(len(ids), 0) from None
+        self._kept.prefix_key = key
+        self._kept.prefix = next((cache for cache in reversed(caches) if cache.ids), PrefixCache())
         return caches[1:]
 
     def _decode(

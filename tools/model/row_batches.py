@@ -13,6 +13,16 @@ from tools.packed.padding import rows_together
 T = TypeVar("T")
 
 
+class TooLarge(NesyLoraError):
+    """Memory does not hold a row of so many tokens, and new ones."""
+
+    def __init__(self, tokens: int, new: int) -> None:
+        super().__init__(
+            f"Memory does not hold one row of {tokens} tokens and {new} new ones. Lower generation.max_new_tokens, or "
+            "take a smaller model."
+        )
+
+
 class RowBatches:
     """Runs rows a batch at a time. Once memory has run out, all later batches are smaller.
 
@@ -55,7 +65,7 @@ class RowBatches:
             The places of a batch, and what `run` returned for them.
 
         Raises:
-            NesyLoraError: memory does not hold one row alone.
+            TooLarge: memory does not hold one row alone.
         """
         waiting = sorted(places, key=lambda place: len(rows[place]))
         while waiting:
@@ -69,16 +79,8 @@ class RowBatches:
                 if release():
                     continue
                 if len(batch) == 1:
-                    raise too_large(len(rows[batch[0]]), new) from None
+                    raise TooLarge(len(rows[batch[0]]), new) from None
                 self._most = len(batch) // 2
                 continue
             yield batch, result
             waiting = waiting[len(batch) :]
-
-
-def too_large(tokens: int, new: int) -> NesyLoraError:
-    """The error of a row of so many tokens, and new ones, that memory does not hold."""
-    return NesyLoraError(
-        f"Memory does not hold one row of {tokens} tokens and {new} new ones. Lower generation.max_new_tokens, or take "
-        "a smaller model."
-    )

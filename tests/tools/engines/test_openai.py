@@ -1,5 +1,6 @@
 """A model without weights here: messages go out, texts and token counts come back."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,10 +11,11 @@ from typing import Any
 import pytest
 
 from agent.config.generation import Generation
-from agent.errors import BadInput, NesyLoraError
+from agent.errors import BadInput, BrokenOff, NesyLoraError
 from agent.records.examples import Demo, Example, Prompt
 from agent.records.rounds import Spend
 from tests.fixtures.scripted_vllm import ScriptedVllm, refusal, scripted_vllm
+from tests.llm.forward_proxy import HOST, forward_proxy, own_ca
 from tools.engines.openai_model import OpenAiModel
 from tools.model.backbone import Backbone
 
@@ -109,11 +111,67 @@ def test_refusals_name_the_setting(
         model(patience=60).generate(PROMPT, ROWS[:1], adapter=None, max_new_tokens=7)
 
 
+def test_a_server_that_is_away_is_waited_for_and_the_wait_is_broken_off(server: ScriptedVllm) -> None:
+    told: list[str] = []
+
+    def look_up(waits: str) -> None:
+        told.append(waits)
+        if waits:
+            raise BrokenOff
+
+    settings = Generation(engine="openai", url="http://127.0.0.1:9/v1", patience=600)
+    away = OpenAiModel("tiny", settings, lambda *_: None, lambda _: None, look_up)
+    with pytest.raises(BrokenOff):
+        away.generate(PROMPT, ROWS[:1], adapter=None, max_new_tokens=7)
+    assert told[-1].startswith("Waiting for the server at http://127.0.0.1:9/v1: ")
+
+
 def test_neither_likelihoods_nor_adapters_are_made_up(model: Make, server: ScriptedVllm) -> None:
     assert model().nll(PROMPT, ROWS, [("", "a")] * 3, adapter=None) == ([None] * 3, Spend())
     with pytest.raises(BadInput, match="without the adapter"):
         model().generate(PROMPT, ROWS, adapter="a", max_new_tokens=7)
     assert server.asked == []
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_server_elsewhere_is_asked_through_the_environments_proxy_and_ca(
+    scheme: str, model: Make, server: ScriptedVllm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    wanted, _ = model().generate(PROMPT, ROWS[:1], adapter=None, max_new_tokens=7)
+    if scheme == "https" and not shutil.which("openssl"):
+        pytest.skip("apt install openssl")
+    ca = own_ca(tmp_path) if scheme == "https" else None
+    with forward_proxy(server.url, ca) as proxy:
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.setenv(f"{scheme}_proxy", proxy.url)
+        if ca:
+            monkeypatch.setenv("SSL_CERT_FILE", str(ca[1]))
+        there = model(url=f"{scheme}://{HOST}/v1")
+        assert there.generate(PROMPT, ROWS[:1], adapter=None, max_new_tokens=7)[0] == wanted
+    assert proxy.asked == (["CONNECT models.example:443", CHAT] if ca else [f"http://{HOST}{CHAT}"])
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_server_of_this_machine_is_asked_without_the_proxy(
+    host: str, model: Make, server: ScriptedVllm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with forward_proxy(server.url) as proxy:
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.setenv("all_proxy", proxy.url)
+        texts, _ = model(url=server.url.replace("127.0.0.1", host)).generate(
+            PROMPT, ROWS[:1], adapter=None, max_new_tokens=7
+        )
+    assert texts[0] is not None and proxy.asked == []
+
+
+def test_a_proxy_that_cannot_be_one_is_named_by_its_variable_and_not_shown(
+    model: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", "ftp://user:open-sesame@proxy")
+    with pytest.raises(BadInput, match="HTTPS_PROXY") as refused:
+        model(url=f"https://{HOST}/v1").generate(PROMPT, ROWS[:1], adapter=None, max_new_tokens=7)
+    assert "sesame" not in str(refused.value)
 
 
 SERVE = """

@@ -1,5 +1,7 @@
 """The model behind a vLLM server: the texts and charges of our own backbone, and errors that name the way out."""
 
+import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +15,8 @@ from agent.errors import BadInput, BrokenOff, NesyLoraError
 from agent.records.examples import Demo, Example, Prompt
 from agent.records.rounds import Spend
 from tests.fixtures.scripted_vllm import ScriptedVllm, refusal, scripted_vllm
-from tools.engines import vllm
+from tools.engines import server as server_module
+from tools.engines import vllm, vllm_model
 from tools.engines.server import Server
 from tools.engines.vllm_model import VllmModel
 from tools.model.backbone import Backbone
@@ -47,11 +50,12 @@ def model(server: ScriptedVllm, tiny_model: Callable[[str], Path], backbone: Any
     def make(own: Backbone | None = None, name: str = "", **changes: Any) -> VllmModel:
         charged = changes.pop("charge", lambda _: None)
         look_up = changes.pop("look_up", lambda _: None)
+        locate = changes.pop("locate", tmp_path.joinpath)
         settings = Generation(**({"engine": "vllm", "url": server.url, "patience": 0} | changes))
         there = Server("vLLM", str(settings.url), settings)
         return VllmModel(
-            name or str(tiny_model("llama")), settings, {}, lambda: there,
-            lambda: own or backbone(), tmp_path.joinpath, lambda *_: None, charged, look_up,
+            name or str(tiny_model("llama")), settings, {}, lambda: there, lambda: None,
+            lambda: own or backbone(), locate, lambda *_: None, charged, look_up,
         )  # fmt: skip
 
     return make
@@ -85,6 +89,70 @@ def test_likelihoods_are_our_own_backbones(model: Make, backbone: Callable[[], B
     scored = [("", "Heskzan")] * len(ROWS)
     assert model(own).nll(PROMPT, ROWS, scored, adapter=None) == own.nll(PROMPT, ROWS, scored, adapter=None)
     assert server.asked == []
+
+
+def test_a_run_that_ends_unloads_its_own_adapters_and_those_of_no_other_run(
+    model: Make, backbone: Callable[[], Backbone], random_adapter: Callable[..., Path], server: ScriptedVllm,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    own = backbone()
+    server.loaded.clear()
+    shutil.copytree(random_adapter(own, "one", 50), tmp_path / "elsewhere/one")
+    ending, other = model(own), model(own, locate=(tmp_path / "elsewhere").joinpath)
+    wanted = ending.generate(PROMPT, ROWS, adapter="one", max_new_tokens=5)
+    assert other.generate(PROMPT, ROWS, adapter="one", max_new_tokens=5) == wanted
+    assert len(server.loaded) == 2, "the same weights in two runs"
+    ending.close()
+    assert list(server.loaded.values()) == [tmp_path / "elsewhere/one"]
+    assert ending.generate(PROMPT, ROWS, adapter="one", max_new_tokens=5) == wanted  # asked after its end
+    ending.close()
+    assert list(server.loaded.values()) == [tmp_path / "elsewhere/one"]
+
+
+def test_a_run_that_ends_waits_for_no_server_that_is_away(
+    model: Make, backbone: Callable[[], Backbone], random_adapter: Callable[..., Path], server: ScriptedVllm,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    own, answer, never, answered = backbone(), server.reply, threading.Event(), threading.Event()
+    random_adapter(own, "one", 60)
+    there = model(own, patience=600)
+    there.generate(PROMPT, ROWS[:1], adapter="one", max_new_tokens=2)
+    monkeypatch.setattr(server_module, "BRIEF_SECONDS", 0.3)
+    monkeypatch.setattr(server, "reply", lambda path, body: (never.wait(20), answered.set(), answer(path, body))[2])
+    there.close()
+    assert not answered.is_set()
+    never.set()
+
+
+def test_an_adapter_that_is_being_loaded_when_the_run_ends_is_unloaded_after_all(
+    model: Make, backbone: Callable[[], Backbone], random_adapter: Callable[..., Path], server: ScriptedVllm,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    own, answer, loading, go_on = backbone(), server.reply, threading.Event(), threading.Event()
+    random_adapter(own, "one", 70)
+    server.loaded.clear()
+
+    def slow(path: str, body: dict[str, Any]) -> Any:
+        if path == "/v1/load_lora_adapter":
+            loading.set()
+            go_on.wait(60)
+        return answer(path, body)
+
+    def look_up(_: str) -> None:
+        if loading.is_set():
+            raise BrokenOff
+
+    monkeypatch.setattr(server, "reply", slow)
+    monkeypatch.setattr(vllm, "BRIEF_SECONDS", 0.3)
+    there = model(own, look_up=look_up)
+    with pytest.raises(BrokenOff):
+        there.generate(PROMPT, ROWS, adapter="one", max_new_tokens=3)
+    there.close()
+    go_on.set()
+    end = time.monotonic() + 60
+    while "/v1/unload_lora_adapter" not in paths(server) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert server.loaded == {}
 
 
 def test_a_row_beyond_the_window_is_none_and_not_asked(model: Make, server: ScriptedVllm) -> None:
@@ -204,6 +272,51 @@ def test_a_run_that_is_broken_off_waits_for_no_answer(
     assert paths(server).count("/v1/completions") <= 2, "the rest was not sent"
 
 
+@pytest.mark.parametrize("adapter", [None, "one"])
+def test_the_first_contact_says_that_it_waits_and_is_broken_off(
+    adapter: str | None, model: Make, backbone: Callable[[], Backbone], random_adapter: Callable[..., Path],
+    server: ScriptedVllm,
+) -> None:  # fmt: skip
+    own, told = backbone(), list[str]()
+    random_adapter(own, "one", 40)
+    path = "/v1/load_lora_adapter" if adapter else "/v1/models"
+
+    def look_up(waits: str) -> None:
+        told.append(waits)
+        if waits:
+            raise BrokenOff
+
+    server.script[path] = [refusal(503, "starting")] * 99
+    began = time.monotonic()
+    with pytest.raises(BrokenOff):
+        model(own, look_up=look_up, patience=600).generate(PROMPT, ROWS, adapter=adapter, max_new_tokens=3)
+    assert re.search(r"Waiting for vLLM at http.*503: starting", told[-1]) and time.monotonic() < began + 60
+    tried = len(server.asked)
+    time.sleep(1.5)  # longer than a first wait
+    assert len(server.asked) == tried
+    server.script[path] = [refusal(503, "starting")]
+    there = model(own, look_up=told.append, patience=600)
+    assert None not in there.generate(PROMPT, ROWS, adapter=adapter, max_new_tokens=3)[0]
+    assert "503" in " ".join(told) and told[-1] == ""
+
+
+def test_a_first_contact_that_hangs_is_told_of_and_broken_off(
+    model: Make, server: ScriptedVllm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never, answer = threading.Event(), server.reply
+    monkeypatch.setattr(server, "reply", lambda path, body: (never.wait(60), answer(path, body))[1])
+    monkeypatch.setattr(vllm_model, "SLOW", 0.3)
+
+    def look_up(waits: str) -> None:
+        if waits:
+            assert re.fullmatch(r"Waiting for vLLM at http\S+\.", waits)
+            raise BrokenOff
+
+    with pytest.raises(BrokenOff):
+        model(look_up=look_up).generate(PROMPT, ROWS, adapter=None, max_new_tokens=3)
+    never.set()
+
+
 def test_a_run_that_is_broken_off_leaves_no_request_that_waits(model: Make, server: ScriptedVllm) -> None:
     server.script["/v1/completions"] = [refusal(503, "starting")] * 99
 
@@ -246,3 +359,26 @@ def test_so_many_rows_are_out_at_a_time_and_the_key_goes_with_them(
         model(key_variable="ENGINE_KEY").generate(PROMPT, ROWS[:1], adapter=None, max_new_tokens=3)
     with pytest.raises(BadInput, match="NO_SUCH_KEY holds no key"):
         model(key_variable="NO_SUCH_KEY").generate(PROMPT, ROWS, adapter=None, max_new_tokens=3)
+
+
+def test_an_answer_may_take_as_long_as_the_task_says(
+    model: Make, server: ScriptedVllm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, never = server.reply, threading.Event()
+
+    def slow(path: str, body: dict[str, Any]) -> Any:
+        if path == "/v1/completions":
+            never.wait(20)
+        return answer(path, body)
+
+    monkeypatch.setattr(server, "reply", slow)
+    with pytest.raises(NesyLoraError, match=r"no answer within 0\.4 s, which is generation\.answer_seconds"):
+        model(answer_seconds=0.4).generate(PROMPT, ROWS[:1], adapter=None, max_new_tokens=3)
+    never.set()
+
+
+def test_a_server_that_has_ended_is_not_waited_for() -> None:
+    settings = Generation(engine="vllm", patience=600)
+    ended = Server("vLLM", "http://127.0.0.1:9/v1", settings, ended=lambda: "It has ended. Its log is engine.log")
+    with pytest.raises(NesyLoraError, match=r"It has ended\. Its log is engine\.log\..*nesylora resume"):
+        ended.get("/models")

@@ -7,6 +7,7 @@ import pytest
 from agent.errors import LlmRefused, LlmUnavailable, TooLong
 from agent.policy.planner_tools import ACTION_TOOLS, PlanStop
 from tests.llm.clients import KEY, STOP, chat, refusal
+from tests.llm.forward_proxy import HOST, forward_proxy
 from tests.llm.server import Reply, Request, in_body, refuse, reshaped, serving
 from tools.llm.budget import LlmBudget, UnsavedCallLog
 from tools.llm.retry import ServerRetry
@@ -184,3 +185,18 @@ def test_a_wait_that_is_none_is_as_if_none_were_asked_for(asked: str, waits: lis
     with serving([refuse(429, retry_after=asked), Reply("hi")]) as server:
         assert chat(server, patience=60).complete("system", "user") == "hi"
     assert 0.5 < waits[0] < 1.5
+
+
+# --- proxies -------------------------------------------------------------------------------------
+
+
+def test_only_a_server_elsewhere_is_asked_through_the_environments_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving([Reply("near"), Reply("far")]) as server, forward_proxy(server.url) as proxy:
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.setenv("OPENAI_PROXY", proxy.url)
+        assert chat(server).complete("system", "user") == "near"
+        assert proxy.asked == []
+        monkeypatch.delenv("OPENAI_PROXY")
+        assert chat(server, base_url=f"http://{HOST}/v1").complete("system", "user") == "far"
+        assert proxy.asked == [f"http://{HOST}/v1/chat/completions"]

@@ -2,15 +2,19 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from weakref import ref
 
 import pytest
 import torch
 
+from agent.errors import NesyLoraError
 from agent.protocols import Asked
 from agent.records.examples import Demo, Example, Prompt
 from agent.records.rounds import Spend
 from tests.fixtures.plain import Plain
+from tools.model import backbone as module
 from tools.model.backbone import Backbone
+from tools.packed.prefix_cache import PrefixCache
 from tools.static.decoding import decoder
 from tools.static.decoding.static_path import StaticPath
 
@@ -190,3 +194,40 @@ def test_a_batch_that_memory_does_not_hold_is_halved(backbone: Load, monkeypatch
     monkeypatch.setattr(Backbone, "_decode", scarce)
     assert together(ours) == wanted
     assert sum(sizes) == 14
+
+
+@pytest.mark.parametrize("where", ["prefixes", "answers"])
+def test_prompts_that_memory_does_not_hold_together_are_answered_one_after_another(
+    where: str, backbone: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    charged: list[Spend] = []
+    ours = backbone(charge=charged.append)
+    wanted = ours.generate_each(ASKED, adapter=None, max_new_tokens=10)
+    charged.clear()
+    run_prefix, decode, made, most = module.run_prefix, Backbone._decode, list[ref[PrefixCache]](), 1
+
+    def scarce() -> None:
+        if sum(cache() is not None for cache in made) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    def run(model: object, cache: PrefixCache, ids: list[int], device: torch.device) -> PrefixCache:
+        found = run_prefix(model, cache, ids, device)  # type: ignore[arg-type]
+        if ids:
+            made.append(ref(found))
+        if where == "prefixes":
+            scarce()
+        return found
+
+    def decoded(*given: object) -> None:
+        scarce()
+        decode(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "run_prefix", run)
+    monkeypatch.setattr(Backbone, "_decode", decoded)
+    for _ in range(2):  # what the first call keeps does not stand in the way of the second
+        assert ours.generate_each(ASKED, adapter=None, max_new_tokens=10) == wanted
+        assert sum(charged, Spend()) == sum((spend for _, spend in wanted), Spend())
+        charged.clear()
+    most = 0
+    with pytest.raises(NesyLoraError, match="does not hold one row"):
+        together(ours)
