@@ -24,6 +24,7 @@ from graphs.session import open_session
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import LEARNABLE, TinyTask
 from tests.fixtures.scripted_vllm import ScriptedVllm, interpreter, scripted_vllm
+from ui.cli import run as command
 
 
 @pytest.fixture
@@ -120,6 +121,27 @@ def test_a_run_whose_server_was_away_goes_on_at_its_new_address(
         nesylora.resume(run.path)
     run.task_file.write_text(run.task_file.read_text().replace(away, served.url))
     assert nesylora.resume(run.path).outcome.best_test.rows == 4
+
+
+@pytest.mark.parametrize("engine", ["vllm", "openai"])
+def test_eval_answers_through_the_tasks_engine(
+    engine: str, tiny_task: TinyTask, served: ScriptedVllm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served.asked.clear()
+    changes = {} if engine == "vllm" else {"policy": "prompt-only", "model": "tiny"}
+    task = tiny_task(**changes, generation={"engine": engine, "url": served.url, "max_new_tokens": 4})
+    assert command(["eval", str(task)]) == 0
+    assert "joint reward" in capsys.readouterr().out
+    path = "/v1/completions" if engine == "vllm" else "/v1/chat/completions"
+    assert sum(asked == path for asked, _ in served.asked) == 4, "the validation rows"
+
+
+def test_eval_says_that_an_adapter_needs_weights(
+    tiny_task: TinyTask, served: ScriptedVllm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = tiny_task(policy="prompt-only", model="tiny", generation={"engine": "openai", "url": served.url})
+    assert command(["eval", str(task), "--adapter", str(tmp_path)]) == 2
+    assert "needs the weights of 'tiny'" in capsys.readouterr().err
 
 
 def test_answers_that_runs_share_are_kept_apart_by_engine(
