@@ -36,7 +36,7 @@ def make_engine(run: "RunServices") -> LanguageModel:
         if config.generation.engine == "openai":
             from tools.engines.openai_model import OpenAiModel
 
-            return OpenAiModel(config.model, config.generation, run.progress, run.charge, look_up)
+            return OpenAiModel(config.model, config.generation, run.progress, run.charge, look_up, run.note)
         from tools.engines.server import Server
         from tools.engines.vllm_model import VllmModel
 
