@@ -1,5 +1,6 @@
 """A run whose answers come from an engine: the same pairs, rewards and tokens as one that answers for itself."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 import nesylora
 from agent.errors import BadInput, NesyLoraError
+from agent.records.events import Note
 from agent.records.examples import Prompt
 from eval.tasks.task import load_task
 from export.portable import portable_settings
@@ -25,6 +27,8 @@ from memory.run.folder import RunFolder
 from tests.fixtures.learnable import LEARNABLE, TinyTask
 from tests.fixtures.scripted_vllm import ScriptedVllm, interpreter, scripted_vllm
 from ui.cli import run as command
+
+WORDS = ["generation.engine=openai", "generation.url=http://127.0.0.1:1/v1", "policy=prompt-only"]
 
 
 @pytest.fixture
@@ -83,6 +87,27 @@ def test_a_user_who_asks_for_training_without_weights_is_told_and_asked_again(
         assert session.go() is not None
         question = session.go(instead("train_lora", epochs=1))
         assert question is not None and "needs the weights" in question.fault
+
+
+@pytest.mark.parametrize("fate", ["refuse", "wrong"])
+def test_a_row_that_the_server_calls_too_long_follows_the_setting(
+    fate: str, tiny_task: TinyTask, served: ScriptedVllm, tmp_path: Path
+) -> None:
+    task = tiny_task(policy="prompt-only", model="tiny", budget={"rounds": 0})
+    rows = (task / "validation.jsonl").read_text().splitlines()
+    rows[1] = json.dumps({"question": "0 1 2 " * 600, "answer": "Gallune"})
+    (task / "validation.jsonl").write_text("\n".join(rows))
+    settings = [f"{key}={value}" for key, value in _flat(_openai(served))]
+    run = new_run(task, [*settings, f"data.too_long={fate}"], tmp_path / "runs", "a")
+    if fate == "refuse":
+        for _ in range(2):  # whatever was stored
+            with pytest.raises(BadInput, match="calls 1 validation row too long.*validation:2.*too_long to wrong"):
+                nesylora.resume(run.path)
+        run.task_file.write_text(run.task_file.read_text().replace("too_long: refuse", "too_long: wrong"))
+    assert nesylora.resume(run.path).outcome.best_test.rows == 4
+    said = [entry.event.text for entry in run.events().entries if isinstance(entry.event, Note)]
+    ending = {"refuse": "ends the run", "wrong": "counts as wrong"}[fate]
+    assert any(text.startswith("Warning: Rows are not measured") and ending in text for text in said)
 
 
 def _openai(served: ScriptedVllm) -> dict[str, Any]:
@@ -231,6 +256,7 @@ def _alive(process: int) -> bool:
         (["generation.engine=vllm", "generation.url=http://127.0.0.1:1/v1", "generation.python=x"], "no effect"),
         (["generation.engine=vllm", "generation.url=http://127.0.0.1:1/v1", "lora.dora=true"], "lora.dora"),
         (["generation.engine=openai"], "needs `url`"),
+        ([*WORDS, "data.too_long=leave_out"], "has no tokenizer"),
         (["generation.engine=openai", "generation.url=http://127.0.0.1:1/v1"], "policy: prompt-only"),
     ],
 )
