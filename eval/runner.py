@@ -138,10 +138,11 @@ class Runner:
         measured = config.generation.engine != "openai" or split == "train"
         if measured or not long or config.data.too_long != "refuse" or candidate.prompt != config.prompt.prompt().id:
             return
+        what = plural(len(long), f"{split} row")
+        named = f"{', '.join(long[:NAMED])}{', …' if len(long) > NAMED else ''}"
         raise BadInput(
-            f"Its server calls {plural(len(long), f'{split} row')} too long for '{config.model}' under the seed prompt: "
-            f"{', '.join(long[:NAMED])}{', …' if len(long) > NAMED else ''}. Shorten them, or set data.too_long to wrong, "
-            "which counts them as wrong: a run goes on with that in its task.yaml"
+            f"Its server calls {what} too long for '{config.model}' under the seed prompt: {named}. Shorten them, or set "
+            "data.too_long to wrong, which counts them as wrong: a run goes on with that in its task.yaml"
         )
 
     def _key(self, row: Example) -> str:
