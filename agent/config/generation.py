@@ -91,6 +91,11 @@ def engine_fault(config: "TaskConfig") -> str | None:
                 "`generation.engine: openai` sends no `chat_template_kwargs`: leave them out, and set them where the "
                 "server is started"
             )
+        if config.data.too_long == "leave_out":
+            return (
+                "`generation.engine: openai` has no tokenizer, so that no row is left out before it is asked: set "
+                "data.too_long to wrong, or to refuse, which ends the run at the first that its server calls too long"
+            )
         if config.start and config.start.adapter:
             return "`generation.engine: openai` takes no adapter, and `start` brings one: give its prompt alone"
     return None

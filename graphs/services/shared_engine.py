@@ -46,7 +46,7 @@ def make_engine(run: "RunServices") -> "OpenAiModel | VllmModel":
         if config.generation.engine == "openai":
             from tools.engines.openai_model import OpenAiModel
 
-            return OpenAiModel(config.model, config.generation, run.progress, run.charge, look_up)
+            return OpenAiModel(config.model, config.generation, run.progress, run.charge, look_up, run.note)
         from tools.engines.server import Server
         from tools.engines.vllm_model import VllmModel
 

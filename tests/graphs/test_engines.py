@@ -1,5 +1,6 @@
 """A run whose answers come from an engine: the same pairs, rewards and tokens as one that answers for itself."""
 
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 import nesylora
 from agent.errors import BadInput, NesyLoraError
+from agent.records.events import Note
 from agent.records.examples import Candidate, Prompt
 from eval.tasks.task import load_task
 from export.portable import portable_settings
@@ -27,6 +29,9 @@ from memory.run.folder import RunFolder
 from tests.fixtures.learnable import LEARNABLE, TinyTask
 from tests.fixtures.scripted_vllm import ScriptedVllm, interpreter, scripted_vllm
 from tools.engines import starting
+from ui.cli import run as command
+
+WORDS = ["generation.engine=openai", "generation.url=http://127.0.0.1:1/v1", "policy=prompt-only"]
 
 
 @pytest.fixture
@@ -88,6 +93,27 @@ def test_a_user_who_asks_for_training_without_weights_is_told_and_asked_again(
         assert question is not None and "needs the weights" in question.fault
 
 
+@pytest.mark.parametrize("fate", ["refuse", "wrong"])
+def test_a_row_that_the_server_calls_too_long_follows_the_setting(
+    fate: str, tiny_task: TinyTask, served: ScriptedVllm, tmp_path: Path
+) -> None:
+    task = tiny_task(policy="prompt-only", model="tiny", budget={"rounds": 0})
+    rows = (task / "validation.jsonl").read_text().splitlines()
+    rows[1] = json.dumps({"question": "0 1 2 " * 600, "answer": "Gallune"})
+    (task / "validation.jsonl").write_text("\n".join(rows))
+    settings = [f"{key}={value}" for key, value in _flat(_openai(served))]
+    run = new_run(task, [*settings, f"data.too_long={fate}"], tmp_path / "runs", "a")
+    if fate == "refuse":
+        for _ in range(2):  # whatever was stored
+            with pytest.raises(BadInput, match=r"calls 1 validation row too long.*validation:2.*too_long to wrong"):
+                nesylora.resume(run.path)
+        run.task_file.write_text(run.task_file.read_text().replace("too_long: refuse", "too_long: wrong"))
+    assert nesylora.resume(run.path).outcome.best_test.rows == 4
+    said = [entry.event.text for entry in run.events().entries if isinstance(entry.event, Note)]
+    ending = {"refuse": "ends the run", "wrong": "counts as wrong"}[fate]
+    assert any(text.startswith("Warning: Rows are not measured") and ending in text for text in said)
+
+
 def _openai(served: ScriptedVllm) -> dict[str, Any]:
     return {"generation": {"engine": "openai", "url": served.url}, "recall": {"prompts": 0}}
 
@@ -141,6 +167,27 @@ def test_an_api_that_has_moved_is_not_asked_again_what_it_has_answered(
     with scripted_vllm(served.folder, "tiny", says=[70, 1]) as elsewhere:
         run.task_file.write_text(run.task_file.read_text().replace(served.url, elsewhere.url))
         assert asked(elsewhere) == 0
+
+
+@pytest.mark.parametrize("engine", ["vllm", "openai"])
+def test_eval_answers_through_the_tasks_engine(
+    engine: str, tiny_task: TinyTask, served: ScriptedVllm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served.asked.clear()
+    changes = {} if engine == "vllm" else {"policy": "prompt-only", "model": "tiny"}
+    task = tiny_task(**changes, generation={"engine": engine, "url": served.url, "max_new_tokens": 4})
+    assert command(["eval", str(task)]) == 0
+    assert "joint reward" in capsys.readouterr().out
+    path = "/v1/completions" if engine == "vllm" else "/v1/chat/completions"
+    assert sum(asked == path for asked, _ in served.asked) == 4, "the validation rows"
+
+
+def test_eval_says_that_an_adapter_needs_weights(
+    tiny_task: TinyTask, served: ScriptedVllm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = tiny_task(policy="prompt-only", model="tiny", generation={"engine": "openai", "url": served.url})
+    assert command(["eval", str(task), "--adapter", str(tmp_path)]) == 2
+    assert "needs the weights of 'tiny'" in capsys.readouterr().err
 
 
 def test_answers_that_runs_share_are_kept_apart_by_engine(
@@ -298,6 +345,7 @@ def _alive(process: int) -> bool:
         (["generation.engine=vllm", "generation.url=http://127.0.0.1:1/v1", "generation.python=x"], "no effect"),
         (["generation.engine=vllm", "generation.url=http://127.0.0.1:1/v1", "lora.dora=true"], "lora.dora"),
         (["generation.engine=openai"], "needs `url`"),
+        ([*WORDS, "data.too_long=leave_out"], "has no tokenizer"),
         (["generation.engine=openai", "generation.url=http://127.0.0.1:1/v1"], "policy: prompt-only"),
     ],
 )

@@ -1,9 +1,7 @@
 """A model that nobody has the weights of here, behind any server of OpenAI's protocol: it is sent messages."""
 
-import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
 
 from agent.config.generation import Generation
 from agent.config.llm import Llm
@@ -11,21 +9,12 @@ from agent.errors import BadInput, NesyLoraError
 from agent.protocols import Asked, Charge, LanguageModel, Progress, StopEarly
 from agent.records.examples import Example, Prompt
 from agent.records.rounds import Spend
+from tools.engines.completions import Completion, FaultCount, read_completion
 from tools.engines.parallel import in_parallel
 from tools.engines.server import Refused, Server
 from tools.llm.retry import OVERFLOW, mentions
 from tools.llm.sampling import SamplingParameters
 from tools.model.chat_template import Message, Renderer
-
-CHARACTERS = 4  # of a token, for a server that does not count them
-
-
-class Answered(NamedTuple):
-    """An answer, None for a question that is too long; and tokens that were read and written."""
-
-    text: str | None
-    read: int
-    written: int
 
 
 class OpenAiModel(LanguageModel):
@@ -35,6 +24,7 @@ class OpenAiModel(LanguageModel):
         name: what the server calls the model.
         settings: `generation` of the task.
         look_up: called again and again while answers are waited for, with what is waited for; empty: nothing.
+        note: takes a sentence for the user.
     """
 
     def __init__(
@@ -44,12 +34,14 @@ class OpenAiModel(LanguageModel):
         progress: Progress,
         charge: Charge,
         look_up: Callable[[str], object],
+        note: Callable[[str], None],
     ) -> None:
         self._name = name
         self._settings = settings
         self._progress = progress
         self._charge = charge
         self._look_up = look_up
+        self._faults = FaultCount(name, note)
         self._sampling: dict[int, SamplingParameters] = {}  # by length of an answer
 
     @cached_property
@@ -92,10 +84,12 @@ class OpenAiModel(LanguageModel):
         )  # fmt: skip
         for done, (place, answered) in enumerate(answers, 1):
             texts[place] = answered.text
-            used = Spend(read_tokens=answered.read, generated_tokens=answered.written)
+            self._faults.add(answered)
+            used = Spend(read_tokens=answered.uncached, generated_tokens=answered.written)
             self._charge(used)
             spend += used
             self._progress("answering", done, len(asked))
+        self._faults.say()
         return texts, spend
 
     def nll(
@@ -114,7 +108,7 @@ class OpenAiModel(LanguageModel):
 
     # --- one answer ---
 
-    def _answer(self, messages: list[Message], new: int) -> Answered:
+    def _answer(self, messages: list[Message], new: int) -> Completion:
         greedy = Llm(model=self._name, base_url=self._settings.url, temperature=0).model_copy(
             update={"max_tokens": new}
         )
@@ -123,26 +117,14 @@ class OpenAiModel(LanguageModel):
             sent = sampling.parameters()
             try:
                 found = self._server.post("/chat/completions", {"model": self._name, "messages": messages, **sent})
-                return self._read(found, messages)
+                return read_completion(found, "".join(message["content"] for message in messages))
+            except (LookupError, TypeError, AttributeError) as error:
+                raise NesyLoraError(f"{self._server.name} sent something that is no chat completion") from error
             except Refused as refused:
                 if refused.status in (400, 413) and mentions(refused.text, OVERFLOW):
-                    return Answered(None, 0, 0)
+                    return Completion(None)
                 if refused.status not in (400, 422) or not sampling.refuse(sent, refused.text):
                     raise self._server.fault(refused) from refused
-
-    def _read(self, found: Any, messages: list[Message]) -> Answered:
-        try:
-            text = str(found["choices"][0]["message"].get("content") or "").strip()
-        except (LookupError, TypeError, AttributeError) as error:
-            raise NesyLoraError(f"{self._server.name} sent something that is no chat completion") from error
-        usage = found.get("usage") or {}
-        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-        read = usage.get("prompt_tokens") or _tokens("".join(message["content"] for message in messages))
-        return Answered(text, max(1, read - cached), usage.get("completion_tokens") or _tokens(text))
-
-
-def _tokens(text: str) -> int:
-    return max(1, math.ceil(len(text) / CHARACTERS))
 
 
 class Unmeasured:

@@ -42,15 +42,53 @@ def server(serving: ScriptedVllm) -> ScriptedVllm:
 
 @pytest.fixture
 def model(server: ScriptedVllm) -> Make:
-    def make(name: str = "tiny", charge: Callable[[Spend], None] = lambda _: None, **changes: Any) -> OpenAiModel:
+    def make(
+        name: str = "tiny",
+        charge: Callable[[Spend], None] = lambda _: None,
+        note: Callable[[str], None] = lambda _: None,
+        **changes: Any,
+    ) -> OpenAiModel:
         settings = Generation(**({"engine": "openai", "url": server.url, "patience": 0} | changes))
-        return OpenAiModel(name, settings, lambda *_: None, charge, lambda _: None)
+        return OpenAiModel(name, settings, lambda *_: None, charge, lambda _: None, note)
 
     return make
 
 
 def completion(text: str | None, **more: Any) -> tuple[int, dict[str, Any]]:
     return 200, {"choices": [{"message": {"content": text}}], **more}
+
+
+def finished(reason: str, content: Any, **message: Any) -> tuple[int, dict[str, Any]]:
+    return 200, {"choices": [{"message": {"content": content, **message}, "finish_reason": reason}]}
+
+
+def test_answers_that_are_cut_held_back_or_thoughts_alone_are_counted_and_said(
+    model: Make, server: ScriptedVllm
+) -> None:
+    said: list[str] = []
+    there = model(batch_size=1, note=said.append)
+    server.script[CHAT] = [
+        finished("length", "So I"), finished("content_filter", None), finished("length", "", reasoning_content="Hm"),
+    ]  # fmt: skip
+    assert there.generate(PROMPT, ROWS, adapter=None, max_new_tokens=7)[0] == ["So I", "", ""]
+    assert [sentence.split(" of ")[0] for sentence in said] == ["Warning: 1"] * 3
+    assert "1 of 3 answers of 'tiny' were cut off (finish_reason: length)" in said[0]
+    assert "content filter" in said[1] and "thoughts (reasoning_content) and no text" in said[2]
+    server.script[CHAT] = [finished("stop", None), finished("length", "I"), finished("length", "I")]
+    there.generate(PROMPT, ROWS, adapter=None, max_new_tokens=7)
+    assert said[3:] == ["Warning: 1 of 6 answers of 'tiny' are empty."], "what was said is said again once it is common"
+    server.script[CHAT] = [finished("length", "I")] * 7 + [finished("stop", "I")] * 2
+    there.generate(PROMPT, ROWS * 3, adapter=None, max_new_tokens=7)
+    assert len(said) == 5 and "10 of 15 answers" in said[4]
+
+
+def test_a_content_of_parts_is_read_as_text(model: Make, server: ScriptedVllm) -> None:
+    parts = [{"type": "text", "text": "Hesk"}, {"type": "image_url"}, {"type": "text", "text": "zan"}]
+    server.script[CHAT] = [finished("stop", parts), (200, {"choices": [{"message": {}}]}), finished("stop", {"a": 1})]
+    there = model(batch_size=1)
+    assert there.generate(PROMPT, ROWS[:2], adapter=None, max_new_tokens=7)[0] == ["Heskzan", ""]
+    with pytest.raises(NesyLoraError, match="no chat completion"):
+        there.generate(PROMPT, ROWS[:1], adapter=None, max_new_tokens=7)
 
 
 def test_it_is_sent_the_messages_that_our_own_template_renders(
