@@ -158,7 +158,7 @@ def test_a_server_that_is_away_is_waited_for_and_the_wait_is_broken_off(server: 
             raise BrokenOff
 
     settings = Generation(engine="openai", url="http://127.0.0.1:9/v1", patience=600)
-    away = OpenAiModel("tiny", settings, lambda *_: None, lambda _: None, look_up)
+    away = OpenAiModel("tiny", settings, lambda *_: None, lambda _: None, look_up, lambda _: None)
     with pytest.raises(BrokenOff):
         away.generate(PROMPT, ROWS[:1], adapter=None, max_new_tokens=7)
     assert told[-1].startswith("Waiting for the server at http://127.0.0.1:9/v1: ")
