@@ -8,13 +8,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import psutil
 import pytest
+import yaml
 
 import nesylora
+from agent.config.llm import Price
 from agent.errors import BadInput, NesyLoraError
 from agent.records.events import Note
 from agent.records.examples import Candidate, Prompt
@@ -29,7 +31,14 @@ from memory.run.folder import RunFolder
 from tests.fixtures.learnable import LEARNABLE, TinyTask
 from tests.fixtures.scripted_vllm import ScriptedVllm, interpreter, scripted_vllm
 from tools.engines import starting
+from ui import wording
 from ui.cli import run as command
+
+
+class Bought(NamedTuple):
+    run: RunFolder
+    server: ScriptedVllm
+
 
 WORDS = ["generation.engine=openai", "generation.url=http://127.0.0.1:1/v1", "policy=prompt-only"]
 
@@ -91,6 +100,68 @@ def test_a_user_who_asks_for_training_without_weights_is_told_and_asked_again(
         assert session.go() is not None
         question = session.go(instead("train_lora", epochs=1))
         assert question is not None and "needs the weights" in question.fault
+
+
+ONE_BY_ONE = {"max_new_tokens": 4, "batch_size": 1}
+PRICED = {"input": 1000.0, "output": 0.0}  # so that a tiny prompt costs cents
+
+
+@pytest.fixture(scope="module")
+def bought(tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bought]:
+    """A run whose answers cost so much that the first round is broken off."""
+    place = tmp_path_factory.mktemp("bought")
+    folder = place / "task"
+    folder.mkdir()
+    for split in ("train", "validation", "test"):
+        rows = [{"question": f"{split} {word}?", "answer": "Heskzan"} for word in ("a", "b", "c", "d")]
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with scripted_vllm(tiny_model("llama"), "tiny") as server:
+        settings = {
+            "name": "bought", "model": "tiny", "policy": "prompt-only", "recall": {"prompts": 0},
+            "data": {split: f"{split}.jsonl" for split in ("train", "validation", "test")},
+            "content": [{"kind": "contains"}], "style": [{"kind": "starts_with", "text": "ANSWER: "}],
+            "generation": {"engine": "openai", "url": server.url, "price": PRICED} | ONE_BY_ONE,
+            "budget": {"usd": 0.4, "rounds": 3},
+        }  # fmt: skip
+        (folder / "task.yaml").write_text(yaml.safe_dump(settings))
+        run = nesylora.adapt(folder, runs=place / "runs").run
+        yield Bought(RunFolder.open(run), server)
+
+
+def test_a_budget_of_money_breaks_the_round_off_and_ends_the_run(bought: Bought) -> None:
+    [row], outcome = bought.run.rounds(), bought.run.outcome()
+    why = "Broken off: the budget of 0.4 USD is used up."
+    assert row.trial.cancelled and row.trial.note == row.verdict.reason == why
+    assert outcome is not None and outcome.stopped == "The budget of 0.4 USD is used up."
+    paid = bought.server.read[: row.usage["engine"].calls]
+    assert sum(paid) >= 400 > sum(paid[:-1]), "nothing is asked for once it is used up"
+    assert row.spend.usd == row.usage["engine"].usd == pytest.approx(sum(paid) / 1000)
+    assert [*outcome.usage] == ["engine"]
+    assert outcome.usage["engine"].input_tokens == sum(bought.server.read) == outcome.spend.read_tokens
+    assert outcome.usage["engine"].usd == pytest.approx(sum(bought.server.read) / 1000) == outcome.spend.usd
+
+
+def test_what_answers_cost_is_in_the_report(bought: Bought) -> None:
+    outcome, page = bought.run.outcome(), bought.run.report_md.read_text().replace("\\", "")
+    assert outcome is not None
+    assert "## Paid answers" in page and "| engine | tiny | " in page and "No external LLM: decided by" in page
+    assert f"{wording.money(outcome.spend.usd)} of the budget of {wording.money(0.4)}" in page
+    assert "Broken off: the budget of 0.4 USD is used up." in page
+
+
+def test_the_llm_s_price_holds_for_the_same_model_and_a_queue_keeps_money_for_it(tiny_task: TinyTask) -> None:
+    words = {
+        "policy": "prompt-only",
+        "model": "tiny",
+        "generation": {"engine": "openai", "url": "http://127.0.0.1:1/v1"},
+    }
+    llm = {"model": "tiny", "base_url": "http://127.0.0.1:1/v1", "price": {"input": 2.0, "output": 8.0}}
+    config = load_task(tiny_task(**words, llm=llm, budget={"usd": 1})).config
+    assert config.answer_price == Price(input=2.0, output=8.0) and config.pays
+    other = load_task(tiny_task(**words, llm=llm | {"model": "other"})).config
+    assert other.answer_price is None and "generation.price" in other.unpriced
+    own = other.model_copy(update={"generation": other.generation.model_copy(update={"price": Price()})})
+    assert own.answer_price == Price() and not own.unpriced, "a server of one's own costs nothing"
 
 
 @pytest.mark.parametrize("fate", ["refuse", "wrong"])
@@ -346,6 +417,8 @@ def _alive(process: int) -> bool:
         (["generation.engine=vllm", "generation.url=http://127.0.0.1:1/v1", "lora.dora=true"], "lora.dora"),
         (["generation.engine=openai"], "needs `url`"),
         ([*WORDS, "data.too_long=leave_out"], "has no tokenizer"),
+        ([*WORDS, "budget.usd=1"], r"needs `generation\.price"),
+        (["generation.price={input: 1, output: 1}"], "`price` would have no effect"),
         (["generation.engine=openai", "generation.url=http://127.0.0.1:1/v1"], "policy: prompt-only"),
     ],
 )

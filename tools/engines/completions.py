@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+from agent.records.rounds import Spend
+
 CHARACTERS = 4  # of a token, for a server that does not count them
 GROWTH = 10  # a fault is said again once it has come so many times as often
 
@@ -19,7 +21,7 @@ SENTENCES: dict[Fault, str] = {
 
 
 class Completion(NamedTuple):
-    """An answer, None for a question that is too long; and tokens that were read and written.
+    """An answer, None for a question that is too long; and tokens that were read and written, 0 where not counted.
 
     `cached`: of the tokens read, those that the server had read before.
     """
@@ -30,17 +32,20 @@ class Completion(NamedTuple):
     cached: int = 0
     fault: Fault | None = None
 
-    @property
-    def uncached(self) -> int:
-        """Tokens that the server had not read before; of a server that counts oddly, at least one."""
-        return max(self.read - self.cached, min(self.read, 1))
+    def spend(self, asked: str) -> Spend:
+        """Forward tokens; those that the server did not count are estimated by characters.
+
+        Args:
+            asked: all texts that were sent.
+        """
+        if self.text is None:
+            return Spend()
+        read = max(1, (self.read or _tokens(asked)) - self.cached)
+        return Spend(read_tokens=read, generated_tokens=self.written or _tokens(self.text))
 
 
-def read_completion(found: Any, asked: str) -> Completion:
+def read_completion(found: Any) -> Completion:
     """The answer in a server's JSON.
-
-    Args:
-        asked: all texts that were sent, for a server that counts no tokens.
 
     Raises:
         LookupError, TypeError, AttributeError: it is no chat completion.
@@ -52,8 +57,8 @@ def read_completion(found: Any, asked: str) -> Completion:
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
     return Completion(
         text,
-        usage.get("prompt_tokens") or _tokens(asked),
-        usage.get("completion_tokens") or _tokens(text),
+        usage.get("prompt_tokens") or 0,
+        usage.get("completion_tokens") or 0,
         cached,
         _fault(text, choice.get("finish_reason"), bool(message.get("reasoning_content") or message.get("reasoning"))),
     )

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,12 +12,15 @@ from typing import Any
 import pytest
 
 from agent.config.generation import Generation
-from agent.errors import BadInput, BrokenOff, NesyLoraError
+from agent.config.llm import Price
+from agent.errors import BadInput, BrokenOff, NesyLoraError, OutOfBudget
 from agent.records.examples import Demo, Example, Prompt
 from agent.records.rounds import Spend
 from tests.fixtures.scripted_vllm import ScriptedVllm, refusal, scripted_vllm
 from tests.llm.forward_proxy import HOST, forward_proxy, own_ca
 from tools.engines.openai_model import OpenAiModel
+from tools.engines.payments import Payments
+from tools.llm.budget import LlmBudget, UnsavedCallLog
 from tools.model.backbone import Backbone
 
 PLACES = ("Orrowmere", "Tallisk", "Benn")
@@ -46,10 +50,13 @@ def model(server: ScriptedVllm) -> Make:
         name: str = "tiny",
         charge: Callable[[Spend], None] = lambda _: None,
         note: Callable[[str], None] = lambda _: None,
+        budget: LlmBudget | None = None,
+        look_up: Callable[[str], object] = lambda _: None,
         **changes: Any,
     ) -> OpenAiModel:
+        payments = Payments(name, Price(input=1, output=10), lambda: budget or LlmBudget(UnsavedCallLog()))
         settings = Generation(**({"engine": "openai", "url": server.url, "patience": 0} | changes))
-        return OpenAiModel(name, settings, lambda *_: None, charge, lambda _: None, note)
+        return OpenAiModel(name, settings, lambda *_: None, charge, look_up, note, payments)
 
     return make
 
@@ -129,6 +136,60 @@ def test_a_parameter_that_is_refused_is_sent_under_its_other_name_or_not_at_all(
     assert texts == ["yes"]
     last = server.asked[-1][1]
     assert last["max_completion_tokens"] == 7 and not {"max_tokens", "temperature"} & last.keys()
+
+
+def used(read: int, written: int) -> dict[str, int]:
+    return {"prompt_tokens": read, "completion_tokens": written}
+
+
+def test_answers_are_charged_to_the_budget_at_their_price(model: Make, server: ScriptedVllm) -> None:
+    log = UnsavedCallLog()
+    budget = LlmBudget(log)
+    server.script[CHAT] = [completion("A", usage=used(90, 4)), refusal(400, "tools?")]
+    there = model(batch_size=1, budget=budget)
+    with pytest.raises(NesyLoraError, match="tools"):
+        there.generate(PROMPT, ROWS[:2], adapter=None, max_new_tokens=7)
+    [(role, paid)] = budget.usage.items()
+    assert (role, paid.calls, paid.input_tokens, paid.output_tokens) == ("engine", 2, 90, 4)
+    assert paid.usd == pytest.approx(130e-6)
+    assert [call.settled for call in log] == [False, True, False, True] and log[0].usage.output_tokens == 7
+    assert log[0].usage.input_tokens > sum(len(text) for text in ("Answer.", "1?", "one", ROWS[0].question))
+    server.script[CHAT] = [completion("A")]
+    there.generate(PROMPT, ROWS[:1], adapter=None, max_new_tokens=7)
+    assert log[-1].usage == log[0].usage and log[-1].fault, "what the server does not count stays at its most"
+
+
+def test_a_server_that_is_never_reached_is_not_paid(model: Make) -> None:
+    budget = LlmBudget(UnsavedCallLog())
+    with pytest.raises(NesyLoraError, match="does not answer"):
+        model(url="http://127.0.0.1:9/v1", budget=budget).generate(PROMPT, ROWS, adapter=None, max_new_tokens=7)
+    for _ in range(200):  # each in a thread of its own
+        if not budget.spend.usd:
+            break
+        time.sleep(0.01)
+    assert budget.spend == Spend()
+
+
+def test_what_is_broken_off_is_paid_for_as_far_as_it_was_answered_and_no_further(
+    model: Make, server: ScriptedVllm
+) -> None:
+    budget, charged = LlmBudget(UnsavedCallLog(), limit=300e-6), list[Spend]()
+    server.script[CHAT] = [completion("A", usage=used(90, 4))] * 20
+
+    def look_up(_: str) -> None:
+        if budget.used_up:
+            raise OutOfBudget(budget.used_up)
+
+    there = model(batch_size=2, budget=budget, charge=charged.append, look_up=look_up)
+    with pytest.raises(OutOfBudget, match=r"0\.0003 USD"):
+        there.generate(PROMPT, ROWS * 6, adapter=None, max_new_tokens=7)
+    for _ in range(200):  # until those under way have come
+        if len(server.asked) * 94 == budget.spend.llm_tokens:
+            break
+        time.sleep(0.01)
+    assert 3 <= len(server.asked) <= 6, "each costs 0.00013 USD, and two are under way"
+    assert budget.spend.usd == pytest.approx(len(server.asked) * 130e-6)
+    assert sum(charged, Spend()).read_tokens >= 3 * 90, "also that of the answer at which it was broken off"
 
 
 @pytest.mark.parametrize(
