@@ -80,3 +80,7 @@ class BrokenOff(BaseException):
 
 class Cancelled(BrokenOff):
     """The action under way is not to be done again: its round ends, and changes nothing."""
+
+
+class OutOfBudget(Cancelled):
+    """What answers cost has used up a budget, so that the action under way is broken off; the message says which."""

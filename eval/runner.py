@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from agent.errors import LlmUnavailable, NesyLoraError, OutOfMoney
+from agent.counting import plural
+from agent.errors import BadInput, LlmUnavailable, NesyLoraError, OutOfMoney
 from agent.protocols import Asked, LanguageModel
 from agent.records.base import digest
 from agent.records.evaluation import Evaluation, ExampleScore, Measurements
 from agent.records.examples import Candidate, Example, Prompt, Split
+from eval.tasks.fitting import NAMED
 from eval.tasks.task import Task
 
 # Version of the scorers' rules. Raise it with every change of them: scores of older runs are then measured again.
@@ -123,10 +125,25 @@ class Runner:
                 scores = known[candidate].scores | self._scores(of, texts)
                 known[candidate] = known[candidate].model_copy(update={"scores": scores})
                 self._store.save(known[candidate])
+        for candidate in candidates:
+            self._refuse_too_long(candidate, split, [known[candidate].scores[key] for key in rows])
         return [
             Evaluation(candidate=candidate, split=split, scores=tuple(known[candidate].scores[key] for key in rows))
             for candidate in candidates
         ]
+
+    def _refuse_too_long(self, candidate: Candidate, split: Split, scores: Sequence[ExampleScore]) -> None:
+        """As `eval.tasks.fitting.measure` does before a run, where no tokenizer could: raises BadInput."""
+        config, long = self._task.config, [score.example for score in scores if score.too_long]
+        measured = config.generation.engine != "openai" or split == "train"
+        if measured or not long or config.data.too_long != "refuse" or candidate.prompt != config.prompt.prompt().id:
+            return
+        what = plural(len(long), f"{split} row")
+        named = f"{', '.join(long[:NAMED])}{', …' if len(long) > NAMED else ''}"
+        raise BadInput(
+            f"Its server calls {what} too long for '{config.model}' under the seed prompt: {named}. Shorten them, or "
+            "set data.too_long to wrong, which counts them as wrong: a run goes on with that in its task.yaml"
+        )
 
     def _key(self, row: Example) -> str:
         """Names a row by its content, and by the settings and scorers under which an answer's score stays the same."""

@@ -13,7 +13,7 @@ from langgraph.types import StreamWriter
 from agent.errors import BadInput, Cancelled, DiskFull, NesyLoraError, is_disk_full
 from agent.records.base import digest
 from agent.records.rounds import Outcome, Spend
-from graphs.cancelling import cancelled_trial
+from graphs.cancelling import CANCELLED, cancelled_trial
 from graphs.context import Context, Report
 from graphs.lost_adapters import restore_adapters
 from graphs.services.brake import UnderWay
@@ -143,8 +143,8 @@ def as_node(node: Node, report: Report | None = None) -> Any:
                     raise Cancelled
                 restore_adapters(state, services, judged=node.__name__ in ("judge", "remember"))
                 update = node(state, services)
-            except Cancelled:
-                update = cancelled_trial(state, judged=node.__name__ == "judge")
+            except Cancelled as error:
+                update = cancelled_trial(state, node.__name__ == "judge", str(error) or CANCELLED)
             finally:  # for another try of this node, and for a run that begins anew without the checkpoint of this step
                 services.meter.charge()
             own = services.meter.spent

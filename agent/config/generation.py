@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from agent.config.base import Settings
-from agent.config.llm import Url
+from agent.config.llm import Price, Url
 from agent.config.lora import Lora
 from agent.errors import BadInput
 
@@ -38,6 +38,9 @@ class Generation(Settings):
     key_variable: str | None = Field(
         None, description="environment variable that holds the engine's key; null: none is sent"
     )
+    price: Price | None = Field(
+        None, description="of answers by `engine: openai`, USD per million tokens; null: that of `llm` for this model"
+    )
     patience: float = Field(60, ge=0, description="seconds that an engine is waited for that does not answer")
     answer_seconds: float = Field(
         600,
@@ -60,6 +63,7 @@ class Generation(Settings):
             raise ValueError(
                 "`arguments` may hold neither --port nor --api-key: a key of yours is named as `key_variable`"
             )
+        idle += ["price"] if self.price and self.engine != "openai" else []
         if idle:
             way_out = "set `engine: vllm`" if self.engine == "own" else "leave out either that or `url`"
             raise ValueError(f"{' and '.join(f'`{name}`' for name in idle)} would have no effect: {way_out}")
@@ -90,6 +94,11 @@ def engine_fault(config: "TaskConfig") -> str | None:
             return (
                 "`generation.engine: openai` sends no `chat_template_kwargs`: leave them out, and set them where the "
                 "server is started"
+            )
+        if config.data.too_long == "leave_out":
+            return (
+                "`generation.engine: openai` has no tokenizer, so that no row is left out before it is asked: set "
+                "data.too_long to wrong, or to refuse, which ends the run at the first that its server calls too long"
             )
         if config.start and config.start.adapter:
             return "`generation.engine: openai` takes no adapter, and `start` brings one: give its prompt alone"

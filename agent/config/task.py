@@ -11,7 +11,7 @@ from agent.config.address import require_postgres
 from agent.config.base import Settings
 from agent.config.data import Data
 from agent.config.generation import Generation, engine_fault
-from agent.config.llm import Llm
+from agent.config.llm import Llm, Price
 from agent.config.lora import Lora
 from agent.config.lora_options import undividable
 from agent.config.memory import Memory
@@ -139,7 +139,7 @@ class TaskConfig(Settings):
     @model_validator(mode="after")
     def knows_prices_where_money_is_limited(self) -> "TaskConfig":
         if self.budget.usd is not None and self.unpriced:
-            raise ValueError(f"`budget.usd` needs `llm.price: {{input: …, output: …}}` (of the {self.unpriced})")
+            raise ValueError(f"`budget.usd` needs {self.unpriced}")
         return self
 
     @model_validator(mode="after")
@@ -203,10 +203,27 @@ class TaskConfig(Settings):
         return policy
 
     @property
-    def unpriced(self) -> Role | None:
-        """A role in which an LLM is asked that has no price: its money cannot be limited."""
+    def unpriced(self) -> str:
+        """The price that is not set of a server that is asked: its money cannot be limited. Empty: all are set."""
         priced = {role: self.llm.of(role).price for role in self.roles} if self.llm else {}
-        return next((role for role, price in priced.items() if not (price.input or price.output)), None)
+        for role, price in priced.items():
+            if not (price.input or price.output):
+                return f"`llm.price: {{input: …, output: …}}` (of the {role})"
+        if self.generation.engine == "openai" and self.answer_price is None:
+            return "`generation.price: {input: …, output: …}` (zeros, where the server costs nothing)"
+        return ""
+
+    @property
+    def answer_price(self) -> Price | None:
+        """Of the answers of `engine: openai`; None: not known."""
+        asked = (self.llm, *map(self.llm.of, self.roles)) if self.llm else ()
+        known = (settings.price for settings in asked if settings.model == self.model)
+        return self.generation.price or next((price for price in known if price.input or price.output), None)
+
+    @property
+    def pays(self) -> bool:
+        """Whether a run asks servers that `budget.usd` and `budget.llm_tokens` count."""
+        return bool(self.roles) or self.generation.engine == "openai"
 
     @property
     def limits(self) -> Limits:
@@ -248,7 +265,7 @@ class TaskConfig(Settings):
 
     @property
     def roles(self) -> tuple[Role, ...]:
-        """The roles in which this task asks an LLM."""
+        """The roles in which this task asks the external LLM."""
         judged = any(isinstance(scorer, Judge) for scorer in (*self.content, *self.style))
-        asked = {"planner": self.plans, "editor": self.edit.asks_llm, "judge": judged, "chat": False}
+        asked = {"planner": self.plans, "editor": self.edit.asks_llm, "judge": judged, "chat": False, "engine": False}
         return tuple(role for role in get_args(Role) if asked[role])

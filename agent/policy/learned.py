@@ -33,7 +33,8 @@ HOPE = 2.0
 class Promise(NamedTuple):
     """What an action is expected to gain (merit) and to take (forward tokens).
 
-    `drawn` is the gain drawn for it, `possible` what a single lucky try may gain.
+    `drawn` is the gain drawn for it, `possible` what a single lucky try may gain; `failed`: its last try on the present
+    pair brought nothing.
     """
 
     action: EditPrompt | TrainLora
@@ -42,6 +43,7 @@ class Promise(NamedTuple):
     cost: float
     drawn: float
     possible: float
+    failed: bool
 
 
 class Learned:
@@ -95,10 +97,12 @@ class Learned:
         for action, lever in levers:
             draw = generator.gauss(0, 1)  # for a closed lever too, so that the other's draw does not depend on it
             if lever.outlook and not lever.saturated and action.action not in briefing.refused:
-                promises.append(self._promise(action, lever.outlook, briefing, draw))
+                promises.append(self._promise(action, lever.outlook, briefing, draw, failed=lever.fruitless > 0))
         return promises
 
-    def _promise(self, action: EditPrompt | TrainLora, outlook: Outlook, briefing: Briefing, draw: float) -> Promise:
+    def _promise(
+        self, action: EditPrompt | TrainLora, outlook: Outlook, briefing: Briefing, draw: float, *, failed: bool
+    ) -> Promise:
         """The outlook, moved and narrowed by what such rounds brought; `draw` is of a standard normal."""
         now = Experience(
             run="", number=0, task="", model="", signal=briefing.signal, move=action, gain=0, cost=0, kept=False,
@@ -108,7 +112,8 @@ class Learned:
         features = _features(now)
         gain, spread = min(1.0, outlook.gain + fit.expected(features)), outlook.spread * fit.narrowed(features)
         lucky = HOPE * hypot(spread, TRY_SPREAD * now.mendable)
-        return Promise(action, gain, spread, max(1.0, outlook.cost), gain + EXPLORED * spread * draw, gain + lucky)
+        drawn = gain + EXPLORED * spread * draw
+        return Promise(action, gain, spread, max(1.0, outlook.cost), drawn, gain + lucky, failed)
 
     def _observations(self, action: str) -> Iterator[Observation]:
         """Rounds of this lever in other runs, against what was promised then. This run's are in the outlook already.
@@ -140,22 +145,27 @@ def _chosen(promises: Sequence[Promise], floor: float) -> tuple[EditPrompt | Tra
     """Of what reaches the noise floor, the most merit for what it takes; else of what may still reach it; else stop."""
     if not promises:
         return Stop(), "Both levers are saturated or turned down."
-    of_a_round = ROUND * max(promise.cost for promise in promises)
+    dearest = max(promise.cost for promise in promises)
     drawn = [promise for promise in promises if promise.drawn >= floor and promise.drawn > 0]
     if drawn:
-        best = max(drawn, key=lambda promise: promise.drawn / (promise.cost + of_a_round))
-        return best.action, _why_drawn(best, promises, floor, of_a_round)
+        best = max(drawn, key=lambda promise: promise.drawn / _taken(promise, dearest))
+        return best.action, _why_drawn(best, promises, floor, dearest)
     hopeful = [promise for promise in promises if promise.possible > floor]
     if hopeful:
-        best = max(hopeful, key=lambda promise: promise.possible / (promise.cost + of_a_round))
+        best = max(hopeful, key=lambda promise: promise.possible / _taken(promise, dearest))
         return best.action, f"No gain drawn around that reaches the noise floor of {floor:.2f}, but a lucky try may."
     return Stop(), f"Even a lucky try would not pass the noise floor of {floor:.2f}."
 
 
-def _why_drawn(best: Promise, promises: Sequence[Promise], floor: float, of_a_round: float) -> str:
+def _taken(promise: Promise, dearest: float) -> float:
+    """What a gain is divided by: tokens, and the round. A lever that has just failed is not taken for being cheap."""
+    return (dearest if promise.failed else promise.cost) + ROUND * dearest
+
+
+def _why_drawn(best: Promise, promises: Sequence[Promise], floor: float, dearest: float) -> str:
     """Why the lever with the best draw is taken: what it promises itself, or how unsure that is."""
     counted = [promise for promise in promises if promise.gain >= floor and promise.gain > 0]
-    expected = max(counted, key=lambda promise: promise.gain / (promise.cost + of_a_round), default=None)
+    expected = max(counted, key=lambda promise: promise.gain / _taken(promise, dearest), default=None)
     name, other = ("words", "weights") if isinstance(best.action, EditPrompt) else ("weights", "words")
     if len(promises) == 1:
         return f"No other lever is open than {name}."
@@ -165,7 +175,12 @@ def _why_drawn(best: Promise, promises: Sequence[Promise], floor: float, of_a_ro
         return f"By that {other} come first, but the gains drawn around it, as wide as it is unsure, favour {name}."
     if len(counted) == 1:
         return f"Only {name} promise as much as the noise floor of {floor:.2f}."
-    return f"So {name} promise the most merit for what they take, a round of the budget ({short(of_a_round)}) counted."
+    cheap = any(promise.failed and promise.cost < dearest for promise in promises)
+    failed = ", and a lever that failed last no cheaper than the other" if cheap else ""
+    return (
+        f"So {name} promise the most merit for what they take, a round of the budget ({short(ROUND * dearest)}) "
+        f"counted{failed}."
+    )
 
 
 def in_words(promises: Sequence[Promise]) -> str:

@@ -9,8 +9,10 @@ from agent.records.base import Record
 ROUNDS = Field(ge=0, le=10_000, description="trainings, edits and the like, kept or not")
 Minutes = Annotated[float | None, Field(gt=0, description="of work; pauses do not count")]
 TrainTokens = Annotated[int | None, Field(gt=0, description="tokens trained, padding aside")]
-Usd = Annotated[float | None, Field(ge=0, description="for the external LLM")]
-LlmTokens = Annotated[int | None, Field(gt=0, description="read and written by the external LLM")]
+Usd = Annotated[float | None, Field(ge=0, description="for the external LLM, and for the answers of `engine: openai`")]
+LlmTokens = Annotated[
+    int | None, Field(gt=0, description="of the external LLM and of `engine: openai`, read and written")
+]
 TARGET = Field(gt=0, le=1, description="validation reward at which the run is done")
 
 

@@ -11,7 +11,8 @@ from agent.records.edits import Critique
 from agent.records.examples import Candidate
 from agent.records.signal import Diagnosis, Signal
 
-Role = Literal["planner", "editor", "judge", "chat"]
+Role = Literal["planner", "editor", "judge", "chat", "engine"]
+"""Who pays for calls: the external LLM in its roles; `engine`, the model under adaptation behind a server."""
 
 
 class Amounts(Record):
@@ -51,7 +52,7 @@ class Spend(Amounts):
 
 
 class Usage(Amounts):
-    """What one role asked of the external LLM. Calls to the server, answers out of the cache, tokens, money."""
+    """What one role asked of its server. Calls to the server, answers out of the cache, tokens, money."""
 
     calls: int = 0
     cached: int = 0
@@ -65,7 +66,7 @@ class Usage(Amounts):
 
 
 class Call(Record):
-    """A line of calls.jsonl: a call to the LLM goes in before it is made, at the most it can cost, and again after.
+    """A line of calls.jsonl: a call to a server goes in before it is made, at the most it can cost, and again after.
 
     The later line of a number counts. A call that was never settled (a kill, a time-out) is charged at its most.
     """
@@ -108,7 +109,7 @@ class Trial(Record):
     critiques: tuple[Critique, ...] = ()
     remaking: Remaking | None = None
     spend: Spend = Spend()
-    cancelled: bool = Field(False, description="the user broke it off: it says nothing about the lever")
+    cancelled: bool = Field(False, description="the user, or a budget, broke it off: it says nothing about the lever")
 
 
 class Proposal(Record):
@@ -184,7 +185,7 @@ class Round(Record):
 
 
 def tried(history: Iterable[Round]) -> list[Round]:
-    """The rounds that say something about their lever: those that no user cancelled."""
+    """The rounds that say something about their lever: those that were not broken off."""
     return [row for row in history if not row.trial.cancelled]
 
 

@@ -52,7 +52,10 @@ def load_kept(name: str, keeper: TaskConfig, folder: Path, rater: Callable[[Rate
     if "judge" in config.roles:
         raise BadInput(f"{name} is scored by an LLM as judge; only a task whose scorers ask no LLM can be kept")
     shaping = [task.digest, config.prompt.model_dump(mode="json"), config.generation.max_new_tokens]
-    return KeptTask(name, replace(task, test=()), digest(shaping))
+    # Its answers are those of the keeper's engine: another engine's are measured anew.
+    generation = keeper.generation.model_copy(update={"max_new_tokens": config.generation.max_new_tokens})
+    config = config.model_copy(update={"generation": generation})
+    return KeptTask(name, replace(task, config=config, test=()), digest(shaping))
 
 
 def _model(config: TaskConfig) -> str:

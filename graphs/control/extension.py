@@ -48,7 +48,7 @@ def extended(config: TaskConfig, present: Limits, changes: Mapping[str, float | 
     if limits.target is None:
         raise BadInput("target cannot be lifted: it is a reward above 0, and at most 1")
     if limits.usd is not None and config.unpriced:
-        raise BadInput(f"usd needs `llm.price: {{input: …, output: …}}` in the task (of the {config.unpriced})")
+        raise BadInput(f"usd needs {config.unpriced} in the task")
     if limits == present:
         raise BadInput(f"Nothing is changed: {in_words(present)} hold already. {_ways()}")
     return limits

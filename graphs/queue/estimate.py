@@ -105,9 +105,9 @@ def _estimate(task: Task, known: Known, sample: Sample | None, past: "Past") -> 
         most=found.most,
         rate=past.rate or (sample.rate if sample else None),
         loading=past.loading or (sample.loading if sample else 0.0),
-        asks_llm=bool(config.roles),
-        usd_round=past.usd_round if config.roles else 0.0,
-        llm_tokens_round=past.llm_tokens_round if config.roles else 0.0,
+        asks_llm=config.pays,
+        usd_round=past.usd_round if config.pays else 0.0,
+        llm_tokens_round=past.llm_tokens_round if config.pays else 0.0,
         disk=SMALL + config.budget.rounds * (past.adapter_bytes or _guessed_adapter(config)),
     )
 
@@ -135,7 +135,7 @@ def read_past(config: TaskConfig, root: Path) -> Past:
                 trained = own if lever == "train_lora" else Spend()
                 training += trained
                 answering += spend.beyond(trained)
-                if lever and theirs.roles == config.roles and theirs.llm and config.llm == theirs.llm:
+                if lever and config.pays and _pays(theirs) == _pays(config):
                     paid.append(spend.usd)
                     talked.append(spend.llm_tokens)
         except BadInput:
@@ -180,6 +180,11 @@ def read_rounds(task: Task, root: Path) -> Known:
 def _answers_by(config: TaskConfig) -> tuple[str, ...]:
     """The model, and the engine that runs it: each has a rate of its own."""
     return (*config.base, *config.generation.identity)
+
+
+def _pays(config: TaskConfig) -> tuple[object, ...]:
+    """What says how much a round costs."""
+    return config.roles, config.llm, config.answer_price
 
 
 def _makes(config: TaskConfig) -> tuple[object, ...]:

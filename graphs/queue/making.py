@@ -77,10 +77,7 @@ def _sorted_out(
             continue
         lacking = needs.faults(task.config) if here else []
         if limits.usd is not None and task.config.unpriced:
-            lacking.append(
-                f"money is limited, and the {task.config.unpriced} has no `llm.price: {{input: …, output: …}}` in the "
-                "task"
-            )
+            lacking.append(f"money is limited, which needs {task.config.unpriced} in the task")
         if lacking:
             faults[path] = "\n  ".join(f"{path}: {fault}" for fault in lacking)
         else:
@@ -237,13 +234,13 @@ def refuse_unpriced(queue: QueueFolder, items: Sequence[Item]) -> None:
         begun = queue.root / item.run / "task.yaml"
         file, changes = (begun, ()) if item.run and begun.is_file() else (Path(item.added.task), item.added.overrides)
         try:
-            role = load_config(file, changes).unpriced
+            unpriced = load_config(file, changes).unpriced
         except BadInput:  # said when its turn comes
             continue
-        if role:
+        if unpriced:
             raise BadInput(
-                f"{item.added.name}: money is limited, and the {role} has no `llm.price: {{input: …, output: …}}` in "
-                f"{file}. Put it there, or go on without --usd"
+                f"{item.added.name}: money is limited, which needs {unpriced} in {file}. Put it there, or go on "
+                "without --usd"
             )
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.errors import BadInput
+from agent.errors import BadInput, OutOfBudget
 from agent.protocols import Editor, LanguageModel, Listener, Policy, Retriever, Scorers, Trainer
 from agent.records.evaluation import Evaluation
 from agent.records.events import Event, Note, WorkProgressed
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from tools.editing.textgrad_editor import TextGradEditor
     from tools.engines.openai_model import OpenAiModel
     from tools.engines.vllm_model import VllmModel
+    from tools.llm.budget import LlmBudget
     from tools.model.backbone import Backbone
 
 
@@ -343,6 +344,19 @@ class RunServices:
         """Counts what a call to the model has used up. Probes show no progress: they are broken off here."""
         self.meter.add(spend)
         self.brake(False)
+
+    def mind_budget(self) -> None:
+        """Raises OutOfBudget: an action is under way, and what answers cost has used up a budget."""
+        now = self.under_way
+        if now.works and now.cancellable and (limit := self.llm.budget.used_up):
+            raise OutOfBudget(f"Broken off: {limit} is used up.")
+
+    @property
+    def payer(self) -> "LlmBudget":
+        """What answers of a hosted model are charged to: the run, where this process works on it; else nobody."""
+        from tools.llm.budget import LlmBudget, UnsavedCallLog
+
+        return self.llm.budget if self._lock else LlmBudget(UnsavedCallLog())
 
     @property
     def spend(self) -> Spend:

@@ -7,6 +7,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from agent.config.generation import max_rank
+from agent.config.llm import Price
 from agent.config.task import TaskConfig
 from agent.records.base import digest
 from graphs.services.garbage_collection import without_garbage_collection
@@ -42,11 +43,19 @@ def make_engine(run: "RunServices") -> "OpenAiModel | VllmModel":
         if waits != run.waits:
             run.waiting(waits)
 
+    def look_up_with_money(waits: str) -> None:
+        look_up(waits)
+        run.mind_budget()
+
     with without_garbage_collection():
         if config.generation.engine == "openai":
             from tools.engines.openai_model import OpenAiModel
+            from tools.engines.payments import Payments
 
-            return OpenAiModel(config.model, config.generation, run.progress, run.charge, look_up)
+            payments = Payments(config.model, config.answer_price or Price(), lambda: run.payer)
+            return OpenAiModel(
+                config.model, config.generation, run.progress, run.charge, look_up_with_money, run.note, payments
+            )
         from tools.engines.server import Server
         from tools.engines.vllm_model import VllmModel
 

@@ -99,7 +99,12 @@ def _renderer(config: TaskConfig, progress: Progress) -> "tuple[Renders, int, li
     if config.generation.engine == "openai":
         from tools.engines.openai_model import Unmeasured
 
-        return Unmeasured(), sys.maxsize, []
+        fate = "ends the run" if config.data.too_long == "refuse" else "counts as wrong"
+        remark = (
+            "Rows are not measured before the run, since `generation.engine: openai` has no tokenizer: one that the "
+            f"server calls too long under the seed prompt {fate} (data.too_long)."
+        )
+        return Unmeasured(), sys.maxsize, [remark]
     from tools.model.loading import load_renderer
 
     render, window = load_renderer(config.model, chat_template_kwargs=config.chat_template_kwargs, progress=progress)

@@ -99,6 +99,15 @@ def test_a_plateau_and_a_gain_within_the_noise_end_the_run() -> None:
     assert little.move.action == "stop" and "noise floor" in little.reason
 
 
+def test_a_lever_that_has_just_failed_is_not_taken_again_for_being_cheap() -> None:
+    lacking, failed = a_diagnosis(style=2, content=6), LeverSignal(rounds=1, fruitless=1)
+    fresh, again = (Learned(CONFIG).decide(a_briefing(lacking, edit=edit)) for edit in (LeverSignal(rounds=1), failed))
+    assert fresh.numbers["LoRA drawn"] > fresh.numbers["edit drawn"] > fresh.numbers["noise floor"]
+    assert fresh.move.action == "edit_prompt" and again.move.action == "train_lora"
+    assert fresh.numbers == again.numbers  # no gain is expected to be another: what it is divided by is
+    assert "no cheaper than the other" in again.reason and "no cheaper" not in fresh.reason
+
+
 def test_without_an_outlook_it_does_what_the_rules_do() -> None:
     decision = Learned(CONFIG).decide(Briefing(a_signal(), a_diagnosis(both=8)))
     assert decision.move == EDIT and decision.by == "learned" and decision.repeats

@@ -1,5 +1,6 @@
 """A run whose answers come from an engine: the same pairs, rewards and tokens as one that answers for itself."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,14 +8,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import psutil
 import pytest
+import yaml
 
 import nesylora
+from agent.config.llm import Price
 from agent.errors import BadInput, NesyLoraError
+from agent.records.events import Note
 from agent.records.examples import Candidate, Prompt
 from eval.tasks.task import load_task
 from export.portable import portable_settings
@@ -27,6 +31,16 @@ from memory.run.folder import RunFolder
 from tests.fixtures.learnable import LEARNABLE, TinyTask
 from tests.fixtures.scripted_vllm import ScriptedVllm, interpreter, scripted_vllm
 from tools.engines import starting
+from ui import wording
+from ui.cli import run as command
+
+
+class Bought(NamedTuple):
+    run: RunFolder
+    server: ScriptedVllm
+
+
+WORDS = ["generation.engine=openai", "generation.url=http://127.0.0.1:1/v1", "policy=prompt-only"]
 
 
 @pytest.fixture
@@ -88,6 +102,89 @@ def test_a_user_who_asks_for_training_without_weights_is_told_and_asked_again(
         assert question is not None and "needs the weights" in question.fault
 
 
+ONE_BY_ONE = {"max_new_tokens": 4, "batch_size": 1}
+PRICED = {"input": 1000.0, "output": 0.0}  # so that a tiny prompt costs cents
+
+
+@pytest.fixture(scope="module")
+def bought(tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bought]:
+    """A run whose answers cost so much that the first round is broken off."""
+    place = tmp_path_factory.mktemp("bought")
+    folder = place / "task"
+    folder.mkdir()
+    for split in ("train", "validation", "test"):
+        rows = [{"question": f"{split} {word}?", "answer": "Heskzan"} for word in ("a", "b", "c", "d")]
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with scripted_vllm(tiny_model("llama"), "tiny") as server:
+        settings = {
+            "name": "bought", "model": "tiny", "policy": "prompt-only", "recall": {"prompts": 0},
+            "data": {split: f"{split}.jsonl" for split in ("train", "validation", "test")},
+            "content": [{"kind": "contains"}], "style": [{"kind": "starts_with", "text": "ANSWER: "}],
+            "generation": {"engine": "openai", "url": server.url, "price": PRICED} | ONE_BY_ONE,
+            "budget": {"usd": 0.4, "rounds": 3},
+        }  # fmt: skip
+        (folder / "task.yaml").write_text(yaml.safe_dump(settings))
+        run = nesylora.adapt(folder, runs=place / "runs").run
+        yield Bought(RunFolder.open(run), server)
+
+
+def test_a_budget_of_money_breaks_the_round_off_and_ends_the_run(bought: Bought) -> None:
+    [row], outcome = bought.run.rounds(), bought.run.outcome()
+    why = "Broken off: the budget of 0.4 USD is used up."
+    assert row.trial.cancelled and row.trial.note == row.verdict.reason == why
+    assert outcome is not None and outcome.stopped == "The budget of 0.4 USD is used up."
+    paid = bought.server.read[: row.usage["engine"].calls]
+    assert sum(paid) >= 400 > sum(paid[:-1]), "nothing is asked for once it is used up"
+    assert row.spend.usd == row.usage["engine"].usd == pytest.approx(sum(paid) / 1000)
+    assert [*outcome.usage] == ["engine"]
+    assert outcome.usage["engine"].input_tokens == sum(bought.server.read) == outcome.spend.read_tokens
+    assert outcome.usage["engine"].usd == pytest.approx(sum(bought.server.read) / 1000) == outcome.spend.usd
+
+
+def test_what_answers_cost_is_in_the_report(bought: Bought) -> None:
+    outcome, page = bought.run.outcome(), bought.run.report_md.read_text().replace("\\", "")
+    assert outcome is not None
+    assert "## Paid answers" in page and "| engine | tiny | " in page and "No external LLM: decided by" in page
+    assert f"{wording.money(outcome.spend.usd)} of the budget of {wording.money(0.4)}" in page
+    assert "Broken off: the budget of 0.4 USD is used up." in page
+
+
+def test_the_llm_s_price_holds_for_the_same_model_and_a_queue_keeps_money_for_it(tiny_task: TinyTask) -> None:
+    words = {
+        "policy": "prompt-only",
+        "model": "tiny",
+        "generation": {"engine": "openai", "url": "http://127.0.0.1:1/v1"},
+    }
+    llm = {"model": "tiny", "base_url": "http://127.0.0.1:1/v1", "price": {"input": 2.0, "output": 8.0}}
+    config = load_task(tiny_task(**words, llm=llm, budget={"usd": 1})).config
+    assert config.answer_price == Price(input=2.0, output=8.0) and config.pays
+    other = load_task(tiny_task(**words, llm=llm | {"model": "other"})).config
+    assert other.answer_price is None and "generation.price" in other.unpriced
+    own = other.model_copy(update={"generation": other.generation.model_copy(update={"price": Price()})})
+    assert own.answer_price == Price() and not own.unpriced, "a server of one's own costs nothing"
+
+
+@pytest.mark.parametrize("fate", ["refuse", "wrong"])
+def test_a_row_that_the_server_calls_too_long_follows_the_setting(
+    fate: str, tiny_task: TinyTask, served: ScriptedVllm, tmp_path: Path
+) -> None:
+    task = tiny_task(policy="prompt-only", model="tiny", budget={"rounds": 0})
+    rows = (task / "validation.jsonl").read_text().splitlines()
+    rows[1] = json.dumps({"question": "0 1 2 " * 600, "answer": "Gallune"})
+    (task / "validation.jsonl").write_text("\n".join(rows))
+    settings = [f"{key}={value}" for key, value in _flat(_openai(served))]
+    run = new_run(task, [*settings, f"data.too_long={fate}"], tmp_path / "runs", "a")
+    if fate == "refuse":
+        for _ in range(2):  # whatever was stored
+            with pytest.raises(BadInput, match=r"calls 1 validation row too long.*validation:2.*too_long to wrong"):
+                nesylora.resume(run.path)
+        run.task_file.write_text(run.task_file.read_text().replace("too_long: refuse", "too_long: wrong"))
+    assert nesylora.resume(run.path).outcome.best_test.rows == 4
+    said = [entry.event.text for entry in run.events().entries if isinstance(entry.event, Note)]
+    ending = {"refuse": "ends the run", "wrong": "counts as wrong"}[fate]
+    assert any(text.startswith("Warning: Rows are not measured") and ending in text for text in said)
+
+
 def _openai(served: ScriptedVllm) -> dict[str, Any]:
     return {"generation": {"engine": "openai", "url": served.url}, "recall": {"prompts": 0}}
 
@@ -141,6 +238,27 @@ def test_an_api_that_has_moved_is_not_asked_again_what_it_has_answered(
     with scripted_vllm(served.folder, "tiny", says=[70, 1]) as elsewhere:
         run.task_file.write_text(run.task_file.read_text().replace(served.url, elsewhere.url))
         assert asked(elsewhere) == 0
+
+
+@pytest.mark.parametrize("engine", ["vllm", "openai"])
+def test_eval_answers_through_the_tasks_engine(
+    engine: str, tiny_task: TinyTask, served: ScriptedVllm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served.asked.clear()
+    changes = {} if engine == "vllm" else {"policy": "prompt-only", "model": "tiny"}
+    task = tiny_task(**changes, generation={"engine": engine, "url": served.url, "max_new_tokens": 4})
+    assert command(["eval", str(task)]) == 0
+    assert "joint reward" in capsys.readouterr().out
+    path = "/v1/completions" if engine == "vllm" else "/v1/chat/completions"
+    assert sum(asked == path for asked, _ in served.asked) == 4, "the validation rows"
+
+
+def test_eval_says_that_an_adapter_needs_weights(
+    tiny_task: TinyTask, served: ScriptedVllm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = tiny_task(policy="prompt-only", model="tiny", generation={"engine": "openai", "url": served.url})
+    assert command(["eval", str(task), "--adapter", str(tmp_path)]) == 2
+    assert "needs the weights of 'tiny'" in capsys.readouterr().err
 
 
 def test_answers_that_runs_share_are_kept_apart_by_engine(
@@ -300,6 +418,9 @@ def _alive(process: int) -> bool:
         (["generation.engine=vllm", "generation.url=http://127.0.0.1:1/v1", "generation.python=x"], "no effect"),
         (["generation.engine=vllm", "generation.url=http://127.0.0.1:1/v1", "lora.dora=true"], "lora.dora"),
         (["generation.engine=openai"], "needs `url`"),
+        ([*WORDS, "data.too_long=leave_out"], "has no tokenizer"),
+        ([*WORDS, "budget.usd=1"], r"needs `generation\.price"),
+        (["generation.price={input: 1, output: 1}"], "`price` would have no effect"),
         (["generation.engine=openai", "generation.url=http://127.0.0.1:1/v1"], "policy: prompt-only"),
     ],
 )

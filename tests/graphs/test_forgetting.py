@@ -23,6 +23,7 @@ from memory.embedder import MiniLm
 from memory.run.folder import RunFolder
 from tests.fixtures.forks import run_forked
 from tests.fixtures.learnable import LEARNABLE, TinyTask
+from tests.fixtures.scripted_vllm import scripted_vllm
 from tests.fixtures.story import make_run
 from tools.model.backbone import Backbone
 
@@ -103,6 +104,24 @@ def keeping(tiny_task: TinyTask, tmp_path: Path, tiny_model: Callable[[str], Pat
         return tiny_task(**LEARNABLE | {"keep": "../other/task.yaml"} | changes)
 
     return make
+
+
+def test_after_a_change_of_engine_kept_tasks_are_measured_anew(
+    keeping: Callable[..., Path], tmp_path: Path, tiny_model: Callable[[str], Path]
+) -> None:
+    run = new_run(keeping(), ["recall.prompts=0"], tmp_path / "runs", "a")
+
+    def measured() -> float:
+        [score] = RunServices(Context(run=str(run.path))).forgetting.kept(None)
+        return score.base
+
+    assert measured() == 0.75
+    with scripted_vllm(tiny_model("llama"), "tiny", says=[5, 1]) as server:
+        settings = yaml.safe_load(run.task_file.read_text())
+        settings["generation"] |= {"engine": "vllm", "url": server.url}
+        run.task_file.write_text(yaml.safe_dump(settings))
+        assert measured() == 0 and len([path for path, _ in server.asked if path == "/v1/completions"]) == 4
+        assert measured() == 0 and len([path for path, _ in server.asked if path == "/v1/completions"]) == 4
 
 
 def test_a_kept_task_that_falls_takes_the_training_back(keeping: Callable[..., Path], tmp_path: Path) -> None:

@@ -167,6 +167,13 @@ def test_the_commands_that_are_printed_for_other_engines_fit_together(
     assert json.loads(Path("taken/bundle.json").read_text())["base"]["hub"] == "somebody/tiny"
 
 
+def test_it_is_said_that_the_task_s_engine_does_not_answer_here(run: RunFolder) -> None:
+    run.task_file.write_text(run.task_file.read_text().replace("engine: own", "engine: vllm"))
+    [pair] = read_pairs([str(run.path)], run.path.parent, None)
+    served = SimpleNamespace(name=pair.name, pair=pair, prompt=pair.prompt)
+    assert "engine: vllm`; here our own backbone answers" in told([served], "http://127.0.0.1:1/v1", token=False)  # type: ignore[list-item]
+
+
 def test_what_cannot_be_served_is_told_before_anything_is_loaded(
     run: RunFolder, tiny_model: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

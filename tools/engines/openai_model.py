@@ -1,9 +1,9 @@
 """A model that nobody has the weights of here, behind any server of OpenAI's protocol: it is sent messages."""
 
-import math
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import cached_property
-from typing import Any, NamedTuple
 
 from agent.config.generation import Generation
 from agent.config.llm import Llm
@@ -11,21 +11,13 @@ from agent.errors import BadInput, NesyLoraError
 from agent.protocols import Asked, Charge, LanguageModel, Progress, StopEarly
 from agent.records.examples import Example, Prompt
 from agent.records.rounds import Spend
+from tools.engines.completions import Completion, FaultCount, read_completion
 from tools.engines.parallel import in_parallel
+from tools.engines.payments import Payments
 from tools.engines.server import Refused, Server
 from tools.llm.retry import OVERFLOW, mentions
 from tools.llm.sampling import SamplingParameters
 from tools.model.chat_template import Message, Renderer
-
-CHARACTERS = 4  # of a token, for a server that does not count them
-
-
-class Answered(NamedTuple):
-    """An answer, None for a question that is too long; and tokens that were read and written."""
-
-    text: str | None
-    read: int
-    written: int
 
 
 class OpenAiModel(LanguageModel):
@@ -35,6 +27,8 @@ class OpenAiModel(LanguageModel):
         name: what the server calls the model.
         settings: `generation` of the task.
         look_up: called again and again while answers are waited for, with what is waited for; empty: nothing.
+        note: takes a sentence for the user.
+        payments: charges what answers cost.
     """
 
     def __init__(
@@ -44,12 +38,16 @@ class OpenAiModel(LanguageModel):
         progress: Progress,
         charge: Charge,
         look_up: Callable[[str], object],
+        note: Callable[[str], None],
+        payments: Payments,
     ) -> None:
         self._name = name
         self._settings = settings
         self._progress = progress
         self._charge = charge
         self._look_up = look_up
+        self._faults = FaultCount(name, note)
+        self._payments = payments
         self._sampling: dict[int, SamplingParameters] = {}  # by length of an answer
 
     @cached_property
@@ -84,19 +82,40 @@ class OpenAiModel(LanguageModel):
     ) -> tuple[list[str | None], Spend]:
         asked = [Renderer.messages(prompt, example) for example in examples]
         texts: list[str | None] = [None] * len(asked)
+        came = deque[Spend]()  # of answers that are to be charged, also of those that nobody waits for any more
         spend = Spend()
+
+        def answer(place: int) -> Completion:
+            found = self._answer(asked[place], new)
+            came.append(found.spend("".join(message["content"] for message in asked[place])))
+            return found
+
+        self._look_up(self._server.waits)  # before anything is paid for
         self._progress("answering", 0, len(asked))
         answers = in_parallel(
-            lambda place: self._answer(asked[place], new), range(len(asked)), self._settings.batch_size,
+            answer, range(len(asked)), self._settings.batch_size,
             lambda: self._look_up(self._server.waits), self._server.abandon,
         )  # fmt: skip
-        for done, (place, answered) in enumerate(answers, 1):
-            texts[place] = answered.text
-            used = Spend(read_tokens=answered.read, generated_tokens=answered.written)
-            self._charge(used)
-            spend += used
-            self._progress("answering", done, len(asked))
+        try:
+            with closing(answers):
+                for done, (place, found) in enumerate(answers, 1):
+                    texts[place] = found.text
+                    self._faults.add(found)
+                    spend += self._charged(came)
+                    self._progress("answering", done, len(asked))
+        finally:
+            spend += self._charged(came)
+        self._faults.say()
         return texts, spend
+
+    def _charged(self, came: deque[Spend]) -> Spend:
+        """All of it, after it was charged."""
+        used = Spend()
+        while came:
+            used += came.popleft()
+        if used != Spend():
+            self._charge(used)
+        return used
 
     def nll(
         self,
@@ -114,7 +133,7 @@ class OpenAiModel(LanguageModel):
 
     # --- one answer ---
 
-    def _answer(self, messages: list[Message], new: int) -> Answered:
+    def _answer(self, messages: list[Message], new: int) -> Completion:
         greedy = Llm(model=self._name, base_url=self._settings.url, temperature=0).model_copy(
             update={"max_tokens": new}
         )
@@ -122,27 +141,23 @@ class OpenAiModel(LanguageModel):
         while True:
             sent = sampling.parameters()
             try:
-                found = self._server.post("/chat/completions", {"model": self._name, "messages": messages, **sent})
-                return self._read(found, messages)
+                return self._paid(messages, sent, new)
             except Refused as refused:
                 if refused.status in (400, 413) and mentions(refused.text, OVERFLOW):
-                    return Answered(None, 0, 0)
+                    return Completion(None)
                 if refused.status not in (400, 422) or not sampling.refuse(sent, refused.text):
                     raise self._server.fault(refused) from refused
 
-    def _read(self, found: Any, messages: list[Message]) -> Answered:
-        try:
-            text = str(found["choices"][0]["message"].get("content") or "").strip()
-        except (LookupError, TypeError, AttributeError) as error:
-            raise NesyLoraError(f"{self._server.name} sent something that is no chat completion") from error
-        usage = found.get("usage") or {}
-        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-        read = usage.get("prompt_tokens") or _tokens("".join(message["content"] for message in messages))
-        return Answered(text, max(1, read - cached), usage.get("completion_tokens") or _tokens(text))
-
-
-def _tokens(text: str) -> int:
-    return max(1, math.ceil(len(text) / CHARACTERS))
+    def _paid(self, messages: list[Message], sent: dict[str, float], new: int) -> Completion:
+        """The answer to one request. Raises Refused."""
+        with self._payments.call(messages, new) as pay:
+            found = self._server.post("/chat/completions", {"model": self._name, "messages": messages, **sent})
+            try:
+                answer = read_completion(found)
+            except (LookupError, TypeError, AttributeError) as error:
+                raise NesyLoraError(f"{self._server.name} sent something that is no chat completion") from error
+            pay(answer)
+            return answer
 
 
 class Unmeasured:

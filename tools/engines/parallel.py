@@ -1,7 +1,7 @@
 """Requests to an engine, many at a time, while the run may be broken off."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -18,13 +18,14 @@ def in_parallel(
     width: int,
     look_up: Callable[[], object],
     abandon: Callable[[], object],
-) -> Iterator[tuple[int, T]]:
+) -> Generator[tuple[int, T], None, None]:
     """What `work` makes of each place, as it comes.
 
     Args:
         width: most calls at the same time.
         look_up: called all the while in this thread; what it raises ends the waiting, and begins no further call.
-        abandon: called where that, or an error, ends it: calls under way need not wait any more.
+        abandon: called where that, an error, or who closes the iterator, ends it: calls under way need not wait any
+            more.
 
     Raises:
         Exception: whatever `work` raises first.

@@ -73,12 +73,7 @@ class Server:
                 headers=headers,
                 trust_env=not is_local(self.url),  # as for the external LLM, see tools.llm.connection
             )
-        except (
-            OSError,
-            ValueError,
-            ImportError,
-            httpx.InvalidURL,
-        ) as error:
+        except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
             # Its words may hold the proxy's password.
             raise BadInput(
                 f"{self.name} cannot be asked as the environment says: look at HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and "

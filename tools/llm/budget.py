@@ -47,6 +47,7 @@ class LlmBudget:
         self._lock = threading.Lock()
         latest = {call.number: call for call in log.calls()}
         self._usage: dict[Role, Usage] = {}
+        self._in_flight: dict[int, Usage] = {}  # calls of this process, at the most they can cost
         for call in latest.values():
             self._charge(call.role, call.usage)
         self._next = max(latest, default=0) + 1
@@ -64,10 +65,19 @@ class LlmBudget:
         """
         with self._lock, self._log.alone():
             self._check(model, most)
-            call = self._numbered(role, model, most)
-            self._charge(role, most)
-            self._log.log(call)
-            return call
+            return self._begun(role, model, most)
+
+    def begin(self, role: Role, model: str, most: Usage) -> Call:
+        """As `reserve`, whatever is left: for calls that a run cannot do without. It ends by `used_up`."""
+        with self._lock, self._log.alone():
+            return self._begun(role, model, most)
+
+    def _begun(self, role: Role, model: str, most: Usage) -> Call:
+        call = self._numbered(role, model, most)
+        self._charge(role, most)
+        self._in_flight[call.number] = most
+        self._log.log(call)
+        return call
 
     def _check(self, model: str, most: Usage) -> None:
         spent = self._total()
@@ -83,6 +93,7 @@ class LlmBudget:
         """Replace the reserved cost by what the call really cost."""
         with self._lock, self._log.alone():
             self._charge(call.role, usage - call.usage)
+            self._in_flight.pop(call.number, None)
             update = {"usage": usage, "settled": True, "seconds": seconds, "fault": fault}
             self._log.log(call.model_copy(update=update))
 
@@ -92,6 +103,17 @@ class LlmBudget:
             call = self._numbered(role, model, Usage(cached=1)).model_copy(update={"settled": True})
             self._charge(role, call.usage)
             self._log.log(call)
+
+    @property
+    def used_up(self) -> str:
+        """The limit that calls have used up which are over, in words; empty where there is none."""
+        with self._lock:
+            paid = self._total() - sum(self._in_flight.values(), Usage())
+        if self._limit is not None and paid.usd > 0 and paid.usd >= self._limit:
+            return f"the budget of {self._limit:g} USD"
+        if self._tokens is not None and paid.tokens >= self._tokens:
+            return f"the budget of {self._tokens:,} LLM tokens"
+        return ""
 
     @property
     def usage(self) -> dict[Role, Usage]:

@@ -1,22 +1,32 @@
 """`nesylora eval`: one prompt, and perhaps an adapter, on a task's validation rows."""
 
-from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from agent.config.scorers import Rated
-from agent.config.task import TaskConfig
+from agent.config.generation import require_weights
 from agent.errors import BadInput
-from agent.protocols import Chat, Rater
 from agent.records.evaluation import Evaluation, Measurements
-from agent.records.examples import Candidate, Example, Prompt, Split
+from agent.records.examples import Candidate, Prompt, Split
+from memory.run.folder import RunFolder
+
+GIVEN = "0" * 12  # what the adapter is called here
+
+
+class GivenAdapter(RunFolder):
+    """A run folder whose adapter lies elsewhere: a server that answers may see it there alone."""
+
+    adapter = Path()
+
+    def adapter_folder(self, id: str) -> Path:
+        return self.adapter
 
 
 class Unkept:
-    """Keeps nothing: there is no run folder to keep it in."""
+    """Keeps nothing: the run folder is gone afterwards."""
 
     def load(self, candidate: Candidate, split: Split) -> Measurements:
         return Measurements(candidate=candidate, split=split)
@@ -25,54 +35,31 @@ class Unkept:
 
 
 def score(task_path: str, prompt_file: Path | None, adapter: Path | None, overrides: list[str], show: int) -> int:
-    """Print reward, content and style, and the first answers with what was wrong with them."""
+    """Print reward, content and style, and the first answers with what was wrong with them.
+
+    They are what a run of the task would measure: by its engine, its judge and its few-shot examples.
+    """
     from eval.runner import Runner
-    from eval.tasks.fitting import fitted, measure
-    from eval.tasks.task import load_task
-    from graphs.services.raters import make_rater
-    from graphs.services.shared_model import shared_embedder
-    from memory.retrieval import NearestRows
+    from graphs.context import Context, new_run
+    from graphs.services.run import RunServices
     from tools.adapters.files import check_files
-    from tools.model.backbone import Backbone
-    from tools.model.loading import load_model
-    from tools.model.retrieving import RetrievingLanguageModel
     from ui.terminal.live import LiveView
 
-    def rater(settings: Rated) -> Rater:
-        return make_rater(settings, lambda: _judge(config), config.device, view)
-
-    task = load_task(Path(task_path), overrides, rater)
     own_prompt = _read(prompt_file) if prompt_file else None
-    if adapter is not None:
-        check_files(adapter)
-    config = task.config
-    with LiveView() as view:
-        model, tokenizer = load_model(
-            config.model, device=config.device, dtype=config.dtype, spread=config.shard,
-            chat_template_kwargs=config.chat_template_kwargs, progress=view,
-        )  # fmt: skip
-        backbone = Backbone(
-            model, tokenizer, name=config.model, locate=lambda _: adapter or Path(), progress=view,
-            chat_template_kwargs=config.chat_template_kwargs, batch_size=config.generation.batch_size,
-        )  # fmt: skip
-
-        def retriever(train: Sequence[Example]) -> NearestRows:
-            return NearestRows(train, task.scorers, shared_embedder())
-
-        task = fitted(task, measure(task, backbone.render, backbone.window, retriever))
-        prompt = own_prompt or task.config.prompt.prompt()
-        candidate = Candidate(prompt=prompt.id, adapter="given" if adapter else None)
-        asked = RetrievingLanguageModel(backbone, retriever(task.train))
-        evaluation = Runner(task, asked, lambda _: prompt, Unkept(), whole=True)(candidate, "validation")
+    with LiveView() as view, TemporaryDirectory(prefix="nesylora-eval-") as place:
+        services = RunServices(Context(listener=view))
+        services.folder = GivenAdapter(new_run(Path(task_path), overrides, Path(place)).path)
+        if adapter is not None:
+            require_weights(services.spec.config, f"The adapter {adapter}")
+            check_files(adapter)
+            services.folder.adapter = adapter
+        services.fit_rows()
+        prompt = own_prompt or services.spec.config.prompt.prompt()
+        candidate = Candidate(prompt=prompt.id, adapter=GIVEN if adapter else None)
+        runner = Runner(services.spec, services.model, lambda _: prompt, Unkept(), whole=True)
+        evaluation = runner(candidate, "validation")
     _print(view.console, evaluation, show)
     return 0
-
-
-def _judge(config: TaskConfig) -> Chat:
-    from tools.llm.client import standalone_chat
-
-    assert config.llm is not None, "the configuration demands an llm section wherever a judge is used"
-    return standalone_chat(config.llm.of("judge"), "judge", config.budget.usd)
 
 
 def _read(file: Path) -> Prompt:

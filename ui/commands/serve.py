@@ -92,6 +92,11 @@ def told(served: "Sequence[Served]", url: str, token: bool) -> str:
         f"  curl {url}/chat/completions -H 'content-type: application/json'{header} -d {shlex.quote(body)}",
         f'  python: OpenAI(base_url="{url}", api_key={key}).chat.completions.create(model="{first.name}", '
         'messages=[{"role": "user", "content": "…"}])',
+        *(
+            f"{model.name} was measured with `generation.engine: {model.pair.engine}`; here our own backbone answers."
+            for model in served
+            if model.pair.engine != "own"
+        ),
         "Elsewhere, with the exported bundle:",
         *(f"  {line}" for model in served for line in _elsewhere(model)),
     ]

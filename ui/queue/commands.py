@@ -16,7 +16,7 @@ MORNING = "07:00"
 LIMITS = {
     "until": "such as 07:00, or '2026-11-28 07:00'; all is done by then",
     "minutes": "of work, over all evenings",
-    "usd": "for the external LLM",
+    "usd": "for the external LLM, and answers of `engine: openai`",
     "llm-tokens": "of the external LLM, in and out",
     "train-tokens": "trained on",
 }

@@ -82,10 +82,10 @@ def _goes_on(run: RunFolder, limits: NightLimits) -> TaskAdded:
     """A run as a task of which nothing is known but its limits."""
     config = load_config(run.task_file)
     if limits.usd is not None and config.unpriced:
-        raise BadInput(f"{run.name}: money is limited, and the {config.unpriced} has no `llm.price` in its task.yaml")
+        raise BadInput(f"{run.name}: money is limited, which needs {config.unpriced} in its task.yaml")
     unknown = Estimate(  # it may need all there is, so it keeps an equal part
         start=0, lora=0, edit=0, end=0, trained=limits.train_tokens or 0, rounds=config.budget.rounds,
-        asks_llm=bool(config.roles),
+        asks_llm=config.pays,
     )  # fmt: skip
     return TaskAdded(
         time=now(), number=1, name=run.name, task=str(run.task_file), limits=config.limits, estimate=unknown

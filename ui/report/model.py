@@ -82,6 +82,17 @@ class Report(NamedTuple):
         """What the external LLM was asked so far, by role; empty where it was not, or an old ledger does not say."""
         return self._last.usage if self._last else {}
 
+    def model_of(self, role: Role) -> str:
+        """What was asked in a role."""
+        if role == "engine":
+            return self.task.model
+        return self.task.llm.of(role).model if self.task.llm else wording.NOT_KNOWN
+
+    @property
+    def asked_llm(self) -> bool:
+        """Whether the external LLM was asked."""
+        return any(role != "engine" for role in self.usage) if self.usage else bool(self.spend.llm_tokens)
+
     @property
     def total(self) -> Usage:
         return sum(self.usage.values(), Usage())

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from agent.records.events import Note, RunFinished, RunStarted, RunStopped
 from agent.records.rounds import Round
+from graphs.cancelling import CANCELLED
 from memory.run.events import TimedEvent
 from memory.run.folder import RunFolder
 from ui.report.sections import RoundSection
@@ -50,7 +51,9 @@ def remarks(run: RunFolder) -> list[str]:
 def _of_round(row: Round) -> list[Trouble]:
     when, found = f"round {row.number}", []
     if row.trial.cancelled:
-        found.append(Trouble(when, "The action was cancelled by a user.", "Nothing was changed."))
+        by_user = row.trial.note == CANCELLED
+        what = "The action was cancelled by a user." if by_user else row.trial.note
+        found.append(Trouble(when, what, "Nothing was changed."))
     elif row.trial.candidate is None and row.decision.move.action in ("train_lora", "edit_prompt"):
         found.append(Trouble(when, row.trial.note, "The pair before it stood."))
     if row.decision.planner_fault:

@@ -54,6 +54,7 @@ class Pair:
         adapter: its folder.
         max_new_tokens: of an answer, as it was measured.
         source: the bundle or the run, for people to read.
+        engine: what answered in the run while it was measured.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Pair:
     max_new_tokens: int
     switches: dict[str, object]
     source: Path
+    engine: str = "own"
 
 
 class Prepared(NamedTuple):
@@ -273,6 +275,7 @@ def _of_run(run: RunFolder, name: str | None) -> Pair:
         max_new_tokens=config.generation.max_new_tokens,
         switches=dict(config.chat_template_kwargs),
         source=run.path,
+        engine=config.generation.engine,
     )
 
 

@@ -30,6 +30,7 @@ from agent.records.events import (
     WorkProgressed,
 )
 from agent.records.rounds import Baseline, Outcome, Round, Spend, Trial
+from graphs.cancelling import CANCELLED
 from graphs.control.extension import in_words
 from ui import wording
 from ui.decision_wording import alternative, beside_rules, decider, doubts, inquiry, refusal
@@ -163,6 +164,8 @@ class LiveView:
         if row.trial.cancelled:
             took = f"cancelled after {wording.duration(row.trial.spend.seconds)}: nothing is changed"
             self._say(Text(took, style="bold"), _so_far(row.spend))
+            if row.trial.note != CANCELLED:
+                self._say(Text(wording.printable(row.trial.note), style="dim"))
             return
         for sentence in _what_was_done(row.trial):
             self._say(Text(wording.printable(sentence), style="dim"))

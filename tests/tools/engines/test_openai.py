@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,12 +12,15 @@ from typing import Any
 import pytest
 
 from agent.config.generation import Generation
-from agent.errors import BadInput, BrokenOff, NesyLoraError
+from agent.config.llm import Price
+from agent.errors import BadInput, BrokenOff, NesyLoraError, OutOfBudget
 from agent.records.examples import Demo, Example, Prompt
 from agent.records.rounds import Spend
 from tests.fixtures.scripted_vllm import ScriptedVllm, refusal, scripted_vllm
 from tests.llm.forward_proxy import HOST, forward_proxy, own_ca
 from tools.engines.openai_model import OpenAiModel
+from tools.engines.payments import Payments
+from tools.llm.budget import LlmBudget, UnsavedCallLog
 from tools.model.backbone import Backbone
 
 PLACES = ("Orrowmere", "Tallisk", "Benn")
@@ -42,15 +46,56 @@ def server(serving: ScriptedVllm) -> ScriptedVllm:
 
 @pytest.fixture
 def model(server: ScriptedVllm) -> Make:
-    def make(name: str = "tiny", charge: Callable[[Spend], None] = lambda _: None, **changes: Any) -> OpenAiModel:
+    def make(
+        name: str = "tiny",
+        charge: Callable[[Spend], None] = lambda _: None,
+        note: Callable[[str], None] = lambda _: None,
+        budget: LlmBudget | None = None,
+        look_up: Callable[[str], object] = lambda _: None,
+        **changes: Any,
+    ) -> OpenAiModel:
+        payments = Payments(name, Price(input=1, output=10), lambda: budget or LlmBudget(UnsavedCallLog()))
         settings = Generation(**({"engine": "openai", "url": server.url, "patience": 0} | changes))
-        return OpenAiModel(name, settings, lambda *_: None, charge, lambda _: None)
+        return OpenAiModel(name, settings, lambda *_: None, charge, look_up, note, payments)
 
     return make
 
 
 def completion(text: str | None, **more: Any) -> tuple[int, dict[str, Any]]:
     return 200, {"choices": [{"message": {"content": text}}], **more}
+
+
+def finished(reason: str, content: Any, **message: Any) -> tuple[int, dict[str, Any]]:
+    return 200, {"choices": [{"message": {"content": content, **message}, "finish_reason": reason}]}
+
+
+def test_answers_that_are_cut_held_back_or_thoughts_alone_are_counted_and_said(
+    model: Make, server: ScriptedVllm
+) -> None:
+    said: list[str] = []
+    there = model(batch_size=1, note=said.append)
+    server.script[CHAT] = [
+        finished("length", "So I"), finished("content_filter", None), finished("length", "", reasoning_content="Hm"),
+    ]  # fmt: skip
+    assert there.generate(PROMPT, ROWS, adapter=None, max_new_tokens=7)[0] == ["So I", "", ""]
+    assert [sentence.split(" of ")[0] for sentence in said] == ["Warning: 1"] * 3
+    assert "1 of 3 answers of 'tiny' were cut off (finish_reason: length)" in said[0]
+    assert "content filter" in said[1] and "thoughts (reasoning_content) and no text" in said[2]
+    server.script[CHAT] = [finished("stop", None), finished("length", "I"), finished("length", "I")]
+    there.generate(PROMPT, ROWS, adapter=None, max_new_tokens=7)
+    assert said[3:] == ["Warning: 1 of 6 answers of 'tiny' are empty."], "what was said is said again once it is common"
+    server.script[CHAT] = [finished("length", "I")] * 7 + [finished("stop", "I")] * 2
+    there.generate(PROMPT, ROWS * 3, adapter=None, max_new_tokens=7)
+    assert len(said) == 5 and "10 of 15 answers" in said[4]
+
+
+def test_a_content_of_parts_is_read_as_text(model: Make, server: ScriptedVllm) -> None:
+    parts = [{"type": "text", "text": "Hesk"}, {"type": "image_url"}, {"type": "text", "text": "zan"}]
+    server.script[CHAT] = [finished("stop", parts), (200, {"choices": [{"message": {}}]}), finished("stop", {"a": 1})]
+    there = model(batch_size=1)
+    assert there.generate(PROMPT, ROWS[:2], adapter=None, max_new_tokens=7)[0] == ["Heskzan", ""]
+    with pytest.raises(NesyLoraError, match="no chat completion"):
+        there.generate(PROMPT, ROWS[:1], adapter=None, max_new_tokens=7)
 
 
 def test_it_is_sent_the_messages_that_our_own_template_renders(
@@ -93,6 +138,61 @@ def test_a_parameter_that_is_refused_is_sent_under_its_other_name_or_not_at_all(
     assert last["max_completion_tokens"] == 7 and not {"max_tokens", "temperature"} & last.keys()
 
 
+def used(read: int, written: int) -> dict[str, int]:
+    return {"prompt_tokens": read, "completion_tokens": written}
+
+
+def test_answers_are_charged_to_the_budget_at_their_price(model: Make, server: ScriptedVllm) -> None:
+    log = UnsavedCallLog()
+    budget = LlmBudget(log)
+    server.script[CHAT] = [completion("A", usage=used(90, 4)), refusal(400, "tools?")]
+    there = model(batch_size=1, budget=budget)
+    with pytest.raises(NesyLoraError, match="tools"):
+        there.generate(PROMPT, ROWS[:2], adapter=None, max_new_tokens=7)
+    [(role, paid)] = budget.usage.items()
+    assert (role, paid.calls, paid.input_tokens, paid.output_tokens) == ("engine", 2, 90, 4)
+    assert paid.usd == pytest.approx(130e-6)
+    assert [call.settled for call in log] == [False, True, False, True] and log[0].usage.output_tokens == 7
+    assert log[0].usage.input_tokens > sum(len(text) for text in ("Answer.", "1?", "one", ROWS[0].question))
+    server.script[CHAT] = [completion("A")]
+    there.generate(PROMPT, ROWS[:1], adapter=None, max_new_tokens=7)
+    assert log[-1].usage == log[0].usage and log[-1].fault, "what the server does not count stays at its most"
+
+
+def test_a_server_that_is_never_reached_is_not_paid(model: Make) -> None:
+    budget = LlmBudget(UnsavedCallLog())
+    with pytest.raises(NesyLoraError, match="does not answer"):
+        model(url="http://127.0.0.1:9/v1", budget=budget).generate(PROMPT, ROWS, adapter=None, max_new_tokens=7)
+    for _ in range(3_000):  # each in a thread of its own
+        if budget.spend.usd < 1e-12:
+            break
+        time.sleep(0.01)
+    spent = budget.spend
+    assert spent.usd == pytest.approx(0, abs=1e-12) and spent.llm_tokens == 0  # sums of floats leave a rest
+
+
+def test_what_is_broken_off_is_paid_for_as_far_as_it_was_answered_and_no_further(
+    model: Make, server: ScriptedVllm
+) -> None:
+    budget, charged = LlmBudget(UnsavedCallLog(), limit=300e-6), list[Spend]()
+    server.script[CHAT] = [completion("A", usage=used(90, 4))] * 20
+
+    def look_up(_: str) -> None:
+        if budget.used_up:
+            raise OutOfBudget(budget.used_up)
+
+    there = model(batch_size=2, budget=budget, charge=charged.append, look_up=look_up)
+    with pytest.raises(OutOfBudget, match=r"0\.0003 USD"):
+        there.generate(PROMPT, ROWS * 6, adapter=None, max_new_tokens=7)
+    for _ in range(3_000):  # until those under way have come
+        if len(server.asked) * 94 == budget.spend.llm_tokens:
+            break
+        time.sleep(0.01)
+    assert 3 <= len(server.asked) <= 6, "each costs 0.00013 USD, and two are under way"
+    assert budget.spend.usd == pytest.approx(len(server.asked) * 130e-6)
+    assert sum(charged, Spend()).read_tokens >= 3 * 90, "also that of the answer at which it was broken off"
+
+
 @pytest.mark.parametrize(
     ("reply", "way_out"),
     [
@@ -111,7 +211,7 @@ def test_refusals_name_the_setting(
         model(patience=60).generate(PROMPT, ROWS[:1], adapter=None, max_new_tokens=7)
 
 
-def test_a_server_that_is_away_is_waited_for_and_the_wait_is_broken_off(server: ScriptedVllm) -> None:
+def test_a_server_that_is_away_is_waited_for_and_the_wait_is_broken_off(model: Make) -> None:
     told: list[str] = []
 
     def look_up(waits: str) -> None:
@@ -119,8 +219,7 @@ def test_a_server_that_is_away_is_waited_for_and_the_wait_is_broken_off(server: 
         if waits:
             raise BrokenOff
 
-    settings = Generation(engine="openai", url="http://127.0.0.1:9/v1", patience=600)
-    away = OpenAiModel("tiny", settings, lambda *_: None, lambda _: None, look_up)
+    away = model(url="http://127.0.0.1:9/v1", patience=600, look_up=look_up)
     with pytest.raises(BrokenOff):
         away.generate(PROMPT, ROWS[:1], adapter=None, max_new_tokens=7)
     assert told[-1].startswith("Waiting for the server at http://127.0.0.1:9/v1: ")
