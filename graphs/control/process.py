@@ -25,6 +25,7 @@ class Process(Record):
     pid: int
     host: str = Field(default_factory=socket.gethostname)
     socket: str = Field("", description="path; empty once the process lets go of the run")
+    served: bool = Field(False, description="the socket has been listened on")
     since: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     trouble: str = Field("", description="the error that it ended with")
 
