@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import BinaryIO, cast
 
 from agent.errors import BadInput, Busy, NesyLoraError
@@ -134,7 +133,7 @@ def attach(folder: RunFolder) -> Steering:
     remote = settled(folder)
     if remote is not None:
         return remote
-    if trouble := lost(folder):
+    if trouble := process.lost(folder):
         raise Busy(trouble)
     if held := holder(folder.lock_path):
         raise Busy(
@@ -165,24 +164,10 @@ def live(folder: RunFolder) -> Remote | None:
     return Remote(folder, at)
 
 
-def lost(folder: RunFolder) -> str:
-    """Why nobody will reach the process that works on the run, which lives; empty where there is no such process."""
-    at = process.on_its_way(folder)
-    if at is None or not at.socket or not at.served or Path(at.socket).exists():
-        return ""
-    if process.last(folder) != at:  # it lets go: it notes that, and then takes its socket away
-        return ""
-    return (
-        f"Process {at.pid} works on run {folder.name} and cannot be reached any more: its socket {at.socket} is gone, "
-        f"as where a folder for temporary files is cleared. It goes on by itself. To steer it, end it (kill {at.pid}), "
-        f"then go on with: nesylora resume {as_typed(folder.path)}"
-    )
-
-
 def settled(folder: RunFolder) -> Remote | None:
     """The run if a process works on it and can be reached; one that has just taken it, or lets go, is waited for."""
     begun = time.monotonic()
-    while (remote := live(folder)) is None and holder(folder.lock_path) and not lost(folder):
+    while (remote := live(folder)) is None and holder(folder.lock_path) and not process.lost(folder):
         patience = STARTS if process.on_its_way(folder) else NOTES
         if time.monotonic() - begun > patience:
             return None
@@ -218,7 +203,9 @@ def resting(folder: RunFolder) -> RunStatus:
     if held := holder(folder.lock_path):
         if passing := process.on_its_way(folder):
             condition: Condition = "working" if passing.socket else "stopped"
-            return status.model_copy(update={"condition": condition, "trouble": lost(folder) or passing.trouble})
+            return status.model_copy(
+                update={"condition": condition, "trouble": process.lost(folder) or passing.trouble}
+            )
         trouble = f"It is in use by {held}, which cannot be steered from here."
         return status.model_copy(update={"condition": "working", "trouble": trouble})
     last = process.noted(folder)

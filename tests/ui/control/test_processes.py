@@ -25,7 +25,7 @@ from agent.records.looks import TryPrompt
 from graphs.approval import APPROVE
 from graphs.context import new_run
 from graphs.control import process, wire
-from graphs.control.client import attach, live, lost, start_worker, status_of, steer
+from graphs.control.client import attach, live, start_worker, status_of, steer
 from graphs.control.driver import Driver, drive
 from graphs.control.socket import Server, served, taken
 from graphs.control.steering import RunStatus, Steering
@@ -449,15 +449,15 @@ def test_a_run_that_does_not_answer_hides_no_other_and_says_so(
 def test_a_process_whose_socket_file_is_gone_is_named_at_once(folder: RunFolder) -> None:
     driver = cast(Driver, SimpleNamespace(error=None))
     with folder.locked(), taken(folder) as mine:
-        assert lost(folder) == "", "it begins"
+        assert process.lost(folder) == "", "it begins"
         with served(driver, folder, mine):
-            assert live(folder) is not None and lost(folder) == ""
+            assert live(folder) is not None and process.lost(folder) == ""
             Path(mine.socket).unlink()
             for reach in (attach, steer):
                 with pytest.raises(Busy, match=f"Process {os.getpid()} works .* socket {mine.socket} is gone"):
                     reach(folder)
             assert f"kill {os.getpid()}" in status_of(folder).trouble and status_of(folder).condition == "working"
-        assert lost(folder) == "", "it lets go"
+        assert process.lost(folder) == "", "it lets go"
 
 
 class Breaks:
