@@ -133,6 +133,8 @@ def attach(folder: RunFolder) -> Steering:
     remote = settled(folder)
     if remote is not None:
         return remote
+    if trouble := process.lost(folder):
+        raise Busy(trouble)
     if held := holder(folder.lock_path):
         raise Busy(
             f"The run {folder.name} is in use by {held}, which cannot be steered from outside (a program of your own, "
@@ -165,7 +167,7 @@ def live(folder: RunFolder) -> Remote | None:
 def settled(folder: RunFolder) -> Remote | None:
     """The run if a process works on it and can be reached; one that has just taken it, or lets go, is waited for."""
     begun = time.monotonic()
-    while (remote := live(folder)) is None and holder(folder.lock_path):
+    while (remote := live(folder)) is None and holder(folder.lock_path) and not process.lost(folder):
         patience = STARTS if process.on_its_way(folder) else NOTES
         if time.monotonic() - begun > patience:
             return None
@@ -201,7 +203,9 @@ def resting(folder: RunFolder) -> RunStatus:
     if held := holder(folder.lock_path):
         if passing := process.on_its_way(folder):
             condition: Condition = "working" if passing.socket else "stopped"
-            return status.model_copy(update={"condition": condition, "trouble": passing.trouble})
+            return status.model_copy(
+                update={"condition": condition, "trouble": process.lost(folder) or passing.trouble}
+            )
         trouble = f"It is in use by {held}, which cannot be steered from here."
         return status.model_copy(update={"condition": "working", "trouble": trouble})
     last = process.noted(folder)

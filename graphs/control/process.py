@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from agent.errors import NesyLoraError
 from agent.records.base import Record, digest
 from memory.run.folder import RunFolder
+from memory.run.naming import as_typed
 from memory.storage.disk import write_atomically
 from memory.storage.lock import is_holder
 
@@ -25,6 +26,7 @@ class Process(Record):
     pid: int
     host: str = Field(default_factory=socket.gethostname)
     socket: str = Field("", description="path; empty once the process lets go of the run")
+    served: bool = Field(False, description="the socket has been listened on")
     since: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     trouble: str = Field("", description="the error that it ended with")
 
@@ -44,6 +46,20 @@ def on_its_way(folder: RunFolder) -> Process | None:
     if found is None or found.host != socket.gethostname() or not is_holder(folder.lock_path, found.pid, _file(folder)):
         return None
     return found
+
+
+def lost(folder: RunFolder) -> str:
+    """Why nobody will reach the process that works on the run, which lives; empty where there is no such process."""
+    at = on_its_way(folder)
+    if at is None or not at.socket or not at.served or Path(at.socket).exists():
+        return ""
+    if last(folder) != at:  # it lets go: it notes that, and then takes its socket away
+        return ""
+    return (
+        f"Process {at.pid} works on run {folder.name} and cannot be reached any more: its socket {at.socket} is gone, "
+        f"as where a folder for temporary files is cleared. It goes on by itself. To steer it, end it (kill {at.pid}), "
+        f"then go on with: nesylora resume {as_typed(folder.path)}"
+    )
 
 
 def note(folder: RunFolder, process: Process) -> None:

@@ -104,6 +104,7 @@ def served(driver: Driver, folder: RunFolder, mine: process.Process) -> Iterator
     """
     server = Server(driver, Path(mine.socket))
     try:
+        process.note(folder, mine.model_copy(update={"served": True}))
         yield server
     finally:
         try:  # before it can be reached no more: who finds it gone reads here how it ended

@@ -19,6 +19,7 @@ from agent.records.events import (
 )
 from agent.records.limits import Extension, Limits
 from agent.records.rounds import ConstantAnswer
+from graphs.cancelling import CANCELLED
 from tests.fixtures.story import a_baseline, an_outcome, the_story
 from tests.llm.story import an_llm_outcome, llm_rounds
 from ui.terminal.live import LiveView
@@ -143,7 +144,9 @@ def test_what_one_answer_to_all_rows_would_earn_stands_below_the_table() -> None
 def test_what_a_user_did_to_the_run_stands_in_the_log_with_its_time() -> None:
     out = io.StringIO()
     row = the_story()[0]
-    cancelled = row.model_copy(update={"trial": row.trial.model_copy(update={"candidate": None, "cancelled": True})})
+    cancelled = row.model_copy(
+        update={"trial": row.trial.model_copy(update={"candidate": None, "cancelled": True, "note": CANCELLED})}
+    )
     outcome = an_outcome(the_story()[-1]).model_copy(update={"seen": 1})
     with LiveView(Console(file=out, width=80), stamps=True) as view:
         view.event(RoundStarted(number=1))

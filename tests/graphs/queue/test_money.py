@@ -69,7 +69,7 @@ def test_the_money_of_a_night_is_shared_and_kept_over_a_kill(tiny_task: TinyTask
 
 def test_money_cannot_be_limited_where_no_price_is_known(tiny_task: TinyTask, tmp_path: Path) -> None:
     task = tiny_task(planner="llm", llm={"model": "mind-1", "base_url": "http://127.0.0.1:9"})
-    with pytest.raises(BadInput, match=r"money is limited, and the planner has no `llm\.price"):
+    with pytest.raises(BadInput, match=r"money is limited, which needs `llm\.price: .* \(of the planner\)"):
         new_queue([task], NightLimits(usd=1), tmp_path / "runs")
 
 
@@ -82,7 +82,7 @@ def test_money_cannot_be_limited_later_where_no_price_is_known(
     if begun:
         run = new_run(Path(queue.read().items[0].added.task), runs=queue.root)
         queue.append(lambda _: TaskStarted(time=now(), number=1, run=run.name))
-    with pytest.raises(BadInput, match=r"money is limited, and the planner has no `llm\.price"):
+    with pytest.raises(BadInput, match=r"money is limited, which needs `llm\.price: .* \(of the planner\)"):
         take_up(queue, NightLimits(usd=0.5))
     assert take_up(queue, NightLimits(minutes=99)).limits == NightLimits(minutes=99)
     if begun:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -26,7 +27,7 @@ from graphs.context import new_run
 from graphs.control import process, wire
 from graphs.control.client import attach, live, start_worker, status_of, steer
 from graphs.control.driver import Driver, drive
-from graphs.control.socket import Server
+from graphs.control.socket import Server, served, taken
 from graphs.control.steering import RunStatus, Steering
 from graphs.session import Session
 from memory.run.folder import RunFolder
@@ -443,6 +444,20 @@ def test_a_run_that_does_not_answer_hides_no_other_and_says_so(
     listed = {line["run"]: line["trouble"] for line in map(json.loads, capsys.readouterr().out.splitlines())}
     assert listed.keys() == {folder.name, "deaf"}
     assert not listed[folder.name] and "does not answer" in listed["deaf"]
+
+
+def test_a_process_whose_socket_file_is_gone_is_named_at_once(folder: RunFolder) -> None:
+    driver = cast(Driver, SimpleNamespace(error=None))
+    with folder.locked(), taken(folder) as mine:
+        assert process.lost(folder) == "", "it begins"
+        with served(driver, folder, mine):
+            assert live(folder) is not None and process.lost(folder) == ""
+            Path(mine.socket).unlink()
+            for reach in (attach, steer):
+                with pytest.raises(Busy, match=f"Process {os.getpid()} works .* socket {mine.socket} is gone"):
+                    reach(folder)
+            assert f"kill {os.getpid()}" in status_of(folder).trouble and status_of(folder).condition == "working"
+        assert process.lost(folder) == "", "it lets go"
 
 
 class Breaks:

@@ -1,6 +1,7 @@
 """What was said on the page stands there again: after a reload, in another browser, with another server."""
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,13 +77,27 @@ def test_buttons_stand_as_long_as_their_question_and_answer_nothing_else(page: P
     shown = feed(page)
     assert "Did you mean /rollback 1?" in shown and 'value="yes">Yes</button>' in shown
     [to] = re.findall('name="to" value="(.*?)"', shown)
-    talking._conversation.cache_clear()  # as a restart of the server
+    talking._conversations.clear()  # as a restart of the server
     assert 'value="yes">Yes</button>' not in feed(page)
     plan = re.search(r'name="seen" value="(\w+)" form="talk"', page.get("/runs/valley-1"))
     assert plan and "not asked any more" in say(page, "yes", to=to, seen=plan[1])
     assert page.steered(story).asked == [], "a yes to another question must not approve the plan"
     say(page, "yes", seen=plan[1])
     assert page.steered(story).asked == [("answer", APPROVE)]
+
+
+def test_a_question_stands_however_many_other_runs_are_talked_about(
+    page: Pages, story: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(talking, "MOST_TALKS", 2)
+    talking._conversations.clear()
+    say(page, "rolback 1")
+    for number in range(4):
+        copy = page.root / f"other-{number}"
+        shutil.copytree(story.path, copy)
+        page.get(f"/runs/{copy.name}")
+    assert "Did you mean /rollback 1?" in feed(page) and 'value="yes">Yes</button>' in feed(page)
+    assert len(talking._conversations) == 3, "the one that asks, and two that ask nothing"
 
 
 def test_secrets_are_not_kept(page: Pages, story: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

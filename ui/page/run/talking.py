@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import lru_cache
+from pathlib import Path
 from threading import Lock
 from typing import Annotated, NamedTuple
 
@@ -22,7 +22,7 @@ from ui.talk.lines import Line, line
 from ui.talk.talk import Talk
 
 router = APIRouter(prefix="/runs/{name}", tags=["orders"])
-MOST_TALKS = 32
+MOST_TALKS = 32  # that are kept though they ask nothing
 
 
 @router.post("/say", summary="Say something to the run")
@@ -109,7 +109,19 @@ def asked_now(run: RunFolder, place: Place) -> str:
     return _conversation(run, place).talk.asks
 
 
-@lru_cache(MOST_TALKS)
 def _conversation(run: RunFolder, place: Place) -> Conversation:
     """All that it keeps is a question of its own, such as "did you mean"; a restart of the server forgets that."""
-    return Conversation(Talk(Anybody(run, place.steers), run, lambda _: None, by_worker=True), Lock())
+    key = run.path, run.about.created, place  # the run's folder may be opened again meanwhile
+    with _kept:
+        found = _conversations.pop(key, None)
+        if found is None:
+            idle = [other for other, known in _conversations.items() if not (known.turn.locked() or known.talk.asks)]
+            for old in idle[: max(0, len(idle) + 1 - MOST_TALKS)]:
+                del _conversations[old]
+            found = Conversation(Talk(Anybody(run, place.steers), run, lambda _: None, by_worker=True), Lock())
+        _conversations[key] = found  # at the end: used last
+        return found
+
+
+_kept = Lock()
+_conversations: dict[tuple[Path, str, Place], Conversation] = {}
