@@ -34,4 +34,7 @@ class Lora(Settings):
     checkpointing: bool = Field(
         False, description="recompute activations: less memory, a third slower; set by itself where memory runs out"
     )
+    checkpoint_seconds: float = Field(
+        60.0, ge=0, description="between checkpoints of a training, from which `resume` goes on with it; 0: none"
+    )
     max_tokens: int = Field(2048, ge=16, description="longest row; longer ones are left out and counted")

@@ -25,6 +25,11 @@ class TrainingJob(Record):
     seed: int
     rewritten: int = Field(0, description="how many rows ask a train question in other words; only noted")
     token_limit: int | None = Field(None, description="forward tokens; the step that reaches them is the last")
+    charged: int = Field(
+        0,
+        description="forward tokens of this training, by processes that were killed in it, which `token_limit` lacks "
+        "already: steps that a checkpoint has are not counted against it a second time",
+    )
     deadline: float | None = Field(
         None, description="a reading of this machine's time.monotonic(); the step that passes it is the last"
     )

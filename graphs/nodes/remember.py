@@ -21,6 +21,7 @@ def remember(state: State, services: RunServices) -> State:
         usage=services.llm.budget.usage,
     )  # fmt: skip
     services.folder.append(row)
+    services.folder.discard_trainings()
     leave_to_later_runs(row, services)
     services.show_report()
     services.emit(RoundJudged(row=row))

@@ -17,9 +17,10 @@ def train_lora(state: State, services: RunServices) -> State:
     action = as_set(state, services)
     rows = training_rows(services, state["best"], action)
     parent = None if action.fresh else state["best"].adapter
-    settings, seed = services.spec.config.lora, seed_of(state, services)
+    seed = seed_of(state, services)
+    settings = services.spec.config.lora.model_dump(mode="json", exclude={"checkpoint_seconds"})  # it changes nothing
     adapter = digest(
-        [services.spec.config.base, parent, action.model_dump(), settings.model_dump(mode="json"), seed,
+        [services.spec.config.base, parent, action.model_dump(), settings, seed,
          [[prompt.id, example.id] for prompt, example in rows]]
     )  # fmt: skip
     folder = services.folder.adapter_folder(adapter)
@@ -63,7 +64,7 @@ def _take_over(training: Training, adapter: str, lent: bool, services: RunServic
     """Charge an adapter that was just lent, or one that a killed process made and its charges do not count."""
     if any(row.trial.candidate and row.trial.candidate.adapter == adapter for row in services.folder.rounds()):
         return
-    charged = 0 if lent else (services.meter.spent + services.meter.counted).train_tokens
+    charged = 0 if lent else _charged(services)
     missing = training.tokens - charged
     if missing > 0:
         seconds = training.seconds * missing / training.tokens
@@ -84,10 +85,14 @@ def _train(services: RunServices, state: State, adapter: str, rows: list[tuple[P
     if budget.train_tokens is not None and trained >= budget.train_tokens:
         raise StepFailed("the training-token budget is used up, by trainings that were cut off")
     limit = None if budget.train_tokens is None else budget.train_tokens - trained
-    training = train(services, state, adapter, rows, limit, services.meter.deadline)
-    charged = (state["spend"] + services.meter.spent).train_tokens - trained  # by a trainer that charges as it goes on
-    services.meter.borrow(Spend(train_tokens=max(0, training.tokens - charged)))
+    training = train(services, state, adapter, rows, limit, services.meter.deadline, _charged(services))
+    services.meter.borrow(Spend(train_tokens=max(0, training.tokens - _charged(services))))  # what is not charged yet
     return training
+
+
+def _charged(services: RunServices) -> int:
+    """Training tokens that this step is charged with: by trainers as they go on, also those that were killed in it."""
+    return (services.meter.spent + services.meter.counted).train_tokens
 
 
 def train(
@@ -97,8 +102,9 @@ def train(
     rows: list[tuple[Prompt, Example]],
     token_limit: int | None,
     deadline: float | None,
+    charged: int = 0,
 ) -> Training:
-    """Train the adapter that the action under way asks for; limits as in `TrainingJob`."""
+    """Train the adapter that the action under way asks for; limits, and `charged`, as in `TrainingJob`."""
     action = as_set(state, services)
     job = TrainingJob(
         adapter=adapter,
@@ -110,6 +116,7 @@ def train(
         rewritten=sum(example.question != services.examples[example.name].question for _, example in rows),
         token_limit=token_limit,
         deadline=deadline,
+        charged=charged,
     )
     return services.trainer.train(job)
 

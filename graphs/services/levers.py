@@ -38,8 +38,8 @@ def make_trainer(run: "RunServices") -> Trainer:
 
     if run.spec.config.processes > 1:
         place = run.folder.path / "training"  # not in /tmp, where a killed run would leave rows behind
-        return ParallelTrainer(run.backbone, run.spec.config, run.folder.adapter_folder, place, run.progress)
-    return LoraTrainer(run.backbone, run.spec.config.lora, run.progress)
+        return ParallelTrainer(run.backbone, run.spec.config, run.folder.adapter_folder, place, run.progress, run.note)
+    return LoraTrainer(run.backbone, run.spec.config.lora, run.progress, note=run.note)
 
 
 def check_trainer(config: TaskConfig) -> None:

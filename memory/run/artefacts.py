@@ -85,6 +85,11 @@ class Artefacts:
         """Moves a damaged adapter out of the way, and says so in the beginning of a sentence."""
         return set_aside(self.adapter_folder(id), self.path)
 
+    def discard_trainings(self) -> None:
+        """Removes checkpoints of trainings: after a round, what was cancelled or has failed is not gone on with."""
+        for file in (self.path / "adapters").glob("*.training*"):
+            file.unlink(missing_ok=True)
+
     def save(self, measured: Measurements) -> None:
         """Keeps all that is known of a candidate on a split. Replaces what was kept before."""
         write_atomically(self._evaluation(measured.candidate, measured.split), measured.model_dump_json(indent=2))

@@ -11,9 +11,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
 import nesylora
 from agent.errors import BadInput, Busy
+from agent.records.events import Note
 from agent.records.examples import Example
 from agent.records.rounds import Round
 from graphs.context import new_run
@@ -205,6 +207,38 @@ def test_a_training_that_was_cut_off_is_charged_even_if_the_checkpoints_are_lost
     assert in_vain[0] > 0
     wanted = trained(training) + (in_vain[0] + in_vain[1] if lost is lose_checkpoints else in_vain[1])
     assert (row.spend.train_tokens, row.trial.spend.train_tokens) == (wanted, wanted)
+
+
+def adapter_bytes(folder: RunFolder) -> bytes:
+    """The only adapter's weights; no checkpoint of its training is left."""
+    [adapter] = folder.path.glob("adapters/*")
+    return (adapter / "adapter_model.safetensors").read_bytes()
+
+
+def test_a_training_goes_on_after_its_last_checkpoint_and_what_that_has_is_charged_once(
+    tiny_task: TinyTask, tmp_path: Path
+) -> None:
+    settings = ["policy=lora-only", "budget.rounds=1", "lora.epochs=4", "lora.checkpoint_seconds=1e-9"]
+    task, in_vain = tiny_task(**LEARNABLE), 0
+    whole, folder = (new_run(task, settings, tmp_path / runs) for runs in ("whole", "killed"))
+    undisturbed = go_on(whole)
+    for step in (3, 6):
+        before = charged(folder)
+        killed(folder, "training LoRA", step)
+        [file] = folder.path.glob("adapters/*.training")
+        with safe_open(file, "pt") as checkpoint:
+            reached = json.loads(checkpoint.metadata()["reached"])
+        assert len(reached["steps"]) == step - 1, "that of the step under way is not yet written"
+        in_vain = charged(folder) - reached["tokens"]
+        assert charged(folder) > before
+    for lost, twice in ((lambda _: None, in_vain), (lose_all_but_the_ledger, 0)):
+        copy = RunFolder.open(shutil.copytree(folder.path, tmp_path / lost.__name__ / folder.name))
+        lost(copy)
+        row = go_on(copy)
+        assert outline(copy) == outline(whole) and adapter_bytes(copy) == adapter_bytes(whole)
+        assert trained(copy) == undisturbed.spend.train_tokens == row.spend.train_tokens - twice
+        said = [event.text for event in copy.events().of(Note)]
+        assert "The training that was cut off goes on after step 5 of 16." in said
 
 
 @pytest.mark.parametrize("what", ["judging", "measured"])  # the adapter is complete: in its own step, and one later

@@ -14,6 +14,7 @@ class FlatAdamW:
 
     Attributes:
         gradient: of all parameters, one after the other.
+        optimizer: torch's own, over the one flat tensor.
     """
 
     def __init__(self, parameters: Sequence[torch.nn.Parameter], weight_decay: float, clip: float) -> None:
@@ -28,7 +29,7 @@ class FlatAdamW:
         self._gradients = [part.view_as(parameter) for parameter, part in parts]
         self._flat = torch.nn.Parameter(flat)
         self._flat.grad = self.gradient
-        self._optimizer = torch.optim.AdamW([self._flat], weight_decay=weight_decay, fused=flat.is_cuda)
+        self.optimizer = torch.optim.AdamW([self._flat], weight_decay=weight_decay, fused=flat.is_cuda)
         self.attach_gradients()
 
     def attach_gradients(self) -> None:
@@ -49,8 +50,8 @@ class FlatAdamW:
         """Clip, step, and set the gradient to zero. Returns the norm before clipping, on the device."""
         norm: torch.Tensor = torch.linalg.vector_norm(self.gradient)
         self.gradient.mul_(torch.clamp(self._clip / (norm + 1e-6), max=1.0))
-        self._optimizer.param_groups[0]["lr"] = learning_rate
-        self._optimizer.step()
+        self.optimizer.param_groups[0]["lr"] = learning_rate
+        self.optimizer.step()
         self.attach_gradients()
         return norm
 

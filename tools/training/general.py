@@ -8,6 +8,7 @@ measures drift (tools/diagnosis/general.jsonl).
 import json
 import random
 from collections.abc import Iterator, Sequence
+from copy import copy
 from importlib.resources import files
 from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
@@ -65,13 +66,18 @@ class GeneralRows:
     """
 
     def __init__(self, backbone: Backbone, share: float, weight: float, *, rows: int, most: int, seed: int) -> None:
-        self._share, self._weight, self._due = share, weight, 0.0
+        self._share, self._weight = share, weight
         shuffle = random.Random(seed)
         rendered = [backbone.render.row(Prompt(), text) for text in general_texts()]
         fitting = [row for row in rendered if len(row) <= most]
         wanted = min(ceil(self._share * rows), len(fitting)) if self._weight else 0
         self._rows, self.read_tokens = _predicted(backbone, shuffle.sample(fitting, wanted))
-        self._order = _endless(self._rows, shuffle)
+        self._shuffle = shuffle
+        self.begin()
+
+    def begin(self) -> None:
+        """Draw from the first one on: what a training that begins again, or goes on after a kill, drew before."""
+        self._due, self._order = 0.0, _endless(self._rows, copy(self._shuffle))
 
     def rows_an_epoch(self, training_rows: int) -> int:
         """General rows that go with so many training rows."""

@@ -1,6 +1,6 @@
 """Optimizer steps: gradient, clipping, AdamW. On CUDA a step is only started, and its numbers are read later."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,6 +69,7 @@ class OptimizerSteps:
         kinds = {(weight.dtype, weight.device) for weight in self._parameters}
         if backbone.device.type in DEVICES and len(kinds) == 1:
             self._flat = FlatAdamW(self._parameters, settings.weight_decay, settings.clip)
+            self._adamw = self._flat.optimizer
             if backbone.packs and not budget.checkpointing and not backbone.sharded:
                 self._captured = CapturedPasses(backbone, budget)
         else:
@@ -106,6 +107,36 @@ class OptimizerSteps:
             loss_sum = torch.as_tensor(loss_sum, device=self._backbone.device, dtype=torch.float32)
             self._ranks.add_up(loss_sum)
         return StepNumbers.of(loss_sum, self._flat.step(learning_rate), tokens)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Weights, AdamW's state, and where random draws (dropout's) are in each process: copies in the host's memory.
+
+        Processes that train together call it together. Waits for the steps that were begun.
+        """
+        state = {f"weight.{number}": weight for number, weight in enumerate(self._parameters)}
+        for number, values in self._adamw.state_dict()["state"].items():
+            state |= {f"{name}.{number}": value for name, value in values.items()}
+        state = {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
+        drawn = {"random.cpu": torch.get_rng_state()}
+        if self._backbone.device.type != "cpu":
+            drawn["random.device"] = torch.get_device_module(self._backbone.device).get_rng_state()
+        return state | {name: self._ranks.gather(at) if self._ranks else at[None] for name, at in drawn.items()}
+
+    def load(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go on from a `state` of the same training."""
+        of_adamw: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in state.items():
+            name, of = key.split(".")
+            if name == "weight":
+                self._parameters[int(of)].data.copy_(value)
+            elif name != "random":
+                of_adamw.setdefault(int(of), {})[name] = value
+        self._adamw.load_state_dict(self._adamw.state_dict() | {"state": of_adamw})
+        rank = self._ranks.rank if self._ranks else 0
+        drawn = {name: state[name][rank].clone() for name in state if name.startswith("random")}  # a view would crash
+        torch.set_rng_state(drawn["random.cpu"])
+        if self._backbone.device.type != "cpu":
+            torch.get_device_module(self._backbone.device).set_rng_state(drawn["random.device"])
 
     def _added_up(self, ranks: Ranks, loss: float) -> float:
         """Replace the gradients by their sums over all processes, sent as one tensor; the same of the loss."""

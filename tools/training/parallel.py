@@ -49,6 +49,7 @@ class Said(Record):
 
     progress: tuple[str, int, int, str] | None = None
     spend: Spend | None = None
+    note: str = ""
 
 
 class Failure(Record):
@@ -70,17 +71,24 @@ class ParallelTrainer:
         locate: the folder of an adapter, from its id.
         place: a folder for what passes between the processes, rows among it. It is there while they work.
         progress: called after each optimizer step; may raise to break the training off.
+        note: takes a sentence for the user.
 
     Raises:
         BadInput: this machine has not as many devices.
     """
 
     def __init__(
-        self, backbone: Backbone, config: TaskConfig, locate: Callable[[str], Path], place: Path, progress: Progress
+        self,
+        backbone: Backbone,
+        config: TaskConfig,
+        locate: Callable[[str], Path],
+        place: Path,
+        progress: Progress,
+        note: Callable[[str], None],
     ) -> None:
         check_devices(backbone.device.type, config.processes)
         self._backbone, self._config, self._locate, self._progress = backbone, config, locate, progress
-        self._place = place
+        self._place, self._note = place, note
 
     def train(self, job: TrainingJob) -> Training:
         """As `agent.protocols.Trainer.train`.
@@ -108,6 +116,8 @@ class ParallelTrainer:
     def _tell(self, said: Said) -> None:
         if said.progress:
             self._progress(*said.progress)
+        if said.note:
+            self._note(said.note)
         self._backbone.charge(said.spend or Spend())  # also where nothing is said: it asks whether to go on
 
 
@@ -201,5 +211,5 @@ def _failure(place: Path, processes: int, log: Path) -> NesyLoraError:
         why = errors[0] if errors else text.strip()[-200:]
     return NesyLoraError(
         f"The training was broken off: {which} ({why}). The other processes have ended, and what was completed "
-        "before is kept; resume begins this training again."
+        "before is kept; resume goes on with this training after its last checkpoint, or begins it again."
     )

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,8 +42,8 @@ def work(place: Path) -> int:
             backend = "gloo"
         distributed.init_process_group(backend, timeout=timedelta(seconds=job.silence))
         ranks = Ranks.of_this_group()
-        progress, charge = _speaking(place / "said.jsonl") if ranks.rank == 0 else (_silent, _free)
-        train(job, ranks, progress, charge)
+        speaking = _speaking(place / "said.jsonl") if ranks.rank == 0 else (_silent, _free, _unsaid)
+        train(job, ranks, *speaking)
     except NesyLoraError as error:
         return _failed(place, error)
     except RuntimeError as error:
@@ -59,7 +60,7 @@ def _failed(place: Path, error: NesyLoraError) -> int:
     return 1
 
 
-def train(job: Job, ranks: Ranks, progress: Progress, charge: Charge) -> None:
+def train(job: Job, ranks: Ranks, progress: Progress, charge: Charge, note: Callable[[str], None]) -> None:
     """Load the model, and train as one of several. Raises as `agent.protocols.Trainer.train`."""
     base, tokenizer = _load(job)
     training = job.training
@@ -70,7 +71,7 @@ def train(job: Job, ranks: Ranks, progress: Progress, charge: Charge) -> None:
         base, tokenizer, name=job.model, locate=folders.__getitem__, charge=charge,
         chat_template_kwargs=job.chat_template_kwargs, sharded=job.shard,
     )  # fmt: skip
-    LoraTrainer(backbone, job.lora, progress, ranks).train(training)
+    LoraTrainer(backbone, job.lora, progress, ranks, note).train(training)
 
 
 def _load(job: Job) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
@@ -88,8 +89,8 @@ def _load(job: Job) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     return base, tokenizer
 
 
-def _speaking(file: Path) -> tuple[Progress, Charge]:
-    """Progress and charge that are written to a file, a line each."""
+def _speaking(file: Path) -> tuple[Progress, Charge, Callable[[str], None]]:
+    """Progress, charge and notes that are written to a file, a line each."""
 
     def say(said: Said) -> None:
         with file.open("a", encoding="utf-8") as lines:
@@ -98,13 +99,16 @@ def _speaking(file: Path) -> tuple[Progress, Charge]:
     def progress(what: str, done: int, total: int, note: str = "") -> None:
         say(Said(progress=(what, done, total, note)))
 
-    return progress, lambda spend: say(Said(spend=spend))
+    return progress, lambda spend: say(Said(spend=spend)), lambda text: say(Said(note=text))
 
 
 def _silent(what: str, done: int, total: int, note: str = "") -> None: ...
 
 
 def _free(spend: Spend) -> None: ...
+
+
+def _unsaid(text: str) -> None: ...
 
 
 if __name__ == "__main__":

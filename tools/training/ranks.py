@@ -67,6 +67,12 @@ class Ranks:
         """Replace it by the sum over all processes."""
         distributed.all_reduce(tensor)
 
+    def gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Those of all processes, of one shape and in the host's memory, one after the other: [processes, ...]."""
+        found = [torch.empty_like(tensor) for _ in range(self.size)]
+        distributed.all_gather(found, tensor)
+        return torch.stack(found)
+
     def any(self, flag: bool) -> bool:
         """Whether it is true in any process. On the host: a GPU is not waited for."""
         flags = torch.tensor(float(flag))

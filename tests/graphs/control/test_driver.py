@@ -13,7 +13,7 @@ import pytest
 from agent.errors import BadInput, NesyLoraError
 from agent.policy.experience import experience
 from agent.records.actions import EditPrompt, Rollback, Stop, TrainLora
-from agent.records.events import Event, PlanAnswered
+from agent.records.events import Event, Note, PlanAnswered
 from agent.records.looks import Evaluate, TryPrompt
 from graphs.approval import APPROVE, instead
 from graphs.cancelling import CANCELLED
@@ -104,6 +104,25 @@ def test_a_cancelled_training_stays_cancelled_and_says_nothing_about_its_lever(t
     assert (second.signal.lora.rounds, second.signal.lora.fruitless) == (0, 0)
     assert experience(first, "a", "b", "c") is None
     assert [line.number for line in ExperienceFile.beside(training.path.parent).read()] == [2]
+
+
+def test_after_a_pause_a_training_goes_on_from_its_checkpoint_and_a_cancel_throws_it_away(
+    tiny_task: TinyTask, tmp_path: Path
+) -> None:
+    settings = ["policy=lora-only", "budget.rounds=1", "lora.epochs=3", "lora.checkpoint_seconds=1e-9"]
+    folder = new_run(tiny_task(), settings, tmp_path / "runs")
+    with held(folder, done=3) as (driver, listener):
+        driver.pause(now=True)
+        listener.free.set()
+        until(driver, is_("paused"))
+    assert list(folder.path.glob("adapters/*.training")), "the process has ended, and another goes on"
+    with held(folder, done=5) as (driver, listener):
+        driver.cancel_step()
+        listener.free.set()
+        assert driver.wait(PATIENCE)
+    said = [event.text for event in folder.events().of(Note)]
+    assert any("goes on after step 3 of" in text for text in said)
+    assert [row.trial.cancelled for row in folder.rounds()] == [True] and not list(folder.path.glob("adapters/*"))
 
 
 def test_a_cancelled_action_stays_cancelled_after_a_pause_and_another_process(training: RunFolder) -> None:

@@ -5,6 +5,8 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -68,7 +70,13 @@ def _work(folder: Path, rank: int, size: int, work: Callable[[int, Ranks | None]
         os._exit(code)
 
 
-def train_in(folder: Path, model: Path, size: int, ahead: bool = False, sharded: bool = False) -> None:
+class CutOff(BaseException):
+    """In the place of a kill."""
+
+
+def train_in(
+    folder: Path, model: Path, size: int, ahead: bool = False, sharded: bool = False, dropout: float = 0, cut: int = 0
+) -> None:
     """Train by so many processes. The log that each has is left there as a file, by its rank."""
 
     def train(rank: int, ranks: Ranks | None) -> None:
@@ -81,13 +89,20 @@ def train_in(folder: Path, model: Path, size: int, ahead: bool = False, sharded:
             kept = sum(weight.to_local().numel() for weight in base.parameters())
             (folder / f"{rank}.kept").write_text(str(kept / whole))
         backbone = Backbone(base, tokenizer, name="tiny", locate=folder.joinpath, sharded=sharded)
-        settings = Lora(rank=4, batch_size=3, accumulate=2, weight_decay=0.1, clip=0.5)
-        trainer = LoraTrainer(backbone, settings, lambda *_: None, ranks)
-        log = trainer.train(
-            TrainingJob(
-                adapter="made", rows=ROWS, action=ACTION, folder=folder / "made", parent=None, seed=3, deadline=1e12
-            )
+        settings = Lora(
+            rank=4, batch_size=3, accumulate=2, weight_decay=0.1, clip=0.5, dropout=dropout, checkpoint_seconds=1e-9
         )
+        job = TrainingJob(
+            adapter="made", rows=ROWS, action=ACTION, folder=folder / "made", parent=None, seed=3, deadline=1e12
+        )
+        if cut:
+            with suppress(CutOff):
+                LoraTrainer(backbone, settings, partial(_cut_off, cut), ranks).train(job)
+            assert (folder / "made.training").exists() and not job.folder.exists()
+        shown = list[str]()
+        trainer = LoraTrainer(backbone, settings, lambda *_: None, ranks, shown.append)
+        log = trainer.train(job)
+        assert len(shown) == bool(cut), shown
         if sharded or size == 1:
             trainer.train(
                 TrainingJob(adapter="more", rows=ROWS, action=ACTION, folder=folder / "more", parent="made", seed=4)
@@ -96,6 +111,11 @@ def train_in(folder: Path, model: Path, size: int, ahead: bool = False, sharded:
         (folder / f"{rank}.json").write_text(log.model_dump_json())
 
     fork(folder, size, train)
+
+
+def _cut_off(at: int, what: str, done: int, total: int, note: str = "") -> None:
+    if done == at:
+        raise CutOff
 
 
 if __name__ == "__main__":
@@ -108,3 +128,5 @@ if __name__ == "__main__":
         assert read_training(place / str(size) / "made").processes == size
     train_in(place / "ahead", model, 2, ahead=True)
     train_in(place / "sharded", model, 2, sharded=True)
+    train_in(place / "dropout", model, 2, dropout=0.1)
+    train_in(place / "cut", model, 2, dropout=0.1, cut=4)

@@ -24,8 +24,9 @@ from tools.model.backbone import Backbone
 from tools.model.chat_template import TokenRow
 from tools.training import optimizer_steps
 from tools.training.gradient import compute_gradient
-from tools.training.lora import LoraTrainer, plan_epoch, rate_factor
+from tools.training.lora import LoraTrainer
 from tools.training.lora_config import lora_config
+from tools.training.plan import plan_epoch, rate_factor
 
 Load = Callable[..., Backbone]
 Adapters = Callable[..., Path]

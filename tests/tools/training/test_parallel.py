@@ -53,6 +53,12 @@ def test_losses_norms_and_weights_are_those_of_one_process(trained: Path, way: s
         torch.testing.assert_close(ours[name], weight, rtol=1e-5, atol=1e-5)
 
 
+def test_processes_that_were_cut_off_go_on_after_the_last_checkpoint_with_the_same_draws(trained: Path) -> None:
+    assert log(trained / "cut").steps == log(trained / "dropout").steps != log(trained / "2").steps
+    ours, whole = (load_file(trained / way / "made" / "adapter_model.safetensors") for way in ("cut", "dropout"))
+    assert ours.keys() == whole.keys() and all(torch.equal(ours[name], whole[name]) for name in whole)
+
+
 def test_a_base_that_is_divided_trains_plain_adapters_of_the_whole_one(
     trained: Path, tiny_model: Callable[[str], Path]
 ) -> None:
