@@ -118,10 +118,12 @@ def checked(task: Path, overrides: Sequence[str] = ()) -> "tuple[Task, dict[str,
         except BadInput as error:
             raise BadInput(f"{place(task, keys, overrides)}: {error}") from error
     if read.config.generation.engine != "own":
+        from tools.engines.server import key_of
         from tools.engines.starting import check_startable
 
         try:
             check_startable(read.config.generation)
+            key_of(read.config.generation)
         except BadInput as error:
             raise BadInput(f"{place(task, ('generation', 'engine'), overrides)}: {error}") from error
     if read.config.prompt.retrieval and not is_installed():

@@ -66,7 +66,8 @@ def as_changes(settings: Sequence[str]) -> dict[str, float | None]:
         if key.strip() not in KEYS:
             raise BadInput(
                 f"--set {setting}: of a run that has begun only its limits can be set ({', '.join(KEYS)}), since "
-                "what was measured holds for the other settings. For those, start a new run."
+                "what was measured holds for the other settings. For those, start a new run. (Only where an engine "
+                "is, `generation.url`, may be changed in the run's task.yaml.)"
             )
         changes[KEYS[key.strip()]] = _number(setting, value.strip())
     return changes

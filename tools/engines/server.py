@@ -18,7 +18,10 @@ CONNECT_SECONDS = 10.0
 BRIEF_SECONDS = 5.0  # of a request that nothing depends on
 LONGEST_WAIT = 15.0  # seconds between two tries
 QUOTED = 300  # characters of a server's message
-RESUME = "Nothing is lost: once it answers, the run goes on with `nesylora resume`."
+RESUME = (
+    "Nothing is lost: once it answers, the run goes on with `nesylora resume`. If it has another address by then, change "
+    "generation.url in the run's task.yaml first."
+)
 
 
 class Refused(Exception):
@@ -137,9 +140,10 @@ class Server:
                 if ended := self._ended():
                     raise NesyLoraError(f"{self.name} does not answer ({what}). {ended}. {RESUME}") from error
                 began = began or now
-                wait = wait if asked is None else asked
+                rest = began + self._settings.patience - now
                 self._waiting[threading.get_ident()] = f"Waiting for {self.name}: {what}."
-                if now + wait > began + self._settings.patience or left.wait(wait):
+                # The last try is when the patience ends.
+                if rest <= 0 or left.wait(min(wait if asked is None else asked, rest)):
                     raise NesyLoraError(
                         f"{self.name} does not answer ({what}), for {now - began:.0f} s now (generation.patience). "
                         f"{RESUME}"
