@@ -55,7 +55,7 @@ def task_text(draft: TaskDraft, max_new_tokens: int, epochs: int) -> str:
         "",
         "generation:",
         f"  max_new_tokens: {max_new_tokens}  # room for the longest answer of the rows",
-        "  # engine: vllm  # a vLLM server answers: docs/engines.md",
+        "  # engine: vllm  # a vLLM server answers; openai: any server, for words alone (docs/engines.md)",
         "lora:",
         f"  epochs: {epochs}  # of one training; few rows need more",
     ]  # fmt: skip

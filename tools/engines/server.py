@@ -19,8 +19,8 @@ BRIEF_SECONDS = 5.0  # of a request that nothing depends on
 LONGEST_WAIT = 15.0  # seconds between two tries
 QUOTED = 300  # characters of a server's message
 RESUME = (
-    "Nothing is lost: once it answers, the run goes on with `nesylora resume`. If it has another address by then, change "
-    "generation.url in the run's task.yaml first."
+    "Nothing is lost: once it answers, the run goes on with `nesylora resume`. If it has another address by then, "
+    "change generation.url in the run's task.yaml first."
 )
 
 

@@ -1,6 +1,7 @@
 """`nesylora runs`: the runs there are."""
 
 import json
+import textwrap
 from pathlib import Path
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from ui import wording
 from ui.control.states import state_of
 
 CURVE = 16  # rewards that a line shows, the latest
+NOTE = 100  # characters of why a run is not working; `--json` and `ctl status` have all of it
 
 
 def list_runs(root: Path, as_json: bool = False) -> int:
@@ -34,14 +36,8 @@ def list_runs(root: Path, as_json: bool = False) -> int:
         try:
             row = _row(run)
         except BadInput:
-            row = (
-                run.name,
-                "–",
-                "–",
-                "",
-                "–",
-                f"damaged: nesylora resume {as_typed(run.path)} mends it, or says where",
-            )
+            mend = f"damaged: nesylora resume {as_typed(run.path)} mends it, or says where"
+            row = (run.name, "–", "–", "", "–", mend)
         table.add_row(*map(Text, row))
     console.print(table)
     return 0
@@ -56,7 +52,7 @@ def _row(run: RunFolder) -> tuple[str, ...]:
         f"{rewards[0]:.2f} → {rewards[-1]:.2f}" if rewards else "–",
         wording.sparkline(rewards[-CURVE:]),
         f"{outcome.baseline_test.reward:.2f} → {outcome.best_test.reward:.2f}" if outcome else "–",
-        f"{state}: {wording.printable(note)}" if note else state,
+        f"{state}: {textwrap.shorten(wording.printable(note), NOTE, placeholder=' …')}" if note else state,
     )
 
 
