@@ -11,11 +11,12 @@ from memory.queue import QueueFolder, now
 from memory.run.naming import as_typed
 from memory.storage.lock import holder
 from ui.queue.page import write_page
-from ui.queue.words import limits_in_words, say_remarks
+from ui.queue.words import limits_in_words, say_remarks, say_that_tasks_are_read
 
 
 def add(queue: QueueFolder, task: Path, overrides: Sequence[str]) -> int:
     """Put a task behind the others. Raises BadInput: it cannot be used."""
+    say_that_tasks_are_read(1)
     row = add_task(queue, task, overrides)
     write_page(queue)
     say_remarks([row])

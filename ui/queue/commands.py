@@ -111,10 +111,12 @@ def notify_overrides(options: argparse.Namespace) -> list[str]:
 def run_queue(options: argparse.Namespace, overrides: list[str]) -> int:
     """`nesylora run` with several tasks, or overnight."""
     from graphs.queue.making import new_queue
-    from ui.queue.words import say_remarks, skipped_in_words
+    from ui.queue.words import say_remarks, say_that_tasks_are_read, skipped_in_words
     from ui.queue.work import begin, show_estimate
 
     tasks = [Path(task) for task in options.task]
+    if not options.json:
+        say_that_tasks_are_read(len(tasks))
     queue = new_queue(
         tasks, limits_of(options), options.runs, overrides, options.name, options.notify, options.skip_broken
     )

@@ -20,6 +20,7 @@ from memory.run.folder import RunFolder
 from ui import wording
 from ui.control import signals
 from ui.control.work import IMPROVED, NOTHING, REACHED, exit_code
+from ui.queue.words import say_that_tasks_are_read
 
 FAILED = 1
 
@@ -74,6 +75,7 @@ def _rows(
     if not limits.set:
         check_tasks(new, overrides, limits, here)
         return []
+    say_that_tasks_are_read(len(new))
     rows = iter(read_tasks(new, overrides, limits, root, here=here))
     return [_goes_on(begun[task], limits) if task in begun else next(rows) for task in tasks]
 

@@ -29,6 +29,15 @@ def skipped_in_words(row: TaskSkipped) -> str:
     return f"{row.task}: left out. {wording.printable(row.reason)}"
 
 
+def say_that_tasks_are_read(count: int) -> None:
+    """Say on standard error what the next seconds go to, so that nobody takes the wait for a hang."""
+    print(
+        f"Reading {plural(count, 'task')}, and trying out what never ran here, to estimate it: some seconds a task, "
+        "more where the machine is busy.",
+        file=sys.stderr, flush=True,
+    )  # fmt: skip
+
+
 def say_remarks(tasks: Sequence[TaskAdded]) -> None:
     """Say on standard error what they ask for that is not there now, and may be by their turn."""
     found = dict[str, list[str]]()
