@@ -141,8 +141,9 @@ class Runner:
         what = plural(len(long), f"{split} row")
         named = f"{', '.join(long[:NAMED])}{', …' if len(long) > NAMED else ''}"
         raise BadInput(
-            f"Its server calls {what} too long for '{config.model}' under the seed prompt: {named}. Shorten them, or "
-            "set data.too_long to wrong, which counts them as wrong: a run goes on with that in its task.yaml"
+            f"Its server calls {what} of {config.name} too long for '{config.model}' under the seed prompt: {named}. "
+            f"Shorten them, or set data.too_long to wrong in the task.yaml of {config.name}: then they count as wrong. "
+            "(A run goes on with that in its own task.yaml.)"
         )
 
     def _key(self, row: Example) -> str:

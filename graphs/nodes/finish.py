@@ -32,6 +32,7 @@ def finish(state: State, services: RunServices) -> State:
         usage=services.llm.budget.usage,
     )
     services.folder.append(outcome)
+    services.folder.discard_trainings()  # of a killed process, where no round came after it
     services.show_report()
     services.emit(RunFinished(outcome=outcome))
     return results(services, outcome)

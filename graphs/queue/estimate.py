@@ -108,8 +108,13 @@ def _estimate(task: Task, known: Known, sample: Sample | None, past: "Past") -> 
         asks_llm=config.pays,
         usd_round=past.usd_round if config.pays else 0.0,
         llm_tokens_round=past.llm_tokens_round if config.pays else 0.0,
-        disk=SMALL + config.budget.rounds * (past.adapter_bytes or _guessed_adapter(config)),
+        disk=SMALL + (config.budget.rounds + _checkpoints(config)) * (past.adapter_bytes or _guessed_adapter(config)),
     )
+
+
+def _checkpoints(config: TaskConfig) -> int:
+    """Adapters whose room a training's checkpoint takes: weights and two moments, twice while one is replaced."""
+    return 6 if config.lora.checkpoint_seconds else 0
 
 
 def _guessed_sizes(task: Task) -> Sizes:

@@ -84,6 +84,8 @@ class StartedEngine:
         source = source_folder(config.model, run.progress)
         ours = str(pick_dtype(pick_device(config.device))).removeprefix("torch.")
         dtype = ours if config.dtype == "auto" else config.dtype
+        for idle in _taken_idle(_key(config, dtype)):  # not under the lock: it may take long to end
+            idle.close()
         with _lock:
             server = self._shared(source, dtype)
 
@@ -108,7 +110,6 @@ class StartedEngine:
             users = _started[key].users
             _started.pop(key).server.close()
         if key not in _started:
-            _stop_idle()
             _started[key] = _Shared(StartedServer(config, source, dtype, self._run.folder.path / LOG), users)
         _started[key].users.add(self)
         return _started[key].server
@@ -126,10 +127,11 @@ def _key(config: TaskConfig, dtype: str) -> str:
     return digest([config.model, dtype, max_rank(config.lora), settings.python, settings.arguments])
 
 
-def _stop_idle() -> None:
-    """End what no run uses: two seldom fit into a GPU's memory."""
-    for key in [key for key, shared in _started.items() if not shared.users]:
-        _started.pop(key).server.close()
+def _taken_idle(key: str) -> "list[StartedServer]":
+    """What no run uses, where another is to be started: two seldom fit into a GPU's memory. For the caller to end."""
+    with _lock:
+        idle = [] if key in _started else [other for other, shared in _started.items() if not shared.users]
+        return [_started.pop(other).server for other in idle]
 
 
 def stop() -> None:

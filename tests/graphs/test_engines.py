@@ -253,6 +253,18 @@ def test_eval_answers_through_the_tasks_engine(
     assert sum(asked == path for asked, _ in served.asked) == 4, "the validation rows"
 
 
+def test_eval_says_what_it_cost_and_holds_to_a_budget(
+    tiny_task: TinyTask, served: ScriptedVllm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paid = {"engine": "openai", "url": served.url, "max_new_tokens": 4, "price": {"input": 1e4, "output": 1e4}}
+    task = str(tiny_task(policy="prompt-only", model="tiny", generation=paid))
+    assert command(["eval", task, "--set", "budget.usd=1000"]) == 0
+    assert "tokens of hosted models" in capsys.readouterr().out
+    assert command(["eval", task, "--set", "budget.usd=0.01"]) != 0
+    said = capsys.readouterr()
+    assert "so there is no score" in said.err and "joint reward" not in said.out
+
+
 def test_eval_says_that_an_adapter_needs_weights(
     tiny_task: TinyTask, served: ScriptedVllm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

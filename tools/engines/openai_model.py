@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import cached_property
+from typing import Any
 
 from agent.config.generation import Generation
 from agent.config.llm import Llm
@@ -149,15 +150,20 @@ class OpenAiModel(LanguageModel):
                     raise self._server.fault(refused) from refused
 
     def _paid(self, messages: list[Message], sent: dict[str, float], new: int) -> Completion:
-        """The answer to one request. Raises Refused."""
-        with self._payments.call(messages, new) as pay:
-            found = self._server.post("/chat/completions", {"model": self._name, "messages": messages, **sent})
-            try:
-                answer = read_completion(found)
-            except (LookupError, TypeError, AttributeError) as error:
-                raise NesyLoraError(f"{self._server.name} sent something that is no chat completion") from error
-            pay(answer)
-            return answer
+        """The answer to one request, each try of which is paid for. Raises Refused."""
+
+        def attempt(send: Callable[[], Any]) -> Completion:
+            return self._payments.paid(messages, new, lambda: self._read(send()))
+
+        body = {"model": self._name, "messages": messages, **sent}
+        answer: Completion = self._server.post("/chat/completions", body, attempt)
+        return answer
+
+    def _read(self, found: Any) -> Completion:
+        try:
+            return read_completion(found)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise NesyLoraError(f"{self._server.name} sent something that is no chat completion") from error
 
 
 class Unmeasured:

@@ -1,13 +1,11 @@
 """What the answers of a hosted model cost: charged to a run's budget as calls to the external LLM are."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import httpx
 
 from agent.config.llm import Price
-from agent.errors import NesyLoraError
 from agent.records.rounds import Usage
 from tools.engines.completions import Completion
 from tools.engines.server import Refused
@@ -33,34 +31,28 @@ class Payments:
         self._price = price
         self._budget = budget
 
-    @contextmanager
-    def call(self, messages: Sequence[Message], new: int) -> Iterator[Callable[[Completion], None]]:
-        """Pays for the request that is made inside, by what it is told of the answer.
+    def paid(self, messages: Sequence[Message], new: int, ask: Callable[[], Completion]) -> Completion:
+        """The answer to one request, which is paid for. Raises what `ask` raises.
 
-        Where that never comes, a refused request costs nothing, as does one that reached no server; others may have
-        been billed, and stay charged at their most. So is what a server does not count.
+        A request that is refused costs nothing, nor does one that reached no server. Another that brings no answer may
+        have been billed, and stays charged at its most, as does what a server does not count.
 
         Args:
             new: most tokens of the answer.
+            ask: makes just this request.
         """
         budget, began = self._budget(), time.monotonic()
         most = self._usage(sum(len(message["content"].encode()) + UNSEEN for message in messages), new)
         call = budget.begin("engine", self._model, most)
-
-        def pay(answer: Completion) -> None:
-            read, written = answer.read or most.input_tokens, answer.written or most.output_tokens
-            fault = "" if answer.read and answer.written else NO_USAGE
-            budget.settle(call, self._usage(read, written), time.monotonic() - began, fault)
-
         try:
-            yield pay
-        except Refused as error:
+            answer = ask()
+        except (Refused, *UNSENT) as error:
             budget.settle(call, Usage(calls=1), time.monotonic() - began, str(error))
             raise
-        except NesyLoraError as error:
-            if isinstance(error.__cause__, (*UNSENT, Refused)):
-                budget.settle(call, Usage(calls=1), time.monotonic() - began, str(error))
-            raise
+        used = self._usage(answer.read or most.input_tokens, answer.written or most.output_tokens)
+        fault = "" if answer.read and answer.written else NO_USAGE
+        budget.settle(call, used, time.monotonic() - began, fault)
+        return answer
 
     def _usage(self, read: int, written: int) -> Usage:
         usd = (read * self._price.input + written * self._price.output) / 1e6

@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import httpx
@@ -14,6 +15,7 @@ from agent.errors import BadInput, NesyLoraError
 from tools.llm.retry import NO_CREDIT, mentions, retry_after, without_key
 
 Body = Mapping[str, Any]
+Attempt = Callable[[Callable[[], Any]], Any]
 CONNECT_SECONDS = 10.0
 BRIEF_SECONDS = 5.0  # of a request that nothing depends on
 LONGEST_WAIT = 15.0  # seconds between two tries
@@ -90,16 +92,19 @@ class Server:
 
     def get(self, path: str) -> Any:
         """What stands at a path beside /v1, or in it, as JSON. Raises as `post`."""
-        return self._patiently("GET", path, None)
+        return self._patiently(partial(self._once, "GET", path, None), path)
 
-    def post(self, path: str, body: Body) -> Any:
-        """The JSON answer (None for other text).
+    def post(self, path: str, body: Body, attempt: Attempt = lambda send: send()) -> Any:
+        """The JSON answer (None for other text), or what `attempt` makes of it.
+
+        Args:
+            attempt: is given what makes the request once, for each try of it.
 
         Raises:
             Refused: the server has refused it.
             NesyLoraError: it is away for longer than the settings' patience.
         """
-        return self._patiently("POST", path, body)
+        return self._patiently(lambda: attempt(partial(self._once, "POST", path, body)), path)
 
     def try_once(self, path: str, body: Body) -> bool:
         """A short try of a request that is not worth waiting for. Returns whether the server has answered."""
@@ -116,17 +121,17 @@ class Server:
         self._left.set()
         self._left = threading.Event()
 
-    def _patiently(self, method: str, path: str, body: Body | None) -> Any:
+    def _patiently(self, send: Callable[[], Any], path: str) -> Any:
         try:
-            return self._tried(method, path, body)
+            return self._tried(send, path)
         finally:
             self._waiting.pop(threading.get_ident(), None)
 
-    def _tried(self, method: str, path: str, body: Body | None) -> Any:
+    def _tried(self, send: Callable[[], Any], path: str) -> Any:
         began, wait, left = None, 1.0, self._left
         while True:
             try:
-                return self._once(method, path, body)
+                return send()
             except (httpx.TransportError, Refused) as error:
                 asked = None
                 if isinstance(error, Refused):

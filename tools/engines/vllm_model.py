@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -149,11 +150,12 @@ class VllmModel(LanguageModel):
             lambda place: server.answer(rows[place].prompt, new, folder), fitting,
             self._settings.batch_size, lambda: self._look_up(server.server.waits), server.server.abandon,
         )  # fmt: skip
-        for done, (place, answered) in enumerate(answers, 1):
-            ids = answered[: next((at for at, token in enumerate(answered) if token in ends), len(answered))]
-            texts[place] = render.output(ids)
-            spend += self._charged(generated_tokens=len(ids) + 1)
-            self._progress("answering", done, len(rows), f"with adapter {adapter}" if adapter else "")
+        with closing(answers):
+            for done, (place, answered) in enumerate(answers, 1):
+                ids = answered[: next((at for at, token in enumerate(answered) if token in ends), len(answered))]
+                texts[place] = render.output(ids)
+                spend += self._charged(generated_tokens=len(ids) + 1)
+                self._progress("answering", done, len(rows), f"with adapter {adapter}" if adapter else "")
         if done < len(rows):
             self._progress("answering", done, len(rows), f"{len(rows) - done} rows are too long for the model")
         return texts, spend

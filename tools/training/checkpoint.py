@@ -4,6 +4,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -93,7 +94,7 @@ class Checkpoint:
         return None
 
     def write(self, reached: Reached, tensors: dict[str, torch.Tensor]) -> None:
-        """Replace what was written before. A full disk ends no training: it goes on without new checkpoints."""
+        """Replace what was written before. Where that fails, the training goes on without new checkpoints."""
         about = {"job": self._job, "reached": reached.model_dump_json()}
         about["digest"] = _digest(about["job"], about["reached"], tensors)
         try:
@@ -103,11 +104,11 @@ class Checkpoint:
                 os.fsync(draft.fileno())
             os.replace(self._draft, self._file)
         except (OSError, SafetensorError) as error:
-            self._draft.unlink(missing_ok=True)
-            if not is_disk_full(error):
-                raise
+            with suppress(OSError):
+                self._draft.unlink(missing_ok=True)
             self._every = 0
-            self._note("The disk is full: the training goes on without new checkpoints.")
+            why = "The disk is full" if is_disk_full(error) else f"No checkpoint can be written ({error})"
+            self._note(f"{why}: the training goes on without new checkpoints.")
         self._last = time.monotonic()
 
     def discard(self) -> None:

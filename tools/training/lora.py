@@ -114,7 +114,11 @@ class LoraTrainer:
                 processes=self._ranks.size if self._ranks else 1,
             )  # fmt: skip
             if self._leads:
-                self._save(job.adapter, training, job.folder)
+                try:
+                    self._save(job.adapter, training, job.folder)
+                except DiskFull:  # the checkpoint takes more room than the adapter
+                    checkpoint.discard()
+                    self._save(job.adapter, training, job.folder)
                 checkpoint.discard()
         return training
 

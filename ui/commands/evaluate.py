@@ -1,17 +1,23 @@
 """`nesylora eval`: one prompt, and perhaps an adapter, on a task's validation rows."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from agent.config.generation import require_weights
-from agent.errors import BadInput
+from agent.errors import BadInput, NesyLoraError, OutOfBudget
 from agent.records.evaluation import Evaluation, Measurements
 from agent.records.examples import Candidate, Prompt, Split
+from graphs.services.brake import UnderWay
+from graphs.services.shared_engine import LOG
 from memory.run.folder import RunFolder
+from ui import wording
 
 GIVEN = "0" * 12  # what the adapter is called here
 
@@ -46,20 +52,41 @@ def score(task_path: str, prompt_file: Path | None, adapter: Path | None, overri
     from ui.terminal.live import LiveView
 
     own_prompt = _read(prompt_file) if prompt_file else None
-    with LiveView() as view, TemporaryDirectory(prefix="nesylora-eval-") as place:
+    with LiveView() as view, _folder() as place:
         services = RunServices(Context(listener=view))
-        services.folder = GivenAdapter(new_run(Path(task_path), overrides, Path(place)).path)
+        services.folder = GivenAdapter(new_run(Path(task_path), overrides, place).path)
         if adapter is not None:
             require_weights(services.spec.config, f"The adapter {adapter}")
             check_files(adapter)
             services.folder.adapter = adapter
-        services.fit_rows()
-        prompt = own_prompt or services.spec.config.prompt.prompt()
-        candidate = Candidate(prompt=prompt.id, adapter=GIVEN if adapter else None)
-        runner = Runner(services.spec, services.model, lambda _: prompt, Unkept(), whole=True)
-        evaluation = runner(candidate, "validation")
+        with services.locked():  # as a run: what is paid for counts, and an engine is let go
+            services.under_way = UnderWay(node="judge")  # which a used-up budget breaks off
+            services.fit_rows()
+            prompt = own_prompt or services.spec.config.prompt.prompt()
+            candidate = Candidate(prompt=prompt.id, adapter=GIVEN if adapter else None)
+            runner = Runner(services.spec, services.model, lambda _: prompt, Unkept(), whole=True)
+            try:
+                evaluation = runner(candidate, "validation")
+            except OutOfBudget as error:
+                raise NesyLoraError(f"{error} Not all rows are answered, so there is no score.") from error
+            paid = services.llm.budget.spend
     _print(view.console, evaluation, show)
+    if paid.llm_tokens:
+        view.console.print(f"{paid.llm_tokens:,} tokens of hosted models, {wording.money(paid.usd)}")
     return 0
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """For a run that is not kept. After an error the log of an engine stays, since its message names it."""
+    folder = Path(mkdtemp(prefix="nesylora-eval-"))
+    try:
+        yield folder
+    except BaseException:
+        if not any(folder.glob(f"*/{LOG}")):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read(file: Path) -> Prompt:

@@ -1,12 +1,18 @@
 """A model without weights here: messages go out, texts and token counts come back."""
 
+import json
 import shutil
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -169,6 +175,47 @@ def test_a_server_that_is_never_reached_is_not_paid(model: Make) -> None:
         time.sleep(0.01)
     spent = budget.spend
     assert spent.usd == pytest.approx(0, abs=1e-12) and spent.llm_tokens == 0  # sums of floats leave a rest
+
+
+@contextmanager
+def breaking_off(then: int) -> Iterator[str]:
+    """A server's address. It reads the first request and breaks off; later ones get this status."""
+    asked = count()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            if next(asked) == 0:
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
+            body = json.dumps(completion("A", usage=used(90, 4))[1] if then == 200 else {"error": "busy"}).encode()
+            self.send_response(then)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as there:
+        Thread(target=there.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{there.server_port}/v1"
+        there.shutdown()
+
+
+@pytest.mark.parametrize("then", [200, 503])
+def test_a_request_that_breaks_off_stays_charged_at_its_most_whatever_comes_of_the_next(then: int, model: Make) -> None:
+    log = UnsavedCallLog()
+    with breaking_off(then) as url:
+        there = model(url=url, patience=1.5, budget=LlmBudget(log))
+        if then == 200:
+            assert there.generate(PROMPT, ROWS[:1], adapter=None, max_new_tokens=7)[0] == ["A"]
+        else:
+            with pytest.raises(NesyLoraError, match="does not answer"):
+                there.generate(PROMPT, ROWS[:1], adapter=None, max_new_tokens=7)
+    last = {call.number: call for call in log}
+    first, *others = last.values()
+    assert not first.settled and first.usage.usd > 0 and others
+    assert all(call.usage.usd == pytest.approx(130e-6 if then == 200 else 0) for call in others)
 
 
 def test_what_is_broken_off_is_paid_for_as_far_as_it_was_answered_and_no_further(
