@@ -111,13 +111,20 @@ class Connection:
 
     @cached_property
     def _client(self) -> "BaseChatModel":
-        settings = self._settings
-        return make_client(
-            model=settings.model,
-            base_url=settings.base_url or OPENAI,  # else langchain takes it from the environment
-            api_key=self._key,
-            temperature=None,  # sent with each request, as long as the model accepts it
-            timeout=settings.timeout,
-            max_retries=0,
-            use_responses_api=False,
-        )
+        """Raises LlmRefused: there is no key, or the environment names a proxy that cannot be used."""
+        settings, key = self._settings, self._key
+        try:
+            return make_client(
+                model=settings.model,
+                base_url=settings.base_url or OPENAI,  # else langchain takes it from the environment
+                api_key=key,
+                temperature=None,  # sent with each request, as long as the model accepts it
+                timeout=settings.timeout,
+                max_retries=0,
+                use_responses_api=False,
+            )
+        except (OSError, ValueError, ImportError) as error:  # whose words may hold the proxy's password
+            raise LlmRefused(
+                "no client can be made as the environment says: look at HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and "
+                f"SSL_CERT_FILE ({type(error).__name__})"
+            ) from None

@@ -200,3 +200,22 @@ def test_only_a_server_elsewhere_is_asked_through_the_environments_proxy(monkeyp
         monkeypatch.delenv("OPENAI_PROXY")
         assert chat(server, base_url=f"http://{HOST}/v1").complete("system", "user") == "far"
         assert proxy.asked == [f"http://{HOST}/v1/chat/completions"]
+
+
+def test_a_proxy_that_cannot_be_used_is_said_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving([]) as server:
+        monkeypatch.setenv("ALL_PROXY", "gopher://user:sesame@10.0.0.1:8080")
+        with pytest.raises(LlmRefused, match="look at HTTPS_PROXY, HTTP_PROXY, ALL_PROXY") as error:
+            chat(server, base_url="http://elsewhere.example/v1").complete(
+                "system", "user"
+            )  # clients are kept by address
+        assert "sesame" not in str(error.value)
+
+
+def test_that_a_local_server_is_asked_past_the_proxy_is_no_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving([Reply("near")]) as server:
+        monkeypatch.setenv("HTTPS_PROXY", "http://10.0.0.1:8080")
+        assert chat(server).complete("system", "user") == "near"
+    assert not [record for record in caplog.records if "proxy" in record.getMessage()]
