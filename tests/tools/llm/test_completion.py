@@ -206,9 +206,7 @@ def test_a_proxy_that_cannot_be_used_is_said_without_its_password(monkeypatch: p
     with serving([]) as server:
         monkeypatch.setenv("ALL_PROXY", "gopher://user:sesame@10.0.0.1:8080")
         with pytest.raises(LlmRefused, match="look at HTTPS_PROXY, HTTP_PROXY, ALL_PROXY") as error:
-            chat(server, base_url="http://elsewhere.example/v1").complete(
-                "system", "user"
-            )  # clients are kept by address
+            chat(server, base_url="http://elsewhere.example/v1").complete("system", "user")  # kept by address
         assert "sesame" not in str(error.value)
 
 
