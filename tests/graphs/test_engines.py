@@ -176,7 +176,7 @@ def test_a_row_that_the_server_calls_too_long_follows_the_setting(
     run = new_run(task, [*settings, f"data.too_long={fate}"], tmp_path / "runs", "a")
     if fate == "refuse":
         for _ in range(2):  # whatever was stored
-            with pytest.raises(BadInput, match=r"calls 1 validation row too long.*validation:2.*too_long to wrong"):
+            with pytest.raises(BadInput, match=r"1 validation row of mayors too long.*validation:2.*too_long to wrong"):
                 nesylora.resume(run.path)
         run.task_file.write_text(run.task_file.read_text().replace("too_long: refuse", "too_long: wrong"))
     assert nesylora.resume(run.path).outcome.best_test.rows == 4

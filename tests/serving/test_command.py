@@ -109,7 +109,7 @@ def test_a_run_and_its_bundle_answer_as_they_do_from_python_until_a_signal(start
         answers = [started.client().chat.completions.create(model=name, messages=turns) for turns in messages]  # type: ignore[arg-type]
         assert [answer.choices[0].message.content for answer in answers] == ours
 
-    begun = threading.Semaphore(0)
+    begun = threading.Event(), threading.Event()
 
     def long(place: int) -> str | None:
         """A request that is under way when the signal comes."""
@@ -118,14 +118,13 @@ def test_a_run_and_its_bundle_answer_as_they_do_from_python_until_a_signal(start
             model="mayors", messages=messages[place], stream=True, max_tokens=600
         ):  # type: ignore[call-overload]
             reasons.append(chunk.choices[0].finish_reason)
-            begun.release()
+            begun[place].set()
         return reasons[-1]
 
     health = started.url.replace("/v1", "/health")
     with ThreadPoolExecutor(2) as pool:
         under_way = [pool.submit(long, place) for place in (0, 1)]
-        for _ in range(20):
-            assert begun.acquire(timeout=60)
+        assert all(each.wait(60) for each in begun)
         started.process.send_signal(signal.SIGTERM)
         for _ in range(500):
             if httpx.get(health).json()["status"] == "stopping":
