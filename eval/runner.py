@@ -9,7 +9,7 @@ from agent.protocols import Asked, LanguageModel
 from agent.records.base import digest
 from agent.records.evaluation import Evaluation, ExampleScore, Measurements
 from agent.records.examples import Candidate, Example, Prompt, Split
-from eval.tasks.fitting import NAMED
+from eval.tasks.fitting import first_of
 from eval.tasks.task import Task
 
 # Version of the scorers' rules. Raise it with every change of them: scores of older runs are then measured again.
@@ -139,11 +139,10 @@ class Runner:
         if measured or not long or config.data.too_long != "refuse" or candidate.prompt != config.prompt.prompt().id:
             return
         what = plural(len(long), f"{split} row")
-        named = f"{', '.join(long[:NAMED])}{', …' if len(long) > NAMED else ''}"
         raise BadInput(
-            f"Its server calls {what} of {config.name} too long for '{config.model}' under the seed prompt: {named}. "
-            f"Shorten them, or set data.too_long to wrong in the task.yaml of {config.name}: then they count as wrong. "
-            "(A run goes on with that in its own task.yaml.)"
+            f"Its server calls {what} of {config.name} too long for '{config.model}' under the seed prompt: "
+            f"{first_of(long)}. Shorten them, or set data.too_long to wrong in the task.yaml of {config.name}: then "
+            "they count as wrong. (A run goes on with that in its own task.yaml.)"
         )
 
     def _key(self, row: Example) -> str:

@@ -176,12 +176,9 @@ class _Export:
     @cached_property
     def dtype(self) -> str:
         """In which the model computes; where the task leaves it open, what this machine takes."""
-        from tools.model.loading import pick_device, pick_dtype
+        from tools.model.loading import dtype_name, pick_device
 
-        if self.config.dtype != "auto":
-            return self.config.dtype
-        device = pick_device(self.config.device)
-        return str(pick_dtype(device)).removeprefix("torch.")
+        return dtype_name(self.config.dtype, pick_device(self.config.device))
 
     @cached_property
     def base(self) -> Base:

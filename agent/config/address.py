@@ -35,6 +35,14 @@ def is_local(address: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
+def environment_fault(error: Exception) -> str:
+    """Why no HTTP client can be made: the end of a sentence, without the error's words, which may hold a password."""
+    return (
+        "as the environment says: look at HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and SSL_CERT_FILE "
+        f"({type(error).__name__})"
+    )
+
+
 def has_a_port_or_none(address: str) -> bool:
     """Whether what stands where a port would is one."""
     try:

@@ -43,9 +43,7 @@ class Generation(Settings):
     )
     patience: float = Field(60, ge=0, description="seconds that an engine is waited for that does not answer")
     answer_seconds: float = Field(
-        600,
-        gt=0,
-        description="seconds that an engine may take for one answer, while others are out",
+        600, gt=0, description="seconds that an engine may take for one answer, while others are out"
     )
 
     @model_validator(mode="after")

@@ -55,13 +55,13 @@ def this_machine(spec: ModelSpec, command: str) -> Machine:
     """This machine, with the versions and the commit that run now."""
     import torch
 
-    from tools.model.loading import pick_dtype
+    from tools.model.loading import dtype_name
 
     return Machine(
         date=datetime.now().strftime("%Y-%m-%d %H:%M"), command=command, commit=_commit(), processor=_processor(),
         cores=torch.get_num_threads(), memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         device=torch.cuda.get_device_name() if spec.device == "cuda" else "CPU",
-        dtype=str(pick_dtype(spec.device)).removeprefix("torch."), model=spec.model, versions=_versions(),
+        dtype=dtype_name("auto", spec.device), model=spec.model, versions=_versions(),
     )  # fmt: skip
 
 

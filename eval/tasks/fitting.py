@@ -87,8 +87,7 @@ def _windowed(task: Task, cleaned: Fitting, window: int, lengths: Mapping[str, i
     fitting = cleaned.model_copy(update={"window": window, "too_long": tuple(long), "left_out": left_out})
     if not long:
         return fitting
-    worst = sorted(long, key=lambda name: -long[name])[:NAMED]
-    longest = f"{', '.join(f'{name} ({long[name]} tokens)' for name in worst)}{', …' if len(long) > NAMED else ''}"
+    longest = first_of([f"{name} ({long[name]} tokens)" for name in sorted(long, key=lambda name: -long[name])])
     what = f"{_counted(task, fitting)} do not fit into the {window} tokens of the model's window: {longest}"
     if task.config.data.too_long == "refuse":
         raise BadInput(
@@ -146,11 +145,15 @@ def _counted(task: Task, fitting: Fitting) -> str:
     return " and ".join(f"{count} of {len(measured[split])} {split} rows" for split, count in counts.items() if count)
 
 
+def first_of(names: Sequence[str]) -> str:
+    """The first rows of a list, as a sentence names them."""
+    return f"{', '.join(names[:NAMED])}{', …' if len(names) > NAMED else ''}"
+
+
 def _emptied(names: Sequence[str], ends: Sequence[str]) -> str:
     """The subject of a sentence about them."""
-    rest = ", …" if len(names) > NAMED else ""
     answers = f"whose answers are nothing but {_named(ends)}, which ends a turn of this model by itself,"
-    return f"{len(names)} rows ({', '.join(names[:NAMED])}{rest}), {answers}"
+    return f"{len(names)} rows ({first_of(names)}), {answers}"
 
 
 def _named(ends: Sequence[str]) -> str:

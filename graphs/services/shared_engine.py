@@ -78,16 +78,16 @@ class StartedEngine:
 
     def server(self) -> "Server":
         """Sends this run's requests. Raises NesyLoraError: it does not start."""
-        from tools.model.loading import pick_device, pick_dtype, source_folder
+        from tools.model.loading import dtype_name, pick_device, source_folder
 
         began, run, config = time.monotonic(), self._run, self._run.spec.config
         source = source_folder(config.model, run.progress)
-        ours = str(pick_dtype(pick_device(config.device))).removeprefix("torch.")
-        dtype = ours if config.dtype == "auto" else config.dtype
-        for idle in _taken_idle(_key(config, dtype)):  # not under the lock: it may take long to end
+        dtype = dtype_name(config.dtype, pick_device(config.device))
+        key = _key(config, dtype)
+        for idle in _taken_idle(key):  # not under the lock: it may take long to end
             idle.close()
         with _lock:
-            server = self._shared(source, dtype)
+            server = self._shared(key, source, dtype)
 
         def look_up() -> None:
             run.brake(False)
@@ -100,12 +100,12 @@ class StartedEngine:
             self._client = server, server.client(config.generation)
         return self._client[1]
 
-    def _shared(self, source: str, dtype: str) -> "StartedServer":
+    def _shared(self, key: str, source: str, dtype: str) -> "StartedServer":
         """A live one, which this run uses from now on."""
         from tools.engines.starting import StartedServer
 
         config = self._run.spec.config
-        key, users = _key(config, dtype), set[StartedEngine]()
+        users = set[StartedEngine]()
         if key in _started and not _started[key].server.alive:
             users = _started[key].users
             _started.pop(key).server.close()

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from agent.config.address import is_local
+from agent.config.address import environment_fault, is_local
 from agent.config.generation import Generation
 from agent.errors import BadInput, NesyLoraError
 from tools.llm.retry import NO_CREDIT, mentions, retry_after, without_key
@@ -79,11 +79,7 @@ class Server:
                 trust_env=not is_local(self.url),  # as for the external LLM, see tools.llm.connection
             )
         except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
-            # Its words may hold the proxy's password.
-            raise BadInput(
-                f"{self.name} cannot be asked as the environment says: look at HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and "
-                f"SSL_CERT_FILE ({type(error).__name__})"
-            ) from None
+            raise BadInput(f"{self.name} cannot be asked {environment_fault(error)}") from None
 
     @property
     def waits(self) -> str:

@@ -47,8 +47,8 @@ def make_client(base_url: str, **settings: Any) -> "BaseChatModel":
 
     if is_local(base_url):
         # Without socket options, langchain does not warn that its own client passes over the proxy: it is not asked.
-        settings |= {"http_async_client": DefaultAsyncHttpxClient(trust_env=False), "openai_proxy": None}
-        settings |= {"http_socket_options": ()}
+        past_the_proxy = DefaultAsyncHttpxClient(trust_env=False)
+        settings |= {"http_async_client": past_the_proxy, "openai_proxy": None, "http_socket_options": ()}
     return Client(base_url=base_url, **settings)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from agent.config.address import environment_fault
 from agent.config.llm import Llm
 from agent.errors import LlmRefused
 from agent.records.rounds import Role, Usage
@@ -123,8 +124,5 @@ class Connection:
                 max_retries=0,
                 use_responses_api=False,
             )
-        except (OSError, ValueError, ImportError) as error:  # whose words may hold the proxy's password
-            raise LlmRefused(
-                "no client can be made as the environment says: look at HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and "
-                f"SSL_CERT_FILE ({type(error).__name__})"
-            ) from None
+        except (OSError, ValueError, ImportError) as error:
+            raise LlmRefused(f"no client can be made {environment_fault(error)}") from None

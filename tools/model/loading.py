@@ -153,6 +153,11 @@ def pick_dtype(device: str) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+def dtype_name(wanted: str, device: str) -> str:
+    """In which a model computes, as a task.yaml names it; for `auto`, what the device takes."""
+    return str(pick_dtype(device)).removeprefix("torch.") if wanted == "auto" else wanted
+
+
 def four_bit(compute: torch.dtype) -> transformers.BitsAndBytesConfig:
     """The base in four bits. Raises BadInput: it cannot be on this machine."""
     if importlib.util.find_spec("bitsandbytes") is None or not torch.cuda.is_available():

@@ -133,9 +133,8 @@ class OptimizerSteps:
                 of_adamw.setdefault(int(of), {})[name] = value
         self._adamw.load_state_dict(self._adamw.state_dict() | {"state": of_adamw})
         rank = self._ranks.rank if self._ranks else 0
-        drawn = {
-            name: state[name][rank].clone() for name in state if name.startswith("random")
-        }  # as copies: docs/libraries.md
+        # Copied first: docs/libraries.md.
+        drawn = {name: state[name][rank].clone() for name in state if name.startswith("random")}
         torch.set_rng_state(drawn["random.cpu"])
         if self._backbone.device.type != "cpu":
             torch.get_device_module(self._backbone.device).set_rng_state(drawn["random.device"])

@@ -15,7 +15,7 @@ from agent.protocols import Charge, Progress
 from agent.records.rounds import Spend
 from tools.memory_budget import is_out_of_memory
 from tools.model.backbone import Backbone
-from tools.model.loading import load_model, pick_device, pick_dtype
+from tools.model.loading import dtype_name, load_model, pick_device
 from tools.parent import end_with_parent
 from tools.training.lora import LoraTrainer
 from tools.training.parallel import Failure, Job, Said
@@ -79,7 +79,7 @@ def _load(job: Job) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     device, dtype = job.device, job.dtype
     if job.shard:
         device = pick_device(device)
-        dtype = str(pick_dtype(device)).removeprefix("torch.") if dtype == "auto" else dtype
+        dtype = dtype_name(dtype, device)
     base, tokenizer = load_model(
         job.model, device="cpu" if job.shard else device, dtype=dtype, qlora=job.lora.qlora,
         chat_template_kwargs=job.chat_template_kwargs, progress=lambda *_: None,

@@ -25,7 +25,7 @@ from tools.continuous.engine import Weights
 from tools.model import embedded
 from tools.model.backbone import Backbone
 from tools.model.chat_template import Renderer
-from tools.model.loading import load_model, pick_device, pick_dtype
+from tools.model.loading import dtype_name, load_model, pick_device
 from tools.packed.packing import common_length
 from ui.serve.faults import Fault
 
@@ -283,7 +283,7 @@ def _base(model: str, dtype: str, device: str = "auto", qlora: bool = False) -> 
     device = pick_device(device)
     if model != embedded.NAME and (folder := Path(model).expanduser()).is_dir():
         model = str(folder.resolve())  # named in another way, it is still the same base
-    return Base(model, str(pick_dtype(device)).removeprefix("torch.") if dtype == "auto" else dtype, device, qlora)
+    return Base(model, dtype_name(dtype, device), device, qlora)
 
 
 def _said(base: Base) -> str:

@@ -1,18 +1,12 @@
 """A model without weights here: messages go out, texts and token counts come back."""
 
-import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
-from itertools import count
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -24,6 +18,8 @@ from agent.records.examples import Demo, Example, Prompt
 from agent.records.rounds import Spend
 from tests.fixtures.scripted_vllm import ScriptedVllm, refusal, scripted_vllm
 from tests.llm.forward_proxy import HOST, forward_proxy, own_ca
+from tests.llm.server import OVERLOADED, RESET, Reply, down
+from tests.llm.server import serving as replying
 from tools.engines.openai_model import OpenAiModel
 from tools.engines.payments import Payments
 from tools.llm.budget import LlmBudget, UnsavedCallLog
@@ -177,37 +173,14 @@ def test_a_server_that_is_never_reached_is_not_paid(model: Make) -> None:
     assert spent.usd == pytest.approx(0, abs=1e-12) and spent.llm_tokens == 0  # sums of floats leave a rest
 
 
-@contextmanager
-def breaking_off(then: int) -> Iterator[str]:
-    """A server's address. It reads the first request and breaks off; later ones get this status."""
-    asked = count()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            if next(asked) == 0:
-                self.connection.shutdown(socket.SHUT_RDWR)
-                return
-            body = json.dumps(completion("A", usage=used(90, 4))[1] if then == 200 else {"error": "busy"}).encode()
-            self.send_response(then)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as there:
-        Thread(target=there.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{there.server_port}/v1"
-        there.shutdown()
-
-
-@pytest.mark.parametrize("then", [200, 503])
-def test_a_request_that_breaks_off_stays_charged_at_its_most_whatever_comes_of_the_next(then: int, model: Make) -> None:
+@pytest.mark.parametrize("then", [Reply("A", usage=(90, 4)), OVERLOADED], ids=["200", "503"])
+def test_a_request_that_breaks_off_stays_charged_at_its_most_whatever_comes_of_the_next(
+    then: Reply, model: Make
+) -> None:
     log = UnsavedCallLog()
-    with breaking_off(then) as url:
-        there = model(url=url, patience=1.5, budget=LlmBudget(log))
-        if then == 200:
+    with replying(down(lambda _: then, calls=1, fault=RESET)) as server:
+        there = model(url=server.url, patience=1.5, budget=LlmBudget(log))
+        if then.status == 200:
             assert there.generate(PROMPT, ROWS[:1], adapter=None, max_new_tokens=7)[0] == ["A"]
         else:
             with pytest.raises(NesyLoraError, match="does not answer"):
@@ -215,7 +188,7 @@ def test_a_request_that_breaks_off_stays_charged_at_its_most_whatever_comes_of_t
     last = {call.number: call for call in log}
     first, *others = last.values()
     assert not first.settled and first.usage.usd > 0 and others
-    assert all(call.usage.usd == pytest.approx(130e-6 if then == 200 else 0) for call in others)
+    assert all(call.usage.usd == pytest.approx(130e-6 if then.status == 200 else 0) for call in others)
 
 
 def test_what_is_broken_off_is_paid_for_as_far_as_it_was_answered_and_no_further(
