@@ -39,5 +39,17 @@ def commonest_answer(task: Task, split: Split) -> ConstantAnswer:
     return ConstantAnswer(answer=spoken(best), reward=rewards[best], most=max(rewards.values()))
 
 
+def luck(task: Task) -> float:
+    """The share of other train rows that the commonest answer gets right: what a guess may earn at most.
+
+    The row that the answer comes from is left out, so that answers of which no two are alike leave no room for luck.
+    0 where a judge or a reward model would have to be asked.
+    """
+    reward, rows = commonest_answer(task, "train").reward, len(task.train)
+    if reward is None or rows < 2:
+        return 0.0
+    return max(0.0, (reward * rows - 1) / (rows - 1))
+
+
 def _reward(task: Task, answer: str, rows: Sequence[Example]) -> float:
     return fmean(score.reward for score in task.scorers.score_all([(row, answer) for row in rows]))

@@ -89,7 +89,7 @@ def prepare(task_path: Path, folder: Path) -> Parts:
     return Parts(
         task, run, model, retriever,
         evaluate=Runner(task, model, run.prompt, run),
-        classifier=Classifier(model, task.scorers, task.train, retrieves=True),
+        classifier=Classifier(model, task.scorers, task.train, retrieves=True, luck=task.luck),
         editor=RuleEditor(task.scorers, config.edit, retrieves=True),
         trainer=LoraTrainer(backbone, config.lora, show),
         general=general_baseline(model),
@@ -108,7 +108,9 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
         prompt, before = run.prompt(best.prompt), evaluate(best, "validation")
         # observe
         noise = standard_error([score.reward for score in before.scores])
-        signal = monitor.observe(before, noise, rounds, prompt != seed_prompt, task.shown, task.remade)
+        signal = monitor.observe(
+            before, noise, rounds, prompt != seed_prompt, task.shown, task.remade, prompt.shown > 0, task.luck
+        )
         diagnosis = parts.classifier.diagnose(before, task.validation, prompt, number)
         # decide
         decision = policy.decide(Briefing(signal, diagnosis, rounds))
@@ -129,13 +131,14 @@ def adapt(task_path: Path, folder: Path) -> tuple[Candidate, list[Round]]:
             trial = Trial(candidate=pair, note="edited", raced=tuple(compared_on))
         else:
             assert isinstance(decision.move, TrainLora), "only a user asks for a rollback"
-            rows = with_retrieved(training_rows(task, prompt, seed_prompt, decision.move), parts.retriever)
+            trained = prompt.bare if decision.move.bare else prompt
+            rows = with_retrieved(training_rows(task, trained, seed_prompt, decision.move), parts.retriever)
             adapter, parent = f"{number + 1:012x}", None if decision.move.fresh else best.adapter
             files = run.adapter_folder(adapter)
             training = parts.trainer.train(
                 TrainingJob(adapter=adapter, rows=rows, action=decision.move, folder=files, parent=parent, seed=number)
             )
-            pair = Candidate(prompt=best.prompt, adapter=adapter)
+            pair = Candidate(prompt=run.save_prompt(trained), adapter=adapter)
             trial = Trial(candidate=pair, note="trained", loss=training.epoch_losses[-1], loss_drop=training.loss_drop)
         # judge
         after = evaluate(trial.candidate, "validation") if trial.candidate else before

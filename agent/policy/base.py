@@ -11,6 +11,11 @@ from agent.records.signal import Diagnosis, Signal
 
 # Lacks of fewer rows than this are left to the other lever.
 WORTH_A_ROUND = 0.1
+# A training whose last epoch still lowers the loss by this share may be continued.
+FALLING = 0.05
+MOST_EPOCHS = 20
+# Share of rows that the pair knows, beyond luck, from which on training goes on under the few-shot examples it has.
+WORTH_KEEPING = 0.5
 # Chance that an edit mends a failing row from which on words come first: more likely than not.
 LIKELY = 0.5
 # Share of train answers from which weights learn the wanted form along with what the answers say.
@@ -44,12 +49,46 @@ def words_are_likely(briefing: Briefing) -> bool:
     return briefing.signal.edit.fruitless == 0 and briefing.diagnosis.words_chance >= LIKELY
 
 
-def training(config: TaskConfig, rows: Rows, fresh: bool = False, slower: bool = False) -> TrainLora:
-    """LoRA as the task sets it; at half the rate, if slower."""
+def trains_bare(signal: Signal, config: TaskConfig, history: Sequence[Round]) -> bool:
+    """Whether to train without the few-shot examples of the best prompt, on rows that are several times shorter.
+
+    So where the examples bring the form and hardly an answer beyond luck: weights learn that form along. And where a
+    training of the other kind was just taken back: what it could not bring from there, one of this kind may. And where
+    one of this kind was, while its loss was still falling: it goes on for longer.
+    """
+    if not signal.few_shot or fitting_rows(signal, config) != "refined" or signal.teachable < TEACHABLE:
+        return False
+    for row in reversed(tried(history)):
+        if row.verdict.kept:
+            break
+        if isinstance(row.decision.move, TrainLora) and not row.verdict.overruled:
+            return not row.decision.move.bare or is_unfinished(row)
+    return signal.known < WORTH_KEEPING
+
+
+def is_unfinished(row: Round) -> bool:
+    """Whether the round was a training that was taken back before its rows were learned, its loss still falling."""
+    move, loss = row.decision.move, row.trial.loss
+    if not isinstance(move, TrainLora) or row.verdict.kept or loss is None:
+        return False
+    return is_still_falling(row) and loss > move.enough
+
+
+def is_still_falling(row: Round) -> bool:
+    """Whether the round was a training whose loss was still falling at its end."""
+    drop = row.trial.loss_drop
+    return isinstance(row.decision.move, TrainLora) and drop is not None and drop >= FALLING
+
+
+def training(
+    config: TaskConfig, rows: Rows, fresh: bool = False, slower: bool = False, longer: int = 0, bare: bool = False
+) -> TrainLora:
+    """LoRA as the task sets it; at half the rate, if slower; for twice as many epochs as `longer`, if any."""
     lora = config.lora
     rate = max(lora.learning_rate * (0.5 if slower else 1.0), 1e-6)
+    epochs = min(MOST_EPOCHS, 2 * longer) if longer else lora.epochs
     return TrainLora(
-        rows=rows, epochs=lora.epochs, learning_rate=rate, rank=lora.rank, enough=lora.enough, fresh=fresh,
+        rows=rows, epochs=epochs, learning_rate=rate, rank=lora.rank, enough=lora.enough, fresh=fresh, bare=bare,
         replay=lora.replay,
     )  # fmt: skip
 
@@ -68,6 +107,19 @@ def remedied(action: TrainLora, history: Sequence[Round]) -> TrainLora:
     if verdict.objection:
         return action.model_copy(update={"fresh": True, "replay": min(MOST_REPLAY, max(2 * used, FIRST_REPLAY))})
     return action.model_copy(update={"replay": max(usual, used)})
+
+
+def why_bare(action: TrainLora, signal: Signal) -> str:
+    """Why the training does without the few-shot examples of the best prompt, in a sentence; else nothing."""
+    if not action.bare:
+        return ""
+    if signal.known < WORTH_KEEPING:
+        lucky = f" beyond the {signal.luck:.0%} that luck brings" if signal.luck else ""
+        return (
+            f" Under its few-shot examples the model knows {signal.known:.0%} of the answers{lucky}, too few to pay "
+            "for them in every row: it is trained without."
+        )
+    return " The last training, under few-shot examples, was taken back, so this one does without them."
 
 
 def why_remedied(action: TrainLora, history: Sequence[Round]) -> str:

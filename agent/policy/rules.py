@@ -8,10 +8,13 @@ from agent.policy.base import (
     TEACHABLE,
     WORTH_A_ROUND,
     fitting_rows,
+    is_unfinished,
     numbers,
     remedied,
     stop_reason,
     training,
+    trains_bare,
+    why_bare,
     why_remedied,
     words_are_likely,
 )
@@ -25,7 +28,8 @@ class Rules:
     """Rewrite where words can get there; where they are not expected to, train on rows in the wanted form.
 
     Words come first where they are likely to mend a failing row: they are cheap, they forget nothing, and weights
-    trained under the few-shot examples that they bring forget little. Where most failing rows lack content, weights are
+    trained under the few-shot examples that they bring forget little. (Where the examples bring hardly an answer beyond
+    luck, weights are trained without them.) Where most failing rows lack content, weights are
     needed anyway; train rows put into the wanted form teach form and content at once, and a prompt that grew before
     would only make every step of the training dearer. Where rows cannot be put into that form, words still come first:
     weights trained on answers in another form no longer listen to the prompt.
@@ -64,19 +68,24 @@ class Rules:
         else:
             reason = f"No lever is left to try. {reasons.closed_levers(briefing)}"
         if isinstance(action, TrainLora):
-            reason += why_remedied(action, briefing.history)
+            reason += why_bare(action, signal) + why_remedied(action, briefing.history)
         return Decision(move=action, reason=reason, numbers=numbers(signal, diagnosis))
 
     def training(self, signal: Signal, history: Sequence[Round]) -> TrainLora:
         """LoRA as the task sets it: on rows that fit the prompt; anew where the rows changed, a try failed or forgot.
 
-        A rise that was within chance is no failure: the same once more, with other draws.
+        A rise that was within chance is no failure: the same once more, with other draws. One that was taken back while
+        its loss was still falling was too short, and is given twice the epochs.
         """
-        rows = fitting_rows(signal, self._config)
-        moves = [(row.verdict, row.decision.move) for row in tried(history)]
-        earlier = [(verdict, move) for verdict, move in moves if isinstance(move, TrainLora)]
+        rows, bare = fitting_rows(signal, self._config), trains_bare(signal, self._config, history)
+        moves = [(row, row.decision.move) for row in tried(history)]
+        earlier = [(row, move) for row, move in moves if isinstance(move, TrainLora)]
         if not earlier:
-            return training(self._config, rows)
-        verdict, last = earlier[-1]
-        failed = not verdict.kept and verdict.gain <= 0
-        return remedied(training(self._config, rows, fresh=failed or last.rows != rows, slower=failed), history)
+            return training(self._config, rows, bare=bare)
+        row, last = earlier[-1]
+        failed, alike = not row.verdict.kept and row.verdict.gain <= 0, last.bare == bare
+        longer = last.epochs if alike and is_unfinished(row) and not row.verdict.overruled else 0
+        slower, fresh = failed and alike and not longer, failed or last.rows != rows
+        return remedied(
+            training(self._config, rows, fresh=fresh, slower=slower, longer=longer, bare=bare), history
+        )  # fmt: skip

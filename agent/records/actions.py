@@ -42,6 +42,11 @@ class TrainLora(Record):
     learning_rate: Rate = 1e-3
     rank: Rank = 16
     fresh: bool = Field(False, description="true: start a new adapter; false: train on the present one, if any")
+    bare: bool = Field(
+        False,
+        description="true: without the few-shot examples of the present prompt, which the pair then gives up: rows are "
+        "several times shorter, and weights have to learn what the examples brought; false: under the whole prompt",
+    )
     enough: Enough = 0.005
     replay: Replay | None = Field(
         None, description="general rows per training row, against forgetting; null: as the task sets it"
@@ -52,8 +57,10 @@ class TrainLora(Record):
         rows = "original and refined" if self.rows == "both" else self.rows
         epochs = plural(self.epochs, "epoch")
         anew = ", a new adapter" if self.fresh else ""
+        shorter = ", without few-shot examples" if self.bare else ""
         beside = f", {self.replay:g} general rows each" if self.replay else ""
-        return f"train_lora on {rows} rows, {epochs} at rate {self.learning_rate:g}, rank {self.rank}{beside}{anew}"
+        how = f"{epochs} at rate {self.learning_rate:g}, rank {self.rank}"
+        return f"train_lora on {rows} rows, {how}{beside}{shorter}{anew}"
 
 
 class EditPrompt(Record):

@@ -112,6 +112,11 @@ class Prompt(Record):
         return len(self.demos) + (self.retrieval.k if self.retrieval else 0)
 
     @property
+    def bare(self) -> "Prompt":
+        """The same without few-shot examples."""
+        return self.model_copy(update={"demos": (), "retrieval": None})
+
+    @property
     def length(self) -> int:
         """Characters of text that every single question pays for; retrieved examples have no fixed length."""
         demos = sum(len(self.ask(demo.question)) + len(demo.answer) for demo in self.demos)

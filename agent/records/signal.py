@@ -14,6 +14,18 @@ Need = Literal["content", "style", "both"]
 KNOWN_BELOW = 4.7
 
 
+def knowledge(right: float, luck: float) -> float:
+    """The share of rows whose answer is known, of those of which this share is right: the others are guessed.
+
+    If the share k is known, and a guess is right on the share g of the others, then k + (1 - k)·g are right. This is
+    the correction for guessing of multiple-choice tests.
+
+    Args:
+        luck: g; taken as what one answer to every question earns, the most that a guess without knowledge can.
+    """
+    return max(0.0, (right - luck) / (1 - luck)) if luck < 1 else 0.0
+
+
 class ExampleDiagnosis(Record):
     """What one failing example lacks.
 
@@ -81,7 +93,7 @@ class Probe(Record):
     """What a failing row looked like when it was probed, and what an edit then did to it.
 
     `words`: an edit raised its reward to 1. `rules` is the need that the rules found. `own`: it is from the run that
-    learns from it.
+    learns from it. `luck`: as in `Signal`, where features and `words` are to be taken without it.
     """
 
     task: str
@@ -92,6 +104,7 @@ class Probe(Record):
     rules: Need
     words: bool
     own: bool = False
+    luck: float = 0.0
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -147,6 +160,8 @@ class Signal(Record):
     content: float
     style: float
     refined: bool = Field(False, description="whether the best prompt is another than the seed")
+    few_shot: bool = Field(False, description="whether the best prompt shows few-shot examples")
+    luck: float = Field(0.0, description="share of rows that are right by luck: what one answer to all of them earns")
     noise: float = Field(description="standard error of the validation reward, in reward units")
     floor: float = Field(0.0, description="the least merit gain that the validation rows can tell from nothing")
     shown: float = Field(0.0, description="share of train answers that have the wanted form as given")
@@ -162,6 +177,11 @@ class Signal(Record):
     )
     lora: LeverSignal = LeverSignal()
     edit: LeverSignal = LeverSignal()
+
+    @property
+    def known(self) -> float:
+        """Content beyond luck."""
+        return knowledge(self.content, self.luck)
 
     @property
     def teachable(self) -> float:

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from agent.policy.base import FALLING
+from agent.records.actions import TrainLora
 from agent.records.evaluation import Evaluation
 from agent.records.rounds import Round, tried
 from agent.records.signal import LeverSignal, Signal
 
 Lever = Literal["train_lora", "edit_prompt"]
 
-# A LoRA round whose last epoch still lowers the loss by this share may be continued.
-STILL_FALLING = 0.05
 # Discarded tries of one lever, since anything was last kept, after which it counts as saturated.
 FRUITLESS = 2
 # The same of trainings that worked and forgot too much: each is made to forget less than the one before.
@@ -24,6 +24,8 @@ def observe(
     refined: bool,
     shown: float = 0.0,
     remade: float = 0.0,
+    few_shot: bool = False,
+    luck: float = 0.0,
 ) -> Signal:
     """The signal before a round.
 
@@ -33,6 +35,8 @@ def observe(
         history: all rounds so far.
         refined: whether the best prompt is another than the seed.
         shown, remade: share of train answers that have the wanted form as given; that pass once they are put into it.
+        few_shot: whether the best prompt shows few-shot examples.
+        luck: share of rows that one answer to all of them gets right.
     """
     history = tried(history)
     last = next((row for row in reversed(history) if row.decision.move.action == "train_lora"), None)
@@ -44,6 +48,8 @@ def observe(
         refined=refined,
         shown=shown,
         remade=remade,
+        few_shot=few_shot,
+        luck=luck,
         noise=noise,
         loss=trial.loss if trial else None,
         loss_drop=trial.loss_drop if trial else None,
@@ -58,7 +64,8 @@ def lever_signal(lever: Lever, history: Sequence[Round]) -> LeverSignal:
     """What this lever's rounds brought.
 
     It is saturated after `FRUITLESS` discarded tries in a row with nothing kept in between: a kept action of
-    the other lever gives it a new chance. A discarded LoRA round whose loss is flat saturates at once. One that was
+    the other lever gives it a new chance. A discarded LoRA round whose loss is flat saturates at once, unless another
+    kind of training is left: one without the few-shot examples that this one was under. One that was
     only taken back for what it forgets is no fruitless try; after `FORGETFUL` of those the lever is saturated, too.
     A round that a user cancelled says nothing.
     """
@@ -69,7 +76,8 @@ def lever_signal(lever: Lever, history: Sequence[Round]) -> LeverSignal:
     forgot = sum(verdict.overruled for verdict in discarded)
     fruitless = len(discarded) - forgot
     loss_drop = own[-1].trial.loss_drop if own else None
-    flat = lever == "train_lora" and fruitless > 0 and loss_drop is not None and loss_drop < STILL_FALLING
+    flat = lever == "train_lora" and fruitless > 0 and loss_drop is not None and loss_drop < FALLING
+    flat = flat and not under_examples(own[-1])
     return LeverSignal(
         rounds=len(own),
         kept=sum(row.verdict.kept for row in own),
@@ -78,3 +86,8 @@ def lever_signal(lever: Lever, history: Sequence[Round]) -> LeverSignal:
         forgot=forgot,
         saturated=fruitless >= FRUITLESS or flat or forgot >= FORGETFUL,
     )
+
+
+def under_examples(row: Round) -> bool:
+    """Whether the round was a training under the few-shot examples of the best prompt."""
+    return isinstance(row.decision.move, TrainLora) and row.signal.few_shot and not row.decision.move.bare

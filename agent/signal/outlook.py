@@ -10,12 +10,11 @@ from statistics import NormalDist, fmean, pstdev
 from typing import NamedTuple
 
 from agent.config.task import TaskConfig
-from agent.policy.base import fitting_rows
+from agent.policy.base import fitting_rows, is_still_falling, trains_bare
 from agent.records.actions import Action, EditPrompt, TrainLora
 from agent.records.rounds import Round, tried
 from agent.records.signal import Diagnosis, Need, Outlook, Signal
 from agent.signal.cost_model import RoundCosts
-from agent.signal.monitor import STILL_FALLING, Lever
 
 # Merit, the mean of three measures in [0, 1], that a mended row gains. One factor that comes to the other gives two of
 # the three (itself and the reward): 2/3. To a row that lacks both, one factor alone gives 1/3.
@@ -34,7 +33,8 @@ YIELD, YIELD_SPREAD = 0.5, 0.3
 TRY_SPREAD = 0.2
 # The most by which a share can deviate from its mean: half, where it is 0 as often as 1.
 MOST_SPREAD = 0.5
-# What counts less than a full try: a round on an earlier pair, or a fruitless training whose loss was still falling.
+# What counts less than a full try: a round on an earlier pair, a fruitless training whose loss was still falling, and
+# one with few-shot examples for one without.
 PARTIAL_TRY = 0.25
 # Share of rows that the classifier sorts wrongly, as wide as what it may miss is taken to be.
 MISCLASSIFIED = 0.1
@@ -105,14 +105,15 @@ def with_outlook(
         history: the rounds that the signal rests on.
         costs: of a round of each lever, for one that has not been pulled yet.
     """
-    training, history = TrainLora(rows=fitting_rows(signal, config)), tried(history)
+    history = tried(history)
+    training = TrainLora(rows=fitting_rows(signal, config), bare=trains_bare(signal, config, history))
 
     def outlook(action: TrainLora | EditPrompt, estimate: float) -> Outlook:
-        spent = [row.trial.spend.forward_tokens for row in history if row.decision.move.action == action.action]
+        spent = [row.trial.spend.forward_tokens for row in history if _is_alike(row.decision.move, action)]
         known = [tokens for tokens in spent if tokens > 0]
         cost = max(1.0, fmean(known) if known else estimate) + costs.judging
         there = mendable(action, diagnosis, signal)
-        mean, spread = lever_yield(action.action, history)
+        mean, spread = lever_yield(action, history)
         # Mean and standard deviation of the product of two independent quantities.
         width = sqrt((there.merit * spread) ** 2 + (mean * there.spread) ** 2 + (there.spread * spread) ** 2)
         rise = 0.0
@@ -130,22 +131,30 @@ def with_outlook(
     )
 
 
-def lever_yield(lever: Lever, history: Sequence[Round]) -> tuple[float, float]:
+def lever_yield(action: TrainLora | EditPrompt, history: Sequence[Round]) -> tuple[float, float]:
     """The lever's yield and its standard deviation: the prior, updated by its rounds (normal, known variances)."""
     history = tried(history)
     precision = 1 / YIELD_SPREAD**2
     total = YIELD * precision
     last_kept = max((at for at, row in enumerate(history) if row.verdict.kept), default=-1)
     for at, row in enumerate(history):
-        observed = _observed_yield(row) if row.decision.move.action == lever else None
+        observed = _observed_yield(row) if row.decision.move.action == action.action else None
         if observed is None:
             continue
         share, variance = observed
-        weight = (PARTIAL_TRY if at <= last_kept or _still_falling(row) else 1.0) / variance
+        is_partial = at <= last_kept or is_still_falling(row) or not _is_alike(row.decision.move, action)
+        weight = (PARTIAL_TRY if is_partial else 1.0) / variance
         precision, total = precision + weight, total + weight * share
-    if lever == "train_lora" and _rows_are_learned(history):
+    if isinstance(action, TrainLora) and _rows_are_learned(history):
         precision += 1 / TRY_SPREAD**2  # as if another training on these rows had brought nothing
     return total / precision, sqrt(1 / precision)
+
+
+def _is_alike(move: Action, action: TrainLora | EditPrompt) -> bool:
+    """Whether both pull the same lever, and trainings have few-shot examples, or have none."""
+    if isinstance(move, TrainLora) and isinstance(action, TrainLora):
+        return move.bare == action.bare
+    return move.action == action.action
 
 
 def expected_rise(history: Sequence[Round]) -> float:
@@ -178,17 +187,11 @@ def _observed_yield(row: Round) -> tuple[float, float] | None:
     return min(1.0, max(0.0, gain / there)), TRY_SPREAD**2 + min(MOST_SPREAD, spread / there) ** 2
 
 
-def _still_falling(row: Round) -> bool:
-    """Whether the round was a training whose loss was still falling at its end."""
-    drop = row.trial.loss_drop
-    return isinstance(row.decision.move, TrainLora) and drop is not None and drop >= STILL_FALLING
-
-
 def _rows_are_learned(history: Sequence[Round]) -> bool:
     """Whether the last training was kept, its loss is flat, and no edit was kept since, which would change its rows."""
     for row in reversed(history):
         if isinstance(row.decision.move, TrainLora):
-            return row.verdict.kept and row.trial.loss_drop is not None and not _still_falling(row)
+            return row.verdict.kept and row.trial.loss_drop is not None and not is_still_falling(row)
         if row.verdict.kept:
             return False
     return False

@@ -54,6 +54,13 @@ class Task:
             return 0.0
         return sum(self.scorers.full_marks(self.scorers.show(row.answer), row) for row in self.train) / len(self.train)
 
+    @cached_property
+    def luck(self) -> float:
+        """Share of rows that are right by luck: what one answer to all of them earns (`eval.commonest`)."""
+        from eval.commonest import luck
+
+        return luck(self)
+
 
 def load_task(path: Path, overrides: Sequence[str] = (), rater: Callable[[Rated], Rater] = no_rater) -> Task:
     """The task in a task.yaml, or in a folder that holds one, with its rows read. Raises BadInput."""

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from agent.policy.base import stop_reason
+from agent.policy.base import stop_reason, trains_bare
 from agent.protocols import Briefing
 from agent.records.events import RoundStarted
 from agent.records.signal import Diagnosis
@@ -25,9 +25,11 @@ def observe(state: State, services: RunServices) -> State:
     evaluation = services.evaluate(best, "validation")
     history = services.folder.rounds()[: state["number"]]
     noise = standard_error([score.reward for score in evaluation.scores])
-    refined = best.prompt != config.prompt.prompt().id
+    refined, prompt = best.prompt != config.prompt.prompt().id, services.folder.prompt(best.prompt)
     seen = () if "signal" in config.without else history
-    signal = monitor.observe(evaluation, noise, seen, refined, task.shown, task.remade)
+    signal = monitor.observe(
+        evaluation, noise, seen, refined, task.shown, task.remade, few_shot=prompt.shown > 0, luck=task.luck
+    )
     diagnosed = Diagnosis(failing=0, total=len(evaluation.scores))
     if stop_reason(Briefing(signal, diagnosed, history, state["spend"]), config):
         failing = sum(score.reward < 1 for score in evaluation.scores)
@@ -35,8 +37,10 @@ def observe(state: State, services: RunServices) -> State:
     services.emit(RoundStarted(number=state["number"] + 1))
     signal = signal.model_copy(update={"drift": services.forgetting.drift(best.adapter)})
     diagnosis = classify(evaluation, task.validation, state, services)
-    costs = estimate_costs(config, services.folder.prompt(best.prompt), task.train, task.validation)
-    costs = costs.model_copy(update={"keeping": sum(map(_judging, services.kept_tasks))})
+    costs = estimate_costs(config, prompt, task.train, task.validation)
+    trained = prompt.bare if trains_bare(signal, config, seen) else prompt
+    lora = estimate_costs(config, trained, task.train, task.validation).lora
+    costs = costs.model_copy(update={"lora": lora, "keeping": sum(map(_judging, services.kept_tasks))})
     signal = with_outlook(signal, diagnosis, seen, config, costs)
     return {"signal": signal, "diagnosis": diagnosis}
 

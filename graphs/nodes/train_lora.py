@@ -14,13 +14,14 @@ from graphs.state import State, action_of, seed_of
 
 def train_lora(state: State, services: RunServices) -> State:
     """Tune the weights. An adapter that was completed before a kill is taken as it is."""
-    action = as_set(state, services)
-    rows = training_rows(services, state["best"], action)
-    parent = None if action.fresh else state["best"].adapter
+    action, best = as_set(state, services), state["best"]
+    rows = training_rows(services, best, action)
+    parent = None if action.fresh else best.adapter
     seed = seed_of(state, services)
     settings = services.spec.config.lora.model_dump(mode="json", exclude={"checkpoint_seconds"})  # it changes nothing
+    # What `bare` changes are the rows' prompts.
     adapter = digest(
-        [services.spec.config.base, parent, action.model_dump(), settings, seed,
+        [services.spec.config.base, parent, action.model_dump(exclude={"bare"}), settings, seed,
          [[prompt.id, example.id] for prompt, example in rows]]
     )  # fmt: skip
     folder = services.folder.adapter_folder(adapter)
@@ -50,7 +51,7 @@ def train_lora(state: State, services: RunServices) -> State:
         note += f", {plural(training.left_out, 'row')} left out as too long (lora.max_tokens, or the model's window)"
     return {
         "trial": Trial(
-            candidate=Candidate(prompt=state["best"].prompt, adapter=adapter),
+            candidate=Candidate(prompt=services.folder.save_prompt(_prompt(services, best, action)), adapter=adapter),
             note=f"{note}; {training.stopped}" if training.stopped else note,
             loss=training.epoch_losses[-1] if training.steps else None,
             loss_drop=training.loss_drop,
@@ -130,10 +131,16 @@ def training_rows(services: RunServices, best: Candidate, action: TrainLora) -> 
     from memory.retrieval import with_retrieved
 
     seed_prompt = services.spec.config.prompt.prompt()
-    best_prompt, task = services.folder.prompt(best.prompt), services.spec
+    best_prompt, task = _prompt(services, best, action), services.spec
     remade = None
     if action.rows != "original":
         remade = remake(task.train, best_prompt, task.scorers, services.folder.rewrites())
     chosen = select(task.train, remade, action.rows)
     rows = [(best_prompt if row.prompt else seed_prompt, row.example) for row in chosen]
     return with_retrieved(rows, services.retriever)
+
+
+def _prompt(services: RunServices, best: Candidate, action: TrainLora) -> Prompt:
+    """The prompt of the pair that the action makes."""
+    prompt = services.folder.prompt(best.prompt)
+    return prompt.bare if action.bare else prompt

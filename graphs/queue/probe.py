@@ -105,10 +105,10 @@ class Trial:
             return None
         classifier = Classifier(
             self.model, task.scorers, task.train, max_new_tokens=config.generation.max_new_tokens,
-            retrieves=is_installed() and config.edit.retrieve > 0,
+            retrieves=is_installed() and config.edit.retrieve > 0, luck=task.luck,
         )  # fmt: skip
         diagnosis = classifier.diagnose(evaluation, task.validation, prompt, config.seed)
-        signal = observe(evaluation, 0.0, (), refined=False, shown=task.shown, remade=task.remade)
+        signal = observe(evaluation, 0.0, (), refined=False, shown=task.shown, remade=task.remade, luck=task.luck)
         action = Rules(config).decide(Briefing(signal, diagnosis, (), Spend())).move.action
         return next((lever for lever in get_args(Lever) if lever == action), None)
 

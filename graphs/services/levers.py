@@ -22,7 +22,9 @@ def make_classifier(run: "RunServices") -> "Classifier":
     task = run.spec
     new = task.config.generation.max_new_tokens
     retrieves = run.embeds and task.config.edit.retrieve > 0
-    return Classifier(run.model, task.scorers, task.train, max_new_tokens=new, retrieves=retrieves)
+    return Classifier(
+        run.model, task.scorers, task.train, max_new_tokens=new, retrieves=retrieves, luck=task.luck
+    )  # fmt: skip
 
 
 def make_policy(run: "RunServices") -> Policy:

@@ -33,7 +33,7 @@ from tools.llm.structured_output import OUTPUT_METHODS
 
 TRAINING = call(
     "train_lora", reason="Content is at 0.50.", rows="refined", epochs=4, learning_rate=2e-4, rank=8, fresh=False,
-    enough=0.005, replay=0.5,
+    bare=False, enough=0.005, replay=0.5,
 )  # fmt: skip
 REPLAY = Lora().replay
 TOO_FAST = call("train_lora", reason="hurry", learning_rate=5)
@@ -87,7 +87,7 @@ def test_what_a_plan_leaves_out_is_taken_from_the_rules_and_noted() -> None:
     assert decision.move == would.model_copy(update={"epochs": 2})
     assert decision.reason == (
         "content (Left out by the planner, so as the rules have it: rows refined; learning_rate 0.0001; rank 4; "
-        f"fresh True; enough 0.005; replay {REPLAY}.)"
+        f"fresh True; bare False; enough 0.005; replay {REPLAY}.)"
     )
 
 

@@ -65,6 +65,44 @@ def test_words_come_first_all_the_same_where_they_suffice_or_rows_cannot_be_rema
     assert rules(a_signal(remade=1.0, lora=SATURATED), LACKS_BOTH).move.action == "edit_prompt"
 
 
+def test_where_few_shot_examples_bring_hardly_an_answer_beyond_luck_weights_are_trained_without_them() -> None:
+    shown = {"refined": True, "few_shot": True, "remade": 1.0}
+    assert training(a_signal(content=0.4, **shown)).bare
+    assert training(a_signal(content=0.7, luck=0.5, **shown)).bare, "0.4 are known"
+    assert not training(a_signal(content=0.7, **shown)).bare
+    assert not training(a_signal(content=0.4, refined=True, remade=1.0)).bare, "there are no examples to leave out"
+    assert not training(a_signal(content=0.4, refined=True, few_shot=True)).bare, "only they hold the form"
+    decision = rules(a_signal(content=0.7, luck=0.5, **shown), a_diagnosis(content=8))
+    assert "knows 40% of the answers beyond the 50% that luck brings" in decision.reason
+
+
+def test_after_a_training_that_was_taken_back_the_other_kind_comes() -> None:
+    known = a_signal(content=0.8, refined=True, few_shot=True, remade=1.0)
+    under = TRAIN.model_copy(update={"rows": "refined"})
+    bare = under.model_copy(update={"bare": True})
+    after = training(known, [a_round(under, gain=-0.1)])
+    assert after.bare and after.fresh and after.learning_rate == TRAIN.learning_rate
+    assert not training(known, [a_round(under, kept=True, gain=0.3)]).bare
+    unknown = known.model_copy(update={"content": 0.2})
+    assert not training(unknown, [a_round(bare, gain=-0.1)]).bare
+    assert training(unknown, [a_round(bare, kept=True, gain=0.2)]).bare
+
+
+def test_a_training_that_was_taken_back_while_its_loss_fell_is_given_twice_the_epochs() -> None:
+    signal = a_signal(content=0.2, refined=True, few_shot=True, remade=1.0)
+    bare = TRAIN.model_copy(update={"rows": "refined", "bare": True, "epochs": 6})
+    falling = {"loss": 0.1, "loss_drop": 0.1}
+    for gain in (-0.1, 0.02):
+        after = training(signal, [a_round(bare, gain=gain, **falling)])
+        assert (after.bare, after.epochs, after.learning_rate) == (True, 12, bare.learning_rate)
+    assert training(signal, [a_round(bare.model_copy(update={"epochs": 12}), **falling)]).epochs == 20, "the most"
+    learned = training(signal, [a_round(bare, gain=-0.1, loss=0.001, loss_drop=0.9)])
+    assert not learned.bare and learned.epochs == CONFIG.lora.epochs
+    alone = a_signal(content=0.2, remade=1.0)
+    flat = training(alone, [a_round(TRAIN, gain=-0.1, loss=1.0, loss_drop=0.0)])
+    assert (flat.learning_rate, flat.epochs) == (TRAIN.learning_rate / 2, CONFIG.lora.epochs)
+
+
 def test_words_come_first_where_they_are_likely_to_mend_until_an_edit_failed() -> None:
     likely, teachable = a_diagnosis(style=4, both=4), a_signal(remade=1.0)
     decision = rules(teachable, likely)

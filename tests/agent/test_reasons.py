@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from agent.policy.base import FIRST_REPLAY, LIKELY, TEACHABLE, WORTH_A_ROUND
+from agent.policy.base import FIRST_REPLAY, LIKELY, TEACHABLE, WORTH_A_ROUND, WORTH_KEEPING
 from agent.policy.learned import Learned
 from agent.policy.paper import PaperSwitch
 from agent.policy.rules import Rules
@@ -63,6 +63,8 @@ def situations() -> Iterator[Briefing]:
             "lora": levers[1].model_copy(update={"outlook": Outlook(gain=lora, spread=0.1, cost=dear)}),
         }
         drawn = {**own, **draw.choice(trained), **draw.choice(teachable), "style": draw.choice((0.4, 1.0))}
+        drawn |= {"few_shot": draw.random() < 0.5, "luck": draw.choice((0.0, 0.45)), "content": draw.choice((0.5, 0.9))}
+        drawn |= {"refined": drawn["few_shot"]}
         signal = a_signal(floor=0.03, **drawn)
         yield Briefing(signal, diagnosis(needs, gap, words), history, Spend(), refused)
 
@@ -104,6 +106,15 @@ def check(decision: Decision, briefing: Briefing) -> None:
         assert isinstance(decision.move, TrainLora) and decision.move.fresh
         assert f"with {decision.move.replay:g} general rows for each row" in said
         assert (decision.move.replay or 0) >= FIRST_REPLAY, "more than the last one, which had none"
+    if isinstance(decision.move, TrainLora) and decision.move.bare:
+        assert signal.few_shot and signal.teachable >= TEACHABLE
+        assert ("knows" in said and "it is trained without" in said) == (signal.known < WORTH_KEEPING)
+        assert ("does without them" in said) == (signal.known >= WORTH_KEEPING)
+    else:
+        assert "it is trained without" not in said and "does without them" not in said
+    if (known := percent(r"the model knows (\d+)% of the answers", said)) is not None:
+        assert known == pytest.approx(signal.known, abs=0.0051)
+        assert percent(r"beyond the (\d+)% that luck", said) == (signal.luck or None)
     if "No row lacks content" in said:
         assert found.share("content") == 0
     if (left := percent(r"Only (\d+)% of the rows lack style", said)) is not None:
@@ -136,6 +147,8 @@ def test_what_the_rules_say_is_true_of_their_numbers() -> None:
         "can be shown",
         "Only #% of the train",
         "is saturated",
+        "that luck brings",
+        "does without them",
     ):
         assert any(clause in reason for reason in reasons), clause
 

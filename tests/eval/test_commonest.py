@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.commonest import commonest_answer
+from eval.commonest import commonest_answer, luck
 from eval.tasks.task import Task, load_task
 
 
@@ -71,3 +71,9 @@ def test_where_a_judge_scores_nobody_is_asked_and_there_is_no_number(tmp_path: P
     task = a_task(tmp_path, ["a"], ["a"], {**scorers, "llm": {"model": "m"}})
     found = commonest_answer(task, "test")
     assert found.reward is None and found.most is None
+
+
+def test_luck_is_what_the_commonest_answer_earns_on_other_rows(tmp_path: Path) -> None:
+    assert luck(a_task(tmp_path, ["yes", "no", "yes", "no", "yes"], ["yes"], EXACT)) == 0.5
+    assert luck(a_task(tmp_path, ["a", "b", "c", "d"], ["a"], EXACT)) == 0, "no two answers are alike"
+    assert luck(a_task(tmp_path, ["a"], ["a"], EXACT)) == 0

@@ -121,7 +121,7 @@ def test_training_rows_stand_under_their_own_retrieved_rows_and_none_is_lost(
 ) -> None:
     with open_session(new_run(tiny_task(**RETRIEVING), runs=tmp_path / "runs"), supervised=True) as session:
         session.go()
-        session.go(instead("train_lora", rows=rows, epochs=1))
+        session.go(instead("train_lora", rows=rows, epochs=1, bare=False))
         [row] = session.services.folder.rounds()
     assert row.trial.candidate and row.trial.candidate.adapter
     assert [example.name for _, example in trained] == [f"train:{line}" for line in range(1, 5)]
@@ -130,6 +130,22 @@ def test_training_rows_stand_under_their_own_retrieved_rows_and_none_is_lost(
         assert len(example.demos) == 2 and example.question not in {demo.question for demo in example.demos}
         assert all(demo.answer.startswith("ANSWER: ") for demo in example.demos)
         assert example.answer.startswith("ANSWER: ") == (rows == "refined")
+
+
+def test_a_training_without_few_shot_examples_makes_a_pair_without_them(
+    tiny_task: TinyTask, tmp_path: Path, trained: list[tuple[Prompt, Example]]
+) -> None:
+    folder = new_run(tiny_task(**RETRIEVING, without=["gate"]), runs=tmp_path / "runs")
+    with open_session(folder, supervised=True) as session:
+        session.go()
+        session.go(instead("train_lora", rows="refined", epochs=1))
+        trained.clear()
+        session.go(instead("train_lora", rows="refined", epochs=1, bare=True))
+    _, row = folder.rounds()
+    assert row.trial.candidate == row.best and folder.prompt(row.best.prompt) == Prompt(system=SYSTEM)
+    assert [example.name for _, example in trained] == [f"train:{line}" for line in range(1, 5)]
+    assert all(not example.demos and example.answer.startswith("ANSWER: ") for _, example in trained)
+    assert "without few-shot examples" in str(row.decision.move)
 
 
 def test_a_pool_knows_answers_by_the_rows_that_were_really_shown(

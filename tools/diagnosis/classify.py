@@ -19,6 +19,7 @@ from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Example, Prompt
 from agent.records.signal import KNOWN_BELOW, Diagnosis, ExampleDiagnosis, Need, Probe
 from tools.diagnosis.features import ANSWER_TOKENS, FeatureExtractor
+from tools.diagnosis.luck import beyond_luck, may_be_luck, right_by_luck, without_luck
 
 if TYPE_CHECKING:
     from tools.diagnosis.needs import NeedModel
@@ -39,6 +40,7 @@ class Classifier:
     Args:
         model, scorers, train, max_new_tokens, retrieves: see `tools.diagnosis.features.FeatureExtractor`.
         probes: rows with what an edit did to them; by default those that come with the package.
+        luck: share of rows that are right by luck: what one answer to all of them earns.
     """
 
     def __init__(
@@ -49,7 +51,9 @@ class Classifier:
         probes: Sequence[Probe] | None = None,
         max_new_tokens: int = ANSWER_TOKENS,
         retrieves: bool = False,
+        luck: float = 0.0,
     ) -> None:
+        self._luck = luck
         self._extractor = FeatureExtractor(model, scorers, train, max_new_tokens, retrieves)
         self._probes = probes
 
@@ -64,7 +68,8 @@ class Classifier:
     ) -> Diagnosis:
         """Sort the failing examples (reward below 1) by need; at most `PROBED` of them, drawn by seed.
 
-        Features cost forward tokens. So a right answer that fails is not probed: it lacks style. Wrong answers are of
+        Features cost forward tokens. So a right answer that fails is not probed: it lacks style (and content, as far
+        as it is right by luck). Wrong answers are of
         two kinds, those whose style holds and those whose style fails; of each kind, `FIRST` rows are probed, and the
         others only if these leave a doubt.
 
@@ -80,18 +85,19 @@ class Classifier:
         kinds = [[(row, score) for row, score in wrong if (score.style == 1) == holds] for holds in (True, False)]
         probed = [row for kind in kinds for row in kind[:FIRST]]
         features = self.features(probed, prompt, adapter, seed, known or {})
-        by_name, by = _diagnosed(probed, features, needs)
+        by_name, by = _diagnosed(probed, features, needs, self._luck)
         clear = [kind for kind in kinds if _is_clear([by_name[score.example] for _, score in kind[:FIRST]])]
+        if may_be_luck(features, self._luck):  # few rows cannot tell
+            clear = []
         if doubtful := [row for kind in kinds if kind not in clear for row in kind[FIRST:]]:
             probed, features = probed + doubtful, features + self.features(doubtful, prompt, adapter, seed, known or {})
-            by_name, by = _diagnosed(probed, features, needs)
+            by_name, by = _diagnosed(probed, features, needs, self._luck)
         for kind in clear:  # its other rows are taken to need what the probed ones need; they have no features
             for place, (_, score) in enumerate(kind[FIRST:]):
                 similar = by_name[kind[place % FIRST][1].example]
                 by_name[score.example] = similar.model_copy(update={"example": score.example, "features": {}})
-        found = [
-            by_name.get(score.example, ExampleDiagnosis(example=score.example, need="style")) for _, score in drawn
-        ]
+        knows = beyond_luck([float(score.content == 1) for score in evaluation.scores], self._luck)
+        found = [by_name.get(score.example) or _of_right_answer(score.example, knows) for _, score in drawn]
         return Diagnosis(failing=len(failing), total=len(examples), examples=tuple(found), by=by)
 
     def features(
@@ -121,20 +127,26 @@ class Classifier:
 
 
 def _diagnosed(
-    rows: Sequence[Scored], features: Sequence[dict[str, float]], needs: "NeedModel | None"
+    rows: Sequence[Scored], features: Sequence[dict[str, float]], needs: "NeedModel | None", luck: float
 ) -> tuple[dict[str, ExampleDiagnosis], Literal["rewards", "rules", "model"]]:
     """Each row's diagnosis by example, and who decided: the model if it knows most of the rows, else the rules."""
     by_model = needs is not None and sum(map(needs.knows, features)) * 2 > len(features)
-    found = {}
-    for (_, score), values in zip(rows, features, strict=True):
+    found, guessed = {}, right_by_luck(features, luck)
+    for (_, score), values, plain in zip(rows, features, without_luck(features, luck), strict=True):
         prompt_gap, weight_gap = gaps(values)
-        chances = needs.chances(values) if needs and by_model and needs.knows(values) else {}
-        by_rules = need_by_rules(score, prompt_gap, weight_gap)
+        chances = needs.chances(plain) if needs and by_model and needs.knows(values) else {}
+        by_rules = need_by_rules(score, prompt_gap, weight_gap, guessed)
         found[score.example] = ExampleDiagnosis(
             example=score.example, need=max(chances, key=chances.__getitem__, default=by_rules),
             prompt_gap=prompt_gap, weight_gap=weight_gap, chances=chances, features=values,
         )  # fmt: skip
     return found, "rewards" if not rows else "model" if by_model else "rules"
+
+
+def _of_right_answer(example: str, known: float) -> ExampleDiagnosis:
+    """The diagnosis of a right answer in the wrong form: it lacks style, and as far as it is a guess, content too."""
+    chances: dict[Need, float] = {"style": known, "content": 0.0, "both": 1 - known} if known < 1 else {}
+    return ExampleDiagnosis(example=example, need="style" if known >= 0.5 else "both", chances=chances)
 
 
 def _is_clear(probed: Sequence[ExampleDiagnosis]) -> bool:
@@ -171,7 +183,9 @@ def _need_by_rewards(score: ExampleScore) -> Need:
     return "content" if score.style == 1 else "both"
 
 
-def need_by_rules(score: ExampleScore, prompt_gap: float | None, weight_gap: float | None) -> Need:
+def need_by_rules(
+    score: ExampleScore, prompt_gap: float | None, weight_gap: float | None, guessed: bool = False
+) -> Need:
     """What an example that failed with this score lacks.
 
     A wrong answer lacks only style where the weights know it (weight gap below `KNOWN_BELOW`) and words take away much
@@ -179,10 +193,11 @@ def need_by_rules(score: ExampleScore, prompt_gap: float | None, weight_gap: flo
 
     Args:
         prompt_gap, weight_gap: nats per token; None: not measured.
+        guessed: right trial answers are mostly luck; a guess among few answers is likely, too, and no knowledge.
     """
     if prompt_gap is None or weight_gap is None:
         return _need_by_rewards(score)
-    known = weight_gap < KNOWN_BELOW
+    known = weight_gap < KNOWN_BELOW and not guessed
     if score.content == 1:
         return "style"
     if score.style == 1:

@@ -110,7 +110,7 @@ class FeatureExtractor:
         others = [row for row in self._train if row.name not in probed]
         if len(others) <= SHOWN:
             return []
-        bare = prompt.model_copy(update={"demos": (), "retrieval": None})
+        bare = prompt.bare
         trials = [bare.model_copy(update={"retrieval": Retrieval(k=SHOWN)})] if self._retrieves else []
         rows = random.Random(seed).sample(others, min(len(others), SHOWN * (TRIALS - len(trials))))
         demos = [Demo(question=row.question, answer=self._scorers.show(row.answer)) for row in rows]

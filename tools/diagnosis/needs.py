@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from agent.records.signal import Need, Probe
+from tools.diagnosis.luck import beyond_luck, without_luck
 
 LEAST = 40  # probed rows: with fewer, nothing is fitted
 LEAST_OF_EACH = 8  # probed rows that words mended, and that they did not: with fewer, nothing is fitted
@@ -105,9 +106,10 @@ def fit(probes: Sequence[Probe]) -> LogisticModel | None:
     labels = [probe.words for probe in probes]
     if len(probes) < LEAST or min(Counter({True: 0, False: 0} | Counter(labels)).values()) < LEAST_OF_EACH:
         return None
+    probes, mended = _without_luck(probes)
     names = tuple(sorted(set.intersection(*(set(probe.features) for probe in probes)) & USED))
     raw = _matrix([probe.features for probe in probes], names)  # [N, F]
-    target = torch.tensor(labels, dtype=torch.float64)  # [N] 1 where words mended the row
+    target = torch.tensor(mended, dtype=torch.float64)  # [N] 1 where words mended the row, and not by luck
     mean, scale = raw.mean(dim=0), raw.std(dim=0).clamp_min(1e-6)
     inputs = _with_intercept((raw - mean) / scale)  # [N, F + 1]
     weight = torch.tensor([OWN_WEIGHT if probe.own else 1.0 for probe in probes], dtype=torch.float64)
@@ -117,6 +119,21 @@ def fit(probes: Sequence[Probe]) -> LogisticModel | None:
         names=names, mean=mean, scale=scale, low=raw.amin(dim=0), high=raw.amax(dim=0),
         coefficients=_logistic(inputs, target, weight, PENALTY), slope=slope, offset=offset,
     )  # fmt: skip
+
+
+def _without_luck(probes: Sequence[Probe]) -> tuple[list[Probe], list[float]]:
+    """The rows in groups that one edit was made for, without luck in their features; and how far words mended each."""
+    groups: dict[tuple[str, str, bool], list[Probe]] = {}
+    for probe in probes:
+        groups.setdefault((probe.task, probe.pair, probe.own), []).append(probe)
+    found, labels = list[Probe](), list[float]()
+    for group in groups.values():
+        luck = group[0].luck
+        share = beyond_luck([probe.words for probe in group], luck)
+        features = without_luck([probe.features for probe in group], luck)
+        found += [probe.model_copy(update={"features": of}) for probe, of in zip(group, features, strict=True)]
+        labels += [probe.words * share for probe in group]
+    return found, labels
 
 
 def _calibration(inputs: Tensor, target: Tensor, weight: Tensor, groups: Sequence[str]) -> tuple[float, float]:

@@ -70,9 +70,10 @@ def what(action: Action, rows: int = 0, tests: int = 0) -> str:
     """
     match action:
         case TrainLora():
+            bare = ", without few-shot examples" if action.bare else ""
             anew = ", a new adapter" if action.fresh else ""
             many = plural(rows, "row") if rows else "the train rows"
-            return f"train {plural(action.epochs, 'epoch')} on {many} {ROWS[action.rows]}{anew}"
+            return f"train {plural(action.epochs, 'epoch')} on {many} {ROWS[action.rows]}{bare}{anew}"
         case EditPrompt(instruction=words) if words:
             return f"try your words in the system text: “{cut(words, 80)}”"
         case EditPrompt():

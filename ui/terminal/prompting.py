@@ -21,7 +21,8 @@ SETTINGS = {
     "/set": [f"{name}=" for name in Limits.model_fields],
 }
 VALUES = {
-    "rows=": ["original", "refined", "both"], "fresh=": ["true", "false"], "failures=": ["any", "content", "style"],
+    "rows=": ["original", "refined", "both"], "fresh=": ["true", "false"], "bare=": ["true", "false"],
+    "failures=": ["any", "content", "style"],
     "parts=": list(PARTS),
 }  # fmt: skip
 OF_ROUNDS = ("/why", "/rollback", "/compare")
