@@ -19,7 +19,7 @@ from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Example, Prompt
 from agent.records.signal import KNOWN_BELOW, Diagnosis, ExampleDiagnosis, Need, Probe
 from tools.diagnosis.features import ANSWER_TOKENS, FeatureExtractor
-from tools.diagnosis.luck import beyond_luck, may_be_luck, right_by_luck, without_luck
+from tools.diagnosis.luck import beyond_luck, no_guesses, without_luck
 
 if TYPE_CHECKING:
     from tools.diagnosis.needs import NeedModel
@@ -87,7 +87,7 @@ class Classifier:
         features = self.features(probed, prompt, adapter, seed, known or {})
         by_name, by = _diagnosed(probed, features, needs, self._luck)
         clear = [kind for kind in kinds if _is_clear([by_name[score.example] for _, score in kind[:FIRST]])]
-        if may_be_luck(features, self._luck):  # few rows cannot tell
+        if 0 in no_guesses(features, self._luck):  # so few rows cannot tell knowledge from luck
             clear = []
         if doubtful := [row for kind in kinds if kind not in clear for row in kind[FIRST:]]:
             probed, features = probed + doubtful, features + self.features(doubtful, prompt, adapter, seed, known or {})
@@ -131,11 +131,11 @@ def _diagnosed(
 ) -> tuple[dict[str, ExampleDiagnosis], Literal["rewards", "rules", "model"]]:
     """Each row's diagnosis by example, and who decided: the model if it knows most of the rows, else the rules."""
     by_model = needs is not None and sum(map(needs.knows, features)) * 2 > len(features)
-    found, guessed = {}, right_by_luck(features, luck)
-    for (_, score), values, plain in zip(rows, features, without_luck(features, luck), strict=True):
+    found, known = {}, no_guesses(features, luck)
+    for (_, score), values, plain, share in zip(rows, features, without_luck(features, luck), known, strict=True):
         prompt_gap, weight_gap = gaps(values)
         chances = needs.chances(plain) if needs and by_model and needs.knows(values) else {}
-        by_rules = need_by_rules(score, prompt_gap, weight_gap, guessed)
+        by_rules = need_by_rules(score, prompt_gap, weight_gap, guessed=share < 0.5)
         found[score.example] = ExampleDiagnosis(
             example=score.example, need=max(chances, key=chances.__getitem__, default=by_rules),
             prompt_gap=prompt_gap, weight_gap=weight_gap, chances=chances, features=values,

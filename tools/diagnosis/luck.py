@@ -27,23 +27,37 @@ def beyond_luck(right: Sequence[float], luck: float) -> float:
     return 0.0 if by_luck > SURE else knowledge(share, luck) / share
 
 
-def may_be_luck(rows: Sequence[Mapping[str, float]], luck: float) -> bool:
-    """Whether some trial answers of rows probed together are right, and no more than luck may bring."""
-    return _share(rows, luck) == 0
+def no_guesses(rows: Sequence[Mapping[str, float]], luck: float) -> list[float]:
+    """Of each row probed: the share of right trial answers that are no guess, among rows of its kind, in [0, 1].
 
+    A row whose form holds has given an answer, which was wrong. That leaves fewer to guess from: of two answers, the
+    other one is right. So the luck of such rows is luck / (1 - luck), and they are of another kind than those that have
+    given none. Trial answers under the nearest train rows tell for all, where there are any.
 
-def right_by_luck(rows: Sequence[Mapping[str, float]], luck: float) -> bool:
-    """Whether most right trial answers of rows probed together are lucky guesses."""
-    return _share(rows, luck) < 0.5
+    Args:
+        rows: their features.
+    """
+    shares = {holds: _share([row for row in rows if _holds(row) == holds], luck, holds) for holds in (True, False)}
+    return [shares[_holds(row)] for row in rows]
 
 
 def without_luck(rows: Sequence[Mapping[str, float]], luck: float) -> list[dict[str, float]]:
     """The features of rows probed together: each right trial answer counts as far as it is expected to be no guess."""
-    share = _share(rows, luck)
-    return [{key: value * share if key in TRIALS else value for key, value in row.items()} for row in rows]
+    return [
+        {key: value * share if key in TRIALS else value for key, value in row.items()}
+        for row, share in zip(rows, no_guesses(rows, luck), strict=True)
+    ]
 
 
-def _share(rows: Sequence[Mapping[str, float]], luck: float) -> float:
-    """Of right trial answers, those that are no guess: as the nearest rows' trials tell, or else all."""
+def after_wrong(luck: float) -> float:
+    """The luck of rows on which one answer is known to be wrong."""
+    return min(1.0, luck / (1 - luck)) if luck < 1 else 1.0
+
+
+def _holds(row: Mapping[str, float]) -> bool:
+    return row.get("style") == 1
+
+
+def _share(rows: Sequence[Mapping[str, float]], luck: float, holds: bool) -> float:
     trials = next((known for name in TRIALS if (known := [row[name] for row in rows if name in row])), [])
-    return beyond_luck(trials, luck) if trials else 1.0
+    return beyond_luck(trials, after_wrong(luck) if holds else luck) if trials else 1.0

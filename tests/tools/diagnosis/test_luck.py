@@ -11,7 +11,7 @@ from agent.records.examples import Candidate, Example, Prompt
 from agent.records.signal import Diagnosis, Probe, knowledge
 from eval.scoring import TaskScorers
 from tools.diagnosis.classify import Classifier
-from tools.diagnosis.luck import beyond_luck, right_by_luck, without_luck
+from tools.diagnosis.luck import after_wrong, beyond_luck, no_guesses, without_luck
 from tools.diagnosis.needs import NeedModel, shipped_probes
 
 SCORERS = TaskScorers([Contains(kind="contains")], [])
@@ -47,7 +47,16 @@ def test_only_trial_answers_lose_their_luck_as_those_under_the_nearest_rows_have
     assert [row["right"] for row in found] == pytest.approx([known / 2] * 9 + [0] * 3)
     assert all(row["shown_answer"] == 0.6 for row in found)
     assert without_luck(rows, 0.0) == rows and without_luck([FEW_ANSWERS], 0.5) == [FEW_ANSWERS]
-    assert not right_by_luck(rows, 0.4) and right_by_luck(rows, 0.6)
+
+
+def test_after_a_wrong_answer_the_other_one_of_two_is_no_knowledge() -> None:
+    """Under other words a model may just say the opposite: that mends each failing row, and breaks the others."""
+    opposite = [FEW_ANSWERS | {"style": 1.0, "near_right": 1.0}] * 12
+    assert (after_wrong(0.5), after_wrong(0.25), after_wrong(0.0)) == (1, pytest.approx(1 / 3), 0)
+    assert no_guesses(opposite, 0.5) == [0] * 12
+    unanswered = [FEW_ANSWERS | {"near_right": 1.0}] * 12
+    assert no_guesses([*opposite, *unanswered], 0.5) == [0] * 12 + [1] * 12, "each kind for itself"
+    assert no_guesses(opposite, 0.25) == [1] * 12
 
 
 def diagnosed(near: int, luck: float, probes: list[Probe] | None = None) -> Diagnosis:
