@@ -35,6 +35,7 @@ class Sample(Record):
     before: float | None = Field(None, description="reward of the seed prompt; None: a judge would have to be asked")
     after: float | None = Field(None, description="of the best proposal, the seed prompt among them")
     first: Lever | None = Field(None, description="what the rules would do first; None: not known, or nothing")
+    bare: bool = Field(False, description="whether a training after that edit does without its few-shot examples")
 
 
 class Tried(Record):
@@ -130,7 +131,8 @@ def forecast(config: TaskConfig, counts: Counts, sizes: Sizes, sample: Sample | 
     k = sample.k if sample else few if counts.train >= 2 * few else 0
     seed = Pair(sizes, own.k if own else 0)
     edited = Pair(sizes.model_copy(update={"answered": sample.answered if sample else sizes.wanted}), k)
-    before = edited if "edit_prompt" in takewhile(lambda lever: lever != "train_lora", levers) else seed
+    is_after_edit = "edit_prompt" in takewhile(lambda lever: lever != "train_lora", levers)
+    before = edited if is_after_edit and not (config.observes and sample and sample.bare) else seed
     learned = before._replace(sizes=before.sizes.model_copy(update={"answered": sizes.wanted}))
     trained = training(config, counts, before, learned, likely_epochs(config, before.k))
     best = edited if "edit_prompt" in levers else learned if levers else seed

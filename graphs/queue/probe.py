@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, get_args
 from agent.config.scorers import Judge, RewardModel
 from agent.config.task import TaskConfig
 from agent.errors import BadInput, NesyLoraError
+from agent.policy.base import trains_bare
 from agent.policy.rules import Rules
 from agent.protocols import Briefing
 from agent.records.actions import EditPrompt
@@ -22,6 +23,7 @@ from agent.records.evaluation import Evaluation, Measurements
 from agent.records.examples import Candidate, Demo, Example, Prompt, Split
 from agent.records.queue import Rate
 from agent.records.rounds import Spend
+from agent.records.signal import Signal
 from agent.signal.cost_model import FASTER, Sizes
 from agent.signal.monitor import Lever, observe
 from agent.signal.run_costs import Sample, Tried
@@ -83,7 +85,7 @@ class Trial:
         highest = max((scores.reward for _, _, scores in tried if scores), default=0.0)
         # A row decides nothing here; and of equals, an edit takes the cheapest.
         good = [one for one in tried if one[2] is None or one[2].reward >= highest - 1 / len(rows) - 1e-9]
-        best, tokens, _ = min(good, key=lambda one: one[0].price)
+        best, tokens, scores = min(good, key=lambda one: one[0].price)
         return Sample(
             rate=Rate(answering=rate, training=FASTER * rate, source="a probe just now"),
             loading=self.loading,
@@ -93,6 +95,7 @@ class Trial:
             before=None if before is None else before.reward,
             after=None if before is None else highest,
             first=first,
+            bare=scores is not None and trains_bare(self._signal(best, scores), self.task.config, ()),
         )
 
     def _first(self, prompt: Prompt, evaluation: Evaluation) -> Lever | None:
@@ -108,9 +111,16 @@ class Trial:
             retrieves=is_installed() and config.edit.retrieve > 0, luck=task.luck,
         )  # fmt: skip
         diagnosis = classifier.diagnose(evaluation, task.validation, prompt, config.seed)
-        signal = observe(evaluation, 0.0, (), refined=False, shown=task.shown, remade=task.remade, luck=task.luck)
+        signal = self._signal(prompt, evaluation)
         action = Rules(config).decide(Briefing(signal, diagnosis, (), Spend())).move.action
         return next((lever for lever in get_args(Lever) if lever == action), None)
+
+    def _signal(self, prompt: Prompt, evaluation: Evaluation) -> Signal:
+        task = self.task
+        return observe(
+            evaluation, 0.0, (), refined=prompt != task.config.prompt.prompt(), shown=task.shown, remade=task.remade,
+            few_shot=prompt.shown > 0, luck=task.luck,
+        )  # fmt: skip
 
     def _answers(self, prompt: Prompt, scored: bool) -> tuple[float, Evaluation | None]:
         """Tokens of an answer; and the scores, unless a judge would have to be asked for them."""

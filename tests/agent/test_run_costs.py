@@ -71,6 +71,16 @@ def test_a_training_is_as_dear_as_its_rows_and_ends_sooner_where_each_row_shows_
     assert drift.tokens == once.tokens + DRIFT + BARE
 
 
+def test_a_training_that_gives_up_the_few_shot_examples_is_estimated_without_them() -> None:
+    shown = a_sample(0.0, 0.4)
+    bare = shown.model_copy(update={"bare": True})
+    under, without = (forecast(a_config(policy="rules"), COUNTS, SIZES, sample) for sample in (shown, bare))
+    assert without.trained == forecast(a_config(policy="lora-only"), COUNTS, SIZES, bare).trained
+    assert without.levers == under.levers and without.trained != under.trained
+    fixed = a_config(policy="p -> w")
+    assert forecast(fixed, COUNTS, SIZES, bare) == forecast(fixed, COUNTS, SIZES, shown), "it trains under them"
+
+
 def test_who_does_not_look_pays_for_no_probes() -> None:
     dear, cheap = (edit(a_config(policy=policy), COUNTS, Pair(SIZES), Pair(SIZES)) for policy in ("rules", "p -> w"))
     assert dear > cheap
