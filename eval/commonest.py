@@ -29,7 +29,7 @@ def commonest_answer(task: Task, split: Split) -> ConstantAnswer:
         With the most that one of these answers earns on the split: a model that says the same to all rows may say that
         one. Without a reward where a judge or a reward model scores: asking it would cost what a run costs.
     """
-    if any(isinstance(scorer, Judge | RewardModel) for scorer in (*task.config.content, *task.config.style)):
+    if _asks(task):
         return ConstantAnswer()
     counts = Counter(folded(row.answer) for row in task.train)
     texts = {folded(row.answer): row.answer for row in reversed(task.train)}
@@ -40,16 +40,29 @@ def commonest_answer(task: Task, split: Split) -> ConstantAnswer:
 
 
 def luck(task: Task) -> float:
-    """The share of other train rows that the commonest answer gets right: what a guess may earn at most.
+    """The share of other train rows of which a train answer is right, at most: what a guess may earn.
 
-    The row that the answer comes from is left out, so that answers of which no two are alike leave no room for luck.
-    0 where a judge or a reward model would have to be asked.
+    Right is full content, whatever the form. The row that the answer comes from is left out, so that answers of which
+    no two are alike leave no room for luck. 0 where a judge or a reward model would have to be asked.
     """
-    reward, rows = commonest_answer(task, "train").reward, len(task.train)
-    if reward is None or rows < 2:
+    rows = task.train[:ROWS]
+    if _asks(task) or len(rows) < 2:
         return 0.0
-    return max(0.0, (reward * rows - 1) / (rows - 1))
+    counts = Counter(folded(row.answer) for row in rows)
+    first = {folded(row.answer): row for row in reversed(rows)}
+    return max(_right_elsewhere(task, first[answer], rows) for answer, _ in counts.most_common(CANDIDATES))
+
+
+def _right_elsewhere(task: Task, given: Example, rows: Sequence[Example]) -> float:
+    """The share of these rows but one of which that one's answer is right."""
+    answer = task.scorers.show(given.answer)
+    scores = task.scorers.score_all([(row, answer) for row in rows if row.name != given.name])
+    return fmean(float(score.content == 1) for score in scores)
 
 
 def _reward(task: Task, answer: str, rows: Sequence[Example]) -> float:
     return fmean(score.reward for score in task.scorers.score_all([(row, answer) for row in rows]))
+
+
+def _asks(task: Task) -> bool:
+    return any(isinstance(scorer, Judge | RewardModel) for scorer in (*task.config.content, *task.config.style))

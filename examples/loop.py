@@ -38,6 +38,7 @@ from memory.retrieval import NearestRows, with_retrieved
 from memory.run.folder import RunFolder
 from tools.diagnosis.classify import Classifier
 from tools.diagnosis.drift import drift, general_baseline
+from tools.diagnosis.luck import Luck
 from tools.editing.comparison import compare_proposals
 from tools.editing.rule_editor import RuleEditor
 from tools.model.backbone import Backbone
@@ -89,7 +90,9 @@ def prepare(task_path: Path, folder: Path) -> Parts:
     return Parts(
         task, run, model, retriever,
         evaluate=Runner(task, model, run.prompt, run),
-        classifier=Classifier(model, task.scorers, task.train, retrieves=True, luck=task.luck),
+        classifier=Classifier(
+            model, task.scorers, task.train, retrieves=True, luck=Luck(task.luck, has_form=bool(config.style))
+        ),
         editor=RuleEditor(task.scorers, config.edit, retrieves=True),
         trainer=LoraTrainer(backbone, config.lora, show),
         general=general_baseline(model),

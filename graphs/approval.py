@@ -176,7 +176,10 @@ def completed(
         ValidationError: there is no such setting, or this is no value of it.
     """
     base = next((action for action in (planned, training) if action and action.action == name), None)
-    return ACTIONS[name].model_validate({**(base.model_dump() if base else {}), **args})
+    left_out = base.model_dump() if base else {}
+    if args.get("rows", left_out.get("rows")) != left_out.get("rows"):
+        left_out.pop("bare", None)  # other rows may not teach the form that the few-shot examples bring
+    return ACTIONS[name].model_validate({**left_out, **args})
 
 
 def read(

@@ -53,17 +53,43 @@ def trains_bare(signal: Signal, config: TaskConfig, history: Sequence[Round]) ->
     """Whether to train without the few-shot examples of the best prompt, on rows that are several times shorter.
 
     So where the examples bring the form and hardly an answer beyond luck: weights learn that form along. And where a
-    training of the other kind was just taken back: what it could not bring from there, one of this kind may. And where
-    one of this kind was, while its loss was still falling: it goes on for longer.
+    training of the other kind just failed: what it could not bring from there, one of this kind may. One that rose
+    within chance, or that failed while its loss was still falling, did not fail for its kind.
     """
     if not signal.few_shot or fitting_rows(signal, config) != "refined" or signal.teachable < TEACHABLE:
         return False
+    row = _taken_back(history)
+    if row and _is_bare(row):
+        return row.verdict.gain > 0 or is_unfinished(row)
+    if row and _is_under_examples(row):
+        return row.verdict.gain <= 0
+    return signal.known < WORTH_KEEPING
+
+
+def leaves_bare(signal: Signal, history: Sequence[Round]) -> bool:
+    """Whether one training under few-shot examples has saturated LoRA: one without them may still bring more."""
+    row = _taken_back(history)
+    return signal.lora.saturated and signal.lora.discarded == 1 and row is not None and _is_under_examples(row)
+
+
+def _is_bare(row: Round) -> bool:
+    return isinstance(row.decision.move, TrainLora) and row.decision.move.bare
+
+
+def _is_under_examples(row: Round) -> bool:
+    """Whether the round was a training under the few-shot examples of the best prompt."""
+    move = row.decision.move
+    return isinstance(move, TrainLora) and row.signal.few_shot and move.rows != "original" and not move.bare
+
+
+def _taken_back(history: Sequence[Round]) -> Round | None:
+    """The last training since anything was kept that was taken back, and not only for what it forgets."""
     for row in reversed(tried(history)):
         if row.verdict.kept:
-            break
+            return None
         if isinstance(row.decision.move, TrainLora) and not row.verdict.overruled:
-            return not row.decision.move.bare or is_unfinished(row)
-    return signal.known < WORTH_KEEPING
+            return row
+    return None
 
 
 def is_unfinished(row: Round) -> bool:
@@ -81,15 +107,14 @@ def is_still_falling(row: Round) -> bool:
 
 
 def training(
-    config: TaskConfig, rows: Rows, fresh: bool = False, slower: bool = False, longer: int = 0, bare: bool = False
+    config: TaskConfig, rows: Rows, fresh: bool = False, slower: bool = False, epochs: int = 0, bare: bool = False
 ) -> TrainLora:
-    """LoRA as the task sets it; at half the rate, if slower; for twice as many epochs as `longer`, if any."""
+    """LoRA as the task sets it; at half the rate, if slower; for so many epochs, if any are named."""
     lora = config.lora
     rate = max(lora.learning_rate * (0.5 if slower else 1.0), 1e-6)
-    epochs = min(MOST_EPOCHS, 2 * longer) if longer else lora.epochs
     return TrainLora(
-        rows=rows, epochs=epochs, learning_rate=rate, rank=lora.rank, enough=lora.enough, fresh=fresh, bare=bare,
-        replay=lora.replay,
+        rows=rows, epochs=epochs or lora.epochs, learning_rate=rate, rank=lora.rank, enough=lora.enough, fresh=fresh,
+        bare=bare, replay=lora.replay,
     )  # fmt: skip
 
 
@@ -109,17 +134,34 @@ def remedied(action: TrainLora, history: Sequence[Round]) -> TrainLora:
     return action.model_copy(update={"replay": max(usual, used)})
 
 
-def why_bare(action: TrainLora, signal: Signal) -> str:
-    """Why the training does without the few-shot examples of the best prompt, in a sentence; else nothing."""
+def why_so(action: TrainLora, signal: Signal, history: Sequence[Round]) -> str:
+    """Why the training is another than the task sets or the last one was, in sentences; else nothing."""
+    return f"{_why_bare(action, signal, history)}{_why_longer(action, history)}{why_remedied(action, history)}"
+
+
+def _why_bare(action: TrainLora, signal: Signal, history: Sequence[Round]) -> str:
     if not action.bare:
         return ""
-    if signal.known < WORTH_KEEPING:
-        lucky = f" beyond the {signal.luck:.0%} that luck brings" if signal.luck else ""
-        return (
-            f" Under its few-shot examples the model knows {signal.known:.0%} of the answers{lucky}, too few to pay "
-            "for them in every row: it is trained without."
-        )
-    return " The last training, under few-shot examples, was taken back, so this one does without them."
+    row = _taken_back(history)
+    if row and _is_under_examples(row):
+        return " The last training, under few-shot examples, has failed, so this one does without them."
+    if signal.known >= WORTH_KEEPING:
+        return " Like the last training, it does without few-shot examples."
+    lucky = f" beyond the {signal.luck:.0%} that luck may bring" if signal.luck else ""
+    return (
+        f" Under its few-shot examples the model knows {signal.known:.0%} of the answers{lucky}, too few to pay for "
+        "them in every row: it is trained without."
+    )
+
+
+def _why_longer(action: TrainLora, history: Sequence[Round]) -> str:
+    row = _taken_back(history)
+    if row is None or not isinstance(row.decision.move, TrainLora) or not is_unfinished(row):
+        return ""
+    epochs = row.decision.move.epochs
+    if action.epochs <= epochs or action.bare != row.decision.move.bare:
+        return ""
+    return f" The last training was taken back while its loss still fell, so this one has {action.epochs} epochs."
 
 
 def why_remedied(action: TrainLora, history: Sequence[Round]) -> str:
@@ -170,6 +212,8 @@ def numbers(signal: Signal, diagnosis: Diagnosis) -> dict[str, float]:
         "prompt gap": diagnosis.prompt_gap,
         "weight gap": diagnosis.weight_gap,
         "an edit's chance": diagnosis.words_chance if diagnosis.examples else None,
+        "known": signal.known if signal.few_shot else None,
+        "luck": signal.luck or None,
         "drift": signal.drift,
         "loss drop": signal.loss_drop,
         "gradient norm": signal.grad_norm,

@@ -6,7 +6,7 @@ from math import hypot
 from typing import NamedTuple
 
 from agent.config.task import TaskConfig
-from agent.policy.base import fitting_rows, numbers, stop_reason, why_bare, why_remedied
+from agent.policy.base import fitting_rows, numbers, stop_reason, why_so
 from agent.policy.experience import Experience, distinct
 from agent.policy.regression import Fit, Observation
 from agent.policy.rules import Rules
@@ -76,7 +76,7 @@ class Learned:
             promised |= {f"{name} promise": promise.gain, f"{name} drawn": promise.drawn}
         promised = {name: round(value, 4) for name, value in promised.items()}
         if isinstance(action, TrainLora):
-            why += why_bare(action, briefing.signal) + why_remedied(action, briefing.history)
+            why += why_so(action, briefing.signal, briefing.history)
         return Decision(
             move=action,
             reason=f"{in_words(promises)} {why}".strip(),

@@ -70,7 +70,7 @@ def offered_actions(briefing: Briefing, would: TrainLora) -> list[type[Reasoned]
         rows=(Rows, Field(would.rows, description=about["rows"].description)),
         epochs=(Epochs, would.epochs), learning_rate=(Rate, would.learning_rate), rank=(Rank, would.rank),
         fresh=(bool, Field(would.fresh, description=about["fresh"].description)), enough=(Enough, would.enough),
-        replay=(Replay, would.replay),
+        bare=(bool, Field(would.bare, description=about["bare"].description)), replay=(Replay, would.replay),
     )  # fmt: skip
     tools: list[type[Reasoned]] = [train, PlanEditPrompt]
     if rounds := elsewhere(briefing.history):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from agent.config.task import TaskConfig
 from agent.policy import reasons
 from agent.policy.base import (
+    MOST_EPOCHS,
     TEACHABLE,
     WORTH_A_ROUND,
     fitting_rows,
@@ -14,8 +15,7 @@ from agent.policy.base import (
     stop_reason,
     training,
     trains_bare,
-    why_bare,
-    why_remedied,
+    why_so,
     words_are_likely,
 )
 from agent.protocols import Briefing
@@ -28,8 +28,8 @@ class Rules:
     """Rewrite where words can get there; where they are not expected to, train on rows in the wanted form.
 
     Words come first where they are likely to mend a failing row: they are cheap, they forget nothing, and weights
-    trained under the few-shot examples that they bring forget little. (Where the examples bring hardly an answer beyond
-    luck, weights are trained without them.) Where most failing rows lack content, weights are
+    trained under the few-shot examples that they bring forget little. Where those bring hardly an answer beyond luck,
+    weights are trained without them. Where most failing rows lack content, weights are
     needed anyway; train rows put into the wanted form teach form and content at once, and a prompt that grew before
     would only make every step of the training dearer. Where rows cannot be put into that form, words still come first:
     weights trained on answers in another form no longer listen to the prompt.
@@ -68,7 +68,7 @@ class Rules:
         else:
             reason = f"No lever is left to try. {reasons.closed_levers(briefing)}"
         if isinstance(action, TrainLora):
-            reason += why_bare(action, signal) + why_remedied(action, briefing.history)
+            reason += why_so(action, signal, briefing.history)
         return Decision(move=action, reason=reason, numbers=numbers(signal, diagnosis))
 
     def training(self, signal: Signal, history: Sequence[Round]) -> TrainLora:
@@ -78,14 +78,17 @@ class Rules:
         its loss was still falling was too short, and is given twice the epochs.
         """
         rows, bare = fitting_rows(signal, self._config), trains_bare(signal, self._config, history)
-        moves = [(row, row.decision.move) for row in tried(history)]
-        earlier = [(row, move) for row, move in moves if isinstance(move, TrainLora)]
+        earlier = [(row, move) for row in tried(history) if isinstance(move := row.decision.move, TrainLora)]
         if not earlier:
             return training(self._config, rows, bare=bare)
         row, last = earlier[-1]
-        failed, alike = not row.verdict.kept and row.verdict.gain <= 0, last.bare == bare
-        longer = last.epochs if alike and is_unfinished(row) and not row.verdict.overruled else 0
-        slower, fresh = failed and alike and not longer, failed or last.rows != rows
-        return remedied(
-            training(self._config, rows, fresh=fresh, slower=slower, longer=longer, bare=bare), history
-        )  # fmt: skip
+        failed, alike, epochs = not row.verdict.kept and row.verdict.gain <= 0, last.bare == bare, 0
+        if alike and row.verdict.overruled:
+            epochs = last.epochs
+        elif alike and is_unfinished(row):
+            epochs = min(MOST_EPOCHS, 2 * last.epochs)
+        # Where every train answer has the wanted form, remade rows are those that were given.
+        changed = last.rows != rows and not (last.bare and signal.shown == 1)
+        slower = failed and alike and not epochs
+        move = training(self._config, rows, fresh=failed or changed, slower=slower, epochs=epochs, bare=bare)
+        return remedied(move, history)

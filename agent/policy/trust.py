@@ -24,10 +24,10 @@ from agent.counting import plural
 from agent.policy.base import fitting_rows
 from agent.policy.experience import Experience
 from agent.policy.learned import short
-from agent.records.actions import Action, EditPrompt, Objection, Standing, Stop, TrainLora
+from agent.records.actions import Action, Objection, Standing, Stop, TrainLora
 from agent.records.rounds import Round
 from agent.records.signal import Diagnosis, LeverSignal, Outlook, Signal
-from agent.signal.monitor import lever_signal
+from agent.signal.monitor import Lever, lever_signal
 from agent.signal.outlook import lever_yield, mendable, realised_gain
 
 # Merit. So do gains of rounds scatter about their outlook: 0.22 over the fifty of tasks/practice/experience.jsonl.
@@ -117,8 +117,8 @@ def unhindered(signal: Signal, history: Sequence[Round]) -> Signal:
         return signal
     return signal.model_copy(
         update={
-            "lora": _unhindered(signal.lora, TrainLora(), clear, history),
-            "edit": _unhindered(signal.edit, EditPrompt(), clear, history),
+            "lora": _unhindered(signal.lora, "train_lora", clear, history),
+            "edit": _unhindered(signal.edit, "edit_prompt", clear, history),
         }
     )
 
@@ -128,13 +128,11 @@ def without_failed_choices(history: Sequence[Round]) -> list[Round]:
     return [row for row in history if row.verdict.kept or not rules_instead(row)]
 
 
-def _unhindered(
-    now: LeverSignal, action: TrainLora | EditPrompt, clear: Sequence[Round], history: Sequence[Round]
-) -> LeverSignal:
+def _unhindered(now: LeverSignal, lever: Lever, clear: Sequence[Round], history: Sequence[Round]) -> LeverSignal:
     outlook = now.outlook
     if outlook:
-        outlook = _scaled(outlook, lever_yield(action, clear)[0] / lever_yield(action, history)[0])
-    return lever_signal(action.action, clear).model_copy(update={"outlook": outlook})
+        outlook = _scaled(outlook, lever_yield(lever, clear)[0] / lever_yield(lever, history)[0])
+    return lever_signal(lever, clear).model_copy(update={"outlook": outlook})
 
 
 def standing(llm: str, history: Sequence[Round], experience: Iterable[Experience] = ()) -> Standing:

@@ -93,7 +93,7 @@ class Probe(Record):
     """What a failing row looked like when it was probed, and what an edit then did to it.
 
     `words`: an edit raised its reward to 1. `rules` is the need that the rules found. `own`: it is from the run that
-    learns from it. `luck`: as in `Signal`, where features and `words` are to be taken without it.
+    learns from it. `luck`: the chance of a guess on this row, where features and `words` are to be taken without it.
     """
 
     task: str

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 from agent.policy.base import FALLING
-from agent.records.actions import TrainLora
 from agent.records.evaluation import Evaluation
 from agent.records.rounds import Round, tried
 from agent.records.signal import LeverSignal, Signal
@@ -64,8 +63,7 @@ def lever_signal(lever: Lever, history: Sequence[Round]) -> LeverSignal:
     """What this lever's rounds brought.
 
     It is saturated after `FRUITLESS` discarded tries in a row with nothing kept in between: a kept action of
-    the other lever gives it a new chance. A discarded LoRA round whose loss is flat saturates at once, unless another
-    kind of training is left: one without the few-shot examples that this one was under. One that was
+    the other lever gives it a new chance. A discarded LoRA round whose loss is flat saturates at once. One that was
     only taken back for what it forgets is no fruitless try; after `FORGETFUL` of those the lever is saturated, too.
     A round that a user cancelled says nothing.
     """
@@ -77,7 +75,6 @@ def lever_signal(lever: Lever, history: Sequence[Round]) -> LeverSignal:
     fruitless = len(discarded) - forgot
     loss_drop = own[-1].trial.loss_drop if own else None
     flat = lever == "train_lora" and fruitless > 0 and loss_drop is not None and loss_drop < FALLING
-    flat = flat and not under_examples(own[-1])
     return LeverSignal(
         rounds=len(own),
         kept=sum(row.verdict.kept for row in own),
@@ -86,8 +83,3 @@ def lever_signal(lever: Lever, history: Sequence[Round]) -> LeverSignal:
         forgot=forgot,
         saturated=fruitless >= FRUITLESS or flat or forgot >= FORGETFUL,
     )
-
-
-def under_examples(row: Round) -> bool:
-    """Whether the round was a training under the few-shot examples of the best prompt."""
-    return isinstance(row.decision.move, TrainLora) and row.signal.few_shot and not row.decision.move.bare

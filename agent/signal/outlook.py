@@ -10,11 +10,12 @@ from statistics import NormalDist, fmean, pstdev
 from typing import NamedTuple
 
 from agent.config.task import TaskConfig
-from agent.policy.base import fitting_rows, is_still_falling, trains_bare
+from agent.policy.base import fitting_rows, is_still_falling
 from agent.records.actions import Action, EditPrompt, TrainLora
 from agent.records.rounds import Round, tried
 from agent.records.signal import Diagnosis, Need, Outlook, Signal
 from agent.signal.cost_model import RoundCosts
+from agent.signal.monitor import Lever
 
 # Merit, the mean of three measures in [0, 1], that a mended row gains. One factor that comes to the other gives two of
 # the three (itself and the reward): 2/3. To a row that lacks both, one factor alone gives 1/3.
@@ -33,8 +34,7 @@ YIELD, YIELD_SPREAD = 0.5, 0.3
 TRY_SPREAD = 0.2
 # The most by which a share can deviate from its mean: half, where it is 0 as often as 1.
 MOST_SPREAD = 0.5
-# What counts less than a full try: a round on an earlier pair, a fruitless training whose loss was still falling, and
-# one with few-shot examples for one without.
+# What counts less than a full try: a round on an earlier pair, or a fruitless training whose loss was still falling.
 PARTIAL_TRY = 0.25
 # Share of rows that the classifier sorts wrongly, as wide as what it may miss is taken to be.
 MISCLASSIFIED = 0.1
@@ -97,23 +97,31 @@ def noise_floor(rows: int, alpha: float) -> float:
 
 
 def with_outlook(
-    signal: Signal, diagnosis: Diagnosis, history: Sequence[Round], config: TaskConfig, costs: RoundCosts
+    signal: Signal,
+    diagnosis: Diagnosis,
+    history: Sequence[Round],
+    config: TaskConfig,
+    costs: RoundCosts,
+    training: TrainLora | None = None,
 ) -> Signal:
     """The signal with both levers' outlooks and the noise floor.
 
     Args:
         history: the rounds that the signal rests on.
         costs: of a round of each lever, for one that has not been pulled yet.
+        training: the one that LoRA's outlook is about; by default as the task sets it, on rows that fit the prompt.
     """
     history = tried(history)
-    training = TrainLora(rows=fitting_rows(signal, config), bare=trains_bare(signal, config, history))
+    planned = training or TrainLora(rows=fitting_rows(signal, config), epochs=config.lora.epochs)
 
     def outlook(action: TrainLora | EditPrompt, estimate: float) -> Outlook:
-        spent = [row.trial.spend.forward_tokens for row in history if _is_alike(row.decision.move, action)]
+        spent = [row.trial.spend.forward_tokens * _times(row.decision.move, action) for row in history]
         known = [tokens for tokens in spent if tokens > 0]
+        if isinstance(action, TrainLora):
+            estimate *= max(1.0, action.epochs / config.lora.epochs)
         cost = max(1.0, fmean(known) if known else estimate) + costs.judging
         there = mendable(action, diagnosis, signal)
-        mean, spread = lever_yield(action, history)
+        mean, spread = lever_yield(action.action, history)
         # Mean and standard deviation of the product of two independent quantities.
         width = sqrt((there.merit * spread) ** 2 + (mean * there.spread) ** 2 + (there.spread * spread) ** 2)
         rise = 0.0
@@ -125,36 +133,35 @@ def with_outlook(
     return signal.model_copy(
         update={
             "floor": noise_floor(diagnosis.total, config.gate.alpha),
-            "lora": signal.lora.model_copy(update={"outlook": outlook(training, costs.lora)}),
+            "lora": signal.lora.model_copy(update={"outlook": outlook(planned, costs.lora)}),
             "edit": signal.edit.model_copy(update={"outlook": outlook(EditPrompt(), costs.edit)}),
         }
     )
 
 
-def lever_yield(action: TrainLora | EditPrompt, history: Sequence[Round]) -> tuple[float, float]:
+def lever_yield(lever: Lever, history: Sequence[Round]) -> tuple[float, float]:
     """The lever's yield and its standard deviation: the prior, updated by its rounds (normal, known variances)."""
     history = tried(history)
     precision = 1 / YIELD_SPREAD**2
     total = YIELD * precision
     last_kept = max((at for at, row in enumerate(history) if row.verdict.kept), default=-1)
     for at, row in enumerate(history):
-        observed = _observed_yield(row) if row.decision.move.action == action.action else None
+        observed = _observed_yield(row) if row.decision.move.action == lever else None
         if observed is None:
             continue
         share, variance = observed
-        is_partial = at <= last_kept or is_still_falling(row) or not _is_alike(row.decision.move, action)
-        weight = (PARTIAL_TRY if is_partial else 1.0) / variance
+        weight = (PARTIAL_TRY if at <= last_kept or is_still_falling(row) else 1.0) / variance
         precision, total = precision + weight, total + weight * share
-    if isinstance(action, TrainLora) and _rows_are_learned(history):
+    if lever == "train_lora" and _rows_are_learned(history):
         precision += 1 / TRY_SPREAD**2  # as if another training on these rows had brought nothing
     return total / precision, sqrt(1 / precision)
 
 
-def _is_alike(move: Action, action: TrainLora | EditPrompt) -> bool:
-    """Whether both pull the same lever, and trainings have few-shot examples, or have none."""
+def _times(move: Action, action: TrainLora | EditPrompt) -> float:
+    """How many times as dear an action is as an earlier one of its kind; 0 for one of another kind."""
     if isinstance(move, TrainLora) and isinstance(action, TrainLora):
-        return move.bare == action.bare
-    return move.action == action.action
+        return max(1.0, action.epochs / move.epochs) if move.bare == action.bare else 0.0
+    return float(move.action == action.action)
 
 
 def expected_rise(history: Sequence[Round]) -> float:

@@ -132,10 +132,11 @@ def forecast(config: TaskConfig, counts: Counts, sizes: Sizes, sample: Sample | 
     seed = Pair(sizes, own.k if own else 0)
     edited = Pair(sizes.model_copy(update={"answered": sample.answered if sample else sizes.wanted}), k)
     is_after_edit = "edit_prompt" in takewhile(lambda lever: lever != "train_lora", levers)
-    before = edited if is_after_edit and not (config.observes and sample and sample.bare) else seed
+    is_bare = is_after_edit and config.policy in ("rules", "learned") and sample is not None and sample.bare
+    before = Pair(seed.sizes, 0) if is_bare else edited if is_after_edit else seed
     learned = before._replace(sizes=before.sizes.model_copy(update={"answered": sizes.wanted}))
     trained = training(config, counts, before, learned, likely_epochs(config, before.k))
-    best = edited if "edit_prompt" in levers else learned if levers else seed
+    best = learned if is_bare or (levers and "edit_prompt" not in levers) else edited if levers else seed
     pairs = _brought(config)
     likely = Steps(
         start=pairs * start(counts, seed),

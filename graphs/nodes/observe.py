@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from agent.policy.base import stop_reason, trains_bare
+from agent.policy.base import leaves_bare, stop_reason
+from agent.policy.rules import Rules
 from agent.protocols import Briefing
 from agent.records.events import RoundStarted
 from agent.records.signal import Diagnosis
@@ -38,10 +39,14 @@ def observe(state: State, services: RunServices) -> State:
     signal = signal.model_copy(update={"drift": services.forgetting.drift(best.adapter)})
     diagnosis = classify(evaluation, task.validation, state, services)
     costs = estimate_costs(config, prompt, task.train, task.validation)
-    trained = prompt.bare if trains_bare(signal, config, seen) else prompt
-    lora = estimate_costs(config, trained, task.train, task.validation).lora
-    costs = costs.model_copy(update={"lora": lora, "keeping": sum(map(_judging, services.kept_tasks))})
-    signal = with_outlook(signal, diagnosis, seen, config, costs)
+    training = Rules(config).training(signal, history) if config.policy in ("rules", "learned") else None
+    if training and training.bare:
+        lora = estimate_costs(config, prompt.bare, task.train, task.validation).lora
+        costs = costs.model_copy(update={"lora": lora})
+        if leaves_bare(signal, history):
+            signal = signal.model_copy(update={"lora": signal.lora.model_copy(update={"saturated": False})})
+    costs = costs.model_copy(update={"keeping": sum(map(_judging, services.kept_tasks))})
+    signal = with_outlook(signal, diagnosis, seen, config, costs, training)
     return {"signal": signal, "diagnosis": diagnosis}
 
 

@@ -131,6 +131,7 @@ def training_rows(services: RunServices, best: Candidate, action: TrainLora) -> 
     from memory.retrieval import with_retrieved
 
     seed_prompt = services.spec.config.prompt.prompt()
+    seed_prompt = seed_prompt.bare if action.bare else seed_prompt
     best_prompt, task = _prompt(services, best, action), services.spec
     remade = None
     if action.rows != "original":

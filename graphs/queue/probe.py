@@ -102,13 +102,15 @@ class Trial:
         """The lever that the rules would pull first, by the diagnosis that a run begins with, of these rows."""
         from memory.embedder import is_installed
         from tools.diagnosis.classify import Classifier
+        from tools.diagnosis.luck import Luck
 
         task, config = self.task, self.task.config
         if not config.observes:
             return None
         classifier = Classifier(
             self.model, task.scorers, task.train, max_new_tokens=config.generation.max_new_tokens,
-            retrieves=is_installed() and config.edit.retrieve > 0, luck=task.luck,
+            retrieves=is_installed() and config.edit.retrieve > 0,
+            luck=Luck(task.luck, has_form=bool(config.style)),
         )  # fmt: skip
         diagnosis = classifier.diagnose(evaluation, task.validation, prompt, config.seed)
         signal = self._signal(prompt, evaluation)

@@ -51,7 +51,7 @@ def _labelled(row: Round, before: Candidate, services: RunServices) -> Iterator[
             yield Probe(
                 task=config.name, model=config.model, pair=before.id, example=name, features=features,
                 rules=need_by_rules(scores[name], *gaps(features)), words=words[name], own=True,
-                luck=services.spec.luck,
+                luck=services.classifier.luck.of(features),
             )  # fmt: skip
 
 

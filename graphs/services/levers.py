@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 def make_classifier(run: "RunServices") -> "Classifier":
     from tools.diagnosis.classify import Classifier
+    from tools.diagnosis.luck import Luck
 
     task = run.spec
     new = task.config.generation.max_new_tokens
     retrieves = run.embeds and task.config.edit.retrieve > 0
-    return Classifier(
-        run.model, task.scorers, task.train, max_new_tokens=new, retrieves=retrieves, luck=task.luck
-    )  # fmt: skip
+    luck = Luck(task.luck, has_form=bool(task.config.style))
+    return Classifier(run.model, task.scorers, task.train, max_new_tokens=new, retrieves=retrieves, luck=luck)
 
 
 def make_policy(run: "RunServices") -> Policy:

@@ -82,8 +82,8 @@ def test_a_training_that_only_forgot_too_much_is_no_fruitless_try_but_three_clos
 def test_it_shows_what_weights_can_bring_to_the_task_all_the_same() -> None:
     untried: list[Round] = []
     forgot, within_chance = [FORGOT], [a_training(0.1)]
-    assert lever_yield(TRAIN, forgot) > lever_yield(TRAIN, untried)
-    assert lever_yield(TRAIN, untried) > lever_yield(TRAIN, within_chance)
+    assert lever_yield("train_lora", forgot) > lever_yield("train_lora", untried)
+    assert lever_yield("train_lora", untried) > lever_yield("train_lora", within_chance)
 
 
 def lacking_content(history: list[Round]) -> Briefing:

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.records.actions import Action, Decision, TrainLora
+from agent.records.actions import Action
 from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Candidate
 from agent.records.rounds import Round
 from agent.signal.monitor import Lever, lever_signal, observe
-from tests.fixtures.rounds import BACK, EDIT, TRAIN, a_round, a_signal
+from tests.fixtures.rounds import BACK, EDIT, TRAIN, a_round
 
 HISTORIES = st.lists(st.builds(a_round, st.sampled_from([EDIT, TRAIN, BACK]), kept=st.booleans()), max_size=8)
 
@@ -53,15 +53,6 @@ def test_two_discarded_tries_saturate_and_one_does_not(lever: Lever, move: Actio
     tries = [a_round(move, loss_drop=0.5), a_round(move, loss_drop=0.5)]
     assert not lever_signal(lever, tries[:1]).saturated
     assert lever_signal(lever, tries).saturated
-
-
-def test_a_flat_training_under_few_shot_examples_leaves_one_without_them_to_try() -> None:
-    flat = a_round(TRAIN, loss_drop=0.0)
-    assert lever_signal("train_lora", [flat]).saturated
-    shown = flat.model_copy(update={"signal": a_signal(few_shot=True)})
-    assert not lever_signal("train_lora", [shown]).saturated
-    bare = Decision(move=TrainLora(bare=True), reason="")
-    assert lever_signal("train_lora", [shown.model_copy(update={"decision": bare})]).saturated
 
 
 def test_tries_of_the_other_lever_do_not_count() -> None:

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.records.actions import Action, EditPrompt, TrainLora
+from agent.records.actions import Action, TrainLora
 from agent.records.examples import Example, Prompt, Retrieval
 from agent.records.rounds import Proposal, Round, Spend
 from agent.records.signal import Diagnosis, Outlook, Signal
 from agent.signal.cost_model import GENERAL_ROW, estimate_costs
+from agent.signal.monitor import Lever
 from agent.signal.outlook import YIELD, YIELD_SPREAD, lever_yield, mendable, noise_floor
 from tests.agent.test_policy import DIAGNOSES, SIGNALS
 from tests.fixtures.outlooks import CONFIG, COSTS, seen
@@ -76,31 +77,31 @@ def test_before_any_round_a_lever_is_taken_to_repair_half() -> None:
     assert edit.rate == pytest.approx(edit.gain / 2_800 * 1e6)
 
 
-@pytest.mark.parametrize("move", [TRAIN, EDIT])
-def test_a_fruitless_try_lowers_a_yield_much_and_a_gainful_one_raises_it(move: TrainLora | EditPrompt) -> None:
-    before, _ = lever_yield(move, [])
-    once, _ = lever_yield(move, [a_round(move)])
-    twice, _ = lever_yield(move, [a_round(move), a_round(move)])
-    gained, _ = lever_yield(move, [a_round(move, kept=True, gain=0.26)])
+@pytest.mark.parametrize(("lever", "move"), [("train_lora", TRAIN), ("edit_prompt", EDIT)])
+def test_a_fruitless_try_lowers_a_yield_much_and_a_gainful_one_raises_it(lever: Lever, move: Action) -> None:
+    before, _ = lever_yield(lever, [])
+    once, _ = lever_yield(lever, [a_round(move)])
+    twice, _ = lever_yield(lever, [a_round(move), a_round(move)])
+    gained, _ = lever_yield(lever, [a_round(move, kept=True, gain=0.26)])
     assert once < before / 2 and twice < once
     assert gained > before
 
 
 def test_what_is_kept_of_the_other_lever_makes_a_failure_count_less() -> None:
     failed = a_round(EDIT)
-    assert lever_yield(EDIT, [failed, a_round(TRAIN, kept=True)]) > lever_yield(EDIT, [failed])
+    assert lever_yield("edit_prompt", [failed, a_round(TRAIN, kept=True)]) > lever_yield("edit_prompt", [failed])
 
 
 def test_a_loss_that_still_falls_keeps_the_yield_up() -> None:
     falling, flat = ([a_round(TRAIN, loss_drop=drop)] for drop in (0.3, 0.01))
-    assert lever_yield(TRAIN, falling) > lever_yield(TRAIN, flat)
+    assert lever_yield("train_lora", falling) > lever_yield("train_lora", flat)
 
 
 def test_a_kept_training_whose_loss_lies_still_promises_little_more() -> None:
     falling, flat = (a_round(TRAIN, kept=True, gain=0.2, loss_drop=drop) for drop in (0.3, 0.01))
-    assert lever_yield(TRAIN, [flat])[0] < lever_yield(TRAIN, [falling])[0] / 1.5
+    assert lever_yield("train_lora", [flat])[0] < lever_yield("train_lora", [falling])[0] / 1.5
     edited = [flat, a_round(EDIT, kept=True)]  # changes the rows
-    assert lever_yield(TRAIN, edited)[0] > lever_yield(TRAIN, [flat])[0]
+    assert lever_yield("train_lora", edited)[0] > lever_yield("train_lora", [flat])[0]
 
 
 def test_proposals_that_differ_leave_more_to_the_next_draw() -> None:
@@ -110,7 +111,7 @@ def test_proposals_that_differ_leave_more_to_the_next_draw() -> None:
         return [row.model_copy(update={"trial": row.trial.model_copy(update={"proposals": tried})})]
 
     alike, apart = compared(0.4, 0.3, 0.3, 0.3), compared(0.4, 0.1, 0.3, 0.4)
-    assert lever_yield(EDIT, apart) > lever_yield(EDIT, alike)
+    assert lever_yield("edit_prompt", apart) > lever_yield("edit_prompt", alike)
 
 
 def test_a_lever_costs_what_its_rounds_took() -> None:
@@ -130,9 +131,9 @@ def test_outlooks_are_finite_and_within_what_merit_can_be(
     assert after.model_copy(update={"floor": 0, "lora": signal.lora, "edit": signal.edit}) == signal
 
 
-@given(HISTORIES, st.sampled_from([TRAIN, EDIT]))
-def test_rounds_never_make_a_yield_less_sure(history: list[Round], move: TrainLora | EditPrompt) -> None:
-    spreads = [lever_yield(move, history[:number])[1] for number in range(len(history) + 1)]
+@given(HISTORIES, st.sampled_from(["train_lora", "edit_prompt"]))
+def test_rounds_never_make_a_yield_less_sure(history: list[Round], lever: Lever) -> None:
+    spreads = [lever_yield(lever, history[:number])[1] for number in range(len(history) + 1)]
     assert max(spreads) == spreads[0] == pytest.approx(YIELD_SPREAD)
 
 

@@ -36,8 +36,12 @@ FORGETFUL = a_round(TRAIN, gain=-0.1)
 FORGETFUL = FORGETFUL.model_copy(
     update={"verdict": FORGETFUL.verdict.model_copy(update={"objection": "drift", "drift": 2.5})}
 )
+UNDER = TRAIN.model_copy(update={"rows": "refined"})
+BARE = UNDER.model_copy(update={"bare": True})
+FAILED = a_round(UNDER, gain=-0.1).model_copy(update={"signal": a_signal(few_shot=True)})
+UNFINISHED = a_round(BARE, gain=-0.1, loss=0.1, loss_drop=0.1)
 HISTORIES: tuple[list[Round], ...] = (
-    [], [a_round(TRAIN, kept=True)], [a_round(EDIT, kept=True, gain=0.3)], [FORGETFUL],
+    [], [a_round(TRAIN, kept=True)], [a_round(EDIT, kept=True, gain=0.3)], [FAILED], [UNFINISHED], [FORGETFUL],
 )  # fmt: skip
 
 
@@ -108,13 +112,20 @@ def check(decision: Decision, briefing: Briefing) -> None:
         assert (decision.move.replay or 0) >= FIRST_REPLAY, "more than the last one, which had none"
     if isinstance(decision.move, TrainLora) and decision.move.bare:
         assert signal.few_shot and signal.teachable >= TEACHABLE
-        assert ("knows" in said and "it is trained without" in said) == (signal.known < WORTH_KEEPING)
-        assert ("does without them" in said) == (signal.known >= WORTH_KEEPING)
+        last = briefing.history[-1] if briefing.history else None
+        failed = last is not None and last.decision.move == UNDER and not last.verdict.kept and last.verdict.gain <= 0
+        assert ("has failed, so this one does without them" in said) == failed
+        assert ("it is trained without" in said) == (signal.known < WORTH_KEEPING and not failed)
+        assert ("Like the last training" in said) == (signal.known >= WORTH_KEEPING and not failed)
+        assert failed or signal.known < WORTH_KEEPING or (last is not None and last.decision.move == BARE)
     else:
-        assert "it is trained without" not in said and "does without them" not in said
+        assert not re.search("trained without|does without", said)
+    if (epochs := re.search(r"its loss still fell, so this one has (\d+) epochs", said)) is not None:
+        assert isinstance(decision.move, TrainLora) and int(epochs[1]) == decision.move.epochs == 2 * TRAIN.epochs
+        assert briefing.history[-1].trial.loss_drop and not briefing.history[-1].verdict.kept
     if (known := percent(r"the model knows (\d+)% of the answers", said)) is not None:
         assert known == pytest.approx(signal.known, abs=0.0051)
-        assert percent(r"beyond the (\d+)% that luck", said) == (signal.luck or None)
+        assert percent(r"beyond the (\d+)% that luck may", said) == (signal.luck or None)
     if "No row lacks content" in said:
         assert found.share("content") == 0
     if (left := percent(r"Only (\d+)% of the rows lack style", said)) is not None:
@@ -147,8 +158,10 @@ def test_what_the_rules_say_is_true_of_their_numbers() -> None:
         "can be shown",
         "Only #% of the train",
         "is saturated",
-        "that luck brings",
+        "that luck may bring",
         "does without them",
+        "Like the last training",
+        "its loss still fell",
     ):
         assert any(clause in reason for reason in reasons), clause
 

@@ -19,7 +19,7 @@ from agent.records.evaluation import Evaluation, ExampleScore
 from agent.records.examples import Example, Prompt
 from agent.records.signal import KNOWN_BELOW, Diagnosis, ExampleDiagnosis, Need, Probe
 from tools.diagnosis.features import ANSWER_TOKENS, FeatureExtractor
-from tools.diagnosis.luck import beyond_luck, no_guesses, without_luck
+from tools.diagnosis.luck import NO_LUCK, Luck, beyond_luck, more_rows_may_tell, shows_nothing, without_luck
 
 if TYPE_CHECKING:
     from tools.diagnosis.needs import NeedModel
@@ -40,7 +40,7 @@ class Classifier:
     Args:
         model, scorers, train, max_new_tokens, retrieves: see `tools.diagnosis.features.FeatureExtractor`.
         probes: rows with what an edit did to them; by default those that come with the package.
-        luck: share of rows that are right by luck: what one answer to all of them earns.
+        luck: what a guess earns.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class Classifier:
         probes: Sequence[Probe] | None = None,
         max_new_tokens: int = ANSWER_TOKENS,
         retrieves: bool = False,
-        luck: float = 0.0,
+        luck: Luck = NO_LUCK,
     ) -> None:
-        self._luck = luck
+        self.luck = luck
         self._extractor = FeatureExtractor(model, scorers, train, max_new_tokens, retrieves)
         self._probes = probes
 
@@ -85,20 +85,28 @@ class Classifier:
         kinds = [[(row, score) for row, score in wrong if (score.style == 1) == holds] for holds in (True, False)]
         probed = [row for kind in kinds for row in kind[:FIRST]]
         features = self.features(probed, prompt, adapter, seed, known or {})
-        by_name, by = _diagnosed(probed, features, needs, self._luck)
-        clear = [kind for kind in kinds if _is_clear([by_name[score.example] for _, score in kind[:FIRST]])]
-        if 0 in no_guesses(features, self._luck):  # so few rows cannot tell knowledge from luck
-            clear = []
+        by_name, by = _diagnosed(probed, features, needs, self.luck)
+        clear = [
+            kind for kind in kinds if self._is_clear([by_name[score.example] for _, score in kind[:FIRST]], len(kind))
+        ]
         if doubtful := [row for kind in kinds if kind not in clear for row in kind[FIRST:]]:
             probed, features = probed + doubtful, features + self.features(doubtful, prompt, adapter, seed, known or {})
-            by_name, by = _diagnosed(probed, features, needs, self._luck)
+            by_name, by = _diagnosed(probed, features, needs, self.luck)
         for kind in clear:  # its other rows are taken to need what the probed ones need; they have no features
             for place, (_, score) in enumerate(kind[FIRST:]):
                 similar = by_name[kind[place % FIRST][1].example]
                 by_name[score.example] = similar.model_copy(update={"example": score.example, "features": {}})
-        knows = beyond_luck([float(score.content == 1) for score in evaluation.scores], self._luck)
+        knows = beyond_luck([float(score.content == 1) for score in evaluation.scores], self.luck.chance)
         found = [by_name.get(score.example) or _of_right_answer(score.example, knows) for _, score in drawn]
         return Diagnosis(failing=len(failing), total=len(examples), examples=tuple(found), by=by)
+
+    def _is_clear(self, probed: Sequence[ExampleDiagnosis], total: int) -> bool:
+        """Whether these first rows of a kind leave no doubt about the others, of which there are so many with them."""
+        if len(probed) < FIRST or len({diagnosis.need for diagnosis in probed}) > 1:
+            return False
+        features = [diagnosis.features for diagnosis in probed]
+        sure = all(max(diagnosis.chances.values(), default=1.0) >= SURE for diagnosis in probed)
+        return sure and not more_rows_may_tell(features, self.luck.of(features[0]), total)
 
     def features(
         self,
@@ -127,15 +135,15 @@ class Classifier:
 
 
 def _diagnosed(
-    rows: Sequence[Scored], features: Sequence[dict[str, float]], needs: "NeedModel | None", luck: float
+    rows: Sequence[Scored], features: Sequence[dict[str, float]], needs: "NeedModel | None", luck: Luck
 ) -> tuple[dict[str, ExampleDiagnosis], Literal["rewards", "rules", "model"]]:
     """Each row's diagnosis by example, and who decided: the model if it knows most of the rows, else the rules."""
     by_model = needs is not None and sum(map(needs.knows, features)) * 2 > len(features)
-    found, known = {}, no_guesses(features, luck)
-    for (_, score), values, plain, share in zip(rows, features, without_luck(features, luck), known, strict=True):
+    found, plain = {}, without_luck(features, luck)
+    for (_, score), values, known, guessed in zip(rows, features, plain, shows_nothing(features, luck), strict=True):
         prompt_gap, weight_gap = gaps(values)
-        chances = needs.chances(plain) if needs and by_model and needs.knows(values) else {}
-        by_rules = need_by_rules(score, prompt_gap, weight_gap, guessed=share < 0.5)
+        chances = needs.chances(known) if needs and by_model and needs.knows(values) else {}
+        by_rules = need_by_rules(score, prompt_gap, weight_gap, guessed)
         found[score.example] = ExampleDiagnosis(
             example=score.example, need=max(chances, key=chances.__getitem__, default=by_rules),
             prompt_gap=prompt_gap, weight_gap=weight_gap, chances=chances, features=values,
@@ -147,12 +155,6 @@ def _of_right_answer(example: str, known: float) -> ExampleDiagnosis:
     """The diagnosis of a right answer in the wrong form: it lacks style, and as far as it is a guess, content too."""
     chances: dict[Need, float] = {"style": known, "content": 0.0, "both": 1 - known} if known < 1 else {}
     return ExampleDiagnosis(example=example, need="style" if known >= 0.5 else "both", chances=chances)
-
-
-def _is_clear(probed: Sequence[ExampleDiagnosis]) -> bool:
-    """Whether these first rows of a kind leave no doubt about the others."""
-    sure = all(max(diagnosis.chances.values(), default=1.0) >= SURE for diagnosis in probed)
-    return len(probed) == FIRST and len({diagnosis.need for diagnosis in probed}) == 1 and sure
 
 
 def gaps(features: Mapping[str, float]) -> tuple[float | None, float | None]:
@@ -193,7 +195,7 @@ def need_by_rules(
 
     Args:
         prompt_gap, weight_gap: nats per token; None: not measured.
-        guessed: right trial answers are mostly luck; a guess among few answers is likely, too, and no knowledge.
+        guessed: a likely answer may be one of few, and no knowledge.
     """
     if prompt_gap is None or weight_gap is None:
         return _need_by_rewards(score)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from agent.records.signal import Need, Probe
-from tools.diagnosis.luck import after_wrong, beyond_luck, without_luck
+from tools.diagnosis.luck import Luck, beyond_luck, without_luck
 
 LEAST = 40  # probed rows: with fewer, nothing is fitted
 LEAST_OF_EACH = 8  # probed rows that words mended, and that they did not: with fewer, nothing is fitted
@@ -122,15 +122,14 @@ def fit(probes: Sequence[Probe]) -> LogisticModel | None:
 
 
 def _without_luck(probes: Sequence[Probe]) -> tuple[list[Probe], list[float]]:
-    """The rows in groups of a kind that one edit was made for, without luck; and how far words mended each."""
-    groups: dict[tuple[str, str, bool, bool], list[Probe]] = {}
+    """The rows in groups with the same luck that one edit was made for, without it; and how far words mended each."""
+    groups: dict[tuple[str, str, bool, float], list[Probe]] = {}
     for probe in probes:
-        groups.setdefault((probe.task, probe.pair, probe.own, probe.features["style"] == 1), []).append(probe)
+        groups.setdefault((probe.task, probe.pair, probe.own, probe.luck), []).append(probe)
     found, labels = list[Probe](), list[float]()
-    for (*_, holds), group in groups.items():
-        luck = group[0].luck
-        share = beyond_luck([probe.words for probe in group], after_wrong(luck) if holds else luck)
-        features = without_luck([probe.features for probe in group], luck)
+    for (*_, luck), group in groups.items():
+        share = beyond_luck([probe.words for probe in group], luck)
+        features = without_luck([probe.features for probe in group], Luck(luck))
         found += [probe.model_copy(update={"features": of}) for probe, of in zip(group, features, strict=True)]
         labels += [probe.words * share for probe in group]
     return found, labels

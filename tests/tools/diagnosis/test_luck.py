@@ -11,7 +11,7 @@ from agent.records.examples import Candidate, Example, Prompt
 from agent.records.signal import Diagnosis, Probe, knowledge
 from eval.scoring import TaskScorers
 from tools.diagnosis.classify import Classifier
-from tools.diagnosis.luck import after_wrong, beyond_luck, no_guesses, without_luck
+from tools.diagnosis.luck import NO_LUCK, Luck, beyond_luck, no_guesses, without_luck
 from tools.diagnosis.needs import NeedModel, shipped_probes
 
 SCORERS = TaskScorers([Contains(kind="contains")], [])
@@ -41,22 +41,25 @@ def test_right_answers_count_as_far_as_they_are_no_guesses_and_not_at_all_where_
 
 def test_only_trial_answers_lose_their_luck_as_those_under_the_nearest_rows_have_it() -> None:
     rows = [FEW_ANSWERS | {"near_right": float(n < 9), "right": 0.5 if n < 9 else 0.0} for n in range(12)]
-    found = without_luck(rows, 0.4)
+    found = without_luck(rows, Luck(0.4))
     known = (0.75 - 0.4) / 0.6 / 0.75
     assert [row["near_right"] for row in found] == pytest.approx([known] * 9 + [0] * 3)
     assert [row["right"] for row in found] == pytest.approx([known / 2] * 9 + [0] * 3)
     assert all(row["shown_answer"] == 0.6 for row in found)
-    assert without_luck(rows, 0.0) == rows and without_luck([FEW_ANSWERS], 0.5) == [FEW_ANSWERS]
+    assert without_luck(rows, NO_LUCK) == rows and without_luck([FEW_ANSWERS], Luck(0.5)) == [FEW_ANSWERS]
 
 
 def test_after_a_wrong_answer_the_other_one_of_two_is_no_knowledge() -> None:
     """Under other words a model may just say the opposite: that mends each failing row, and breaks the others."""
     opposite = [FEW_ANSWERS | {"style": 1.0, "near_right": 1.0}] * 12
-    assert (after_wrong(0.5), after_wrong(0.25), after_wrong(0.0)) == (1, pytest.approx(1 / 3), 0)
-    assert no_guesses(opposite, 0.5) == [0] * 12
+    two, four = Luck(0.5, has_form=True), Luck(0.25, has_form=True)
+    assert (two.of(opposite[0]), four.of(opposite[0])) == (1, pytest.approx(1 / 3))
+    assert Luck(1.0, has_form=True).of(opposite[0]) == 1 and NO_LUCK.of(opposite[0]) == 0
+    assert no_guesses(opposite, two) == [0] * 12
     unanswered = [FEW_ANSWERS | {"near_right": 1.0}] * 12
-    assert no_guesses([*opposite, *unanswered], 0.5) == [0] * 12 + [1] * 12, "each kind for itself"
-    assert no_guesses(opposite, 0.25) == [1] * 12
+    assert no_guesses([*opposite, *unanswered], two) == [0] * 12 + [1] * 12, "each kind for itself"
+    assert no_guesses(opposite, four) == [1] * 12
+    assert no_guesses(opposite, Luck(0.5)) == [1] * 12, "where no form is asked, nothing says that an answer was given"
 
 
 def diagnosed(near: int, luck: float, probes: list[Probe] | None = None) -> Diagnosis:
@@ -66,7 +69,7 @@ def diagnosed(near: int, luck: float, probes: list[Probe] | None = None) -> Diag
     }
     scores = tuple(ExampleScore(example=row.name, output="", content=0, style=0) for row in ROWS)
     evaluation = Evaluation(candidate=Candidate(prompt="0" * 12), split="validation", scores=scores)
-    classifier = Classifier(None, SCORERS, (), probes=probes, luck=luck)  # type: ignore[arg-type]  # asks no model
+    classifier = Classifier(None, SCORERS, (), probes=probes, luck=Luck(luck))  # type: ignore[arg-type]  # asks no model
     return classifier.diagnose(evaluation, ROWS, Prompt(), 0, known=known)
 
 
@@ -82,6 +85,7 @@ def test_the_rules_do_not_take_a_likely_answer_of_few_for_a_known_one() -> None:
     assert diagnosed(6, luck=0.0, probes=[]).share("content") == 0
     lucky = diagnosed(6, luck=0.5, probes=[])
     assert lucky.by == "rules" and lucky.share("content") == 1
+    assert diagnosed(0, luck=0.5, probes=[]).share("content") == 1, "none right is no knowledge either"
     known = diagnosed(11, luck=0.5, probes=[])
     assert known.share("content") == 0 and len([row for row in known.examples if row.features]) == 12, (
         "four cannot tell"
@@ -94,7 +98,7 @@ def test_a_right_answer_in_the_wrong_form_may_be_a_guess_too() -> None:
     evaluation = Evaluation(candidate=Candidate(prompt="0" * 12), split="validation", scores=scores)
     known = {row.name: FEW_ANSWERS | {"near_right": 0.0, "right": 0.0} for row in ROWS}
     found = [
-        Classifier(None, SCORERS, (), luck=luck).diagnose(evaluation, ROWS, Prompt(), 0, known=known)  # type: ignore[arg-type]
+        Classifier(None, SCORERS, (), luck=Luck(luck)).diagnose(evaluation, ROWS, Prompt(), 0, known=known)  # type: ignore[arg-type]
         for luck in (0.0, 0.5)
     ]
     assert found[0].expected("style") >= 0.5 and found[1].share("content") > 0.8
