@@ -12,7 +12,7 @@ from agent.records.rounds import Proposal, Round, Spend
 from agent.records.signal import Diagnosis, Outlook, Signal
 from agent.signal.cost_model import GENERAL_ROW, estimate_costs
 from agent.signal.monitor import Lever
-from agent.signal.outlook import YIELD, YIELD_SPREAD, lever_yield, mendable, noise_floor
+from agent.signal.outlook import YIELD, YIELD_SPREAD, lever_yield, mendable, noise_floor, with_outlook
 from tests.agent.test_policy import DIAGNOSES, SIGNALS
 from tests.fixtures.outlooks import CONFIG, COSTS, seen
 from tests.fixtures.rounds import BACK, EDIT, TRAIN, a_config, a_diagnosis, a_round, a_signal
@@ -177,3 +177,20 @@ def test_costs_follow_the_sizes_of_the_task() -> None:
     assert priced(lora={"replay": 0})[0] == 3 * 3 * (8 * 6 + 5)
     general = usual[0] - priced(lora={"replay": 0})[0]
     assert general == 3 * 3 * CONFIG.lora.replay * 8 * GENERAL_ROW, "general rows beside them are trained on, too"
+
+
+def test_the_cost_of_a_training_is_that_of_its_kind_and_of_its_epochs() -> None:
+    spent = Spend(train_tokens=1_000)
+    under = a_round(TrainLora(rows="refined", epochs=3))
+    under = under.model_copy(update={"trial": under.trial.model_copy(update={"spend": spent})})
+
+    def cost(training: TrainLora) -> float:
+        outlook = with_outlook(a_signal(), a_diagnosis(content=5), [under], CONFIG, COSTS, training).lora.outlook
+        assert outlook
+        return outlook.cost - COSTS.judging
+
+    assert cost(TrainLora(rows="refined", epochs=3)) == 3_000
+    assert cost(TrainLora(rows="refined", epochs=6)) == 6_000
+    epochs = CONFIG.lora.epochs
+    assert cost(TrainLora(rows="refined", bare=True, epochs=epochs)) == COSTS.lora, "no such one was done"
+    assert cost(TrainLora(rows="refined", bare=True, epochs=2 * epochs)) == 2 * COSTS.lora

@@ -91,6 +91,15 @@ def test_what_a_plan_leaves_out_is_taken_from_the_rules_and_noted() -> None:
     )
 
 
+def test_a_plan_that_does_not_name_few_shot_examples_trains_with_or_without_them_as_the_rules_would() -> None:
+    shown = a_signal(refined=True, few_shot=True, remade=1.0, content=0.1)
+    briefing = Briefing(shown, a_diagnosis(content=6), [])
+    with serving([call("train_lora", reason="content", epochs=2)]) as server:
+        decision = decide(server, briefing)
+    assert isinstance(decision.move, TrainLora) and decision.move.bare
+    assert "bare True" in decision.reason
+
+
 def test_settings_that_a_plan_leaves_out_are_the_rules_after_a_failed_choice_of_its_own_too() -> None:
     """So that it is not taken for another choice of its own, whose failure would cost it trust."""
     alternative = Alternative(action=TrainLora(rows="refined"), reason="by the numbers")

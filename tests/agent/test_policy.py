@@ -84,9 +84,9 @@ def test_after_a_training_that_was_taken_back_the_other_kind_comes() -> None:
     after = training(known, [failed])
     assert after.bare and after.fresh and after.learning_rate == TRAIN.learning_rate
     assert not training(known, [a_round(under, kept=True, gain=0.3)]).bare
-    assert not training(known, [a_round(under, gain=0.1)]).bare, (
-        "a rise within chance is no failure: the same once more"
-    )
+    risen = failed.model_copy(update={"verdict": failed.verdict.model_copy(update={"after": 0.5})})
+    assert not training(known, [risen]).bare, "a rise within chance is no failure: the same once more"
+    assert not training(known, [a_round(TRAIN, gain=-0.1)]).bare, "original rows stand under the seed prompt"
     unknown = known.model_copy(update={"content": 0.2})
     assert not training(unknown, [a_round(bare, gain=-0.1)]).bare
     assert training(unknown, [a_round(bare, kept=True, gain=0.2)]).bare
@@ -102,6 +102,9 @@ def test_a_training_that_was_taken_back_while_its_loss_fell_is_given_twice_the_e
     assert training(signal, [a_round(bare.model_copy(update={"epochs": 12}), **falling)]).epochs == 20, "the most"
     learned = training(signal, [a_round(bare, gain=-0.1, loss=0.001, loss_drop=0.9)])
     assert not learned.bare and learned.epochs == CONFIG.lora.epochs
+    short = a_round(bare.model_copy(update={"epochs": 12}), gain=0.1)
+    forgot = short.model_copy(update={"verdict": short.verdict.model_copy(update={"overruled": True})})
+    assert training(signal, [forgot]).epochs == 12, "as many as it needed, made to forget less"
     alone = a_signal(content=0.2, remade=1.0)
     flat = training(alone, [a_round(TRAIN, gain=-0.1, loss=1.0, loss_drop=0.0)])
     assert (flat.learning_rate, flat.epochs) == (TRAIN.learning_rate / 2, CONFIG.lora.epochs)

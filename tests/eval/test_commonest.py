@@ -77,3 +77,10 @@ def test_luck_is_what_the_commonest_answer_earns_on_other_rows(tmp_path: Path) -
     assert luck(a_task(tmp_path, ["yes", "no", "yes", "no", "yes"], ["yes"], EXACT)) == 0.5
     assert luck(a_task(tmp_path, ["a", "b", "c", "d"], ["a"], EXACT)) == 0, "no two answers are alike"
     assert luck(a_task(tmp_path, ["a"], ["a"], EXACT)) == 0
+
+
+def test_luck_is_full_content_whatever_the_form_and_however_near_another_answer_is(tmp_path: Path) -> None:
+    unmade = EXACT | {"style": [{"kind": "regex", "pattern": "^Dear .*"}]}
+    assert luck(a_task(tmp_path, ["yes", "no", "yes", "no", "yes"], ["yes"], unmade)) == 0.5
+    near = [f"the answer is number {place} of all" for place in range(6)]
+    assert luck(a_task(tmp_path, near, ["x"], {"content": [{"kind": "f1"}]})) == 0

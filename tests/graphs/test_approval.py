@@ -141,6 +141,11 @@ def test_a_training_that_is_not_planned_is_as_the_rules_train_where_it_names_not
     call = record_of(call_of(TrainLora)(epochs=1), TrainLora)  # of the MCP server
     assert asked.completed(call) == rules.model_copy(update={"epochs": 1})
     assert read(as_answer(call), edit.move, 0, rules) == (asked.completed(call), "")
+    bare = rules.model_copy(update={"bare": True})
+    given = read(as_answer(TrainLora(rows="original")), edit.move, 0, bare)[0]
+    assert isinstance(given, TrainLora) and not given.bare, "rows as given need not have the form"
+    same = read(as_answer(TrainLora(epochs=1)), edit.move, 0, bare)[0]
+    assert isinstance(same, TrainLora) and same.bare
     planned = Question.model_validate(question(1, DECISION, Cost(), training=rules))
     assert planned.completed(TrainLora(rank=2)) == TrainLora(epochs=2, rank=2), "planned comes before the rules"
     assert planned.completed(EditPrompt(failures="style")) == EditPrompt(failures="style")
