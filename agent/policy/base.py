@@ -13,7 +13,6 @@ from agent.records.signal import Diagnosis, Signal
 WORTH_A_ROUND = 0.1
 # A training whose last epoch still lowers the loss by this share may be continued.
 FALLING = 0.05
-MOST_EPOCHS = 20
 # Share of rows that the pair knows, beyond luck, from which on training goes on under the few-shot examples it has.
 WORTH_KEEPING = 0.5
 # Chance that an edit mends a failing row from which on words come first: more likely than not.
@@ -59,7 +58,7 @@ def trains_bare(signal: Signal, config: TaskConfig, history: Sequence[Round]) ->
     if not signal.few_shot or fitting_rows(signal, config) != "refined" or signal.teachable < TEACHABLE:
         return False
     row = _taken_back(history)
-    if row and _is_bare(row):
+    if row and isinstance(row.decision.move, TrainLora) and row.decision.move.bare:
         return row.verdict.gain > 0 or is_unfinished(row)
     if row and _is_under_examples(row):
         return row.verdict.gain <= 0
@@ -70,10 +69,6 @@ def leaves_bare(signal: Signal, history: Sequence[Round]) -> bool:
     """Whether one training under few-shot examples has saturated LoRA: one without them may still bring more."""
     row = _taken_back(history)
     return signal.lora.saturated and signal.lora.discarded == 1 and row is not None and _is_under_examples(row)
-
-
-def _is_bare(row: Round) -> bool:
-    return isinstance(row.decision.move, TrainLora) and row.decision.move.bare
 
 
 def _is_under_examples(row: Round) -> bool:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from agent.config.task import TaskConfig
 from agent.policy import reasons
 from agent.policy.base import (
-    MOST_EPOCHS,
     TEACHABLE,
     WORTH_A_ROUND,
     fitting_rows,
@@ -19,7 +18,7 @@ from agent.policy.base import (
     words_are_likely,
 )
 from agent.protocols import Briefing
-from agent.records.actions import Action, Decision, EditPrompt, Stop, TrainLora
+from agent.records.actions import MOST_EPOCHS, Action, Decision, EditPrompt, Stop, TrainLora
 from agent.records.rounds import Round, tried
 from agent.records.signal import Signal
 
@@ -29,10 +28,10 @@ class Rules:
 
     Words come first where they are likely to mend a failing row: they are cheap, they forget nothing, and weights
     trained under the few-shot examples that they bring forget little. Where those bring hardly an answer beyond luck,
-    weights are trained without them. Where most failing rows lack content, weights are
-    needed anyway; train rows put into the wanted form teach form and content at once, and a prompt that grew before
-    would only make every step of the training dearer. Where rows cannot be put into that form, words still come first:
-    weights trained on answers in another form no longer listen to the prompt.
+    weights are trained without them. Where most failing rows lack content, weights are needed anyway; train rows put
+    into the wanted form teach form and content at once, and a prompt that grew before would only make every step of the
+    training dearer. Where rows cannot be put into that form, words still come first: weights trained on answers in
+    another form no longer listen to the prompt.
     """
 
     name = "rules"

@@ -11,7 +11,8 @@ from agent.records.examples import Part
 from agent.records.looks import Inquiry
 
 Rows = Literal["original", "refined", "both"]
-Epochs = Annotated[int, Field(ge=1, le=20, description="at most; fewer once the rows are learned")]
+MOST_EPOCHS = 20
+Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS, description="at most; fewer once the rows are learned")]
 Rate = Annotated[
     float,
     Field(ge=1e-6, le=1e-2, description="AdamW's peak learning rate, no unit; 1e-3 is usual for LoRA on a small model"),

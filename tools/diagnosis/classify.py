@@ -69,9 +69,8 @@ class Classifier:
         """Sort the failing examples (reward below 1) by need; at most `PROBED` of them, drawn by seed.
 
         Features cost forward tokens. So a right answer that fails is not probed: it lacks style (and content, as far
-        as it is right by luck). Wrong answers are of
-        two kinds, those whose style holds and those whose style fails; of each kind, `FIRST` rows are probed, and the
-        others only if these leave a doubt.
+        as it is right by luck). Wrong answers are of two kinds, those whose style holds and those whose style fails; of
+        each kind, `FIRST` rows are probed, and the others only if these leave a doubt.
 
         Args:
             evaluation: the best pair's scores on `examples`, in the same order.
