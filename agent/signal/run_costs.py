@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from pydantic import Field
 
+from agent.config.policies import PLANNING
 from agent.config.task import TaskConfig
 from agent.policy.schedules import letters_of
 from agent.records.base import Record
@@ -132,7 +133,7 @@ def forecast(config: TaskConfig, counts: Counts, sizes: Sizes, sample: Sample | 
     seed = Pair(sizes, own.k if own else 0)
     edited = Pair(sizes.model_copy(update={"answered": sample.answered if sample else sizes.wanted}), k)
     is_after_edit = "edit_prompt" in takewhile(lambda lever: lever != "train_lora", levers)
-    is_bare = is_after_edit and config.policy in ("rules", "learned") and sample is not None and sample.bare
+    is_bare = is_after_edit and config.policy in PLANNING and sample is not None and sample.bare
     before = Pair(seed.sizes, 0) if is_bare else edited if is_after_edit else seed
     learned = before._replace(sizes=before.sizes.model_copy(update={"answered": sizes.wanted}))
     trained = training(config, counts, before, learned, likely_epochs(config, before.k))

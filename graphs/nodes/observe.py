@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from agent.config.policies import PLANNING
 from agent.policy.base import leaves_bare, stop_reason
 from agent.policy.rules import Rules
 from agent.protocols import Briefing
@@ -39,7 +40,7 @@ def observe(state: State, services: RunServices) -> State:
     signal = signal.model_copy(update={"drift": services.forgetting.drift(best.adapter)})
     diagnosis = classify(evaluation, task.validation, state, services)
     costs = estimate_costs(config, prompt, task.train, task.validation)
-    training = Rules(config).training(signal, history) if config.policy in ("rules", "learned") else None
+    training = Rules(config).training(signal, history) if config.policy in PLANNING else None
     if training and training.bare:
         lora = estimate_costs(config, prompt.bare, task.train, task.validation).lora
         costs = costs.model_copy(update={"lora": lora})
