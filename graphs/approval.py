@@ -209,7 +209,7 @@ def read(
     if isinstance(action, Rollback) and rounds == 0:
         return None, "there has been no round to go back from"
     if isinstance(action, Rollback) and action.to_round >= rounds:
-        return None, f"args.to_round must be between 0 and {rounds - 1}, but it is {action.to_round}"
+        return None, f"to_round must be between 0 and {rounds - 1}, but it is {action.to_round}"
     return action, ""
 
 
@@ -232,14 +232,20 @@ def _fault(error: ErrorDetails) -> str:
     return f"{place} is {error['input']!r}" + (f": {error['msg']}" if error["type"] == "literal_error" else "")
 
 
+def _bounds(allowed: Mapping[str, Any]) -> str:
+    """What a setting may be, in words: the range of a number, or its values; empty for others."""
+    low, high = allowed.get("minimum"), allowed.get("maximum")
+    if low is not None:
+        return f"at least {low}" if high is None else f"between {low:g} and {high:g}"
+    *values, last = ("true", "false") if allowed.get("type") == "boolean" else allowed.get("enum", ("",))
+    return f"{', '.join(values)} or {last}" if values else ""
+
+
 def _setting_fault(action: type[Record], error: ErrorDetails) -> str:
     """What is wrong with a setting of an action, with the values that are allowed."""
-    name = ".".join(["args", *map(str, error["loc"])])
+    name = ".".join(map(str, error["loc"]))
     allowed: dict[str, Any] = action.model_json_schema()["properties"].get(str(error["loc"][-1]), {})
-    low, high = allowed.get("minimum"), allowed.get("maximum")
-    bounds = ""  # the range of a number, in words
-    if low is not None:
-        bounds = f"at least {low}" if high is None else f"between {low:g} and {high:g}"
+    bounds = _bounds(allowed)
     if error["type"] == "missing":
         return f"{name} is missing" + (f"; it must be {bounds}" if bounds else "")
     if error["type"] == "extra_forbidden":

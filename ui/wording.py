@@ -8,8 +8,8 @@ from agent.counting import plural as plural
 from agent.policy.learned import short
 from agent.records.actions import Action, Rollback
 from agent.records.rounds import (
-    ConstantAnswer,
     KeptScore,
+    Outcome,
     Proposal,
     Remaking,
     Role,
@@ -181,16 +181,20 @@ def interval(result: SplitResult) -> str:
     return f"{number(result.reward)} [{number(result.low)}, {number(result.high)}]"
 
 
-def always(constant: ConstantAnswer | None) -> str:
-    """What one answer to every row earns, as a sentence; empty in older runs, which did not measure it."""
+def always(outcome: Outcome) -> str:
+    """What one answer to every row earns, and whether the best pair does better; empty where it was not measured."""
+    constant = outcome.commonest
     if constant is None:
         return ""
     if constant.reward is None:
         return "What one answer to every row would earn is left out: a judge or a reward model scores this task."
     text = f'Always answering "{cut(printable(constant.answer), ANSWER)}" would earn {number(constant.reward)}'
-    if constant.most is None or constant.most <= constant.reward:
-        return f"{text}."
-    return f"{text}; another single answer, {number(constant.most)}."
+    most = max(constant.reward, constant.most or 0.0)
+    if most > constant.reward:
+        text += f"; another single answer, {number(most)}"
+    if not outcome.beats_one_answer:
+        return f"{text}. The best pair does no better than that."
+    return f"{text}. That is within the best pair's interval." if outcome.best_test.low <= most else f"{text}."
 
 
 def cost(spend: Spend) -> str:

@@ -4,14 +4,14 @@ from agent.config.task import TaskConfig
 from agent.policy.base import TEACHABLE, WORTH_A_ROUND, words_are_likely
 from agent.protocols import Briefing
 from agent.records.actions import TrainLora
-from agent.records.signal import KNOWN_BELOW, Diagnosis, LeverSignal, Signal
+from agent.records.signal import KNOWN_BELOW, LUCK_WORTH_SAYING, LeverSignal, Signal
 
 
 def for_words(briefing: Briefing, config: TaskConfig) -> str:
     """Why the prompt is to be rewritten, where words may mend rows."""
     signal, diagnosis = briefing.signal, briefing.diagnosis
     content = diagnosis.share("content")
-    sentences = [f"Content is at {signal.content:.2f}, style at {signal.style:.2f}.", reach_of_words(diagnosis, config)]
+    sentences = [f"Content is at {signal.content:.2f}, style at {signal.style:.2f}.", reach_of_words(briefing, config)]
     if words_are_likely(briefing) and content > 0:
         sentences.append(f"An edit is given a chance of {diagnosis.words_chance:.0%} to mend a failing row.")
     if closed := closed_lever("LoRA", signal.lora, "train_lora" in briefing.refused):
@@ -32,11 +32,11 @@ def for_words(briefing: Briefing, config: TaskConfig) -> str:
 def for_weights(briefing: Briefing, config: TaskConfig, move: TrainLora) -> str:
     """Why the weights are to be tuned, where rows lack content."""
     signal, diagnosis = briefing.signal, briefing.diagnosis
-    sentences = [f"{diagnosis.share('content'):.0%} of the rows lack content{knowledge(diagnosis)}."]
+    sentences = [f"{diagnosis.share('content'):.0%} of the rows lack content{knowledge(briefing)}."]
     if closed := closed_lever("Edits", signal.edit, "edit_prompt" in briefing.refused):
         sentences.append(closed)
     else:
-        sentences.append(reach_of_words(diagnosis, config))
+        sentences.append(reach_of_words(briefing, config))
     in_form = signal.shown if move.rows == "original" else signal.remade
     if in_form >= TEACHABLE and 1 - signal.style >= WORTH_A_ROUND:
         sentences.append(
@@ -46,22 +46,34 @@ def for_weights(briefing: Briefing, config: TaskConfig, move: TrainLora) -> str:
     return " ".join(filter(None, [*sentences, loss(signal)]))
 
 
-def knowledge(diagnosis: Diagnosis) -> str:
+def knowledge(briefing: Briefing) -> str:
     """What the probe says of the answers that were wrong, in brackets; by the rewards alone it says nothing."""
-    gap, known = diagnosis.weight_gap, []
+    diagnosis, known = briefing.diagnosis, []
+    gap = diagnosis.weight_gap
     if gap is not None:
-        knows, side = ("may know", "below") if gap < KNOWN_BELOW else ("hardly knows", "not below")
-        known.append(f"the model {knows} the probed answers: weight gap {gap:.2f} nats a token, {side} {KNOWN_BELOW}")
+        side = "below" if gap < KNOWN_BELOW else "not below"
+        known.append(f"{_likely(gap, briefing.signal)}: weight gap {gap:.2f} nats a token, {side} {KNOWN_BELOW}")
     if diagnosis.confidence is not None:
         known.append(f"an edit is given a chance of {diagnosis.words_chance:.0%} to mend a failing row")
     return f" ({'; '.join(known)})" if known else ""
 
 
-def reach_of_words(diagnosis: Diagnosis, config: TaskConfig) -> str:
+def _likely(gap: float, signal: Signal) -> str:
+    """What it says that the probed answers are likely, or are not."""
+    if gap >= KNOWN_BELOW:
+        return "the model hardly knows the probed answers"
+    if signal.luck >= LUCK_WORTH_SAYING:
+        return "the probed answers are likely, as each of few is"
+    return "the model may know the probed answers"
+
+
+def reach_of_words(briefing: Briefing, config: TaskConfig) -> str:
     """What words alone are expected to reach: the rows that do not lack content, as they are diagnosed."""
-    most = 1 - diagnosis.share("content")
+    most, luck = 1 - briefing.diagnosis.share("content"), briefing.signal.luck
+    guessed = f", without lucky guesses (one answer is right for {luck:.0%})" if luck >= LUCK_WORTH_SAYING else ""
     return (
-        f"Words alone may bring {most:.0%} of the rows there, as they are diagnosed; the target is {config.target:.2f}."
+        f"Words alone may bring {most:.0%} of the rows there, as they are diagnosed{guessed}; the target is "
+        f"{config.target:.2f}."
     )
 
 

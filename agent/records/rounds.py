@@ -284,6 +284,14 @@ class Outcome(Record):
         return self.drift if self.best.adapter else 0.0
 
     @property
+    def beats_one_answer(self) -> bool:
+        """Whether the best pair earns more than one answer to all test rows could, or nobody knows what that earns."""
+        constant = self.commonest
+        if constant is None or constant.reward is None:
+            return True
+        return self.best_test.reward > max(constant.reward, constant.most or 0.0)
+
+    @property
     def tested(self) -> list[tuple[str, SplitResult, float | None]]:
         """The pairs that answered the test rows: what each is, its result, and its drift where that is known."""
         found: list[tuple[str, SplitResult, float | None]] = [("seed prompt", self.baseline_test, 0.0)]

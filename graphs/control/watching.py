@@ -1,6 +1,5 @@
 """What is known of a run: from its folder alone, and from what its listener is told."""
 
-import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -9,6 +8,7 @@ from agent.protocols import Listener
 from agent.records.events import Event, WorkProgressed
 from agent.records.limits import Limits
 from agent.records.rounds import Baseline, Round, Spend
+from agent.time_left import TimeLeft
 from graphs.control.steering import Condition, RunStatus, Step
 from memory.run.folder import RunFolder
 
@@ -26,13 +26,10 @@ class Watch:
         self._inner = inner
         self._changed = changed
         self._progressed = progressed
-        self._what, self._began = "", 0.0
+        self._left = TimeLeft()
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
-        now = time.monotonic()
-        if what != self._what or done == 0:
-            self._what, self._began = what, now
-        left = (now - self._began) * (total - done) / done if 0 < done <= total else None
+        left = self._left.of(what, done, total)
         self._progressed(Step(what=what, done=done, total=total, note=note, seconds_left=left))
         self._inner(what, done, total, note)
 

@@ -26,7 +26,7 @@ COMMANDS = (
     Command("/approve", "", "do it (or say: yes)"),
     Command("/reject", "WHY", "not that: plan again without it (or say: no, too slow)"),
     Command("/edit", "TEXT", "rewrite the prompt next; TEXT: your own words for the system text"),
-    Command("/train", "epochs=4 rows=both", "train the weights next; what you leave out is as the rules have it"),
+    Command("/train", "epochs=4 bare=true", "train next; rest as the rules have it; bare: give few-shot examples up"),
     Command("/run", "N", "up to N rounds: edits go through, training asks first; +N: N more"),
     Command("/undo", "", "back to the pair before the last change that was kept: a round of its own"),
     Command("/rollback", "N", "back to the pair after round N (0: the baseline)"),
@@ -102,13 +102,19 @@ def nearest(text: str) -> str | None:
     near = get_close_matches(f"/{name.lower().lstrip('/')}", BY_NAME, n=1, cutoff=0.8) if len(name) > 3 else []
     if near:
         rest, takes = said.partition(" ")[2], BY_NAME[near[0]].takes
-        fits = takes in ("TEXT", "WHY") or (takes and re.search(r"[\d=]", rest))
-        return f"{near[0]} {rest}".strip() if fits else near[0]
+        return f"{near[0]} {rest}".strip() if _fits(rest, takes) else near[0]
     if wish := WISH.fullmatch(said.rstrip(".")):
         return f"/edit {wish[1][0].upper()}{wish[1][1:]}."
     if said.endswith("?") and len(said.split()) > 2:
         return f"/try {said}"
     return next((command for pattern, command in ABOUT if re.search(pattern, said, re.I)), None)
+
+
+def _fits(rest: str, takes: str) -> bool:
+    """Whether a command that takes this can be given with the rest of what was said."""
+    if "=" in takes:
+        return all("=" in part for part in rest.split())
+    return takes in ("TEXT", "WHY") or bool(takes and re.search(r"\d", rest))
 
 
 def settings(text: str, example: str) -> dict[str, object]:

@@ -31,6 +31,7 @@ PROMPT = r"(?:the )?(?:system )?(?:prompt|words|text|instructions?|wording)"
 SHOW = r"(?:(?:show|see|print|give|tell)(?: me)? )"
 TRAIN = r"(?:train|tune|fine-?tune)(?: the| its)?(?: model| weights| adapter| lora)?(?: (?:it|more|longer|again))?"
 ROWS = r"(?:(?:with|on|using) (?:the )?(?P<rows>original|refined|both)(?: kinds of)?(?: rows| data| examples)?)"
+BARE = r"(?:without (?:the |its |any )?(?:few[- ]shot )?(?:examples|demonstrations))"
 ABOUT = r"(?:a |the )?(?:reward|score|target|goal|accuracy)"
 WITHIN = r"(?:,? (?:in|within|and|with|by)(?: at most| no more than| up to)? )"
 MOST = r"(?:(?:use |take )?(?:at most|no more than|up to)|(?:set )?(?:the )?(?:budget|limit)(?: (?:to|of|is))?) "
@@ -120,6 +121,9 @@ MEANINGS: dict[str, tuple[str, ...]] = {
         rf"{TRAIN}(?: (?:with|on|for|using))?(?: {EPOCHS})?(?:,? {ROWS})?",
         rf"{TRAIN},? {ROWS}(?: (?:for|with) {EPOCHS})?",
         EPOCHS,
+    ),
+    "/train epochs={epochs} rows={rows} bare=true": (
+        rf"{TRAIN}(?: (?:with|on|for|using))?(?: {EPOCHS})?(?:,? {ROWS})?,? {BARE}",
     ),
     "/edit": (
         rf"(?:edit|rewrite|improve|change|reword|rephrase|better|fix) (?:{PROMPT}|it)", r"edit", r"rewrite",

@@ -5,6 +5,7 @@ from agent.records.evaluation import Evaluation
 from agent.records.events import BaselineScored
 from agent.records.examples import Candidate, Prompt
 from agent.records.rounds import Baseline, Proposal, Round, Spend, Verdict
+from agent.records.signal import LUCK_WORTH_SAYING
 from graphs.nodes.edit_prompt import best_of
 from graphs.nodes.judge import gate
 from graphs.nodes.remember import leave_to_later_runs, refused_after
@@ -61,9 +62,15 @@ def _first_row(state: State, services: RunServices) -> Baseline:
     return Baseline(
         seed=seed, seed_reward=first.reward, start=start and start.candidate, start_reward=start and start.reward,
         recalled=tuple(recalled), best=best.candidate, reward=best.reward, content=best.content, style=best.style,
-        note=compared + note, keep=keep, verdict=verdict, spend=services.meter.spent, pace=pace,
+        note=f"{compared}{note}{_luck(services)}", keep=keep, verdict=verdict, spend=services.meter.spent, pace=pace,
         usage=services.llm.budget.usage,
     )  # fmt: skip
+
+
+def _luck(services: RunServices) -> str:
+    """What guessing earns, in a sentence; empty where that is next to nothing."""
+    luck = services.spec.luck
+    return f" One answer to all train rows would be right in {luck:.0%} of them." if luck >= LUCK_WORTH_SAYING else ""
 
 
 def _seed_scored(seed: Candidate, services: RunServices) -> tuple[Evaluation, float | None]:

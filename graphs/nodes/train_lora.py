@@ -45,6 +45,9 @@ def train_lora(state: State, services: RunServices) -> State:
         note += f", {training.rewritten} of the rows with rewritten questions"
     if training.general:
         note += f", with {plural(training.general, 'general row')} an epoch against forgetting"
+    if action.bare:
+        given_up = services.folder.prompt(best.prompt).shown
+        note += f", giving {plural(given_up, 'few-shot example')} up" if given_up else ", with none to give up"
     if training.retried:
         note += f"; {training.retried}"
     if training.left_out:

@@ -14,7 +14,7 @@ from agent.policy.rules import Rules
 from agent.protocols import Briefing
 from agent.records.actions import Decision, EditPrompt, TrainLora
 from agent.records.rounds import Round, Spend
-from agent.records.signal import KNOWN_BELOW, Diagnosis, ExampleDiagnosis, LeverSignal, Need, Outlook
+from agent.records.signal import KNOWN_BELOW, LUCK_WORTH_SAYING, Diagnosis, ExampleDiagnosis, LeverSignal, Need, Outlook
 from tests.fixtures.rounds import EDIT, TRAIN, a_config, a_round, a_signal
 
 CONFIG = a_config()
@@ -88,7 +88,12 @@ def check(decision: Decision, briefing: Briefing) -> None:
     if (reach := percent(r"Words alone may bring (\d+)%", said)) is not None:
         assert reach == pytest.approx(1 - numbers["rows lacking content"], abs=0.0051)
     assert ("hardly knows" in said) <= (numbers.get("weight gap", 0) >= KNOWN_BELOW)
-    assert ("may know" in said) <= (numbers.get("weight gap", 99) < KNOWN_BELOW)
+    assert ("may know" in said) <= (numbers.get("weight gap", 99) < KNOWN_BELOW and signal.luck < LUCK_WORTH_SAYING)
+    assert ("each of few is" in said) <= (
+        numbers.get("weight gap", 99) < KNOWN_BELOW and signal.luck >= LUCK_WORTH_SAYING
+    )
+    if "Words alone may" in said:
+        assert percent(r"one answer is right for (\d+)%", said) == (signal.luck or None)
     if (chance := percent(r"given a chance of (\d+)% to mend a failing row", said)) is not None:
         assert chance == pytest.approx(numbers["an edit's chance"], abs=0.0051)
         if "An edit is given a chance" in said:

@@ -210,14 +210,14 @@ WRONG: list[tuple[Any, list[str]]] = [
     (instead("fly"), ["'fly'", "'train_lora', 'edit_prompt', 'rollback' or 'stop'"]),
     (instead("train_lora", learning_rate=5), ["learning_rate", "between 1e-06 and 0.01", "5"]),
     (instead("train_lora", rank=4096), ["rank", "between 1 and 256", "4096"]),
-    (instead("train_lora", ronk=8), ["args.ronk"]),
+    (instead("train_lora", ronk=8), ["ronk"]),
     (
         instead("edit_prompt", parts=["words"]),
-        ["args.parts.0", "'system', 'demos', 'questions' or 'retrieval'", "'words'"],
+        ["parts.0", "'system', 'demos', 'questions' or 'retrieval'", "'words'"],
     ),
     (instead("rollback", to_round=7), ["there has been no round to go back from"]),
     (instead("rollback", to_round=-1), ["to_round", "at least 0"]),
-    (instead("rollback"), ["args.to_round is missing; it must be at least 0"]),
+    (instead("rollback"), ["to_round is missing; it must be at least 0"]),
 ]
 
 

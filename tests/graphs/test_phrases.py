@@ -39,6 +39,7 @@ SAID = {
     "/train": ["train", "train it", "let's train", "train the weights", "no, train instead", "fine-tune the model"],
     "/train epochs=2": ["train 2 epochs", "train two epochs, please", "Train it for 2 epochs", "two more epochs"],
     "/train epochs=3 rows=original": ["train 3 epochs on the original rows", "train on original rows for three epochs"],
+    "/train epochs=1 bare=true": ["train 1 epoch without the few-shot examples", "train one epoch without examples"],
     "/train rows=both": ["train on both", "train with both kinds of rows"],
     "/edit": ["rewrite the prompt", "edit", "improve the prompt", "could you rewrite it"],
     "/edit Reply with one lower-case word.": ['add "Reply with one lower-case word." to the prompt',
@@ -90,7 +91,8 @@ def test_every_meaning_is_a_command(template: str) -> None:
 @pytest.mark.parametrize(
     ("said", "near"),
     [
-        ("aprove", "/approve"), ("rolback 1", "/rollback 1"), ("train the dragon", "/train"), ("finnish", "/finish"),
+        ("aprove", "/approve"), ("rolback 1", "/rollback 1"), ("train the dragon", "/train"),
+        ("trian 2 epochs quickly", "/train"), ("finnish", "/finish"),
         ("Who is the mayor of Tallisk?", "/try Who is the mayor of Tallisk?"),
         ("it should answer in one word", "/edit Answer in one word."),
         ("I want it to be brief", "/edit Be brief."),

@@ -138,7 +138,7 @@ def test_a_training_without_few_shot_examples_makes_a_pair_without_them(
     folder = new_run(tiny_task(**RETRIEVING, without=["gate"]), runs=tmp_path / "runs")
     with open_session(folder, supervised=True) as session:
         session.go()
-        session.go(instead("train_lora", rows="refined", epochs=1))
+        session.go(instead("train_lora", rows="refined", epochs=1, bare=False))
         trained.clear()
         session.go(instead("train_lora", rows="refined", epochs=1, bare=True))
     _, row = folder.rounds()
@@ -146,6 +146,7 @@ def test_a_training_without_few_shot_examples_makes_a_pair_without_them(
     assert [example.name for _, example in trained] == [f"train:{line}" for line in range(1, 5)]
     assert all(not example.demos and example.answer.startswith("ANSWER: ") for _, example in trained)
     assert "without few-shot examples" in str(row.decision.move)
+    assert "giving 2 few-shot examples up" in row.trial.note
 
 
 def test_a_pool_knows_answers_by_the_rows_that_were_really_shown(

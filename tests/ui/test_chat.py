@@ -99,8 +99,8 @@ def test_a_training_has_the_epochs_that_were_asked_for(run: Callable[..., RunFol
     [
         ("/approve maybe", "/approve takes nothing after it"), ("/finish now", "/finish takes nothing after it"),
         ("/train many", "Settings are written as in: /train epochs=4"),
-        ("/train epoch=2", "args.epoch is unknown: did you mean epochs?"),
-        ("/train epochs=2 rank=0", "args.rank must be between"), ("/run 0", "/run takes a number from 1 on"),
+        ("/train epoch=2", "epoch is unknown: did you mean epochs?"),
+        ("/train epochs=2 rank=0", "rank must be between"), ("/run 0", "/run takes a number from 1 on"),
         ("/set target=2", "target"), ("/set goal=1", "There is no limit goal"), ("/why 3", "There is no round 3"),
         ("/rollback 0", "nothing to go back from"), ("/compare 1", "/compare takes two rounds"),
         ("undo", "nothing to take back"),
@@ -148,6 +148,15 @@ def test_a_stop_says_what_it_opens_before_it_does(run: Callable[..., RunFolder],
     assert folder.outcome() is not None
 
 
+def test_a_round_beyond_the_budget_is_asked_for_and_raises_it(run: Callable[..., RunFolder], say: Say) -> None:
+    folder = run("policy=prompt-only", "budget.rounds=1")
+    output = say(folder, "yes", "/edit Answer in one word.", "no", "/rollback 7", "/edit Answer in one word.", "yes")
+    assert "The budget of 1 round is used up. That would be one more: do it? (yes/no)" in output
+    assert "Nothing was done." in output and "The budget is now 2 rounds." in output
+    limits = folder.limits()
+    assert limits is not None and limits.rounds == 2 == len(folder.rounds())
+
+
 def test_a_finished_run_is_extended_under_the_same_ledger(run: Callable[..., RunFolder], say: Say) -> None:
     folder = run("policy=prompt-only", "budget.rounds=1")
     assert "The run has finished." in say(folder, "yes", "done", "yes", "/train")
@@ -175,7 +184,7 @@ def test_what_was_wrong_with_an_answer_is_shown_with_the_plan(run: Callable[...,
     with open_session(folder, supervised=True) as session:
         session.go()
         session.go(instead("train_lora", rank=4096))
-    assert "That cannot be done: args.rank must be between 1 and 256, but it is 4096" in say(folder, "/plan")
+    assert "That cannot be done: rank must be between 1 and 256, but it is 4096" in say(folder, "/plan")
 
 
 def in_words(row: Round) -> str:

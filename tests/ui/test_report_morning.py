@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from agent.records.events import Note, RunStarted, RunStopped
 from agent.records.rounds import ConstantAnswer
 from memory.run.folder import RunFolder
@@ -24,6 +26,27 @@ def test_the_first_screen_has_verdict_interval_noise_drift_and_the_commonest_ans
     for said in ("target reached", "0.08 → 0.92", "Why it stopped:", "0.75 – 1.00", "± 0.", "+0.12", "0.06"):
         assert said in first, said
     assert page.index("<svg") < page.index("What was kept, by its gain")
+
+
+@pytest.mark.parametrize(
+    ("answered", "most", "said"),
+    [
+        (0.06, None, 'Always answering "no" would earn 0.06.'),
+        (0.5, 0.8, "another single answer, 0.80. That is within the best pair's interval."),
+        (0.5, 0.92, "another single answer, 0.92. The best pair does no better than that."),
+        (0.95, None, "would earn 0.95. The best pair does no better than that."),
+    ],
+)
+def test_a_result_that_one_answer_to_all_rows_would_have_too_is_called_that(
+    answered: float, most: float | None, said: str, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path, finished=False)
+    commonest = ConstantAnswer(answer="no", reward=answered, most=most)
+    run.append(an_outcome(run.rounds()[-1]).model_copy(update={"commonest": commonest}))
+    _, words, twin = read(run)
+    for text in (words, twin):
+        assert said in text
+        assert ("One answer to all test rows would earn as much." in text) == ("does no better" in said)
 
 
 def test_what_was_kept_comes_by_its_gain_with_reason_and_diff_and_dead_ends_after_it(tmp_path: Path) -> None:

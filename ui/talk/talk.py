@@ -17,6 +17,7 @@ from ui.talk.inquiries import Inquiries
 from ui.talk.lines import Line, Say, line
 from ui.talk.orders import Orders, Unseen
 
+PLAYED = ("/edit", "/train", "/rollback", "/undo")  # each is a round
 YES_OR_NO = "yes or no?"
 """What a user is asked where the conversation asks something of its own."""
 
@@ -45,6 +46,7 @@ class Talk(Asking):
             "/finish": lambda _: self._finish(), "/help": lambda _: map(line, commands.HELP.splitlines()),
             **Inquiries(run, folder).commands, **self._orders.commands,
         }  # fmt: skip
+        self._do |= {name: self._within_budget(self._do[name]) for name in PLAYED}
 
     @property
     def waits(self) -> str:
@@ -212,6 +214,23 @@ class Talk(Asking):
         return []
 
     # --- limits, and rounds without asking ---
+
+    def _within_budget(self, do: Callable[[str], Iterable[Line]]) -> Callable[[str], Iterable[Line]]:
+        """What is asked of the user, with one more round for it, if they agree, where all of them are used up."""
+
+        def asked(rest: str) -> Iterable[Line]:
+            now = self.run.status()
+            if now.question is None or now.rounds < now.limits.rounds:
+                return do(rest)
+            used = f"The budget of {wording.plural(now.limits.rounds, 'round')} is used up."
+            return [self.ask(f"{used} That would be one more:", lambda: raised(now.rounds + 1, rest))]
+
+        def raised(rounds: int, rest: str) -> Iterator[Line]:
+            yield from do(rest)  # first: what cannot be done costs no budget
+            self.run.extend(rounds=rounds)
+            yield line(f"The budget is now {wording.plural(rounds, 'round')}.")
+
+        return asked
 
     def _run(self, rest: str) -> Iterator[Line]:
         more, rest = rest.startswith("+"), rest.lstrip("+") or "1"

@@ -30,6 +30,7 @@ from agent.records.events import (
     WorkProgressed,
 )
 from agent.records.rounds import Baseline, Outcome, Round, Spend, Trial
+from agent.time_left import TimeLeft
 from graphs.cancelling import CANCELLED
 from graphs.control.extension import in_words
 from ui import wording
@@ -66,7 +67,8 @@ class LiveView:
         self._at: datetime | None = None  # when what is shown happened; None: now
         self._bars: Progress | None = None
         self._what = ""
-        self._began = self._logged = clock()
+        self._left = TimeLeft(clock)
+        self._logged = clock()
         self._lock = threading.RLock()  # notes about waits for the LLM come from another thread
         self._folder = ""
 
@@ -102,9 +104,10 @@ class LiveView:
             return
         if what != self._what:
             self._end_progress()
-            self._what, self._began = what, self._clock()
+            self._what = what
+        left = self._left.of(what, done, total)
         if not self.console.is_terminal:
-            self._log_progress(done, total, note)
+            self._log_progress(done, total, note, left)
         elif done < total:
             self._draw_progress(done, total, note)
         else:
@@ -176,6 +179,8 @@ class LiveView:
         asked_back = row.decision.by == "user" and row.decision.move.action == "rollback"  # no gate was asked
         p = "" if asked_back else f"  p {wording.evidence(verdict)}"
         took = f"{wording.lever(row.decision.move)} took {wording.duration(row.trial.spend.seconds)}"
+        if wording.gained(row) and row.reward != verdict.after:  # rows that did not choose it decided
+            line.append(f"  {wording.number(row.reward)} on all rows", "dim")
         line.append(f"{p}  {took}", "dim")
         self._say(line, _so_far(row.spend))
         if verdict.objection:
@@ -200,9 +205,10 @@ class LiveView:
         self.console.print(table)
         if outcome.seen:
             self._say(Text("The test rows had been seen before the run was extended: this result is no blind one."))
-        if alike := wording.always(outcome.commonest):
+        if alike := wording.always(outcome):
             self._say(Text(alike, style="dim"))
-        self._say(Text(f"p {wording.p_value(outcome.p_value)}; {wording.cost(outcome.spend)}", style="dim"))
+        against = f"best pair against seed prompt: p {wording.p_value(outcome.p_value)}"
+        self._say(Text(f"{against}; {wording.cost(outcome.spend)}", style="dim"))
         if outcome.drift:
             lost = f"drift {wording.signed(outcome.drift)} nats a token: what the weights have lost on general text"
             self._say(Text(lost, style="dim"))
@@ -224,14 +230,14 @@ class LiveView:
             line = Text.assemble((f"{self._at or datetime.now():%Y-%m-%d %H:%M:%S}  ", "dim"), *line.split("\n")[-1:])
         self.console.print(line, soft_wrap=not self.console.is_terminal)
 
-    def _log_progress(self, done: int, total: int, note: str) -> None:
+    def _log_progress(self, done: int, total: int, note: str, left: float | None) -> None:
         self._at, now = None, self._clock()
         if now - self._logged < EVERY:
             return
         self._logged = now
         parts = [f"{self._what} {done}/{total}", note]
-        if 0 < done < total:
-            parts.append(f"about {wording.duration((now - self._began) * (total - done) / done)} left")
+        if left is not None and done < total:
+            parts.append(f"about {wording.duration(left)} left")
         self._say(Text(wording.printable(", ".join(filter(None, parts)))))
 
     def _draw_progress(self, done: int, total: int, note: str) -> None:
