@@ -1,7 +1,8 @@
 """How far an LLM planner is to be trusted: what its own choices brought, beside what the rules' were expected to bring.
 
 A choice is the planner's *own* where it differs from the rules' in the lever, or in settings that matter: which rows,
-how many general rows beside them, a new adapter, how many epochs. Where it agrees, a round says nothing about it.
+with few-shot examples or without, how many general rows beside them, a new adapter, how many epochs. Where it agrees, a
+round says nothing about it.
 
 The estimate: what own choices bring beyond the rules' promise, in merit a round, is normal with mean 0 and standard
 deviation `SCATTER` before any is seen (they are as good as the rules'). A round's gain less the outlook of the rules'
@@ -96,8 +97,9 @@ def differs(action: Action, other: Action, signal: Signal) -> bool:
     if not (isinstance(action, TrainLora) and isinstance(other, TrainLora)):
         return action.action != other.action
     anew = signal.lora.kept > 0 and action.fresh != other.fresh  # before there is an adapter, all start anew
+    shorter = signal.few_shot and action.bare != other.bare  # a prompt without few-shot examples has none to give up
     forgets = None not in (action.replay, other.replay) and action.replay != other.replay
-    return anew or forgets or (action.rows, action.epochs) != (other.rows, other.epochs)
+    return anew or shorter or forgets or (action.rows, action.epochs) != (other.rows, other.epochs)
 
 
 def outlook_of(action: Action, signal: Signal) -> Outlook:

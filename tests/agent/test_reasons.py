@@ -88,10 +88,9 @@ def check(decision: Decision, briefing: Briefing) -> None:
     if (reach := percent(r"Words alone may bring (\d+)%", said)) is not None:
         assert reach == pytest.approx(1 - numbers["rows lacking content"], abs=0.0051)
     assert ("hardly knows" in said) <= (numbers.get("weight gap", 0) >= KNOWN_BELOW)
-    assert ("may know" in said) <= (numbers.get("weight gap", 99) < KNOWN_BELOW and signal.luck < LUCK_WORTH_SAYING)
-    assert ("each of few is" in said) <= (
-        numbers.get("weight gap", 99) < KNOWN_BELOW and signal.luck >= LUCK_WORTH_SAYING
-    )
+    likely = numbers.get("weight gap", 99) < KNOWN_BELOW
+    assert ("may know" in said) <= (likely and signal.luck < LUCK_WORTH_SAYING)
+    assert ("each of few is" in said) <= (likely and signal.luck >= LUCK_WORTH_SAYING)
     if "Words alone may" in said:
         assert percent(r"one answer is right for (\d+)%", said) == (signal.luck or None)
     if (chance := percent(r"given a chance of (\d+)% to mend a failing row", said)) is not None:

@@ -81,19 +81,23 @@ def test_rounds_in_which_it_chose_as_the_rules_say_nothing_about_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "kept", "own"),
+    ("changed", "kept", "few_shot", "own"),
     [
-        ({"rows": "original"}, 0, True),
-        ({"epochs": 2}, 0, True),
-        ({"replay": 0.0}, 0, True),
-        ({"learning_rate": 1e-3, "rank": 64, "enough": 0.1}, 1, False),
-        ({"fresh": True}, 1, True),
-        ({"fresh": True}, 0, False),
+        ({"rows": "original"}, 0, False, True),
+        ({"epochs": 2}, 0, False, True),
+        ({"replay": 0.0}, 0, False, True),
+        ({"learning_rate": 1e-3, "rank": 64, "enough": 0.1}, 1, False, False),
+        ({"fresh": True}, 1, False, True),
+        ({"fresh": True}, 0, False, False),
+        ({"bare": True}, 0, True, True),
+        ({"bare": True}, 0, False, False),
     ],
 )
-def test_what_makes_a_training_the_planners_own(changed: dict[str, object], kept: int, own: bool) -> None:
-    """A new adapter is no choice before there is another one."""
-    signal = a_signal(lora=LeverSignal(kept=kept))
+def test_what_makes_a_training_the_planners_own(
+    changed: dict[str, object], kept: int, few_shot: bool, own: bool
+) -> None:
+    """A new adapter is no choice before there is another one, nor is giving up few-shot examples where there are none."""
+    signal = a_signal(lora=LeverSignal(kept=kept), few_shot=few_shot)
     assert differs(REMADE.model_copy(update=changed), REMADE, signal) is own
     assert differs(EDIT, REMADE, signal) and not differs(EDIT, EditPrompt(parts=("demos",)), signal)
 
