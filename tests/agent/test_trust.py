@@ -96,7 +96,7 @@ def test_rounds_in_which_it_chose_as_the_rules_say_nothing_about_it() -> None:
 def test_what_makes_a_training_the_planners_own(
     changed: dict[str, object], kept: int, few_shot: bool, own: bool
 ) -> None:
-    """A new adapter is no choice before there is another one, nor is giving up few-shot examples where there are none."""
+    """A new adapter is no choice before there is another one, nor is it one to give up examples that are not there."""
     signal = a_signal(lora=LeverSignal(kept=kept), few_shot=few_shot)
     assert differs(REMADE.model_copy(update=changed), REMADE, signal) is own
     assert differs(EDIT, REMADE, signal) and not differs(EDIT, EditPrompt(parts=("demos",)), signal)
