@@ -51,30 +51,15 @@ def words_are_likely(briefing: Briefing) -> bool:
 def trains_bare(signal: Signal, config: TaskConfig, history: Sequence[Round]) -> bool:
     """Whether to train without the few-shot examples of the best prompt, on rows that are several times shorter.
 
-    So where the examples bring the form and hardly an answer beyond luck: weights learn that form along. And where a
-    training of the other kind just failed: what it could not bring from there, one of this kind may. One that rose
-    within chance, or that failed while its loss was still falling, did not fail for its kind.
+    So where the examples bring the form and hardly an answer beyond luck: weights learn that form along. After one of
+    this kind that was taken back, again only if it rose within chance, or if its loss was still falling.
     """
     if not signal.few_shot or fitting_rows(signal, config) != "refined" or signal.teachable < TEACHABLE:
         return False
     row = _taken_back(history)
     if row and isinstance(row.decision.move, TrainLora) and row.decision.move.bare:
         return row.verdict.gain > 0 or is_unfinished(row)
-    if row and _is_under_examples(row):
-        return row.verdict.gain <= 0
     return signal.known < WORTH_KEEPING
-
-
-def leaves_bare(signal: Signal, history: Sequence[Round]) -> bool:
-    """Whether one training under few-shot examples has saturated LoRA: one without them may still bring more."""
-    row = _taken_back(history)
-    return signal.lora.saturated and signal.lora.discarded == 1 and row is not None and _is_under_examples(row)
-
-
-def _is_under_examples(row: Round) -> bool:
-    """Whether the round was a training under the few-shot examples of the best prompt."""
-    move = row.decision.move
-    return isinstance(move, TrainLora) and row.signal.few_shot and move.rows != "original" and not move.bare
 
 
 def _taken_back(history: Sequence[Round]) -> Round | None:
@@ -137,9 +122,6 @@ def why_so(action: TrainLora, signal: Signal, history: Sequence[Round]) -> str:
 def _why_bare(action: TrainLora, signal: Signal, history: Sequence[Round]) -> str:
     if not action.bare:
         return ""
-    row = _taken_back(history)
-    if row and _is_under_examples(row):
-        return " The last training, under few-shot examples, has failed, so this one does without them."
     if signal.known >= WORTH_KEEPING:
         return " Like the last training, it does without few-shot examples."
     lucky = f" beyond the {signal.luck:.0%} that luck may bring" if signal.luck else ""

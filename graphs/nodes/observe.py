@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from agent.config.policies import PLANNING
-from agent.policy.base import leaves_bare, stop_reason
+from agent.policy.base import stop_reason
 from agent.policy.rules import Rules
 from agent.protocols import Briefing
 from agent.records.events import RoundStarted
@@ -44,8 +44,6 @@ def observe(state: State, services: RunServices) -> State:
     if training and training.bare:
         lora = estimate_costs(config, prompt.bare, task.train, task.validation).lora
         costs = costs.model_copy(update={"lora": lora})
-        if leaves_bare(signal, history):
-            signal = signal.model_copy(update={"lora": signal.lora.model_copy(update={"saturated": False})})
     costs = costs.model_copy(update={"keeping": sum(map(_judging, services.kept_tasks))})
     signal = with_outlook(signal, diagnosis, seen, config, costs, training)
     return {"signal": signal, "diagnosis": diagnosis}
