@@ -127,7 +127,8 @@ def judge_by_nll(
     lacking = f", {_unmeasured(len(before) - len(pairs))}" if len(pairs) < len(before) else ""
     nats = f"{old_mean:.2f} → {new_mean:.2f} nats per token of the wanted answers ({_p(p_value)}{lacking})"
     if p_value > level:
-        return verdict.model_copy(update={"reason": f"{verdict.reason}; {nats}: no likelier either"})
+        end = "likelier, but within chance" if new_mean < old_mean else "no likelier either"
+        return verdict.model_copy(update={"reason": f"{verdict.reason}; {nats}: {end}"})
     kept = {
         "kept": True,
         "p_value": p_value,

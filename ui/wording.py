@@ -37,8 +37,10 @@ GLOSSARY = {
     "lever": "what a round can change: the prompt (an edit) or the weights (a LoRA training)",
     "saturated": "a lever whose last tries, since anything was kept, brought nothing that was kept",
     "refined rows": "train rows with their answers put into the wanted form, under the present prompt",
+    "luck": "share of the other train rows that one and the same train answer gets right: what a guess may earn",
+    "known": "content beyond luck: (content − luck) / (1 − luck)",
     "noise": "standard error of the validation reward, in reward: smaller differences mean little",
-    "noise floor": "the least gain in merit that the validation rows can tell from nothing",
+    "noise floor": "a smaller gain in merit is nothing that so few validation rows could tell; the gate asks for more",
     "outlook": "merit that a lever promises if it is used now, ± one standard deviation, and what it costs",
     "forward tokens": "cost of a step on any machine: a token generated or read counts as one, a trained one as three",
     "drift": "nats per token lost on forty general texts, against the bare model: what a gain in weights has cost "
@@ -50,7 +52,8 @@ GLOSSARY = {
     "merit": "mean of reward, content and style, from 0 to 1: it shows progress where the product is still 0",
     "level": "the largest p with which a change is kept: a part of gate.alpha, less after each that was not",
     "rows that did not choose it": "the validation rows on which a prompt was not compared with others before",
-    "p": "how often chance alone would show such a difference (paired sign-flip test, one-sided)",
+    "p": "how often chance alone would show such a difference between the pair before and the changed one (paired "
+    "sign-flip test, one-sided)",
 }
 SORTERS = {"rewards": "the two rewards alone", "rules": "rules over the probe", "model": "the classifier"}
 PARTS = {
@@ -107,8 +110,11 @@ def p_value(value: float) -> str:
 
 
 def evidence(verdict: Verdict) -> str:
-    """The p-value that decided, and of what, where it is not the joint reward's."""
-    return p_value(verdict.p_value) + (f" ({verdict.measure})" if verdict.measure != "reward" else "")
+    """The p-value that decided, of what, where it is not the joint reward's, and the level that it missed."""
+    missed = verdict.level is not None and not verdict.kept and verdict.p_value > verdict.level
+    said = [verdict.measure] if verdict.measure != "reward" else []
+    said += [f"level {verdict.level:.1g}"] if missed else []
+    return p_value(verdict.p_value) + (f" ({', '.join(said)})" if said else "")
 
 
 def duration(seconds: float) -> str:
@@ -181,20 +187,31 @@ def interval(result: SplitResult) -> str:
     return f"{number(result.reward)} [{number(result.low)}, {number(result.high)}]"
 
 
+def beside_one_answer(outcome: Outcome) -> str:
+    """That one answer to every test row earns as much, or nearly; empty where it does not, or was not measured."""
+    most, test = outcome.one_answer, outcome.best_test
+    if most is None or most < test.low:
+        return ""
+    if test.reward <= most:
+        return "One answer to all test rows would earn as much."
+    return f"One answer to all test rows would earn {number(most)}, which is within this result's interval."
+
+
 def always(outcome: Outcome) -> str:
-    """What one answer to every row earns, and whether the best pair does better; empty where it was not measured."""
-    constant = outcome.commonest
+    """What one answer to every row earns, as a sentence; empty in older runs, which did not measure it."""
+    constant, most = outcome.commonest, outcome.one_answer
     if constant is None:
         return ""
-    if constant.reward is None:
+    if constant.reward is None or most is None:
         return "What one answer to every row would earn is left out: a judge or a reward model scores this task."
     text = f'Always answering "{cut(printable(constant.answer), ANSWER)}" would earn {number(constant.reward)}'
-    most = max(constant.reward, constant.most or 0.0)
     if most > constant.reward:
         text += f"; another single answer, {number(most)}"
-    if not outcome.beats_one_answer:
+    if most < outcome.best_test.low:
+        return f"{text}."
+    if outcome.best_test.reward <= most:
         return f"{text}. The best pair does no better than that."
-    return f"{text}. That is within the best pair's interval." if outcome.best_test.low <= most else f"{text}."
+    return f"{text}. That is within the best pair's interval."
 
 
 def cost(spend: Spend) -> str:
@@ -287,6 +304,7 @@ def printable(text: str) -> str:
 
 
 SAYINGS: tuple[Callable[..., str], ...] = (
-    always, bar, cost, cut, duration, evidence, figure, forgotten, forward_tokens, interval, kept, kept_scores, lever,
-    mark, money, number, outlook, p_value, percent, plural, raced, remade, signed, sparkline, tokens,
+    always, bar, beside_one_answer, cost, cut, duration, evidence, figure, forgotten, forward_tokens, interval, kept,
+    kept_scores, lever, mark, money, number, outlook, p_value, percent, plural, raced, remade, signed, sparkline,
+    tokens,
 )  # fmt: skip

@@ -138,7 +138,8 @@ def _why_longer(action: TrainLora, history: Sequence[Round]) -> str:
     epochs = row.decision.move.epochs
     if action.epochs <= epochs or action.bare != row.decision.move.bare:
         return ""
-    return f" The last training was taken back while its loss still fell, so this one has {action.epochs} epochs."
+    anew = " and starts anew" if action.fresh else ""
+    return f" The last training was taken back while its loss still fell, so this one has {action.epochs} epochs{anew}."
 
 
 def why_remedied(action: TrainLora, history: Sequence[Round]) -> str:

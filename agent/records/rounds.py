@@ -284,12 +284,12 @@ class Outcome(Record):
         return self.drift if self.best.adapter else 0.0
 
     @property
-    def beats_one_answer(self) -> bool:
-        """Whether the best pair earns more than one answer to all test rows could, or nobody knows what that earns."""
+    def one_answer(self) -> float | None:
+        """The most that one answer to all test rows could earn; None: not known."""
         constant = self.commonest
         if constant is None or constant.reward is None:
-            return True
-        return self.best_test.reward > max(constant.reward, constant.most or 0.0)
+            return None
+        return max(constant.reward, constant.most or 0.0)
 
     @property
     def tested(self) -> list[tuple[str, SplitResult, float | None]]:

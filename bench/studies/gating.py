@@ -7,7 +7,7 @@ row's difficulty and the prompt's worth, and then stays the same. Each round com
 prompt on some rows, and the product's own gate judges the best of them, with the likelihood.
 """
 
-import sys
+import argparse
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -180,4 +180,6 @@ def main(runs: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 400)
+    parser = argparse.ArgumentParser(prog="python -m bench.studies.gating", description=__doc__.partition("\n")[0])
+    parser.add_argument("runs", type=int, nargs="?", default=400, metavar="RUNS", help="of each line (default: 400)")
+    main(parser.parse_args().runs)

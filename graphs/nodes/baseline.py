@@ -70,7 +70,9 @@ def _first_row(state: State, services: RunServices) -> Baseline:
 def _luck(services: RunServices) -> str:
     """What guessing earns, in a sentence; empty where that is next to nothing."""
     luck = services.spec.luck
-    return f" One answer to all train rows would be right in {luck:.0%} of them." if luck >= LUCK_WORTH_SAYING else ""
+    return (
+        f" Luck: one train answer is right for {luck:.0%} of the other train rows." if luck >= LUCK_WORTH_SAYING else ""
+    )
 
 
 def _seed_scored(seed: Candidate, services: RunServices) -> tuple[Evaluation, float | None]:

@@ -1,13 +1,18 @@
 """The node that judges: whether the trial's pair becomes the best pair."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from agent.counting import plural
+from agent.reasoning import spoken
 from agent.records.actions import Rollback
 from agent.records.evaluation import Evaluation
 from agent.records.rounds import Verdict
 from graphs.services.run import RunServices
 from graphs.state import State, decided
+
+ALIKE = 0.9  # share of rows with one and the same answer from which on a user is told
+SHOWN = 40  # characters of it
 
 
 def judge(state: State, services: RunServices) -> State:
@@ -22,14 +27,33 @@ def judge(state: State, services: RunServices) -> State:
             kept=True, reason="The user asked for it.", before=before.reward, after=after.reward, p_value=1.0
         )
         return {"verdict": verdict}
-    earlier, best, prompt = earlier_verdicts(state, services), state["best"], services.folder.prompt
+    if remark := one_answer(after):
+        trial = trial.model_copy(update={"note": f"{trial.note}; {remark}"})
+    return {"verdict": _compared(before, after, trial.raced, state, services), "trial": trial}
+
+
+def one_answer(pair: Evaluation) -> str:
+    """That a pair says one thing, whatever is asked, in a clause; empty where it does not."""
+    answer, rows = Counter(spoken(score.output) for score in pair.scores).most_common(1)[0]
+    if pair.reward == 1 or rows < max(2, ALIKE * len(pair.scores)):
+        return ""
+    shown = f"“{answer[:SHOWN]}{' …' if len(answer) > SHOWN else ''}”" if answer else "nothing"
+    return f"it answers {shown} to {rows} of {plural(len(pair.scores), 'validation row')}"
+
+
+def _compared(
+    before: Evaluation, after: Evaluation, compared_on: Sequence[str], state: State, services: RunServices
+) -> Verdict:
+    """The gate's verdict on a pair that was chosen on the rows of these names, and what new weights forget."""
+    earlier, prompt = earlier_verdicts(state, services), services.folder.prompt
+    best, trial = before.candidate, after.candidate
     # The same weights under a cheaper prompt win a tie, and so do weights that forget less.
-    if trial.candidate.adapter == best.adapter:
-        is_simpler = prompt(trial.candidate.prompt).price < prompt(best.prompt).price
-        return {"verdict": gate(before, after, trial.raced, earlier, services, is_simpler)}
-    is_simpler = services.forgetting.forgets_less(trial.candidate.adapter, best.adapter)
-    verdict = gate(before, after, trial.raced, earlier, services, is_simpler)
-    return {"verdict": weigh_forgetting(verdict, trial.candidate.adapter, best.adapter, services)}
+    if trial.adapter == best.adapter:
+        is_simpler = prompt(trial.prompt).price < prompt(best.prompt).price
+        return gate(before, after, compared_on, earlier, services, is_simpler)
+    is_simpler = services.forgetting.forgets_less(trial.adapter, best.adapter)
+    verdict = gate(before, after, compared_on, earlier, services, is_simpler)
+    return weigh_forgetting(verdict, trial.adapter, best.adapter, services)
 
 
 def weigh_forgetting(verdict: Verdict, adapter: str | None, present: str | None, services: RunServices) -> Verdict:

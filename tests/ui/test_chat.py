@@ -150,7 +150,9 @@ def test_a_stop_says_what_it_opens_before_it_does(run: Callable[..., RunFolder],
 
 def test_a_round_beyond_the_budget_is_asked_for_and_raises_it(run: Callable[..., RunFolder], say: Say) -> None:
     folder = run("policy=prompt-only", "budget.rounds=1")
-    output = say(folder, "yes", "/edit Answer in one word.", "no", "/rollback 7", "/edit Answer in one word.", "yes")
+    ask = "/edit Answer in one word."
+    output = say(folder, "yes", ask, "no", "/train rows=all", "/rollback 7", ask, "yes")
+    assert "That cannot be done: rows must be original, refined or both, but it is 'all'. Nothing was done." in output
     assert "The budget of 1 round is used up. That would be one more: do it? (yes/no)" in output
     assert "Nothing was done." in output and "The budget is now 2 rounds." in output
     limits = folder.limits()

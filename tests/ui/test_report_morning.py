@@ -47,6 +47,7 @@ def test_a_result_that_one_answer_to_all_rows_would_have_too_is_called_that(
     for text in (words, twin):
         assert said in text
         assert ("One answer to all test rows would earn as much." in text) == ("does no better" in said)
+        assert ("would earn 0.80, which is within this result's interval." in text) == ("is within" in said)
 
 
 def test_what_was_kept_comes_by_its_gain_with_reason_and_diff_and_dead_ends_after_it(tmp_path: Path) -> None:

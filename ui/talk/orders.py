@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 from agent.errors import BadInput
 from agent.policy.planner_tools import elsewhere
-from agent.records.actions import EditPrompt, Rollback, Stop, TrainLora
+from agent.records.actions import Action, EditPrompt, Rollback, Stop, TrainLora
 from agent.records.limits import Limits
 from graphs.approval import Question, Reject, instead, read
 from graphs.control.steering import Steering
@@ -31,11 +31,19 @@ class Orders:
 
     Args:
         shown: the plan that the user has seen last.
+        ask: asks something that yes or no answers: the line that does.
     """
 
-    def __init__(self, run: Steering, folder: RunFolder, shown: Callable[[], Question | None]) -> None:
+    def __init__(
+        self,
+        run: Steering,
+        folder: RunFolder,
+        shown: Callable[[], Question | None],
+        ask: Callable[[str, Callable[[], Iterable[Line]]], Line],
+    ) -> None:
         self._run = run
         self._shown = shown
+        self._ask = ask
         self._folder = folder
         self.commands: dict[str, Callable[[str], Iterable[Line]]] = {
             "/reject": self._reject, "/edit": self._edit, "/train": self._train, "/rollback": self._rollback,
@@ -66,17 +74,18 @@ class Orders:
         other = max(elsewhere(rounds), default=None)
         if other is None or first is None:
             raise BadInput("There is nothing to take back: the pair is the one that the run began with.")
-        said = self._instead("rollback", to_round=other)
         before = rounds[other - 1].reward if other else first.reward
         where = f"the pair after round {other}" if other else "the baseline"
         undone = f"Taken back: round {other + 1} ({what(rounds[other].decision.move)})."
-        yield line(f"{undone} Back to {where}: reward {number(rounds[-1].reward)} → {number(before)}.")
-        limit = plural(self._run.status().limits.rounds, "round")
-        yield line(
-            f"  The ledger has it as a round of its own, number {len(rounds) + 1}, which counts against the budget of "
-            f"{limit}. Undo once more brings the change back.", "dim",
-        )  # fmt: skip
-        yield from said
+        told = (
+            line(f"{undone} Back to {where}: reward {number(rounds[-1].reward)} → {number(before)}."),
+            line(
+                f"  The ledger has it as a round of its own, number {len(rounds) + 1}, which counts. Undo once more "
+                "brings the change back.",
+                "dim",
+            ),
+        )
+        return self._instead("rollback", *told, to_round=other)
 
     def _reject(self, why: str) -> list[Line]:
         question = self.waiting()
@@ -100,20 +109,31 @@ class Orders:
             raise BadInput(f"There have been {rounds} rounds; {most}.")
         return self._instead("rollback", to_round=to_round)
 
-    def _instead(self, action: str, **settings: object) -> list[Line]:
-        """In place of the plan; of a run that does not wait, in place of the next one."""
-        now, rounds = self._run.status(), self._folder.rounds()
+    def _instead(self, action: str, *told: Line, **settings: object) -> list[Line]:
+        """In place of the plan; of a run that does not wait, in place of the next one.
+
+        Args:
+            told: what is said once it is under way.
+        """
+        now, rounds, answer = self._run.status(), len(self._folder.rounds()), instead(action, **settings)
         if now.question or now.condition not in ("working", "paused") or not rounds:
             question = self.waiting()
-            self._run.answer(instead(action, **settings), question.number)
-            return []
+            _read(answer, question.decision.move, rounds, question.training)
+            if question.number > now.limits.rounds:
+                used = f"The budget of {plural(now.limits.rounds, 'round')} is used up."
+                return [self._ask(f"{used} That would be one more:", lambda: self._one_more(answer, question, told))]
+            self._run.answer(answer, question.number)
+            return [*told]
         if now.trouble:
             raise BadInput(f"{now.trouble} Say yes or no first.")
-        meant, fault = read(instead(action, **settings), Stop(), len(rounds))
-        if not isinstance(meant, TrainLora | EditPrompt | Rollback):
-            raise BadInput(fault)
-        self._run.act(meant)
-        return [line("That comes next, in place of what is planned. /stop breaks off what is under way.")]
+        self._run.act(_read(answer, Stop(), rounds))
+        return [*told, line("That comes next, in place of what is planned. /stop breaks off what is under way.")]
+
+    def _one_more(self, answer: dict[str, object], question: Question, told: tuple[Line, ...]) -> list[Line]:
+        """A round more than the budget has, and the budget that it takes."""
+        self._run.answer(answer, question.number)
+        self._run.extend(rounds=question.number)
+        return [*told, line(f"The budget is now {plural(question.number, 'round')}.")]
 
     def _set(self, rest: str) -> Iterable[Line]:
         now, given = self._run.status(), commands.settings(rest, "/set target=0.9 rounds=+2")
@@ -123,6 +143,14 @@ class Orders:
     def _pause(self, _: str) -> list[Line]:
         now = self._run.pause()
         return [line("Paused after the step under way. /go goes on." if now.condition == "working" else "Paused.")]
+
+
+def _read(answer: dict[str, object], planned: Action, rounds: int, training: TrainLora | None = None) -> Action:
+    """The action that is to be done; see `graphs.approval.read`. Raises BadInput where it cannot be."""
+    meant, fault = read(answer, planned, rounds, training)
+    if not isinstance(meant, TrainLora | EditPrompt | Rollback):
+        raise BadInput(f"That cannot be done: {fault}. Nothing was done.")
+    return meant
 
 
 def _limit(name: str, value: str, now: Limits) -> float | None:

@@ -70,7 +70,7 @@ def what(action: Action, rows: int = 0, tests: int = 0) -> str:
     """
     match action:
         case TrainLora():
-            bare = ", without few-shot examples, which the pair gives up" if action.bare else ""
+            bare = ", giving up the few-shot examples of the prompt" if action.bare else ""
             anew = ", a new adapter" if action.fresh else ""
             many = plural(rows, "row") if rows else "the train rows"
             return f"train {plural(action.epochs, 'epoch')} on {many} {ROWS[action.rows]}{bare}{anew}"

@@ -17,7 +17,6 @@ from ui.talk.inquiries import Inquiries
 from ui.talk.lines import Line, Say, line
 from ui.talk.orders import Orders, Unseen
 
-PLAYED = ("/edit", "/train", "/rollback", "/undo")  # each is a round
 YES_OR_NO = "yes or no?"
 """What a user is asked where the conversation asks something of its own."""
 
@@ -39,14 +38,13 @@ class Talk(Asking):
         self._over, self._trouble = False, ""  # what the user knows: that the run has finished, why it has stopped
         self._rounds = 0  # that may go on without the user, edits only
         self._lock = threading.RLock()  # a face may hear in one thread, and see the run change in another
-        self._orders = Orders(run, folder, lambda: self._shown)
+        self._orders = Orders(run, folder, lambda: self._shown, self.ask)
         self._do: dict[str, Callable[[str], Iterable[Line]]] = {
             "/plan": lambda _: self._plan(), "/approve": lambda _: self._approve(), "/run": self._run,
             "/undo": lambda _: self._undo(), "/stop": lambda _: self.stop(), "/go": lambda _: self._go(),
             "/finish": lambda _: self._finish(), "/help": lambda _: map(line, commands.HELP.splitlines()),
             **Inquiries(run, folder).commands, **self._orders.commands,
         }  # fmt: skip
-        self._do |= {name: self._within_budget(self._do[name]) for name in PLAYED}
 
     @property
     def waits(self) -> str:
@@ -214,23 +212,6 @@ class Talk(Asking):
         return []
 
     # --- limits, and rounds without asking ---
-
-    def _within_budget(self, do: Callable[[str], Iterable[Line]]) -> Callable[[str], Iterable[Line]]:
-        """What is asked of the user, with one more round for it, if they agree, where all of them are used up."""
-
-        def asked(rest: str) -> Iterable[Line]:
-            now = self.run.status()
-            if now.question is None or now.rounds < now.limits.rounds:
-                return do(rest)
-            used = f"The budget of {wording.plural(now.limits.rounds, 'round')} is used up."
-            return [self.ask(f"{used} That would be one more:", lambda: raised(now.rounds + 1, rest))]
-
-        def raised(rounds: int, rest: str) -> Iterator[Line]:
-            yield from do(rest)  # first: what cannot be done costs no budget
-            self.run.extend(rounds=rounds)
-            yield line(f"The budget is now {wording.plural(rounds, 'round')}.")
-
-        return asked
 
     def _run(self, rest: str) -> Iterator[Line]:
         more, rest = rest.startswith("+"), rest.lstrip("+") or "1"
