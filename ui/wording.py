@@ -112,7 +112,7 @@ def p_value(value: float) -> str:
 def evidence(verdict: Verdict) -> str:
     """The p-value that decided, of what, where it is not the joint reward's, and the level that it missed."""
     missed = verdict.level is not None and not verdict.kept and verdict.p_value > verdict.level
-    said = [verdict.measure] if verdict.measure != "reward" else []
+    said: list[str] = [verdict.measure] if verdict.measure != "reward" else []
     said += [f"level {verdict.level:.1g}"] if missed else []
     return p_value(verdict.p_value) + (f" ({', '.join(said)})" if said else "")
 
