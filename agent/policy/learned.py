@@ -23,9 +23,6 @@ OTHER_MODEL = 0.3
 SPREADS = (YIELD_SPREAD, *[YIELD_SPREAD / 2] * 4, MISCLASSIFIED)
 # How far from the mean a draw goes, in posterior deviations: half, as Chapelle & Li (2011) found better than all.
 EXPLORED = 0.5
-# What a round takes beside its tokens, as share of the dearest open lever's: rounds are limited too, and one that keeps
-# nothing leaves the gate less of alpha. Without it, cheap tries that gain little use up what a dear one needs.
-ROUND = 0.5
 # A lever is given up when not even a try that goes so many deviations better than expected would pass the noise floor.
 HOPE = 2.0
 
@@ -158,8 +155,12 @@ def _chosen(promises: Sequence[Promise], floor: float) -> tuple[EditPrompt | Tra
 
 
 def _taken(promise: Promise, dearest: float) -> float:
-    """What a gain is divided by: tokens, and the round. A lever that has just failed is not taken for being cheap."""
-    return (dearest if promise.failed else promise.cost) + ROUND * dearest
+    """What a gain is divided by: tokens, and the round, which counts as the dearest open lever's tokens.
+
+    Rounds are limited too, and one that keeps nothing leaves the gate less of alpha: else cheap tries that gain little
+    would use up what a dear one needs. A lever that has just failed is not taken for being cheap.
+    """
+    return (dearest if promise.failed else promise.cost) + dearest
 
 
 def _why_drawn(best: Promise, promises: Sequence[Promise], floor: float, dearest: float) -> str:
@@ -178,7 +179,7 @@ def _why_drawn(best: Promise, promises: Sequence[Promise], floor: float, dearest
     cheap = any(promise.failed and promise.cost < dearest for promise in promises)
     failed = ", and a lever that failed last no cheaper than the other" if cheap else ""
     return (
-        f"So {name} promise the most merit for what they take, a round of the budget ({short(ROUND * dearest)}) "
+        f"So {name} promise the most merit for what they take, a round of the budget ({short(dearest)}) "
         f"counted{failed}."
     )
 

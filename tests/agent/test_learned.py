@@ -100,7 +100,7 @@ def test_a_plateau_and_a_gain_within_the_noise_end_the_run() -> None:
 
 
 def test_a_lever_that_has_just_failed_is_not_taken_again_for_being_cheap() -> None:
-    lacking, failed = a_diagnosis(style=2, content=6), LeverSignal(rounds=1, fruitless=1)
+    lacking, failed = a_diagnosis(style=2, content=5), LeverSignal(rounds=1, fruitless=1)
     fresh, again = (Learned(CONFIG).decide(a_briefing(lacking, edit=edit)) for edit in (LeverSignal(rounds=1), failed))
     assert fresh.numbers["LoRA drawn"] > fresh.numbers["edit drawn"] > fresh.numbers["noise floor"]
     assert fresh.move.action == "edit_prompt" and again.move.action == "train_lora"
