@@ -14,6 +14,7 @@ from agent.records.rounds import (
     Remaking,
     Role,
     Round,
+    SameAnswer,
     Spend,
     SplitResult,
     Usage,
@@ -40,7 +41,8 @@ GLOSSARY = {
     "luck": "share of the other train rows that one and the same train answer gets right: what a guess may earn",
     "known": "content beyond luck: (content − luck) / (1 − luck)",
     "noise": "standard error of the validation reward, in reward: smaller differences mean little",
-    "noise floor": "a smaller gain in merit is nothing that so few validation rows could tell; the gate asks for more",
+    "noise floor": "roughly the smallest gain in merit that so many validation rows can tell from chance; the gate's "
+    "own test is stricter",
     "outlook": "merit that a lever promises if it is used now, ± one standard deviation, and what it costs",
     "forward tokens": "cost of a step on any machine: a token generated or read counts as one, a trained one as three",
     "drift": "nats per token lost on forty general texts, against the bare model: what a gain in weights has cost "
@@ -113,8 +115,14 @@ def evidence(verdict: Verdict) -> str:
     """The p-value that decided, of what, where it is not the joint reward's, and the level that it missed."""
     missed = verdict.level is not None and not verdict.kept and verdict.p_value > verdict.level
     said: list[str] = [verdict.measure] if verdict.measure != "reward" else []
-    said += [f"level {verdict.level:.1g}"] if missed else []
+    said += [f"level {_floored(verdict.level)}"] if missed and verdict.level else []
     return p_value(verdict.p_value) + (f" ({', '.join(said)})" if said else "")
+
+
+def _floored(level: float) -> str:
+    """A level to two digits, never above what it is: a p-value that missed it must not look smaller."""
+    unit = 10 ** (math.floor(math.log10(level)) - 1)
+    return f"{math.floor(level / unit + 1e-9) * unit:.2g}"
 
 
 def duration(seconds: float) -> str:
@@ -214,6 +222,12 @@ def always(outcome: Outcome) -> str:
     return f"{text}. That is within the best pair's interval."
 
 
+def same_answer(found: SameAnswer) -> str:
+    """That a pair says one thing, whatever it is asked."""
+    said = f'"{cut(printable(found.answer), ANSWER)}"' if found.answer else "nothing"
+    return f"It answers {said} to {found.rows} of {plural(found.answered, 'validation row')}."
+
+
 def cost(spend: Spend) -> str:
     """What a step or a run used up, in a line; zeros are left out."""
     parts = [
@@ -305,6 +319,6 @@ def printable(text: str) -> str:
 
 SAYINGS: tuple[Callable[..., str], ...] = (
     always, bar, beside_one_answer, cost, cut, duration, evidence, figure, forgotten, forward_tokens, interval, kept,
-    kept_scores, lever, mark, money, number, outlook, p_value, percent, plural, raced, remade, signed, sparkline,
-    tokens,
+    kept_scores, lever, mark, money, number, outlook, p_value, percent, plural, raced, remade, same_answer, signed,
+    sparkline, tokens,
 )  # fmt: skip

@@ -56,20 +56,22 @@ def trains_bare(signal: Signal, config: TaskConfig, history: Sequence[Round]) ->
     """
     if not signal.few_shot or fitting_rows(signal, config) != "refined" or signal.teachable < TEACHABLE:
         return False
-    row = _taken_back(history)
-    if row and isinstance(row.decision.move, TrainLora) and row.decision.move.bare:
-        return row.verdict.gain > 0 or is_unfinished(row)
-    return signal.known < WORTH_KEEPING
+    failed = _taken_back(history)
+    bare = [isinstance(row.decision.move, TrainLora) and row.decision.move.bare for row in failed]
+    if bare and bare[-1]:
+        return failed[-1].verdict.gain > 0 or is_unfinished(failed[-1])
+    return signal.known < WORTH_KEEPING and not any(bare)
 
 
-def _taken_back(history: Sequence[Round]) -> Round | None:
-    """The last training since anything was kept that was taken back, and not only for what it forgets."""
+def _taken_back(history: Sequence[Round]) -> list[Round]:
+    """The trainings since anything was kept that were taken back, and not only for what they forget."""
+    found = list[Round]()
     for row in reversed(tried(history)):
         if row.verdict.kept:
-            return None
+            break
         if isinstance(row.decision.move, TrainLora) and not row.verdict.overruled:
-            return row
-    return None
+            found.insert(0, row)
+    return found
 
 
 def is_unfinished(row: Round) -> bool:
@@ -132,7 +134,7 @@ def _why_bare(action: TrainLora, signal: Signal, history: Sequence[Round]) -> st
 
 
 def _why_longer(action: TrainLora, history: Sequence[Round]) -> str:
-    row = _taken_back(history)
+    row = next(iter(_taken_back(history)[-1:]), None)
     if row is None or not isinstance(row.decision.move, TrainLora) or not is_unfinished(row):
         return ""
     epochs = row.decision.move.epochs

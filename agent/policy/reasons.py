@@ -38,7 +38,8 @@ def for_weights(briefing: Briefing, config: TaskConfig, move: TrainLora) -> str:
     else:
         sentences.append(reach_of_words(briefing, config))
         if (lacking := diagnosis.share("style")) < WORTH_A_ROUND:
-            sentences.append(f"Only {lacking:.0%} of the rows lack style, too few for an edit.")
+            few = f"Only {lacking:.0%} of the rows lack" if lacking else "No row lacks"
+            sentences.append(f"{few} style, too few for an edit.")
     in_form = signal.shown if move.rows == "original" else signal.remade
     if in_form >= TEACHABLE and 1 - signal.style >= WORTH_A_ROUND:
         sentences.append(
@@ -65,17 +66,18 @@ def _likely(gap: float, signal: Signal) -> str:
     if gap >= KNOWN_BELOW:
         return "the model hardly knows the probed answers"
     if signal.luck >= LUCK_WORTH_SAYING:
-        return "the probed answers are likely, as any of so few answers is"
+        return f"likely answers show no knowledge where one alone is right for {signal.luck:.0%}"
     return "the model may know the probed answers"
 
 
 def reach_of_words(briefing: Briefing, config: TaskConfig) -> str:
     """What words alone are expected to reach: the rows that do not lack content, as they are diagnosed."""
     most, luck = 1 - briefing.diagnosis.share("content"), briefing.signal.luck
-    lucky = f"; of those that fail, lucky guesses (one answer is right for {luck:.0%}) are left out"
+    lucky = f"; lucky guesses among the failing ones are left out, as one answer alone is right for {luck:.0%}"
+    counted = luck >= LUCK_WORTH_SAYING and briefing.diagnosis.by != "rewards"
     return (
         f"Words alone may get {most:.0%} of the rows right, as they are diagnosed"
-        f"{lucky if luck >= LUCK_WORTH_SAYING else ''}; the target is {config.target:.2f}."
+        f"{lucky if counted else ''}; the target is {config.target:.2f}."
     )
 
 

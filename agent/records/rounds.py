@@ -95,6 +95,14 @@ class Remaking(Record):
     after: float = 0.0
 
 
+class SameAnswer(Record):
+    """One answer that a pair gives to nearly all validation rows, whatever they ask."""
+
+    answer: str
+    rows: int = Field(description="of the answered ones, that get it")
+    answered: int
+
+
 class Trial(Record):
     """What a lever brought: the changed pair (or none, with the reason in `note`), and what it cost."""
 
@@ -108,6 +116,7 @@ class Trial(Record):
     raced: tuple[str, ...] = Field((), description="names of the rows on which the proposals were compared, in order")
     critiques: tuple[Critique, ...] = ()
     remaking: Remaking | None = None
+    same_answer: SameAnswer | None = Field(None, description="for people: planners see validation rows in numbers only")
     spend: Spend = Spend()
     cancelled: bool = Field(False, description="the user, or a budget, broke it off: it says nothing about the lever")
 

@@ -12,7 +12,7 @@ Need = Literal["content", "style", "both"]
 
 # Nats per token of the answer: small models need up to 4.8 for what they know, and from 4.5 for what they cannot know.
 KNOWN_BELOW = 4.7
-# Luck from which on every face names it beside rewards.
+# Luck from which on sentences about rewards name it.
 LUCK_WORTH_SAYING = 0.1
 
 

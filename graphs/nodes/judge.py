@@ -7,12 +7,11 @@ from agent.counting import plural
 from agent.reasoning import spoken
 from agent.records.actions import Rollback
 from agent.records.evaluation import Evaluation
-from agent.records.rounds import Verdict
+from agent.records.rounds import SameAnswer, Verdict
 from graphs.services.run import RunServices
 from graphs.state import State, decided
 
-ALIKE = 0.9  # share of rows with one and the same answer from which on a user is told
-SHOWN = 40  # characters of it
+ALIKE = 0.9  # share of the answered rows with one and the same answer from which on a user is told
 
 
 def judge(state: State, services: RunServices) -> State:
@@ -27,18 +26,17 @@ def judge(state: State, services: RunServices) -> State:
             kept=True, reason="The user asked for it.", before=before.reward, after=after.reward, p_value=1.0
         )
         return {"verdict": verdict}
-    if remark := one_answer(after):
-        trial = trial.model_copy(update={"note": f"{trial.note}; {remark}"})
+    trial = trial.model_copy(update={"same_answer": same_answer(after)})
     return {"verdict": _compared(before, after, trial.raced, state, services), "trial": trial}
 
 
-def one_answer(pair: Evaluation) -> str:
-    """That a pair says one thing, whatever is asked, in a clause; empty where it does not."""
-    answer, rows = Counter(spoken(score.output) for score in pair.scores).most_common(1)[0]
-    if pair.reward == 1 or rows < max(2, ALIKE * len(pair.scores)):
-        return ""
-    shown = f"“{answer[:SHOWN]}{' …' if len(answer) > SHOWN else ''}”" if answer else "nothing"
-    return f"it answers {shown} to {rows} of {plural(len(pair.scores), 'validation row')}"
+def same_answer(pair: Evaluation) -> SameAnswer | None:
+    """The one answer that a pair gives to nearly all rows; None where it does not, or is right with that."""
+    answers = [spoken(score.output).strip() for score in pair.scores if not score.too_long]
+    if pair.reward == 1 or len(answers) < 2:
+        return None
+    answer, rows = Counter(answers).most_common(1)[0]
+    return SameAnswer(answer=answer, rows=rows, answered=len(answers)) if rows >= ALIKE * len(answers) else None
 
 
 def _compared(

@@ -67,7 +67,11 @@ def situations() -> Iterator[Briefing]:
             "lora": levers[1].model_copy(update={"outlook": Outlook(gain=lora, spread=0.1, cost=dear)}),
         }
         drawn = {**own, **draw.choice(trained), **draw.choice(teachable), "style": draw.choice((0.4, 1.0))}
-        drawn |= {"few_shot": draw.random() < 0.5, "luck": draw.choice((0.0, 0.45)), "content": draw.choice((0.5, 0.9))}
+        drawn |= {
+            "few_shot": draw.random() < 0.5,
+            "luck": draw.choice((0.0, 0.05, 0.45)),
+            "content": draw.choice((0.5, 0.9)),
+        }
         drawn |= {"refined": drawn["few_shot"]}
         signal = a_signal(floor=0.03, **drawn)
         yield Briefing(signal, diagnosis(needs, gap, words), history, Spend(), refused)
@@ -90,9 +94,13 @@ def check(decision: Decision, briefing: Briefing) -> None:
     assert ("hardly knows" in said) <= (numbers.get("weight gap", 0) >= KNOWN_BELOW)
     likely = numbers.get("weight gap", 99) < KNOWN_BELOW
     assert ("may know" in said) <= (likely and signal.luck < LUCK_WORTH_SAYING)
-    assert ("any of so few answers is" in said) <= (likely and signal.luck >= LUCK_WORTH_SAYING)
+    if (luck := percent(r"no knowledge where one alone is right for (\d+)%", said)) is not None:
+        assert likely and luck == pytest.approx(signal.luck, abs=0.0051) and luck >= LUCK_WORTH_SAYING
     if "Words alone may" in said:
-        assert percent(r"one answer is right for (\d+)%", said) == (signal.luck or None)
+        counted = signal.luck if signal.luck >= LUCK_WORTH_SAYING and found.by != "rewards" else None
+        assert percent(r"one answer alone is right for (\d+)%", said) == counted
+    if "too few for an edit" in said:
+        assert isinstance(decision.move, TrainLora) and found.share("style") < WORTH_A_ROUND
     if (chance := percent(r"given a chance of (\d+)% to mend a failing row", said)) is not None:
         assert chance == pytest.approx(numbers["an edit's chance"], abs=0.0051)
         if "An edit is given a chance" in said:
@@ -162,8 +170,10 @@ def test_what_the_rules_say_is_true_of_their_numbers() -> None:
         "is saturated",
         "that luck may bring",
         "it is trained without",
-        "any of so few answers is",
-        "one answer is right for",
+        "no knowledge where one alone is right",
+        "lucky guesses among the failing ones",
+        "style, too few for an edit",
+        "and starts anew",
         "Like the last training",
         "its loss still fell",
     ):

@@ -91,6 +91,8 @@ def test_too_few_rows_to_tell_are_decided_by_the_likelihood_of_the_wanted_answer
     likelier = judge_by_nll(verdict, [0.5] * 32, [0.1] * 32, level=0.1)
     assert likelier.kept and likelier.p_value < 0.001 and "0.50 → 0.10 nats" in likelier.reason
     assert not judge_by_nll(verdict, [0.1] * 32, [0.5] * 32, level=0.1).kept
+    mixed = judge_by_nll(verdict, [0.5] * 32, [0.1] * 20 + [0.8] * 12, level=0.001)
+    assert not mixed.kept and mixed.reason.endswith("likelier, but within chance")
     assert not judge_by_nll(verdict, [0.1] * 32, [0.1] * 32, level=0.1).kept
 
 

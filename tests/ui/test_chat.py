@@ -153,7 +153,10 @@ def test_a_round_beyond_the_budget_is_asked_for_and_raises_it(run: Callable[...,
     ask = "/edit Answer in one word."
     output = say(folder, "yes", ask, "no", "/train rows=all", "/rollback 7", ask, "yes")
     assert "That cannot be done: rows must be original, refined or both, but it is 'all'. Nothing was done." in output
-    assert "The budget of 1 round is used up. That would be one more: do it? (yes/no)" in output
+    assert (
+        "The budget of 1 round is used up. One more, to try your words in the system text: “Answer in one word.”:"
+        in output
+    )
     assert "Nothing was done." in output and "The budget is now 2 rounds." in output
     limits = folder.limits()
     assert limits is not None and limits.rounds == 2 == len(folder.rounds())

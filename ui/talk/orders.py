@@ -80,8 +80,8 @@ class Orders:
         told = (
             line(f"{undone} Back to {where}: reward {number(rounds[-1].reward)} → {number(before)}."),
             line(
-                f"  The ledger has it as a round of its own, number {len(rounds) + 1}, which counts. Undo once more "
-                "brings the change back.",
+                f"  The ledger has it as a round of its own, number {len(rounds) + 1}, which counts towards the "
+                "budget. Undo once more brings the change back.",
                 "dim",
             ),
         )
@@ -118,22 +118,29 @@ class Orders:
         now, rounds, answer = self._run.status(), len(self._folder.rounds()), instead(action, **settings)
         if now.question or now.condition not in ("working", "paused") or not rounds:
             question = self.waiting()
-            _read(answer, question.decision.move, rounds, question.training)
+            meant = _read(answer, question.decision.move, rounds, question.training)
             if question.number > now.limits.rounds:
-                used = f"The budget of {plural(now.limits.rounds, 'round')} is used up."
-                return [self._ask(f"{used} That would be one more:", lambda: self._one_more(answer, question, told))]
+                used = f"The budget of {plural(now.limits.rounds, 'round')} is used up. One more, to {what(meant)}:"
+                return [self._ask(used, lambda: self._one_more(answer, question, told))]
             self._run.answer(answer, question.number)
             return [*told]
         if now.trouble:
             raise BadInput(f"{now.trouble} Say yes or no first.")
+        if rounds + (now.condition == "working") >= now.limits.rounds:
+            raise BadInput(
+                f"The budget of {plural(now.limits.rounds, 'round')} ends with the round under way: nothing was done. "
+                "/set rounds=+1 adds one."
+            )
         self._run.act(_read(answer, Stop(), rounds))
         return [*told, line("That comes next, in place of what is planned. /stop breaks off what is under way.")]
 
     def _one_more(self, answer: dict[str, object], question: Question, told: tuple[Line, ...]) -> list[Line]:
-        """A round more than the budget has, and the budget that it takes."""
+        """A round more than the budget has, and the budget for it. Raises Unseen where another plan waits by now."""
+        if (now := self._run.status()).question != question:
+            raise Unseen(now.question) if now.question else BadInput("That round has begun: nothing was done.")
         self._run.answer(answer, question.number)
-        self._run.extend(rounds=question.number)
-        return [*told, line(f"The budget is now {plural(question.number, 'round')}.")]
+        self._run.extend(rounds=max(question.number, now.limits.rounds))
+        return [*told, line(f"The budget is now {plural(max(question.number, now.limits.rounds), 'round')}.")]
 
     def _set(self, rest: str) -> Iterable[Line]:
         now, given = self._run.status(), commands.settings(rest, "/set target=0.9 rounds=+2")

@@ -253,7 +253,7 @@ class LiveView:
 
     def _end_progress(self) -> None:
         """The line goes as soon as its work is done: what is typed next must not be drawn over."""
-        self._what = ""
+        self._what, self._left = "", TimeLeft(self._clock)
         if self._bars:
             self._bars.stop()
             self._bars = None
@@ -269,6 +269,8 @@ def _what_was_done(trial: Trial) -> Iterator[str]:
         yield f"{wording.plural(len(refused), 'proposal')} refused: {'; '.join(refused)}"
     if trial.remaking:
         yield wording.remade(trial.remaking)
+    if trial.same_answer:
+        yield wording.same_answer(trial.same_answer)
 
 
 def _so_far(spend: Spend) -> Text:

@@ -186,7 +186,7 @@ def test_undo_says_what_it_takes_back_and_that_it_is_a_round(page: Pages, asking
     text, (_, _, third, fourth) = say(page, "undo"), story.rounds()
     assert "Taken back: round 4 (train" in text and fourth.reward > third.reward
     assert f"Back to the pair after round 3: reward {fourth.reward:.2f} → {third.reward:.2f}." in text
-    assert "a round of its own, number 5, which counts against the budget of 6 rounds" in text
+    assert "a round of its own, number 5, which counts towards the budget" in text
     [(order, given)] = asking.asked
     assert order == "answer" and "'to_round': 3" in str(given)
 
