@@ -41,8 +41,8 @@ GLOSSARY = {
     "luck": "share of the other train rows that one and the same train answer gets right: what a guess may earn",
     "known": "content beyond luck: (content − luck) / (1 − luck)",
     "noise": "standard error of the validation reward, in reward: smaller differences mean little",
-    "noise floor": "roughly the smallest gain in merit that so many validation rows can tell from chance; the gate's "
-    "own test is stricter",
+    "noise floor": "roughly the smallest gain in merit that so many validation rows can tell from chance; the gate "
+    "itself is stricter",
     "outlook": "merit that a lever promises if it is used now, ± one standard deviation, and what it costs",
     "forward tokens": "cost of a step on any machine: a token generated or read counts as one, a trained one as three",
     "drift": "nats per token lost on forty general texts, against the bare model: what a gain in weights has cost "
