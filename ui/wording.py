@@ -113,9 +113,11 @@ def p_value(value: float) -> str:
 
 def evidence(verdict: Verdict) -> str:
     """The p-value that decided, of what, where it is not the joint reward's, and the level that it missed."""
-    missed = verdict.level is not None and not verdict.kept and verdict.p_value > verdict.level
-    said: list[str] = [verdict.measure] if verdict.measure != "reward" else []
-    said += [f"level {_floored(verdict.level)}"] if missed and verdict.level else []
+    level, said = verdict.level, list[str]()
+    if verdict.measure != "reward":
+        said.append(verdict.measure)
+    if level and not verdict.kept and verdict.p_value > level:
+        said.append(f"level {_floored(level)}")
     return p_value(verdict.p_value) + (f" ({', '.join(said)})" if said else "")
 
 

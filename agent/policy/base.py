@@ -1,6 +1,7 @@
 """What all policies share: when the run is over, how weights are trained, which numbers a decision shows."""
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 from agent.config.task import TaskConfig
 from agent.counting import plural
@@ -57,21 +58,17 @@ def trains_bare(signal: Signal, config: TaskConfig, history: Sequence[Round]) ->
     if not signal.few_shot or fitting_rows(signal, config) != "refined" or signal.teachable < TEACHABLE:
         return False
     failed = _taken_back(history)
-    bare = [isinstance(row.decision.move, TrainLora) and row.decision.move.bare for row in failed]
-    if bare and bare[-1]:
-        return failed[-1].verdict.gain > 0 or is_unfinished(failed[-1])
-    return signal.known < WORTH_KEEPING and not any(bare)
+    if failed and failed[0][1].bare:
+        row, _ = failed[0]
+        return row.verdict.gain > 0 or is_unfinished(row)
+    return signal.known < WORTH_KEEPING and not any(move.bare for _, move in failed)
 
 
-def _taken_back(history: Sequence[Round]) -> list[Round]:
-    """The trainings since anything was kept that were taken back, and not only for what they forget."""
-    found = list[Round]()
-    for row in reversed(tried(history)):
-        if row.verdict.kept:
-            break
-        if isinstance(row.decision.move, TrainLora) and not row.verdict.overruled:
-            found.insert(0, row)
-    return found
+def _taken_back(history: Sequence[Round]) -> list[tuple[Round, TrainLora]]:
+    """The trainings since anything was kept that were taken back, and not only for what they forget; the last first."""
+    since = takewhile(lambda row: not row.verdict.kept, reversed(tried(history)))
+    trained = ((row, row.decision.move) for row in since if not row.verdict.overruled)
+    return [(row, move) for row, move in trained if isinstance(move, TrainLora)]
 
 
 def is_unfinished(row: Round) -> bool:
@@ -134,11 +131,11 @@ def _why_bare(action: TrainLora, signal: Signal, history: Sequence[Round]) -> st
 
 
 def _why_longer(action: TrainLora, history: Sequence[Round]) -> str:
-    row = next(iter(_taken_back(history)[-1:]), None)
-    if row is None or not isinstance(row.decision.move, TrainLora) or not is_unfinished(row):
+    failed = _taken_back(history)
+    if not failed or not is_unfinished(failed[0][0]):
         return ""
-    epochs = row.decision.move.epochs
-    if action.epochs <= epochs or action.bare != row.decision.move.bare:
+    _, last = failed[0]
+    if action.epochs <= last.epochs or action.bare != last.bare:
         return ""
     anew = " and starts anew" if action.fresh else ""
     return f" The last training was taken back while its loss still fell, so this one has {action.epochs} epochs{anew}."

@@ -139,8 +139,9 @@ class Orders:
         if (now := self._run.status()).question != question:
             raise Unseen(now.question) if now.question else BadInput("That round has begun: nothing was done.")
         self._run.answer(answer, question.number)
-        self._run.extend(rounds=max(question.number, now.limits.rounds))
-        return [*told, line(f"The budget is now {plural(max(question.number, now.limits.rounds), 'round')}.")]
+        rounds = max(question.number, now.limits.rounds)
+        self._run.extend(rounds=rounds)
+        return [*told, line(f"The budget is now {plural(rounds, 'round')}.")]
 
     def _set(self, rest: str) -> Iterable[Line]:
         now, given = self._run.status(), commands.settings(rest, "/set target=0.9 rounds=+2")
