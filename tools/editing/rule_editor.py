@@ -50,7 +50,7 @@ class RuleEditor:
             edits += self._retrieving(instructed, rows, "demos" in action.parts)
         if "demos" in action.parts:
             draw = random.Random(seed)
-            drawn = [*self._demonstrated(instructed, rows, draw)]
+            drawn = [*self._demonstrated(instructed, rows, evaluation, draw)]
             edits += [*drawn[::2], *self._more_or_fewer(prompt, instructed, rows, draw), *drawn[1::2]]
         distinct: dict[str, Edit] = {}
         for edit in edits:
@@ -103,14 +103,25 @@ class RuleEditor:
             bare = prompt.model_copy(update={"retrieval": None})
             yield Edit(prompt=bare, note="no train rows retrieved any more")
 
-    def _demonstrated(self, prompt: Prompt, rows: Sequence[Example], draw: random.Random) -> Iterator[Edit]:
-        """Random train rows in the wanted form instead of the prompt's own demonstrations, few and many, each twice."""
+    def _demonstrated(
+        self, prompt: Prompt, rows: Sequence[Example], evaluation: Evaluation, draw: random.Random
+    ) -> Iterator[Edit]:
+        """Train rows in the wanted form instead of the prompt's own demonstrations, few and many, each drawn twice.
+
+        The first time from rows whose content the model got right by itself, if there are enough of them: a row that
+        is labelled wrongly is hardly among these. The other time from all rows.
+
+        Source: bootstrapped demonstrations, DSPy (arXiv 2310.03714), which are kept where the model earns full marks.
+        """
         rows = _not_shown(rows, prompt)
+        right = {score.example for score in evaluation.scores if score.content == 1}
+        everything = rows, "train rows"
+        own = [row for row in rows if row.name in right], "train rows whose content it gets right"
         most = min(self._settings.demos, len(rows))
         for count in sorted({min(2, most), most} - {0}):
-            for _ in range(2):
-                demos = tuple(self._demo(row) for row in draw.sample(rows, count))
-                yield Edit(prompt=_with_demos(prompt, demos), note=f"{count} demonstrations from train rows")
+            for pool, origin in (own if len(own[0]) >= count else everything, everything):
+                demos = tuple(self._demo(row) for row in draw.sample(pool, count))
+                yield Edit(prompt=_with_demos(prompt, demos), note=f"{count} demonstrations from {origin}")
 
     def _more_or_fewer(
         self, prompt: Prompt, instructed: Prompt, rows: Sequence[Example], draw: random.Random

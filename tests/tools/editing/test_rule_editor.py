@@ -111,6 +111,35 @@ def test_present_demonstrations_are_replaced_or_joined_or_one_fewer() -> None:
     assert any(len(demos) == 2 and not set(demos) & set(WITH_DEMOS.demos) for demos in edits)
 
 
+def test_rows_that_the_model_gets_right_are_shown_before_any_others() -> None:
+    outputs = [
+        f"Name{n}" if n % 2 else "wrong" for n in range(10)
+    ]  # as where every other train row is labelled wrongly
+    scores = tuple(SCORERS.score(row, output) for row, output in zip(TRAIN, outputs, strict=True))
+    evaluation = Evaluation(candidate=Candidate(prompt="p"), split="train", scores=scores)
+    editor = RuleEditor(SCORERS, Editing(demos=4, proposals=9))
+    rest: set[int] = set()
+    for seed in range(5):
+        proposed = editor.propose(SEED, evaluation, TRAIN, EditPrompt(parts=("demos",)), seed).edits
+        first, second, *others = [{int(demo.question[6:-1]) for demo in edit.prompt.demos} for edit in proposed]
+        assert (len(first), len(second)) == (2, 4)
+        assert first | second <= {1, 3, 5, 7, 9}
+        assert [edit.note for edit in proposed[:2]] == [
+            "2 demonstrations from train rows whose content it gets right",
+            "4 demonstrations from train rows whose content it gets right",
+        ]
+        rest.update(*others)
+    assert rest > {1, 3, 5, 7, 9}, "what it gets wrong may need to be shown"
+
+
+def test_where_it_gets_too_few_right_all_rows_may_be_shown() -> None:
+    scores = tuple(SCORERS.score(row, "Name0") for row in TRAIN)
+    evaluation = Evaluation(candidate=Candidate(prompt="p"), split="train", scores=scores)
+    proposed = RuleEditor(SCORERS, Editing(proposals=9)).propose(SEED, evaluation, TRAIN, EditPrompt(), 0).edits
+    assert len(demonstrating := [edit for edit in proposed if edit.prompt.demos]) == 4
+    assert all(edit.note.endswith("demonstrations from train rows") for edit in demonstrating)
+
+
 def test_rows_whose_reference_cannot_be_shown_in_form_are_not_shown() -> None:
     brief = TaskScorers([Contains(kind="contains")], [Words(kind="words", most=1)])
     rows = [Example(name="train:1", question="Short?", answer="Yes"), *TRAIN[:1]]
