@@ -13,11 +13,11 @@ from agent.protocols import Listener
 from agent.records.actions import Action, Rollback, Stop
 from agent.records.events import LimitsSet
 from agent.records.looks import Finding, Look
-from graphs.approval import APPROVE, as_answer, read
+from graphs.approval import APPROVE, Approve, Reject, as_answer, read
 from graphs.context import Report
 from graphs.control.extension import extended, standing
 from graphs.control.steering import RunStatus
-from graphs.control.thread import BEFORE_THE_END, RunThread
+from graphs.control.thread import BEFORE_THE_END, EXTEND, RunThread
 from graphs.control.watching import status_of_folder
 from graphs.session import open_session
 from memory.run.folder import RunFolder
@@ -62,7 +62,9 @@ class Driver(RunThread):
                     f"{question.decision.move}."
                 )
             meant, fault = read(answer, question.decision.move, len(self._folder.rounds()))
-            if meant is None:
+            if not isinstance(meant, Approve | Reject | None):
+                fault = self._beyond_budget(meant, question.number)
+            if fault:
                 raise BadInput(fault)
             self._order(partial(self._go, dict(answer)))
         return self.status()
@@ -76,6 +78,8 @@ class Driver(RunThread):
                     raise BadInput(fault)
             if self._question:
                 return self.answer(as_answer(action))
+            if fault := self._beyond_budget(action, len(self._folder.rounds()) + 1):
+                raise BadInput(fault)
             self._queued, self._services.supervised = action, True
             self._go_on()
         return self.status()
@@ -196,9 +200,6 @@ class Driver(RunThread):
             )
         if self._condition == "finished" or (to == "share" and self._folder.outcome()):
             raise BadInput(f"Run {self._folder.name} has finished, so there is nothing to {to}. {EXTEND}")
-
-
-EXTEND = "Extend it to go on, such as by rounds."
 
 
 @contextmanager

@@ -8,16 +8,20 @@ from concurrent.futures import Future
 from functools import cached_property, partial
 
 from agent.config.task import TaskConfig
+from agent.counting import plural
 from agent.errors import BrokenOff, Cancelled, NesyLoraError
 from agent.records.actions import Action, Stop
 from agent.records.events import Event, Note, RunStopped
 from agent.records.looks import Finding, Look
 from agent.records.rounds import Spend
 from graphs.approval import APPROVE, Question, as_answer
+from graphs.control.extension import standing
 from graphs.control.steering import Condition, Step
 from graphs.control.watching import Watch
 from graphs.looking import Looking
 from graphs.session import Session
+
+EXTEND = "Extend it to go on, such as by rounds."
 
 BEFORE_THE_END = ("observe", "plan", "approve", "finish")
 """Nodes in which a round may be about to end the run by a limit that has just been extended."""
@@ -185,8 +189,7 @@ class RunThread:
                     self._replans = False
                     row = self._folder.extend(self._folder.limits() or self._config.limits)
                     self._next = self._go_on_from_the_ledger if row.reopened else None
-            elif self._queued and not question.fault:
-                action, self._queued = self._queued, None
+            elif not question.fault and (action := self._ordered(question)):
                 self._next = partial(self._go, as_answer(action))
             elif not self._supervised:
                 self._trouble = question.fault
@@ -197,6 +200,21 @@ class RunThread:
             else:
                 self._condition, self._question, self._approved, self._paused = "waiting", question, 0, False
             self._changes()
+
+    def _ordered(self, question: Question) -> Action | None:
+        """The action that was asked for in place of this plan, once; None, and a note, where the budget ends before."""
+        action, self._queued = self._queued, None
+        if action and (fault := self._beyond_budget(action, question.number)):
+            self._tell(Note(text=fault))
+            return None
+        return action
+
+    def _beyond_budget(self, action: Action, number: int) -> str:
+        """Why this action cannot be the one of the round of this number; "" where the budget holds that round."""
+        most = standing(self._folder, self._config).rounds
+        if isinstance(action, Stop) or number <= most:
+            return ""
+        return f"The budget of {plural(most, 'round')} is used up: {action.action} was not done. {EXTEND}"
 
     def _took_approved_round(self, question: Question) -> bool:
         """Spend one of the rounds that were approved beforehand on this question, so that it needs no answer.

@@ -48,8 +48,10 @@ def edit_prompt(state: State, services: RunServices) -> State:
     winner, tried = best_of(edits, present, best.adapter, names, services)
     note = f"None of {len(tried) - 1} proposals beat the present prompt on the minibatch"  # the first is that prompt
     if winner is not None:
-        best_note = next(proposal.note for proposal in tried if proposal.prompt == winner.id)
-        note = f"{best_note}; the best of {len(tried) - 1} proposals"
+        taken = next(proposal for proposal in tried if proposal.prompt == winner.id)
+        dearer = any((proposal.merit or 0.0) > (taken.merit or 0.0) for proposal in tried)
+        place = "the cheapest of the best" if dearer else "the best"
+        note = f"{taken.note}; {place} of {len(tried) - 1} proposals"
     compared = {
         "raced": tuple(names),
         "candidate": winner and Candidate(prompt=winner.id, adapter=best.adapter),

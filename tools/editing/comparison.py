@@ -7,6 +7,8 @@ from agent.records.evaluation import Evaluation
 from agent.records.examples import Candidate, Prompt
 from agent.records.rounds import Proposal
 
+NEAR = 0.5  # rows: what two merits differ by less than that counts as equal
+
 
 def compare_proposals(
     edits: Sequence[Edit],
@@ -15,7 +17,9 @@ def compare_proposals(
     evaluate: Callable[[Sequence[Candidate]], Sequence[Evaluation]],
     save: Callable[[Prompt], str],
 ) -> tuple[Prompt | None, list[Proposal]]:
-    """Score the edits and the present prompt, and take the one of highest merit; among equals, the cheapest.
+    """Score the edits and the present prompt, and take the one of highest merit; among near equals, the cheapest.
+
+    On a few rows, less than half a row's merit is no difference; a dearer prompt is paid for with every question.
 
     Args:
         adapter: under which all prompts are scored.
@@ -28,9 +32,22 @@ def compare_proposals(
     compared = [Edit(prompt=present, note="the present prompt"), *edits]
     pairs = [Candidate(prompt=save(edit.prompt), adapter=adapter) for edit in compared]
     scored = evaluate(pairs)
-    best = min(range(len(compared)), key=lambda index: (-scored[index].merit, compared[index].prompt.price))
+    best = _best(
+        [evaluation.merit for evaluation in scored],
+        [edit.prompt.price for edit in compared],
+        NEAR / len(scored[0].scores),
+    )
     proposals = [
         Proposal(prompt=pair.prompt, note=edit.note, merit=evaluation.merit, rows=len(evaluation.scores))
         for pair, edit, evaluation in zip(pairs, compared, scored, strict=True)
     ]
     return compared[best].prompt if best else None, proposals
+
+
+def _best(merits: Sequence[float], prices: Sequence[tuple[int, int]], near: float) -> int:
+    """Which is taken; 0, the present prompt, where none beats it or equals it at a lower price."""
+    first = min(range(len(merits)), key=lambda index: (-merits[index], prices[index]))
+    if not first:
+        return 0
+    equals = [first, *(index for index, merit in enumerate(merits) if merit > max(merits[0], merits[first] - near))]
+    return min(equals, key=lambda index: (prices[index], -merits[index]))

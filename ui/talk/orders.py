@@ -121,7 +121,7 @@ class Orders:
             meant = _read(answer, question.decision.move, rounds, question.training)
             if question.number > now.limits.rounds:
                 used = f"The budget of {plural(now.limits.rounds, 'round')} is used up. One more, to {what(meant)}:"
-                return [self._ask(used, lambda: self._one_more(answer, question, told))]
+                return [self._ask(used, lambda: self._one_more(meant, question, told))]
             self._run.answer(answer, question.number)
             return [*told]
         if now.trouble:
@@ -134,14 +134,14 @@ class Orders:
         self._run.act(_read(answer, Stop(), rounds))
         return [*told, line("That comes next, in place of what is planned. /stop breaks off what is under way.")]
 
-    def _one_more(self, answer: dict[str, object], question: Question, told: tuple[Line, ...]) -> list[Line]:
-        """A round more than the budget has, and the budget for it. Raises Unseen where another plan waits by now."""
+    def _one_more(self, action: Action, question: Question, told: tuple[Line, ...]) -> list[Line]:
+        """A round more than the budget had, for this action. Raises Unseen where another plan waits by now."""
         if (now := self._run.status()).question != question:
             raise Unseen(now.question) if now.question else BadInput("That round has begun: nothing was done.")
-        self._run.answer(answer, question.number)
-        rounds = max(question.number, now.limits.rounds)
-        self._run.extend(rounds=rounds)
-        return [*told, line(f"The budget is now {plural(rounds, 'round')}.")]
+        if now.limits.rounds < question.number:
+            self._run.extend(rounds=question.number)
+        self._run.act(action)
+        return [line(f"The budget is now {plural(question.number, 'round')}."), *told]
 
     def _set(self, rest: str) -> Iterable[Line]:
         now, given = self._run.status(), commands.settings(rest, "/set target=0.9 rounds=+2")

@@ -12,6 +12,8 @@ from agent.records.examples import Candidate, Prompt, Retrieval
 from agent.records.rounds import Proposal
 from tools.editing.comparison import compare_proposals
 
+ROWS = 20  # half a row's merit is then 0.025, which is 0.075 of content
+
 
 class Comparison:
     """Prompts whose content on each row is given, the present one first; notes which pairs are scored."""
@@ -46,16 +48,21 @@ class Comparison:
         return Evaluation(candidate=candidate, split="validation", scores=scores)
 
 
+def on_rows(*contents: float) -> list[list[float]]:
+    """These contents, each on all rows."""
+    return [[content] * ROWS for content in contents]
+
+
 def test_on_equal_merit_fixed_text_wins_over_retrieved_rows_however_long_it_is() -> None:
-    comparison = Comparison([[0.1], [0.3], [0.3], [0.3]], [0, 0, 0, 50])
+    comparison = Comparison(on_rows(0.1, 0.3, 0.3, 0.3), [0, 0, 0, 50])
     retrieving = [
         prompt.model_copy(update={"retrieval": Retrieval(k=k)})
         for prompt, k in zip(comparison.prompts[1:3], (2, 1), strict=True)
     ]
     comparison.prompts[1:3] = retrieving
-    comparison.contents |= {prompt.id: [0.3] for prompt in retrieving}
+    comparison.contents |= {prompt.id: [0.3] * ROWS for prompt in retrieving}
     assert comparison.run()[0] == 3
-    comparison.contents[comparison.prompts[3].id] = [0.2]
+    comparison.contents[comparison.prompts[3].id] = [0.2] * ROWS
     assert comparison.run()[0] == 2, "of two that retrieve, the one with fewer rows"
 
 
@@ -64,6 +71,10 @@ def test_on_equal_merit_fixed_text_wins_over_retrieved_rows_however_long_it_is()
     [
         ([0.1, 0.2, 0.3], [1, 1, 50], 2),  # the highest merit wins, however long
         ([0.1, 0.3, 0.3], [1, 50, 20], 2),  # among equals the shortest
+        ([0.1, 0.36, 0.3], [1, 50, 20], 2),  # and among near equals
+        ([0.1, 0.38, 0.3], [1, 50, 20], 1),
+        ([0.1, 0.3, 0.25, 0.2], [1, 50, 20, 10], 2),  # near the best one, and not near another
+        ([0.28, 0.3, 0.25], [1, 50, 20], 1),  # what does not beat the present prompt is not taken
         ([0.3, 0.2, 0.1], [50, 1, 1], 0),  # nothing beats the present prompt
         ([0.3, 0.3, 0.3], [10, 10, 50], 0),  # nor does its equal
         ([0.3, 0.3, 0.1], [50, 10, 1], 1),  # unless that is shorter
@@ -71,13 +82,13 @@ def test_on_equal_merit_fixed_text_wins_over_retrieved_rows_however_long_it_is()
     ],
 )
 def test_merit_decides_then_length(contents: Sequence[float], lengths: Sequence[int], place: int) -> None:
-    assert Comparison([[content] for content in contents], lengths).run()[0] == place
+    assert Comparison(on_rows(*contents), lengths).run()[0] == place
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.2]), st.integers(0, 5)), min_size=1, max_size=6))
 def test_nothing_that_was_tried_is_better_than_the_winner(tried: list[tuple[float, int]]) -> None:
     contents, lengths = zip(*tried, strict=True)
-    best, _ = Comparison([[content] for content in contents], lengths).run()
+    best, _ = Comparison(on_rows(*contents), lengths).run()
     assert all((content, -length) <= (contents[best], -lengths[best]) for content, length in tried)
 
 
