@@ -14,6 +14,7 @@ from agent.errors import BadInput, NesyLoraError
 from agent.policy.experience import experience
 from agent.records.actions import EditPrompt, Rollback, Stop, TrainLora
 from agent.records.events import Event, Note, PlanAnswered
+from agent.records.limits import Limits
 from agent.records.looks import Evaluate, TryPrompt
 from graphs.approval import APPROVE, instead
 from graphs.cancelling import CANCELLED
@@ -311,6 +312,38 @@ def test_an_action_of_the_users_own_takes_the_place_of_the_next_plan(training: R
     assert [(row.decision.move.action, row.decision.by) for row in training.rounds()] == [
         ("train_lora", "fixed order"), ("edit_prompt", "user"),
     ]  # fmt: skip
+
+
+def test_an_action_beyond_the_budget_of_rounds_is_refused_until_it_is_raised(training: RunFolder) -> None:
+    used_up = r"^The budget of 2 rounds is used up: edit_prompt was not done\. Extend it to go on"
+    with drive(training, supervised=True) as driver:
+        until(driver, is_("waiting"))
+        driver.go_on(2)
+        status = until(driver, lambda status: status.condition == "waiting" and status.rounds == 2)
+        with pytest.raises(BadInput, match=used_up):
+            driver.act(EditPrompt())
+        with pytest.raises(BadInput, match=used_up):
+            driver.answer(instead("edit_prompt"), 3)
+        assert driver.status().question == status.question, "it still waits"
+        driver.extend(rounds=3)
+        driver.act(EditPrompt())
+        until(driver, lambda status: status.condition == "waiting" and status.rounds == 3)
+        with pytest.raises(BadInput, match="The budget of 3 rounds is used up"):
+            driver.act(EditPrompt())
+        driver.finish()
+        assert driver.wait(PATIENCE)
+    assert [row.decision.move.action for row in training.rounds()] == ["train_lora", "train_lora", "edit_prompt"]
+
+
+def test_an_action_for_which_the_last_round_leaves_no_other_is_noted_and_not_done(training: RunFolder) -> None:
+    training.extend(Limits(rounds=1, target=1.0))
+    with held(training) as (driver, listener):
+        driver.act(EditPrompt())  # while the only round is under way
+        listener.free.set()
+        assert driver.wait(PATIENCE)
+    assert [row.decision.move.action for row in training.rounds()] == ["train_lora"]
+    notes = [note.text for note in training.events().of(Note)]
+    assert any(note.startswith("The budget of 1 round is used up: edit_prompt was not done.") for note in notes)
 
 
 def test_nothing_is_cancelled_where_no_action_is_under_way(training: RunFolder) -> None:
