@@ -59,7 +59,7 @@ LOOK_TOOLS: tuple[type[Reasoned], ...] = (PlanEvaluate, PlanClassifyFailures, Pl
 def offered_actions(briefing: Briefing, would: TrainLora) -> list[type[Reasoned]]:
     """The action tools of this round. What cannot be done now is not in their schemas, so a bad plan gets the range.
 
-    No lever that was turned down; no rollback but to a pair other than the present.
+    No lever that was turned down; no rollback but to another pair that may stand, see `worth_going_back_to`.
 
     Args:
         would: the rules' training in this round, whose settings stand where the LLM names none, such as the rows.
@@ -73,12 +73,26 @@ def offered_actions(briefing: Briefing, would: TrainLora) -> list[type[Reasoned]
         bare=(bool, Field(would.bare, description=about["bare"].description)), replay=(Replay, would.replay),
     )  # fmt: skip
     tools: list[type[Reasoned]] = [train, PlanEditPrompt]
-    if rounds := elsewhere(briefing.history):
+    if rounds := worth_going_back_to(briefing):
         number: Any = Literal[*rounds]  # a type that is made here: no checker can name it
         to_round = (number, Field(description=Rollback.model_fields["to_round"].description))
         tools.append(create_model("PlanRollback", __base__=PlanRollback, __doc__=Rollback.__doc__, to_round=to_round))
     tools.append(PlanStop)
     return [tool for tool in tools if tool.model_fields["action"].default not in briefing.refused]
+
+
+def worth_going_back_to(briefing: Briefing) -> list[int]:
+    """The rounds of `elsewhere` whose pair earned at least as much as the present one, and was not tried since it
+    stands.
+
+    The gate takes every other one back, since all pairs are measured on the same rows.
+    """
+    history, now = briefing.history, briefing.signal.reward
+    rewards = [*(row.signal.reward for row in history), now]  # of the pair that stood after each round
+    kept = max((number for number, row in enumerate(history, 1) if row.verdict.kept), default=0)
+    moves = [row.decision.move for row in history[kept:]]
+    tried = {move.to_round for move in moves if isinstance(move, Rollback)}
+    return [number for number in elsewhere(history) if rewards[number] >= now and number not in tried]
 
 
 def elsewhere(history: Sequence[Round]) -> list[int]:

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from agent.config.lora import Lora
-from agent.policy.planner_tools import elsewhere, offered_actions
+from agent.policy.planner_tools import elsewhere, offered_actions, worth_going_back_to
 from agent.protocols import Briefing
 from agent.records.actions import Action, Alternative, EditPrompt, Rollback, TrainLora
 from agent.records.looks import FailingRow
-from agent.records.rounds import Spend
+from agent.records.rounds import Round, Spend
 from tests.fixtures.outlooks import FAILED_EDITS, a_briefing
 from tests.fixtures.planning import (
     BRIEFING,
@@ -137,6 +137,27 @@ def test_going_back_is_possible_to_every_pair_but_the_present() -> None:
     gone_back = [*HISTORY, a_round(BACK, number=3, kept=True)]
     assert elsewhere(gone_back) == [1, 2], "the baseline's pair stands again"
     assert elsewhere([*gone_back, a_round(Rollback(to_round=9), number=4)]) == [1, 2]
+
+
+def test_a_rollback_that_the_gate_would_take_back_for_certain_is_not_offered() -> None:
+    def from_reward(reward: float, row: Round) -> Round:
+        return row.model_copy(update={"signal": a_signal(reward=reward)})
+
+    rose = [
+        from_reward(0.0, a_round(EDIT, number=1, kept=True)),
+        from_reward(0.5, a_round(TRAIN, number=2, kept=True)),
+    ]
+    present = Briefing(a_signal(reward=0.5), a_diagnosis(content=6), rose)
+    assert worth_going_back_to(present) == [1], "as good, and perhaps cheaper"
+    tried = from_reward(0.5, a_round(Rollback(to_round=1), number=3))
+    assert worth_going_back_to(present._replace(history=[*rose, tried])) == []
+    higher = present._replace(signal=a_signal(reward=0.6))
+    assert worth_going_back_to(higher) == []
+    with serving([call("rollback", reason="back", to_round=1), TRAINING]) as server:
+        assert decide(server, higher).move.action == "train_lora"
+        assert "there are train_lora, edit_prompt, stop" in server.requests[1].message("user")
+    lower = present._replace(signal=a_signal(reward=0.4))  # as where no gate decided
+    assert worth_going_back_to(lower) == [1]
 
 
 # --- a plan that cannot --------------------------------------------------------------------------
