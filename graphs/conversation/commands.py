@@ -43,7 +43,7 @@ COMMANDS = (
     Command("/compare", "A B", "the pairs after two rounds, on the same rows"),
     Command("/search", "TEXT", "prompts that earlier runs kept on near tasks"),
     Command("/finish", "", "end here: open the test rows and write the report"),
-    Command("/help", "", "this list"),
+    Command("/help", "COMMAND", "this list; of a command, the settings that it takes"),
     Command("/quit", "", "leave; go on later with: nesylora chat RUN"),
 )  # fmt: skip
 BY_NAME = {command.name: command for command in COMMANDS}
@@ -79,17 +79,23 @@ def parsed(line: str) -> tuple[Command, str]:
         BadInput: there is no such command, or it takes nothing after it, or lacks what it takes.
     """
     name, _, rest = line.strip().partition(" ")
-    name, rest = name.lower(), rest.strip()
-    command = BY_NAME.get(ALIASES.get(name, name))
-    if command is None:
-        near = get_close_matches(name, BY_NAME, n=1, cutoff=0.6)
-        hint = f"did you mean {near[0]}?" if near else "/help lists them, and /try TEXT asks the model."
-        raise BadInput(f"There is no command {name}; {hint}")
+    command, rest = named(name), rest.strip()
     if rest and not command.takes:
         raise BadInput(f"{command.name} takes nothing after it, and nothing was done.")
     if command.name in EXAMPLES and not rest:
         raise BadInput(f"{command.name} takes {command.takes}, as in: {command.name} {EXAMPLES[command.name]}")
     return command, rest
+
+
+def named(name: str) -> Command:
+    """The command of this name, or of one that means the same. Raises BadInput where there is none."""
+    name = name.lower()
+    command = BY_NAME.get(ALIASES.get(name, name))
+    if command is None:
+        near = get_close_matches(name, BY_NAME, n=1, cutoff=0.6)
+        hint = f"did you mean {near[0]}?" if near else "/help lists them, and /try TEXT asks the model."
+        raise BadInput(f"There is no command {name}; {hint}")
+    return command
 
 
 def nearest(text: str) -> str | None:
@@ -114,7 +120,7 @@ def _fits(rest: str, takes: str) -> bool:
     """Whether a command that takes this can be given with the rest of what was said."""
     if "=" in takes:
         return all("=" in part for part in rest.split())
-    return takes in ("TEXT", "WHY") or bool(takes and re.search(r"\d", rest))
+    return takes in ("TEXT", "WHY", "COMMAND") or bool(takes and re.search(r"\d", rest))
 
 
 def settings(text: str, example: str) -> dict[str, object]:

@@ -203,6 +203,14 @@ def test_why_shows_the_rules_choice_beside_the_planners() -> None:
     assert f"{PLANNED} the rules (another lever): {RULES}" in in_words(second)
 
 
+def test_why_says_what_a_number_is_where_its_name_does_not() -> None:
+    row = llm_rounds()[0]
+    numbers = row.decision.model_copy(update={"numbers": {"reward": 0.5, "known": 0.25}})
+    texts = [line.text for line in answers.why(row.model_copy(update={"decision": numbers}))]
+    assert "  known                        0.250   content beyond luck: (content − luck) / (1 − luck)" in texts
+    assert "  reward                       0.500" in texts
+
+
 LOOKED = Inquiry(look=Evaluate(rows=4), reason="Do they fail alike?", finding=RowsScored(
     split="train", rows=4, reward=0.25, content=0.5, style=0.75, failing=3, lacking_content=2, lacking_style=1,
     lacking_both=0, too_long=0,

@@ -115,13 +115,13 @@ class RuleEditor:
         """
         rows = _not_shown(rows, prompt)
         right = {score.example for score in evaluation.scores if score.content == 1}
-        everything = rows, "train rows"
-        own = [row for row in rows if row.name in right], "train rows whose content it gets right"
+        own = [row for row in rows if row.name in right]
         most = min(self._settings.demos, len(rows))
         for count in sorted({min(2, most), most} - {0}):
-            for pool, origin in (own if len(own[0]) >= count else everything, everything):
+            first, which = (own, " whose content it gets right") if len(own) >= count else (rows, "")
+            for pool, note in ((first, f"demonstrations from train rows{which}"), (rows, "others from train rows")):
                 demos = tuple(self._demo(row) for row in draw.sample(pool, count))
-                yield Edit(prompt=_with_demos(prompt, demos), note=f"{count} demonstrations from {origin}")
+                yield Edit(prompt=_with_demos(prompt, demos), note=f"{count} {note}")
 
     def _more_or_fewer(
         self, prompt: Prompt, instructed: Prompt, rows: Sequence[Example], draw: random.Random

@@ -17,6 +17,9 @@ from ui.talk.plans import considered, what
 OVER = "The run has finished. /try, /why and /diff still answer; /set rounds=+2 goes on with it; /quit leaves."
 
 
+EXPLAINED = ("prompt gap", "weight gap", "luck", "known", "drift")  # numbers whose names do not say what they are
+
+
 def why(row: Round) -> Iterator[Line]:
     """A round: what was done, who decided it and why, and how it was judged."""
     yield line(f"Round {row.number}, {row.decision.move.action}, decided by {decider(row.decision)}.", "strong")
@@ -24,7 +27,8 @@ def why(row: Round) -> Iterator[Line]:
     yield line(f"  {reason(row.decision)}")
     yield from considered(row.decision)
     for name, value in row.decision.numbers.items():
-        yield line(f"  {name:<24}{value:10.3f}", "dim")
+        meaning = f"   {wording.GLOSSARY[name]}" if name in EXPLAINED else ""
+        yield line(f"  {name:<24}{value:10.3f}{meaning}", "dim")
     verdict = row.verdict
     change = f"{wording.number(verdict.before)} → {wording.number(verdict.after)}"
     yield line(f"  reward {change}, {wording.kept(row)}: {verdict.reason}")

@@ -11,7 +11,7 @@ from graphs.conversation import commands
 from graphs.conversation.phrases import understood
 from memory.run.folder import RunFolder
 from ui import wording
-from ui.talk import answers, plans
+from ui.talk import answers, help, plans
 from ui.talk.asking import Asking
 from ui.talk.inquiries import Inquiries
 from ui.talk.lines import Line, Say, line
@@ -42,7 +42,7 @@ class Talk(Asking):
         self._do: dict[str, Callable[[str], Iterable[Line]]] = {
             "/plan": lambda _: self._plan(), "/approve": lambda _: self._approve(), "/run": self._run,
             "/undo": lambda _: self._undo(), "/stop": lambda _: self.stop(), "/go": lambda _: self._go(),
-            "/finish": lambda _: self._finish(), "/help": lambda _: map(line, commands.HELP.splitlines()),
+            "/finish": lambda _: self._finish(), "/help": help.about,
             **Inquiries(run, folder).commands, **self._orders.commands,
         }  # fmt: skip
 

@@ -137,7 +137,10 @@ def test_where_it_gets_too_few_right_all_rows_may_be_shown() -> None:
     evaluation = Evaluation(candidate=Candidate(prompt="p"), split="train", scores=scores)
     proposed = RuleEditor(SCORERS, Editing(proposals=9)).propose(SEED, evaluation, TRAIN, EditPrompt(), 0).edits
     assert len(demonstrating := [edit for edit in proposed if edit.prompt.demos]) == 4
-    assert all(edit.note.endswith("demonstrations from train rows") for edit in demonstrating)
+    assert [edit.note for edit in demonstrating] == [
+        "2 demonstrations from train rows", "4 demonstrations from train rows", "2 others from train rows",
+        "4 others from train rows",
+    ], "no two have one name"  # fmt: skip
 
 
 def test_rows_whose_reference_cannot_be_shown_in_form_are_not_shown() -> None:
