@@ -13,10 +13,11 @@ from agent.config.policies import is_policy
 from agent.config.scorers import Rated, RewardModel
 from agent.config.start import Start
 from agent.config.task import TaskConfig
+from agent.counting import plural
 from agent.errors import BadInput
 from agent.protocols import Rater
-from agent.records.base import digest
-from agent.records.examples import Example, Split
+from agent.records.base import digest, folded
+from agent.records.examples import Demo, Example, Split
 from eval.scoring import BadScorer, TaskScorers, no_rater
 from eval.tasks.config_errors import KeyPath, cut, sentences
 from eval.tasks.prompt_file import read_prompt, read_text_or_prompt
@@ -117,6 +118,7 @@ def build_task(config: TaskConfig, folder: Path, rater: Callable[[Rated], Rater]
             *system_warnings,
             *unplanned,
             *_unreachable(rows["train"] + rows["validation"], scorers),
+            *_contradicting(config.prompt.demos, rows["train"], scorers),
         ),
         brought=brought,
     )
@@ -150,6 +152,23 @@ def _unreachable(examples: Sequence[Example], scorers: TaskScorers) -> list[str]
     return [
         f"{len(failing)} of {len(examples)} train and validation answers do not get full marks even in the wanted form "
         f"({first.name} as {shown!r}: {why}); give a scorer another `show`, or `exact` an `extract`"
+    ]
+
+
+def _contradicting(demos: Sequence[Demo], train: Sequence[Example], scorers: TaskScorers) -> list[str]:
+    """A warning if demonstrations answer questions of train rows otherwise than all rows with that question do."""
+    rows: dict[str, list[Example]] = {}
+    for row in train:
+        rows.setdefault(folded(row.question), []).append(row)
+    known = [(demo, same) for demo in demos if (same := rows.get(folded(demo.question)))]
+    wrong = [(demo, same[0]) for demo, same in known if all(scorers.ruled(demo.answer, row) < 1 for row in same)]
+    if not wrong:
+        return []
+    demo, row = wrong[0]
+    return [
+        f"{plural(len(wrong), 'demonstration')} of the first prompt answer otherwise than the train rows with the same "
+        f"question: {cut(demo.question)} with {cut(demo.answer)}, {row.name} with {cut(row.answer)}. Models follow "
+        "demonstrations: mend the ones or the others"
     ]
 
 

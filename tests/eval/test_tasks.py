@@ -145,6 +145,18 @@ def test_references_that_cannot_get_full_marks_are_warned_of(folder: Path) -> No
     assert load_task(folder, [style, "content.0={kind: exact, extract: 'ANSWER: (.*)'}"]).warnings == ()
 
 
+def test_demonstrations_that_contradict_the_rows_are_warned_of(folder: Path) -> None:
+    """As those that were bootstrapped from wrong answers; one in another form is no contradiction."""
+    answers = [("Train 0?", "It is city 0."), ("  TRAIN 1? ", "Rome"), ("Who else?", "Oslo"), ("train 2?", "Oslo")]
+    demos = "prompt.demos=" + json.dumps([{"question": question, "answer": answer} for question, answer in answers])
+    assert load_task(folder, [demos]).warnings == (
+        "2 demonstrations of the first prompt answer otherwise than the train rows with the same question: 'TRAIN 1?' "
+        "with 'Rome', train:2 with 'city 1'. Models follow demonstrations: mend the ones or the others",
+    )
+    jsonl(folder / "train.jsonl", [*rows("train"), {"question": "train 1?", "answer": "Rome"}])
+    assert not [said for said in load_task(folder, [demos]).warnings if said.startswith("2 demonstrations")]
+
+
 def test_a_regular_expression_without_end_is_refused_at_the_row_that_shows_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
