@@ -145,6 +145,8 @@ def failing_rows(scores: Sequence[ExampleScore], services: RunServices) -> list[
             question=services.examples[score.example].question,
             output=score.output,
             faults=(*(("The content is wrong.",) if score.content < 1 else ()), *score.faults),
+            row=score.example,
+            wanted=services.examples[score.example].answer if score.content < 1 else "",
         )
         for score in scores
         if score.reward < 1

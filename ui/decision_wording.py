@@ -105,8 +105,8 @@ def finding(found: Finding) -> str:
         case RowsScored():
             return (
                 f"reward {number(found.reward)}, content {number(found.content)}, style {number(found.style)} on "
-                f"{plural(found.rows, 'row')}; {found.failing} fail ({found.lacking_content} lack content, "
-                f"{found.lacking_style} style, {found.lacking_both} both)"
+                f"{plural(found.rows, f'{found.split} row')}; {found.failing} fail ({found.lacking_content} lack "
+                f"content, {found.lacking_style} style, {found.lacking_both} both)"
             )
         case FailuresClassified():
             return (

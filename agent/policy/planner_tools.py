@@ -1,6 +1,7 @@
 """The tools of the LLM planner: the actions it may name in this round, and what it may look at before."""
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, create_model
@@ -9,7 +10,8 @@ from agent.protocols import Briefing
 from agent.records.actions import EditPrompt, Enough, Epochs, Rank, Rate, Replay, Rollback, Rows, Stop, TrainLora
 from agent.records.base import Record
 from agent.records.looks import ClassifyFailures, Evaluate, SearchPrompts, TryPrompt
-from agent.records.rounds import Round
+from agent.records.rounds import Round, tried
+from agent.records.signal import Signal
 
 
 class Reasoned(Record):
@@ -82,24 +84,36 @@ def offered_actions(briefing: Briefing, would: TrainLora) -> list[type[Reasoned]
 
 
 def worth_going_back_to(briefing: Briefing) -> list[int]:
-    """The rounds of `elsewhere` whose pair earned at least as much as the present one, and was not tried since it
-    stands.
-
-    The gate takes every other one back, since all pairs are measured on the same rows.
-    """
-    history, now = briefing.history, briefing.signal.reward
-    rewards = [*(row.signal.reward for row in history), now]  # of the pair that stood after each round
+    """The rounds of `elsewhere` whose pair the gate may keep: each pair once, if it has at least the reward and the
+    merit of the present one, which is measured on the same rows, and was not judged against it before."""
+    history, now = briefing.history, briefing.signal
+    stood, signals = _origins(history), [*(row.signal for row in history), now]
     kept = max((number for number, row in enumerate(history, 1) if row.verdict.kept), default=0)
-    moves = [row.decision.move for row in history[kept:]]
-    tried = {move.to_round for move in moves if isinstance(move, Rollback)}
-    return [number for number in elsewhere(history) if rewards[number] >= now and number not in tried]
+    moves = [row.decision.move for row in tried(history[kept:])]
+    seen = {stood[-1], *(stood[move.to_round] for move in moves if isinstance(move, Rollback))}
+    worth = []
+    for number, (origin, signal) in enumerate(zip(stood, signals, strict=True)):
+        if origin not in seen and signal.reward >= now.reward and _merit(signal) >= _merit(now):
+            worth.append(number)
+            seen.add(origin)
+    return worth
 
 
 def elsewhere(history: Sequence[Round]) -> list[int]:
     """The rounds after which another pair stood than does now; 0 is the baseline."""
-    stood = [0]  # for each round, the one that brought the pair which stood after it
+    stood = _origins(history)
+    return [number for number, origin in enumerate(stood) if origin != stood[-1]]
+
+
+def _origins(history: Sequence[Round]) -> list[int]:
+    """For the baseline and each round, the round that brought the pair which stood after it."""
+    stood = [0]
     for number, row in enumerate(history, 1):
         action = row.decision.move
         brought = stood[action.to_round] if isinstance(action, Rollback) and row.verdict.kept else number
         stood.append(brought if row.verdict.kept else stood[-1])
-    return [number for number, origin in enumerate(stood) if origin != stood[-1]]
+    return stood
+
+
+def _merit(signal: Signal) -> float:
+    return round(fmean((signal.reward, signal.content, signal.style)), 9)

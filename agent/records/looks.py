@@ -72,6 +72,8 @@ class FailingRow(Record):
     question: str
     output: str
     faults: tuple[str, ...] = ()
+    row: str = Field("", description="its name; for people, as is what follows")
+    wanted: str = Field("", description="the row's own answer, where the content is wrong: perhaps that is wrong")
 
 
 class RowsScored(Record):

@@ -17,7 +17,7 @@ from graphs.approval import APPROVE, Approve, Reject, as_answer, read
 from graphs.context import Report
 from graphs.control.extension import extended, standing
 from graphs.control.steering import RunStatus
-from graphs.control.thread import BEFORE_THE_END, EXTEND, RunThread
+from graphs.control.thread import BEFORE_THE_END, RunThread
 from graphs.control.watching import status_of_folder
 from graphs.session import open_session
 from memory.run.folder import RunFolder
@@ -62,7 +62,7 @@ class Driver(RunThread):
                     f"{question.decision.move}."
                 )
             meant, fault = read(answer, question.decision.move, len(self._folder.rounds()))
-            if not isinstance(meant, Approve | Reject | None):
+            if meant is not None and not isinstance(meant, Approve | Reject):
                 fault = self._beyond_budget(meant, question.number)
             if fault:
                 raise BadInput(fault)
@@ -78,7 +78,7 @@ class Driver(RunThread):
                     raise BadInput(fault)
             if self._question:
                 return self.answer(as_answer(action))
-            if fault := self._beyond_budget(action, len(self._folder.rounds()) + 1):
+            if fault := self._beyond_budget(action, self._number()):
                 raise BadInput(fault)
             self._queued, self._services.supervised = action, True
             self._go_on()
@@ -155,10 +155,11 @@ class Driver(RunThread):
         with self._changed:
             present = standing(self._folder, self._config)
             row = self._folder.extend(extended(self._config, present, limits), by)
-            at_its_end = self._question is not None and isinstance(self._question.decision.move, Stop)
-            if row.reopened or at_its_end:
+            question, most = self._question, row.limits.rounds
+            otherwise = question and (isinstance(question.decision.move, Stop) or question.number > most)
+            if row.reopened or otherwise:
                 self._order(self._go_on_from_the_ledger)
-            elif self._question is None:
+            elif question is None:
                 self._replans = self._services.under_way.node in BEFORE_THE_END
             self._changes()
         self._tell(LimitsSet(row=row))
@@ -199,7 +200,10 @@ class Driver(RunThread):
                 f"The process lets go of run {self._folder.name} just now, so there is nothing to {to}."
             )
         if self._condition == "finished" or (to == "share" and self._folder.outcome()):
-            raise BadInput(f"Run {self._folder.name} has finished, so there is nothing to {to}. {EXTEND}")
+            raise BadInput(
+                f"Run {self._folder.name} has finished, so there is nothing to {to}. Extend it to go on, such as by "
+                "rounds."
+            )
 
 
 @contextmanager

@@ -116,6 +116,8 @@ def in_words(limits: Limits) -> str:
 def _number(setting: str, value: str) -> float | None:
     if value.lower() in ("null", "none"):
         return None
+    if value.startswith("+"):
+        raise BadInput(f"{setting}: a limit counts what is done, so it is the sum that is wanted, without +")
     try:
         number = float(value)
     except ValueError:

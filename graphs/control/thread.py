@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from agent.config.task import TaskConfig
 from agent.counting import plural
 from agent.errors import BrokenOff, Cancelled, NesyLoraError
-from agent.records.actions import Action, Stop
+from agent.records.actions import Action, Rollback, Stop
 from agent.records.events import Event, Note, RunStopped
 from agent.records.looks import Finding, Look
 from agent.records.rounds import Spend
@@ -20,8 +20,6 @@ from graphs.control.steering import Condition, Step
 from graphs.control.watching import Watch
 from graphs.looking import Looking
 from graphs.session import Session
-
-EXTEND = "Extend it to go on, such as by rounds."
 
 BEFORE_THE_END = ("observe", "plan", "approve", "finish")
 """Nodes in which a round may be about to end the run by a limit that has just been extended."""
@@ -181,6 +179,7 @@ class RunThread:
 
     def _arrived(self, question: Question | None) -> None:
         """At the end, or at a question: which may be answered already."""
+        dropped = ""
         with self._changed:
             self._step, self._breaks = None, False
             if question is None:
@@ -189,7 +188,7 @@ class RunThread:
                     self._replans = False
                     row = self._folder.extend(self._folder.limits() or self._config.limits)
                     self._next = self._go_on_from_the_ledger if row.reopened else None
-            elif not question.fault and (action := self._ordered(question)):
+            elif (action := self._ordered(question)) and not (dropped := self._beyond_budget(action, question.number)):
                 self._next = partial(self._go, as_answer(action))
             elif not self._supervised:
                 self._trouble = question.fault
@@ -200,21 +199,32 @@ class RunThread:
             else:
                 self._condition, self._question, self._approved, self._paused = "waiting", question, 0, False
             self._changes()
+        if dropped:
+            self._tell(Note(text=dropped))
 
     def _ordered(self, question: Question) -> Action | None:
-        """The action that was asked for in place of this plan, once; None, and a note, where the budget ends before."""
-        action, self._queued = self._queued, None
-        if action and (fault := self._beyond_budget(action, question.number)):
-            self._tell(Note(text=fault))
+        """The action that was asked for in place of this plan, once; None where there is none."""
+        if question.fault:
             return None
+        action, self._queued = self._queued, None
         return action
 
     def _beyond_budget(self, action: Action, number: int) -> str:
-        """Why this action cannot be the one of the round of this number; "" where the budget holds that round."""
+        """Why this action cannot be the one of the round of this number; "" where the budget holds it, or it costs
+        nothing."""
         most = standing(self._folder, self._config).rounds
-        if isinstance(action, Stop) or number <= most:
+        if isinstance(action, Stop | Rollback) or number <= most:
             return ""
-        return f"The budget of {plural(most, 'round')} is used up: {action.action} was not done. {EXTEND}"
+        return (
+            f"The budget has {plural(most, 'round')}, and this would be round {number}: {action.action} was not done. "
+            f"Raise it first: /set rounds={number} in a conversation, or nesylora ctl extend --rounds {number}."
+        )
+
+    def _number(self) -> int:
+        """Of the round in which an action that is asked for now would be done."""
+        done, under_way = len(self._folder.rounds()), self._services.under_way
+        has_begun = under_way.node in (*LEVERS, "judge", "remember")
+        return (max(done, under_way.round) if has_begun else done) + 1
 
     def _took_approved_round(self, question: Question) -> bool:
         """Spend one of the rounds that were approved beforehand on this question, so that it needs no answer.

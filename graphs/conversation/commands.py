@@ -120,7 +120,7 @@ def _fits(rest: str, takes: str) -> bool:
     """Whether a command that takes this can be given with the rest of what was said."""
     if "=" in takes:
         return all("=" in part for part in rest.split())
-    return takes in ("TEXT", "WHY", "COMMAND") or bool(takes and re.search(r"\d", rest))
+    return takes in ("TEXT", "WHY") or bool(takes and re.search(r"\d", rest))
 
 
 def settings(text: str, example: str) -> dict[str, object]:

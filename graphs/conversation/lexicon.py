@@ -95,6 +95,7 @@ MEANINGS: dict[str, tuple[str, ...]] = {
         r"how (?:much|long)(?: \w+)* (?:cost|take|taken|spent|so far)\??", r"what (?:has|did) it cost\??",
     ),
     "/help": (r"help(?: me)?", r"\?", r"commands\??", r"what can (?:i|you) (?:do|say)\??", r"how does this work\??"),
+    "/help {about}": (r"help (?:on |about |with )?/?(?P<about>\w+)",),
     "/quit": (
         r"quit", r"exit", r"bye", r"good ?bye", r"leave", r"see you", r"that(?:'s| is) all(?: for (?:now|today))?",
     ),

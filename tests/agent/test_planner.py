@@ -139,25 +139,39 @@ def test_going_back_is_possible_to_every_pair_but_the_present() -> None:
     assert elsewhere([*gone_back, a_round(Rollback(to_round=9), number=4)]) == [1, 2]
 
 
-def test_a_rollback_that_the_gate_would_take_back_for_certain_is_not_offered() -> None:
-    def from_reward(reward: float, row: Round) -> Round:
-        return row.model_copy(update={"signal": a_signal(reward=reward)})
+def from_signal(row: Round, **signal: float) -> Round:
+    """The round, decided when the present pair had this signal."""
+    return row.model_copy(update={"signal": a_signal(**signal)})
 
+
+def test_a_rollback_that_the_gate_would_take_back_for_certain_is_not_offered() -> None:
     rose = [
-        from_reward(0.0, a_round(EDIT, number=1, kept=True)),
-        from_reward(0.5, a_round(TRAIN, number=2, kept=True)),
+        from_signal(a_round(EDIT, number=1, kept=True), reward=0.0),
+        from_signal(a_round(TRAIN, number=2, kept=True), reward=0.5),
     ]
     present = Briefing(a_signal(reward=0.5), a_diagnosis(content=6), rose)
     assert worth_going_back_to(present) == [1], "as good, and perhaps cheaper"
-    tried = from_reward(0.5, a_round(Rollback(to_round=1), number=3))
-    assert worth_going_back_to(present._replace(history=[*rose, tried])) == []
+    assert worth_going_back_to(present._replace(signal=a_signal(reward=0.5, style=0.6))) == [], "less merit"
+    assert worth_going_back_to(present._replace(signal=a_signal(reward=0.4))) == [1], "as where no gate decided"
     higher = present._replace(signal=a_signal(reward=0.6))
     assert worth_going_back_to(higher) == []
     with serving([call("rollback", reason="back", to_round=1), TRAINING]) as server:
         assert decide(server, higher).move.action == "train_lora"
         assert "there are train_lora, edit_prompt, stop" in server.requests[1].message("user")
-    lower = present._replace(signal=a_signal(reward=0.4))  # as where no gate decided
-    assert worth_going_back_to(lower) == [1]
+
+
+def test_a_pair_is_offered_once_until_it_was_judged() -> None:
+    failed = from_signal(a_round(TRAIN, number=2), reward=0.5)
+    rose = [
+        from_signal(a_round(EDIT, number=1, kept=True), reward=0.5), failed,
+        from_signal(a_round(TRAIN, number=3, kept=True), reward=0.5),
+    ]  # fmt: skip
+    present = Briefing(a_signal(reward=0.5), a_diagnosis(content=6), rose)
+    assert worth_going_back_to(present) == [0, 1], "after round 2 stood the pair of round 1"
+    back = from_signal(a_round(Rollback(to_round=2), number=4), reward=0.5)
+    assert worth_going_back_to(present._replace(history=[*rose, back])) == [0]
+    cancelled = back.model_copy(update={"trial": back.trial.model_copy(update={"cancelled": True})})
+    assert worth_going_back_to(present._replace(history=[*rose, cancelled])) == [0, 1], "nobody has judged it"
 
 
 # --- a plan that cannot --------------------------------------------------------------------------
@@ -177,7 +191,7 @@ def test_a_rollback_that_the_gate_would_take_back_for_certain_is_not_offered() -
         (
             call("rollback", reason="x", to_round=3),
             BRIEFING._replace(history=[*HISTORY, a_round(TRAIN, number=3, kept=True)]),
-            "Input should be 0, 1 or 2",
+            "Input should be 0 or 1",
         ),
         (call("rollback", reason="x", to_round=-1), BRIEFING._replace(history=HISTORY), "Input should be 0"),
         (call("rollback", reason="x", to_round=0), BRIEFING, "there are train_lora, edit_prompt, stop"),

@@ -7,7 +7,7 @@ from agent.records.evaluation import Evaluation
 from agent.records.examples import Candidate, Prompt
 from agent.records.rounds import Proposal
 
-NEAR = 0.5  # rows: what two merits differ by less than that counts as equal
+NEAR = 0.5  # rows
 
 
 def compare_proposals(
@@ -17,9 +17,10 @@ def compare_proposals(
     evaluate: Callable[[Sequence[Candidate]], Sequence[Evaluation]],
     save: Callable[[Prompt], str],
 ) -> tuple[Prompt | None, list[Proposal]]:
-    """Score the edits and the present prompt, and take the one of highest merit; among near equals, the cheapest.
+    """Score the edits and the present prompt, and take the one of highest merit; among equals, the cheapest.
 
-    On a few rows, less than half a row's merit is no difference; a dearer prompt is paid for with every question.
+    Retrieved examples make every question several times longer, so one that retrieves fewer may have up to half a row's
+    merit less: on a few rows that is no difference.
 
     Args:
         adapter: under which all prompts are scored.
@@ -45,9 +46,15 @@ def compare_proposals(
 
 
 def _best(merits: Sequence[float], prices: Sequence[tuple[int, int]], near: float) -> int:
-    """Which is taken; 0, the present prompt, where none beats it or equals it at a lower price."""
+    """Which is taken; 0, the present prompt, where none beats it or equals it at a lower price.
+
+    Args:
+        prices: retrieved examples and length of each.
+        near: what merits differ by less than that counts as equal, for a prompt that retrieves fewer examples.
+    """
+    merits = [round(merit, 9) for merit in merits]  # equal sums of other rows differ in the last digit
     first = min(range(len(merits)), key=lambda index: (-merits[index], prices[index]))
     if not first:
         return 0
     equals = [first, *(index for index, merit in enumerate(merits) if merit > max(merits[0], merits[first] - near))]
-    return min(equals, key=lambda index: (prices[index], -merits[index]))
+    return min(equals, key=lambda index: (prices[index][0], -merits[index], prices[index]))

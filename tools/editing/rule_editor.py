@@ -9,6 +9,7 @@ from agent.config.prompt import Editing
 from agent.errors import LlmUnavailable
 from agent.protocols import Editor, Scorers
 from agent.records.actions import EditPrompt
+from agent.records.base import folded
 from agent.records.edits import Edit, Edits
 from agent.records.evaluation import Evaluation
 from agent.records.examples import Demo, Example, Prompt, Retrieval
@@ -50,8 +51,11 @@ class RuleEditor:
             edits += self._retrieving(instructed, rows, "demos" in action.parts)
         if "demos" in action.parts:
             draw = random.Random(seed)
-            drawn = [*self._demonstrated(instructed, rows, evaluation, draw)]
-            edits += [*drawn[::2], *self._more_or_fewer(prompt, instructed, rows, draw), *drawn[1::2]]
+            free = _not_shown(rows, prompt)
+            own = _answered_right(free, evaluation)
+            more = own if len(own) >= self._settings.demos else free
+            drawn = [*self._demonstrated(instructed, free, own, draw)]
+            edits += [*drawn[::2], *self._more_or_fewer(prompt, instructed, more, draw), *drawn[1::2]]
         distinct: dict[str, Edit] = {}
         for edit in edits:
             is_new = edit.prompt.id not in distinct and edit.prompt.id != prompt.id
@@ -104,30 +108,25 @@ class RuleEditor:
             yield Edit(prompt=bare, note="no train rows retrieved any more")
 
     def _demonstrated(
-        self, prompt: Prompt, rows: Sequence[Example], evaluation: Evaluation, draw: random.Random
+        self, prompt: Prompt, rows: Sequence[Example], own: Sequence[Example], draw: random.Random
     ) -> Iterator[Edit]:
-        """Train rows in the wanted form instead of the prompt's own demonstrations, few and many, each drawn twice.
-
-        The first time from rows whose content the model got right by itself, if there are enough of them: a row that
-        is labelled wrongly is hardly among these. The other time from all rows.
-
-        Source: bootstrapped demonstrations, DSPy (arXiv 2310.03714), which are kept where the model earns full marks.
-        """
-        rows = _not_shown(rows, prompt)
-        right = {score.example for score in evaluation.scores if score.content == 1}
-        own = [row for row in rows if row.name in right]
+        """Train rows in the wanted form instead of the prompt's own demonstrations, few and many, each drawn twice:
+        from the rows that the model gets right, if there are enough of them, and from all. Of the few, the former come
+        first; of the many, the latter, so that both are compared where not all can be."""
         most = min(self._settings.demos, len(rows))
-        for count in sorted({min(2, most), most} - {0}):
-            first, which = (own, " whose content it gets right") if len(own) >= count else (rows, "")
-            for pool, note in ((first, f"demonstrations from train rows{which}"), (rows, "others from train rows")):
+        for place, count in enumerate(sorted({min(2, most), most} - {0})):
+            pools = [(own, "train rows whose content it gets right"), (rows, "all train rows")]
+            if len(own) < count:
+                pools = [(rows, "train rows"), (rows, "train rows, drawn anew")]
+            for pool, origin in reversed(pools) if place else pools:
                 demos = tuple(self._demo(row) for row in draw.sample(pool, count))
-                yield Edit(prompt=_with_demos(prompt, demos), note=f"{count} {note}")
+                yield Edit(prompt=_with_demos(prompt, demos), note=f"{count} demonstrations from {origin}")
 
     def _more_or_fewer(
         self, prompt: Prompt, instructed: Prompt, rows: Sequence[Example], draw: random.Random
     ) -> Iterator[Edit]:
-        """The prompt's own demonstrations with random train rows added to them; and without the last one."""
-        free, rows = self._settings.demos - len(prompt.demos), _not_shown(rows, prompt)
+        """The prompt's own demonstrations with random ones of these rows added to them; and without the last one."""
+        free = self._settings.demos - len(prompt.demos)
         if prompt.demos and free > 0 and rows:
             added = tuple(self._demo(row) for row in draw.sample(rows, min(free, len(rows))))
             demos = prompt.demos + added
@@ -173,6 +172,22 @@ def _not_shown(rows: Sequence[Example], prompt: Prompt) -> list[Example]:
     """The rows that the prompt does not demonstrate."""
     shown = {demo.question for demo in prompt.demos}
     return [row for row in rows if row.question not in shown]
+
+
+def _answered_right(rows: Sequence[Example], evaluation: Evaluation) -> list[Example]:
+    """The rows whose content the model got right by itself: one that is labelled wrongly is hardly among these.
+
+    None of them where an adapter answered, which knows wrong train rows by heart, too; nor where all have one answer
+    and others have another, since a model that always says the same is right by chance.
+
+    Source: as demonstrations are bootstrapped in DSPy (arXiv 2310.03714), where the model's answer earns full marks.
+    """
+    if evaluation.candidate.adapter:
+        return []
+    right = {score.example for score in evaluation.scores if score.content == 1}
+    own = [row for row in rows if row.name in right]
+    answers, all_answers = ({folded(row.answer) for row in some} for some in (own, rows))
+    return own if len(answers) > 1 or len(all_answers) == 1 else []
 
 
 def _with_demos(prompt: Prompt, demos: tuple[Demo, ...]) -> Prompt:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+from agent.records.actions import Rollback
 from agent.records.events import Note, RunFinished, RunStarted, RunStopped
 from agent.records.rounds import Round
 from graphs.cancelling import CANCELLED
@@ -25,9 +26,15 @@ class Trouble(NamedTuple):
 
 
 def kept_by_gain(sections: Sequence[RoundSection]) -> list[RoundSection]:
-    """The rounds that were kept, the largest gain in reward first, then in merit."""
-    kept = [section for section in sections if section.row.verdict.kept]
-    return sorted(kept, key=lambda section: (-section.row.verdict.gain, -section.row.verdict.merit_gain))
+    """The rounds that were kept and not undone, the largest gain in reward first, then in merit."""
+    stands: list[list[RoundSection]] = [[]]  # the rounds that made the pair which stood after each
+    for section in sections:
+        move, was_kept = section.row.decision.move, section.row.verdict.kept
+        if isinstance(move, Rollback):
+            stands.append(stands[move.to_round if was_kept else -1])
+        else:
+            stands.append([*stands[-1], *([section] if was_kept else [])])
+    return sorted(stands[-1], key=lambda section: (-section.row.verdict.gain, -section.row.verdict.merit_gain))
 
 
 def dead_ends(rounds: Sequence[Round]) -> list[Round]:

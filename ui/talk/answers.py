@@ -64,8 +64,12 @@ def found(look: Finding) -> Iterator[Line]:
     yield line(finding(look))
     if isinstance(look, RowsScored):
         for row in look.failures:
-            faults = f"  ({' '.join(row.faults)})" if row.faults else ""
-            yield line(f"  “{wording.cut(row.question, 80)}” → “{wording.cut(row.output, 80)}”{faults}")
+            wanted = f"  (your answer: “{wording.cut(row.wanted, 80)}”)" if row.wanted else ""
+            faults = f"  ({' '.join(row.faults)})" if row.faults and not row.wanted else ""
+            where = f"{row.row}: " if row.row else ""
+            yield line(f"  {where}“{wording.cut(row.question, 80)}” → “{wording.cut(row.output, 80)}”{wanted}{faults}")
+        if any(row.wanted for row in look.failures):
+            yield line("  Look whether your answers are right there: demonstrations and trainings follow them.", "dim")
 
 
 def tried(pairs: Sequence[tuple[str, str]]) -> Iterator[Line]:

@@ -14,13 +14,15 @@ from ui.talk.lines import Line, Say, line
 class Asked(NamedTuple):
     """A question which yes or no answers; a command that acts takes its place.
 
-    `by_llm`: it stands in the LLM's thread, too, and has to go from there when it goes from here.
+    `by_llm`: it stands in the LLM's thread, too, and has to go from there when it goes from here. `guesses`: it asks
+    what was meant, so that any command takes its place.
     """
 
     text: str
     yes: Callable[[], Iterable[Line]]
-    no: Callable[[], Iterable[Line]]
+    no: Callable[[], Iterable[Line]] = lambda: [line("Nothing was done.")]
     by_llm: bool = False
+    guesses: bool = False
 
 
 class Listening(Protocol):
@@ -79,7 +81,7 @@ class Asking(ABC):
 
     def ask(self, text: str, yes: Callable[[], Iterable[Line]], no: Callable[[], Iterable[Line]] | None = None) -> Line:
         """Ask something that yes or no answers: the line that does."""
-        self._asked = Asked(text, yes, no or (lambda: [line("Nothing was done.")]))
+        self._asked = Asked(text, yes, no) if no else Asked(text, yes)
         return self._open(self._asked)
 
     def ask_for_llm(self, text: str) -> Line:

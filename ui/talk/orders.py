@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from agent.errors import BadInput
+from agent.errors import BadInput, NesyLoraError
 from agent.policy.planner_tools import elsewhere
 from agent.records.actions import Action, EditPrompt, Rollback, Stop, TrainLora
 from agent.records.limits import Limits
@@ -13,7 +13,7 @@ from memory.run.folder import RunFolder
 from ui.status_wording import progress
 from ui.talk import answers
 from ui.talk.lines import Line, line
-from ui.talk.plans import what
+from ui.talk.plans import in_short, what
 from ui.wording import number, plural
 
 
@@ -21,7 +21,7 @@ class Unseen(BadInput):
     """Another plan waits than the one that was shown: no word was about it. `question` asks about it."""
 
     def __init__(self, question: Question) -> None:
-        planned = what(question.decision.move).partition(".")[0]
+        planned = in_short(question.decision.move)
         super().__init__(f"Nothing was done: another plan waits by now, of round {question.number}: {planned}.")
         self.question = question
 
@@ -119,18 +119,13 @@ class Orders:
         if now.question or now.condition not in ("working", "paused") or not rounds:
             question = self.waiting()
             meant = _read(answer, question.decision.move, rounds, question.training)
-            if question.number > now.limits.rounds:
+            if question.number > now.limits.rounds and not isinstance(meant, Rollback):
                 used = f"The budget of {plural(now.limits.rounds, 'round')} is used up. One more, to {what(meant)}:"
                 return [self._ask(used, lambda: self._one_more(meant, question, told))]
             self._run.answer(answer, question.number)
             return [*told]
         if now.trouble:
             raise BadInput(f"{now.trouble} Say yes or no first.")
-        if rounds + (now.condition == "working") >= now.limits.rounds:
-            raise BadInput(
-                f"The budget of {plural(now.limits.rounds, 'round')} ends with the round under way: nothing was done. "
-                "/set rounds=+1 adds one."
-            )
         self._run.act(_read(answer, Stop(), rounds))
         return [*told, line("That comes next, in place of what is planned. /stop breaks off what is under way.")]
 
@@ -139,9 +134,13 @@ class Orders:
         if (now := self._run.status()).question != question:
             raise Unseen(now.question) if now.question else BadInput("That round has begun: nothing was done.")
         if now.limits.rounds < question.number:
-            self._run.extend(rounds=question.number)
-        self._run.act(action)
-        return [line(f"The budget is now {plural(question.number, 'round')}."), *told]
+            now = self._run.extend(rounds=question.number)
+        raised = f"The budget is now {plural(now.limits.rounds, 'round')}."
+        try:
+            self._run.act(action)
+        except NesyLoraError as error:
+            raise BadInput(f"{error} {raised}") from None
+        return [line(raised), *told]
 
     def _set(self, rest: str) -> Iterable[Line]:
         now, given = self._run.status(), commands.settings(rest, "/set target=0.9 rounds=+2")

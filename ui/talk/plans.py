@@ -88,13 +88,18 @@ def what(action: Action, rows: int = 0, tests: int = 0) -> str:
             return f"end the run: open {opened}, once, and write the report. {REOPENS}"
 
 
+def in_short(action: Action) -> str:
+    """The same, without what follows from it."""
+    return what(action).removesuffix(f". {REOPENS}")
+
+
 def answered(event: PlanAnswered) -> str:
     """What became of a plan that a user was asked about."""
     match event.answer:
         case "approve":
             return f"Round {event.number} is approved."
         case "edit":
-            return f"Round {event.number} is to be another: {what(event.move).partition('.')[0]}."
+            return f"Round {event.number} is to be another: {in_short(event.move)}."
         case "reject":
             why = f": {event.message}" if event.message else "."
             return f"The user turned {event.move.action} down{why}"

@@ -11,8 +11,8 @@ from graphs.conversation import commands
 from graphs.conversation.phrases import understood
 from memory.run.folder import RunFolder
 from ui import wording
-from ui.talk import answers, help, plans
-from ui.talk.asking import Asking
+from ui.talk import answers, manual, plans
+from ui.talk.asking import Asked, Asking
 from ui.talk.inquiries import Inquiries
 from ui.talk.lines import Line, Say, line
 from ui.talk.orders import Orders, Unseen
@@ -42,7 +42,7 @@ class Talk(Asking):
         self._do: dict[str, Callable[[str], Iterable[Line]]] = {
             "/plan": lambda _: self._plan(), "/approve": lambda _: self._approve(), "/run": self._run,
             "/undo": lambda _: self._undo(), "/stop": lambda _: self.stop(), "/go": lambda _: self._go(),
-            "/finish": lambda _: self._finish(), "/help": help.about,
+            "/finish": lambda _: self._finish(), "/help": manual.about,
             **Inquiries(run, folder).commands, **self._orders.commands,
         }  # fmt: skip
 
@@ -105,6 +105,8 @@ class Talk(Asking):
         asked = self._asked
         if command.acts:
             self._asked, self._rounds = None, 0
+        elif asked and asked.guesses:
+            self._asked = None
         if command.name == "/finish" and said:  # plain words such as "done" may mean less
             yield self._end_asked()
             return
@@ -120,11 +122,14 @@ class Talk(Asking):
         command = commands.nearest(text)
         question = self.run.status().question
         if command is None and question:
-            planned = f"Round {question.number}, {plans.what(question.decision.move).partition('.')[0]}"
+            planned = f"Round {question.number}, {plans.in_short(question.decision.move)}"
             return line(f"I do not understand that. {planned}: yes, no, or what instead? (/help)", "ask")
         if command is None:
             return line("I do not understand that. /help lists what I do; /try TEXT asks the model.")
-        return self.ask(f"I do not understand that whole. Did you mean {command}?", lambda: self.do(command))
+        self._asked = Asked(
+            f"I do not understand that whole. Did you mean {command}?", lambda: self.do(command), guesses=True
+        )
+        return self._open(self._asked)
 
     # --- what the run does ---
 

@@ -111,36 +111,62 @@ def test_present_demonstrations_are_replaced_or_joined_or_one_fewer() -> None:
     assert any(len(demos) == 2 and not set(demos) & set(WITH_DEMOS.demos) for demos in edits)
 
 
-def test_rows_that_the_model_gets_right_are_shown_before_any_others() -> None:
-    outputs = [
-        f"Name{n}" if n % 2 else "wrong" for n in range(10)
-    ]  # as where every other train row is labelled wrongly
-    scores = tuple(SCORERS.score(row, output) for row, output in zip(TRAIN, outputs, strict=True))
-    evaluation = Evaluation(candidate=Candidate(prompt="p"), split="train", scores=scores)
-    editor = RuleEditor(SCORERS, Editing(demos=4, proposals=9))
-    rest: set[int] = set()
+def answered(outputs: Sequence[str], train: Sequence[Example] = TRAIN, adapter: str | None = None) -> Evaluation:
+    """What the pair answers to the train rows."""
+    scores = tuple(SCORERS.score(row, output) for row, output in zip(train, outputs, strict=True))
+    return Evaluation(candidate=Candidate(prompt="p", adapter=adapter), split="train", scores=scores)
+
+
+def demonstrated(
+    evaluation: Evaluation, seed: int = 0, train: Sequence[Example] = TRAIN, **settings: int
+) -> dict[str, set[str]]:
+    """The questions that each proposal shows, by its note."""
+    proposed = RuleEditor(SCORERS, Editing(**settings)).propose(SEED, evaluation, train, EditPrompt(), seed).edits
+    return {edit.note: {demo.question for demo in edit.prompt.demos} for edit in proposed if edit.prompt.demos}
+
+
+HALF = [f"Name{n}" if n % 2 else "wrong" for n in range(10)]  # as where every other train row is labelled wrongly
+RIGHT = "{} demonstrations from train rows whose content it gets right"
+
+
+def test_rows_that_the_model_gets_right_are_shown_and_so_are_others() -> None:
+    right, shown = {row.question for row in TRAIN[1::2]}, set[str]()
     for seed in range(5):
-        proposed = editor.propose(SEED, evaluation, TRAIN, EditPrompt(parts=("demos",)), seed).edits
-        first, second, *others = [{int(demo.question[6:-1]) for demo in edit.prompt.demos} for edit in proposed]
-        assert (len(first), len(second)) == (2, 4)
-        assert first | second <= {1, 3, 5, 7, 9}
-        assert [edit.note for edit in proposed[:2]] == [
-            "2 demonstrations from train rows whose content it gets right",
-            "4 demonstrations from train rows whose content it gets right",
-        ]
-        rest.update(*others)
-    assert rest > {1, 3, 5, 7, 9}, "what it gets wrong may need to be shown"
+        proposed = demonstrated(answered(HALF), seed)
+        assert list(proposed)[:2] == [RIGHT.format(2), "4 demonstrations from all train rows"], "by default"
+        assert len(proposed[RIGHT.format(2)]) == 2 and len(proposed[RIGHT.format(4)]) == 4
+        assert proposed[RIGHT.format(2)] | proposed[RIGHT.format(4)] <= right
+        shown |= proposed["4 demonstrations from all train rows"]
+    assert shown - right, "what it gets wrong may need to be shown"
 
 
-def test_where_it_gets_too_few_right_all_rows_may_be_shown() -> None:
-    scores = tuple(SCORERS.score(row, "Name0") for row in TRAIN)
-    evaluation = Evaluation(candidate=Candidate(prompt="p"), split="train", scores=scores)
-    proposed = RuleEditor(SCORERS, Editing(proposals=9)).propose(SEED, evaluation, TRAIN, EditPrompt(), 0).edits
-    assert len(demonstrating := [edit for edit in proposed if edit.prompt.demos]) == 4
-    assert [edit.note for edit in demonstrating] == [
-        "2 demonstrations from train rows", "4 demonstrations from train rows", "2 others from train rows",
-        "4 others from train rows",
-    ], "no two have one name"  # fmt: skip
+def test_all_rows_may_be_shown_where_being_right_says_little_or_is_rare() -> None:
+    plain = ["2 demonstrations from train rows", "4 demonstrations from train rows, drawn anew"]
+    labels = [row.model_copy(update={"answer": "yes" if n % 2 else "no"}) for n, row in enumerate(TRAIN)]
+    rare = answered(["Name0"] * 10)
+    by_heart = answered([row.answer for row in TRAIN], adapter="a")
+    always_the_same = answered(["yes"] * 10, labels)
+    for evaluation, train in ((rare, TRAIN), (by_heart, TRAIN), (always_the_same, labels)):
+        assert list(demonstrated(evaluation, train=train))[:2] == plain
+    alike = [row.model_copy(update={"answer": "yes"}) for row in TRAIN]
+    assert RIGHT.format(2) in demonstrated(answered(["yes"] * 10, alike), train=alike), "there is no other answer"
+
+
+def test_no_two_proposals_have_one_name() -> None:
+    for outputs in (HALF, ["wrong"] * 10):
+        editor = RuleEditor(SCORERS, Editing(proposals=20), retrieves=True)
+        notes = [edit.note for edit in editor.propose(WITH_DEMOS, answered(outputs), TRAIN, EditPrompt(), 0).edits]
+        assert len(notes) == len(set(notes)) > 7
+
+
+def test_demonstrations_are_joined_by_rows_that_it_gets_right() -> None:
+    outputs = [row.answer if row.name > "train:3" else "wrong" for row in TRAIN]
+    for seed in range(5):
+        edits = RuleEditor(SCORERS, Editing(proposals=20)).propose(
+            WITH_DEMOS, answered(outputs), TRAIN, EditPrompt(), seed
+        ).edits  # fmt: skip
+        [more] = [edit for edit in edits if edit.note == "2 more demonstrations"]
+        assert {demo.question for demo in more.prompt.demos[2:]} <= {row.question for row in TRAIN[4:]}
 
 
 def test_rows_whose_reference_cannot_be_shown_in_form_are_not_shown() -> None:

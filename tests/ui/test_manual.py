@@ -4,7 +4,7 @@ import pytest
 
 from agent.errors import BadInput
 from graphs.conversation.commands import COMMANDS
-from ui.talk.help import SETTINGS, about
+from ui.talk.manual import SETTINGS, about
 
 
 def said(command: str) -> list[str]:
@@ -21,10 +21,11 @@ def test_all_commands_or_one_by_any_of_its_names() -> None:
 
 def test_every_setting_of_a_command_with_what_it_takes_and_means() -> None:
     for command, model in SETTINGS.items():
-        names = [text.split(":")[0].strip() for text in said(command)[2:]]
+        names = [text.split()[0] for text in said(command)[3:]]
         assert names == [name for name in model.model_fields if name not in ("action", "instruction")]
     train, edit, limits = ("\n".join(said(command)) for command in ("train", "edit", "set"))
-    assert "epochs: a whole number, at least 1 and at most 20; at most; fewer once the rows are learned" in train
-    assert "rows: original or refined or both; which train rows" in train and "bare: true or false; true: " in train
-    assert "parts: some of system,demos,questions,retrieval; what to rewrite" in edit
-    assert "minutes: a number, above 0; of work" in limits
+    assert "epochs (a whole number from 1 to 20): at most; fewer once the rows are learned" in train
+    assert "rows (original or refined or both): which train rows" in train and "bare (true or false): true: " in train
+    assert "or settings, as /edit parts=system,demos:" in edit
+    assert "parts (some of system,demos,questions,retrieval): what to rewrite" in edit
+    assert "minutes (a number above 0): of work" in limits and "+2: two more" in limits

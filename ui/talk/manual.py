@@ -12,7 +12,12 @@ from ui.talk.lines import Line, line
 
 SETTINGS: dict[str, type[BaseModel]] = {"/train": TrainLora, "/edit": EditPrompt, "/set": Limits}
 ELSEWHERE = ("action", "instruction")  # the command says both itself
-ENDS = (("minimum", "at least"), ("exclusiveMinimum", "above"), ("maximum", "at most"))
+WRITTEN = {
+    "/train": "written as /train epochs=4 rows=both:",
+    "/edit": "or settings, as /edit parts=system,demos:",
+    "/set": "written as /set target=90% rounds=+2 minutes=none (+2: two more; none: no limit):",
+}
+ENDS = (("minimum", "from"), ("exclusiveMinimum", "above"), ("maximum", "to"))
 WORDS = {"boolean": "true or false", "integer": "a whole number", "number": "a number"}
 
 
@@ -29,9 +34,10 @@ def about(command: str) -> Iterator[Line]:
     yield line(f"{told.name} {told.takes}".strip(), "strong")
     yield line(f"  {told.about}")
     if told.name in SETTINGS:
+        yield line(f"  {WRITTEN[told.name]}")
         for name, field in SETTINGS[told.name].model_json_schema()["properties"].items():
             if name not in ELSEWHERE:
-                yield line(f"  {name}: {_takes(field)}; {field['description']}", "dim")
+                yield line(f"    {name} ({_takes(field)}): {field['description']}", "dim")
 
 
 def _takes(field: Mapping[str, Any]) -> str:
@@ -42,5 +48,4 @@ def _takes(field: Mapping[str, Any]) -> str:
         return f"some of {','.join(kind['items']['enum'])}"
     if "enum" in kind:
         return " or ".join(kind["enum"])
-    ends = [f"{words} {kind[end]:g}" for end, words in ENDS if end in kind]
-    return ", ".join([WORDS[kind["type"]], " and ".join(ends)]) if ends else WORDS[kind["type"]]
+    return " ".join([WORDS[kind["type"]], *(f"{word} {kind[end]:,}" for end, word in ENDS if end in kind)])
