@@ -1,6 +1,8 @@
 """The chat line by line, as a script or a pipe has it: commands, plain words, and plain language by a scripted LLM."""
 
 import io
+import json
+import re
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -136,6 +138,24 @@ def test_the_nearest_is_asked_back_and_done_at_a_yes(run: Callable[..., RunFolde
     assert folder.rounds()[0].decision.move == EditPrompt(instruction=WORDS)
 
 
+def test_what_was_perhaps_meant_is_asked_once(run: Callable[..., RunFolder], say: Say) -> None:
+    folder = run()
+    output = say(folder, "it should reply with one lower-case word", "/status", "yes")
+    assert output.count("Did you mean /edit") == 1
+    assert folder.rounds()[0].decision.move.action == "train_lora", "the yes is for the plan"
+
+
+def test_a_failing_row_stands_beside_the_users_own_answer(run: Callable[..., RunFolder], say: Say) -> None:
+    """Which may be the wrong one of the two."""
+    folder = run("style=[]")
+    output = say(folder, "/failures")
+    lines = (Path(folder.about.source) / "train.jsonl").read_text().splitlines()
+    rows = {row["question"]: row["answer"] for row in map(json.loads, lines)}
+    shown = re.findall(r"train:\d+: “(.+?)” → “.*?” \(your answer: “(.+?)”\)", output)
+    assert shown and all(rows[question] == answer for question, answer in shown)
+    assert "Look whether your answers are right there" in output and "train rows;" in output
+
+
 # --- the end, and beyond it -----------------------------------------------------------------------------
 
 
@@ -224,7 +244,10 @@ def test_why_shows_what_the_planner_looked_at_and_why_it_was_not_used() -> None:
     )
     text = in_words(llm_rounds()[0].model_copy(update={"decision": decision}))
     assert "Words are cheap. (The planner was not used: it is down)" in text
-    assert "looked: evaluate on 4 train rows: reward 0.25, content 0.50, style 0.75 on 4 rows; 3 fail (2 lack" in text
+    assert (
+        "looked: evaluate on 4 train rows: reward 0.25, content 0.50, style 0.75 on 4 train rows; 3 fail (2 lack"
+        in text
+    )
     assert "looked: a call that could not be used: gave no usable" in text and "\x1b" not in text
 
 

@@ -5,12 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from agent.records.actions import Rollback
+from agent.records.evaluation import ExampleScore
 from agent.records.events import Note, RunStarted, RunStopped
 from agent.records.rounds import ConstantAnswer
 from memory.run.folder import RunFolder
 from tests.fixtures.pages import read
-from tests.fixtures.story import an_outcome, make_run
-from ui.report.morning import troubles
+from tests.fixtures.story import a_round, an_outcome, make_run
+from ui.report.model import OutputPair, in_turn
+from ui.report.morning import kept_by_gain, troubles
+from ui.report.sections import read_sections
 
 
 def started(run: RunFolder) -> RunStarted:
@@ -48,6 +52,29 @@ def test_a_result_that_one_answer_to_all_rows_would_have_too_is_called_that(
         assert said in text
         assert ("One answer to all test rows would earn as much." in text) == ("does no better" in said)
         assert ("would earn 0.80, which is within this result's interval." in text) == ("is within" in said)
+
+
+def test_what_was_undone_is_not_among_what_was_kept(tmp_path: Path) -> None:
+    def kept(run: RunFolder) -> list[int]:
+        return [section.row.number for section in kept_by_gain(read_sections(run, run.baseline(), run.rounds()))]
+
+    run = make_run(tmp_path, finished=False)
+    _, _, third, tuned = run.rounds()
+    undone = a_round(5, Rollback(to_round=3), tuned.best, third.best, 1.0, 0.33, kept=True)
+    run.append(undone)
+    assert kept(run) == [3, 1]
+    run.append(a_round(6, Rollback(to_round=4), third.best, tuned.best, 0.33, 1.0, kept=True))
+    assert kept(run) == [4, 3, 1], "undone once more, it stands again"
+
+
+def test_examples_show_what_changed_and_what_is_still_wrong_in_turn() -> None:
+    def pair(row: int, before: float, after: float) -> OutputPair:
+        scores = [ExampleScore(example=f"test:{row}", output="", content=c, style=1) for c in (before, after)]
+        return OutputPair(scores[0], scores[1], None)
+
+    pairs = [pair(row, 0, 1) for row in range(20)] + [pair(row, 0, 0) for row in range(20, 22)]
+    assert [shown.after.example for shown in in_turn(pairs)[:5]] == ["test:0", "test:20", "test:1", "test:21", "test:2"]
+    assert len(in_turn(pairs)) == 12
 
 
 def test_what_was_kept_comes_by_its_gain_with_reason_and_diff_and_dead_ends_after_it(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The report model: the facts of a report, read from a run folder, that both templates are filled with."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
@@ -204,14 +204,19 @@ def read_report(run: RunFolder, rows: Mapping[str, Example]) -> Report:
 def read_pairs(
     run: RunFolder, seed: Candidate, best: Candidate, split: Split, rows: Mapping[str, Example]
 ) -> list[OutputPair]:
-    """Rows that both pairs answered: in turn one that changed most, and one that is still wrong."""
+    """Rows that both pairs answered, as `in_turn` has them."""
     answered = {score.example: score for score in run.load(seed, split).scores.values()}
     pairs = [
         OutputPair(answered[score.example], score, rows.get(score.example))
         for score in {score.example: score for score in run.load(best, split).scores.values()}.values()
         if score.example in answered
     ]
+    return in_turn(pairs)
+
+
+def in_turn(pairs: Sequence[OutputPair]) -> list[OutputPair]:
+    """A row that changed most and one that is still wrong, in turn; not more than people look at."""
     changed = sorted(pairs, key=lambda pair: -pair.changed)
     wrong = [pair for pair in changed if pair.after.reward < 1]
-    in_turn = (pair for both in zip_longest(changed, wrong) for pair in both if pair)
-    return list({pair.after.example: pair for pair in in_turn}.values())[:MOST_PAIRS]
+    mixed = (pair for both in zip_longest(changed, wrong) for pair in both if pair)
+    return list({pair.after.example: pair for pair in mixed}.values())[:MOST_PAIRS]

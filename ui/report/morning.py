@@ -27,14 +27,16 @@ class Trouble(NamedTuple):
 
 def kept_by_gain(sections: Sequence[RoundSection]) -> list[RoundSection]:
     """The rounds that were kept and not undone, the largest gain in reward first, then in merit."""
-    stands: list[list[RoundSection]] = [[]]  # the rounds that made the pair which stood after each
+    stands: dict[int, list[RoundSection]] = {0: []}  # the rounds that made the pair which stood after each
+    last = 0
     for section in sections:
-        move, was_kept = section.row.decision.move, section.row.verdict.kept
-        if isinstance(move, Rollback):
-            stands.append(stands[move.to_round if was_kept else -1])
+        number, move, kept = section.row.number, section.row.decision.move, section.row.verdict.kept
+        if kept and isinstance(move, Rollback):
+            stands[number] = stands[max(before for before in stands if before <= move.to_round)]
         else:
-            stands.append([*stands[-1], *([section] if was_kept else [])])
-    return sorted(stands[-1], key=lambda section: (-section.row.verdict.gain, -section.row.verdict.merit_gain))
+            stands[number] = [*stands[last], *([section] if kept else [])]
+        last = number
+    return sorted(stands[last], key=lambda section: (-section.row.verdict.gain, -section.row.verdict.merit_gain))
 
 
 def dead_ends(rounds: Sequence[Round]) -> list[Round]:

@@ -148,7 +148,11 @@ def test_a_limit_is_set_by_the_option_of_its_name(done: RunFolder, capsys: pytes
 
 @pytest.mark.parametrize(
     ("setting", "fault"),
-    [("budget.rounds=none", "rounds cannot be lifted"), ("target=90%", "'90%' is no number; none lifts a limit")],
+    [
+        ("budget.rounds=none", "rounds cannot be lifted"),
+        ("target=90%", "'90%' is no number; none lifts a limit"),
+        ("budget.rounds=+1", "it is the sum that is wanted"),
+    ],
 )
 def test_what_is_no_limit_is_refused_in_the_words_of_the_command(tiny_task: TinyTask, setting: str, fault: str) -> None:
     config = load_config(tiny_task())
