@@ -65,7 +65,7 @@ def found(look: Finding) -> Iterator[Line]:
     if isinstance(look, RowsScored):
         for row in look.failures:
             wanted = f"  (your answer: “{wording.cut(row.wanted, 80)}”)" if row.wanted else ""
-            faults = f"  ({' '.join(row.faults)})" if row.faults and not row.wanted else ""
+            faults = f"  ({' '.join(row.faults)})" if row.faults else ""
             where = f"{row.row}: " if row.row else ""
             yield line(f"  {where}“{wording.cut(row.question, 80)}” → “{wording.cut(row.output, 80)}”{wanted}{faults}")
         if any(row.wanted for row in look.failures):
