@@ -251,7 +251,7 @@ def _setting_fault(action: type[Record], error: ErrorDetails) -> str:
     if error["type"] == "extra_forbidden":
         settings = [setting for setting in action.model_fields if setting != "action"]
         near = get_close_matches(str(error["loc"][-1]), settings, n=1)
-        return f"{name} is unknown: " + (f"did you mean {near[0]}?" if near else f"there is {', '.join(settings)}")
+        return f"{name} is unknown " + (f"(did you mean {near[0]}?)" if near else f"(there is {', '.join(settings)})")
     if bounds:
         return f"{name} must be {bounds}, but it is {error['input']!r}"
     return f"{name}: {error['msg']}, but it is {error['input']!r}"

@@ -100,8 +100,9 @@ def test_a_training_that_was_taken_back_while_its_loss_fell_is_given_twice_the_e
         after = training(signal, [a_round(bare, gain=gain, **falling)])
         assert (after.bare, after.epochs, after.learning_rate) == (True, 12, bare.learning_rate)
     assert training(signal, [a_round(bare.model_copy(update={"epochs": 12}), **falling)]).epochs == 20, "the most"
-    learned = training(signal, [a_round(bare, gain=-0.1, loss=0.001, loss_drop=0.9)])
-    assert not learned.bare and learned.epochs == CONFIG.lora.epochs
+    for loss, drop in ((0.001, 0.9), (0.03, 0.28)):
+        learned = training(signal, [a_round(bare, gain=-0.1, loss=loss, loss_drop=drop)])
+        assert not learned.bare and learned.epochs == CONFIG.lora.epochs, "it has learned its rows, and they mislead it"
     short = a_round(bare.model_copy(update={"epochs": 12}), gain=0.1)
     forgot = short.model_copy(update={"verdict": short.verdict.model_copy(update={"overruled": True})})
     assert training(signal, [forgot]).epochs == 12, "as many as it needed, made to forget less"

@@ -71,8 +71,8 @@ def test_an_edit_of_the_planned_action_keeps_the_settings_that_it_does_not_name(
 @pytest.mark.parametrize(
     ("answer", "rounds", "fault"),
     [
-        (instead("train_lora", epoch=4), 2, "epoch is unknown: did you mean epochs?"),
-        (instead("train_lora", quickly=True), 2, "quickly is unknown: there is rows, epochs,"),
+        (instead("train_lora", epoch=4), 2, "epoch is unknown (did you mean epochs?)"),
+        (instead("train_lora", quickly=True), 2, "quickly is unknown (there is rows, epochs,"),
         (instead("train_lora", bare="maybe"), 2, "bare must be true or false, but it is 'maybe'"),
         (instead("train_lora", rows="all"), 2, "rows must be original, refined or both, but it is 'all'"),
         (instead("rollback", to_round=2), 2, "to_round must be between 0 and 1, but it is 2"),

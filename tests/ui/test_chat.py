@@ -101,7 +101,7 @@ def test_a_training_has_the_epochs_that_were_asked_for(run: Callable[..., RunFol
     [
         ("/approve maybe", "/approve takes nothing after it"), ("/finish now", "/finish takes nothing after it"),
         ("/train many", "Settings are written as in: /train epochs=4"),
-        ("/train epoch=2", "epoch is unknown: did you mean epochs?"),
+        ("/train epoch=2", "epoch is unknown (did you mean epochs?)"),
         ("/train epochs=2 rank=0", "rank must be between"), ("/run 0", "/run takes a number from 1 on"),
         ("/set target=2", "target"), ("/set goal=1", "There is no limit goal"), ("/why 3", "There is no round 3"),
         ("/rollback 0", "nothing to go back from"), ("/compare 1", "/compare takes two rounds"),

@@ -110,7 +110,9 @@ def test_no_text_breaks_out_of_its_fence(text: str) -> None:
 def test_escaped_text_stays_in_its_cell(text: str) -> None:
     line = escape(text)
     assert "\n" not in line
-    assert not re.search(r"(?<!\\)(\\\\)*[|`*_\[\]]", line.replace("\\\\", "")), line
+    bare = re.sub(r"(?<=[^\W_])_(?=[^\W_])", "", line)  # within a word, an underscore emphasises nothing
+    assert not re.search(r"(?<!\\)(\\\\)*[|`*_\[\]]", bare.replace("\\\\", "")), line
+    assert escape("edit_prompt, _told_ and a__b") == r"edit_prompt, \_told\_ and a\_\_b"
     assert not re.search(r"<[A-Za-z/!?]", line)
     assert not re.match(r"[-+#>]\s|#|>", line)
 
@@ -123,15 +125,20 @@ def test_discarded_rounds_are_marked(tmp_path: Path) -> None:
     assert "| 2 | ● LoRA | rules | taken back | 0.04 → 0.00 |" in twin
 
 
-def test_proposals_that_were_dropped_early_say_after_how_many_rows(tmp_path: Path) -> None:
+def test_proposals_say_on_how_many_rows_they_were_compared_and_which_was_chosen(tmp_path: Path) -> None:
     run = make_run(tmp_path, rounds=1, finished=False)
     compared = [("the present prompt", 12), ("a good one", 12), ("a bad one", 4)]
-    proposals = tuple(Proposal(prompt=SEED.id, note=note, merit=0.25, rows=rows) for note, rows in compared)
+    prompts = {"a good one": SHOWN.id}
+    proposals = tuple(
+        Proposal(prompt=prompts.get(note, SEED.id), note=note, merit=0.25, rows=rows) for note, rows in compared
+    )
     refused = Proposal(prompt=SEED.id, note="refused: it gives a row away")
     run.append(round_with((*proposals, refused)))
     for text in read(run)[1:]:
         assert "refused: it gives a row away" in text
         assert "a bad one (dropped after 4 rows)" in text.replace("\\", "")
+        assert "a good one (chosen)" in text.replace("\\", "") and text.count("one (chosen)") == 1
+        assert "on 12 rows" in re.sub("<[^>]*>", "", text)
         assert text.count("dropped after") == 1  # and nothing of the kind of rounds that did not count rows
 
 

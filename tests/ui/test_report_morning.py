@@ -7,7 +7,8 @@ import pytest
 
 from agent.records.actions import Rollback
 from agent.records.evaluation import ExampleScore
-from agent.records.events import Note, RunStarted, RunStopped
+from agent.records.events import LimitsSet, Note, RunStarted, RunStopped
+from agent.records.limits import Limits
 from agent.records.rounds import ConstantAnswer
 from memory.run.folder import RunFolder
 from tests.fixtures.pages import read
@@ -113,3 +114,6 @@ def test_what_went_wrong_is_told_with_what_was_done(tmp_path: Path) -> None:
     _, words, twin = read(run)
     assert "The disk is full." in words and "The disk is full." in twin
     assert "1 remark of the run Waited 40 s for the LLM." in words
+    run.event(LimitsSet(row=run.extend(Limits(rounds=9, target=0.95), by="user")))
+    for text in read(run)[1:]:
+        assert re.search(r"Limits set by the user at \d\d:\d\d: 9 rounds, target 0\.95", text)

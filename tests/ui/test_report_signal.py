@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent.policy.learned import Learned
-from agent.records.actions import Decision
+from agent.records.actions import Decision, Rollback
 from agent.records.rounds import Round, Spend
 from agent.records.signal import Outlook, Signal
 from memory.run.folder import RunFolder
@@ -52,6 +52,16 @@ def test_promises_and_results_are_in_page_and_text(tmp_path: Path) -> None:
     assert "| noise floor, merit | 0.06 |" in twin and "| drift, nats a token | +0.03 |" in twin
     assert '<g class="promise train_lora pulled"><title>round 4' in page
     assert '<path class="signal drift"' in page
+
+
+def test_a_rollback_keeps_no_promise(tmp_path: Path) -> None:
+    run = promising(tmp_path)
+    last = run.rounds()[-1]
+    back = last.decision.model_copy(update={"move": Rollback(to_round=2)})
+    run.append(last.model_copy(update={"number": last.number + 1, "decision": back}))
+    _, _, twin = read(run)
+    (line,) = (line for line in twin.splitlines() if line.startswith(f"| {last.number + 1} | +0.21"))
+    assert line.split(" | ")[6] == "–", "what it undid was no gain of a lever"
 
 
 def test_the_drift_of_the_final_weights_is_in_page_and_text(tmp_path: Path) -> None:

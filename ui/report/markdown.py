@@ -4,7 +4,8 @@ import re
 
 from markupsafe import Markup
 
-_ACTIVE = re.compile(r"([\\`*_\[\]|~$])")  # what means something anywhere in a line
+# What means something anywhere in a line. An underscore within a word, as in `edit_prompt`, means nothing (CommonMark).
+_ACTIVE = re.compile(r"([\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_]))")
 _OPENING = re.compile(r"^([#>=]|[-+](?!\d)|\d+[.)](?=\s|$))")  # what means something where a line begins
 _ENTITY = re.compile(r"&(?=#?\w+;)")
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")

@@ -5,9 +5,10 @@ from datetime import datetime
 from typing import NamedTuple
 
 from agent.records.actions import Rollback
-from agent.records.events import Note, RunFinished, RunStarted, RunStopped
+from agent.records.events import LimitsSet, Note, RunFinished, RunStarted, RunStopped
 from agent.records.rounds import Round
 from graphs.cancelling import CANCELLED
+from graphs.control.extension import in_words
 from memory.run.events import TimedEvent
 from memory.run.folder import RunFolder
 from ui.report.sections import RoundSection
@@ -53,8 +54,19 @@ def troubles(run: RunFolder, rounds: Sequence[Round]) -> list[Trouble]:
 
 
 def remarks(run: RunFolder) -> list[str]:
-    """What else the run remarked: what it passed over, waited for, and did otherwise than planned. Each once."""
-    return [text for text in _notes(run) if not text.startswith(WARNING)]
+    """What else the run remarked: what it passed over, waited for, did otherwise than planned, and its changed limits.
+    Each once."""
+    found: list[str] = []
+    for entry in run.events().entries:
+        match entry.event:
+            case Note(text=text) if not text.startswith(WARNING):
+                found.append(text)
+            case LimitsSet(row=row):
+                by = f" by the {row.by}" if row.by else ""
+                found.append(f"Limits set{by} at {_clock(entry.time)}: {in_words(row.limits)}.")
+            case _:
+                pass
+    return list(dict.fromkeys(found))
 
 
 def _of_round(row: Round) -> list[Trouble]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import NamedTuple, get_args
 
+from agent.counting import plural
 from agent.records.edits import Critique
 from agent.records.examples import Candidate, TextPart
 from agent.records.rounds import Baseline, Proposal, Round
@@ -30,6 +31,18 @@ class RoundSection(NamedTuple):
     def compared(self) -> list[Proposal]:
         """The proposals that were scored."""
         return [proposal for proposal in self.row.trial.proposals if proposal.merit is not None]
+
+    @property
+    def compared_on(self) -> str:
+        """On how many rows the proposals were scored, as `on 12 rows`; nothing where the ledger did not count them."""
+        rows = max((proposal.rows for proposal in self.compared), default=0)
+        return f"on {plural(rows, 'row')}" if rows else ""
+
+    @property
+    def chosen(self) -> str | None:
+        """The prompt of the proposal that was put on trial."""
+        candidate = self.row.trial.candidate
+        return candidate.prompt if candidate else None
 
     @property
     def refused(self) -> list[Proposal]:

@@ -30,7 +30,8 @@ LEVERS = ("edit_prompt", "train_lora")
 class Forecast(NamedTuple):
     """A round: the outlook of each lever by its action, the action taken, and the merit that it gained.
 
-    `came` is NaN where the round brought no pair to measure; `floor` is the noise floor, 0 where it is not known.
+    `came` is NaN where no trial of a lever was measured, as in a rollback, which promises nothing; `floor` is the
+    noise floor, 0 where it is not known.
     """
 
     round: int
@@ -57,11 +58,15 @@ def forecasts(rounds: Sequence[Round]) -> list[Forecast]:
     return [
         Forecast(
             row.number, outlooks(row), row.decision.move.action,
-            row.verdict.merit_gain if row.trial.candidate else NAN, row.verdict.kept, row.signal.floor,
+            row.verdict.merit_gain if _tried_a_lever(row) else NAN, row.verdict.kept, row.signal.floor,
         )
         for row in rounds
         if outlooks(row)
     ]  # fmt: skip
+
+
+def _tried_a_lever(row: Round) -> bool:
+    return row.trial.candidate is not None and row.decision.move.action in LEVERS
 
 
 def outlooks(row: Round) -> dict[str, Outlook]:
