@@ -54,6 +54,7 @@ LONG = {
     "test_embedded.py", "test_decide.py", "test_kill_matrix.py", "test_browser.py", "test_processes.py",
     "test_foreman.py", "test_failing.py", "test_taking_up.py", "test_night_limits.py", "test_terminal.py",
     "test_kills.py", "test_bundle.py", "test_cli.py",
+    "test_chat.py", "test_gating.py", "test_cost.py", "test_external.py", "test_budgets.py", "test_shared.py",
     "test_queue_commands.py", "test_spread.py", "test_mcp_server.py", "test_parallel.py", "test_money.py",
 }  # fmt: skip
 TEXT = [

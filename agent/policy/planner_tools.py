@@ -1,7 +1,6 @@
 """The tools of the LLM planner: the actions it may name in this round, and what it may look at before."""
 
 from collections.abc import Sequence
-from statistics import fmean
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, create_model
@@ -11,7 +10,6 @@ from agent.records.actions import EditPrompt, Enough, Epochs, Rank, Rate, Replay
 from agent.records.base import Record
 from agent.records.looks import ClassifyFailures, Evaluate, SearchPrompts, TryPrompt
 from agent.records.rounds import Round, tried
-from agent.records.signal import Signal
 
 
 class Reasoned(Record):
@@ -93,7 +91,7 @@ def worth_going_back_to(briefing: Briefing) -> list[int]:
     seen = {stood[-1], *(stood[move.to_round] for move in moves if isinstance(move, Rollback))}
     worth = []
     for number, (origin, signal) in enumerate(zip(stood, signals, strict=True)):
-        if origin not in seen and signal.reward >= now.reward and _merit(signal) >= _merit(now):
+        if origin not in seen and signal.reward >= now.reward and signal.merit >= now.merit:
             worth.append(number)
             seen.add(origin)
     return worth
@@ -113,7 +111,3 @@ def _origins(history: Sequence[Round]) -> list[int]:
         brought = stood[action.to_round] if isinstance(action, Rollback) and row.verdict.kept else number
         stood.append(brought if row.verdict.kept else stood[-1])
     return stood
-
-
-def _merit(signal: Signal) -> float:
-    return round(fmean((signal.reward, signal.content, signal.style)), 9)

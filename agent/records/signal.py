@@ -181,6 +181,11 @@ class Signal(Record):
     edit: LeverSignal = LeverSignal()
 
     @property
+    def merit(self) -> float:
+        """Mean of reward, content and style, rounded: equal scores are equal in whatever order they were added."""
+        return round((self.reward + self.content + self.style) / 3, 9)
+
+    @property
     def known(self) -> float:
         """Content beyond luck."""
         return knowledge(self.content, self.luck)

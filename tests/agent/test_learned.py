@@ -65,7 +65,7 @@ def every_briefing(remade: float) -> Iterator[Briefing]:
 
 
 @pytest.mark.parametrize("remade", [0.0, 1.0])
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_without_experience_it_pulls_the_lever_that_the_rules_would(seed: int, remade: float) -> None:
     policy = Learned(TASK.model_copy(update={"seed": seed}))
     agreed = [policy.decide(briefing).agrees for briefing in every_briefing(remade)]

@@ -262,7 +262,7 @@ def parrot() -> Iterator[tuple[LlmServer, list[Reply]]]:
         yield server, replies
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(first=REPLIES, second=REPLIES, refused=st.sets(st.sampled_from(["train_lora", "edit_prompt", "rollback"])))
 def test_whatever_the_llm_answers_the_decision_is_one_within_bounds(
     parrot: tuple[LlmServer, list[Reply]], first: Reply, second: Reply, refused: set[str]

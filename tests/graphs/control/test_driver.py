@@ -4,8 +4,6 @@ import errno
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,64 +11,20 @@ import pytest
 from agent.errors import BadInput, NesyLoraError
 from agent.policy.experience import experience
 from agent.records.actions import EditPrompt, Rollback, Stop, TrainLora
-from agent.records.events import Event, Note, PlanAnswered
-from agent.records.limits import Limits
+from agent.records.events import Note, PlanAnswered
 from agent.records.looks import Evaluate, TryPrompt
 from graphs.approval import APPROVE, instead
 from graphs.cancelling import CANCELLED
 from graphs.context import new_run
 from graphs.control.anybody import Anybody, Workers
 from graphs.control.client import live
-from graphs.control.driver import Driver, drive
-from graphs.control.steering import RunStatus
+from graphs.control.driver import drive
 from graphs.control.watching import status_of_folder
 from memory.experience import ExperienceFile
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import TinyTask
+from tests.fixtures.steering import PATIENCE, Held, held, is_, until
 from tests.llm.server import Reply, Request, serving
-
-PATIENCE = 600.0  # seconds; a test that waits so long fails
-
-
-class Held:
-    """A listener at which the run stands still at a chosen place, until it is let go."""
-
-    def __init__(self, what: str, done: int = 1) -> None:
-        self._what, self._done = what, done
-        self.reached, self.free = threading.Event(), threading.Event()
-
-    def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
-        if what == self._what and done >= self._done and not self.reached.is_set():
-            self.reached.set()
-            assert self.free.wait(PATIENCE)
-
-    def event(self, event: Event) -> None: ...
-
-
-@contextmanager
-def held(folder: RunFolder, what: str = "training LoRA", done: int = 1, **how: bool) -> Iterator[tuple[Driver, Held]]:
-    """The run, standing still in the middle of a step."""
-    listener = Held(what, done)
-    with drive(folder, listener=listener, **how) as driver:
-        assert listener.reached.wait(PATIENCE), driver.status()
-        try:
-            yield driver, listener
-        finally:
-            listener.free.set()
-
-
-def until(driver: Driver, ok: Callable[[RunStatus], bool]) -> RunStatus:
-    """The first status that is as wanted."""
-    status = driver.status()
-    while not ok(status):
-        newer = driver.status(status.version, PATIENCE)
-        assert newer.version > status.version, f"nothing happens any more: {newer}"
-        status = newer
-    return status
-
-
-def is_(*conditions: str) -> Callable[[RunStatus], bool]:
-    return lambda status: status.condition in conditions
 
 
 @pytest.fixture
@@ -312,72 +266,6 @@ def test_an_action_of_the_users_own_takes_the_place_of_the_next_plan(training: R
     assert [(row.decision.move.action, row.decision.by) for row in training.rounds()] == [
         ("train_lora", "fixed order"), ("edit_prompt", "user"),
     ]  # fmt: skip
-
-
-def test_an_action_beyond_the_budget_of_rounds_is_refused_until_it_is_raised(training: RunFolder) -> None:
-    beyond = r"^The budget has 2 rounds, and this would be round 3: edit_prompt was not done\. Raise it first"
-    with drive(training, supervised=True) as driver:
-        until(driver, is_("waiting"))
-        driver.go_on(2)
-        status = until(driver, lambda status: status.condition == "waiting" and status.rounds == 2)
-        with pytest.raises(BadInput, match=beyond):
-            driver.act(EditPrompt())
-        with pytest.raises(BadInput, match=beyond):
-            driver.answer(instead("edit_prompt"), 3)
-        assert driver.status().question == status.question, "it still waits"
-        driver.extend(rounds=3)
-        driver.act(EditPrompt())
-        until(driver, lambda status: status.condition == "waiting" and status.rounds == 3)
-        with pytest.raises(BadInput, match="The budget has 3 rounds, and this would be round 4"):
-            driver.act(EditPrompt())
-        driver.act(Rollback(to_round=0))  # costs nothing
-        until(driver, lambda status: status.condition == "waiting" and status.rounds == 4)
-        driver.finish()
-        assert driver.wait(PATIENCE)
-    actions = [row.decision.move.action for row in training.rounds()]
-    assert actions == ["train_lora", "train_lora", "edit_prompt", "rollback"]
-
-
-@pytest.mark.parametrize("pauses", [False, True])
-def test_an_action_that_only_a_round_beyond_the_budget_could_do_is_refused_at_once(
-    training: RunFolder, pauses: bool
-) -> None:
-    training.extend(Limits(rounds=1, target=1.0))
-    with held(training) as (driver, listener):  # in the only round
-        if pauses:
-            driver.pause(now=True)
-            listener.free.set()
-            until(driver, is_("paused"))
-        with pytest.raises(BadInput, match="The budget has 1 round, and this would be round 2"):
-            driver.act(EditPrompt())
-        driver.extend(rounds=2)
-        driver.act(EditPrompt())
-        listener.free.set()
-        assert driver.wait(PATIENCE)
-    assert [row.decision.move.action for row in training.rounds()] == ["train_lora", "edit_prompt"]
-
-
-def test_an_action_that_a_lowered_budget_holds_no_more_is_noted_and_not_done(training: RunFolder) -> None:
-    with held(training) as (driver, listener):
-        driver.act(EditPrompt())  # in round 2, it is thought
-        driver.extend(rounds=1)
-        listener.free.set()
-        assert driver.wait(PATIENCE)
-    assert [row.decision.move.action for row in training.rounds()] == ["train_lora"]
-    assert any(
-        note.text.startswith("The budget has 1 round, and this would be round 2: edit_prompt was not done.")
-        for note in training.events().of(Note)
-    )
-
-
-def test_a_plan_that_a_lowered_budget_holds_no_more_is_not_asked_about(training: RunFolder) -> None:
-    with drive(training, supervised=True) as driver:
-        until(driver, is_("waiting"))
-        driver.go_on(1)
-        until(driver, lambda status: status.condition == "waiting" and status.rounds == 1)
-        driver.extend(rounds=1)
-        status = until(driver, lambda status: status.question is not None and status.limits.rounds == 1)
-        assert status.question and isinstance(status.question.decision.move, Stop)
 
 
 def test_nothing_is_cancelled_where_no_action_is_under_way(training: RunFolder) -> None:
