@@ -166,7 +166,7 @@ def _contradicting(demos: Sequence[Demo], train: Sequence[Example], scorers: Tas
         return []
     demo, row = wrong[0]
     return [
-        f"{plural(len(wrong), 'demonstration')} of the first prompt answer otherwise than the train rows with the same "
+        f"{plural(len(wrong), 'demonstration')} of the first prompt with another answer than the train rows of the same "
         f"question: {cut(demo.question)} with {cut(demo.answer)}, {row.name} with {cut(row.answer)}. Models follow "
         "demonstrations: mend the ones or the others"
     ]

@@ -150,7 +150,7 @@ def test_demonstrations_that_contradict_the_rows_are_warned_of(folder: Path) -> 
     answers = [("Train 0?", "It is city 0."), ("  TRAIN 1? ", "Rome"), ("Who else?", "Oslo"), ("train 2?", "Oslo")]
     demos = "prompt.demos=" + json.dumps([{"question": question, "answer": answer} for question, answer in answers])
     assert load_task(folder, [demos]).warnings == (
-        "2 demonstrations of the first prompt answer otherwise than the train rows with the same question: 'TRAIN 1?' "
+        "2 demonstrations of the first prompt with another answer than the train rows of the same question: 'TRAIN 1?' "
         "with 'Rome', train:2 with 'city 1'. Models follow demonstrations: mend the ones or the others",
     )
     jsonl(folder / "train.jsonl", [*rows("train"), {"question": "train 1?", "answer": "Rome"}])
