@@ -135,6 +135,7 @@ class Looking:
             better=sum(difference > 0 for difference in differences),
             worse=sum(difference < 0 for difference in differences),
             p_value=sign_flip(differences),
+            same=pairs[0] == pairs[1],
         )
 
 

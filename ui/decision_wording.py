@@ -118,6 +118,8 @@ def finding(found: Finding) -> str:
             return ", ".join(near) or ("none" if found.asked else "the memory is kept out of this run")
         case PromptTried():
             return f"“{cut(found.answer, MOST_OF_TEXT)}”"
+        case PairsCompared(same=True):
+            return f"the same pair stood after both: reward {number(found.first_reward)}"
         case PairsCompared():
             return (
                 f"reward {number(found.first_reward)} and {number(found.second_reward)}; {found.better} of "

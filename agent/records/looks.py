@@ -151,6 +151,7 @@ class PairsCompared(Record):
     better: int = Field(description="rows whose reward is higher under the second pair")
     worse: int = Field(description="rows whose reward is lower under the second pair")
     p_value: float
+    same: bool = Field(False, description="whether it is one pair, which stood after both rounds")
 
 
 Finding = Annotated[

@@ -96,6 +96,7 @@ def test_an_agent_looks_pulls_levers_and_ends_the_run(session: Session, folder: 
         summary = RoundSummary.model_validate_json(message.text)
         assert summary == message.artifact and (summary.kept, summary.reward) == (row.verdict.kept, row.reward)
     assert isinstance(compared.artifact, PairsCompared) and compared.artifact.second_reward == rounds[-1].reward
+    assert compared.artifact.same == (not any(row.verdict.kept for row in rounds))
     assert isinstance(tried.artifact, PromptTried) and searched.artifact.asked
     assert Outcome.model_validate_json(ended.text) == folder.outcome()
     assert all(message.status == "success" for message in (on_train, edited, trained, ended))

@@ -54,6 +54,11 @@ COMPARED = PairsCompared(
             Compare(first=0, second=2), COMPARED,
             "compare the pairs after rounds 0 and 2: reward 0.25 and 0.50; 2 of 4 rows better, 1 worse, p 0.25",
         ),
+        (
+            Compare(first=0, second=1),
+            COMPARED.model_copy(update={"second": 1, "better": 0, "worse": 0, "p_value": 1.0, "same": True}),
+            "compare the pairs after rounds 0 and 1: the same pair stood after both: reward 0.25",
+        ),
     ],
 )  # fmt: skip
 def test_every_look_and_finding_has_its_words(look: Look, finding: Finding, words: str) -> None:

@@ -107,9 +107,10 @@ def test_what_went_wrong_is_told_with_what_was_done(tmp_path: Path) -> None:
     found = troubles(run, run.rounds())
     assert [trouble.what for trouble in found] == [
         "two rows are the same.",
-        "A process ended without a word (killed, or out of memory).",
+        "A process ended without a word (killed, out of memory, or by a second signal).",
         "The disk is full.",
     ]
+    assert re.fullmatch(r"after \d\d:\d\d", found[1].when)
     assert "It went on at" in found[1].then and "It went on at" in found[2].then
     _, words, twin = read(run)
     assert "The disk is full." in words and "The disk is full." in twin

@@ -14,7 +14,7 @@ from memory.run.folder import RunFolder
 from ui.report.sections import RoundSection
 
 WARNING = "Warning: "  # what a note begins with
-KILLED = "A process ended without a word (killed, or out of memory)."
+KILLED = "A process ended without a word (killed, out of memory, or by a second signal)."
 MOST = 20  # troubles, and dead ends, that are shown
 
 
@@ -90,7 +90,7 @@ def _of_processes(entries: Sequence[TimedEvent]) -> list[Trouble]:
         match entry.event:
             case RunStarted():
                 if works:
-                    when = _clock(entries[place - 1].time)
+                    when = f"after {_clock(entries[place - 1].time)}"  # its last event: when it ended, none tells
                     found.append(Trouble(when, KILLED, _on(entry)))
                 works = True
             case RunStopped(reason=reason, failed=failed):
