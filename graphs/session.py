@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, cast
 
 from agent.errors import BadInput, NesyLoraError
 from agent.protocols import Listener
+from agent.records.actions import Stop
 from agent.records.base import digest
 from agent.records.events import RunStarted
 from agent.records.examples import Candidate
+from agent.records.limits import Extension
 from agent.records.rounds import Round
 from agent.records.signal import Diagnosis
 from graphs.approval import APPROVE, Question
@@ -147,9 +149,18 @@ class Session:
         graph, folder = build_graph(self._saver), self.services.folder
         rounds, ended = len(folder.rounds()), bool(folder.outcomes())
         repair(graph, self._saver, self._config, self.services.note, rounds=rounds, ended=ended)
-        if not self.finished and graph.get_state(self._config).values.get("outcome"):
-            self._saver.forget()  # of a run that was opened again: it goes on from its ledger
+        there = graph.get_state(self._config)
+        if not self.finished and (there.values.get("outcome") or self._is_overtaken(there)):
+            self._saver.forget()  # it was opened again, or plans anew: it goes on from its ledger
         return graph
+
+    def _is_overtaken(self, there: "StateSnapshot") -> bool:
+        """Whether limits were set since the last round, and the end is planned, or a round that they do not hold."""
+        folder, decision = self.services.folder, there.values.get("decision")
+        rows = folder.known_rows()
+        if not decision or not {"approve", "finish"} & {*there.next} or not rows or not isinstance(rows[-1], Extension):
+            return False
+        return isinstance(decision.move, Stop) or len(folder.rounds()) >= self.services.spec.config.budget.rounds
 
     def _opened(self) -> "Checkpoints | PostgresCheckpoints":
         """The run's checkpoints, in its folder or on a server. Raises BadInput: what they need is not installed."""

@@ -222,6 +222,8 @@ class RunThread:
 
     def _number(self) -> int:
         """Of the round in which an action that is asked for now would be done."""
+        if self._cut_off:
+            return self._cut_off + 1
         done, under_way = len(self._folder.rounds()), self._services.under_way
         has_begun = under_way.node in (*LEVERS, "judge", "remember")
         return (max(done, under_way.round) if has_begun else done) + 1

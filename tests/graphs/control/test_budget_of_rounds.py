@@ -8,9 +8,11 @@ from agent.errors import BadInput
 from agent.records.actions import EditPrompt, Rollback, Stop
 from agent.records.events import Note
 from agent.records.limits import Limits
+from eval.tasks.task import load_config
 from graphs.approval import instead
 from graphs.context import new_run
 from graphs.control.driver import drive
+from graphs.control.extension import extend_stopped
 from memory.run.folder import RunFolder
 from tests.fixtures.learnable import TinyTask
 from tests.fixtures.steering import PATIENCE, held, is_, until
@@ -86,3 +88,34 @@ def test_a_plan_that_a_lowered_budget_holds_no_more_is_not_asked_about(training:
         driver.extend(rounds=1)
         status = until(driver, lambda status: status.question is not None and status.limits.rounds == 1)
         assert status.question and isinstance(status.question.decision.move, Stop)
+
+
+@pytest.mark.parametrize(("done", "rounds"), [(2, 3), (1, 1)])
+@pytest.mark.parametrize("supervised", [True, False])
+def test_limits_that_are_set_while_nobody_works_overtake_the_plan_that_waits(
+    training: RunFolder, supervised: bool, done: int, rounds: int
+) -> None:
+    """An end that waits does not open the test rows once there are more rounds; a round beyond them is not begun."""
+    with drive(training, supervised=True) as driver:
+        until(driver, is_("waiting"))
+        driver.go_on(done)
+        until(driver, lambda status: status.condition == "waiting" and status.rounds == done)
+    extend_stopped(training, load_config(training.task_file), {"rounds": rounds})
+    with drive(training, supervised=supervised) as driver:
+        status = until(driver, is_("waiting", "finished"))
+        if supervised:
+            assert status.question and status.question.number == done + 1
+            assert isinstance(status.question.decision.move, Stop) == (done == rounds)
+    assert len(training.rounds()) == (done if supervised else rounds)
+
+
+def test_after_a_cut_off_action_the_budget_is_kept_as_well(training: RunFolder) -> None:
+    with held(training, done=2) as (driver, listener):
+        driver.leave()
+        listener.free.set()
+        driver.wait(PATIENCE)
+    training.extend(Limits(rounds=1, target=1.0))
+    with drive(training, supervised=True) as driver:
+        until(driver, is_("paused"))
+        with pytest.raises(BadInput, match="The budget has 1 round, and this would be round 2"):
+            driver.act(EditPrompt())
