@@ -3,6 +3,7 @@
 from typing import Literal
 
 from agent.config.task import Gate
+from agent.counting import plural
 from agent.records.rounds import KeptScore, Verdict
 
 UNMEASURED = "what it forgets could not be measured: the general text does not fit into the model's window"
@@ -38,8 +39,8 @@ def too_forgetful(verdict: Verdict, budget: float | None) -> bool:
 
 
 def in_words(score: KeptScore) -> str:
-    """The task and its two rewards."""
-    return f"{score.task} from {score.base:.2f} to {score.reward:.2f}"
+    """The task and its two rewards, on how many rows."""
+    return f"{score.task} from {score.base:.2f} to {score.reward:.2f} on {plural(score.rows, 'row')}"
 
 
 def _objected(verdict: Verdict, objection: Literal["drift", "keep"], why: str) -> Verdict:

@@ -141,7 +141,8 @@ def checked(task: Path, overrides: Sequence[str] = ()) -> "tuple[Task, dict[str,
         try:
             kept[other] = load_kept(other, read.config, read.folder).digest
         except BadInput as error:
-            raise BadInput(f"{place(task, ('keep', number), overrides)}: keep: {error}") from error
+            whose = "" if other in str(error) else f"{other}: "
+            raise BadInput(f"{place(task, ('keep', number), overrides)}: keep: {whose}{error}") from error
     check_experience(read.config, read.folder)
     if read.config.edit.editor == "gepa":
         library()

@@ -16,7 +16,7 @@ WORTH_A_ROUND = 0.1
 FALLING = 0.05
 # Loss (nats a token) below which a training has learned its rows, though it may still fall. Where wrong rows mislead it
 # (`mislabelled`: reward 0.67 -> 0.21 at loss 0.01), twice the epochs made nothing good (0.33, and 0.17 in another run).
-LEARNED = 0.05
+LEARNED_LOSS = 0.05
 # Share of rows that the pair knows, beyond luck, from which on training goes on under the few-shot examples it has.
 WORTH_KEEPING = 0.5
 # Chance that an edit mends a failing row from which on words come first: more likely than not.
@@ -79,7 +79,7 @@ def is_unfinished(row: Round) -> bool:
     move, loss = row.decision.move, row.trial.loss
     if not isinstance(move, TrainLora) or row.verdict.kept or loss is None:
         return False
-    return is_still_falling(row) and loss > max(move.enough, LEARNED)
+    return is_still_falling(row) and loss > max(move.enough, LEARNED_LOSS)
 
 
 def is_still_falling(row: Round) -> bool:

@@ -82,8 +82,8 @@ def offered_actions(briefing: Briefing, would: TrainLora) -> list[type[Reasoned]
 
 
 def worth_going_back_to(briefing: Briefing) -> list[int]:
-    """The rounds of `elsewhere` whose pair the gate may keep: each pair once, if it has at least the reward and the
-    merit of the present one, which is measured on the same rows, and was not judged against it before."""
+    """The rounds of `elsewhere` whose pair the gate may keep: each pair once, if its reward is higher than the present
+    one's, or equal with as much merit, on the same rows, and it was not judged against that before."""
     history, now = briefing.history, briefing.signal
     stood, signals = _origins(history), [*(row.signal for row in history), now]
     kept = max((number for number, row in enumerate(history, 1) if row.verdict.kept), default=0)
@@ -91,7 +91,7 @@ def worth_going_back_to(briefing: Briefing) -> list[int]:
     seen = {stood[-1], *(stood[move.to_round] for move in moves if isinstance(move, Rollback))}
     worth = []
     for number, (origin, signal) in enumerate(zip(stood, signals, strict=True)):
-        if origin not in seen and signal.reward >= now.reward and signal.merit >= now.merit:
+        if origin not in seen and (signal.reward, signal.merit) >= (now.reward, now.merit):
             worth.append(number)
             seen.add(origin)
     return worth

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field
 
-from agent.records.actions import Decision
+from agent.records.actions import Decision, Rollback
 from agent.records.base import Record
 from agent.records.edits import Critique
 from agent.records.examples import Candidate
@@ -196,6 +196,22 @@ class Round(Record):
 def tried(history: Iterable[Round]) -> list[Round]:
     """The rounds that say something about their lever: those that were not broken off."""
     return [row for row in history if not row.trial.cancelled]
+
+
+def standing_rounds(rounds: Iterable[Round]) -> frozenset[int]:
+    """The numbers of the rounds that made the present pair: kept, and not undone by a rollback.
+
+    Args:
+        rounds: all of a run, from its first.
+    """
+    stood: list[frozenset[int]] = [frozenset()]  # at the baseline, and after each round
+    for row in rounds:
+        move, before = row.decision.move, stood[-1]
+        if row.verdict.kept and isinstance(move, Rollback):
+            stood.append(stood[move.to_round])
+        else:
+            stood.append(before | {row.number} if row.verdict.kept else before)
+    return stood[-1]
 
 
 class Baseline(Record):

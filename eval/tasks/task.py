@@ -157,18 +157,23 @@ def _unreachable(examples: Sequence[Example], scorers: TaskScorers) -> list[str]
 
 def _contradicting(demos: Sequence[Demo], train: Sequence[Example], scorers: TaskScorers) -> list[str]:
     """A warning if demonstrations answer questions of train rows otherwise than all rows with that question do."""
+
+    def contradicts(demo: Demo, row: Example) -> bool:
+        return folded(demo.answer) != folded(row.answer) and scorers.ruled(demo.answer, row) == 0
+
     rows: dict[str, list[Example]] = {}
     for row in train:
-        rows.setdefault(folded(row.question), []).append(row)
+        if row.stands_alone and scorers.ruled(row.answer, row) == 1:  # else the scorer itself is to be looked at
+            rows.setdefault(folded(row.question), []).append(row)
     known = [(demo, same) for demo in demos if (same := rows.get(folded(demo.question)))]
-    wrong = [(demo, same[0]) for demo, same in known if all(scorers.ruled(demo.answer, row) < 1 for row in same)]
+    wrong = [(demo, same[0]) for demo, same in known if all(contradicts(demo, row) for row in same)]
     if not wrong:
         return []
     demo, row = wrong[0]
     return [
-        f"{plural(len(wrong), 'demonstration')} of the first prompt with another answer than the train rows of the same "
-        f"question: {cut(demo.question)} with {cut(demo.answer)}, {row.name} with {cut(row.answer)}. Models follow "
-        "demonstrations: mend the ones or the others"
+        f"{plural(len(wrong), 'demonstration')} of the first prompt with another answer than the train rows of the "
+        f"same question: {cut(demo.question)} with {cut(demo.answer)}, {row.name} with {cut(row.answer)}. Models "
+        "follow demonstrations: mend the ones or the others"
     ]
 
 

@@ -42,7 +42,8 @@ def extended(config: TaskConfig, present: Limits, changes: Mapping[str, float | 
         limits = Limits.model_validate(present.model_dump() | dict(changes))
     except ValidationError as error:
         fault = error.errors()[0]
-        raise BadInput(f"{fault['loc'][0]}: {fault['msg']}, but it is {fault['input']!r}") from None
+        said = fault["msg"].removeprefix("Input should be ")
+        raise BadInput(f"{fault['loc'][0]} must be {said}, but it is {fault['input']:g}; nothing is changed") from None
     if "rounds" in changes and limits.rounds < 1:
         raise BadInput("rounds: at least 1, those that are done included; `nesylora ctl finish` ends a run")
     if limits.target is None:

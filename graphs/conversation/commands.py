@@ -124,11 +124,18 @@ def _fits(rest: str, takes: str) -> bool:
 
 
 def settings(text: str, example: str) -> dict[str, object]:
-    """`name=value` pairs; a value with commas is a list. Raises BadInput, with an example, where it is none."""
+    """`name=value` pairs; a value with commas is a list, null is None. Raises BadInput, with an example, where it is
+    none."""
     pairs = [part.partition("=") for part in text.split()]
     if not all(name and equals and value for name, equals, value in pairs):
         raise BadInput(f"Settings are written as in: {example}. Nothing was done.")
-    return {name: value.split(",") if "," in value or name == "parts" else value for name, _, value in pairs}
+    return {name: _value(name, value) for name, _, value in pairs}
+
+
+def _value(name: str, value: str) -> str | list[str] | None:
+    if "," in value or name == "parts":
+        return value.split(",")
+    return None if value == "null" else value
 
 
 def count(text: str, command: str, least: int = 0) -> int:

@@ -13,6 +13,10 @@ COUNTS = {
 
 N = rf"(?:\d+|{'|'.join(COUNTS)})"
 COUNT, EPOCHS, ROUNDS = rf"(?P<count>{N})", rf"(?P<epochs>{N})(?: more)? epochs?", rf"(?P<rounds>{N}) rounds?"
+NAMES = (
+    "plan|approve|reject|edit|train|run|undo|rollback|set|stop|pause|go|why|diff|prompt|try|status|failures|compare|"
+    "search|finish|help|quit"
+)  # of the commands
 MINUTES = r"(?P<minutes>\d+) min(?:ute)?s?"
 YES = (
     r"y|yes|yep|yeah|yup|ok|okay|sure|fine|right|good|agreed|i agree|approved?|proceed|go|go (?:ahead|for it)|"
@@ -54,6 +58,8 @@ MEANINGS: dict[str, tuple[str, ...]] = {
     "/why": (
         rf"why(?: not)?{THAT}\??", r"how come\??", rf"explain{THAT}\??", r"what(?:'s| is) the reason\??",
         r"(?:the )?reasons?\??", rf"why did you do{THAT}\??",
+        r"why (?:was|did you (?:keep|take back)) (?:it|that|this)(?: (?:kept|taken back|undone))?\??",
+        r"what (?:was|has it|has been|did it) (?:forgotten|forget)\??",
         rf"why (?:do|would) you (?:want|plan|propose|suggest|begin with|start with)(?: to do)?{THAT}\??",
     ),
     "/why {count}": (
@@ -94,8 +100,11 @@ MEANINGS: dict[str, tuple[str, ...]] = {
         r"how (?:much|many \w+)(?: \w+)? (?:is|are|do we have) left\??", r"what (?:is it|are you) doing(?: now)?\??",
         r"how (?:much|long)(?: \w+)* (?:cost|take|taken|spent|so far)\??", r"what (?:has|did) it cost\??",
     ),
-    "/help": (r"help(?: me)?", r"\?", r"commands\??", r"what can (?:i|you) (?:do|say)\??", r"how does this work\??"),
-    "/help {about}": (r"help (?:on |about |with )?/?(?P<about>\w+)",),
+    "/help": (
+        r"help(?: me| us)?(?:,? please)?", r"\?", r"commands\??", r"what can (?:i|you) (?:do|say)\??",
+        r"how does this work\??",
+    ),
+    "/help {about}": (rf"help (?:on |about |with )?/?(?P<about>{NAMES})",),
     "/quit": (
         r"quit", r"exit", r"bye", r"good ?bye", r"leave", r"see you", r"that(?:'s| is) all(?: for (?:now|today))?",
     ),

@@ -49,9 +49,10 @@ def edit_prompt(state: State, services: RunServices) -> State:
     note = f"None of {len(tried) - 1} proposals beat the present prompt on the minibatch"  # the first is that prompt
     if winner is not None:
         taken = next(proposal for proposal in tried if proposal.prompt == winner.id)
-        dearer = any((proposal.merit or 0.0) > (taken.merit or 0.0) for proposal in tried)
-        place = "the cheapest of the best" if dearer else "the best"
-        note = f"{taken.note}; {place} of {len(tried) - 1} proposals"
+        better = any((proposal.merit or 0.0) > (taken.merit or 0.0) for proposal in tried)
+        place = "within half a row of the best" if better else "the best"
+        retrieving = ", which retrieves more" if better else ""
+        note = f"{taken.note}; {place} of {len(tried) - 1} proposals{retrieving}"
     compared = {
         "raced": tuple(names),
         "candidate": winner and Candidate(prompt=winner.id, adapter=best.adapter),

@@ -56,7 +56,10 @@ def test_where_the_general_text_does_not_fit_there_is_no_objection_and_it_is_sai
 def test_a_fall_on_a_kept_task_beyond_the_tolerance_takes_the_trial_back() -> None:
     fallen = object_to_forgetting(a_verdict(drift=0.1, drift_before=0.0, keep=(scored(0.7),)), Gate())
     assert (fallen.kept, fallen.objection, fallen.overruled) == (False, "keep", True)
-    assert "falls on ../sums/task.yaml from 0.80 to 0.70; gate.keep_tolerance allows a fall of 0.05" in fallen.reason
+    assert (
+        "falls on ../sums/task.yaml from 0.80 to 0.70 on 32 rows; gate.keep_tolerance allows a fall of 0.05"
+        in fallen.reason
+    )
     for held in (scored(0.75), scored(0.9)):
         assert object_to_forgetting(a_verdict(drift=0.1, drift_before=0.0, keep=(held,)), Gate()).kept
 

@@ -4,7 +4,7 @@ import pytest
 
 from agent.errors import BadInput
 from graphs.conversation.commands import BY_NAME, COMMANDS, HELP, count, nearest, parsed, settings
-from graphs.conversation.lexicon import MEANINGS
+from graphs.conversation.lexicon import MEANINGS, NAMES
 from graphs.conversation.phrases import asks, understood
 
 SAID = {
@@ -16,7 +16,7 @@ SAID = {
     "/reject it costs too much": ["no, it costs too much"],
     "/reject don't train": ["don't train"],
     "/why": ["why?", "why", "Why that?", "explain", "what is the reason?", "how come?", "Why do you want to do that?",
-             "Why would you begin with that?"],
+             "Why would you begin with that?", "why was it kept?", "why was that taken back?", "what was forgotten?"],
     "/why 3": ["why round 3?", "explain round three", "what happened in round 3?", "tell me about the round 3",
                "why was round 3 taken back?"],
     "/plan": ["what next?", "what would you do first?", "What would you do next?", "show me the plan",
@@ -30,7 +30,8 @@ SAID = {
     "/rollback 2": ["go back to round 2", "back to round two", "rollback to 2", "return to round 2"],
     "/status": ["status", "how is it going?", "where are we?", "how much is left?", "what is the reward?", "budget?",
                 "what has it cost?", "how long has it taken?"],
-    "/help": ["help", "?", "what can I do?"],
+    "/help": ["help", "?", "what can I do?", "help please", "help us"],
+    "/help train": ["help train", "help on train", "help with /train"],
     "/quit": ["quit", "exit", "bye", "that's all for today"],
     "/finish": ["finish", "end the run", "I'm done", "stop here", "good enough", "open the test rows"],
     "/diff": ["what changed?", "what has changed?", "show me the changes", "diff"],
@@ -145,3 +146,8 @@ def test_a_question_asks_for_an_answer(said: str) -> None:
 )
 def test_a_wish_that_ends_in_a_question_mark_is_a_wish(said: str) -> None:
     assert not asks(said)
+
+
+def test_help_is_asked_about_every_command_and_nothing_else() -> None:
+    assert set(NAMES.split("|")) == {command.name[1:] for command in COMMANDS}
+    assert understood("help it improve") is None

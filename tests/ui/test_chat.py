@@ -23,6 +23,7 @@ from graphs.control.driver import drive
 from graphs.control.steering import Steering
 from graphs.session import open_session
 from memory.run.folder import RunFolder
+from tests.fixtures.story import a_round, make_run
 from tests.llm.clients import settings
 from tests.llm.server import OVERLOADED, LlmServer, Reply, call, serving
 from tests.llm.story import PLANNED, RULES, llm_rounds
@@ -138,9 +139,10 @@ def test_the_nearest_is_asked_back_and_done_at_a_yes(run: Callable[..., RunFolde
     assert folder.rounds()[0].decision.move == EditPrompt(instruction=WORDS)
 
 
-def test_what_was_perhaps_meant_is_asked_once(run: Callable[..., RunFolder], say: Say) -> None:
+@pytest.mark.parametrize("between", ["/status", "/why 9"])
+def test_what_was_perhaps_meant_is_asked_once(run: Callable[..., RunFolder], say: Say, between: str) -> None:
     folder = run()
-    output = say(folder, "it should reply with one lower-case word", "/status", "yes")
+    output = say(folder, "it should reply with one lower-case word", between, "yes")
     assert output.count("Did you mean /edit") == 1
     assert folder.rounds()[0].decision.move.action == "train_lora", "the yes is for the plan"
 
@@ -157,6 +159,16 @@ def test_a_failing_row_stands_beside_the_users_own_answer(run: Callable[..., Run
 
 
 # --- the end, and beyond it -----------------------------------------------------------------------------
+
+
+def test_an_end_below_an_earlier_pair_says_so(tmp_path: Path) -> None:
+    run = make_run(tmp_path, finished=False)
+    assert answers.better_before(run.rounds(), run.baseline()) == ""
+    *_, third, tuned = run.rounds()
+    run.append(a_round(5, Rollback(to_round=3), tuned.best, third.best, 1.0, 0.33, kept=True))
+    assert answers.better_before(run.rounds(), run.baseline()) == (
+        " The present pair has a validation reward of 0.33; after round 4 it was 1.00 (/rollback 4 goes back there)."
+    )
 
 
 def test_a_stop_says_what_it_opens_before_it_does(run: Callable[..., RunFolder], say: Say) -> None:

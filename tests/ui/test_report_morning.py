@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.records.actions import Rollback
+from agent.records.actions import Rollback, TrainLora
 from agent.records.evaluation import ExampleScore
 from agent.records.events import LimitsSet, Note, RunStarted, RunStopped
 from agent.records.limits import Limits
@@ -14,7 +14,7 @@ from memory.run.folder import RunFolder
 from tests.fixtures.pages import read
 from tests.fixtures.story import a_round, an_outcome, make_run
 from ui.report.model import OutputPair, in_turn
-from ui.report.morning import kept_by_gain, troubles
+from ui.report.morning import dead_ends, kept_by_gain, troubles
 from ui.report.sections import read_sections
 
 
@@ -57,15 +57,30 @@ def test_a_result_that_one_answer_to_all_rows_would_have_too_is_called_that(
 
 def test_what_was_undone_is_not_among_what_was_kept(tmp_path: Path) -> None:
     def kept(run: RunFolder) -> list[int]:
-        return [section.row.number for section in kept_by_gain(read_sections(run, run.baseline(), run.rounds()))]
+        return [
+            section.row.number
+            for section in kept_by_gain(read_sections(run, run.baseline(), run.rounds()), run.rounds())
+        ]
 
     run = make_run(tmp_path, finished=False)
     _, _, third, tuned = run.rounds()
     undone = a_round(5, Rollback(to_round=3), tuned.best, third.best, 1.0, 0.33, kept=True)
     run.append(undone)
     assert kept(run) == [3, 1]
+    assert dead_ends(run.rounds())[0] == tuned, "what was undone is read there, too"
     run.append(a_round(6, Rollback(to_round=4), third.best, tuned.best, 0.33, 1.0, kept=True))
     assert kept(run) == [4, 3, 1], "undone once more, it stands again"
+
+
+def test_a_long_run_that_went_far_back_shows_what_it_went_back_to(tmp_path: Path) -> None:
+    run = make_run(tmp_path, finished=False)
+    *_, third, tuned = run.rounds()
+    for number in range(5, 80):
+        run.append(a_round(number, TrainLora(), tuned.best, tuned.best, 1.0, 1.0, kept=True))
+    run.append(a_round(80, Rollback(to_round=3), tuned.best, third.best, 1.0, 0.33, kept=True))
+    sections = read_sections(run, run.baseline(), run.rounds())
+    assert [section.row.number for section in kept_by_gain(sections, run.rounds())] == [3, 1]
+    assert len(dead_ends(run.rounds())) == 20
 
 
 def test_examples_show_what_changed_and_what_is_still_wrong_in_turn() -> None:

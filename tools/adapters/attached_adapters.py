@@ -1,5 +1,6 @@
 """The adapters attached to a base model: read by id, switched, made and dropped, without loading the base again."""
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -108,7 +109,9 @@ class AttachedAdapters:
         self.detached += 1
         self._active = None  # each layer goes over to another adapter, not all to the same
         if self._attached:
-            self._peft.delete_adapter(adapter)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Adapter .* was active which is now deleted")
+                self._peft.delete_adapter(adapter)  # another one is activated before the next answer
         else:  # peft's wrapper cannot stand without an adapter
             self._detach_all()
 

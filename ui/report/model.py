@@ -215,7 +215,7 @@ def read_pairs(
 
 
 def in_turn(pairs: Sequence[OutputPair]) -> list[OutputPair]:
-    """A row that changed most and one that is still wrong, in turn; not more than people look at."""
+    """A row that changed most and one that is wrong now, in turn; not more than people look at."""
     changed = sorted(pairs, key=lambda pair: -pair.changed)
     wrong = [pair for pair in changed if pair.after.reward < 1]
     mixed = (pair for both in zip_longest(changed, wrong) for pair in both if pair)

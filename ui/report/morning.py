@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from agent.records.actions import Rollback
 from agent.records.events import LimitsSet, Note, RunFinished, RunStarted, RunStopped
-from agent.records.rounds import Round
+from agent.records.rounds import Round, standing_rounds
 from graphs.cancelling import CANCELLED
 from graphs.control.extension import in_words
 from memory.run.events import TimedEvent
@@ -26,23 +26,18 @@ class Trouble(NamedTuple):
     then: str
 
 
-def kept_by_gain(sections: Sequence[RoundSection]) -> list[RoundSection]:
-    """The rounds that were kept and not undone, the largest gain in reward first, then in merit."""
-    stands: dict[int, list[RoundSection]] = {0: []}  # the rounds that made the pair which stood after each
-    last = 0
-    for section in sections:
-        number, move, kept = section.row.number, section.row.decision.move, section.row.verdict.kept
-        if kept and isinstance(move, Rollback):
-            stands[number] = stands[max(before for before in stands if before <= move.to_round)]
-        else:
-            stands[number] = [*stands[last], *([section] if kept else [])]
-        last = number
-    return sorted(stands[last], key=lambda section: (-section.row.verdict.gain, -section.row.verdict.merit_gain))
+def kept_by_gain(sections: Sequence[RoundSection], rounds: Sequence[Round]) -> list[RoundSection]:
+    """Of these sections, those whose round was kept and not undone, the largest gain in reward first, then in merit."""
+    standing = standing_rounds(rounds)
+    kept = (section for section in sections if section.row.number in standing)
+    return sorted(kept, key=lambda section: (-section.row.verdict.gain, -section.row.verdict.merit_gain))
 
 
 def dead_ends(rounds: Sequence[Round]) -> list[Round]:
-    """The rounds whose trial was taken back, the latest first. Steps that failed are troubles."""
-    return [row for row in reversed(rounds) if not row.verdict.kept and row.trial.candidate is not None][:MOST]
+    """The rounds whose trial was taken back, or was undone later, the latest first. Steps that failed are troubles."""
+    standing = standing_rounds(rounds)
+    tried = (row for row in rounds if row.trial.candidate is not None and not isinstance(row.decision.move, Rollback))
+    return [row for row in tried if row.number not in standing][::-1][:MOST]
 
 
 def troubles(run: RunFolder, rounds: Sequence[Round]) -> list[Trouble]:
@@ -55,7 +50,7 @@ def troubles(run: RunFolder, rounds: Sequence[Round]) -> list[Trouble]:
 
 def remarks(run: RunFolder) -> list[str]:
     """What else the run remarked: what it passed over, waited for, did otherwise than planned, and its changed limits.
-    Each once."""
+    Each once; the latest, if there are many."""
     found: list[str] = []
     for entry in run.events().entries:
         match entry.event:
@@ -66,7 +61,7 @@ def remarks(run: RunFolder) -> list[str]:
                 found.append(f"Limits set{by} at {_clock(entry.time)}: {in_words(row.limits)}.")
             case _:
                 pass
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(found))[-MOST:]
 
 
 def _of_round(row: Round) -> list[Trouble]:
@@ -89,8 +84,9 @@ def _of_processes(entries: Sequence[TimedEvent]) -> list[Trouble]:
     for place, entry in enumerate(entries):
         match entry.event:
             case RunStarted():
-                if works:
-                    when = f"after {_clock(entries[place - 1].time)}"  # its last event: when it ended, none tells
+                if works:  # its last event tells when, as far as anything does; other limits may be by another process
+                    last = next(other for other in reversed(entries[:place]) if not isinstance(other.event, LimitsSet))
+                    when = f"after {_clock(last.time)}"
                     found.append(Trouble(when, KILLED, _on(entry)))
                 works = True
             case RunStopped(reason=reason, failed=failed):

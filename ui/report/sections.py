@@ -7,7 +7,7 @@ from typing import NamedTuple, get_args
 from agent.counting import plural
 from agent.records.edits import Critique
 from agent.records.examples import Candidate, TextPart
-from agent.records.rounds import Baseline, Proposal, Round
+from agent.records.rounds import Baseline, Proposal, Round, standing_rounds
 from agent.records.signal import Need, Outlook
 from agent.records.training import Training, read_training
 from memory.run.folder import RunFolder
@@ -77,12 +77,13 @@ class RoundSection(NamedTuple):
 def read_sections(run: RunFolder, baseline: Baseline | None, rounds: Sequence[Round]) -> list[RoundSection]:
     """The rounds to be shown in full, in order, each beside the pair that stood before it.
 
-    All of them; of a long run, those that were kept and the latest.
+    All of them; of a long run, those that made the present pair and the latest.
     """
     before = [baseline.best if baseline else None, *(row.best for row in rounds)]
     places: Sequence[int] = range(len(rounds))
     if len(rounds) > LONG:
-        kept = [place for place in places if rounds[place].verdict.kept]
+        standing = standing_rounds(rounds)
+        kept = [place for place in places if rounds[place].number in standing]
         places = sorted({*kept[-MOST_KEPT:], *places[-LATEST:]})
     return [read_section(run, rounds[place], before[place]) for place in places]
 

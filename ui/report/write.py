@@ -47,7 +47,7 @@ def write_report(run: RunFolder, rows: Sequence[Example] = ()) -> Path:
         curve = f"{wording.sparkline(rewards)}  {wording.number(rewards[0])} → {wording.number(rewards[-1])}"
     facts: dict[str, object] = {
         "report": report,
-        "gains": morning.kept_by_gain(report.sections),
+        "gains": morning.kept_by_gain(report.sections, report.rounds),
         "dead_ends": morning.dead_ends(report.rounds),
         "troubles": morning.troubles(run, report.rounds),
         "remarks": morning.remarks(run),

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from agent.records.examples import Prompt
 from agent.records.looks import Finding, RowsScored
-from agent.records.rounds import Outcome, Round
+from agent.records.rounds import Baseline, Outcome, Round
 from graphs.control.steering import RunStatus
 from ui import wording
 from ui.decision_wording import decider, finding, reason
@@ -12,12 +12,9 @@ from ui.report.diff import lines as prompt_lines
 from ui.report.diff import unified
 from ui.status_wording import doing, standing
 from ui.talk.lines import Line, line
-from ui.talk.plans import considered, what
+from ui.talk.plans import considered, numbers, what
 
 OVER = "The run has finished. /try, /why and /diff still answer; /set rounds=+2 goes on with it; /quit leaves."
-
-
-EXPLAINED = ("prompt gap", "weight gap", "luck", "known", "drift")  # numbers whose names do not say what they are
 
 
 def why(row: Round) -> Iterator[Line]:
@@ -26,12 +23,28 @@ def why(row: Round) -> Iterator[Line]:
     yield line(f"  {what(row.decision.move)}: {row.trial.note}")
     yield line(f"  {reason(row.decision)}")
     yield from considered(row.decision)
-    for name, value in row.decision.numbers.items():
-        meaning = f"   {wording.GLOSSARY[name]}" if name in EXPLAINED else ""
-        yield line(f"  {name:<24}{value:10.3f}{meaning}", "dim")
+    yield line("  seen before it:", "dim")
+    yield from numbers(row.decision)
     verdict = row.verdict
     change = f"{wording.number(verdict.before)} → {wording.number(verdict.after)}"
     yield line(f"  reward {change}, {wording.kept(row)}: {verdict.reason}")
+    if verdict.drift is not None:
+        before, after = wording.signed(verdict.drift_before or 0.0), wording.signed(verdict.drift)
+        yield line(f"  forgotten: drift {before} → {after} nats a token on general text", "dim")
+    yield line(f"  cost: {wording.cost(row.trial.spend)}", "dim")
+
+
+def better_before(rounds: Sequence[Round], first: Baseline | None) -> str:
+    """That an earlier pair had a higher reward than the present one, and how to go back; else nothing."""
+    if not rounds or first is None:
+        return ""
+    rewards = [first.reward, *(row.reward for row in rounds)]
+    best = max(range(len(rewards)), key=lambda number: rewards[number])
+    if rewards[best] <= rewards[-1]:
+        return ""
+    after = f"round {best}" if best else "the baseline"
+    had = f"{wording.number(rewards[-1])}; after {after} it was {wording.number(rewards[best])}"
+    return f" The present pair has a validation reward of {had} (/rollback {best} goes back there)."
 
 
 def diff(seed: Prompt, best: Prompt) -> Iterator[Line]:

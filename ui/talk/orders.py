@@ -121,7 +121,7 @@ class Orders:
             meant = _read(answer, question.decision.move, rounds, question.training)
             if question.number > now.limits.rounds and not isinstance(meant, Rollback):
                 used = f"The budget of {plural(now.limits.rounds, 'round')} is used up. One more, to {what(meant)}:"
-                return [self._ask(used, lambda: self._one_more(meant, question, told))]
+                return [self._ask(used, lambda: self._one_more(meant, question))]
             self._run.answer(answer, question.number)
             return [*told]
         if now.trouble:
@@ -129,7 +129,7 @@ class Orders:
         self._run.act(_read(answer, Stop(), rounds))
         return [*told, line("That comes next, in place of what is planned. /stop breaks off what is under way.")]
 
-    def _one_more(self, action: Action, question: Question, told: tuple[Line, ...]) -> list[Line]:
+    def _one_more(self, action: Action, question: Question) -> list[Line]:
         """A round more than the budget had, for this action. Raises Unseen where another plan waits by now."""
         if (now := self._run.status()).question != question:
             raise Unseen(now.question) if now.question else BadInput("That round has begun: nothing was done.")
@@ -140,7 +140,7 @@ class Orders:
             self._run.act(action)
         except NesyLoraError as error:
             raise BadInput(f"{error} {raised}") from None
-        return [line(raised), *told]
+        return [line(raised)]
 
     def _set(self, rest: str) -> Iterable[Line]:
         now, given = self._run.status(), commands.settings(rest, "/set target=0.9 rounds=+2")

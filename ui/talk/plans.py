@@ -8,11 +8,12 @@ from agent.records.events import PlanAnswered
 from graphs.approval import Cost, Forecast, Question
 from ui.decision_wording import alternative, beside_rules, doubts, inquiry, reason
 from ui.talk.lines import Line, line
-from ui.wording import PARTS, action_cost, cut, duration, number, plural, signed
+from ui.wording import GLOSSARY, PARTS, action_cost, cut, duration, number, plural, signed
 
 ROWS = {"original": "as they are given", "refined": "in the wanted form", "both": "as given and in the wanted form"}
 REOPENS = "After that the run is closed; /set rounds=+2 reopens it, and its test rows then count as seen"
 YES_OR_NO = "do it? (yes/no)"
+EXPLAINED = ("prompt gap", "weight gap", "luck", "known", "drift")  # numbers whose names do not say what they are
 
 
 def plan(question: Question) -> Iterator[Line]:
@@ -45,12 +46,18 @@ def mark(question: Question) -> str:
     return digest(question.model_dump(mode="json"))
 
 
+def numbers(decision: Decision) -> Iterator[Line]:
+    """The numbers that a decision rests on, as they were before its round; what odd names mean."""
+    for name, value in decision.numbers.items():
+        meaning = f"   {GLOSSARY[name]}" if name in EXPLAINED else ""
+        yield line(f"  {name:<24}{value:10.3f}{meaning}", "dim")
+
+
 def grounds(question: Question) -> Iterator[Line]:
     """The numbers that the plan of a round rests on."""
     yield line(f"The plan of round {question.number} is to {what(question.decision.move)}.", "strong")
     yield line(f"  {reason(question.decision)}")
-    for name, value in question.decision.numbers.items():
-        yield line(f"  {name:<24}{value:10.3f}", "dim")
+    yield from numbers(question.decision)
 
 
 def proposal(action: Action, question: Question) -> str:

@@ -113,7 +113,7 @@ class Talk(Asking):
         try:
             yield from self._do[command.name](rest)
         except NesyLoraError:
-            self._asked = asked  # nothing was done, so it still stands
+            self._asked = None if asked and asked.guesses else asked  # nothing was done, so it still stands
             raise
         if asked and asked is self._asked:
             yield self._open(asked)
@@ -127,7 +127,9 @@ class Talk(Asking):
         if command is None:
             return line("I do not understand that. /help lists what I do; /try TEXT asks the model.")
         self._asked = Asked(
-            f"I do not understand that whole. Did you mean {command}?", lambda: self.do(command), guesses=True
+            f"I do not understand that whole. Did you mean {command.rstrip('?')}?",
+            lambda: self.do(command),
+            guesses=True,
         )
         return self._open(self._asked)
 
@@ -205,7 +207,8 @@ class Talk(Asking):
 
     def _end_asked(self) -> Line:
         tests = self._shown.cost.test_answers // 2 if self._shown and not isinstance(self._shown.cost, str) else 0
-        return self.ask(f"That will {plans.what(Stop(), tests=tests)}.", self._finish)
+        better = answers.better_before(self.folder.rounds(), self.folder.baseline())
+        return self.ask(f"That will {plans.what(Stop(), tests=tests)}.{better}", self._finish)
 
     def _undo(self) -> Iterable[Line]:
         return self.stop() if self.run.status().condition == "working" else self._orders.back()

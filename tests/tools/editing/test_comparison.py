@@ -62,6 +62,8 @@ def test_on_equal_merit_fixed_text_wins_over_retrieved_rows_however_long_it_is()
     comparison.prompts[1:3] = retrieving
     comparison.contents |= {prompt.id: [0.3] * ROWS for prompt in retrieving}
     assert comparison.run()[0] == 3
+    comparison.contents[comparison.prompts[3].id] = [0.25] * ROWS
+    assert comparison.run()[0] == 3, "less by less than half a row"
     comparison.contents[comparison.prompts[3].id] = [0.2] * ROWS
     assert comparison.run()[0] == 2, "of two that retrieve, the one with fewer rows"
 
