@@ -9,8 +9,8 @@ READY_DEV := $(VENV)/ready-dev
 READY_BENCH := $(VENV)/ready-bench
 READY_SERVER := $(VENV)/ready-server
 # Tests run in so many processes, each with one thread and up to 3 GB of memory. On two cores, two wait half of the
-# time for what they test (browsers, servers, other processes): four take less time, and no more of the processors.
-WORKERS ?= 4
+# time for what they test (browsers, servers, other processes); four took as long as three.
+WORKERS ?= 3
 
 .PHONY: demo test test-server check check-llm compare decide bench bench-gpu setup clean help
 .DEFAULT_GOAL := help
