@@ -153,6 +153,9 @@ def test_a_rollback_that_the_gate_would_take_back_for_certain_is_not_offered() -
     assert worth_going_back_to(present) == [1], "as good, and perhaps cheaper"
     assert worth_going_back_to(present._replace(signal=a_signal(reward=0.5, style=0.6))) == [], "less merit"
     assert worth_going_back_to(present._replace(signal=a_signal(reward=0.4))) == [1], "as where no gate decided"
+    lower = a_signal(reward=0.4, style=0.9)
+    assert lower.merit > from_signal(a_round(EDIT), reward=0.5).signal.merit
+    assert worth_going_back_to(present._replace(signal=lower)) == [1], "reward decides, and merit where it is equal"
     higher = present._replace(signal=a_signal(reward=0.6))
     assert worth_going_back_to(higher) == []
     with serving([call("rollback", reason="back", to_round=1), TRAINING]) as server:
