@@ -9,7 +9,7 @@ from agent.protocols import Briefing
 from agent.records.actions import EditPrompt, Enough, Epochs, Rank, Rate, Replay, Rollback, Rows, Stop, TrainLora
 from agent.records.base import Record
 from agent.records.looks import ClassifyFailures, Evaluate, SearchPrompts, TryPrompt
-from agent.records.rounds import Round, tried
+from agent.records.rounds import Round, standing_rounds, tried
 
 
 class Reasoned(Record):
@@ -105,9 +105,4 @@ def elsewhere(history: Sequence[Round]) -> list[int]:
 
 def _origins(history: Sequence[Round]) -> list[int]:
     """For the baseline and each round, the round that brought the pair which stood after it."""
-    stood = [0]
-    for number, row in enumerate(history, 1):
-        action = row.decision.move
-        brought = stood[action.to_round] if isinstance(action, Rollback) and row.verdict.kept else number
-        stood.append(brought if row.verdict.kept else stood[-1])
-    return stood
+    return [max(made, default=0) for made in standing_rounds(history)]

@@ -198,20 +198,21 @@ def tried(history: Iterable[Round]) -> list[Round]:
     return [row for row in history if not row.trial.cancelled]
 
 
-def standing_rounds(rounds: Iterable[Round]) -> frozenset[int]:
-    """The numbers of the rounds that made the present pair: kept, and not undone by a rollback.
+def standing_rounds(rounds: Iterable[Round]) -> list[frozenset[int]]:
+    """For the baseline and each round, the numbers of the rounds that made the pair which stood after it: those that
+    were kept, and not undone by a rollback.
 
     Args:
         rounds: all of a run, from its first.
     """
-    stood: list[frozenset[int]] = [frozenset()]  # at the baseline, and after each round
-    for row in rounds:
+    stood: list[frozenset[int]] = [frozenset()]
+    for number, row in enumerate(rounds, 1):
         move, before = row.decision.move, stood[-1]
         if row.verdict.kept and isinstance(move, Rollback):
             stood.append(stood[move.to_round])
         else:
-            stood.append(before | {row.number} if row.verdict.kept else before)
-    return stood[-1]
+            stood.append(before | {number} if row.verdict.kept else before)
+    return stood
 
 
 class Baseline(Record):

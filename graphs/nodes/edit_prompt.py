@@ -50,9 +50,9 @@ def edit_prompt(state: State, services: RunServices) -> State:
     if winner is not None:
         taken = next(proposal for proposal in tried if proposal.prompt == winner.id)
         better = any((proposal.merit or 0.0) > (taken.merit or 0.0) for proposal in tried)
-        place = "within half a row of the best" if better else "the best"
-        retrieving = ", which retrieves more" if better else ""
-        note = f"{taken.note}; {place} of {len(tried) - 1} proposals{retrieving}"
+        best_of_them = f"the best of {len(tried) - 1} proposals"
+        place = f"within half a row of {best_of_them}, which retrieves more" if better else best_of_them
+        note = f"{taken.note}; {place}"
     compared = {
         "raced": tuple(names),
         "candidate": winner and Candidate(prompt=winner.id, adapter=best.adapter),

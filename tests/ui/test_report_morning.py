@@ -68,6 +68,8 @@ def test_what_was_undone_is_not_among_what_was_kept(tmp_path: Path) -> None:
     run.append(undone)
     assert kept(run) == [3, 1]
     assert dead_ends(run.rounds())[0] == tuned, "what was undone is read there, too"
+    back = a_round(7, Rollback(to_round=0), tuned.best, third.best, 1.0, 0.33, kept=False)
+    assert dead_ends([*run.rounds(), back])[0] == back, "as is a way back that was taken back"
     run.append(a_round(6, Rollback(to_round=4), third.best, tuned.best, 0.33, 1.0, kept=True))
     assert kept(run) == [4, 3, 1], "undone once more, it stands again"
 

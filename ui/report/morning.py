@@ -1,6 +1,6 @@
 """What is read first of a run: what was kept, by its gain; what went wrong, and what was done about it; dead ends."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -28,24 +28,30 @@ class Trouble(NamedTuple):
 
 def kept_by_gain(sections: Sequence[RoundSection], rounds: Sequence[Round]) -> list[RoundSection]:
     """Of these sections, those whose round was kept and not undone, the largest gain in reward first, then in merit."""
-    standing = standing_rounds(rounds)
+    standing = standing_rounds(rounds)[-1]
     kept = (section for section in sections if section.row.number in standing)
     return sorted(kept, key=lambda section: (-section.row.verdict.gain, -section.row.verdict.merit_gain))
 
 
 def dead_ends(rounds: Sequence[Round]) -> list[Round]:
     """The rounds whose trial was taken back, or was undone later, the latest first. Steps that failed are troubles."""
-    standing = standing_rounds(rounds)
-    tried = (row for row in rounds if row.trial.candidate is not None and not isinstance(row.decision.move, Rollback))
-    return [row for row in tried if row.number not in standing][::-1][:MOST]
+    standing = standing_rounds(rounds)[-1]
+    return [row for row in reversed(rounds) if row.trial.candidate is not None and not _stands(row, standing)][:MOST]
+
+
+def _stands(row: Round, standing: Collection[int]) -> bool:
+    """Whether the round is part of the present pair, or a way back that was kept."""
+    return row.number in standing or (row.verdict.kept and isinstance(row.decision.move, Rollback))
 
 
 def troubles(run: RunFolder, rounds: Sequence[Round]) -> list[Trouble]:
     """What went wrong: warnings, steps that brought nothing, a planner that was not used, processes that ended early.
     The latest, if there are many."""
-    warnings = [Trouble("", text.removeprefix(WARNING), "") for text in _notes(run) if text.startswith(WARNING)]
+    events = run.events()
+    warned = dict.fromkeys(note.text for note in events.of(Note) if note.text.startswith(WARNING))  # each once
+    warnings = [Trouble("", text.removeprefix(WARNING), "") for text in warned]
     found = [trouble for row in rounds for trouble in _of_round(row)]
-    return [*warnings, *found, *_of_processes(run.events().entries)][-MOST:]
+    return [*warnings, *found, *_of_processes(events.entries)][-MOST:]
 
 
 def remarks(run: RunFolder) -> list[str]:
@@ -100,11 +106,6 @@ def _of_processes(entries: Sequence[TimedEvent]) -> list[Trouble]:
             case _:
                 pass
     return found
-
-
-def _notes(run: RunFolder) -> list[str]:
-    """In the order first said."""
-    return list(dict.fromkeys(note.text for note in run.events().of(Note)))
 
 
 def _on(entry: TimedEvent) -> str:

@@ -82,7 +82,7 @@ def read_sections(run: RunFolder, baseline: Baseline | None, rounds: Sequence[Ro
     before = [baseline.best if baseline else None, *(row.best for row in rounds)]
     places: Sequence[int] = range(len(rounds))
     if len(rounds) > LONG:
-        standing = standing_rounds(rounds)
+        standing = standing_rounds(rounds)[-1]
         kept = [place for place in places if rounds[place].number in standing]
         places = sorted({*kept[-MOST_KEPT:], *places[-LATEST:]})
     return [read_section(run, rounds[place], before[place]) for place in places]

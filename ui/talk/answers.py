@@ -36,11 +36,11 @@ def why(row: Round) -> Iterator[Line]:
 
 def better_before(rounds: Sequence[Round], first: Baseline | None) -> str:
     """That an earlier pair had a higher reward than the present one, and how to go back; else nothing."""
-    if not rounds or first is None:
+    if first is None:
         return ""
     rewards = [first.reward, *(row.reward for row in rounds)]
-    best = max(range(len(rewards)), key=lambda number: rewards[number])
-    if rewards[best] <= rewards[-1]:
+    best = rewards.index(max(rewards))
+    if rewards[best] == rewards[-1]:
         return ""
     after = f"round {best}" if best else "the baseline"
     had = f"{wording.number(rewards[-1])}; after {after} it was {wording.number(rewards[best])}"

@@ -1,7 +1,5 @@
 """Whoever steers a run, no round goes beyond its budget until the budget is raised."""
 
-from pathlib import Path
-
 import pytest
 
 from agent.errors import BadInput
@@ -10,18 +8,10 @@ from agent.records.events import Note
 from agent.records.limits import Limits
 from eval.tasks.task import load_config
 from graphs.approval import instead
-from graphs.context import new_run
 from graphs.control.driver import drive
 from graphs.control.extension import extend_stopped
 from memory.run.folder import RunFolder
-from tests.fixtures.learnable import TinyTask
 from tests.fixtures.steering import PATIENCE, held, is_, until
-
-
-@pytest.fixture
-def training(tiny_task: TinyTask, tmp_path: Path) -> RunFolder:
-    """Two rounds that both train, some steps each; the target is never reached."""
-    return new_run(tiny_task(), ["policy=lora-only", "budget.rounds=2", "lora.epochs=3"], tmp_path / "runs")
 
 
 def test_an_action_beyond_the_budget_of_rounds_is_refused_until_it_is_raised(training: RunFolder) -> None:

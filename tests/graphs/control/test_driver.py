@@ -27,12 +27,6 @@ from tests.fixtures.steering import PATIENCE, Held, held, is_, until
 from tests.llm.server import Reply, Request, serving
 
 
-@pytest.fixture
-def training(tiny_task: TinyTask, tmp_path: Path) -> RunFolder:
-    """Two rounds that both train, some steps each; the target is never reached."""
-    return new_run(tiny_task(), ["policy=lora-only", "budget.rounds=2", "lora.epochs=3"], tmp_path / "runs")
-
-
 def test_a_run_that_nobody_steers_ends_by_itself(training: RunFolder) -> None:
     with drive(training) as driver:
         assert driver.wait(PATIENCE)
